@@ -1,0 +1,39 @@
+"""The environment, read once into a frozen `Settings` that entry points pass down; values never show in a repr."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Variables by name. Keys and base URLs have the names that each vendor's own SDK reads."""
+
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Read the process's environment, once."""
+        return cls(MappingProxyType(dict(os.environ)))
+
+    def get(self, name: str) -> str | None:
+        """Give a variable without surrounding white space; None when unset or empty."""
+        return self.variables.get(name, "").strip() or None
+
+    @property
+    def on_space(self) -> bool:
+        """Whether this runs as a Hugging Face Space."""
+        return self.get("SPACE_ID") is not None
+
+    @property
+    def model_path(self) -> str | None:
+        """A GGUF file for the local model, instead of the packaged one (`STREAMGAUGE_MODEL`)."""
+        return self.get("STREAMGAUGE_MODEL")
+
+    def masked(self, text: str) -> str:
+        """Give `text` with the value of every variable that looks like a secret replaced by `[NAME]`."""
+        for name, value in self.variables.items():
+            if len(value) >= 8 and name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")):
+                text = text.replace(value, f"[{name}]")
+        return text

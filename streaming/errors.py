@@ -1,0 +1,167 @@
+"""The error tree. Every class says what may be done about it (`recovery`).
+
+    StreamgaugeError
+    ├── UsageError              the asker must change something: exit code 2, HTTP 400
+    │   └── MissingKey          a provider's key is not set
+    └── StreamError             an answer broke                            kind               recovery
+        ├── NetworkError        refused, reset, unreachable                network            retry
+        ├── StreamTimeout
+        │   ├── ConnectTimeout      no connection in time                  connect_timeout    retry
+        │   ├── FirstContentTimeout connected, but no content in time      first_content_timeout retry
+        │   ├── IdleTimeout         content, then silence                  idle_timeout       retry
+        │   └── TotalTimeout        the whole answer took too long         total_timeout      fail
+        ├── ApiError            the provider answered with an error
+        │   ├── BadRequest      400, 413, 422: the question itself         bad_request        fail
+        │   ├── AuthError       401, 403: the key                          auth               next
+        │   ├── NotFound        404, 405, 410: the model or the address    not_found          next
+        │   ├── RateLimited     429                                        rate_limited       retry
+        │   └── ServerError     408, 409, 425, 5xx, inside a stream        server_error       retry
+        ├── TruncatedStream     the stream stopped with no finish reason   truncated          retry
+        └── ProtocolError       bytes that are not the wire's: HTML, bad
+                                JSON or UTF-8, text after the end          protocol           fallback
+
+`retry`: the same request may pass later (then `fallback`, then `next`). `fallback`: not streamed it may pass.
+`next`: another provider may answer. `fail`: nothing else would. Nothing is done after text was delivered.
+"""
+
+from typing import ClassVar, Literal
+
+Recovery = Literal["retry", "fallback", "next", "fail"]
+
+
+class StreamgaugeError(Exception):
+    """All errors that this project raises on purpose; the message is one line for a person."""
+
+
+class UsageError(StreamgaugeError):
+    """The asker must change something; the message says what."""
+
+
+class MissingKey(UsageError):
+    """A provider needs a key that is not set; the message names the variable."""
+
+
+class StreamError(StreamgaugeError):
+    """An answer broke. `http_status` and `retry_after_s` are what the provider said, None if nothing."""
+
+    kind: ClassVar[str] = "error"
+    recovery: ClassVar[Recovery] = "fail"
+
+    def __init__(self, message: str, *, http_status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.http_status = http_status
+        self.retry_after_s = retry_after_s
+
+
+class NetworkError(StreamError):
+    """The connection was refused, reset or lost before the answer's end was known."""
+
+    kind = "network"
+    recovery: ClassVar[Recovery] = "retry"
+
+
+class StreamTimeout(StreamError):
+    """One of the four time limits passed."""
+
+    kind = "timeout"
+    recovery: ClassVar[Recovery] = "retry"
+
+
+class ConnectTimeout(StreamTimeout):
+    """No connection within the connect limit."""
+
+    kind = "connect_timeout"
+
+
+class FirstContentTimeout(StreamTimeout):
+    """No content within the limit; keep-alives do not count."""
+
+    kind = "first_content_timeout"
+
+
+class IdleTimeout(StreamTimeout):
+    """Content came, then none for longer than the idle limit."""
+
+    kind = "idle_timeout"
+
+
+class TotalTimeout(StreamTimeout):
+    """The whole answer, attempts and waits included, took longer than its limit."""
+
+    kind = "total_timeout"
+    recovery: ClassVar[Recovery] = "fail"
+
+
+class ApiError(StreamError):
+    """The provider answered with an error of its own."""
+
+    kind = "api_error"
+    recovery: ClassVar[Recovery] = "fail"
+
+
+class BadRequest(ApiError):
+    """The provider refused the question itself."""
+
+    kind = "bad_request"
+
+
+class AuthError(ApiError):
+    """The provider refused the key."""
+
+    kind = "auth"
+    recovery: ClassVar[Recovery] = "next"
+
+
+class NotFound(ApiError):
+    """The provider knows no such model, deployment or address."""
+
+    kind = "not_found"
+    recovery: ClassVar[Recovery] = "next"
+
+
+class RateLimited(ApiError):
+    """The provider asks for patience."""
+
+    kind = "rate_limited"
+    recovery: ClassVar[Recovery] = "retry"
+
+
+class ServerError(ApiError):
+    """The provider failed in a way that may pass."""
+
+    kind = "server_error"
+    recovery: ClassVar[Recovery] = "retry"
+
+
+class TruncatedStream(StreamError):
+    """The stream stopped without a finish reason: a cut answer is not a finished one."""
+
+    kind = "truncated"
+    recovery: ClassVar[Recovery] = "retry"
+
+
+class ProtocolError(StreamError):
+    """The provider sent bytes that its own wire does not allow."""
+
+    kind = "protocol"
+    recovery: ClassVar[Recovery] = "fallback"
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    401: AuthError,
+    403: AuthError,
+    404: NotFound,
+    405: NotFound,
+    410: NotFound,
+    429: RateLimited,
+    408: ServerError,
+    409: ServerError,
+    425: ServerError,
+}
+
+
+def api_error(status: int, message: str, *, retry_after_s: float | None = None) -> ApiError:
+    """Give the error class of an HTTP status; 5xx may pass, other unknown 4xx may not."""
+    cls = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
+    return cls(message, http_status=status, retry_after_s=retry_after_s)

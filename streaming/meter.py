@@ -1,0 +1,177 @@
+"""The running meter of one answer: tokens, cost, speed; pure, and handed a counter and a price.
+
+Reported usage wins over counted, counted over estimated, and the reading says which it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from streaming.events import Event, TextDelta, ThinkingDelta, Usage
+from streaming.messages import Message
+
+CHARS_PER_TOKEN = 4
+"""A rule of thumb for English text; only ever used under the name of an estimate or a pace."""
+
+Counter = Callable[[str], int]
+"""Counts the tokens of a text with the model's own encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the tokens cost in USD; `price_source` says whose price it is, `price_date` its day, if known."""
+
+    input_usd: Decimal
+    output_usd: Decimal
+    price_source: str
+    price_date: str | None = None
+
+    @property
+    def total_usd(self) -> Decimal:
+        return self.input_usd + self.output_usd
+
+
+Price = Callable[[Usage], Cost | None]
+"""Gives the cost of a usage, None where the price is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How one provider's model is counted and priced; None where that is not known."""
+
+    counter: Counter | None = None
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the meter shows at one moment; None is unknown.
+
+    `ttft_s` is from the call to the first delta, `tokens_per_s` is over the answer text after its first delta.
+    """
+
+    usage: Usage
+    cost: Cost | None
+    elapsed_s: float
+    ttft_s: float | None
+    tokens_per_s: float | None
+
+
+class Meter:
+    """Fed every event with its time; `read` may be called at any moment and costs only what is new since."""
+
+    def __init__(self, messages: Sequence[Message], started_s: float, rates: Rates | None = None) -> None:
+        self._started_s = started_s
+        self._rates = rates or Rates()
+        self._prompt = "\n".join(m.content for m in messages)
+        self._input: int | None = None
+        self._text = _Tally()
+        self._thinking = _Tally()
+        self._reported: Usage | None = None
+        self._first_delta_s: float | None = None
+        self._first_text_s: float | None = None
+        self._last_text_s = started_s
+        self._ended_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far, as it came from the provider."""
+        return "".join(self._text.parts)
+
+    def serve(self, rates: Rates) -> None:
+        """Another model answers: count and price anew."""
+        self._rates = rates
+        self._input = None
+        self._text.restart()
+        self._thinking.restart()
+
+    def feed(self, event: Event, now: float) -> None:
+        if isinstance(event, TextDelta):
+            if self._first_text_s is None:
+                self._first_text_s = now
+            self._last_text_s = now
+            self._text.parts.append(event.text)
+        elif isinstance(event, ThinkingDelta):
+            self._thinking.parts.append(event.text)
+        elif isinstance(event, Usage):
+            self._reported = _merged(self._reported, event)
+            return
+        else:
+            return
+        if self._first_delta_s is None:
+            self._first_delta_s = now
+
+    def end(self, now: float) -> None:
+        """Stop the clock; later readings count the whole text once more instead of its pieces."""
+        if self._ended_s is None:
+            self._ended_s = now
+            self._text.restart()
+            self._thinking.restart()
+
+    def read(self, now: float) -> Reading:
+        """Give the figures at `now`, same clock as the events."""
+        now = now if self._ended_s is None else self._ended_s
+        usage = self._usage()
+        ttft_s = None if self._first_delta_s is None else self._first_delta_s - self._started_s
+        cost = self._rates.price(usage) if self._rates.price else None
+        return Reading(usage, cost, now - self._started_s, ttft_s, self._tokens_per_s(usage))
+
+    def _usage(self) -> Usage:
+        reported = self._reported
+        if reported is not None and None not in (reported.input_tokens, reported.output_tokens):
+            return reported
+        if self._input is None:
+            self._input = self._tokens(self._prompt)
+        thinking = self._thinking.tokens(self._tokens)
+        counted = Usage(
+            input_tokens=self._input,
+            output_tokens=self._text.tokens(self._tokens) + thinking,
+            thinking_tokens=thinking,
+            source="counted" if self._rates.counter else "estimated",
+        )
+        if reported is None:
+            return counted
+        return replace(
+            counted,
+            input_tokens=counted.input_tokens if reported.input_tokens is None else reported.input_tokens,
+            cached_tokens=reported.cached_tokens,
+        )
+
+    def _tokens(self, text: str) -> int:
+        return self._rates.counter(text) if self._rates.counter else -(-len(text) // CHARS_PER_TOKEN)
+
+    def _tokens_per_s(self, usage: Usage) -> float | None:
+        if self._first_text_s is None or usage.output_tokens is None or self._last_text_s <= self._first_text_s:
+            return None
+        after_first = usage.output_tokens - (usage.thinking_tokens or 0) - 1
+        return max(after_first, 0) / (self._last_text_s - self._first_text_s)
+
+
+class _Tally:
+    """Text in parts, and the tokens of those parts counted once."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self._done = 0
+        self._count = 0
+
+    def restart(self) -> None:
+        self._done = self._count = 0
+
+    def tokens(self, count: Counter) -> int:
+        if self._done < len(self.parts):
+            self._count += count("".join(self.parts[self._done :]))
+            self._done = len(self.parts)
+        return self._count
+
+
+def _merged(old: Usage | None, new: Usage) -> Usage:
+    if old is None:
+        return new
+    return Usage(
+        input_tokens=old.input_tokens if new.input_tokens is None else new.input_tokens,
+        output_tokens=old.output_tokens if new.output_tokens is None else new.output_tokens,
+        thinking_tokens=old.thinking_tokens if new.thinking_tokens is None else new.thinking_tokens,
+        cached_tokens=old.cached_tokens if new.cached_tokens is None else new.cached_tokens,
+        source=new.source,
+    )

@@ -1,0 +1,163 @@
+"""The whole way of one answer: session → meter → strategy, stamped at both ends.
+
+session( adapter → retry / fallback ) → meter → strategy → wire or screen
+                ↑ tap "source"                  ↑ tap "delivered"
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal
+
+from streaming.clock import Clock
+from streaming.deliver import Delivery
+from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, Notice, TextDelta
+from streaming.messages import ChatRequest
+from streaming.meter import Meter, Rates, Reading
+from streaming.probe import Probe
+from streaming.session import Session
+from streaming.strategies import Strategy
+
+Outcome = Literal["completed", "truncated", "failed", "cancelled", "filtered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an answer came to. `served_by` is the full name of who answered last; None is unknown.
+
+    `delivered_chars` left the strategy towards the reader; `reading` has the tokens and the cost of what the provider
+    sent; `stop_s` is how long the provider took to be stopped, None when it was not stopped.
+    """
+
+    outcome: Outcome
+    finish_reason: FinishReason | None
+    finish_raw: str | None
+    error: Failed | None
+    served_by: str
+    attempts: int
+    fell_back_to: str | None
+    delivered_chars: int
+    reading: Reading
+    stop_s: float | None
+
+
+class Answer:
+    """One answer: an async iterator of events, closed by its owner (`aclosing`); the receipt stands afterwards."""
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        session: Session,
+        strategy: Strategy,
+        clock: Clock,
+        rates: Callable[[str], Rates],
+        probe: Probe | None,
+    ) -> None:
+        self.meter = Meter(request.messages, clock(), rates(session.routes[0].name))
+        self.session = session
+        self._rates = rates
+        self._clock = clock
+        self._probe = probe
+        self._delivered_chars = 0
+        self._terminal: Finish | Failed | None = None
+        self._stop_s: float | None = None
+        self._delivery = Delivery(self._source(request), strategy, clock)
+
+    def __aiter__(self) -> "Answer":
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await anext(self._delivery)
+        self._left(event)
+        return event
+
+    async def ready(self, timeout_s: float | None = None) -> list[Event]:
+        """Give all events that are due, waiting for the first; empty after `timeout_s` and once `ended`."""
+        events = await self._delivery.ready(timeout_s)
+        for event in events:
+            self._left(event)
+        return events
+
+    @property
+    def ended(self) -> bool:
+        return self._delivery.ended
+
+    def reading(self) -> Reading:
+        """What the meter shows now."""
+        return self.meter.read(self._clock())
+
+    async def aclose(self) -> None:
+        """Stop if it has not ended; the provider's work has ended when this returns."""
+        called_s = self._clock()
+        stopped = self._terminal is None and not self.ended
+        self.meter.end(called_s)
+        await self._delivery.aclose()
+        if stopped:
+            self._stop_s = self._clock() - called_s
+
+    def receipt(self) -> Receipt:
+        """What it came to; before the end, what it would come to if it were stopped now."""
+        finish = self._terminal if isinstance(self._terminal, Finish) else None
+        return Receipt(
+            outcome=_outcome(self._terminal),
+            finish_reason=finish.reason if finish else None,
+            finish_raw=finish.raw if finish else None,
+            error=self._terminal if isinstance(self._terminal, Failed) else None,
+            served_by=self.session.route.name,
+            attempts=self.session.attempts,
+            fell_back_to=self.session.fell_back_to,
+            delivered_chars=self._delivered_chars,
+            reading=self.reading(),
+            stop_s=self._stop_s,
+        )
+
+    async def _source(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        meter, clock, probe = self.meter, self._clock, self._probe
+        async with aclosing(self.session.answer(request)) as events:
+            async for event in events:
+                if probe is not None:
+                    probe.on_source(event)
+                now = clock()
+                meter.feed(event, now)
+                if isinstance(event, TERMINAL):
+                    meter.end(now)
+                elif isinstance(event, Notice) and event.kind == "served_by":
+                    meter.serve(self._rates(self.session.route.name))
+                yield event
+
+    def _left(self, event: Event) -> None:
+        if self._probe is not None:
+            self._probe.on_delivered(event)
+        if isinstance(event, TextDelta):
+            self._delivered_chars += len(event.text)
+        elif isinstance(event, TERMINAL):
+            self._terminal = event
+
+
+def _unknown(name: str) -> Rates:
+    return Rates()
+
+
+def answer(
+    request: ChatRequest,
+    session: Session,
+    strategy: Strategy,
+    *,
+    clock: Clock,
+    rates: Callable[[str], Rates] = _unknown,
+    probe: Probe | None = None,
+) -> Answer:
+    """Ask, and give the answer on its way; nothing is sent before the first event is asked for.
+
+    `clock` has the timebase of the running loop; `strategy` is a machine made for this answer alone; `rates` gives the
+    counter and the price of a route by its name.
+    """
+    return Answer(request, session, strategy, clock, rates, probe)
+
+
+def _outcome(terminal: Finish | Failed | None) -> Outcome:
+    if terminal is None:
+        return "cancelled"
+    if isinstance(terminal, Failed):
+        return "truncated" if terminal.kind in ("truncated", "idle_timeout") else "failed"
+    return {"content_filter": "filtered", "error": "failed"}.get(terminal.reason, "completed")  # type: ignore[return-value]

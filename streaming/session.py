@@ -1,0 +1,241 @@
+"""Runs the attempts of an answer: timeouts, retries, fallbacks, the state machine, exactly one terminal event.
+
+A session belongs to one conversation: after a fallback to a non-streamed request it stays non-streamed, and says so,
+until `streamed` is set again.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from streaming.adapter import Adapter
+from streaming.clock import Clock
+from streaming.errors import FirstContentTimeout, IdleTimeout, StreamError, StreamTimeout, TotalTimeout, TruncatedStream
+from streaming.events import Event, Failed, Finish, Grammar, Notice, TextDelta, ThinkingDelta
+from streaming.messages import ChatRequest
+from streaming.retry import Decision, GiveUp, NonStreamed, Policy, Retry, Situation, decide
+
+State = Literal["idle", "streaming", "retrying", "fallback", "succeeded", "failed", "cancelled"]
+Trigger = Literal["stream", "ask_whole", "retry", "finish", "fail", "cancel"]
+
+TRANSITIONS: dict[tuple[State, Trigger], State] = {
+    ("idle", "stream"): "streaming",
+    ("idle", "ask_whole"): "fallback",
+    ("streaming", "retry"): "retrying",
+    ("streaming", "stream"): "streaming",
+    ("streaming", "ask_whole"): "fallback",
+    ("streaming", "finish"): "succeeded",
+    ("streaming", "fail"): "failed",
+    ("streaming", "cancel"): "cancelled",
+    ("retrying", "stream"): "streaming",
+    ("retrying", "ask_whole"): "fallback",
+    ("retrying", "fail"): "failed",
+    ("retrying", "cancel"): "cancelled",
+    ("fallback", "retry"): "retrying",
+    ("fallback", "stream"): "streaming",
+    ("fallback", "ask_whole"): "fallback",
+    ("fallback", "finish"): "succeeded",
+    ("fallback", "fail"): "failed",
+    ("fallback", "cancel"): "cancelled",
+}
+"""The guide's error handling state machine; what is not here cannot happen.
+
+`streaming` is a streamed attempt at any provider, `fallback` a non-streamed one, whether asked for or fallen back to.
+The last three states are an answer's end; the next answer starts from `idle`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits in seconds; `connect_s` is kept by the adapters, the others here.
+
+    `first_content_s` and `idle_s` hold for streamed requests; keep-alives do not count as content.
+    """
+
+    connect_s: float = 10.0
+    first_content_s: float = 60.0
+    idle_s: float = 30.0
+    total_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to an answer: `name` is the full `provider:model`, `model` what the adapter is asked for."""
+
+    name: str
+    adapter: Adapter
+    model: str
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is tried next, and what was tried before it."""
+
+    route: int = 0
+    streamed: bool = True
+    in_fallback: bool = False
+    retries_done: int = 0
+    failures: tuple[str, ...] = ()
+
+
+class Session:
+    """Asks `routes` in order until one answers. One answer at a time; times are on `clock`, the loop's timebase.
+
+    `streamed` is the conversation's mode, `state` the machine's, `route` and `attempts` tell of the present answer.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        clock: Clock,
+        *,
+        policy: Policy | None = None,
+        timeouts: Timeouts | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.routes = tuple(routes)
+        self.streamed = True
+        self.state: State = "idle"
+        self.route = self.routes[0]
+        self.attempts = 0
+        self.fell_back_to: str | None = None
+        self._clock = clock
+        self._policy = policy or Policy()
+        self._timeouts = timeouts or Timeouts()
+        self._rng = rng
+
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Yield the events of one answer; failures end in one `Failed`, never in an exception."""
+        self.state, self.attempts, self.fell_back_to = "idle", 0, None
+        try:
+            async with aclosing(self._attempts(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            if self.state in ("streaming", "retrying", "fallback"):
+                self._to("cancel")
+
+    def _to(self, trigger: Trigger) -> None:
+        self.state = TRANSITIONS[self.state, trigger]
+
+    async def _attempts(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        total_at_s = self._clock() + self._timeouts.total_s
+        attempt = _Attempt(streamed=self.streamed and request.streamed)
+        if request.streamed and not self.streamed:
+            yield Notice("non_streamed", "Asked without streaming, as since the last failure; it can be switched back.")
+        while True:
+            text_delivered = False
+            try:
+                async with aclosing(self._attempt(attempt, request, total_at_s)) as events:
+                    async for event in events:
+                        text_delivered = text_delivered or isinstance(event, TextDelta)
+                        yield event
+                return
+            except StreamError as caught:
+                error = caught
+            decision = self._decide(error, attempt, text_delivered, total_at_s)
+            if isinstance(decision, GiveUp):
+                self._to("fail")
+                yield Failed(error.kind, error.message, error.http_status)
+                return
+            yield self._announce(decision, error, attempt)
+            if isinstance(decision, Retry):
+                self._to("retry")
+                await asyncio.sleep(decision.delay_s)
+            attempt = self._next(attempt, decision, request)
+
+    async def _attempt(self, attempt: _Attempt, request: ChatRequest, total_at_s: float) -> AsyncGenerator[Event, None]:
+        route = self.route = self.routes[attempt.route]
+        self.attempts += 1
+        self._to("stream" if attempt.streamed else "ask_whole")
+        asked = replace(request, model=route.model, streamed=attempt.streamed)
+        announce = bool(attempt.failures)
+        async with aclosing(self._timed(route.adapter, asked, total_at_s)) as events:
+            async for event in events:
+                if announce and isinstance(event, (TextDelta, ThinkingDelta, Finish)):
+                    announce = False
+                    yield self._served_by(attempt)
+                if isinstance(event, Finish):
+                    if attempt.in_fallback:
+                        self.streamed = False
+                        yield Notice(
+                            "non_streamed", "Streaming is off for this conversation until it is switched back."
+                        )
+                    self._to("finish")
+                yield event
+
+    async def _timed(self, adapter: Adapter, asked: ChatRequest, total_at_s: float) -> AsyncGenerator[Event, None]:
+        """Yield an attempt's events under the time limits and the grammar, up to its Finish."""
+        grammar = Grammar()
+        content = False
+        due_s = self._clock() + self._timeouts.first_content_s if asked.streamed else total_at_s
+        async with aclosing(adapter.stream(asked)) as stream:
+            while True:
+                scope = asyncio.timeout_at(min(due_s, total_at_s))
+                try:
+                    async with scope:
+                        event = await anext(stream)
+                except StopAsyncIteration:
+                    raise TruncatedStream("the stream ended without a finish reason: the answer is cut") from None
+                except TimeoutError:
+                    if not scope.expired():
+                        raise
+                    raise self._overdue(due_s >= total_at_s, content) from None
+                grammar.feed(event)
+                content = content or isinstance(event, (TextDelta, ThinkingDelta))
+                yield event
+                if isinstance(event, Finish):
+                    return
+                if content and asked.streamed:
+                    due_s = self._clock() + self._timeouts.idle_s
+
+    def _overdue(self, total: bool, content: bool) -> StreamTimeout:
+        limits = self._timeouts
+        if total:
+            return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
+        if content:
+            return IdleTimeout(f"nothing more arrived for {limits.idle_s:g} s")
+        return FirstContentTimeout(f"no content within {limits.first_content_s:g} s")
+
+    def _decide(self, error: StreamError, attempt: _Attempt, text_delivered: bool, total_at_s: float) -> Decision:
+        left = len(self.routes) - attempt.route - 1
+        situation = Situation(attempt.retries_done, attempt.streamed, attempt.in_fallback, text_delivered, left)
+        decision = decide(self._policy, error, situation, self._rng)
+        if isinstance(decision, Retry) and self._clock() + decision.delay_s >= total_at_s:
+            return GiveUp()
+        return decision
+
+    def _next(self, attempt: _Attempt, decision: Decision, request: ChatRequest) -> _Attempt:
+        if isinstance(decision, Retry):
+            return replace(attempt, retries_done=attempt.retries_done + 1)
+        failures = (*attempt.failures, self.route.name)
+        if isinstance(decision, NonStreamed):
+            return replace(attempt, streamed=False, in_fallback=True, failures=failures)
+        return _Attempt(attempt.route + 1, self.streamed and request.streamed, failures=failures)
+
+    def _announce(self, decision: Decision, error: StreamError, attempt: _Attempt) -> Notice:
+        name = self.route.name
+        if isinstance(decision, Retry):
+            number = attempt.retries_done + 1
+            message = (
+                f"{name}: {error.message}. Retry {number} of {self._policy.max_retries} in {decision.delay_s:g} s."
+            )
+            return Notice("retry", message, {"delay_s": decision.delay_s, "retry": number, "error": error.kind})
+        if isinstance(decision, NonStreamed):
+            message = f"{name}: {error.message}. Asking once more without streaming."
+            return Notice("fallback", message, {"to": name, "error": error.kind})
+        after = self.routes[attempt.route + 1].name
+        return Notice(
+            "fallback", f"{name}: {error.message}. Asking {after} instead.", {"to": after, "error": error.kind}
+        )
+
+    def _served_by(self, attempt: _Attempt) -> Notice:
+        how = "" if attempt.streamed else ", not streamed,"
+        self.fell_back_to = self.route.name
+        failed = ", ".join(dict.fromkeys(attempt.failures))
+        return Notice(
+            "served_by", f"Served by {self.route.name}{how} after {failed} failed.", {"name": self.route.name}
+        )

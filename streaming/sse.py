@@ -1,0 +1,126 @@
+"""Server-Sent Events: encode, and decode incrementally (feed / flush) as the WHATWG HTML standard interprets them.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, "Interpreting an event stream".
+"""
+
+import codecs
+import re
+from dataclasses import dataclass
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One dispatched event. `id` is the last event id in force, `retry_s` a reconnection time set since the last."""
+
+    data: str
+    event: str = "message"
+    id: str = ""
+    retry_s: float | None = None
+
+
+class Decoder:
+    """Bytes in, events out; any split of the bytes gives the same events.
+
+    `errors="replace"` is the standard's own way with bad UTF-8; with `"strict"` `feed` raises UnicodeDecodeError.
+    After the end, `last_event_id` and `retry_s` are what a client reconnects with.
+    """
+
+    def __init__(self, errors: str = "replace") -> None:
+        self.last_event_id = ""
+        self.retry_s: float | None = None
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
+        self._at_start = True
+        self._skip_lf = False
+        self._partial: list[str] = []
+        self._data: list[str] = []
+        self._event = ""
+        self._id = ""
+        self._new_retry_s: float | None = None
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes; give the events that they complete."""
+        found = []
+        for line in self._lines(self._utf8.decode(chunk)):
+            if line:
+                self._field(line)
+            elif (event := self._dispatch()) is not None:
+                found.append(event)
+        return found
+
+    def flush(self) -> list[ServerSentEvent]:
+        """The bytes are over: an event with no blank line after it is dropped, as the standard says.
+
+        Raises UnicodeDecodeError with `errors="strict"` when the bytes end inside a character.
+        """
+        self._utf8.decode(b"", final=True)
+        self._partial.clear()
+        self._data.clear()
+        return []
+
+    def _lines(self, text: str) -> list[str]:
+        if text and self._at_start:
+            self._at_start = False
+            text = text.removeprefix("\ufeff")
+        if text and self._skip_lf:
+            self._skip_lf = False
+            text = text.removeprefix("\n")
+        if not text:
+            return []
+        self._skip_lf = text[-1] == "\r"
+        *lines, rest = text.split("\n") if "\r" not in text else _LINE_END.split(text)
+        if lines and self._partial:
+            lines[0] = "".join(self._partial) + lines[0]
+            self._partial.clear()
+        if rest:
+            self._partial.append(rest)
+        return lines
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._event = value
+        elif name == "id":
+            if "\0" not in value:
+                self._id = value
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry_s = self._new_retry_s = int(value[:15]) / 1000
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        self.last_event_id = self._id
+        data, self._data = self._data, []
+        kind, self._event = self._event or "message", ""
+        if not data:
+            return None
+        retry_s, self._new_retry_s = self._new_retry_s, None
+        return ServerSentEvent("\n".join(data), kind, self._id, retry_s)
+
+
+def encode(data: str, *, event: str | None = None, id: str | None = None) -> bytes:
+    """Give one event's bytes, blank line included; line breaks in `data` become several `data:` lines.
+
+    Raises ValueError when `event` or `id` holds a line break, or `id` a NUL: it could not be read back.
+    """
+    head = ""
+    if id is not None:
+        head += f"id: {_one_line(id)}\n"
+    if event is not None:
+        head += f"event: {_one_line(event)}\n"
+    if "\n" in data or "\r" in data:
+        data = "\ndata: ".join(_LINE_END.split(data))
+    return f"{head}data: {data}\n\n".encode()
+
+
+def comment(text: str = "") -> bytes:
+    """Give a comment, which readers ignore: it keeps a silent connection open."""
+    return f": {_one_line(text)}\n\n".encode()
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\r" in text or "\0" in text:
+        raise ValueError(f"a line break or NUL cannot stand in this field: {text!r}")
+    return text

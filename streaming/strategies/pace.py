@@ -1,0 +1,98 @@
+"""The pace strategy: words released at an even reading speed, with a bound on how long any is held."""
+
+import math
+import re
+from collections import deque
+
+from streaming.events import TERMINAL, Event, Failed, Finish, TextDelta, ThinkingDelta
+from streaming.strategies.contract import DELTAS, Held
+
+CHARS_PER_TOKEN = 4
+"""A rule of thumb for English text, used only where it is called an estimate or a pace."""
+HOLD_S = 2.0
+_TARGET_S = 1.5
+_LONGEST_WORD_CHARS = 100
+_UNSPACED = "\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
+"""Characters of scripts written without spaces (CJK and its punctuation, kana): each may stand as a word."""
+_WORD = re.compile(rf"[{_UNSPACED}]|\s+|[^\s{_UNSPACED}]+\s?")
+_ALONE = re.compile(f"[{_UNSPACED}]")
+
+
+class Pace:
+    """Words at an even speed, `tokens_per_s` at 4 characters a token.
+
+    Speeds up as the backlog grows, so that each word goes about 1.5 s after its arrival at the latest and none is
+    held over 2 s. A word whose end has not arrived waits for it within the same limit, up to 100 characters. Thinking
+    keeps its place in the order and is not paced.
+    """
+
+    max_hold_s = HOLD_S
+
+    def __init__(self, tokens_per_s: float) -> None:
+        self.name = f"pace:{tokens_per_s:g}tps"
+        self.wake_at: float | None = None
+        self._chars_per_s = tokens_per_s * CHARS_PER_TOKEN
+        self._queue: deque[tuple[float, Event]] = deque()
+        self._backlog_chars = 0
+        self._newest_s = 0.0
+        self._tail = ""
+        self._tail_s = 0.0
+        self._next_s = -math.inf
+
+    def feed(self, event: Event, now: float) -> list[Event]:
+        if isinstance(event, TextDelta):
+            self._add_text(event.text, now)
+        elif isinstance(event, (ThinkingDelta, Finish, Failed)):
+            self._end_tail()
+            self._queue.append((now, event))
+        else:
+            return [event]
+        return self._release(now)
+
+    def wake(self, now: float) -> list[Event]:
+        if self._tail and now >= self._tail_s + HOLD_S:
+            self._end_tail()
+        return self._release(now)
+
+    def _add_text(self, text: str, now: float) -> None:
+        arrived_s = self._tail_s if self._tail else now
+        *words, last = _WORD.findall(self._tail + text)
+        for word in words:
+            self._push(word, arrived_s)
+            arrived_s = now
+        self._tail, self._tail_s, self._newest_s = last, arrived_s, now
+        if last[-1].isspace() or len(last) > _LONGEST_WORD_CHARS or _ALONE.match(last):
+            self._end_tail()
+
+    def _end_tail(self) -> None:
+        if self._tail:
+            self._push(self._tail, self._tail_s)
+            self._tail = ""
+
+    def _push(self, word: str, arrived_s: float) -> None:
+        self._queue.append((arrived_s, TextDelta(word)))
+        self._backlog_chars += len(word)
+
+    def _release(self, now: float) -> list[Event]:
+        held = Held()
+        self.wake_at = self._tail_s + HOLD_S if self._tail else None
+        while self._queue:
+            arrived_s, event = self._queue[0]
+            paced = isinstance(event, TextDelta)
+            due_s = min(max(self._next_s, arrived_s), arrived_s + HOLD_S) if paced else arrived_s
+            if due_s > now:
+                self.wake_at = due_s if self.wake_at is None else min(due_s, self.wake_at)
+                break
+            self._queue.popleft()
+            if isinstance(event, TERMINAL):
+                return [*held.take(), event]
+            assert isinstance(event, DELTAS)
+            held.add(event)
+            if paced:
+                self._left(len(event.text), due_s)
+        return held.take()
+
+    def _left(self, chars: int, at_s: float) -> None:
+        left_s = max(self._newest_s + _TARGET_S - at_s, 0.001)
+        self._next_s = at_s + chars / max(self._chars_per_s, self._backlog_chars / left_s)
+        self._backlog_chars -= chars

@@ -1,0 +1,85 @@
+"""A trace: one recorded stream as JSON lines, a header and then the timed events.
+
+    {"trace": 1, "provider": "sim", "model": "steady", …}
+    {"at_s": 0.2, "type": "text", "text": "Hello"}
+
+`at_s` is seconds since the request was sent. A trace cut short by a crash reads up to the last whole line.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from streaming.errors import UsageError
+from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
+
+VERSION = 1
+_TYPES: dict[str, type[Event]] = {
+    "text": TextDelta,
+    "thinking": ThinkingDelta,
+    "usage": Usage,
+    "notice": Notice,
+    "finish": Finish,
+    "failed": Failed,
+}
+_NAMES = {cls: name for name, cls in _TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A header (free fields about where the stream came from) and its events in order of time."""
+
+    header: Mapping[str, Any]
+    events: tuple[Timed, ...]
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """Give an event as JSON-ready fields with its `type`."""
+    return {"type": _NAMES[type(event)], **asdict(event)}
+
+
+def dumps(header: Mapping[str, Any], events: Iterable[Timed]) -> str:
+    """Write a trace, one line for the header and one for each event."""
+    lines = [json.dumps({"trace": VERSION, **header})]
+    lines += (json.dumps({"at_s": round(timed.at_s, 9), **event_to_dict(timed.event)}) for timed in events)
+    return "\n".join(lines) + "\n"
+
+
+def loads(text: str, name: str = "trace") -> Trace:
+    """Read a trace. Raises UsageError naming the line at fault; an unfinished last line is left out."""
+    lines = text.split("\n")
+    header = _object(lines[0], f"{name}, line 1")
+    if header.pop("trace", None) != VERSION:
+        raise UsageError(f'{name}, line 1: not a trace (its first line starts with {{"trace": {VERSION}}})')
+    events: list[Timed] = []
+    for number, line in enumerate(lines[1:-1], start=2):
+        if line.strip():
+            events.append(_timed(line, f"{name}, line {number}", events[-1].at_s if events else 0.0))
+    return Trace(header, tuple(events))
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{where}: not a JSON object")
+    return found
+
+
+def _timed(line: str, where: str, earliest_s: float) -> Timed:
+    fields = _object(line, where)
+    kind, at_s = fields.pop("type", None), fields.pop("at_s", None)
+    if kind not in _TYPES:
+        raise UsageError(f"{where}: type {kind!r} is none of {', '.join(_TYPES)}")
+    if not isinstance(at_s, (int, float)) or isinstance(at_s, bool) or not earliest_s <= at_s < float("inf"):
+        raise UsageError(f"{where}: at_s must be a number of seconds, not before the line above")
+    cls = _TYPES[kind]
+    if cls in (TextDelta, ThinkingDelta) and not (isinstance(fields.get("text"), str) and fields["text"]):
+        raise UsageError(f"{where}: text must be a string that is not empty")
+    try:
+        return Timed(float(at_s), cls(**fields))
+    except TypeError as error:
+        raise UsageError(f"{where}: {str(error).replace('__init__()', kind)}") from None
