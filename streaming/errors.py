@@ -17,8 +17,9 @@
         │   ├── RateLimited     429                                        rate_limited       retry
         │   └── ServerError     408, 409, 425, 5xx, inside a stream        server_error       retry
         ├── TruncatedStream     the stream stopped with no finish reason   truncated          retry
-        └── ProtocolError       bytes that are not the wire's: HTML, bad
-                                JSON or UTF-8, text after the end          protocol           fallback
+        ├── ProtocolError       bytes that are not the wire's: HTML, bad
+    │                           JSON or UTF-8, text after the end          protocol           fallback
+    └── InternalError       a defect of this project                       internal           next
 
 `retry`: the same request may pass later (then `fallback`, then `next`). `fallback`: not streamed it may pass.
 `next`: another provider may answer. `fail`: nothing else would. Nothing is done after text was delivered.
@@ -146,6 +147,13 @@ class ProtocolError(StreamError):
 
     kind = "protocol"
     recovery: ClassVar[Recovery] = "fallback"
+
+
+class InternalError(StreamError):
+    """A defect of this project; the log has its trace."""
+
+    kind = "internal"
+    recovery: ClassVar[Recovery] = "next"
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

@@ -5,6 +5,7 @@ until `streamed` is set again.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -13,7 +14,15 @@ from typing import Literal
 
 from streaming.adapter import Adapter
 from streaming.clock import Clock
-from streaming.errors import FirstContentTimeout, IdleTimeout, StreamError, StreamTimeout, TotalTimeout, TruncatedStream
+from streaming.errors import (
+    FirstContentTimeout,
+    IdleTimeout,
+    InternalError,
+    StreamError,
+    StreamTimeout,
+    TotalTimeout,
+    TruncatedStream,
+)
 from streaming.events import Event, Failed, Finish, Grammar, Notice, TextDelta, ThinkingDelta
 from streaming.messages import ChatRequest
 from streaming.retry import Decision, GiveUp, NonStreamed, Policy, Retry, Situation, decide
@@ -81,6 +90,9 @@ class _Attempt:
     failures: tuple[str, ...] = ()
 
 
+_log = logging.getLogger(__name__)
+
+
 class Session:
     """Asks `routes` in order until one answers. One answer at a time; times are on `clock`, the loop's timebase.
 
@@ -136,6 +148,9 @@ class Session:
                 return
             except StreamError as caught:
                 error = caught
+            except Exception as defect:
+                _log.exception("a defect in %s", self.route.name)
+                error = InternalError(f"a defect in this program: {type(defect).__name__}")
             decision = self._decide(error, attempt, text_delivered, total_at_s)
             if isinstance(decision, GiveUp):
                 self._to("fail")

@@ -4,8 +4,7 @@ import math
 import re
 from collections import deque
 
-from streaming.events import TERMINAL, Event, Failed, Finish, TextDelta, ThinkingDelta
-from streaming.strategies.contract import DELTAS, Held
+from streaming.events import Event, Failed, Finish, TextDelta, ThinkingDelta
 
 CHARS_PER_TOKEN = 4
 """A rule of thumb for English text, used only where it is called an estimate or a pace."""
@@ -32,7 +31,7 @@ class Pace:
         self.name = f"pace:{tokens_per_s:g}tps"
         self.wake_at: float | None = None
         self._chars_per_s = tokens_per_s * CHARS_PER_TOKEN
-        self._queue: deque[tuple[float, Event]] = deque()
+        self._queue: deque[tuple[float, str | ThinkingDelta | Finish | Failed]] = deque()
         self._backlog_chars = 0
         self._newest_s = 0.0
         self._tail = ""
@@ -40,6 +39,7 @@ class Pace:
         self._next_s = -math.inf
 
     def feed(self, event: Event, now: float) -> list[Event]:
+        waiting = bool(self._queue)
         if isinstance(event, TextDelta):
             self._add_text(event.text, now)
         elif isinstance(event, (ThinkingDelta, Finish, Failed)):
@@ -47,7 +47,7 @@ class Pace:
             self._queue.append((now, event))
         else:
             return [event]
-        return self._release(now)
+        return [] if waiting else self._release(now)
 
     def wake(self, now: float) -> list[Event]:
         if self._tail and now >= self._tail_s + HOLD_S:
@@ -70,29 +70,40 @@ class Pace:
             self._tail = ""
 
     def _push(self, word: str, arrived_s: float) -> None:
-        self._queue.append((arrived_s, TextDelta(word)))
+        self._queue.append((arrived_s, word))
         self._backlog_chars += len(word)
 
     def _release(self, now: float) -> list[Event]:
-        held = Held()
+        out: list[Event] = []
+        words: list[str] = []
         self.wake_at = self._tail_s + HOLD_S if self._tail else None
         while self._queue:
-            arrived_s, event = self._queue[0]
-            paced = isinstance(event, TextDelta)
-            due_s = min(max(self._next_s, arrived_s), arrived_s + HOLD_S) if paced else arrived_s
-            if due_s > now:
-                self.wake_at = due_s if self.wake_at is None else min(due_s, self.wake_at)
-                break
+            arrived_s, item = self._queue[0]
+            if isinstance(item, str):
+                due_s = self._due_s(arrived_s)
+                if due_s > now:
+                    self.wake_at = due_s
+                    break
+                words.append(item)
+                self._left(len(item), due_s)
+            else:
+                out += [*_joined(words), item]
+                words = []
             self._queue.popleft()
-            if isinstance(event, TERMINAL):
-                return [*held.take(), event]
-            assert isinstance(event, DELTAS)
-            held.add(event)
-            if paced:
-                self._left(len(event.text), due_s)
-        return held.take()
+        return out + _joined(words) if out else _joined(words)
+
+    def _due_s(self, arrived_s: float) -> float:
+        if self._next_s < arrived_s:
+            return arrived_s
+        limit_s = arrived_s + HOLD_S
+        return self._next_s if self._next_s < limit_s else limit_s
 
     def _left(self, chars: int, at_s: float) -> None:
-        left_s = max(self._newest_s + _TARGET_S - at_s, 0.001)
-        self._next_s = at_s + chars / max(self._chars_per_s, self._backlog_chars / left_s)
+        left_s = self._newest_s + _TARGET_S - at_s
+        needed = self._backlog_chars / left_s if left_s > 0.001 else self._backlog_chars * 1000.0
+        self._next_s = at_s + chars / (needed if needed > self._chars_per_s else self._chars_per_s)
         self._backlog_chars -= chars
+
+
+def _joined(words: list[str]) -> list[Event]:
+    return [TextDelta("".join(words))] if words else []

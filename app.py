@@ -1,0 +1,60 @@
+"""Streamgauge's entry: settings → service with the page mounted → serve.
+
+python app.py [--host H] [--port P] [--no-ui]
+"""
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from providers import Providers
+from server.service import create
+from settings import Settings
+
+PORT = 7860
+GRACE_S = 3
+"""How long open answers may go on after the signal to stop."""
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does: the port may have been the system's choice."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = (sockets or [])[0].getsockname()[:2]
+            print(f"Streamgauge is at http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until stopped; give the process's exit code."""
+    settings = Settings.from_environment()
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat and its page.")
+    default_host = "0.0.0.0" if settings.on_space else "127.0.0.1"
+    parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="port, 0 for any free one (default: %(default)s)")
+    parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
+    options = parser.parse_args(arguments)
+    try:
+        listener = socket.create_server((options.host, options.port), backlog=2048)
+    except (OSError, OverflowError) as error:
+        print(f"cannot listen on {options.host}:{options.port} ({error}); choose another with --port", file=sys.stderr)
+        return 2
+    app = create(Providers(settings))
+    if not options.no_ui:
+        from ui.page import mount
+
+        app = mount(app)
+    # The address in X-Forwarded-For is the client's own word: it is not believed.
+    config = uvicorn.Config(
+        app, log_level="warning", proxy_headers=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+    )
+    _Server(config).run(sockets=[listener])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The service: its routes, and what every error looks like."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
+from providers import Providers
+from server.body import ChatBody
+from server.frames import Framer, bill, error_fields
+from server.sse import EventStream, closed_when_left
+from streaming import strategies
+from streaming.clock import monotonic
+from streaming.errors import UsageError
+from streaming.pipeline import Answer, answer
+
+VERSION = "0.1.0"
+
+
+def create(providers: Providers) -> FastAPI:
+    """Build the service over `providers`, which it warms up at its start and closes at its end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        providers.warm()
+        try:
+            yield
+        finally:
+            await providers.aclose()
+
+    app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UsageError, _unusable)
+
+    def ask(body: ChatBody, stream_id: str) -> Answer:
+        strategy = strategies.parse(body.strategy).make()
+        session = providers.session(body.providers(), clock=monotonic)
+        return answer(body.request(stream_id), session, strategy, clock=monotonic, rates=providers.rates)
+
+    @app.post("/api/chat", response_class=Response)
+    async def chat(body: ChatBody, request: Request) -> Response:
+        """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
+        stream_id = secrets.token_urlsafe(16)
+        asked = ask(body, stream_id)
+        if not body.stream:
+            return await _whole(asked, request, stream_id)
+        return EventStream(asked, Framer(stream_id, monotonic()), monotonic)
+
+    @app.post("/api/chat/stream", response_class=Response)
+    async def chat_stream(body: ChatBody) -> Response:
+        """Answer as Server-Sent Events, whatever `stream` says."""
+        stream_id = secrets.token_urlsafe(16)
+        asked = ask(body.model_copy(update={"stream": True}), stream_id)
+        return EventStream(asked, Framer(stream_id, monotonic()), monotonic)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        """Say that the service lives, and how far the local model is."""
+        return {"status": "ok", "version": VERSION, "local_model": providers.local.state.kind}
+
+    return app
+
+
+async def _whole(asked: Answer, request: Request, stream_id: str) -> Response:
+    async with aclosing(asked), closed_when_left(request.receive, asked):
+        async for _ in asked:
+            pass
+    receipt = asked.receipt()
+    fields = {"stream_id": stream_id, "content": asked.meter.text, "finish_reason": receipt.finish_reason}
+    if receipt.error is not None:
+        return JSONResponse({**error_fields(receipt.error), **fields, **bill(receipt)}, status_code=502)
+    return JSONResponse({**fields, **bill(receipt)})
+
+
+def refusal(status: int, kind: str, message: str) -> JSONResponse:
+    """Give an error response in the shape that all of them have."""
+    return JSONResponse({"error": {"type": kind, "message": message}}, status_code=status)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = [f"{_place(e['loc'])} {e['msg'].removeprefix('Value error, ')}" for e in error.errors()[:3]]
+    return refusal(400, "bad_request", "; ".join(found))
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if part != "body") or "the body"
+
+
+async def _unusable(request: Request, error: Exception) -> JSONResponse:
+    return refusal(400, "bad_request", str(error))
