@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
@@ -33,36 +33,44 @@ def create(providers: Providers) -> FastAPI:
             await providers.aclose()
 
     app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan)
+    app.state.providers = providers
+    app.include_router(routes)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UsageError, _unusable)
-
-    def ask(body: ChatBody, stream_id: str) -> Answer:
-        strategy = strategies.parse(body.strategy).make()
-        session = providers.session(body.providers(), clock=monotonic)
-        return answer(body.request(stream_id), session, strategy, clock=monotonic, rates=providers.rates)
-
-    @app.post("/api/chat", response_class=Response)
-    async def chat(body: ChatBody, request: Request) -> Response:
-        """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
-        stream_id = secrets.token_urlsafe(16)
-        asked = ask(body, stream_id)
-        if not body.stream:
-            return await _whole(asked, request, stream_id)
-        return EventStream(asked, Framer(stream_id, monotonic()), monotonic)
-
-    @app.post("/api/chat/stream", response_class=Response)
-    async def chat_stream(body: ChatBody) -> Response:
-        """Answer as Server-Sent Events, whatever `stream` says."""
-        stream_id = secrets.token_urlsafe(16)
-        asked = ask(body.model_copy(update={"stream": True}), stream_id)
-        return EventStream(asked, Framer(stream_id, monotonic()), monotonic)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, Any]:
-        """Say that the service lives, and how far the local model is."""
-        return {"status": "ok", "version": VERSION, "local_model": providers.local.state.kind}
-
     return app
+
+
+routes = APIRouter()
+
+
+@routes.post("/api/chat", response_class=Response)
+async def chat(body: ChatBody, request: Request) -> Response:
+    """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
+    stream_id = secrets.token_urlsafe(16)
+    asked = _ask(request, body, stream_id)
+    if not body.stream:
+        return await _whole(asked, request, stream_id)
+    return EventStream(asked, Framer(stream_id, monotonic()), monotonic)
+
+
+@routes.post("/api/chat/stream", response_class=Response)
+async def chat_stream(body: ChatBody, request: Request) -> Response:
+    """Answer as Server-Sent Events, whatever `stream` says."""
+    return await chat(body.model_copy(update={"stream": True}), request)
+
+
+@routes.get("/healthz")
+async def healthz(request: Request) -> dict[str, Any]:
+    """Say that the service lives, and how far the local model is."""
+    providers: Providers = request.app.state.providers
+    return {"status": "ok", "version": VERSION, "local_model": providers.local.state.kind}
+
+
+def _ask(request: Request, body: ChatBody, stream_id: str) -> Answer:
+    providers: Providers = request.app.state.providers
+    strategy = strategies.parse(body.strategy).make()
+    session = providers.session(body.providers(), clock=monotonic)
+    return answer(body.request(stream_id), session, strategy, clock=monotonic, rates=providers.rates)
 
 
 async def _whole(asked: Answer, request: Request, stream_id: str) -> Response:

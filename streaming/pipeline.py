@@ -19,6 +19,7 @@ from streaming.session import Session
 from streaming.strategies import Strategy
 
 Outcome = Literal["completed", "truncated", "failed", "cancelled", "filtered"]
+_FINISHED: dict[FinishReason, Outcome] = {"content_filter": "filtered", "error": "failed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +161,4 @@ def _outcome(terminal: Finish | Failed | None) -> Outcome:
         return "cancelled"
     if isinstance(terminal, Failed):
         return "truncated" if terminal.kind in ("truncated", "idle_timeout") else "failed"
-    return {"content_filter": "filtered", "error": "failed"}.get(terminal.reason, "completed")  # type: ignore[return-value]
+    return _FINISHED.get(terminal.reason, "completed")

@@ -65,7 +65,7 @@ class ThinkTags:
     """Splits `<think>…</think>` out of text that arrives in pieces; feed / flush.
 
     Tags count only where the answer begins with one (leading white space aside), as models write them; later ones are
-    text. The white space around the block belongs to it.
+    text. The white space before and after the block belongs to it and is dropped.
     """
 
     def __init__(self, opening: str = "<think>", closing: str = "</think>") -> None:
@@ -106,7 +106,7 @@ class ThinkTags:
     def _at_start(self, out: list[TextDelta | ThinkingDelta]) -> bool:
         bare = self._held.lstrip()
         if bare.startswith(self._opening):
-            self._state, self._held = "inside", bare[len(self._opening) :].lstrip("\n")
+            self._state, self._held = "inside", bare[len(self._opening) :]
             return True
         if self._opening.startswith(bare):
             return False

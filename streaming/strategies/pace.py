@@ -55,14 +55,16 @@ class Pace:
         return self._release(now)
 
     def _add_text(self, text: str, now: float) -> None:
+        words = _WORD.findall(self._tail + text)
         arrived_s = self._tail_s if self._tail else now
-        *words, last = _WORD.findall(self._tail + text)
+        last = words[-1]
+        complete = last[-1].isspace() or len(last) > _LONGEST_WORD_CHARS or _ALONE.match(last)
+        self._tail = "" if complete else words.pop()
+        self._tail_s = now if words else arrived_s
+        self._newest_s = now
         for word in words:
             self._push(word, arrived_s)
             arrived_s = now
-        self._tail, self._tail_s, self._newest_s = last, arrived_s, now
-        if last[-1].isspace() or len(last) > _LONGEST_WORD_CHARS or _ALONE.match(last):
-            self._end_tail()
 
     def _end_tail(self) -> None:
         if self._tail:
@@ -74,11 +76,12 @@ class Pace:
         self._backlog_chars += len(word)
 
     def _release(self, now: float) -> list[Event]:
+        queue = self._queue
         out: list[Event] = []
         words: list[str] = []
         self.wake_at = self._tail_s + HOLD_S if self._tail else None
-        while self._queue:
-            arrived_s, item = self._queue[0]
+        while queue:
+            arrived_s, item = queue[0]
             if isinstance(item, str):
                 due_s = self._due_s(arrived_s)
                 if due_s > now:
@@ -89,8 +92,9 @@ class Pace:
             else:
                 out += [*_joined(words), item]
                 words = []
-            self._queue.popleft()
-        return out + _joined(words) if out else _joined(words)
+            queue.popleft()
+        out += _joined(words)
+        return out
 
     def _due_s(self, arrived_s: float) -> float:
         if self._next_s < arrived_s:

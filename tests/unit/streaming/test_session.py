@@ -10,7 +10,8 @@ from streaming import errors
 from streaming.events import Event, Failed, Grammar, Notice, TextDelta, ThinkingDelta
 from streaming.messages import ChatRequest
 from streaming.retry import NO_RECOVERY, GiveUp, NextRoute, NonStreamed, Policy, Retry, Situation, decide
-from streaming.session import TRANSITIONS, Route, Session, Timeouts
+from streaming.session import Route, Session, Timeouts
+from streaming.states import TRANSITIONS
 from tests.playing import FINISH, REQUEST, PlayingAdapter, Step, words
 from tests.virtual_time import clock, run_virtual
 

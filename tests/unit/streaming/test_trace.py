@@ -1,0 +1,70 @@
+"""Traces: what is written is read back, what is not one is refused with its line."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming import trace
+from streaming.errors import UsageError
+from streaming.events import Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
+
+HEADER = {"provider": "sim", "model": "steady"}
+EVENTS = (
+    Timed(0.1, Notice("connected", "here", {"delay_s": 1.0})),
+    Timed(0.2, ThinkingDelta("hm")),
+    Timed(0.2, TextDelta("Hallo 🌍\n\u2028")),
+    Timed(0.3, Usage(1, 2, None, 0)),
+    Timed(0.4, Finish("stop", "end_turn")),
+)
+
+
+def test_round_trip() -> None:
+    read = trace.loads(trace.dumps(HEADER, EVENTS))
+    assert (read.header, read.events) == (HEADER, EVENTS)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.text(min_size=1)), max_size=10))
+def test_any_text_survives(pieces: list[tuple[float, str]]) -> None:
+    times = sorted(round(at_s, 9) for at_s, _ in pieces)
+    events = tuple(Timed(at_s, TextDelta(text)) for at_s, (_, text) in zip(times, pieces, strict=True))
+    assert trace.loads(trace.dumps({}, events)).events == events
+
+
+def test_a_trace_cut_by_a_crash_reads_up_to_its_last_whole_line() -> None:
+    text = trace.dumps(HEADER, EVENTS)
+    assert trace.loads(text[:-10]).events == EVENTS[:-1]
+
+
+def test_failures_are_kept() -> None:
+    events = (Timed(0.0, Failed("network", "lost", 502)),)
+    assert trace.loads(trace.dumps({}, events)).events == events
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nonsense", "line 3: not JSON"),
+        ("[1]", "line 3: not a JSON object"),
+        ('{"at_s": 1, "type": "dance"}', "line 3: type 'dance' is none of"),
+        ('{"at_s": "1", "type": "text", "text": "a"}', "line 3: at_s must be"),
+        ('{"at_s": true, "type": "text", "text": "a"}', "line 3: at_s must be"),
+        ('{"at_s": 0.05, "type": "text", "text": "a"}', "line 3: at_s must be"),
+        ('{"at_s": NaN, "type": "text", "text": "a"}', "line 3: at_s must be"),
+        ('{"at_s": 1, "type": "text", "text": ""}', "line 3: text must be"),
+        ('{"at_s": 1, "type": "text"}', "line 3: text must be"),
+        ('{"at_s": 1, "type": "finish"}', "line 3: "),
+        ('{"at_s": 1, "type": "text", "text": "a", "colour": "red"}', "line 3: .*colour"),
+    ],
+)
+def test_bad_lines_are_named(line: str, says: str) -> None:
+    first = json.dumps({"at_s": 0.1, "type": "text", "text": "a"})
+    with pytest.raises(UsageError, match=says):
+        trace.loads(f'{{"trace": 1}}\n{first}\n{line}\n', "my.jsonl")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "{}\n", '{"trace": 2}\n', "PK\x03\x04"])
+def test_what_is_not_a_trace(text: str) -> None:
+    with pytest.raises(UsageError, match=r"my.jsonl, line 1: not"):
+        trace.loads(text, "my.jsonl")

@@ -1,0 +1,33 @@
+"""Settings: read once, unknown is None, and no secret shows."""
+
+import pytest
+
+from settings import Settings
+
+CANARY = "sk-canary-0123456789"
+
+
+def test_unset_and_empty_are_none() -> None:
+    settings = Settings({"EMPTY": "  ", "MODEL": " m.gguf "})
+    assert settings.get("EMPTY") is None
+    assert settings.get("MISSING") is None
+    assert settings.get("MODEL") == "m.gguf"
+
+
+def test_a_secret_shows_in_no_repr_and_is_masked_in_text() -> None:
+    settings = Settings({"OPENAI_API_KEY": CANARY, "HF_TOKEN": CANARY[::-1]})
+    assert CANARY not in repr(settings)
+    assert settings.masked(f"bad key {CANARY}, {CANARY[::-1]}") == "bad key [OPENAI_API_KEY], [HF_TOKEN]"
+
+
+def test_the_environment_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/space")
+    settings = Settings.from_environment()
+    monkeypatch.delenv("SPACE_ID")
+    assert settings.on_space
+    assert not Settings({}).on_space
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        Settings.from_environment().variables["X"] = "y"  # type: ignore[index] # the point of the test
