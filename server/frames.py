@@ -37,6 +37,8 @@ class Framer:
                 found.append(("thinking", {"content": text}))
             case Usage():
                 found.append(("usage", usage_fields(receipt().reading)))
+            case Notice(kind="connected"):
+                pass  # the stage says it
             case Notice(kind, message, detail):
                 found.append((_NOTICES.get(kind, "notice"), {"kind": kind, "message": message, **detail}))
             case Finish(reason):

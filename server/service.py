@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from providers import Providers
 from server.body import ChatBody
@@ -37,6 +38,7 @@ def create(providers: Providers) -> FastAPI:
     app.include_router(routes)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UsageError, _unusable)
+    app.add_exception_handler(HTTPException, _refused)
     return app
 
 
@@ -91,7 +93,9 @@ def refusal(status: int, kind: str, message: str) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = [f"{_place(e['loc'])} {e['msg'].removeprefix('Value error, ')}" for e in error.errors()[:3]]
+    if "json" not in request.headers.get("content-type", ""):
+        return refusal(400, "bad_request", "the body must be JSON, sent with content-type: application/json")
+    found = [f"{_place(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()[:3]]
     return refusal(400, "bad_request", "; ".join(found))
 
 
@@ -101,3 +105,9 @@ def _place(loc: tuple[int | str, ...]) -> str:
 
 async def _unusable(request: Request, error: Exception) -> JSONResponse:
     return refusal(400, "bad_request", str(error))
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    return refusal(error.status_code, kind, str(error.detail))

@@ -30,6 +30,7 @@ class EventStream(Response):
 
     def __init__(self, answer: Answer, framer: Framer, clock: Clock) -> None:
         super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
         self._answer = answer
         self._framer = framer
         self._clock = clock

@@ -1,0 +1,209 @@
+"""The service over real sockets: what it says on the wire, what it refuses, and that leaving stops the provider."""
+
+import asyncio
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from providers import Providers
+from settings import Settings
+from streaming.errors import ServerError
+from streaming.events import Notice, TextDelta, ThinkingDelta
+from tests.playing import FINISH, PlayingAdapter, Step, words
+from tests.serving import Played, Reply, opened, post, serving, until
+
+ASK = {"message": "Name three colours.", "strategy": "direct"}
+
+
+def ask(adapter: PlayingAdapter, body: dict[str, Any] | bytes = ASK, path: str = "/api/chat") -> Reply:
+    async def main() -> Reply:
+        async with serving(Played(adapter)) as port:
+            return await post(port, body, path)
+
+    return asyncio.run(main())
+
+
+def test_text_is_plain_data_lines_as_it_comes_and_done_is_last() -> None:
+    reply = ask(PlayingAdapter(words(5, first_s=0.1, gap_s=0.1)))
+    assert reply.status == 200
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
+    text = [json.loads(e.data)["content"] for e in reply.events() if e.event == "message" and e.data != "[DONE]"]
+    assert text == ["w0 ", "w1 ", "w2 ", "w3 ", "w4 "]
+    assert b'data: {"content":"w0 "}\n\n' in reply.body
+    assert reply.body.endswith(b"data: [DONE]\n\n")
+    assert reply.arrived_s[-1] - reply.arrived_s[0] > 0.3
+
+
+def test_every_event_has_an_id_of_its_stream_in_order_and_the_stream_is_named_first() -> None:
+    events = ask(PlayingAdapter([(0.0, Notice("connected", "")), *words(3)])).events()
+    stream_id = json.loads(events[0].data)["stream_id"]
+    assert len(stream_id) >= 20
+    assert [e.id for e in events] == [f"{stream_id}:{n}" for n in range(1, len(events) + 1)]
+    assert [e.event for e in events] == [
+        "start", "stage", "stage", "message", "message", "message", "usage", "stage", "finish", "message"
+    ]  # fmt: skip
+
+
+def test_success_tells_reason_usage_and_an_unknown_cost_as_unknown() -> None:
+    events = ask(PlayingAdapter(words(3))).events()
+    (finish,) = [json.loads(e.data) for e in events if e.event == "finish"]
+    assert (finish["finish_reason"], finish["cost_usd"]) == ("stop", None)
+    assert finish["usage"] == {
+        "input_tokens": 4, "output_tokens": 3, "thinking_tokens": None, "cached_tokens": None, "source": "reported"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ([(0.0, TextDelta("part")), (0.0, ServerError("down", http_status=503))], "server_error"),
+        ([(0.0, TextDelta("part"))], "truncated"),
+    ],
+)
+def test_a_broken_answer_ends_with_an_error_and_never_with_done(script: list[Step], kind: str) -> None:
+    events = ask(PlayingAdapter(script)).events()
+    assert json.loads(events[-1].data)["error"]["type"] == kind
+    assert events[-1].event == "error"
+    assert json.loads(events[-1].data)["delivered_chars"] == 4
+    assert "[DONE]" not in [e.data for e in events]
+    assert "finish" not in [e.event for e in events]
+
+
+def test_thinking_is_apart_from_the_answer() -> None:
+    events = ask(PlayingAdapter([(0.0, ThinkingDelta("hm")), (0.0, TextDelta("yes")), (0.0, FINISH)])).events()
+    assert [json.loads(e.data) for e in events if e.event == "thinking"] == [{"content": "hm"}]
+
+
+def test_the_strategy_is_the_askers() -> None:
+    adapter = PlayingAdapter(words(20, first_s=0.0, gap_s=0.01))
+    events = ask(adapter, {"message": "x", "strategy": "whole"}).events()
+    text = [json.loads(e.data)["content"] for e in events if e.event == "message" and e.data != "[DONE]"]
+    assert text == ["".join(f"w{i} " for i in range(20))]
+
+
+def test_a_conversation_and_its_settings_reach_the_adapter() -> None:
+    adapter = PlayingAdapter(words(1))
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    ask(adapter, {"messages": turns, "system": "be brief", "temperature": 0.5, "max_tokens": 7})
+    (request,) = adapter.requests
+    assert [(m.role, m.content) for m in request.messages] == [
+        ("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c")
+    ]  # fmt: skip
+    assert (request.temperature, request.max_tokens, request.streamed, request.model) == (0.5, 7, True, "m")
+
+
+def test_json_when_not_streamed() -> None:
+    adapter = PlayingAdapter([(0.1, TextDelta("red, green, blue")), (0.0, FINISH)])
+    reply = ask(adapter, {"message": "x", "stream": False})
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    assert reply.json()["content"] == "red, green, blue"
+    assert (reply.json()["finish_reason"], reply.json()["cost_usd"]) == ("stop", None)
+    assert reply.json()["usage"]["source"] == "estimated"
+    assert not adapter.requests[0].streamed
+
+
+def test_json_of_a_broken_answer_is_an_error_that_keeps_what_came() -> None:
+    reply = ask(PlayingAdapter([(0.0, TextDelta("part"))]), {"message": "x", "stream": False})
+    assert reply.status == 502
+    assert (reply.json()["error"]["type"], reply.json()["content"]) == ("truncated", "part")
+
+
+def test_the_stream_path_streams_whatever_the_body_says() -> None:
+    reply = ask(PlayingAdapter(words(1)), {"message": "x", "stream": False}, "/api/chat/stream")
+    assert reply.body.endswith(b"data: [DONE]\n\n")
+
+
+DEEP = b'{"message": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "empty message": (b'{"message": "  "}', "empty"),
+    "no message": (b"{}", "message"),
+    "both": (b'{"message": "a", "messages": [{"role": "user", "content": "a"}]}', "either"),
+    "no messages": (b'{"messages": []}', "empty"),
+    "last turn is not the user's": (b'{"messages": [{"role": "assistant", "content": "a"}]}', "last message"),
+    "unknown role": (b'{"messages": [{"role": "king", "content": "a"}]}', "role"),
+    "wrong type": (b'{"message": 5}', "message"),
+    "not an object": (b"[1]", ""),
+    "not json": (b"{", "JSON"),
+    "nothing": (b"", ""),
+    "bad utf-8": (b'{"message": "\xff\xfe"}', ""),
+    "half a surrogate": (b'{"message": "\\ud800"}', "surrogate"),
+    "deep": (DEEP, ""),
+    "unknown field": (b'{"message": "a", "colour": "red"}', "colour"),
+    "temperature": (b'{"message": "a", "temperature": 3}', "temperature"),
+    "temperature NaN": (b'{"message": "a", "temperature": NaN}', "temperature"),
+    "max_tokens": (b'{"message": "a", "max_tokens": 0}', "max_tokens"),
+    "unknown strategy": (b'{"message": "a", "strategy": "bacth"}', "choose one of"),
+    "unknown provider": (b'{"message": "a", "provider": "opneai:x"}', "opneai"),
+    "unknown profile": (b'{"message": "a", "provider": "sim:nothing"}', "steady"),
+    "a key is missing": (b'{"message": "a", "provider": "openai:gpt-5-mini"}', "OPENAI_API_KEY"),
+    "provider with half a surrogate": (b'{"message": "a", "provider": "\\ud800"}', "surrogate"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused_with_one_line_that_says_what(name: str) -> None:
+    body, says = REFUSED[name]
+
+    async def main() -> Reply:
+        async with serving(_Unwarmed(Settings())) as port:
+            return await post(port, body)
+
+    reply = asyncio.run(main())
+    assert reply.status == 400
+    message = reply.json()["error"]["message"]
+    assert says in message
+    assert message
+    assert "\n" not in message
+
+
+class _Unwarmed(Providers):
+    def warm(self) -> None:
+        """The model is not needed to refuse."""
+
+
+def test_a_form_is_told_to_send_json() -> None:
+    async def main() -> Reply:
+        async with serving(Played(PlayingAdapter(words(1)))) as port:
+            return await post(port, b'{"message": "a"}', content_type="application/x-www-form-urlencoded")
+
+    reply = asyncio.run(main())
+    assert reply.status == 400
+    assert "application/json" in reply.json()["error"]["message"]
+
+
+SILENT: list[Step] = [(60.0, TextDelta("late"))]
+
+
+@pytest.mark.parametrize("body", [ASK, {**ASK, "stream": False}], ids=["sse", "json"])
+@pytest.mark.parametrize(
+    "script",
+    [SILENT, [*words(3)[:3], *SILENT], [(0.02, TextDelta("x"))] * 2000],
+    ids=["before the first token", "in a silence", "mid-stream"],
+)
+def test_a_client_that_leaves_ends_the_providers_work(body: dict[str, Any], script: list[Step]) -> None:
+    async def main() -> float:
+        adapter = PlayingAdapter(script)
+        async with serving(Played(adapter)) as port:
+            _, writer = await opened(port, body)
+            await until(lambda: adapter.open == 1)
+            await asyncio.sleep(0.2)
+            left_s = asyncio.get_running_loop().time()
+            writer.transport.abort()
+            await until(lambda: adapter.open == 0)
+            return adapter.closed_at_s[0] - left_s
+
+    assert asyncio.run(main()) < 1.0
+
+
+def test_many_readers_at_once_each_get_their_own() -> None:
+    async def main() -> list[Reply]:
+        async with serving(Played(PlayingAdapter(words(10)))) as port:
+            return await asyncio.gather(*(post(port, ASK) for _ in range(40)))
+
+    replies = asyncio.run(main())
+    assert all(r.body.endswith(b"data: [DONE]\n\n") for r in replies)
+    assert len({r.events()[0].data for r in replies}) == 40
+    assert all(a <= b for r in replies for a, b in pairwise(r.arrived_s))

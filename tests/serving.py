@@ -1,0 +1,113 @@
+"""The service on a free port in the test's own loop, over an adapter that the test plays."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from providers import Providers
+from server.service import create
+from settings import Settings
+from streaming import sse
+from streaming.adapter import Adapter
+from streaming.clock import Clock
+from streaming.meter import Rates
+from streaming.retry import NO_RECOVERY, Policy
+from streaming.session import Route, Session
+
+
+class Played(Providers):
+    """Asks one given adapter, whatever the name."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__(Settings())
+        self._adapter = adapter
+
+    def session(self, names: Sequence[str], *, clock: Clock, policy: Policy | None = None) -> Session:
+        return Session([Route(names[0], self._adapter, "m")], clock, policy=NO_RECOVERY)
+
+    def rates(self, name: str) -> Rates:
+        return Rates()
+
+    def warm(self) -> None:
+        """Nothing to load."""
+
+
+@asynccontextmanager
+async def serving(providers: Providers) -> AsyncIterator[int]:
+    """Run the service over `providers`; give its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(create(providers), log_level="warning", timeout_graceful_shutdown=2))
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await until(lambda: server.started)
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await running
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for a condition of another party, looked at every 5 ms. Raises TimeoutError after 5 s."""
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110 - the other party sets no event
+            await asyncio.sleep(0.005)
+
+
+@dataclass
+class Reply:
+    """What a server answered: the status, the headers and the body, unchunked."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    arrived_s: list[float] = field(default_factory=list)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def events(self) -> list[sse.ServerSentEvent]:
+        return sse.Decoder().feed(self.body)
+
+
+async def post(
+    port: int, body: bytes | dict[str, Any], path: str = "/api/chat", content_type: str = "application/json"
+) -> Reply:
+    """Post over a plain socket and read to the end, noting when each piece arrived."""
+    reader, writer = await opened(port, body, path, content_type)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
+    reply = Reply(int(head[0].split()[1]), headers, b"")
+    clock = asyncio.get_running_loop().time
+    while chunk := await _chunk(reader, headers):
+        reply.body += chunk
+        reply.arrived_s.append(clock())
+    writer.close()
+    await writer.wait_closed()
+    return reply
+
+
+async def opened(
+    port: int, body: bytes | dict[str, Any], path: str = "/api/chat", content_type: str = "application/json"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request and give the open connection."""
+    payload = json.dumps(body).encode() if isinstance(body, dict) else body
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\ncontent-length: {len(payload)}\r\n"
+    writer.write(f"{head}connection: close\r\n\r\n".encode() + payload)
+    await writer.drain()
+    return reader, writer
+
+
+async def _chunk(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.read(65536)
+    size = int((await reader.readline()).strip() or b"0", 16)
+    data = await reader.readexactly(size)
+    await reader.readline()
+    return data
