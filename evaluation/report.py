@@ -1,0 +1,239 @@
+"""A run's report in Markdown: findings, figures, failures, provenance. Only what was measured has a place in it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evaluation import summary, tables, wording
+from evaluation.statistics import FEWEST, Difference, Estimate
+from evaluation.summary import Group, label
+from evaluation.tables import Run
+
+REPORT = "report.md"
+
+
+def rebuild(folder: Path) -> Run:
+    """Make the tables and the report of a folder anew from its journal. Raises UsageError, OSError."""
+    run = tables.from_journal(folder)
+    tables.write(folder, run)
+    partial = folder / (REPORT + ".partial")
+    partial.write_text(markdown(run), encoding="utf-8")
+    partial.replace(folder / REPORT)
+    return run
+
+
+def markdown(run: Run) -> str:
+    """Write the report; times are milliseconds in it."""
+    groups, differences = summary.groups(run), summary.differences(run)
+    lines = [f"# Evaluation {run.manifest.get('run_id', '')}".rstrip(), "", *_findings(run, groups, differences)]
+    lines += ["", "## What was run", "", *_what(run)]
+    if any(group.completed for group in groups):
+        lines += ["", "## Figures", "", *_figures(groups), *_cached(run)]
+        lines += ["", "## What the reader got", "", *_reader(run, groups)]
+    if differences:
+        lines += ["", "## Differences", "", *_differences(differences)]
+    if len(broken := run.trials[run.trials["outcome"] != "completed"]):
+        lines += ["", "## Not completed", "", *_broken(broken)]
+    lines += ["", "## Provenance", "", *_provenance(run)]
+    return "\n".join(lines) + "\n"
+
+
+def _findings(run: Run, groups: list[Group], differences: list[Difference]) -> Iterator[str]:
+    first = _headline(differences)
+    if first is not None:
+        yield f"**{wording.sentence(first)}**"
+    elif groups and groups[0].ttft_s.n:
+        yield f"**{_alone(groups[0])}**"
+    else:
+        yield "**No trial was completed: there is nothing to compare.**"
+    delays = [d for d in differences if d.column in ("delay_mean_s", "updates_per_s") and d is not first]
+    if delays:
+        yield ""
+    yield from (f"- {wording.sentence(difference)}" for difference in delays)
+    lost = int((run.trials["outcome"] != "completed").sum())
+    yield ""
+    yield f"{len(run.trials) - lost} of {len(run.trials)} trials completed{_state(run)}"
+
+
+def _headline(differences: list[Difference]) -> Difference | None:
+    """Give the first difference between providers, else what the first strategy against another costs the reader."""
+    columns = ("ttft_s", "delay_mean_s")
+    return next((d for column in columns for d in differences if d.column == column), None)
+
+
+def _state(run: Run) -> str:
+    planned = run.manifest.get("trials_planned")
+    if run.manifest.get("complete"):
+        return "."
+    how = "was stopped" if run.manifest.get("interrupted") else "has not reached its end"
+    return f"; **the run {how}: {len(run.trials)} of {planned if planned is not None else 'unknown'} planned trials.**"
+
+
+def _alone(group: Group) -> str:
+    ttft = wording.span(group.ttft_s, in_ms=True)
+    gap = f", then a chunk every {wording.ms(group.gap_p50_s)} ms" if group.gaps else ""
+    return f"{label(group.name)}: first token after {ttft} ms{gap} (medians, {group.ttft_s.n} trials)."
+
+
+def _what(run: Run) -> Iterator[str]:
+    facts: dict[str, Any] = run.manifest.get("scenario", {})
+    if not facts:
+        yield "The manifest is missing: what was asked for is not known, only what came of it."
+        return
+    names = ", ".join(label(name) for name in facts["providers"])
+    yield f"- providers: {names}"
+    yield f"- strategies: {', '.join(facts['strategies'])}; transport: {facts['transport']}"
+    yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
+    yield (
+        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
+        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
+    )
+    yield (
+        f"- closed loop, {facts['concurrency']} at a time; seed {facts['seed']}; "
+        f"retries: {facts['retries']}, no fallback"
+    )
+    for name, ends in run.manifest.get("warm_up", {}).items():
+        yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
+    if any(name.startswith("sim:") for name in facts["providers"]):
+        yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+
+
+def _figures(groups: list[Group]) -> Iterator[str]:
+    header = ["provider", "strategy", "trials", "completed", "TTFT ms", "gaps", "gap p50 ms", "p95", "p99"]
+    header += [
+        "tokens/s",
+        "tokens are",
+        "stalls",
+        "stalled ms",
+        "delay mean ms",
+        "delay max ms",
+        "updates/s",
+        "cost USD",
+    ]
+    yield from wording.table(header, map(_figures_row, groups))
+    yield ""
+    yield (
+        "Figures are of completed trials. TTFT, tokens/s, mean delay and updates/s: medians over trials with 95 % "
+        f"bootstrap intervals, from {FEWEST} trials on. Gaps: between text chunks as they arrived, all of a group "
+        "pooled; a chunk is not a token. Delay: from a character's arrival to its leaving the strategy, this "
+        "process's own lag included; max is over all characters. "
+        f"Cost: the sum of what has a known price. {wording.UNKNOWN} is unknown."
+    )
+
+
+def _cached(run: Run) -> Iterator[str]:
+    """Tell whose first tokens came sooner because the provider knew the prompt already."""
+    done = summary.named(run.trials[run.trials["outcome"] == "completed"])
+    share = (done["cached_tokens"] / done["input_tokens"]).astype("float64") * 100
+    for name, shares in share[share > 0].groupby(done["name"]):
+        low, middle, high = shares.min(), shares.median(), shares.max()
+        yield ""
+        yield (
+            f"{label(str(name))} had {middle:.0f} % of a prompt's tokens in its cache (median; {low:.0f} to {high:.0f} "
+            f"%, in {len(shares)} trials): a prompt asked again begins sooner, so its TTFT is not that of a new prompt."
+        )
+
+
+def _figures_row(group: Group) -> list[str]:
+    cost = wording.usd(group.cost_usd)
+    if 0 < group.priced < group.trials:
+        cost += f" ({group.priced} of {group.trials} trials)"
+    return [
+        label(group.name),
+        group.strategy,
+        str(group.trials),
+        str(group.completed),
+        wording.span(group.ttft_s, in_ms=True),
+        str(group.gaps),
+        wording.ms(group.gap_p50_s),
+        wording.ms(group.gap_p95_s),
+        wording.ms(group.gap_p99_s),
+        wording.span(group.output_tps, in_ms=False),
+        ", ".join(group.token_sources) or wording.UNKNOWN,
+        wording.UNKNOWN if group.stalls is None else str(group.stalls),
+        wording.ms(group.stall_s),
+        wording.span(group.delay_mean_s, in_ms=True),
+        wording.ms(group.delay_max_s),
+        wording.span(group.updates_per_s, in_ms=False),
+        cost,
+    ]
+
+
+def _reader(run: Run, groups: list[Group]) -> Iterator[str]:
+    columns: list[tuple[str, str, bool]] = [
+        ("first text ms", "delivered_ttft_s", True),
+        ("whole answer ms", "delivered_e2e_s", True),
+        ("characters/s", "chars_per_s", False),
+        ("fluidity", "fluidity", False),
+        ("QoE", "qoe", False),
+    ]
+    kept = [column for column in columns if any(_estimate(group, column[1]).n for group in groups)]
+    rows = (
+        [label(g.name), g.strategy, *(wording.span(_estimate(g, name), in_ms=in_ms) for _, name, in_ms in kept)]
+        for g in groups
+        if g.completed
+    )
+    yield from wording.table(["provider", "strategy", *(heading for heading, _, _ in kept)], rows)
+    names = [name for _, name, _ in kept]
+    measures = run.manifest.get("measures", {})
+    yield ""
+    yield "Medians over completed trials."
+    if "fluidity" in names and "fluidity" in measures:
+        due = measures["fluidity"]
+        yield (
+            f"Fluidity: the share of token deadlines met; the first text is due after {wording.ms(due['first_s'])} ms, "
+            f"then a token every {wording.ms(due['token_s'])} ms."
+        )
+    if "qoe" in names and "qoe" in measures:
+        yield f"QoE: 1 is a reader of {measures['qoe']['chars_per_s']:g} characters/s who never waited."
+
+
+def _estimate(group: Group, name: str) -> Estimate:
+    found = getattr(group, name)
+    assert isinstance(found, Estimate)
+    return found
+
+
+def _differences(differences: list[Difference]) -> Iterator[str]:
+    yield "Medians of the differences between trials of one block (same prompt, seconds apart), with 95 % intervals."
+    yield ""
+    yield from (f"- {wording.sentence(difference)}" for difference in differences)
+
+
+def _broken(broken: pd.DataFrame) -> Iterator[str]:
+    cells = summary.named(broken)
+    keys = ["name", "outcome", "error_type", "http_status", "error_message"]
+    counts = cells.groupby(keys, dropna=False, sort=True).size()
+    rows = (
+        [label(str(key[0])), str(key[1]), *(wording.UNKNOWN if pd.isna(k) else str(k) for k in key[2:]), str(count)]
+        for key, count in counts.items()
+        if isinstance(key, tuple)
+    )
+    yield from wording.table(["provider", "outcome", "reason", "HTTP", "message", "trials"], rows, texts=5)
+
+
+def _provenance(run: Run) -> Iterator[str]:
+    facts = run.manifest
+    dates = sorted(run.trials["price_date"].dropna().unique())
+    sources = sorted(run.trials["price_source"].dropna().unique())
+    lag_s = run.trials["loop_lag_max_s"].dropna()
+    yield "- instrument error: not calibrated, so the error of these figures is not known"
+    if len(lag_s):
+        yield (
+            f"- worst event-loop lag of the measuring process during a trial: median {wording.ms(lag_s.median())} ms, "
+            f"maximum {wording.ms(lag_s.max())} ms (no error bar)"
+        )
+    if sources:
+        yield f"- prices: {', '.join(sources)}; price date: {', '.join(dates) or 'not known'}"
+    else:
+        yield "- prices: none known"
+    yield f"- started {facts.get('started_at') or 'unknown'}, finished {facts.get('finished_at') or 'not'}"
+    machine = facts.get("machine", {})
+    yield from (f"- {key.replace('_', ' ')}: {value}" for key, value in machine.items() if value is not None)
+    versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
+    if versions:
+        yield f"- versions: {versions}"
+    if facts.get("git_commit"):
+        yield f"- commit: {facts['git_commit']}"

@@ -1,0 +1,132 @@
+"""From an answer's stamps and receipt to its rows: pure. What a failed or cut answer cannot tell stays None.
+
+A failed trial has no times, only what was counted. A truncated or cancelled one keeps the figures of the text that
+came (first text, gaps, stalls, delay); what judges an answer as a whole (end to end, token rates, fluidity, QoE) it
+has not. A filtered one ended by the provider's will: it has its end, and no fluidity or QoE.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation import experience, measures
+from evaluation.record import EventRow
+from streaming.events import TERMINAL, Event, TextDelta, ThinkingDelta, Timed, Usage
+from streaming.pipeline import Outcome, Receipt
+
+_KINDS = {
+    "TextDelta": "text", "ThinkingDelta": "thinking", "Usage": "usage",
+    "Notice": "notice", "Finish": "finish", "Failed": "failed",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """An answer's events at both ends in order of time, and when the request was sent, all on one clock."""
+
+    sent_s: float
+    source: Sequence[Timed]
+    delivered: Sequence[Timed]
+
+
+def figures(
+    stamps: Stamps,
+    outcome: Outcome,
+    usage: Usage,
+    deadlines: experience.Deadlines,
+    reader: experience.Reader,
+) -> dict[str, Any]:
+    """Give the columns that the stamps and the token counts tell, by name; those that they cannot tell are None."""
+    source = measures.Chunks.of(stamps.source, stamps.sent_s)
+    delivered = measures.Chunks.of(stamps.delivered, stamps.sent_s)
+    found: dict[str, Any] = {"chunks": len(source), "delivered_chunks": len(delivered)}
+    if outcome == "failed":
+        return found
+    found |= _timing(stamps, source, delivered)
+    if outcome != "completed" or source.chars.sum() == delivered.chars.sum():
+        delay = experience.delay(source, delivered)
+        found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
+    if outcome in ("completed", "filtered"):
+        tokens = measures.answer_tokens(usage)
+        found["e2e_s"] = _first(stamps.source, TERMINAL, stamps.sent_s)
+        found["delivered_e2e_s"] = _first(stamps.delivered, TERMINAL, stamps.sent_s)
+        found["itl_s"] = measures.itl_s(source, tokens)
+        found["output_tps"] = measures.output_tps(source, tokens)
+    if outcome == "completed":
+        found["fluidity"] = experience.fluidity(delivered, tokens, deadlines)
+        found["qoe"] = experience.qoe(delivered, reader)
+    return {name: round(value, 9) if isinstance(value, float) else value for name, value in found.items()}
+
+
+def _timing(stamps: Stamps, source: measures.Chunks, delivered: measures.Chunks) -> dict[str, Any]:
+    gaps_s = source.gaps_s
+    cadence = measures.cadence(gaps_s)
+    stalls, stall_s = measures.stalls(gaps_s)
+    return {
+        "ttft_s": _first(stamps.source, (TextDelta, ThinkingDelta), stamps.sent_s),
+        "ttfot_s": _first(stamps.source, (TextDelta,), stamps.sent_s),
+        "delivered_ttft_s": _first(stamps.delivered, (TextDelta,), stamps.sent_s),
+        "icl_p50_s": cadence.p50_s,
+        "icl_p95_s": cadence.p95_s,
+        "icl_p99_s": cadence.p99_s,
+        "icl_max_s": cadence.max_s,
+        "icl_cv": cadence.cv,
+        "stalls": stalls,
+        "stall_s": stall_s,
+        "chars_per_s": measures.chars_per_s(source),
+        "updates_per_s": measures.updates_per_s(delivered),
+    }
+
+
+def _first(events: Sequence[Timed], kinds: tuple[type[Event], ...], sent_s: float) -> float | None:
+    """Seconds from `sent` to the first event of these kinds; None if there is none."""
+    return next((timed.at_s - sent_s for timed in events if isinstance(timed.event, kinds)), None)
+
+
+def ending(receipt: Receipt) -> dict[str, Any]:
+    """Give the columns of how it ended, the outcome aside, and of what was used.
+
+    What a failed call used, of which nothing is known, is None and not 0.
+    """
+    found: dict[str, Any] = {
+        "finish_reason": receipt.finish_reason,
+        "finish_raw": receipt.finish_raw,
+        "attempts": receipt.attempts,
+        "fell_back_to": receipt.fell_back_to,
+    }
+    if receipt.error is not None:
+        error = receipt.error
+        found |= {"error_type": error.kind, "error_message": error.message, "http_status": error.http_status}
+    usage, cost = receipt.reading.usage, receipt.reading.cost
+    if receipt.outcome == "failed" and usage.source != "reported" and not usage.output_tokens:
+        return found
+    found |= {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "thinking_tokens": usage.thinking_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "token_source": usage.source,
+    }
+    if cost is not None:
+        found |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
+        found |= {"price_source": cost.price_source, "price_date": cost.price_date}
+    return found
+
+
+def event_rows(run_id: str, trial_id: str, stamps: Stamps) -> Iterator[EventRow]:
+    """Give both ends' events merged in order of time, what arrived before what left at the same moment."""
+    ends = [(timed, "source") for timed in stamps.source] + [(timed, "delivered") for timed in stamps.delivered]
+    ends.sort(key=lambda pair: pair[0].at_s)
+    for seq, (timed, end) in enumerate(ends):
+        event = timed.event
+        at_s = round(timed.at_s - stamps.sent_s, 9)
+        yield EventRow(
+            run_id=run_id,
+            trial_id=trial_id,
+            seq=seq,
+            kind=f"{end}_{_KINDS[type(event).__name__]}",
+            chars=len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None,
+            tokens=event.output_tokens if isinstance(event, Usage) else None,
+            source_s=at_s if end == "source" else None,
+            delivered_s=at_s if end == "delivered" else None,
+        )

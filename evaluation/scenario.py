@@ -1,0 +1,151 @@
+"""What is to be run, and in which order: pure, seeded, blocked so that drift hits all alike."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streaming import strategies
+from streaming.errors import UsageError
+
+DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
+DEFAULT_PROMPT_COUNT = 3
+"""Of the prompts that ship: a short, a middling and a long answer, so that a first look takes minutes."""
+TRANSPORT = "in-process"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question and its name in the tables."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Every provider x strategy x prompt, `repeats` times, in an order that `seed` draws.
+
+    `concurrency` answers run at a time, each next one when one has ended (closed loop). `warm_up` answers a provider
+    come first and are not recorded. With `retries` 0 a failure is a failure; there is no fallback in any case.
+    `temperature` None leaves it to the provider. Raises UsageError on what cannot be run.
+    """
+
+    providers: tuple[str, ...]
+    strategies: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
+    repeats: int = 1
+    seed: int = 0
+    max_tokens: int = 128
+    temperature: float | None = None
+    concurrency: int = 1
+    warm_up: int = 1
+    retries: int = 0
+    transport: str = TRANSPORT
+
+    def __post_init__(self) -> None:
+        for name in ("providers", "strategies", "prompts"):
+            _check_list(name, getattr(self, name))
+        for name, least in (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name.replace('_', '-')} must be at least {least}")
+        if self.transport != TRANSPORT:
+            raise UsageError(f"transport {self.transport!r} is not there: use {TRANSPORT}")
+
+    @property
+    def trials(self) -> int:
+        """How many answers are asked for, warm-up left out."""
+        return len(self.providers) * len(self.strategies) * len(self.prompts) * self.repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One trial to come; `number` counts from 1 in the order of the run, `repeat` and `block` too."""
+
+    number: int
+    block: int
+    repeat: int
+    prompt: Prompt
+    provider: str
+    strategy: str
+
+
+def plan(scenario: Scenario) -> tuple[Planned, ...]:
+    """Lay out the run: a block is one prompt in one repeat, its cells are neighbours, all in shuffled order.
+
+    Two cells of a block are thus asked within seconds of each other and may be compared as a pair, whatever drifts
+    over the run. Every second block runs in the reverse order of the one before: of any two cells each comes first as
+    often as the other (a provider that keeps a prompt in its cache favours the second). The same scenario gives the
+    same order.
+    """
+    rng = random.Random(f"order {scenario.seed}")
+    cells = [(provider, strategy) for provider in scenario.providers for strategy in scenario.strategies]
+    planned: list[Planned] = []
+    block = 0
+    for repeat in range(1, scenario.repeats + 1):
+        for prompt in rng.sample(scenario.prompts, len(scenario.prompts)):
+            block += 1
+            cells = cells[::-1] if block % 2 == 0 else rng.sample(cells, len(cells))
+            for provider, strategy in cells:
+                planned.append(Planned(len(planned) + 1, block, repeat, prompt, provider, strategy))
+    return tuple(planned)
+
+
+def strategy_names(text: str) -> tuple[str, ...]:
+    """Read `direct,batch:100ms` into names as the tables show them. Raises UsageError."""
+    return tuple(str(strategies.parse(name)) for name in names(text))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split a list at its commas, without surrounding white space; empty parts are left out."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
+    """Read prompts, one a line, or JSONL with `id` and `prompt`; the first `count` if given.
+
+    Plain lines are called `line-1`, `line-2`… after their place in the file; blank lines are left out. Raises
+    UsageError naming the file and the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"prompts file {path}: {reason}") from None
+    filled = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not filled:
+        raise UsageError(f"prompts file {path}: there is no prompt in it")
+    as_json = path.suffix == ".jsonl" or filled[0][1].startswith('{"')
+    prompts = [
+        _from_json(line, f"{path}, line {number}") if as_json else Prompt(f"line-{number}", line)
+        for number, line in filled
+    ]
+    for place, prompt in enumerate(prompts):
+        if prompt.id in (other.id for other in prompts[:place]):
+            raise UsageError(f"{path}, line {filled[place][0]}: the id {prompt.id!r} is there already")
+    if count is not None and not 1 <= count <= len(prompts):
+        raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, as many as {path} has")
+    return tuple(prompts[:count])
+
+
+def _from_json(line: str, where: str) -> Prompt:
+    try:
+        found: Any = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON ({error})") from None
+    if not isinstance(found, dict) or not all(_filled(found.get(key)) for key in ("id", "prompt")):
+        raise UsageError(f'{where}: needs {{"id": "…", "prompt": "…"}}, both filled')
+    return Prompt(found["id"], found["prompt"])
+
+
+def _filled(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _check_list(name: str, values: Sequence[object]) -> None:
+    if not values:
+        raise UsageError(f"{name}: at least one is needed")
+    if len(set(values)) < len(values):
+        raise UsageError(f"{name}: one is there twice")

@@ -1,0 +1,148 @@
+"""What a run's tables come to: one group for each provider x strategy, and the paired differences between them.
+
+Figures are those of completed trials: a cut answer is counted, and its times are left to the tables.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from evaluation import statistics
+from evaluation.measures import Floats
+from evaluation.statistics import Difference, Estimate
+from evaluation.tables import Run
+
+_BETWEEN_PROVIDERS = ("ttft_s", "icl_p50_s", "output_tps", "e2e_s")
+_BETWEEN_STRATEGIES = ("first_held_s", "delay_mean_s", "updates_per_s")
+"""What a strategy does to a trial by itself: `first_held_s` leaves out how soon the provider began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One provider under one strategy. Estimates are medians over trials; None or n = 0 is unknown.
+
+    `gap_p*_s` are percentiles of all `gaps` gaps pooled. `delay_max_s` is the longest that any character was held.
+    `cost_usd` is the sum over the `priced` trials, failed ones included where they have a price.
+    """
+
+    name: str
+    strategy: str
+    trials: int
+    completed: int
+    ttft_s: Estimate
+    gaps: int
+    gap_p50_s: float | None
+    gap_p95_s: float | None
+    gap_p99_s: float | None
+    output_tps: Estimate
+    token_sources: tuple[str, ...]
+    stalls: int | None
+    stall_s: float | None
+    delay_mean_s: Estimate
+    delay_max_s: float | None
+    updates_per_s: Estimate
+    cost_usd: float | None
+    priced: int
+    delivered_ttft_s: Estimate
+    delivered_e2e_s: Estimate
+    chars_per_s: Estimate
+    fluidity: Estimate
+    qoe: Estimate
+
+
+def named(trials: pd.DataFrame) -> pd.DataFrame:
+    """Add `name`, the full name of who was asked, as it was written in the command."""
+    model = trials["model"].fillna("")
+    return trials.assign(name=trials["provider"].where(model == "", trials["provider"] + ":" + model))
+
+
+def label(name: str) -> str:
+    """Give a provider's name with what it must never hide: that it is simulated, or a recording."""
+    remarks = {"sim": " (simulated)", "replay": " (a recording)"}
+    return name + remarks.get(name.partition(":")[0], "")
+
+
+def groups(run: Run) -> list[Group]:
+    """Give a group for each provider x strategy that has a trial, in the order of the scenario where it is known."""
+    trials = named(run.trials)
+    completed = trials[trials["outcome"] == "completed"]
+    gaps = statistics.gaps(run.events).merge(completed[["trial_id", "name", "strategy"]], on="trial_id")
+    found = []
+    for name in _in_order(run, "providers", trials["name"]):
+        for strategy in _in_order(run, "strategies", trials["strategy"]):
+            cell = trials[(trials["name"] == name) & (trials["strategy"] == strategy)]
+            if len(cell):
+                own_gaps = gaps.loc[(gaps["name"] == name) & (gaps["strategy"] == strategy), "gap_s"]
+                found.append(_group(name, strategy, cell, own_gaps.to_numpy(dtype=np.float64)))
+    return found
+
+
+def differences(run: Run) -> list[Difference]:
+    """Compare every provider with the first, then every strategy with the first, over pairs of the same block.
+
+    Only what both sides have measured at least once as a pair is there.
+    """
+    trials = named(run.trials)
+    completed = trials[trials["outcome"] == "completed"]
+    completed = completed.assign(first_held_s=completed["delivered_ttft_s"] - completed["ttfot_s"])
+    found = [
+        *_against_first(completed, "name", _in_order(run, "providers", trials["name"]), _BETWEEN_PROVIDERS),
+        *_against_first(completed, "strategy", _in_order(run, "strategies", trials["strategy"]), _BETWEEN_STRATEGIES),
+    ]
+    return [difference for difference in found if difference.estimate.n]
+
+
+def _against_first(trials: pd.DataFrame, by: str, values: list[str], columns: tuple[str, ...]) -> Iterator[Difference]:
+    within = ("block", "prompt_id", "strategy" if by == "name" else "name")
+    for other in values[1:]:
+        for column in columns:
+            yield statistics.paired(trials, by, values[0], other, column, within)
+
+
+def _in_order(run: Run, key: str, column: "pd.Series[str]") -> list[str]:
+    seen = list(dict.fromkeys(column))
+    planned = run.manifest.get("scenario", {}).get(key, [])
+    return [name for name in planned if name in seen] + sorted(name for name in seen if name not in planned)
+
+
+def _group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) -> Group:
+    done = cell[cell["outcome"] == "completed"]
+
+    def estimate(column: str) -> Estimate:
+        return statistics.median(done[column].to_numpy(dtype=np.float64))
+
+    p50_s, p95_s, p99_s = np.percentile(gaps_s, [50, 95, 99]).tolist() if len(gaps_s) else (None, None, None)
+    stalls = _known(done["stalls"], pd.Series.sum)
+    return Group(
+        name=name,
+        strategy=strategy,
+        trials=len(cell),
+        completed=len(done),
+        ttft_s=estimate("ttft_s"),
+        gaps=len(gaps_s),
+        gap_p50_s=p50_s,
+        gap_p95_s=p95_s,
+        gap_p99_s=p99_s,
+        output_tps=estimate("output_tps"),
+        token_sources=tuple(sorted(done["token_source"].dropna().unique())),
+        stalls=None if stalls is None else int(stalls),
+        stall_s=_known(done["stall_s"], pd.Series.sum),
+        delay_mean_s=estimate("delay_mean_s"),
+        delay_max_s=_known(done["delay_max_s"], pd.Series.max),
+        updates_per_s=estimate("updates_per_s"),
+        cost_usd=_known(cell["cost_usd"], pd.Series.sum),
+        priced=int(cell["cost_usd"].notna().sum()),
+        delivered_ttft_s=estimate("delivered_ttft_s"),
+        delivered_e2e_s=estimate("delivered_e2e_s"),
+        chars_per_s=estimate("chars_per_s"),
+        fluidity=estimate("fluidity"),
+        qoe=estimate("qoe"),
+    )
+
+
+def _known(column: "pd.Series[float]", reduce: Callable[["pd.Series[float]"], float]) -> float | None:
+    """Reduce the known values; None when none is."""
+    found = column.dropna()
+    return float(reduce(found)) if len(found) else None

@@ -1,0 +1,74 @@
+"""Figures in words: milliseconds in reports, no digit more than means something, a dash for the unknown."""
+
+from collections.abc import Iterable, Sequence
+
+from evaluation.statistics import NOISE, TOO_FEW, Difference, Estimate
+from evaluation.summary import label
+
+UNKNOWN = "–"
+_TITLES = {
+    "ttft_s": "first token (TTFT)",
+    "icl_p50_s": "median gap between chunks",
+    "output_tps": "output speed",
+    "e2e_s": "whole answer",
+    "first_held_s": "delay of the first text",
+    "delay_mean_s": "mean delay of a character",
+    "updates_per_s": "updates",
+}
+
+
+def number(value: float | None) -> str:
+    """Write three figures or so: 1234, 123, 12.3, 1.23; a dash for None."""
+    if value is None:
+        return UNKNOWN
+    size = abs(value)
+    # `z` writes a difference that rounds to nothing as 0.00, not as -0.00.
+    return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+
+
+def ms(seconds: float | None) -> str:
+    """Write seconds as milliseconds, without the unit."""
+    return number(None if seconds is None else seconds * 1000)
+
+
+def span(estimate: Estimate, *, in_ms: bool) -> str:
+    """Write a median with its interval: `201 [200, 203]`; without interval where there are too few values."""
+    write = ms if in_ms else number
+    if estimate.low is None:
+        return write(estimate.value)
+    return f"{write(estimate.value)} [{write(estimate.low)}, {write(estimate.high)}]"
+
+
+def usd(value: float | None) -> str:
+    """Write an amount with the digits that small prices need."""
+    return UNKNOWN if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def unit(column: str) -> str:
+    """Give the unit in which a report shows a column."""
+    return {"output_tps": "tokens/s", "updates_per_s": "updates/s"}.get(column, "ms")
+
+
+def sentence(difference: Difference) -> str:
+    """Say a paired difference as one sentence, with its interval and the number of pairs."""
+    estimate, column = difference.estimate, difference.column
+    name = _TITLES[column]
+    what = f"{name[0].upper()}{name[1:]}, {label(difference.b)} against {label(difference.a)}"
+    verdict = difference.verdict
+    size = f"{span(estimate, in_ms=unit(column) == 'ms')} {unit(column)}"
+    pairs = f"median of {estimate.n} paired differences {size}"
+    if verdict in (NOISE, TOO_FEW):
+        return f"{what}: {verdict} ({pairs})."
+    assert estimate.value is not None
+    amount = number(abs(estimate.value) * (1000 if unit(column) == "ms" else 1))
+    return f"{what}: {amount} {unit(column)} {verdict} ({pairs})."
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 2) -> list[str]:
+    """Write a Markdown table; the first `texts` columns are text, the rest figures."""
+    align = ["---" if place < texts else "---:" for place in range(len(header))]
+    return [_row(header), _row(align), *(_row(row) for row in rows)]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

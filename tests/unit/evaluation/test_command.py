@@ -1,0 +1,78 @@
+"""The command line in this process: what it refuses, and that options reach the run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import evaluation
+from evaluation.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--providers nobody:x", "nobody"),
+        ("--providers sim:nothing", "nothing"),
+        ("--providers sim:steady,sim:steady", "providers: one is there twice"),
+        ("--providers sim:steady --strategies fast", "unknown strategy 'fast'"),
+        ("--providers sim:steady --prompts missing.txt", "missing.txt: No such file"),
+        ("--providers sim:steady --prompt-count 11", "prompt-count must be from 1 to 10"),
+        ("--providers sim:steady --transport pigeon", "transport 'pigeon'"),
+        ("--providers sim:steady --price cheap", "cheap"),
+        ("--providers replay:missing.jsonl", "missing.jsonl"),
+        ("--providers sim:steady --repeats 0", "repeats must be at least 1"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, words: str
+) -> None:
+    assert main(["run", *options.split(), "--out", str(tmp_path / "out")]) == 2
+    out, errors = capsys.readouterr()
+    assert words in errors and len(errors.splitlines()) == 1
+    assert out == "" and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["run", "--providers", "sim:steady", "--out", str(tmp_path / "file" / "run")]) == 2
+    assert "can be written" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, errors = capsys.readouterr()
+    assert out == "" and "usage:" in errors and "report" in errors
+
+
+@pytest.mark.parametrize("arguments", [["dance"], ["run"], ["run", "--providers", "sim:steady"]])
+def test_an_unknown_command_and_missing_options_exit_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_prompts_prices_and_limits_come_from_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"id": "mine", "prompt": "Why?"}\n')
+    options = "run --providers sim:steady --repeats 1 --max-tokens 5 --seed 9 --temperature 0.5 --no-warm-up"
+    asked = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--out", str(tmp_path / "run")]
+    assert main([*options.split(), *asked]) == 0
+    run = evaluation.load(tmp_path / "run")
+    assert run.trials[["prompt_id", "chunks", "finish_reason"]].to_numpy().tolist() == [["mine", 5, "length"]]
+    scenario = run.manifest["scenario"]
+    assert (scenario["temperature"], scenario["seed"], scenario["warm_up"]) == (0.5, 9, 0)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["completed"] == 1
+
+
+def test_a_run_of_which_nothing_was_completed_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "run --providers sim:cut --repeats 1 --prompt-count 1 --no-warm-up"
+    assert main([*options.split(), "--out", str(tmp_path / "run")]) == 1
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["completed"], said["failed"], said["outcomes"]) == (0, 1, {"truncated": 1})

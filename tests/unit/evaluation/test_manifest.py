@@ -1,0 +1,63 @@
+"""The folder of a run is claimed without writing over anything; the manifest says where the figures come from."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from evaluation import manifest
+from evaluation.scenario import plan
+from streaming.errors import UsageError
+from tests.unit.evaluation import made
+
+
+def test_a_new_folder_is_made_and_an_empty_one_taken(tmp_path: Path) -> None:
+    manifest.claim(tmp_path / "deep" / "new")
+    manifest.claim(tmp_path / "deep" / "new")
+    assert list((tmp_path / "deep" / "new").iterdir()) == []
+
+
+def test_a_strangers_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty and holds no run"):
+        manifest.claim(tmp_path)
+
+
+@pytest.mark.parametrize(("complete", "words"), [(True, "a finished run"), (False, "a run that was broken off")])
+def test_a_run_is_never_written_over(tmp_path: Path, complete: bool, words: str) -> None:
+    made.write(tmp_path, made.scenario(), [], complete=complete)
+    with pytest.raises(UsageError, match=f"holds {words}: choose another folder"):
+        manifest.claim(tmp_path)
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="choose a folder that can be written"):
+        manifest.claim(tmp_path / "file" / "run")
+
+
+def test_the_manifest_tells_scenario_order_machine_and_the_measures_constants(tmp_path: Path) -> None:
+    wanted = made.scenario()
+    manifest.write(tmp_path, manifest.begin("run", wanted, plan(wanted)))
+    found = manifest.read(tmp_path)
+    assert found["scenario"]["providers"] == ["sim:a", "b:c"] and found["scenario"]["seed"] == 3
+    assert [row[0] for row in found["order"]] == list(range(1, wanted.trials + 1))
+    assert found["measures"] == {
+        "fluidity": {"first_s": 1.0, "token_s": 0.1},
+        "qoe": {"chars_per_s": 23.8, "first_s": 1.0},
+    }
+    assert found["complete"] is False and found["finished_at"] is None and found["instrument_error"] is None
+    assert found["versions"]["python"].startswith("3.") and found["versions"]["pandas"]
+    assert found["machine"]["cpu_count"] >= 1 and os.uname().nodename not in str(found["machine"])
+
+
+def test_replacing_the_manifest_leaves_no_other_file(tmp_path: Path) -> None:
+    manifest.write(tmp_path, {"run_id": "a"})
+    manifest.write(tmp_path, {"run_id": "b"})
+    assert manifest.read(tmp_path) == {"run_id": "b"} and [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{oops")
+    with pytest.raises(UsageError, match=r"manifest\.json"):
+        manifest.read(tmp_path)

@@ -1,0 +1,114 @@
+"""The journal: what is written at once, what is read back, what is left out."""
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from evaluation import record
+from evaluation.record import EventRow, Journal, Trial, read_events, read_trials
+from streaming.errors import UsageError
+
+
+def trial(number: int = 1, **changes: object) -> Trial:
+    fields: dict[str, object] = {
+        "run_id": "r",
+        "trial_id": f"r-{number}",
+        "prompt_id": "p",
+        "provider": "sim",
+        "model": "steady",
+        "strategy": "direct",
+        "transport": "in-process",
+        "repeat": 1,
+        "block": 1,
+        "outcome": "completed",
+        "started_at": "2026-01-01T00:00:00.000+00:00",
+    }
+    return Trial(**(fields | changes))  # type: ignore[arg-type] # the fields are the trial's own, by name
+
+
+def event(seq: int, trial_id: str = "r-1") -> EventRow:
+    return EventRow("r", trial_id, seq, "source_text", 4, None, 0.2 + seq, None)
+
+
+def test_what_was_added_is_read_back_exactly(tmp_path: Path) -> None:
+    written = trial(ttft_s=0.200123456, cost_usd=Decimal("0.00000123"), error_message="“\ud83c” | cut", chunks=0)
+    with Journal(tmp_path) as journal:
+        journal.add(written, [event(0), event(1)])
+    assert read_trials(tmp_path) == [written]
+    assert list(read_events(tmp_path)) == [event(0), event(1)]
+
+
+def test_a_trial_is_on_disk_while_the_journal_is_still_open(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.add(trial(), [event(0)])
+        journal.sync()
+        assert read_trials(tmp_path) == [trial()] and list(read_events(tmp_path)) == [event(0)]
+
+
+def test_the_unknown_stays_unknown_and_zero_stays_zero(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.add(trial(ttft_s=None, stall_s=0.0, stalls=0))
+    (found,) = read_trials(tmp_path)
+    assert found.ttft_s is None and found.stall_s == 0.0 and found.stalls == 0 and found.cost_usd is None
+
+
+def test_every_column_stands_in_every_line_in_order(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.add(trial(), [event(0)])
+    assert tuple(json.loads((tmp_path / record.TRIALS).read_text())) == record.TRIAL_COLUMNS
+    assert tuple(json.loads((tmp_path / record.EVENTS).read_text())) == record.EVENT_COLUMNS
+
+
+def test_an_unfinished_last_line_is_left_out_wherever_it_was_cut(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.add(trial(1))
+        journal.add(trial(2, error_message="a word of more than one byte: “é”"))
+    path = tmp_path / record.TRIALS
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for cut in (first, first + 1, first + 40, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert [found.trial_id for found in read_trials(tmp_path)] == ["r-1"]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.add(trial(1))
+    path = tmp_path / record.TRIALS
+    good = path.read_text()
+    for broken, words in (("{oops\n", "not JSON"), ("[1]\n", "not a JSON object"), ('{"run_id":"r"}\n', "a trial")):
+        path.write_text(good + broken + good)
+        with pytest.raises(UsageError, match=f"line 2: .*{words}"):
+            read_trials(tmp_path)
+
+
+def test_an_event_of_another_shape_is_named(tmp_path: Path) -> None:
+    (tmp_path / record.EVENTS).write_text('{"run_id":"r"}\n')
+    with pytest.raises(UsageError, match="line 1: an event"):
+        list(read_events(tmp_path))
+
+
+def test_a_folder_without_a_journal_has_no_rows(tmp_path: Path) -> None:
+    assert read_trials(tmp_path) == [] and list(read_events(tmp_path)) == []
+
+
+def test_units_say_what_the_names_say() -> None:
+    for name, unit in record.TRIAL_UNITS.items():
+        if name.endswith("_s"):
+            assert unit == ("1/s" if name.endswith("_per_s") else "s"), name
+        if name.endswith("_usd"):
+            assert unit == "USD", name
+    missing = {name for name in record.TRIAL_COLUMNS if name.endswith(("_s", "_usd"))} - set(record.TRIAL_UNITS)
+    assert missing == set()
+
+
+def test_rows_need_neither_pandas_nor_asyncio() -> None:
+    code = (
+        "import sys, evaluation.record\n"
+        "assert not {'pandas', 'numpy', 'asyncio', 'rich'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True, timeout=60)

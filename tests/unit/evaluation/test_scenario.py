@@ -1,0 +1,120 @@
+"""The order of a run and the reading of prompts."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from evaluation.scenario import DEFAULT_PROMPTS, Prompt, Scenario, plan, read_prompts, strategy_names
+from streaming.errors import UsageError
+
+PROMPTS = tuple(Prompt(f"p{i}", f"Question {i}?") for i in range(3))
+
+
+def scenario(**changes: object) -> Scenario:
+    fields: dict[str, object] = {
+        "providers": ("a", "b"),
+        "strategies": ("direct", "whole"),
+        "prompts": PROMPTS,
+        "repeats": 4,
+        "seed": 7,
+    }
+    return Scenario(**(fields | changes))  # type: ignore[arg-type] # the fields are the scenario's own, by name
+
+
+def test_every_cell_comes_exactly_once() -> None:
+    planned = plan(scenario())
+    cells = Counter((p.provider, p.strategy, p.prompt.id, p.repeat) for p in planned)
+    assert len(cells) == scenario().trials == 2 * 2 * 3 * 4 and set(cells.values()) == {1}
+    assert [p.number for p in planned] == list(range(1, len(planned) + 1))
+
+
+def test_a_block_is_one_prompt_in_one_repeat_and_its_cells_are_neighbours() -> None:
+    planned = plan(scenario())
+    for start in range(0, len(planned), 4):
+        block = planned[start : start + 4]
+        assert len({(p.block, p.repeat, p.prompt.id) for p in block}) == 1
+        assert len({(p.provider, p.strategy) for p in block}) == 4
+    assert [p.block for p in planned[::4]] == list(range(1, 13))
+
+
+def test_the_order_is_the_seeds_and_shuffled() -> None:
+    assert plan(scenario()) == plan(scenario())
+    assert plan(scenario()) != plan(scenario(seed=8))
+    firsts = {(p.provider, p.strategy) for p in plan(scenario(repeats=20))[::4]}
+    assert len(firsts) == 4, "each cell is the first of a block at times"
+
+
+def test_of_two_cells_each_comes_first_as_often_as_the_other() -> None:
+    first: Counter[tuple[str, str]] = Counter()
+    planned = plan(scenario())
+    for start in range(0, len(planned), 4):
+        cells = [f"{p.provider} {p.strategy}" for p in planned[start : start + 4]]
+        first.update((a, b) for place, a in enumerate(cells) for b in cells[place + 1 :])
+    assert len(first) == 12 and set(first.values()) == {6}, "12 blocks, 6 for either order of every pair"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"providers": ()}, "providers: at least one"),
+        ({"strategies": ("direct", "direct")}, "strategies: one is there twice"),
+        ({"repeats": 0}, "repeats must be at least 1"),
+        ({"concurrency": 0}, "concurrency must be at least 1"),
+        ({"max_tokens": 0}, "max-tokens must be at least 1"),
+        ({"retries": -1}, "retries must be at least 0"),
+        ({"transport": "pigeon"}, "transport 'pigeon' is not there"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_words(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        scenario(**changes)
+
+
+def test_strategies_get_their_full_names() -> None:
+    assert strategy_names("direct, batch,pace:20") == ("direct", "batch:100ms", "pace:20tps")
+    with pytest.raises(UsageError, match="unknown strategy 'fast'"):
+        strategy_names("direct,fast")
+
+
+def test_plain_prompts_are_called_after_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("First?\n\n  Third?  \n", encoding="utf-8")
+    assert read_prompts(file) == (Prompt("line-1", "First?"), Prompt("line-3", "Third?"))
+    assert read_prompts(file, 1) == (Prompt("line-1", "First?"),)
+
+
+def test_prompts_with_ids_are_read_from_jsonl(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"id": "x", "prompt": "Why?"}\n{"id": "y", "prompt": "How?", "more": 1}\n', encoding="utf-8")
+    assert read_prompts(file) == (Prompt("x", "Why?"), Prompt("y", "How?"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"id": "x", "prompt": "Why?"}\nWhat?\n', "line 2: not JSON"),
+        ('{"id": "x", "prompt": "Why?"}\n{"id": "x", "prompt": "How?"}\n', "line 2: the id 'x' is there already"),
+        ('{"id": "x"}\n', "line 1: needs"),
+        ('{"id": 5, "prompt": "Why?"}\n', "line 1: needs"),
+        ("[]\n", "line 1: needs"),
+        ("\n  \n", "there is no prompt in it"),
+    ],
+)
+def test_a_bad_prompts_file_names_the_line(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        read_prompts(file)
+
+
+def test_a_missing_file_and_too_many_prompts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_prompts(tmp_path / "none.txt")
+    with pytest.raises(UsageError, match="prompt-count must be from 1 to 10"):
+        read_prompts(DEFAULT_PROMPTS, 11)
+
+
+def test_the_prompts_that_ship_are_ten_with_names() -> None:
+    prompts = read_prompts(DEFAULT_PROMPTS)
+    assert len(prompts) == 10 and len({p.text for p in prompts}) == 10

@@ -1,0 +1,104 @@
+"""Tables from the journal: stable dtypes, nothing of unfinished trials, killed runs readable."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import evaluation
+from evaluation import record, tables
+from evaluation.scenario import plan
+from streaming.errors import UsageError
+from tests.unit.evaluation import made
+
+WANTED = made.scenario()
+FIRST, SECOND, *_ = plan(WANTED)
+
+
+def test_a_finished_run_is_loaded_as_it_was_measured(tmp_path: Path) -> None:
+    rows = [
+        (made.trial(FIRST, ttft_s=0.123456789, cost_usd=Decimal("0.00012"), stalls=0), made.gaps(FIRST, 0.02)),
+        (made.trial(SECOND, ttft_s=None, outcome="failed"), []),
+    ]
+    made.write(tmp_path, WANTED, rows)
+    tables.write(tmp_path, tables.from_journal(tmp_path))
+    for run in (evaluation.load(tmp_path), tables.from_journal(tmp_path)):
+        assert run.trials["ttft_s"].tolist()[0] == 0.123456789 and pd.isna(run.trials["ttft_s"][1])
+        assert run.trials["cost_usd"][0] == 0.00012 and run.trials["stalls"][0] == 0
+        assert run.trials["cost_usd"].isna().tolist() == [False, True]
+        assert run.events["source_s"].tolist() == [0.2, 0.22] and run.events["delivered_s"].isna().all()
+        assert run.manifest["run_id"] == "run" and run.manifest["scenario"]["seed"] == 3
+
+
+def test_dtypes_do_not_depend_on_what_is_empty(tmp_path: Path) -> None:
+    none, some = tmp_path / "none", tmp_path / "some"
+    for folder, rows in ((none, []), (some, [(made.trial(FIRST), made.gaps(FIRST, 0.02))])):
+        folder.mkdir()
+        made.write(folder, WANTED, rows)
+        tables.write(folder, tables.from_journal(folder))
+    empty, filled = evaluation.load(none), evaluation.load(some)
+    assert empty.trials.dtypes.to_dict() == filled.trials.dtypes.to_dict()
+    assert empty.events.dtypes.to_dict() == filled.events.dtypes.to_dict()
+    assert tuple(empty.trials.columns) == record.TRIAL_COLUMNS
+    assert tuple(empty.events.columns) == record.EVENT_COLUMNS
+    dtypes = filled.trials.dtypes.astype(str)
+    assert dtypes[["ttft_s", "cost_usd", "chunks", "disturbed", "error_type"]].tolist() == [
+        "float64",
+        "float64",
+        "Int64",
+        "boolean",
+        "string",
+    ]
+
+
+def test_a_killed_runs_folder_loads_without_what_was_broken_off(tmp_path: Path) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02))], complete=False, finished_at=None)
+    with (tmp_path / record.EVENTS).open("a") as events, (tmp_path / record.TRIALS).open("a") as trials:
+        events.write(f'{{"run_id":"run","trial_id":"run-{SECOND.number:05d}","seq":0,"kind":"source_text",')
+        events.write('"chars":4,"tokens":null,"source_s":0.2,"delivered_s":null}\n{"run_id":"r')
+        trials.write('{"run_id":"run","trial_')
+    run = evaluation.load(tmp_path)
+    assert run.trials["trial_id"].tolist() == ["run-00001"]
+    assert set(run.events["trial_id"]) == {"run-00001"} and len(run.events) == 2
+    assert run.manifest["complete"] is False
+
+
+def test_a_journal_alone_is_enough(tmp_path: Path) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), [])])
+    (tmp_path / "manifest.json").unlink()
+    run = evaluation.load(tmp_path)
+    assert len(run.trials) == 1 and run.manifest == {}
+
+
+def test_a_journal_that_grew_is_not_hidden_by_old_tables(tmp_path: Path) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), [])])
+    tables.write(tmp_path, tables.from_journal(tmp_path))
+    with record.Journal(tmp_path) as journal:
+        journal.add(made.trial(SECOND))
+    assert len(evaluation.load(tmp_path).trials) == 2
+
+
+def test_more_rows_than_a_batch_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, *[0.02] * 9))])
+    events = tables.from_journal(tmp_path).events
+    assert events["seq"].tolist() == list(range(10)) and list(events.index) == list(range(10))
+
+
+def test_the_csv_is_readable_and_leaves_the_unknown_empty(tmp_path: Path) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST, ttft_s=0.1 + 0.2, sent_monotonic_s=123456.789012345), [])])
+    tables.write(tmp_path, tables.from_journal(tmp_path))
+    read = pd.read_csv(tmp_path / "trials.csv", dtype=str)
+    assert read["ttft_s"][0] == "0.3" and read["sent_monotonic_s"][0] == "123456.789012"
+    assert read["e2e_s"].isna().all()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no run"):
+        evaluation.load(tmp_path)
+
+
+def test_the_room_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="unload"):
+        _ = evaluation.unload
