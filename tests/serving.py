@@ -52,11 +52,11 @@ async def serving(providers: Providers) -> AsyncIterator[int]:
             await running
 
 
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for a condition of another party, looked at every 5 ms. Raises TimeoutError after 5 s."""
-    async with asyncio.timeout(5):
+async def until(true: Callable[[], bool], every_s: float = 0.005) -> None:
+    """Wait for a condition of another party, looked at again and again. Raises TimeoutError after 10 s."""
+    async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - the other party sets no event
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(every_s)
 
 
 @dataclass

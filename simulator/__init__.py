@@ -1,0 +1,1 @@
+"""A stand-in for the vendors' servers with a known truth; it never passes itself off as a model."""

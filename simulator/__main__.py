@@ -1,0 +1,109 @@
+"""The command line: `python -m simulator`."""
+
+import argparse
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from simulator.faults import parse, table
+from simulator.schedules import PROFILES, profile_named
+from simulator.server import Options, Server
+from simulator.service import Choices
+from streaming.errors import UsageError
+
+_ABOUT = """A stand-in for the vendors' servers with a known truth. Its answers are simulated; no model is asked.
+
+wires, all on one port:
+  OpenAI       /v1/chat/completions, /v1/models
+  Azure        /openai/deployments/NAME/chat/completions, /openai/v1/chat/completions
+  Anthropic    /v1/messages, /v1/models
+  Ollama       /api/chat, /api/tags, /api/show, /api/version
+
+It takes real-time priority where it may (as root): chunks are then sent within 0.1 ms of their schedule, else only
+when the system gets round to it. The log has both times of every chunk.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal; exit code 2 when something must be changed first."""
+    try:
+        server = Server(_options(_parser().parse_args(arguments)))
+    except UsageError as error:
+        print(f"simulator: {error}", file=sys.stderr)
+        return 2
+    with suppress(PermissionError, AttributeError):
+        # What a client measures must not be this process waiting for a processor; a machine may not allow it.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    gc.freeze()  # what is here stays, and need not be walked through while answers are under way
+    print(f"simulator: simulated answers at {server.url}", flush=True)
+    server.run()
+    return 0
+
+
+def _options(parsed: argparse.Namespace) -> Options:
+    if (parsed.tls_cert is None) != (parsed.tls_key is None):
+        raise UsageError("--tls-cert and --tls-key go together")
+    choices = Choices(
+        profile=profile_named(parsed.profile),
+        fault=parse(parsed.fault) if parsed.fault else None,
+        seed=parsed.seed,
+        ttft_s=None if parsed.ttft_ms is None else parsed.ttft_ms / 1000,
+        gap_s=None if parsed.gap_ms is None else parsed.gap_ms / 1000,
+        tokens=parsed.tokens,
+    )
+    tls = (parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
+    return Options(parsed.host, parsed.port, choices, tls, parsed.log)
+
+
+def _parser() -> argparse.ArgumentParser:
+    steady = PROFILES["steady"]
+    parser = argparse.ArgumentParser(
+        "python -m simulator", description=_ABOUT, epilog=_epilog(), formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=0, metavar="P", help="0, the default, takes a free one; the address is printed")
+    add("--host", default="127.0.0.1", metavar="H")
+    add("--profile", default="steady", metavar="NAME", help=", ".join(PROFILES))
+    add("--ttft-ms", type=_milliseconds, metavar="MS", help=f"to the first token ({steady.ttft_s * 1000:g})")
+    add("--gap-ms", type=_milliseconds, metavar="MS", help=f"between tokens ({steady.gap_s * 1000:g})")
+    add("--tokens", type=_whole, metavar="N", help=f"in an answer ({steady.tokens}); the three hold for every profile")
+    add("--seed", type=int, default=0, metavar="N", help="with the question it decides the words and the drawn times")
+    add("--fault", metavar="NAME", help="what goes wrong with every request; the names stand below")
+    add("--tls-cert", metavar="FILE", help="a certificate chain, PEM")
+    add("--tls-key", metavar="FILE")
+    add("--log", metavar="FILE", help="append what was received, sent and closed, when, as JSON lines")
+    return parser
+
+
+def _milliseconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not a time")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100000")
+    return value
+
+
+def _epilog() -> str:
+    return (
+        "a model's name picks a profile, or a fault as fault-NAME; so does the header X-Simulator-Fault: NAME.\n"
+        "faults (of scope stream: an answer that is not streamed stays healthy, unless it is called NAME-always):\n"
+        f"{table()}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

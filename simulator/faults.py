@@ -1,0 +1,119 @@
+"""The ways in which an answer can go wrong, by name: pure data. `table()` is the list for people.
+
+A fault of scope `any` meets every request. One of scope `stream` leaves an answer that is not streamed healthy, so
+that a fallback can succeed, unless its name is given with `-always` and the table says that it can be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from streaming.errors import UsageError
+
+Scope = Literal["any", "stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """A row of the table. `status` makes it an error answer in the vendor's own shape.
+
+    `number` says what a trailing `-N` means, and `default` what it is without one; None: it takes none.
+    """
+
+    name: str
+    scope: Scope
+    does: str
+    status: int | None = None
+    number: str | None = None
+    default: float | None = None
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault as asked for: its kind, its number, and whether an answer that is not streamed suffers it too."""
+
+    kind: FaultKind
+    number: float | None = None
+    always: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    def meets(self, streamed: bool) -> bool:
+        """Whether a request suffers from it."""
+        return streamed or self.always or self.kind.scope == "any"
+
+
+def _status(status: int, does: str = "") -> FaultKind:
+    return FaultKind(str(status), "any", does or f"status {status}", status)
+
+
+FAULTS: Mapping[str, FaultKind] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            *(_status(status) for status in (400, 401, 403, 404, 408, 409, 422)),
+            _status(429, "status 429 with no Retry-After"),
+            FaultKind("429-retry-after", "any", "status 429 with Retry-After: N (1)", 429, "seconds", 1),
+            FaultKind("500-once", "any", "status 500 to the first attempt of a request, the next succeeds", 500),
+            _status(503, "status 503, always"),
+            _status(529, "status 529, overloaded"),
+            FaultKind("reset-before-headers", "any", "the connection is reset (RST) in place of an answer"),
+            FaultKind("no-response", "any", "the request is read and never answered"),
+            FaultKind(
+                "slow-first-token", "any", "the first token after N seconds (5), then as planned", None, "seconds", 5
+            ),
+            FaultKind("empty-200", "any", "status 200 with an empty body"),
+            FaultKind("html-200", "any", "status 200 with an HTML page"),
+            FaultKind("wrong-content-type", "any", "the healthy answer, labelled text/html"),
+            FaultKind("redirect", "any", "status 307 to /redirected/… here, which answers, and stands in the log"),
+            FaultKind("keepalive-only", "stream", "comments (pings, blank lines) every 0.5 s, nothing else, forever"),
+            FaultKind("stall", "stream", "half the answer, then silence forever", always=True),
+            FaultKind("cut", "stream", "half the answer, then the connection closes mid-body", always=True),
+            FaultKind("reset-mid-stream", "stream", "half the answer, then the connection is reset", always=True),
+            FaultKind("truncated", "stream", "half the answer, then a clean end with no finish reason or end marker"),
+            FaultKind("error-in-stream", "stream", "half the answer, then the vendor's own error event, the end"),
+            FaultKind("malformed-json", "stream", "half-way one event that is not JSON, the rest follows", always=True),
+            FaultKind("bad-utf8", "stream", "half-way one event with the bytes FF FE, the rest follows", always=True),
+            FaultKind("split-surrogate", "stream", r"half-way an emoji as \ud83c in one event and \udf0d in the next"),
+            FaultKind("big-event", "stream", "half-way one event of N million characters (5)", None, "millions", 5),
+            FaultKind(
+                "missing-end-marker",
+                "stream",
+                "the finish reason, then a clean end without [DONE] or message_stop (Ollama, whose marker is "
+                "done: true: done_reason beside done: false)",
+            ),
+            FaultKind("doubled-finish", "stream", "the event with the finish reason twice"),
+            FaultKind("text-after-end", "stream", "two more tokens after the end marker"),
+        )
+    }
+)
+
+
+def parse(name: str) -> Fault:
+    """Read a name such as `cut`, `cut-always` or `429-retry-after-90`. Raises UsageError for one that is none."""
+    base = name.removesuffix("-always")
+    head, _, tail = base.rpartition("-")
+    if base in FAULTS:
+        kind, number = FAULTS[base], FAULTS[base].default
+    elif head in FAULTS and FAULTS[head].number and tail.isascii() and tail.isdigit():
+        kind, number = FAULTS[head], float(tail[:9])
+    else:
+        raise UsageError(f"there is no fault {name!r}; there are {', '.join(FAULTS)}")
+    if base != name and not kind.always:
+        raise UsageError(f"the fault {base!r} has no -always: an answer that is not streamed cannot suffer it")
+    return Fault(kind, number, base != name)
+
+
+def table() -> str:
+    """Give the list for people, a line a fault."""
+    return "\n".join(f"  {_usage(kind):26} {kind.scope:7} {kind.does}" for kind in FAULTS.values())
+
+
+def _usage(kind: FaultKind) -> str:
+    if kind.number:
+        return f"{kind.name}[-N]"
+    return f"{kind.name}[-always]" if kind.always else kind.name

@@ -1,0 +1,143 @@
+"""The server: listens, and hands each connection what it needs. One thread, one loop."""
+
+import errno
+import itertools
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from selectors import EVENT_READ
+from threading import Thread
+
+from simulator.connection import Connection
+from simulator.http1 import BadRequest, Request
+from simulator.log import Log
+from simulator.loop import Loop
+from simulator.service import Choices, Reply, Service
+from streaming.errors import UsageError
+
+_BACKLOG = 2048
+_ACCEPTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a server is set up. Port 0 takes a free one; `tls` is a certificate chain and a key, as files."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    choices: Choices = field(default_factory=Choices)
+    tls: tuple[str, str] | None = None
+    log: str | None = None
+
+
+class Server:
+    """Listens from the start, and serves in `run` until `stop`. Raises UsageError when it cannot listen."""
+
+    def __init__(self, options: Options) -> None:
+        self._context = _tls(options.tls) if options.tls else None
+        self._listener = _listen(options.host, options.port)
+        try:
+            self.log = _log(options.log)
+        except UsageError:
+            self._listener.close()
+            raise
+        self.loop = Loop(self.log.write)
+        self._service = Service(options.choices)
+        self._connections: set[Connection] = set()
+        self._serials = itertools.count(1)
+        self.loop.watch(self._listener, self, EVENT_READ)
+
+    @property
+    def url(self) -> str:
+        """The address to which the wires' paths are added, with no slash at its end."""
+        host, port = self._listener.getsockname()[:2]
+        return f"{'https' if self._context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def run(self) -> None:
+        """Serve until `stop`, then close everything and write the rest of the log."""
+        try:
+            self.loop.run()
+        finally:
+            for connection in list(self._connections):
+                connection.shut()
+            self.loop.forget(self._listener)
+            self._listener.close()
+            self.loop.close()
+            self.log.close()
+
+    def stop(self) -> None:
+        """End `run`, from any thread or a signal handler."""
+        self.loop.stop()
+
+    def ready(self, mask: int) -> None:
+        """Accept; a few at once, so that answers under way keep their time."""
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:  # none is left, or this one has gone, or there are too many: the rest wait
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is not None:
+                sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            self._connections.add(Connection(self, sock))
+
+    def reply(self, request: Request | BadRequest) -> tuple[str, Reply]:
+        serial = f"{next(self._serials):06d}"
+        if isinstance(request, BadRequest):
+            return f"sim-{serial}", self._service.refuse(request, serial)
+        return request.headers.get("x-client-request-id", f"sim-{serial}"), self._service.reply(request, serial)
+
+    def gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+
+@contextmanager
+def serving(options: Options) -> Iterator[Server]:
+    """Run a server in a thread of this process while the block lasts; for figures that count, give it its own."""
+    server = Server(options)
+    thread = Thread(target=server.run, name="simulator", daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join()
+
+
+def read_log(path: str) -> list[dict[str, object]]:
+    """Give the lines of a log that are whole so far."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        reason = "the port is in use" if number == errno.EADDRINUSE else str(error)
+        raise UsageError(f"cannot listen on {host} port {port}: {reason}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _tls(files: tuple[str, str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(*files)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the certificate {files[0]} with the key {files[1]}: {error}") from None
+    return context
+
+
+def _log(path: str | None) -> Log:
+    try:
+        return Log(path)
+    except OSError as error:
+        raise UsageError(f"cannot write the log {path}: {error.strerror}") from None

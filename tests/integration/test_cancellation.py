@@ -1,0 +1,168 @@
+"""Stopping in every state, on every wire: the simulator's own log says when the client was gone."""
+
+import asyncio
+import gc
+import json
+import os
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers import Providers
+from settings import Settings
+from streaming import strategies
+from streaming.clock import monotonic
+from streaming.messages import ChatRequest, Message
+from streaming.pipeline import Answer, answer
+from streaming.retry import Policy
+from tests.serving import until
+from tests.simulator_process import simulator_process
+
+WIRES = ("openai", "azure", "anthropic", "ollama")
+ABORTED = 100
+"""Streams left on each wire, after 25 that let pools and caches fill."""
+
+
+def settings(url: str) -> Settings:
+    return Settings(
+        {
+            "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "k", "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "k",
+            "AZURE_OPENAI_ENDPOINT": url, "AZURE_OPENAI_API_KEY": "k", "OPENAI_API_VERSION": "2024-10-21",
+            "OLLAMA_HOST": url,
+        }
+    )  # fmt: skip
+
+
+def ask(
+    providers: Providers, name: str, request_id: str, *, streamed: bool = True, policy: Policy | None = None
+) -> Answer:
+    request = ChatRequest((Message("user", "Name three colours."),), streamed=streamed, request_id=request_id)
+    session = providers.session([name], clock=monotonic, policy=policy)
+    return answer(request, session, strategies.parse("direct").make(), clock=monotonic, rates=providers.rates)
+
+
+class Log:
+    """The simulator's log of one request."""
+
+    def __init__(self, path: Path, request_id: str) -> None:
+        self._path, self._id = path, request_id
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = self._path.read_text().splitlines()
+        return [e for e in map(json.loads, lines) if (e["request_id"], e["event"]) == (self._id, name)]
+
+    def has(self, name: str, count: int = 1) -> Callable[[], bool]:
+        return lambda: len(self.events(name)) >= count
+
+
+PHASES: dict[str, tuple[str, bool, str]] = {
+    "before the first token": ("slow-start", True, "received"),
+    "mid-stream": ("steady", True, "sent"),
+    "in a non-streamed call": ("steady", False, "received"),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("wire", WIRES)
+def test_the_server_sees_the_client_gone_within_a_second(wire: str, phase: str, tmp_path: Path) -> None:
+    model, streamed, sign = PHASES[phase]
+    path = tmp_path / "truth.jsonl"
+
+    async def main(url: str) -> float:
+        providers = Providers(settings(url))
+        log = Log(path, phase)
+        asked = ask(providers, f"{wire}:{model}", phase, streamed=streamed)
+        async with aclosing(asked):
+            reading = asyncio.create_task(_drain(asked))
+            await until(log.has(sign))
+            stopped_s = monotonic()
+            await asked.aclose()
+            await reading
+        receipt = asked.receipt()
+        assert receipt.outcome == "cancelled"
+        assert receipt.stop_s is not None
+        assert receipt.stop_s < 1.0
+        await until(log.has("closed"))
+        (closed,) = log.events("closed")
+        assert closed["by"] == "client"
+        await providers.aclose()
+        return float(closed["at_s"]) - stopped_s
+
+    with simulator_process("--tokens", "2000", "--log", str(path)) as url:
+        assert asyncio.run(main(url)) < 1.0
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_stopping_while_waiting_to_retry_asks_no_more(wire: str, tmp_path: Path) -> None:
+    path = tmp_path / "truth.jsonl"
+
+    async def main(url: str) -> None:
+        providers = Providers(settings(url))
+        log = Log(path, "retrying")
+        asked = ask(providers, f"{wire}:fault-503", "retrying", policy=Policy(delays_s=(0.7,)))
+        async with aclosing(asked):
+            reading = asyncio.create_task(_drain(asked))
+            await until(lambda: asked.session.state == "retrying")
+            await asked.aclose()
+            await reading
+        assert asked.receipt().outcome == "cancelled"
+        # A whole answer later, which takes longer than the wait would have, nothing of the stopped one has come.
+        await _drain(ask(providers, f"{wire}:steady", "later"))
+        await until(Log(path, "later").has("closed"))
+        assert len(log.events("received")) == 1
+        await providers.aclose()
+
+    with simulator_process("--ttft-ms", "900", "--tokens", "2", "--log", str(path)) as url:
+        asyncio.run(main(url))
+
+
+async def _drain(asked: Answer) -> None:
+    async with aclosing(asked):
+        async for _ in asked:
+            pass
+
+
+def test_hundreds_of_aborted_streams_leave_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "truth.jsonl"
+
+    async def abort(providers: Providers, wire: str, number: int) -> None:
+        asked = ask(providers, f"{wire}:steady", f"{wire}-{number}")
+        async with aclosing(asked):
+            for _ in range(number % 4):  # none: asked and left at once
+                await asked.ready()
+
+    async def main(url: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        providers = Providers(settings(url))
+        for wire in WIRES:
+            await asyncio.gather(*(abort(providers, wire, n) for n in range(25)))
+        before = _held()
+        for wire in WIRES:
+            for start in range(0, ABORTED, 50):
+                await asyncio.gather(*(abort(providers, wire, n) for n in range(start, start + 50)))
+        await until(lambda: _open_requests(path) == 0, every_s=0.2)
+        after = _held()
+        await providers.aclose()
+        return before, after
+
+    arguments = ("--ttft-ms", "1", "--gap-ms", "20", "--tokens", "5000", "--log", str(path))
+    with simulator_process(*arguments) as url:
+        (tasks, files, memory_kb), (tasks_after, files_after, memory_after_kb) = asyncio.run(main(url))
+    assert tasks_after - tasks <= 5
+    assert files_after - files <= 5
+    assert memory_after_kb - memory_kb <= 20_000
+
+
+def _held() -> tuple[int, int, int]:
+    """Give this process's tasks, descriptors and resident memory in KB."""
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), int(resident.split()[1])
+
+
+def _open_requests(path: Path) -> int:
+    events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    return events.count("received") - events.count("closed")

@@ -1,0 +1,284 @@
+"""The simulator as a server: connections, its log, its command line."""
+
+import json
+import os
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.server import Options, Server, read_log, serving
+from simulator.service import Choices
+from streaming.errors import UsageError
+from tests.simulator_process import PATHS, Heard, ask, listen, opened, question, request, simulator_process
+
+QUICK = Choices(ttft_s=0.01, gap_s=0.001, tokens=8)
+KEEP = {"connection": "keep-alive"}
+
+
+def until(found: Callable[[], list[Any]]) -> list[Any]:
+    """Look until there is something. Raises AssertionError after 5 s."""
+    patience = threading.Event()
+    for _ in range(500):
+        if lines := found():
+            return lines
+        patience.wait(0.01)
+    raise AssertionError("it did not come")
+
+
+def events(log: str, event: str) -> list[dict[str, Any]]:
+    return [line for line in read_log(log) if line["event"] == event]
+
+
+def read_answer(sock: socket.socket) -> Heard:
+    """Read one answer from a connection that stays open."""
+    raw = b""
+    while not (b"\r\n\r\n" in raw and Heard(raw, "open").complete):
+        data = sock.recv(65536)
+        assert data
+        raw += data
+    return Heard(raw, "open")
+
+
+def test_a_connection_is_kept_for_further_answers() -> None:
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        for streamed in (True, False, True):
+            sock.sendall(request(PATHS["openai"], question("openai", streamed), KEEP))
+            assert read_answer(sock).status == 200
+        sock.sendall(request(PATHS["openai"], question("openai")))
+        assert listen(sock).how == "closed"
+
+
+def test_requests_that_come_together_are_answered_in_turn() -> None:
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        kept = request(PATHS["openai"], question("openai", False), KEEP)
+        sock.sendall(kept + kept + request(PATHS["openai"], question("openai", False)))
+        assert listen(sock).raw.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_body_in_chunks_is_read() -> None:
+    body = question("openai", False)
+    chunks = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
+    head = f"POST {PATHS['openai']} HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        sock.sendall(head.encode() + chunks)
+        assert listen(sock).status == 200
+
+
+def test_a_client_that_expects_continue_gets_it() -> None:
+    data = request(PATHS["openai"], question("openai", False), {"expect": "100-continue"})
+    head, _, body = data.partition(b"\r\n\r\n")
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        sock.sendall(head + b"\r\n\r\n")
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        assert listen(sock).status == 200
+
+
+def test_an_old_client_gets_no_chunks() -> None:
+    data = request(PATHS["openai"], question("openai")).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        sock.sendall(data)
+        heard = listen(sock)
+    assert "transfer-encoding" not in heard.headers
+    assert heard.raw.endswith(b"\n\ndata: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/nothing", b"{}", 404),
+        ("GET", "/v1/messages", b"", 405),
+        ("POST", "/v1/messages", b"{", 400),
+        ("POST", "/api/chat", b"{}", 400),
+        ("GET", "/healthz", b"", 200),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(method: str, path: str, body: bytes, status: int) -> None:
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        sock.sendall(request(path, body).replace(b"POST", method.encode(), 1))
+        heard = listen(sock)
+    assert (heard.status, heard.complete) == (status, True)
+    json.loads(heard.body)
+
+
+def test_rubbish_is_refused_and_the_connection_closed() -> None:
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        sock.sendall(b"rubbish\r\n\r\n")
+        heard = listen(sock)
+    assert (heard.status, heard.how) == (400, "closed")
+
+
+@pytest.mark.parametrize(
+    ("wire", "header"), [("openai", "x-request-id"), ("anthropic", "request-id"), ("azure", "apim-request-id")]
+)
+def test_each_vendor_has_its_request_id(wire: str, header: str) -> None:
+    with serving(Options(choices=QUICK)) as server:
+        assert ask(server.url, wire).headers[header] == "req_000001"
+
+
+def test_the_log_tells_what_was_sent_and_when(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    with serving(Options(choices=QUICK, log=log)) as server, opened(server.url) as sock:
+        before_s = time.monotonic()
+        sock.sendall(request(PATHS["openai"], question("openai"), {"x-client-request-id": "mine"}))
+        listen(sock)
+        after_s = time.monotonic()
+    lines: list[dict[str, Any]] = read_log(log)
+    assert {line["request_id"] for line in lines} == {"mine"}
+    assert [line["event"] for line in lines] == ["received", *["sent"] * 13, "closed"]
+    assert [line.get("kind", line.get("seq")) for line in lines[1:-1]] == [
+        "head", "role", 0, 1, 2, 3, 4, 5, 6, 7, "finish", "end", "last-chunk"
+    ]  # fmt: skip
+    assert {name: lines[0][name] for name in ("wire", "path", "streamed", "model", "fault")} == {
+        "wire": "openai", "path": "/v1/chat/completions", "streamed": True, "model": "any", "fault": None
+    }  # fmt: skip
+    assert (lines[-1]["by"], lines[-1]["how"]) == ("server", "complete")
+    times = [before_s, *(line["at_s"] for line in lines), after_s]
+    assert times == sorted(times)
+    zero_s = lines[0]["at_s"]
+    due_s = [line["due_s"] - zero_s for line in lines if "seq" in line]
+    assert due_s == pytest.approx([0.01 + 0.001 * i for i in range(8)], abs=1e-6)
+    assert all(line["at_s"] >= line["due_s"] for line in lines if line["event"] == "sent")
+
+
+def test_the_log_is_written_while_the_server_runs(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    with serving(Options(choices=QUICK, log=log)) as server:
+        ask(server.url)
+        assert until(lambda: events(log, "closed"))[0]["request_id"] == "sim-000001"
+
+
+@pytest.mark.parametrize("fault", ["", "no-response", "slow-first-token-60", "stall", "keepalive-only"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_is_noticed_at_once(tmp_path: Path, fault: str, streamed: bool) -> None:
+    log = str(tmp_path / "log")
+    with serving(Options(choices=Choices(ttft_s=0.1, gap_s=30), log=log)) as server:
+        with opened(server.url) as sock:
+            sock.sendall(request(PATHS["openai"], question("openai", streamed), {"x-simulator-fault": fault}))
+            assert until(lambda: events(log, "received"))
+            left_s = time.monotonic()
+        closed = until(lambda: events(log, "closed"))[0]
+    assert (closed["by"], closed["how"]) == ("client", "left")
+    assert closed["at_s"] - left_s < 0.1
+
+
+def test_a_reader_that_stops_gets_everything_later() -> None:
+    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+        sock.sendall(request(PATHS["openai"], question("openai"), {"x-simulator-fault": "big-event-20"}))
+        assert select.select([sock], [], [], 10)[0]
+        assert ask(server.url).complete  # others are served while the kernel's buffers are full
+        heard = listen(sock)
+    assert heard.complete and len(heard.body) > 20_000_000
+
+
+def test_many_streams_keep_their_times(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    with simulator_process("--tokens", "16", "--log", log) as url, ThreadPoolExecutor(64) as pool:
+        heard = list(pool.map(lambda _: ask(url), range(64)))
+    assert len({one.body.count(b"\n\n") for one in heard}) == 1
+    late_s = [line["at_s"] - line["due_s"] for line in events(log, "sent") if "seq" in line]
+    assert len(late_s) == 64 * 16
+    assert min(late_s) >= 0
+    assert sorted(late_s)[len(late_s) // 2] < 0.02
+
+
+def test_flags_hold_for_every_profile_and_the_seed_changes_the_text() -> None:
+    def text(*flags: str, model: str = "steady") -> bytes:
+        with simulator_process("--ttft-ms", "1", "--gap-ms", "0", "--tokens", "40", *flags) as url:
+            heard = ask(url, model=model, streamed=False)
+        answer = json.loads(heard.body)
+        assert answer["usage"]["completion_tokens"] == (40 if model == "steady" else 64)
+        return str(answer["choices"][0]["message"]["content"]).encode()
+
+    assert text() == text() != text("--seed", "5")
+    text(model="thinking")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly_and_the_log_says_so(tmp_path: Path, number: signal.Signals) -> None:
+    log = str(tmp_path / "log")
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--log", log]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with opened(url) as sock:
+            sock.sendall(request(PATHS["openai"], question("openai"), {"x-simulator-fault": "stall"}))
+            assert select.select([sock], [], [], 10)[0]
+            process.send_signal(number)
+            _, problems = process.communicate(timeout=10)
+    assert (process.returncode, problems) == (0, "")
+    assert (events(log, "closed")[0]["by"], events(log, "closed")[0]["how"]) == ("server", "shutdown")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--fault", "nonsense"], "there is no fault 'nonsense'"),
+        (["--profile", "nonsense"], "there is no timing profile 'nonsense'"),
+        (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "cannot read the certificate /nowhere"),
+        (["--tls-cert", "/nowhere"], "--tls-cert and --tls-key go together"),
+        (["--log", "/nowhere/log"], "cannot write the log /nowhere/log"),
+        (["--port", "70000"], "cannot listen on 127.0.0.1 port 70000"),
+    ],
+)
+def test_what_must_be_changed_is_said_in_one_line(flags: list[str], said: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "simulator", *flags], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"simulator: {said}") and done.stderr.count("\n") == 1
+
+
+def test_a_port_in_use_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1 port {port}: the port is in use"):
+            Server(Options(port=port))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("tls")
+    files = str(folder / "cert.pem"), str(folder / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]],
+        check=True, capture_output=True, env={**os.environ, "OPENSSL_CONF": os.devnull},
+    )  # fmt: skip
+    return files
+
+
+def test_it_speaks_tls(certificate: tuple[str, str], tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    context = ssl.create_default_context(cafile=certificate[0])
+    with serving(Options(choices=QUICK, tls=certificate, log=log)) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        with context.wrap_socket(opened(server.url), server_hostname="127.0.0.1") as sock:
+            for path in ("openai", "ollama"):
+                sock.sendall(request(PATHS[path], question(path), KEEP))
+                assert read_answer(sock).status == 200
+            sock.sendall(request(PATHS["openai"], question("openai"), {"x-simulator-fault": "big-event"}))
+            raw = b""
+            while data := sock.recv(1_000_000):
+                raw += data
+        assert Heard(raw, "closed").complete and len(raw) > 5_000_000
+    assert [line["by"] for line in events(log, "closed")] == ["server"] * 3
+
+
+def test_a_tls_client_that_leaves_is_noticed(certificate: tuple[str, str], tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    context = ssl.create_default_context(cafile=certificate[0])
+    with serving(Options(choices=Choices(ttft_s=60), tls=certificate, log=log)) as server:
+        with context.wrap_socket(opened(server.url), server_hostname="127.0.0.1") as sock:
+            sock.sendall(request(PATHS["anthropic"], question("anthropic")))
+            assert until(lambda: events(log, "received"))
+        assert until(lambda: events(log, "closed"))[0]["by"] == "client"

@@ -1,0 +1,129 @@
+"""The simulator as the process that people start, and a plain client that keeps every byte it says."""
+
+import json
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+QUESTION: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "What time is it?"}]}
+PATHS = {
+    "openai": "/v1/chat/completions",
+    "azure": "/openai/deployments/any/chat/completions?api-version=2024-10-21",
+    "anthropic": "/v1/messages",
+    "ollama": "/api/chat",
+}
+
+
+@contextmanager
+def simulator_process(*arguments: str) -> Iterator[str]:
+    """Start `python -m simulator` on a free port, give its URL, and end it as a person would."""
+    command = [sys.executable, "-m", "simulator", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        try:
+            found = re.search(r"https?://\S+", line)
+            assert found, f"no address in {line!r}: {process.stderr.read()}"
+            yield found[0]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code, problems = process.wait(10), process.stderr.read()
+    assert (code, problems) == (0, "")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """All bytes of one connection; `how` it ended: closed, reset, or silent for longer than the listener waited."""
+
+    raw: bytes
+    how: str
+
+    @property
+    def status(self) -> int:
+        return int(self.raw.split(b" ", 2)[1])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lines = self.raw.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+        return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body came to the end that its framing announced."""
+        body = self.raw.partition(b"\r\n\r\n")[2]
+        if "content-length" in self.headers:
+            return len(body) == int(self.headers["content-length"])
+        return body.endswith(b"0\r\n\r\n")
+
+    @property
+    def chunks(self) -> list[bytes]:
+        """The chunks of the body, or all of it where it has a length."""
+        start = self.raw.index(b"\r\n\r\n") + 4
+        if "content-length" in self.headers:
+            return [self.raw[start:]]
+        found = []
+        while start < len(self.raw):
+            line_end = self.raw.index(b"\r\n", start)
+            size = int(self.raw[start:line_end], 16)
+            start = line_end + 2 + size + 2
+            found.append(self.raw[line_end + 2 : start - 2])
+        return found[:-1] if found and not found[-1] else found
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+    def objects(self) -> list[Any]:
+        """Give the JSON objects of a stream's events, the end marker left out."""
+        lines = [line.removeprefix(b"data: ") for line in self.body.split(b"\n")]
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+
+def opened(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def request(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    fields = {"host": "simulator", "content-length": str(len(body)), "connection": "close", **(headers or {})}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def question(wire: str, streamed: bool = True, **fields: Any) -> bytes:
+    """Give a wire's request body."""
+    limit = {"max_tokens": 1000} if wire == "anthropic" else {}
+    return json.dumps({**QUESTION, **limit, "stream": streamed, **fields}).encode()
+
+
+def ask(
+    url: str, wire: str = "openai", fault: str = "", *, streamed: bool = True, silence_s: float = 10.0, **fields: Any
+) -> Heard:
+    """Ask once on a connection of its own, and listen to the end."""
+    headers = {"x-simulator-fault": fault} if fault else {}
+    with opened(url) as sock:
+        sock.sendall(request(PATHS[wire], question(wire, streamed, **fields), headers))
+        return listen(sock, silence_s)
+
+
+def listen(sock: socket.socket, silence_s: float = 10.0) -> Heard:
+    """Read until the server ends the connection, or says nothing for `silence_s`."""
+    raw = bytearray()
+    while select.select([sock], [], [], silence_s)[0]:
+        try:
+            data = sock.recv(1_000_000)
+        except ConnectionResetError:
+            return Heard(bytes(raw), "reset")
+        if not data:
+            return Heard(bytes(raw), "closed")
+        raw += data
+    return Heard(bytes(raw), "silent")
