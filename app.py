@@ -43,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, OverflowError) as error:
         print(f"cannot listen on {options.host}:{options.port} ({error}); choose another with --port", file=sys.stderr)
         return 2
-    app = create(Providers(settings))
+    providers = Providers(settings)
+    app = create(providers)
     if not options.no_ui:
         from ui.page import mount
 
-        app = mount(app)
+        app = mount(app, providers)
     # The address in X-Forwarded-For is the client's own word: it is not believed.
     config = uvicorn.Config(
         app, log_level="warning", proxy_headers=False, server_header=False, timeout_graceful_shutdown=GRACE_S

@@ -1,0 +1,108 @@
+"""Makes the pictures in docs/images: starts `app.py`, asks the local model, and photographs the page.
+
+    python docs/screenshots.py
+
+Needs Playwright and a Chromium, or Google Chrome, on the path. The answers are the model's own, as they come.
+"""
+
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+START_S = 120.0
+ANSWER_MS = 120_000
+LARGEST_BYTES = 300_000
+QUESTION = "Give me three tips for a good night's sleep."
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture; `streaming`: taken while the answer still comes."""
+
+    name: str
+    scheme: Literal["light", "dark"]
+    width: int
+    height: int
+    streaming: bool = False
+
+
+PICTURES = (
+    Picture("chat-light", "light", 1280, 800),
+    Picture("chat-dark", "dark", 1280, 800, streaming=True),
+    Picture("chat-phone", "light", 390, 844),
+)
+
+
+def main() -> int:
+    """Take all pictures; give the exit code."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    with _service() as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        sizes = {picture.name: _take(browser, address, picture) for picture in PICTURES}
+        browser.close()
+    for name, size in sizes.items():
+        sys.stdout.write(f"docs/images/{name}.png {size / 1000:.0f} kB\n")
+    return 0 if max(sizes.values()) <= LARGEST_BYTES else 1
+
+
+def _take(browser: Browser, address: str, picture: Picture) -> int:
+    """Photograph one question's answer; give the file's size in bytes."""
+    page = browser.new_page(
+        viewport={"width": picture.width, "height": picture.height},
+        color_scheme=picture.scheme,
+        reduced_motion="reduce",
+    )
+    page.goto(address)
+    box = page.locator("#sg-message textarea")
+    box.fill(QUESTION)
+    box.press("Enter")
+    page.locator('#sg-chat [data-testid="bot"]').first.wait_for(timeout=ANSWER_MS)
+    if picture.streaming:
+        page.wait_for_function(
+            """() => document.querySelector('#sg-chat [data-testid="bot"]').innerText.length > 200
+                  || document.querySelector("#sg-stop").offsetParent === null""",
+            timeout=ANSWER_MS,
+        )
+    else:
+        page.locator("#sg-chat .thought-group").first.wait_for(timeout=ANSWER_MS)
+        page.locator("#sg-message button.submit-button").wait_for(timeout=ANSWER_MS)
+    path = IMAGES / f"{picture.name}.png"
+    page.screenshot(path=path)
+    page.close()
+    return path.stat().st_size
+
+
+@contextmanager
+def _service() -> Iterator[str]:
+    """Run the service on a free port; give its address."""
+    process = subprocess.Popen([sys.executable, "app.py", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    lines: queue.Queue[str] = queue.Queue()
+    assert process.stdout is not None
+    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]  # it is a pipe
+    try:
+        line = lines.get(timeout=START_S)
+        if "http://" not in line:
+            raise SystemExit(f"app.py did not come up: {line}")
+        yield line[line.index("http://") :].strip()
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

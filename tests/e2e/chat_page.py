@@ -1,0 +1,104 @@
+"""The chat page as a person uses it: what to click, and where to look."""
+
+from dataclasses import dataclass
+
+from playwright.sync_api import Locator, Page, expect
+
+ANSWERS = '#sg-chat [data-testid="bot"]:not(:has(.thought-group))'
+TITLES = "#sg-chat .thought-group .title"
+LABEL = "bot's message: "
+
+WATCH = """([answers, titles]) => {
+  window.seen = { answers: [], titles: [] };
+  const keep = (kept, text) => { if (text && text !== kept.at(-1)) kept.push(text); };
+  new MutationObserver(() => {
+    keep(window.seen.answers, [...document.querySelectorAll(answers)].at(-1)?.getAttribute("aria-label"));
+    keep(window.seen.titles, document.querySelector(titles)?.innerText);
+  }).observe(document.body, { childList: true, subtree: true, characterData: true, attributes: true });
+}"""
+"""Keeps every state of the last answer's text, and of the first headline, that the browser has shown."""
+
+
+@dataclass(frozen=True)
+class ChatPage:
+    """One open page. Waits end when the page says so, and fail after `patience_s`."""
+
+    page: Page
+    patience_s: float = 30.0
+
+    def open(self, address: str) -> "ChatPage":
+        self.page.goto(address)
+        expect(self.box).to_be_visible(timeout=self.patience_s * 1000)
+        # The script of the page has run when it has named the button: its listeners are there.
+        expect(self.page.get_by_label("Settings").first).to_be_attached()
+        return self
+
+    @property
+    def box(self) -> Locator:
+        return self.page.locator("#sg-message textarea")
+
+    @property
+    def stop(self) -> Locator:
+        return self.page.locator("#sg-stop")
+
+    @property
+    def stage(self) -> Locator:
+        return self.page.locator("#sg-stage")
+
+    @property
+    def meter(self) -> Locator:
+        return self.page.locator("#sg-gauge")
+
+    @property
+    def titles(self) -> Locator:
+        """The headlines of thoughts and receipts."""
+        return self.page.locator(TITLES)
+
+    @property
+    def answers(self) -> list[str]:
+        """The raw text of all answers."""
+        labels = [a.get_attribute("aria-label") or "" for a in self.page.locator(ANSWERS).all()]
+        return [label.removeprefix(LABEL) for label in labels]
+
+    def choose(self, name: str) -> None:
+        """Pick a provider by its line in the list."""
+        self.page.click("#sg-provider input")
+        self.page.get_by_role("option", name=name, exact=True).click()
+
+    def set(self, label: str, text: str) -> None:
+        """Fill in a setting."""
+        field = self.page.get_by_label(label, exact=True)
+        field.fill(text)
+        field.blur()
+
+    def ask(self, text: str) -> None:
+        self.box.fill(text)
+        self.box.press("Enter")
+
+    def watch(self) -> None:
+        """Begin to keep all that the last answer and the first headline show."""
+        self.page.evaluate(WATCH, [ANSWERS, TITLES])
+
+    def seen(self) -> list[str]:
+        """Every text of the last answer since `watch`, in order."""
+        texts: list[str] = self.page.evaluate("window.seen.answers")
+        return [text.removeprefix(LABEL) for text in texts]
+
+    def seen_titles(self) -> list[str]:
+        """Every state of the first headline since `watch`, in order."""
+        titles: list[str] = self.page.evaluate("window.seen.titles")
+        return titles
+
+    def wait_for_text(self) -> None:
+        """Wait until an answer has begun."""
+        expect(self.page.locator(ANSWERS).last).to_be_visible(timeout=self.patience_s * 1000)
+
+    def wait_for_end(self) -> str:
+        """Wait until nothing comes any more; give the receipt's headline."""
+        expect(self.stop).to_be_hidden(timeout=self.patience_s * 1000)
+        expect(self.box).to_be_editable()
+        return self.titles.last.inner_text()
+
+    def figure(self, name: str) -> str:
+        """Give what the meter shows under a name."""
+        return self.meter.locator("dl > div", has=self.page.locator("dt", has_text=name)).locator("dd").inner_text()

@@ -1,0 +1,129 @@
+"""The service as people start it, and a real Chromium on it."""
+
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Error, Request, sync_playwright
+
+from tests.e2e.chat_page import ChatPage
+
+ROOT = Path(__file__).parents[2]
+START_S = 60.0
+STOP_S = 15.0
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running `app.py`."""
+
+    address: str
+    process: "subprocess.Popen[str]"
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU that it has used, all threads; from Linux's /proc, at 100 ticks a second."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    log = tmp_path_factory.mktemp("service") / "stderr.log"
+    with log.open("w") as stderr:
+        command = [sys.executable, "app.py", "--port", "0"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        try:
+            yield Service(_address(process, log), process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                pytest.fail(f"the service had to be killed {STOP_S:g} s after it was told to stop")
+            finally:
+                assert process.stdout is not None
+                process.stdout.close()
+
+
+def _address(process: "subprocess.Popen[str]", log: Path) -> str:
+    lines: queue.Queue[str] = queue.Queue()
+    assert process.stdout is not None
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    said = []
+    while True:
+        try:
+            line = lines.get(timeout=START_S)
+        except queue.Empty:
+            line = ""
+        said.append(line)
+        if "http://" in line:
+            return line[line.index("http://") :].strip()
+        if not line:
+            pytest.fail(f"app.py did not come up in {START_S:g} s.\n{''.join(said)}\n{log.read_text()}", pytrace=False)
+
+
+def _read(stdout: IO[str], lines: "queue.Queue[str]") -> None:
+    for line in stdout:
+        lines.put(line)
+    lines.put("")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium; for a module only, since Playwright keeps a loop running in this thread, where no other may run."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        except Error as error:
+            pytest.fail(f"no Chromium to test with: install the package chromium ({error.message})", pytrace=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One profile for all tests: its cache makes later pages quick to load. Gradio keeps nothing of ours in it."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture(params=[(1280, 860)], ids=["desktop"])
+def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Service) -> Iterator[ChatPage]:
+    """A fresh page; whatever a test does with it, it asks no other origin for anything and breaks no script.
+
+    What the page's own policy keeps in the browser was not asked for.
+    """
+    width, height = request.param
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
+    asked: list[Request] = []
+    broken: list[str] = []
+    page.on("request", lambda sent: asked.append(sent))
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    yield ChatPage(page).open(service.address)
+    page.close()
+    own = (f"{service.address}/", "data:", "blob:")
+    assert any(sent.url.startswith(own[0]) for sent in asked), "the recorder of requests works"
+    assert [sent.url for sent in asked if not sent.url.startswith(own) and sent.failure != "csp"] == []
+    assert broken == []

@@ -1,0 +1,46 @@
+"""Between Gradio's history and the messages that a model gets. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from streaming.messages import Message, Role
+
+Turn = Mapping[str, Any]
+"""A message as Gradio has it: role, content (text, or a list of typed parts) and metadata, whose title makes it a
+thought or a receipt, which no model ever wrote as its answer."""
+
+
+def shown(text: str, *, title: str | None = None, status: str | None = None, duration_s: float | None = None) -> Turn:
+    """Make an assistant's message; text in a typed part is shown as it is, where a bare string would be dedented."""
+    marks = {"title": title, "status": status, "duration": duration_s}
+    metadata = {key: value for key, value in marks.items() if value is not None}
+    return {"role": "assistant", "content": [{"type": "text", "text": text}], "metadata": metadata or None}
+
+
+def messages(history: Sequence[Turn], question: str, system: str) -> tuple[Message, ...]:
+    """Give what the model is sent, user and assistant in turn.
+
+    Left out are thoughts, receipts and questions that were never answered (stopped or failed before any text).
+    """
+    out: list[Message] = []
+    for message in [*_spoken(history), Message("user", question)]:
+        before = out.pop() if out and out[-1].role == message.role else None
+        joined = before.content + message.content if before and message.role == "assistant" else message.content
+        out.append(Message(message.role, joined))
+    return (*([Message("system", system)] if system.strip() else []), *out)
+
+
+def _spoken(history: Sequence[Turn]) -> Iterator[Message]:
+    roles: dict[str, Role] = {"user": "user", "assistant": "assistant"}
+    for turn in history:
+        role = roles.get(turn["role"])
+        text = _text(turn["content"])
+        if role and text.strip() and not (turn.get("metadata") or {}).get("title"):
+            yield Message(role, text)
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    return "".join(p if isinstance(p, str) else p.get("text", "") for p in parts if isinstance(p, (str, Mapping)))
