@@ -1,6 +1,6 @@
 """Replaying 5,000 events through each strategy, against writing the same events as JSON.
 
-    python -m benchmarks.replay
+Run as `python -m benchmarks.replay`.
 """
 
 import json

@@ -1,0 +1,172 @@
+"""What decoding costs: CPU per chunk of our decoders against the SDKs' own streams over the same bytes, in one run.
+
+python -m benchmarks.decode [--chunks N] [--rounds N]
+
+The SDKs read over a transport in memory, so no socket is counted. `SDK` is iterating its stream, its HTTP client's
+reading included; `reading` is that reading alone, up to the raw bytes; `ours` is our decoder over those bytes. The
+best of the rounds counts: other work on the machine only ever adds.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anthropic
+import httpx
+import httpx2
+import ollama
+import openai
+
+from benchmarks import wires
+from providers import anthropic_wire, chat_completions_wire, ollama_wire
+from providers.wire import Decoder
+from streaming.events import TextDelta
+
+TARGET = 0.2
+"""Decoding may cost this share of iterating the SDK's stream."""
+
+_ASKED: Any = [{"role": "user", "content": "Hi"}]
+_URL = "http://127.0.0.1/v1"
+Reader = Callable[[list[bytes]], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One dialect. `sdk` gives the number of texts that the SDK's stream gave, `read` the number of bytes."""
+
+    name: str
+    write: Callable[[list[str]], list[bytes]]
+    decoder: Callable[[], Decoder]
+    sdk: Reader
+    read: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """CPU in µs a chunk."""
+
+    sdk_us: float
+    reading_us: float
+    ours_us: float
+
+    @property
+    def ratio(self) -> float:
+        return self.ours_us / self.sdk_us
+
+    @property
+    def ratio_without_reading(self) -> float:
+        return self.ours_us / (self.sdk_us - self.reading_us)
+
+
+def main() -> None:
+    """Measure, print a table, and a JSON object as the last line."""
+    parser = argparse.ArgumentParser(description="CPU per chunk of our decoders against the SDKs' own streams.")
+    parser.add_argument("--chunks", type=int, default=2000, help="text chunks in the answer")
+    parser.add_argument("--rounds", type=int, default=5, help="the best of so many counts")
+    arguments = parser.parse_args()
+    print(f"CPU, µs a chunk {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
+    results = {}
+    for wire in (_openai(), _anthropic(), _ollama()):
+        found = asyncio.run(_measure(wire, arguments.chunks, arguments.rounds))
+        figures = f"{found.sdk_us:9.1f} {found.reading_us:9.1f} {found.ours_us:9.1f}"
+        print(f"{wire.name:15} {figures} {found.ratio:9.3f} {found.ratio_without_reading:19.3f}")
+        results[wire.name] = {"sdk_us": found.sdk_us, "ours_us": found.ours_us, "ratio": found.ratio}
+    met = all(result["ratio"] <= TARGET for result in results.values())
+    print(json.dumps({"benchmark": "decode", "target": TARGET, "met": met, "wires": results}))
+
+
+async def _measure(wire: Wire, chunks: int, rounds: int) -> Found:
+    pieces = wire.write([f" word{i}" for i in range(chunks)])
+
+    async def ours(pieces: list[bytes]) -> int:
+        decoder = wire.decoder()
+        events = [event for piece in pieces for event in decoder.feed(piece)]
+        return sum(isinstance(event, TextDelta) for event in [*events, *decoder.flush()])
+
+    best_s = dict.fromkeys(("sdk", "ours", "read"), float("inf"))
+    due = {"sdk": chunks, "ours": chunks, "read": sum(map(len, pieces))}
+    for _ in range(rounds):
+        for name, read in (("sdk", wire.sdk), ("ours", ours), ("read", wire.read)):
+            started_s = time.process_time()
+            found = await read(pieces)
+            best_s[name] = min(best_s[name], time.process_time() - started_s)
+            if found != due[name]:
+                raise SystemExit(f"{wire.name}, {name}: {found} were read of {due[name]}")
+    return Found(*(best_s[name] / chunks * 1e6 for name in ("sdk", "read", "ours")))
+
+
+class _Pieces(httpx2.AsyncByteStream, httpx.AsyncByteStream):
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+
+def _http(pieces: list[bytes]) -> httpx2.AsyncClient:
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=_Pieces(pieces))
+
+    return httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+
+
+async def _bytes_of(call: Any) -> int:
+    async with call as response:
+        return sum([len(data) async for data in response.iter_bytes()])
+
+
+def _openai() -> Wire:
+    def completions(pieces: list[bytes]) -> Any:
+        return openai.AsyncOpenAI(api_key="none", base_url=_URL, http_client=_http(pieces)).chat.completions
+
+    async def sdk(pieces: list[bytes]) -> int:
+        stream = await completions(pieces).create(model="m", messages=_ASKED, stream=True)
+        return len([found async for found in stream if found.choices and found.choices[0].delta.content])
+
+    async def read(pieces: list[bytes]) -> int:
+        create = completions(pieces).with_streaming_response.create
+        return await _bytes_of(create(model="m", messages=_ASKED, stream=True))
+
+    return Wire("openai", wires.chat_completions, chat_completions_wire.decoder, sdk, read)
+
+
+def _anthropic() -> Wire:
+    def messages(pieces: list[bytes]) -> Any:
+        return anthropic.AsyncAnthropic(api_key="none", base_url=_URL, http_client=_http(pieces)).messages
+
+    async def sdk(pieces: list[bytes]) -> int:
+        stream = await messages(pieces).create(model="m", messages=_ASKED, max_tokens=9, stream=True)
+        return len([event async for event in stream if event.type == "content_block_delta" and event.delta.text])
+
+    async def read(pieces: list[bytes]) -> int:
+        create = messages(pieces).with_streaming_response.create
+        return await _bytes_of(create(model="m", messages=_ASKED, max_tokens=9, stream=True))
+
+    return Wire("anthropic", wires.messages, anthropic_wire.decoder, sdk, read)
+
+
+def _ollama() -> Wire:
+    def client(pieces: list[bytes]) -> ollama.AsyncClient:
+        def answer(_: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, headers={"content-type": "application/x-ndjson"}, stream=_Pieces(pieces))
+
+        return ollama.AsyncClient(_URL, transport=httpx.MockTransport(answer))
+
+    async def sdk(pieces: list[bytes]) -> int:
+        stream = await client(pieces).chat(model="m", messages=_ASKED, stream=True)
+        return len([part async for part in stream if part.message.content])
+
+    async def read(pieces: list[bytes]) -> int:
+        async with client(pieces)._client.stream("POST", "/api/chat") as response:
+            return sum([len(data) async for data in response.aiter_bytes()])
+
+    return Wire("ollama", wires.ollama, ollama_wire.decoder, sdk, read)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Anthropic's Messages API, through its SDK.
+
+The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
+"""
+
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any
+
+import anthropic
+
+from providers import anthropic_wire
+from providers.catalogue import Access
+from providers.sdk import NO_KEY, http_client, opened
+from providers.upstream import HEADERS, Service, listed, relay
+from providers.wire import Decoder, whole_characters
+from settings import Settings
+from streaming.events import Event
+from streaming.messages import ChatRequest
+from streaming.session import Timeouts
+
+MAX_TOKENS = 1024
+"""The API requires a limit; this one stands where the asker sets none."""
+
+
+class AnthropicAdapter:
+    """Serves any number of requests at once, on one event loop."""
+
+    def __init__(self, found: Access, settings: Settings, timeouts: Timeouts) -> None:
+        self._service = Service.of(found, settings, timeouts)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=found.key or NO_KEY,
+            base_url=found.base_url,
+            max_retries=0,
+            http_client=http_client(self._service),
+            webhook_key="",
+            open_telemetry=False,
+        )
+        # The SDK reads headers from the environment by itself.
+        self._client._custom_headers = HEADERS
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        create = self._client.messages.with_streaming_response.create
+        call = partial(create, **_arguments(request))
+        response = opened(call, anthropic, self._service, request.model)
+        return relay(response, self.decoder(request.streamed), self._service)
+
+    def decoder(self, streamed: bool) -> Decoder:
+        """Give a decoder for the bytes of one response of this service."""
+        return anthropic_wire.decoder(streamed=streamed)
+
+    async def models(self) -> list[str]:
+        """Give the models that the service lists. Raises StreamError."""
+        call = partial(self._client.models.with_streaming_response.list, limit=1000)
+        return await listed(opened(call, anthropic, self._service, ""), self._service, "data", "id")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def _arguments(request: ChatRequest) -> dict[str, Any]:
+    """Lift the system messages out of the turns, as the API wants them."""
+    arguments: dict[str, Any] = {
+        "model": request.model,
+        "messages": [
+            {"role": m.role, "content": whole_characters(m.content)} for m in request.messages if m.role != "system"
+        ],
+        "max_tokens": MAX_TOKENS if request.max_tokens is None else request.max_tokens,
+        "stream": request.streamed,
+    }
+    if system := "\n\n".join(whole_characters(m.content) for m in request.messages if m.role == "system"):
+        arguments["system"] = system
+    if request.temperature is not None:
+        # The SDK has no such argument any more; the API takes it for the models that know it, and says so where not.
+        arguments["extra_body"] = {"temperature": request.temperature}
+    if request.request_id is not None:
+        arguments["extra_headers"] = {"X-Client-Request-Id": request.request_id}
+    return arguments

@@ -1,0 +1,100 @@
+"""Names, addresses and keys: reads `provider:model`, and says in one line what is missing."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from providers.rows import OFFICIAL_OPENAI, ROWS, Quirks, Row
+from settings import Settings
+from streaming.errors import MissingKey, UsageError
+
+OWN = ("local", "sim", "replay")
+"""The providers that this project brings itself."""
+
+_DEFAULTS = {"sim": "steady"}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where a service is reached and with which key; `key` None: it is asked without one. A repr shows no key."""
+
+    row: Row
+    base_url: str
+    key: str | None
+    own_address: bool
+    """True at the service's own address: its public prices hold, and its key is required."""
+
+    def __repr__(self) -> str:
+        return f"Access({self.row.provider!r}, {self.base_url!r})"
+
+    @property
+    def quirks(self) -> Quirks:
+        """In what it differs; at an address of the asker's own, `openai` is any compatible server."""
+        if self.row.quirks is OFFICIAL_OPENAI and self.row.dialect != "azure" and not self.own_address:
+            return Quirks()
+        return self.row.quirks
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Give provider and model of a full name. Raises UsageError when there is no such provider, or no model."""
+    provider, _, model = name.strip().partition(":")
+    if provider not in OWN and provider not in ROWS:
+        raise UsageError(f"no provider {provider!r}; there are {', '.join((*OWN, *ROWS))} (written provider:model)")
+    if provider == "local" and model:
+        raise UsageError("local has one model: write it without another name")
+    model = model.strip() or _DEFAULTS.get(provider, "")
+    if provider == "replay" and not model:
+        raise UsageError("replay: which trace? Write replay:FILE, with a recorded trace")
+    if provider in ROWS and not model:
+        raise UsageError(f"{provider}: which model? Write {provider}:MODEL, for example {full_example(ROWS[provider])}")
+    return provider, model
+
+
+def full_example(row: Row) -> str:
+    """Give a full name that the service can be asked by."""
+    return f"{row.provider}:{row.example}"
+
+
+def access(row: Row, settings: Settings) -> Access:
+    """Give the way to a service. Raises UsageError or MissingKey naming the variable to set."""
+    given = settings.get(row.base_url_variable)
+    base_url = given or row.base_url
+    if base_url is None:
+        raise UsageError(f"{row.label}: set {row.base_url_variable} to the server's address, then ask again")
+    host = _checked(base_url, row.base_url_variable, bare_host=row.dialect == "ollama")
+    own_address = _is_own(row, base_url, host)
+    key = settings.get(row.key) if row.key else None
+    if row.key and row.key_required and key is None and (own_address or row.dialect == "azure"):
+        raise MissingKey(f"{row.label} needs a key: set {row.key}, then ask again")
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise UsageError(f"{row.key} holds characters that no key has (a space, or one outside ASCII)")
+    return Access(row, base_url.rstrip("/"), key, own_address)
+
+
+def needs(row: Row, settings: Settings) -> str | None:
+    """Give the first variable that must be set before the service can be asked, None when nothing is missing."""
+    try:
+        access(row, settings)
+    except MissingKey:
+        return row.key
+    except UsageError:
+        return row.base_url_variable
+    return None if row.dialect != "azure" or settings.get("OPENAI_API_VERSION") else "OPENAI_API_VERSION"
+
+
+def _checked(base_url: str, variable: str, *, bare_host: bool) -> str:
+    """Give the host name. `bare_host`: the scheme may be left out."""
+    text = f"http://{base_url}" if bare_host and "://" not in base_url else base_url
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if not host or parts.scheme not in ("http", "https") or any(c.isspace() for c in text) or parts.query:
+        raise UsageError(f"{variable} is not a base URL: {base_url!r} (write it like https://example.com/v1)")
+    return host
+
+
+def _is_own(row: Row, base_url: str, host: str) -> bool:
+    if row.dialect == "azure":
+        return host.endswith((".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"))
+    return row.base_url is not None and urlsplit(base_url).netloc == urlsplit(row.base_url).netloc

@@ -1,0 +1,121 @@
+"""Chat completions: OpenAI, Azure OpenAI, the compatible services and the local server, through the OpenAI SDK.
+
+The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
+"""
+
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any
+
+import openai
+
+from providers import chat_completions_wire
+from providers.catalogue import Access
+from providers.rows import Quirks
+from providers.sdk import NO_KEY, http_client, opened
+from providers.upstream import HEADERS, Service, listed, relay
+from providers.wire import Decoder, whole_characters
+from settings import Settings
+from streaming.errors import MissingKey
+from streaming.events import Event
+from streaming.messages import ChatRequest
+from streaming.session import Timeouts
+
+_COMPLETION_TOKENS_SINCE = "2024-09"
+"""The first of Azure's API versions that takes `max_completion_tokens`."""
+
+
+class ChatCompletionsAdapter:
+    """One service that speaks chat completions; serves any number of requests at once, on one event loop.
+
+    `client` None: a plain server at the service's base URL, `/v1` included.
+    """
+
+    def __init__(
+        self, service: Service, quirks: Quirks | None = None, client: openai.AsyncOpenAI | None = None
+    ) -> None:
+        self._service = service
+        self._quirks = quirks or Quirks()
+        self._client = client or _openai_client(service)
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        create = self._client.chat.completions.with_streaming_response.create
+        call = partial(create, **self._arguments(request))
+        response = opened(call, openai, self._service, request.model)
+        return relay(response, self.decoder(request.streamed), self._service)
+
+    def decoder(self, streamed: bool) -> Decoder:
+        """Give a decoder for the bytes of one response of this service."""
+        quirks = self._quirks
+        return chat_completions_wire.decoder(
+            streamed=streamed, think_tags=quirks.think_tags, shows_thinking=quirks.shows_thinking
+        )
+
+    async def models(self) -> list[str]:
+        """Give the models that the service lists. Raises StreamError."""
+        if isinstance(self._client, openai.AsyncAzureOpenAI):
+            # Azure lists the models of a region there, not the deployments that can be asked.
+            return []
+        call = self._client.models.with_streaming_response.list
+        return await listed(opened(call, openai, self._service, ""), self._service, "data", "id")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _arguments(self, request: ChatRequest) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "model": request.model,
+            "messages": [{"role": m.role, "content": whole_characters(m.content)} for m in request.messages],
+            "stream": request.streamed,
+        }
+        if request.streamed and self._quirks.include_usage:
+            arguments["stream_options"] = {"include_usage": True}
+        if request.temperature is not None:
+            arguments["temperature"] = request.temperature
+        if request.max_tokens is not None:
+            arguments[self._quirks.max_tokens_field] = request.max_tokens
+        if request.request_id is not None:
+            arguments["extra_headers"] = {"X-Client-Request-Id": request.request_id}
+        return arguments
+
+
+def openai_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ChatCompletionsAdapter:
+    """Give the adapter of OpenAI or of a compatible service."""
+    service = Service.of(found, settings, timeouts)
+    client = _openai_client(service)
+    if found.own_address and found.row.provider == "openai":
+        client.organization = settings.get("OPENAI_ORG_ID")
+        client.project = settings.get("OPENAI_PROJECT_ID")
+    return ChatCompletionsAdapter(service, found.quirks, client)
+
+
+def azure_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ChatCompletionsAdapter:
+    """Give the adapter of an Azure resource; the model of a request is a deployment. Raises MissingKey."""
+    version = settings.get("OPENAI_API_VERSION")
+    if version is None:
+        raise MissingKey("Azure OpenAI needs an API version: set OPENAI_API_VERSION, for example 2024-10-21")
+    service = Service.of(found, settings, timeouts)
+    client = openai.AsyncAzureOpenAI(
+        azure_endpoint=found.base_url, api_version=version, api_key=found.key, **_client_options(service)
+    )
+    quirks = found.quirks if version >= _COMPLETION_TOKENS_SINCE else Quirks(think_tags=False)
+    return ChatCompletionsAdapter(service, quirks, _alone(client))
+
+
+def _openai_client(service: Service) -> openai.AsyncOpenAI:
+    return _alone(
+        openai.AsyncOpenAI(base_url=service.names.base_url, api_key=service.key or NO_KEY, **_client_options(service))
+    )
+
+
+def _client_options(service: Service) -> dict[str, Any]:
+    return {"max_retries": 0, "http_client": http_client(service), "webhook_secret": "", "admin_api_key": ""}
+
+
+def _alone(client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
+    """Take back what the SDK read from the environment by itself, for every service alike."""
+    client.organization = client.project = None
+    client._custom_headers = HEADERS
+    return client

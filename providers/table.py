@@ -1,0 +1,159 @@
+"""The providers by name: opens each adapter at its first use, and knows how a model is counted and priced."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from providers.catalogue import access, full_example, needs, split_name
+from providers.pricing import PricePair, listed_price, user_price
+from providers.rows import ROWS
+from providers.tokens import counter_for
+from settings import Settings
+from streaming.adapter import Adapter
+from streaming.clock import Clock, monotonic
+from streaming.meter import Price, Rates
+from streaming.retry import Policy
+from streaming.session import Route, Session, Timeouts
+
+if TYPE_CHECKING:
+    from providers.local import LocalModel
+    from providers.opening import Own, Vendor
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderInfo:
+    """What a picker shows. `name` can be asked for as it stands (for Azure: with a deployment's name in its place).
+
+    `ready`: all that it needs is set, which does not say that a server answers; `needs` names the variable to set.
+    """
+
+    name: str
+    label: str
+    ready: bool
+    needs: str | None
+    simulated: bool
+
+
+class Providers:
+    """Who can be asked, by name. Belongs to one event loop, from the first `stream` on; `aclose` ends it.
+
+    `prices`: USD for 1M tokens (input, output) by full name or model, set by the asker; they win over public prices.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value, shared on purpose
+        prices: Mapping[str, PricePair] = MappingProxyType({}),
+        clock: Clock = monotonic,
+    ) -> None:
+        self._settings = settings
+        self._timeouts = timeouts
+        self._prices = dict(prices)
+        self._clock = clock
+        self._vendors: dict[str, Vendor] = {}
+        self._own: dict[str, Own] = {}
+        self._local: LocalModel | None = None
+
+    def route(self, name: str) -> Route:
+        """Give the way to `provider:model`. Raises UsageError saying what exists, or MissingKey naming the variable."""
+        provider, model = split_name(name)
+        full_name = f"{provider}:{model}" if model else provider
+        if provider in ROWS:
+            return Route(full_name, self._vendor(provider), model)
+        return Route(full_name, self._own_adapter(provider, model), model)
+
+    def session(self, names: Sequence[str], *, clock: Clock, policy: Policy | None = None) -> Session:
+        """Give a session that asks these in order; `clock` has the timebase of the running loop."""
+        routes = [self.route(name) for name in names]
+        return Session(routes, clock, policy=policy, timeouts=self._timeouts)
+
+    def rates(self, name: str) -> Rates:
+        """Say how a name is counted and priced; None where that is not known. What this project brings has no price."""
+        provider, model = split_name(name)
+        price = user_price(self._prices, f"{provider}:{model}" if model else provider, model)
+        if provider not in ROWS:
+            return Rates(price=price)
+        return Rates(counter_for(model), price or self._public_price(provider, model))
+
+    def listing(self) -> list[ProviderInfo]:
+        """Give one line for each that can be asked, this project's own first."""
+        from simulator.schedules import PROFILES
+
+        own = [ProviderInfo("local", "Local model", True, None, False)]
+        own += [ProviderInfo(f"sim:{name}", f"Simulated: {name}", True, None, True) for name in PROFILES]
+        rows = []
+        for row in ROWS.values():
+            missing = needs(row, self._settings)
+            rows.append(ProviderInfo(full_example(row), row.label, missing is None, missing, False))
+        return own + rows
+
+    async def models(self, provider: str) -> list[str]:
+        """Give the names that the service lists, [] where it has no list. Raises StreamError, UsageError."""
+        if provider in ROWS:
+            return await self._vendor(provider).models()
+        return [info.name.partition(":")[2] for info in self.listing() if info.name.startswith(f"{provider}:")]
+
+    @property
+    def local(self) -> "LocalModel":
+        """The model in this process; made here, started by `warm` or by the first question."""
+        if self._local is None:
+            from providers.local import LocalModel
+
+            self._local = LocalModel(self._settings)
+        return self._local
+
+    def warm(self) -> None:
+        """Start loading the local model in the background."""
+        self.local.start()
+
+    async def aclose(self) -> None:
+        """Close what was opened; the providers are not used afterwards."""
+        adapters: list[Adapter] = [*self._vendors.values(), *self._own.values()]
+        self._vendors.clear()
+        self._own.clear()
+        for adapter in adapters:
+            await adapter.aclose()
+        if self._local is not None:
+            await self._local.aclose()
+
+    def _vendor(self, provider: str) -> "Vendor":
+        if provider not in self._vendors:
+            from providers.opening import open_vendor
+
+            found = access(ROWS[provider], self._settings)
+            self._vendors[provider] = open_vendor(found, self._settings, self._timeouts)
+        return self._vendors[provider]
+
+    def _own_adapter(self, provider: str, model: str) -> Adapter:
+        name = f"replay:{model}" if provider == "replay" else provider
+        if name not in self._own:
+            self._own[name] = self._open_own(provider, model)
+        adapter = self._own[name]
+        adapter.check(model)
+        return adapter
+
+    def _open_own(self, provider: str, model: str) -> "Own":
+        if provider == "local":
+            from providers.local import LocalAdapter
+
+            return LocalAdapter(self.local, self._timeouts)
+        if provider == "sim":
+            from providers.sim import SimAdapter
+
+            return SimAdapter(self._clock)
+        from providers.replayed import ReplayAdapter
+
+        return ReplayAdapter(model, self._clock)
+
+    def _public_price(self, provider: str, model: str) -> Price | None:
+        row = ROWS[provider]
+        if row.prices is None or needs(row, self._settings) or not access(row, self._settings).own_address:
+            return None
+        if importlib.util.find_spec("genai_prices") is None:
+            return None
+        # An Azure deployment is named by its owner: the reader is told what the price rests on.
+        return listed_price(row.prices, model, " (by the deployment's name)" if row.dialect == "azure" else "")

@@ -1,0 +1,214 @@
+"""The way to one service over HTTP, the same for every SDK: how it is opened, read to its end, and what faults mean.
+
+The SDKs bring two HTTP libraries, httpx and httpx2, with one set of class names: faults are told apart by name.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from providers.catalogue import Access
+from providers.refusals import Names
+from providers.wire import Decoder, fields_of, json_object, shown, text_of
+from settings import Settings
+from streaming.errors import (
+    BadRequest,
+    ConnectTimeout,
+    NetworkError,
+    ProtocolError,
+    StreamError,
+    TruncatedStream,
+)
+from streaming.events import Event, Notice
+from streaming.session import Timeouts
+
+GRACE_S = 0.25
+"""How long the end of the bytes is waited for after the wire's own end marker."""
+
+HEADERS = {"Accept-Encoding": "identity"}
+"""Sent with every request: a compressed stream arrives in lumps."""
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where one service is, and how it is reached. `mask` takes secrets out of a text that people will see.
+
+    `proxy` and `ca_file` None: straight, and the usual certificates.
+    """
+
+    names: Names
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    key: str | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    mask: Callable[[str], str] = field(default=_as_it_is, repr=False)
+
+    @classmethod
+    def of(cls, found: Access, settings: Settings, timeouts: Timeouts) -> "Service":
+        """Give the way to what the settings say."""
+        row = found.row
+        names = Names(row.label, found.base_url, row.key, row.base_url_variable)
+        proxy = proxy_for(found.base_url, settings)
+        return cls(names, timeouts, found.key, proxy, settings.get("SSL_CERT_FILE"), settings.masked)
+
+    def http_options(self, httpx: Any) -> dict[str, Any]:
+        """Give the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
+
+        Only connecting is limited here; the session keeps the other times. No limit on the pool: waiting for a free
+        connection would pass for the provider's slowness.
+        """
+        options: dict[str, Any] = {
+            "timeout": httpx.Timeout(None, connect=self.timeouts.connect_s),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=5.0),
+            "follow_redirects": False,
+            "trust_env": False,
+            "proxy": self.proxy,
+        }
+        if urlsplit(self.names.base_url).scheme != "https":
+            # Loading the usual certificates takes long; this context trusts nobody.
+            options["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        elif self.ca_file is not None:
+            options["verify"] = ssl.create_default_context(cafile=self.ca_file)
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A response whose headers have come, with a success status."""
+
+    content_type: str
+    body: AsyncGenerator[bytes, None]
+
+
+async def relay(
+    opened: AbstractAsyncContextManager[Opened], decoder: Decoder, service: Service
+) -> AsyncGenerator[Event, None]:
+    """Open, decode to the end, close: the events of one answer. Raises StreamError with secrets taken out."""
+    try:
+        async with opened as response:
+            yield Notice("connected", f"{service.names.label} answers.")
+            if response.content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+                raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
+            async with aclosing(_decoded(response.body, decoder)) as events:
+                async for event in events:
+                    yield event
+    except StreamError as error:
+        failure = _scrubbed(error, service)
+    else:
+        return
+    # Raised out here, it carries no context: what the SDK raised may quote a key.
+    raise failure
+
+
+async def listed(opened: AbstractAsyncContextManager[Opened], service: Service, rows: str, name: str) -> list[str]:
+    """Read a list of models: the field `name` of each object in `rows`. Raises StreamError."""
+    try:
+        async with opened as response, aclosing(response.body):
+            body = b"".join([data async for data in response.body])
+        found = json_object(body).get(rows)
+        return [text_of(fields_of(row).get(name)) for row in found] if isinstance(found, list) else []
+    except StreamError as error:
+        failure = _scrubbed(error, service)
+    raise failure
+
+
+def _scrubbed(error: StreamError, service: Service) -> StreamError:
+    message = service.mask(error.message)
+    return type(error)(message, http_status=error.http_status, retry_after_s=error.retry_after_s)
+
+
+async def _decoded(body: AsyncGenerator[bytes, None], decoder: Decoder) -> AsyncGenerator[Event, None]:
+    async with aclosing(body):
+        while not decoder.over:
+            data = await anext(body, None)
+            if data is None:
+                break
+            for event in decoder.feed(data):
+                yield event
+        else:
+            for data in await _rest(body):
+                for event in decoder.feed(data):
+                    yield event
+    for event in decoder.flush():
+        yield event
+
+
+async def _rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
+    """Give what follows the end marker, which should be nothing; then the connection can be used again.
+
+    However the connection ends now, the answer was complete.
+    """
+    rest: list[bytes] = []
+    try:
+        async with asyncio.timeout(GRACE_S):
+            async for data in body:
+                rest.append(data)
+    except Exception:
+        return rest
+    return rest
+
+
+def transport_error(error: BaseException, service: Service, *, answered: bool) -> StreamError:
+    """Give the error of a connection's fault; `answered`: the headers had come."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    label, where = service.names.label, service.names.base_url
+    if "ConnectTimeout" in names:
+        return ConnectTimeout(f"no connection to {label} at {where} within {service.timeouts.connect_s:g} s")
+    if names & {"ConnectError", "ProxyError"}:
+        return NetworkError(f"no connection to {label} at {where}: {_reason(error)}")
+    if "RemoteProtocolError" in names:
+        return _protocol_fault(error, label, answered=answered)
+    if "DecodingError" in names:
+        return ProtocolError(f"{label} sent a body that cannot be decompressed: {_reason(error)}")
+    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:
+        return BadRequest(f"the request to {label} cannot be sent: {_reason(error)}")
+    return NetworkError(f"the connection to {label} was lost: {_reason(error)}")
+
+
+def _protocol_fault(error: BaseException, label: str, *, answered: bool) -> StreamError:
+    text = str(error)
+    if answered and "closed connection" in text:
+        return TruncatedStream(f"{label} closed the connection in the middle of the answer")
+    if "disconnected" in text:
+        return NetworkError(f"{label} closed the connection without an answer")
+    return ProtocolError(f"{label} sent bytes that are not HTTP: {shown(text)}")
+
+
+def _reason(error: BaseException) -> str:
+    """Give the system's own words, from the deepest cause that has some."""
+    words, cause = str(error), error
+    for _ in range(10):
+        if isinstance(cause, OSError) and cause.errno is not None:
+            own_words = isinstance(cause, (ssl.SSLError, socket.gaierror))
+            words = str(cause.strerror) if own_words else os.strerror(cause.errno)
+        if (deeper := cause.__cause__ or cause.__context__) is None:
+            break
+        cause = deeper
+    return shown(words) or type(error).__name__
+
+
+def proxy_for(base_url: str, settings: Settings) -> str | None:
+    """Give the proxy that the settings name for an address; addresses of this machine have none."""
+    parts = urlsplit(base_url if "://" in base_url else f"http://{base_url}")
+    host = parts.hostname or ""
+    variable = f"{parts.scheme}_proxy"
+    proxy = _either(settings, variable) or _either(settings, "all_proxy")
+    if proxy is None or host in ("localhost", "::1") or host.startswith("127."):
+        return None
+    excepted = [name.strip().lstrip("*.") for name in (_either(settings, "no_proxy") or "").split(",") if name.strip()]
+    bypassed = any(not name or host == name or host.endswith(f".{name}") for name in excepted)
+    return None if bypassed else proxy
+
+
+def _either(settings: Settings, name: str) -> str | None:
+    return settings.get(name) or settings.get(name.upper())

@@ -1,0 +1,107 @@
+"""What every adapter leaves behind: stopping ends the upstream at once, no socket is left, and no key is seen."""
+
+import asyncio
+import logging
+import os
+from dataclasses import replace
+
+import pytest
+
+from streaming.events import Finish, Notice, TextDelta
+from tests.integration.provider_asking import (
+    asking,
+    broken,
+    collect,
+    every_case,
+    read_until,
+    refuse,
+    streaming,
+)
+from tests.integration.provider_cases import CANARY, Case
+from tests.integration.raw_server import Connection, Script
+
+
+def stuck(case: Case, stage: str, streamed: bool) -> Script:
+    """Answer up to a stage, and then wait until the client has left."""
+
+    async def script(connection: Connection) -> None:
+        if stage != "before the headers":
+            connection.start(case.content_type if streamed else "application/json")
+            if streamed:
+                connection.send(case.start() or case.ping)
+            if stage == "in the middle":
+                connection.send(case.text("He") if streamed else case.whole("Hello", "stop")[:9])
+            await connection.writer.drain()
+        await connection.client_left()
+
+    return script
+
+
+@every_case
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    ("stage", "how"),
+    [
+        ("before the headers", "cancel"),
+        ("before the first text", "cancel"),
+        ("before the first text", "close"),
+        ("in the middle", "cancel"),
+        ("in the middle", "close"),
+    ],
+)
+def test_stopping_ends_the_upstream_at_once(case: Case, streamed: bool, stage: str, how: str) -> None:
+    async def main() -> None:
+        async with asking(case, stuck(case, stage, streamed)) as (adapter, request, server):
+            stream = adapter.stream(replace(request, streamed=streamed))
+            if stage != "before the headers":
+                await read_until(stream, TextDelta if stage == "in the middle" and streamed else Notice)
+            if how == "cancel":
+                reading = asyncio.ensure_future(read_until(stream, Finish))
+                await server.asked()
+                reading.cancel()
+                await asyncio.wait([reading])
+                assert reading.cancelled()
+            await stream.aclose()
+            await server.requests[0].client_left()
+            await server.all_gone()
+
+    asyncio.run(main())
+
+
+@every_case
+def test_many_stopped_streams_leave_no_socket(case: Case) -> None:
+    async def main() -> None:
+        async with asking(case, stuck(case, "in the middle", True)) as (adapter, request, server):
+            before = 0
+            for _ in range(20):
+                streams = [adapter.stream(request) for _ in range(5)]
+                await asyncio.gather(*(read_until(stream, TextDelta) for stream in streams))
+                await asyncio.gather(*(stream.aclose() for stream in streams))
+                await server.all_gone()
+                before = before or len(os.listdir("/proc/self/fd"))
+            assert len(os.listdir("/proc/self/fd")) <= before
+            assert server.opened == 100
+
+    asyncio.run(main())
+
+
+@every_case
+def test_the_key_is_seen_nowhere_but_in_the_request(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen: list[object] = []
+
+    async def main(script: Script) -> None:
+        async with asking(case, script) as (adapter, request, _):
+            events, error = await collect(adapter, request)
+            chain = (error, error and error.__cause__, error and error.__context__)
+            seen.extend([adapter, vars(adapter)["_service"], events, *chain])
+
+    for script in (
+        streaming(case, "Hello"),
+        refuse(case, "401 Unauthorized", f"bad key {CANARY} {CANARY}"),
+        refuse(case, "500 Oops", f"dump: {CANARY}"),
+        broken(case, "reset"),
+    ):
+        asyncio.run(main(script))
+    assert CANARY not in caplog.text
+    assert [thing for thing in seen if CANARY in f"{thing} {thing!r}"] == []

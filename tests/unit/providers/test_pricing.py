@@ -1,0 +1,149 @@
+"""Prices and counts: whose they are, what they come to, and when they are unknown."""
+
+from decimal import Decimal
+from importlib.metadata import version
+
+import pytest
+
+from providers import Providers, parse_price
+from providers.pricing import listed_price
+from providers.tokens import counter_for, encoding_of
+from settings import Settings
+from streaming.errors import UsageError
+from streaming.events import Usage
+from streaming.meter import Rates
+
+MILLION = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
+KEYS = {
+    "OPENAI_API_KEY": "sk-0123456789",
+    "ANTHROPIC_API_KEY": "sk-0123456789",
+    "AZURE_OPENAI_ENDPOINT": "https://r.openai.azure.com",
+    "AZURE_OPENAI_API_KEY": "sk-0123456789",
+    "OPENAI_API_VERSION": "2024-10-21",
+}
+
+
+def rates(name: str, prices: str = "", **variables: str) -> Rates:
+    own = dict([parse_price(prices)]) if prices else {}
+    return Providers(Settings({**KEYS, **variables}), prices=own).rates(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("gpt-5-mini=0.25/2", ("gpt-5-mini", (Decimal("0.25"), Decimal(2)))),
+        ("ollama:a=b:1b = 0 / 0", ("ollama:a=b:1b", (Decimal(0), Decimal(0)))),
+    ],
+)
+def test_a_price_is_read(text: str, parts: tuple[str, tuple[Decimal, Decimal]]) -> None:
+    assert parse_price(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", "m", "m=", "m=1", "m=1/2/3", "=1/2", "m=a/b", "m=-1/2", "m=nan/1", "m=inf/1"])
+def test_a_price_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="MODEL=IN/OUT"):
+        parse_price(text)
+
+
+def test_the_askers_price_wins_and_is_called_so() -> None:
+    price = rates("openai:gpt-5-mini", "gpt-5-mini=3/5").price
+    assert price is not None
+    cost = price(Usage(input_tokens=1000, output_tokens=2000))
+    assert cost is not None
+    assert (cost.input_usd, cost.output_usd, cost.price_source) == (Decimal("0.003"), Decimal("0.01"), "user")
+    assert rates("openai:other", "gpt-5-mini=3/5").price is None
+
+
+def test_a_price_for_the_full_name_holds_for_it_alone() -> None:
+    prices = dict([parse_price("groq:m=1/1"), parse_price("m=2/2")])
+    providers = Providers(Settings(), prices=prices)
+    for name, usd in (("groq:m", 1), ("together:m", 2)):
+        price = providers.rates(name).price
+        cost = price(MILLION) if price else None
+        assert cost is not None and cost.input_usd == usd
+
+
+def test_a_price_of_zero_is_a_price() -> None:
+    price = rates("ollama:llama3.2", "ollama:llama3.2=0/0").price
+    cost = price(MILLION) if price else None
+    assert cost is not None and cost.total_usd == 0
+
+
+def test_the_public_price_says_where_it_is_from() -> None:
+    price = rates("openai:gpt-5-mini").price
+    cost = price(MILLION) if price else None
+    assert cost is not None
+    assert cost.price_source == f"genai-prices {version('genai-prices')}"
+    assert cost.input_usd > 0 and cost.output_usd > cost.input_usd
+
+
+def test_cached_input_is_cheaper_as_the_list_has_it() -> None:
+    price = listed_price("openai", "gpt-5-mini")
+    assert price is not None
+    plain = price(Usage(input_tokens=1000, output_tokens=0))
+    cached = price(Usage(input_tokens=1000, output_tokens=0, cached_tokens=1000))
+    assert plain is not None and cached is not None
+    assert 0 < cached.input_usd < plain.input_usd
+
+
+@pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
+def test_an_unknown_usage_costs_an_unknown_sum(usage: Usage) -> None:
+    for prices in ("", "gpt-5-mini=1/1"):
+        price = rates("openai:gpt-5-mini", prices).price
+        assert price is not None and price(usage) is None
+
+
+@pytest.mark.parametrize("name", ["openai:no-such-model", "ollama:llama3.2", "local", "sim:steady", "azure:my-own"])
+def test_an_unknown_price_is_none(name: str) -> None:
+    assert rates(name).price is None
+
+
+def test_the_public_price_holds_at_the_vendors_own_address_alone() -> None:
+    assert rates("openai:gpt-5-mini", OPENAI_BASE_URL="https://api.openai.com/v1/").price is not None
+    assert rates("openai:gpt-5-mini", OPENAI_BASE_URL="http://127.0.0.1:8000/v1").price is None
+    assert rates("anthropic:claude-haiku-4-5", ANTHROPIC_BASE_URL="http://127.0.0.1:8000").price is None
+
+
+def test_a_deployments_price_says_that_it_rests_on_a_name() -> None:
+    price = rates("azure:gpt-4o").price
+    cost = price(MILLION) if price else None
+    assert cost is not None and "by the deployment's name" in cost.price_source
+
+
+@pytest.mark.parametrize(
+    ("model", "encoding"),
+    [
+        ("gpt-5-mini", "o200k_base"),
+        ("gpt-4o-2024-08-06", "o200k_base"),
+        ("gpt-4.1-nano", "o200k_base"),
+        ("openai/gpt-oss-20b", "o200k_base"),
+        ("o3", "o200k_base"),
+        ("o4-mini", "o200k_base"),
+        ("gpt-4", "cl100k_base"),
+        ("gpt-4-turbo", "cl100k_base"),
+        ("gpt-3.5-turbo-0125", "cl100k_base"),
+        ("llama3.2", None),
+        ("o3x", None),
+        ("gpt-6", None),
+    ],
+)
+def test_the_encoding_is_known_or_not(model: str, encoding: str | None) -> None:
+    assert encoding_of(model) == encoding
+
+
+def test_tokens_are_counted_with_the_models_own_encoding() -> None:
+    new, old = counter_for("gpt-5-mini"), counter_for("gpt-4")
+    assert new is not None and old is not None
+    assert (new(""), new("hello world"), old("hello world"), new("<|endoftext|>") > 1) == (0, 2, 2, True)
+    text = "Grüße, Москва, 東京 🌍 and a long enough sentence."
+    assert 0 < new(text) < old(text)
+    assert rates("local").counter is None
+
+
+def test_unbroken_text_is_counted_in_linear_time_and_nearly_right() -> None:
+    count = counter_for("gpt-5-mini")
+    assert count is not None
+    text = "".join(chr(97 + (i * i * 7 + i) % 26) for i in range(20_000))
+    in_slices = sum(count(text[i : i + 128]) for i in range(0, len(text), 128))
+    assert count(text) == in_slices
+    assert count("word " * 1000) == 1001
