@@ -4,7 +4,7 @@ from typing import Any
 
 from providers.framing import Lines, Whole
 from providers.wire import Decoder, Reply, count, fields_of, stream_error, text_of
-from streaming.events import Event, FinishReason, Usage
+from streaming.events import Event, FinishReason, Notice, Usage
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
@@ -49,4 +49,11 @@ class Chat:
         self.reply.finish(_REASONS.get(raw or "stop", "other"), raw)
         events = self.reply.usage(Usage(count(fields.get("prompt_eval_count")), count(fields.get("eval_count"))))
         self.reply.over = self.reply.over or done
-        return events
+        return events + _timings(fields)
+
+
+def _timings(fields: dict[str, Any]) -> list[Event]:
+    """Give what the server says of its own time, in seconds; it says so in nanoseconds."""
+    timed = {name: count(fields.get(f"{name}_duration")) for name in ("total", "load", "prompt_eval", "eval")}
+    detail = {f"{name}_s": ns / 1e9 for name, ns in timed.items() if ns is not None}
+    return [Notice("timings", "The server's own timings.", detail)] if detail else []

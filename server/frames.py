@@ -37,15 +37,20 @@ class Framer:
                 found.append(("thinking", {"content": text}))
             case Usage():
                 found.append(("usage", usage_fields(receipt().reading)))
-            case Notice(kind="connected"):
-                pass  # the stage says it
-            case Notice(kind, message, detail):
-                found.append((_NOTICES.get(kind, "notice"), {"kind": kind, "message": message, **detail}))
+            case Notice():
+                found += _told(event)
             case Finish(reason):
                 found.append(("finish", {"finish_reason": reason, **bill(receipt())}))
             case Failed():
                 found.append(("error", {**error_fields(event), "finish_reason": None, **bill(receipt())}))
         return found
+
+
+def _told(notice: Notice) -> list[Frame]:
+    if notice.kind == "connected":  # the stage says it
+        return []
+    fields = {"kind": notice.kind, "message": notice.message, **notice.detail}
+    return [(_NOTICES.get(notice.kind, "notice"), fields)]
 
 
 def usage_fields(reading: Reading) -> dict[str, Any]:

@@ -71,8 +71,15 @@ async def healthz(request: Request) -> dict[str, Any]:
 def _ask(request: Request, body: ChatBody, stream_id: str) -> Answer:
     providers: Providers = request.app.state.providers
     strategy = strategies.parse(body.strategy).make()
-    session = providers.session(body.providers(), clock=monotonic)
+    session = providers.session(_allowed(body.providers()), clock=monotonic)
     return answer(body.request(stream_id), session, strategy, clock=monotonic, rates=providers.rates)
+
+
+def _allowed(names: list[str]) -> list[str]:
+    """Refuse what opens a file of this machine for whoever can reach the service. Raises UsageError."""
+    if any(name.startswith("replay") for name in names):
+        raise UsageError("replay plays files of the service's own machine: it is not offered over the network")
+    return names
 
 
 async def _whole(asked: Answer, request: Request, stream_id: str) -> Response:

@@ -9,7 +9,7 @@ from typing import Literal
 
 FinishReason = Literal["stop", "length", "content_filter", "tool", "error", "other"]
 TokenSource = Literal["reported", "counted", "estimated"]
-NoticeKind = Literal["connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed"]
+NoticeKind = Literal["connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed", "timings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the reader is told that is not the answer: a retry (`delay_s` in `detail`), a fallback, a trim."""
+    """Something told beside the answer: a retry (`delay_s` in `detail`), a fallback, a server's own timings."""
 
     kind: NoticeKind
     message: str

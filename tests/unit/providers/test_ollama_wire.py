@@ -8,7 +8,7 @@ import pytest
 
 from providers.ollama_wire import decoder
 from streaming.errors import ProtocolError, ServerError, StreamError, TruncatedStream
-from streaming.events import Event, Finish, FinishReason, TextDelta, ThinkingDelta, Usage
+from streaming.events import Event, Finish, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
 from tests.unit.providers.decoding import Outcome, decode_both_ways, ndjson
 
 
@@ -34,11 +34,17 @@ def ends(outcome: Outcome, error: type[StreamError], *before: Event) -> str:
 
 
 def test_a_plain_answer() -> None:
-    last = done(prompt_eval_count=9, eval_count=5, total_duration=123, eval_duration=99)
-    assert run(text("Hel"), text("lo"), last) == (
+    assert run(text("Hel"), text("lo"), done(prompt_eval_count=9, eval_count=5)) == (
         [TextDelta("Hel"), TextDelta("lo"), Usage(9, 5, 0), Finish("stop", "stop")],
         None,
     )
+
+
+def test_the_servers_own_timings_are_kept_in_seconds() -> None:
+    last = done(eval_count=5, total_duration=1_500_000_000, eval_duration=250_000_000, load_duration="soon")
+    events, _ = run(text("a"), last)
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert (notice.kind, notice.detail) == ("timings", {"total_s": 1.5, "eval_s": 0.25})
 
 
 def test_line_ends_empty_lines_and_a_missing_last_line_end_change_nothing() -> None:

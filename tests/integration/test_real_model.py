@@ -1,0 +1,115 @@
+"""The OpenAI and the Anthropic adapter, through the vendors' own SDKs, against a real model on llama.cpp's server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from providers import Providers
+from providers.local import LocalModel
+from settings import Settings
+from streaming import strategies
+from streaming.clock import monotonic
+from streaming.errors import UsageError
+from streaming.events import Event, Failed, Grammar, TextDelta
+from streaming.messages import ChatRequest, Message
+from streaming.pipeline import Answer, Receipt, answer
+from streaming.retry import NO_RECOVERY
+
+NAMES = ("openai:local", "anthropic:local")
+QUESTION = (Message("system", "Answer in one short sentence."), Message("user", "What is the capital of France?"))
+
+
+class Asked:
+    """One answer: its events and its receipt."""
+
+    def __init__(self, events: list[Event], receipt: Receipt) -> None:
+        self.events, self.receipt = events, receipt
+
+    @property
+    def texts(self) -> list[str]:
+        return [e.text for e in self.events if isinstance(e, TextDelta)]
+
+
+def with_providers(model: LocalModel, use: Callable[[Providers], Awaitable[Asked]], key: str | None = None) -> Asked:
+    async def main() -> Asked:
+        server = await model.server()
+        variables = {
+            "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": key or server.key,
+            "ANTHROPIC_BASE_URL": server.base_url.removesuffix("/v1"), "ANTHROPIC_API_KEY": key or server.key,
+        }  # fmt: skip
+        providers = Providers(Settings(variables))
+        try:
+            return await use(providers)
+        finally:
+            await providers.aclose()
+
+    return asyncio.run(main())
+
+
+def asking(providers: Providers, name: str, *, streamed: bool = True, max_tokens: int = 24) -> Answer:
+    request = ChatRequest(QUESTION, temperature=0.0, max_tokens=max_tokens, streamed=streamed)
+    session = providers.session([name], clock=monotonic, policy=NO_RECOVERY)
+    return answer(request, session, strategies.parse("direct").make(), clock=monotonic, rates=providers.rates)
+
+
+async def read(asked: Answer, *, stop_after: int | None = None) -> Asked:
+    grammar = Grammar()
+    events: list[Event] = []
+    try:
+        async for event in asked:
+            grammar.feed(event)
+            events.append(event)
+            if stop_after is not None and sum(isinstance(e, TextDelta) for e in events) == stop_after:
+                break
+        else:
+            grammar.end()
+    finally:
+        await asked.aclose()
+    return Asked(events, asked.receipt())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_real_answer_with_reported_usage(local_model: LocalModel, name: str, streamed: bool) -> None:
+    asked = with_providers(local_model, lambda p: read(asking(p, name, streamed=streamed)))
+    assert asked.receipt.outcome == "completed", asked.events[-1]
+    assert asked.receipt.finish_reason in ("stop", "length")
+    assert "Paris" in "".join(asked.texts)
+    assert len(asked.texts) > 2 if streamed else len(asked.texts) == 1
+    usage = asked.receipt.reading.usage
+    assert usage.source == "reported"
+    assert usage.input_tokens is not None
+    assert usage.input_tokens > 10
+    assert usage.output_tokens is not None
+    assert 0 < usage.output_tokens <= 24
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_limit_is_told_as_the_reason(local_model: LocalModel, name: str) -> None:
+    asked = with_providers(local_model, lambda p: read(asking(p, name, max_tokens=3)))
+    assert (asked.receipt.finish_reason, asked.receipt.reading.usage.output_tokens) == ("length", 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stopping_is_quick_and_keeps_what_came(local_model: LocalModel, name: str) -> None:
+    asked = with_providers(local_model, lambda p: read(asking(p, name, max_tokens=400), stop_after=2))
+    assert asked.receipt.outcome == "cancelled"
+    assert asked.receipt.stop_s is not None
+    assert asked.receipt.stop_s < 1.0
+    assert asked.receipt.delivered_chars == len("".join(asked.texts)) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_key_is_told_as_one(local_model: LocalModel, name: str) -> None:
+    asked = with_providers(local_model, lambda p: read(asking(p, name)), key="sk-wrong-canary-key")
+    (last,) = asked.events
+    assert isinstance(last, Failed)
+    assert last.kind == "auth"
+    assert "_API_KEY" in last.message
+    assert "canary" not in last.message
+
+
+def test_a_missing_key_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(UsageError, match="ANTHROPIC_API_KEY"):
+        Providers(Settings()).route("anthropic:claude-haiku-4-5")
