@@ -99,7 +99,7 @@ def headline(receipt: Receipt, no_price: str = texts.UNKNOWN_PRICE) -> str:
     """The receipt in one line."""
     reading = receipt.reading
     tokens = f"{count(reading.usage.output_tokens)} tokens {reading.usage.source}"
-    cost = f"cost: {usd(reading.cost, reading.usage.source, no_price)}"
+    cost = usd(reading.cost, reading.usage.source, no_price)
     parts = [ending(receipt), f"{receipt.delivered_chars:,} characters", tokens, seconds(reading.elapsed_s), cost]
     return " · ".join(parts)
 
