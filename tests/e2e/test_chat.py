@@ -56,9 +56,9 @@ def test_waiting_has_a_clock_and_can_be_stopped_before_the_first_token(chat: Cha
     log = chat.page.get_by_role("log", name="chatbot conversation")
     chat.choose("Simulated: slow-start")
     chat.ask("Hello?")
-    expect(chat.stage).to_contain_text(re.compile(r"0\.\d s · Thinking…"))
+    # The profile answers after 2 s: the stop must come before, on a slow machine too.
+    expect(chat.stage).to_contain_text(re.compile(r"\d\.\d s · (Thinking|Analyzing)…"))
     expect(log).to_have_attribute("aria-busy", "true")
-    expect(chat.stage).to_contain_text(re.compile(r"1\.\d s · Analyzing…"))
     chat.page.keyboard.press("Escape")
     assert chat.wait_for_end().startswith("Simulated · Stopped · 0 characters · 0 tokens")
     expect(log).to_have_attribute("aria-busy", "false")
@@ -159,7 +159,7 @@ def test_the_browser_itself_refuses_other_origins(chat: ChatPage) -> None:
 
 @pytest.mark.parametrize("chat", [(390, 844)], ids=["phone"], indirect=True)
 def test_a_phone_has_everything_at_hand(chat: ChatPage) -> None:
-    chat.ask("Hello?")
+    chat.ask(STORY)
     chat.wait_for_text()
     for element in (chat.box, chat.meter, chat.stage):
         expect(element).to_be_in_viewport(ratio=1)
