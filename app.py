@@ -4,6 +4,7 @@ python app.py [--host H] [--port P] [--no-ui]
 """
 
 import argparse
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import uvicorn
 from providers import Providers
 from server.service import create
 from settings import Settings
+from streaming.errors import UsageError
 
 PORT = 7860
 GRACE_S = 3
@@ -29,6 +31,16 @@ class _Server(uvicorn.Server):
             print(f"Streamgauge is at http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", flush=True)
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    """Take the port, before anything slow begins. Raises UsageError."""
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except (OSError, OverflowError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(code) if code else str(error)
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}; choose another with --host, --port") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped; give the process's exit code."""
     settings = Settings.from_environment()
@@ -38,12 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=PORT, help="port, 0 for any free one (default: %(default)s)")
     parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
     options = parser.parse_args(arguments)
-    try:
-        listener = socket.create_server((options.host, options.port), backlog=2048)
-    except (OSError, OverflowError) as error:
-        print(f"cannot listen on {options.host}:{options.port} ({error}); choose another with --port", file=sys.stderr)
-        return 2
     providers = Providers(settings)
+    try:
+        providers.local.check()
+        listener = _listener(options.host, options.port)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     app = create(providers)
     if not options.no_ui:
         from ui.page import mount

@@ -1,0 +1,60 @@
+"""The command people start: what it refuses, in one line and with exit code 2."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "app.py", "--no-ui", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, env={**os.environ, **variables}, check=False
+    )
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: cannot listen on 127\.0\.0\.1:\d+: .*; choose another with --host, --port\n", done.stderr
+    )
+
+
+@pytest.mark.parametrize("arguments", [("--port", "99999"), ("--port", "soon"), ("--host", "no.such.host.invalid")])
+def test_addresses_that_are_none(arguments: tuple[str, str]) -> None:
+    done = run("--port", "0", *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert arguments[1] in done.stderr
+
+
+def test_a_model_file_that_is_not_there(tmp_path: Path) -> None:
+    done = run("--port", "0", STREAMGAUGE_MODEL=str(tmp_path / "gone.gguf"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "STREAMGAUGE_MODEL" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("variables", "address"), [({"SPACE_ID": ""}, "127.0.0.1"), ({"SPACE_ID": "a/b"}, "0.0.0.0")])
+def test_a_space_listens_for_everybody_and_nobody_else_does(variables: dict[str, str], address: str) -> None:
+    command = [sys.executable, "app.py", "--no-ui", "--port", "0"]
+    environment = {**os.environ, **variables}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+        assert found
+        port = f"{int(found[1]):04X}"
+        listening = Path(f"/proc/{process.pid}/net/tcp").read_text()
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    shown = {"127.0.0.1": "0100007F", "0.0.0.0": "00000000"}[address]
+    assert f"{shown}:{port} 00000000:0000 0A" in listening
