@@ -1,0 +1,54 @@
+"""What measuring a long stream costs: all measures over 1,000,000 text events, and that the cost grows linearly.
+
+Run as `python -m benchmarks.measures`. The baseline is walking over the same events once in Python.
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+from evaluation import experience, measures
+from evaluation.measures import Chunks
+from streaming.events import TextDelta, Timed
+
+EVENTS = 1_000_000
+ROUNDS = 3
+
+
+def best_s(work: Callable[[], object]) -> float:
+    """Give the CPU seconds of the best round: other work on the machine only ever adds."""
+    times = []
+    for _ in range(ROUNDS):
+        began_s = time.process_time()
+        work()
+        times.append(time.process_time() - began_s)
+    return min(times)
+
+
+def measure(events: list[Timed]) -> None:
+    """Take every measure that a trial's row has of its text."""
+    source = Chunks.of(events)
+    measures.cadence(source.gaps_s)
+    measures.stalls(source.gaps_s)
+    experience.delay(source, Chunks(source.at_s + 0.05, source.chars))
+    experience.fluidity(source, len(events), experience.Deadlines())
+    experience.qoe(source, experience.Reader())
+
+
+def main() -> None:
+    """Print a line for each length, and a JSON object as the last line."""
+    delta = TextDelta("four")
+    events = [Timed(0.2 + i * 0.001, delta) for i in range(EVENTS)]
+    found = {}
+    for count in (EVENTS // 10, EVENTS):
+        part = events[:count]
+        walked_s = best_s(lambda part=part: [len(t.event.text) for t in part])  # type: ignore[misc] # a bound default
+        took_s = best_s(lambda part=part: measure(part))  # type: ignore[misc] # a bound default
+        print(f"{count:>9,} events: {took_s:.2f} s of CPU, {took_s / walked_s:.1f} x walking over them once")
+        found[count] = took_s
+    growth = found[EVENTS] / found[EVENTS // 10]
+    print(json.dumps({"benchmark": "measures", "seconds": found[EVENTS], "growth_for_ten_times": round(growth, 2)}))
+
+
+if __name__ == "__main__":
+    main()
