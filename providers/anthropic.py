@@ -4,6 +4,7 @@ The SDK builds and opens each request; the raw bytes of the response go to our o
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,9 @@ import anthropic
 
 from providers import anthropic_wire
 from providers.catalogue import Access
-from providers.sdk import NO_KEY, http_client, opened
-from providers.upstream import HEADERS, Service, listed, relay
+from providers.sdk import NO_KEY, http_client, opened, unsent
+from providers.transport import Prepared
+from providers.upstream import HEADERS, Opened, Service, listed, relay
 from providers.wire import Decoder, whole_characters
 from settings import Settings
 from streaming.events import Event
@@ -41,10 +43,11 @@ class AnthropicAdapter:
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Give the events of one answer; see `streaming.adapter.Adapter`."""
-        create = self._client.messages.with_streaming_response.create
-        call = partial(create, **_arguments(request))
-        response = opened(call, anthropic, self._service, request.model)
-        return relay(response, self.decoder(request.streamed), self._service)
+        return relay(self._opened(request), self.decoder(request.streamed), self._service)
+
+    async def prepare(self, request: ChatRequest) -> Prepared:
+        """Give the request as the SDK would send it, unsent, for stamped sockets. Raises StreamError, UsageError."""
+        return await unsent(self._client, self._opened, self._service, request, self.decoder)
 
     def decoder(self, streamed: bool) -> Decoder:
         """Give a decoder for the bytes of one response of this service."""
@@ -58,6 +61,10 @@ class AnthropicAdapter:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    def _opened(self, request: ChatRequest) -> AbstractAsyncContextManager[Opened]:
+        create = self._client.messages.with_streaming_response.create
+        return opened(partial(create, **_arguments(request)), anthropic, self._service, request.model)
 
 
 def _arguments(request: ChatRequest) -> dict[str, Any]:

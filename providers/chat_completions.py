@@ -4,6 +4,7 @@ The SDK builds and opens each request; the raw bytes of the response go to our o
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,9 @@ import openai
 from providers import chat_completions_wire
 from providers.catalogue import Access
 from providers.rows import Quirks
-from providers.sdk import NO_KEY, http_client, opened
-from providers.upstream import HEADERS, Service, listed, relay
+from providers.sdk import NO_KEY, http_client, opened, unsent
+from providers.transport import Prepared
+from providers.upstream import HEADERS, Opened, Service, listed, relay
 from providers.wire import Decoder, whole_characters
 from settings import Settings
 from streaming.errors import MissingKey
@@ -40,10 +42,11 @@ class ChatCompletionsAdapter:
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Give the events of one answer; see `streaming.adapter.Adapter`."""
-        create = self._client.chat.completions.with_streaming_response.create
-        call = partial(create, **self._arguments(request))
-        response = opened(call, openai, self._service, request.model)
-        return relay(response, self.decoder(request.streamed), self._service)
+        return relay(self._opened(request), self.decoder(request.streamed), self._service)
+
+    async def prepare(self, request: ChatRequest) -> Prepared:
+        """Give the request as the SDK would send it, unsent, for stamped sockets. Raises StreamError, UsageError."""
+        return await unsent(self._client, self._opened, self._service, request, self.decoder)
 
     def decoder(self, streamed: bool) -> Decoder:
         """Give a decoder for the bytes of one response of this service."""
@@ -63,6 +66,10 @@ class ChatCompletionsAdapter:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    def _opened(self, request: ChatRequest) -> AbstractAsyncContextManager[Opened]:
+        create = self._client.chat.completions.with_streaming_response.create
+        return opened(partial(create, **self._arguments(request)), openai, self._service, request.model)
 
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         arguments: dict[str, Any] = {

@@ -10,6 +10,7 @@ import ollama
 from providers import ollama_wire
 from providers.catalogue import Access
 from providers.refusals import refusal
+from providers.transport import Prepared, prepared
 from providers.upstream import HEADERS, Opened, Service, listed, relay, transport_error
 from providers.wire import Decoder, whole_characters
 from settings import Settings
@@ -32,9 +33,11 @@ class OllamaAdapter:
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Give the events of one answer; see `streaming.adapter.Adapter`."""
-        headers = {} if request.request_id is None else {"X-Client-Request-Id": request.request_id}
-        asked = self._http.build_request("POST", "/api/chat", json=_body(request), headers=headers)
-        return relay(self._opened(asked, request.model), self.decoder(request.streamed), self._service)
+        return relay(self._opened(self._asked(request), request.model), self.decoder(request.streamed), self._service)
+
+    async def prepare(self, request: ChatRequest) -> Prepared:
+        """Give the request as the SDK's HTTP client would send it, unsent, for stamped sockets. Raises StreamError."""
+        return prepared(self._asked(request), self._service, httpx, request, self.decoder)
 
     def decoder(self, streamed: bool) -> Decoder:
         """Give a decoder for the bytes of one response of this service."""
@@ -48,6 +51,10 @@ class OllamaAdapter:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def _asked(self, request: ChatRequest) -> httpx.Request:
+        headers = {} if request.request_id is None else {"X-Client-Request-Id": request.request_id}
+        return self._http.build_request("POST", "/api/chat", json=_body(request), headers=headers)
 
     @asynccontextmanager
     async def _opened(self, asked: httpx.Request, model: str) -> AsyncIterator[Opened]:

@@ -2,12 +2,16 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 
 from providers.refusals import refusal
+from providers.transport import Prepared, caught, prepared
 from providers.upstream import Opened, Service, transport_error
+from providers.wire import Decoder
+from streaming.messages import ChatRequest
 
 NO_KEY = "no-key"
 """What an SDK is given where a server asks for no key: it insists on one."""
@@ -38,3 +42,15 @@ async def opened(
         raise transport_error(error.__cause__ or error, service, answered=answered) from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise transport_error(error, service, answered=answered) from None
+
+
+async def unsent(
+    client: Any,
+    opening: Callable[[ChatRequest], AbstractAsyncContextManager[Opened]],
+    service: Service,
+    request: ChatRequest,
+    decoder: Callable[[bool], Decoder],
+) -> Prepared:
+    """Give what `opening` would send by the SDK's `client`, unsent. Raises StreamError, UsageError."""
+    found = await caught(client._client, lambda request_id: opening(replace(request, request_id=request_id)))
+    return prepared(found, service, httpx2, request, decoder)

@@ -97,8 +97,7 @@ async def relay(
     try:
         async with opened as response:
             yield Notice("connected", f"{service.names.label} answers.")
-            if response.content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
-                raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
+            refuse_page(response.content_type, service)
             async with aclosing(_decoded(response.body, decoder)) as events:
                 async for event in events:
                     yield event
@@ -108,6 +107,12 @@ async def relay(
         return
     # Raised out here, it carries no context: what the SDK raised may quote a key.
     raise failure
+
+
+def refuse_page(content_type: str, service: Service) -> None:
+    """Raise ProtocolError when the headers of a success announce a web page."""
+    if content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+        raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
 
 
 async def listed(opened: AbstractAsyncContextManager[Opened], service: Service, rows: str, name: str) -> list[str]:

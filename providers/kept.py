@@ -1,0 +1,188 @@
+"""Decodes kept bytes to events, each at the stamp of the read that completed it, by a session's rules.
+
+The same bytes give what a session without retries and fallbacks gives over the live adapter; the moments are exact. A
+time limit that passed ends the answer at the moment at which it passed, whatever came later.
+"""
+
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+
+from providers.refusals import refusal
+from providers.transport import Prepared
+from providers.upstream import GRACE_S, refuse_page, transport_error
+from streaming.errors import (
+    FirstContentTimeout,
+    IdleTimeout,
+    InternalError,
+    StreamError,
+    StreamTimeout,
+    TotalTimeout,
+)
+from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed
+from streaming.exchange import Exchange
+
+_log = logging.getLogger(__name__)
+
+
+# Faults are told apart by these names, which the SDKs' HTTP libraries share.
+class ConnectError(Exception):
+    """There was no connection."""
+
+
+class ConnectTimeout(Exception):
+    """There was no connection in time."""
+
+
+class ReadError(Exception):
+    """The connection broke."""
+
+
+class RemoteProtocolError(Exception):
+    """What came is not HTTP, or not all of it."""
+
+
+class DecodingError(Exception):
+    """The body cannot be decompressed."""
+
+
+class Decoding:
+    """Decodes an exchange while it grows: `advance` now and then, and `finish` when it has ended.
+
+    `events` then end in one `Finish` or `Failed`, unless the exchange was left before its answer had ended.
+    """
+
+    def __init__(self, exchange: Exchange, prepared: Prepared) -> None:
+        self.events: list[Timed] = []
+        self.ended = False
+        self.over_s: float | None = None
+        """When the wire's own end marker came."""
+        self._exchange, self._prepared, self._service = exchange, prepared, prepared.service
+        self._decoder = prepared.decoder()
+        self._inflate: Callable[[bytes], bytes] | None = None
+        self._reads_done = 0
+        self._begun = self._refused = self._content = False
+        limits = self._service.timeouts
+        begun_s = exchange.queued_s if exchange.begun_s is None else exchange.begun_s
+        self._total_due_s = begun_s + limits.total_s
+        self.due_s = min(begun_s + limits.first_content_s, self._total_due_s)
+        """When the limit passes that holds now, by what was decoded so far."""
+        if not prepared.streamed:
+            self.due_s = self._total_due_s
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to decode."""
+        return not self.ended and self._reads_done < len(self._exchange.reads)
+
+    def advance(self, reads: int) -> None:
+        """Decode so many more reads."""
+        if not self._begun and self._exchange.headers_s is not None:
+            self._begun = True
+            self._take(self._begin(), self._exchange.headers_s)
+        for read in self._exchange.reads[self._reads_done : self._reads_done + reads]:
+            if self.ended:
+                return
+            self._reads_done += 1
+            if self._refused or (self.over_s is not None and read.at_s > self.over_s + GRACE_S):
+                continue
+            self._take(self._fed(read.data), read.at_s)
+            if self.over_s is None and self._decoder.over:
+                self.over_s = read.at_s
+
+    def finish(self) -> None:
+        """Decode the rest, and say how it ended: the exchange has."""
+        exchange = self._exchange
+        self.advance(len(exchange.reads))
+        if self.ended or exchange.ended_s is None:
+            return
+        end_s = exchange.ended_s
+        if self.over_s is not None and not self._refused:
+            end_s = min(end_s, self.over_s + GRACE_S)
+        if exchange.ending != "left" or self.over_s is not None or end_s >= self.due_s:
+            self._take(self._last(), end_s)
+
+    def _take(self, events: Iterable[Event], at_s: float) -> None:
+        """Add events at their moment; an error, or a limit that passed before, ends the answer."""
+        if at_s >= self.due_s:
+            self._fail(self._overdue(), self.due_s)
+            return
+        try:
+            for event in events:
+                self.events.append(Timed(at_s, event))
+                self._content = self._content or isinstance(event, (TextDelta, ThinkingDelta))
+                self.ended = isinstance(event, Finish)
+                if self._content and self._prepared.streamed:
+                    self.due_s = min(at_s + self._service.timeouts.idle_s, self._total_due_s)
+        except StreamError as error:
+            self._fail(error, at_s)
+        except Exception as defect:
+            _log.exception("a defect in %s", self._service.names.label)
+            self._fail(InternalError(f"a defect in this program: {type(defect).__name__}"), at_s)
+
+    def _fail(self, error: StreamError, at_s: float) -> None:
+        failed = Failed(error.kind, self._service.mask(error.message), error.http_status)
+        self.events.append(Timed(at_s, failed))
+        self.ended = True
+
+    def _begin(self) -> Iterator[Event]:
+        head = self._exchange.head
+        assert head is not None  # the headers came
+        self._refused = not 200 <= head.status < 300
+        coding = head.headers.get("content-encoding", "").lower()
+        if coding in ("gzip", "deflate"):
+            # The offset has zlib tell gzip from its own format.
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 32).decompress
+        if not self._refused:
+            yield Notice("connected", f"{self._service.names.label} answers.")
+            refuse_page(head.headers.get("content-type", ""), self._service)
+
+    def _fed(self, data: bytes) -> Iterator[Event]:
+        yield from self._decoder.feed(self._plain(data))
+
+    def _plain(self, data: bytes) -> bytes:
+        try:
+            return data if self._inflate is None else self._inflate(data)
+        except zlib.error as error:
+            raise self._error(DecodingError(str(error))) from None
+
+    def _last(self) -> Iterator[Event]:
+        exchange, head = self._exchange, self._exchange.head
+        if head is not None and self._refused:
+            body = b"".join(self._plain(read.data) for read in exchange.reads).decode(errors="replace")
+            raise refusal(self._service.names, self._prepared.model, head.status, head.headers, body)
+        if exchange.ending != "complete" and self.over_s is None:
+            raise self._error(_fault(exchange))
+        yield from self._decoder.flush()
+
+    def _error(self, fault: Exception) -> StreamError:
+        return transport_error(fault, self._service, answered=self._exchange.head is not None)
+
+    def _overdue(self) -> StreamTimeout:
+        limits = self._service.timeouts
+        if self.due_s >= self._total_due_s:
+            return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
+        if self._content:
+            return IdleTimeout(f"nothing more arrived for {limits.idle_s:g} s")
+        return FirstContentTimeout(f"no content within {limits.first_content_s:g} s")
+
+
+def _fault(exchange: Exchange) -> Exception:
+    """Give what ended an exchange as the HTTP libraries would raise it."""
+    words = str(exchange.fault or "")
+    fault: Exception
+    match exchange.ending:
+        case "connect_timeout":
+            fault = ConnectTimeout(words)
+        case "unreachable":
+            fault = ConnectError(words)
+        case "closed" if exchange.head is None:
+            fault = RemoteProtocolError("the server disconnected")
+        case "closed":
+            fault = RemoteProtocolError("the other side closed connection")
+        case "not_http":
+            fault = RemoteProtocolError(words)
+        case _:
+            fault = ReadError(words)
+    fault.__cause__ = exchange.fault
+    return fault

@@ -1,0 +1,126 @@
+"""Catches the request that an SDK has finished, as bytes to be sent on stamped sockets, without sending it.
+
+Building a request costs an SDK milliseconds: it is done once for each provider, prompt and parameters.
+"""
+
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from providers.upstream import Service, transport_error
+from providers.wire import Decoder
+from streaming.connecting import Proxy, Target
+from streaming.errors import UsageError
+from streaming.messages import ChatRequest
+
+ID_HEADER = "X-Client-Request-Id"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that can be sent any number of times, and how its answers are decoded. A repr shows no key."""
+
+    target: Target
+    service: Service
+    model: str
+    streamed: bool
+    decoder: Callable[[], Decoder] = field(repr=False)
+    _before_id: bytes = field(repr=False)
+    _after_id: bytes = field(repr=False)
+
+    def with_request_id(self, request_id: str) -> bytes:
+        """Give the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when no header can hold it."""
+        if not (request_id.isascii() and request_id.isprintable()) or request_id != request_id.strip():
+            raise ValueError(f"no header can hold this request id: {request_id!r}")
+        return self._before_id + request_id.encode() + self._after_id
+
+
+class _CaughtError(BaseException):
+    """Takes a request out of the SDK past its own error handling, which is for faults."""
+
+    def __init__(self, request: Any) -> None:
+        super().__init__()
+        self.request = request
+
+
+async def caught(client: Any, opening: Callable[[str], AbstractAsyncContextManager[Any]]) -> Any:
+    """Give the HTTP library's request that `opening`, with the request id it is handed, would send by `client`.
+
+    Other requests of the client go on meanwhile.
+    """
+    token = secrets.token_hex(16)
+
+    async def catch(request: Any) -> None:
+        if request.headers.get(ID_HEADER) == token:
+            raise _CaughtError(request)
+
+    hooks: list[Any] = client.event_hooks["request"]
+    hooks.append(catch)
+    try:
+        async with opening(token):
+            pass
+    except _CaughtError as found:
+        return found.request
+    finally:
+        hooks.remove(catch)
+    raise RuntimeError("the SDK answered without sending a request")
+
+
+def prepared(
+    found: Any, service: Service, httpx: ModuleType, request: ChatRequest, decoder: Callable[[bool], Decoder]
+) -> Prepared:
+    """Give `found`, a finished request of `httpx` (or of httpx2), as bytes. Raises StreamError, UsageError."""
+    url = found.url
+    proxy = _proxy(service.proxy)
+    secure = url.scheme == "https"
+    if url.scheme not in ("http", "https") or not url.host:
+        raise transport_error(httpx.UnsupportedProtocol(f"no address: {url}"), service, answered=False)
+    target = Target(url.host, url.port or (443 if secure else 80), _tls(service, httpx) if secure else None, proxy)
+    path: bytes = url.raw_path
+    lines = [b"%b %b HTTP/1.1" % (found.method.encode(), path if secure or proxy is None else _absolute(url))]
+    headers = [(name, value) for name, value in found.headers.raw if name.lower() != ID_HEADER.lower().encode()]
+    # The host goes first, as the SDKs' HTTP libraries send it.
+    headers.sort(key=lambda header: header[0].lower() != b"host")
+    if not secure and proxy is not None and proxy.authorization is not None:
+        headers.append((b"Proxy-Authorization", proxy.authorization.encode()))
+    lines += [name + b": " + value for name, value in headers]
+    return Prepared(
+        target,
+        service,
+        request.model,
+        request.streamed,
+        partial(decoder, request.streamed),
+        b"\r\n".join([*lines, ID_HEADER.encode() + b": "]),
+        b"\r\n\r\n" + found.content,
+    )
+
+
+def _absolute(url: Any) -> bytes:
+    authority: bytes = url.netloc
+    path: bytes = url.raw_path
+    return b"http://" + authority + path
+
+
+def _tls(service: Service, httpx: Any) -> Any:
+    """Give a context that trusts whom the HTTP library trusts."""
+    verify = service.http_options(httpx).get("verify", True)
+    context = httpx.create_ssl_context(verify=verify, trust_env=False)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _proxy(url: str | None) -> Proxy | None:
+    if url is None:
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise UsageError("only an HTTP proxy (http://host:port) can be measured through")
+    port = parts.port or 80
+    if parts.username is None:
+        return Proxy(parts.hostname, port)
+    return Proxy.basic(parts.hostname, port, unquote(parts.username), unquote(parts.password or ""))

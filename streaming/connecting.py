@@ -1,0 +1,205 @@
+"""Opens a stamped connection to an origin: addresses, a proxy where one is given, TLS where it is asked for."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streaming.http1 import Http1Error, ResponseReader
+from streaming.sockets import Sockets, StampedSocket, StampSource
+
+_RECORD_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy. `authorization` is the value of its header, None: it asks for none."""
+
+    host: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def basic(cls, host: str, port: int, user: str, password: str) -> "Proxy":
+        """Give a proxy that wants a name and a password."""
+        return cls(host, port, "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is connected to; `tls` None: plain. Through a proxy, TLS goes by CONNECT.
+
+    A plain request through a proxy must name its address in absolute form: that is up to who writes it.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def near(self) -> "Target | Proxy":
+        """Whom to connect to."""
+        return self.proxy or self
+
+
+class ProxyError(OSError):
+    """The proxy would not connect; the message has its status."""
+
+
+Receive = Callable[[bytes, float, float], None]
+End = Callable[[OSError | None], None]
+
+
+class Connection:
+    """A connection of its own for one request. `receive` is called as `Sink.received` is, with decrypted bytes.
+
+    `end` is called once, when the other side ends the connection; not when it is closed here.
+    """
+
+    def __init__(self, sockets: Sockets, receive: Receive, end: End) -> None:
+        self._sockets = sockets
+        self._receive = receive
+        self._end = end
+        self._socket: StampedSocket | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._opening = True
+        self._inbox = bytearray()
+        self._broken: OSError | None = None
+        self._news: asyncio.Future[None] | None = None
+
+    @property
+    def stamp_source(self) -> StampSource:
+        """Where all stamps so far came from; one that was not the kernel's makes all of them `callback`."""
+        return "callback" if self._socket is None else self._socket.stamp_source
+
+    async def open(self, target: Target) -> None:
+        """Connect, through the proxy, and shake hands. Raises OSError (`ssl.SSLError` is one); then it is closed."""
+        proxy = target.proxy
+        try:
+            sock = await self._sockets.addresses.connect(target.near.host, target.near.port)
+            if self._broken is not None:
+                sock.close()
+                raise self._broken
+            self._socket = StampedSocket(self._sockets, sock, self)
+            if target.tls is not None:
+                if proxy is not None:
+                    await self._tunnel(target, proxy)
+                await self._shake_hands(target.tls, target.host)
+            self._opening = False
+        except BaseException:
+            self.close()
+            raise
+
+    async def send(self, data: bytes) -> float:
+        """Send; give the moment directly before the system call that took the last byte. Raises OSError."""
+        assert self._socket is not None  # it is open
+        if self._tls is None:
+            return await self._socket.send(data)
+        self._tls.write(data)
+        return await self._socket.send(self._outgoing.read())
+
+    def close(self) -> None:
+        """Close at once; safe to call twice. What still waits for it to open gets an OSError."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._opening:
+            self._broken = self._broken or ConnectionAbortedError("closed on this side")
+            self._wake()
+
+    def received(self, data: bytes, at_s: float, unread_s: float) -> None:
+        """The socket's call."""
+        if self._opening:
+            self._inbox += data
+            self._wake()
+        elif self._tls is None:
+            self._receive(data, at_s, unread_s)
+        else:
+            self._decrypt(self._tls, data, at_s, unread_s)
+
+    def ended(self, error: OSError | None) -> None:
+        """The socket's call."""
+        if self._opening:
+            self._broken = error or ConnectionResetError("the connection was closed while it was being opened")
+            self._wake()
+        else:
+            self._end(error)
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _more(self) -> bytes:
+        """Wait for bytes while the connection is being opened. Raises OSError."""
+        while not self._inbox:
+            if self._broken is not None:
+                raise self._broken
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        data = bytes(self._inbox)
+        self._inbox.clear()
+        return data
+
+    async def _tunnel(self, target: Target, proxy: Proxy) -> None:
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        authority = f"{host}:{target.port}"
+        lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+        if proxy.authorization is not None:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        await self.send("\r\n".join([*lines, "", ""]).encode())
+        reader = ResponseReader(has_body=False)
+        try:
+            while reader.head is None:
+                reader.feed(await self._more())
+        except Http1Error as error:
+            raise ProxyError(f"the proxy does not speak HTTP: {error}") from None
+        if not 200 <= reader.head.status < 300:
+            raise ProxyError(f"the proxy refused with status {reader.head.status}")
+
+    async def _shake_hands(self, context: ssl.SSLContext, host: str) -> None:
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        assert self._socket is not None  # it is being opened
+        while True:
+            # Computing a step takes up to a millisecond, in which nothing is read: one in each pass of the loop.
+            await self._sockets.turn()
+            try:
+                tls.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                done = False
+            if self._outgoing.pending:
+                await self._socket.send(self._outgoing.read())
+            if done:
+                self._tls = tls
+                return
+            self._incoming.write(await self._more())
+
+    def _decrypt(self, tls: ssl.SSLObject, data: bytes, at_s: float, unread_s: float) -> None:
+        self._incoming.write(data)
+        plain, over, failure = self._plain(tls)
+        if plain:
+            self._receive(plain, at_s, unread_s)
+        if over:
+            self.close()
+            self._end(failure)
+
+    def _plain(self, tls: ssl.SSLObject) -> tuple[bytes, bool, OSError | None]:
+        """Give what the records so far hold, whether they were the last, and what broke them."""
+        parts: list[bytes] = []
+        try:
+            while self._incoming.pending or tls.pending():
+                parts.append(tls.read(_RECORD_BYTES))
+                if not parts[-1]:
+                    return b"".join(parts), True, None
+            if self._outgoing.pending and self._socket is not None:
+                # An answer to the other side's wish for new keys.
+                self._socket.write(self._outgoing.read())
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            return b"".join(parts), True, None
+        except OSError as error:
+            return b"".join(parts), True, error
+        return b"".join(parts), False, None

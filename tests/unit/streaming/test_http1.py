@@ -1,0 +1,125 @@
+import itertools
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming.http1 import Http1Error, ResponseReader
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+
+
+def chunked(*chunks: bytes, trailer: bytes = b"") -> bytes:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n" + trailer + b"\r\n"
+
+
+def read(data: bytes, cuts: list[int]) -> tuple[ResponseReader, bytes]:
+    """Feed the bytes cut at these places, and give the body."""
+    reader = ResponseReader()
+    places = [0, *sorted(cuts), len(data)]
+    return reader, b"".join(reader.feed(data[start:end]) for start, end in itertools.pairwise(places))
+
+
+RESPONSES = {
+    "chunked": (chunked(b"data: 1\n\n", b"x" * 300, b"\r\n0\r\n\r\n"), b"data: 1\n\n" + b"x" * 300 + b"\r\n0\r\n\r\n"),
+    "trailer": (chunked(b"abc", trailer=b"X-Sum: 1\r\nX-More: 2\r\n"), b"abc"),
+    "extension": (HEAD + b"transfer-encoding: Chunked\r\n\r\n3;name=value \r\nabc\r\n000\r\n\r\n", b"abc"),
+    "bare line feeds": (b"HTTP/1.1 200\nTransfer-Encoding: chunked\n\n3\nabc\n0\n\n", b"abc"),
+    "length": (HEAD + b"Content-Length: 5\r\n\r\nhello", b"hello"),
+    "the same length twice": (HEAD + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+    "no body": (HEAD + b"Content-Length: 0\r\n\r\n", b""),
+    "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+    "interim": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + chunked(b"abc"), b"abc"),
+}
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+@given(data=st.data())
+def test_any_split_gives_the_same_body(name: str, data: st.DataObject) -> None:
+    raw, body = RESPONSES[name]
+    cuts = data.draw(st.lists(st.integers(0, len(raw)), max_size=20))
+    reader, found = read(raw, cuts)
+    assert (found, reader.complete) == (body, True)
+    assert reader.flush()
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_byte_by_byte_it_is_complete_with_the_last_and_not_before(name: str) -> None:
+    raw, _ = RESPONSES[name]
+    reader = ResponseReader()
+    done = []
+    for i in range(len(raw)):
+        reader.feed(raw[i : i + 1])
+        done.append(reader.complete)
+    assert done == [False] * (len(raw) - 1) + [True]
+
+
+@given(chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=8), cut=st.floats(0, 1))
+def test_what_was_cut_is_not_complete(chunks: list[bytes], cut: float) -> None:
+    raw = chunked(*chunks)
+    raw = raw[: int(cut * (len(raw) - 1))]
+    reader, found = read(raw, [])
+    assert not reader.flush()
+    assert b"".join(chunks).startswith(found)
+
+
+def test_without_a_length_the_body_ends_with_the_connection() -> None:
+    reader, found = read(b"HTTP/1.0 200 OK\r\n\r\nall of this", [25])
+    assert (found, reader.complete, reader.chunks) == (b"all of this", False, None)
+    assert reader.flush() and reader.complete
+
+
+def test_what_follows_the_end_is_dropped() -> None:
+    assert read(chunked(b"abc") + b"HTTP/1.1 500 Oh\r\n\r\n", [])[1] == b"abc"
+    assert read(HEAD + b"Content-Length: 3\r\n\r\nabcdef", [])[1] == b"abc"
+
+
+def test_the_head_is_read() -> None:
+    reader, _ = read(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3 \r\nVia: a\r\nvia: b\r\n\r\n", [])
+    assert reader.head is not None
+    assert reader.head.status == 429
+    assert reader.head.headers == {"retry-after": "3", "via": "a, b"}
+
+
+def test_it_counts_the_chunks_that_a_read_holds_a_part_of() -> None:
+    raw = chunked(b"aaaa", b"bbbb", b"cccc")
+    start = raw.index(b"4\r\naaaa")
+    reader = ResponseReader()
+    counts = []
+    for piece in (raw[: start + 5], raw[start + 5 : start + 14], raw[start + 14 :]):
+        reader.feed(piece)
+        counts.append(reader.chunks)
+    assert counts == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SSH-2.0-server\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 20 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nbad name: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
+        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        HEAD + b"Content-Length: -5\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n3;" + b"x" * 20_000,
+    ],
+)
+def test_what_is_not_http_is_refused(raw: bytes) -> None:
+    with pytest.raises(Http1Error):
+        read(raw, [])
+    with pytest.raises(Http1Error):
+        read(raw, list(range(0, len(raw), 7)))
+
+
+def test_bytes_of_a_body_are_not_interpreted() -> None:
+    body = zlib.compress(bytes(range(256)))
+    assert read(chunked(body), [100])[1] == body
