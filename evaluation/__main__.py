@@ -1,4 +1,4 @@
-"""The command line: `python -m evaluation run …` and `python -m evaluation report DIR`."""
+"""The command line: `python -m evaluation run | replay | compare | report`."""
 
 import argparse
 import asyncio
@@ -6,31 +6,32 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from evaluation import manifest, scenario
+from evaluation import command, dry_run, manifest, resume, scenario
+from evaluation.command import Wanted
+from evaluation.keep import TRACES
 from evaluation.record import EVENTS, TRIALS
-from evaluation.run import Summary, run
-from providers import Providers, parse_price
+from evaluation.resume import Start
+from evaluation.run import Summary, new_run_id, run
+from evaluation.spending import LEDGER, Budget, spent_before
+from providers import Providers
 from settings import Settings
 from streaming.errors import UsageError
-from streaming.session import Route
 
-_EPILOG = (
-    "exit codes: 0 done; 1 done, but no trial was completed; 2 the command cannot be carried out; "
-    "130 stopped by a signal, what was finished is kept. The last line on stdout is one JSON object."
-)
+OUT_OF_BUDGET = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command and give the exit code."""
-    parser = _parser()
+    parser = command.parser()
     asked = parser.parse_args(arguments)
     if asked.command is None:
         parser.print_help(sys.stderr)
         return 2
+    commands = {"run": _run, "replay": _replay, "compare": _compare, "report": _report}
     try:
-        return _run(asked) if asked.command == "run" else _report(asked.folder)
+        return commands[asked.command](asked)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -39,100 +40,165 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation", description="Measure streamed answers.", epilog=_EPILOG, allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", title="commands")
-    again = commands.add_parser("report", help="make the tables and the report of a folder anew from its journal")
-    again.add_argument("folder", type=Path, metavar="DIR")
-    new = commands.add_parser("run", help="ask, measure, and write tables and a report", epilog=_EPILOG)
-    new.add_argument("--providers", required=True, metavar="A,B", help="for example local,sim:steady,replay:FILE")
-    new.add_argument(
-        "--strategies", default="direct", metavar="X,Y", help="for example direct,batch:100ms (%(default)s)"
-    )
-    new.add_argument("--transport", default=scenario.TRANSPORT, help="how answers are asked for (%(default)s)")
-    new.add_argument("--prompts", type=Path, metavar="FILE", help="one a line, or JSONL with id and prompt")
-    new.add_argument(
-        "--prompt-count",
-        type=int,
-        metavar="N",
-        help=f"only the first N (all of FILE; without FILE {scenario.DEFAULT_PROMPT_COUNT} of those that ship)",
-    )
-    new.add_argument("--repeats", type=int, default=3, metavar="N", help="of each cell (%(default)s)")
-    new.add_argument("--concurrency", type=int, default=1, metavar="N", help="answers at a time (%(default)s)")
-    new.add_argument("--max-tokens", type=int, default=128, metavar="N", help="longest answer (%(default)s)")
-    new.add_argument("--temperature", type=float, metavar="T", help="without it the provider's own")
-    new.add_argument("--seed", type=int, default=0, metavar="N", help="of the order (%(default)s)")
-    new.add_argument("--retries", type=int, default=0, metavar="N", help="of a failed request (%(default)s)")
-    new.add_argument("--no-warm-up", action="store_true", help="leave out the one unrecorded answer a provider")
-    new.add_argument(
-        "--price", action="append", default=[], metavar="MODEL=IN/OUT", help="USD for a million tokens; may be repeated"
-    )
-    new.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
-    return parser
-
-
 def _run(asked: argparse.Namespace) -> int:
-    wanted = _scenario(asked)
-    summary = asyncio.run(_measure(wanted, dict(map(parse_price, asked.price)), asked.out))
-    facts = _show(asked.out)
+    wanted = command.wanted(asked)
+    if wanted.dry_run:
+        return asyncio.run(_dry_run(wanted))
+    assert wanted.out is not None
+    summary = asyncio.run(_measure(wanted, wanted.out))
+    facts = _show(wanted.out, plots=wanted.plots)
+    kept = f"{summary.trials} of {summary.planned} trials are kept in {wanted.out}"
     if summary.interrupted:
-        print(f"stopped: {summary.trials} of {summary.planned} trials are kept in {asked.out}", file=sys.stderr)
-    print(json.dumps({**facts, "interrupted": summary.interrupted}))
-    return _exit_code(summary)
+        print(f"stopped: {kept}", file=sys.stderr)
+    if summary.out_of_budget:
+        print(f"stopped before more than {wanted.max_cost_usd} USD could be spent: {kept}", file=sys.stderr)
+    if summary.shortfall:
+        print(f"note: {summary.shortfall}", file=sys.stderr)
+    facts |= {"interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
+    facts |= {"shortfall": summary.shortfall} | _held_to(wanted.out, wanted)
+    print(json.dumps(facts))
+    return _exit_code(summary, facts)
 
 
-def _scenario(asked: argparse.Namespace) -> scenario.Scenario:
-    count = asked.prompt_count
-    if asked.prompts is None and count is None:
-        count = scenario.DEFAULT_PROMPT_COUNT
-    return scenario.Scenario(
-        providers=scenario.names(asked.providers),
-        strategies=scenario.strategy_names(asked.strategies),
-        prompts=scenario.read_prompts(asked.prompts or scenario.DEFAULT_PROMPTS, count),
-        repeats=asked.repeats,
-        seed=asked.seed,
-        max_tokens=asked.max_tokens,
-        temperature=asked.temperature,
-        concurrency=asked.concurrency,
-        warm_up=0 if asked.no_warm_up else 1,
-        retries=asked.retries,
-        transport=asked.transport,
-    )
+def _held_to(folder: Path, wanted: Wanted) -> dict[str, Any]:
+    """Hold a run to its objectives and say on stderr what was missed, by how much."""
+    if not wanted.slo:
+        return {}
+    from evaluation import slo, tables
+
+    verdicts = slo.check(tables.load(folder), wanted.slo)
+    return _tell(verdicts)
 
 
-async def _measure(wanted: scenario.Scenario, prices: dict[str, Any], folder: Path) -> Summary:
-    settings = Settings.from_environment()
-    providers = Providers(settings, prices=prices)
+def _tell(verdicts: Sequence[Any]) -> dict[str, Any]:
+    missed = [str(verdict) for verdict in verdicts if not verdict.met]
+    for line in missed:
+        print(f"slo {line}", file=sys.stderr)
+    print(f"slo: {len(verdicts) - len(missed)} of {len(verdicts)} met", file=sys.stderr)
+    return {"slo": {"met": not missed, "checked": len(verdicts), "missed": missed}}
+
+
+async def _dry_run(wanted: Wanted) -> int:
+    providers = Providers(Settings.from_environment(), prices=wanted.prices)
     try:
-        for name in wanted.providers:
-            _check(providers.route(name))
-        manifest.claim(folder)
-        return await run(wanted, providers, folder, mask=settings.masked)
+        _check_providers(wanted, providers)
+        planned = scenario.plan(wanted.scenario)
+        if wanted.resume and wanted.out is not None:
+            planned = resume.look(wanted.out, wanted.scenario).left
+        found = dry_run.shares(wanted.scenario, providers, planned)
+        if wanted.max_cost_usd is not None:
+            dry_run.require_prices(found)
+    finally:
+        await providers.aclose()
+    from evaluation import terminal
+
+    terminal.print_table(dry_run.table(found))
+    at_most = [share.at_most_usd for share in found if share.at_most_usd is not None]
+    total = str(sum(at_most)) if len(at_most) == len(found) else None
+    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in found]}
+    print(json.dumps(facts | {"at_most_usd": total}))
+    return 0
+
+
+async def _measure(wanted: Wanted, folder: Path) -> Summary:
+    settings = Settings.from_environment()
+    providers = Providers(settings, prices=wanted.prices)
+    try:
+        _check_providers(wanted, providers)
+        start = _start(wanted, folder)
+        start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in wanted.prices.items()}
+        budget = _budget(wanted, providers, start, folder)
+        if not wanted.resume:
+            manifest.claim(folder)
+        return await run(
+            wanted.scenario,
+            providers,
+            folder,
+            start=start,
+            traces=wanted.record,
+            budget=budget,
+            mask=settings.masked,
+        )
     finally:
         await providers.aclose()
 
 
-@runtime_checkable
-class _KnowsItsModels(Protocol):
-    """An adapter that can tell without asking anybody whether there is such a model."""
-
-    def check(self, model: str) -> None: ...
-
-
-def _check(route: Route) -> None:
-    if isinstance(route.adapter, _KnowsItsModels):
-        route.adapter.check(route.model)
+def _start(wanted: Wanted, folder: Path) -> Start:
+    if not wanted.resume:
+        return resume.begin(new_run_id(), wanted.scenario)
+    start = resume.look(folder, wanted.scenario)
+    if not start.left:
+        raise UsageError(f"{folder} holds a finished run: there is nothing left to resume")
+    return start
 
 
-def _report(folder: Path) -> int:
-    manifest.require(folder)
-    print(json.dumps(_show(folder)))
+def _budget(wanted: Wanted, providers: Providers, start: Start, folder: Path) -> Budget | None:
+    """Give the ceiling with what earlier sittings were charged, or may have been."""
+    if wanted.max_cost_usd is None:
+        return None
+    dry_run.require_prices(dry_run.shares(wanted.scenario, providers, start.left))
+    ledger = folder / LEDGER
+    if start.finished and not ledger.exists():
+        raise UsageError(f"{folder} was begun without --max-cost: what it has cost so far is not known")
+    return Budget(wanted.max_cost_usd, ledger, spent_before(folder))
+
+
+def _check_providers(wanted: Wanted, providers: Providers) -> None:
+    for name in wanted.scenario.providers:
+        try:
+            providers.route(name)
+        except UsageError as error:
+            in_file = wanted.recipe is not None and name in wanted.recipe.values.get("providers", ())
+            where = wanted.recipe.where("providers") if in_file and wanted.recipe else ""
+            raise UsageError(f"{where}{error}") from None
+
+
+def _replay(asked: argparse.Namespace) -> int:
+    from evaluation import whatif
+
+    names = scenario.strategy_names(asked.strategies)
+    if not names or len(set(names)) < len(names):
+        raise UsageError("strategies: at least one is needed" if not names else "strategies: one is there twice")
+    paths = whatif.find(asked.traces)
+    manifest.claim(asked.out)
+    facts = whatif.run(new_run_id(), whatif.read(paths), names, asked.out)
+    manifest.write(asked.out, facts)
+    print(json.dumps({**_show(asked.out, plots=not asked.no_plots), "recordings": len(paths)}))
     return 0
 
 
-def _show(folder: Path) -> dict[str, Any]:
+def _compare(asked: argparse.Namespace) -> int:
+    from evaluation import compare, compare_report, slo, tables, terminal
+
+    objectives = slo.parse(asked.slo) if asked.slo else ()
+    watched = compare.metrics(asked.fail_if_worse) if asked.fail_if_worse else ()
+    a, b = tables.load(asked.a), tables.load(asked.b)
+    found = compare.compare(a, b)
+    if not found.changes:
+        raise UsageError(f"{asked.a} and {asked.b} have no provider × strategy in common that both completed")
+    terminal.print_table(compare_report.table(found, str(asked.a), str(asked.b)))
+    for remark in compare_report.remarks(found):
+        print(remark)
+    if asked.out:
+        asked.out.write_text(compare_report.markdown(found, str(asked.a), str(asked.b)), encoding="utf-8")
+    worse = [c for c in found.changes if c.verdict == "worse"]
+    facts: dict[str, Any] = {"a": str(asked.a), "b": str(asked.b), "worse": len(worse)}
+    facts |= {"better": sum(c.verdict == "better" for c in found.changes)}
+    facts |= _tell(slo.check(b, objectives)) if objectives else {}
+    failing = [f"{c.provider} × {c.strategy}: {c.metric}" for c in worse if c.metric in watched]
+    for line in failing:
+        print(f"worse {line}", file=sys.stderr)
+    print(json.dumps(facts | {"failing": failing, "changes": [c.as_dict() for c in found.changes]}))
+    return 1 if failing or not facts.get("slo", {}).get("met", True) else 0
+
+
+def _report(asked: argparse.Namespace) -> int:
+    manifest.require(asked.folder)
+    print(json.dumps(_show(asked.folder, plots=not asked.no_plots)))
+    return 0
+
+
+def _show(folder: Path, *, plots: bool) -> dict[str, Any]:
     """Make tables and report, print the table, and give the facts of the last line.
 
     `failed` counts all that were not completed, `outcomes` tells them apart.
@@ -140,11 +206,11 @@ def _show(folder: Path) -> dict[str, Any]:
     # pandas takes a second to import: a mistyped command is told at once, and a run begins at once.
     from evaluation import report, tables, terminal
 
-    made = report.rebuild(folder)
+    made = report.rebuild(folder, plots=plots)
     terminal.show(made)
     outcomes = {str(name): int(count) for name, count in made.trials["outcome"].value_counts().items()}
     completed = outcomes.get("completed", 0)
-    names = (manifest.MANIFEST, TRIALS, EVENTS, *tables.FILES, report.REPORT)
+    names = (manifest.MANIFEST, TRIALS, EVENTS, LEDGER, TRACES, *tables.FILES, *report.FILES)
     return {
         "folder": str(folder),
         "run_id": made.manifest.get("run_id"),
@@ -156,10 +222,12 @@ def _show(folder: Path) -> dict[str, Any]:
     }
 
 
-def _exit_code(summary: Summary) -> int:
+def _exit_code(summary: Summary, facts: dict[str, Any]) -> int:
     if summary.interrupted:
         return 130
-    return 0 if summary.outcomes["completed"] else 1
+    if summary.out_of_budget:
+        return OUT_OF_BUDGET
+    return 0 if summary.outcomes["completed"] and facts.get("slo", {}).get("met", True) else 1
 
 
 if __name__ == "__main__":

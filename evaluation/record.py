@@ -136,9 +136,13 @@ class Journal:
         self._events = (folder / EVENTS).open("a", encoding="utf-8")
         self._trials = (folder / TRIALS).open("a", encoding="utf-8")
 
+    def add_events(self, events: Iterable[EventRow]) -> None:
+        """Write some of the events of a trial whose own line follows with `add`. Raises OSError."""
+        self._events.writelines(_encode(event._asdict()) + "\n" for event in events)
+
     def add(self, trial: Trial, events: Iterable[EventRow] = ()) -> None:
         """Write one finished trial, its events first. Raises OSError (a full disk)."""
-        self._events.writelines(_encode(event._asdict()) + "\n" for event in events)
+        self.add_events(events)
         self._events.flush()
         self._trials.write(_encode({name: getattr(trial, name) for name in TRIAL_COLUMNS}) + "\n")
         self._trials.flush()
@@ -163,7 +167,7 @@ class Journal:
 def read_trials(folder: Path) -> list[Trial]:
     """Read a journal's trials; none where there is no file. Raises UsageError naming the line at fault."""
     found = []
-    for where, row in _lines(folder / TRIALS):
+    for where, row in read_lines(folder / TRIALS):
         for name in _MONEY:
             if row.get(name) is not None:
                 row[name] = Decimal(row[name])
@@ -176,14 +180,14 @@ def read_trials(folder: Path) -> list[Trial]:
 
 def read_events(folder: Path) -> Iterator[EventRow]:
     """Read a journal's events, those of unfinished trials too, one at a time. Raises UsageError naming the line."""
-    for where, row in _lines(folder / EVENTS):
+    for where, row in read_lines(folder / EVENTS):
         try:
             yield EventRow(**row)
         except TypeError as error:
             raise UsageError(f"{where}: {str(error).replace('EventRow.__new__()', 'an event')}") from None
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Give each whole line as an object and where it stands; a last line without its end is left out."""
     if not path.exists():
         return

@@ -2,33 +2,52 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from evaluation import summary, tables, wording
+from evaluation import provenance, summary, tables, whatif_report, wording
 from evaluation.statistics import FEWEST, Difference, Estimate
 from evaluation.summary import Group, label
 from evaluation.tables import Run
 
 REPORT = "report.md"
+PAGE = "report.html"
+FILES = (REPORT, PAGE, "plots")
 
 
-def rebuild(folder: Path) -> Run:
-    """Make the tables and the report of a folder anew from its journal. Raises UsageError, OSError."""
+def rebuild(folder: Path, *, plots: bool = False) -> Run:
+    """Make the tables and the report of a folder anew from its journal, with `plots` its page and pictures too.
+
+    Raises UsageError, OSError.
+    """
     run = tables.from_journal(folder)
     tables.write(folder, run)
-    partial = folder / (REPORT + ".partial")
-    partial.write_text(markdown(run), encoding="utf-8")
-    partial.replace(folder / REPORT)
+    text = markdown(run)
+    _write(folder / REPORT, text)
+    if plots:
+        # The drawing library takes a second to import.
+        from evaluation import page, views
+        from evaluation import plots as pictures
+
+        found = views.views(run)
+        _write(folder / PAGE, page.page(text, found))
+        pictures.write(folder, found, str(run.manifest.get("run_id", "")))
     return run
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def markdown(run: Run) -> str:
     """Write the report; times are milliseconds in it."""
     groups, differences = summary.groups(run), summary.differences(run)
+    if provenance.is_what_if(run):
+        return _what_if(run, groups, differences)
     lines = [f"# Evaluation {run.manifest.get('run_id', '')}".rstrip(), "", *_findings(run, groups, differences)]
-    lines += ["", "## What was run", "", *_what(run)]
+    lines += ["", "## What was run", "", *provenance.what(run)]
     if any(group.completed for group in groups):
         lines += ["", "## Figures", "", *_figures(groups), *_cached(run)]
         lines += ["", "## What the reader got", "", *_reader(run, groups)]
@@ -36,8 +55,26 @@ def markdown(run: Run) -> str:
         lines += ["", "## Differences", "", *_differences(differences)]
     if len(broken := run.trials[run.trials["outcome"] != "completed"]):
         lines += ["", "## Not completed", "", *_broken(broken)]
-    lines += ["", "## Provenance", "", *_provenance(run)]
+    lines += ["", "## Provenance", "", *provenance.provenance(run)]
     return "\n".join(lines) + "\n"
+
+
+def _what_if(run: Run, groups: list[Group], differences: list[Difference]) -> str:
+    lines = [f"# What if {run.manifest.get('run_id', '')}".rstrip(), ""]
+    lines += [f"**{whatif_report.finding(groups, differences)}**", "", *provenance.what(run)]
+    lines += ["", "## What the reader would have got", "", *whatif_report.figures(groups)]
+    if differences:
+        lines += [
+            "",
+            "## Differences",
+            "",
+            "Medians of the differences on the same recording, with 95 % intervals.",
+            "",
+        ]
+        lines += [f"- {wording.sentence(difference)}" for difference in differences]
+    if len(broken := run.trials[run.trials["outcome"] != "completed"]):
+        lines += ["", "## Recordings of answers that were not completed", "", *_broken(broken)]
+    return "\n".join([*lines, "", "## Provenance", "", *provenance.provenance(run)]) + "\n"
 
 
 def _findings(run: Run, groups: list[Group], differences: list[Difference]) -> Iterator[str]:
@@ -68,6 +105,8 @@ def _state(run: Run) -> str:
     if run.manifest.get("complete"):
         return "."
     how = "was stopped" if run.manifest.get("interrupted") else "has not reached its end"
+    if run.manifest.get("out_of_budget"):
+        how = f"was ended so that it cannot cost more than {run.manifest.get('max_cost_usd')} USD"
     return f"; **the run {how}: {len(run.trials)} of {planned if planned is not None else 'unknown'} planned trials.**"
 
 
@@ -75,29 +114,6 @@ def _alone(group: Group) -> str:
     ttft = wording.span(group.ttft_s, in_ms=True)
     gap = f", then a chunk every {wording.ms(group.gap_p50_s)} ms" if group.gaps else ""
     return f"{label(group.name)}: first token after {ttft} ms{gap} (medians, {group.ttft_s.n} trials)."
-
-
-def _what(run: Run) -> Iterator[str]:
-    facts: dict[str, Any] = run.manifest.get("scenario", {})
-    if not facts:
-        yield "The manifest is missing: what was asked for is not known, only what came of it."
-        return
-    names = ", ".join(label(name) for name in facts["providers"])
-    yield f"- providers: {names}"
-    yield f"- strategies: {', '.join(facts['strategies'])}; transport: {facts['transport']}"
-    yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
-    yield (
-        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
-        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
-    )
-    yield (
-        f"- closed loop, {facts['concurrency']} at a time; seed {facts['seed']}; "
-        f"retries: {facts['retries']}, no fallback"
-    )
-    for name, ends in run.manifest.get("warm_up", {}).items():
-        yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
-    if any(name.startswith("sim:") for name in facts["providers"]):
-        yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
 
 
 def _figures(groups: list[Group]) -> Iterator[str]:
@@ -212,28 +228,3 @@ def _broken(broken: pd.DataFrame) -> Iterator[str]:
         if isinstance(key, tuple)
     )
     yield from wording.table(["provider", "outcome", "reason", "HTTP", "message", "trials"], rows, texts=5)
-
-
-def _provenance(run: Run) -> Iterator[str]:
-    facts = run.manifest
-    dates = sorted(run.trials["price_date"].dropna().unique())
-    sources = sorted(run.trials["price_source"].dropna().unique())
-    lag_s = run.trials["loop_lag_max_s"].dropna()
-    yield "- instrument error: not calibrated, so the error of these figures is not known"
-    if len(lag_s):
-        yield (
-            f"- worst event-loop lag of the measuring process during a trial: median {wording.ms(lag_s.median())} ms, "
-            f"maximum {wording.ms(lag_s.max())} ms (no error bar)"
-        )
-    if sources:
-        yield f"- prices: {', '.join(sources)}; price date: {', '.join(dates) or 'not known'}"
-    else:
-        yield "- prices: none known"
-    yield f"- started {facts.get('started_at') or 'unknown'}, finished {facts.get('finished_at') or 'not'}"
-    machine = facts.get("machine", {})
-    yield from (f"- {key.replace('_', ' ')}: {value}" for key, value in machine.items() if value is not None)
-    versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
-    if versions:
-        yield f"- versions: {versions}"
-    if facts.get("git_commit"):
-        yield f"- commit: {facts['git_commit']}"

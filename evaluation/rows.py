@@ -38,34 +38,20 @@ def figures(
 ) -> dict[str, Any]:
     """Give the columns that the stamps and the token counts tell, by name; those that they cannot tell are None."""
     source = measures.Chunks.of(stamps.source, stamps.sent_s)
-    delivered = measures.Chunks.of(stamps.delivered, stamps.sent_s)
-    found: dict[str, Any] = {"chunks": len(source), "delivered_chunks": len(delivered)}
+    return arrival(stamps, source, outcome, usage) | delivery(stamps, source, outcome, usage, deadlines, reader)
+
+
+def arrival(stamps: Stamps, source: measures.Chunks, outcome: Outcome, usage: Usage) -> dict[str, Any]:
+    """Give the columns of what the provider sent, whatever a strategy made of it."""
+    found: dict[str, Any] = {"chunks": len(source)}
     if outcome == "failed":
         return found
-    found |= _timing(stamps, source, delivered)
-    if outcome != "completed" or source.chars.sum() == delivered.chars.sum():
-        delay = experience.delay(source, delivered)
-        found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
-    if outcome in ("completed", "filtered"):
-        tokens = measures.answer_tokens(usage)
-        found["e2e_s"] = _first(stamps.source, TERMINAL, stamps.sent_s)
-        found["delivered_e2e_s"] = _first(stamps.delivered, TERMINAL, stamps.sent_s)
-        found["itl_s"] = measures.itl_s(source, tokens)
-        found["output_tps"] = measures.output_tps(source, tokens)
-    if outcome == "completed":
-        found["fluidity"] = experience.fluidity(delivered, tokens, deadlines)
-        found["qoe"] = experience.qoe(delivered, reader)
-    return {name: round(value, 9) if isinstance(value, float) else value for name, value in found.items()}
-
-
-def _timing(stamps: Stamps, source: measures.Chunks, delivered: measures.Chunks) -> dict[str, Any]:
     gaps_s = source.gaps_s
     cadence = measures.cadence(gaps_s)
     stalls, stall_s = measures.stalls(gaps_s)
-    return {
+    found |= {
         "ttft_s": _first(stamps.source, (TextDelta, ThinkingDelta), stamps.sent_s),
         "ttfot_s": _first(stamps.source, (TextDelta,), stamps.sent_s),
-        "delivered_ttft_s": _first(stamps.delivered, (TextDelta,), stamps.sent_s),
         "icl_p50_s": cadence.p50_s,
         "icl_p95_s": cadence.p95_s,
         "icl_p99_s": cadence.p99_s,
@@ -74,13 +60,66 @@ def _timing(stamps: Stamps, source: measures.Chunks, delivered: measures.Chunks)
         "stalls": stalls,
         "stall_s": stall_s,
         "chars_per_s": measures.chars_per_s(source),
-        "updates_per_s": measures.updates_per_s(delivered),
     }
+    if outcome in ("completed", "filtered"):
+        tokens = measures.answer_tokens(usage)
+        found["e2e_s"] = _first(stamps.source, TERMINAL, stamps.sent_s)
+        found["itl_s"] = measures.itl_s(source, tokens)
+        found["output_tps"] = measures.output_tps(source, tokens)
+    return _rounded(found)
+
+
+def delivery(
+    stamps: Stamps,
+    source: measures.Chunks,
+    outcome: Outcome,
+    usage: Usage,
+    deadlines: experience.Deadlines,
+    reader: experience.Reader,
+) -> dict[str, Any]:
+    """Give the columns of what left the strategy, and what it cost in delay."""
+    delivered = measures.Chunks.of(stamps.delivered, stamps.sent_s)
+    found: dict[str, Any] = {"delivered_chunks": len(delivered)}
+    if outcome == "failed":
+        return found
+    found["delivered_ttft_s"] = _first(stamps.delivered, (TextDelta,), stamps.sent_s)
+    found["updates_per_s"] = measures.updates_per_s(delivered)
+    if outcome != "completed" or source.chars.sum() == delivered.chars.sum():
+        delay = experience.delay(source, delivered)
+        found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
+    if outcome in ("completed", "filtered"):
+        found["delivered_e2e_s"] = _first(stamps.delivered, TERMINAL, stamps.sent_s)
+    if outcome == "completed":
+        found["fluidity"] = experience.fluidity(delivered, measures.answer_tokens(usage), deadlines)
+        found["qoe"] = experience.qoe(delivered, reader)
+    return _rounded(found)
+
+
+def _rounded(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 9) if isinstance(value, float) else value for name, value in found.items()}
 
 
 def _first(events: Sequence[Timed], kinds: tuple[type[Event], ...], sent_s: float) -> float | None:
     """Seconds from `sent` to the first event of these kinds; None if there is none."""
     return next((timed.at_s - sent_s for timed in events if isinstance(timed.event, kinds)), None)
+
+
+def waiting(sent_s: float, intended_s: float | None, connect_s: float | None, ttft_s: float | None) -> dict[str, Any]:
+    """Give the columns of what came before `sent`: the instrument's own wait, and the first delta with all of it.
+
+    In process there is no connection: None counts as none. All are None where no start was intended.
+
+    >>> waiting(10.5, 10.1, 0.3, 0.2)["queue_s"], waiting(10.5, 10.1, 0.3, 0.2)["ttft_total_s"]
+    (0.1, 0.6)
+    """
+    if intended_s is None:
+        return {}
+    late_s = sent_s - intended_s
+    return {
+        "intended_start_s": round(intended_s, 9),
+        "queue_s": round(late_s - (connect_s or 0.0), 9),
+        "ttft_total_s": None if ttft_s is None else round(late_s + ttft_s, 9),
+    }
 
 
 def ending(receipt: Receipt) -> dict[str, Any]:

@@ -14,23 +14,28 @@ DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
 DEFAULT_PROMPT_COUNT = 3
 """Of the prompts that ship: a short, a middling and a long answer, so that a first look takes minutes."""
 TRANSPORT = "in-process"
+ARRIVALS = ("constant", "poisson")
+HIGHEST_RATE = 1000.0
+"""Answers a second; timers of the loop have a millisecond's resolution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question and its name in the tables."""
+    """A question and its name in the tables; `expected_tokens`, the answer's likely length, serves estimates only."""
 
     id: str
     text: str
+    expected_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """Every provider x strategy x prompt, `repeats` times, in an order that `seed` draws.
 
-    `concurrency` answers run at a time, each next one when one has ended (closed loop). `warm_up` answers a provider
-    come first and are not recorded. With `retries` 0 a failure is a failure; there is no fallback in any case.
-    `temperature` None leaves it to the provider. Raises UsageError on what cannot be run.
+    `concurrency` answers run at a time, each next one when one has ended (closed loop); with a `rate` they start at
+    that many a second, however many are under way (open loop), evenly or as `arrivals` says. `warm_up` answers a
+    provider come first and are not recorded. With `retries` 0 a failure is a failure; there is no fallback in any
+    case. `temperature` None leaves it to the provider. Raises UsageError on what cannot be run.
     """
 
     providers: tuple[str, ...]
@@ -41,6 +46,8 @@ class Scenario:
     max_tokens: int = 128
     temperature: float | None = None
     concurrency: int = 1
+    rate: float | None = None
+    arrivals: str = "constant"
     warm_up: int = 1
     retries: int = 0
     transport: str = TRANSPORT
@@ -53,6 +60,17 @@ class Scenario:
                 raise UsageError(f"{name.replace('_', '-')} must be at least {least}")
         if self.transport != TRANSPORT:
             raise UsageError(f"transport {self.transport!r} is not there: use {TRANSPORT}")
+        self._check_load()
+
+    def _check_load(self) -> None:
+        if self.arrivals not in ARRIVALS:
+            raise UsageError(f"arrivals {self.arrivals!r} is not there: use {' or '.join(ARRIVALS)}")
+        if self.rate is None:
+            return
+        if not 0 < self.rate <= HIGHEST_RATE:
+            raise UsageError(f"rate must be more than 0 and at most {HIGHEST_RATE:g} answers a second")
+        if self.concurrency != 1:
+            raise UsageError("rate and concurrency exclude each other: an open loop limits no concurrency")
 
     @property
     def trials(self) -> int:
@@ -137,7 +155,10 @@ def _from_json(line: str, where: str) -> Prompt:
         raise UsageError(f"{where}: not JSON ({error})") from None
     if not isinstance(found, dict) or not all(_filled(found.get(key)) for key in ("id", "prompt")):
         raise UsageError(f'{where}: needs {{"id": "…", "prompt": "…"}}, both filled')
-    return Prompt(found["id"], found["prompt"])
+    expected = found.get("expected_tokens")
+    if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
+        raise UsageError(f"{where}: expected_tokens must be a whole number from 1 on")
+    return Prompt(found["id"], found["prompt"], expected)
 
 
 def _filled(value: object) -> bool:

@@ -11,8 +11,6 @@ from evaluation.measures import Floats
 FEWEST = 6
 """Below six values no 95 % interval of a median exists: five can all lie on one side by chance, 1 time in 16."""
 RESAMPLES = 4000
-_CELLS = 2_000_000
-"""Resampled values held at once; more are drawn in rounds."""
 NOISE = "no difference within the noise"
 TOO_FEW = "too few pairs to tell"
 
@@ -67,9 +65,21 @@ def median(values: Sequence[float] | Floats, seed: int = 0) -> Estimate:
 
 
 def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
-    n = len(values)
-    rounds = np.array_split(np.arange(RESAMPLES), max(1, RESAMPLES * n // _CELLS))
-    return np.concatenate([np.median(values[rng.integers(0, n, (len(r), n))], axis=1) for r in rounds if len(r)])
+    """Draw medians of resamples, at a cost that does not grow with the number of values.
+
+    A resample is n uniform places in the ordered values, so its median stands at the middle one of n ordered uniform
+    numbers, which is Beta distributed, or between that and the next one: the least of those above it.
+    """
+    ordered, n = np.sort(values), len(values)
+    middle = (n + 1) // 2
+    place = rng.beta(middle, n - middle + 1, RESAMPLES)
+    lower: Floats = ordered[(place * n).astype(np.int64).clip(max=n - 1)]
+    if n % 2:
+        return lower
+    after = place + (1 - place) * (1 - (1 - rng.random(RESAMPLES)) ** (1 / (n - middle)))
+    upper = ordered[(after * n).astype(np.int64).clip(max=n - 1)]
+    middles: Floats = (lower + upper) / 2
+    return middles
 
 
 def paired(

@@ -41,6 +41,7 @@ class Group:
     stalls: int | None
     stall_s: float | None
     delay_mean_s: Estimate
+    delay_p95_s: Estimate
     delay_max_s: float | None
     updates_per_s: Estimate
     cost_usd: float | None
@@ -70,8 +71,8 @@ def groups(run: Run) -> list[Group]:
     completed = trials[trials["outcome"] == "completed"]
     gaps = statistics.gaps(run.events).merge(completed[["trial_id", "name", "strategy"]], on="trial_id")
     found = []
-    for name in _in_order(run, "providers", trials["name"]):
-        for strategy in _in_order(run, "strategies", trials["strategy"]):
+    for name in in_order(run, "providers", trials["name"]):
+        for strategy in in_order(run, "strategies", trials["strategy"]):
             cell = trials[(trials["name"] == name) & (trials["strategy"] == strategy)]
             if len(cell):
                 own_gaps = gaps.loc[(gaps["name"] == name) & (gaps["strategy"] == strategy), "gap_s"]
@@ -88,8 +89,8 @@ def differences(run: Run) -> list[Difference]:
     completed = trials[trials["outcome"] == "completed"]
     completed = completed.assign(first_held_s=completed["delivered_ttft_s"] - completed["ttfot_s"])
     found = [
-        *_against_first(completed, "name", _in_order(run, "providers", trials["name"]), _BETWEEN_PROVIDERS),
-        *_against_first(completed, "strategy", _in_order(run, "strategies", trials["strategy"]), _BETWEEN_STRATEGIES),
+        *_against_first(completed, "name", in_order(run, "providers", trials["name"]), _BETWEEN_PROVIDERS),
+        *_against_first(completed, "strategy", in_order(run, "strategies", trials["strategy"]), _BETWEEN_STRATEGIES),
     ]
     return [difference for difference in found if difference.estimate.n]
 
@@ -101,7 +102,8 @@ def _against_first(trials: pd.DataFrame, by: str, values: list[str], columns: tu
             yield statistics.paired(trials, by, values[0], other, column, within)
 
 
-def _in_order(run: Run, key: str, column: "pd.Series[str]") -> list[str]:
+def in_order(run: Run, key: str, column: "pd.Series[str]") -> list[str]:
+    """Give the values of a column, those that the scenario names first and in its order."""
     seen = list(dict.fromkeys(column))
     planned = run.manifest.get("scenario", {}).get(key, [])
     return [name for name in planned if name in seen] + sorted(name for name in seen if name not in planned)
@@ -130,6 +132,7 @@ def _group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) -> Grou
         stalls=None if stalls is None else int(stalls),
         stall_s=_known(done["stall_s"], pd.Series.sum),
         delay_mean_s=estimate("delay_mean_s"),
+        delay_p95_s=estimate("delay_p95_s"),
         delay_max_s=_known(done["delay_max_s"], pd.Series.max),
         updates_per_s=estimate("updates_per_s"),
         cost_usd=_known(cell["cost_usd"], pd.Series.sum),

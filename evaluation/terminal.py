@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from evaluation import summary, wording
+from evaluation import provenance, summary, whatif_report, wording
 from evaluation.summary import Group
 from evaluation.tables import Run
 
@@ -15,16 +15,24 @@ WIDTH = 160
 
 
 def show(run: Run) -> None:
-    """Print the table on stdout; names are printed as they are, whatever brackets or colons are in them."""
+    """Print a run's table on stdout."""
+    print_table(table(run))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout; names are printed as they are, whatever brackets or colons are in them."""
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
-    console.print(table(run))
+    console.print(table)
 
 
 def table(run: Run) -> Table:
     """Give one line for each provider x strategy; a dash is unknown."""
-    found = Table(title=f"Run {run.manifest.get('run_id', '')}".rstrip())
+    title = f"Run {run.manifest.get('run_id', '')}".rstrip()
+    if provenance.is_what_if(run):
+        return whatif_report.table(summary.groups(run), f"{title}: what if")
+    found = Table(title=title)
     found.add_column("provider")
     found.add_column("strategy")
     for heading in _HEADER:

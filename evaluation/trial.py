@@ -44,33 +44,54 @@ class Bench:
     mask: Callable[[str], str] = str
     deadlines: Deadlines = field(default_factory=Deadlines)
     reader: Reader = field(default_factory=Reader)
+    sitting: int = 0
+    """How often the run was resumed: a question that a kill broke off goes out again under another name."""
 
     def trial_id(self, planned: Planned) -> str:
         """Give the trial's name, which travels with its request as `X-Client-Request-Id`."""
-        return f"{self.run_id}-{planned.number:05d}"
+        again = f"-r{self.sitting}" if self.sitting else ""
+        return f"{self.run_id}-{planned.number:05d}{again}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """An answer with its stamps; `ending` has the columns of how it ended."""
+class Asked:
+    """An answer with its stamps; `ending` has the columns of how it ended.
 
+    `instrument` has those that tell how it was measured (`stamp_source`, `connect_s`, `merged_reads`, …).
+    """
+
+    started_at: str
     ending: dict[str, Any]
     outcome: Outcome
     usage: Usage
     stamps: rows.Stamps
-    loop_lag_max_s: float
+    instrument: dict[str, Any]
 
 
-async def run_trial(bench: Bench, planned: Planned) -> tuple[Trial, list[EventRow]]:
-    """Ask once and measure. Broken answers are rows too; a cancelled run leaves none of its unfinished trials."""
-    trial_id, started_at = bench.trial_id(planned), utc_now()
-    request = _request(bench.scenario, planned.prompt.text, bench.scenario.max_tokens, trial_id)
-    asked = await _ask(bench, planned.provider, planned.strategy, request)
+async def ask_trial(bench: Bench, planned: Planned) -> Asked:
+    """Ask once and stamp. Broken answers are answers too; a cancelled run has none of its unfinished trials."""
+    request = _request(bench.scenario, planned.prompt.text, bench.scenario.max_tokens, bench.trial_id(planned))
+    return await ask(bench, planned.provider, planned.strategy, request)
+
+
+def rows_of(
+    bench: Bench, planned: Planned, asked: Asked, intended_s: float | None = None
+) -> tuple[Trial, list[EventRow]]:
+    """Give a trial's rows from what was stamped, whichever way it was stamped; takes a millisecond or two.
+
+    `intended_s` is when the request should have gone out, on the bench's clock; None where nothing was intended.
+    """
+    events = list(rows.event_rows(bench.run_id, bench.trial_id(planned), asked.stamps))
+    return _row(bench, planned, asked, intended_s), events
+
+
+def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None) -> Trial:
     measured = rows.figures(asked.stamps, asked.outcome, asked.usage, bench.deadlines, bench.reader)
+    waited = rows.waiting(asked.stamps.sent_s, intended_s, asked.instrument.get("connect_s"), measured.get("ttft_s"))
     provider, _, model = planned.provider.partition(":")
-    trial = Trial(
+    return Trial(
         run_id=bench.run_id,
-        trial_id=trial_id,
+        trial_id=bench.trial_id(planned),
         prompt_id=planned.prompt.id,
         provider=provider,
         model=model or None,
@@ -78,21 +99,24 @@ async def run_trial(bench: Bench, planned: Planned) -> tuple[Trial, list[EventRo
         transport=bench.scenario.transport,
         repeat=planned.repeat,
         block=planned.block,
-        started_at=started_at,
+        started_at=asked.started_at,
         sent_monotonic_s=round(asked.stamps.sent_s, 9),
-        stamp_source="in-process",
-        loop_lag_max_s=round(asked.loop_lag_max_s, 9),
         outcome=asked.outcome,
+        **asked.instrument,
         **asked.ending,
         **measured,
+        **waited,
     )
-    return trial, list(rows.event_rows(bench.run_id, trial_id, asked.stamps))
 
 
-async def warm_up(bench: Bench, provider: str) -> str:
-    """Ask once without recording, and say how it went: `completed`, or the outcome and why."""
+async def warm_up(bench: Bench, provider: str) -> Asked:
+    """Ask once for something short, not to be recorded."""
     request = _request(bench.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{bench.run_id}-warm-up")
-    asked = await _ask(bench, provider, "direct", request)
+    return await ask(bench, provider, "direct", request)
+
+
+def in_words(asked: Asked) -> str:
+    """Say how it went: `completed`, or the outcome and why."""
     why = asked.ending.get("error_message")
     return f"{asked.outcome}: {why}" if why else asked.outcome
 
@@ -106,10 +130,10 @@ def _request(scenario: Scenario, text: str, max_tokens: int, request_id: str) ->
     )
 
 
-async def _ask(bench: Bench, provider: str, strategy: str, request: ChatRequest) -> _Asked:
+async def ask(bench: Bench, provider: str, strategy: str, request: ChatRequest) -> Asked:
     """Run one answer to its end. What breaks it, a defect of an adapter too, is its outcome and stops nothing else."""
     machine = strategies.parse(strategy).make()
-    watch = LagWatch()
+    watch, started_at = LagWatch(), utc_now()
     probe = Probe(bench.clock)
     try:
         session = bench.access.session([provider], clock=bench.clock, policy=_policy(bench.scenario))
@@ -128,7 +152,10 @@ async def _ask(bench: Bench, provider: str, strategy: str, request: ChatRequest)
         lag_s = watch.stop()
     if ending.get("error_message"):
         ending["error_message"] = bench.mask(ending["error_message"])
-    return _Asked(ending, outcome, usage, rows.Stamps(probe.called_s, probe.source, probe.delivered), lag_s)
+    stamps = rows.Stamps(probe.called_s, probe.source, probe.delivered)
+    return Asked(
+        started_at, ending, outcome, usage, stamps, {"stamp_source": "in-process", "loop_lag_max_s": round(lag_s, 9)}
+    )
 
 
 def _policy(scenario: Scenario) -> Policy:

@@ -58,7 +58,7 @@ async def trials_on_disk(folder: Path, count: int) -> None:
 def many(folder: Path) -> list[str]:
     """Give the arguments of a run that takes minutes unless it is stopped."""
     options = "run --providers sim:steady --strategies direct --repeats 200 --prompt-count 1 --max-tokens 8"
-    return [*options.split(), "--concurrency", "4", "--out", str(folder)]
+    return [*options.split(), "--concurrency", "4", "--no-plots", "--out", str(folder)]
 
 
 def last_line(out: str) -> dict[str, Any]:

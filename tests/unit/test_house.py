@@ -94,6 +94,8 @@ HOMES = {
     "pandas": ("evaluation", "ui"),
     "pyarrow": ("evaluation", "ui"),
     "plotly": ("evaluation", "ui"),
+    "matplotlib": ("evaluation", "ui"),
+    "markdown_it": ("evaluation",),
     "openai": ("providers",),
     "anthropic": ("providers",),
     "ollama": ("providers",),

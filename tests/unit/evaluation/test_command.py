@@ -50,13 +50,23 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
     assert out == "" and "usage:" in errors and "report" in errors
 
 
-@pytest.mark.parametrize("arguments", [["dance"], ["run"], ["run", "--providers", "sim:steady"]])
-def test_an_unknown_command_and_missing_options_exit_with_2(
+@pytest.mark.parametrize("arguments", [["dance"], ["run", "--cheap"], ["replay"], ["compare", "a"]])
+def test_an_unknown_command_and_missing_arguments_exit_with_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [("", "--providers is missing"), ("--providers sim:steady", "--out is missing")]
+)
+def test_what_neither_options_nor_a_file_say_is_asked_for(
+    options: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", *options.split()]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_prompts_prices_and_limits_come_from_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

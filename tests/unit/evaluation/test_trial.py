@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.record import EventRow, Trial
 from evaluation.scenario import Planned, Prompt, Scenario
-from evaluation.trial import Bench, run_trial, warm_up
+from evaluation.trial import Bench, ask_trial, in_words, rows_of, warm_up
 from streaming.clock import Clock
 from streaming.errors import RateLimited, TruncatedStream, UsageError
 from streaming.events import Event, Finish, TextDelta, Usage
@@ -66,7 +66,8 @@ def measure(
 
     async def main() -> tuple[Trial, list[EventRow]]:
         bench = Bench("run", scenario, access, clock(), mask=lambda text: text.replace("s3cret", "[KEY]"))
-        return await run_trial(bench, Planned(7, 2, 1, PROMPT, provider, strategy))
+        planned = Planned(7, 2, 1, PROMPT, provider, strategy)
+        return rows_of(bench, planned, await ask_trial(bench, planned))
 
     return *run_virtual(main(), start_s=1000.0), access
 
@@ -143,7 +144,7 @@ def test_errors_are_written_without_secrets() -> None:
 def test_a_warm_up_says_how_it_went() -> None:
     async def main(adapter: Steady) -> str:
         bench = Bench("run", Scenario(("sim:x",), ("direct",), (PROMPT,)), Access(adapter), clock())
-        return await warm_up(bench, "sim:x")
+        return in_words(await warm_up(bench, "sim:x"))
 
     adapter = Steady()
     assert run_virtual(main(adapter)) == "completed" and adapter.requests[0].max_tokens == 16
@@ -164,7 +165,7 @@ def test_a_cancelled_trial_ends_the_providers_work() -> None:
 
     async def main() -> None:
         bench = Bench("run", Scenario(("a",), ("direct",), (PROMPT,)), Access(Endless()), clock())
-        task = asyncio.create_task(run_trial(bench, Planned(1, 1, 1, PROMPT, "a", "direct")))
+        task = asyncio.create_task(ask_trial(bench, Planned(1, 1, 1, PROMPT, "a", "direct")))
         await asyncio.sleep(5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

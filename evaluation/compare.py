@@ -1,0 +1,173 @@
+"""Two runs side by side: what got better or worse, by metric, in every provider x strategy cell that both have.
+
+Trials are paired by prompt and repeat where both runs have them, else the two medians are compared; intervals are
+95 % bootstraps. They hold the scatter of the trials, not what differs between two days. Of many comparisons about one
+in twenty calls a difference where there is none.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from evaluation import statistics, summary
+from evaluation.measures import Floats
+from evaluation.record import TRIAL_UNITS
+from evaluation.scenario import names
+from evaluation.statistics import FEWEST, NOISE, RESAMPLES, Estimate
+from evaluation.tables import Run
+from streaming.errors import UsageError
+
+Better = Literal["less", "more", "neither"]
+BETTER: dict[str, Better] = {
+    "failed": "less",
+    "stalled": "less",
+    "ttft_s": "less",
+    "ttft_total_s": "less",
+    "icl_p50_s": "less",
+    "icl_p95_s": "less",
+    "icl_max_s": "less",
+    "e2e_s": "less",
+    "output_tps": "more",
+    "chars_per_s": "more",
+    "delivered_ttft_s": "less",
+    "delay_mean_s": "less",
+    "updates_per_s": "neither",
+    "fluidity": "more",
+    "qoe": "more",
+    "output_tokens": "neither",
+    "cost_usd": "less",
+}
+"""The metrics that are compared, and which way is better; for some neither is."""
+SHARES = ("failed", "stalled")
+RESOLUTION_S = 0.001
+"""That of the event loop's timers: no shorter difference of times is called one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """B against A on one metric of one cell; `difference` is B - A, its `n` the pairs, or of unpaired the fewer trials.
+
+    `a` and `b` are medians over completed trials, of `failed` and `stalled` the shares of all trials.
+    """
+
+    provider: str
+    strategy: str
+    metric: str
+    a: float
+    b: float
+    difference: Estimate
+    paired: bool
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse` (`more`, `less` where neither is better), or that it cannot be told."""
+        found = self.difference
+        if found.value is None or found.low is None:
+            return f"too few {'pairs' if self.paired else 'trials'} to tell"
+        if found.spans_zero or (self.is_time and abs(found.value) < RESOLUTION_S):
+            return NOISE
+        way = "more" if found.value > 0 else "less"
+        better = BETTER[self.metric]
+        return way if better == "neither" else "better" if way == better else "worse"
+
+    @property
+    def is_time(self) -> bool:
+        return TRIAL_UNITS.get(self.metric) == "s"
+
+    @property
+    def percent(self) -> float | None:
+        """B - A as a share of A, in percent; None where A is 0 or nothing was found."""
+        return self.difference.value / self.a * 100 if self.a and self.difference.value is not None else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it for a program; seconds, shares and USD as in the tables."""
+        found = self.difference
+        return {
+            "provider": self.provider, "strategy": self.strategy, "metric": self.metric, "a": self.a, "b": self.b,
+            "difference": found.value, "low": found.low, "high": found.high, "n": found.n, "paired": self.paired,
+            "verdict": self.verdict,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that was compared, and the cells (provider, strategy) that only one of the runs has."""
+
+    changes: list[Change]
+    only_a: list[tuple[str, str]]
+    only_b: list[tuple[str, str]]
+
+
+def metrics(text: str) -> tuple[str, ...]:
+    """Read names of metrics, with or without their `_s` or `_usd`. Raises UsageError naming the one at fault."""
+    found = []
+    for name in names(text):
+        known = [metric for metric in BETTER if metric in (name, f"{name}_s", f"{name}_usd")]
+        if not known or BETTER[known[0]] == "neither":
+            choose = ", ".join(metric for metric, better in BETTER.items() if better != "neither")
+            raise UsageError(f"{name!r} cannot get worse: choose of {choose}")
+        found.append(known[0])
+    return tuple(found)
+
+
+def compare(a: Run, b: Run) -> Comparison:
+    """Compare run `b` with run `a`."""
+    cells_a, cells_b = _cells(a), _cells(b)
+    both = [key for key in cells_a if key in cells_b]
+    changes = [change for key in both for change in _changes(key, cells_a[key], cells_b[key])]
+    only_a = [key for key in cells_a if key not in cells_b]
+    return Comparison(changes, only_a, [key for key in cells_b if key not in cells_a])
+
+
+def _cells(run: Run) -> dict[tuple[str, str], pd.DataFrame]:
+    trials = summary.named(run.trials)
+    completed = trials["outcome"] == "completed"
+    trials = trials.assign(
+        failed=(~completed).astype("float64"), stalled=(trials["stalls"] > 0).fillna(False).astype("float64")
+    )
+    return {(str(n), str(s)): cell for (n, s), cell in trials.groupby(["name", "strategy"], sort=False)}
+
+
+def _changes(key: tuple[str, str], a: pd.DataFrame, b: pd.DataFrame) -> Iterator[Change]:
+    for metric in BETTER:
+        known_a, known_b = (_known(cell, metric) for cell in (a, b))
+        if not len(known_a) or not len(known_b):
+            continue
+        center: Callable[..., Any] = np.mean if metric in SHARES else np.median
+        values_a: Floats = np.asarray(known_a, dtype=np.float64)
+        values_b: Floats = np.asarray(known_b, dtype=np.float64)
+        pairs = known_a.index.intersection(known_b.index)
+        middle_a, middle_b = float(center(values_a)), float(center(values_b))
+        if len(pairs) and metric not in SHARES:
+            differences: Floats = np.asarray(known_b[pairs] - known_a[pairs], dtype=np.float64)
+            difference = statistics.median(differences)
+        else:
+            difference = _unpaired(values_a, values_b, center)
+        yield Change(*key, metric, middle_a, middle_b, difference, bool(len(pairs)) and metric not in SHARES)
+
+
+def _known(cell: pd.DataFrame, metric: str) -> "pd.Series[float]":
+    """Give the figures by prompt and repeat; a cell has each once, unless it was made by hand: then their median."""
+    rows = cell if metric in SHARES else cell[cell["outcome"] == "completed"]
+    rows = rows[rows[metric].notna()]
+    return rows.groupby(["prompt_id", "repeat"], observed=True)[metric].median().astype("float64")
+
+
+def _unpaired(a: Floats, b: Floats, center: Callable[..., Any], seed: int = 0) -> Estimate:
+    """Estimate the center of `b` less that of `a`, each resampled on its own."""
+    n = min(len(a), len(b))
+    value = float(center(b) - center(a))
+    if n < FEWEST:
+        return Estimate(n, value)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        np.concatenate(
+            [center(values[rng.integers(0, len(values), (RESAMPLES // 20, len(values)))], axis=1) for _ in range(20)]
+        )
+        for values in (a, b)
+    ]
+    low, high = np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
+    return Estimate(n, value, float(low), float(high))

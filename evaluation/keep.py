@@ -1,0 +1,82 @@
+"""Keeps finished trials on disk in small steps, so that the streams still under way are hardly held up."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.record import EventRow, Journal, Trial
+from evaluation.trial import Asked
+from streaming import trace
+from streaming.events import Timed
+
+TRACES = "traces"
+MakeRows = Callable[[], tuple[Trial, Sequence[EventRow]]]
+STEP_EVENTS = 16
+"""Events written between two turns of the loop: some 0.1 ms."""
+
+
+class Keeper:
+    """Writes each trial as a whole, one after the other; with `traces` its source stream too, text and all."""
+
+    def __init__(self, folder: Path, journal: Journal, *, traces: bool = False) -> None:
+        self._journal = journal
+        self._turn = asyncio.Lock()
+        self._traces = folder / TRACES if traces else None
+        self._busy: set[asyncio.Task[Trial]] = set()
+        if self._traces is not None:
+            self._traces.mkdir(exist_ok=True)
+
+    async def keep(self, make: MakeRows, asked: Asked) -> Trial:
+        """Make a finished trial's rows when it is their turn, write them and give the trial.
+
+        It is written to its end even when the caller is cancelled. Raises OSError.
+        """
+        task = asyncio.create_task(self._keep(make, asked))
+        self._busy.add(task)
+        task.add_done_callback(self._busy.discard)
+        return await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait until all that was given is on disk. Raises OSError when it did not get there."""
+        await asyncio.gather(*self._busy)
+
+    async def _keep(self, make: MakeRows, asked: Asked) -> Trial:
+        async with self._turn:
+            trial, events = make()
+            await asyncio.sleep(0)
+            if self._traces is not None:
+                await self._write_trace(self._traces / f"{trial.trial_id}.jsonl", trial, asked)
+            for start in range(0, len(events), STEP_EVENTS):
+                self._journal.add_events(events[start : start + STEP_EVENTS])
+                await asyncio.sleep(0)
+            self._journal.add(trial)
+        await asyncio.to_thread(self._journal.sync)
+        return trial
+
+    async def _write_trace(self, path: Path, trial: Trial, asked: Asked) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            for part in _trace_parts(trial, asked):
+                file.write(part)
+                await asyncio.sleep(0)
+
+
+def _trace_parts(trial: Trial, asked: Asked) -> Iterator[str]:
+    """Give a trace's text, its header first, in pieces of a few events."""
+    sent_s = asked.stamps.sent_s
+    timed = [Timed(max(found.at_s - sent_s, 0.0), found.event) for found in asked.stamps.source]
+    header, _, _ = trace.dumps(_header(trial), ()).rpartition("\n")
+    yield header + "\n"
+    for start in range(0, len(timed), STEP_EVENTS):
+        _, _, lines = trace.dumps({}, timed[start : start + STEP_EVENTS]).partition("\n")
+        yield lines
+
+
+def _header(trial: Trial) -> dict[str, Any]:
+    """Tell where the stream came from, and the tokens as they were known, which the events may not say."""
+    names = ("run_id", "trial_id", "provider", "model", "prompt_id", "repeat", "block", "started_at", "outcome")
+    tokens = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+    header = {name: getattr(trial, name) for name in names}
+    if trial.token_source is not None:
+        header["usage"] = {name: getattr(trial, name) for name in tokens} | {"source": trial.token_source}
+    return header

@@ -1,0 +1,107 @@
+"""The load of a run: when answers are due (pure, seeded), and whether what was asked for was reached."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from evaluation.scenario import Scenario
+from streaming.clock import Clock
+
+SHORT_OF = 0.95
+"""Below this share of what was asked for, a run says that it did not reach it."""
+
+
+def offsets_s(scenario: Scenario, count: int) -> list[float]:
+    """Give when each of `count` answers is due, in seconds from the first: an open loop's plan, the same for a seed.
+
+    `poisson` draws exponential intervals with a mean of 1 / rate: callers who know nothing of each other.
+    """
+    assert scenario.rate is not None
+    mean_s = 1.0 / scenario.rate
+    if scenario.arrivals == "constant":
+        return [place * mean_s for place in range(count)]
+    rng = random.Random(f"arrivals {scenario.seed}")
+    return [0.0, *accumulate(rng.expovariate(scenario.rate) for _ in range(count - 1))][:count]
+
+
+@dataclass(slots=True)
+class LoadWatch:
+    """Told of every answer's start and end; `clock` in seconds."""
+
+    clock: Clock
+    _running: int = 0
+    _most: int = 0
+    _last_s: float = 0.0
+    _area: float = 0.0
+    _area_at_last_start: float = 0.0
+    _starts_s: list[float] = field(default_factory=list)
+    _intended_s: list[float] = field(default_factory=list)
+
+    def started(self, intended_s: float) -> None:
+        now = self._pass()
+        self._starts_s.append(now)
+        self._intended_s.append(intended_s)
+        self._area_at_last_start = self._area
+        self._running += 1
+        self._most = max(self._most, self._running)
+
+    def ended(self) -> None:
+        self._pass()
+        self._running -= 1
+
+    def _pass(self) -> float:
+        now = self.clock()
+        self._area += self._running * (now - self._last_s)
+        self._last_s = now
+        return now
+
+    def reached(self, scenario: Scenario) -> dict[str, Any]:
+        """Say what was asked for, what came of it, and in `shortfall` how it fell short; None: it did not.
+
+        The mean concurrency is over the time from the first start to the last, when no more is to come.
+        """
+        starts_s = self._starts_s
+        span_s = starts_s[-1] - starts_s[0] if starts_s else 0.0
+        found: dict[str, Any] = {
+            "concurrency_max": self._most,
+            "concurrency_mean": round(self._area_at_last_start / span_s, 3) if span_s > 0 else None,
+            "starts_per_s": _rate(starts_s),
+        }
+        if scenario.rate is None:
+            found |= {"asked_concurrency": scenario.concurrency}
+            return found | {"shortfall": _too_few_at_a_time(found, scenario.concurrency)}
+        found |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
+        found |= {"drawn_rate_per_s": _rate(self._intended_s), "latest_start_s": self._latest_s()}
+        return found | {"shortfall": _too_slow(found)}
+
+    def _latest_s(self) -> float | None:
+        late_s = [start - due for start, due in zip(self._starts_s, self._intended_s, strict=True)]
+        return round(max(late_s), 6) if late_s else None
+
+
+def _rate(at_s: Sequence[float]) -> float | None:
+    """Starts a second: intervals / (last - first); None for fewer than two."""
+    span_s = at_s[-1] - at_s[0] if at_s else 0.0
+    return round((len(at_s) - 1) / span_s, 3) if span_s > 0 else None
+
+
+def _too_few_at_a_time(found: dict[str, Any], asked: int) -> str | None:
+    most, mean = found["concurrency_max"], found["concurrency_mean"]
+    if most < asked:
+        return f"asked for {asked} answers at a time, never more than {most} ran"
+    if mean is not None and mean < SHORT_OF * asked:
+        return f"asked for {asked} answers at a time, {mean:.1f} ran in the mean"
+    return None
+
+
+def _too_slow(found: dict[str, Any]) -> str | None:
+    drawn, reached = found["drawn_rate_per_s"], found["starts_per_s"]
+    if drawn is None or reached is None:
+        return f"asked for {found['asked_rate_per_s']:g} answers a second, fewer than two were started"
+    if reached < SHORT_OF * drawn:
+        return (
+            f"asked for {found['asked_rate_per_s']:g} answers a second ({drawn:g} were due), {reached:g} were started"
+        )
+    return None

@@ -1,0 +1,119 @@
+"""`report.html`: the report with plots to look into, in one file that asks nobody for anything.
+
+The text is that of report.md; the plots come after its findings, each with its numbers below it. The page keeps to the
+reader's light or dark setting, prints light, and its policy forbids every request.
+"""
+
+import html
+import json
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+from markdown_it import MarkdownIt
+
+from evaluation.view import Series, View
+
+COLOURS = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#8b5cf6", "#0d9488", "#e11d48", "#a3a3a3")
+"""By group; each can be told apart on white and on black."""
+_LEAST_PX = 230
+_BOX_PX = 46
+
+
+def page(markdown: str, views: Sequence[View]) -> str:
+    """Give the page. Its size is that of plotly.js, 4.8 MB, and some 100 KB."""
+    found, _, rest = markdown.partition("\n## ")
+    render = MarkdownIt("commonmark", {"html": False}).enable("table").render
+    title = html.escape(found.splitlines()[0].lstrip("# "))
+    body = [render(found), *map(_section, views), render(f"## {rest}" if rest else "")]
+    text = "\n".join(body).replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    scripts = ""
+    if views:
+        plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+        # A `</script>` inside of a name would end the script.
+        data = json.dumps({view.id: figure(view) for view in views}, allow_nan=False).replace("<", "\\u003c")
+        scripts = f"<script>{plotly}</script>\n<script>const FIGURES = {data};\n{_asset('page.js')}</script>"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n{_POLICY}\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{_asset('page.css')}</style></head>\n<body><main>\n{text}\n</main>\n{scripts}\n</body></html>\n"
+    )
+
+
+_POLICY = (
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'\">"
+)
+
+
+def _asset(name: str) -> str:
+    return (resources.files("evaluation") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _section(view: View) -> str:
+    note = f'<p class="note">{html.escape(view.note)}</p>' if view.note else ""
+    return (
+        f'<section class="plot"><h2>{html.escape(view.title)}</h2>\n'
+        f'<div id="{view.id}" style="height:{height_px(view)}px" role="img" aria-label="{html.escape(view.caption)}">'
+        f'</div>\n<p class="caption">{html.escape(view.caption)}</p>{note}</section>'
+    )
+
+
+def height_px(view: View) -> int:
+    """Give the height of a plot: boxes lie one below the other."""
+    if view.kind == "box":
+        return max(_LEAST_PX, 90 + _BOX_PX * len(view.series))
+    rows = len({series.y[0] for series in view.series if series.y and isinstance(series.y[0], str)})
+    return max(_LEAST_PX, 90 + 56 * rows) if rows else 360
+
+
+def figure(view: View) -> dict[str, Any]:
+    """Give a view as plotly's data and layout; colours of text and grid are the page's part."""
+    seen: set[str] = set()
+    data = []
+    for series in view.series:
+        data.append(_trace(view, series) | {"legendgroup": series.name, "showlegend": series.name not in seen})
+        seen.add(series.name)
+    below: dict[str, Any] = {"title": {"text": view.x_title}, "type": "log" if view.log_x else "linear"}
+    if view.kind == "box":
+        most = max(max(series.box.points) for series in view.series if series.box is not None)
+        below["range"] = [0, most * 1.06 or 1.0]
+    if view.id == "cost":
+        below["rangemode"] = "tozero"
+    if view.log_x:
+        below["dtick"] = 1
+    left: dict[str, Any] = {"title": {"text": view.y_title}, "automargin": True}
+    if view.kind == "box" or view.id == "stalls":
+        left |= {"autorange": "reversed", "type": "category"}
+    else:
+        left["rangemode"] = "tozero"
+    return {"data": data, "layout": {"xaxis": below, "yaxis": left, "showlegend": len(seen) > 1 and view.kind != "box"}}
+
+
+def _trace(view: View, series: Series) -> dict[str, Any]:
+    colour = COLOURS[series.group % len(COLOURS)]
+    if series.box is not None:
+        low, q1, median, q3, high = ([value] for value in series.box.percentiles)
+        return {
+            "type": "box", "orientation": "h", "name": series.name, "y": [series.box.place], "x": [series.box.points],
+            "lowerfence": low, "q1": q1, "median": median, "q3": q3, "upperfence": high, "boxpoints": "all",
+            "jitter": 0.6, "pointpos": 0, "marker": {"color": colour, "size": 4, "opacity": 0.45},
+            "line": {"color": colour, "width": 2},
+        }  # fmt: skip
+    found: dict[str, Any] = {"type": "scatter", "name": series.name, "x": series.x, "y": series.y}
+    if view.kind == "point":
+        marker: dict[str, Any] = {"color": colour, "size": 8, "opacity": 0.6}
+        if series.failed:
+            marker |= {"symbol": "x", "opacity": 1.0}
+        if series.sizes:
+            marker |= {"size": list(_diameters(series.sizes))}
+            found |= {"text": [f"{size:.2f} s of silence" for size in series.sizes]}
+        return found | {"mode": "markers", "marker": marker}
+    line: dict[str, Any] = {"color": colour, "width": 1.6, "shape": "hv" if view.kind == "step" else "linear"}
+    fill = {"fill": "tozeroy", "opacity": 0.8} if view.kind == "step" else {}
+    return found | {"mode": "lines", "line": line} | fill
+
+
+def _diameters(seconds: Sequence[float]) -> Iterator[float]:
+    """Give circles of an area that goes with the seconds, in pixels, within what can be seen and told apart."""
+    return (round(min(max(14 * size**0.5, 6), 40), 1) for size in seconds)

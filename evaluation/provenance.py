@@ -1,0 +1,101 @@
+"""What was run and where its figures come from, in sentences: the part of a report without which no figure stands."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from evaluation import wording
+from evaluation.summary import label
+from evaluation.tables import Run
+
+
+def what(run: Run) -> Iterator[str]:
+    """Give lines on what was asked for, as the manifest has it."""
+    facts: dict[str, Any] = run.manifest.get("scenario", {})
+    if not facts:
+        yield "The manifest is missing: what was asked for is not known, only what came of it."
+        return
+    if is_what_if(run):
+        yield from _recorded(run, facts)
+        return
+    names = ", ".join(label(name) for name in facts["providers"])
+    yield f"- providers: {names}"
+    yield f"- strategies: {', '.join(facts['strategies'])}; transport: {facts['transport']}"
+    yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
+    yield (
+        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
+        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
+    )
+    yield f"- {_load(facts)}; seed {facts['seed']}; retries: {facts['retries']}, no fallback"
+    for load in run.manifest.get("loads", []):
+        yield f"- {_reached(load)}"
+    if run.manifest.get("resumed"):
+        yield f"- broken off and resumed {run.manifest['resumed']} times: what was finished was not asked again"
+    for name, ends in run.manifest.get("warm_up", {}).items():
+        yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
+    if any(name.startswith("sim:") for name in facts["providers"]):
+        yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+
+
+def is_what_if(run: Run) -> bool:
+    """Whether the trials are recordings put through strategies, and nobody was asked."""
+    return run.manifest.get("kind") == "what-if"
+
+
+def _recorded(run: Run, facts: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"- **what if**: {run.manifest.get('recordings')} recorded streams put through the strategies by computation; "
+        "nobody was asked, nothing was paid, and what arrived is as it was recorded"
+    )
+    yield f"- recorded from: {', '.join(label(name) for name in facts['providers'])}"
+    yield f"- strategies: {', '.join(facts['strategies'])}"
+
+
+def _load(facts: dict[str, Any]) -> str:
+    if facts.get("rate") is None:
+        return f"closed loop, {facts['concurrency']} at a time"
+    return f"open loop, {facts['rate']:g} answers started a second, arrivals {facts['arrivals']}"
+
+
+def _reached(load: dict[str, Any]) -> str:
+    if load.get("shortfall"):
+        return f"**the load was not reached**: {load['shortfall']}"
+    if "asked_rate_per_s" in load:
+        return (
+            f"load reached: {load['starts_per_s']:g} starts a second ({load['drawn_rate_per_s']:g} were due), the "
+            f"latest {wording.ms(load['latest_start_s'])} ms late; at most {load['concurrency_max']} under way"
+        )
+    return f"load reached: {load['concurrency_max']} at a time"
+
+
+def provenance(run: Run) -> Iterator[str]:
+    """Give lines on instrument, prices, time, machine and versions."""
+    facts = run.manifest
+    dates = sorted(run.trials["price_date"].dropna().unique())
+    sources = sorted(run.trials["price_source"].dropna().unique())
+    lag_s = run.trials["loop_lag_max_s"].dropna()
+    if is_what_if(run):
+        yield "- delivery is computed on the recordings' own stamps: no error but theirs"
+    else:
+        yield "- instrument error: not calibrated, so the error of these figures is not known"
+    if len(lag_s):
+        yield (
+            f"- worst event-loop lag of the measuring process during a trial: median {wording.ms(lag_s.median())} ms, "
+            f"maximum {wording.ms(lag_s.max())} ms (no error bar)"
+        )
+    if sources:
+        yield f"- prices: {', '.join(sources)}; price date: {', '.join(dates) or 'not known'}"
+    else:
+        yield "- prices: none known"
+    if facts.get("max_cost_usd") is not None:
+        yield (
+            f"- ceiling of cost: {facts['max_cost_usd']} USD; charged against it: {facts['charged_usd']} USD, warm-up "
+            "included, and what is not known at the most that it can have been"
+        )
+    yield f"- started {facts.get('started_at') or 'unknown'}, finished {facts.get('finished_at') or 'not'}"
+    machine = facts.get("machine", {})
+    yield from (f"- {key.replace('_', ' ')}: {value}" for key, value in machine.items() if value is not None)
+    versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
+    if versions:
+        yield f"- versions: {versions}"
+    if facts.get("git_commit"):
+        yield f"- commit: {facts['git_commit']}"

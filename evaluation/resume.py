@@ -1,0 +1,92 @@
+"""Where a run starts: anew, or in a folder whose run was broken off, of which nothing finished is asked again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation import manifest
+from evaluation.record import EVENTS, TRIALS, Trial, read_trials
+from evaluation.scenario import Planned, Scenario, plan
+from streaming.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """`left` is still to be asked, `finished` has its rows; `facts` is the manifest so far."""
+
+    run_id: str
+    facts: dict[str, Any]
+    left: tuple[Planned, ...]
+    finished: tuple[Trial, ...] = ()
+
+    @property
+    def sitting(self) -> int:
+        """How often the run was resumed: 0 for a new one."""
+        return int(self.facts.get("resumed", 0))
+
+
+def begin(run_id: str, scenario: Scenario) -> Start:
+    """Start a new run."""
+    planned = plan(scenario)
+    return Start(run_id, manifest.begin(run_id, scenario, planned), planned)
+
+
+def look(folder: Path, scenario: Scenario) -> Start:
+    """Find out what a broken-off run has left to do; writes nothing.
+
+    Raises UsageError when the folder holds no run that can be resumed, or one of another scenario.
+    """
+    manifest.require(folder)
+    facts = manifest.read(folder)
+    if not facts:
+        raise UsageError(f"{folder}: {manifest.MANIFEST} is missing, so it is not known what the run was")
+    _check_same(folder, facts, scenario)
+    finished = tuple(read_trials(folder))
+    done = {_key(trial) for trial in finished}
+    left = tuple(p for p in plan(scenario) if (p.block, p.prompt.id, p.provider, p.strategy) not in done)
+    facts = facts | {"complete": False, "interrupted": False, "resumed": int(facts.get("resumed", 0)) + 1}
+    return Start(str(facts["run_id"]), facts, left, finished)
+
+
+def repair(folder: Path, start: Start) -> None:
+    """Cut off what a kill left behind the last finished trial, so that new lines stand on their own. Raises OSError."""
+    finished = {trial.trial_id for trial in start.finished}
+    for name in (TRIALS, EVENTS):
+        if (path := folder / name).exists():
+            with path.open("r+b") as file:
+                file.truncate(_sound_bytes(path, finished))
+
+
+def _sound_bytes(path: Path, finished: set[str]) -> int:
+    """Count the bytes up to the end of the last line that belongs to a finished trial."""
+    sound = at = 0
+    with path.open("rb") as file:
+        for line in file:
+            at += len(line)
+            if line.endswith(b"\n") and json.loads(line)["trial_id"] in finished:
+                sound = at
+    return sound
+
+
+def _key(trial: Trial) -> tuple[int, str, str, str]:
+    name = f"{trial.provider}:{trial.model}" if trial.model else trial.provider
+    return trial.block, trial.prompt_id, name, trial.strategy
+
+
+def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> None:
+    """Compare as JSON: the manifest has no tuples."""
+    wanted = json.loads(json.dumps(asdict(scenario)))
+    held = facts.get("scenario", {})
+    differing = sorted(name for name in wanted if held.get(name) != wanted[name])
+    if differing:
+        words = ", ".join(f"{name} {_short(held.get(name))}, not {_short(wanted[name])}" for name in differing)
+        raise UsageError(
+            f"{folder} holds a run of another scenario: it has {words}; resume with the same, or choose another folder"
+        )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,125 @@
+"""Other people's money: what a run may cost at most, a ceiling that is never passed, and a ledger that survives a kill.
+
+At most, an answer costs its `max_tokens` at the output price, and one input token for every byte of the question (no
+byte-level encoding makes more) and 64 for what a service wraps around it. Every attempt may be charged in full.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from evaluation.record import read_lines
+from evaluation.scenario import Planned, Scenario
+from evaluation.trial import WARM_UP_PROMPT, WARM_UP_TOKENS
+from streaming.errors import UsageError
+from streaming.events import Usage
+from streaming.meter import CHARS_PER_TOKEN, Rates
+
+LEDGER = "spending.jsonl"
+WRAPPING_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What one question may come to; `usd` and `at_most_usd` are None where no price is known."""
+
+    input_tokens: int
+    output_tokens: int
+    most_output_tokens: int
+    usd: Decimal | None
+    at_most_usd: Decimal | None
+
+
+def quote(rates: Rates, text: str, max_tokens: int, expected_tokens: int | None = None, attempts: int = 1) -> Quote:
+    """Estimate one question: input counted or at 4 characters a token, output as expected, else `max_tokens`."""
+    counted = rates.counter(text) if rates.counter else -(-len(text) // CHARS_PER_TOKEN)
+    expected = min(expected_tokens or max_tokens, max_tokens)
+    most_input = len(text.encode("utf-8", "surrogatepass")) + WRAPPING_TOKENS
+    at_most = _price(rates, most_input, max_tokens)
+    return Quote(
+        input_tokens=counted,
+        output_tokens=expected,
+        most_output_tokens=max_tokens,
+        usd=_price(rates, counted, expected),
+        at_most_usd=None if at_most is None else at_most * attempts,
+    )
+
+
+def _price(rates: Rates, input_tokens: int, output_tokens: int) -> Decimal | None:
+    cost = rates.price(Usage(input_tokens, output_tokens, 0, 0)) if rates.price else None
+    return None if cost is None else cost.total_usd
+
+
+def quote_trial(rates: Rates, scenario: Scenario, planned: Planned) -> Quote:
+    """Estimate one trial; its retries are in what it costs at most."""
+    prompt = planned.prompt
+    return quote(rates, prompt.text, scenario.max_tokens, prompt.expected_tokens, scenario.retries + 1)
+
+
+def quote_warm_up(rates: Rates, scenario: Scenario) -> Quote:
+    """Estimate one warm-up answer."""
+    return quote(rates, WARM_UP_PROMPT, min(WARM_UP_TOKENS, scenario.max_tokens), attempts=scenario.retries + 1)
+
+
+@dataclass(slots=True)
+class Budget:
+    """What was charged and what is reserved, under a ceiling. `ledger` None keeps it in memory alone.
+
+    The ledger survives a kill of the process, not a power cut: waiting for the disk would hold up the streams.
+
+    What a trial cost is charged when it has ended; where that is unknown, or part of it (an attempt that failed), what
+    it may have cost at most.
+    """
+
+    ceiling_usd: Decimal
+    ledger: Path | None = None
+    charged_usd: Decimal = Decimal(0)
+    _reserved: dict[str, Decimal] = field(default_factory=dict)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def reserve(self, what: str, at_most_usd: Decimal) -> bool:
+        """Set aside what `what` may cost; waits for those under way while it does not fit. False: it never will."""
+        while self.charged_usd + sum(self._reserved.values()) + at_most_usd > self.ceiling_usd:
+            if not self._reserved:
+                return False
+            self._changed.clear()
+            await self._changed.wait()
+        self._reserved[what] = at_most_usd
+        self._note({"reserved": what, "usd": str(at_most_usd)})
+        return True
+
+    def settle(self, what: str, cost_usd: Decimal | None, attempts: int = 1) -> None:
+        """Charge for what was reserved and has ended; `cost_usd` is that of the last of its attempts."""
+        reserved = self._reserved.pop(what)
+        known = cost_usd is not None and attempts <= 1
+        self.charged_usd += cost_usd if known and cost_usd is not None else reserved
+        self._note({"charged": what, "usd": str(cost_usd if known else reserved)})
+        self._changed.set()
+
+    def _note(self, line: dict[str, Any]) -> None:
+        if self.ledger is None:
+            return
+        with self.ledger.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def spent_before(folder: Path) -> Decimal:
+    """Add up the ledger of a folder: what was charged, and what was reserved and broken off, which may have been paid.
+
+    0 where there is none. Raises UsageError naming a line that is broken.
+    """
+    open_usd: dict[str, Decimal] = {}
+    charged_usd = Decimal(0)
+    for where, line in read_lines(folder / LEDGER):
+        try:
+            if "charged" in line:
+                open_usd.pop(line["charged"])
+                charged_usd += Decimal(line["usd"])
+            else:
+                open_usd[line["reserved"]] = Decimal(line["usd"])
+        except (KeyError, ArithmeticError) as error:
+            raise UsageError(f"{where}: not a line of a ledger ({error})") from None
+    return charged_usd + sum(open_usd.values())

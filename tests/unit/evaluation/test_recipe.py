@@ -1,0 +1,105 @@
+"""Scenario files: every key, the options that win over them, and the line at fault."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from evaluation import command, recipe
+from evaluation.__main__ import main
+from evaluation.command import Wanted
+from evaluation.scenario import Prompt
+from streaming.errors import UsageError
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "docs" / "scenario.toml"
+
+
+def wanted(*options: str) -> Wanted:
+    return command.wanted(command.parser().parse_args(["run", *options]))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "scenario.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_documented_example_is_understood_as_it_says() -> None:
+    found = wanted("--scenario", str(EXAMPLE))
+    scenario = found.scenario
+    assert scenario.providers == ("sim:steady", "sim:bursty") and scenario.concurrency == 2
+    assert scenario.strategies == ("direct", "batch:100ms", "pace:30tps") and scenario.trials == 72
+    assert scenario.prompts[0].expected_tokens == 20 and (scenario.seed, scenario.temperature) == (7, 0.7)
+    assert found.max_cost_usd == Decimal("0.1") and found.record and found.plots and len(found.slo) == 3
+    assert found.prices["sim:bursty"] == (Decimal("0.1"), Decimal("0.4")) and found.out == Path("out/scenario")
+
+
+def test_the_example_runs_dry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--scenario", str(EXAMPLE), "--dry-run"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["trials"] == 72 and said["at_most_usd"] is not None and not (ROOT / "out" / "scenario").exists()
+
+
+def test_the_example_has_every_key() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    for key in (*recipe._KEYS, *recipe._PROMPT_KEYS, *recipe._PRICE_KEYS):
+        assert f"{key} =" in text or f"# {key} =" in text, key
+
+
+def test_options_win_over_the_file() -> None:
+    found = wanted("--scenario", str(EXAMPLE), "--repeats", "1", "--strategies", "whole", "--rate", "3", "--no-plots")
+    assert (found.scenario.repeats, found.scenario.strategies) == (1, ("whole",)) and not found.plots
+    assert found.scenario.rate == 3.0 and found.scenario.concurrency == 1, "one kind of load replaces the other"
+    priced = wanted("--scenario", str(EXAMPLE), "--price", "sim:steady=9/9")
+    assert priced.prices["sim:steady"] == (Decimal(9), Decimal(9)) and "sim:bursty" in priced.prices
+
+
+def test_a_file_of_prompts_is_seen_from_the_scenarios_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Why?\nHow?\n")
+    path = written(tmp_path, 'providers = ["sim:steady"]\nprompts_file = "mine.txt"\n')
+    assert wanted("--scenario", str(path), "--dry-run").scenario.prompts == (
+        Prompt("line-1", "Why?"),
+        Prompt("line-2", "How?"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('providers = ["a"]\nrepeat = 3\n', "line 2: there is no key 'repeat'; did you mean repeats?"),
+        ("seed = 1\n\nrepeats = 0\n", "line 3: repeats must be a whole number from 1 on"),
+        ("repeats = true\n", "line 1: repeats must be a whole number"),
+        ('strategies = ["fast"]\n', "line 1: strategies: unknown strategy 'fast'"),
+        ('providers = "a"\n', "line 1: providers must be a list of names"),
+        ("rate = 0\n", "line 1: rate must be a number above 0"),
+        ('arrivals = "random"\n', 'line 1: arrivals must be "constant" or "poisson"'),
+        ("seed = 1\nseed = 2\n", "not TOML"),
+        ("max_cost_usd = -1\n", "line 1: max_cost_usd must be a number from 0 on"),
+        ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "b"\n', "line 4: this prompt has no prompt"),
+        ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "a"\nprompt = "B?"\n', "line 5: the id is there"),
+        ('[[prompts]]\nid = "a"\ntext = "A?"\n', "line 3: there is no key 'text'"),
+        ('seed = 1\n[prices]\n"m:x" = { input = 1 }\n', "line 3: a price is"),
+        ('[prices]\nm = { input = "1", output = 2 }\n', "line 2: the price's input must be a number"),
+        ('prompts_file = "x"\n[[prompts]]\nid = "a"\nprompt = "A?"\n', "line 1: prompts and prompts_file exclude"),
+    ],
+)
+def test_the_line_at_fault_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        recipe.read(path)
+    assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_provider_that_does_not_exist_is_told_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, 'seed = 1\nproviders = ["sim:steady", "nobody:x"]\n')
+    assert main(["run", "--scenario", str(path), "--dry-run"]) == 2
+    assert "line 2: no provider 'nobody'" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.toml: No such file"):
+        recipe.read(tmp_path / "gone.toml")
