@@ -28,16 +28,18 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = (sockets or [])[0].getsockname()[:2]
-            print(f"Streamgauge is at http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", flush=True)
+            here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+            print(f"Streamgauge is at http://{here}:{port}", flush=True)
 
 
 def _listener(host: str, port: int) -> socket.socket:
     """Take the port, before anything slow begins. Raises UsageError."""
     try:
-        return socket.create_server((host, port), backlog=2048)
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        code = error.errno if isinstance(error, OSError) else None
-        reason = os.strerror(code) if code else str(error)
+        code = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
+        reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot listen on {host}:{port}: {reason}; choose another with --host, --port") from None
 
 

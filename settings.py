@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_SHORTEST = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -32,8 +35,13 @@ class Settings:
         return self.get("STREAMGAUGE_MODEL")
 
     def masked(self, text: str) -> str:
-        """Give `text` with the value of every variable that looks like a secret replaced by `[NAME]`."""
-        for name, value in self.variables.items():
-            if len(value) >= 8 and name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")):
-                text = text.replace(value, f"[{name}]")
+        """Give `text` with the value of every variable that looks like a secret replaced by `[NAME]`, cut ones too."""
+        secrets = [(value.strip(), name) for name, value in self.variables.items() if name.upper().endswith(_SECRET)]
+        for value, name in sorted(secrets, key=lambda secret: -len(secret[0])):
+            if len(value) < _SHORTEST:
+                continue
+            text = text.replace(value, f"[{name}]")
+            if "…" in text:
+                for length in range(len(value) - 1, _SHORTEST - 1, -1):
+                    text = text.replace(f"{value[:length]}…", f"[{name}]…")
         return text

@@ -21,7 +21,7 @@ import httpx2
 import ollama
 import openai
 
-from benchmarks import wires
+from benchmarks import _wires as wires
 from providers import anthropic_wire, chat_completions_wire, ollama_wire
 from providers.wire import Decoder
 from streaming.events import TextDelta

@@ -26,10 +26,10 @@ from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
-from benchmarks.certificate import self_signed
 from providers import Providers
 from providers.stamped import ask
 from settings import Settings
+from simulator.certificate import self_signed
 from simulator.server import read_log
 from streaming.events import Finish, TextDelta
 from streaming.messages import ChatRequest, Message

@@ -107,21 +107,26 @@ def _cut_connections(port: int) -> None:
     """Shut down this process's sockets on `port`, both ends of each connection, and the listening one."""
     for name in os.listdir("/dev/fd"):
         try:
-            connection = socket.socket(fileno=os.dup(int(name)))
-        except OSError:
+            copy = os.dup(int(name))
+        except OSError:  # closed meanwhile
+            continue
+        try:
+            connection = socket.socket(fileno=copy)
+        except OSError:  # no socket
+            os.close(copy)
             continue
         with closing(connection):
-            if port in _ports(connection):
+            if ("127.0.0.1", port) in _ends(connection):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-def _ports(connection: socket.socket) -> list[int]:
+def _ends(connection: socket.socket) -> list[tuple[str, int]]:
     if connection.family != socket.AF_INET:
         return []
-    ports = []
+    ends = []
     for address in (connection.getsockname, connection.getpeername):
         try:
-            ports.append(address()[1])
+            ends.append(address())
         except OSError:  # a listening socket has no peer
             continue
-    return ports
+    return ends

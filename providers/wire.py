@@ -124,6 +124,8 @@ class Reply:
         yield from self.held()
         if self._finish is None:
             raise TruncatedStream("the stream ended without a finish reason: the answer is cut")
+        if self._finish.reason == "error":
+            raise ServerError("the provider says that its answer ended with an error")
         yield self._finish
 
     def _split(self, tags: ThinkTags, text: str) -> list[Event]:

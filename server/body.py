@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from streaming import strategies
 from streaming.messages import ChatRequest, Message
 
 DEFAULT_PROVIDER = "local"
@@ -39,7 +40,7 @@ class ChatBody(BaseModel):
     provider: Text = Field(
         DEFAULT_PROVIDER, description="`provider:model`; several, comma-separated, are asked in order"
     )
-    strategy: Text = Field("batch:100ms", description="direct, batch:W, debounce:W, pace:R or whole")
+    strategy: Text = Field(strategies.DEFAULT, description="direct, batch:W, debounce:W, pace:R or whole")
     system: Text | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)

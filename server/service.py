@@ -1,6 +1,7 @@
 """The service: its routes, and what every error looks like."""
 
 import secrets
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from server.sse import EventStream, closed_when_left
 from streaming import strategies
 from streaming.clock import monotonic
 from streaming.errors import UsageError
+from streaming.events import TextDelta
 from streaming.pipeline import Answer, answer
 
 VERSION = "0.1.0"
@@ -49,7 +51,7 @@ routes = APIRouter()
 async def chat(body: ChatBody, request: Request) -> Response:
     """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
     stream_id = secrets.token_urlsafe(16)
-    asked = _ask(request, body, stream_id)
+    asked = _ask(request, body)
     if not body.stream:
         return await _whole(asked, request, stream_id)
     return EventStream(asked, Framer(stream_id, monotonic()), monotonic)
@@ -68,11 +70,12 @@ async def healthz(request: Request) -> dict[str, Any]:
     return {"status": "ok", "version": VERSION, "local_model": providers.local.state.kind}
 
 
-def _ask(request: Request, body: ChatBody, stream_id: str) -> Answer:
+def _ask(request: Request, body: ChatBody) -> Answer:
     providers: Providers = request.app.state.providers
     strategy = strategies.parse(body.strategy).make()
     session = providers.session(_allowed(body.providers()), clock=monotonic)
-    return answer(body.request(stream_id), session, strategy, clock=monotonic, rates=providers.rates)
+    # Whoever knows a stream's id may be let into it: the provider is told another one.
+    return answer(body.request(uuid.uuid4().hex), session, strategy, clock=monotonic, rates=providers.rates)
 
 
 def _allowed(names: list[str]) -> list[str]:
@@ -84,10 +87,9 @@ def _allowed(names: list[str]) -> list[str]:
 
 async def _whole(asked: Answer, request: Request, stream_id: str) -> Response:
     async with aclosing(asked), closed_when_left(request.receive, asked):
-        async for _ in asked:
-            pass
+        content = "".join([event.text async for event in asked if isinstance(event, TextDelta)])
     receipt = asked.receipt()
-    fields = {"stream_id": stream_id, "content": asked.meter.text, "finish_reason": receipt.finish_reason}
+    fields = {"stream_id": stream_id, "content": content, "finish_reason": receipt.finish_reason}
     if receipt.error is not None:
         return JSONResponse({**error_fields(receipt.error), **fields, **bill(receipt)}, status_code=502)
     return JSONResponse({**fields, **bill(receipt)})

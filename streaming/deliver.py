@@ -30,6 +30,7 @@ class Delivery:
         self._pump: asyncio.Task[None] | None = None
         self._reader: asyncio.Future[None] | None = None
         self._space: asyncio.Future[None] | None = None
+        self._stopping = False
         self.ended = False
         """True when nothing more will come: the terminal event was given, or the delivery was closed."""
 
@@ -63,12 +64,15 @@ class Delivery:
         return []
 
     async def aclose(self) -> None:
-        """Stop: the source is closed and has ended when this returns."""
+        """Stop: the source is closed and has ended when this returns, also when another task closes it already."""
         self.ended = True
         self._out.clear()
         _wake(self._reader)
         if self._pump is not None:
-            self._pump.cancel()
+            if not self._stopping:
+                # Once: a second one would break off the source's own cleaning up.
+                self._stopping = True
+                self._pump.cancel()
             await asyncio.wait([self._pump])
             if not self._pump.cancelled():
                 self._pump.exception()

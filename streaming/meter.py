@@ -47,7 +47,8 @@ class Rates:
 class Reading:
     """What the meter shows at one moment; None is unknown.
 
-    `ttft_s` is from the call to the first delta, `tokens_per_s` is over the answer text after its first delta.
+    `ttft_s` is from the call to the first delta, `tokens_per_s` is over the answer text after its first delta; unknown
+    where there was thinking and nobody says how many tokens of it.
     """
 
     usage: Usage
@@ -79,11 +80,12 @@ class Meter:
         return "".join(self._text.parts)
 
     def serve(self, rates: Rates) -> None:
-        """Another model answers: count and price anew."""
+        """Another attempt begins, maybe of another model: count and price anew, and forget what the last reported."""
         self._rates = rates
         self._input = None
+        self._reported = None
         self._text.restart()
-        self._thinking.restart()
+        self._thinking = _Tally()
 
     def feed(self, event: Event, now: float) -> None:
         if isinstance(event, TextDelta):
@@ -131,6 +133,8 @@ class Meter:
         )
         if reported is None:
             return counted
+        if reported.output_tokens is not None:
+            return replace(reported, input_tokens=counted.input_tokens, source=counted.source)
         return replace(
             counted,
             input_tokens=counted.input_tokens if reported.input_tokens is None else reported.input_tokens,
@@ -142,6 +146,8 @@ class Meter:
 
     def _tokens_per_s(self, usage: Usage) -> float | None:
         if self._first_text_s is None or usage.output_tokens is None or self._last_text_s <= self._first_text_s:
+            return None
+        if usage.thinking_tokens is None and self._thinking.parts:
             return None
         after_first = usage.output_tokens - (usage.thinking_tokens or 0) - 1
         return max(after_first, 0) / (self._last_text_s - self._first_text_s)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from streaming.clock import Clock
 from streaming.deliver import Delivery
-from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, Notice, TextDelta
+from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, TextDelta
 from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates, Reading
 from streaming.probe import Probe
@@ -61,6 +61,7 @@ class Answer:
         self._probe = probe
         self._delivered_chars = 0
         self._terminal: Finish | Failed | None = None
+        self._stopping_s: float | None = None
         self._stop_s: float | None = None
         self._delivery = Delivery(self._source(request), strategy, clock)
 
@@ -90,11 +91,12 @@ class Answer:
     async def aclose(self) -> None:
         """Stop if it has not ended; the provider's work has ended when this returns."""
         called_s = self._clock()
-        stopped = self._terminal is None and not self.ended
+        if self._terminal is None and not self.ended:
+            self._stopping_s = called_s
         self.meter.end(called_s)
         await self._delivery.aclose()
-        if stopped:
-            self._stop_s = self._clock() - called_s
+        if self._stopping_s is not None and self._stop_s is None:
+            self._stop_s = self._clock() - self._stopping_s
 
     def receipt(self) -> Receipt:
         """What it came to; before the end, what it would come to if it were stopped now."""
@@ -113,17 +115,18 @@ class Answer:
         )
 
     async def _source(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        meter, clock, probe = self.meter, self._clock, self._probe
+        meter, clock, probe, attempt = self.meter, self._clock, self._probe, 1
         async with aclosing(self.session.answer(request)) as events:
             async for event in events:
                 if probe is not None:
                     probe.on_source(event)
+                if self.session.attempts > attempt:
+                    attempt = self.session.attempts
+                    meter.serve(self._rates(self.session.route.name))
                 now = clock()
                 meter.feed(event, now)
                 if isinstance(event, TERMINAL):
                     meter.end(now)
-                elif isinstance(event, Notice) and event.kind == "served_by":
-                    meter.serve(self._rates(self.session.route.name))
                 yield event
 
     def _left(self, event: Event) -> None:

@@ -51,7 +51,7 @@ class Stages:
                 return "waiting"
             case Notice(kind="retry"):
                 return "retrying"
-            case Notice(kind="fallback" | "non_streamed"):
+            case Notice(kind="fallback"):
                 return "connecting"
             case Finish():
                 return "done"

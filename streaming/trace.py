@@ -7,12 +7,23 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from streaming.errors import UsageError
-from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
+from streaming.events import (
+    Event,
+    Failed,
+    Finish,
+    FinishReason,
+    Notice,
+    TextDelta,
+    ThinkingDelta,
+    Timed,
+    TokenSource,
+    Usage,
+)
 
 VERSION = 1
 _TYPES: dict[str, type[Event]] = {
@@ -72,7 +83,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
 def _timed(line: str, where: str, earliest_s: float) -> Timed:
     fields = _object(line, where)
     kind, at_s = fields.pop("type", None), fields.pop("at_s", None)
-    if kind not in _TYPES:
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise UsageError(f"{where}: type {kind!r} is none of {', '.join(_TYPES)}")
     if not isinstance(at_s, (int, float)) or isinstance(at_s, bool) or not earliest_s <= at_s < float("inf"):
         raise UsageError(f"{where}: at_s must be a number of seconds, not before the line above")
@@ -80,6 +91,34 @@ def _timed(line: str, where: str, earliest_s: float) -> Timed:
     if cls in (TextDelta, ThinkingDelta) and not (isinstance(fields.get("text"), str) and fields["text"]):
         raise UsageError(f"{where}: text must be a string that is not empty")
     try:
-        return Timed(float(at_s), cls(**fields))
+        event = cls(**fields)
     except TypeError as error:
         raise UsageError(f"{where}: {str(error).replace('__init__()', kind)}") from None
+    for name, allowed in _FIELDS.items():
+        if name in fields and not allowed(fields[name]):
+            raise UsageError(f"{where}: {name} cannot be {fields[name]!r}")
+    return Timed(float(at_s), event)
+
+
+def _count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+def _words(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "input_tokens": _count,
+    "output_tokens": _count,
+    "thinking_tokens": _count,
+    "cached_tokens": _count,
+    "http_status": _count,
+    "source": lambda value: value in get_args(TokenSource),
+    "reason": lambda value: value in get_args(FinishReason),
+    "kind": lambda value: isinstance(value, str),
+    "message": lambda value: isinstance(value, str),
+    "detail": lambda value: isinstance(value, dict),
+    "raw": _words,
+}
+"""What the fields of events may hold; `text` is checked with its type."""

@@ -27,6 +27,7 @@ class PlayingAdapter:
         self.requests: list[ChatRequest] = []
         self.asked_at_s: list[float] = []
         self.open = 0
+        self.given = 0
         self.closed_at_s: list[float] = []
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
@@ -40,6 +41,7 @@ class PlayingAdapter:
                 await asyncio.sleep(delay_s)
                 if isinstance(event, Exception):
                     raise event
+                self.given += 1
                 yield event
         finally:
             self.open -= 1

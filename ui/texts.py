@@ -73,8 +73,8 @@ ENDINGS: dict[FinishReason, str] = {
     "other": "Ended for a reason of the provider's own",
 }
 """Finish reasons that are not a plain end."""
-KEPT = "What had arrived is kept above."
-NOTHING_KEPT = "Nothing of the answer had arrived."
+KEPT = "What had been shown is kept above."
+NOTHING_KEPT = "Nothing of the answer had been shown yet."
 NOT_ANSWERED = "Not answered"
 SIMULATED_LABEL = "Simulated"
 UNKNOWN_PRICE = "unknown price"
@@ -88,9 +88,7 @@ LONG_MESSAGE = (
 )
 LONG_SYSTEM = "The system prompt has {chars:,} characters: up to {limit:,} can be sent."
 BAD_TEMPERATURE = "The temperature is a number from 0 to 2; leave it empty for the provider's own."
-BAD_MAX_TOKENS = (
-    "The longest answer is a whole number of tokens, 1 to 100,000; leave it empty for the provider's own limit."
-)
+BAD_MAX_TOKENS = "The longest answer is a whole number of tokens, 1 to 100,000; leave it empty for the usual limit."
 UNSENDABLE = "This text has characters that cannot be sent (half of an emoji, perhaps): delete them and send it again."
 BUSY = "An answer is still coming. Stop it first, or wait for its end."
 UNKNOWN_PROVIDER = "There is no provider {name!r} here: choose one of the list."

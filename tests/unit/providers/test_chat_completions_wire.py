@@ -130,13 +130,16 @@ def test_only_the_first_choice_is_read() -> None:
         ("content_filter", "content_filter"),
         ("tool_calls", "tool"),
         ("function_call", "tool"),
-        ("error", "error"),
         ("eos_token", "stop"),
         ("something_new", "other"),
     ],
 )
 def test_finish_reasons(raw: str, reason: FinishReason) -> None:
     assert run(text("x", finish_reason=raw), DONE) == ([TextDelta("x"), Finish(reason, raw)], None)
+
+
+def test_an_answer_that_ended_with_an_error_is_not_a_finished_one() -> None:
+    assert "ended with an error" in ends(run(text("x", finish_reason="error"), DONE), ServerError, TextDelta("x"))
 
 
 def test_azure_names_what_its_filter_objected_to() -> None:

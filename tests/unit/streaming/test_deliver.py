@@ -102,6 +102,30 @@ def test_closing_from_another_task_wakes_the_reader() -> None:
     assert run(main()) == []
 
 
+def test_a_second_close_waits_for_the_first_and_does_not_break_it_off() -> None:
+    async def main() -> tuple[bool, float]:
+        cleaned = False
+
+        async def slow_to_close() -> AsyncGenerator[Event, None]:
+            nonlocal cleaned
+            try:
+                yield TextDelta("x")
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(0.5)
+                cleaned = True
+
+        events = Delivery(slow_to_close(), strategies.parse("direct").make(), clock())
+        await events.ready()
+        first = asyncio.create_task(events.aclose())
+        await asyncio.sleep(0.1)
+        await events.aclose()
+        await first
+        return cleaned, clock()()
+
+    assert run(main()) == (True, 0.5)
+
+
 def test_cancelling_the_reader_leaves_the_closing_to_its_owner() -> None:
     async def main() -> Source:
         source = Source(steady(500))

@@ -82,6 +82,22 @@ def test_speed_is_after_the_first_token() -> None:
     assert meter.read(60.0).tokens_per_s == pytest.approx(10.0)
 
 
+def test_reported_output_is_kept_where_the_input_is_unknown() -> None:
+    meter = Meter(MESSAGES, 0.0)
+    meter.feed(TextDelta("abcd"), 1.0)
+    meter.feed(Usage(None, 1100), 2.0)
+    assert meter.read(2.0).usage == Usage(10, 1100, None, None, "estimated")
+
+
+def test_speed_is_unknown_where_thinking_is() -> None:
+    meter = Meter(MESSAGES, 0.0)
+    meter.feed(ThinkingDelta("hm" * 100), 0.5)
+    meter.feed(TextDelta("a"), 1.0)
+    meter.feed(TextDelta("b"), 2.0)
+    meter.feed(Usage(10, 1100), 2.0)
+    assert meter.read(2.0).tokens_per_s is None
+
+
 def test_an_unknown_price_is_unknown() -> None:
     meter = Meter(MESSAGES, 0.0, Rates(price=lambda usage: None))
     meter.feed(TextDelta("a"), 1.0)

@@ -108,6 +108,16 @@ def test_a_fallback_is_counted_and_priced_as_the_one_who_served() -> None:
     run_virtual(main())
 
 
+def test_what_a_failed_provider_reported_is_not_the_next_ones() -> None:
+    async def main() -> None:
+        refused = PlayingAdapter([(0.0, Usage(900, 1)), (0.0, errors.NotFound("gone", http_status=404))])
+        answered, _ = ask(refused, PlayingAdapter([(0.1, TextDelta("hello")), (0.0, FINISH)]), recover=True)
+        await read(answered)
+        assert answered.receipt().reading.usage == Usage(1000, 1000, 0, None, "counted")
+
+    run_virtual(main())
+
+
 def test_an_answer_that_was_never_read_asks_nobody() -> None:
     async def main() -> None:
         adapter = PlayingAdapter(words(3))

@@ -12,6 +12,7 @@ from streaming.messages import ChatRequest
 from streaming.retry import NO_RECOVERY, GiveUp, NextRoute, NonStreamed, Policy, Retry, Situation, decide
 from streaming.session import Route, Session, Timeouts
 from streaming.states import TRANSITIONS
+from streaming.thinking import Stages
 from tests.playing import FINISH, REQUEST, PlayingAdapter, Step, words
 from tests.virtual_time import clock, run_virtual
 
@@ -149,6 +150,15 @@ def test_after_the_fallback_the_conversation_stays_without_streaming_and_says_so
     assert asked.notices == ["non_streamed"]
     assert [r.streamed for r in adapter.requests] == [True] * 4 + [False, False]
     assert asked.text == "all of it"
+
+
+def test_the_stage_does_not_go_back_once_the_answer_has_come() -> None:
+    asked = Asked(PlayingAdapter(*[[(0.0, DOWN)]] * 4, WHOLE))
+    stages, seen = Stages(0.0), []
+    for event in asked.events:
+        if stages.feed(event, 0.0):
+            seen.append(stages.stage)
+    assert seen == ["retrying", "connecting", "generating", "done"]
 
 
 def test_the_fallback_is_announced_before_its_text() -> None:

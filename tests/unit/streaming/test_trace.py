@@ -56,6 +56,10 @@ def test_failures_are_kept() -> None:
         ('{"at_s": 1, "type": "text"}', "line 3: text must be"),
         ('{"at_s": 1, "type": "finish"}', "line 3: "),
         ('{"at_s": 1, "type": "text", "text": "a", "colour": "red"}', "line 3: .*colour"),
+        ('{"at_s": 1, "type": ["text"]}', "line 3: type"),
+        ('{"at_s": 1, "type": "usage", "input_tokens": "many"}', "line 3: input_tokens cannot be 'many'"),
+        ('{"at_s": 1, "type": "finish", "reason": "sausage"}', "line 3: reason cannot be 'sausage'"),
+        ('{"at_s": 1, "type": "failed", "kind": 5, "message": "x"}', "line 3: kind cannot be 5"),
     ],
 )
 def test_bad_lines_are_named(line: str, says: str) -> None:

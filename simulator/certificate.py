@@ -5,7 +5,10 @@ from pathlib import Path
 
 
 def self_signed(folder: Path) -> tuple[str, str]:
-    """Write a certificate, which signs itself, and its key to `folder`; give both files' names, PEM."""
+    """Write a certificate, which signs itself, and its key to `folder`; give both files' names, PEM.
+
+    Raises OSError and subprocess.SubprocessError where openssl is missing or does not do it.
+    """
     certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
     command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
