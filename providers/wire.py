@@ -29,6 +29,8 @@ from streaming.thinking import ThinkTags
 
 _AFTER_THE_END = "the provider sent text after the end of its answer"
 _SHOWN_CHARS = 300
+_MOST_TOKENS = 10**12
+"""More than any answer can have: such a number is a defect of the server, and would not fit a table."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _STREAM_ERRORS: tuple[tuple[str, type[ApiError]], ...] = (
     ("rate_limit", RateLimited),
@@ -205,7 +207,7 @@ def stream_error(error: object) -> ApiError:
 
 def count(value: object) -> int | None:
     """Give a number of tokens as the provider reported it; None for anything that is not one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
 def fields_of(value: object) -> dict[str, Any]:

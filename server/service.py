@@ -22,6 +22,7 @@ from streaming.events import TextDelta
 from streaming.pipeline import Answer, answer
 
 VERSION = "0.1.0"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def create(providers: Providers) -> FastAPI:
@@ -63,6 +64,15 @@ async def chat_stream(body: ChatBody, request: Request) -> Response:
     return await chat(body.model_copy(update={"stream": True}), request)
 
 
+@routes.api_route("/api/{path:path}", methods=list(_METHODS), include_in_schema=False)
+async def elsewhere(path: str) -> Response:
+    """Refuse what is not offered in this service's own words; the page, mounted behind, would answer otherwise."""
+    if path in ("chat", "chat/stream"):
+        raise HTTPException(405, "ask with POST", {"Allow": "POST"})
+    raise HTTPException(404, f"there is no /api/{path}")
+
+
+@routes.head("/healthz", include_in_schema=False)
 @routes.get("/healthz")
 async def healthz(request: Request) -> dict[str, Any]:
     """Say that the service lives, and how far the local model is."""
@@ -119,4 +129,6 @@ async def _unusable(request: Request, error: Exception) -> JSONResponse:
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    return refusal(error.status_code, kind, str(error.detail))
+    response = refusal(error.status_code, kind, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response

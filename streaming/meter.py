@@ -86,6 +86,7 @@ class Meter:
         self._reported = None
         self._text.restart()
         self._thinking = _Tally()
+        self._first_delta_s = None
 
     def feed(self, event: Event, now: float) -> None:
         if isinstance(event, TextDelta):
@@ -102,6 +103,9 @@ class Meter:
             return
         if self._first_delta_s is None:
             self._first_delta_s = now
+        if self._reported is not None and self._reported.output_tokens is not None:
+            # More came after it: what was reported is not the whole.
+            self._reported = replace(self._reported, output_tokens=None, thinking_tokens=None)
 
     def end(self, now: float) -> None:
         """Stop the clock; later readings count the whole text once more instead of its pieces."""

@@ -102,7 +102,7 @@ class Answer:
         """What it came to; before the end, what it would come to if it were stopped now."""
         finish = self._terminal if isinstance(self._terminal, Finish) else None
         return Receipt(
-            outcome=_outcome(self._terminal),
+            outcome=outcome_of(self._terminal),
             finish_reason=finish.reason if finish else None,
             finish_raw=finish.raw if finish else None,
             error=self._terminal if isinstance(self._terminal, Failed) else None,
@@ -159,7 +159,8 @@ def answer(
     return Answer(request, session, strategy, clock, rates, probe)
 
 
-def _outcome(terminal: Finish | Failed | None) -> Outcome:
+def outcome_of(terminal: Finish | Failed | None) -> Outcome:
+    """Give what an answer came to that ended so; None is an answer that was stopped before its end."""
     if terminal is None:
         return "cancelled"
     if isinstance(terminal, Failed):

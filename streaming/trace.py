@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from streaming.errors import UsageError
 from streaming.events import (
+    TERMINAL,
     Event,
     Failed,
     Finish,
@@ -26,6 +27,9 @@ from streaming.events import (
 )
 
 VERSION = 1
+LONGEST_S = 1_000_000
+"""A trace of more seconds is none: nobody would wait for its end."""
+_MOST_TOKENS = 10**12
 _TYPES: dict[str, type[Event]] = {
     "text": TextDelta,
     "thinking": ThinkingDelta,
@@ -65,15 +69,18 @@ def loads(text: str, name: str = "trace") -> Trace:
         raise UsageError(f'{name}, line 1: not a trace (its first line starts with {{"trace": {VERSION}}})')
     events: list[Timed] = []
     for number, line in enumerate(lines[1:-1], start=2):
-        if line.strip():
-            events.append(_timed(line, f"{name}, line {number}", events[-1].at_s if events else 0.0))
+        if not line.strip():
+            continue
+        if events and isinstance(events[-1].event, TERMINAL):
+            raise UsageError(f"{name}, line {number}: an event after the end of the answer")
+        events.append(_timed(line, f"{name}, line {number}", events[-1].at_s if events else 0.0))
     return Trace(header, tuple(events))
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
     if not isinstance(found, dict):
         raise UsageError(f"{where}: not a JSON object")
@@ -85,8 +92,8 @@ def _timed(line: str, where: str, earliest_s: float) -> Timed:
     kind, at_s = fields.pop("type", None), fields.pop("at_s", None)
     if not isinstance(kind, str) or kind not in _TYPES:
         raise UsageError(f"{where}: type {kind!r} is none of {', '.join(_TYPES)}")
-    if not isinstance(at_s, (int, float)) or isinstance(at_s, bool) or not earliest_s <= at_s < float("inf"):
-        raise UsageError(f"{where}: at_s must be a number of seconds, not before the line above")
+    if not isinstance(at_s, (int, float)) or isinstance(at_s, bool) or not earliest_s <= at_s <= LONGEST_S:
+        raise UsageError(f"{where}: at_s must be a number of seconds, not before the line above, at most {LONGEST_S:,}")
     cls = _TYPES[kind]
     if cls in (TextDelta, ThinkingDelta) and not (isinstance(fields.get("text"), str) and fields["text"]):
         raise UsageError(f"{where}: text must be a string that is not empty")
@@ -101,7 +108,7 @@ def _timed(line: str, where: str, earliest_s: float) -> Timed:
 
 
 def _count(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS)
 
 
 def _words(value: object) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streaming.messages import Message, Role
+from ui.markdown import written
 
 Turn = Mapping[str, Any]
 """A message as Gradio has it: role, content (text, or a list of typed parts) and metadata, whose title makes it a
@@ -36,7 +37,7 @@ def _spoken(history: Sequence[Turn]) -> Iterator[Message]:
         role = roles.get(turn["role"])
         text = _text(turn["content"])
         if role and text.strip() and not (turn.get("metadata") or {}).get("title"):
-            yield Message(role, text)
+            yield Message(role, written(text) if role == "assistant" else text)
 
 
 def _text(content: object) -> str:

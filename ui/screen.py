@@ -10,6 +10,7 @@ from streaming.pipeline import Receipt
 from streaming.thinking import Stages, waiting_words
 from ui import figures, texts
 from ui.conversation import Turn, shown
+from ui.markdown import drawn
 
 REFRESH_S = 0.5
 """The stage line and the meter change at most this often while the stage stays."""
@@ -98,11 +99,11 @@ class Screen:
 
     def _shown(self, block: _Block) -> Turn:
         if not block.thinking:
-            return shown(block.text)
+            return shown(drawn(block.text))
         if block.ended_s is None:
-            return shown(block.text, title=texts.THINKING_NOW, status="pending")
+            return shown(drawn(block.text), title=texts.THINKING_NOW, status="pending")
         duration_s = round(block.ended_s - block.started_s, 1)
-        return shown(block.text, title=texts.THINKING_DONE, status="done", duration_s=duration_s)
+        return shown(drawn(block.text), title=texts.THINKING_DONE, status="done", duration_s=duration_s)
 
     def _add(self, delta: TextDelta | ThinkingDelta, now: float) -> None:
         thinking = isinstance(delta, ThinkingDelta)

@@ -197,6 +197,34 @@ def test_a_client_that_leaves_ends_the_providers_work(body: dict[str, Any], scri
     assert asyncio.run(main()) < 1.0
 
 
+@pytest.mark.parametrize(
+    ("request_line", "status", "allow"),
+    [
+        ("GET /api/chat", 405, "POST"),
+        ("DELETE /api/chat/stream", 405, "POST"),
+        ("GET /api/nothing", 404, None),
+        ("HEAD /healthz", 200, None),
+        ("PUT /healthz", 405, "GET"),
+    ],
+)
+def test_what_is_not_offered_is_refused_in_the_same_shape(request_line: str, status: int, allow: str | None) -> None:
+    async def main() -> bytes:
+        async with serving(Played(PlayingAdapter(words(1)))) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+            raw = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return raw
+
+    head, _, body = asyncio.run(main()).partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    if status >= 400:
+        assert set(json.loads(body)["error"]) == {"type", "message"}
+    if allow:
+        assert f"allow: {allow}".lower() in head.decode().lower()
+
+
 def test_many_readers_at_once_each_get_their_own() -> None:
     async def main() -> list[Reply]:
         async with serving(Played(PlayingAdapter(words(10)))) as port:

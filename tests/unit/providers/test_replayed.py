@@ -123,9 +123,10 @@ def test_a_kind_that_is_not_known_is_not_retried() -> None:
     assert type(error) is errors.StreamError and error.recovery == "fail"
 
 
-def test_what_follows_the_end_is_not_played(tmp_path: Path) -> None:
+def test_what_follows_the_end_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", (0.1, Finish("stop")), (0.2, TextDelta("more")))
-    assert play(path)[-1].event == Finish("stop")
+    with pytest.raises(errors.UsageError, match="line 3: an event after the end"):
+        play(path)
 
 
 def test_a_file_that_is_not_a_trace_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -98,6 +98,14 @@ def test_speed_is_unknown_where_thinking_is() -> None:
     assert meter.read(2.0).tokens_per_s is None
 
 
+def test_a_report_that_more_text_followed_is_not_the_whole() -> None:
+    meter = Meter(MESSAGES, 0.0)
+    meter.feed(TextDelta("abcd"), 1.0)
+    meter.feed(Usage(7, 1, 0), 1.0)
+    meter.feed(TextDelta("x" * 400), 2.0)
+    assert meter.read(2.0).usage == Usage(7, 101, 0, None, "estimated")
+
+
 def test_an_unknown_price_is_unknown() -> None:
     meter = Meter(MESSAGES, 0.0, Rates(price=lambda usage: None))
     meter.feed(TextDelta("a"), 1.0)

@@ -57,6 +57,9 @@ def test_failures_are_kept() -> None:
         ('{"at_s": 1, "type": "finish"}', "line 3: "),
         ('{"at_s": 1, "type": "text", "text": "a", "colour": "red"}', "line 3: .*colour"),
         ('{"at_s": 1, "type": ["text"]}', "line 3: type"),
+        ('{"at_s": 1e300, "type": "text", "text": "a"}', "line 3: at_s must be"),
+        ("[" * 100_000, "line 3: not JSON"),
+        ('{"at_s": 1, "type": "usage", "output_tokens": -7}', "line 3: output_tokens cannot be -7"),
         ('{"at_s": 1, "type": "usage", "input_tokens": "many"}', "line 3: input_tokens cannot be 'many'"),
         ('{"at_s": 1, "type": "finish", "reason": "sausage"}', "line 3: reason cannot be 'sausage'"),
         ('{"at_s": 1, "type": "failed", "kind": 5, "message": "x"}', "line 3: kind cannot be 5"),
@@ -66,6 +69,12 @@ def test_bad_lines_are_named(line: str, says: str) -> None:
     first = json.dumps({"at_s": 0.1, "type": "text", "text": "a"})
     with pytest.raises(UsageError, match=says):
         trace.loads(f'{{"trace": 1}}\n{first}\n{line}\n', "my.jsonl")
+
+
+def test_nothing_comes_after_the_end() -> None:
+    text = trace.dumps(HEADER, [*EVENTS, Timed(0.5, TextDelta("more"))])
+    with pytest.raises(UsageError, match="line 7: an event after the end"):
+        trace.loads(text)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "{}\n", '{"trace": 2}\n', "PK\x03\x04"])

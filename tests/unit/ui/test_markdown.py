@@ -1,0 +1,41 @@
+"""Angle brackets in an answer: all of it is seen, code is left alone, and the model gets its own words back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ui.markdown import drawn, written
+
+CASES = [
+    ("In C write vector<int> v; and if a<b and b>c.", "In C write vector&lt;int> v; and if a&lt;b and b>c."),
+    ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
+    ("<!-- gone? -->", "&lt;!-- gone? -->"),
+    ("1 < 2 and a & b &c", "1 &lt; 2 and a & b &c"),
+    ("write &lt; for <", "write &amp;lt; for &lt;"),
+    ("use `List<String>` or ``a`<b>`` here", "use `List<String>` or ``a`<b>`` here"),
+    ("an open ` tick and a<b", "an open ` tick and a&lt;b"),
+    ("```html\n<b>bold</b>\n```\nand <b>", "```html\n<b>bold</b>\n```\nand &lt;b>"),
+    ("text\n~~~\n<a>\n", "text\n~~~\n<a>\n"),
+    ("a ` b\n\n c ` <d>", "a ` b\n\n c ` &lt;d>"),
+]
+
+
+@pytest.mark.parametrize(("text", "markdown"), CASES)
+def test_what_would_be_a_tag_is_text(text: str, markdown: str) -> None:
+    assert drawn(text) == markdown
+    assert written(markdown) == text
+
+
+@given(st.text(alphabet="ab<>&;/!`~\n lt", max_size=60))
+def test_the_model_gets_its_own_words_back(text: str) -> None:
+    assert written(drawn(text)) == text
+
+
+@given(st.text(alphabet="ab<>/! .\n", max_size=40), st.text(alphabet="ab<>&;/! lt.\n", max_size=40))
+def test_prose_only_grows(text: str, more: str) -> None:
+    assert drawn(text + more).startswith(drawn(text))
+
+
+def test_hostile_text_is_drawn_in_linear_time() -> None:
+    for text in ("`" * 20_000, "`a" * 20_000, "<" * 20_000, "```\n" * 5_000, "&a" * 20_000, "` ``" * 5_000):
+        assert len(drawn(text)) >= len(text)
