@@ -9,12 +9,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from streaming.errors import UsageError
+from streaming.trace import json_object
 
 TRIALS = "trials.jsonl"
 EVENTS = "events.jsonl"
@@ -168,12 +169,13 @@ def read_trials(folder: Path) -> list[Trial]:
     """Read a journal's trials; none where there is no file. Raises UsageError naming the line at fault."""
     found = []
     for where, row in read_lines(folder / TRIALS):
-        for name in _MONEY:
-            if row.get(name) is not None:
-                row[name] = Decimal(row[name])
         try:
+            for name in _MONEY:
+                if row.get(name) is not None:
+                    row[name] = Decimal(row[name])
+            _check(row, where)
             found.append(Trial(**row))
-        except TypeError as error:
+        except (TypeError, ValueError, InvalidOperation) as error:
             raise UsageError(f"{where}: {str(error).replace('Trial.__init__()', 'a trial')}") from None
     return found
 
@@ -195,14 +197,24 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(file, start=1):
             if line.endswith("\n"):
                 where = f"{path}, line {number}"
-                yield where, _object(line, where)
+                yield where, json_object(line, where)
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise UsageError(f"{where}: not a JSON object")
-    return found
+_TRIAL_KINDS = get_type_hints(Trial)
+
+
+def _check(row: dict[str, Any], where: str) -> None:
+    for name, kind in _TRIAL_KINDS.items():
+        if name in row and not _fits(row[name], kind):
+            raise UsageError(f"{where}: a trial's {name} cannot be {row[name]!r}")
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    kinds = get_args(kind) or (kind,)
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, int) and float in kinds:
+        return True
+    return any(_fits(value, one) if get_origin(one) else isinstance(value, one) for one in kinds)

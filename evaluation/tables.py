@@ -15,6 +15,7 @@ import pandas as pd
 
 from evaluation import manifest
 from evaluation.record import EVENT_COLUMNS, EVENT_TYPES, TRIAL_COLUMNS, TRIAL_TYPES, TRIALS, read_events, read_trials
+from streaming.errors import UsageError
 
 _BATCH_ROWS = 100_000
 FILES = ("trials.parquet", "trials.csv", "events.parquet")
@@ -81,7 +82,10 @@ def _frame(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataF
     left = iter(rows)
     frames = []
     while batch := list(islice(left, _BATCH_ROWS)):
-        frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
+        try:
+            frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(f"the journal holds a value that its column cannot: {error}") from None
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(dtypes)).astype(dtypes)
 
 

@@ -64,7 +64,7 @@ def dumps(header: Mapping[str, Any], events: Iterable[Timed]) -> str:
 def loads(text: str, name: str = "trace") -> Trace:
     """Read a trace. Raises UsageError naming the line at fault; an unfinished last line is left out."""
     lines = text.split("\n")
-    header = _object(lines[0], f"{name}, line 1")
+    header = json_object(lines[0], f"{name}, line 1")
     if header.pop("trace", None) != VERSION:
         raise UsageError(f'{name}, line 1: not a trace (its first line starts with {{"trace": {VERSION}}})')
     events: list[Timed] = []
@@ -77,7 +77,8 @@ def loads(text: str, name: str = "trace") -> Trace:
     return Trace(header, tuple(events))
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """Read one line of a journal or trace; `where` names it in the error. Raises UsageError."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -88,7 +89,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def _timed(line: str, where: str, earliest_s: float) -> Timed:
-    fields = _object(line, where)
+    fields = json_object(line, where)
     kind, at_s = fields.pop("type", None), fields.pop("at_s", None)
     if not isinstance(kind, str) or kind not in _TYPES:
         raise UsageError(f"{where}: type {kind!r} is none of {', '.join(_TYPES)}")

@@ -112,3 +112,18 @@ def test_rows_need_neither_pandas_nor_asyncio() -> None:
         "assert not {'pandas', 'numpy', 'asyncio', 'rich'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ttft_s": "abc"}, {"cost_usd": "abc"}, {"cost_usd": []}, {"chunks": 1.5}, {"trial_id": ["a"]},
+     {"outcome": "wonderful"}, {"outcome": None}, {"disturbed": 1}],
+)  # fmt: skip
+def test_a_field_that_cannot_be_is_named_with_its_line(tmp_path: Path, changes: dict[str, object]) -> None:
+    with Journal(tmp_path) as journal:
+        journal.add(trial(1))
+    line = json.loads((tmp_path / record.TRIALS).read_text()) | {"trial_id": "r-2"} | changes
+    with (tmp_path / record.TRIALS).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match="line 2"):
+        read_trials(tmp_path)
