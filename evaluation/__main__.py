@@ -1,4 +1,4 @@
-"""The command line: `python -m evaluation run | replay | compare | report`."""
+"""The command line: `python -m evaluation run | replay | compare | report | calibrate`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import command, dry_run, manifest, resume, scenario
+from evaluation import calibration, command, dry_run, manifest, resume, scenario
 from evaluation.command import Wanted
 from evaluation.keep import TRACES
 from evaluation.record import EVENTS, TRIALS
@@ -29,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.command is None:
         parser.print_help(sys.stderr)
         return 2
-    commands = {"run": _run, "replay": _replay, "compare": _compare, "report": _report}
+    commands = {"run": _run, "replay": _replay, "compare": _compare, "report": _report, "calibrate": _calibrate}
     try:
         return commands[asked.command](asked)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("stopped; `python -m evaluation report DIR` makes the tables of what is kept", file=sys.stderr)
+        print("stopped; of a run, `python -m evaluation report DIR` makes the tables of what is kept", file=sys.stderr)
         return 130
     return 2
 
@@ -102,10 +102,12 @@ async def _dry_run(wanted: Wanted) -> int:
 
 async def _measure(wanted: Wanted, folder: Path) -> Summary:
     settings = Settings.from_environment()
+    calibrated = calibration.read(wanted.calibration)
     providers = Providers(settings, prices=wanted.prices)
     try:
         _check_providers(wanted, providers)
         start = _start(wanted, folder)
+        start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
         start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in wanted.prices.items()}
         budget = _budget(wanted, providers, start, folder)
         if not wanted.resume:
@@ -198,16 +200,29 @@ def _report(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _calibrate(asked: argparse.Namespace) -> int:
+    from evaluation import calibration_report, calibration_run, terminal
+
+    made = calibration_run.carry_out(calibration_run.wanted(asked.streams, asked.ways, asked.within_ms), asked.out)
+    terminal.print_table(calibration_report.table(made))
+    for remark in calibration_report.remarks(made):
+        print(remark)
+    print(json.dumps({"file": str(asked.out), **made.as_dict()}))
+    return 0
+
+
 def _show(folder: Path, *, plots: bool) -> dict[str, Any]:
     """Make tables and report, print the table, and give the facts of the last line.
 
     `failed` counts all that were not completed, `outcomes` tells them apart.
     """
     # pandas takes a second to import: a mistyped command is told at once, and a run begins at once.
-    from evaluation import report, tables, terminal
+    from evaluation import calibration_report, report, tables, terminal
 
     made = report.rebuild(folder, plots=plots)
     terminal.show(made)
+    for warning in calibration_report.warnings(made.manifest, made.trials["stamp_source"].dropna().tolist()):
+        print(f"warning: {warning}", file=sys.stderr)
     outcomes = {str(name): int(count) for name, count in made.trials["outcome"].value_counts().items()}
     completed = outcomes.get("completed", 0)
     names = (manifest.MANIFEST, TRIALS, EVENTS, LEDGER, TRACES, *tables.FILES, *report.FILES)

@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from evaluation import recipe, scenario, slo
+from evaluation import calibration, recipe, scenario, slo
 from evaluation.recipe import Recipe
 from evaluation.scenario import Scenario
 from evaluation.slo import Objective
@@ -48,6 +48,7 @@ class Wanted:
     dry_run: bool
     plots: bool
     recipe: Recipe | None
+    calibration: Path | None = None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,7 +74,18 @@ def parser() -> argparse.ArgumentParser:
         "--fail-if-worse", metavar="METRICS", help="for example ttft,failed: exit code 1 when one of them got worse"
     )
     both.add_argument("--out", type=Path, metavar="FILE", help="write the comparison there too, as Markdown")
+    _add_calibrate(command("calibrate", "find out how true this machine's stamps are: the error bar of later runs"))
     return found
+
+
+def _add_calibrate(new: argparse.ArgumentParser) -> None:
+    new.add_argument("--streams", default="1,16,64,256,512", metavar="N,M", help="at a time (1,16,64,256,512)")
+    new.add_argument("--ways", default="plain,tls", metavar="X,Y", help="plain and TLS, or one of them (plain,tls)")
+    new.add_argument(
+        "--within-ms", type=float, default=1.0, metavar="MS", help="the error that TTFT and gaps may have at p99 (1)"
+    )
+    file = calibration.DEFAULT_FILE
+    new.add_argument("--out", type=Path, default=file, metavar="FILE", help=f"where it is kept ({file})")
 
 
 def _add_replay(new: argparse.ArgumentParser) -> None:
@@ -107,6 +119,7 @@ def _add_run(new: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="ask nobody: say what would be asked and what it would cost")
     add("--record", action="store_true", help="keep every stream with its text as a trace, for `replay`")
     add("--slo", metavar="SLO", help=_SLO)
+    add("--calibration", type=Path, metavar="FILE", help=f"its error bar ({calibration.DEFAULT_FILE}, if it is there)")
     add("--resume", action="store_true", help="go on with the run that was broken off in DIR")
     add("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
     add("--out", type=Path, metavar="DIR", help="a new or an empty folder")
@@ -135,6 +148,7 @@ def wanted(asked: argparse.Namespace) -> Wanted:
         dry_run=values.get("dry_run", False),
         plots=values["plots"],
         recipe=file,
+        calibration=values.get("calibration"),
     )
 
 

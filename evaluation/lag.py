@@ -1,6 +1,7 @@
 """Watches how late the event loop runs its timers: what the instrument itself may have added to a trial's stamps."""
 
 import asyncio
+from array import array
 
 INTERVAL_S = 0.02
 
@@ -27,3 +28,30 @@ class LagWatch:
         self._timer.cancel()
         self._worst_s = max(self._worst_s, self._loop.time() - self._due_s)
         return self._worst_s
+
+
+class SharedLag:
+    """One such timer for any number of trials at once; `close` ends it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lags_s = array("d")
+        self._timer = self._set()
+
+    def mark(self) -> int:
+        """Give the place in time from which `worst_s` counts."""
+        return len(self._lags_s)
+
+    def worst_s(self, mark: int) -> float:
+        """Give the worst lag since, in seconds; a timer that is overdue at this moment counts."""
+        return max(0.0, self._loop.time() - self._timer.when(), *self._lags_s[mark:])
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _set(self) -> asyncio.TimerHandle:
+        return self._loop.call_later(INTERVAL_S, self._ring)
+
+    def _ring(self) -> None:
+        self._lags_s.append(self._loop.time() - self._timer.when())
+        self._timer = self._set()

@@ -35,7 +35,7 @@ class LoadWatch:
     _most: int = 0
     _last_s: float = 0.0
     _area: float = 0.0
-    _area_at_last_start: float = 0.0
+    _areas: list[float] = field(default_factory=list)
     _starts_s: list[float] = field(default_factory=list)
     _intended_s: list[float] = field(default_factory=list)
 
@@ -43,7 +43,7 @@ class LoadWatch:
         now = self._pass()
         self._starts_s.append(now)
         self._intended_s.append(intended_s)
-        self._area_at_last_start = self._area
+        self._areas.append(self._area)
         self._running += 1
         self._most = max(self._most, self._running)
 
@@ -60,13 +60,13 @@ class LoadWatch:
     def reached(self, scenario: Scenario) -> dict[str, Any]:
         """Say what was asked for, what came of it, and in `shortfall` how it fell short; None: it did not.
 
-        The mean concurrency is over the time from the first start to the last, when no more is to come.
+        The mean concurrency is over the time from the first start to the last, when no more is to come; of a closed
+        loop from the start that filled it.
         """
         starts_s = self._starts_s
-        span_s = starts_s[-1] - starts_s[0] if starts_s else 0.0
         found: dict[str, Any] = {
             "concurrency_max": self._most,
-            "concurrency_mean": round(self._area_at_last_start / span_s, 3) if span_s > 0 else None,
+            "concurrency_mean": self._mean(1 if scenario.rate is not None else scenario.concurrency),
             "starts_per_s": _rate(starts_s),
         }
         if scenario.rate is None:
@@ -75,6 +75,12 @@ class LoadWatch:
         found |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
         found |= {"drawn_rate_per_s": _rate(self._intended_s), "latest_start_s": self._latest_s()}
         return found | {"shortfall": _too_slow(found)}
+
+    def _mean(self, filled: int) -> float | None:
+        """Give the mean concurrency from the start of this number on; None where no other came after it."""
+        starts_s, areas = self._starts_s[filled - 1 :], self._areas[filled - 1 :]
+        span_s = starts_s[-1] - starts_s[0] if starts_s else 0.0
+        return round((areas[-1] - areas[0]) / span_s, 3) if span_s > 0 else None
 
     def _latest_s(self) -> float | None:
         late_s = [start - due for start, due in zip(self._starts_s, self._intended_s, strict=True)]

@@ -70,6 +70,7 @@ def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict
         "measures": measure_constants(),
         "instrument_error": None,
         "warm_up": {},
+        "instrument": [],
         "loads": [],
         "resumed": 0,
         **about_this_machine(),

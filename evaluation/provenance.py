@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from evaluation import wording
+from evaluation import calibration_report, wording
 from evaluation.summary import label
 from evaluation.tables import Run
 
@@ -76,7 +76,7 @@ def provenance(run: Run) -> Iterator[str]:
     if is_what_if(run):
         yield "- delivery is computed on the recordings' own stamps: no error but theirs"
     else:
-        yield "- instrument error: not calibrated, so the error of these figures is not known"
+        yield from calibration_report.lines(facts, run.trials["stamp_source"].dropna().tolist())
     if len(lag_s):
         yield (
             f"- worst event-loop lag of the measuring process during a trial: median {wording.ms(lag_s.median())} ms, "

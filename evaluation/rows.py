@@ -22,11 +22,15 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """An answer's events at both ends in order of time, and when the request was sent, all on one clock."""
+    """An answer's events at both ends in order of time, and when the request was sent, all on one clock.
+
+    Where nothing was ever `sent`, `sent_s` is when it was asked for.
+    """
 
     sent_s: float
     source: Sequence[Timed]
     delivered: Sequence[Timed]
+    sent: bool = True
 
 
 def figures(
@@ -104,19 +108,24 @@ def _first(events: Sequence[Timed], kinds: tuple[type[Event], ...], sent_s: floa
     return next((timed.at_s - sent_s for timed in events if isinstance(timed.event, kinds)), None)
 
 
-def waiting(sent_s: float, intended_s: float | None, connect_s: float | None, ttft_s: float | None) -> dict[str, Any]:
+def waiting(
+    sent_s: float | None, intended_s: float | None, connect_s: float | None, ttft_s: float | None
+) -> dict[str, Any]:
     """Give the columns of what came before `sent`: the instrument's own wait, and the first delta with all of it.
 
-    In process there is no connection: None counts as none. All are None where no start was intended.
+    In process there is no connection: None counts as none. All are None where no start was intended, and but for the
+    start itself where nothing was sent.
 
     >>> waiting(10.5, 10.1, 0.3, 0.2)["queue_s"], waiting(10.5, 10.1, 0.3, 0.2)["ttft_total_s"]
     (0.1, 0.6)
     """
     if intended_s is None:
         return {}
+    intended = {"intended_start_s": round(intended_s, 9)}
+    if sent_s is None:
+        return intended
     late_s = sent_s - intended_s
-    return {
-        "intended_start_s": round(intended_s, 9),
+    return intended | {
         "queue_s": round(late_s - (connect_s or 0.0), 9),
         "ttft_total_s": None if ttft_s is None else round(late_s + ttft_s, 9),
     }

@@ -5,7 +5,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,8 @@ from evaluation.record import Journal
 from evaluation.resume import Start
 from evaluation.scenario import Planned, Scenario
 from evaluation.spending import Budget, quote_trial, quote_warm_up
-from evaluation.trial import Access, Asked, Bench, ask_trial, in_words, rows_of, warm_up
+from evaluation.trial import Access, Asked, Bench, ask_trial, in_words, prepare, rows_of, warm_up
+from evaluation.wire import Wire
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
 
@@ -74,8 +75,13 @@ async def run(
     try:
         resume.repair(folder, start)
         manifest.write(folder, facts)
-        with Journal(folder) as journal, RunProgress(summary.planned, clock, done=start.finished) as progress:
-            bench = Bench(start.run_id, scenario, access, clock, mask, sitting=start.sitting)
+        with (
+            closing(Wire(access, clock)) as wire,
+            Journal(folder) as journal,
+            RunProgress(summary.planned, clock, done=start.finished) as progress,
+        ):
+            stamped = None if scenario.retries else wire
+            bench = Bench(start.run_id, scenario, access, clock, mask, wire=stamped, sitting=start.sitting)
             keeper = Keeper(folder, journal, traces=traces)
             work = _Work(bench, folder, keeper, progress, summary, facts, budget, LoadWatch(clock))
             await _until_stopped(work.all(start.left), summary)
@@ -111,6 +117,12 @@ class _Work:
     async def all(self, planned: tuple[Planned, ...]) -> None:
         ticking = asyncio.create_task(self._tick())
         try:
+            self.progress.say("preparing the requests")
+            sittings = self.facts["instrument"] = [
+                *self.facts.get("instrument", []),
+                await prepare(self.bench, planned),
+            ]
+            self.facts["real_time_priority"] = all(sitting["real_time_priority"] for sitting in sittings)
             await self._warm_up(planned)
             if self.summary.out_of_budget:
                 return

@@ -1,15 +1,16 @@
-"""Runs one trial: asks through the pipeline with a probe, and gives its rows."""
+"""Runs one trial, over stamped sockets or through the pipeline with a probe, and gives its rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from evaluation import rows
+from evaluation import rows, wire
 from evaluation.experience import Deadlines, Reader
 from evaluation.lag import LagWatch
 from evaluation.record import EventRow, Trial
 from evaluation.scenario import Planned, Scenario
+from evaluation.wire import Wire
 from streaming import pipeline, strategies
 from streaming.clock import Clock, utc_now
 from streaming.errors import UsageError
@@ -20,6 +21,7 @@ from streaming.pipeline import Outcome
 from streaming.probe import Probe
 from streaming.retry import NO_RECOVERY, Policy
 from streaming.session import Session
+from streaming.strategies import Strategy
 
 WARM_UP_PROMPT = "Say hello."
 WARM_UP_TOKENS = 16
@@ -44,6 +46,8 @@ class Bench:
     mask: Callable[[str], str] = str
     deadlines: Deadlines = field(default_factory=Deadlines)
     reader: Reader = field(default_factory=Reader)
+    wire: Wire | None = None
+    """The stamped way, for what was prepared for it; all else is asked in process."""
     sitting: int = 0
     """How often the run was resumed: a question that a kill broke off goes out again under another name."""
 
@@ -70,7 +74,7 @@ class Asked:
 
 async def ask_trial(bench: Bench, planned: Planned) -> Asked:
     """Ask once and stamp. Broken answers are answers too; a cancelled run has none of its unfinished trials."""
-    request = _request(bench.scenario, planned.prompt.text, bench.scenario.max_tokens, bench.trial_id(planned))
+    request = _trial_request(bench, planned)
     return await ask(bench, planned.provider, planned.strategy, request)
 
 
@@ -87,7 +91,8 @@ def rows_of(
 
 def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None) -> Trial:
     measured = rows.figures(asked.stamps, asked.outcome, asked.usage, bench.deadlines, bench.reader)
-    waited = rows.waiting(asked.stamps.sent_s, intended_s, asked.instrument.get("connect_s"), measured.get("ttft_s"))
+    sent_s = asked.stamps.sent_s if asked.stamps.sent else None
+    waited = rows.waiting(sent_s, intended_s, asked.instrument.get("connect_s"), measured.get("ttft_s"))
     provider, _, model = planned.provider.partition(":")
     return Trial(
         run_id=bench.run_id,
@@ -100,7 +105,7 @@ def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None)
         repeat=planned.repeat,
         block=planned.block,
         started_at=asked.started_at,
-        sent_monotonic_s=round(asked.stamps.sent_s, 9),
+        sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
         outcome=asked.outcome,
         **asked.instrument,
         **asked.ending,
@@ -111,14 +116,32 @@ def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None)
 
 async def warm_up(bench: Bench, provider: str) -> Asked:
     """Ask once for something short, not to be recorded."""
-    request = _request(bench.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{bench.run_id}-warm-up")
-    return await ask(bench, provider, "direct", request)
+    return await ask(bench, provider, "direct", _warm_up_request(bench))
+
+
+async def prepare(bench: Bench, planned: Iterable[Planned]) -> dict[str, Any]:
+    """Have all requests to come ready before the load, and give what the manifest says of how they will be measured."""
+    if bench.wire is None:
+        return {"stamped_sockets": [], "real_time_priority": False}
+    for trial in planned:
+        await bench.wire.prepare(trial.provider, _trial_request(bench, trial))
+        if bench.scenario.warm_up:
+            await bench.wire.prepare(trial.provider, _warm_up_request(bench))
+    return bench.wire.begin()
 
 
 def in_words(asked: Asked) -> str:
     """Say how it went: `completed`, or the outcome and why."""
     why = asked.ending.get("error_message")
     return f"{asked.outcome}: {why}" if why else asked.outcome
+
+
+def _trial_request(bench: Bench, planned: Planned) -> ChatRequest:
+    return _request(bench.scenario, planned.prompt.text, bench.scenario.max_tokens, bench.trial_id(planned))
+
+
+def _warm_up_request(bench: Bench) -> ChatRequest:
+    return _request(bench.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{bench.run_id}-warm-up")
 
 
 def _request(scenario: Scenario, text: str, max_tokens: int, request_id: str) -> ChatRequest:
@@ -133,6 +156,25 @@ def _request(scenario: Scenario, text: str, max_tokens: int, request_id: str) ->
 async def ask(bench: Bench, provider: str, strategy: str, request: ChatRequest) -> Asked:
     """Run one answer to its end. What breaks it, a defect of an adapter too, is its outcome and stops nothing else."""
     machine = strategies.parse(strategy).make()
+    if bench.wire is not None and bench.wire.carries(provider, request):
+        return await _over_wire(bench, bench.wire, provider, machine, request)
+    return await _in_process(bench, provider, machine, request)
+
+
+async def _over_wire(bench: Bench, way: Wire, provider: str, machine: Strategy, request: ChatRequest) -> Asked:
+    started_at, called_s = utc_now(), bench.clock()
+    stamps, instrument = rows.Stamps(called_s, (), (), sent=False), dict[str, Any]()
+    try:
+        heard = await way.ask(provider, request)
+        stamps, instrument = wire.stamps(heard, machine), wire.instrument(heard)
+        receipt = wire.receipt(heard, stamps.delivered, bench.access.rates(provider))
+        outcome, usage, ending = receipt.outcome, receipt.reading.usage, rows.ending(receipt)
+    except Exception as error:
+        outcome, usage, ending = "failed", Usage(), _defect(error)
+    return Asked(started_at, _masked(bench, ending), outcome, usage, stamps, instrument)
+
+
+async def _in_process(bench: Bench, provider: str, machine: Strategy, request: ChatRequest) -> Asked:
     watch, started_at = LagWatch(), utc_now()
     probe = Probe(bench.clock)
     try:
@@ -145,17 +187,22 @@ async def ask(bench: Bench, provider: str, strategy: str, request: ChatRequest) 
         receipt = answer.receipt()
         outcome, usage, ending = receipt.outcome, receipt.reading.usage, rows.ending(receipt)
     except Exception as error:
-        outcome, usage = "failed", Usage()
-        kind = "usage" if isinstance(error, UsageError) else "internal"
-        ending = {"error_type": kind, "error_message": f"{type(error).__name__}: {error}"}
+        outcome, usage, ending = "failed", Usage(), _defect(error)
     finally:
         lag_s = watch.stop()
-    if ending.get("error_message"):
-        ending["error_message"] = bench.mask(ending["error_message"])
     stamps = rows.Stamps(probe.called_s, probe.source, probe.delivered)
-    return Asked(
-        started_at, ending, outcome, usage, stamps, {"stamp_source": "in-process", "loop_lag_max_s": round(lag_s, 9)}
-    )
+    instrument = {"stamp_source": "in-process", "loop_lag_max_s": round(lag_s, 9)}
+    return Asked(started_at, _masked(bench, ending), outcome, usage, stamps, instrument)
+
+
+def _defect(error: Exception) -> dict[str, Any]:
+    kind = "usage" if isinstance(error, UsageError) else "internal"
+    return {"error_type": kind, "error_message": f"{type(error).__name__}: {error}"}
+
+
+def _masked(bench: Bench, ending: dict[str, Any]) -> dict[str, Any]:
+    message = ending.get("error_message")
+    return ending | {"error_message": bench.mask(message)} if message else ending
 
 
 def _policy(scenario: Scenario) -> Policy:

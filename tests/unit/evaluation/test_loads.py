@@ -72,6 +72,20 @@ def test_a_concurrency_that_was_never_reached_is_told(tmp_path: Path) -> None:
     assert summary.shortfall == "asked for 50 answers at a time, never more than 8 ran"
 
 
+async def filled_at_last() -> dict[str, object]:
+    """Start four answers one after the other that all run on together."""
+    watch = LoadWatch(clock())
+    for _ in range(4):
+        watch.started(0.0)
+        await asyncio.sleep(0.001)
+    return watch.reached(made.scenario(concurrency=4))
+
+
+def test_a_closed_loop_is_not_blamed_for_the_time_in_which_it_filled() -> None:
+    found = run_virtual(filled_at_last())
+    assert (found["concurrency_max"], found["concurrency_mean"], found["shortfall"]) == (4, None, None)
+
+
 async def late() -> dict[str, object]:
     """Start ten answers that were due 0.1 s apart 0.2 s apart."""
     watch = LoadWatch(clock())

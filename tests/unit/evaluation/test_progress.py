@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from evaluation.lag import LagWatch
+from evaluation.lag import LagWatch, SharedLag
 from evaluation.progress import LINE_S, RunProgress
 from evaluation.scenario import plan
 from tests.unit.evaluation import made
@@ -67,3 +67,25 @@ def test_a_blocked_loop_is_seen_also_at_the_very_end(after_s: float) -> None:
         return watch.stop()
 
     assert 0.28 <= run_virtual(main()) <= 0.3
+
+
+def test_each_trial_sees_the_lag_of_its_own_time_on_a_shared_watch() -> None:
+    async def main() -> tuple[float, float, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        watch = SharedLag()
+        first = watch.mark()
+        await asyncio.sleep(0.1)
+        loop._move(loop.time() + 0.3)
+        overdue_s = watch.worst_s(first)
+        await asyncio.sleep(0.1)
+        second = watch.mark()
+        await asyncio.sleep(0.1)
+        try:
+            return overdue_s, watch.worst_s(first), watch.worst_s(second)
+        finally:
+            watch.close()
+
+    overdue_s, first_s, second_s = run_virtual(main())
+    assert 0.28 <= overdue_s <= 0.3 and first_s == overdue_s
+    assert second_s == pytest.approx(0.0, abs=1e-9)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evaluation.experience import Deadlines, Reader
-from evaluation.rows import Stamps, ending, event_rows, figures
+from evaluation.rows import Stamps, ending, event_rows, figures, waiting
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
 from streaming.meter import Cost, Reading
 from streaming.pipeline import Outcome, Receipt
@@ -144,3 +144,8 @@ def test_a_row_has_tokens_only_where_the_provider_told_them() -> None:
         ("source_usage", 1),
         ("source_finish", None),
     ]
+
+
+def test_what_was_never_sent_waited_nobody_knows_how_long() -> None:
+    assert waiting(None, 10.0, None, None) == {"intended_start_s": 10.0}
+    assert waiting(10.5, None, 0.1, 0.2) == {}

@@ -1,0 +1,34 @@
+"""`python -m evaluation calibrate` as a program: simulator and instrument are processes, the file is what it says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from evaluation import calibration
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_measures_this_machine_and_keeps_what_it_found(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "calibration.json"
+    options = ["calibrate", "--streams", "1,8", "--ways", "plain", "--within-ms", "1000", "--out", str(file)]
+    done = subprocess.run(
+        [sys.executable, "-m", "evaluation", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said, kept = json.loads(done.stdout.splitlines()[-1]), json.loads(file.read_text(encoding="utf-8"))
+    assert said == {"file": str(file), **kept} and said["within_at_up_to"]["plain"]["streams"] == 8
+    made = calibration.read(file)
+    assert made is not None and made.ways == ("plain",) and made.stamp_source in ("kernel", "callback")
+    assert [(row.streams, row.answers, row.failed) for row in made.rows] == [(1, 4, 0), (8, 8, 0)]
+    for row in made.rows:
+        assert row.ttft_p50_ms is not None and row.gap_p50_ms is not None and row.heard_p99_ms is not None
+        assert row.cpu_s_per_1000_chunks and max(row.ttft_p50_ms, row.gap_p50_ms) < 500 and row.heard_p99_ms > 0
+    assert made.machine["cpu_count"] and made.versions["python"] and made.gap_ms == 20
+    assert "calibrating plain, 8 at a time: 1/2" in done.stderr and "this machine measures TTFT within" in done.stdout

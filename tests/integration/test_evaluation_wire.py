@@ -1,0 +1,258 @@
+"""Runs against vendors' services: timed by the kernel, true to the server's own log, judged as the pipeline judges."""
+
+import asyncio
+import json
+import os
+import socket
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation import manifest, record
+from evaluation.__main__ import main
+from evaluation.record import Trial
+from evaluation.run import run
+from evaluation.scenario import Planned, Prompt, Scenario
+from evaluation.trial import Asked, Bench, ask_trial, prepare, rows_of
+from evaluation.wire import Wire
+from providers import Providers
+from settings import Settings
+from simulator.server import read_log
+from streaming import trace
+from streaming.clock import monotonic
+from streaming.events import TextDelta
+from tests.simulator_process import simulator_process
+
+TOKENS, TTFT_S, GAP_S = 20, 0.1, 0.02
+OPTIONS = ("--tokens", str(TOKENS), "--ttft-ms", "100", "--gap-ms", "20")
+NEAR_S = 0.05
+"""A stamp is late by some 0.02 ms; machines on which tests run are not quiet."""
+BROKEN = (
+    "429", "503", "redirect", "reset-before-headers", "empty-200", "html-200", "cut", "reset-mid-stream",
+    "truncated", "error-in-stream", "malformed-json", "bad-utf8",
+)  # fmt: skip
+
+
+def environment(url: str) -> dict[str, str]:
+    keys = {name: "none" for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY", "GROQ_API_KEY")}
+    addresses = {"OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url, "OLLAMA_HOST": url}
+    return keys | addresses | {"AZURE_OPENAI_ENDPOINT": url, "OPENAI_API_VERSION": "2024-10-21"}
+
+
+def nobody_there() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run, the server's log of it by request id, and how this process was scheduled before and after."""
+
+    folder: Path
+    code: int
+    sent_s: dict[str, dict[int, float]]
+    scheduled: tuple[int, int]
+
+    def trials(self) -> list[Trial]:
+        return record.read_trials(self.folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """48 answers of four services, 16 at a time, and a service that refuses."""
+    place = tmp_path_factory.mktemp("wire")
+    log, folder = place / "log.jsonl", place / "run"
+    names = "openai:m,anthropic:m,ollama:m,azure:m,openai:fault-503"
+    words = f"run --providers {names} --strategies direct,batch:100ms --prompt-count 1 --repeats 6 --concurrency 16"
+    more = ("--price", "openai:m=10/100", "--price", "ollama:m=0/0", "--record", "--no-plots", "--out", str(folder))
+    before = os.sched_getscheduler(0)
+    with simulator_process(*OPTIONS, "--log", str(log)) as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(url).items():
+            patch.setenv(name, value)
+        code = main([*words.split(), *more])
+    sent_s: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in read_log(str(log)):
+        if "seq" in line:
+            found: Any = line
+            sent_s[found["request_id"]][found["seq"]] = found["at_s"]
+    return Finished(folder, code, sent_s, (before, os.sched_getscheduler(0)))
+
+
+def test_every_first_token_is_where_the_server_put_it(finished: Finished) -> None:
+    completed = [trial for trial in finished.trials() if trial.outcome == "completed"]
+    assert finished.code == 0 and len(completed) == 48
+    for trial in completed:
+        assert trial.sent_monotonic_s is not None and trial.ttft_s is not None
+        true_s = finished.sent_s[trial.trial_id][0]
+        assert trial.sent_monotonic_s + trial.ttft_s == pytest.approx(true_s, abs=NEAR_S)
+        assert trial.ttft_s >= TTFT_S - 0.001, "not before the server could have sent it"
+
+
+def test_gaps_are_those_of_the_server(finished: Finished) -> None:
+    texts: dict[str, list[float]] = defaultdict(list)
+    for row in record.read_events(finished.folder):
+        if row.kind == "source_text" and row.source_s is not None:
+            texts[row.trial_id].append(row.source_s)
+    for trial_id, at_s in texts.items():
+        true_s = [moment for _, moment in sorted(finished.sent_s[trial_id].items())]
+        assert len(at_s) == len(true_s) == TOKENS
+        for (a, b), (c, d) in zip(pairwise(at_s), pairwise(true_s), strict=True):
+            assert b - a == pytest.approx(d - c, abs=NEAR_S)
+    assert len(texts) == 48
+
+
+def test_a_trial_says_how_it_was_timed_and_what_its_time_before_was(finished: Finished) -> None:
+    for trial in finished.trials():
+        assert trial.stamp_source == "kernel" and trial.attempts == 1
+        assert trial.merged_reads is not None and trial.disturbed == (True if trial.merged_reads else None)
+        assert trial.connect_s is not None and 0 < trial.connect_s < 1
+        assert trial.queue_s is not None and 0 <= trial.queue_s < 5
+        assert trial.loop_lag_max_s is not None
+        assert trial.sent_monotonic_s is not None and trial.intended_start_s is not None
+        if trial.ttft_s is not None:
+            before_s = trial.sent_monotonic_s - trial.intended_start_s
+            assert trial.ttft_total_s == pytest.approx(before_s + trial.ttft_s)
+            assert before_s == pytest.approx(trial.queue_s + trial.connect_s)
+            assert trial.headers_s is not None and 0 < trial.headers_s <= trial.ttft_s
+
+
+def test_a_strategy_delivers_as_it_would_have_done_live(finished: Finished) -> None:
+    completed = [trial for trial in finished.trials() if trial.outcome == "completed"]
+    for trial in completed:
+        assert trial.delay_max_s is not None and trial.delivered_ttft_s == trial.ttfot_s
+        assert trial.delay_max_s == 0 if trial.strategy == "direct" else 0 < trial.delay_max_s <= 0.1 + 1e-6
+        assert trial.delivered_chunks is not None and trial.chunks == TOKENS
+        assert (trial.delivered_chunks == TOKENS) == (trial.strategy == "direct")
+
+
+def test_a_service_that_refuses_gives_rows_without_times(finished: Finished) -> None:
+    failed = [trial for trial in finished.trials() if trial.model == "fault-503"]
+    assert len(failed) == 12
+    for trial in failed:
+        assert (trial.outcome, trial.error_type, trial.http_status) == ("failed", "server_error", 503)
+        times = (trial.ttft_s, trial.ttft_total_s, trial.headers_s, trial.e2e_s)
+        assert times == (None,) * 4 and trial.cost_usd is None
+
+
+def test_cost_is_of_the_reported_tokens_at_the_price_that_was_said(finished: Finished) -> None:
+    for trial in finished.trials():
+        if trial.outcome != "completed":
+            continue
+        assert trial.token_source == "reported" and trial.input_tokens is not None and trial.output_tokens is not None
+        if trial.provider == "openai":
+            usd = (Decimal(10) * trial.input_tokens + Decimal(100) * trial.output_tokens) / 1_000_000
+            assert trial.cost_usd == usd and trial.price_source is not None
+        elif trial.provider == "ollama":
+            assert trial.cost_usd == 0
+        else:
+            assert trial.cost_usd is None, "nobody knows what a model called m costs"
+
+
+def test_the_manifest_says_how_the_run_was_measured(finished: Finished) -> None:
+    facts = manifest.read(finished.folder)
+    (sitting,) = facts["instrument"]
+    assert len(sitting["stamped_sockets"]) == 5
+    assert facts["real_time_priority"] is sitting["real_time_priority"]
+    assert facts["warm_up"]["openai:m"] == ["completed"]
+    assert facts["warm_up"]["openai:fault-503"][0].startswith("failed: ")
+    before, after = finished.scheduled
+    assert after == before, "the priority is given back"
+
+
+def test_every_stream_is_kept_as_a_trace(finished: Finished) -> None:
+    for trial in finished.trials():
+        kept = trace.loads((finished.folder / "traces" / f"{trial.trial_id}.jsonl").read_text())
+        texts = [timed.at_s for timed in kept.events if isinstance(timed.event, TextDelta)]
+        assert len(texts) == trial.chunks
+        if trial.ttft_s is not None:
+            assert texts[0] == pytest.approx(trial.ttft_s, abs=1e-6)
+
+
+def planned(provider: str) -> Planned:
+    return Planned(1, 1, 1, Prompt("p", "Why?"), provider, "batch:50ms")
+
+
+async def both_ways(providers: Providers, *names: str) -> list[tuple[Asked, Asked]]:
+    """Ask each over stamped sockets and in process."""
+    scenario = Scenario(names, ("batch:50ms",), (planned("").prompt,), warm_up=0)
+    with closing(Wire(providers, monotonic)) as wire:
+        bench = Bench("run", scenario, providers, monotonic, wire=wire)
+        found = await prepare(bench, map(planned, names))
+        assert found["stamped_sockets"] == list(names)
+        over_wire = [await ask_trial(bench, planned(name)) for name in names]
+    live = Bench("run", scenario, providers, monotonic)
+    return [(asked, await ask_trial(live, planned(name))) for name, asked in zip(names, over_wire, strict=True)]
+
+
+def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a service quotes of an answer, which has an id of its own."""
+    return ending | {"error_message": (ending.get("error_message") or "").partition("{")[0]}
+
+
+def test_a_broken_answer_is_judged_the_same_both_ways() -> None:
+    names = [f"{provider}:fault-{fault}" for fault in BROKEN for provider in ("openai", "anthropic", "ollama")]
+    names += ["openai:m", "groq:m"]
+
+    async def ask_all(url: str) -> list[tuple[Asked, Asked]]:
+        providers = Providers(Settings(environment(url) | {"GROQ_BASE_URL": nobody_there()}))
+        try:
+            return await both_ways(providers, *names)
+        finally:
+            await providers.aclose()
+
+    with simulator_process(*("--tokens", "8", "--ttft-ms", "5", "--gap-ms", "2")) as url:
+        found = asyncio.run(ask_all(url))
+    for name, (wire, live) in zip(names, found, strict=True):
+        assert (wire.outcome, wire.usage) == (live.outcome, live.usage), name
+        assert without_ids(wire.ending) == without_ids(live.ending), name
+        for mine, theirs in ((wire.stamps.source, live.stamps.source), (wire.stamps.delivered, live.stamps.delivered)):
+            assert said(mine) == said(theirs), name
+    assert {wire.outcome for wire, _ in found} == {"completed", "failed", "truncated"}
+
+
+def said(events: Any) -> tuple[str, str]:
+    """Give the text and how it ended."""
+    text = "".join(timed.event.text for timed in events if isinstance(timed.event, TextDelta))
+    return text, type(events[-1].event).__name__
+
+
+def test_what_was_never_sent_has_no_time_of_sending() -> None:
+    async def ask() -> Trial:
+        providers = Providers(Settings({"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": nobody_there()}))
+        bench = Bench("run", Scenario(("openai:m",), ("direct",), (planned("").prompt,)), providers, monotonic)
+        try:
+            ((asked, _),) = await both_ways(providers, "openai:m")
+        finally:
+            await providers.aclose()
+        return rows_of(bench, planned("openai:m"), asked, intended_s=monotonic())[0]
+
+    trial = asyncio.run(ask())
+    assert trial.outcome == "failed" and trial.error_message and trial.intended_start_s is not None
+    assert (trial.sent_monotonic_s, trial.queue_s, trial.connect_s, trial.stamp_source) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("providers", "retries"), [(("openai:m",), 1), (("sim:steady",), 0), (("openai:m", "sim:steady"), 0)]
+)
+def test_what_stays_in_process_says_so(tmp_path: Path, providers: tuple[str, ...], retries: int) -> None:
+    async def ask(url: str) -> None:
+        access = Providers(Settings(environment(url)))
+        prompts = (Prompt("p", "Why?"),)
+        try:
+            await run(Scenario(providers, ("direct",), prompts, retries=retries, max_tokens=4), access, tmp_path)
+        finally:
+            await access.aclose()
+
+    with simulator_process(*("--tokens", "4", "--ttft-ms", "5", "--gap-ms", "2")) as url:
+        asyncio.run(ask(url))
+    facts = json.loads((tmp_path / manifest.MANIFEST).read_text())
+    assert facts["real_time_priority"] is False, "whoever answers in this process needs the processor too"
+    for trial in record.read_trials(tmp_path):
+        over_wire = trial.provider == "openai" and not retries
+        assert trial.outcome == "completed" and trial.stamp_source == ("kernel" if over_wire else "in-process")
