@@ -148,13 +148,15 @@ def chars_per_s(chunks: Chunks) -> float | None:
 
 
 def updates_per_s(delivered: Chunks) -> float | None:
-    """How often the reader's text changes: (chunks - 1) / (last - first chunk), both as delivered; METRICS.
+    """How often the reader's text changes: (chunks - 2) / (last but one - first chunk), both as delivered; METRICS.
 
-    None for a single update, which has no rate.
+    The last update is left out: it comes with the answer's end, and the interval before it is cut short, which would
+    make a short answer look livelier than its strategy is. None with fewer than three updates: no whole interval.
 
-    >>> updates_per_s(Chunks(np.array([0.2, 0.3, 0.4, 0.6]), np.array([1, 1, 1, 1])))  # 3 intervals in 0.4 s
-    7.5
+    >>> updates_per_s(Chunks(np.array([0.2, 0.3, 0.4, 0.42]), np.array([1, 1, 1, 1])))  # 2 whole intervals in 0.2 s
+    10.0
     """
-    if delivered.span_s <= 0:
+    span_s = float(delivered.at_s[-2] - delivered.at_s[0]) if len(delivered) > 2 else 0.0
+    if span_s <= 0:
         return None
-    return round((len(delivered) - 1) / delivered.span_s, 9)
+    return round((len(delivered) - 2) / span_s, 9)
