@@ -33,6 +33,15 @@ def decode_both_ways(make: Callable[[], Decoder], data: bytes) -> Outcome:
     return whole
 
 
+def assert_ends(outcome: Outcome, error: type[StreamError], *before: Event) -> str:
+    """Check how it ended and what had come before; give the error's message."""
+    events, found = outcome
+    assert events == list(before)
+    assert found is not None
+    assert found[0] is error
+    return found[1]
+
+
 def at_cuts(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Cut the bytes at these places, wherever they are."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})

@@ -8,8 +8,8 @@ import pytest
 
 from providers.anthropic_wire import decoder
 from streaming.errors import ProtocolError, RateLimited, ServerError, StreamError, TruncatedStream
-from streaming.events import Event, Finish, FinishReason, TextDelta, ThinkingDelta, Usage
-from tests.unit.providers.decoding import Outcome, decode_both_ways
+from streaming.events import Finish, FinishReason, TextDelta, ThinkingDelta, Usage
+from tests.unit.providers.decoding import Outcome, assert_ends, decode_both_ways
 
 STOP = {"type": "message_stop"}
 
@@ -36,14 +36,6 @@ def wire(*events: dict[str, Any]) -> bytes:
 
 def run(*events: dict[str, Any]) -> Outcome:
     return decode_both_ways(decoder, wire(*events))
-
-
-def ends(outcome: Outcome, error: type[StreamError], *before: Event) -> str:
-    events, found = outcome
-    assert events == list(before)
-    assert found is not None
-    assert found[0] is error
-    return found[1]
 
 
 def test_a_plain_answer() -> None:
@@ -117,7 +109,7 @@ def test_a_clean_end_after_the_stop_reason_needs_no_marker() -> None:
 
 @pytest.mark.parametrize("tail", [(), (stopped(None),), (STOP,), (stopped(None), STOP)])
 def test_an_end_without_a_stop_reason_is_a_cut(tail: tuple[dict[str, Any], ...]) -> None:
-    ends(run(text("x"), *tail), TruncatedStream, TextDelta("x"))
+    assert_ends(run(text("x"), *tail), TruncatedStream, TextDelta("x"))
 
 
 def test_a_doubled_finish_is_harmless() -> None:
@@ -126,7 +118,7 @@ def test_a_doubled_finish_is_harmless() -> None:
 
 @pytest.mark.parametrize("between", [(stopped(),), (stopped(), STOP), (STOP,)])
 def test_text_after_the_end_is_never_a_success(between: tuple[dict[str, Any], ...]) -> None:
-    assert "after the end" in ends(run(text("x"), *between, text("y")), ProtocolError, TextDelta("x"))
+    assert "after the end" in assert_ends(run(text("x"), *between, text("y")), ProtocolError, TextDelta("x"))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +127,7 @@ def test_text_after_the_end_is_never_a_success(between: tuple[dict[str, Any], ..
 )
 def test_an_error_inside_the_stream(kind: str, cls: type[StreamError]) -> None:
     error = {"type": "error", "error": {"type": kind, "message": "Overloaded"}}
-    assert "Overloaded" in ends(run(text("x"), error), cls, TextDelta("x"))
+    assert "Overloaded" in assert_ends(run(text("x"), error), cls, TextDelta("x"))
 
 
 def test_halves_of_a_character_are_joined() -> None:
@@ -149,12 +141,12 @@ def test_halves_of_a_character_are_joined() -> None:
 )
 def test_what_is_not_the_wires_is_a_protocol_error_after_what_came_before(bad: bytes) -> None:
     data = wire(text("x")) + b"data: " + bad + b"\n\n" + wire(stopped(), STOP)
-    ends(decode_both_ways(decoder, data), ProtocolError, TextDelta("x"))
+    assert_ends(decode_both_ways(decoder, data), ProtocolError, TextDelta("x"))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b'{"type": "message"}'])
 def test_a_body_that_is_no_event_stream(body: bytes) -> None:
-    ends(decode_both_ways(decoder, body), ProtocolError)
+    assert_ends(decode_both_ways(decoder, body), ProtocolError)
 
 
 def whole(body: dict[str, Any]) -> Outcome:
@@ -171,6 +163,6 @@ def test_a_whole_answer() -> None:
 
 
 def test_a_whole_body_that_is_no_answer() -> None:
-    ends(whole({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}), ServerError)
-    ends(whole({"type": "message", "content": "x", "stop_reason": "end_turn"}), ProtocolError)
-    ends(whole({"type": "message", "content": [{"type": "text", "text": "x"}]}), TruncatedStream, TextDelta("x"))
+    assert_ends(whole({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}), ServerError)
+    assert_ends(whole({"type": "message", "content": "x", "stop_reason": "end_turn"}), ProtocolError)
+    assert_ends(whole({"type": "message", "content": [{"type": "text", "text": "x"}]}), TruncatedStream, TextDelta("x"))

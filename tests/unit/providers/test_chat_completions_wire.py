@@ -18,8 +18,8 @@ from streaming.errors import (
     StreamError,
     TruncatedStream,
 )
-from streaming.events import Event, Finish, FinishReason, TextDelta, ThinkingDelta, Usage
-from tests.unit.providers.decoding import Outcome, decode, decode_both_ways, sse
+from streaming.events import Finish, FinishReason, TextDelta, ThinkingDelta, Usage
+from tests.unit.providers.decoding import Outcome, assert_ends, decode, decode_both_ways, sse
 
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -32,14 +32,6 @@ def text(content: str, **more: Any) -> dict[str, Any]:
 
 def run(*events: Any, **switches: bool) -> Outcome:
     return decode_both_ways(partial(decoder, **switches), sse(*events))
-
-
-def ends(outcome: Outcome, error: type[StreamError], *before: Event) -> str:
-    events, found = outcome
-    assert events == list(before)
-    assert found is not None
-    assert found[0] is error
-    return found[1]
 
 
 def test_a_plain_answer() -> None:
@@ -93,8 +85,8 @@ def test_think_tags_are_text_where_the_service_has_its_own_field() -> None:
 
 
 def test_text_held_back_for_a_tag_is_delivered_before_an_error() -> None:
-    ends(run(text("<thi"), think_tags=True), TruncatedStream, TextDelta("<thi"))
-    ends(run(text("<thi"), "{nonsense", think_tags=True), ProtocolError, TextDelta("<thi"))
+    assert_ends(run(text("<thi"), think_tags=True), TruncatedStream, TextDelta("<thi"))
+    assert_ends(run(text("<thi"), "{nonsense", think_tags=True), ProtocolError, TextDelta("<thi"))
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -139,7 +131,9 @@ def test_finish_reasons(raw: str, reason: FinishReason) -> None:
 
 
 def test_an_answer_that_ended_with_an_error_is_not_a_finished_one() -> None:
-    assert "ended with an error" in ends(run(text("x", finish_reason="error"), DONE), ServerError, TextDelta("x"))
+    assert "ended with an error" in assert_ends(
+        run(text("x", finish_reason="error"), DONE), ServerError, TextDelta("x")
+    )
 
 
 def test_azure_names_what_its_filter_objected_to() -> None:
@@ -157,12 +151,12 @@ def test_a_clean_end_after_the_finish_reason_needs_no_marker() -> None:
 
 @pytest.mark.parametrize("tail", [[], [DONE]])
 def test_an_end_without_a_finish_reason_is_a_cut(tail: list[str]) -> None:
-    ends(run(ROLE, text("x"), *tail), TruncatedStream, TextDelta("x"))
+    assert_ends(run(ROLE, text("x"), *tail), TruncatedStream, TextDelta("x"))
 
 
 def test_an_event_cut_in_its_middle_is_a_cut() -> None:
     data = sse(text("x")) + b'data: {"choices":[{"ind'
-    ends(decode_both_ways(decoder, data), TruncatedStream, TextDelta("x"))
+    assert_ends(decode_both_ways(decoder, data), TruncatedStream, TextDelta("x"))
 
 
 def test_a_doubled_finish_is_harmless() -> None:
@@ -171,7 +165,7 @@ def test_a_doubled_finish_is_harmless() -> None:
 
 @pytest.mark.parametrize("between", [[], [DONE]])
 def test_text_after_the_end_is_never_a_success(between: list[str]) -> None:
-    assert "after the end" in ends(run(text("x"), STOP, *between, text("y")), ProtocolError, TextDelta("x"))
+    assert "after the end" in assert_ends(run(text("x"), STOP, *between, text("y")), ProtocolError, TextDelta("x"))
 
 
 def test_over_tells_that_the_end_marker_came() -> None:
@@ -197,7 +191,7 @@ def test_over_tells_that_the_end_marker_came() -> None:
     ],
 )
 def test_an_error_inside_the_stream(error: object, cls: type[StreamError]) -> None:
-    message = ends(run(text("x"), {"error": error}, text("y"), STOP), cls, TextDelta("x"))
+    message = assert_ends(run(text("x"), {"error": error}, text("y"), STOP), cls, TextDelta("x"))
     assert message == "the provider broke off with an error: Slow down"
 
 
@@ -226,7 +220,7 @@ def test_what_is_not_the_wires_is_a_protocol_error_after_what_came_before(bad: s
 
 def test_bad_utf8_is_a_protocol_error_after_what_came_before() -> None:
     data = sse(text("x")) + b'data: {"choices":[{"delta":{"content":"\xff\xfe"}}]}\n\n' + sse(STOP, DONE)
-    ends(decode_both_ways(decoder, data), ProtocolError, TextDelta("x"))
+    assert_ends(decode_both_ways(decoder, data), ProtocolError, TextDelta("x"))
 
 
 @pytest.mark.parametrize(
@@ -242,17 +236,17 @@ def test_bad_utf8_is_a_protocol_error_after_what_came_before() -> None:
     ],
 )
 def test_a_body_that_is_no_event_stream(body: bytes, words: str) -> None:
-    assert words in ends(decode_both_ways(decoder, body), ProtocolError)
+    assert words in assert_ends(decode_both_ways(decoder, body), ProtocolError)
 
 
 def test_an_error_as_json_in_place_of_the_stream_is_that_error() -> None:
     body = json.dumps({"error": {"message": "Too fast", "type": "rate_limit_error"}}).encode()
-    assert "Too fast" in ends(decode_both_ways(decoder, body), RateLimited)
+    assert "Too fast" in assert_ends(decode_both_ways(decoder, body), RateLimited)
 
 
 @pytest.mark.parametrize("body", [b": keep-alive\n\n: keep-alive\n\n", b'data: {"cho', b"event: x\n"])
 def test_a_stream_cut_before_anything_came(body: bytes) -> None:
-    ends(decode_both_ways(decoder, body), TruncatedStream)
+    assert_ends(decode_both_ways(decoder, body), TruncatedStream)
 
 
 def test_thinking_is_zero_where_it_would_have_shown() -> None:
@@ -322,8 +316,8 @@ def test_a_whole_answer_of_nothing_has_no_delta() -> None:
     ],
 )
 def test_a_whole_body_that_is_no_answer(body: Any, error: type[StreamError]) -> None:
-    ends(whole(body), error)
+    assert_ends(whole(body), error)
 
 
 def test_a_whole_answer_without_a_finish_reason_is_a_cut_that_keeps_its_text() -> None:
-    ends(whole({"choices": [{"index": 0, "message": {"content": "x"}}]}), TruncatedStream, TextDelta("x"))
+    assert_ends(whole({"choices": [{"index": 0, "message": {"content": "x"}}]}), TruncatedStream, TextDelta("x"))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from providers.ollama_wire import decoder
-from streaming.errors import ProtocolError, ServerError, StreamError, TruncatedStream
-from streaming.events import Event, Finish, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
-from tests.unit.providers.decoding import Outcome, decode_both_ways, ndjson
+from streaming.errors import ProtocolError, ServerError, TruncatedStream
+from streaming.events import Finish, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
+from tests.unit.providers.decoding import Outcome, assert_ends, decode_both_ways, ndjson
 
 
 def text(content: str, **more: Any) -> dict[str, Any]:
@@ -23,14 +23,6 @@ def done(reason: str | None = "stop", **more: Any) -> dict[str, Any]:
 
 def run(*lines: Any) -> Outcome:
     return decode_both_ways(decoder, ndjson(*lines))
-
-
-def ends(outcome: Outcome, error: type[StreamError], *before: Event) -> str:
-    events, found = outcome
-    assert events == list(before)
-    assert found is not None
-    assert found[0] is error
-    return found[1]
 
 
 def test_a_plain_answer() -> None:
@@ -68,13 +60,13 @@ def test_finish_reasons(raw: str | None, reason: FinishReason) -> None:
 
 
 def test_an_end_without_done_is_a_cut_unless_a_reason_came() -> None:
-    ends(run(text("x")), TruncatedStream, TextDelta("x"))
+    assert_ends(run(text("x")), TruncatedStream, TextDelta("x"))
     assert run(text("x"), {**done(), "done": False}) == ([TextDelta("x"), Finish("stop", "stop")], None)
 
 
 def test_a_line_cut_in_its_middle_is_a_cut() -> None:
-    ends(decode_both_ways(decoder, ndjson(text("x")) + b'{"message": {"con'), TruncatedStream, TextDelta("x"))
-    ends(decode_both_ways(decoder, ndjson(text("x")) + b'{"message": {}'), TruncatedStream, TextDelta("x"))
+    assert_ends(decode_both_ways(decoder, ndjson(text("x")) + b'{"message": {"con'), TruncatedStream, TextDelta("x"))
+    assert_ends(decode_both_ways(decoder, ndjson(text("x")) + b'{"message": {}'), TruncatedStream, TextDelta("x"))
 
 
 def test_a_doubled_finish_is_harmless() -> None:
@@ -82,12 +74,12 @@ def test_a_doubled_finish_is_harmless() -> None:
 
 
 def test_text_after_the_end_is_never_a_success() -> None:
-    ends(run(text("x"), done(), text("y")), ProtocolError, TextDelta("x"))
+    assert_ends(run(text("x"), done(), text("y")), ProtocolError, TextDelta("x"))
 
 
 def test_an_error_inside_the_stream() -> None:
-    assert "out of memory" in ends(run(text("x"), {"error": "out of memory"}), ServerError, TextDelta("x"))
-    assert "out of memory" in ends(decode_both_ways(decoder, b'{"error": "out of memory"}'), ServerError)
+    assert "out of memory" in assert_ends(run(text("x"), {"error": "out of memory"}), ServerError, TextDelta("x"))
+    assert "out of memory" in assert_ends(decode_both_ways(decoder, b'{"error": "out of memory"}'), ServerError)
 
 
 def test_halves_of_a_character_are_joined() -> None:
@@ -98,12 +90,14 @@ def test_halves_of_a_character_are_joined() -> None:
     "bad", [b"{", b"nonsense", b'{"message": 5}', b'{"message": {"content": 5}}', b'{"a": "\xff"}']
 )
 def test_what_is_not_the_wires_is_a_protocol_error_after_what_came_before(bad: bytes) -> None:
-    ends(decode_both_ways(decoder, ndjson(text("x")) + bad + b"\n" + ndjson(done())), ProtocolError, TextDelta("x"))
+    assert_ends(
+        decode_both_ways(decoder, ndjson(text("x")) + bad + b"\n" + ndjson(done())), ProtocolError, TextDelta("x")
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"\n\n", b"<html></html>", b"OK"])
 def test_a_body_that_is_no_answer(body: bytes) -> None:
-    ends(decode_both_ways(decoder, body), ProtocolError)
+    assert_ends(decode_both_ways(decoder, body), ProtocolError)
 
 
 def test_a_whole_answer() -> None:
@@ -117,4 +111,4 @@ def test_a_whole_answer() -> None:
 
 def test_a_whole_body_that_is_not_done_is_a_cut() -> None:
     data = json.dumps({"message": {"content": "x"}, "done": False}).encode()
-    ends(decode_both_ways(partial(decoder, streamed=False), data), TruncatedStream, TextDelta("x"))
+    assert_ends(decode_both_ways(partial(decoder, streamed=False), data), TruncatedStream, TextDelta("x"))
