@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from streaming.adapter import Adapter
 from streaming.clock import Clock
+from streaming.deadline import Deadline, DeadlinePassed
 from streaming.errors import (
     FirstContentTimeout,
     IdleTimeout,
@@ -156,27 +157,27 @@ class Session:
     async def _timed(self, adapter: Adapter, asked: ChatRequest, total_at_s: float) -> AsyncGenerator[Event, None]:
         """Yield an attempt's events under the time limits and the grammar, up to its Finish."""
         grammar = Grammar()
-        content = False
-        due_s = self._clock() + self._timeouts.first_content_s if asked.streamed else total_at_s
+        limits, content = self._timeouts, False
+        due_s = self._clock() + limits.first_content_s if asked.streamed else total_at_s
+        deadline = Deadline(self._clock, min(due_s, total_at_s))
         async with aclosing(adapter.stream(asked)) as stream:
-            while True:
-                scope = asyncio.timeout_at(min(due_s, total_at_s))
-                try:
-                    async with scope:
-                        event = await anext(stream)
-                except StopAsyncIteration:
-                    raise TruncatedStream("the stream ended without a finish reason: the answer is cut") from None
-                except TimeoutError:
-                    if not scope.expired():
-                        raise
-                    raise self._overdue(due_s >= total_at_s, content) from None
-                grammar.feed(event)
-                content = content or isinstance(event, (TextDelta, ThinkingDelta))
-                yield event
-                if isinstance(event, Finish):
-                    return
-                if content and asked.streamed:
-                    due_s = self._clock() + self._timeouts.idle_s
+            try:
+                while True:
+                    event = await deadline.wait(anext(stream, None))
+                    if event is None:
+                        raise TruncatedStream("the stream ended without a finish reason: the answer is cut")
+                    grammar.feed(event)
+                    content = content or isinstance(event, (TextDelta, ThinkingDelta))
+                    yield event
+                    if isinstance(event, Finish):
+                        return
+                    if content and asked.streamed:
+                        due_s = self._clock() + limits.idle_s
+                        deadline.move(min(due_s, total_at_s))
+            except DeadlinePassed:
+                raise self._overdue(due_s >= total_at_s, content) from None
+            finally:
+                deadline.close()
 
     def _overdue(self, total: bool, content: bool) -> StreamTimeout:
         limits = self._timeouts
