@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import ollama
 
 from providers import ollama_wire
 from providers.catalogue import Access
+from providers.faces import body_of
 from providers.refusals import refusal
 from providers.transport import Prepared, prepared
 from providers.upstream import HEADERS, Opened, Service, listed, relay, transport_error
@@ -66,9 +67,7 @@ class OllamaAdapter:
                 if not response.is_success:
                     await response.aread()
                     raise refusal(self._service.names, model, response.status_code, response.headers, response.text)
-                # It is declared as an iterator and made as a generator, which can be closed.
-                body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
-                yield Opened(response.headers.get("content-type", ""), body)
+                yield Opened(response.headers.get("content-type", ""), body_of(response))
             finally:
                 await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 
+from providers.faces import body_of
 from providers.refusals import refusal
 from providers.transport import Prepared, caught, prepared
 from providers.upstream import Opened, Service, transport_error
@@ -34,7 +35,7 @@ async def opened(
     try:
         async with call() as response:
             answered = True
-            yield Opened(response.headers.get("content-type", ""), response.http_response.aiter_bytes())
+            yield Opened(response.headers.get("content-type", ""), body_of(response.http_response))
     except sdk.APIStatusError as error:
         found = error.response
         raise refusal(service.names, model, found.status_code, found.headers, found.text) from None

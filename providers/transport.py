@@ -108,8 +108,7 @@ def _absolute(url: Any) -> bytes:
 
 def _tls(service: Service, httpx: Any) -> Any:
     """Give a context that trusts whom the HTTP library trusts."""
-    verify = service.http_options(httpx).get("verify", True)
-    context = httpx.create_ssl_context(verify=verify, trust_env=False)
+    context = service.certificates(httpx)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from providers.catalogue import Access
+from providers.faces import Face
 from providers.refusals import Names
 from providers.wire import Decoder, fields_of, json_object, shown, text_of
 from settings import Settings
@@ -26,6 +27,7 @@ from streaming.errors import (
     TruncatedStream,
 )
 from streaming.events import Event, Notice
+from streaming.pool import IDLE_S
 from streaming.session import Timeouts
 
 GRACE_S = 0.25
@@ -65,21 +67,28 @@ class Service:
         """Give the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
 
         Only connecting is limited here; the session keeps the other times. No limit on the pool: waiting for a free
-        connection would pass for the provider's slowness.
+        connection would pass for the provider's slowness. Through a proxy the library goes by itself.
         """
         options: dict[str, Any] = {
             "timeout": httpx.Timeout(None, connect=self.timeouts.connect_s),
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=5.0),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S),
             "follow_redirects": False,
             "trust_env": False,
-            "proxy": self.proxy,
+            "verify": self.certificates(httpx),
         }
+        if self.proxy is not None:
+            return {**options, "proxy": self.proxy}
+        return {**options, "transport": Face(httpx, options["verify"], self.timeouts.connect_s)}
+
+    def certificates(self, httpx: Any) -> ssl.SSLContext:
+        """Give a context that trusts whom the HTTP library trusts, or the file that the settings name."""
         if urlsplit(self.names.base_url).scheme != "https":
             # Loading the usual certificates takes long; this context trusts nobody.
-            options["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        elif self.ca_file is not None:
-            options["verify"] = ssl.create_default_context(cafile=self.ca_file)
-        return options
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca_file is not None:
+            return ssl.create_default_context(cafile=self.ca_file)
+        context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
+        return context
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,8 @@ class Exchange:
         try:
             body = reader.feed(data)
         except Http1Error as error:
+            if error.body:
+                self.reads.append(Read(at_s, error.body, False))
             self._end("not_http", error, at_s)
             return
         if self.headers_s is None and reader.head is not None:

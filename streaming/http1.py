@@ -16,7 +16,9 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
 class Http1Error(Exception):
-    """The bytes are no HTTP/1.1 response; the message says why."""
+    """The bytes are no HTTP/1.1 response; the message says why. `body` is the part of the body that came before."""
+
+    body = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,15 @@ class ResponseReader:
         if self._partial:
             data, self._partial = self._partial + data, b""
         parts: list[bytes] = []
+        try:
+            self._read_into(parts, data)
+        except Http1Error as error:
+            error.body = b"".join(parts)
+            raise
+        self.chunks = len(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_into(self, parts: list[bytes], data: bytes) -> None:
         position, size = 0, len(data)
         while position < size and not self.complete:
             if (part := self._whole_chunk(data, position)) is not None:
@@ -129,8 +140,6 @@ class ResponseReader:
                 break
             self._line(data[position : end - 1 if data[end - 1 : end] == b"\r" and end > position else end])
             position = end + 1
-        self.chunks = len(parts)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _whole_chunk(self, data: bytes, position: int) -> bytes | None:
         """Give a chunk that stands here from its size to its end, the usual case; None for anything else."""
