@@ -1,74 +1,117 @@
 """Streamgauge's entry: settings → service with the page mounted → serve.
 
-python app.py [--host H] [--port P] [--no-ui]
+python app.py [--host H] [--port P] [--no-ui] [--workers N]
 """
 
 import argparse
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
+from typing import Any
 
-import uvicorn
-
+from guard import Configuration, Guard
 from providers import Providers
+from server import draining, log
 from server.service import create
 from settings import Settings
 from streaming.errors import UsageError
 
 PORT = 7860
-GRACE_S = 3
+GRACE_S = 30.0
 """How long open answers may go on after the signal to stop."""
+PAGE_GRACE_S = 3.0
+"""The same with the page, whose open tabs hold a connection each for ever."""
+READER_S = 30
+"""How long a connection may take nothing of what is sent to it before it is dropped."""
 
 
-class _Server(uvicorn.Server):
-    """Says where it listens once it does: the port may have been the system's choice."""
+def service() -> Any:
+    """Build the service without the page from the environment: what each worker runs."""
+    settings = Settings.from_environment()
+    log.configure(settings.masked)
+    return create(Providers(settings), _guard(settings), settings, grace_s=GRACE_S)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            host, port = (sockets or [])[0].getsockname()[:2]
-            here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-            print(f"Streamgauge is at http://{here}:{port}", flush=True)
+
+def _guard(settings: Settings) -> Guard:
+    return Guard(Configuration.from_variables(settings.variables), redis_url=settings.redis_url)
 
 
 def _listener(host: str, port: int) -> socket.socket:
     """Take the port, before anything slow begins. Raises UsageError."""
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         code = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot listen on {host}:{port}: {reason}; choose another with --host, --port") from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # What it accepts inherits this: the kernel drops a reader that has stopped, and the answer stops with it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_S * 1000)
+    return listener
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until stopped; give the process's exit code."""
-    settings = Settings.from_environment()
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{here}:{port}"
+
+
+def _options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat and its page.")
     default_host = "0.0.0.0" if settings.on_space else "127.0.0.1"
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=PORT, help="port, 0 for any free one (default: %(default)s)")
     parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes; more than one needs --no-ui and REDIS_URL"
+    )
+    return parser.parse_args(arguments)
+
+
+def _check_workers(options: argparse.Namespace, settings: Settings) -> None:
+    if options.workers < 1:
+        raise UsageError("--workers must be 1 or more")
+    if options.workers > 1 and not options.no_ui:
+        raise UsageError("the page keeps its visitors in one process: add --no-ui, or leave --workers out")
+    if options.workers > 1 and settings.redis_url is None:
+        raise UsageError("several workers share limits and streams through Redis: set REDIS_URL")
+
+
+def _serve_workers(listener: socket.socket, count: int, settings: Settings) -> None:
+    with tempfile.TemporaryDirectory(prefix="streamgauge-metrics-") as folder:
+        settings.share_metrics(folder)
+        workers = draining.Workers(draining.config("app:service", grace_s=GRACE_S, workers=count), [listener])
+        workers.address = _address(listener)
+        workers.run()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until stopped; give the process's exit code."""
+    settings = Settings.from_environment()
+    options = _options(arguments, settings)
     providers = Providers(settings)
     try:
+        _check_workers(options, settings)
         providers.local.check()
+        guard = _guard(settings)
         listener = _listener(options.host, options.port)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    app = create(providers)
+    if options.workers > 1:
+        _serve_workers(listener, options.workers, settings)
+        return 0
+    log.configure(settings.masked)
+    grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
+    app: Any = create(providers, guard, settings, grace_s=grace_s)
     if not options.no_ui:
         from ui.page import mount
 
-        app = mount(app, providers)
-    # The address in X-Forwarded-For is the client's own word: it is not believed.
-    config = uvicorn.Config(
-        app, log_level="warning", proxy_headers=False, server_header=False, timeout_graceful_shutdown=GRACE_S
-    )
-    _Server(config).run(sockets=[listener])
+        app = mount(app, providers, settings=settings, guard=guard)
+    draining.Server(draining.config(app, grace_s=grace_s), _address(listener)).run(sockets=[listener])
     return 0
 
 

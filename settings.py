@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The name that prometheus_client reads."""
+
+_SECRET = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD", "REDIS_URL")
 _SHORTEST = 8
 
 
@@ -28,6 +31,25 @@ class Settings:
     def on_space(self) -> bool:
         """Whether this runs as a Hugging Face Space."""
         return self.get("SPACE_ID") is not None
+
+    @property
+    def redis_url(self) -> str | None:
+        """Where several processes share limits and streams (`REDIS_URL`); None for one process alone."""
+        return self.get("REDIS_URL")
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Other sites whose pages may talk to this service (`ALLOWED_ORIGINS`, comma-separated)."""
+        return frozenset(origin.strip().rstrip("/") for origin in (self.get("ALLOWED_ORIGINS") or "").split(",")) - {""}
+
+    def share_metrics(self, folder: str) -> None:
+        """Let the processes that are started from now on put their figures into that folder."""
+        os.environ[METRICS_FOLDER] = folder
+
+    @property
+    def metrics_folder(self) -> str | None:
+        """Where several workers put their figures together; set for them by the process that starts them."""
+        return self.get(METRICS_FOLDER)
 
     @property
     def model_path(self) -> str | None:

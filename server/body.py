@@ -1,6 +1,8 @@
 """The body of a chat request, as every wire takes it."""
 
-from typing import Annotated, Literal, Self
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -45,6 +47,7 @@ class ChatBody(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     stream: bool = True
+    resume: bool = Field(False, description="leaving is not stopping: the stream is kept, and can be continued")
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
@@ -62,10 +65,10 @@ class ChatBody(BaseModel):
             return (*system, Message("user", self.message))
         return (*system, *(Message(m.role, m.content) for m in self.messages or ()))
 
-    def request(self, request_id: str) -> ChatRequest:
-        """Give the request that the pipeline takes."""
+    def request(self, messages: tuple[Message, ...], request_id: str) -> ChatRequest:
+        """Give the request that the pipeline takes, with the turns as the guard let them pass."""
         return ChatRequest(
-            self.turns(),
+            messages,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
             streamed=self.stream,
@@ -75,3 +78,44 @@ class ChatBody(BaseModel):
     def providers(self) -> list[str]:
         """Give the providers to ask, in order."""
         return [name.strip() for name in self.provider.split(",")]
+
+
+class ResumeBody(BaseModel):
+    """A stream to be continued after the last entry that was received; from the start without one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream_id: Text = Field(min_length=1, max_length=200)
+    last_id: int | Text | None = Field(None, description="the last entry's id, `stream:number`, or its number alone")
+
+    @model_validator(mode="after")
+    def _is_a_place(self) -> Self:
+        self.after()
+        return self
+
+    def after(self) -> int:
+        """Give the number of the last entry that was received, 0 for none."""
+        return entry_number(self.stream_id, self.last_id)
+
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
+
+def entry_number(stream_id: str, last_id: int | str | None) -> int:
+    """Read an entry's id. Raises ValueError when it is none of that stream."""
+    if last_id is None or last_id == "":
+        return 0
+    number = str(last_id).removeprefix(f"{stream_id}:")
+    if not _NUMBER.fullmatch(number):
+        raise ValueError(f"the last id is not one of this stream: it looks like {stream_id}:7")
+    return int(number)
+
+
+def faults(errors: Iterable[Mapping[str, Any]]) -> str:
+    """Say in one line what pydantic found, with the place of each fault."""
+    found = [f"{_place(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in errors]
+    return "; ".join(found[:3])
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if part != "body") or "the body"

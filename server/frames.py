@@ -1,56 +1,98 @@
 """What the wires say: each event of an answer as a name and JSON-ready fields, the same on every wire."""
 
-from collections.abc import Callable
+import logging
 from typing import Any
 
+import orjson
+
+from server.streams import Stream
+from streaming.clock import Clock
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.meter import Reading
 from streaming.pipeline import Receipt
 from streaming.thinking import Stages
 
-Frame = tuple[str, dict[str, Any]]
-"""A frame's name (`chunk` for text) and its fields."""
+Entry = tuple[int, str, bytes]
+"""A frame as it is sent and kept: its number in the stream, from 1, its name (`chunk` for text), its fields as JSON."""
+
+LAST = frozenset({"done", "error", "cancelled"})
+"""Nothing comes after one of these."""
+
+_DEFECT = Failed("internal", "a defect in this program: the answer is cut")
+_log = logging.getLogger(__name__)
 
 _NOTICES = {"retry": "retry", "fallback": "fallback"}
 
 
-class Framer:
-    """Turns one answer's events into frames, stages included; `now` is on the answer's clock."""
+class Entries:
+    """A stream as numbered entries, read by its one reader, or by the one that keeps them; closing it stops the stream.
 
-    def __init__(self, stream_id: str, started_s: float) -> None:
-        self.stream_id = stream_id
-        self._stages = Stages(started_s)
+    The first is `start`; the last, and only that, is in LAST.
+    """
 
-    def start(self) -> Frame:
-        """The first frame: how this stream is called."""
-        return "start", {"stream_id": self.stream_id}
+    def __init__(self, stream: Stream, clock: Clock) -> None:
+        self.ended = False
+        self._stream = stream
+        self._clock = clock
+        self._stages = Stages(clock())
+        self._seq = 0
 
-    def frames(self, event: Event, now: float, receipt: Callable[[], Receipt]) -> list[Frame]:
-        """Give an event's frames; `receipt` gives the answer's as it stands, asked for only where it is sent."""
-        found: list[Frame] = []
-        if self._stages.feed(event, now):
-            found.append(("stage", {"stage": self._stages.stage}))
-        match event:
-            case TextDelta(text):
-                found.append(("chunk", {"content": text}))
-            case ThinkingDelta(text):
-                found.append(("thinking", {"content": text}))
-            case Usage():
-                found.append(("usage", usage_fields(receipt().reading)))
-            case Notice():
-                found += _told(event)
-            case Finish(reason):
-                found.append(("finish", {"finish_reason": reason, **bill(receipt())}))
-            case Failed():
-                found.append(("error", {**error_fields(event), "finish_reason": None, **bill(receipt())}))
+    async def batch(self, timeout_s: float | None = None) -> list[Entry]:
+        """Give what is due, waiting for it; empty after `timeout_s`."""
+        if self._seq == 0:
+            return [self._entry("start", {"stream_id": self._stream.id})]
+        found: list[Entry] = []
+        try:
+            events = await self._stream.events(timeout_s)
+            now = self._clock()
+            for event in events:
+                self._add(found, event, now)
+        except Exception:
+            _log.exception("a defect in the pipeline")
+            await self._stream.stop(_DEFECT)
+        if self._stream.ended and not (found and found[-1][1] in LAST):
+            await self._stream.answer.aclose()  # until the provider's work has ended: the receipt says how long it took
+            found.append(self._entry(*self._stopped()))
+        self.ended = self._stream.ended
         return found
 
+    async def aclose(self) -> None:
+        self.ended = True
+        await self._stream.aclose()
 
-def _told(notice: Notice) -> list[Frame]:
-    if notice.kind == "connected":  # the stage says it
-        return []
-    fields = {"kind": notice.kind, "message": notice.message, **notice.detail}
-    return [(_NOTICES.get(notice.kind, "notice"), fields)]
+    def _entry(self, name: str, fields: dict[str, Any]) -> Entry:
+        self._seq += 1
+        return self._seq, name, orjson.dumps(fields)
+
+    def _add(self, found: list[Entry], event: Event, now: float) -> None:
+        if self._stages.feed(event, now):
+            found.append(self._entry("stage", {"stage": self._stages.stage}))
+        found += [self._entry(name, fields) for name, fields in self._told(event)]
+
+    def _told(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
+        """Give what an event that is no text says, as names and fields."""
+        match event:
+            case ThinkingDelta(text):
+                return [("thinking", {"content": text})]
+            case Usage():
+                return [("usage", usage_fields(self._stream.answer.reading()))]
+            case Notice(kind="connected"):  # the stage says it
+                return []
+            case Notice():
+                fields = {"kind": event.kind, "message": event.message, **event.detail}
+                return [(_NOTICES.get(event.kind, "notice"), fields)]
+            case Finish(reason):
+                return [("finish", {"finish_reason": reason, **bill(self._stream.receipt())}), ("done", {})]
+            case Failed():
+                return [("error", {**error_fields(event), "finish_reason": None, **bill(self._stream.receipt())})]
+            case TextDelta(text):
+                return [("chunk", {"content": text})]
+
+    def _stopped(self) -> tuple[str, dict[str, Any]]:
+        receipt = self._stream.receipt()
+        if receipt.error is None:
+            return "cancelled", cancelled_fields(receipt)
+        return "error", {**error_fields(receipt.error), "finish_reason": None, **bill(receipt)}
 
 
 def usage_fields(reading: Reading) -> dict[str, Any]:
@@ -77,6 +119,12 @@ def bill(receipt: Receipt) -> dict[str, Any]:
     }
 
 
+def cancelled_fields(receipt: Receipt) -> dict[str, Any]:
+    """The receipt of an answer that was stopped on request; `stop_s` is how long the provider took to stop."""
+    return {"outcome": receipt.outcome, "finish_reason": None, **bill(receipt), "stop_s": receipt.stop_s}
+
+
 def error_fields(failed: Failed) -> dict[str, Any]:
     """An answer's failure in the shape that every refusal has."""
-    return {"error": {"type": failed.kind, "message": failed.message, "upstream_status": failed.http_status}}
+    error = {"type": failed.kind, "message": failed.message, "rule": None, "retry_after_s": None}
+    return {"error": {**error, "upstream_status": failed.http_status}}

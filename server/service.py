@@ -1,61 +1,94 @@
 """The service: its routes, and what every error looks like."""
 
-import secrets
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from guard import Guard, Refusal
 from providers import Providers
-from server.body import ChatBody
-from server.frames import Framer, bill, error_fields
-from server.sse import EventStream, closed_when_left
-from streaming import strategies
+from server import openai_api
+from server.body import ChatBody, entry_number, faults
+from server.door import Door
+from server.frames import bill, error_fields
+from server.guarded import Guarded
+from server.kept import Full, Gone
+from server.metrics import Metrics
+from server.refusals import error, openai_error, refused
+from server.sse import EventStream
+from server.websocket import Conversation
+from server.whole import collected
+from settings import Settings
 from streaming.clock import monotonic
 from streaming.errors import UsageError
-from streaming.events import TextDelta
-from streaming.pipeline import Answer, answer
 
 VERSION = "0.1.0"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_KINDS = {404: "not_found", 405: "method_not_allowed"}
 
 
-def create(providers: Providers) -> FastAPI:
-    """Build the service over `providers`, which it warms up at its start and closes at its end."""
+def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: float = 30.0) -> FastAPI:
+    """Build the service over `providers`, which it warms up at its start and closes at its end, with `guard` before it.
+
+    `grace_s`: how long answers that are under way may go on when the service is told to stop.
+    """
+    metrics = Metrics(settings.metrics_folder)
+    door = Door(providers, guard, metrics, monotonic, settings.redis_url)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        providers.warm()
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        door.start()
         try:
-            yield
+            yield {"drain": partial(door.streams.drain, grace_s)}
         finally:
-            await providers.aclose()
+            await door.aclose()
 
     app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan)
-    app.state.providers = providers
+    app.state.door = door
     app.include_router(routes)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(UsageError, _unusable)
-    app.add_exception_handler(HTTPException, _refused)
+    app.include_router(openai_api.routes)
+    app.include_router(rest)
+    for fault, answer in _FAULTS.items():
+        app.add_exception_handler(fault, answer)
+    app.add_middleware(Guarded, guard=guard, metrics=metrics, origins=settings.allowed_origins)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(settings.allowed_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "last-event-id", "x-client-request-id"],
+        )
     return app
 
 
-routes = APIRouter()
+routes, rest = APIRouter(), APIRouter()
+
+
+def _door(request: Request) -> Door:
+    door: Door = request.app.state.door
+    return door
 
 
 @routes.post("/api/chat", response_class=Response)
 async def chat(body: ChatBody, request: Request) -> Response:
     """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
-    stream_id = secrets.token_urlsafe(16)
-    asked = _ask(request, body)
-    if not body.stream:
-        return await _whole(asked, request, stream_id)
-    return EventStream(asked, Framer(stream_id, monotonic()), monotonic)
+    door = _door(request)
+    wire = "sse" if body.stream else "json"
+    stream = await door.ask(body, request.state.caller, wire, request.headers.get("x-client-request-id"))
+    if body.stream:
+        return EventStream(await door.reading(stream, body.resume), stream.id)
+    text, _ = await collected(stream, request.receive)
+    receipt = stream.receipt()
+    fields = {"stream_id": stream.id, "content": text, "finish_reason": receipt.finish_reason, **bill(receipt)}
+    if receipt.error is not None:
+        return JSONResponse({**error_fields(receipt.error), **fields}, 502)
+    return JSONResponse({**fields, "outcome": receipt.outcome})
 
 
 @routes.post("/api/chat/stream", response_class=Response)
@@ -64,71 +97,102 @@ async def chat_stream(body: ChatBody, request: Request) -> Response:
     return await chat(body.model_copy(update={"stream": True}), request)
 
 
-@routes.api_route("/api/{path:path}", methods=list(_METHODS), include_in_schema=False)
-async def elsewhere(path: str) -> Response:
-    """Refuse what is not offered in this service's own words; the page, mounted behind, would answer otherwise."""
-    if path in ("chat", "chat/stream"):
-        raise HTTPException(405, "ask with POST", {"Allow": "POST"})
-    raise HTTPException(404, f"there is no /api/{path}")
+@routes.get("/api/chat/stream/{stream_id}", response_class=Response)
+async def resume(stream_id: str, request: Request, last_event_id: str | None = None) -> Response:
+    """Continue a stream that was asked for with `"resume": true`, after `Last-Event-ID`; 204 when all was read."""
+    try:
+        after = entry_number(stream_id, request.headers.get("last-event-id") or last_event_id)
+    except ValueError as fault:
+        raise UsageError(str(fault)) from None
+    reading = await _door(request).resumed(stream_id, request.state.caller, after)
+    if reading.ended:
+        await reading.aclose()
+        return Response(status_code=204)
+    return EventStream(reading, stream_id)
+
+
+@routes.delete("/api/chat/stream/{stream_id}")
+async def cancel(stream_id: str, request: Request) -> dict[str, Any]:
+    """Stop a stream; gives the receipt: what was delivered, what it cost, how fast the provider stopped."""
+    return await _door(request).cancel(stream_id, request.state.caller)
+
+
+@routes.websocket("/api/chat/ws")
+async def websocket(socket: WebSocket) -> None:
+    """Answer questions one after another on one socket."""
+    await Conversation(socket, socket.app.state.door).run()
 
 
 @routes.head("/healthz", include_in_schema=False)
 @routes.get("/healthz")
 async def healthz(request: Request) -> dict[str, Any]:
-    """Say that the service lives, and how far the local model is."""
-    providers: Providers = request.app.state.providers
-    return {"status": "ok", "version": VERSION, "local_model": providers.local.state.kind}
+    """Say that the service lives, how far the local model is, and how many answers are under way."""
+    door = _door(request)
+    return {
+        "status": "ok",
+        "version": VERSION,
+        "local_model": door.providers.local.state.kind,
+        "streams_open": len(door.streams),
+    }
 
 
-def _ask(request: Request, body: ChatBody) -> Answer:
-    providers: Providers = request.app.state.providers
-    strategy = strategies.parse(body.strategy).make()
-    session = providers.session(_allowed(body.providers()), clock=monotonic)
-    # Whoever knows a stream's id may be let into it: the provider is told another one.
-    return answer(body.request(uuid.uuid4().hex), session, strategy, clock=monotonic, rates=providers.rates)
+@routes.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Give the figures for Prometheus."""
+    return Response(_door(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _allowed(names: list[str]) -> list[str]:
-    """Refuse what opens a file of this machine for whoever can reach the service. Raises UsageError."""
-    if any(name.startswith("replay") for name in names):
-        raise UsageError("replay plays files of the service's own machine: it is not offered over the network")
-    return names
+@rest.api_route("/api/{path:path}", methods=list(_METHODS), include_in_schema=False)
+@rest.api_route("/v1/{path:path}", methods=list(_METHODS), include_in_schema=False)
+async def elsewhere(path: str) -> Response:
+    """Refuse what is not offered in this service's own words; the page, mounted behind, would answer otherwise."""
+    if path in ("chat", "chat/stream", "chat/completions"):
+        raise HTTPException(405, "ask with POST", {"Allow": "POST"})
+    raise HTTPException(404, f"there is no /{path} here")
 
 
-async def _whole(asked: Answer, request: Request, stream_id: str) -> Response:
-    async with aclosing(asked), closed_when_left(request.receive, asked):
-        content = "".join([event.text async for event in asked if isinstance(event, TextDelta)])
-    receipt = asked.receipt()
-    fields = {"stream_id": stream_id, "content": content, "finish_reason": receipt.finish_reason}
-    if receipt.error is not None:
-        return JSONResponse({**error_fields(receipt.error), **fields, **bill(receipt)}, status_code=502)
-    return JSONResponse({**fields, **bill(receipt)})
+def _refusal(request: Request, status: int, kind: str, message: str) -> JSONResponse:
+    shape = openai_error(status, kind, message) if request.url.path.startswith("/v1/") else error(kind, message)
+    return JSONResponse(shape, status)
 
 
-def refusal(status: int, kind: str, message: str) -> JSONResponse:
-    """Give an error response in the shape that all of them have."""
-    return JSONResponse({"error": {"type": kind, "message": message}}, status_code=status)
+async def _invalid(request: Request, fault: Exception) -> JSONResponse:
+    assert isinstance(fault, RequestValidationError)
+    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+        return _refusal(request, 400, "bad_request", "the body must be JSON, sent with content-type: application/json")
+    return _refusal(request, 400, "bad_request", faults(fault.errors()))
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    if "json" not in request.headers.get("content-type", ""):
-        return refusal(400, "bad_request", "the body must be JSON, sent with content-type: application/json")
-    found = [f"{_place(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()[:3]]
-    return refusal(400, "bad_request", "; ".join(found))
+async def _unusable(request: Request, fault: Exception) -> JSONResponse:
+    return _refusal(request, 400, "bad_request", str(fault))
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part != "body") or "the body"
+async def _guarded(request: Request, fault: Exception) -> JSONResponse:
+    assert isinstance(fault, Refusal)
+    _door(request).metrics.refusals.labels(fault.rule).inc()
+    return refused(fault, openai=request.url.path.startswith("/v1/"))
 
 
-async def _unusable(request: Request, error: Exception) -> JSONResponse:
-    return refusal(400, "bad_request", str(error))
+async def _gone(request: Request, fault: Exception) -> JSONResponse:
+    return _refusal(request, 404, "not_found", str(fault))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    response = refusal(error.status_code, kind, str(error.detail))
-    response.headers.update(error.headers or {})
+async def _full(request: Request, fault: Exception) -> JSONResponse:
+    return _refusal(request, 503, "unavailable", str(fault))
+
+
+async def _refused(request: Request, fault: Exception) -> JSONResponse:
+    assert isinstance(fault, HTTPException)
+    response = _refusal(request, fault.status_code, _KINDS.get(fault.status_code, "bad_request"), str(fault.detail))
+    response.headers.update(fault.headers or {})
     return response
+
+
+_FAULTS = {
+    RequestValidationError: _invalid,
+    UsageError: _unusable,
+    Refusal: _guarded,
+    Gone: _gone,
+    Full: _full,
+    HTTPException: _refused,
+}

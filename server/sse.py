@@ -1,18 +1,15 @@
-"""An answer as a Server-Sent Events response, and the watch that stops it when its reader has left."""
+"""Entries as Server-Sent Events, to a reader that may leave at any moment."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
 
-import orjson
+import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.frames import Frame, Framer
+from server.frames import Entry
 from streaming import sse
-from streaming.clock import Clock
-from streaming.events import Finish
-from streaming.pipeline import Answer
 
 KEEP_ALIVE_S = 15.0
 HEADERS = {
@@ -22,53 +19,54 @@ HEADERS = {
 }
 
 
-class EventStream(Response):
-    """Sends an answer as it comes: text as plain `data:` lines, the rest as named events, `[DONE]` after success.
+class Reading(Protocol):
+    """Where entries come from: a stream itself, one that is kept, one of another replica."""
 
-    Every event has an id, `stream:number`. A reader that leaves ends the provider's work at once.
+    ended: bool
+
+    async def batch(self, timeout_s: float | None = None) -> list[Entry]:
+        """Give what is due, waiting for it; empty after `timeout_s`."""
+
+    async def aclose(self) -> None: ...
+
+
+class EventStream(Response):
+    """Sends entries as they come: text as plain `data:` lines, the rest as named events, `[DONE]` after success.
+
+    Every event has an id, `stream:number`. A reader that leaves closes the reading at once.
     """
 
-    def __init__(self, answer: Answer, framer: Framer, clock: Clock) -> None:
-        super().__init__(headers=HEADERS)
+    def __init__(self, reading: Reading, stream_id: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(headers={**HEADERS, **(headers or {})})
         del self.headers["content-length"]
-        self._answer = answer
-        self._framer = framer
-        self._clock = clock
-        self._seq = 0
+        self._reading = reading
+        self._id = stream_id.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(self._answer) as answer, closed_when_left(receive, answer):
-            await self._send(send, self._encoded(self._framer.start()))
-            while not answer.ended:
-                await self._send(send, await self._next(answer))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async with aclosing(self._reading) as reading:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with until_left(receive):
+                while not reading.ended:
+                    entries = await reading.batch(KEEP_ALIVE_S)
+                    body = b"".join(map(self._encoded, entries)) if entries else _WAITING
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _next(self, answer: Answer) -> bytes:
-        events = await answer.ready(KEEP_ALIVE_S)
-        if not events:
-            return sse.comment("waiting")
-        now = self._clock()
-        frames = (frame for event in events for frame in self._framer.frames(event, now, answer.receipt))
-        body = b"".join(map(self._encoded, frames))
-        return body + self._event("[DONE]") if isinstance(events[-1], Finish) else body
+    def _encoded(self, entry: Entry) -> bytes:
+        seq, name, data = entry
+        if name == "chunk":
+            return b"id: %b:%d\ndata: %b\n\n" % (self._id, seq, data)
+        if name == "done":
+            return b"id: %b:%d\ndata: [DONE]\n\n" % (self._id, seq)
+        return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (self._id, seq, name.encode(), data)
 
-    async def _send(self, send: Send, body: bytes) -> None:
-        if body:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
 
-    def _encoded(self, frame: Frame) -> bytes:
-        name, fields = frame
-        return self._event(orjson.dumps(fields).decode(), None if name == "chunk" else name)
-
-    def _event(self, data: str, name: str | None = None) -> bytes:
-        self._seq += 1
-        return sse.encode(data, event=name, id=f"{self._framer.stream_id}:{self._seq}")
+_WAITING = sse.comment("waiting")
 
 
 @asynccontextmanager
-async def closed_when_left(receive: Receive, answer: Answer) -> AsyncIterator[None]:
-    """Close the answer as soon as the client has gone, whatever it is waiting for.
+async def until_left(receive: Receive) -> AsyncIterator[None]:
+    """Cancel what is inside as soon as the client has gone, whatever it is waiting for.
 
     Needed because a server notices a lost reader only when it sends, and before the first token nothing is sent.
     """
@@ -76,11 +74,9 @@ async def closed_when_left(receive: Receive, answer: Answer) -> AsyncIterator[No
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        await answer.aclose()
+        group.cancel_scope.cancel()
 
-    watcher = asyncio.create_task(watch())
-    try:
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
         yield
-    finally:
-        watcher.cancel()
-        await asyncio.wait([watcher])
+        group.cancel_scope.cancel()

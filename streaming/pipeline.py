@@ -1,13 +1,13 @@
-"""The whole way of one answer: session → meter → strategy, stamped at both ends.
+"""The whole way of one answer: session → meter → filter → strategy, stamped at both ends.
 
-session( adapter → retry / fallback ) → meter → strategy → wire or screen
-                ↑ tap "source"                  ↑ tap "delivered"
+session( adapter → retry / fallback ) → meter → filter → strategy → wire or screen
+                ↑ tap "source"                           ↑ tap "delivered"
 """
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from streaming.clock import Clock
 from streaming.deliver import Delivery
@@ -20,6 +20,13 @@ from streaming.strategies import Strategy
 
 Outcome = Literal["completed", "truncated", "failed", "cancelled", "filtered"]
 _FINISHED: dict[FinishReason, Outcome] = {"content_filter": "filtered", "error": "failed"}
+
+
+class Filter(Protocol):
+    """What may be taken out of an answer on its way; made for this answer alone."""
+
+    def feed(self, event: Event) -> list[Event]:
+        """Take an event; give what goes on now. Text may be held back, and has all gone before a terminal event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,14 @@ class Answer:
         clock: Clock,
         rates: Callable[[str], Rates],
         probe: Probe | None,
+        filter: Filter | None,
     ) -> None:
         self.meter = Meter(request.messages, clock(), rates(session.routes[0].name))
         self.session = session
         self._rates = rates
         self._clock = clock
         self._probe = probe
+        self._filter = filter
         self._delivered_chars = 0
         self._terminal: Finish | Failed | None = None
         self._stopping_s: float | None = None
@@ -115,7 +124,7 @@ class Answer:
         )
 
     async def _source(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        meter, clock, probe, attempt = self.meter, self._clock, self._probe, 1
+        meter, clock, probe, filter, attempt = self.meter, self._clock, self._probe, self._filter, 1
         async with aclosing(self.session.answer(request)) as events:
             async for event in events:
                 if probe is not None:
@@ -127,7 +136,11 @@ class Answer:
                 meter.feed(event, now)
                 if isinstance(event, TERMINAL):
                     meter.end(now)
-                yield event
+                if filter is None:
+                    yield event
+                else:
+                    for passed in filter.feed(event):
+                        yield passed
 
     def _left(self, event: Event) -> None:
         if self._probe is not None:
@@ -150,13 +163,14 @@ def answer(
     clock: Clock,
     rates: Callable[[str], Rates] = _unknown,
     probe: Probe | None = None,
+    filter: Filter | None = None,
 ) -> Answer:
     """Ask, and give the answer on its way; nothing is sent before the first event is asked for.
 
     `clock` has the timebase of the running loop; `strategy` is a machine made for this answer alone; `rates` gives the
-    counter and the price of a route by its name.
+    counter and the price of a route by its name; `filter` takes out what the reader must not see.
     """
-    return Answer(request, session, strategy, clock, rates, probe)
+    return Answer(request, session, strategy, clock, rates, probe, filter)
 
 
 def outcome_of(terminal: Finish | Failed | None) -> Outcome:

@@ -3,14 +3,16 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 
+from guard import Configuration, Guard
 from providers import Providers
+from server import draining
 from server.service import create
 from settings import Settings
 from streaming import sse
@@ -38,11 +40,20 @@ class Played(Providers):
         """Nothing to load."""
 
 
+OPEN = {"RATE_LIMIT": "off"}
+"""What lets all in."""
+
+
 @asynccontextmanager
-async def serving(providers: Providers) -> AsyncIterator[int]:
-    """Run the service over `providers`; give its port."""
+async def serving(
+    providers: Providers, variables: Mapping[str, str] = OPEN, *, grace_s: float = 2
+) -> AsyncIterator[int]:
+    """Run the service over `providers`, set by `variables`; give its port."""
+    settings = Settings(variables)
+    guard = Guard(Configuration.from_variables(variables), redis_url=settings.redis_url)
+    app = create(providers, guard, settings, grace_s=grace_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create(providers), log_level="warning", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(draining.config(app, grace_s=grace_s))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await until(lambda: server.started)

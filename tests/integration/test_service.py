@@ -220,7 +220,7 @@ def test_what_is_not_offered_is_refused_in_the_same_shape(request_line: str, sta
     head, _, body = asyncio.run(main()).partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status
     if status >= 400:
-        assert set(json.loads(body)["error"]) == {"type", "message"}
+        assert set(json.loads(body)["error"]) == {"type", "message", "rule", "retry_after_s"}
     if allow:
         assert f"allow: {allow}".lower() in head.decode().lower()
 

@@ -1,0 +1,220 @@
+"""What the service adds to an answer on its way, beside a relay with nothing in it: same upstream, same client, same run.
+
+The service has one core; the simulator, which is the upstream, and the client have the other. Streams of 50 chunks a
+second are opened in one burst, strategy `direct`, the meter and the output filter on, the rate limit and the budgets of
+concurrent streams out of the way. All moments are on one clock: what the upstream logged and what the client's kernel
+stamped.
+
+`ttft_p99_ms` is added to the first chunk: from the client's send to the upstream's receipt, and from the upstream's send
+to the client. `gap_p99_ms` is the client's gap, `gap_added_p99_ms` its difference to the upstream's own. CPU is of all
+threads of the relay. `held` says whether the upstream itself kept its times (late_p99_ms) and the client its stamps.
+Medians of the runs.
+
+    python -m benchmarks.relay [--streams 64,150] [--runs 5] [--saturate]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from simulator.server import read_log
+from streaming import sse
+from streaming.connecting import Target
+from streaming.exchange import Exchange, Limits
+from streaming.sockets import Sockets
+
+_GAP_MS = 20
+_CHUNKS = 250
+_OPEN = {
+    "RATE_LIMIT": "off",
+    "BUDGET_STREAMS_PER_CALLER": "100000",
+    "BUDGET_STREAMS_TOTAL": "100000",
+    "OPENAI_API_KEY": "none",
+}
+_SERVICE_CORE, _OTHER_CORE = 0, 1
+
+
+@contextmanager
+def _process(command: list[str], core: int, env: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """Run a server on one core; give the address that it prints, and its pid."""
+
+    def pin() -> None:
+        if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
+            os.sched_setaffinity(0, {core})
+
+    environment = {**os.environ, **(env or {})}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, preexec_fn=pin
+    ) as process:
+        assert process.stdout is not None  # it is a pipe
+        try:
+            yield process.stdout.readline().split()[-1], process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU of all threads so far, from the scheduler's own count in nanoseconds."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def _resident_kb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def _client(url: str, streams: int, batch: str) -> None:
+    """Be the client process: all streams in one burst; print when each chunk of each came."""
+    host, port = url.removeprefix("http://").split(":")
+
+    async def one(sockets: Sockets, number: int) -> dict[str, Any]:
+        name = f"{batch}-{number}"
+        body = json.dumps(
+            {"message": f"Question {number}?", "provider": "openai:steady", "strategy": "direct"}
+        ).encode()
+        head = (
+            f"POST /api/chat HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: application/json\r\n"
+            f"x-client-request-id: {name}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        async with Exchange(sockets, Target(host, int(port)), head.encode() + body, Limits()) as exchange:
+            await exchange.wait()
+        decoder = sse.Decoder()
+        came_s, done = [], False
+        for read in exchange.reads:
+            for event in decoder.feed(read.data):
+                done = done or event.data == "[DONE]"
+                if event.event == "message" and event.data.startswith('{"content"'):
+                    came_s.append(read.at_s)
+        if not done:
+            raise RuntimeError(f"{name} did not end: {exchange.ending}, {len(came_s)} chunks")
+        return {"name": name, "sent_s": exchange.sent_s, "came_s": came_s, "merged": exchange.merged_reads}
+
+    async def run() -> list[dict[str, Any]]:
+        sockets = Sockets()
+        try:
+            return await asyncio.gather(*(one(sockets, number) for number in range(streams)))
+        finally:
+            sockets.close()
+
+    print(json.dumps(asyncio.run(run())))
+
+
+def _run(relay: str, streams: int, chunks: int, gap_ms: float) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        log = str(Path(folder, "log.jsonl"))
+        upstream = [sys.executable, "-m", "simulator", "--ttft-ms", "200", "--gap-ms", str(gap_ms)]
+        upstream += ["--tokens", str(chunks), "--log", log]
+        with _process(upstream, _OTHER_CORE) as (url, _):
+            commands = {
+                "service": [sys.executable, "app.py", "--no-ui", "--port", "0"],
+                "bare": [sys.executable, "-m", "benchmarks._bare_relay", f"{url}/v1"],
+            }
+            with _process(commands[relay], _SERVICE_CORE, {**_OPEN, "OPENAI_BASE_URL": f"{url}/v1"}) as (address, pid):
+                _asked(address, 2, "warm")
+                before_s, before_kb = _cpu_s(pid), _resident_kb(pid)
+                noted = _asked(address, streams, "run")
+                cpu_s, grown_kb = _cpu_s(pid) - before_s, _resident_kb(pid) - before_kb
+        return _figures(noted, read_log(log), cpu_s, grown_kb)
+
+
+def _asked(address: str, streams: int, batch: str) -> list[dict[str, Any]]:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.relay",
+        "--client",
+        address,
+        "--streams",
+        str(streams),
+        "--batch",
+        batch,
+    ]
+    if (os.cpu_count() or 1) > 1:
+        command = ["taskset", "-c", str(_OTHER_CORE), *command]
+    said: list[dict[str, Any]] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return said
+
+
+def _figures(noted: list[dict[str, Any]], log: list[dict[str, Any]], cpu_s: float, grown_kb: int) -> dict[str, float]:
+    received_s = {line["request_id"]: line["at_s"] for line in log if line["event"] == "received"}
+    sent_s: dict[str, list[float]] = defaultdict(list)
+    late_ms = []
+    for line in log:
+        if line["event"] == "sent" and "seq" in line:
+            sent_s[line["request_id"]].append(line["at_s"])
+            late_ms.append((line["at_s"] - line["due_s"]) * 1000)
+    ttft_ms, gap_ms, added_ms, chunks, merged = [], [], [], 0, 0
+    for row in noted:
+        truth = sent_s[row["name"]]
+        came = row["came_s"]
+        if len(came) != len(truth):
+            raise RuntimeError(f"{row['name']}: {len(came)} chunks came of {len(truth)}")
+        ttft_ms.append((came[0] - truth[0] + received_s[row["name"]] - row["sent_s"]) * 1000)
+        gaps = [b - a for a, b in pairwise(came)]
+        gap_ms += [gap * 1000 for gap in gaps]
+        added_ms += [abs(gap - (b - a)) * 1000 for gap, (a, b) in zip(gaps, pairwise(truth), strict=True)]
+        chunks += len(came)
+        merged += row["merged"]
+    seconds = max(row["came_s"][-1] for row in noted) - min(row["came_s"][0] for row in noted)
+    return {
+        "ttft_p50_ms": _share(ttft_ms, 0.5),
+        "ttft_p99_ms": _share(ttft_ms, 0.99),
+        "gap_p99_ms": _share(gap_ms, 0.99),
+        "gap_added_p99_ms": _share(added_ms, 0.99),
+        "cpu_us_per_chunk": round(cpu_s / chunks * 1e6, 1),
+        "chunks_per_s": round(chunks / seconds),
+        "kb_per_stream": round(grown_kb / len(noted), 1),
+        "late_p99_ms": _share(late_ms, 0.99),
+        "merged_reads": merged,
+    }
+
+
+def _share(values: list[float], share: float) -> float:
+    return round(sorted(values)[int(share * (len(values) - 1))], 3)
+
+
+def main() -> None:
+    """Print a line for each relay and number of streams, and all as JSON in the last."""
+    parser = argparse.ArgumentParser("python -m benchmarks.relay", description=__doc__)
+    parser.add_argument("--streams", default="64,150", help="how many at once")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--saturate", action="store_true", help="no gaps: chunks a second, not their times")
+    parser.add_argument("--relays", default="service,bare")
+    parser.add_argument("--client", help=argparse.SUPPRESS)
+    parser.add_argument("--batch", help=argparse.SUPPRESS)
+    parsed = parser.parse_args()
+    if parsed.client:
+        _client(parsed.client, int(parsed.streams), parsed.batch)
+        return
+    gap_ms, chunks = (0.0, 4000) if parsed.saturate else (_GAP_MS, _CHUNKS)
+    results = []
+    for streams in map(int, parsed.streams.split(",")):
+        runs: dict[str, list[dict[str, float]]] = defaultdict(list)
+        for _ in range(parsed.runs):
+            for relay in parsed.relays.split(","):
+                runs[relay].append(_run(relay, streams, chunks, gap_ms))
+        found = {r: {n: statistics.median(row[n] for row in rows) for n in rows[0]} for r, rows in runs.items()}
+        for relay, figures in found.items():
+            print(f"{streams:4} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in figures.items()), flush=True)
+        results.append({"streams": streams, **found})
+        if {"service", "bare"} <= set(found):
+            bare = found["bare"]
+            results[-1]["service/bare"] = {n: round(v / bare[n], 3) for n, v in found["service"].items() if bare[n]}
+    print(json.dumps({"benchmark": "relay", "saturated": parsed.saturate, "results": results}))
+
+
+if __name__ == "__main__":
+    main()

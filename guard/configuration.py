@@ -1,0 +1,180 @@
+"""The guard's variables, read into one frozen `Configuration`. Every fault names its variable and what to write."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TypeVar
+
+from limits import RateLimitItem, parse
+
+from guard.budget import Budget
+from guard.callers import Keys, parse_keys
+from guard.content import DEFAULT_LIST
+from guard.folding import fold
+from guard.shapes import TERM_CHARS
+from guard.validation import RULES, Limits, Rule
+from streaming.errors import UsageError
+
+T = TypeVar("T")
+
+NO_BUDGET = Budget(streams_per_caller=None, streams_total=None, output_tokens=None)
+
+_MOST_ASKED = 100_000
+_SWITCHES = {"on": True, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """How the guard is set; the defaults suit a public demo. `rate` None is no limit, `blocklist` None no filter.
+
+    `hops` is how many proxies in front are trusted to write X-Forwarded-For. A Space has one at least, which is the
+    default there: with none, all its visitors would come from one address. `banned` are terms, folded.
+    """
+
+    rate: RateLimitItem | None = field(default_factory=lambda: parse("10/minute"))
+    hops: int = 0
+    keys: Keys = field(default_factory=lambda: Keys({}), repr=False)
+    limits: Limits = field(default_factory=Limits)
+    blocklist: Path | None = DEFAULT_LIST
+    output_filter: bool = True
+    banned: tuple[str, ...] = ()
+    budget: Budget = field(default_factory=lambda: Budget(usd_per_caller=Decimal(1), usd_total=Decimal(10)))
+
+    @classmethod
+    def from_variables(cls, variables: Mapping[str, str]) -> "Configuration":
+        """Read the variables that are set; the others stay at their defaults. Raises UsageError."""
+        read = _Variables(variables)
+        default = cls()
+        content = read.of("CONTENT_FILTER", _switch, True)
+        rate = read.of("RATE_LIMIT", _rate, default.rate)
+        # Whoever lifts the rate means to load the service: only budgets that are set by name stand then.
+        budget = default.budget if rate is not None else NO_BUDGET
+        return cls(
+            rate=rate,
+            hops=read.of("TRUSTED_HOPS", _whole(0, 16), 1 if variables.get("SPACE_ID") else 0),
+            keys=read.of("API_KEYS", lambda name, value: parse_keys(value), default.keys),
+            limits=Limits(
+                message_chars=read.of("MAX_MESSAGE_CHARS", _whole(1, 10_000_000), 4_000),
+                conversation_chars=read.of("MAX_CONVERSATION_CHARS", _whole(1, 100_000_000), 64_000),
+                turns=read.of("MAX_TURNS", _whole(1, 100_000), 100),
+                body_bytes=read.of("MAX_BODY_BYTES", _whole(1, 2**30), 262_144),
+                json_depth=read.of("MAX_JSON_DEPTH", _whole(1, 500), 16),
+                off=read.of("VALIDATION_OFF", _rules, frozenset()),
+            ),
+            blocklist=read.of("BLOCKLIST", _file, DEFAULT_LIST) if content else None,
+            output_filter=read.of("OUTPUT_FILTER", _switch, True),
+            banned=read.of("OUTPUT_BANNED", _terms, default.banned)
+            + read.of("OUTPUT_BANNED_FILE", _terms_of_file, default.banned),
+            budget=_budget(read, budget),
+        )
+
+
+class _Variables:
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def of(self, name: str, parsed: Callable[[str, str], T], default: T) -> T:
+        """Give a variable's value; the default where it is unset or empty."""
+        value = self._variables.get(name, "").strip()
+        return parsed(name, value) if value else default
+
+
+def _budget(read: _Variables, default: Budget) -> Budget:
+    if not read.of("BUDGETS", _switch, True):
+        return NO_BUDGET
+    count, money = _or_off(_whole(1, 10**12)), _or_off(_usd)
+    return Budget(
+        tokens_per_caller=read.of("BUDGET_TOKENS_PER_CALLER", count, default.tokens_per_caller),
+        tokens_total=read.of("BUDGET_TOKENS_TOTAL", count, default.tokens_total),
+        usd_per_caller=read.of("BUDGET_USD_PER_CALLER", money, default.usd_per_caller),
+        usd_total=read.of("BUDGET_USD_TOTAL", money, default.usd_total),
+        streams_per_caller=read.of("BUDGET_STREAMS_PER_CALLER", count, default.streams_per_caller),
+        streams_total=read.of("BUDGET_STREAMS_TOTAL", count, default.streams_total),
+        output_tokens=read.of("MAX_OUTPUT_TOKENS", count, default.output_tokens),
+    )
+
+
+def _fault(name: str, value: str, write: str) -> UsageError:
+    shown = value if len(value) <= 40 else value[:40] + "…"
+    return UsageError(f"{name}: {shown!r} cannot be used: write {write}")
+
+
+def _switch(name: str, value: str) -> bool:
+    if value.lower() not in _SWITCHES:
+        raise _fault(name, value, "on or off")
+    return _SWITCHES[value.lower()]
+
+
+def _or_off(parsed: Callable[[str, str], T]) -> Callable[[str, str], T | None]:
+    return lambda name, value: None if value.lower() == "off" else parsed(name, value)
+
+
+def _whole(least: int, most: int) -> Callable[[str, str], int]:
+    def parsed(name: str, value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) <= 15 and least <= int(value) <= most):
+            raise _fault(name, value, f"a whole number from {least:,} to {most:,}".replace(",", ""))
+        return int(value)
+
+    return parsed
+
+
+def _usd(name: str, value: str) -> Decimal:
+    try:
+        usd = Decimal(value)
+    except InvalidOperation:
+        usd = Decimal("NaN")
+    if not (usd.is_finite() and 0 <= usd <= 10**6):
+        raise _fault(name, value, "USD a day, for example 2.50, or off")
+    return usd
+
+
+def _rate(name: str, value: str) -> RateLimitItem | None:
+    if value.lower() == "off":
+        return None
+    try:
+        limit = parse(value)
+    except ValueError:
+        limit = None
+    separated = any(mark in value for mark in ",;|")
+    if limit is None or separated or not (0 < limit.amount <= _MOST_ASKED and 0 < limit.get_expiry() <= 86_400 * 366):
+        raise _fault(name, value, "for example 10/minute, 100/hour or off")
+    return limit
+
+
+def _rules(name: str, value: str) -> frozenset[Rule]:
+    chosen = {part.strip().lower() for part in value.split(",") if part.strip()}
+    known = frozenset(rule for rule in RULES if rule in chosen and rule != "unicode")
+    if len(known) != len(chosen):
+        raise _fault(name, value, "some of " + ", ".join(rule for rule in RULES if rule != "unicode"))
+    return known
+
+
+def _file(name: str, value: str) -> Path:
+    path = Path(value)
+    try:
+        if path.is_file():
+            return path
+    except ValueError:
+        pass
+    raise _fault(name, value, "the path of a file that is there")
+
+
+def _terms(name: str, value: str) -> tuple[str, ...]:
+    return tuple(_term(name, term) for term in value.split(",") if term.strip())
+
+
+def _terms_of_file(name: str, value: str) -> tuple[str, ...]:
+    try:
+        lines = _file(name, value).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise _fault(name, value, "the path of a text file in UTF-8, one term a line") from None
+    return tuple(_term(name, line) for line in lines if line.strip())
+
+
+def _term(name: str, term: str) -> str:
+    folded = fold(term.strip())
+    # Brackets are the mark's own: what is put in may not make up a term with what stands around it.
+    if not 2 <= len(folded) <= TERM_CHARS or set("[]\n\r") & set(folded) or folded in "removed":
+        raise _fault(name, term.strip(), f"terms of 2 to {TERM_CHARS} characters, no brackets, not part of 'removed'")
+    return folded

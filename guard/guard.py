@@ -1,0 +1,96 @@
+"""The guard: who may ask, how often, what, and for how much; the service and the page ask it before every answer.
+
+Its order: `enter` (rate limit, then key), `clean` (validation, then content), `reserve` (budgets), the answer with
+`output_filter` in its pipeline, and at last the reservation's `settle`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from guard.callers import Caller, network
+from guard.configuration import Configuration
+from guard.content import BlockList, ContentFilter
+from guard.output import OutputFilter
+from guard.rate_limit import RateLimit
+from guard.refusal import Refusal
+from guard.reservations import Budgets, Reservation
+from guard.shapes import SECRETS, Patterns
+from guard.shared import Shared
+from guard.validation import validated
+from streaming.clock import Clock, monotonic
+from streaming.messages import ChatRequest, Message
+from streaming.meter import Rates
+
+
+class Guard:
+    """One for a process. With `redis_url` the replicas that share it count together.
+
+    `filters` judge the content after the block list. Raises UsageError for a block list or an address that cannot be.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        redis_url: str | None = None,
+        filters: Sequence[ContentFilter] = (),
+        clock: Clock = monotonic,
+    ) -> None:
+        self.configuration = configuration
+        self._keys = configuration.keys
+        self._shared = Shared(redis_url, clock) if redis_url else None
+        self._rate = RateLimit(configuration.rate, clock, self._shared) if configuration.rate else None
+        self._budgets = Budgets(configuration.budget, clock, self._shared)
+        listed = [BlockList.load(configuration.blocklist)] if configuration.blocklist else []
+        self._filters: list[ContentFilter] = [*listed, *filters]
+        self._patterns = Patterns(configuration.banned, SECRETS) if configuration.output_filter else None
+
+    async def enter(self, caller: Caller) -> str:
+        """Count a question and give the caller's id, `key:NAME` or `address:…`. Raises Refusal.
+
+        A known key has a window of its own. Everybody else has the address's, wrong keys too: guessing is limited. A
+        session has one besides, at the same rate: a new session is not let in more often, nor one that changes its
+        address.
+        """
+        if self._rate is not None:
+            for name in self._names(caller):
+                await self._rate.enter(name)
+        return self.identify(caller)
+
+    def identify(self, caller: Caller) -> str:
+        """Give the caller's id without counting a question. Raises Refusal."""
+        return self._keys.identify(caller)
+
+    def clean(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Give the conversation as it may be asked: all turns checked, control characters removed. Raises Refusal."""
+        cleaned = validated(messages, self.configuration.limits)
+        for message in cleaned:
+            for judge in self._filters:
+                if (blocked := judge.check(message.content)) is not None:
+                    about = blocked.category.replace("-", " ")
+                    text = blocked.message or f"this service does not answer that ({about}): ask something else"
+                    raise Refusal(f"content.{blocked.category}", "blocked", text)
+        return cleaned
+
+    async def reserve(self, caller_id: str, request: ChatRequest, price: Rates) -> Reservation:
+        """Take what the answer may come to out of the budgets. Raises Refusal; else the reservation must be settled."""
+        return await self._budgets.reserve(caller_id, request, price)
+
+    def output_filter(self) -> OutputFilter | None:
+        """Give a filter for one answer; None when it is off."""
+        return None if self._patterns is None else OutputFilter(self._patterns)
+
+    async def aclose(self) -> None:
+        """Finish what is being settled, and close the connections."""
+        await self._budgets.aclose()
+        if self._shared is not None:
+            await self._shared.aclose()
+
+    def _names(self, caller: Caller) -> list[str]:
+        if (name := self._keys.name_of(caller.key)) is not None:
+            return [f"key:{name}"]
+        names = [f"address:{network(caller.address)}"]
+        if caller.session:
+            # A page may send any text as its session: its hash has a bounded length.
+            names.append("session:" + hashlib.sha256(caller.session.encode("utf-8", "replace")).hexdigest()[:24])
+        return names

@@ -1,0 +1,104 @@
+"""How often one may ask: a sliding window for each caller, here and, with Redis, over all replicas."""
+
+import math
+from collections import OrderedDict
+from datetime import UTC, datetime
+
+from limits import RateLimitItem
+
+from guard.refusal import Refusal
+from guard.shared import Shared
+from streaming.clock import Clock
+
+CALLERS = 50_000
+
+
+class Windows:
+    """The moments at which each caller was let in, on one clock; a machine, `now` is an argument.
+
+    Beyond `callers` of them the one let in longest ago is forgotten. Whoever commands so many addresses needs no such
+    help; the limits over all callers are the budget's.
+    """
+
+    def __init__(self, amount: int, window_s: float, callers: int = CALLERS) -> None:
+        self._amount = amount
+        self._window_s = window_s
+        self._callers = callers
+        self._let_in: OrderedDict[str, list[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._let_in)
+
+    def wait_s(self, caller: str, now: float) -> float:
+        """Give the seconds until the caller may ask, 0 if now."""
+        moments = self._let_in.get(caller, [])
+        if len(moments) < self._amount:
+            return 0.0
+        return max(moments[-self._amount] + self._window_s - now, 0.0)
+
+    def hit(self, caller: str, now: float) -> float:
+        """Let the caller in if it may; give the seconds until it may, 0 when it was let in."""
+        wait_s = self.wait_s(caller, now)
+        if wait_s > 0:
+            return wait_s
+        moments = self._let_in.setdefault(caller, [])
+        moments.append(now)
+        del moments[: -self._amount]
+        self._let_in.move_to_end(caller)
+        self._forget(now)
+        return 0.0
+
+    def _forget(self, now: float) -> None:
+        # Two at each hit: old ones go faster than new ones come, and no hit pays for all.
+        for _ in range(2):
+            eldest, moments = next(iter(self._let_in.items()))
+            if moments[-1] + self._window_s > now and len(self._let_in) <= self._callers:
+                return
+            if len(self._let_in) > 1:
+                del self._let_in[eldest]
+
+
+class RateLimit:
+    """Lets in at most `limit` questions under each name; one that is refused does not count.
+
+    With Redis the window is one for all replicas (`limits`), and what it let in is counted here as well: when Redis is
+    gone the local window stands, and knows who was here. `limits`' own memory is not used: it keeps every caller, and
+    its clean-up walks over all of them with a hop to a thread for each.
+    """
+
+    def __init__(self, limit: RateLimitItem, clock: Clock, shared: Shared | None) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._shared = shared
+        self._windows = Windows(limit.amount, limit.get_expiry())
+
+    async def enter(self, name: str) -> None:
+        """Count one question. Raises Refusal, with the seconds until a place is free."""
+        self._refuse_before(self._windows.wait_s(name, self._clock()))
+        if self._shared is not None:
+            self._refuse_before(await self._shared.call(lambda: self._hit(name), 0.0))
+        self._refuse_before(self._windows.hit(name, self._clock()))
+
+    async def _hit(self, name: str) -> float:
+        assert self._shared is not None
+        limiter = self._shared.limiter
+        if await limiter.hit(self._limit, name):
+            return 0.0
+        free_at_s = (await limiter.get_window_stats(self._limit, name)).reset_time
+        return max(free_at_s - datetime.now(UTC).timestamp(), 1.0)
+
+    def _refuse_before(self, wait_s: float) -> None:
+        if wait_s <= 0:
+            return
+        seconds = math.ceil(wait_s)
+        message = (
+            f"at most {self._limit.amount} questions in {_span(self._limit.get_expiry())}: ask again in {seconds} s"
+        )
+        raise Refusal("rate", "rate_limited", message, retry_after_s=seconds)
+
+
+def _span(seconds: int) -> str:
+    for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds % size == 0:
+            return f"a {name}".replace("a hour", "an hour") if seconds == size else f"{seconds // size} {name}s"
+    return f"{seconds} s"

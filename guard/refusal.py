@@ -1,0 +1,32 @@
+"""What the guard says when it says no."""
+
+from typing import Literal
+
+from streaming.errors import StreamgaugeError
+
+Kind = Literal["rate_limited", "unauthorized", "invalid", "blocked", "budget", "too_large"]
+
+STATUS: dict[Kind, int] = {
+    "rate_limited": 429,
+    "unauthorized": 401,
+    "invalid": 400,
+    "blocked": 403,
+    "budget": 429,
+    "too_large": 413,
+}
+
+
+class Refusal(StreamgaugeError):
+    """A question that is not let through; the message is one line that says what to do.
+
+    `rule` names the rule that refused ("rate", "auth", "validation.length", "content.weapons", "budget.tokens" …);
+    `retry_after_s` is whole seconds until asking again may help, None where nobody knows.
+    """
+
+    def __init__(self, rule: str, kind: Kind, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.kind: Kind = kind
+        self.status = STATUS[kind]
+        self.message = message
+        self.retry_after_s = retry_after_s

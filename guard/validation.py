@@ -1,0 +1,165 @@
+"""What a question must look like: sizes, valid text, no scripts, no SQL injection; then control characters go. Pure.
+
+What is kept: newlines, tabs, joiners (emoji and Indic scripts need them), bidirectional isolates and embeddings (Arabic
+and Hebrew need them). What goes: other control characters, and the two overrides (U+202D, U+202E), which only ever
+make a text read differently from what it says.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Literal, get_args
+
+from guard.folding import fold
+from guard.refusal import Refusal
+from streaming.messages import Message
+
+Rule = Literal["length", "turns", "unicode", "empty", "script", "sql"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a question may be; `off` names the rules that do not hold.
+
+    `message_chars` bounds what a person writes at a time; `conversation_chars` all turns together, answers included.
+    """
+
+    message_chars: int = 4_000
+    conversation_chars: int = 64_000
+    turns: int = 100
+    body_bytes: int = 262_144
+    json_depth: int = 16
+    off: frozenset[Rule] = frozenset()
+
+
+def check_size(body_bytes: int, limits: Limits) -> None:
+    """Refuse a body that is too large. Raises Refusal; the bytes may still be arriving."""
+    if body_bytes > limits.body_bytes:
+        raise Refusal("validation.size", "too_large", f"the body is larger than {limits.body_bytes:,} bytes: send less")
+
+
+def check_depth(body: bytes, limits: Limits) -> None:
+    """Refuse JSON that is nested too deep, before a parser meets it. Raises Refusal."""
+    if depth_of(body) > limits.json_depth:
+        raise Refusal("validation.depth", "invalid", f"the JSON is nested deeper than {limits.json_depth}: flatten it")
+
+
+_JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def depth_of(body: bytes) -> int:
+    """Give how deep the brackets of JSON in UTF-8 nest, in linear time and without a stack; strings do not count.
+
+    A text in UTF-16 or UTF-32 has null bytes, where strings cannot be told: every opening bracket counts there.
+    """
+    if b"\0" in body:
+        return body.count(b"[") + body.count(b"{")
+    brackets = _JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets), initial=0))
+
+
+def validated(messages: Sequence[Message], limits: Limits) -> tuple[Message, ...]:
+    """Give the conversation without control characters. Raises Refusal, naming the rule and the turn.
+
+    An answer of the model may be longer than a question, and teaches scripts and SQL to whoever asks: for those turns
+    the rules of length, script and sql do not hold, only the others.
+    """
+    _check_conversation(messages, limits)
+    cleaned = []
+    for number, message in enumerate(messages, 1):
+        # Not every turn is written by the caller: say which one it is about.
+        where = "the message" if len(messages) == 1 else f"turn {number} of the conversation"
+        _check_unicode(message.content, where, limits)
+        text = without_controls(message.content)
+        if message.role != "assistant":
+            _check_person(text, where, limits)
+        cleaned.append(replace(message, content=text))
+    if "empty" not in limits.off and not (cleaned and fold(cleaned[-1].content).strip()):
+        raise _refusal("empty", "the last message has no text in it: write a question")
+    return tuple(cleaned)
+
+
+def _check_conversation(messages: Sequence[Message], limits: Limits) -> None:
+    if "turns" not in limits.off and len(messages) > limits.turns:
+        raise _refusal("turns", f"the conversation has more than {limits.turns} turns: begin a new one")
+    if "length" not in limits.off and sum(len(m.content) for m in messages) > limits.conversation_chars:
+        raise _refusal("length", f"the conversation is over {limits.conversation_chars:,} characters: begin a new one")
+
+
+def _check_unicode(text: str, where: str, limits: Limits) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Cannot be switched off: such a text breaks every wire that it is sent over.
+        raise _refusal("unicode", f"{where} is not valid Unicode: it holds half of a surrogate pair") from None
+
+
+def _check_person(text: str, where: str, limits: Limits) -> None:
+    if "length" not in limits.off and len(text) > limits.message_chars:
+        raise _refusal("length", f"{where} has {len(text):,} characters: write at most {limits.message_chars:,}")
+    if {"script", "sql"} <= limits.off:
+        return
+    seen = _as_seen(text)
+    if "script" not in limits.off and _SCRIPT.search(seen) is not None:
+        raise _refusal("script", f"{where} holds a script that a browser would run: describe it in words")
+    if "sql" not in limits.off and _injects_sql(seen):
+        raise _refusal("sql", f"{where} holds an SQL injection: describe it in words")
+
+
+def _refusal(rule: Rule, message: str) -> Refusal:
+    return Refusal(f"validation.{rule}", "invalid", message)
+
+
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e]")
+
+
+def without_controls(text: str) -> str:
+    """Give the text without control characters and overrides; every kind of line end becomes a newline."""
+    return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+_SPACE = re.compile(r"\s+")
+# No character has a longer number, and a number may be too long to be read.
+_NUMBER = re.compile(r"(&#[xX]?)0*+([0-9a-fA-F]{0,8})[0-9a-fA-F]*+")
+_SQL_COMMENT = re.compile(r"/\*[^*]{0,64}\*/")
+
+
+def _as_seen(text: str) -> str:
+    """Give the text as a browser or a database would take it: entities, width, case, comments and gaps undone."""
+    unescaped = html.unescape(_NUMBER.sub(r"\1\2", text))
+    return _SPACE.sub(" ", _SQL_COMMENT.sub(" ", fold(unescaped)))
+
+
+# All bounded, on text whose gaps are single spaces. "JavaScript: where do I begin?" is no script: code must follow.
+_SCHEME = " ?".join("javascript")
+_SCRIPT = re.compile(
+    r"< ?/? ?script\b"
+    r"|<[a-z][^<>]{0,200}[ /\"']on[a-z]{3,24} ?="
+    rf"|\b(?:{_SCHEME}|vbscript) ?: ?(?://|%|[\w$.]{{1,40}} ?[(=\[`])"
+    r"|\bdata ?: ?text/html ?[;,]"
+)
+_SQL = re.compile(
+    r"['\"] ?\)? ?(?:or|and|\|\||&&) ?\(? ?['\"]?(?P<left>\w{0,32})['\"]? ?(?:=|like) ?['\"]?(?P=left)(?!\w)"
+    r"|\b(?:or|and) (?P<number>\d{1,9}) ?= ?(?P=number)(?!\w)"
+    r"|['\"] ?\)? ?or (?:true|1|not false) ?(?:--|#|;|\Z)"
+    r"|; ?(?:drop|truncate) (?:table|database|schema|view|user)\b"
+    r"|['\"] ?\)? ?; ?(?:delete from|insert into|update \w{1,64} set|alter table|exec|shutdown)\b[^;]{0,200}--"
+    r"|['\")\d] ?union (?:all |distinct )?select\b"
+    r"|['\")\d] ?(?:or|and|;) ?(?:select )?(?:sleep|pg_sleep|benchmark|waitfor delay|extractvalue|updatexml) ?[(']"
+    r"|; ?exec(?:ute)? (?:master\.{1,2})?xp_cmdshell\b"
+    r"|(?:^|[\s=:])\w{1,64}' ?(?:--|#|/\*) ?\Z"
+)
+_UNION = re.compile(r"\bunion (?:all |distinct )?select\b[^;]{0,200}\bfrom\b")
+
+
+def _injects_sql(seen: str) -> bool:
+    if _SQL.search(seen) is not None:
+        return True
+    # A whole query that has a UNION in it is a question about SQL; one that begins with UNION continues someone else's.
+    union = _UNION.search(seen)
+    return union is not None and "select" not in seen[: union.start()]

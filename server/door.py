@@ -1,0 +1,123 @@
+"""The way of a question from any wire into the pipeline: what the guard lets in becomes a stream."""
+
+import re
+import uuid
+from typing import Any
+
+from guard import Guard
+from providers import Providers
+from server.body import ChatBody
+from server.frames import Entries, cancelled_fields
+from server.kept import Full, Gone, Keeper
+from server.metrics import Accounts, Metrics
+from server.replicas import Replicas
+from server.sse import Reading
+from server.streams import Stream, Streams
+from streaming import strategies
+from streaming.clock import Clock
+from streaming.errors import UsageError
+from streaming.pipeline import answer
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Door:
+    """All that the wires share. Belongs to one event loop, from `start` to `aclose`."""
+
+    def __init__(
+        self, providers: Providers, guard: Guard, metrics: Metrics, clock: Clock, redis_url: str | None = None
+    ) -> None:
+        self.providers = providers
+        self.guard = guard
+        self.metrics = metrics
+        self.streams = Streams(clock)
+        self.clock = clock
+        self._replicas = Replicas(redis_url, self.streams) if redis_url else None
+        self._keeper = Keeper(self._replicas)
+
+    def start(self) -> None:
+        """Begin what works in the background."""
+        self.providers.warm()
+        if self._replicas is not None:
+            self._replicas.start(self._keeper)
+
+    async def aclose(self) -> None:
+        """Stop what is under way and give everything back."""
+        await self.streams.aclose()
+        await self._keeper.aclose()
+        if self._replicas is not None:
+            await self._replicas.aclose()
+        await self.guard.aclose()
+        await self.providers.aclose()
+
+    async def ask(self, body: ChatBody, caller: str, wire: str, request_id: str | None = None) -> Stream:
+        """Let a question in. Raises Refusal, or UsageError for names that mean nothing.
+
+        `request_id` is the caller's own for the provider's log; whoever knows a stream's id may be let into it, so the
+        provider is never told that.
+        """
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        strategy = strategies.parse(body.strategy).make()
+        names = _allowed(body.providers())
+        session = self.providers.session(names, clock=self.clock)
+        messages = self.guard.clean(body.turns())
+        rates = self.providers.rates(session.routes[0].name)
+        reserved = await self.guard.reserve(caller, body.request(messages, request_id), rates)
+        asked = answer(
+            reserved.request,
+            session,
+            strategy,
+            clock=self.clock,
+            rates=self.providers.rates,
+            filter=self.guard.output_filter(),
+        )
+        about = {"request_id": request_id, "provider": names[0], "strategy": strategy.name, "caller": _owner(caller)}
+        accounts = Accounts(self.metrics, self.clock, wire=wire, about=about)
+        return self.streams.opened(asked, _owner(caller), accounts, reserved)
+
+    async def reading(self, stream: Stream, resume: bool) -> Reading:
+        """Give the stream's first reader. Raises Full, and the stream is closed."""
+        entries = Entries(stream, self.clock)
+        if not resume:
+            return entries
+        try:
+            return self._keeper.keep(stream, entries)
+        except Full:
+            await entries.aclose()
+            raise
+
+    async def resumed(self, stream_id: str, caller: str, after: int) -> Reading:
+        """Give a reader of a kept stream of that caller, here or at another replica. Raises Gone."""
+        owner = _owner(caller)
+        reader: Reading | None = self._keeper.reader(stream_id, owner, after)
+        if reader is None and self._replicas is not None:
+            reader = await self._replicas.reader(stream_id, owner, after)
+        if reader is None:
+            raise Gone("there is no such stream: it was never kept, has expired, or is another caller's")
+        return reader
+
+    async def cancel(self, stream_id: str, caller: str) -> dict[str, Any]:
+        """Stop a stream of that caller, here or at another replica; gives the receipt. Raises Gone."""
+        owner = _owner(caller)
+        stream = self.streams.get(stream_id, owner)
+        if stream is not None and await stream.cancel():
+            return {"stream_id": stream_id, **cancelled_fields(stream.receipt())}
+        found = None
+        if stream is None and self._replicas is not None:
+            found = await self._replicas.cancel(stream_id, owner)
+        if found is None:
+            raise Gone("no such stream is under way: it has ended, never was, or is another caller's")
+        return found
+
+
+def _owner(caller: str) -> str | None:
+    """Say whose a stream is: a key's; where keys are off, whoever knows the stream's id may have it."""
+    return caller if caller.startswith("key:") else None
+
+
+def _allowed(names: list[str]) -> list[str]:
+    """Refuse what opens a file of this machine for whoever can reach the service. Raises UsageError."""
+    if any(name.startswith("replay") for name in names):
+        raise UsageError("replay plays files of the service's own machine: it is not offered over the network")
+    return names

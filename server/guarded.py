@@ -1,0 +1,105 @@
+"""The guard in front of the wires, as pure ASGI: who asks, how often, how much; before anything is parsed."""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from guard import Caller, Guard, Refusal, address, check_depth, check_size
+from server.metrics import Metrics
+from server.refusals import refused
+
+ASKING = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
+WIRES = ("/api/chat", "/v1/")
+BODY_S = 30.0
+"""How long a request's body may take to arrive."""
+BEARER = "bearer."
+"""How a subprotocol of a WebSocket begins that carries a key: a browser cannot send it otherwise."""
+
+
+class Guarded:
+    """Refuses before the application sees it; what passes has `scope["state"]["caller"]`, the caller's id.
+
+    A WebSocket's messages are each a question: they are asked about one by one, and `state["facts"]` says by whom.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, metrics: Metrics, origins: frozenset[str]) -> None:
+        self._app = app
+        self._guard = guard
+        self._metrics = metrics
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(WIRES):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            passed = await self._admitted(scope, headers, receive)
+        except Refusal as refusal:
+            self._metrics.refusals.labels(refusal.rule).inc()
+            await refused(refusal, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
+        else:
+            await self._app(scope, passed, send)
+
+    async def _admitted(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        caller = self.caller(scope, headers)
+        state = scope.setdefault("state", {})
+        if scope["type"] == "websocket":
+            self._check_origin(headers)
+            state["facts"] = caller
+            return receive
+        if scope["method"] != "POST" or scope["path"] not in ASKING:
+            state["caller"] = self._guard.identify(caller)
+            return receive
+        state["caller"] = await self._guard.enter(caller)
+        return await self._whole_body(headers, receive)
+
+    def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """Give what is known of who asks."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        found = key.strip() if scheme.lower() == "bearer" else ""
+        if not found and scope["type"] == "websocket":
+            found = next((p[len(BEARER) :] for p in scope["subprotocols"] if p.startswith(BEARER)), "")
+        peer = scope["client"][0] if scope.get("client") else None
+        return Caller(
+            key=found or None, address=address(peer, headers.get("x-forwarded-for"), self._guard.configuration.hops)
+        )
+
+    def _check_origin(self, headers: Headers) -> None:
+        """A page of another site may open a WebSocket here with the visitor's own network behind it."""
+        origin = headers.get("origin")
+        if origin is None or origin in self._origins or urlsplit(origin).netloc == headers.get("host"):
+            return
+        raise Refusal("origin", "blocked", "this origin may not connect: list it in ALLOWED_ORIGINS")
+
+    async def _whole_body(self, headers: Headers, receive: Receive) -> Receive:
+        limits, length = self._guard.configuration.limits, headers.get("content-length", "")
+        if length.isdecimal():
+            check_size(int(length[:20]), limits)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return _then(message, receive)
+                    body += message.get("body", b"")
+                    check_size(len(body), limits)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise Refusal("body.time", "invalid", f"the body did not arrive within {BODY_S:g} s") from None
+        check_depth(bytes(body), limits)
+        return _then({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+def _then(first: Message, receive: Receive) -> Receive:
+    messages = [first]
+
+    async def replayed() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replayed

@@ -1,0 +1,149 @@
+"""What the service tells Prometheus and the log of each answer: how it went, never what was asked or said."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from streaming.clock import Clock
+from streaming.events import Event, Notice, TextDelta, ThinkingDelta
+from streaming.pipeline import Receipt
+
+_TTFT_S = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60)
+_GAP_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10, 30)
+_log = logging.getLogger("streamgauge.answers")
+
+
+class Metrics:
+    """The service's figures. `folder` is where several workers share theirs (None: there is one process).
+
+    The label `provider` is the part before the colon: what people type after it would be a label without bound.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self._folder = folder
+        if folder is not None:
+            _forget_the_dead(Path(folder))
+        r = self._registry = CollectorRegistry()
+        name = "streamgauge_"
+        self.answers = Counter(f"{name}answers", "Answers ended", ["wire", "provider", "outcome"], registry=r)
+        self.unpriced = Counter(f"{name}answers_unpriced", "Answers of unknown cost", ["provider"], registry=r)
+        self.open = Gauge(f"{name}streams_open", "Answers under way", ["wire"], registry=r, multiprocess_mode="livesum")
+        self.ttft = Histogram(
+            f"{name}ttft_seconds", "From the question to the first delta", ["provider"], registry=r, buckets=_TTFT_S
+        )
+        self.gap = Histogram(
+            f"{name}chunk_gap_seconds", "Between chunks to the reader", ["provider"], registry=r, buckets=_GAP_S
+        )
+        self.tokens = Counter(f"{name}tokens", "Tokens", ["provider", "kind", "source"], registry=r)
+        self.cost = Counter(f"{name}cost_usd", "Cost where it is known, in USD", ["provider"], registry=r)
+        self.notices = Counter(f"{name}notices", "Retries, fallbacks and the like", ["provider", "kind"], registry=r)
+        self.refusals = Counter(f"{name}refusals", "Questions refused before any call", ["rule"], registry=r)
+        self.stop = Histogram(
+            f"{name}stop_seconds", "From a stop to the end of the provider's work", registry=r, buckets=_GAP_S
+        )
+
+    def exposition(self) -> bytes:
+        """Give all figures in Prometheus's text format, of all workers."""
+        registry = self._registry
+        if self._folder is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, path=self._folder)  # type: ignore[no-untyped-call]  # untyped
+        return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """What a worker that was killed had under way is no longer under way."""
+    for file in folder.glob("gauge_live*.db"):
+        found = re.search(r"_(\d+)\.db$", file.name)
+        if found and not _lives(int(found[1])):
+            mark_process_dead(int(found[1]), str(folder))  # type: ignore[no-untyped-call]  # untyped
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+class Accounts:
+    """One answer's account: fed as it goes to its reader, and closed with its receipt."""
+
+    def __init__(self, metrics: Metrics, clock: Clock, *, wire: str, about: Mapping[str, str | None]) -> None:
+        provider = (about.get("provider") or "").partition(":")[0]
+        self._metrics = metrics
+        self._wire = wire
+        self._about = about
+        self._provider = provider
+        self._started_s = clock()
+        self._first_s: float | None = None
+        self._last_s: float | None = None
+        self._chunks = 0
+        self._gap = metrics.gap.labels(provider)
+        metrics.open.labels(wire).inc()
+
+    def passed(self, events: list[Event], now: float) -> None:
+        """These events go to the reader now: a gap is between two times that text went."""
+        text = False
+        for event in events:
+            if isinstance(event, TextDelta):
+                text = True
+                self._chunks += 1
+            elif isinstance(event, ThinkingDelta):
+                self._first_s = self._first_s or now
+            elif isinstance(event, Notice) and event.kind != "connected":
+                self._metrics.notices.labels(self._provider, event.kind).inc()
+        if text:
+            if self._last_s is not None:
+                self._gap.observe(now - self._last_s)
+            self._first_s = self._first_s or now
+            self._last_s = now
+
+    def ended(self, receipt: Receipt) -> None:
+        """Count it, and write one line of it."""
+        metrics, served = self._metrics, receipt.served_by.partition(":")[0]
+        ttft_s = None if self._first_s is None else self._first_s - self._started_s
+        usage, cost = receipt.reading.usage, receipt.reading.cost
+        metrics.open.labels(self._wire).dec()
+        metrics.answers.labels(self._wire, served, receipt.outcome).inc()
+        if ttft_s is not None:
+            metrics.ttft.labels(served).observe(ttft_s)
+        for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            metrics.tokens.labels(served, kind, usage.source).inc(count or 0)
+        if cost is None:
+            metrics.unpriced.labels(served).inc()
+        else:
+            metrics.cost.labels(served).inc(float(cost.total_usd))
+        if receipt.stop_s is not None:
+            metrics.stop.observe(receipt.stop_s)
+        _log.info(
+            "answer", extra={"fields": {**self._about, "wire": self._wire, **_line(receipt, ttft_s, self._chunks)}}
+        )
+
+
+def _line(receipt: Receipt, ttft_s: float | None, chunks: int) -> dict[str, object]:
+    usage, cost = receipt.reading.usage, receipt.reading.cost
+    return {
+        "outcome": receipt.outcome,
+        "finish_reason": receipt.finish_reason,
+        "error": receipt.error.kind if receipt.error else None,
+        "served_by": receipt.served_by,
+        "attempts": receipt.attempts,
+        "ttft_s": None if ttft_s is None else round(ttft_s, 6),
+        "elapsed_s": round(receipt.reading.elapsed_s, 6),
+        "chunks": chunks,
+        "delivered_chars": receipt.delivered_chars,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "token_source": usage.source,
+        "cost_usd": None if cost is None else float(cost.total_usd),
+        "stop_s": None if receipt.stop_s is None else round(receipt.stop_s, 6),
+    }

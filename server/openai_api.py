@@ -1,0 +1,161 @@
+"""The wire that any OpenAI client speaks: chat completions, streamed and not, and the list of models."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from server.door import Door
+from server.frames import bill
+from server.openai_body import OpenAIBody
+from server.refusals import openai_error
+from server.sse import HEADERS, KEEP_ALIVE_S, until_left
+from server.streams import Stream
+from server.whole import collected
+from streaming.clock import unix_s
+from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, TextDelta, ThinkingDelta
+from streaming.meter import Reading
+from streaming.pipeline import Receipt
+
+routes = APIRouter()
+
+_REASONS: dict[FinishReason, str] = {"tool": "tool_calls"}
+"""Where OpenAI has another word."""
+_STATUS = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "shutting_down": 503}
+
+
+@routes.post("/v1/chat/completions", response_class=Response)
+async def completions(body: OpenAIBody, request: Request) -> Response:
+    """Answer in OpenAI's shape; `model` is a `provider:model` name."""
+    door: Door = request.app.state.door
+    chat = body.chat()
+    request_id = request.headers.get("x-client-request-id")
+    stream = await door.ask(chat, request.state.caller, "openai", request_id)
+    if body.stream:
+        return CompletionStream(stream, body.model, body.with_usage)
+    text, thinking = await collected(stream, request.receive)
+    receipt = stream.receipt()
+    if receipt.error is not None or receipt.finish_reason is None:
+        return _failed(receipt.error, receipt)
+    message = {"role": "assistant", "content": text, "refusal": None}
+    if thinking:
+        message["reasoning_content"] = thinking
+    reason = _REASONS.get(receipt.finish_reason, receipt.finish_reason)
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+    whole = {**_head(stream.id, body.model, "chat.completion"), "choices": [choice], "usage": _usage(receipt.reading)}
+    return JSONResponse({**whole, "streamgauge": bill(receipt)})
+
+
+@routes.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """List what can be asked now: what needs a key that is not set is left out."""
+    door: Door = request.app.state.door
+    ready = [info for info in door.providers.listing() if info.ready]
+    data = [{"id": i.name, "object": "model", "created": 0, "owned_by": i.name.partition(":")[0]} for i in ready]
+    return {"object": "list", "data": data}
+
+
+class CompletionStream(Response):
+    """Sends chunks as they come. What fails before the first of them has a status of its own, as OpenAI's has."""
+
+    def __init__(self, stream: Stream, model: str, with_usage: bool) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._stream = stream
+        self._with_usage = with_usage
+        self._head = orjson.dumps(_head(stream.id, model, "chat.completion.chunk"))[:-1]
+        self._none = b',"usage":null' if with_usage else b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._stream) as stream, until_left(receive):
+            events = await self._first(KEEP_ALIVE_S)
+            if events and isinstance(events[-1], Failed) and not any(map(_content, events)):
+                await _failed(events[-1], stream.receipt())(scope, receive, send)
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            body = self._chunk(b'{"role":"assistant","content":""}')
+            while True:
+                body += b"".join(map(self._encoded, events))
+                if stream.ended and not (events and isinstance(events[-1], TERMINAL)):
+                    body += self._error(stream.receipt().error or _CANCELLED)
+                await send({"type": "http.response.body", "body": body or b": waiting\n\n", "more_body": True})
+                if stream.ended:
+                    break
+                events, body = await stream.events(KEEP_ALIVE_S), b""
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _first(self, within_s: float) -> list[Event]:
+        """Wait for the first content or the end, not for ever: a proxy would take a silent server for a dead one."""
+        events: list[Event] = []
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + within_s
+        while not self._stream.ended and not any(map(_content, events)) and (left_s := until_s - loop.time()) > 0:
+            events += await self._stream.events(left_s)
+        return events
+
+    def _encoded(self, event: Event) -> bytes:
+        match event:
+            case TextDelta(text):
+                return self._chunk(b'{"content":%b}' % orjson.dumps(text))
+            case ThinkingDelta(text):
+                return self._chunk(b'{"reasoning_content":%b}' % orjson.dumps(text))
+            case Finish(reason):
+                return self._end(_REASONS.get(reason, reason))
+            case Failed():
+                return self._error(event)
+        return b""
+
+    def _chunk(self, delta: bytes, finish_reason: bytes = b"null") -> bytes:
+        choice = b'"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]' % (delta, finish_reason)
+        return b"data: %b,%b%b}\n\n" % (self._head, choice, self._none)
+
+    def _end(self, reason: str) -> bytes:
+        end = self._chunk(b"{}", orjson.dumps(reason))
+        if self._with_usage:
+            receipt = self._stream.receipt()
+            usage, ours = orjson.dumps(_usage(receipt.reading)), orjson.dumps(bill(receipt))
+            end += b'data: %b,"choices":[],"usage":%b,"streamgauge":%b}\n\n' % (self._head, usage, ours)
+        return end + b"data: [DONE]\n\n"
+
+    def _error(self, failed: Failed) -> bytes:
+        fields = openai_error(_status(failed), failed.kind, failed.message)
+        return b"data: %b\n\n" % orjson.dumps(fields)
+
+
+_CANCELLED = Failed("cancelled", "the answer was stopped on request")
+
+
+def _content(event: Event) -> bool:
+    return isinstance(event, (TextDelta, ThinkingDelta, Finish))
+
+
+def _head(stream_id: str, model: str, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{stream_id}", "object": kind, "created": int(unix_s()), "model": model}
+
+
+def _usage(reading: Reading) -> dict[str, Any]:
+    """OpenAI's fields; a count that nobody knows is null, and the source of the counts stands beside the bill."""
+    usage = reading.usage
+    known = usage.input_tokens is not None and usage.output_tokens is not None
+    total = (usage.input_tokens or 0) + (usage.output_tokens or 0) if known else None
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.thinking_tokens},
+    }
+
+
+def _status(failed: Failed) -> int:
+    return _STATUS.get(failed.kind, 504 if failed.kind.endswith("timeout") else 502)
+
+
+def _failed(failed: Failed | None, receipt: Receipt) -> JSONResponse:
+    failed = failed or _CANCELLED
+    status = 499 if failed is _CANCELLED else _status(failed)
+    return JSONResponse({**openai_error(status, failed.kind, failed.message), "streamgauge": bill(receipt)}, status)

@@ -1,0 +1,77 @@
+"""The body of a request in OpenAI's shape, turned into this service's own; what cannot be done is refused."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from server.body import ChatBody, ChatMessage, Text
+from streaming import strategies
+
+
+class Part(BaseModel):
+    """A part of a message; only text is understood here."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class OpenAIMessage(BaseModel):
+    """One turn; `developer` is OpenAI's later word for system."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[Part]
+
+    def turn(self) -> ChatMessage:
+        """Give it in this service's words."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return ChatMessage(role="system" if self.role == "developer" else self.role, content=text)
+
+
+class StreamOptions(BaseModel):
+    """What else a stream should carry."""
+
+    include_usage: bool = False
+
+
+class OpenAIBody(BaseModel):
+    """`model` takes `provider:model` names, several comma-separated; hints without effect here are passed over."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: Text = Field(min_length=1)
+    messages: list[OpenAIMessage]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    n: int | None = Field(None, ge=1, le=1)
+    strategy: Text = Field(strategies.DEFAULT, description="an extension: direct, batch:W, debounce:W, pace:R or whole")
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> Self:
+        wanted = self.model_extra or {}
+        for name in ("tools", "functions", "audio", "prediction", "stop", "logprobs", "logit_bias"):
+            if wanted.get(name):
+                raise ValueError(f"`{name}` is not offered here: leave it out")
+        form = wanted.get("response_format")
+        if isinstance(form, dict) and form.get("type") not in (None, "text"):
+            raise ValueError("`response_format` other than text is not offered here: leave it out")
+        self.chat()
+        return self
+
+    @property
+    def with_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def chat(self) -> ChatBody:
+        """Give the same question in this service's own body. Raises ValueError."""
+        fields: dict[str, Any] = {
+            "messages": [message.turn() for message in self.messages],
+            "provider": self.model,
+            "strategy": self.strategy,
+            "temperature": self.temperature,
+            "max_tokens": self.max_completion_tokens or self.max_tokens,
+            "stream": self.stream,
+        }
+        return ChatBody(**fields)
