@@ -60,17 +60,14 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found
 
 
+@dataclass(frozen=True, slots=True)
 class Keys:
-    """The callers that may ask, by the hash of their key; the keys themselves are nowhere kept.
+    """The callers that may ask, by name, with the hash of their key; the keys themselves are nowhere kept.
 
     A plain SHA-256 is enough because the keys are random: there is nothing to guess.
     """
 
-    def __init__(self, digests: Mapping[str, str]) -> None:
-        self._digests = dict(digests)
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def name_of(self, key: str | None) -> str | None:
         """Give the name of a known key; None otherwise. The time taken tells nothing of which came close."""
@@ -78,7 +75,7 @@ class Keys:
             return None
         presented = digest(key)
         found = None
-        for name, known in self._digests.items():
+        for name, known in self.digests.items():
             if hmac.compare_digest(presented, known):
                 found = name
         return found
@@ -86,7 +83,7 @@ class Keys:
     def identify(self, caller: Caller) -> str:
         """Give the caller's id, `key:NAME` or `address:…`. Raises Refusal where keys are asked for and none fits."""
         name = self.name_of(caller.key)
-        if name is None and self._digests:
+        if name is None and self.digests:
             wrong = "the key is not known" if caller.key else "this service asks for a key"
             raise Refusal("auth", "unauthorized", f"{wrong}: send one as `Authorization: Bearer KEY`")
         return f"address:{network(caller.address)}" if name is None else f"key:{name}"

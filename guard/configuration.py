@@ -34,7 +34,7 @@ class Configuration:
 
     rate: RateLimitItem | None = field(default_factory=lambda: parse("10/minute"))
     hops: int = 0
-    keys: Keys = field(default_factory=lambda: Keys({}), repr=False)
+    keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
     blocklist: Path | None = DEFAULT_LIST
     output_filter: bool = True

@@ -81,8 +81,7 @@ class Guard:
         return None if self._patterns is None else OutputFilter(self._patterns)
 
     async def aclose(self) -> None:
-        """Finish what is being settled, and close the connections."""
-        await self._budgets.aclose()
+        """Wait for what is being settled, and close the connections."""
         if self._shared is not None:
             await self._shared.aclose()
 

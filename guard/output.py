@@ -5,7 +5,8 @@ held back, at most `TERM_CHARS` visible characters of it; all other text goes on
 exception: after `INVISIBLE_RUN` characters in a row that show nothing (joiners, marks), more of them are dropped, so
 that nobody can make the filter hold without end. Emoji use a few.
 
-Text and thinking are two texts. An event that is neither passes at once, so that nothing can split a term in two.
+Text and thinking are two texts. Thinking is over, for what it held, when text comes: a reader sees it first. Nothing
+else splits a term in two: text is held over thinking, and an event that is neither passes at once.
 """
 
 import re
@@ -29,6 +30,10 @@ class Redactor:
         self._before = ""  # the last folded character before what is held: a token does not begin inside a word
         self._tail: re.Pattern[str] | None = None  # the class of a secret that was found and may go on
         self._invisible = 0
+
+    @property
+    def holds(self) -> bool:
+        return self._held != ""
 
     def feed(self, text: str) -> str:
         """Take a chunk; give what may go on now, the chunk itself in the common case."""
@@ -131,14 +136,18 @@ class OutputFilter:
     def feed(self, event: Event) -> list[Event]:
         """Take an event; give what goes on now. Held text has gone before a terminal event."""
         if isinstance(event, TextDelta):
+            thought = self._thinking.flush() if self._thinking.holds else ""
             piece = self._text.feed(event.text)
-            if piece is event.text:
+            if piece is event.text and not thought:
                 return [event]
-            return [TextDelta(piece)] if piece else []
+            return _deltas(thought, piece)
         if isinstance(event, ThinkingDelta):
-            piece = self._thinking.feed(event.text)
-            return [ThinkingDelta(piece)] if piece else []
+            return _deltas(self._thinking.feed(event.text), "")
         if isinstance(event, TERMINAL):
-            thought, rest = self._thinking.flush(), self._text.flush()
-            return [*([ThinkingDelta(thought)] if thought else []), *([TextDelta(rest)] if rest else []), event]
+            return [*_deltas(self._thinking.flush(), self._text.flush()), event]
         return [event]
+
+
+def _deltas(thought: str, text: str) -> list[Event]:
+    thoughts: list[Event] = [ThinkingDelta(thought)] if thought else []
+    return [*thoughts, TextDelta(text)] if text else thoughts

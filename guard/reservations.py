@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -76,6 +76,10 @@ class _Hold:
         return [*days, f"{who}:streams", f"{everyone}:streams"]
 
 
+async def _number(running: Awaitable[Any]) -> int:
+    return int(await running)
+
+
 class Reservation:
     """What one answer may take: ask with `request`, whose `max_tokens` may be lower than what was asked for."""
 
@@ -110,7 +114,6 @@ class Budgets:
         self._shared = shared
         self._utc_now = utc_now
         self._bounds = [-1 if bound is None else bound for bound in budget.bounds()]
-        self._under_way: set[asyncio.Task[int]] = set()
 
     async def reserve(self, caller: str, request: ChatRequest, rates: Rates) -> Reservation:
         """Take the most that the answer may come to. Raises Refusal."""
@@ -120,47 +123,42 @@ class Budgets:
         self._refuse(self._ledger.reserve(hold.lease, caller, amount, hold.day, self._clock()), amount)
         try:
             self._refuse(await self._reserve_shared(hold), amount)
-        except BaseException as error:
+        except BaseException:
             self._give_back(hold, Amount())
-            if not isinstance(error, Refusal):  # cut off: Redis may have taken it or not
-                self._settle_shared(hold, Amount())
             raise
         return Reservation(request, lambda reading: self._settle(hold, reading))
-
-    async def aclose(self) -> None:
-        """Wait for what is being settled."""
-        await asyncio.gather(*self._under_way)
 
     async def _reserve_shared(self, hold: _Hold) -> Limit | None:
         if self._shared is None:
             return None
-        script = self._shared.redis.register_script(_RESERVE)
         amount = hold.amount
         arguments: list[int | str] = [amount.tokens, amount.nano_usd, hold.lease, int(LEASE_S), _DAY_S, *self._bounds]
-        number = await self._shared.call(lambda: script(hold.keys(), arguments), 0)
+        script = self._shared.redis.register_script(_RESERVE)
+        reserving = self._shared.start(lambda: _number(script(hold.keys(), arguments)), 0)
+        try:
+            number = await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            self._shared.start(lambda: self._undone(hold, reserving), 0)
+            raise
         return LIMITS[number - 1] if number else None
+
+    async def _undone(self, hold: _Hold, reserving: "asyncio.Task[int]") -> int:
+        return await self._settled(hold, Amount()) if await reserving == 0 else 0
 
     async def _settle(self, hold: _Hold, reading: Reading | None) -> None:
         took = Amount() if reading is None else used(reading, hold.amount)
         self._give_back(hold, took)
-        task = self._settle_shared(hold, took)
-        if task is not None:
-            await asyncio.shield(task)
+        if self._shared is not None:
+            await self._shared.call(lambda: self._settled(hold, took), 0)
 
     def _give_back(self, hold: _Hold, took: Amount) -> None:
         self._ledger.settle(hold.lease, hold.caller, hold.amount, took, hold.day)
 
-    def _settle_shared(self, hold: _Hold, took: Amount) -> asyncio.Task[int] | None:
-        if self._shared is None:
-            return None
+    async def _settled(self, hold: _Hold, took: Amount) -> int:
+        assert self._shared is not None
+        amounts = [hold.amount.tokens, hold.amount.nano_usd, took.tokens, took.nano_usd]
         script = self._shared.redis.register_script(_SETTLE)
-        reserved = hold.amount
-        amounts = [reserved.tokens, reserved.nano_usd, took.tokens, took.nano_usd]
-        work = self._shared.call(lambda: script(hold.keys(), [hold.lease, *amounts, _DAY_S]), 0)
-        task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return task
+        return await _number(script(hold.keys(), [hold.lease, *amounts, _DAY_S]))
 
     def _refuse(self, limit: Limit | None, amount: Amount) -> None:
         if limit is None:

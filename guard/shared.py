@@ -1,5 +1,6 @@
 """Redis, where the replicas of a service count together; when it is down the work goes on without it, at once."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ class Shared:
 
     def __init__(self, url: str, clock: Clock) -> None:
         try:
+            if not url.startswith(("redis://", "rediss://")):
+                raise ValueError(url)
             pool: Any = BlockingConnectionPool.from_url(
                 url,
                 max_connections=32,
@@ -47,9 +50,26 @@ class Shared:
         self._clock = clock
         self._down = False
         self._again_s = 0.0
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def call(self, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
         """Do work with Redis; give `otherwise` when Redis fails or is being left alone. Never raises for its sake."""
+        return await asyncio.shield(self.start(work, otherwise))
+
+    def start(self, work: Callable[[], Awaitable[T]], otherwise: T) -> asyncio.Task[T]:
+        """Begin work that goes on when its caller is cancelled: a command cut off may have been done or not."""
+        task = asyncio.create_task(self._done(work, otherwise))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Wait for what is under way, and close the connections."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._pool.aclose()
+
+    async def _done(self, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
         if self._down:
             if self._clock() < self._again_s:
                 return otherwise
@@ -66,7 +86,3 @@ class Shared:
             _log.warning("Redis answers again: the replicas count together")
         self._down = False
         return done
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._pool.aclose()

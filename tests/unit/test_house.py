@@ -28,7 +28,8 @@ MACHINES = (
     "simulator/faults.py", "simulator/plans.py", "simulator/wires/*.py", "providers/*_wire.py", "providers/wire.py",
     "providers/framing.py", "providers/heads.py", "providers/refusals.py", "evaluation/measures.py",
     "evaluation/experience.py", "streaming/states.py", "streaming/http1.py", "ui/screen.py", "ui/figures.py",
-    "ui/conversation.py",
+    "ui/conversation.py", "guard/folding.py", "guard/shapes.py", "guard/output.py", "guard/validation.py",
+    "guard/content.py", "guard/budget.py",
 )  # fmt: skip
 OWN = {*ROOMS, "app", "settings", "tests"}
 

@@ -1,0 +1,123 @@
+"""What the guard costs: the output filter for each chunk against passing events on, and the worst questions.
+
+Run as `python -m benchmarks.filters`. CPU time; the best of the rounds counts: other work only ever adds.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from guard import Configuration, Guard, Refusal
+from guard.output import OutputFilter
+from guard.shapes import SECRETS, Patterns
+from streaming.events import Event, TextDelta
+from streaming.messages import Message
+
+CHUNK_CHARS = 8
+CHUNKS = 20_000
+ROUNDS = 5
+TARGET_US = 3.0
+"""An ordinary chunk may cost this much."""
+TARGET_MS = 50.0
+"""The worst question of 4,000 characters may cost this much."""
+
+PROSE = (
+    "The stream begins as soon as the model has said something, and each piece is passed on at once. A good half of "
+    "the answers have 3 or 4 paragraphs; some have a list - short, as here - and a few have code such as `x = 12`.\n"
+)
+CYRILLIC = "Ответ приходит по частям, и каждая часть передаётся сразу, как только модель её напишет. "
+TERMS = [
+    f"{first} {second}" for first in ("secret", "hidden", "internal") for second in ("name", "plan", "code", "date")
+]
+QUESTIONS = {
+    "quotes": "'",
+    "tags": "<a ",
+    "entities": "&#",
+    "javascript": "javascript:",
+    "tautologies": "' or ",
+    "unions": "union select ",
+    "statements": "'; delete from ",
+    "comments": "/*",
+    "asking": "how to ",
+    "ligatures": "\ufdfa",
+    "marks": "a\u0301\u200b",
+    "prose": PROSE,
+}
+
+
+class Passing(Protocol):
+    """What every event goes through."""
+
+    def feed(self, event: Event) -> list[Event]:
+        """Take an event; give what goes on."""
+
+
+class Identity:
+    """The baseline: a filter that passes everything on."""
+
+    def feed(self, event: Event) -> list[Event]:
+        """Give the event."""
+        return [event]
+
+
+def best_s(work: Callable[[], object]) -> float:
+    """Give the CPU seconds of the best round."""
+    times = []
+    for _ in range(ROUNDS):
+        began_s = time.process_time()
+        work()
+        times.append(time.process_time() - began_s)
+    return min(times)
+
+
+def chunk_us(make: Callable[[], Passing], text: str) -> float:
+    """Give the microseconds for a chunk of `text`, repeated."""
+    long = text * (CHUNKS * CHUNK_CHARS // len(text) + 1)
+    events = [TextDelta(long[i * CHUNK_CHARS : (i + 1) * CHUNK_CHARS]) for i in range(CHUNKS)]
+
+    def work() -> None:
+        feed = make().feed
+        for event in events:
+            feed(event)
+
+    return best_s(work) / CHUNKS * 1e6
+
+
+def question_ms(guard: Guard, piece: str) -> float:
+    """Give the milliseconds for cleaning, or refusing, a question of 4,000 characters made of `piece`."""
+    messages = [Message("user", (piece * 4000)[:4000])]
+
+    def work() -> None:
+        try:
+            guard.clean(messages)
+        except Refusal:
+            return
+
+    return best_s(work) * 1e3
+
+
+def main() -> None:
+    """Print a line for each case, and a JSON object as the last line."""
+    secrets, terms = Patterns([], SECRETS), Patterns(TERMS, SECRETS)
+    makes: dict[str, Callable[[], Passing]] = {
+        "passing on": Identity,
+        "secrets": lambda: OutputFilter(secrets),
+        "secrets and terms": lambda: OutputFilter(terms),
+    }
+    chunks = {}
+    for text_name, text in (("English", PROSE), ("Russian", CYRILLIC), ("digits", "4111 1111 1111 1112 ")):
+        for name, make in makes.items():
+            took_us = chunks[f"{name}, {text_name}"] = round(chunk_us(make, text), 2)
+            print(f"{name:>18}, {text_name:<8} {took_us:6.2f} µs for a chunk of {CHUNK_CHARS} characters")
+    guard = Guard(Configuration())
+    questions = {name: round(question_ms(guard, piece), 2) for name, piece in QUESTIONS.items()}
+    for name, took_ms in questions.items():
+        print(f"{name:>18} {took_ms:6.2f} ms for a question of 4,000 characters")
+    ordinary_us, worst_ms = chunks["secrets, English"], max(questions.values())
+    met = ordinary_us <= TARGET_US and worst_ms <= TARGET_MS
+    print(json.dumps({"benchmark": "filters", "chunk_us": ordinary_us, "worst_question_ms": worst_ms, "met": met}))
+
+
+if __name__ == "__main__":
+    main()

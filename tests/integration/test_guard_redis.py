@@ -1,0 +1,246 @@
+"""The guards of several replicas over a real Redis, which is killed, restarted and frozen under them."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from guard import Caller, Configuration, Guard, Refusal, Reservation
+from guard.shared import PAUSE_S
+from streaming.events import Usage
+from streaming.messages import ChatRequest, Message
+from streaming.meter import Rates, Reading
+
+ANN = Caller(address="192.0.2.1")
+TOOK_150 = Reading(Usage(100, 50), None, 1.0, None, None)
+
+
+class Server:
+    """A redis-server on one port, in memory only, that can be killed and started again, empty."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert any("Ready to accept connections" in line for line in self.process.stdout), "redis-server did not start"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Give a Redis; stopped after the test whatever happened to it meanwhile."""
+    running = Server(tmp_path)
+    yield running
+    running.kill()
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may be slow: Redis counts as gone when it is, not when it is late."""
+    monkeypatch.setattr("guard.shared.TIMEOUT_S", 20.0)
+
+
+class Hand:
+    """A clock that a test turns: the local windows' and the pause's; Redis has its own."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def replicas(server: Server, count: int, hand: Hand, **variables: str) -> AsyncIterator[list[Guard]]:
+    guards = [Guard(Configuration.from_variables(variables), redis_url=server.url, clock=hand) for _ in range(count)]
+    yield guards
+    for guard in guards:
+        await guard.aclose()
+
+
+async def entered(guards: list[Guard], count: int, caller: Caller = ANN) -> int:
+    """Ask at once, the replicas in turn; give how many were let in, all others being refused by the rule."""
+    asking = (guards[number % len(guards)].enter(caller) for number in range(count))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    for result in results:
+        assert isinstance(result, (str, Refusal)), result
+        assert isinstance(result, str) or (result.rule == "rate" and 1 <= (result.retry_after_s or 0) <= 61)
+    return sum(isinstance(result, str) for result in results)
+
+
+async def reserved(guards: list[Guard], count: int, caller: str = "address:a") -> list[Reservation]:
+    """Ask for 200 tokens at once, the replicas in turn; give the reservations that were made."""
+    request = ChatRequest((Message("user", "x" * 400),), max_tokens=100)
+    asking = (guards[number % len(guards)].reserve(caller, request, Rates()) for number in range(count))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(result, (Reservation, Refusal)) for result in results), results
+    return [result for result in results if isinstance(result, Reservation)]
+
+
+async def kept(server: Server) -> dict[str, Any]:
+    """Give what Redis keeps of budgets: counts, and the numbers of leases."""
+    redis: Any
+    async with Redis.from_url(server.url, decode_responses=True) as redis:
+        keys = await redis.keys("guard:budget:*")
+        return {
+            key: await redis.zcard(key) if key.endswith("streams") else int(await redis.get(key) or 0) for key in keys
+        }
+
+
+def test_fifty_at_once_over_three_replicas(server: Server) -> None:
+    async def main() -> None:
+        async with replicas(server, 3, Hand()) as guards:
+            assert await entered(guards, 50) == 10
+            assert await entered(guards, 50, Caller(address="192.0.2.2")) == 10
+
+    asyncio.run(main())
+
+
+def test_a_killed_redis_leaves_the_local_limit_and_is_taken_up_again(server: Server) -> None:
+    async def main() -> None:
+        hand = Hand()
+        async with replicas(server, 2, hand) as guards:
+            assert await entered(guards[:1], 4) == 4
+            server.kill()
+            assert await entered(guards[:1], 46) == 6, "what was let in before counts"
+            assert await entered(guards[1:], 50) == 10, "each replica for itself"
+            server.start()
+            hand.now += PAUSE_S + 61
+            assert await entered(guards[:1], 1) == await entered(guards[1:], 1) == 1
+            assert await entered(guards, 50) == 8, "together again, in a Redis that has forgotten"
+
+    asyncio.run(main())
+
+
+def test_a_frozen_redis_is_not_waited_for_twice(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guard.shared.TIMEOUT_S", 0.2)
+
+    async def main() -> None:
+        async with replicas(server, 1, Hand()) as guards:
+            assert await entered(guards, 1) == 1
+            server.process.send_signal(signal.SIGSTOP)
+            assert await entered(guards, 50) == 9
+            server.process.send_signal(signal.SIGCONT)
+
+    asyncio.run(main())
+
+
+def test_a_redis_that_was_never_there(server: Server) -> None:
+    async def main() -> None:
+        server.kill()
+        async with replicas(server, 1, Hand(), BUDGET_STREAMS_PER_CALLER="3") as guards:
+            assert await entered(guards, 50) == 10
+            made = await reserved(guards, 5)
+            assert len(made) == 3
+            for reservation in made:
+                await reservation.settle(TOOK_150)
+            assert len(await reserved(guards, 5)) == 3
+
+    asyncio.run(main())
+
+
+def test_tokens_are_counted_together_and_settled(server: Server) -> None:
+    async def main() -> None:
+        budget = {"BUDGET_TOKENS_PER_CALLER": "1000", "BUDGET_TOKENS_TOTAL": "1500"}
+        async with replicas(server, 3, Hand(), **budget) as guards:
+            made = await reserved(guards, 12)
+            assert len(made) == 5
+            assert len(await reserved(guards, 12, "address:b")) == 2
+            for reservation in made:
+                await reservation.settle(TOOK_150)
+                await reservation.settle(TOOK_150)
+            counts = await kept(server)
+            tokens = {key.split(":tokens:")[0]: count for key, count in counts.items() if ":tokens:" in key}
+            whole, a, b = "guard:budget:all", "guard:budget:address:a", "guard:budget:address:b"
+            assert tokens == {whole: 5 * 150 + 2 * 200, a: 5 * 150, b: 2 * 200}
+            assert (counts.get(f"{a}:streams", 0), counts[f"{b}:streams"], counts[f"{whole}:streams"]) == (0, 2, 2)
+            assert len(await reserved(guards, 12)) == 1
+
+    asyncio.run(main())
+
+
+def test_streams_are_counted_together_and_a_dead_replica_gives_its_own_back(server: Server) -> None:
+    async def main() -> None:
+        async with replicas(server, 2, Hand(), BUDGET_STREAMS_PER_CALLER="3") as guards:
+            assert len(await reserved(guards[:1], 9)) == 3
+            assert await reserved(guards[1:], 9) == []
+            redis: Any
+            async with Redis.from_url(server.url) as redis:
+                for key in ("guard:budget:address:a:streams", "guard:budget:all:streams"):
+                    assert 0 < await redis.ttl(key) <= 660
+                    # Their time is over.
+                    await redis.zadd(key, dict.fromkeys(await redis.zrange(key, 0, -1), 1))
+            assert len(await reserved(guards[1:], 9)) == 3
+
+    asyncio.run(main())
+
+
+def test_a_budget_outlives_its_redis(server: Server) -> None:
+    async def main() -> None:
+        hand = Hand()
+        async with replicas(server, 1, hand, BUDGET_TOKENS_PER_CALLER="700") as guards:
+            (first,) = await reserved(guards, 1)
+            server.kill()
+            (second,) = await reserved(guards, 1)
+            await first.settle(TOOK_150)
+            server.start()
+            hand.now += PAUSE_S
+            await second.settle(TOOK_150)
+            counts = await kept(server)
+            assert sorted(counts.values()) == [0, 0, 150, 150], (
+                "what it took, with nothing given back that was not taken"
+            )
+            assert len(await reserved(guards, 5)) == 2, "the local budget knows of both"
+
+    asyncio.run(main())
+
+
+def test_settling_goes_on_when_who_waits_for_it_is_cancelled(server: Server) -> None:
+    async def main() -> None:
+        async with replicas(server, 1, Hand()) as guards:
+            (reservation,) = await reserved(guards, 1)
+            settling = asyncio.create_task(reservation.settle(TOOK_150))
+            await asyncio.sleep(0)
+            settling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await settling
+            await guards[0].aclose()
+            assert sorted((await kept(server)).values()) == [0, 0, 150, 150]
+
+    asyncio.run(main())
+
+
+def test_a_reservation_cut_off_while_it_is_made_is_given_back(server: Server) -> None:
+    async def main() -> None:
+        async with replicas(server, 2, Hand(), BUDGET_STREAMS_PER_CALLER="1") as guards:
+            making = asyncio.create_task(reserved(guards[:1], 1))
+            server.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+            server.process.send_signal(signal.SIGCONT)
+            await guards[0].aclose()
+            assert len(await reserved(guards[1:], 1)) == 1
+            assert [count for key, count in (await kept(server)).items() if key.endswith("streams")] == [1, 1]
+
+    asyncio.run(main())

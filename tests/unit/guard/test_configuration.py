@@ -1,0 +1,126 @@
+"""The guard's variables: what is unset is safe, what is faulty is named."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard.budget import Budget
+from guard.callers import make_key
+from guard.configuration import Configuration
+from guard.content import DEFAULT_LIST
+from streaming.errors import UsageError
+
+NAMES = (
+    "RATE_LIMIT", "TRUSTED_HOPS", "API_KEYS", "MAX_MESSAGE_CHARS", "MAX_CONVERSATION_CHARS", "MAX_TURNS",
+    "MAX_BODY_BYTES", "MAX_JSON_DEPTH", "VALIDATION_OFF", "CONTENT_FILTER", "BLOCKLIST", "OUTPUT_FILTER",
+    "OUTPUT_BANNED", "OUTPUT_BANNED_FILE", "BUDGETS", "BUDGET_TOKENS_PER_CALLER", "BUDGET_TOKENS_TOTAL",
+    "BUDGET_USD_PER_CALLER", "BUDGET_USD_TOTAL", "BUDGET_STREAMS_PER_CALLER", "BUDGET_STREAMS_TOTAL",
+    "MAX_OUTPUT_TOKENS",
+)  # fmt: skip
+
+
+def test_the_defaults_suit_a_public_demo() -> None:
+    read = Configuration.from_variables({})
+    assert str(read.rate) == "10 per 1 minute"
+    assert (read.hops, bool(read.keys.digests), read.blocklist, read.output_filter, read.banned) == (
+        0,
+        False,
+        DEFAULT_LIST,
+        True,
+        (),
+    )
+    limits = read.limits
+    assert (limits.message_chars, limits.body_bytes, limits.json_depth, limits.off) == (4000, 262_144, 16, frozenset())
+    assert read.budget == Budget(None, None, Decimal(1), Decimal(10), 8, 256, 4096)
+    assert read == Configuration.from_variables({name: " " for name in NAMES})
+    assert (read.limits, read.budget, read.rate) == (
+        Configuration().limits,
+        Configuration().budget,
+        Configuration().rate,
+    )
+
+
+def test_a_space_has_a_proxy_in_front() -> None:
+    assert Configuration.from_variables({"SPACE_ID": "a/b"}).hops == 1
+    assert Configuration.from_variables({"SPACE_ID": "a/b", "TRUSTED_HOPS": "0"}).hops == 0
+
+
+def test_everything_can_be_set(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("Über Secret\n\nother\n", encoding="utf-8")
+    key, line = make_key("ann")
+    read = Configuration.from_variables(
+        {
+            "RATE_LIMIT": "100/hour",
+            "TRUSTED_HOPS": "2",
+            "API_KEYS": line,
+            "VALIDATION_OFF": "script, SQL",
+            "CONTENT_FILTER": "off",
+            "OUTPUT_FILTER": "OFF",
+            "OUTPUT_BANNED": "Foo, b\u200bar,",
+            "OUTPUT_BANNED_FILE": str(words),
+            "BUDGET_USD_TOTAL": "off",
+            "BUDGET_USD_PER_CALLER": "2.50",
+            "BUDGET_TOKENS_TOTAL": "1000",
+            "MAX_OUTPUT_TOKENS": "off",
+            "MAX_TURNS": "3",
+        }
+    )
+    assert read.rate is not None and (read.rate.amount, read.rate.get_expiry()) == (100, 3600)
+    assert (read.hops, read.keys.name_of(key), read.limits.turns) == (2, "ann", 3)
+    assert read.limits.off == {"script", "sql"} and read.blocklist is None and not read.output_filter
+    assert read.banned == ("foo", "bar", "uber secret", "other")
+    assert read.budget == Budget(None, 1000, Decimal("2.50"), None, 8, 256, None)
+    assert line.partition(":")[2] not in repr(read)
+
+
+def test_what_can_be_switched_off() -> None:
+    read = Configuration.from_variables({"RATE_LIMIT": "off", "BUDGETS": "off"})
+    assert read.rate is None
+    assert read.budget.bounds() == (None,) * 6 and read.budget.clamped(None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("RATE_LIMIT", v)
+            for v in ("10", "ten/minute", "0/minute", "10/fortnight", "1/second;5/minute", "9" * 50 + "/hour")
+        ),
+        *(("TRUSTED_HOPS", v) for v in ("-1", "1.5", "17", "many", "²", "9" * 5000)),
+        ("API_KEYS", "ann"),
+        ("MAX_MESSAGE_CHARS", "0"),
+        ("MAX_JSON_DEPTH", "501"),
+        ("VALIDATION_OFF", "script,unicode"),
+        ("VALIDATION_OFF", "everything"),
+        ("CONTENT_FILTER", "no"),
+        ("BLOCKLIST", "/nowhere/list.toml"),
+        ("BLOCKLIST", "a\0b"),
+        ("OUTPUT_BANNED", "a"),
+        ("OUTPUT_BANNED", "x" * 65),
+        ("OUTPUT_BANNED", "[word]"),
+        ("OUTPUT_BANNED", "fine, Moved, remove"),
+        ("OUTPUT_BANNED_FILE", "/nowhere"),
+        ("BUDGETS", "1"),
+        ("BUDGET_TOKENS_TOTAL", "1e6"),
+        *(("BUDGET_USD_TOTAL", v) for v in ("-1", "NaN", "Infinity", "1e99", "five", "$5")),
+        ("MAX_OUTPUT_TOKENS", "none"),
+    ],
+)
+def test_faults_are_named_in_one_line(name: str, value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Configuration.from_variables({name: value})
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "write " in str(caught.value) or "`python -m guard NAME`" in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+@given(st.sampled_from(NAMES), st.text(max_size=30))
+def test_any_value_is_read_or_refused(name: str, value: str) -> None:
+    try:
+        assert isinstance(Configuration.from_variables({name: value}), Configuration)
+    except UsageError as error:
+        assert name in str(error)  # noqa: PT017 - either outcome is right

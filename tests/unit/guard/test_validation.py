@@ -1,0 +1,221 @@
+"""What a question must look like: each rule refuses what it is for, and lets honest questions through."""
+
+import json
+import re
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard import validation
+from guard.refusal import Refusal
+from guard.validation import Limits, check_depth, check_size, depth_of, validated, without_controls
+from streaming.messages import Message
+
+LIMITS = Limits()
+
+
+def refused(text: str, limits: Limits = LIMITS) -> str | None:
+    try:
+        validated([Message("user", text)], limits)
+    except Refusal as refusal:
+        return refusal.rule
+    return None
+
+
+SCRIPTS = [
+    "<script>alert(1)</script>",
+    "< SCRIPT src=//x>",
+    "</script>",
+    "<scr\u200bipt>",
+    "＜script＞",
+    "&lt;script&gt;",
+    "javascript:alert(1)",
+    "JaVaScRiPt : void(0)",
+    "java\nscript:alert(1)",
+    "&#106;avascript:alert(1)",
+    "&#x00006A;avascript:alert(1)",
+    "[x](javascript://%0aalert(1))",
+    "vbscript:msgbox(1)",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "data:text/html;base64,PHNjcmlwdD4=",
+    "jav\x00ascript:alert(1)",
+]
+INJECTIONS = [
+    "' OR 1=1 --",
+    "' or 'a'='a",
+    "x' OR 'x' LIKE 'x",
+    "') or ('1'='1",
+    '" or ""="',
+    "1 OR 1=1",
+    "' OR true --",
+    "admin' --",
+    "admin'#",
+    "x'; DROP TABLE users; --",
+    "1; drop database prod",
+    "'; DELETE FROM users --",
+    "' UNION SELECT a FROM b",
+    "1 UNION ALL SELECT name, password FROM users",
+    "UNION/**/SELECT a FROM b",
+    "union\tselect a\nfrom b",
+    "'; EXEC xp_cmdshell('dir')",
+    "1 AND sleep(5)",
+    "' OR pg_sleep(5) --",
+    "select ' UNION SELECT password FROM users",
+]
+HONEST = [
+    "How do I SELECT name FROM users?",
+    "Please select a table and drop it.",
+    "What is the union of both? Select from these.",
+    "SELECT a FROM x UNION SELECT b FROM y: why is it slow?",
+    "BEGIN; UPDATE accounts SET a = 1; COMMIT;",
+    "INSERT INTO t VALUES ('a'); INSERT INTO t VALUES ('b');",
+    "WHERE name = 'bob' OR name = 'eve'",
+    "x = 1 or y = 2",
+    "JavaScript: where do I begin?",
+    "Is TypeScript like JavaScript: typed?",
+    "Rock 'n' roll or blues?",
+    "don't; drop the table",
+    "the boys' -- all of them",
+    "She said 'yes' or 'no'",
+    "if a < b and b > c:",
+    "Write a script for a play",
+    "1 < 2 on = off",
+    "Drop the bass; select a union delegate",
+    "What does xp_cmdshell do?",
+    "It's 'x' # a comment",
+    "# Title\n'quoted'\n-- sig",
+    "Ist 'a' oder 'b' richtig?",
+    "用户的问题是什么？",
+    "مرحبا",
+    "What's an iframe onload event?",
+]
+
+
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_scripts(text: str) -> None:
+    assert refused(text) == refused(f"Hello, {text} and so on") == "validation.script"
+    assert refused(text, Limits(off=frozenset({"script"}))) is None
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_sql_injection(text: str) -> None:
+    assert refused(text) == refused(text.lower()) == "validation.sql"
+    assert refused(text, Limits(off=frozenset({"sql"}))) is None
+
+
+@pytest.mark.parametrize("text", HONEST)
+def test_honest_questions_pass_unchanged(text: str) -> None:
+    assert validated([Message("user", text)], LIMITS) == (Message("user", text),)
+
+
+def test_lengths() -> None:
+    assert refused("a" * 4000) is None
+    assert refused("a" * 4001) == "validation.length"
+    assert refused("a" * 4001, Limits(off=frozenset({"length"}))) is None
+    expected = r"^turn 2 of the conversation has 4,001 characters: write at most 4,000$"
+    with pytest.raises(Refusal, match=expected) as caught:
+        validated([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], LIMITS)
+    assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.length", "invalid", 400)
+
+
+def test_a_conversation_is_bounded_as_a_whole() -> None:
+    many = [Message("user", "a")] * 101
+    with pytest.raises(Refusal, match="more than 100 turns"):
+        validated(many, LIMITS)
+    assert len(validated(many, Limits(off=frozenset({"turns"})))) == 101
+    with pytest.raises(Refusal, match="over 64,000 characters"):
+        validated([Message("assistant", "a" * 64_000), Message("user", "b")], LIMITS)
+
+
+def test_answers_may_be_long_and_teach_scripts() -> None:
+    answer = Message("assistant", "Write <script>alert(1)</script>, then ' OR 1=1 --" + "." * 5000)
+    talk = (Message("user", "How?"), answer, Message("user", "Thanks"))
+    assert validated(talk, LIMITS) == talk
+    with pytest.raises(Refusal, match="surrogate"):
+        validated([Message("assistant", "\udfff"), Message("user", "a")], LIMITS)
+
+
+@pytest.mark.parametrize("text", ["", "\x00", " \n\t", "\u200b\u200d", "\u3164"])
+def test_a_question_needs_text(text: str) -> None:
+    assert refused(text) == "validation.empty"
+    assert refused(text, Limits(off=frozenset({"empty"}))) is None
+
+
+def test_a_conversation_needs_a_turn() -> None:
+    with pytest.raises(Refusal, match="write a question"):
+        validated([], LIMITS)
+
+
+def test_lone_surrogates_are_always_refused() -> None:
+    assert refused("a\ud800") == refused("\udc00", Limits(off=frozenset(validation.RULES))) == "validation.unicode"
+
+
+def test_control_characters_go_and_what_scripts_and_emoji_need_stays() -> None:
+    assert without_controls("a\x00b\x1b[31mc\x7f\x85d\u202ee\u202d") == "ab[31mcde"
+    assert without_controls("a\r\nb\rc\n\td") == "a\nb\nc\n\td"
+    kept = "👩‍👩‍👧 क्‍ष \u2067עברית\u2069 \u202bx\u202c e\u0301"
+    assert without_controls(kept) == kept
+    assert validated([Message("user", "a\x00b")], LIMITS) == (Message("user", "ab"),)
+
+
+@given(st.lists(st.text(st.characters(categories=None), max_size=60), max_size=4))
+def test_any_text_is_cleaned_or_refused(texts: list[str]) -> None:
+    cleaned: tuple[Message, ...] = ()
+    with suppress(Refusal):
+        cleaned = validated([Message("user", text) for text in texts], LIMITS)
+    assert [without_controls(m.content) for m in cleaned] == [m.content for m in cleaned]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text('[]{}"\\ab', max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('[]{}"\\', max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def true_depth(value: object) -> int:
+    if isinstance(value, (dict, list)):
+        return 1 + max(map(true_depth, value.values() if isinstance(value, dict) else value), default=0)
+    return 0
+
+
+@given(JSON, st.booleans())
+def test_the_depth_of_json_is_found_without_parsing_it(value: object, ascii_only: bool) -> None:
+    assert depth_of(json.dumps(value, ensure_ascii=ascii_only).encode()) == true_depth(value)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_have_a_depth(body: bytes) -> None:
+    assert 0 <= depth_of(body) <= body.count(b"[") + body.count(b"{")
+
+
+def test_depth_of_what_would_break_a_parser() -> None:
+    assert depth_of(b"[" * 1_000_000) == 1_000_000
+    assert depth_of(b'{"a":' * 200_000) == 200_000
+    assert depth_of(b'"' + b"\\" * 999_999) == depth_of(b'"[[[[') == depth_of(b"") == depth_of(b"]]]]") == 0
+    assert depth_of(('["' + "[" * 20 + '"]').encode("utf-16")) >= 1, "where strings cannot be told, all brackets count"
+    check_depth(b"[" * 16 + b"]" * 16, LIMITS)
+    with pytest.raises(Refusal, match="deeper than 16") as caught:
+        check_depth(b"[" * 17, LIMITS)
+    assert (caught.value.rule, caught.value.status) == ("validation.depth", 400)
+
+
+def test_sizes() -> None:
+    check_size(262_144, LIMITS)
+    with pytest.raises(Refusal, match="larger than 262,144 bytes") as caught:
+        check_size(262_145, LIMITS)
+    assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.size", "too_large", 413)
+
+
+@pytest.mark.parametrize("pattern", [validation._SCRIPT, validation._SQL, validation._UNION, validation._NUMBER])
+def test_no_pattern_can_run_away(pattern: re.Pattern[str]) -> None:
+    """All repeats are bounded or possessive: the cost at one place has a bound."""
+    bare = re.sub(r"\\.|\[(?:\\.|[^\]])*\]", "x", pattern.pattern)
+    assert re.findall(r"[*+]", re.sub(r"[*+?}]\+", "", bare)) == []
+
+
+def test_a_number_of_any_length_is_no_error() -> None:
+    assert refused("&#" + "9" * 60_000, Limits(message_chars=100_000)) is None
