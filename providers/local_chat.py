@@ -8,7 +8,7 @@ from typing import Any
 from providers.chat_completions import ChatCompletionsAdapter
 from providers.refusals import Names
 from providers.rows import Quirks
-from providers.upstream import Service
+from providers.upstream import HEADERS, Service
 from providers.whole import whole
 from streaming.errors import BadRequest
 from streaming.events import Event
@@ -26,6 +26,8 @@ class LocalChat(ChatCompletionsAdapter):
     def __init__(self, base_url: str, key: str, timeouts: Timeouts) -> None:
         names = Names("The local model", base_url)
         super().__init__(Service(names, timeouts, key), Quirks(shows_thinking=True))
+        # It ends a connection soon after an answer, now and then just when the next question is on its way.
+        self._client._custom_headers = {**HEADERS, "Connection": "close"}
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Give the events of one answer; see `streaming.adapter.Adapter`."""

@@ -68,17 +68,24 @@ class Pool:
             raise
 
     async def aclose(self) -> None:
-        """Close them all."""
-        for connection in list(self._open):
+        """Close them all, and wait until they are."""
+        connections = list(self._open)
+        for connection in connections:
             connection.close()
+        for connection in connections:
+            await connection.lost
 
     def keep(self, connection: "_Connection") -> None:
         """A connection is free."""
         self._idle[connection.target].append(connection)
 
-    def forget(self, connection: "_Connection") -> None:
-        """A connection was closed."""
+    def lost(self, connection: "_Connection") -> None:
+        """A connection has ended."""
         self._open.discard(connection)
+        self.forget(connection)
+
+    def forget(self, connection: "_Connection") -> None:
+        """A connection is not to be used again."""
         idle = self._idle.get(connection.target)
         if idle is not None and connection in idle:
             idle.remove(connection)
@@ -125,6 +132,7 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._busy = True
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def head(self, request: bytes) -> Head:
         self._reader = ResponseReader()
@@ -198,7 +206,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._reader.flush()
         self._fault = self._fault or _ended(error)
-        self._pool.forget(self)
+        self._pool.lost(self)
+        self.lost.set_result(None)
         self._wake()
 
     def _wake(self) -> None:
