@@ -29,7 +29,7 @@ MACHINES = (
     "providers/framing.py", "providers/heads.py", "providers/refusals.py", "evaluation/measures.py",
     "evaluation/experience.py", "streaming/states.py", "streaming/http1.py", "ui/screen.py", "ui/figures.py",
     "ui/conversation.py", "guard/folding.py", "guard/shapes.py", "guard/output.py", "guard/validation.py",
-    "guard/content.py", "guard/budget.py",
+    "guard/content.py", "guard/budget.py", "clients/progress.py", "clients/events.py", "clients/errors.py",
 )  # fmt: skip
 OWN = {*ROOMS, "app", "settings", "tests"}
 
@@ -99,6 +99,7 @@ HOMES = {
     "redis": ("server", "guard"),
     "limits": ("guard",),
     "websockets": ("clients",),
+    "httpx2": ("clients", "providers"),
     "locust": ("locustfiles",),
     "pandas": ("evaluation", "ui"),
     "pyarrow": ("evaluation", "ui"),

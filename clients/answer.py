@@ -1,0 +1,165 @@
+"""One answer as a program reads it, the same over every wire."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypedDict
+
+from clients.errors import AnswerBroken, ClientError, ConnectionLost
+from clients.events import Broken, Cancelled, End, Event, Finished, Frame, event_of
+from clients.progress import Progress
+from streaming.events import TextDelta
+
+
+class Question(TypedDict, total=False):
+    """The fields of a question; either `message` or `messages`, a list of `{"role", "content"}`, must be there."""
+
+    message: str
+    messages: list[dict[str, str]]
+    provider: str
+    strategy: str
+    system: str
+    temperature: float
+    max_tokens: int
+    resume: bool
+
+
+class Listener:
+    """What a program that does not iterate is told; the errors are those that end an answer."""
+
+    def __init__(
+        self, on_message: Callable[[str], Any] | None = None, on_error: Callable[[ClientError], Any] | None = None
+    ) -> None:
+        self.on_message = on_message or _ignore
+        self.on_error = on_error or _ignore
+
+
+class Answer:
+    """Iterate it inside `async with`, which asks; leaving that block closes the connection at once.
+
+    Gives any number of events and one `End`, last, or raises ClientError: a cut is never an end. After a cut the answer
+    goes on by itself where `resume` was asked; then leaving is not stopping, `cancel` is.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[Frame, None],
+        progress: Progress,
+        stop: Callable[[Progress], Awaitable[None]],
+        listener: Listener,
+    ) -> None:
+        self.content = ""
+        self.end: End | None = None
+        self._frames = frames
+        self._progress = progress
+        self._stop = stop
+        self._listener = listener
+        self._ahead: deque[Event] = deque()
+        self._pulling = asyncio.Lock()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the answer's connection is open now."""
+        return self._progress.connected
+
+    @property
+    def stream_id(self) -> str | None:
+        """How the service calls this answer; known inside `async with`."""
+        return self._progress.stream_id
+
+    @property
+    def last_id(self) -> str | None:
+        """The id of the last event that came: who comes back later goes on after it."""
+        return self._progress.last_id
+
+    async def __aenter__(self) -> Self:
+        if self.stream_id is None:
+            try:
+                await self._pull()
+            except BaseException:
+                await self._frames.aclose()
+                raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._frames.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._ahead:
+            async with self._pulling:
+                if not self._ahead and not await self._pull():
+                    raise StopAsyncIteration
+        event = self._ahead.popleft()
+        if isinstance(event, TextDelta):
+            self._listener.on_message(event.text)
+        elif isinstance(event, Broken):
+            self._listener.on_error(AnswerBroken(event.message))
+        return event
+
+    async def cancel(self) -> End:
+        """Stop the provider's work; give the receipt, `Cancelled`, or the end that was faster.
+
+        What came before is still there to be iterated. Raises ClientError when the end cannot be learned.
+        """
+        if self.end is None:
+            self._progress.cancelling = True
+            await self._stop(self._progress)
+        while self.end is None:
+            async with self._pulling:
+                if self.end is None and not await self._pull():
+                    raise ConnectionLost("the answer was left before it ended: its receipt is not known")
+        return self.end
+
+    async def _pull(self) -> bool:
+        """Take the next frame in; False when there is none."""
+        try:
+            frame = await anext(self._frames, None)
+            event = None if frame is None else event_of(frame)
+        except ClientError as error:
+            self._listener.on_error(error)
+            raise
+        if isinstance(event, TextDelta):
+            self.content += event.text
+        elif isinstance(event, (Finished, Broken, Cancelled)):
+            self.end = event
+        if event is not None:
+            self._ahead.append(event)
+        return frame is not None
+
+
+class Background:
+    """Answers that are read by nobody but their callbacks."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, answer: Answer) -> None:
+        """Read it to its end; errors are told by `on_error`, not raised."""
+        task = asyncio.create_task(_read(answer))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def leave(self) -> None:
+        """Leave all of them."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _read(answer: Answer) -> None:
+    with suppress(ClientError):
+        async with answer:
+            async for _ in answer:
+                pass
+
+
+def _ignore(_: Any) -> None:
+    """Nobody listens."""

@@ -1,0 +1,71 @@
+"""What a client raises, beside what it was told in an answer's last event.
+
+ClientError
+├── Refused            the service would not take the request; it says by which rule
+├── ConnectionLost     the answer's end is not known: it may not be taken for a finished one
+├── WireError          what came is not the service's wire: a proxy's page, another program
+└── AnswerBroken       given to `on_error` when an answer's last event is `Broken`; never raised
+"""
+
+import json
+from typing import Any
+
+from streaming.errors import StreamgaugeError
+
+
+class ClientError(StreamgaugeError):
+    """All errors of the clients; the message is one line for a person."""
+
+
+class Refused(ClientError):
+    """The service would not take the request.
+
+    `status` is HTTP's, None where a frame said it; `rule` names the rule that refused, and `retry_after_s` is how long
+    to wait before asking again: None where the service named none.
+    """
+
+    def __init__(
+        self, message: str, *, kind: str, status: int | None, rule: str | None, retry_after_s: float | None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+        self.rule = rule
+        self.retry_after_s = retry_after_s
+
+
+class ConnectionLost(ClientError):
+    """The connection could not be had, or broke, and was not, or could not be, made good."""
+
+
+class WireError(ClientError):
+    """What came is not the service's wire."""
+
+
+class AnswerBroken(ClientError):
+    """The service said that the answer broke."""
+
+
+def refused(fields: Any, *, status: int | None = None, retry_after: str | None = None) -> Refused:
+    """Give the error that a refusal's JSON says; `retry_after` is HTTP's header, in seconds."""
+    found = fields.get("error") if isinstance(fields, dict) else None
+    error: dict[str, Any] = found if isinstance(found, dict) else {}
+    wait_s = error.get("retry_after_s")
+    if wait_s is None and retry_after is not None and retry_after.isascii() and retry_after.isdigit():
+        wait_s = float(retry_after)
+    return Refused(
+        error.get("message") or f"the service refused with HTTP {status}",
+        kind=error.get("type") or "refused",
+        status=status,
+        rule=error.get("rule"),
+        retry_after_s=wait_s,
+    )
+
+
+def refused_by(status: int, body: bytes, retry_after: str | None) -> Refused:
+    """Give the error of an HTTP refusal, whoever on the way said it."""
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        fields = None
+    return refused(fields, status=status, retry_after=retry_after)

@@ -1,0 +1,299 @@
+"""Clients that other people wrote, on the live service: it must be what they expect."""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.integration.cutting import cutting_proxy
+from tests.service_process import service_process
+from tests.serving import post, until
+from tests.simulator_process import simulator_process
+
+FOREIGN = Path(__file__).parents[1] / "foreign"
+MESSAGES: Any = [{"role": "user", "content": "Name three colours."}]
+NPM_S = 300.0
+NODE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with service_process() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def guarded_url() -> Iterator[str]:
+    """A service that wants a key, and gives that key one question a minute."""
+    with service_process(
+        API_KEYS=f"tester=sha256:{hashlib.sha256(b'right').hexdigest()}", RATE_LIMIT="1/minute"
+    ) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def packages(request: pytest.FixtureRequest) -> Path:
+    """The npm packages of tests/foreign, installed once for each content of its package.json."""
+    manifest = (FOREIGN / "package.json").read_bytes()
+    npm = shutil.which("npm")
+    if npm is None:
+        missing = "node and npm are needed to test the clients for JavaScript: install them"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    assert request.config.cache is not None, "the packages are kept in pytest's cache: leave it on"
+    cache = request.config.cache.mkdir("foreign-clients")
+    folder = cache / hashlib.sha256(manifest).hexdigest()[:16]
+    if not folder.exists():
+        # Installed aside and put in place whole: another run of the tests may be doing the same.
+        with tempfile.TemporaryDirectory(dir=cache) as aside:
+            installed = Path(aside) / "installed"
+            installed.mkdir()
+            (installed / "package.json").write_bytes(manifest)
+            command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+            done = subprocess.run(command, cwd=installed, capture_output=True, text=True, timeout=NPM_S, check=False)
+            assert done.returncode == 0, done.stderr
+            with suppress(OSError):  # the other run was faster
+                installed.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def node(packages: Path, tmp_path: Path) -> list[str]:
+    """The beginning of a command that runs a script of tests/foreign: its name and arguments follow."""
+    found = shutil.which("node")
+    assert found is not None, "npm is there, node is not: install it"
+    (tmp_path / "node_modules").symlink_to(packages / "node_modules")
+    shutil.copy(FOREIGN / "package.json", tmp_path)
+    for script in FOREIGN.glob("*.mjs"):
+        shutil.copy(script, tmp_path)
+    return [found, str(tmp_path)]
+
+
+async def said_by(node: list[str], script: str, *arguments: str) -> Any:
+    """Run a script and give the object that it prints."""
+    program, folder = node
+    process = await asyncio.create_subprocess_exec(
+        program, f"{folder}/{script}", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        output, problems = await asyncio.wait_for(process.communicate(), NODE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, problems.decode()
+    return json.loads(output)
+
+
+def simulated(url: str, **fields: Any) -> dict[str, Any]:
+    """Give what the service itself says to the same question, whole."""
+    body = {"message": "Name three colours.", "provider": "sim:steady", "max_tokens": 8, "stream": False, **fields}
+    reply = asyncio.run(post(int(url.rpartition(":")[2]), body))
+    assert reply.status == 200, reply.body
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+# ---- openai for Python ----
+
+
+def test_the_openai_sdk_streams_with_usage(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+        chunks = list(
+            client.chat.completions.create(
+                model="sim:steady", messages=MESSAGES, max_tokens=8, stream=True, stream_options={"include_usage": True}
+            )
+        )
+    expected = simulated(url)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == expected["content"]
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+    assert [c.usage for c in chunks[:-1]] == [None] * (len(chunks) - 1)
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (5, 8)
+    assert len({c.id for c in chunks}) == 1
+
+
+def test_the_openai_sdk_takes_a_whole_answer_and_a_strategy(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+        whole = client.chat.completions.create(model="sim:steady", messages=MESSAGES, max_tokens=8)
+        asked = client.chat.completions.create(
+            model="sim:steady", messages=MESSAGES, max_tokens=8, stream=True, extra_body={"strategy": "whole"}
+        )
+        pieces = [c.choices[0].delta.content for c in asked if c.choices and c.choices[0].delta.content]
+        models = [model.id for model in client.models.list()]
+    assert whole.choices[0].message.content == simulated(url)["content"]
+    assert whole.usage is not None and whole.usage.total_tokens == 13
+    assert pieces == [whole.choices[0].message.content]
+    assert "sim:steady" in models
+
+
+def test_the_openai_sdk_reads_thinking_where_other_services_send_it(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+        asked = client.chat.completions.create(model="sim:thinking", messages=MESSAGES, stream=True)
+        thought = [getattr(c.choices[0].delta, "reasoning_content", None) for c in asked if c.choices]
+    assert sum(bool(piece) for piece in thought) > 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"temperature": 9}, openai.BadRequestError),
+        ({"messages": []}, openai.BadRequestError),
+        ({"model": "nobody:at-all"}, openai.BadRequestError),
+        ({"model": "sim:no-such-profile"}, openai.APIStatusError),
+    ],
+    ids=["temperature", "no message", "no provider", "no model"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_openai_sdk_reads_refusals(
+    fields: dict[str, Any], error: type[openai.APIStatusError], stream: bool, url: str
+) -> None:
+    question: dict[str, Any] = {"model": "sim:steady", "messages": MESSAGES, "stream": stream, **fields}
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client, pytest.raises(error) as caught:
+        client.chat.completions.create(**question)
+    assert 400 <= caught.value.status_code < 500
+    assert isinstance(caught.value.body, dict)
+    assert {"message", "type", "param", "code"} <= set(caught.value.body)
+    assert caught.value.body["message"]
+
+
+def test_the_openai_sdk_reads_404_401_and_429(guarded_url: str) -> None:
+    def asked(key: str, path: str = "/v1") -> object:
+        with openai.OpenAI(base_url=f"{guarded_url}{path}", api_key=key, max_retries=0) as client:
+            return client.chat.completions.create(model="sim:steady", messages=MESSAGES, max_tokens=2)
+
+    with pytest.raises(openai.NotFoundError):
+        asked("right", "/v1/elsewhere")
+    assert asked("right")
+    with pytest.raises(openai.RateLimitError) as limited:
+        asked("right")
+    assert int(limited.value.response.headers["retry-after"]) > 0
+    with pytest.raises(openai.AuthenticationError):
+        asked("wrong")
+
+
+def test_closing_the_openai_sdks_stream_closes_the_provider(tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+
+    def closed() -> bool:
+        lines = map(json.loads, log.read_text().splitlines())
+        return any((line["request_id"], line["event"]) == ("left", "closed") for line in lines)
+
+    async def main(url: str) -> None:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+            stream = await client.chat.completions.create(
+                model="openai:m", messages=MESSAGES, stream=True, extra_headers={"X-Client-Request-Id": "left"}
+            )
+            async with stream:
+                async for chunk in stream:
+                    if chunk.choices[0].delta.content:
+                        break
+                assert not closed()
+            await until(closed)
+
+    arguments = ("--tokens", "5000", "--gap-ms", "20", "--log", str(log))
+    with ExitStack() as running:
+        upstream = running.enter_context(simulator_process(*arguments))
+        asyncio.run(main(running.enter_context(service_process(OPENAI_BASE_URL=f"{upstream}/v1", OPENAI_API_KEY="k"))))
+
+
+# ---- for JavaScript ----
+
+
+def test_the_openai_sdk_for_javascript(node: list[str], url: str) -> None:
+    found = asyncio.run(said_by(node, "openai_sdk.mjs", url))
+    expected = simulated(url)
+    assert found["streamed"] == found["whole"] == expected["content"]
+    assert found["finish"] == found["whole_finish"] == "length"
+    for usage in (found["usage"], found["whole_usage"]):
+        assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (5, 8, 13)
+    assert "sim:steady" in found["models"]
+    assert (found["refused"]["name"], found["refused"]["status"]) == ("BadRequestError", 400)
+    assert "temperature" in found["refused"]["message"]
+
+
+def test_the_ai_sdk_for_javascript(node: list[str], url: str) -> None:
+    found = asyncio.run(said_by(node, "ai_sdk.mjs", url))
+    steady = found["steady"]
+    assert (steady["text"], steady["finish"], steady["errors"]) == (simulated(url)["content"], "length", [])
+    assert (steady["usage"]["inputTokens"], steady["usage"]["outputTokens"]) == (5, 8)
+    assert found["thinking"]["thinking"]
+    (refused,) = found["refused"]["errors"]
+    assert refused["status"] == 400
+    assert "nobody" in refused["message"]
+    assert found["broken"]["errors"], "an answer that broke is an error there, not an end"
+    assert found["broken"]["text"]
+
+
+def test_npms_eventsource_comes_back_by_itself(node: list[str], url: str) -> None:
+    async def main() -> tuple[str, Any]:
+        port = int(url.rpartition(":")[2])
+        body = {"message": "Hi", "provider": "sim:steady", "strategy": "direct", "max_tokens": 30, "resume": True}
+        whole = await post(port, body, "/api/chat/stream")
+        stream_id = whole.events()[0].id.partition(":")[0]
+        text = "".join(
+            json.loads(e.data)["content"] for e in whole.events() if e.event == "message" and e.data[0] == "{"
+        )
+        async with cutting_proxy([url], [900]) as proxy:
+            return text, await said_by(node, "eventsource.mjs", proxy.url, stream_id)
+
+    text, found = asyncio.run(main())
+    assert found["text"] == text
+    assert found["opened"] == 2
+    assert found["finish"]["finish_reason"] == "length"
+    numbers = [int(id.rpartition(":")[2]) for id in found["ids"]]
+    assert numbers == list(range(1, len(numbers) + 1)), "nothing lost, nothing twice"
+
+
+def test_npms_ws(node: list[str], url: str) -> None:
+    found = asyncio.run(said_by(node, "ws.mjs", url))
+    assert found["protocol"] == "streamgauge"
+    assert found["texts"] == [simulated(url)["content"]] * 2
+    assert (found["types"][0], found["types"][-2:]) == ("start", ["finish", "done"])
+    assert found["finish"]["finish_reason"] == "length"
+    assert found["stopped"]["type"] == "cancelled"
+    assert found["refused"]["error"]["type"] in ("invalid", "bad_request")
+    assert found["closed"][0] == 1008
+
+
+# ---- for Python, without ours ----
+
+
+def test_pythons_websockets(url: str) -> None:
+    async def main() -> list[dict[str, Any]]:
+        async with connect(f"ws{url.removeprefix('http')}/api/chat/ws") as socket:
+            await socket.send('{"message": "Name three colours.", "provider": "sim:steady", "max_tokens": 8}')
+            frames: list[dict[str, Any]] = []
+            while not frames or frames[-1]["type"] != "done":
+                frames.append(json.loads(await socket.recv()))
+            return frames
+
+    frames = asyncio.run(main())
+    assert "".join(f["content"] for f in frames if f["type"] == "chunk") == simulated(url)["content"]
+    stream_id = frames[0]["stream_id"]
+    assert [frame["id"] for frame in frames] == [f"{stream_id}:{n}" for n in range(1, len(frames) + 1)]
+
+
+@pytest.mark.parametrize("options", [(), ("--no-stream",)], ids=["streamed", "whole"])
+def test_the_llm_command(options: tuple[str, ...], url: str, tmp_path: Path) -> None:
+    models = f"- model_id: gauge\n  model_name: sim:steady\n  api_base: {url}/v1\n"
+    (tmp_path / "extra-openai-models.yaml").write_text(models)
+    # Plugins that happen to be installed are not what is asked about.
+    variables = {**os.environ, "LLM_USER_PATH": str(tmp_path), "LLM_LOAD_PLUGINS": "", "OPENAI_API_KEY": "any"}
+    command = [sys.executable, "-m", "llm", "-m", "gauge", "-o", "max_tokens", "8", *options, "Name three colours."]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=NODE_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip("\n") == simulated(url)["content"].rstrip("\n")

@@ -1,0 +1,47 @@
+"""The service as the process that people start, without its page."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STOP_S = 45.0
+"""Longer than the service lets answers go on that are under way."""
+
+
+@contextmanager
+def service_process(*arguments: str, **variables: str) -> Iterator[str]:
+    """Start `python app.py --no-ui` on a free port, give its URL, and end it as a person would.
+
+    Without a rate limit and budgets, unless `variables` set them.
+    """
+    command = [sys.executable, "app.py", "--no-ui", "--port", "0", *arguments]
+    environment = {**os.environ, "RATE_LIMIT": "off", "BUDGETS": "off", **variables}
+    with tempfile.TemporaryFile("w+") as problems:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=problems, text=True
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            line = process.stdout.readline()
+            try:
+                found = re.search(r"http://\S+", line)
+                problems.seek(0)
+                assert found, f"no address in {line!r}: {problems.read()}"
+                yield found[0]
+            finally:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    code = process.wait(STOP_S)
+                finally:
+                    process.kill()
+        problems.seek(0)
+        said = problems.read()
+        assert code in (0, -signal.SIGTERM), said
+        assert "Traceback" not in said, said

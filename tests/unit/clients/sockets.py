@@ -1,0 +1,75 @@
+"""WebSockets that a test plays, and the network that gives them."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from websockets.exceptions import ConnectionClosedError
+
+from clients.connection import Socket, State
+from clients.errors import ClientError, ConnectionLost
+from clients.websocket import WebSocketClient
+
+
+class FakeSocket:
+    """Gives what the service's side puts in; `lose` cuts it."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
+        self._closed = asyncio.Event()
+
+    def say(self, messages: Sequence[str]) -> None:
+        for message in messages:
+            self._inbox.put_nowait(message)
+
+    def lose(self, code: int = 1006, reason: str = "") -> None:
+        """Close it; what was said before is still read, as from a real socket."""
+        if self.close_code is None:
+            self.close_code, self.close_reason = code, reason
+            self._closed.set()
+            self._inbox.put_nowait(None)
+
+    async def send(self, message: str, /) -> None:
+        if self.close_code is not None:
+            raise ConnectionClosedError(None, None)
+        self.sent.append(json.loads(message))
+
+    async def recv(self) -> str:
+        found = await self._inbox.get()
+        if found is None:
+            self._inbox.put_nowait(None)
+            raise ConnectionClosedError(None, None)
+        return found
+
+    async def close(self) -> None:
+        self.lose(1000)
+
+    async def wait_closed(self) -> None:
+        await self._closed.wait()
+
+
+Dialled = FakeSocket | ClientError
+
+
+class Network:
+    """Gives `ready` one a dial; an error is raised, and nothing left is an unreachable service."""
+
+    def __init__(self, *ready: Dialled) -> None:
+        self.ready = list(ready)
+        self.at_s: list[float] = []
+        self.states: list[State] = []
+
+    async def dial(self) -> Socket:
+        self.at_s.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0)
+        found = self.ready.pop(0) if self.ready else ConnectionLost("unreachable")
+        if isinstance(found, ClientError):
+            raise found
+        return found
+
+    def client(self, **options: Any) -> WebSocketClient:
+        return WebSocketClient("http://service", dialling=self.dial, on_state=self.states.append, **options)
