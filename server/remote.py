@@ -50,16 +50,20 @@ class RemoteReader:
         self._reads = reads
         self._away_s = 0.0
 
-    async def check(self) -> None:
-        """Look whether the stream can be read from there on. Raises Gone; `ended` when nothing comes after it."""
+    async def begins(self) -> bool:
+        """Say whether the stream has come to that number; `ended` when nothing comes after it.
+
+        Raises Gone when what comes after it is no longer kept.
+        """
         key = entries_key(self._id)
         oldest = _entries(await self._redis.xrange(key, count=1))
         newest = _entries(await self._redis.xrevrange(key, count=1))
-        if not oldest or oldest[0][0] > self._seq + 1:
+        if not newest or newest[0][0] < self._seq:
+            return False
+        if oldest[0][0] > self._seq + 1:
             raise Gone(f"the stream is no longer kept from {self._seq + 1} on")
-        if newest[0][0] < self._seq:
-            raise Gone(f"the stream has not come to {self._seq}")
         self.ended = newest[0][0] == self._seq and newest[0][1] in LAST
+        return True
 
     async def batch(self, timeout_s: float | None = None) -> list[Entry]:
         """Give what is there beyond what was given, waiting for it; empty after `timeout_s`."""

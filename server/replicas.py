@@ -27,6 +27,9 @@ ALIVE_S = 15.0
 REPLY_S = 2.0
 """How long an answer from another replica is waited for."""
 RETRY_S = 1.0
+LAG_S = 1.0
+"""How long a copy may be behind what a reader has already seen."""
+_AGAIN_S = 0.05
 _KEY_S = 900
 """How long Redis keeps what is still written; longer than any answer lasts."""
 
@@ -81,12 +84,20 @@ class Replicas:
 
         Raises Gone when the entries after that one are no longer kept.
         """
+        until_s = self._streams.clock() + LAG_S
         with suppress(*DOWN):
-            head = await self._redis.get(head_key(stream_id))
-            if head is not None and (fields := orjson.loads(head))["owner"] == owner:
-                reader = RemoteReader(self._redis, stream_id, fields["replica"], after, self._reads)
-                await reader.check()
-                return reader
+            while True:
+                head = await self._redis.get(head_key(stream_id))
+                if head is not None:
+                    fields = orjson.loads(head)
+                    if fields["owner"] != owner:
+                        return None
+                    reader = RemoteReader(self._redis, stream_id, fields["replica"], after, self._reads)
+                    if await reader.begins():
+                        return reader
+                if self._streams.clock() >= until_s:
+                    break
+                await asyncio.sleep(_AGAIN_S)
         return None
 
     async def cancel(self, stream_id: str, owner: str | None) -> dict[str, Any] | None:
