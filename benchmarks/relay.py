@@ -1,14 +1,13 @@
-"""What the service adds to an answer on its way, beside a relay with nothing in it: same upstream, same client, same run.
+"""What the service adds to an answer on its way, beside a relay with nothing in it: one upstream, one client, one run.
 
 The service has one core; the simulator, which is the upstream, and the client have the other. Streams of 50 chunks a
-second are opened evenly over the first second, strategy `direct`, the meter and the output filter on, the rate limit and the budgets of
-concurrent streams off. All moments are on one clock: what the upstream logged and what the client's kernel
-stamped.
+second are opened evenly over the first second, strategy `direct`, with the meter and the output filter on and the rate
+limit off. All moments are on one clock: what the upstream logged and what the client's kernel stamped.
 
-`ttft_p99_ms` is added to the first chunk: from the client's send to the upstream's receipt, and from the upstream's send
-to the client. `gap_p99_ms` is the client's gap, `gap_added_p99_ms` its difference to the upstream's own. CPU is of all
-threads of the relay. `late_p99_ms` and `merged_reads` say whether the upstream kept its times and the client its stamps: where
-they are large, the other core was the limit, not the relay. Medians of the runs.
+`ttft_p99_ms` is added to the first chunk: from the client's send to the upstream's receipt, and from the upstream's
+send to the client. `gap_p99_ms` is the client's gap, `gap_added_p99_ms` its difference to the upstream's own. CPU is of
+all threads of the relay. `late_p99_ms` and `merged_reads` say whether the upstream kept its times and the client its
+stamps: where they are large, the other core was the limit, not the relay. Medians of the runs.
 
     python -m benchmarks.relay [--streams 64,150] [--runs 5] [--saturate]
 """
@@ -29,6 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from settings import Settings
 from simulator.server import read_log
 from streaming import sse
 from streaming.connecting import Target
@@ -50,7 +50,7 @@ def _process(command: list[str], core: int, env: dict[str, str] | None = None) -
         if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(0, {core})
 
-    environment = {**os.environ, **(env or {})}
+    environment = {**Settings.from_environment().variables, **(env or {})}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, preexec_fn=pin
     ) as process:
