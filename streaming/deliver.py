@@ -30,6 +30,7 @@ class Delivery:
         self._pump: asyncio.Task[None] | None = None
         self._reader: asyncio.Future[None] | None = None
         self._space: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._stopping = False
         self.ended = False
         """True when nothing more will come: the terminal event was given, or the delivery was closed."""
@@ -54,7 +55,8 @@ class Delivery:
         until_s = None if timeout_s is None else self._clock() + timeout_s
         while not self.ended:
             if out := self._step():
-                self.ended = isinstance(out[-1], TERMINAL)
+                if isinstance(out[-1], TERMINAL):
+                    self._end()
                 return out
             if self._pump is not None and self._pump.done() and self._strategy.wake_at is None:
                 self._broken(self._pump)
@@ -65,7 +67,7 @@ class Delivery:
 
     async def aclose(self) -> None:
         """Stop: the source is closed and has ended when this returns, also when another task closes it already."""
-        self.ended = True
+        self._end()
         self._out.clear()
         _wake(self._reader)
         if self._pump is not None:
@@ -94,13 +96,27 @@ class Delivery:
         reader = self._reader = loop.create_future()
         wake_at = self._strategy.wake_at
         due_s = min((t for t in (wake_at, until_s) if t is not None), default=None)
-        timer = None if due_s is None else loop.call_at(due_s, _wake, reader)
+        # An alarm that rings too early costs less than a new one for every event: it is looked again.
+        if due_s is not None and (self._alarm is None or self._alarm.when() > due_s):
+            self._silence()
+            self._alarm = loop.call_at(due_s, self._ring)
         try:
             await reader
         finally:
             self._reader = None
-            if timer is not None:
-                timer.cancel()
+
+    def _ring(self) -> None:
+        self._alarm = None
+        _wake(self._reader)
+
+    def _silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _end(self) -> None:
+        self.ended = True
+        self._silence()
 
     async def _run_pump(self) -> None:
         try:
@@ -115,7 +131,7 @@ class Delivery:
             _wake(self._reader)
 
     def _broken(self, pump: "asyncio.Task[None]") -> NoReturn:
-        self.ended = True
+        self._end()
         pump.result()
         raise GrammarError("the source ended with neither Finish nor Failed")
 
