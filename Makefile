@@ -12,6 +12,9 @@ help:
 	@echo "make test         all tests: unit, integration, end to end in a real browser"
 	@echo "make lint         format, lint, types, imports"
 	@echo "make bench        how fast this project is, against baselines in the same run"
+	@echo "make load         a load test: USERS=200 DURATION=60s SLO='ttft_p95<800ms,failed<1%' URL=… KIND=sse"
+	@echo "make capacity     the most streams at once that meet an SLO"
+	@echo "make soak         mishaps for MINUTES=30: nothing lost, nothing twice, no growth"
 	@echo "make screenshots  the pictures in docs/images"
 	@echo "make setup        only the environment (.venv) and the model"
 
@@ -70,6 +73,33 @@ bench: setup-dev
 
 screenshots: setup-dev setup-browser
 	$(BIN)/python docs/screenshots.py
+
+# A load test of the service that is started for it, or of the one at URL; missed objectives are exit code 1.
+USERS ?= 50
+DURATION ?= 60s
+KIND ?= sse
+MINUTES ?= 30
+SLO ?=
+CAPACITY_SLO := ttft_p95<1s,icl_p99<200ms,failed<1%
+URL ?=
+LOAD := $(BIN)/python -m evaluation.load_test
+
+.PHONY: setup-load load capacity soak
+setup-load: .venv/.installed-load
+
+.venv/.installed-load: requirements-load.txt .venv/.installed
+	@echo "installing what the load tests need"
+	$(PIP) --requirement requirements-load.txt
+	@touch $@
+
+load: setup-load
+	$(LOAD) run --users $(USERS) --duration $(DURATION) --kind $(KIND) $(if $(SLO),--slo '$(SLO)') $(if $(URL),--url '$(URL)') $(LOAD_OPTIONS)
+
+capacity: setup-load
+	$(LOAD) capacity --slo '$(or $(SLO),$(CAPACITY_SLO))' --kind $(KIND) $(if $(URL),--url '$(URL)') $(LOAD_OPTIONS)
+
+soak: setup-load
+	$(LOAD) soak --minutes $(MINUTES) $(LOAD_OPTIONS)
 
 clean:
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

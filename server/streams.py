@@ -1,16 +1,20 @@
 """The answers that are under way: how each is stopped, and what is told of it when it has ended."""
 
 import asyncio
+import logging
 import secrets
 from dataclasses import replace
 from typing import Protocol
 
 from streaming.clock import Clock
-from streaming.events import Event, Failed
+from streaming.events import TERMINAL, Event, Failed
 from streaming.meter import Reading
 from streaming.pipeline import Answer, Receipt
 
+DEFECT = Failed("internal", "a defect in this program: the answer is cut")
 SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: ask again in a moment")
+
+_log = logging.getLogger(__name__)
 
 
 class Account(Protocol):
@@ -51,9 +55,17 @@ class Stream:
 
     async def events(self, timeout_s: float | None = None) -> list[Event]:
         """Give the events that are due, waiting for the first; empty after `timeout_s` and once `ended`."""
-        events = await self.answer.ready(timeout_s)
+        try:
+            events = await self.answer.ready(timeout_s)
+        except Exception:
+            _log.exception("a defect in the pipeline")
+            await self.stop(DEFECT)
+            return []
         if events:
             self._account.passed(events, self._all.clock())
+            if isinstance(events[-1], TERMINAL):
+                # Before its reader knows: what was reserved is free for the reader's next question.
+                await self._close()
         return events
 
     async def cancel(self) -> bool:
@@ -78,7 +90,12 @@ class Stream:
 
     async def aclose(self) -> None:
         """Stop it if it has not ended; the provider's work has ended when this returns. Told of once."""
-        await self.answer.aclose()
+        try:
+            await self.answer.aclose()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         if self._closed:
             return
         self._closed = True

@@ -1,0 +1,166 @@
+"""The command line: `python -m evaluation.load_test run | report | capacity | calibrate | soak`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evaluation import manifest
+from evaluation.load_test import locust_run
+from evaluation.load_test.locust_run import Load
+from streaming.errors import UsageError
+
+_SLO = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
+_ALL_ELSE = "All other options are handed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command and give the exit code: 0 met, 1 missed, 2 something must be changed first."""
+    parser = _parser()
+    asked, more = parser.parse_known_args(arguments)
+    if more and asked.command not in ("run", "capacity"):
+        parser.error(f"unknown: {' '.join(more)}")
+    asked.more = tuple(more)
+    commands = {"run": _run, "report": _report, "capacity": _capacity, "calibrate": _calibrate, "soak": _soak}
+    try:
+        return commands[asked.command](asked)
+    except (UsageError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 2
+
+
+def _run(asked: argparse.Namespace) -> int:
+    from evaluation import slo
+
+    objectives = slo.parse(asked.slo) if asked.slo else ()
+    load, folder = _load(asked, asked.users), _folder(asked.out, "load")
+    with locust_run.service(asked.url, load.kinds, folder) as service:
+        locust_run.run_locust(load, service.url, folder)
+    return _told(folder, objectives, plots=asked.plots)
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from evaluation import slo
+
+    return _told(asked.folder, slo.parse(asked.slo) if asked.slo else (), plots=asked.plots)
+
+
+def _told(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
+    """Print table, verdicts, folder and the JSON line."""
+    # pandas takes a second to import: a mistyped command is told at once.
+    from evaluation import terminal
+    from evaluation.load_test import verdict
+
+    judged = verdict.judge(folder, objectives, plots=plots)
+    terminal.show(judged.run)
+    for found in judged.verdicts:
+        print(f"slo {found}")
+    print(f"the report is in {folder}/report.{'html' if plots else 'md'}")
+    print(json.dumps(judged.facts))
+    return 0 if judged.met else 1
+
+
+def _capacity(asked: argparse.Namespace) -> int:
+    from evaluation import slo, terminal
+    from evaluation.load_test import capacity
+
+    objectives, kinds = slo.parse(asked.slo), _load(asked, asked.users).kinds
+    search, made, folder = capacity.Search(asked.users, asked.most), [], _folder(asked.out, "capacity")
+    with locust_run.service(asked.url, kinds, folder) as service:
+        for step, run in capacity.steps(search, lambda n: _load(asked, n), service.url, objectives, folder):
+            terminal.show(run)
+            print(step, flush=True)
+            made.append(step.facts)
+    most = "none" if search.found is None else search.found
+    print(f"most streams at once that meet {asked.slo}: {most}; each step's report is in {folder}")
+    print(json.dumps({"folder": str(folder), "streams": search.found, "slo": asked.slo, "steps": made}))
+    return 0 if search.found else 1
+
+
+def _calibrate(asked: argparse.Namespace) -> int:
+    from evaluation import calibration_report, terminal
+    from evaluation.load_test import truth, verdict
+
+    made = truth.calibrate(asked.streams, asked.within_ms, asked.out or verdict.CALIBRATION)
+    terminal.print_table(calibration_report.table(made))
+    print(json.dumps({"file": str(asked.out or verdict.CALIBRATION), **made.as_dict()}))
+    return 0 if made.bar("plain") else 1
+
+
+def _soak(asked: argparse.Namespace) -> int:
+    from evaluation.load_test import soak
+
+    found = soak.carry_out(asked.minutes, asked.users, _folder(asked.out, "soak"))
+    code = _told(Path(found["folder"]), ()) if found["answers"] else 1
+    for problem in found["problems"]:
+        print(f"soak: {problem}")
+    redis = (
+        f"Redis restarted {found['redis_restarts']} times" if found["redis_restarts"] is not None else "without Redis"
+    )
+    print(f"soak: {found['answers']} answers, {found['resumed']} resumed, {found['cancelled']} stopped; {redis}")
+    print(f"soak: {'passed: nothing lost, nothing twice, no growth' if not found['problems'] else 'failed'}")
+    print(json.dumps(found))
+    return 1 if found["problems"] else code
+
+
+def _load(asked: argparse.Namespace, users: int) -> Load:
+    if users < 1:
+        raise UsageError("--users must be at least 1")
+    kinds = locust_run.parse_kinds(asked.kind)
+    duration_s = locust_run.parse_duration_s(asked.duration)
+    return Load(users, duration_s, kinds, asked.rate, asked.processes, asked.more)
+
+
+def _folder(wanted: Path | None, kind: str) -> Path:
+    """Make the folder that was asked for, which must be new or empty, or one named after the time."""
+    folder: Path = wanted or Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    manifest.claim(folder)
+    return folder
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m evaluation.load_test", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="one load, its report and its verdict", epilog=_ALL_ELSE, allow_abbrev=False)
+    run.add_argument("--users", type=int, default=10, metavar="N", help="at once (10)")
+    run.add_argument("--slo", metavar="SLO", help=_SLO)
+    run.add_argument("--duration", default="60s", metavar="T", help="60s, 2m … (60s)")
+    run.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
+    _common(run)
+    report = commands.add_parser("report", help="rows, tables and report of what Locust kept", allow_abbrev=False)
+    report.add_argument("folder", type=Path)
+    report.add_argument("--slo", metavar="SLO", help=_SLO)
+    report.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
+    found = commands.add_parser("capacity", help="the most streams at once that meet an SLO", allow_abbrev=False)
+    found.add_argument("--slo", metavar="SLO", required=True, help=_SLO)
+    found.add_argument("--users", type=int, default=8, metavar="N", help="to begin with (8)")
+    found.add_argument("--most", type=int, default=4096, metavar="N", help="never try more than this (4096)")
+    found.add_argument("--duration", default="15s", metavar="T", help="of each step, all users there (15s)")
+    _common(found)
+    truth = commands.add_parser("calibrate", help="the users' own error, against a simulator's log", allow_abbrev=False)
+    truth.add_argument("--streams", type=int, default=100, metavar="N", help="at once, on one worker (100)")
+    truth.add_argument("--within-ms", type=float, default=5.0, metavar="MS", help="the error that is allowed (5)")
+    truth.add_argument("--out", type=Path, metavar="FILE")
+    soak = commands.add_parser("soak", help="hours of mishaps: nothing lost, twice or grown", allow_abbrev=False)
+    soak.add_argument("--minutes", type=float, default=30.0, metavar="N", help="(30)")
+    soak.add_argument("--users", type=int, default=40, metavar="N", help="(40)")
+    soak.add_argument("--out", type=Path, metavar="DIR")
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--url", metavar="URL", help="of the service; without it one is started here, its rate limit off")
+    add("--kind", default="sse", metavar="K", help=f"of users, comma-separated: {', '.join(locust_run.KINDS)} (sse)")
+    add("--rate", type=float, metavar="R", help="users added a second (all of them, 100 at most)")
+    add("--processes", type=int, metavar="N", help="that make the load (one for every 100 users)")
+    add("--out", type=Path, metavar="DIR", help="a new or an empty folder (out/…)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""How many streams at once still meet an SLO: doubled until it is missed, then bisected, then confirmed.
+
+A number is met, or missed, when two steps of at most three say so: one slow moment of a shared machine decides nothing.
+While doubling one step is enough to go on, but what is found in the end was met twice, or the search goes on below it.
+Streams that were asked for while users were still being added are in no step's figures.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.load_test import locust_run
+from evaluation.load_test.locust_run import Load
+from streaming.errors import UsageError
+
+if TYPE_CHECKING:
+    from evaluation.slo import Objective
+    from evaluation.tables import Run
+
+NEAR = 0.05
+"""The share of the number found within which no further step is made."""
+_AGREE = 2
+
+
+class Search:
+    """Decides what to try next: `asked` is the number of streams, None when it is over; `told` takes what came of it.
+
+    `found` is the number in the end, None when even one stream misses the SLO.
+    """
+
+    def __init__(self, first: int, most: int) -> None:
+        if not 1 <= first <= most:
+            raise UsageError("--users must be at least 1 and no more than --most")
+        self.asked: int | None = first
+        self._most = most
+        self._met, self._missed = 0, most + 1
+        self._votes: dict[int, list[bool]] = defaultdict(list)
+
+    @property
+    def found(self) -> int | None:
+        """Give what was confirmed; None when nothing was, or not yet."""
+        return self._met or None if self.asked is None else None
+
+    def told(self, met: bool) -> None:
+        """Take what came of the step that was asked for."""
+        assert self.asked is not None  # it is not over
+        votes = self._votes[self.asked]
+        votes.append(met)
+        growing = met and self._missed > self._most
+        if votes.count(met) < _AGREE and not growing:
+            return
+        if met:
+            self._met = max(self._met, self.asked)
+        else:
+            self._missed = self.asked
+            if self.asked <= self._met:
+                self._met = int(self.asked * (1 - NEAR))
+        self.asked = self._next()
+
+    def _next(self) -> int | None:
+        if self._missed > self._most and self._met < self._most:
+            return min(self._met * 2, self._most)
+        if self._missed - self._met > max(1, int(self._met * NEAR) + 1):
+            return (self._met + self._missed) // 2
+        confirmed = self._met < 1 or self._votes[self._met].count(True) >= _AGREE
+        return None if confirmed else self._met
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One load of the search and what it came to; `verdicts` are sentences."""
+
+    streams: int
+    met: bool
+    trials: int
+    verdicts: tuple[str, ...]
+    folder: Path
+
+    def __str__(self) -> str:
+        head = f"{self.streams} streams: {'met' if self.met else 'missed'}, {self.trials} answers"
+        return "\n".join([head, *(f"    {verdict}" for verdict in self.verdicts)])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Give the step for the last line."""
+        return {"streams": self.streams, "met": self.met, "trials": self.trials, "folder": str(self.folder)}
+
+
+def steps(
+    search: Search, load: Callable[[int], Load], url: str, objectives: "Sequence[Objective]", folder: Path
+) -> "Iterator[tuple[Step, Run]]":
+    """Carry the search out, each step in a folder of its own, and give it with its tables. Raises UsageError."""
+    # pandas takes a second to import: a mistyped command is told at once.
+    from evaluation.load_test import verdict
+
+    number = 0
+    while (streams := search.asked) is not None:
+        number += 1
+        place, wanted = folder / f"{number:02d}-{streams}-streams", load(streams)
+        ramp_s = math.ceil(streams / wanted.users_per_s)
+        locust_run.run_locust(replace(wanted, duration_s=wanted.duration_s + ramp_s), url, place)
+        judged = verdict.judge(place, objectives, without_ramp=True)
+        met = judged.met and judged.facts["shortfall"] is None
+        step = Step(streams, met, len(judged.run.trials), tuple(map(str, judged.verdicts)), place)
+        search.told(met)
+        yield step, judged.run

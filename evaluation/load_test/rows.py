@@ -1,0 +1,185 @@
+"""From what Locust's users heard, `answers.jsonl`, to a folder as every evaluation has it: journal, manifest, tables.
+
+The figures are computed as those of any other trial. Over a wire there is one end only, where the answer arrived: a
+strategy's delay is not known. An answer that the end of the test broke off, or that was asked for while users were
+still being added (when that is wanted), is no trial; the manifest counts them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from evaluation import manifest, rows
+from evaluation.experience import Deadlines, Reader
+from evaluation.record import EVENTS, TRIALS, EventRow, Journal, Trial, read_lines
+from streaming.errors import UsageError
+from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
+
+ANSWERS = "answers.jsonl"
+_TOKENS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+_DELAYS = ("delay_mean_s", "delay_p95_s", "delay_max_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What `answers.jsonl` holds: facts of the test, its answers, and those that are none of its trials."""
+
+    facts: dict[str, Any]
+    answers: list[dict[str, Any]]
+    unfinished: int
+    ramping: int
+
+
+def read(folder: Path, *, without_ramp: bool = False) -> Heard:
+    """Read a test's answers. Raises UsageError when there are none, or a line is broken."""
+    lines = [line for _, line in read_lines(folder / ANSWERS)]
+    if not lines or "load" not in lines[0]:
+        raise UsageError(f"{folder} holds no load test: {ANSWERS} is missing or has no header")
+    facts = {**lines[0], **{key: value for line in lines[1:] if "ended_at" in line for key, value in line.items()}}
+    answers = [line for line in lines[1:] if "trial_id" in line]
+    ended = [answer for answer in answers if answer["outcome"] != "open"]
+    kept = [answer for answer in ended if not (without_ramp and answer["ramping"])]
+    return Heard(facts, kept, len(answers) - len(ended), len(ended) - len(kept))
+
+
+def convert(folder: Path, *, without_ramp: bool = False, instrument_error: Mapping[str, Any] | None = None) -> Heard:
+    """Write the journal and the manifest anew from a test's answers. Raises UsageError, OSError."""
+    heard = read(folder, without_ramp=without_ramp)
+    for name in (TRIALS, EVENTS):
+        (folder / name).unlink(missing_ok=True)
+    run_id = str(heard.facts["run_id"])
+    with Journal(folder) as journal:
+        for number, answer in enumerate(heard.answers, start=1):
+            try:
+                journal.add(*rows_of(run_id, number, answer))
+            except (KeyError, TypeError, ValueError) as error:
+                raise UsageError(f"{folder / ANSWERS}: answer {number} is not whole ({error!r})") from None
+    manifest.write(folder, facts_of(heard, instrument_error))
+    return heard
+
+
+def rows_of(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial, list[EventRow]]:
+    """Give an answer's rows; `number` counts from 1 and stands for its block: load tests have no pairs."""
+    sent_s = answer["sent_s"]
+    timed = [Timed(at_s, _event(kind, chars, tokens, answer)) for at_s, kind, chars, tokens in answer["events"]]
+    stamps = rows.Stamps(answer["asked_s"] if sent_s is None else sent_s, timed, timed, sent=sent_s is not None)
+    found = rows.figures(stamps, answer["outcome"], _usage(answer), Deadlines(), Reader())
+    found |= dict.fromkeys(_DELAYS)
+    found |= rows.waiting(sent_s, answer["asked_s"], answer["connect_s"], found.get("ttft_s"))
+    provider, _, model = answer["provider"].partition(":")
+    trial = Trial(
+        run_id=run_id,
+        prompt_id=answer["prompt_id"],
+        provider=provider,
+        model=model or None,
+        repeat=1,
+        block=number,
+        sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
+        headers_s=_between(sent_s, answer["headers_s"]),
+        connect_s=_between(0.0, answer["connect_s"]),
+        **{name: answer[name] for name in _SAME},
+        **_used(answer),
+        **found,
+    )
+    ends = rows.Stamps(stamps.sent_s, timed, ())
+    return trial, list(rows.event_rows(run_id, trial.trial_id, ends))
+
+
+_SAME = (
+    "trial_id", "strategy", "transport", "outcome", "finish_reason", "error_type", "error_message", "http_status",
+    "started_at", "attempts", "fell_back_to", "merged_reads", "stamp_source",
+)  # fmt: skip
+
+
+def facts_of(heard: Heard, instrument_error: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give the manifest: what was asked for in the words that every run has, and what the load came to."""
+    facts, answers = heard.facts, heard.answers
+    prompts = sorted({answer["prompt_id"] for answer in answers})
+    return {
+        "manifest": manifest.VERSION,
+        "kind": "load",
+        "run_id": facts["run_id"],
+        "complete": "ended_at" in facts,
+        "interrupted": "ended_at" not in facts,
+        "started_at": facts["started_at"],
+        "finished_at": facts.get("ended_at"),
+        "trials_planned": None,
+        "trials_finished": len(answers),
+        "scenario": {
+            "providers": sorted({answer["provider"] for answer in answers}),
+            "strategies": sorted({answer["strategy"] for answer in answers}),
+            "prompts": [{"id": prompt_id} for prompt_id in prompts],
+            "transport": ", ".join(sorted({answer["transport"] for answer in answers})),
+            "repeats": 1,
+            "seed": None,
+            "max_tokens": facts["max_tokens"],
+            "temperature": None,
+            "rate": None,
+            "concurrency": facts["users"],
+            "retries": 0,
+        },
+        "measures": manifest.measure_constants(),
+        "instrument_error": instrument_error,
+        "instrument": [{"real_time_priority": all(answer["real_time"] for answer in answers)}],
+        "loads": [_load(facts, answers)],
+        "load": {**facts, "unfinished": heard.unfinished, "left_out_while_ramping": heard.ramping},
+        **manifest.about_this_machine(),
+    }
+
+
+def _load(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count how many answers were under way at once, from when each was asked for to its last event."""
+    moments = sorted(moment for answer in answers for moment in _span(answer))
+    now = most = 0
+    for _, step in moments:
+        now += step
+        most = max(most, now)
+    short = f"asked for {facts['users']} users, never more than {most} answers ran" if most < facts["users"] else None
+    thinking = any(facts["think_s"])
+    return {
+        "asked_concurrency": facts["users"],
+        "concurrency_max": most,
+        "shortfall": None if thinking or facts["shape"] != "steady" else short,
+    }
+
+
+def _span(answer: Mapping[str, Any]) -> Iterator[tuple[float, int]]:
+    yield answer["asked_s"], 1
+    yield max([answer["asked_s"], *(event[0] for event in answer["events"])]), -1
+
+
+def _event(kind: str, chars: int | None, tokens: int | None, answer: Mapping[str, Any]) -> Event:
+    """Give an event back; of a text only the length was kept, which is all that the figures take of it."""
+    if kind == "text":
+        return TextDelta("·" * (chars or 0))
+    if kind == "thinking":
+        return ThinkingDelta("·" * (chars or 0))
+    if kind == "usage":
+        return Usage(output_tokens=tokens)
+    if kind == "notice":
+        return Notice("retry", "")
+    if kind == "finish":
+        return Finish(answer["finish_reason"] or "other")
+    return Failed(answer["error_type"] or "error", answer["error_message"] or "")
+
+
+def _usage(answer: Mapping[str, Any]) -> Usage:
+    found = answer["usage"]
+    return Usage(**{name: found.get(name) for name in _TOKENS}, source=found.get("source") or "reported")
+
+
+def _used(answer: Mapping[str, Any]) -> dict[str, Any]:
+    found = answer["usage"]
+    cost = answer["cost_usd"]
+    known = any(found.get(name) is not None for name in _TOKENS)
+    return {
+        **{name: found.get(name) for name in _TOKENS},
+        "token_source": found.get("source") if known else None,
+        "cost_usd": None if cost is None else Decimal(str(cost)),
+    }
+
+
+def _between(from_s: float | None, to_s: float | None) -> float | None:
+    return None if from_s is None or to_s is None else round(to_s - from_s, 9)

@@ -1,0 +1,58 @@
+"""A load test's folder made into tables and a report, held to its objectives, and told in words and as facts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evaluation import calibration, report, slo
+from evaluation.load_test import rows
+from evaluation.slo import Objective, Verdict
+from evaluation.tables import Run
+
+CALIBRATION = Path("out", "load-calibration.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A load test with its verdicts; met when there are answers, and each objective is met."""
+
+    folder: Path
+    run: Run
+    verdicts: list[Verdict]
+
+    @property
+    def met(self) -> bool:
+        return bool((self.run.trials["outcome"] == "completed").any()) and all(found.met for found in self.verdicts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Give what the last line of a command says."""
+        outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
+        load, reached = self.run.manifest["load"], self.run.manifest["loads"][0]
+        missed = [str(found) for found in self.verdicts if not found.met]
+        return {
+            "folder": str(self.folder),
+            "run_id": self.run.manifest["run_id"],
+            "users": load["users"],
+            "concurrency_max": reached["concurrency_max"],
+            "shortfall": reached["shortfall"],
+            "trials": len(self.run.trials),
+            "completed": outcomes.get("completed", 0),
+            "outcomes": outcomes,
+            "unfinished": load["unfinished"],
+            "slo": {"met": not missed, "checked": len(self.verdicts), "missed": missed} if self.verdicts else None,
+        }
+
+
+def judge(folder: Path, objectives: Sequence[Objective], *, plots: bool = False, without_ramp: bool = False) -> Judged:
+    """Make rows, tables and report of what was heard, and hold them to the objectives. Raises UsageError, OSError.
+
+    An answer that its user stopped on purpose is a row, and no failure: it is left out of the objectives.
+    """
+    known = calibration.read(CALIBRATION if CALIBRATION.exists() else None)
+    rows.convert(folder, without_ramp=without_ramp, instrument_error=known.as_dict() if known else None)
+    run = report.rebuild(folder, plots=plots)
+    asked_to_end = run.trials[run.trials["outcome"] != "cancelled"]
+    verdicts = slo.check(replace(run, trials=asked_to_end), tuple(objectives)) if objectives else []
+    return Judged(folder, run, verdicts)

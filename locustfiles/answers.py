@@ -1,0 +1,188 @@
+"""What one user heard of one answer, and what the service's own frames say of it: the same on SSE and WebSocket.
+
+Pure: moments come as arguments, in seconds on CLOCK_MONOTONIC. None is unknown, 0 is measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+_NOTICES = ("notice", "retry", "fallback")
+_TOKENS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "source")
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer asked for; `events` are (moment, kind, characters, output tokens) in order of time.
+
+    `outcome` is `open` until the end was heard, and stays so for an answer that the test's own end broke off.
+    `ramping`: users were still being added when it was asked for. `merged_reads` held more than one text delta, of
+    which only the last has its own moment. `real_time`: the process had real-time priority.
+    `resumed` counts how often a dropped line was taken up again.
+    """
+
+    trial_id: str
+    transport: str
+    prompt_id: str
+    provider: str
+    strategy: str
+    started_at: str
+    asked_s: float
+    ramping: bool = False
+    outcome: str = "open"
+    finish_reason: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    http_status: int | None = None
+    connect_s: float | None = None
+    sent_s: float | None = None
+    headers_s: float | None = None
+    attempts: int | None = None
+    fell_back_to: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    cost_usd: float | None = None
+    merged_reads: int = 0
+    stamp_source: str | None = None
+    resumed: int = 0
+    real_time: bool = False
+    worker: int = 0
+    events: list[tuple[float, str, int | None, int | None]] = field(default_factory=list)
+
+    def text(self, at_s: float, content: str) -> None:
+        """A piece of the answer came."""
+        if content:
+            self.events.append((at_s, "text", len(content), None))
+
+    def thinking(self, at_s: float, content: str) -> None:
+        """A piece of the thinking came."""
+        if content:
+            self.events.append((at_s, "thinking", len(content), None))
+
+    def used(self, at_s: float, usage: Mapping[str, Any]) -> None:
+        """Token counts came; they replace earlier ones."""
+        self.usage = {name: usage.get(name) for name in _TOKENS}
+        self.events.append((at_s, "usage", None, self.usage["output_tokens"]))
+
+    def finished(self, at_s: float, reason: str | None) -> None:
+        """The end was announced; it is `complete` when the stream then ends as it should."""
+        self.finish_reason = reason
+        self.events.append((at_s, "finish", None, None))
+
+    def failed(self, at_s: float, kind: str, message: str, status: int | None = None) -> None:
+        """It broke, or was refused; the first reason stands."""
+        if self.error_type is None:
+            self.error_type, self.error_message, self.http_status = kind, message, status
+            self.outcome = "truncated" if kind == "truncated" else "failed"
+            self.events.append((at_s, "failed", None, None))
+
+    def complete(self) -> None:
+        """The stream ended as it should, after `finished`."""
+        if self.error_type is None:
+            self.outcome = "filtered" if self.finish_reason == "content_filter" else "completed"
+
+    def left(self) -> None:
+        """The user left on purpose, or stopped it."""
+        self.outcome = "cancelled"
+
+    @property
+    def texts_s(self) -> list[float]:
+        """When its text came."""
+        return [at_s for at_s, kind, _, _ in self.events if kind == "text"]
+
+    @property
+    def chars(self) -> int:
+        """How many characters of it came."""
+        return sum(chars or 0 for _, kind, chars, _ in self.events if kind == "text")
+
+    @property
+    def first_s(self) -> float | None:
+        """When the first delta of any kind came."""
+        return next((at_s for at_s, kind, _, _ in self.events if kind in ("text", "thinking")), None)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is a failure, in one line; None for one that is none."""
+        if self.outcome in ("completed", "filtered", "cancelled"):
+            return None
+        return f"{self.error_type or 'unfinished'}: {self.error_message or 'the test ended before it did'}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give all of it, ready for a message or a line of JSON."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+
+_FIELDS = tuple(each.name for each in fields(Answer))
+
+
+class Frames:
+    """Reads the service's frames, in their order, into an answer; knows where to resume and what came twice or never.
+
+    `ended` is set by the frame after which none comes: `done`, `error` or `cancelled`.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.stream_id: str | None = None
+        self.last_seq = 0
+        self.ended = False
+
+    def take(self, at_s: float, name: str, fields: Mapping[str, Any], frame_id: str = "") -> None:
+        """Take one frame: its name (`chunk` for text, `done` for the end marker), its fields and its id."""
+        if frame_id and not self._next(at_s, frame_id):
+            return
+        answer = self.answer
+        if name == "chunk":
+            answer.text(at_s, fields["content"])
+        elif name == "thinking":
+            answer.thinking(at_s, fields["content"])
+        elif name == "usage":
+            answer.used(at_s, fields)
+        elif name == "start":
+            self.stream_id = fields["stream_id"]
+        elif name in _NOTICES:
+            answer.events.append((at_s, "notice", None, None))
+            answer.fell_back_to = fields.get("to", answer.fell_back_to) if name == "fallback" else answer.fell_back_to
+        else:
+            self._end(at_s, name, fields)
+
+    def over(self, at_s: float) -> None:
+        """Nothing more will come: an answer without its end marker is cut."""
+        if not self.ended:
+            self.answer.failed(at_s, "truncated", "the stream stopped before its end marker")
+
+    def _end(self, at_s: float, name: str, fields: Mapping[str, Any]) -> None:
+        answer = self.answer
+        if name in ("finish", "error", "cancelled"):
+            answer.usage = {key: (fields.get("usage") or {}).get(key) for key in _TOKENS} or answer.usage
+            answer.cost_usd, answer.attempts = fields.get("cost_usd"), fields.get("attempts")
+        if name == "finish":
+            self._count(at_s, fields.get("delivered_chars"))
+            answer.finished(at_s, fields.get("finish_reason"))
+            return
+        if name == "done":
+            answer.complete() if answer.finish_reason else answer.failed(at_s, "protocol", "[DONE] without a finish")
+        elif name == "error":
+            error = fields["error"]
+            status = error.get("upstream_status") or fields.get("status")
+            answer.failed(at_s, error.get("type") or "error", error.get("message") or "no reason given", status)
+        elif name == "cancelled":
+            answer.left()
+        self.ended = self.ended or name in ("done", "error", "cancelled")
+
+    def _count(self, at_s: float, delivered_chars: int | None) -> None:
+        """Check that as much text came as the service says it delivered."""
+        came = self.answer.chars
+        if delivered_chars is not None and came != delivered_chars:
+            self.answer.failed(at_s, "lost", f"{came} characters came of {delivered_chars} that were delivered")
+
+    def _next(self, at_s: float, frame_id: str) -> bool:
+        """Check the number of a frame: one that came before is a failure, and so is one that never came."""
+        number = frame_id.rpartition(":")[2]
+        seq = int(number) if number.isdigit() else 0
+        if seq <= self.last_seq:
+            self.answer.failed(at_s, "twice", f"event {seq} came after event {self.last_seq}")
+            return False
+        if seq > self.last_seq + 1:
+            self.answer.failed(at_s, "lost", f"event {seq} came after event {self.last_seq}")
+        self.last_seq = seq
+        return True

@@ -1,0 +1,207 @@
+"""Users of the page, over the queue as browsers use it: every question in a fresh session.
+
+By hand: `locust -f locustfiles/gradio_user.py -H http://HOST:PORT`. What a browser does after Enter is read from the
+page's own `/config`: the event of the message box, then every event that follows it, in order. The answer counts from
+the first request of these, as a person waits; its pieces are the updates of the chat.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from answers import Answer
+from http_exchange import HttpExchange, refused
+from load_reports import turns
+from load_user import Plan, Shape, StreamUser
+
+from streaming.sse import Decoder
+
+MESSAGE, CHAT, STAGE = "sg-message", "sg-chat", "sg-stage"
+_TAG = re.compile(r"<[^>]{0,500}>")
+
+__all__ = ["GradioUser", "Shape"]
+"""What Locust finds here: it takes users and the shape from the file that it was given."""
+
+
+class GradioUser(StreamUser):
+    """Loads the page's description once, then asks as its message box does."""
+
+    transport = "gradio"
+
+    def on_start(self) -> None:
+        """Nothing is loaded yet: the first question loads it."""
+        self.page: Page | None = None
+
+    def hear(self, answer: Answer, plan: Plan) -> None:
+        """Ask, and listen to the update that is the answer's last."""
+        if self.page is None:
+            config, status = self._exchange(answer, plan, "/config", None)
+            if status != 200:
+                refused(answer, answer.asked_s, status, config)
+                return
+            self.page = Page(json.loads(config))
+        page, session = self.page, uuid.uuid4().hex[:11]
+        values = page.values(plan, answer.strategy)
+        chain = [page.entry]
+        for event in chain:
+            if not self._run(answer, plan, values, event, session):
+                return
+            chain += page.after(event)
+
+    def _run(self, answer: Answer, plan: Plan, values: dict[int, Any], event: Mapping[str, Any], session: str) -> bool:
+        """Carry out one event of the page; False when the user left or it failed."""
+        page = self.page
+        assert page is not None
+        body = page.body(event, values, session)
+        if not event["queue"]:
+            data, status = self._exchange(answer, plan, f"{page.prefix}/run/predict", body)
+            if status != 200:
+                refused(answer, answer.asked_s, status, data)
+                return False
+            page.take(event, values, json.loads(data)["data"])
+            return True
+        said, status = self._exchange(answer, plan, f"{page.prefix}/queue/join", body)
+        if status != 200:
+            refused(answer, answer.asked_s, status, said)
+            return False
+        return self._listen(answer, plan, values, event, session)
+
+    def _listen(
+        self, answer: Answer, plan: Plan, values: dict[int, Any], event: Mapping[str, Any], session: str
+    ) -> bool:
+        page = self.page
+        assert page is not None
+        is_answer = page.chat in event["outputs"] and answer.outcome == "open"
+        kept: list[tuple[float, bytes]] = []
+        target = f"{self.base}{page.prefix}/queue/data?session_hash={session}"
+        with HttpExchange(self.url, target, None, self.headers(answer), **self.socket_options(plan)) as exchange:
+            for read in exchange.parts():
+                kept.append(read)
+                if is_answer and plan.cancel and len(kept) > plan.after:
+                    break
+        updates = Updates(answer, event["outputs"].index(page.chat) if is_answer else None)
+        decoder = Decoder()
+        for at_s, part in turns.sliced(kept):
+            before = len(answer.events)
+            for found in decoder.feed(part):
+                updates.take(at_s, json.loads(found.data))
+            answer.merged_reads += len(answer.events) > before + 1
+        answer.stamp_source = exchange.socket.stamp_source
+        if updates.data is None:
+            answer.left() if is_answer and plan.cancel else answer.failed(
+                exchange.socket.at_s, "truncated", updates.problem or "the stream stopped before its last update"
+            )
+            return False
+        page.take(event, values, updates.data)
+        if is_answer:
+            page.judge(answer, values, exchange.socket.at_s)
+        return True
+
+    def _exchange(
+        self, answer: Answer, plan: Plan, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[bytes, int | None]:
+        """Ask once and give body and status; an answer's first request is its `sent`."""
+        with HttpExchange(
+            self.url, f"{self.base}{path}", body, self.headers(answer), **self.socket_options(plan)
+        ) as exchange:
+            if answer.sent_s is None and body is not None:
+                exchange.note(answer)
+            data = b"".join(part for _, part in exchange.parts())
+            if answer.headers_s is None and body is not None:
+                answer.headers_s = exchange.socket.at_s
+            return data, exchange.status
+
+
+class Page:
+    """What `/config` says of the page: its components' values, and which events follow which."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.prefix: str = config.get("api_prefix", "")
+        self._components = {component["id"]: component for component in config["components"]}
+        self._events = {event["id"]: event for event in config["dependencies"]}
+        self._names = {
+            component["props"].get("elem_id"): number
+            for number, component in self._components.items()
+            if component["props"].get("elem_id")
+        }
+        self.message, self.chat, self.stage = (self._names[name] for name in (MESSAGE, CHAT, STAGE))
+        self.entry = next(event for event in self._events.values() if [self.message, "submit"] in event["targets"])
+
+    def values(self, plan: Plan, strategy: str) -> dict[int, Any]:
+        """Give every component's value for a new question."""
+        found = {number: component["props"].get("value") for number, component in self._components.items()}
+        found |= {self.message: plan.prompt, self._names["sg-provider"]: plan.provider}
+        return found | {self._names["sg-strategy"]: strategy}
+
+    def after(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Give the events that follow one that succeeded, and that the server carries out."""
+        return [
+            other
+            for other in self._events.values()
+            if other.get("trigger_after") == event["id"]
+            and other["backend_fn"]
+            and not other["trigger_only_on_failure"]
+        ]
+
+    def body(self, event: Mapping[str, Any], values: Mapping[int, Any], session: str) -> dict[str, Any]:
+        """Give an event's request."""
+        data = [values[number] for number in event["inputs"]]
+        fields = {"data": data, "fn_index": event["id"], "session_hash": session}
+        return {**fields, "trigger_id": self.message, "event_data": None}
+
+    def take(self, event: Mapping[str, Any], values: dict[int, Any], data: list[Any]) -> None:
+        """Put an event's results into the components; an update changes the value only if it names one."""
+        for number, value in zip(event["outputs"], data, strict=True):
+            if isinstance(value, dict) and value.get("__type__") == "update":
+                values[number] = value.get("value", values[number])
+            else:
+                values[number] = value
+
+    def judge(self, answer: Answer, values: Mapping[int, Any], at_s: float) -> None:
+        """Read from the stage line how it ended: its style is `good` after success."""
+        stage = str(values[self.stage])
+        if "sg-good" in stage:
+            answer.finished(at_s, "stop")
+            answer.complete()
+        else:
+            words = _TAG.sub(" ", stage)
+            answer.failed(at_s, "failed", " ".join(words.split()) or "the page did not say how it ended")
+
+
+class Updates:
+    """Reads the queue's messages of one event; the growth of the chat at `place` are the answer's pieces."""
+
+    def __init__(self, answer: Answer, place: int | None) -> None:
+        self._answer, self._place = answer, place
+        self._notes: set[int] = set()
+        self._first = True
+        self.data: list[Any] | None = None
+        self.problem: str | None = None
+
+    def take(self, at_s: float, message: Mapping[str, Any]) -> None:
+        """Take one message of the queue."""
+        kind = message["msg"]
+        output = message.get("output") or {}
+        if kind == "process_completed" and message.get("success"):
+            self.data = output["data"]
+        elif kind in ("process_completed", "unexpected_error"):
+            self.problem = str(output.get("error") or message.get("message") or "the page's event failed")
+        elif kind == "process_generating" and self._place is not None:
+            if not self._first:
+                grown = "".join(map(self._grown, output["data"][self._place]))
+                self._answer.text(at_s, grown)
+            self._first = False
+
+    def _grown(self, change: list[Any]) -> str:
+        """Give the text that a change adds to the answer; messages with a title are notes beside it."""
+        operation, path, value = change
+        if operation == "add" and len(path) == 1 and isinstance(value, dict):
+            if (value.get("metadata") or {}).get("title"):
+                self._notes.add(path[0])
+                return ""
+            return "".join(part.get("text", "") for part in value["content"]) if value["role"] == "assistant" else ""
+        if operation == "append" and path and path[0] not in self._notes and path[-1] == "text":
+            return str(value)
+        return ""

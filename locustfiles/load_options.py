@@ -1,0 +1,97 @@
+"""The load tests' own options, beside Locust's: on the command line, or in the environment where a name is given.
+
+Locust hands them from the master to its workers, so they are written once, in the master's command.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from configargparse import ArgumentTypeError
+from locust import events
+from shapes import SHAPES
+
+_SHARES = (
+    ("--cancel-rate", "LOAD_CANCEL_RATE", "of answers that the user stops half-way"),
+    ("--reconnect-rate", "LOAD_RECONNECT_RATE", "of answers whose line is dropped and taken up again (sse, websocket)"),
+    ("--fault-rate", "LOAD_FAULT_RATE", "of questions put to a simulator that breaks its answers off"),
+    ("--slow-rate", "LOAD_SLOW_RATE", "of answers whose user reads slowly, out of a small buffer"),
+)
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: Any) -> None:
+    """Give Locust's parser, its help and its web page the options of a load of streamed answers."""
+    add = parser.add_argument
+    add("--provider", default="sim:steady", env_var="LOAD_PROVIDER", help="who answers in the service (sim:steady)")
+    add("--strategy", default="", env_var="LOAD_STRATEGY", help="of delivery (direct; openai: the server's own)")
+    add("--model", default="sim:steady", env_var="LOAD_MODEL", help="model that the OpenAI users ask for (sim:steady)")
+    add("--max-tokens", type=_whole, default=128, env_var="LOAD_MAX_TOKENS", help="of an answer (128)")
+    add(
+        "--prompts",
+        type=_file,
+        default="",
+        env_var="LOAD_PROMPTS",
+        help="file, one prompt a line or JSONL with id and prompt",
+    )
+    add(
+        "--think-s",
+        type=_range_s,
+        default="0",
+        env_var="LOAD_THINK_S",
+        help="seconds between questions, or a range, 1-5 (0)",
+    )
+    for name, variable, meaning in _SHARES:
+        add(name, type=_share, default=0.0, env_var=variable, help=f"share {meaning} (0)")
+    add("--idle-s", type=_seconds, default=60.0, env_var="LOAD_IDLE_S", help="silence that counts as a failure (60)")
+    add("--drain-s", type=_seconds, default=30.0, env_var="LOAD_DRAIN_S", help="what is under way may end in (30)")
+    add("--key", default="", env_var="LOAD_KEY", is_secret=True, help="API key, sent as a bearer")
+    add("--shape", default="steady", choices=SHAPES, env_var="LOAD_SHAPE", help="how many users, when (steady)")
+    add("--out", default="", env_var="LOAD_OUT", help="folder of the rows and the report (out/load-TIME)")
+    add("--slo", default="", env_var="LOAD_SLO", help="objectives: ttft_p95<800ms,failed<1%%; exit code 1 if missed")
+    add("--no-real-time", dest="real_time", action="store_false", help="wait for a processor like everybody else")
+    add("--no-report", dest="report", action="store_false", help="only keep what was heard, in answers.jsonl")
+
+
+def _file(text: str) -> str:
+    """Take a file that can be read and has something in it; the empty default stands for the prompts that ship."""
+    try:
+        filled = not text or bool(Path(text).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentTypeError(f"{text}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    if not filled:
+        raise ArgumentTypeError(f"{text}: there is no prompt in it")
+    return text
+
+
+def _range_s(text: str) -> tuple[float, float]:
+    """Read `2` or `1-5` as a range in seconds."""
+    low, dash, high = text.partition("-")
+    found = (_seconds(low), _seconds(high if dash else low))
+    if found[0] > found[1]:
+        raise ArgumentTypeError(f"{text}: the first number is the larger one")
+    return found
+
+
+def _share(text: str) -> float:
+    return _number(text, 0, 1, "a share: write a number from 0 to 1")
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0, 1e6, "a time in seconds")
+
+
+def _whole(text: str) -> int:
+    value = _number(text, 1, 1e6, "a whole number from 1 on")
+    if value != int(value):
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(value)
+
+
+def _number(text: str, least: float, most: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise ArgumentTypeError(f"{text!r} is not {what}")
+    return value

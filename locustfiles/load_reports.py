@@ -1,0 +1,206 @@
+"""From users on any number of workers to one folder: every answer is a message to the master, which writes it down.
+
+The folder's `answers.jsonl` has a header and a line an answer; `python -m evaluation.load_test report FOLDER`, run when
+the test ends, makes of it the rows, tables and report of an evaluation. That is a process of its own: gevent must not
+meet asyncio code.
+
+A test ends in order. Whoever stops it, nobody asks anything new, what is under way may end within `--drain-s`, and the
+master goes when every worker has said that it is done: its last answers came before, by the same way.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import gevent
+from answers import Answer
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+from locust import events
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from streaming.clock import utc_now
+from streaming.priority import take_real_time_priority
+
+ANSWERS = "answers.jsonl"
+_LOOK_S = 0.05
+_SLICE = 8
+T = TypeVar("T")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class _State:
+    """What this process knows of the test."""
+
+    def __init__(self) -> None:
+        self.open_answers = 0
+        self.closing = False
+        self.ramping = True
+        self.real_time = False
+        self.gone_workers: set[str] = set()
+        self.folder: Path | None = None
+        self.file: IO[str] | None = None
+        self.never = Event()
+
+
+state = _State()
+
+
+@contextmanager
+def under_way(environment: Environment, answer: Answer) -> Iterator[None]:
+    """Count an answer as open meanwhile, and report it when it is over, even when its user is killed."""
+    state.open_answers += 1
+    try:
+        yield
+    finally:
+        state.open_answers -= 1
+        if environment.runner is not None:
+            environment.runner.send_message("answer", answer.as_dict())
+
+
+class Turns:
+    """Has one user at a time work on what it heard, in slices: all others go on reading between two of them.
+
+    What is read late has its own stamp all the same, unless the next bytes have joined it in the socket by then.
+    """
+
+    def __init__(self) -> None:
+        self._turn = BoundedSemaphore(1)
+
+    def sliced(self, items: Sequence[T]) -> Iterator[T]:
+        """Give the items, with a rest after every few."""
+        with self._turn:
+            for start in range(0, len(items), _SLICE):
+                yield from items[start : start + _SLICE]
+                gevent.sleep(0)
+
+
+turns = Turns()
+
+
+def wait_while_closing() -> None:
+    """Return at once during the test; once it is ending, never: the user is ended here."""
+    if state.closing:
+        state.never.wait()
+
+
+@events.init.add_listener
+def _begin(environment: Environment, runner: Any, **_: object) -> None:
+    runner.register_message("last_orders", _last_orders, concurrent=True)
+    if not isinstance(runner, WorkerRunner):
+        runner.register_message("answer", _keep)
+        runner.register_message("done", _worker_done)
+        _open(environment)
+
+
+@events.test_start.add_listener
+def _started(environment: Environment, **_: object) -> None:
+    state.closing, state.ramping = False, True
+    # What is here stays: walking through it while answers are under way would hold up their reading.
+    gc.collect()
+    gc.freeze()
+    options = environment.parsed_options
+    if not isinstance(environment.runner, MasterRunner) and options is not None and options.real_time:
+        state.real_time = take_real_time_priority()
+
+
+@events.test_stop.add_listener
+def _stopped(environment: Environment, **_: object) -> None:
+    if state.real_time:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        state.real_time = False
+    state.gone_workers.clear()
+
+
+@events.spawning_complete.add_listener
+def _all_there(user_count: int, **_: object) -> None:
+    state.ramping = False
+
+
+@events.test_stopping.add_listener
+def _stopping(environment: Environment, **_: object) -> None:
+    """Have what is under way end, here or on the workers."""
+    runner, options = environment.runner, environment.parsed_options
+    if isinstance(runner, WorkerRunner) or options is None:
+        return
+    if not isinstance(runner, MasterRunner):
+        _drain(options.drain_s)
+        return
+    asked = {client.id for client in runner.clients.all}
+    runner.send_message("last_orders", {"drain_s": options.drain_s})
+    until_s = time.monotonic() + options.drain_s + 5
+    while asked - state.gone_workers and asked & set(runner.clients) and time.monotonic() < until_s:
+        gevent.sleep(_LOOK_S)
+
+
+@events.quitting.add_listener
+def _end(environment: Environment, **_: object) -> None:
+    """Close the file, and have the report made, whose exit code is this test's."""
+    if isinstance(environment.runner, WorkerRunner) or environment.parsed_options is None or state.file is None:
+        return
+    if environment.runner is not None:
+        environment.runner.quit()
+    _write({"ended_at": utc_now()})
+    state.file.close()
+    state.file = None
+    if environment.parsed_options.report:
+        command = [sys.executable, "-m", "evaluation.load_test", "report", str(state.folder)]
+        command += ["--slo", environment.parsed_options.slo] if environment.parsed_options.slo else []
+        environment.process_exit_code = subprocess.run(command, cwd=_ROOT, check=False).returncode
+
+
+def _last_orders(environment: Environment, msg: Any, **_: object) -> None:
+    """Worker: end in order, and say so after everything else was said."""
+    _drain(msg.data["drain_s"])
+    assert environment.runner is not None
+    environment.runner.send_message("done", {})
+
+
+def _drain(drain_s: float) -> None:
+    state.closing = True
+    until_s = time.monotonic() + drain_s
+    while state.open_answers and time.monotonic() < until_s:
+        gevent.sleep(_LOOK_S)
+
+
+def _worker_done(environment: Environment, msg: Any, **_: object) -> None:
+    state.gone_workers.add(msg.node_id)
+
+
+def _keep(environment: Environment, msg: Any, **_: object) -> None:
+    _write(msg.data)
+
+
+def _open(environment: Environment) -> None:
+    """Make the folder and write what is to be known of the test before its first answer."""
+    options = environment.parsed_options
+    if options is None:
+        return
+    if options.headless and not environment.host:
+        sys.exit("error: say who is to be loaded: -H http://127.0.0.1:7860")
+    folder = Path(options.out or Path("out", f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}")).absolute()
+    if (folder / ANSWERS).exists():
+        sys.exit(f"error: --out {options.out} holds a load test: choose a new or an empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    state.folder, state.file = folder, (folder / ANSWERS).open("a", encoding="utf-8")
+    names = ("provider", "strategy", "model", "max_tokens", "cancel_rate", "reconnect_rate", "slow_rate", "shape")
+    facts: dict[str, Any] = {name: getattr(options, name) for name in names}
+    facts |= {"users": options.num_users or 1, "spawn_rate": options.spawn_rate, "run_time_s": options.run_time}
+    facts |= {"kinds": sorted(user.__name__ for user in environment.user_classes), "think_s": list(options.think_s)}
+    _write({"load": 1, "run_id": folder.name, "started_at": utc_now(), **facts, "processes": options.expect_workers})
+
+
+def _write(line: Mapping[str, Any]) -> None:
+    """Add a line, in the system's hands at once."""
+    if state.file is not None:
+        state.file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        state.file.flush()

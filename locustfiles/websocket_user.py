@@ -1,0 +1,112 @@
+"""Users of `/api/chat/ws`: one socket a user, question after question.
+
+By hand: `locust -f locustfiles/websocket_user.py -H http://HOST:PORT`.
+The frames' moments are those of the socket underneath the WebSocket library, not of the library's return.
+"""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import gevent
+from answers import Answer, Frames
+from http_exchange import ERRORS, broke, refused
+from load_user import SLOW_PAUSE_S, Plan, Shape, StreamUser
+from stamped_socket import StampedSocket
+from websocket import WebSocket, WebSocketBadStatusException, WebSocketException, WebSocketTimeoutException
+
+from streaming.clock import monotonic
+
+__all__ = ["Shape", "WebSocketUser"]
+"""What Locust finds here: it takes users and the shape from the file that it was given."""
+
+
+class WebSocketUser(StreamUser):
+    """Reads each answer to its end, sends `cancel` half-way, or drops the socket and resumes on a new one."""
+
+    transport = "websocket"
+
+    def on_start(self) -> None:
+        """Nothing is connected yet: the first question connects."""
+        self.socket: StampedSocket | None = None
+        self.wire: WebSocket | None = None
+
+    def on_stop(self) -> None:
+        """Close what is open."""
+        self._drop()
+
+    def hear(self, answer: Answer, plan: Plan) -> None:
+        """Ask and listen; after a dropped socket once more."""
+        frames = Frames(answer)
+        try:
+            self._ask(answer, plan)
+            if self._listen(frames, plan, plan.after if plan.reconnect else None):
+                self._drop()
+                answer.resumed += 1
+                self._connect(answer, plan)
+                self._send({"type": "resume", "stream_id": frames.stream_id, "last_id": frames.last_seq})
+                self._listen(frames, plan, None)
+        except WebSocketBadStatusException as error:
+            refused(answer, monotonic(), error.status_code, error.resp_body or b"")
+        except WebSocketTimeoutException:
+            broke(answer, monotonic(), TimeoutError())
+        except WebSocketException:
+            frames.over(monotonic())
+        except ERRORS as error:
+            broke(answer, monotonic(), error)
+        if not frames.ended or plan.slow or answer.reason is not None:
+            self._drop()
+
+    def _ask(self, answer: Answer, plan: Plan) -> None:
+        """Send the question, on a new socket where there is none."""
+        if self.wire is None or plan.slow:
+            self._drop()
+            answer.connect_s = self._connect(answer, plan)
+        self._send(self.body(answer, plan))
+        assert self.socket is not None
+        answer.sent_s = self.socket.sent_s
+
+    def _connect(self, answer: Answer, plan: Plan) -> float:
+        """Open a socket, the WebSocket's handshake included, and give how long it took, in seconds."""
+        begun_s = monotonic()
+        scheme = {"https": "wss", "http": "ws"}.get(self.url.scheme, self.url.scheme)
+        self.socket = StampedSocket(self.url, **self.socket_options(plan))
+        self.wire = WebSocket(enable_multithread=False, skip_utf8_validation=True)
+        headers = [f"{name}: {value}" for name, value in self.headers(answer).items()]
+        address = f"{scheme}://{self.url.netloc}{self.base}/api/chat/ws"
+        self.wire.connect(address, socket=self.socket, header=headers, timeout=self.options.idle_s)
+        return monotonic() - begun_s
+
+    def _send(self, frame: dict[str, Any]) -> None:
+        assert self.wire is not None
+        self.wire.send(json.dumps(frame))
+
+    def _listen(self, frames: Frames, plan: Plan, leave_after: int | None) -> bool:
+        """Listen to the answer's last frame, or until so many came; say whether the user dropped the socket."""
+        assert self.wire is not None and self.socket is not None
+        heard, cancelled, last_text_s = 0, False, 0.0
+        while not frames.ended:
+            frame = json.loads(self.wire.recv())
+            at_s, name = self.socket.at_s, frame.pop("type")
+            frames.take(at_s, name, frame, str(frame.pop("id", "")))
+            heard += 1
+            if name == "chunk":
+                # Of frames that the kernel handed over at once only the last has its own stamp.
+                frames.answer.merged_reads += at_s == last_text_s
+                last_text_s = at_s
+            if leave_after is not None and heard > leave_after and frames.stream_id is not None and not frames.ended:
+                return True
+            if plan.cancel and not cancelled and heard > plan.after and not frames.ended:
+                cancelled = True
+                self._send({"type": "cancel"})
+            if plan.slow:
+                gevent.sleep(SLOW_PAUSE_S)
+        frames.answer.stamp_source = self.socket.stamp_source
+        return False
+
+    def _drop(self) -> None:
+        """Close without a word, as a lost line does."""
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.close()
+        self.socket = self.wire = None

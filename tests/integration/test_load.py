@@ -1,0 +1,241 @@
+"""Load tests as people start them, with real Locust processes, against the real service and the simulator."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evaluation
+from evaluation import calibration
+from evaluation.load_test import locust_run, rows
+from evaluation.load_test.truth import noted
+from simulator.server import read_log
+from tests.simulator_process import simulator_process
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("--max-tokens", "12")
+PLAIN = ("--no-plots",)
+LIMITED = {"BUDGETS": "on", "BUDGET_STREAMS_TOTAL": "3"} | {
+    name: "off" for name in ("BUDGET_STREAMS_PER_CALLER", "BUDGET_TOKENS_PER_CALLER", "BUDGET_TOKENS_TOTAL")
+}
+
+
+def load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[str, Any], str]:
+    """Run the command; give its exit code, the object in its last line, and all that it said."""
+    command = [sys.executable, "-m", "evaluation.load_test", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    lines = done.stdout.strip().splitlines()
+    assert lines and lines[-1].startswith("{"), done.stdout + done.stderr
+    return done.returncode, json.loads(lines[-1]), done.stdout
+
+
+def by_hand(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Locust itself, as its manual says."""
+    command = [sys.executable, "-m", "locust", "-f", f"locustfiles/{kind}_user.py", "--headless", "-H", url]
+    command += ["-u", "3", "-r", "3", "-t", "2s", "--out", str(folder), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+
+@contextmanager
+def service(folder: Path, kinds: Sequence[str] = ("sse",), **variables: str) -> Iterator[str]:
+    with locust_run.service(None, kinds, folder, variables) as found:
+        yield found.url
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with service(tmp_path_factory.mktemp("service")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[str]:
+    with simulator_process("--ttft-ms", "50", "--gap-ms", "10", "--tokens", "16") as found:
+        yield found
+
+
+def test_locust_by_hand_makes_the_report_and_its_exit_code_is_the_verdict(url: str, tmp_path: Path) -> None:
+    met = by_hand("sse", url, tmp_path / "met", *QUICK, "--slo", "ttft_p95<60s,failed<1%")
+    missed = by_hand("sse", url, tmp_path / "missed", *QUICK, "--slo", "ttft_p95<1ms")
+    assert (met.returncode, missed.returncode) == (0, 1), met.stdout + met.stderr + missed.stderr
+    assert "slo ttft_p95<1ms: missed by" in missed.stdout
+    for name in ("TTFT", "gap", "answer", "duration", "tokens/s"):
+        assert re.search(rf"sse +{name} ", met.stdout + met.stderr), name
+    run = evaluation.load(tmp_path / "met")
+    assert set(run.trials["outcome"]) == {"completed"}
+    assert len(run.events[run.events["kind"] == "source_text"]) == run.trials["chunks"].sum() >= 6 * len(run.trials)
+    assert (tmp_path / "met" / "report.html").exists()
+
+
+@pytest.mark.parametrize("kind", ["sse", "websocket", "openai"])
+def test_users_of_each_wire_read_whole_answers(kind: str, url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "load"
+    code, facts, _ = load_test(
+        *("run", "--kind", kind, "--url", url, "--users", "3", "--duration", "2s", "--out", str(folder)), *PLAIN, *QUICK
+    )
+    assert code == 0
+    assert facts["outcomes"] == {"completed": facts["trials"]}
+    trials = evaluation.load(folder).trials
+    assert set(trials["transport"]) == {kind}
+    assert (trials["ttft_s"] > 0.15).all(), "the simulator's first token comes after 0.2 s"
+    assert (trials["output_tokens"] == 12).all()
+
+
+@pytest.mark.parametrize("kind", ["sse", "websocket"])
+def test_a_dropped_line_is_taken_up_again_and_nothing_is_lost_or_twice(kind: str, url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "load"
+    _, facts, _ = load_test(
+        *("run", "--kind", kind, "--url", url, "--users", "4", "--duration", "3s", "--out", str(folder)),
+        *(*PLAIN, "--max-tokens", "24", "--reconnect-rate", "1"),
+    )
+    answers = rows.read(folder).answers
+    assert facts["outcomes"] == {"completed": len(answers)}
+    assert sum(answer["resumed"] for answer in answers) > len(answers) / 2
+    assert {answer["usage"]["output_tokens"] for answer in answers} == {24}
+
+
+@pytest.mark.parametrize("kind", ["sse", "websocket", "openai"])
+def test_stopping_half_way_is_no_failure(kind: str, url: str, tmp_path: Path) -> None:
+    code, facts, _ = load_test(
+        *("run", "--kind", kind, "--url", url, "--users", "4", "--duration", "3s", "--out", str(tmp_path / "load")),
+        *(*PLAIN, "--max-tokens", "40", "--cancel-rate", "0.7", "--strategy", "direct", "--slo", "failed<1%"),
+    )
+    assert code == 0
+    assert facts["outcomes"].keys() == {"cancelled", "completed"}
+
+
+def test_two_workers_over_locusts_own_protocol_make_one_report(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "load"
+    code, facts, _ = load_test(
+        *("run", "--url", url, "--users", "6", "--processes", "2", "--duration", "3s", "--out", str(folder)),
+        *(*PLAIN, *QUICK, "--slo", "failed<1%"),
+    )
+    answers = rows.read(folder).answers
+    assert code == 0
+    assert facts["unfinished"] == 0, "a test ends in order: what was under way is awaited on every worker"
+    assert {answer["worker"] for answer in answers} == {0, 1}
+    assert len({answer["trial_id"] for answer in answers}) == len(answers) == facts["trials"]
+
+
+def test_every_stamp_is_paired_with_the_simulators_log(tmp_path: Path) -> None:
+    log, folder = tmp_path / "log.jsonl", tmp_path / "load"
+    with simulator_process("--tokens", "16", "--gap-ms", "20", "--log", str(log)) as found:
+        load_test(
+            "run", "--kind", "openai", "--url", found, "--users", "8", "--duration", "2s", "--out", str(folder), *PLAIN
+        )
+    true_s: dict[str, list[float]] = {}
+    for line in read_log(str(log)):
+        if "seq" in line:
+            true_s.setdefault(str(line["request_id"]), []).append(float(str(line["at_s"])))
+    answers = [noted(answer) for answer in rows.read(folder).answers]
+    assert {one.request_id for one in answers} == true_s.keys()
+    for one in answers:
+        sent_s = true_s[one.request_id]
+        assert len(one.tokens_s) == len(sent_s)
+        early_s = max(was_s - heard_s for heard_s, was_s in zip(one.tokens_s, sent_s, strict=True))
+        assert early_s < 0.001, "nothing is heard before it was sent"
+
+
+def test_the_users_are_calibrated_against_the_simulator(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    load_test("calibrate", "--streams", "4", "--out", str(file))
+    made = calibration.read(file)
+    assert made is not None
+    (row,) = made.rows
+    assert (row.streams, row.failed, row.cpu_s_per_1000_chunks) == (4, 0, None)
+    assert row.answers >= 4 and row.ttft_p99_ms is not None and row.gap_p99_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"), [("cut", "truncated"), ("truncated", "truncated"), ("503", "failed"), ("html-200", "failed")]
+)
+def test_a_broken_stream_is_a_failure_with_its_reason(fault: str, outcome: str, tmp_path: Path) -> None:
+    with simulator_process("--ttft-ms", "10", "--gap-ms", "1", "--tokens", "8", "--fault", fault) as found:
+        done = by_hand("openai", found, tmp_path / "load", "--slo", "failed<1%")
+    trials = evaluation.load(tmp_path / "load").trials
+    assert done.returncode == 1
+    assert set(trials["outcome"]) == {outcome}
+    assert trials["error_message"].str.len().min() > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-H", ""], "error: say who is to be loaded"),
+        (["--cancel-rate", "2"], "'2' is not a share: write a number from 0 to 1"),
+        (["--think-s", "5-1"], "the first number is the larger one"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt: No such file or directory"),
+    ],
+)
+def test_a_mistake_in_locusts_own_command_is_told_at_once(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = by_hand("sse", "http://127.0.0.1:9", tmp_path / "load", *arguments)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert not (tmp_path / "load").exists()
+
+
+def test_nobody_there_is_told_as_such(tmp_path: Path) -> None:
+    code, facts, _ = load_test(
+        *("run", "--url", "http://127.0.0.1:9", "--users", "1", "--duration", "1s", "--out", str(tmp_path / "load")),
+        *PLAIN,
+    )
+    assert (code, facts["outcomes"].keys()) == (1, {"failed"})
+    assert set(evaluation.load(tmp_path / "load").trials["error_type"]) == {"network"}
+
+
+def test_the_pages_users_go_through_its_queue(tmp_path: Path) -> None:
+    folder = tmp_path / "load"
+    code, facts, _ = load_test(
+        *("run", "--kind", "gradio", "--users", "2", "--duration", "3s", "--out", str(folder), "--slo", "failed<1%"),
+        *PLAIN,
+    )
+    trials = evaluation.load(folder).trials
+    assert code == 0, trials["error_message"].tolist()
+    assert facts["completed"] == len(trials) > 0
+    assert (trials["chunks"] > 3).all()
+
+
+def test_capacity_finds_the_limit_of_a_service_that_has_one(tmp_path: Path) -> None:
+    with service(tmp_path, **LIMITED) as found:
+        # The service gives a place free a moment after an answer's end: nobody asks within that moment.
+        code, facts, said = load_test(
+            *("capacity", "--url", found, "--users", "2", "--most", "4", "--duration", "3s", "--slo", "failed<20%"),
+            *("--out", str(tmp_path / "search"), "--max-tokens", "40", "--think-s", "0.05"),
+        )
+    assert code == 0
+    assert facts["streams"] == 3
+    assert "most streams at once that meet failed<20%: 3" in said
+    assert {step["streams"] for step in facts["steps"]} == {2, 3, 4}
+
+
+def test_an_interrupted_load_keeps_what_was_heard(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "load"
+    command = [sys.executable, "-m", "evaluation.load_test", "run", "--url", url, "--users", "2", "--duration", "90s"]
+    command += ["--out", str(folder), *PLAIN, *QUICK]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        file = folder / rows.ANSWERS
+        while not file.exists() or len(file.read_text(encoding="utf-8").splitlines()) < 4:
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"it ended by itself: {process.wait(0.1)}")
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert json.loads(said.splitlines()[-1])["completed"] >= 2
+
+
+def test_a_short_soak_loses_nothing_and_grows_nothing(tmp_path: Path) -> None:
+    code, facts, said = load_test("soak", "--minutes", "0.3", "--users", "12", "--out", str(tmp_path / "soak"))
+    assert facts["problems"] == []
+    assert code == 0
+    assert "soak: passed" in said
+    assert facts["resumed"] > 0 and facts["cancelled"] > 0 and facts["broken_by_provider"] > 0
+    assert facts["redis_restarts"] == (1 if shutil.which("redis-server") else None)

@@ -1,0 +1,9 @@
+"""Puts the users' folder where Locust has it. Only its modules that know no Locust may be imported here.
+
+Locust patches sockets and threads for gevent when it is imported, for the whole process.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "locustfiles"))

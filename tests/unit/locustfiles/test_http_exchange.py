@@ -1,0 +1,117 @@
+"""One request over a stamped socket, against a server that says exactly what a test wants."""
+
+import importlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import pytest
+
+from streaming.clock import monotonic
+
+answers = importlib.import_module("answers")
+http_exchange = importlib.import_module("http_exchange")
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@contextmanager
+def saying(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
+    """Serve one connection: read the request, say the parts, close."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            data = b""
+            while b"\r\n\r\n" not in data or (b"content-length" in data and not data.endswith(b"}")):
+                data += connection.recv(65536)
+            asked.append(data)
+            for part in parts:
+                connection.sendall(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}"), asked
+        finally:
+            server.join(10)
+
+
+def exchange(url: SplitResult, body: dict[str, Any] | None = None) -> Any:
+    return http_exchange.HttpExchange(url, "/ask", body, {"x-client-request-id": "t"}, idle_s=10)
+
+
+def test_the_request_is_sent_and_the_body_comes_with_moments_in_order() -> None:
+    before_s = monotonic()
+    with saying(HEAD, b"4\r\none,\r\n", b"3\r\ntwo\r\n0\r\n\r\n") as (url, asked), exchange(url, {"a": 1}) as found:
+        parts = list(found.parts())
+    after_s = monotonic()
+    head, _, body = asked[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /ask HTTP/1.1\r\n") and b"x-client-request-id: t" in head
+    assert json.loads(body) == {"a": 1}
+    assert b"".join(part for _, part in parts) == b"one,two"
+    moments = [before_s, found.socket.sent_s, *(at_s for at_s, _ in parts), after_s]
+    assert moments == sorted(moments)
+    assert found.complete and found.is_stream and found.status == 200
+
+
+def test_a_body_without_its_end_is_not_complete() -> None:
+    with saying(HEAD, b"4\r\none,\r\n") as (url, _), exchange(url) as found:
+        assert b"".join(part for _, part in found.parts()) == b"one,"
+    assert not found.complete
+
+
+def test_without_a_body_it_is_a_get() -> None:
+    with saying(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, asked), exchange(url) as found:
+        list(found.parts())
+    assert asked[0].startswith(b"GET /ask HTTP/1.1\r\n")
+    assert found.status == 204 and found.complete
+
+
+def test_what_is_no_response_is_an_error_that_the_user_knows() -> None:
+    with saying(b"SSH-2.0-something\r\n") as (url, _), exchange(url) as found, pytest.raises(http_exchange.ERRORS):
+        list(found.parts())
+
+
+def test_nobody_there_is_an_error_that_the_user_knows() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with pytest.raises(http_exchange.ERRORS), exchange(url):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionResetError("reset"), "network"),
+        (TimeoutError(), "idle_timeout"),
+        (KeyError("content"), "protocol"),
+        (json.JSONDecodeError("no JSON", "", 0), "protocol"),
+    ],
+)
+def test_what_broke_has_a_kind_and_words(error: Exception, kind: str) -> None:
+    answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
+    assert isinstance(error, http_exchange.ERRORS)
+    http_exchange.broke(answer, 1.0, error)
+    assert answer.error_type == kind and len(answer.error_message) > 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (429, b'{"error":{"type":"rate_limited","message":"wait","rule":"rate"}}', "rate: wait"),
+        (401, b'{"error":{"type":"unauthorized","message":"no key"}}', "unauthorized: no key"),
+        (502, b"<html>", "http_502: status 502, no event stream: b'<html>'"),
+        (200, b"<html>", "protocol: status 200, no event stream: b'<html>'"),
+    ],
+)
+def test_a_refusal_is_told_with_its_reason(status: int, body: bytes, reason: str) -> None:
+    answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
+    http_exchange.refused(answer, 1.0, status, body)
+    assert (answer.reason, answer.http_status) == (reason, status)
