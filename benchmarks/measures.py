@@ -30,7 +30,7 @@ def measure(events: list[Timed]) -> None:
     source = Chunks.of(events)
     measures.cadence(source.gaps_s)
     measures.stalls(source.gaps_s)
-    experience.delay(source, Chunks(source.at_s + 0.05, source.chars))
+    experience.delay(source, Chunks([at_s + 0.05 for at_s in source.at_s], source.chars))
     experience.fluidity(source, len(events), experience.Deadlines())
     experience.qoe(source, experience.Reader())
 

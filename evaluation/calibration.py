@@ -16,6 +16,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
+from evaluation.files import replacing
 from streaming.errors import UsageError
 
 DEFAULT_FILE = Path("out", "calibration.json")
@@ -183,9 +184,8 @@ def from_dict(found: Mapping[str, Any]) -> Calibration:
 
 def write(path: Path, made: Calibration) -> None:
     """Replace the file at once. Raises OSError."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(made.as_dict(), indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(made.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def read(path: Path | None) -> Calibration | None:

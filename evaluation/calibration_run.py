@@ -21,6 +21,7 @@ from simulator.certificate import self_signed
 from simulator.server import read_log
 from streaming.clock import utc_now
 from streaming.errors import UsageError
+from streaming.priority import allow_connections
 
 TOKENS = 64
 GAP_MS = 20.0
@@ -77,6 +78,7 @@ def calibrate(asked: Wanted, console: Console | None = None) -> Calibration:
 
     Where TLS cannot be had it is left out, and the calibration says why. Raises UsageError when a process fails.
     """
+    allow_connections(max(asked.streams))  # those that are started take it over
     made_at, machine = utc_now(), manifest.about_this_machine()
     sources, real_time, rows = set[str](), True, list[Row]()
     with tempfile.TemporaryDirectory() as folder, _Progress(console or Console(stderr=True)) as progress:

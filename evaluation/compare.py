@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, summary
-from evaluation.measures import Floats
 from evaluation.record import TRIAL_UNITS
 from evaluation.scenario import names
-from evaluation.statistics import FEWEST, NOISE, RESAMPLES, Estimate
+from evaluation.statistics import FEWEST, NOISE, Estimate, Floats
 from evaluation.tables import Run
 from streaming.errors import UsageError
 
@@ -143,9 +142,9 @@ def _changes(key: tuple[str, str], a: pd.DataFrame, b: pd.DataFrame) -> Iterator
         middle_a, middle_b = float(center(values_a)), float(center(values_b))
         if len(pairs) and metric not in SHARES:
             differences: Floats = np.asarray(known_b[pairs] - known_a[pairs], dtype=np.float64)
-            difference = statistics.median(differences)
+            difference = statistics.median(differences, pairs.get_level_values("prompt_id").tolist())
         else:
-            difference = _unpaired(values_a, values_b, center)
+            difference = _unpaired(known_a, known_b, middle_b - middle_a, mean=metric in SHARES)
         yield Change(*key, metric, middle_a, middle_b, difference, bool(len(pairs)) and metric not in SHARES)
 
 
@@ -156,18 +155,18 @@ def _known(cell: pd.DataFrame, metric: str) -> "pd.Series[float]":
     return rows.groupby(["prompt_id", "repeat"], observed=True)[metric].median().astype("float64")
 
 
-def _unpaired(a: Floats, b: Floats, center: Callable[..., Any], seed: int = 0) -> Estimate:
-    """Estimate the center of `b` less that of `a`, each resampled on its own."""
+def _unpaired(a: "pd.Series[float]", b: "pd.Series[float]", value: float, *, mean: bool, seed: int = 0) -> Estimate:
+    """Give `value`, the center of `b` less that of `a`, with its interval: each is resampled on its own."""
     n = min(len(a), len(b))
-    value = float(center(b) - center(a))
     if n < FEWEST:
         return Estimate(n, value)
     rng = np.random.default_rng(seed)
-    drawn = [
-        np.concatenate(
-            [center(values[rng.integers(0, len(values), (RESAMPLES // 20, len(values)))], axis=1) for _ in range(20)]
+    drawn_a, drawn_b = (
+        statistics.resampled(
+            np.asarray(known, dtype=np.float64), known.index.get_level_values("prompt_id").tolist(), rng, mean=mean
         )
-        for values in (a, b)
-    ]
-    low, high = np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
+        for known in (a, b)
+    )
+    most = min(len(drawn_a), len(drawn_b))
+    low, high = np.percentile(drawn_b[:most] - drawn_a[:most], [2.5, 97.5])
     return Estimate(n, value, float(low), float(high))

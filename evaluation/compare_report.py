@@ -7,8 +7,8 @@ from rich.table import Table
 from evaluation import wording
 from evaluation.compare import RESOLUTION_S, SHARES, Change, Comparison
 from evaluation.record import TRIAL_UNITS
+from evaluation.scenario import label
 from evaluation.statistics import FEWEST, NOISE, Estimate
-from evaluation.summary import label
 
 HEADER = ("provider", "strategy", "metric", "A", "B", "B − A, 95 % interval", "change", "n", "verdict")
 _COLOURS = {"better": "green", "worse": "red"}

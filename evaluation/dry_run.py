@@ -9,9 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from evaluation import wording
-from evaluation.scenario import Planned, Scenario
+from evaluation.scenario import Planned, Scenario, label
 from evaluation.spending import Quote, quote_trial, quote_warm_up
-from evaluation.summary import label
 from evaluation.trial import Access
 from streaming.errors import UsageError
 

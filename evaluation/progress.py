@@ -58,7 +58,7 @@ class RunProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.refresh()
+        self._draw()
         self._bar.stop()
 
     def say(self, stage: str) -> None:
@@ -77,7 +77,6 @@ class RunProgress:
         """Count a trial that has its row."""
         self._running = max(self._running - 1, 0)
         self._count(trial)
-        self._bar.update(self._task, completed=self._finished, figures=self.figures())
         self.tick()
 
     def _count(self, trial: Trial) -> None:
@@ -90,11 +89,17 @@ class RunProgress:
 
     def tick(self) -> None:
         """Draw the bar if it is a good moment; without a terminal, write a line if it is time for one."""
-        if not self._running or self._clock() - self._drawn_s >= DRAW_S:
-            self._drawn_s = self._clock()
-            self._bar.refresh()
-        if not self._console.is_terminal and self._clock() >= self._line_due_s:
-            self._line()
+        now_s = self._clock()
+        if not self._console.is_terminal:
+            if now_s >= self._line_due_s:
+                self._line()
+        elif not self._running or now_s - self._drawn_s >= DRAW_S:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn_s = self._clock()
+        self._bar.update(self._task, completed=self._finished, figures=self.figures())
+        self._bar.refresh()
 
     def figures(self) -> str:
         """Give the live figures in words; what is not known yet is left out."""

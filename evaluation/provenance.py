@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from evaluation import calibration_report, wording
-from evaluation.summary import label
+from evaluation.scenario import label
 from evaluation.tables import Run
 
 
@@ -19,6 +19,8 @@ def what(run: Run) -> Iterator[str]:
         return
     names = ", ".join(label(name) for name in facts["providers"])
     yield f"- providers: {names}"
+    for model in run.trials.loc[run.trials["provider"] == "local", "model"].dropna().unique():
+        yield f"- the model of local: {model}"
     yield f"- strategies: {', '.join(facts['strategies'])}; transport: {facts['transport']}"
     yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
     yield (
@@ -29,7 +31,9 @@ def what(run: Run) -> Iterator[str]:
     for load in run.manifest.get("loads", []):
         yield f"- {_reached(load)}"
     if run.manifest.get("resumed"):
-        yield f"- broken off and resumed {run.manifest['resumed']} times: what was finished was not asked again"
+        times = run.manifest["resumed"]
+        again = "once" if times == 1 else f"{times} times"
+        yield f"- broken off and resumed {again}: what was finished was not asked again"
     for name, ends in run.manifest.get("warm_up", {}).items():
         yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
     if any(name.startswith("sim:") for name in facts["providers"]):
@@ -67,21 +71,33 @@ def _reached(load: dict[str, Any]) -> str:
     return f"load reached: {load['concurrency_max']} at a time"
 
 
+def _lag(run: Run) -> Iterator[str]:
+    """Tell how busy the instrument was, and whether that can be in the figures."""
+    lag_s = run.trials["loop_lag_max_s"].dropna()
+    if not len(lag_s):
+        return
+    by_kernel = run.trials["stamp_source"].dropna().eq("kernel").all()
+    yield (
+        f"- worst event-loop lag of the measuring process during a trial: median {wording.ms(lag_s.median())} ms, "
+        f"maximum {wording.ms(lag_s.max())} ms: "
+        + (
+            "when this program was busy elsewhere, in no figure, as the kernel stamps what arrives meanwhile"
+            if by_kernel
+            else "no error bar, but where this program itself takes the time a stamp can be as late"
+        )
+    )
+
+
 def provenance(run: Run) -> Iterator[str]:
     """Give lines on instrument, prices, time, machine and versions."""
     facts = run.manifest
     dates = sorted(run.trials["price_date"].dropna().unique())
     sources = sorted(run.trials["price_source"].dropna().unique())
-    lag_s = run.trials["loop_lag_max_s"].dropna()
     if is_what_if(run):
         yield "- delivery is computed on the recordings' own stamps: no error but theirs"
     else:
         yield from calibration_report.lines(facts, run.trials["stamp_source"].dropna().tolist())
-    if len(lag_s):
-        yield (
-            f"- worst event-loop lag of the measuring process during a trial: median {wording.ms(lag_s.median())} ms, "
-            f"maximum {wording.ms(lag_s.max())} ms (no error bar)"
-        )
+    yield from _lag(run)
     if sources:
         yield f"- prices: {', '.join(sources)}; price date: {', '.join(dates) or 'not known'}"
     else:
@@ -93,7 +109,10 @@ def provenance(run: Run) -> Iterator[str]:
         )
     yield f"- started {facts.get('started_at') or 'unknown'}, finished {facts.get('finished_at') or 'not'}"
     machine = facts.get("machine", {})
-    yield from (f"- {key.replace('_', ' ')}: {value}" for key, value in machine.items() if value is not None)
+    shown = dict(machine)
+    if isinstance(memory := shown.pop("memory_bytes", None), int):
+        shown["memory"] = f"{memory / 1e9:.1f} GB"
+    yield from (f"- {key.replace('_', ' ')}: {value}" for key, value in shown.items() if value is not None)
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     if versions:
         yield f"- versions: {versions}"

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -63,7 +64,7 @@ def _whole(least: int) -> Callable[[Any], int]:
 def _number(least: float, *, above: bool = False) -> Callable[[Any], float]:
     def check(value: Any) -> float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or value < least or (above and value == least) or value == float("inf"):
+        if not number or not math.isfinite(value) or value < least or (above and value == least):
             raise ValueError(f"a number {'above' if above else 'from'} {least:g}{'' if above else ' on'}")
         return float(value)
 
@@ -122,8 +123,12 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "plots": _flag,
     "slo": _text,
     "max_cost_usd": _money,
+    "calibration": _text,
+    "resume": _flag,
+    "dry_run": _flag,
     "out": _text,
 }
+_PATHS = ("prompts_file", "calibration", "out")
 _PROMPT_KEYS: dict[str, Callable[[Any], Any]] = {"id": _text, "prompt": _text, "expected_tokens": _whole(1)}
 _PRICE_KEYS: dict[str, Callable[[Any], Any]] = {"input": _money, "output": _money}
 
@@ -141,9 +146,9 @@ class _Reader:
         if key == "prices":
             return self._prices(value)
         checked = self._checked(key, key, value, {**_KEYS, "prompts": _text, "prices": _text}, self.line(key))
-        if key in ("prompts_file", "out"):
-            return self._path.parent / checked if key == "prompts_file" else Path(checked)
-        return checked
+        if key not in _PATHS:
+            return checked
+        return self._path.parent / checked if key == "prompts_file" else Path(checked)
 
     def line(self, key: str, nth: int = 0, after: int = 0) -> int:
         """Give the line on which a key, or a table of this name, stands for the n-th time; 1 when it is not found."""

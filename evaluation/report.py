@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation import provenance, summary, tables, whatif_report, wording
-from evaluation.statistics import FEWEST, Difference, Estimate
-from evaluation.summary import Group, label
+from evaluation.files import replacing
+from evaluation.scenario import label
+from evaluation.statistics import FEWEST, RESAMPLED, Difference, Estimate
+from evaluation.summary import Group
 from evaluation.tables import Run
 
 REPORT = "report.md"
@@ -36,9 +38,8 @@ def rebuild(folder: Path, *, plots: bool = False) -> Run:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def markdown(run: Run) -> str:
@@ -118,24 +119,14 @@ def _alone(group: Group) -> str:
 
 def _figures(groups: list[Group]) -> Iterator[str]:
     header = ["provider", "strategy", "trials", "completed", "TTFT ms", "gaps", "gap p50 ms", "p95", "p99"]
-    header += [
-        "tokens/s",
-        "tokens are",
-        "stalls",
-        "stalled ms",
-        "delay mean ms",
-        "delay max ms",
-        "updates/s",
-        "cost USD",
-    ]
+    header += ["tokens/s", "tokens are", "stalls", "stalled ms", "cost USD"]
     yield from wording.table(header, map(_figures_row, groups))
     yield ""
     yield (
-        "Figures are of completed trials. TTFT, tokens/s, mean delay and updates/s: medians over trials with 95 % "
-        f"bootstrap intervals, from {FEWEST} trials on. Gaps: between text chunks as they arrived, all of a group "
-        "pooled; a chunk is not a token. Delay: from a character's arrival to its leaving the strategy, this "
-        "process's own lag included; max is over all characters. "
-        f"Cost: the sum of what has a known price. {wording.UNKNOWN} is unknown."
+        "Figures are of completed trials. TTFT and tokens/s: medians over trials with 95 % bootstrap intervals, from "
+        f"{FEWEST} trials on; {RESAMPLED}. Gaps: between text chunks as they arrived, all of a group pooled; a chunk "
+        f"is not a token. Cost: the sum of what has a known price, ≈ where tokens are estimated. {wording.UNKNOWN} is "
+        "unknown."
     )
 
 
@@ -153,9 +144,6 @@ def _cached(run: Run) -> Iterator[str]:
 
 
 def _figures_row(group: Group) -> list[str]:
-    cost = wording.usd(group.cost_usd)
-    if 0 < group.priced < group.trials:
-        cost += f" ({group.priced} of {group.trials} trials)"
     return [
         label(group.name),
         group.strategy,
@@ -170,10 +158,7 @@ def _figures_row(group: Group) -> list[str]:
         ", ".join(group.token_sources) or wording.UNKNOWN,
         wording.UNKNOWN if group.stalls is None else str(group.stalls),
         wording.ms(group.stall_s),
-        wording.span(group.delay_mean_s, in_ms=True),
-        wording.ms(group.delay_max_s),
-        wording.span(group.updates_per_s, in_ms=False),
-        cost,
+        wording.cost(group),
     ]
 
 
@@ -181,21 +166,29 @@ def _reader(run: Run, groups: list[Group]) -> Iterator[str]:
     columns: list[tuple[str, str, bool]] = [
         ("first text ms", "delivered_ttft_s", True),
         ("whole answer ms", "delivered_e2e_s", True),
+        ("delay mean ms", "delay_mean_s", True),
+        ("delay max ms", "delay_max_s", True),
+        ("updates/s", "updates_per_s", False),
         ("characters/s", "chars_per_s", False),
         ("fluidity", "fluidity", False),
         ("QoE", "qoe", False),
     ]
-    kept = [column for column in columns if any(_estimate(group, column[1]).n for group in groups)]
-    rows = (
-        [label(g.name), g.strategy, *(wording.span(_estimate(g, name), in_ms=in_ms) for _, name, in_ms in kept)]
+    rows = [
+        [label(g.name), g.strategy, *(_reader_cell(g, name, in_ms=in_ms) for _, name, in_ms in columns)]
         for g in groups
         if g.completed
-    )
+    ]
+    known = [place for place in range(len(columns)) if any(row[place + 2] != wording.UNKNOWN for row in rows)]
+    kept = [columns[place] for place in known]
+    rows = [[*row[:2], *(row[place + 2] for place in known)] for row in rows]
     yield from wording.table(["provider", "strategy", *(heading for heading, _, _ in kept)], rows)
     names = [name for _, name, _ in kept]
     measures = run.manifest.get("measures", {})
     yield ""
-    yield "Medians over completed trials."
+    yield (
+        "Medians over completed trials. Delay: from a character's arrival to its leaving the strategy, this process's "
+        "own lag included; max is over all characters."
+    )
     if "fluidity" in names and "fluidity" in measures:
         due = measures["fluidity"]
         yield (
@@ -206,10 +199,11 @@ def _reader(run: Run, groups: list[Group]) -> Iterator[str]:
         yield f"QoE: 1 is a reader of {measures['qoe']['chars_per_s']:g} characters/s who never waited."
 
 
-def _estimate(group: Group, name: str) -> Estimate:
+def _reader_cell(group: Group, name: str, *, in_ms: bool) -> str:
     found = getattr(group, name)
-    assert isinstance(found, Estimate)
-    return found
+    if isinstance(found, Estimate):
+        return wording.span(found, in_ms=in_ms)
+    return wording.ms(found) if in_ms else wording.number(found)
 
 
 def _differences(differences: list[Difference]) -> Iterator[str]:

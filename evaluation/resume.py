@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation import manifest
 from evaluation.record import EVENTS, TRIALS, Trial, read_trials
-from evaluation.scenario import Planned, Scenario, plan
+from evaluation.scenario import Planned, Scenario, full_name, plan
 from streaming.errors import UsageError
 
 
@@ -71,8 +71,7 @@ def _sound_bytes(path: Path, finished: set[str]) -> int:
 
 
 def _key(trial: Trial) -> tuple[int, str, str, str]:
-    name = f"{trial.provider}:{trial.model}" if trial.model else trial.provider
-    return trial.block, trial.prompt_id, name, trial.strategy
+    return trial.block, trial.prompt_id, full_name(trial.provider, trial.model), trial.strategy
 
 
 def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> None:

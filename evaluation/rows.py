@@ -11,12 +11,11 @@ from typing import Any
 
 from evaluation import experience, measures
 from evaluation.record import EventRow
-from streaming.events import TERMINAL, Event, TextDelta, ThinkingDelta, Timed, Usage
+from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
 from streaming.pipeline import Outcome, Receipt
 
-_KINDS = {
-    "TextDelta": "text", "ThinkingDelta": "thinking", "Usage": "usage",
-    "Notice": "notice", "Finish": "finish", "Failed": "failed",
+_KINDS: dict[type[Event], str] = {
+    TextDelta: "text", ThinkingDelta: "thinking", Usage: "usage", Notice: "notice", Finish: "finish", Failed: "failed",
 }  # fmt: skip
 
 
@@ -54,7 +53,7 @@ def arrival(stamps: Stamps, source: measures.Chunks, outcome: Outcome, usage: Us
     cadence = measures.cadence(gaps_s)
     stalls, stall_s = measures.stalls(gaps_s)
     found |= {
-        "ttft_s": _first(stamps.source, (TextDelta, ThinkingDelta), stamps.sent_s),
+        "ttft_s": _first(_last_attempt(stamps.source), (TextDelta, ThinkingDelta), stamps.sent_s),
         "ttfot_s": _first(stamps.source, (TextDelta,), stamps.sent_s),
         "icl_p50_s": cadence.p50_s,
         "icl_p95_s": cadence.p95_s,
@@ -88,7 +87,7 @@ def delivery(
         return found
     found["delivered_ttft_s"] = _first(stamps.delivered, (TextDelta,), stamps.sent_s)
     found["updates_per_s"] = measures.updates_per_s(delivered)
-    if outcome != "completed" or source.chars.sum() == delivered.chars.sum():
+    if outcome != "completed" or sum(source.chars) == sum(delivered.chars):
         delay = experience.delay(source, delivered)
         found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
     if outcome in ("completed", "filtered"):
@@ -101,6 +100,15 @@ def delivery(
 
 def _rounded(found: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 9) if isinstance(value, float) else value for name, value in found.items()}
+
+
+def _last_attempt(events: Sequence[Timed]) -> Sequence[Timed]:
+    """Leave out what came before the last retry or fallback: the thinking of an attempt that was given up."""
+    for place in range(len(events) - 1, -1, -1):
+        event = events[place].event
+        if isinstance(event, Notice) and event.kind in ("retry", "fallback"):
+            return events[place + 1 :]
+    return events
 
 
 def _first(events: Sequence[Timed], kinds: tuple[type[Event], ...], sent_s: float) -> float | None:
@@ -163,18 +171,14 @@ def ending(receipt: Receipt) -> dict[str, Any]:
 
 def event_rows(run_id: str, trial_id: str, stamps: Stamps) -> Iterator[EventRow]:
     """Give both ends' events merged in order of time, what arrived before what left at the same moment."""
-    ends = [(timed, "source") for timed in stamps.source] + [(timed, "delivered") for timed in stamps.delivered]
-    ends.sort(key=lambda pair: pair[0].at_s)
-    for seq, (timed, end) in enumerate(ends):
-        event = timed.event
-        at_s = round(timed.at_s - stamps.sent_s, 9)
-        yield EventRow(
-            run_id=run_id,
-            trial_id=trial_id,
-            seq=seq,
-            kind=f"{end}_{_KINDS[type(event).__name__]}",
-            chars=len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None,
-            tokens=event.output_tokens if isinstance(event, Usage) else None,
-            source_s=at_s if end == "source" else None,
-            delivered_s=at_s if end == "delivered" else None,
-        )
+    ends = [*stamps.source, *stamps.delivered]
+    arrived = len(stamps.source)
+    for seq, place in enumerate(sorted(range(len(ends)), key=lambda place: ends[place].at_s)):
+        event = ends[place].event
+        kind, at_s = _KINDS[type(event)], round(ends[place].at_s - stamps.sent_s, 9)
+        chars = len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None
+        tokens = event.output_tokens if isinstance(event, Usage) else None
+        if place < arrived:
+            yield EventRow(run_id, trial_id, seq, "source_" + kind, chars, tokens, at_s, None)
+        else:
+            yield EventRow(run_id, trial_id, seq, "delivered_" + kind, chars, tokens, None, at_s)

@@ -2,13 +2,13 @@
 
 import asyncio
 import secrets
-import signal
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evaluation import manifest, resume
@@ -19,10 +19,12 @@ from evaluation.record import Journal
 from evaluation.resume import Start
 from evaluation.scenario import Planned, Scenario
 from evaluation.spending import Budget, quote_trial, quote_warm_up
+from evaluation.stopping import until_stopped
 from evaluation.trial import Access, Asked, Bench, ask_trial, in_words, prepare, rows_of, warm_up
 from evaluation.wire import Wire
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
+from streaming.priority import allow_connections
 
 TICK_S = 5.0
 
@@ -62,13 +64,15 @@ async def run(
     budget: Budget | None = None,
     clock: Clock = monotonic,
     mask: Callable[[str], str] = str,
+    models: Mapping[str, str] = MappingProxyType({}),
 ) -> Summary:
     """Run all that is left into `folder`, which `manifest.claim` has made; SIGINT and SIGTERM end it early, in order.
 
     `start` tells what is left of a resumed run, `traces` keeps each stream with its text, `budget` ends the run before
     its ceiling is passed. A trial that was under way when the run was stopped leaves no row. Raises UsageError when the
-    disk takes no more.
+    disk takes no more, or the system not so many connections.
     """
+    allow_connections(scenario.concurrency if scenario.rate is None else None)
     start = start or resume.begin(new_run_id(), scenario)
     facts = start.facts
     summary = Summary(start.run_id, int(facts["trials_planned"]), Counter(trial.outcome for trial in start.finished))
@@ -80,11 +84,11 @@ async def run(
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
-            stamped = None if scenario.retries else wire
-            bench = Bench(start.run_id, scenario, access, clock, mask, wire=stamped, sitting=start.sitting)
+            bench = Bench(start.run_id, scenario, access, clock, mask, models=models, sitting=start.sitting)
+            bench = replace(bench, wire=None if scenario.retries else wire)
             keeper = Keeper(folder, journal, traces=traces)
             work = _Work(bench, folder, keeper, progress, summary, facts, budget, LoadWatch(clock))
-            await _until_stopped(work.all(start.left), summary)
+            summary.interrupted = await until_stopped(work.all(start.left))
         _finish(facts, summary, work.load.reached(scenario), budget)
         manifest.write(folder, facts)
     except OSError as error:
@@ -182,7 +186,9 @@ class _Work:
             self.load.ended()
         self._settle(self.bench.trial_id(planned), asked)
         self.summary.outcomes[asked.outcome] += 1
-        self.progress.finished(await self.keeper.keep(lambda: rows_of(self.bench, planned, asked, intended_s), asked))
+        trial = await self.keeper.keep(lambda: rows_of(self.bench, planned, asked, intended_s), asked)
+        self.load.kept(trial.chunks or 0)
+        self.progress.finished(trial)
 
     async def _afford_trial(self, planned: Planned) -> bool:
         if self.budget is None:
@@ -216,33 +222,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-async def _until_stopped(work: Coroutine[Any, Any, None], summary: Summary) -> None:
-    """Run `work` to its end or to the first signal; a second signal then acts as it does by default."""
-    stop = asyncio.Event()
-    with _on_signals(stop):
-        running = asyncio.create_task(work)
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-    if not running.done():
-        summary.interrupted = True
-        running.cancel()
-        await asyncio.wait({running})
-    if not running.cancelled():
-        running.result()
-
-
-@contextmanager
-def _on_signals(stop: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)

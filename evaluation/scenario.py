@@ -1,6 +1,7 @@
 """What is to be run, and in which order: pure, seeded, blocked so that drift hits all alike."""
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class Scenario:
                 raise UsageError(f"{name.replace('_', '-')} must be at least {least}")
         if self.transport != TRANSPORT:
             raise UsageError(f"transport {self.transport!r} is not there: use {TRANSPORT}")
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise UsageError("temperature must be a number from 0 on")
         self._check_load()
 
     def _check_load(self) -> None:
@@ -119,6 +122,17 @@ def strategy_names(text: str) -> tuple[str, ...]:
 def names(text: str) -> tuple[str, ...]:
     """Split a list at its commas, without surrounding white space; empty parts are left out."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def full_name(provider: str, model: str | None) -> str:
+    """Give the name by which a trial's provider was asked: `local` is asked by its own, whatever model it is."""
+    return f"{provider}:{model}" if model and provider != "local" else provider
+
+
+def label(name: str) -> str:
+    """Give a provider's name with what it must never hide: that it is simulated, or a recording."""
+    remarks = {"sim": " (simulated)", "replay": " (a recording)"}
+    return name + remarks.get(name.partition(":")[0], "")
 
 
 def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:

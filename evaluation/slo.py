@@ -9,15 +9,17 @@ import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from evaluation import statistics, summary
-from evaluation.measures import Floats
+from evaluation.measures import percentile
 from evaluation.record import TRIAL_COLUMNS, TRIAL_UNITS
-from evaluation.tables import Run
+from evaluation.scenario import label
 from streaming.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evaluation.tables import Run
 
 _PERCENT = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
 _SHARES = ("failed", "stalled")
@@ -63,7 +65,7 @@ class Verdict:
         return self.value is not None and _OPS[self.objective.op](self.value, self.objective.limit)
 
     def __str__(self) -> str:
-        objective, where = self.objective, f"{summary.label(self.provider)} × {self.strategy}"
+        objective, where = self.objective, f"{label(self.provider)} × {self.strategy}"
         if self.value is None:
             return f"{objective.text}: missed, not measured ({where})"
         found = f"{_write(self.value, objective.unit)} ({where}, n = {self.n})"
@@ -84,8 +86,11 @@ def parse(text: str) -> tuple[Objective, ...]:
     return tuple(map(_objective, parts))
 
 
-def check(run: Run, objectives: tuple[Objective, ...]) -> list[Verdict]:
+def check(run: "Run", objectives: tuple[Objective, ...]) -> list[Verdict]:
     """Hold every cell of a run to every objective."""
+    # An objective is read before a load, pandas is needed after it.
+    from evaluation import statistics, summary
+
     trials = summary.named(run.trials)
     gaps = statistics.gaps(run.events) if any(o.column == _GAPS for o in objectives) else None
     cells = [((str(n), str(s)), cell) for (n, s), cell in trials.groupby(["name", "strategy"], sort=False)]
@@ -98,7 +103,7 @@ def check(run: Run, objectives: tuple[Objective, ...]) -> list[Verdict]:
     ]
 
 
-def _measured(objective: Objective, cell: pd.DataFrame, gaps: pd.DataFrame | None) -> tuple[int, float | None]:
+def _measured(objective: Objective, cell: "pd.DataFrame", gaps: "pd.DataFrame | None") -> tuple[int, float | None]:
     if objective.column in _SHARES:
         failed = cell["outcome"] != "completed"
         found = failed if objective.column == "failed" else (cell["stalls"] > 0).fillna(False)
@@ -106,10 +111,10 @@ def _measured(objective: Objective, cell: pd.DataFrame, gaps: pd.DataFrame | Non
     done = cell[cell["outcome"] == "completed"]
     if objective.column == _GAPS:
         assert gaps is not None
-        values: Floats = gaps.loc[gaps["trial_id"].isin(done["trial_id"]), "gap_s"].to_numpy(dtype=np.float64)
+        values = sorted(map(float, gaps.loc[gaps["trial_id"].isin(done["trial_id"]), "gap_s"]))
     else:
-        values = done[objective.column].dropna().to_numpy(dtype=np.float64)
-    return len(values), float(np.percentile(values, _PERCENT[objective.stat])) if len(values) else None
+        values = sorted(map(float, done[objective.column].dropna()))
+    return len(values), percentile(values, _PERCENT[objective.stat]) if values else None
 
 
 def _objective(part: str) -> Objective:

@@ -2,17 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from evaluation.measures import Floats
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Prompts = Sequence[Any] | npt.NDArray[Any]
+"""Of each value the prompt that it is of."""
 
 FEWEST = 6
 """Below six values no 95 % interval of a median exists: five can all lie on one side by chance, 1 time in 16."""
 RESAMPLES = 4000
+_LEAST_RESAMPLES = 400
+_AT_ONCE = 250_000
+"""Values that are drawn at once; of many values fewer resamples are enough."""
 NOISE = "no difference within the noise"
 TOO_FEW = "too few pairs to tell"
+RESAMPLED = (
+    "where there are six prompts or more, prompts are drawn, each with its repeats, else the repeats of each prompt: "
+    "then the interval speaks for these prompts alone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +62,78 @@ class Difference:
         return "more" if estimate.value > 0 else "less"
 
 
-def median(values: Sequence[float] | Floats, seed: int = 0) -> Estimate:
-    """Estimate a median: percentile bootstrap, 4000 resamples, 95 %. Unknown values (NaN) are left out."""
+def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, seed: int = 0) -> Estimate:
+    """Estimate a median: percentile bootstrap, 95 %. Unknown values (NaN) are left out.
+
+    With `prompts`, of which each value has one, repeats of a prompt are no independent values: see `resampled`.
+    """
     found = np.asarray(values, dtype=np.float64)
-    found = found[~np.isnan(found)]
+    known = ~np.isnan(found)
+    found = found[known]
     n = len(found)
     if not n:
         return Estimate(0)
     value = float(np.median(found))
     if n < FEWEST:
         return Estimate(n, value)
-    low, high = np.percentile(_resampled(found, np.random.default_rng(seed)), [2.5, 97.5])
+    asked = None if prompts is None else np.asarray(prompts, dtype=object)[known]
+    low, high = np.percentile(resampled(found, asked, np.random.default_rng(seed)), [2.5, 97.5])
     return Estimate(n, value, float(low), float(high))
 
 
-def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
+def of(trials: pd.DataFrame, column: str) -> Estimate:
+    """Estimate the median of a column of trials, whose prompts are not forgotten."""
+    return median(trials[column].to_numpy(dtype=np.float64, na_value=np.nan), trials["prompt_id"].tolist())
+
+
+def resampled(values: Floats, prompts: Prompts | None, rng: np.random.Generator, *, mean: bool = False) -> Floats:
+    """Give medians, or means, of resamples of values that are known.
+
+    Of six prompts on, prompts are drawn, each with all its repeats: the interval then holds for prompts like these.
+    Of fewer nothing can be said about others: the repeats of each are drawn, and it holds for these prompts.
+    """
+    codes = np.arange(len(values)) if prompts is None else pd.factorize(np.asarray(prompts, dtype=object))[0]
+    count = int(codes.max()) + 1
+    if count in (1, len(values)) and not mean:
+        return _of_independent(values, rng)
+    order = np.lexsort((values, codes))
+    values, codes = values[order], codes[order]
+    units = codes if count >= FEWEST else np.arange(len(values))
+    size = max(_LEAST_RESAMPLES, min(RESAMPLES, _AT_ONCE // len(values)))
+    rounds = max(1, size * len(values) // _AT_ONCE)
+    centers = _means if mean else _medians
+    drawn = (_weights(codes, count, -(-size // rounds), rng)[:, units] for _ in range(rounds))
+    return np.concatenate([centers(values, weights) for weights in drawn])
+
+
+def _weights(codes: Ints, count: int, size: int, rng: np.random.Generator) -> Ints:
+    """Draw how often each prompt is in a resample, or of few prompts each value; one row a resample."""
+    if count >= FEWEST:
+        units, drawn = count, rng.integers(0, count, (size, count))
+    else:
+        units, first = len(codes), np.searchsorted(codes, codes)
+        many = np.bincount(codes)[codes]
+        drawn = first + (rng.random((size, units)) * many).astype(np.int64)
+    places = drawn + np.arange(size)[:, None] * units
+    return np.bincount(places.ravel(), minlength=size * units).reshape(size, units)
+
+
+def _means(values: Floats, weights: Ints) -> Floats:
+    found: Floats = (weights * values).sum(axis=1) / weights.sum(axis=1)
+    return found
+
+
+def _medians(values: Floats, weights: Ints) -> Floats:
+    """Give the median of each list in which a value stands as often as its weight says."""
+    order = np.argsort(values, kind="stable")
+    ordered, upto = values[order], weights[:, order].cumsum(axis=1)
+    total = upto[:, -1:]
+    low, high = ((upto <= place).sum(axis=1) for place in ((total - 1) // 2, total // 2))
+    found: Floats = (ordered[low] + ordered[high]) / 2
+    return found
+
+
+def _of_independent(values: Floats, rng: np.random.Generator) -> Floats:
     """Draw medians of resamples, at a cost that does not grow with the number of values.
 
     A resample is n uniform places in the ordered values, so its median stands at the middle one of n ordered uniform
@@ -93,7 +162,8 @@ def paired(
     table = known.groupby([*within, by], observed=True)[column].median().unstack(by)
     if a not in table or b not in table:
         return Difference(a, b, column, Estimate(0))
-    return Difference(a, b, column, median((table[b] - table[a]).to_numpy(dtype=np.float64), seed))
+    prompts = table.index.get_level_values("prompt_id").tolist() if "prompt_id" in within else None
+    return Difference(a, b, column, median((table[b] - table[a]).to_numpy(dtype=np.float64), prompts, seed))
 
 
 def gaps(events: pd.DataFrame, kind: str = "source_text", stamp: str = "source_s") -> pd.DataFrame:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics
-from evaluation.measures import Floats
-from evaluation.statistics import Difference, Estimate
+from evaluation.scenario import full_name
+from evaluation.statistics import Difference, Estimate, Floats
 from evaluation.tables import Run
 
 _BETWEEN_PROVIDERS = ("ttft_s", "icl_p50_s", "output_tps", "e2e_s")
@@ -24,7 +24,8 @@ class Group:
     """One provider under one strategy. Estimates are medians over trials; None or n = 0 is unknown.
 
     `gap_p*_s` are percentiles of all `gaps` gaps pooled. `delay_max_s` is the longest that any character was held.
-    `cost_usd` is the sum over the `priced` trials, failed ones included where they have a price.
+    `cost_usd` is the sum over the `priced` trials, failed ones included where they have a price; `cost_estimated` says
+    that the tokens of some were only estimated.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Group:
     updates_per_s: Estimate
     cost_usd: float | None
     priced: int
+    cost_estimated: bool
     delivered_ttft_s: Estimate
     delivered_e2e_s: Estimate
     chars_per_s: Estimate
@@ -55,14 +57,8 @@ class Group:
 
 def named(trials: pd.DataFrame) -> pd.DataFrame:
     """Add `name`, the full name of who was asked, as it was written in the command."""
-    model = trials["model"].fillna("")
-    return trials.assign(name=trials["provider"].where(model == "", trials["provider"] + ":" + model))
-
-
-def label(name: str) -> str:
-    """Give a provider's name with what it must never hide: that it is simulated, or a recording."""
-    remarks = {"sim": " (simulated)", "replay": " (a recording)"}
-    return name + remarks.get(name.partition(":")[0], "")
+    pairs = zip(trials["provider"], trials["model"].fillna(""), strict=True)
+    return trials.assign(name=pd.Series([full_name(*pair) for pair in pairs], trials.index, dtype="string"))
 
 
 def groups(run: Run) -> list[Group]:
@@ -113,7 +109,7 @@ def _group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) -> Grou
     done = cell[cell["outcome"] == "completed"]
 
     def estimate(column: str) -> Estimate:
-        return statistics.median(done[column].to_numpy(dtype=np.float64))
+        return statistics.of(done, column)
 
     p50_s, p95_s, p99_s = np.percentile(gaps_s, [50, 95, 99]).tolist() if len(gaps_s) else (None, None, None)
     stalls = _known(done["stalls"], pd.Series.sum)
@@ -137,6 +133,7 @@ def _group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) -> Grou
         updates_per_s=estimate("updates_per_s"),
         cost_usd=_known(cell["cost_usd"], pd.Series.sum),
         priced=int(cell["cost_usd"].notna().sum()),
+        cost_estimated=bool((cell["cost_usd"].notna() & cell["token_source"].eq("estimated")).any()),
         delivered_ttft_s=estimate("delivered_ttft_s"),
         delivered_e2e_s=estimate("delivered_e2e_s"),
         chars_per_s=estimate("chars_per_s"),

@@ -5,6 +5,7 @@ Text is `string`, counts are `Int64`, flags `boolean` (all three with NA for unk
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -12,9 +13,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.json
 
 from evaluation import manifest
-from evaluation.record import EVENT_COLUMNS, EVENT_TYPES, TRIAL_COLUMNS, TRIAL_TYPES, TRIALS, read_events, read_trials
+from evaluation.files import replacing
+from evaluation.record import (
+    EVENT_COLUMNS,
+    EVENT_TYPES,
+    EVENTS,
+    TRIAL_COLUMNS,
+    TRIAL_TYPES,
+    TRIALS,
+    read_events,
+    read_trials,
+)
 from streaming.errors import UsageError
 
 _BATCH_ROWS = 100_000
@@ -29,6 +42,10 @@ def _dtype(hint: Any) -> str:
 
 TRIAL_DTYPES = {name: _dtype(TRIAL_TYPES[name]) for name in TRIAL_COLUMNS}
 EVENT_DTYPES = {name: _dtype(EVENT_TYPES[name]) for name in EVENT_COLUMNS}
+_EVENT_SCHEMA = pa.schema(
+    pa.field(name, {"Int64": pa.int64(), "float64": pa.float64()}.get(dtype, pa.string()), type(None) in get_args(kind))
+    for (name, dtype), kind in zip(EVENT_DTYPES.items(), map(EVENT_TYPES.get, EVENT_COLUMNS), strict=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +68,10 @@ def load(folder: str | Path) -> Run:
     facts = manifest.read(folder)
     tables = [folder / "trials.parquet", folder / "events.parquet"]
     if facts.get("complete") and all(_newer(table, folder / TRIALS) for table in tables):
-        trials, events = (pd.read_parquet(table) for table in tables)
-        return Run(trials.astype(TRIAL_DTYPES), events.astype(EVENT_DTYPES), facts)
+        # A damaged table gives way to the journal.
+        with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+            trials, events = (pd.read_parquet(table) for table in tables)
+            return Run(trials.astype(TRIAL_DTYPES), events.astype(EVENT_DTYPES), facts)
     return from_journal(folder, facts)
 
 
@@ -61,20 +80,36 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     trials = read_trials(folder)
     finished = {trial.trial_id for trial in trials}
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
-    events = (event for event in read_events(folder) if event.trial_id in finished)
+    events = _events(folder)
+    events = events[events["trial_id"].isin(finished)].drop_duplicates(["trial_id", "seq"], ignore_index=True)
     found = manifest.read(folder) if facts is None else facts
-    return Run(_frame(rows, TRIAL_DTYPES), _frame(events, EVENT_DTYPES), found)
+    return Run(_frame(rows, TRIAL_DTYPES), events, found)
 
 
 def write(folder: Path, run: Run) -> None:
     """Write `trials.parquet`, `trials.csv` and `events.parquet`, each replaced at once. Raises OSError."""
     for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
-        partial = folder / (name + ".partial")
-        frame.to_parquet(partial, index=False)
-        partial.replace(folder / name)
-    partial = folder / "trials.csv.partial"
-    run.trials.to_csv(partial, index=False, float_format="%.12g")
-    partial.replace(folder / "trials.csv")
+        with replacing(folder / name) as partial:
+            frame.to_parquet(partial, index=False)
+    with replacing(folder / "trials.csv") as partial:
+        run.trials.to_csv(partial, index=False, float_format="%.12g")
+
+
+def _events(folder: Path) -> pd.DataFrame:
+    """Read the events, those of unfinished trials too: all at once, else line by line, which can name a broken one."""
+    path = folder / EVENTS
+    if not path.exists() or not path.stat().st_size:
+        return _frame((), EVENT_DTYPES)
+    options = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
+    try:
+        found = pyarrow.json.read_json(path, parse_options=options)
+        # A field that may not be empty must not have been left out either.
+        if all(field.nullable or not found[field.name].null_count for field in _EVENT_SCHEMA):
+            frame: pd.DataFrame = found.to_pandas()
+            return frame.astype(EVENT_DTYPES)
+    except (pa.ArrowException, KeyError):
+        pass
+    return _frame(read_events(folder), EVENT_DTYPES)
 
 
 def _frame(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation import provenance, summary, whatif_report, wording
+from evaluation.scenario import label
 from evaluation.summary import Group
 from evaluation.tables import Run
 
@@ -38,7 +39,7 @@ def table(run: Run) -> Table:
     for heading in _HEADER:
         found.add_column(heading, justify="right")
     for group in summary.groups(run):
-        found.add_row(summary.label(group.name), group.strategy, *_cells(group))
+        found.add_row(label(group.name), group.strategy, *_cells(group))
     return found
 
 
@@ -52,5 +53,5 @@ def _cells(group: Group) -> list[str]:
         wording.UNKNOWN if group.stalls is None else str(group.stalls),
         f"{wording.ms(group.delay_mean_s.value)}/{wording.ms(group.delay_max_s)}",
         wording.number(group.updates_per_s.value),
-        wording.usd(group.cost_usd),
+        wording.cost(group),
     ]

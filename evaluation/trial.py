@@ -1,6 +1,6 @@
 """Runs one trial, over stamped sockets or through the pipeline with a probe, and gives its rows."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -48,6 +48,8 @@ class Bench:
     reader: Reader = field(default_factory=Reader)
     wire: Wire | None = None
     """The stamped way, for what was prepared for it; all else is asked in process."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Which model it is, of providers that are asked without naming one."""
     sitting: int = 0
     """How often the run was resumed: a question that a kill broke off goes out again under another name."""
 
@@ -99,7 +101,7 @@ def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None)
         trial_id=bench.trial_id(planned),
         prompt_id=planned.prompt.id,
         provider=provider,
-        model=model or None,
+        model=model or bench.models.get(provider),
         strategy=planned.strategy,
         transport=bench.scenario.transport,
         repeat=planned.repeat,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, wording
-from evaluation.measures import Floats
+from evaluation.statistics import Floats
 
 MOST_POINTS = 300
 """Points drawn for a box or a line."""
@@ -87,7 +87,7 @@ def short(values: Floats) -> list[float]:
 
 def speed(cell: pd.DataFrame) -> str:
     """Say the median speed after the first token, in tokens where they are known."""
-    tps = statistics.median(numbers(cell["output_tps"]))
+    tps = statistics.of(cell, "output_tps")
     if tps.n:
         return f"{wording.span(tps, in_ms=False)} tokens/s"
-    return f"{wording.span(statistics.median(numbers(cell['chars_per_s'])), in_ms=False)} characters/s"
+    return f"{wording.span(statistics.of(cell, 'chars_per_s'), in_ms=False)} characters/s"

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, summary, wording
-from evaluation.measures import Floats
 from evaluation.provenance import is_what_if
-from evaluation.summary import label
+from evaluation.scenario import label
+from evaluation.statistics import Floats
 from evaluation.tables import Run
 from evaluation.view import BOXES, MOST_LINES, MOST_POINTS, Series, View, box, numbers, sampled, short, speed
 from evaluation.views_of_runs import by_strategy, cost, delay, timeline
@@ -28,13 +28,14 @@ def views(run: Run) -> list[View]:
     if not len(done):
         return []
     names = summary.in_order(run, "providers", trials["name"])
+    strategies = summary.in_order(run, "strategies", done["strategy"])
     found: list[View | None]
     if is_what_if(run):
-        found = [delay(done, names), *by_strategy(done, names)]
+        found = [delay(done, names, strategies), *by_strategy(done, names, strategies)]
     else:
         texts = _texts(run, done)
         found = [_ttft(done, names), _progress(done, names, texts), *_gaps(done, names, texts)]
-        found += [delay(done, names), cost(done, names), timeline(trials, names, texts)]
+        found += [delay(done, names, strategies), cost(done, names), timeline(trials, names, texts)]
     return [view for view in found if view is not None]
 
 
@@ -52,15 +53,15 @@ def _ttft(done: pd.DataFrame, names: list[str]) -> View | None:
     if not cells:
         return None
     series = [box(label(name), names.index(name), label(name), values) for name, values in cells]
-    words = [f"{label(name)} {_median_ms(values)}" for name, values in cells]
+    words = [f"{label(name)} {_median_ms(done[done['name'] == name], values)}" for name, values in cells]
     note = BOXES + sampled(series, [len(values) for _, values in cells])
     title = "How long until the first token (TTFT)"
     return View("ttft", title, "box", "ms after the request was sent", "", series, f"Median: {'; '.join(words)}.", note)
 
 
-def _median_ms(values: Floats) -> str:
+def _median_ms(cell: pd.DataFrame, values: Floats) -> str:
     p95 = wording.number(float(np.percentile(values, 95)))
-    return f"{wording.span(statistics.median(values), in_ms=False)} ms (p95 {p95}, n = {len(values)})"
+    return f"{wording.span(statistics.of(cell, 'ttft_s'), in_ms=True)} ms (p95 {p95}, n = {len(values)})"
 
 
 def _progress(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> View | None:

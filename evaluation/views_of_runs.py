@@ -7,31 +7,39 @@ import pandas as pd
 
 from evaluation import wording
 from evaluation.measures import STALL_MEDIANS, STALL_S
-from evaluation.summary import label
+from evaluation.scenario import label
 from evaluation.view import BOXES, MOST_POINTS, Series, View, box, numbers, sampled, short, some, speed
 
 
-def delay(done: pd.DataFrame, names: list[str]) -> View | None:
+def delay(done: pd.DataFrame, names: list[str], strategies: list[str]) -> View | None:
     """Draw how long each strategy held the text."""
     title = "What the strategy costs: how long it held the text"
     return _strategy_view(
-        done, names, "delay", title, "delay_mean_s", "ms that a character was held, mean of an answer", 1000
+        done, names, strategies, "delay", title, "delay_mean_s", "ms that a character was held, mean of an answer", 1000
     )
 
 
-def by_strategy(done: pd.DataFrame, names: list[str]) -> Iterator[View | None]:
+def by_strategy(done: pd.DataFrame, names: list[str], strategies: list[str]) -> Iterator[View | None]:
     """Draw what else the reader gets of each strategy."""
     title = "When the reader saw the first text"
-    yield _strategy_view(done, names, "first-text", title, "delivered_ttft_s", "ms after the request was sent", 1000)
+    after = "ms after the request was sent"
+    yield _strategy_view(done, names, strategies, "first-text", title, "delivered_ttft_s", after, 1000)
     title = "How often the reader's text changed"
-    yield _strategy_view(done, names, "updates", title, "updates_per_s", "updates a second", 1)
+    yield _strategy_view(done, names, strategies, "updates", title, "updates_per_s", "updates a second", 1)
 
 
 def _strategy_view(
-    done: pd.DataFrame, names: list[str], id_: str, title: str, column: str, x_title: str, scale: float
+    done: pd.DataFrame,
+    names: list[str],
+    strategies: list[str],
+    id_: str,
+    title: str,
+    column: str,
+    x_title: str,
+    scale: float,
 ) -> View | None:
     series, words, counts = [], [], []
-    for strategy in dict.fromkeys(done["strategy"]):
+    for strategy in strategies:
         for name in names:
             values = numbers(done.loc[(done["name"] == name) & (done["strategy"] == strategy), column]) * scale
             if not len(values):
@@ -96,9 +104,8 @@ def timeline(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Vie
                 Series(f"{label(name)}: not completed", place, x=lost_s, y=[label(name)] * len(lost_s), failed=True)
             )
         count, seconds = int((stalls["name"] == name).sum()), float(stalls.loc[stalls["name"] == name, "gap_s"].sum())
-        words.append(
-            f"{label(name)} {count} stalls, {wording.number(seconds)} s of silence, {len(broken)} not completed"
-        )
+        counted = f"{count} {'stall' if count == 1 else 'stalls'}"
+        words.append(f"{label(name)} {counted}, {wording.number(seconds)} s of silence, {len(broken)} not completed")
     if not any(one.x for one in series):
         return None
     note = (

@@ -13,6 +13,7 @@ from evaluation.experience import Deadlines, Reader
 from evaluation.keep import TRACES
 from evaluation.measures import Chunks
 from evaluation.record import EVENTS, TRIALS, Journal, Trial
+from evaluation.scenario import full_name
 from streaming import strategies
 from streaming.clock import utc_now
 from streaming.errors import UsageError
@@ -90,7 +91,7 @@ def _journal(
     with Journal(folder) as journal:
         for count, recording in enumerate(recordings, start=1):
             for trial in trials(run_id, recording, names, count):
-                providers[f"{trial.provider}:{trial.model}" if trial.model else trial.provider] = None
+                providers[full_name(trial.provider, trial.model)] = None
                 journal.add(trial)
         journal.sync()
     return count, providers

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.table import Table
 
 from evaluation import wording
+from evaluation.scenario import label
 from evaluation.statistics import FEWEST, Difference, Estimate
-from evaluation.summary import Group, label
+from evaluation.summary import Group
 
 HEADER = (
     "recordings", "first text ms", "delay mean ms", "delay p95 ms", "delay max ms", "updates/s", "fluidity", "QoE",

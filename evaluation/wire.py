@@ -5,16 +5,14 @@ each at the kernel's stamp of its arrival. So what this program does meanwhile i
 """
 
 import asyncio
-import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from evaluation import rows
+from evaluation import quiet, rows
 from evaluation.lag import SharedLag
-from evaluation.quiet import settle
 from providers import stamped
 from providers.transport import Prepared
 from streaming.clock import Clock
@@ -81,7 +79,7 @@ class Wire:
         for (provider, _), found in self._prepared.items():
             by_provider[provider] = by_provider.get(provider, True) and found is not None
         carried = [provider for provider, whole in by_provider.items() if whole]
-        settle()
+        quiet.settle()
         alone = bool(carried) and len(carried) == len(by_provider)
         taken = self._attention.enter_context(_attention()) if alone else False
         return {"stamped_sockets": carried, "real_time_priority": taken}
@@ -101,7 +99,7 @@ class Wire:
     def close(self) -> None:
         """Close all sockets and give the priority back. Safe to call twice."""
         self._attention.close()
-        gc.unfreeze()
+        quiet.resume()
         if self._sockets is not None and self._lag is not None:
             self._lag.close()
             self._sockets.close()

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from evaluation.scenario import label
 from evaluation.statistics import NOISE, TOO_FEW, Difference, Estimate
-from evaluation.summary import label
+from evaluation.summary import Group
 
 UNKNOWN = "–"
 _TITLES = {
@@ -42,6 +43,12 @@ def span(estimate: Estimate, *, in_ms: bool) -> str:
 def usd(value: float | None) -> str:
     """Write an amount with the digits that small prices need."""
     return UNKNOWN if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def cost(group: Group) -> str:
+    """Write what a group cost: `≈` where tokens were only estimated, and of how many trials where not of all."""
+    text = ("≈ " if group.cost_estimated else "") + usd(group.cost_usd)
+    return f"{text} ({group.priced} of {group.trials} trials)" if 0 < group.priced < group.trials else text
 
 
 def unit(column: str) -> str:

@@ -52,6 +52,12 @@ Receive = Callable[[bytes, float, float], None]
 End = Callable[[OSError | None], None]
 
 
+def _receive_no_more(data: bytes, at_s: float, unread_s: float) -> None: ...
+
+
+def _end_no_more(error: OSError | None) -> None: ...
+
+
 class Connection:
     """A connection of its own for one request. `receive` is called as `Sink.received` is, with decrypted bytes.
 
@@ -63,6 +69,7 @@ class Connection:
         self._receive = receive
         self._end = end
         self._socket: StampedSocket | None = None
+        self._source: StampSource = "callback"
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._opening = True
@@ -73,7 +80,7 @@ class Connection:
     @property
     def stamp_source(self) -> StampSource:
         """Where all stamps so far came from; one that was not the kernel's makes all of them `callback`."""
-        return "callback" if self._socket is None else self._socket.stamp_source
+        return self._source if self._socket is None else self._socket.stamp_source
 
     async def open(self, target: Target) -> None:
         """Connect, through the proxy, and shake hands. Raises OSError (`ssl.SSLError` is one); then it is closed."""
@@ -95,16 +102,22 @@ class Connection:
 
     async def send(self, data: bytes) -> float:
         """Send; give the moment directly before the system call that took the last byte. Raises OSError."""
-        assert self._socket is not None  # it is open
+        if self._socket is None:
+            raise self._broken or ConnectionAbortedError("closed on this side")
         if self._tls is None:
             return await self._socket.send(data)
         self._tls.write(data)
         return await self._socket.send(self._outgoing.read())
 
     def close(self) -> None:
-        """Close at once; safe to call twice. What still waits for it to open gets an OSError."""
+        """Close at once; safe to call twice. What still waits for it to open gets an OSError.
+
+        Nobody is held on to from then on: what waits for the garbage collector holds up all others when it comes.
+        """
         if self._socket is not None:
             self._socket.close()
+            self._source, self._socket = self._socket.stamp_source, None
+        self._receive, self._end = _receive_no_more, _end_no_more
         if self._opening:
             self._broken = self._broken or ConnectionAbortedError("closed on this side")
             self._wake()
@@ -160,7 +173,6 @@ class Connection:
 
     async def _shake_hands(self, context: ssl.SSLContext, host: str) -> None:
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        assert self._socket is not None  # it is being opened
         while True:
             # Computing a step takes up to a millisecond, in which nothing is read: one in each pass of the loop.
             await self._sockets.turn()
@@ -169,6 +181,8 @@ class Connection:
                 done = True
             except ssl.SSLWantReadError:
                 done = False
+            if self._socket is None:
+                raise self._broken or ConnectionAbortedError("closed on this side")
             if self._outgoing.pending:
                 await self._socket.send(self._outgoing.read())
             if done:
@@ -182,8 +196,9 @@ class Connection:
         if plain:
             self._receive(plain, at_s, unread_s)
         if over:
+            end = self._end
             self.close()
-            self._end(failure)
+            end(failure)
 
     def _plain(self, tls: ssl.SSLObject) -> tuple[bytes, bool, OSError | None]:
         """Give what the records so far hold, whether they were the last, and what broke them."""

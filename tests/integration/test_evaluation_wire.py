@@ -23,6 +23,7 @@ from evaluation.trial import Asked, Bench, ask_trial, prepare, rows_of
 from evaluation.wire import Wire
 from providers import Providers
 from settings import Settings
+from simulator.certificate import self_signed
 from simulator.server import read_log
 from streaming import trace
 from streaming.clock import monotonic
@@ -172,6 +173,33 @@ def test_every_stream_is_kept_as_a_trace(finished: Finished) -> None:
         assert len(texts) == trial.chunks
         if trial.ttft_s is not None:
             assert texts[0] == pytest.approx(trial.ttft_s, abs=1e-6)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_open_loop_is_timed_by_the_kernel_too(
+    tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, log, options = tmp_path / "run", str(tmp_path / "log.jsonl"), list[str]()
+    if tls:
+        certificate, key = self_signed(tmp_path)
+        options = ["--tls-cert", certificate, "--tls-key", key]
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    words = "run --providers openai:m,ollama:m --prompt-count 1 --repeats 8 --rate 40 --arrivals poisson --no-plots"
+    with simulator_process(*OPTIONS, *options, "--log", log) as url:
+        for name, value in environment(url).items():
+            monkeypatch.setenv(name, value)
+        assert main([*words.split(), "--out", str(folder)]) == 0
+    first_s = {str(line["request_id"]): line["at_s"] for line in read_log(log) if line.get("seq") == 0}
+    trials = record.read_trials(folder)
+    assert len(trials) == 16 and {trial.outcome for trial in trials} == {"completed"}
+    for trial in trials:
+        assert trial.stamp_source == "kernel" and trial.sent_monotonic_s is not None and trial.ttft_s is not None
+        assert trial.sent_monotonic_s + trial.ttft_s == pytest.approx(first_s[trial.trial_id], abs=NEAR_S)
+        assert trial.intended_start_s is not None and trial.sent_monotonic_s >= trial.intended_start_s
+        assert trial.connect_s is not None and trial.connect_s > 0
+    (load,) = manifest.read(folder)["loads"]
+    assert load["asked_rate_per_s"] == 40 and load["cpu_s_per_1000_chunks"] > 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["completed"] == 16
 
 
 def planned(provider: str) -> Planned:

@@ -1,7 +1,9 @@
 """Kept bytes against the live way: the same bytes give the same events, text and ending, with the stamps besides."""
 
 import asyncio
+import gc
 import gzip
+import weakref
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -263,3 +265,32 @@ def test_an_exchange_that_was_left_has_no_terminal_event() -> None:
     events = asyncio.run(main())
     assert TextDelta("Hi") in events
     assert not isinstance(events[-1], TERMINAL)
+
+
+@pytest.mark.parametrize("ending", ["complete", "cut", "left"])
+def test_an_answer_leaves_nothing_to_the_garbage_collector(ending: str) -> None:
+    case = CASES["openai"]
+    end = {"complete": "end", "cut": "cut", "left": "wait"}[ending]
+    script = pieces(*case.stream("Hi")[: None if ending == "complete" else 1], content_type=case.content_type, end=end)
+
+    async def main() -> bool:
+        async with raw_server(script) as server:
+            providers, sockets = Providers(case.settings(server.port)), Sockets()
+            ready = await prepared(providers, case, ASKED)
+            exchange = Exchange(sockets, ready.target, ready.with_request_id("trial-1"), Limits())
+            async with exchange:
+                await exchange.wait(monotonic() + (0.2 if ending == "left" else 10.0))
+            assert exchange.ending != "open"
+            left = weakref.ref(exchange)
+            del exchange
+            await asyncio.sleep(0)
+            gone = left() is None
+            sockets.close()
+            await providers.aclose()
+            return gone
+
+    gc.disable()
+    try:
+        assert asyncio.run(main())
+    finally:
+        gc.enable()

@@ -1,6 +1,8 @@
 """The command line in this process: what it refuses, and that options reach the run."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from evaluation.__main__ import main
         ("--providers sim:steady --price cheap", "cheap"),
         ("--providers replay:missing.jsonl", "missing.jsonl"),
         ("--providers sim:steady --repeats 0", "repeats must be at least 1"),
+        ("--providers sim:steady --temperature nan", "temperature must be a number from 0 on"),
     ],
 )
 def test_what_cannot_be_run_is_one_line_and_exit_code_2(
@@ -86,3 +89,16 @@ def test_a_run_of_which_nothing_was_completed_exits_with_1(tmp_path: Path, capsy
     assert main([*options.split(), "--out", str(tmp_path / "run")]) == 1
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (said["completed"], said["failed"], said["outcomes"]) == (0, 1, {"truncated": 1})
+
+
+def test_a_price_of_nobody_who_is_asked_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "run --providers sim:steady --dry-run --price steady=1/2 --price sim:steady=1/2 --price sim:stedy=1/2"
+    assert main(words.split()) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert "the price of sim:stedy is not used: write one of sim:steady" in note
+
+
+def test_a_run_can_begin_before_pandas_is_there() -> None:
+    slow = {"pandas", "numpy", "pyarrow", "plotly", "matplotlib", "gradio", "openai"}
+    code = f"import sys, evaluation.__main__; found = {slow} & set(sys.modules); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True, timeout=60)

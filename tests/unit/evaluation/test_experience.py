@@ -1,6 +1,7 @@
 """Fluidity and QoE: worked by hand, and their edges."""
 
-import numpy as np
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ READER = Reader(chars_per_s=10.0, first_s=1.0)
 
 
 def chunks(*pairs: tuple[float, int]) -> Chunks:
-    return Chunks(np.array([at for at, _ in pairs], np.float64), np.array([chars for _, chars in pairs], np.int64))
+    return Chunks([at for at, _ in pairs], [chars for _, chars in pairs])
 
 
 def test_tokens_at_their_deadlines_are_all_met() -> None:
@@ -71,9 +72,9 @@ def test_text_in_one_piece_at_the_end_is_worse_than_text_that_flows() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 40)), min_size=1, max_size=30), st.integers(1, 200))
 def test_both_stay_between_zero_and_one_and_waiting_never_helps(pairs: list[tuple[float, int]], tokens: int) -> None:
-    at_s = np.cumsum([gap for gap, _ in pairs])
-    chars = np.array([count for _, count in pairs])
-    early, late = Chunks(at_s, chars), Chunks(at_s + 0.7, chars)
+    at_s = list(accumulate(gap for gap, _ in pairs))
+    chars = [count for _, count in pairs]
+    early, late = Chunks(at_s, chars), Chunks([at + 0.7 for at in at_s], chars)
     found, later = qoe(early, READER), qoe(late, READER)
     assert found is not None and later is not None and 0 < later <= found + 1e-9 <= 1 + 2e-9
     share = fluidity(early, tokens, DEADLINES)

@@ -1,11 +1,12 @@
 """Finished trials on disk: whole, one after the other, whoever is cancelled meanwhile."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from evaluation.keep import STEP_EVENTS, Keeper, MakeRows
+from evaluation.keep import STEP_EVENTS, SYNC_S, Keeper, MakeRows
 from evaluation.record import EventRow, Journal, read_events, read_trials
 from evaluation.rows import Stamps
 from evaluation.scenario import plan
@@ -13,6 +14,7 @@ from evaluation.trial import Asked
 from streaming.events import Finish, TextDelta, Timed, Usage
 from streaming.trace import loads
 from tests.unit.evaluation import made
+from tests.virtual_time import run_virtual
 
 FIRST, SECOND, *_ = plan(made.scenario())
 SOURCE = [Timed(5.0 + 0.1 * n, TextDelta("höh\n")) for n in range(40)] + [Timed(9.0, Finish("stop"))]
@@ -88,3 +90,55 @@ def test_a_trace_has_the_stream_from_sent_on_and_where_it_came_from(tmp_path: Pa
     assert [timed.event for timed in found.events] == [timed.event for timed in SOURCE]
     assert found.events[0].at_s == pytest.approx(0.5) and found.events[-1].at_s == pytest.approx(4.5)
     assert found.header["prompt_id"] == FIRST.prompt.id and found.header["usage"]["output_tokens"] == 9
+
+
+def test_the_disk_is_waited_for_now_and_then_and_at_the_end_but_never_by_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def slowly(work: Callable[[], None]) -> None:
+            synced.append((loop.time(), len(read_trials(tmp_path))))
+            await asyncio.sleep(0.5)
+            work()
+
+        monkeypatch.setattr(asyncio, "to_thread", slowly)
+        with Journal(tmp_path) as journal:
+            keeper = Keeper(tmp_path, journal)
+            for number in (0, 1):
+                begun_s = loop.time()
+                await keeper.keep(rows(number), ASKED)
+                assert loop.time() == pytest.approx(begun_s, abs=1e-3)
+                await asyncio.sleep(SYNC_S)
+            await keeper.drain()
+
+    run_virtual(main())
+    first_s, last_s = synced[0][0], synced[-1][0]
+    assert [count for _, count in synced] == [1, 2] and last_s - first_s == pytest.approx(SYNC_S, abs=0.51)
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_a_disk_that_fails_is_told_to_the_next_or_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> None:
+    kept: list[int] = []
+
+    async def fails(_: Callable[[], None]) -> None:
+        raise OSError("no space")
+
+    async def main() -> None:
+        monkeypatch.setattr(asyncio, "to_thread", fails)
+        with Journal(tmp_path) as journal:
+            keeper = Keeper(tmp_path, journal)
+            for number in range(trials):
+                await keeper.keep(rows(number), ASKED)
+                kept.append(number)
+                await asyncio.sleep(SYNC_S + 1)
+            await keeper.drain()
+
+    with pytest.raises(OSError, match="no space"):
+        run_virtual(main())
+    assert kept == [0]

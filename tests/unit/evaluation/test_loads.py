@@ -114,3 +114,19 @@ def test_a_rate_that_the_instrument_could_not_keep_is_told() -> None:
 def test_what_is_no_load_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         made.scenario(**changes)
+
+
+def test_a_load_says_what_the_instrument_itself_used() -> None:
+    used_s = iter([10.0, 12.0])
+    watch = LoadWatch(lambda: 0.0, cpu=lambda: next(used_s))
+    watch.started(0.0)
+    watch.started(0.0)
+    watch.kept(300)
+    watch.kept(200)
+    found = watch.reached(made.scenario(concurrency=2))
+    assert (found["cpu_s"], found["cpu_s_per_1000_chunks"]) == (2.0, 4.0) and found["peak_memory_bytes"] > 5_000_000
+
+
+def test_a_load_that_never_began_used_nothing_that_is_known() -> None:
+    found = LoadWatch(lambda: 0.0).reached(made.scenario())
+    assert found["cpu_s"] is None and found["cpu_s_per_1000_chunks"] is None

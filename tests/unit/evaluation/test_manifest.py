@@ -1,6 +1,7 @@
 """The folder of a run is claimed without writing over anything; the manifest says where the figures come from."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -59,5 +60,30 @@ def test_replacing_the_manifest_leaves_no_other_file(tmp_path: Path) -> None:
 
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{oops")
+    with pytest.raises(UsageError, match=r"manifest\.json"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"manifest": 99}, "of version 99, this program reads version 1"),
+        ({"loads": {}}, "loads is no list"),
+        ({"loads": [3]}, "an entry of loads is no object"),
+        ({"complete": "yes"}, "complete cannot be 'yes'"),
+        ({"scenario": []}, "scenario is no object"),
+        ({"scenario": {"providers": ["a"], "strategies": ["direct"]}}, "scenario has no prompts"),
+        ({"scenario": {"providers": "a"}}, "scenario.providers is no list"),
+        ({"measures": {"qoe": {"chars_per_s": "fast"}}}, "measures.qoe.chars_per_s cannot be 'fast'"),
+    ],
+)
+def test_a_manifest_that_no_run_wrote_is_refused_in_words(tmp_path: Path, facts: dict[str, object], words: str) -> None:
+    manifest.write(tmp_path, facts)
+    with pytest.raises(UsageError, match=re.escape(words)):
+        manifest.read(tmp_path)
+
+
+def test_a_manifest_without_a_bottom_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"a":' + "[" * 100_000)
     with pytest.raises(UsageError, match=r"manifest\.json"):
         manifest.read(tmp_path)

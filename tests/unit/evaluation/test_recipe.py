@@ -1,5 +1,6 @@
 """Scenario files: every key, the options that win over them, and the line at fault."""
 
+import argparse
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_a_file_of_prompts_is_seen_from_the_scenarios_folder(tmp_path: Path) -> 
         ("rate = 0\n", "line 1: rate must be a number above 0"),
         ('arrivals = "random"\n', 'line 1: arrivals must be "constant" or "poisson"'),
         ("seed = 1\nseed = 2\n", "not TOML"),
+        ("temperature = nan\n", "line 1: temperature must be a number from 0 on"),
         ("max_cost_usd = -1\n", "line 1: max_cost_usd must be a number from 0 on"),
         ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "b"\n', "line 4: this prompt has no prompt"),
         ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "a"\nprompt = "B?"\n', "line 5: the id is there"),
@@ -103,3 +105,13 @@ def test_a_provider_that_does_not_exist_is_told_with_its_line(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.toml: No such file"):
         recipe.read(tmp_path / "gone.toml")
+
+
+def test_every_option_of_a_run_has_a_key(tmp_path: Path) -> None:
+    text = 'providers = ["sim:steady"]\ncalibration = "bar.json"\nresume = true\ndry_run = true\nout = "o"\n'
+    found = wanted("--scenario", str(written(tmp_path, text)))
+    assert (found.calibration, found.resume, found.dry_run) == (Path("bar.json"), True, True)
+    run = next(action for action in command.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    options = {action.dest for action in run.choices["run"]._actions} - {"help", "scenario"}
+    other_names = {"price": "prices", "prompts": "prompts_file", "max_cost": "max_cost_usd"}
+    assert {other_names.get(option, option) for option in options} <= {*recipe._KEYS, "prices"}

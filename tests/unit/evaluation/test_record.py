@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaluation import record
 from evaluation.record import EventRow, Journal, Trial, read_events, read_trials
@@ -127,3 +130,29 @@ def test_a_field_that_cannot_be_is_named_with_its_line(tmp_path: Path, changes: 
         file.write(json.dumps(line) + "\n")
     with pytest.raises(UsageError, match="line 2"):
         read_trials(tmp_path)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_an_event_at_no_moment_is_refused_before_it_is_written(tmp_path: Path, number: float) -> None:
+    with Journal(tmp_path) as journal, pytest.raises(ValueError, match="cannot be"):
+        journal.add_events([event(0)._replace(source_s=number)])
+    assert list(read_events(tmp_path)) == []
+
+
+@given(
+    st.lists(
+        st.builds(
+            EventRow,
+            *[st.text() for _ in range(2)],
+            st.integers(0),
+            st.text(),
+            *[st.none() | st.integers() for _ in range(2)],
+            *[st.none() | st.floats(allow_nan=False, allow_infinity=False) for _ in range(2)],
+        )
+    )
+)
+def test_any_event_is_read_back_as_it_was(rows: list[EventRow]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        with Journal(Path(folder)) as journal:
+            journal.add_events(rows)
+        assert list(read_events(Path(folder))) == rows

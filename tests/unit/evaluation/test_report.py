@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation import report, summary, tables, wording
+from evaluation import report, summary, tables, terminal, wording
 from evaluation.record import EventRow, Trial
 from evaluation.scenario import Planned, plan
 from evaluation.statistics import Estimate
@@ -58,7 +58,7 @@ def test_the_main_table_has_what_was_measured_and_a_dash_for_the_rest(tmp_path: 
     assert row["completed"] == "8" and row["gaps"] == "16"
     assert row["TTFT ms"].startswith("304 [") or row["TTFT ms"].startswith("305 [")
     assert (row["gap p50 ms"], row["p95"], row["p99"]) == ("25.0", "30.0", "30.0")
-    for unknown in ("tokens/s", "tokens are", "stalls", "delay mean ms", "delay max ms", "updates/s", "cost USD"):
+    for unknown in ("tokens/s", "tokens are", "stalls", "stalled ms", "cost USD"):
         assert row[unknown] == wording.UNKNOWN, unknown
 
 
@@ -179,3 +179,20 @@ def test_a_median_without_interval_stands_alone() -> None:
 
 def test_money_keeps_small_amounts() -> None:
     assert (wording.usd(0.000012), wording.usd(0.0), wording.usd(None)) == ("0.000012", "0", "–")
+
+
+def test_a_cost_of_estimated_tokens_says_so_in_report_and_terminal(tmp_path: Path) -> None:
+    def change(planned: Planned) -> dict[str, Any]:
+        estimated = planned.provider == "b:c" and planned.block == 1
+        return {"cost_usd": Decimal("0.25"), "token_source": "estimated" if estimated else "reported"}
+
+    text = written(tmp_path, change)
+    assert cells(text, "| b:c | direct | 8")[-1] == "≈ 2" and cells(text, "| sim:a (simulated) | direct | 8")[-1] == "2"
+    column = terminal.table(tables.load(tmp_path)).columns[-1]
+    assert list(column.cells) == ["2", "≈ 2"]
+
+
+@pytest.mark.parametrize(("source", "words"), [("kernel", "in no figure"), ("in-process", "no error bar")])
+def test_the_loops_lag_is_told_with_what_it_means(tmp_path: Path, source: str, words: str) -> None:
+    text = written(tmp_path, lambda _: {"stamp_source": source, "loop_lag_max_s": 0.03})
+    assert "maximum 30.0 ms" in line(text, "- worst event-loop lag") and words in line(text, "- worst event-loop lag")

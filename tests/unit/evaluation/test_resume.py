@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import manifest, record, resume, tables
+from evaluation import manifest, record, resume, summary, tables
 from evaluation.record import EVENTS, TRIALS
 from evaluation.run import Summary, run
 from evaluation.scenario import Scenario, plan
@@ -82,3 +82,19 @@ def test_another_scenario_is_refused_and_what_differs_is_named(tmp_path: Path) -
 def test_an_empty_folder_holds_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no run"):
         resume.look(tmp_path, WANTED)
+
+
+def test_a_line_that_stands_twice_is_one_trial(tmp_path: Path) -> None:
+    killed_after(tmp_path, 9)
+    whole = (tmp_path / TRIALS).read_text().splitlines(keepends=True)[:9]
+    (tmp_path / TRIALS).write_text("".join([*whole, *whole[3:5]]))
+    summary, _ = resumed(tmp_path)
+    assert summary.trials == summary.planned == 16 and len(tables.from_journal(tmp_path).trials) == 16
+
+
+def test_a_model_that_was_not_in_its_providers_name_is_not_asked_again(tmp_path: Path) -> None:
+    wanted = made.scenario(("local",), prompts=made.PROMPTS[:1])
+    asyncio.run(run(wanted, Priced(), tmp_path, models={"local": "SmolLM2"}))
+    assert {trial.model for trial in record.read_trials(tmp_path)} == {"SmolLM2"}
+    assert resume.look(tmp_path, wanted).left == ()
+    assert summary.groups(tables.from_journal(tmp_path))[0].name == "local"

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.experience import Deadlines, Reader
 from evaluation.rows import Stamps, ending, event_rows, figures, waiting
-from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
+from streaming.events import Event, Failed, Finish, Notice, NoticeKind, TextDelta, ThinkingDelta, Timed, Usage
 from streaming.meter import Cost, Reading
 from streaming.pipeline import Outcome, Receipt
 
@@ -149,3 +149,16 @@ def test_a_row_has_tokens_only_where_the_provider_told_them() -> None:
 def test_what_was_never_sent_waited_nobody_knows_how_long() -> None:
     assert waiting(None, 10.0, None, None) == {"intended_start_s": 10.0}
     assert waiting(10.5, None, 0.1, 0.2) == {}
+
+
+@pytest.mark.parametrize("kind", ["retry", "fallback"])
+def test_thinking_of_an_attempt_that_was_given_up_is_no_first_token(kind: NoticeKind) -> None:
+    source = timed(
+        (100.1, ThinkingDelta("hm")),
+        (100.2, Notice(kind, "once more")),
+        (100.5, ThinkingDelta("well")),
+        (100.6, TextDelta("abcd")),
+        (100.7, END),
+    )
+    found = measured("completed", Stamps(100.0, source, source))
+    assert found["ttft_s"] == pytest.approx(0.5) and found["ttfot_s"] == pytest.approx(0.6)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.scenario import DEFAULT_PROMPTS, Prompt, Scenario, plan, read_prompts, strategy_names
+from evaluation.scenario import DEFAULT_PROMPTS, Prompt, Scenario, full_name, plan, read_prompts, strategy_names
 from streaming.errors import UsageError
 
 PROMPTS = tuple(Prompt(f"p{i}", f"Question {i}?") for i in range(3))
@@ -118,3 +118,18 @@ def test_a_missing_file_and_too_many_prompts_are_refused(tmp_path: Path) -> None
 def test_the_prompts_that_ship_are_ten_with_names() -> None:
     prompts = read_prompts(DEFAULT_PROMPTS)
     assert len(prompts) == 10 and len({p.text for p in prompts}) == 10
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1])
+def test_a_temperature_is_a_number_from_0_on(temperature: float) -> None:
+    with pytest.raises(UsageError, match="temperature must be a number from 0 on"):
+        scenario(temperature=temperature)
+    assert scenario(temperature=0.0).temperature == 0.0
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "name"),
+    [("openai", "m", "openai:m"), ("local", None, "local"), ("local", "SmolLM2", "local"), ("x", None, "x")],
+)
+def test_a_trial_has_the_name_under_which_it_was_asked(provider: str, model: str | None, name: str) -> None:
+    assert full_name(provider, model) == name

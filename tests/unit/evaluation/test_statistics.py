@@ -92,3 +92,53 @@ def test_gaps_are_within_a_trial_and_of_text_alone() -> None:
     found = statistics.gaps(events)
     assert found["trial_id"].tolist() == ["t1", "t2"]
     assert found["gap_s"].tolist() == pytest.approx([0.05, 0.2])
+
+
+def test_repeats_of_a_prompt_are_no_independent_values() -> None:
+    prompts = [prompt for prompt in range(9) for _ in range(20)]
+    values = [float(prompt) for prompt in prompts]
+    alone, clustered = statistics.median(values), statistics.median(values, prompts)
+    assert alone.low is not None and alone.high is not None and clustered.low is not None and clustered.high is not None
+    assert clustered.value == alone.value == 4.0 and clustered.n == 180
+    assert clustered.high - clustered.low > 2 * (alone.high - alone.low)
+
+
+def test_of_few_prompts_only_their_own_repeats_are_drawn() -> None:
+    prompts = [prompt for prompt in "abc" for _ in range(4)]
+    assert statistics.median([float(ord(prompt)) for prompt in prompts], prompts) == Estimate(12, 98.0, 98.0, 98.0)
+    spread = statistics.median([ord(prompt) + 0.1 * (place % 4) for place, prompt in enumerate(prompts)], prompts)
+    assert spread.low is not None and spread.high is not None and 98.0 <= spread.low < spread.high <= 98.31
+
+
+def test_one_value_a_prompt_is_resampled_as_without_prompts() -> None:
+    values = np.random.default_rng(2).normal(10, 1, 30)
+    assert statistics.median(values, list(range(30))) == statistics.median(values)
+
+
+@pytest.mark.parametrize("prompts", [2, 25])
+def test_the_interval_over_prompts_covers_the_true_median_about_95_times_in_100(prompts: int) -> None:
+    rng = np.random.default_rng(6)
+    covered = 0
+    for _ in range(200):
+        of = np.repeat(np.arange(prompts), 50 // prompts)
+        # Of many prompts each has a level of its own; of two the levels are known and only repeats differ.
+        levels = rng.normal(0, 1, prompts) if prompts > 2 else np.zeros(prompts)
+        found = statistics.median(levels[of] + rng.normal(0, 0.3, len(of)), of)
+        assert found.low is not None and found.high is not None
+        covered += found.low <= 0 <= found.high
+    assert 178 <= covered <= 199
+
+
+def test_means_of_many_values_are_drawn_in_rounds() -> None:
+    values = np.arange(3000, dtype=np.float64)
+    drawn = statistics.resampled(values, [place % 10 for place in range(3000)], np.random.default_rng(0), mean=True)
+    assert len(drawn) >= 400 and drawn.mean() == pytest.approx(1499.5, abs=1)
+
+
+def test_pairs_of_one_prompt_are_drawn_together() -> None:
+    rows = [(block, f"p{block % 7}", name, block % 7 * (name == "b")) for block in range(70) for name in "ab"]
+    frame = pd.DataFrame(rows, columns=["block", "prompt_id", "name", "ttft_s"]).astype({"ttft_s": "float64"})
+    by_pair = statistics.paired(frame, "name", "a", "b", "ttft_s", ["block"]).estimate
+    by_prompt = statistics.paired(frame, "name", "a", "b", "ttft_s", ["block", "prompt_id"]).estimate
+    assert by_pair.value == by_prompt.value == 3.0 and by_pair.low is not None and by_prompt.low is not None
+    assert by_prompt.low < by_pair.low

@@ -79,9 +79,46 @@ def test_a_journal_that_grew_is_not_hidden_by_old_tables(tmp_path: Path) -> None
     assert len(evaluation.load(tmp_path).trials) == 2
 
 
+@pytest.mark.parametrize("table", ["trials.parquet", "events.parquet"])
+def test_a_damaged_table_gives_way_to_the_journal(tmp_path: Path, table: str) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02))])
+    tables.write(tmp_path, tables.from_journal(tmp_path))
+    (tmp_path / table).write_bytes(b"PAR1 not any more")
+    run = evaluation.load(tmp_path)
+    assert len(run.trials) == 1 and len(run.events) == 2
+
+
+def test_what_stands_in_a_journal_twice_counts_once(tmp_path: Path) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02)), (made.trial(SECOND), [])])
+    for name in (record.TRIALS, record.EVENTS):
+        path = tmp_path / name
+        path.write_text(path.read_text() * 2)
+    run = tables.from_journal(tmp_path)
+    assert run.trials["trial_id"].tolist() == ["run-00001", "run-00002"] and run.events["seq"].tolist() == [0, 1]
+
+
+def test_events_are_the_same_read_at_once_and_line_by_line(tmp_path: Path) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02, 0.3))])
+    at_once = tables.from_journal(tmp_path).events
+    with (tmp_path / record.EVENTS).open("a") as events:
+        events.write('{"run_id":"r')
+    pd.testing.assert_frame_equal(tables.from_journal(tmp_path).events, at_once)
+
+
+@pytest.mark.parametrize("broken", ['{"run_id":"r","trial_id":"t"}', '{"what":1}', "{oops"])
+def test_a_broken_event_is_named_with_its_line(tmp_path: Path, broken: str) -> None:
+    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02))])
+    path = tmp_path / record.EVENTS
+    path.write_text(path.read_text() + broken + "\n")
+    with pytest.raises(UsageError, match=r"events\.jsonl, line 3"):
+        tables.from_journal(tmp_path)
+
+
 def test_more_rows_than_a_batch_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
     made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, *[0.02] * 9))])
+    with (tmp_path / record.EVENTS).open("a") as broken_off:
+        broken_off.write("{")
     events = tables.from_journal(tmp_path).events
     assert events["seq"].tolist() == list(range(10)) and list(events.index) == list(range(10))
 

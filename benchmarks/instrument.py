@@ -1,0 +1,239 @@
+"""The instrument as people use it, `python -m evaluation run` as a whole, beside a plain client of the OpenAI SDK.
+
+A server sends 64 tokens, 20 ms apart, to all streams, which open in one burst, and logs each send; both processes read
+the same clock. `ttft` and `gap` are errors at p99 against that log (see `evaluation.calibration`). `cpu` is all that
+the command used, its tables and report included, less what the same command uses for a single answer. `start` is from
+the command's start to its first request, less an `import openai` just before. `peak` is the memory when the
+load was over. The SDK's client iterates its stream and notes the time of each chunk; its CPU is without its imports.
+
+    python -m benchmarks.instrument [--streams 64,256] [--truth simulator|independent]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic, process_time
+from typing import Any
+
+from evaluation import manifest
+from evaluation.calibration import Noted, Row, compared
+from evaluation.record import read_events, read_trials
+from simulator.server import read_log
+from streaming.priority import take_real_time_priority
+
+TOKENS, GAP_MS = 64, 20
+_QUESTION = "How late are your stamps?"
+_SERVERS = {
+    "simulator": ("simulator", "--tokens", str(TOKENS), "--gap-ms", str(GAP_MS), "--log"),
+    "independent": ("benchmarks._truth",),
+}
+LIMITS: dict[str, dict[int, float]] = {
+    "ttft_p99_ms": {64: 1.0, 256: 2.0},
+    "gap_p99_ms": {64: 1.0, 256: 1.0},
+    "cpu_s_per_1000_chunks": {256: 0.10},
+    "start_s": {64: 1.0, 256: 1.0},
+    "peak_mb": {256: 150.0},
+}
+"""What is promised on two cores; at other numbers of streams nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One client's figures, as the module's text tells them."""
+
+    answers: int
+    failed: int
+    ttft_p50_ms: float | None
+    ttft_p99_ms: float | None
+    gap_p50_ms: float | None
+    gap_p99_ms: float | None
+    merged_reads: int
+    cpu_s_per_1000_chunks: float
+    start_s: float
+    peak_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a process used, from outside: `began_s` on CLOCK_MONOTONIC."""
+
+    began_s: float
+    cpu_s: float
+    peak_mb: float
+    said: str
+
+
+def _used(command: list[str], *variables: str) -> Used:
+    """Run a process to its end, with `NAME=value` in its environment. Raises RuntimeError when it fails."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        began_s = monotonic()
+        process = subprocess.Popen(["env", *variables, sys.executable, *command], stdout=out, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {errors.read()[-2000:]}")
+        return Used(began_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, out.read())
+
+
+@contextmanager
+def _server(truth: str, log: Path) -> Iterator[str]:
+    """Start a server and give its URL; at the end its log is whole."""
+    log.touch()
+    module, *options = _SERVERS[truth]
+    more = [*options, str(log)] if truth == "simulator" else [str(log), str(TOKENS)]
+    with subprocess.Popen([sys.executable, "-m", module, *more], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None  # it is a pipe
+        try:
+            yield process.stdout.readline().split()[-1] + "/v1"
+        finally:
+            process.terminate()
+
+
+def _command(streams: int, truth: str) -> tuple[Used, list[Noted], list[dict[str, Any]], dict[str, Any]]:
+    """Run the command; give what it used, what it noted, the server's log and its manifest."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, log, prompts = Path(name, "run"), Path(name, "log.jsonl"), Path(name, "prompts.txt")
+        prompts.write_text(_QUESTION + "\n", encoding="utf-8")
+        with _server(truth, log) as url:
+            words = (
+                f"-m evaluation run --providers openai:steady --repeats {streams} --concurrency {streams} --no-plots"
+            )
+            files = ["--prompts", str(prompts), "--out", str(folder)]
+            used = _used([*words.split(), *files], f"OPENAI_BASE_URL={url}", "OPENAI_API_KEY=none")
+        tokens_s: dict[str, list[float]] = defaultdict(list)
+        for event in read_events(folder):
+            if event.kind == "source_text" and event.source_s is not None:
+                tokens_s[event.trial_id].append(event.source_s)
+        noted = [
+            Noted(
+                trial.trial_id,
+                sent_s := trial.sent_monotonic_s or 0.0,
+                [sent_s + at_s for at_s in tokens_s[trial.trial_id]],
+                trial.merged_reads or 0,
+                trial.stamp_source or "",
+                None if trial.outcome == "completed" else trial.error_message,
+            )
+            for trial in read_trials(folder)
+        ]
+        return used, noted, read_log(str(log)), manifest.read(folder)
+
+
+def _ours(streams: int, truth: str) -> Found:
+    alone, _, _, _ = _command(1, truth)
+    import_s = _timed_import()
+    used, noted, log, facts = _command(streams, truth)
+    row = compared("plain", streams, noted, log, used.cpu_s - alone.cpu_s)
+    return _found(row, used, log, import_s, facts["loads"][-1]["peak_memory_bytes"] / 1e6)
+
+
+def _sdk(streams: int, truth: str) -> Found:
+    import_s = _timed_import()
+    with tempfile.TemporaryDirectory() as name:
+        log = Path(name, "log.jsonl")
+        with _server(truth, log) as url:
+            options = ["--client", url, "--streams", str(streams)]
+            used = _used(["-m", "benchmarks.instrument", *options])
+        said = json.loads(used.said.splitlines()[-1])
+        noted, lines = [Noted(**one) for one in said["noted"]], read_log(str(log))
+    return _found(compared("plain", streams, noted, lines, said["cpu_s"]), used, lines, import_s, used.peak_mb)
+
+
+def _found(row: Row, used: Used, log: list[dict[str, Any]], import_s: float, peak_mb: float) -> Found:
+    first_s = min(line["at_s"] for line in log if line["event"] == "received")
+    return Found(
+        row.answers,
+        row.failed,
+        row.ttft_p50_ms,
+        row.ttft_p99_ms,
+        row.gap_p50_ms,
+        row.gap_p99_ms,
+        row.merged_reads,
+        row.cpu_s_per_1000_chunks or 0.0,
+        round(first_s - used.began_s - import_s, 3),
+        round(peak_mb, 1),
+    )
+
+
+async def _iterate(url: str, streams: int) -> tuple[list[Noted], float]:
+    """Be a plain client: one that times in its loop over the SDK's stream. Its first answer is not counted."""
+    import httpx2
+    import openai
+
+    http = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None), trust_env=False, timeout=None)
+    client = openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0, http_client=http)
+
+    async def one(name: str) -> Noted:
+        stream = await client.chat.completions.create(
+            model="steady",
+            messages=[{"role": "user", "content": _QUESTION}],
+            stream=True,
+            extra_headers={"X-Client-Request-Id": name},
+        )
+        tokens_s = [monotonic() async for chunk in stream if chunk.choices and chunk.choices[0].delta.content]
+        return Noted(name, None, tokens_s, 0, "callback")
+
+    await one("warm-up")
+    take_real_time_priority()  # as the instrument has it
+    begun_s = process_time()
+    noted = await asyncio.gather(*(one(f"sdk-{number}") for number in range(streams)))
+    used_s = process_time() - begun_s
+    await client.close()
+    return noted, used_s
+
+
+def _told(way: str, streams: int, found: Found) -> str:
+    """Write a line; what is promised has its limit beside it."""
+    parts = []
+    for name, value in asdict(found).items():
+        most = LIMITS.get(name, {}).get(streams) if way == "ours" else None
+        held = "" if most is None else f" ({'within' if value is not None and value <= most else 'OVER'} {most:g})"
+        parts.append(f"{name} {value}{held}")
+    return f"{streams:4} {way:5}" + ", ".join(parts)
+
+
+def _ratios(ours: dict[str, Any], sdk: dict[str, Any]) -> dict[str, float]:
+    """Ours as a share of the SDK client's; not of counts, nor of the starts, which differ by what was left out."""
+    names = [name for name in ours if name.endswith(("_ms", "_chunks", "_mb"))]
+    return {name: round(ours[name] / sdk[name], 5) for name in names if sdk[name] and ours[name] is not None}
+
+
+def main() -> None:
+    """Print a line for each client and number of streams, and all with its ratios as JSON in the last."""
+    parser = argparse.ArgumentParser("python -m benchmarks.instrument", description=__doc__)
+    parser.add_argument("--streams", default="64,256", help="how many at once (64,256)")
+    parser.add_argument("--truth", choices=_SERVERS, default="simulator", help="whose log is believed (simulator)")
+    parser.add_argument("--client", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.client:
+        noted, cpu_s = asyncio.run(_iterate(asked.client, int(asked.streams)))
+        print(json.dumps({"cpu_s": cpu_s, "noted": [asdict(one) for one in noted]}))
+        return
+    results = []
+    for streams in map(int, asked.streams.split(",")):
+        found = {"ours": _ours(streams, asked.truth), "sdk": _sdk(streams, asked.truth)}
+        for way, figures in found.items():
+            print(_told(way, streams, figures), flush=True)
+        ours, sdk = (asdict(figures) for figures in found.values())
+        results.append({"streams": streams, "ours": ours, "sdk": sdk, "ours/sdk": _ratios(ours, sdk)})
+    print(json.dumps({"benchmark": "instrument", "truth": asked.truth, "results": results}))
+
+
+def _timed_import() -> float:
+    begun_s = monotonic()
+    subprocess.run([sys.executable, "-c", "import openai"], check=True)
+    return monotonic() - begun_s
+
+
+if __name__ == "__main__":
+    main()

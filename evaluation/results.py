@@ -1,0 +1,57 @@
+"""What a command says of a run at its end: the table, the warnings, the verdicts, the facts of the last line."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation import manifest
+from evaluation.keep import TRACES
+from evaluation.record import EVENTS, TRIALS
+from evaluation.spending import LEDGER
+
+
+def note(text: str) -> None:
+    """Say something beside the results, on stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+def last_line(facts: Mapping[str, Any]) -> None:
+    """Give a program what a command came to: the last line on stdout, one JSON object."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+
+
+def show(folder: Path, *, plots: bool) -> dict[str, Any]:
+    """Make tables and report, print the table, and give the facts of the last line.
+
+    `failed` counts all that were not completed, `outcomes` tells them apart.
+    """
+    # pandas takes a second to import: a mistyped command is told at once, and a run begins at once.
+    from evaluation import calibration_report, report, tables, terminal
+
+    made = report.rebuild(folder, plots=plots)
+    terminal.show(made)
+    for warning in calibration_report.warnings(made.manifest, made.trials["stamp_source"].dropna().tolist()):
+        note(f"warning: {warning}")
+    outcomes = {str(name): int(count) for name, count in made.trials["outcome"].value_counts().items()}
+    completed = outcomes.get("completed", 0)
+    names = (manifest.MANIFEST, TRIALS, EVENTS, LEDGER, TRACES, *tables.FILES, *report.FILES)
+    return {
+        "folder": str(folder),
+        "run_id": made.manifest.get("run_id"),
+        "trials": len(made.trials),
+        "completed": completed,
+        "failed": len(made.trials) - completed,
+        "outcomes": outcomes,
+        "files": [name for name in names if (folder / name).exists()],
+    }
+
+
+def tell(verdicts: Sequence[Any]) -> dict[str, Any]:
+    """Say on stderr which objectives were missed, by how much, and give it for the last line."""
+    missed = [str(verdict) for verdict in verdicts if not verdict.met]
+    for line in missed:
+        note(f"slo {line}")
+    note(f"slo: {len(verdicts) - len(missed)} of {len(verdicts)} met")
+    return {"slo": {"met": not missed, "checked": len(verdicts), "missed": missed}}
