@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from guard import Guard
@@ -73,8 +74,11 @@ class Door:
             filter=self.guard.output_filter(),
         )
         about = {"request_id": request_id, "provider": names[0], "strategy": strategy.name, "caller": _owner(caller)}
-        accounts = Accounts(self.metrics, self.clock, wire=wire, about=about)
-        return self.streams.opened(asked, _owner(caller), accounts, reserved)
+        return self.streams.opened(asked, _owner(caller), self.account(wire, about), reserved)
+
+    def account(self, wire: str, about: Mapping[str, str | None]) -> Accounts:
+        """Open the account of an answer; whoever reads it says what passes and how it ended."""
+        return Accounts(self.metrics, self.clock, wire=wire, about=about)
 
     async def reading(self, stream: Stream, resume: bool) -> Reading:
         """Give the stream's first reader. Raises Full, and the stream is closed."""
