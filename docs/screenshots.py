@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -30,12 +30,13 @@ QUESTION = "Give me three tips for a good night's sleep."
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture; `streaming`: taken while the answer still comes."""
+    """One picture of a tab; `streaming`: taken while the answer still comes."""
 
     name: str
     scheme: Literal["light", "dark"]
     width: int
     height: int
+    tab: str = "Chat"
     streaming: bool = False
 
 
@@ -43,6 +44,9 @@ PICTURES = (
     Picture("chat-light", "light", 1280, 800),
     Picture("chat-dark", "dark", 1280, 800, streaming=True),
     Picture("chat-phone", "light", 390, 844),
+    Picture("compare", "light", 1280, 1500, "Compare"),
+    Picture("pipeline", "dark", 1280, 1240, "Pipeline"),
+    Picture("results", "light", 1280, 1100, "Results"),
 )
 
 
@@ -60,13 +64,24 @@ def main() -> int:
 
 
 def _take(browser: Browser, address: str, picture: Picture) -> int:
-    """Photograph one question's answer; give the file's size in bytes."""
+    """Photograph one tab at work; give the file's size in bytes."""
     page = browser.new_page(
         viewport={"width": picture.width, "height": picture.height},
         color_scheme=picture.scheme,
         reduced_motion="reduce",
     )
     page.goto(address)
+    page.locator("#sg-message textarea").wait_for(timeout=ANSWER_MS)
+    if picture.tab != "Chat":
+        page.get_by_role("tab", name=picture.tab, exact=True).click()
+    _PLAYED[picture.tab](page, picture)
+    path = IMAGES / f"{picture.name}.png"
+    page.screenshot(path=path)
+    page.close()
+    return path.stat().st_size
+
+
+def _chat(page: Page, picture: Picture) -> None:
     box = page.locator("#sg-message textarea")
     box.fill(QUESTION)
     box.press("Enter")
@@ -80,10 +95,27 @@ def _take(browser: Browser, address: str, picture: Picture) -> int:
     else:
         page.locator("#sg-chat .thought-group").first.wait_for(timeout=ANSWER_MS)
         page.locator("#sg-message button.submit-button").wait_for(timeout=ANSWER_MS)
-    path = IMAGES / f"{picture.name}.png"
-    page.screenshot(path=path)
-    page.close()
-    return path.stat().st_size
+
+
+def _compare(page: Page, picture: Picture) -> None:
+    page.locator("#sg-compare-ask").click()
+    page.locator("#sg-compare-results table").wait_for(timeout=ANSWER_MS)
+    page.locator(".js-plotly-plot").nth(3).wait_for(timeout=ANSWER_MS)
+
+
+def _pipeline(page: Page, picture: Picture) -> None:
+    page.locator("#sg-run").click()
+    page.locator("#sg-buffering figure").first.wait_for(timeout=ANSWER_MS)
+
+
+def _results(page: Page, picture: Picture) -> None:
+    page.locator("#sg-run-picker input").click()
+    page.get_by_role("option", name="sample run", exact=True).click()
+    page.locator(".js-plotly-plot").nth(3).wait_for(timeout=ANSWER_MS)
+    page.get_by_role("listbox").wait_for(state="hidden")
+
+
+_PLAYED = {"Chat": _chat, "Compare": _compare, "Pipeline": _pipeline, "Results": _results}
 
 
 @contextmanager

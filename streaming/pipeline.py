@@ -49,6 +49,16 @@ class Receipt:
     stop_s: float | None
 
 
+class Account(Protocol):
+    """Is told of an answer as it goes: what metrics and a log make of it."""
+
+    def passed(self, events: list[Event], now: float) -> None:
+        """These events go to the reader now."""
+
+    def ended(self, receipt: Receipt) -> None:
+        """Nothing more comes."""
+
+
 class Answer:
     """One answer: an async iterator of events, closed by its owner (`aclosing`); the receipt stands afterwards."""
 

@@ -4,18 +4,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streaming.messages import Message, Role
-from ui.markdown import written
+from ui.markdown import drawn, written
 
 Turn = Mapping[str, Any]
 """A message as Gradio has it: role, content (text, or a list of typed parts) and metadata, whose title makes it a
 thought or a receipt, which no model ever wrote as its answer."""
 
 
-def shown(text: str, *, title: str | None = None, status: str | None = None, duration_s: float | None = None) -> Turn:
-    """Make an assistant's message; text in a typed part is shown as it is, where a bare string would be dedented."""
-    marks = {"title": title, "status": status, "duration": duration_s}
+def shown(
+    text: str,
+    *,
+    title: str | None = None,
+    status: str | None = None,
+    duration_s: float | None = None,
+    receipt: str | None = None,
+) -> Turn:
+    """Make an assistant's message; text in a typed part is shown as it is, where a bare string would be dedented.
+
+    `receipt` is the id of the facts that the message sums up.
+    """
+    marks = {"title": title, "status": status, "duration": duration_s, "id": receipt}
     metadata = {key: value for key, value in marks.items() if value is not None}
     return {"role": "assistant", "content": [{"type": "text", "text": text}], "metadata": metadata or None}
+
+
+def asked(text: str) -> Turn:
+    """Make the visitor's message, all of which is seen: the chat would draw a tag in it."""
+    return {"role": "user", "content": [{"type": "text", "text": drawn(text)}]}
 
 
 def messages(history: Sequence[Turn], question: str, system: str) -> tuple[Message, ...]:
@@ -31,17 +46,22 @@ def messages(history: Sequence[Turn], question: str, system: str) -> tuple[Messa
     return (*([Message("system", system)] if system.strip() else []), *out)
 
 
+def text_of(turn: Turn) -> str:
+    """Give what was written in a message, as it was written."""
+    content = turn["content"]
+    parts = content if isinstance(content, list) else [content]
+    texts = (p if isinstance(p, str) else p.get("text", "") for p in parts if isinstance(p, (str, Mapping)))
+    return written("".join(texts))
+
+
+def title_of(turn: Turn) -> str | None:
+    """Give the title that makes a message a thought or a receipt; None for what was said."""
+    return (turn.get("metadata") or {}).get("title")
+
+
 def _spoken(history: Sequence[Turn]) -> Iterator[Message]:
     roles: dict[str, Role] = {"user": "user", "assistant": "assistant"}
     for turn in history:
-        role = roles.get(turn["role"])
-        text = _text(turn["content"])
-        if role and text.strip() and not (turn.get("metadata") or {}).get("title"):
-            yield Message(role, written(text) if role == "assistant" else text)
-
-
-def _text(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else [content]
-    return "".join(p if isinstance(p, str) else p.get("text", "") for p in parts if isinstance(p, (str, Mapping)))
+        role, text = roles.get(turn["role"]), text_of(turn)
+        if role and text.strip() and not title_of(turn):
+            yield Message(role, text)

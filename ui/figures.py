@@ -7,6 +7,8 @@ from html import escape
 from streaming.meter import Cost, Reading
 from streaming.pipeline import Receipt
 from ui import texts
+from ui.ledger import Ledger
+from ui.questions import Listed
 
 
 def seconds(value: float | None) -> str:
@@ -22,12 +24,26 @@ def usd(cost: Cost | None, source: str, no_price: str = texts.UNKNOWN_PRICE) -> 
     """Write a cost with two significant digits; one made from tokens that nobody reported is marked `≈`."""
     if cost is None:
         return no_price
-    total = cost.total_usd
-    about = "" if source == "reported" or total == 0 else "≈ "
-    if total == 0:
+    about = "" if source == "reported" or cost.total_usd == 0 else "≈ "
+    return f"{about}{amount(cost.total_usd)}"
+
+
+def amount(total_usd: Decimal) -> str:
+    """Write an amount with two significant digits at least."""
+    if total_usd == 0:
         return "$0"
-    digits = 2 if total >= 1 else 1 - total.adjusted()
-    return f"{about}${total.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
+    digits = 2 if total_usd >= 1 else 1 - total_usd.adjusted()
+    return f"${total_usd.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
+
+
+def spent(ledger: Ledger) -> str:
+    """Say what the page has cost so far, and what that leaves out."""
+    if not ledger.answers:
+        return f'<p class="sg-badge">{escape(texts.SPENT_NOTHING)}</p>'
+    about = "≈ " if ledger.estimated else ""
+    words = texts.SPENT.format(usd=f"{about}{amount(ledger.usd)}", answers=ledger.answers)
+    unknown = texts.SPENT_UNKNOWN.format(count=ledger.unknown) if ledger.unknown else ""
+    return f'<p class="sg-badge"><strong>{escape(words)}</strong> {escape(unknown)}</p>'
 
 
 def count(value: int | None) -> str:
@@ -35,18 +51,41 @@ def count(value: int | None) -> str:
     return texts.UNKNOWN if value is None else f"{value:,}"
 
 
+def sentence(text: str) -> str:
+    """Write a line as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
+def cut(text: str, most_chars: int = 80) -> str:
+    """Write the beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most_chars else f"{line[: most_chars - 1]}…"
+
+
 def speed(tokens_per_s: float | None) -> str:
     """Write a speed, one digit after the point."""
     return texts.UNKNOWN if tokens_per_s is None else f"{tokens_per_s:.1f} tokens/s"
 
 
-def stage(words: str, seconds_s: float | None = None, extra: str = "", *, kind: str = "idle") -> str:
-    """Give the stage line; `kind` is its style: idle, busy, good or bad."""
+def stage(
+    words: str,
+    seconds_s: float | None = None,
+    extra: str = "",
+    *,
+    kind: str = "idle",
+    left_s: float | None = None,
+    badge: str = "",
+) -> str:
+    """Give the stage line; `kind` is its style: idle, busy, good or bad. The page counts `left_s` down by itself."""
     parts = [f"<strong>{escape(words)}</strong>"]
     if seconds_s is not None:
         parts.append(f'<span class="sg-clock">{seconds_s:.1f} s</span>')
+    if left_s is not None:
+        parts.append(f'<span class="sg-clock" data-left-s="{left_s:.0f}">{left_s:.0f} {escape(texts.LEFT)}</span>')
     if extra:
         parts.append(f"<span>{escape(extra)}</span>")
+    if badge:
+        parts.append(f'<span class="sg-fallback">{escape(badge)}</span>')
     return f'<div class="sg-stage sg-{kind}"><i aria-hidden="true"></i>{" · ".join(parts)}</div>'
 
 
@@ -117,8 +156,7 @@ def problem(receipt: Receipt) -> str:
     kept = texts.KEPT if receipt.delivered_chars else texts.NOTHING_KEPT
     if receipt.error is None:
         return kept
-    sentence = receipt.error.message.strip().rstrip(".")
-    return f"**{plain(sentence[:1].upper() + sentence[1:])}.** {kept}"
+    return f"**{plain(sentence(receipt.error.message.strip().rstrip('.')))}.** {kept}"
 
 
 def _rows(receipt: Receipt, no_price: str) -> Iterator[tuple[str, str]]:
@@ -153,3 +191,25 @@ _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|!#~$"} | {"<": "&lt;", 
 def plain(text: str) -> str:
     """Keep a provider's words from being read as Markdown or HTML."""
     return text.translate(_MARKDOWN)
+
+
+def badge(row: Listed | None, *, own_key: bool = False) -> str:
+    """Say whether a provider can be asked."""
+    if row is None:
+        return ""
+    if row.simulated:
+        return f'<p class="sg-badge sg-simulated">{escape(texts.SIMULATED)}</p>'
+    if not row.ready:
+        return badge_problem(texts.NEEDS.format(needs=row.needs))
+    words = texts.KEY_TAKEN if own_key else texts.READY
+    return badge_good(f"{words} · {row.name}")
+
+
+def badge_good(words: str) -> str:
+    """Say that something is as it should be."""
+    return f'<p class="sg-badge sg-ready">{escape(words)}</p>'
+
+
+def badge_problem(words: str) -> str:
+    """Say what is wrong, beside what it is wrong with."""
+    return f'<p class="sg-badge sg-needs" role="alert">{escape(words)}</p>'

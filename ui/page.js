@@ -1,25 +1,74 @@
 // Runs once when the page has loaded. Gradio draws the elements; what it has no setting for is done here.
 () => {
-  // Where it would cover the conversation, the settings stay closed until they are asked for.
-  const settings = document.querySelector("#sg-settings .toggle-button");
-  settings.title = "Settings";
-  settings.setAttribute("aria-label", "Settings");
-  const open = document.querySelector("#sg-settings.open") !== null;
-  if (!open && matchMedia("(min-width: 1000px)").matches) settings.click();
-
-  const stop = () => document.querySelector("#sg-stop");
+  const find = (selector) => document.querySelector(selector);
   const visible = (element) => element !== null && element.offsetParent !== null;
 
+  // Where it would cover the conversation, the settings stay closed until they are asked for.
+  const settings = find("#sg-settings .toggle-button");
+  settings.title = "Settings";
+  settings.setAttribute("aria-label", "Settings");
+  const open = find("#sg-settings.open") !== null;
+  if (!open && matchMedia("(min-width: 1000px)").matches) settings.click();
+
+  const stops = "#sg-stop, #sg-compare-stop-all, #sg-run-stop";
   document.addEventListener("keydown", (event) => {
-    const button = stop();
-    if (event.key === "Escape" && !event.defaultPrevented && visible(button)) button.click();
+    if (event.key !== "Escape" || event.defaultPrevented) return;
+    [...document.querySelectorAll(stops)].find(visible)?.click();
   });
+
+  window.streamgauge = {
+    // What a person would do: write into the box and press Send.
+    send: (text) => {
+      const box = find("#sg-message textarea");
+      box.value = text;
+      box.dispatchEvent(new Event("input", { bubbles: true }));
+      requestAnimationFrame(() => find("#sg-message button.submit-button")?.click());
+    },
+    retry: () => find('#sg-chat button[aria-label="Retry"], #sg-chat button[title="Retry"]')?.click(),
+    // The file is made here, of text that is here: it is asked for nowhere.
+    save: (name, text) => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
+      link.download = name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    },
+  };
+
+  // The chat is handed angle brackets as entities, so that they are not drawn as tags; what is copied is what was
+  // written. The pattern is that of ui/markdown.py: code has no entities.
+  const CODE =
+    /^ {0,3}(`{3,}|~{3,})[^\n]*(?:\n(?:.*\n)*? {0,3}\1[`~]*[ \t]*$|(?:\n.*)*$(?![\s\S]))|(?<!`)(`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)\2(?!`)/gm;
+  const written = (text) => {
+    let end = 0, out = "";
+    const plain = (prose) => prose.replace(/&(lt|amp);/g, (_, name) => (name === "lt" ? "<" : "&"));
+    for (const found of text.matchAll(CODE)) {
+      out += plain(text.slice(end, found.index)) + found[0];
+      end = found.index + found[0].length;
+    }
+    return out + plain(text.slice(end));
+  };
+  if (navigator.clipboard) {
+    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = (text) => write(written(text));
+  }
 
   // The log is busy while an answer comes, so that a screen reader hears the status line and then the whole answer.
   const mark = () => {
-    const log = document.querySelector('#sg-chat [role="log"]');
-    if (log) log.setAttribute("aria-busy", String(visible(stop())));
+    const log = find('#sg-chat [role="log"]');
+    const busy = String(visible(find("#sg-stop")));
+    if (log && log.getAttribute("aria-busy") !== busy) log.setAttribute("aria-busy", busy);
   };
-  new MutationObserver(mark).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(mark).observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mark();
+
+  // A refusal that passes says for how long yet.
+  const until = new WeakMap();
+  setInterval(() => {
+    for (const element of document.querySelectorAll("[data-left-s]")) {
+      if (!until.has(element)) until.set(element, performance.now() + 1000 * Number(element.dataset.leftS));
+      const left_s = Math.max(0, Math.ceil((until.get(element) - performance.now()) / 1000));
+      element.textContent = `${left_s} s left`;
+    }
+  }, 250);
 }

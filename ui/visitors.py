@@ -1,21 +1,31 @@
-"""Who is here: one conversation for each open page, by Gradio's session hash."""
+"""Who is here: what each open page has under way, by Gradio's session hash, in memory and nowhere else."""
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from streaming.pipeline import Answer
 from streaming.session import Session
+from ui.comparison import Round, Votes
+from ui.ledger import Ledger
+
+if TYPE_CHECKING:
+    from ui.desk import Answerers
 
 
-class Visitor:
-    """A page's conversation: its session, kept while the same provider is asked, and the answer under way."""
+class Lane:
+    """One place for answers on a page: its session, kept while the same provider is asked, and the answer under way."""
 
     def __init__(self) -> None:
         self._session: Session | None = None
         self._name = ""
         self._answer: Answer | None = None
         self._stopping = asyncio.Lock()
+        self.conversation = 0
+        """Counts the conversations: an answer of one that was cleared is shown no more."""
+        self.asked_in = 0
+        """The conversation of the last question."""
 
     def session(self, name: str, make: Callable[[str], Session]) -> Session:
         """Give the session with `name`, made anew when the visitor turned to another provider."""
@@ -26,6 +36,10 @@ class Visitor:
     @property
     def busy(self) -> bool:
         return self._answer is not None and not self._answer.ended
+
+    def streamed(self, asked: bool) -> bool:
+        """Whether the next question is asked for as a stream: a fallback switches that off for the conversation."""
+        return asked if self._session is None else self._session.streamed
 
     async def begin(self, answer: Answer) -> None:
         """Take on an answer; the one before it, if any still runs, is stopped first."""
@@ -46,8 +60,50 @@ class Visitor:
 
     async def forget(self) -> None:
         """Stop, and begin the next conversation with a session of its own."""
+        self.conversation += 1
         await self.stop()
         self._session = None
+
+
+class Visitor:
+    """One open page: its lanes by name, what it has spent, and the keys that it brought."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+        self.ledger = Ledger()
+        self.keys: dict[str, str] = {}
+        """Keys of the visitor's own for providers, by the name of the variable that each stands in for."""
+        self.access_key: str | None = None
+        """What the visitor shows to be let in, where this service asks for it."""
+        self.own: Answerers | None = None
+        """Who answers with these keys; closed when the page goes, or brings another key."""
+        self.close_own: Callable[[], Awaitable[None]] | None = None
+        self.round: Round | None = None
+        """The comparison that is on the page."""
+        self.votes = Votes()
+
+    def lane(self, name: str) -> Lane:
+        """Give a lane, new or known."""
+        return self._lanes.setdefault(name, Lane())
+
+    @property
+    def busy(self) -> bool:
+        return any(lane.busy for lane in self._lanes.values())
+
+    async def leave(self) -> None:
+        """Stop everything, and let go of the keys."""
+        await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
+        await self.bring({}, None, None)
+
+    async def bring(
+        self, keys: dict[str, str], own: "Answerers | None", close: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """Take other keys, and who answers with them; answers with the ones before are stopped."""
+        before, self.close_own = self.close_own, close
+        self.keys, self.own = keys, own
+        if before is not None:
+            await asyncio.gather(*(lane.forget() for lane in self._lanes.values()))
+            await before()
 
 
 class Visitors:
@@ -67,13 +123,13 @@ class Visitors:
         visitor = self._by_hash.setdefault(session_hash, Visitor())
         self._by_hash.move_to_end(session_hash)
         if len(self._by_hash) > self._limit:
-            idle = next((k for k, v in self._by_hash.items() if not v.busy and k != session_hash), None)
-            if idle is not None:
-                del self._by_hash[idle]
+            idle = (k for k, v in self._by_hash.items() if not (v.busy or v.own or k == session_hash))
+            if (oldest := next(idle, None)) is not None:
+                del self._by_hash[oldest]
         return visitor
 
     async def leave(self, session_hash: str | None) -> None:
-        """The page was closed: stop its answer and forget it."""
+        """The page was closed: stop its answers and forget it."""
         visitor = self._by_hash.pop(session_hash, None) if session_hash else None
         if visitor is not None:
-            await visitor.stop()
+            await visitor.leave()

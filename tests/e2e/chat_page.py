@@ -65,9 +65,20 @@ class ChatPage:
         self.page.click("#sg-provider input")
         self.page.get_by_role("option", name=name, exact=True).click()
 
+    def tab(self, name: str) -> Locator:
+        """Turn to a tab; give what is on it."""
+        self.page.get_by_role("tab", name=name, exact=True).click()
+        return self.page.locator(f"#sg-tab-{name.lower()}")
+
+    def model(self, name: str) -> None:
+        """Ask for a model by its name."""
+        field = self.page.locator("#sg-model").get_by_role("textbox")
+        field.fill(name)
+        field.blur()
+
     def set(self, label: str, text: str) -> None:
-        """Fill in a setting."""
-        field = self.page.get_by_label(label, exact=True)
+        """Fill in a setting of the chat."""
+        field = self.page.locator("#sg-settings").get_by_label(label, exact=True)
         field.fill(text)
         field.blur()
 
@@ -88,6 +99,11 @@ class ChatPage:
         """Every state of the first headline since `watch`, in order."""
         titles: list[str] = self.page.evaluate("window.seen.titles")
         return titles
+
+    def clear(self) -> None:
+        """Empty the conversation."""
+        self.page.locator("#sg-chat").get_by_label("Clear", exact=True).click()
+        expect(self.page.get_by_test_id("user")).to_have_count(0)
 
     def wait_for_text(self) -> None:
         """Wait until an answer has begun."""

@@ -1,5 +1,7 @@
 """The service as people start it, and a real Chromium on it."""
 
+import json
+import os
 import queue
 import shutil
 import subprocess
@@ -7,13 +9,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Request, sync_playwright
 
 from tests.e2e.chat_page import ChatPage
+from tests.simulator_process import simulator_process
 
 ROOT = Path(__file__).parents[2]
 START_S = 60.0
@@ -43,12 +47,81 @@ class Service:
         return (int(fields[11]) + int(fields[12])) / 100
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """A simulated service with a log of what it was asked and sent, in seconds on this machine's monotonic clock."""
+
+    url: str
+    log: Path
+
+    def events(self, model: str) -> list[dict[str, Any]]:
+        """Give what is known of the requests for a model, in order."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        ids = {line["request_id"] for line in lines if line.get("model") == model}
+        return [line for line in lines if line["request_id"] in ids]
+
+    def left_s(self, model: str) -> list[float]:
+        """Give when a client left a request for the model before its end."""
+        return [line["at_s"] for line in self.events(model) if line["event"] == "closed" and line["by"] == "client"]
+
+
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """What the page knows as vLLM."""
+    log = tmp_path_factory.mktemp("upstream") / "log.jsonl"
+    with simulator_process("--ttft-ms", "100", "--gap-ms", "20", "--tokens", "400", "--log", str(log)) as url:
+        yield Upstream(url, log)
+
+
+HOSTILE = (
+    "Begin <script>window.hacked = 1</script> <img src=x onerror='window.hacked = 2'> "
+    "![pixel](http://192.0.2.1/pixel.png) [click](javascript:window.hacked=3) <iframe srcdoc='<b>x</b>'></iframe> "
+    "</div></div><style>body { display: none }</style> <a href='data:text/html,x'>go</a> "
+    "$\\href{javascript:hacked}{x}$ end."
+)
+"""What no page may act on, and every reader may read."""
+
+
+class _Hostile(BaseHTTPRequestHandler):
+    """Speaks chat completions, and says the same to everyone."""
+
+    def do_POST(self) -> None:  # the name is the library's
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        for delta, reason in (({"content": HOSTILE}, None), ({}, "stop")):
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture(scope="session")
+def hostile() -> Iterator[str]:
+    """What the page knows as LM Studio; its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hostile) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, hostile: str) -> Iterator[Service]:
     log = tmp_path_factory.mktemp("service") / "stderr.log"
     with log.open("w") as stderr:
         command = [sys.executable, "app.py", "--port", "0"]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        # Tests ask more often than people do; the guard's limit has tests of its own.
+        variables = {
+            **os.environ,
+            "RATE_LIMIT": "off",
+            "VLLM_BASE_URL": f"{upstream.url}/v1",
+            "LMSTUDIO_BASE_URL": hostile,
+        }
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True)
         try:
             yield Service(_address(process, log), process)
         finally:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.chat_page import ChatPage
+from tests.e2e.chat_page import ANSWERS, ChatPage
 from tests.e2e.conftest import Service
 
 STORY = "Tell a long story about a lighthouse keeper."
@@ -145,6 +145,20 @@ def test_an_example_can_be_clicked(chat: ChatPage) -> None:
     chat.wait_for_text()
     assert chat.wait_for_end().startswith("Simulated · Complete")
     expect(chat.page.get_by_test_id("user")).to_contain_text("sleep")
+
+
+def test_what_a_model_writes_is_read_and_never_acted_on(chat: ChatPage) -> None:
+    chat.choose("LM Studio")
+    chat.ask("Be hostile.")
+    chat.wait_for_text()
+    assert chat.wait_for_end().startswith("Complete")
+    answer = chat.page.locator(ANSWERS)
+    for seen in ("<script>window.hacked", "<img src=x onerror", "<iframe srcdoc", "</div></div><style>", "end."):
+        expect(answer).to_contain_text(seen)
+    made = "script, iframe, style, [onerror], a[href^='javascript:'], a[href^='data:']"
+    assert answer.locator(made).count() == 0
+    assert chat.page.evaluate("window.hacked") is None
+    expect(chat.box).to_be_visible()
 
 
 def test_the_browser_itself_refuses_other_origins(chat: ChatPage) -> None:

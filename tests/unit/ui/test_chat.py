@@ -3,78 +3,20 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import gradio as gr
 import pytest
 
 from streaming.clock import Clock
-from streaming.errors import MissingKey, TruncatedStream
-from streaming.events import Event, Finish, TextDelta
 from streaming.messages import ChatRequest, Message
-from streaming.meter import Rates
-from streaming.retry import NO_RECOVERY
-from streaming.session import Route, Session
+from streaming.session import Session
+from tests.unit.ui.house import House, Slow, request
 from tests.virtual_time import clock, run_virtual
 from ui import texts
-from ui.chat import MAX_MESSAGE_CHARS, TICK_S, Chat, Frame
-
-
-@dataclass(frozen=True)
-class Info:
-    name: str
-    label: str = "Label"
-    ready: bool = True
-    needs: str | None = None
-    simulated: bool = False
-
-
-class Slow:
-    """Waits, then says "one two three" a word a second; `cut` ends it there. Keeps what it was asked and its closes."""
-
-    def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:
-        self.first_s, self.cut = first_s, cut
-        self.asked: list[ChatRequest] = []
-        self.closed_s: list[float] = []
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        self.asked.append(request)
-        try:
-            await asyncio.sleep(self.first_s)
-            for word in ("one ", "two ", "three"):
-                yield TextDelta(word)
-                await asyncio.sleep(1.0)
-            if self.cut:
-                raise TruncatedStream("the stream ended without a finish reason")
-            yield Finish("stop")
-        finally:
-            self.closed_s.append(clock()())
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
-
-
-class House:
-    """Stands in for the providers: one adapter for every name but `openai:…`, which has no key."""
-
-    def __init__(self, adapter: Slow) -> None:
-        self.adapter = adapter
-        self.names: list[str] = []
-
-    def listing(self) -> Sequence[Info]:
-        return [Info("local"), Info("sim:steady", simulated=True), Info("openai:a"), Info("ollama:a")]
-
-    def session(self, names: Sequence[str], *, clock: Clock) -> Session:
-        if names[0].startswith("openai"):
-            raise MissingKey("OpenAI needs a key: set OPENAI_API_KEY, then ask again")
-        self.names.append(names[0])
-        return Session([Route(names[0], self.adapter, "")], clock, policy=NO_RECOVERY)
-
-    def rates(self, name: str) -> Rates:
-        return Rates()
+from ui.chat import Chat, Frame
+from ui.desk import TICK_S, Desk
+from ui.questions import MAX_MESSAGE_CHARS
 
 
 class Page:
@@ -82,8 +24,9 @@ class Page:
 
     def __init__(self, adapter: Slow, session_hash: str = "a") -> None:
         self.house = House(adapter)
-        self.chat = Chat(self.house, clock())
-        self.request = cast(gr.Request, SimpleNamespace(session_hash=session_hash))
+        self.desk = Desk(self.house, clock())
+        self.chat = Chat(self.desk)
+        self.request = request(session_hash)
 
     def ask(self, text: str = "Count.", history: Sequence[dict[str, Any]] = (), **other: Any) -> AsyncGenerator[Frame]:
         given: dict[str, Any] = {
@@ -93,6 +36,7 @@ class Page:
             "system": "",
             "temperature": "",
             "max_tokens": "",
+            "budget": "",
             "streamed": True,
         }
         return self.chat.ask(text, list(history), request=self.request, **(given | other))
@@ -165,7 +109,7 @@ def test_a_page_that_is_left_takes_its_answer_along() -> None:
         asking = asyncio.create_task(page.frames())
         await asyncio.sleep(5.0)
         await page.chat.leave(page.request)
-        known = len(page.chat.visitors)
+        known = len(page.desk.visitors)
         await asking
         return adapter.closed_s, known
 
@@ -182,6 +126,26 @@ def test_closing_the_generator_ends_the_provider() -> None:
         return adapter.closed_s
 
     assert run_virtual(main()) == [1.0]
+
+
+def test_an_answer_of_a_cleared_conversation_is_shown_no_more() -> None:
+    async def main() -> tuple[list[Frame], tuple[Any, ...], tuple[Any, Any], tuple[Any, Any], list[float]]:
+        adapter = Slow()
+        page = Page(adapter)
+        asking = asyncio.create_task(page.frames())
+        await asyncio.sleep(1.7)
+        emptied = await page.chat.forget(page.request)
+        frames, settled = await asking, page.chat.settle(page.request)
+        assert page.chat.kept([{"role": "user"}], page.request) == []
+        await page.frames()
+        assert page.chat.kept([{"role": "user"}], page.request) == [{"role": "user"}]
+        return frames, emptied, settled, page.chat.settle(page.request), adapter.closed_s[:1]
+
+    frames, emptied, settled, after_the_next, closed_s = run_virtual(main())
+    assert settled == ([], []) != after_the_next
+    assert closed_s == [1.7]
+    assert not any("Stopped" in str(frame) for frame in frames)
+    assert emptied[:2] == ([], []) and texts.IDLE in emptied[2]
 
 
 def test_a_new_question_stops_the_one_before_it() -> None:
@@ -202,6 +166,7 @@ def test_a_cut_answer_keeps_its_text_and_is_called_cut() -> None:
         return await Page(Slow(cut=True)).frames()
 
     last = run_virtual(main())[-1]
+    assert [last[5]["visible"], last[6]["visible"]] == [True, True], "it can be continued and tried again"
     assert answer_text(last) == "one two three"
     assert title(last).startswith("Cut off")
 
@@ -257,6 +222,9 @@ def test_a_model_of_ones_own_takes_the_place_of_the_default(settings: dict[str, 
         ({"max_tokens": "0"}, texts.BAD_MAX_TOKENS),
         ({"max_tokens": "1.5"}, texts.BAD_MAX_TOKENS),
         ({"system": "x" * 4001}, "system prompt has 4,001"),
+        ({"budget": "much"}, texts.BAD_BUDGET),
+        ({"budget": "-1"}, texts.BAD_BUDGET),
+        ({"budget": "nan"}, texts.BAD_BUDGET),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_a_line(settings: dict[str, Any], says: str) -> None:
@@ -266,6 +234,7 @@ def test_what_cannot_be_asked_is_refused_with_a_line(settings: dict[str, Any], s
 
     frames, asked = run_virtual(main())
     assert len(frames) == 1 and asked == 0
+    assert [frames[0][5]["visible"], frames[0][6]["visible"]] == ["hidden", True], "there is nothing to continue"
     assert title(frames[0]) == texts.NOT_ANSWERED
     assert says in frames[0][0][0]["content"][0]["text"]
     assert stop_button(frames[0]) is False

@@ -5,7 +5,7 @@ from typing import cast
 
 from streaming.session import Session
 from tests.virtual_time import run_virtual
-from ui.visitors import Visitor, Visitors
+from ui.visitors import Lane, Visitor, Visitors
 
 
 class Running:
@@ -17,9 +17,9 @@ class Running:
         self.ended = True
 
 
-def begun(visitor: Visitor) -> Running:
+def begun(lane: Lane) -> Running:
     answer = Running()
-    run_virtual(visitor.begin(answer))  # type: ignore[arg-type]  # it has what a visitor asks of an answer
+    run_virtual(lane.begin(answer))  # type: ignore[arg-type]  # it has what a visitor asks of an answer
     return answer
 
 
@@ -28,19 +28,41 @@ def maker() -> Callable[[str], Session]:
 
 
 def test_a_session_lasts_while_the_provider_stays() -> None:
-    visitor = Visitor()
-    first = visitor.session("a", maker())
-    assert visitor.session("a", maker()) is first
-    assert visitor.session("b", maker()) is not first
+    lane = Lane()
+    first = lane.session("a", maker())
+    assert lane.session("a", maker()) is first
+    assert lane.session("b", maker()) is not first
 
 
 def test_a_cleared_conversation_gets_a_session_of_its_own_and_stops() -> None:
-    visitor = Visitor()
-    first = visitor.session("a", maker())
-    answer = begun(visitor)
-    run_virtual(visitor.forget())
+    lane = Lane()
+    first = lane.session("a", maker())
+    answer = begun(lane)
+    run_virtual(lane.forget())
     assert answer.ended
-    assert visitor.session("a", maker()) is not first
+    assert lane.session("a", maker()) is not first
+
+
+def test_the_places_of_a_page_run_side_by_side_and_all_end_when_it_is_left() -> None:
+    visitor = Visitor()
+    chat, column = begun(visitor.lane("chat")), begun(visitor.lane("compare-0"))
+    assert visitor.busy and not chat.ended and not column.ended
+    run_virtual(visitor.leave())
+    assert chat.ended and column.ended and not visitor.busy
+
+
+def test_keys_go_with_the_page_and_what_was_open_with_them_is_closed() -> None:
+    closed: list[str] = []
+
+    async def close() -> None:
+        closed.append("own")
+
+    visitor = Visitor()
+    run_virtual(visitor.bring({"OPENAI_API_KEY": "k"}, None, close))
+    assert visitor.keys == {"OPENAI_API_KEY": "k"} and closed == []
+    running = begun(visitor.lane("chat"))
+    run_virtual(visitor.leave())
+    assert visitor.keys == {} and closed == ["own"] and running.ended
 
 
 def test_visitors_are_told_apart_and_remembered() -> None:
@@ -53,7 +75,7 @@ def test_visitors_are_told_apart_and_remembered() -> None:
 def test_the_idle_one_heard_of_longest_ago_goes_when_there_are_too_many() -> None:
     visitors = Visitors(limit=2)
     oldest = visitors.of("a")
-    begun(oldest)
+    begun(oldest.lane("chat"))
     idle = visitors.of("b")
     visitors.of("c")
     assert len(visitors) == 2

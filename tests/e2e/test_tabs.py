@@ -1,0 +1,134 @@
+"""The tabs beside the chat, in a real browser."""
+
+import json
+import re
+
+from playwright.sync_api import expect
+
+from tests.e2e.chat_page import ChatPage
+
+KEY = "sk-visitors-own-0123456789abcdef"
+
+
+def test_two_answers_side_by_side_end_with_a_table_plots_and_a_vote(chat: ChatPage) -> None:
+    tab = chat.tab("Compare")
+    tab.get_by_label("1. Who answers").click()
+    chat.page.get_by_role("option", name="Simulated: slow-start", exact=True).click()
+    tab.get_by_label("Blind").check()
+    tab.get_by_role("button", name="Ask all").click()
+    expect(tab.locator("#sg-compare-stop-all")).to_be_visible()
+    ballot = tab.locator("#sg-ballot")
+    expect(ballot).to_be_visible(timeout=chat.patience_s * 1000)
+    heads = tab.locator(".sg-head h3")
+    expect(heads).to_have_text(["Answer A", "Answer B"])
+    assert "sim:" not in tab.locator("#sg-columns").inner_text()
+    ballot.get_by_role("button", name="B", exact=True).click()
+    expect(heads.first).to_contain_text("sim:")
+    assert sorted(text.split(" · ")[1] for text in heads.all_inner_texts()) == ["sim:slow-start", "sim:steady"]
+    rows = tab.locator("#sg-compare-results tbody tr")
+    expect(rows).to_have_count(2)
+    faster = rows.filter(has_text="sim:steady").get_by_role("cell").nth(1)
+    assert re.fullmatch(r"0\.\d+ s better", " ".join(faster.inner_text().split()))
+    expect(tab.locator(".js-plotly-plot")).to_have_count(4)
+    expect(tab.locator("#sg-votes tbody tr")).to_have_count(1)
+
+
+def test_each_column_has_its_own_stop(chat: ChatPage) -> None:
+    tab = chat.tab("Compare")
+    tab.get_by_label("1. Who answers").click()
+    chat.page.get_by_role("option", name="Simulated: slow-start", exact=True).click()
+    tab.get_by_role("button", name="Ask all").click()
+    first = tab.locator("#sg-column-0")
+    first.get_by_role("button", name="Stop", exact=True).click()
+    expect(first.locator(".sg-stage")).to_contain_text("Stopped")
+    expect(tab.locator("#sg-column-1 .sg-stage")).to_contain_text("Complete", timeout=chat.patience_s * 1000)
+
+
+def test_one_stream_under_two_strategies_with_its_machine_and_pictures(chat: ChatPage) -> None:
+    tab = chat.tab("Pipeline")
+    machine = tab.locator("svg.sg-machine")
+    expect(machine).to_have_attribute("data-state", "idle")
+    tab.get_by_role("button", name="Run").click()
+    expect(machine).to_have_attribute("data-state", "streaming")
+    expect(machine).to_have_attribute("data-state", "succeeded", timeout=chat.patience_s * 1000)
+    left, right = (tab.locator(f"{side} textarea").input_value() for side in ("#sg-left", "#sg-right"))
+    assert left == right and left.startswith("[simulated]")
+    direct, batch = (int(tab.locator(f"{side} dd").nth(1).inner_text()) for side in ("#sg-left", "#sg-right"))
+    assert direct > 2 * batch
+    expect(tab.locator("#sg-buffering figure")).to_have_count(4)
+
+
+def test_faults_lead_through_the_states(chat: ChatPage) -> None:
+    tab = chat.tab("Pipeline")
+    chat.page.evaluate(
+        """() => {
+          window.states = [];
+          const keep = () => {
+            const state = document.querySelector("svg.sg-machine").dataset.state;
+            if (state !== window.states.at(-1)) window.states.push(state);
+          };
+          new MutationObserver(keep).observe(document.body, { childList: true, subtree: true, attributes: true });
+        }"""
+    )
+    for fault, states in (("500-once", ["retrying", "succeeded"]), ("html-200", ["fallback", "failed"])):
+        tab.locator("#sg-scenario input").fill(f"fault: {fault} ")
+        chat.page.get_by_role("option", name=re.compile(f"^Simulated fault: {fault} ")).click()
+        tab.get_by_role("button", name="Run").click()
+        machine = tab.locator("svg.sg-machine")
+        expect(machine).to_have_attribute("data-state", states[-1], timeout=chat.patience_s * 1000)
+        assert set(states) <= set(chat.page.evaluate("window.states"))
+
+
+def test_the_sample_run_is_there_with_its_plots_and_where_it_comes_from(chat: ChatPage) -> None:
+    tab = chat.tab("Results")
+    tab.locator("#sg-run-picker input").click()
+    chat.page.get_by_role("option", name="sample run", exact=True).click()
+    expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=chat.patience_s * 1000)
+    expect(tab.locator(".js-plotly-plot").nth(3)).to_be_visible()
+    expect(tab.locator("#sg-report")).to_contain_text("48 of 48 trials completed")
+
+
+def test_a_conversation_can_be_saved_continued_and_tried_again(chat: ChatPage) -> None:
+    chat.choose("Simulated: cut")
+    chat.ask("Is a<b>c</b> a tag?")
+    assert chat.wait_for_end().startswith("Simulated · Cut off")
+    question = chat.page.get_by_test_id("user")
+    assert question.inner_text().strip() == "Is a<b>c</b> a tag?"
+    with chat.page.expect_download() as told:
+        chat.page.get_by_role("button", name="Save as JSON").click()
+    messages = json.loads(told.value.path().read_text())["messages"]
+    assert messages[0] == {"role": "user", "content": "Is a<b>c</b> a tag?"}
+    assert messages[1]["content"] == chat.answers[0]
+    assert messages[2]["receipt"]["outcome"] == "truncated" and messages[2]["receipt"]["simulated"] is True
+    chat.page.locator("#sg-continue").click()
+    expect(question).to_have_count(2)
+    expect(chat.titles).to_have_count(2, timeout=chat.patience_s * 1000)
+    chat.wait_for_end()
+    chat.choose("Simulated: steady")
+    chat.page.locator("#sg-retry").click()
+    expect(chat.stage).to_contain_text("Simulated · Complete", timeout=chat.patience_s * 1000)
+    expect(question).to_have_count(2)
+
+
+def test_what_is_copied_is_what_was_written(chat: ChatPage) -> None:
+    chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    chat.choose("Simulated: steady")
+    chat.ask("List<String> & `a<b>` &lt;?")
+    chat.wait_for_text()
+    chat.page.get_by_label("Copy message").first.click()
+    copied = chat.page.evaluate("navigator.clipboard.readText()")
+    assert copied.strip() == "List<String> & `a<b>` &lt;?"
+
+
+def test_a_key_of_ones_own_is_taken_and_shown_nowhere(chat: ChatPage) -> None:
+    chat.choose("OpenAI · needs OPENAI_API_KEY")
+    chat.page.get_by_role("button", name="Your own key").click()
+    field = chat.page.locator("#sg-key input")
+    field.fill(KEY)
+    chat.page.get_by_role("button", name="Use this key").click()
+    expect(chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
+    expect(field).to_have_value("")
+    kept = chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert KEY not in kept and KEY not in chat.page.content()
+    chat.page.get_by_role("button", name="Forget it").click()
+    expect(chat.page.locator("#sg-badge")).to_contain_text("Needs OPENAI_API_KEY")

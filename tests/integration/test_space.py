@@ -1,0 +1,81 @@
+"""The service as a Space builds it: requirements.txt alone, the model in the Hub's cache, no key."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from providers.gguf import HUB_FILE, HUB_REPO, PACKAGE, PACKAGED_FILE
+
+ROOT = Path(__file__).parents[2]
+
+
+def preloaded(home: Path) -> None:
+    """Put the packaged model where `preload_from_hub` leaves it."""
+    package = find_spec(PACKAGE)
+    assert package is not None and package.submodule_search_locations
+    model = home / "hub" / f"models--{HUB_REPO.replace('/', '--')}"
+    snapshot = model / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / HUB_FILE).symlink_to(Path(package.submodule_search_locations[0]) / PACKAGED_FILE)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0" * 40)
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Iterator[str]:
+    """Build it and start it; give its address."""
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"]
+    subprocess.run([python, *install], cwd=ROOT, check=True, capture_output=True)
+    preloaded(tmp_path / "hf")
+    variables = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "1",
+        "SPACE_ID": "somebody/streamgauge",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [str(python), "app.py", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "http://" in line, line
+            yield line[line.index("http://") :].strip()
+        finally:
+            process.terminate()
+
+
+def asked(host: str, port: int, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(host, port, timeout=60)
+    data = None if body is None else json.dumps(body)
+    connection.request(method, path, data, {"content-type": "application/json"})
+    response = connection.getresponse()
+    found = response.status, response.read()
+    connection.close()
+    return found
+
+
+@pytest.mark.timeout(400)
+def test_a_space_answers_with_the_model_that_was_preloaded_and_no_key(space: str) -> None:
+    port = urlsplit(space).port
+    assert port is not None
+    # Only who listens on all addresses is reached by this one, too.
+    host = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+    status, page = asked(host, port, "GET", "/")
+    assert status == 200 and b"Streamgauge" in page
+    status, body = asked(host, port, "POST", "/api/chat", {"message": "Say hello.", "stream": False, "max_tokens": 8})
+    answer = json.loads(body)
+    assert status == 200, answer
+    assert answer["usage"]["output_tokens"] in range(1, 9)

@@ -1,0 +1,163 @@
+"""The comparison and the pipeline tab's events on virtual time."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from guard import Configuration, Guard
+from tests.unit.ui.house import House, Slow, request
+from tests.virtual_time import clock, run_virtual
+from ui import texts
+from ui.compare import COLUMNS, Compare
+from ui.desk import TICK_S, Desk
+from ui.pipeline import Pipeline
+from ui.scenarios import Scenarios
+
+FIELDS = ["ollama:a", "", "direct", "sim:steady", "", "whole", "local", "", "direct", "local", "", "direct"]
+
+
+class Table:
+    """A comparison as the page calls it."""
+
+    def __init__(self, *, blind: bool = False, count: int = 2, seed: int = 0) -> None:
+        self.desk = Desk(House(Slow()), clock())
+        self.compare = Compare(self.desk, random.Random(seed))
+        self.blind, self.count = blind, count
+
+    async def begin(self, prompt: str = "Count.") -> tuple[Any, ...]:
+        return await self.compare.begin(request(), prompt, self.count, self.blind, "100", *FIELDS)
+
+    async def column(self, number: int) -> list[Any]:
+        return [frame async for frame in self.compare.ask(number, request())]
+
+    async def round(self) -> list[list[Any]]:
+        await self.begin()
+        return await asyncio.gather(*(self.column(number) for number in range(COLUMNS)))
+
+
+def text(frame: Any) -> str:
+    return "".join(p["text"] for turn in frame[0] if not turn["metadata"] for p in turn["content"])
+
+
+def test_each_column_goes_at_its_own_pace_and_the_others_do_nothing() -> None:
+    async def main() -> list[list[Any]]:
+        return await Table().round()
+
+    direct, whole, *rest = run_virtual(main())
+    assert rest == [[], []]
+    assert sorted({text(frame) for frame in direct}, key=len) == ["", "one ", "one two ", "one two three"]
+    assert {text(frame) for frame in whole} == {"", "one two three"}
+    assert [direct[-1][3]["visible"], whole[-1][3]["visible"]] == ["hidden", "hidden"]
+
+
+def test_stopping_one_column_leaves_the_other_and_stopping_all_ends_them() -> None:
+    async def main() -> tuple[list[list[Any]], list[float]]:
+        table = Table()
+        running = asyncio.create_task(table.round())
+        await asyncio.sleep(1.5)
+        await table.compare.stop(0, request())
+        await asyncio.sleep(1.0)
+        await table.compare.stop_all(request())
+        adapter = table.desk._providers.adapter  # type: ignore[attr-defined]  # the house is the test's
+        return await running, adapter.closed_s
+
+    (first, second, *_), closed_s = run_virtual(main())
+    assert closed_s == [1.5, 2.5]
+    assert text(first[-1]) == "one " and text(second[-1]) == ""
+    assert "Stopped" in first[-1][1] and "Stopped" in second[-1][1]
+
+
+def test_results_come_when_the_last_has_ended() -> None:
+    async def main() -> tuple[Any, Any]:
+        table = Table()
+        await table.begin()
+        await table.column(0)
+        early = table.compare.ended(request())
+        await table.column(1)
+        return early, table.compare.ended(request())
+
+    early, late = run_virtual(main())
+    assert not any("value" in item for item in early)
+    ballot, announced, stop_all, results, *plots = late
+    assert announced == texts.COMPARE_DONE
+    assert ballot["visible"] is True and stop_all["visible"] == "hidden"
+    assert "ollama:a" in results["value"] and "sim:steady" in results["value"]
+    assert [plot["visible"] for plot in plots] == [True] * 4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_on_a_blind_page_tells_who_answers_before_the_vote(seed: int) -> None:
+    async def main() -> tuple[Any, ...]:
+        table = Table(blind=True, seed=seed)
+        head = await table.begin()
+        frames = [await table.column(number) for number in range(2)]
+        shown = (head, frames, table.compare.ended(request()))
+        return *shown, table.compare.vote("A", request())
+
+    *before, after = run_virtual(main())
+    told = str(before).lower()
+    assert not any(word in told for word in ("ollama", "sim:", "simulated", "no price"))
+    heads = after[:2]
+    assert {"ollama:a", "sim:steady"} == {head.partition(" · ")[2].removesuffix("</h3>") for head in heads}
+    votes = after[COLUMNS + 1]
+    assert heads[0].partition(" · ")[2].removesuffix("</h3>") in votes.partition("<tbody>")[2].partition("</th>")[0]
+
+
+def test_a_prompt_that_cannot_be_asked_starts_nothing() -> None:
+    async def main() -> tuple[tuple[Any, ...], list[Any]]:
+        table = Table()
+        return await table.begin("  "), await table.column(0)
+
+    begun, frames = run_virtual(main())
+    assert begun[COLUMNS] == texts.EMPTY_MESSAGE and texts.EMPTY_MESSAGE in begun[COLUMNS + 1]
+    assert frames == []
+
+
+async def piped(left: str, right: str, scenario: str = "sim:steady", stop_at_s: float | None = None) -> list[Any]:
+    desk = Desk(House(Slow()), clock(), Guard(Configuration(), clock=clock()))
+    pipeline = Pipeline(desk, Scenarios(desk))
+
+    async def frames() -> list[Any]:
+        return [frame async for frame in pipeline.run(scenario, left, right, 100.0, "Hi", request())]
+
+    running = asyncio.create_task(frames())
+    if stop_at_s is not None:
+        await asyncio.sleep(stop_at_s)
+        await pipeline.stop(request())
+    return await running
+
+
+def texts_of(frames: list[Any], side: int) -> list[str]:
+    return [frame[side] for frame in frames if isinstance(frame[side], str) and frame[side]]
+
+
+def test_one_stream_feeds_both_sides() -> None:
+    frames = run_virtual(piped("direct", "whole"))
+    assert {len(frame) for frame in frames} == {9}, "one value for each output"
+    assert texts_of(frames, 0)[:3] == ["one ", "one two ", "one two three"]
+    assert set(texts_of(frames, 1)) == {"one two three"}
+    assert "Complete" in frames[-1][5] and 'data-state="succeeded"' in frames[-1][4]
+    assert "<svg" in frames[-1][6]
+
+
+def test_what_a_strategy_holds_at_the_end_of_the_stream_still_comes() -> None:
+    frames = run_virtual(piped("pace", "debounce"))
+    assert texts_of(frames, 0)[-1] == texts_of(frames, 1)[-1] == "one two three"
+    assert "Complete" in frames[-1][5]
+
+
+def test_the_machine_is_drawn_in_each_state_and_the_page_hears_of_it_while_waiting() -> None:
+    frames = run_virtual(piped("direct", "batch", stop_at_s=1.5))
+    states = [
+        part[:9] for frame in frames if "data-state" in str(frame[4]) for part in frame[4].split('data-state="')[1:]
+    ]
+    assert [states[0], states[-1]] == ['idle"><de', "cancelled"] and "streaming" in states
+    assert texts_of(frames, 0)[-1] == "one "
+    assert len(frames) >= 1.5 / TICK_S
+
+
+def test_a_stream_that_is_not_of_the_list_is_refused() -> None:
+    frames = run_virtual(piped("direct", "batch", scenario="openai:a"))
+    assert len(frames) == 1 and "There is no stream" in frames[0][5]

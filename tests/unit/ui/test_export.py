@@ -1,0 +1,55 @@
+"""A conversation as a file."""
+
+import json
+from typing import Any
+
+from ui import export
+from ui.conversation import asked, shown
+from ui.markdown import drawn
+
+HISTORY: list[Any] = [
+    asked("Is a<b>?"),
+    shown(drawn("Let me see: <i>"), title="Thought", status="done"),
+    shown(drawn("Yes, a<b> & `x<y>`.")),
+    shown("| Receipt |", title="Complete · 12 characters", receipt="receipt-1"),
+    asked("My key is sk-secret-123"),
+    shown("not sent", title="Not answered"),
+]
+
+
+def facts(name: str) -> dict[str, Any] | None:
+    return {"served_by": "local", "cost_usd": None} if name == "receipt-1" else None
+
+
+def test_json_has_what_was_written_and_what_it_came_to() -> None:
+    found = json.loads(export.as_json(HISTORY, facts, "2026-01-02", ["sk-secret-123"]))
+    assert found["exported_at"] == "2026-01-02"
+    assert found["messages"] == [
+        {"role": "user", "content": "Is a<b>?"},
+        {"role": "assistant", "thinking": "Let me see: <i>"},
+        {"role": "assistant", "content": "Yes, a<b> & `x<y>`."},
+        {
+            "role": "assistant",
+            "summary": "Complete · 12 characters",
+            "receipt": {"served_by": "local", "cost_usd": None},
+        },
+        {"role": "user", "content": "My key is [key]"},
+        {"role": "assistant", "summary": "Not answered", "receipt": None},
+    ]
+
+
+def test_markdown_reads_in_order_and_has_no_key() -> None:
+    written = export.as_markdown(HISTORY, facts, "2026-01-02", ["sk-secret-123"])
+    parts = [
+        "## You",
+        "Is a<b>?",
+        "> Let me see: <i>",
+        "## Model",
+        "Yes, a<b>",
+        "*Complete · 12",
+        "[key]",
+        "*Not answered*",
+    ]
+    places = [written.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "sk-secret-123" not in written

@@ -1,0 +1,33 @@
+"""The README's front matter, by which a Space is built: what it says is what is here."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import metadata_load
+
+from providers.gguf import HUB_FILE, HUB_REPO
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def card() -> Any:
+    return metadata_load(ROOT / "README.md")
+
+
+def test_the_space_runs_the_gradio_that_is_tested_here(card: Any) -> None:
+    pinned = re.search(r"^gradio==(.+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert pinned and card["sdk"] == "gradio" and card["sdk_version"] == pinned[1]
+    assert re.fullmatch(r"3\.1[1-9]", card["python_version"])
+    assert (ROOT / card["app_file"]).is_file()
+
+
+def test_the_model_is_loaded_beforehand_from_where_it_is_looked_for(card: Any) -> None:
+    assert card["preload_from_hub"] == [f"{HUB_REPO} {HUB_FILE}"]
+
+
+def test_the_card_keeps_the_hubs_limits(card: Any) -> None:
+    assert len(card["short_description"]) <= 60
+    assert {"title", "emoji", "colorFrom", "colorTo", "license"} <= set(card)

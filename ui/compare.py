@@ -1,0 +1,137 @@
+"""The comparison tab's events: each column asks, shows and stops by itself."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from streaming.probe import Probe
+from ui import comparison, figures, layout, plots, texts
+from ui.chat import HIDDEN
+from ui.comparison import LETTERS, Column, Round, Votes
+from ui.conversation import Turn
+from ui.desk import Desk
+from ui.questions import Question, text_problem
+from ui.screen import Screen
+
+COLUMNS = len(LETTERS)
+FIELDS = 3
+"""What a column is asked with: provider, model, delivery."""
+
+PLOTS = 4
+
+Frame = tuple[list[Turn], str, str, Any]
+"""One update of a column: messages, stage line, meter, Stop button."""
+
+
+class Compare:
+    """Asks several at the desk. `rng` shuffles the columns of a blind round."""
+
+    def __init__(self, desk: Desk, rng: random.Random | None = None) -> None:
+        self._desk = desk
+        self._rng = rng or random.SystemRandom()
+
+    async def begin(
+        self, request: gr.Request, prompt: str, count: float, blind: bool, max_tokens: str | None, *fields: str | None
+    ) -> tuple[Any, ...]:
+        """Lay out a round: the headings, a line on what is wrong, Stop-all, and the last round's results put away."""
+        visitor = self._desk.visitors.of(request.session_hash)
+        await asyncio.gather(*(visitor.lane(place(n)).forget() for n in range(COLUMNS)))
+        problem = text_problem(prompt)
+        columns = [self._column(prompt, max_tokens, fields[n * FIELDS : (n + 1) * FIELDS]) for n in range(int(count))]
+        if blind:
+            self._rng.shuffle(columns)
+        visitor.round = None if problem else Round(prompt, columns, blind)
+        wrong = figures.badge_problem(problem) if problem else ""
+        stop_all = gr.update(visible=HIDDEN if problem else True)
+        told = problem or texts.COMPARE_ASKED.format(count=len(columns))
+        return *_heads(visitor.round), escape(told), wrong, stop_all, *[gr.update(visible=False)] * (2 + PLOTS)
+
+    async def ask(self, number: int, request: gr.Request) -> AsyncGenerator[Frame, None]:
+        """Answer in one column, frame by frame; nothing happens in a column that the round does not have."""
+        visitor = self._desk.visitors.of(request.session_hash)
+        found = visitor.round
+        if found is None or number >= len(found.columns):
+            return
+        column = found.columns[number]
+        column.probe = Probe(self._desk.clock)
+        screen = self._desk.screen(visitor, column.question, blind=found.blind)
+        answering = self._desk.answering(place(number), column.question, screen, request, column.probe)
+        async with aclosing(answering) as changes:
+            async for _ in changes:
+                if screen.ended:
+                    break
+                yield _frame(screen, gr.update(visible=True))
+        column.receipt, column.no_price, column.ended = screen.receipt, screen.no_price, True
+        yield _frame(screen, gr.update(visible=HIDDEN))
+
+    async def stop(self, number: int, request: gr.Request) -> None:
+        """End the answer of one column."""
+        await self._desk.visitors.of(request.session_hash).lane(place(number)).stop()
+
+    async def stop_all(self, request: gr.Request) -> None:
+        """End the answers of all columns."""
+        visitor = self._desk.visitors.of(request.session_hash)
+        await asyncio.gather(*(visitor.lane(place(number)).stop() for number in range(COLUMNS)))
+
+    def ended(self, request: gr.Request) -> tuple[Any, ...]:
+        """After a column's end: once all have ended, the vote and, unless the round is blind, the results."""
+        found = self._desk.visitors.of(request.session_hash).round
+        if found is None or not found.ended:
+            return (gr.skip(),) * (4 + PLOTS)
+        ballot = gr.update(visible=found.vote is None and any(column.receipt for column in found.columns))
+        stop_all = gr.update(visible=HIDDEN)
+        return ballot, escape(texts.COMPARE_DONE), stop_all, *_results(found)
+
+    def vote(self, choice: str, request: gr.Request) -> tuple[Any, ...]:
+        """Take a vote: names and results are shown, and the votes so far."""
+        visitor = self._desk.visitors.of(request.session_hash)
+        found = visitor.round
+        if found is None or not found.ended:
+            return (gr.skip(),) * (COLUMNS + 3 + PLOTS)
+        visitor.votes.add(found, choice)
+        return *_heads(found), gr.update(visible=False), _votes(visitor.votes), *_results(found)
+
+    def _column(self, prompt: str, max_tokens: str | None, fields: Sequence[str | None]) -> Column:
+        provider, model, strategy = fields
+        return Column(Question(prompt, (), provider, model, strategy, max_tokens=max_tokens))
+
+
+def place(number: int) -> str:
+    """Name the lane of a column."""
+    return f"compare-{number}"
+
+
+def _frame(screen: Screen, stop: Any) -> Frame:
+    return screen.messages(), screen.stage, screen.meter, stop
+
+
+def _heads(found: Round | None) -> list[str]:
+    count = len(found.columns) if found else 0
+    return [f"<h3>{escape(found.head(n))}</h3>" if found and n < count else "" for n in range(COLUMNS)]
+
+
+def _results(found: Round) -> tuple[Any, ...]:
+    if not found.open:
+        return (gr.skip(),) * (1 + PLOTS)
+    header, rows, marked = comparison.table(found)
+    drawn = [gr.update(value=plot, visible=True) for plot in plots.of_round(found)]
+    note = f'<p class="sg-note">{escape(texts.COMPARE_NOTE)}</p>'
+    return gr.update(value=layout.table(header, rows, marked=marked) + note, visible=True), *drawn
+
+
+def _votes(votes: Votes) -> str:
+    rows = [
+        [
+            vote.winner,
+            ", ".join(vote.names),
+            texts.YES_NO[vote.blind],
+            figures.cut(vote.prompt),
+        ]
+        for vote in votes.cast
+    ]
+    return f"<h3>{escape(texts.VOTES)}</h3>" + layout.table([*texts.VOTES_HEADER], rows)

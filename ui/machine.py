@@ -1,0 +1,67 @@
+"""The state machine of an answer as a picture: every transition of the table, the present state marked. Pure."""
+
+from collections.abc import Collection
+from html import escape
+
+from streaming.states import TRANSITIONS, State
+from ui import texts
+
+_WIDTH, _HEIGHT = 720, 250
+_BOX = (112, 38)
+_PLACES: dict[State, tuple[int, int]] = {
+    "idle": (70, 60),
+    "streaming": (255, 60),
+    "retrying": (450, 60),
+    "fallback": (255, 190),
+    "succeeded": (70, 190),
+    "failed": (450, 190),
+    "cancelled": (640, 125),
+}
+_TIP = (
+    '<defs><marker id="sg-tip" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="9" '
+    'markerHeight="9" orient="auto-start-reverse"><path d="M0 0L8 4L0 8z"/></marker></defs>'
+)
+
+
+def svg(state: State, visited: Collection[State]) -> str:
+    """Draw the machine in `state`; `visited` are the states that this answer has been in."""
+    pairs = {(before, after): None for (before, _), after in TRANSITIONS.items() if before != after}
+    lines = "".join(_line(before, after, {before, after} <= {*visited}) for before, after in pairs)
+    boxes = "".join(_box(name, name == state, name in visited) for name in _PLACES)
+    label = texts.MACHINE_LABEL.format(state=texts.STATES[state])
+    return (
+        f'<svg class="sg-machine" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}" '
+        f'data-state="{state}">{_TIP}{lines}{boxes}</svg>'
+    )
+
+
+def _box(name: State, present: bool, visited: bool) -> str:
+    x, y = _PLACES[name]
+    width, height = _BOX
+    kind = "sg-present" if present else "sg-visited" if visited else "sg-never"
+    left, top = x - width / 2, y - height / 2
+    return (
+        f'<g class="{kind}"><rect x="{left:g}" y="{top:g}" width="{width}" height="{height}" rx="9"/>'
+        f'<text x="{x}" y="{y + 5}" text-anchor="middle">{escape(texts.STATES[name])}</text></g>'
+    )
+
+
+def _line(before: State, after: State, taken: bool) -> str:
+    """Draw an arrow from border to border, bent so that there and back lie apart."""
+    (x1, y1), (x2, y2) = _PLACES[before], _PLACES[after]
+    length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
+    along, across = ((x2 - x1) / length, (y2 - y1) / length), (-(y2 - y1) / length, (x2 - x1) / length)
+    start, end = _border(x1, y1, along), _border(x2, y2, (-along[0], -along[1]))
+    shift = 7
+    points = [(x + across[0] * shift, y + across[1] * shift) for x, y in (start, end)]
+    middle = tuple(sum(axis) / 2 + across[i] * 12 for i, axis in enumerate(zip(*points, strict=True)))
+    path = (
+        f"M{points[0][0]:.0f} {points[0][1]:.0f}Q{middle[0]:.0f} {middle[1]:.0f} {points[1][0]:.0f} {points[1][1]:.0f}"
+    )
+    return f'<path class="{"sg-taken" if taken else "sg-possible"}" d="{path}" marker-end="url(#sg-tip)"/>'
+
+
+def _border(x: float, y: float, towards: tuple[float, float]) -> tuple[float, float]:
+    width, height = _BOX[0] / 2 + 3, _BOX[1] / 2 + 3
+    scale = min(width / abs(towards[0]) if towards[0] else 1e9, height / abs(towards[1]) if towards[1] else 1e9)
+    return x + towards[0] * scale, y + towards[1] * scale

@@ -1,0 +1,179 @@
+"""The pipeline tab's events: one stream, two strategies, and the state machine, live."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from guard import Refusal
+from streaming import strategies
+from streaming.errors import UsageError
+from streaming.events import TERMINAL, Event, Failed, Notice
+from streaming.messages import ChatRequest, Message
+from streaming.pipeline import Answer, answer
+from streaming.probe import Probe
+from streaming.states import State
+from ui import buffering, figures, machine, texts
+from ui.chat import HIDDEN
+from ui.desk import TICK_S, Desk
+from ui.scenarios import Scenarios
+from ui.sides import Side, Tally
+
+PLACE = "pipeline"
+REFRESH_S = 0.25
+MAX_TOKENS = 200
+
+log = logging.getLogger(__name__)
+
+Frame = tuple[Any, ...]
+"""One update of the tab: both texts, both figures, machine, stage line, pictures, Stop, announcement."""
+
+
+class Pipeline:
+    """Plays a scenario into two strategies at once."""
+
+    def __init__(self, desk: Desk, scenarios: Scenarios) -> None:
+        self._desk = desk
+        self._scenarios = scenarios
+
+    async def run(
+        self, scenario: str, left: str, right: str, interval_ms: float, prompt: str, request: gr.Request
+    ) -> AsyncGenerator[Frame, None]:
+        """Play, and show both sides; Stop, or the stream's end, ends it."""
+        lane = self._desk.visitors.of(request.session_hash).lane(PLACE)
+        try:
+            sides = [Side(strategies.parse(strategy_name(kind, interval_ms)).make()) for kind in (left, right)]
+            question = ChatRequest((Message("user", prompt.strip() or texts.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
+            await self._desk.admit(question, request)
+            session = self._scenarios.session(scenario)
+            probe = Probe(self._desk.clock)
+            direct = strategies.parse("direct").make()
+            answered = answer(question, session, direct, clock=self._desk.clock, probe=probe)
+            await lane.begin(answered)
+            watch = _Watch(self._desk.clock())
+            async with aclosing(self._frames(answered, sides, watch)) as frames:
+                async for frame in frames:
+                    yield frame
+            await lane.settled()
+            yield _last(answered, sides, watch, buffering.pictures(probe.source, interval_ms / 1000))
+        except Refusal as refusal:
+            yield _refused(figures.sentence(refusal.message), refusal.retry_after_s)
+        except UsageError as error:
+            yield _refused(str(error))
+        except Exception:
+            log.exception("the pipeline tab broke")
+            yield _refused(texts.DEFECT)
+
+    async def stop(self, request: gr.Request) -> None:
+        """End the stream."""
+        await self._desk.visitors.of(request.session_hash).lane(PLACE).stop()
+
+    async def _frames(self, answered: Answer, sides: Sequence[Side], watch: "_Watch") -> AsyncGenerator[Frame, None]:
+        """Yield whenever a side has more to show, and at least every tick."""
+        clock = self._desk.clock
+        tallies = [_tally(side.tally()) for side in sides]
+        yield ("", "", *tallies, *watch.drawn(answered), "", gr.update(visible=True), texts.STATES["streaming"])
+        complete = False
+        async with aclosing(answered):
+            while not all(side.ended for side in sides):
+                now = clock()
+                due = [side.wake_at for side in sides if side.wake_at is not None]
+                wait_s = max(min([*due, now + TICK_S]) - now, 0.0)
+                if complete:
+                    # Nothing more arrives: what a strategy still holds goes at its own times.
+                    events: list[Event] = []
+                    await asyncio.sleep(wait_s)
+                else:
+                    events = await answered.ready(wait_s)
+                complete = complete or any(isinstance(event, TERMINAL) for event in events)
+                if answered.ended and not complete:
+                    return
+                now = clock()
+                watch.see(events, answered, now)
+                grown = [side.step(events, now) for side in sides]
+                shown = [side.text if more else gr.skip() for side, more in zip(sides, grown, strict=True)]
+                if watch.due(now):
+                    figures_of = [_tally(side.tally()) for side in sides]
+                    yield (*shown, *figures_of, *watch.drawn(answered), *[gr.skip()] * 3)
+                elif any(grown):
+                    yield (*shown, *[gr.skip()] * 7)
+
+
+class _Watch:
+    """What the state machine went through, and when it is time to draw again."""
+
+    def __init__(self, started_s: float) -> None:
+        self._started_s = started_s
+        self._visited: list[State] = ["idle"]
+        self._drawn_s = float("-inf")
+        self._now_s = started_s
+        self._note = ""
+
+    def see(self, events: Sequence[Event], answered: Answer, now: float) -> None:
+        self._now_s = now
+        state = answered.session.state
+        if state != self._visited[-1]:
+            self._visited.append(state)
+            self._drawn_s = float("-inf")
+        for event in events:
+            if isinstance(event, (Notice, Failed)) and event.kind != "connected":
+                self._note = event.message
+
+    def due(self, now: float) -> bool:
+        return now - self._drawn_s >= REFRESH_S
+
+    def drawn(self, answered: Answer) -> tuple[str, str]:
+        """Give the machine and the stage line."""
+        self._drawn_s = self._now_s
+        state = answered.session.state
+        line = figures.stage(texts.STATES[state], self._now_s - self._started_s, self._note, kind="busy")
+        return machine.svg(state, self._visited), line
+
+
+def strategy_name(kind: str, interval_ms: float) -> str:
+    """Give a strategy's full name: the interval is of those that have one."""
+    return f"{kind}:{interval_ms:g}ms" if kind in ("batch", "debounce") else kind
+
+
+def _last(answered: Answer, sides: Sequence[Side], watch: _Watch, pictures: str) -> Frame:
+    receipt = answered.receipt()
+    kind = "good" if figures.whole(receipt) else "idle" if receipt.outcome == "cancelled" else "bad"
+    extra = receipt.error.message if receipt.error else ""
+    watch.see([], answered, 0.0)
+    drawn, _ = watch.drawn(answered)
+    line = figures.stage(figures.ending(receipt), None, extra, kind=kind)
+    tallies = [_tally(side.tally()) for side in sides]
+    return (
+        *(side.text for side in sides),
+        *tallies,
+        drawn,
+        line,
+        pictures,
+        gr.update(visible=HIDDEN),
+        figures.ending(receipt),
+    )
+
+
+def _refused(message: str, retry_after_s: float | None = None) -> Frame:
+    line = figures.stage(texts.NOT_ANSWERED, None, message, kind="bad", left_s=retry_after_s)
+    return (*[gr.skip()] * 5, line, gr.skip(), gr.update(visible=HIDDEN), escape(message))
+
+
+def _tally(tally: Tally) -> str:
+    delay = texts.UNKNOWN if tally.delay_mean_s is None else f"{tally.delay_mean_s * 1000:.0f} ms"
+    longest = "" if tally.delay_max_s is None else texts.AT_MOST.format(ms=tally.delay_max_s * 1000)
+    cells = [
+        (texts.CHUNKS_IN, f"{tally.chunks:,}", ""),
+        (texts.UPDATES_OUT, f"{tally.updates:,}", ""),
+        (texts.BYTES, f"{tally.sent_bytes / 1000:.1f} kB", ""),
+        (texts.ADDED_DELAY, delay, longest),
+    ]
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(note)}</small></dd></div>"
+        for name, value, note in cells
+    )
+    return f'<dl class="sg-meter sg-four">{rows}</dl>'

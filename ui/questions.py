@@ -1,0 +1,167 @@
+"""A question with its settings as they come from the page, checked and turned into a request. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from typing import Protocol
+
+from streaming import strategies
+from streaming.errors import UsageError
+from streaming.messages import ChatRequest, Message
+from streaming.strategies import Strategy
+from ui import texts
+from ui.conversation import Turn, messages
+
+MAX_MESSAGE_CHARS = 4000
+MAX_SYSTEM_CHARS = 4000
+MAX_MODEL_CHARS = 200
+LOCAL = "local"
+CHARS_PER_TOKEN = 3
+"""Below the usual four: what is trimmed to fit must fit in other languages than English too."""
+CONTEXT_TOKENS = 20_000
+"""What a conversation is trimmed to where nothing less is known: what the guard lets through by default."""
+MOST_MESSAGES = 100
+LOCAL_CONTEXT_TOKENS = 4096
+"""The local model's context, as `providers.llama_server` starts it."""
+
+
+class Listed(Protocol):
+    """A row of the provider picker; `needs` names what is missing while it is not `ready`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def needs(self) -> str | None: ...
+    @property
+    def simulated(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its settings: nothing of it is checked yet."""
+
+    text: str
+    history: Sequence[Turn] = ()
+    provider: str | None = None
+    model: str | None = None
+    strategy: str | None = None
+    system: str | None = None
+    temperature: str | None = None
+    max_tokens: str | None = None
+    streamed: bool = True
+    budget: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that may be sent: `name` is who is asked in full, `left_out` counts messages that were too many."""
+
+    name: str
+    request: ChatRequest
+    strategy: Strategy
+    budget_usd: Decimal | None
+    left_out: int
+    simulated: bool
+
+
+def checked(question: Question, listing: Sequence[Listed]) -> Asked:
+    """Check a question against who can be asked. Raises UsageError saying what to change."""
+    if (problem := text_problem(question.text)) is not None:
+        raise UsageError(problem)
+    row = next((row for row in listing if row.name == question.provider), None)
+    if row is None:
+        raise UsageError(texts.UNKNOWN_PROVIDER.format(name=question.provider or ""))
+    name = _full_name(row, (question.model or "").strip())
+    strategy = strategies.parse(question.strategy or strategies.DEFAULT).make()
+    request, left_out = _fitting(_request(question), LOCAL_CONTEXT_TOKENS if name == LOCAL else CONTEXT_TOKENS)
+    return Asked(name, request, strategy, budget(question.budget), left_out, row.simulated)
+
+
+def text_problem(text: str) -> str | None:
+    """Say what keeps a message from being sent, None if nothing does."""
+    if not text.strip():
+        return texts.EMPTY_MESSAGE
+    if len(text) > MAX_MESSAGE_CHARS:
+        return texts.LONG_MESSAGE.format(chars=len(text), limit=MAX_MESSAGE_CHARS)
+    return texts.UNSENDABLE if any("\ud800" <= c <= "\udfff" for c in text) else None
+
+
+def strategy_problem(name: str | None) -> str | None:
+    """Say what is wrong with a delivery strategy's name, None if nothing is."""
+    try:
+        strategies.parse(name or strategies.DEFAULT)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def budget(text: str | None) -> Decimal | None:
+    """Read an amount of USD that may be left out. Raises UsageError."""
+    written = (text or "").strip().removeprefix("$").strip()
+    if not written:
+        return None
+    try:
+        amount = Decimal(written)
+    except InvalidOperation:
+        raise UsageError(texts.BAD_BUDGET) from None
+    if not amount.is_finite() or amount < 0:
+        raise UsageError(texts.BAD_BUDGET)
+    return amount
+
+
+def _full_name(row: Listed, model: str) -> str:
+    """Give the full name to ask; only what the picker offers can be asked, under another model's name if given."""
+    if not model:
+        return row.name
+    if len(model) > MAX_MODEL_CHARS:
+        raise UsageError(texts.LONG_MODEL.format(limit=MAX_MODEL_CHARS))
+    if row.name == LOCAL or row.simulated:
+        raise UsageError(texts.NO_MODELS.format(name=row.name))
+    return f"{row.name.partition(':')[0]}:{model}"
+
+
+def _request(question: Question) -> ChatRequest:
+    system = question.system or ""
+    if len(system) > MAX_SYSTEM_CHARS:
+        raise UsageError(texts.LONG_SYSTEM.format(chars=len(system), limit=MAX_SYSTEM_CHARS))
+    max_tokens = _number(question.max_tokens, 1, 100_000, texts.BAD_MAX_TOKENS)
+    if max_tokens is not None and max_tokens != int(max_tokens):
+        raise UsageError(texts.BAD_MAX_TOKENS)
+    return ChatRequest(
+        messages=messages(question.history, question.text, system),
+        temperature=_number(question.temperature, 0, 2, texts.BAD_TEMPERATURE),
+        max_tokens=None if max_tokens is None else int(max_tokens),
+        streamed=question.streamed,
+    )
+
+
+def _number(text: str | None, low: float, high: float, problem: str) -> float | None:
+    """Read a number that may be left out. Raises UsageError with `problem`."""
+    if not (text or "").strip():
+        return None
+    try:
+        value = float(text or "")
+    except ValueError:
+        raise UsageError(problem) from None
+    if not low <= value <= high:
+        raise UsageError(problem)
+    return value
+
+
+def _fitting(request: ChatRequest, context_tokens: int) -> tuple[ChatRequest, int]:
+    """Leave out the oldest turns, whole questions with their answers, until the rest and the answer may fit."""
+    kept = list(request.messages)
+    system = [kept.pop(0)] if kept[0].role == "system" else []
+    room = (context_tokens - min(request.max_tokens or 0, context_tokens // 2)) * CHARS_PER_TOKEN
+    while len(kept) > 1 and (_chars(system + kept) > room or len(system + kept) > MOST_MESSAGES):
+        del kept[: 2 if kept[1].role == "assistant" else 1]
+    left_out = len(request.messages) - len(system) - len(kept)
+    return replace(request, messages=(*system, *kept)), left_out
+
+
+def _chars(conversation: Sequence[Message]) -> int:
+    return sum(len(message.content) for message in conversation)

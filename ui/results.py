@@ -1,0 +1,54 @@
+"""The results tab's events: evaluation and load-test runs of a folder, as tables and plots."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+import evaluation
+from evaluation import report
+from evaluation.views import views
+from streaming.errors import UsageError
+from ui import plots, texts
+from ui.figures import badge_problem
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "docs" / "sample-run"
+PLOTS = 8
+_MANIFEST = "manifest.json"
+
+
+class Results:
+    """Browses the runs of `folder`, newest first, and the sample, so that there always is one."""
+
+    def __init__(self, folder: Path = ROOT / "out", sample: Path = SAMPLE) -> None:
+        self._folder = folder
+        self._sample = sample
+
+    def choices(self) -> list[tuple[str, str]]:
+        """Give the picker's lines: label and name."""
+        found = [path.parent for path in self._folder.glob(f"*/{_MANIFEST}")]
+        found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        runs = [(path.name, path.name) for path in found]
+        return [*runs, (texts.SAMPLE_RUN, "")] if (self._sample / _MANIFEST).exists() else runs
+
+    def refresh(self, chosen: str | None) -> Any:
+        """Give the picker as the folder is now; what was chosen stays if it is still there."""
+        choices = self.choices()
+        names = [name for _, name in choices]
+        return gr.update(choices=choices, value=chosen if chosen in names else next(iter(names), None))
+
+    def show(self, chosen: str | None) -> tuple[Any, ...]:
+        """Give the report, a line on what is wrong, and each plot with its caption. Blocks: tables are read."""
+        hidden = [gr.update(visible=False)] * PLOTS
+        if chosen is None or chosen not in {name for _, name in self.choices()}:
+            return "", badge_problem(texts.NO_RUN), *hidden, *[None] * PLOTS, *[""] * PLOTS
+        try:
+            run = evaluation.load(self._folder / chosen if chosen else self._sample)
+            drawn, written = views(run)[:PLOTS], report.markdown(run)
+        except UsageError as error:
+            return "", badge_problem(str(error)), *hidden, *[None] * PLOTS, *[""] * PLOTS
+        rest = PLOTS - len(drawn)
+        boxes = [gr.update(visible=n < len(drawn)) for n in range(PLOTS)]
+        captions = [f"{view.caption} *{view.note}*" if view.note else view.caption for view in drawn]
+        return written, "", *boxes, *[plots.drawn(view) for view in drawn], *[None] * rest, *captions, *[""] * rest
