@@ -52,10 +52,20 @@ browser-by-apt:
 		echo "installing chromium"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium fonts-dejavu-core fonts-noto-color-emoji; \
 	else echo "the tests in a real browser need Chromium: install the package chromium"; exit 2; fi
 
+# Servers and runtimes that tests talk to: a real Redis, and other people's clients in JavaScript.
+.PHONY: setup-servers servers-by-apt
+setup-servers:
+	@command -v redis-server >/dev/null && command -v node >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory servers-by-apt
+
+servers-by-apt:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing redis-server, nodejs and npm"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends redis-server nodejs npm; \
+	else echo "the tests need Redis, Node and npm: install the packages redis-server, nodejs and npm"; exit 2; fi
+
 demo: setup
 	$(BIN)/python app.py --port $(PORT)
 
-test: setup-dev setup-browser
+test: setup-dev setup-browser setup-servers
 	$(BIN)/python -m pytest --durations=10
 
 lint: setup-dev

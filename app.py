@@ -1,6 +1,6 @@
 """Streamgauge's entry: settings → service with the page mounted → serve.
 
-python app.py [--host H] [--port P] [--no-ui] [--workers N]
+python app.py [--host H] [--port P] [--no-ui] [--share] [--workers N]
 """
 
 import argparse
@@ -23,8 +23,6 @@ GRACE_S = 30.0
 """How long open answers may go on after the signal to stop."""
 PAGE_GRACE_S = 3.0
 """The same with the page, whose open tabs hold a connection each for ever."""
-READER_S = 30
-"""How long a connection may take nothing of what is sent to it before it is dropped."""
 
 
 def service() -> Any:
@@ -38,7 +36,7 @@ def _guard(settings: Settings) -> Guard:
     return Guard(Configuration.from_variables(settings.variables), redis_url=settings.redis_url)
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int, reader_s: int) -> socket.socket:
     """Take the port, before anything slow begins. Raises UsageError."""
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
@@ -49,7 +47,7 @@ def _listener(host: str, port: int) -> socket.socket:
         raise UsageError(f"cannot listen on {host}:{port}: {reason}; choose another with --host, --port") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # What it accepts inherits this: the kernel drops a reader that has stopped, and the answer stops with it.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_S * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, reader_s * 1000)
     return listener
 
 
@@ -65,6 +63,7 @@ def _options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Na
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=PORT, help="port, 0 for any free one (default: %(default)s)")
     parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
+    parser.add_argument("--share", action="store_true", help="a link for others, through Gradio's share server")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes; more than one needs --no-ui and REDIS_URL"
     )
@@ -80,12 +79,14 @@ def _check_workers(options: argparse.Namespace, settings: Settings) -> None:
         raise UsageError("several workers share limits and streams through Redis: set REDIS_URL")
 
 
-def _serve_workers(listener: socket.socket, count: int, settings: Settings) -> None:
+def _serve_workers(listener: socket.socket, count: int, settings: Settings, body_bytes: int) -> int:
     with tempfile.TemporaryDirectory(prefix="streamgauge-metrics-") as folder:
         settings.share_metrics(folder)
-        workers = draining.Workers(draining.config("app:service", grace_s=GRACE_S, workers=count), [listener])
+        config = draining.config("app:service", grace_s=GRACE_S, workers=count, body_bytes=body_bytes)
+        workers = draining.Workers(config, [listener])
         workers.address = _address(listener)
         workers.run()
+        return 1 if workers.failed else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,21 +98,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_workers(options, settings)
         providers.local.check()
         guard = _guard(settings)
-        listener = _listener(options.host, options.port)
+        listener = _listener(options.host, options.port, settings.reader_timeout_s)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    draining.take_descriptors()
+    body_bytes = guard.configuration.limits.body_bytes
     if options.workers > 1:
-        _serve_workers(listener, options.workers, settings)
-        return 0
+        return _serve_workers(listener, options.workers, settings, body_bytes)
     log.configure(settings.masked)
     grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
     app: Any = create(providers, guard, settings, grace_s=grace_s)
     if not options.no_ui:
         from ui.page import mount
 
-        app = mount(app, providers, settings=settings, guard=guard)
-    draining.Server(draining.config(app, grace_s=grace_s), _address(listener)).run(sockets=[listener])
+        app = mount(app, providers, settings=settings, guard=guard, account=app.state.door.account)
+        if options.share:
+            from ui.share import share
+
+            share(listener.getsockname()[1], lambda line: print(line, flush=True))
+    config = draining.config(app, grace_s=grace_s, body_bytes=body_bytes)
+    draining.Server(config, _address(listener)).run(sockets=[listener])
     return 0
 
 

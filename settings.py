@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from streaming.errors import UsageError
+
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The name that prometheus_client reads."""
 
@@ -41,6 +43,14 @@ class Settings:
     def allowed_origins(self) -> frozenset[str]:
         """Other sites whose pages may talk to this service (`ALLOWED_ORIGINS`, comma-separated)."""
         return frozenset(origin.strip().rstrip("/") for origin in (self.get("ALLOWED_ORIGINS") or "").split(",")) - {""}
+
+    @property
+    def reader_timeout_s(self) -> int:
+        """How long a connection may take nothing of what is sent to it (`READER_TIMEOUT_S`). Raises UsageError."""
+        value = self.get("READER_TIMEOUT_S") or "30"
+        if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= 3600):
+            raise UsageError(f"READER_TIMEOUT_S: {value[:40]!r} cannot be used: write whole seconds from 1 to 3600")
+        return int(value)
 
     def share_metrics(self, folder: str) -> None:
         """Let the processes that are started from now on put their figures into that folder."""

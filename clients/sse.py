@@ -148,7 +148,7 @@ class SSEClient:
         try:
             async with aclosing(self._events(request, progress, backoff)) as events:
                 async for event in events:
-                    frame = _frame(event)
+                    frame = frame_of(event)
                     if progress.take(event.id, frame[0]):
                         backoff.reset()
                         yield frame
@@ -223,7 +223,8 @@ def _decoded(decoder: Decoder, piece: bytes) -> list[ServerSentEvent]:
         raise WireError("the service sent bytes that are not UTF-8") from None
 
 
-def _frame(event: ServerSentEvent) -> Frame:
+def frame_of(event: ServerSentEvent) -> Frame:
+    """Give the frame that an event carries. Raises WireError."""
     if event.event == "message" and event.data == "[DONE]":
         return "done", {}
     try:

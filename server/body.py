@@ -10,6 +10,8 @@ from streaming import strategies
 from streaming.messages import ChatRequest, Message
 
 DEFAULT_PROVIDER = "local"
+NAMES_CHARS = 500
+"""How long the names of providers may be together: they stand in every line of the log."""
 
 
 def _encodable(text: str) -> str:
@@ -20,7 +22,14 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _short(text: str) -> str:
+    if len(text) > NAMES_CHARS:
+        raise ValueError(f"is longer than {NAMES_CHARS} characters")
+    return text
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
+Names = Annotated[Text, AfterValidator(_short)]
 
 
 class ChatMessage(BaseModel):
@@ -39,7 +48,7 @@ class ChatBody(BaseModel):
 
     message: Text | None = None
     messages: list[ChatMessage] | None = None
-    provider: Text = Field(
+    provider: Names = Field(
         DEFAULT_PROVIDER, description="`provider:model`; several, comma-separated, are asked in order"
     )
     strategy: Text = Field(strategies.DEFAULT, description="direct, batch:W, debounce:W, pace:R or whole")

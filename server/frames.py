@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from server.streams import Stream
+from server.streams import DEFECT, Stream
 from streaming.clock import Clock
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.meter import Reading
@@ -18,7 +18,6 @@ Entry = tuple[int, str, bytes]
 LAST = frozenset({"done", "error", "cancelled"})
 """Nothing comes after one of these."""
 
-_DEFECT = Failed("internal", "a defect in this program: the answer is cut")
 _log = logging.getLogger(__name__)
 
 _NOTICES = {"retry": "retry", "fallback": "fallback"}
@@ -48,8 +47,8 @@ class Entries:
             for event in events:
                 self._add(found, event, now)
         except Exception:
-            _log.exception("a defect in the pipeline")
-            await self._stream.stop(_DEFECT)
+            _log.exception("an event that cannot be told")
+            await self._stream.stop(DEFECT)
         if self._stream.ended and not (found and found[-1][1] in LAST):
             await self._stream.answer.aclose()  # until the provider's work has ended: the receipt says how long it took
             found.append(self._entry(*self._stopped()))

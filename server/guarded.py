@@ -1,8 +1,6 @@
 """The guard in front of the wires, as pure ASGI: who asks, how often, how much; before anything is parsed."""
 
 import asyncio
-from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,21 +55,21 @@ class Guarded:
         state["caller"] = await self._guard.enter(caller)
         return await self._whole_body(headers, receive)
 
-    def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+    def caller(self, scope: Scope, headers: Headers) -> Caller:
         """Give what is known of who asks."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         found = key.strip() if scheme.lower() == "bearer" else ""
         if not found and scope["type"] == "websocket":
             found = next((p[len(BEARER) :] for p in scope["subprotocols"] if p.startswith(BEARER)), "")
         peer = scope["client"][0] if scope.get("client") else None
-        return Caller(
-            key=found or None, address=address(peer, headers.get("x-forwarded-for"), self._guard.configuration.hops)
-        )
+        # A proxy may add a line of its own below the one that the caller wrote: only together they are the list.
+        forwarded_for = ",".join(headers.getlist("x-forwarded-for"))
+        return Caller(key=found or None, address=address(peer, forwarded_for, self._guard.configuration.hops))
 
     def _check_origin(self, headers: Headers) -> None:
         """A page of another site may open a WebSocket here with the visitor's own network behind it."""
         origin = headers.get("origin")
-        if origin is None or origin in self._origins or urlsplit(origin).netloc == headers.get("host"):
+        if origin is None or origin in self._origins or origin.partition("://")[2] == headers.get("host"):
             return
         raise Refusal("origin", "blocked", "this origin may not connect: list it in ALLOWED_ORIGINS")
 

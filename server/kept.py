@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Protocol
 
-from server.frames import LAST, Entries, Entry
+import orjson
+
+from server.frames import LAST, Entries, Entry, error_fields
 from server.streams import Stream
 from streaming.events import Failed
 
@@ -22,6 +24,7 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_STREAMS = 2048
 
 _ABANDONED = Failed("abandoned", f"stopped: nobody read it for {ALONE_S:g} s")
+_TOO_SLOW = Failed("lost", "read too slowly: what comes next of this stream is no longer kept")
 _ENTRY_BYTES = 150
 """What an entry takes beside its text."""
 
@@ -103,7 +106,10 @@ class KeptReader:
             await wait_for(kept.wake, timeout_s)
         if self.ended:
             return []
-        entries = kept.after(self._seq)
+        try:
+            entries = kept.after(self._seq)
+        except Gone:
+            entries = [(self._seq + 1, "error", orjson.dumps({**error_fields(_TOO_SLOW), "finish_reason": None}))]
         if entries:
             self._seq = entries[-1][0]
             self.ended = entries[-1][1] in LAST

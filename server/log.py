@@ -1,10 +1,9 @@
 """Structured logs: one JSON object a line on the standard error, no prompt and no key in any."""
 
+import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-
-import orjson
 
 
 class JsonLines(logging.Formatter):
@@ -24,7 +23,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)
-        return self._masked(orjson.dumps(fields, default=str).decode())
+        return self._masked(json.dumps(fields, default=str, ensure_ascii=False, separators=(",", ":")))
 
 
 def configure(masked: Callable[[str], str]) -> None:

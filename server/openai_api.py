@@ -13,7 +13,7 @@ from server.door import Door
 from server.frames import bill
 from server.openai_body import OpenAIBody
 from server.refusals import openai_error
-from server.sse import HEADERS, KEEP_ALIVE_S, until_left
+from server.sse import HEADERS, KEEP_ALIVE_S, WAITING, until_left
 from server.streams import Stream
 from server.whole import collected
 from streaming.clock import unix_s
@@ -73,8 +73,9 @@ class CompletionStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._stream) as stream, until_left(receive):
             events = await self._first(KEEP_ALIVE_S)
-            if events and isinstance(events[-1], Failed) and not any(map(_content, events)):
-                await _failed(events[-1], stream.receipt())(scope, receive, send)
+            if stream.ended and not any(map(_content, events)):
+                receipt = stream.receipt()
+                await _failed(receipt.error, receipt)(scope, receive, send)
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             body = self._chunk(b'{"role":"assistant","content":""}')
@@ -82,10 +83,12 @@ class CompletionStream(Response):
                 body += b"".join(map(self._encoded, events))
                 if stream.ended and not (events and isinstance(events[-1], TERMINAL)):
                     body += self._error(stream.receipt().error or _CANCELLED)
-                await send({"type": "http.response.body", "body": body or b": waiting\n\n", "more_body": True})
+                if body:
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
                 if stream.ended:
                     break
-                events, body = await stream.events(KEEP_ALIVE_S), b""
+                events = await stream.events(KEEP_ALIVE_S)
+                body = b"" if events else WAITING
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _first(self, within_s: float) -> list[Event]:

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from server.body import ChatBody, ChatMessage, Text
+from server.body import ChatBody, ChatMessage, Names, Text
 from streaming import strategies
 
 
@@ -38,7 +38,7 @@ class OpenAIBody(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: Text = Field(min_length=1)
+    model: Names
     messages: list[OpenAIMessage]
     stream: bool = False
     stream_options: StreamOptions | None = None

@@ -33,6 +33,8 @@ def refused(refusal: Refusal, *, openai: bool = False) -> JSONResponse:
         more = {"rule": refusal.rule, "retry_after_s": refusal.retry_after_s}
         fields = openai_error(refusal.status, refusal.kind, refusal.message, **more)
     headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
+    if refusal.rule == "body.time":
+        headers["Connection"] = "close"  # whoever sends that slowly would keep the connection for ever
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after_s)))
     return JSONResponse(fields, refusal.status, headers)

@@ -48,7 +48,7 @@ class EventStream(Response):
             async with until_left(receive):
                 while not reading.ended:
                     entries = await reading.batch(KEEP_ALIVE_S)
-                    body = b"".join(map(self._encoded, entries)) if entries else _WAITING
+                    body = b"".join(map(self._encoded, entries)) if entries else WAITING
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -61,7 +61,7 @@ class EventStream(Response):
         return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (self._id, seq, name.encode(), data)
 
 
-_WAITING = sse.comment("waiting")
+WAITING = sse.comment("waiting")
 
 
 @asynccontextmanager

@@ -9,22 +9,12 @@ from typing import Protocol
 from streaming.clock import Clock
 from streaming.events import TERMINAL, Event, Failed
 from streaming.meter import Reading
-from streaming.pipeline import Answer, Receipt
+from streaming.pipeline import Account, Answer, Receipt
 
 DEFECT = Failed("internal", "a defect in this program: the answer is cut")
 SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: ask again in a moment")
 
 _log = logging.getLogger(__name__)
-
-
-class Account(Protocol):
-    """Is told of an answer as it goes: what metrics and the log make of it."""
-
-    def passed(self, events: list[Event], now: float) -> None:
-        """These events go to the reader now."""
-
-    def ended(self, receipt: Receipt) -> None:
-        """Nothing more comes."""
 
 
 class Reserved(Protocol):

@@ -1,6 +1,7 @@
 """The wire over WebSocket: questions one after another on one socket, each answered in its turn."""
 
 import asyncio
+import logging
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -14,13 +15,15 @@ from server.door import Door
 from server.kept import Full, Gone
 from server.refusals import error
 from server.sse import Reading
+from server.streams import DEFECT
 from streaming.errors import UsageError
 
 WAITING = 4
 """So many questions may wait for the one that is being answered."""
 SUBPROTOCOL = "streamgauge"
-POLICY, TOO_BIG, NOT_TEXT, RESTART = 1008, 1009, 1007, 1012
+POLICY, TOO_BIG, NOT_TEXT, BROKEN, RESTART = 1008, 1009, 1007, 1011, 1012
 
+_log = logging.getLogger(__name__)
 _CODES = {"validation.size": TOO_BIG, "body.json": NOT_TEXT, "body.unicode": NOT_TEXT}
 
 
@@ -31,35 +34,38 @@ class Conversation:
         self._socket = socket
         self._door = door
         self._facts: Caller = socket.state.facts
-        self._questions: asyncio.Queue[ChatBody | ResumeBody] = asyncio.Queue(WAITING)
-        self._answering = False
+        self._questions: asyncio.Queue[ChatBody | ResumeBody] = asyncio.Queue()
+        self._unanswered = 0
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until the client leaves; what it did not want kept stops then."""
         offered = self._socket.scope["subprotocols"]
         await self._socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        worker = asyncio.create_task(self._work())
+        work = [asyncio.create_task(part()) for part in (self._listen, self._work)]
         try:
-            while True:
-                message = await self._socket.receive()
-                if message["type"] == "websocket.disconnect":
-                    return
-                await self._take(message)
-        except Refusal as refusal:
-            await self._refuse(refusal)
+            await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            worker.cancel()
-            await asyncio.wait([worker])
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work)
+        for fault in [task.exception() for task in work if not task.cancelled()]:
+            if fault is not None:
+                await self._end(fault)
+                return
 
-    async def _take(self, message: Any) -> None:
+    async def _listen(self) -> None:
+        while (message := await self._socket.receive())["type"] != "websocket.disconnect":
+            self._take(message)
+
+    def _take(self, message: Any) -> None:
         text = message.get("text")
         if text is None:
-            raise Refusal("body.json", "invalid", "send text frames with JSON in them")
+            raise Refusal("body.json", "invalid", "send text frames with JSON in UTF-8 in them")
         body = _parsed(self._door, text)
         kind = body.pop("type", "message")
         if kind == "cancel":
-            if self._answering:
+            if self._unanswered:
                 self._stop.set()
             return
         models: dict[Any, type[ChatBody | ResumeBody]] = {"message": ChatBody, "resume": ResumeBody}
@@ -67,37 +73,36 @@ class Conversation:
         if model is None:
             raise Refusal("body.fields", "invalid", "`type` is message (the default), cancel or resume")
         try:
-            self._questions.put_nowait(model.model_validate(body))
+            question = model.model_validate(body)
         except ValidationError as found:
             raise Refusal("body.fields", "invalid", faults(found.errors())) from None
-        except asyncio.QueueFull:
-            raise Refusal("busy", "rate_limited", f"{WAITING} questions wait already: let one end first") from None
+        if self._unanswered > WAITING:
+            raise Refusal("busy", "rate_limited", f"{WAITING} questions wait already: let one end first")
+        self._unanswered += 1
+        self._questions.put_nowait(question)
 
     async def _work(self) -> None:
         with suppress(WebSocketDisconnect):
             while (question := await self._next()) is not None:
-                self._answering = True
                 try:
                     await self._answer(question)
-                except Refusal as refusal:
-                    await self._refuse(refusal)
-                    return
                 except (UsageError, Full, Gone) as fault:
                     kind = {UsageError: "bad_request", Full: "unavailable", Gone: "not_found"}[type(fault)]
                     await self._say({"type": "error", **error(kind, str(fault))})
-                self._answering = False
+                self._unanswered -= 1
                 self._stop.clear()
             await self._socket.close(RESTART, "the service is stopping")
 
     async def _next(self) -> ChatBody | ResumeBody | None:
         """Wait for the next question; None when the service is stopping."""
-        waiting = [asyncio.create_task(self._questions.get()), asyncio.create_task(self._door.streams.draining.wait())]
+        draining = self._door.streams.draining
+        question, stopping = asyncio.create_task(self._questions.get()), asyncio.create_task(draining.wait())
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            return waiting[0].result() if waiting[0].done() else None  # type: ignore[return-value]  # the other's is True
+            await asyncio.wait([question, stopping], return_when=asyncio.FIRST_COMPLETED)
+            return None if draining.is_set() else question.result()
         finally:
-            for task in waiting:
-                task.cancel()
+            question.cancel()
+            stopping.cancel()
 
     async def _answer(self, question: ChatBody | ResumeBody) -> None:
         if isinstance(question, ResumeBody):
@@ -133,12 +138,18 @@ class Conversation:
         with suppress(Gone):
             await self._door.cancel(stream_id, caller)
 
-    async def _refuse(self, refusal: Refusal) -> None:
-        self._door.metrics.refusals.labels(refusal.rule).inc()
-        fields = error(refusal.kind, refusal.message, refusal.rule, refusal.retry_after_s)
+    async def _end(self, fault: BaseException) -> None:
+        """Say in a last frame what was refused, or that this program has a defect, and close."""
+        if isinstance(fault, Refusal):
+            self._door.metrics.refusals.labels(fault.rule).inc()
+            fields = error(fault.kind, fault.message, fault.rule, fault.retry_after_s)
+            code, reason = _CODES.get(fault.rule, POLICY), fault.rule
+        else:
+            _log.error("a defect in a conversation", exc_info=fault)
+            fields, code, reason = error(DEFECT.kind, DEFECT.message), BROKEN, DEFECT.kind
         with suppress(WebSocketDisconnect, RuntimeError):
             await self._say({"type": "error", **fields})
-            await self._socket.close(_CODES.get(refusal.rule, POLICY), refusal.rule)
+            await self._socket.close(code, reason)
 
     async def _say(self, fields: dict[str, Any]) -> None:
         await self._socket.send_text(orjson.dumps(fields).decode())

@@ -1,0 +1,283 @@
+"""Callers who mean no good by how they send: slowly, too much, under made-up addresses, without ever reading."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Callable
+
+import pytest
+import websockets
+
+from server import draining, guarded
+from streaming.events import TextDelta
+from tests.integration.watched import Simulated, request, simulated
+from tests.playing import PlayingAdapter, Step, words
+from tests.service_process import service_process
+from tests.serving import Played, serving, until
+
+ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
+CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
+SILENT: list[Step] = [(600.0, TextDelta("late"))]
+
+
+def brief() -> PlayingAdapter:
+    return PlayingAdapter(words(2, first_s=0.0, gap_s=0.0))
+
+
+async def exchanged(port: int, data: bytes) -> bytes:
+    """Send bytes and read until the server closes, which it must."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    async with asyncio.timeout(15):
+        found = await reader.read()
+    writer.close()
+    return found
+
+
+HEADS: dict[str, tuple[bytes, set[int]]] = {
+    "a path that is not ASCII": (b"GET /\xff HTTP/1.1\r\nhost: x\r\n", {400}),
+    "half surrogates": (b"GET /api/chat/stream/%ED%A0%80?last_event_id=%ED%A0%80 HTTP/1.1\r\nhost: x\r\n", {400}),
+    "half surrogates in a header": (b"GET /api/chat/stream/x HTTP/1.1\r\nlast-event-id: \xed\xa0\x80\r\n", {400}),
+    "line ends": (b"DELETE /api/chat/stream/%0d%0aset-cookie:%20a=b HTTP/1.1\r\nhost: x\r\n", {404}),
+    "null bytes": (b"GET /api/%00%0d%0a HTTP/1.1\r\nhost: x\r\n", {404}),
+    "a long id": (b"GET /api/chat/stream/x?last_event_id=" + b"9" * 4000 + b" HTTP/1.1\r\nhost: x\r\n", {400}),
+    "a strange key": (b"GET /v1/models HTTP/1.1\r\nauthorization: Bearer \xff\xed\xa0\x80\r\n", {200}),
+    "a strange length": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 1e3\r\n", {400}),
+    "two lengths": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 9\r\n", {400}),
+    "length and chunks": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n", {400}),
+    "no target": (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n", {404}),
+    "another protocol": (b"GET /healthz HTTP/1.1\r\nconnection: Upgrade, close\r\nupgrade: h2c\r\n", {200}),
+    "no http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", {400}),
+    "a method of one's own": (b"TRACE /v1/models HTTP/1.1\r\nhost: x\r\n", {405}),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_no_head_breaks_the_service(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    head, statuses = HEADS[name]
+
+    async def main() -> bytes:
+        async with serving(Played(brief())) as port:
+            return await exchanged(port, head + b"connection: close\r\n\r\n")
+
+    answer = asyncio.run(main())
+    assert int(answer.split(b" ", 2)[1]) in statuses
+    assert b"\r\nset-cookie" not in answer.lower()
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+CHUNK = b"10000\r\n" + b"a" * 65536 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [({"content-length": "999999999999"}, b"{"), ({"transfer-encoding": "chunked"}, CHUNK * 8)],
+    ids=["announced", "in chunks without end"],
+)
+def test_a_huge_body_is_refused_before_it_is_there(
+    headers: dict[str, str], body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "LINGER_S", 0.2)
+
+    async def main() -> bytes:
+        async with serving(Played(brief())) as port:
+            sent = await request(port, CHAT, body, headers={"connection": "keep-alive", **headers})
+            async with asyncio.timeout(10):
+                head = await sent.reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 413")
+                answer = await sent.reader.readuntil(b"}}")
+                with contextlib.suppress(ConnectionResetError):
+                    assert await sent.reader.read() == b""  # the rest is not waited for
+            sent.leave()
+            return answer
+
+    assert json.loads(asyncio.run(main()))["error"]["rule"] == "validation.size"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "BODY_S", 0.2)
+
+    async def main() -> bytes:
+        async with serving(Played(brief())) as port:
+            head = b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
+            return await exchanged(port, head + b'{"mess')  # kept alive by the client: the service has to close it
+
+    head, _, body = asyncio.run(main()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400") and b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["rule"] == "body.time"
+
+
+def test_leaving_in_the_middle_of_a_request_is_nobodys_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        adapter = brief()
+        async with serving(Played(adapter)) as port:
+            for path in (CHAT, COMPLETIONS):
+                for part in (b"", b'{"mess'):
+                    sent = await request(port, path, part, headers={"content-length": "99"})
+                    await sent.writer.drain()
+                    sent.leave()
+            status, _, _ = await (await request(port, CHAT, ASK)).response()
+            assert (status, len(adapter.requests)) == (200, 1)
+
+    asyncio.run(main())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: "], ids=["nothing", "half a head"]
+)
+def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    monkeypatch.setattr(draining, "HEAD_S", 0.2)
+
+    async def main() -> bytes:
+        async with serving(Played(brief())) as port:
+            try:
+                return await exchanged(port, begun)
+            except ConnectionResetError:
+                return b""
+
+    assert asyncio.run(main()) == b""
+
+
+def test_the_callers_own_id_reaches_the_provider_only_if_it_can_be_a_header() -> None:
+    async def main() -> list[str | None]:
+        adapter = brief()
+        async with serving(Played(adapter)) as port:
+            for said in ("mine-7", "two words", "a" * 129, "caf\xe9", "a\tb"):
+                await (await request(port, CHAT, ASK, headers={"x-client-request-id": said})).response()
+        return [asked.request_id for asked in adapter.requests]
+
+    mine, *others = asyncio.run(main())
+    assert mine == "mine-7"
+    assert all(other is not None and len(other) == 32 and int(other, 16) for other in others)
+
+
+def test_pipelined_requests_are_answered_in_order_and_do_not_mix() -> None:
+    async def main() -> bytes:
+        async with serving(Played(brief())) as port:
+            body = json.dumps({**ASK, "stream": False}).encode()
+            post = (
+                b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            )
+            ask = post % (len(body), body)
+            missing = b"GET /api/nothing HTTP/1.1\r\nhost: x\r\n\r\n"
+            last = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            return await exchanged(port, ask + missing + ask + last)
+
+    answer = asyncio.run(main())
+    assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 404, 200, 200]
+    assert answer.count(b'"content":"w0 w1 "') == 2
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_stops_the_answer_though_more_was_asked_behind_it(stream: bool) -> None:
+    async def main() -> int:
+        adapter = PlayingAdapter(SILENT)
+        async with serving(Played(adapter)) as port:
+            body = json.dumps({**ASK, "stream": stream}).encode()
+            head = b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            ask = head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(ask)
+            await until(lambda: adapter.open == 1)
+            writer.write(ask * 3)
+            await writer.drain()
+            writer.transport.abort()
+            await until(lambda: adapter.open == 0)
+            return len(adapter.requests)
+
+    assert asyncio.run(main()) == 1
+
+
+def test_a_socket_asked_for_behind_a_question_stops_the_answer() -> None:
+    async def main() -> bytes:
+        adapter = PlayingAdapter(SILENT)
+        async with serving(Played(adapter)) as port:
+            sent = await request(port, CHAT, ASK, headers={"connection": "keep-alive"})
+            await until(lambda: adapter.open == 1)
+            head = b"GET /api/chat/ws HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+            key = b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            sent.writer.write(head + key)
+            await until(lambda: adapter.open == 0)
+            try:
+                return await sent.reader.read()
+            except ConnectionResetError:
+                return b""
+            finally:
+                sent.leave()
+
+    assert b"101 Switching" not in asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("hops", "lines"),
+    [
+        ("0", "x-forwarded-for: 203.0.113.{n}\r\n"),
+        ("1", "x-forwarded-for: 203.0.113.{n}, 198.51.100.7\r\n"),
+        ("1", "x-forwarded-for: 203.0.113.{n}\r\nx-forwarded-for: 198.51.100.7\r\n"),
+        ("1", "x-forwarded-for: 203.0.113.{n}\r\nx-forwarded-for: 192.0.2.{n}, 198.51.100.7\r\n"),
+        ("2", "x-forwarded-for: 203.0.113.{n}, 198.51.100.7\r\nx-forwarded-for: 10.0.0.1\r\n"),
+    ],
+    ids=["no proxy", "appended by the proxy", "a line of the proxy's own", "both", "two proxies"],
+)
+def test_addresses_that_a_caller_makes_up_do_not_help_it(hops: str, lines: str) -> None:
+    async def main() -> list[int]:
+        variables = {"RATE_LIMIT": "10/minute", "BUDGETS": "off", "TRUSTED_HOPS": hops}
+        async with serving(Played(brief()), variables) as port:
+            return await asyncio.gather(*(one(port, n) for n in range(50)))
+
+    async def one(port: int, number: int) -> int:
+        body = json.dumps({**ASK, "stream": False})
+        head = "POST /api/chat HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        head += f"{lines.format(n=number)}content-length: {len(body)}\r\n\r\n"
+        return int((await exchanged(port, (head + body).encode())).split()[1])
+
+    statuses = asyncio.run(main())
+    assert (statuses.count(200), statuses.count(429)) == (10, 40)
+
+
+def stopped_reader(url: str) -> socket.socket:
+    """Open a connection with next to no room for what comes."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    found.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+    return found
+
+
+def test_a_reader_that_has_stopped_is_dropped_and_its_answer_with_it() -> None:
+    body = json.dumps({**ASK, "provider": "openai:steady"})
+
+    async def by_http(url: str, request_id: str) -> Callable[[], None]:
+        reader = stopped_reader(url)
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head += f"x-client-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
+        reader.sendall((head + body).encode())
+        return reader.close
+
+    async def by_socket(url: str, request_id: str) -> Callable[[], None]:
+        talk = await websockets.connect(
+            f"{url}/api/chat/ws".replace("http", "ws"),
+            sock=stopped_reader(url),
+            additional_headers={"x-client-request-id": request_id},
+        )
+        await talk.send(body)
+        talk.transport.pause_reading()
+        return talk.transport.abort
+
+    async def main(url: str, simulator: Simulated) -> None:
+        ends = [await by_http(url, "by-http"), await by_socket(url, "by-socket")]
+        for request_id in ("by-http", "by-socket"):
+            await until(lambda asked=request_id: bool(simulator.events(asked, "closed")), every_s=0.1)  # type: ignore[misc]  # bound
+            (closed,) = simulator.events(request_id, "closed")
+            assert closed["by"] == "client"
+        for end in ends:
+            end()
+
+    variables = {"OPENAI_API_KEY": "k", "READER_TIMEOUT_S": "1"}
+    with (
+        simulated("--ttft-ms", "1", "--gap-ms", "5", "--tokens", "100000") as simulator,
+        service_process(OPENAI_BASE_URL=f"{simulator.url}/v1", **variables) as url,
+    ):
+        asyncio.run(main(url, simulator))

@@ -1,0 +1,261 @@
+"""The OpenAI wire, byte by byte: chunks, usage, refusals, and failures before and after the first chunk."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from providers import Providers
+from settings import Settings
+from streaming.errors import (
+    AuthError,
+    BadRequest,
+    FirstContentTimeout,
+    NetworkError,
+    NotFound,
+    RateLimited,
+    ServerError,
+    StreamError,
+)
+from streaming.events import Finish, TextDelta, ThinkingDelta, Usage
+from tests.integration.watched import Unwarmed, request, serving_simulated, simulated
+from tests.playing import FINISH, PlayingAdapter, Step, words
+from tests.serving import OPEN, Played, serving
+
+COMPLETIONS = "/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "p", "messages": [{"role": "user", "content": "Name three colours."}]}
+STREAMED = {**ASK, "stream": True, "strategy": "direct"}
+KEY = "sg-ann-0123456789abcdef0123456789abcdef"
+KEYS = {**OPEN, "API_KEYS": f"ann=sha256:{sha256(KEY.encode()).hexdigest()}"}
+
+Response = tuple[int, dict[str, str], bytes]
+
+
+def ask(
+    providers: Providers,
+    body: Any,
+    *,
+    path: str = COMPLETIONS,
+    method: str = "POST",
+    variables: Mapping[str, str] = OPEN,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    async def main() -> Response:
+        async with serving(providers, variables) as port:
+            return await (await request(port, path, body, method=method, headers=headers)).response()
+
+    return asyncio.run(main())
+
+
+def played(script: list[Step], body: Any = STREAMED) -> Response:
+    return ask(Played(PlayingAdapter(script)), body)
+
+
+def lines(body: bytes) -> list[str]:
+    return [line.removeprefix("data: ") for line in body.decode().split("\n\n") if line]
+
+
+def chunks(body: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines(body) if line != "[DONE]"]
+
+
+def test_a_streamed_answer_is_chunks_with_the_role_first_one_finish_and_done_last() -> None:
+    status, headers, body = played(words(3, first_s=0.0))
+    assert (status, headers["cache-control"], headers["x-accel-buffering"]) == (200, "no-cache", "no")
+    assert headers["content-type"].startswith("text/event-stream")
+    assert lines(body)[-1] == "[DONE]"
+    found = chunks(body)
+    assert {(c["object"], c["model"]) for c in found} == {("chat.completion.chunk", "p")}
+    assert len({c["id"] for c in found}) == 1 and found[0]["id"].startswith("chatcmpl-")
+    choices = [c["choices"][0] for c in found]
+    assert choices[0]["delta"] == {"role": "assistant", "content": ""}
+    assert [c["delta"].get("content") for c in choices[1:]] == ["w0 ", "w1 ", "w2 ", None]
+    assert [c["finish_reason"] for c in choices] == [None, None, None, None, "stop"]
+    assert all("usage" not in c for c in found)
+
+
+def test_usage_comes_in_a_chunk_of_its_own_when_asked_for_and_is_null_before() -> None:
+    script: list[Step] = [(0.0, TextDelta("a")), (0.0, Usage(7, 5, thinking_tokens=2, cached_tokens=3)), (0.0, FINISH)]
+    found = chunks(played(script, {**STREAMED, "stream_options": {"include_usage": True}})[2])
+    assert {c["usage"] for c in found[:-1]} == {None}
+    assert found[-1]["choices"] == []
+    assert found[-1]["usage"] == {
+        "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 2},
+    }  # fmt: skip
+    assert found[-1]["streamgauge"]["usage"]["source"] == "reported"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_thinking_is_reasoning_content(streamed: bool) -> None:
+    script: list[Step] = [(0.0, ThinkingDelta("hm")), (0.0, TextDelta("yes")), (0.0, FINISH)]
+    body = played(script, {**STREAMED, "stream": streamed})[2]
+    if streamed:
+        deltas = [c["choices"][0]["delta"] for c in chunks(body)]
+        assert deltas[1:] == [{"reasoning_content": "hm"}, {"content": "yes"}, {}]
+    else:
+        message = json.loads(body)["choices"][0]["message"]
+        assert (message["reasoning_content"], message["content"]) == ("hm", "yes")
+
+
+def test_a_whole_answer_has_its_usage_its_reason_and_its_bill() -> None:
+    status, headers, body = played([(0.0, TextDelta("cut")), (0.0, Usage(4, 1)), (0.0, Finish("length", "x"))], ASK)
+    whole = json.loads(body)
+    assert (status, headers["content-type"], whole["object"]) == (200, "application/json", "chat.completion")
+    assert whole["choices"] == [
+        {
+            "index": 0, "logprobs": None, "finish_reason": "length",
+            "message": {"role": "assistant", "content": "cut", "refusal": None},
+        }
+    ]  # fmt: skip
+    assert (whole["usage"]["total_tokens"], whole["streamgauge"]["cost_usd"]) == (5, None)
+
+
+ERRORS: list[tuple[StreamError, int, str]] = [
+    (BadRequest("no", http_status=400), 400, "invalid_request_error"),
+    (NotFound("no such model", http_status=404), 404, "not_found_error"),
+    (RateLimited("slow down", http_status=429), 429, "rate_limit_error"),
+    (ServerError("down", http_status=503), 502, "api_error"),
+    (AuthError("the service's own key", http_status=401), 502, "api_error"),
+    (NetworkError("refused"), 502, "api_error"),
+    (FirstContentTimeout("silent"), 504, "api_error"),
+]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(("error", "status", "kind"), ERRORS, ids=lambda value: getattr(value, "kind", ""))
+def test_what_fails_before_the_first_chunk_has_a_status(
+    error: StreamError, status: int, kind: str, streamed: bool
+) -> None:
+    found, headers, body = played([(0.0, error)], {**STREAMED, "stream": streamed})
+    assert (found, headers["content-type"]) == (status, "application/json")
+    fields = json.loads(body)["error"]
+    assert (fields["type"], fields["code"], fields["message"]) == (kind, error.kind, error.message)
+    assert set(fields) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("script", [[(0.0, TextDelta("part")), (0.0, ServerError("down"))], [(0.0, TextDelta("part"))]])
+def test_what_fails_in_the_middle_is_an_error_event_and_never_done(script: list[Step]) -> None:
+    status, _, body = played(script)
+    assert status == 200
+    assert "[DONE]" not in lines(body)
+    *before, error = chunks(body)
+    assert [c["choices"][0]["delta"].get("content") for c in before] == ["", "part"]
+    assert all(c["choices"][0]["finish_reason"] is None for c in before)
+    assert error["error"]["type"] == "api_error" and error["error"]["message"]
+
+
+def test_a_defect_of_this_program_is_an_error_with_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("streaming.pipeline.Answer._left", broken)
+    for streamed in (True, False):
+        status, _, body = played(words(3, first_s=0.0), {**STREAMED, "stream": streamed})
+        assert (status, json.loads(body)["error"]["code"]) == (502, "internal")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown provider": ({"model": "opneai:x"}, "opneai"),
+    "a key is missing": ({"model": "openai:gpt-5-mini"}, "OPENAI_API_KEY"),
+    "no model": ({"model": ""}, "model"),
+    "several answers": ({"n": 2}, "n"),
+    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    "functions": ({"functions": [{"name": "f"}]}, "functions"),
+    "json mode": ({"response_format": {"type": "json_object"}}, "response_format"),
+    "stop words": ({"stop": ["x"]}, "stop"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "text"),
+    "no question": ({"messages": []}, "empty"),
+    "role": ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
+    "temperature": ({"temperature": 3}, "temperature"),
+    "max_tokens": ({"max_tokens": 0}, "max_tokens"),
+    "strategy": ({"strategy": "bacth"}, "choose one of"),
+    "a surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
+    "a file of the server's": ({"model": "replay:/etc/passwd"}, "not offered"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_done_is_refused_in_openais_shape(name: str) -> None:
+    fields, says = REFUSED[name]
+    status, _, body = ask(Unwarmed(Settings()), {**STREAMED, "model": "sim:steady", **fields})
+    error = json.loads(body)["error"]
+    assert (status, error["type"], error["code"]) == (400, "invalid_request_error", "bad_request")
+    assert says in error["message"] and "\n" not in error["message"]
+
+
+def test_hints_parts_and_later_words_are_understood() -> None:
+    adapter = PlayingAdapter(words(1, first_s=0.0))
+    parts = [{"type": "text", "text": "Name "}, {"type": "text", "text": "three."}]
+    body = {
+        **STREAMED,
+        "messages": [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}],
+        "max_completion_tokens": 9, "max_tokens": 5, "n": 1, "seed": 7, "user": "u", "store": False, "tools": [],
+    }  # fmt: skip
+    assert ask(Played(adapter), body)[0] == 200
+    (asked,) = adapter.requests
+    assert [(m.role, m.content) for m in asked.messages] == [("system", "be brief"), ("user", "Name three.")]
+    assert (asked.max_tokens, asked.streamed) == (9, True)
+
+
+def test_several_models_are_asked_in_order_and_the_bill_names_who_answered() -> None:
+    async def main() -> Response:
+        with simulated("--ttft-ms", "1", "--gap-ms", "1", "--tokens", "3") as simulator:
+            async with serving_simulated(simulator) as port:
+                body = {
+                    **STREAMED,
+                    "model": "openai:fault-429-retry-after-900, openai:steady",
+                    "stream_options": {"include_usage": True},
+                }
+                return await (await request(port, COMPLETIONS, body)).response()
+
+    status, _, body = asyncio.run(main())
+    assert status == 200
+    assert chunks(body)[-1]["streamgauge"]["provider"] == "openai:steady"
+    assert lines(body)[-1] == "[DONE]"
+
+
+def test_models_are_those_that_can_be_asked_now() -> None:
+    def listed(settings: Settings) -> set[str]:
+        status, _, body = ask(Unwarmed(settings), None, path="/v1/models", method="GET")
+        assert (status, json.loads(body)["object"]) == (200, "list")
+        assert {model["object"] for model in json.loads(body)["data"]} == {"model"}
+        return {model["id"] for model in json.loads(body)["data"]}
+
+    without, with_key = listed(Settings()), listed(Settings({"OPENAI_API_KEY": "k"}))
+    assert {"local", "sim:steady"} <= without
+    assert {name.partition(":")[0] for name in with_key - without} == {"openai"}
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, "/v1/models"])
+def test_a_key_is_asked_for_in_openais_shape(path: str) -> None:
+    method = "POST" if path == COMPLETIONS else "GET"
+    for key, status in ((None, 401), ("sg-wrong", 401), (KEY, 200)):
+        headers = {"authorization": f"Bearer {key}"} if key else None
+        adapter = PlayingAdapter(words(1, first_s=0.0))
+        found, told, body = ask(Played(adapter), ASK, path=path, method=method, variables=KEYS, headers=headers)
+        assert found == status
+        if status == 401:
+            assert (json.loads(body)["error"]["type"], told["www-authenticate"]) == ("authentication_error", "Bearer")
+            assert adapter.requests == []
+
+
+def test_the_rate_is_told_with_the_seconds_to_wait() -> None:
+    async def main() -> list[Response]:
+        async with serving(Played(PlayingAdapter(words(1, first_s=0.0))), {"RATE_LIMIT": "1/minute"}) as port:
+            return [await (await request(port, COMPLETIONS, ASK)).response() for _ in range(2)]
+
+    (first, _, _), (second, headers, body) = asyncio.run(main())
+    assert (first, second) == (200, 429)
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert json.loads(body)["error"]["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/chat/completions", 405), ("/v1/embeddings", 404)])
+def test_what_is_not_offered_is_refused_in_openais_shape(path: str, status: int) -> None:
+    found, _, body = ask(Played(PlayingAdapter(words(1))), None, path=path, method="GET")
+    assert found == status
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}

@@ -1,0 +1,253 @@
+"""What whoever runs the service sees of it: health, figures, logs, and how it stops."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from typing import Any
+
+import pytest
+import websockets
+
+from streaming.events import Notice
+from tests.integration.started import ROOT, Started, started
+from tests.integration.watched import Connection, open_streams, request, scraped
+from tests.playing import PlayingAdapter, words
+from tests.serving import Played, serving, until
+
+ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
+QUESTION = {"model": "p", "messages": [{"role": "user", "content": "a"}], "strategy": "direct", "stream": True}
+CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
+SIM = {"message": "Name three colours.", "provider": "sim:steady"}
+KEY = "sg-ann-0123456789abcdef0123456789abcdef"
+CANARY = "xylophone-canary-4711"
+
+
+async def health(port: int) -> dict[str, Any]:
+    status, headers, body = await (await request(port, "/healthz", method="GET")).response()
+    assert (status, headers["content-type"]) == (200, "application/json")
+    fields: dict[str, Any] = json.loads(body)
+    return fields
+
+
+def test_health_tells_the_model_and_what_is_under_way() -> None:
+    async def main() -> list[dict[str, Any]]:
+        async with serving(Played(PlayingAdapter(words(900, first_s=0.0)))) as port:
+            found = [await health(port)]
+            asked = await request(port, CHAT, ASK)
+            await asked.reader.readuntil(b"start")
+            found.append(await health(port))
+            asked.leave()
+            while (now := await health(port))["streams_open"]:
+                pass
+            return [*found, now]
+
+    found = asyncio.run(main())
+    assert [fields["streams_open"] for fields in found] == [0, 1, 0]
+    assert {(fields["status"], fields["local_model"]) for fields in found} == {("ok", "idle")}
+
+
+def test_metrics_tell_what_was_answered_refused_and_stopped() -> None:
+    script = [(0.0, Notice("retry", "again")), *words(3, first_s=0.06, gap_s=0.02)]
+
+    async def main() -> dict[str, float]:
+        adapter = PlayingAdapter(script, script, script, words(900, first_s=0.0, gap_s=0.01))
+        async with serving(Played(adapter)) as port:
+            for path, body in ((CHAT, ASK), (CHAT, {**ASK, "stream": False}), (COMPLETIONS, QUESTION)):
+                assert (await (await request(port, path, body)).response())[0] == 200
+            await (await request(port, CHAT, {**ASK, "message": "a" * 4001})).response()
+            asked = await request(port, CHAT, {**ASK, "provider": "q:x"})
+            await asked.reader.readuntil(b"data: {")
+            asked.leave()
+            await until(lambda: adapter.open == 0)
+            while open_streams(found := await scraped(port)):
+                pass
+            return found
+
+    found = asyncio.run(main())
+    name = "streamgauge_"
+    for wire in ("sse", "json", "openai"):
+        assert found[f'{name}answers_total{{outcome="completed",provider="p",wire="{wire}"}}'] == 1
+        assert found[f'{name}streams_open{{wire="{wire}"}}'] == 0
+    assert found[f'{name}answers_total{{outcome="cancelled",provider="q",wire="sse"}}'] == 1
+    assert found[f'{name}tokens_total{{kind="output",provider="p",source="reported"}}'] == 9
+    assert found[f'{name}tokens_total{{kind="input",provider="p",source="reported"}}'] == 12
+    assert found[f'{name}answers_unpriced_total{{provider="p"}}'] == 3
+    assert found[f'{name}notices_total{{kind="retry",provider="p"}}'] == 3
+    assert found[f'{name}refusals_total{{rule="validation.length"}}'] == 1
+    assert found[f'{name}ttft_seconds_count{{provider="p"}}'] == 3
+    assert found[f'{name}ttft_seconds_bucket{{le="0.05",provider="p"}}'] == 0
+    assert found[f'{name}ttft_seconds_sum{{provider="p"}}'] >= 3 * 0.06
+    assert found[f'{name}chunk_gap_seconds_count{{provider="p"}}'] == 6
+    assert found[f'{name}chunk_gap_seconds_sum{{provider="p"}}'] >= 6 * 0.02
+    assert found[f"{name}stop_seconds_count"] == 1
+
+
+def test_the_log_is_one_json_line_an_answer_without_a_word_of_it() -> None:
+    variables = {"API_KEYS": f"ann=sha256:{sha256(KEY.encode()).hexdigest()}", "OPENAI_API_KEY": "sk-canary-0123456789"}
+
+    async def main(port: int) -> str:
+        headers = {"authorization": f"Bearer {KEY}", "x-client-request-id": "mine-7"}
+        text = ""
+        for fields in (
+            {"stream": False},
+            {"system": CANARY},
+            {"provider": "sim:error", "max_tokens": 64},
+            {"message": "a" * 4001},
+        ):
+            body = {**SIM, "message": f"What is a {CANARY}?", "max_tokens": 9, **fields}
+            _, _, answer = await (await request(port, CHAT, body, headers=headers)).response()
+            text = text or json.loads(answer)["content"]
+        uri = f"ws://127.0.0.1:{port}/api/chat/ws"
+        async with websockets.connect(uri, subprotocols=["streamgauge", f"bearer.{KEY}"]) as talk:  # type: ignore[list-item]  # as browsers send them
+            await talk.send(json.dumps({**SIM, "message": CANARY, "max_tokens": 2}))
+            while json.loads(await talk.recv())["type"] != "done":
+                pass
+        await (await request(port, CHAT, {"message": CANARY}, headers={"authorization": f"Bearer {CANARY}"})).response()
+        return text
+
+    with started(**variables) as service:
+        text = asyncio.run(main(service.port))
+        assert service.end() in (0, -signal.SIGTERM)
+        said = service.said()
+        answers = [line for line in service.lines() if line["event"] == "answer"]
+    for secret in (CANARY, KEY, variables["OPENAI_API_KEY"], variables["API_KEYS"][-64:], text[:12]):
+        assert secret not in said
+    assert [(line["wire"], line["outcome"]) for line in answers] == [
+        ("json", "completed"), ("sse", "completed"), ("sse", "failed"), ("websocket", "completed")
+    ]  # fmt: skip
+    first = answers[0]
+    assert (first["request_id"], first["caller"], first["provider"]) == ("mine-7", "key:ann", "sim:steady")
+    assert (first["served_by"], first["strategy"], first["level"], first["attempts"]) == (
+        "sim:steady", "batch:100ms", "info", 1
+    )  # fmt: skip
+    assert 0 < answers[1]["ttft_s"] < answers[1]["elapsed_s"]
+    assert first["delivered_chars"] == len(text)
+    assert answers[2]["error"] == "server_error"
+
+
+async def ending(service: Started, number: signal.Signals) -> tuple[bytes, list[str], int | None]:
+    """Signal a service that answers over two wires; give what both readers saw, and the code of the close."""
+    asked = await request(service.port, CHAT, SIM)
+    async with websockets.connect(f"ws://127.0.0.1:{service.port}/api/chat/ws") as talk:
+        await talk.send(json.dumps(SIM))
+        frames = [json.loads(await talk.recv())["type"]]
+        body = await asked.reader.readuntil(b"start")
+        service.process.send_signal(number)
+        await service.refuses()
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                frames.append(json.loads(await talk.recv())["type"])
+        return body + await asked.rest(), frames, talk.close_code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_ends_the_answers_under_way_and_takes_no_more(number: signal.Signals) -> None:
+    with started() as service:
+        body, frames, code = asyncio.run(ending(service, number))
+        assert service.process.wait(20) in (0, -number)
+        said = service.said()
+    assert body.count(b"data: [DONE]") == 1
+    assert (frames[-1], code) == ("done", 1012)
+    assert "Traceback" not in said
+
+
+def test_what_has_not_ended_after_the_grace_is_told_so_on_every_wire() -> None:
+    async def main() -> tuple[list[tuple[int, dict[str, str], bytes]], list[dict[str, Any]], int | None]:
+        adapter = PlayingAdapter(words(9000, first_s=0.0, gap_s=0.01))
+        bodies = ((CHAT, ASK), (COMPLETIONS, QUESTION), (CHAT, {**ASK, "stream": False}))
+        async with contextlib.AsyncExitStack() as stack:
+            port = await stack.enter_async_context(serving(Played(adapter), grace_s=0.2))
+            asked: list[Connection] = [await request(port, path, body) for path, body in bodies]
+            talk = await websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws")
+            for _ in range(2):  # the second waits, and is not begun
+                await talk.send(json.dumps(ASK))
+            await until(lambda: adapter.open == 4 and adapter.given > 40)
+            await stack.aclose()  # the service stops
+            assert (adapter.open, len(adapter.requests)) == (0, 4)
+            frames = []
+            with contextlib.suppress(websockets.ConnectionClosed):
+                while True:
+                    frames.append(json.loads(await talk.recv()))
+            return [await connection.response() for connection in asked], frames, talk.close_code
+
+    (sse, openai, whole), frames, code = asyncio.run(main())
+    last = [json.loads(body.splitlines()[-2].removeprefix(b"data: "))["error"] for _, _, body in (sse, openai)]
+    assert (last[0]["type"], last[1]["code"]) == ("shutting_down", "shutting_down")
+    assert b"[DONE]" not in sse[2] + openai[2]
+    assert (whole[0], json.loads(whole[2])["error"]["type"]) == (502, "shutting_down")
+    assert json.loads(whole[2])["content"].startswith("w0 w1 ")
+    assert (frames[-1]["type"], frames[-1]["error"]["type"], code) == ("error", "shutting_down", 1012)
+
+
+def test_a_socket_takes_frames_as_large_as_a_body_may_be() -> None:
+    async def main(port: int) -> list[tuple[dict[str, Any], int | None]]:
+        found = []
+        for length in (1_500_000, 2_500_000):
+            async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
+                await talk.send(json.dumps({**SIM, "message": "a" * length, "max_tokens": 1}))
+                while (frame := json.loads(await talk.recv()))["type"] not in ("done", "error"):
+                    pass
+                if frame["type"] == "error":
+                    await talk.wait_closed()
+                found.append((frame, talk.close_code))
+        return found
+
+    large = {"MAX_MESSAGE_CHARS": "9000000", "MAX_CONVERSATION_CHARS": "9000000", "MAX_BODY_BYTES": "2000000"}
+    with started(**large) as service:
+        (answered, _), (refused, code) = asyncio.run(main(service.port))
+    assert answered["type"] == "done"
+    assert (refused["error"]["rule"], code) == ("validation.size", 1009)
+
+
+def test_it_takes_as_many_connections_as_the_system_lets_it() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))  # what it starts with, from here
+    try:
+        with started() as service:
+            found = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found == (limits[1], limits[1])
+
+
+def test_a_second_interrupt_ends_it_at_once() -> None:
+    async def main(service: Started) -> None:
+        asked = await request(service.port, CHAT, {**SIM, "provider": "sim:slow-start"})
+        await asked.reader.readuntil(b"start")
+        service.process.send_signal(signal.SIGINT)
+        await service.refuses()
+        service.process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(service.process.wait, 10)
+        assert b"[DONE]" not in await asked.rest()
+
+    with started() as service:
+        asyncio.run(main(service))
+        assert "Traceback" not in service.said()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "says"),
+    [
+        (["--no-ui", "--workers", "2"], {}, "REDIS_URL"),
+        (["--workers", "2"], {"REDIS_URL": "redis://127.0.0.1:1/0"}, "--no-ui"),
+        (["--no-ui", "--workers", "0"], {}, "--workers"),
+        (["--no-ui", "--workers", "2"], {"REDIS_URL": "127.0.0.1"}, "REDIS_URL"),
+        (["--no-ui"], {"READER_TIMEOUT_S": "soon"}, "READER_TIMEOUT_S"),
+        (["--no-ui"], {"RATE_LIMIT": "often"}, "RATE_LIMIT"),
+        (["--no-ui"], {"API_KEYS": "ann=sg-secret-key"}, "API_KEYS"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(arguments: list[str], variables: dict[str, str], says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "app.py", "--port", "0", *arguments],
+        cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert says in done.stderr and "sg-secret" not in done.stderr

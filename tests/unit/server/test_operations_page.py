@@ -1,0 +1,106 @@
+"""What docs/operations.md says of variables, figures, logs and proxies is so."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import orjson
+import pytest
+
+from guard import Configuration
+from server import draining
+from server.metrics import Accounts, Metrics
+from settings import Settings
+from streaming.events import Usage
+from streaming.meter import Reading
+from streaming.pipeline import Receipt
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """Give the cells of a section's table, by the name in the first."""
+    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    found = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.MULTILINE)
+    return {name: [cell.strip().strip("`") for cell in cells.split(" | ")] for name, cells in found}
+
+
+class Asked(Mapping[str, str]):
+    """No variable is set; remembers which were asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_every_variable_of_the_guard_and_the_service_is_there() -> None:
+    asked = Asked()
+    Configuration.from_variables(asked)
+    settings = Settings(asked)
+    for name, attribute in vars(Settings).items():
+        if isinstance(attribute, property):
+            getattr(settings, name)
+    own = {"SPACE_ID", "PROMETHEUS_MULTIPROC_DIR"}  # set by others, not by whoever runs it
+    assert set(rows("Variables")) == asked.names - own
+
+
+@pytest.mark.parametrize("name", rows("Variables"))
+def test_each_default_is_what_stands_there(name: str) -> None:
+    default = rows("Variables")[name][0].partition(" ")[0]
+    if name == "READER_TIMEOUT_S":
+        assert Settings().reader_timeout_s == int(default)
+    elif default in ("", "the"):
+        assert Settings({name: ""}).get(name) is None
+    else:
+        assert Configuration.from_variables({name: default}) == Configuration.from_variables({})
+
+
+def test_every_figure_is_there_with_its_labels_and_alerts_name_none_that_is_not() -> None:
+    metrics = Metrics()
+    families = list(metrics._registry.collect())
+    collectors: Any = metrics._registry._names_to_collectors
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert set(rows("Metrics")) == names
+    for family in families:
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert rows("Metrics")[name][0] == ", ".join(collectors[family.name]._labelnames)
+    used = re.findall(r"streamgauge_\w+", PAGE.split("```yaml")[1].split("```")[0])
+    assert used
+    assert {name.removesuffix("_bucket") for name in used} <= names
+
+
+def test_the_line_of_the_log_has_the_fields_of_a_real_one(caplog: pytest.LogCaptureFixture) -> None:
+    shown: dict[str, Any] = orjson.loads(PAGE.split("## Logs")[1].split("```json\n")[1].split("\n```")[0])
+    about = {name: "x" for name in ("request_id", "provider", "strategy", "caller")}
+    reading = Reading(Usage(1, 2), None, 1.0, None, None)
+    receipt = Receipt("completed", "stop", "stop", None, "p", 1, None, 3, reading, None)
+    with caplog.at_level(logging.INFO, "streamgauge"):
+        Accounts(Metrics(), lambda: 0.0, wire="sse", about=about).ended(receipt)
+    assert list(shown)[:4] == ["at", "level", "logger", "event"]
+    assert list(shown)[4:] == list(caplog.records[0].__dict__["fields"])
+
+
+def test_the_proxy_that_compose_runs_is_the_one_that_is_shown() -> None:
+    shown = PAGE.split("```nginx\n")[1].split("```")[0]
+    run = dedent((ROOT / "compose.yaml").read_text(encoding="utf-8").split("content: |\n")[1]).replace("$$", "$")
+    replicas = "    server 127.0.0.1:7860;\n    server 127.0.0.1:7861;\n"
+    assert run.replace("    server app:7860;\n", replicas) == shown
+
+
+def test_the_service_keeps_a_silent_connection_longer_than_the_proxy() -> None:
+    nginx_keeps_s = 60  # its default, which the configuration leaves as it is: else it asks where nobody listens
+    assert "keepalive_timeout" not in PAGE
+    assert draining.config(None, grace_s=1).timeout_keep_alive > nginx_keeps_s
