@@ -66,7 +66,8 @@ demo: setup
 	$(BIN)/python app.py --port $(PORT)
 
 test: setup-dev setup-browser setup-servers
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest tests/unit tests/integration -n 3 --dist worksteal --durations=10
+	$(BIN)/python -m pytest tests/e2e --durations=5
 
 lint: setup-dev
 	$(BIN)/ruff format --check .
