@@ -9,7 +9,7 @@ send to the client. `gap_p99_ms` is the client's gap, `gap_added_p99_ms` its dif
 all threads of the relay. `late_p99_ms` and `merged_reads` say whether the upstream kept its times and the client its
 stamps: where they are large, the other core was the limit, not the relay. Medians of the runs.
 
-    python -m benchmarks.relay [--streams 64,150] [--runs 5] [--saturate]
+    python -m benchmarks.relay [--streams 64,150] [--saturating 32] [--runs 5]
 """
 
 import argparse
@@ -37,6 +37,7 @@ from streaming.sockets import Sockets
 
 _GAP_MS = 20
 _CHUNKS = 250
+_SATURATING_CHUNKS = 4000
 _OVER_S = 1.0
 _OPEN = {"RATE_LIMIT": "off", "OPENAI_API_KEY": "none"}
 _SERVICE_CORE, _OTHER_CORE = 0, 1
@@ -184,11 +185,11 @@ def _share(values: list[float], share: float) -> float:
 
 
 def main() -> None:
-    """Print a line for each relay and number of streams, and all as JSON in the last."""
+    """Print a line for each load and relay, and all as JSON in the last."""
     parser = argparse.ArgumentParser("python -m benchmarks.relay", description=__doc__)
-    parser.add_argument("--streams", default="64,150", help="how many at once")
+    parser.add_argument("--streams", default="64,150", help="how many at once, of 50 chunks a second (64,150)")
+    parser.add_argument("--saturating", default="32", help="how many at once with no gaps: chunks a second (32)")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--saturate", action="store_true", help="no gaps: chunks a second, not their times")
     parser.add_argument("--relays", default="service,bare")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     parser.add_argument("--batch", help=argparse.SUPPRESS)
@@ -196,21 +197,27 @@ def main() -> None:
     if parsed.client:
         _client(parsed.client, int(parsed.streams), parsed.batch)
         return
-    gap_ms, chunks = (0.0, 4000) if parsed.saturate else (_GAP_MS, _CHUNKS)
+    loads = [(int(n), _CHUNKS, _GAP_MS) for n in parsed.streams.split(",") if n]
+    loads += [(int(n), _SATURATING_CHUNKS, 0) for n in parsed.saturating.split(",") if n]
     results = []
-    for streams in map(int, parsed.streams.split(",")):
-        runs: dict[str, list[dict[str, float]]] = defaultdict(list)
-        for _ in range(parsed.runs):
-            for relay in parsed.relays.split(","):
-                runs[relay].append(_run(relay, streams, chunks, gap_ms))
-        found = {r: {n: statistics.median(row[n] for row in rows) for n in rows[0]} for r, rows in runs.items()}
+    for streams, chunks, gap_ms in loads:
+        found = _medians(parsed.relays.split(","), parsed.runs, streams, chunks, gap_ms)
+        kind = f"{streams:4} streams" + ("" if gap_ms else ", no gaps")
         for relay, figures in found.items():
-            print(f"{streams:4} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in figures.items()), flush=True)
-        results.append({"streams": streams, **found})
+            print(f"{kind} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in figures.items()), flush=True)
+        results.append({"streams": streams, "gap_ms": gap_ms, **found})
         if {"service", "bare"} <= set(found):
             bare = found["bare"]
             results[-1]["service/bare"] = {n: round(v / bare[n], 3) for n, v in found["service"].items() if bare[n]}
-    print(json.dumps({"benchmark": "relay", "saturated": parsed.saturate, "results": results}))
+    print(json.dumps({"benchmark": "relay", "results": results}))
+
+
+def _medians(relays: list[str], times: int, streams: int, chunks: int, gap_ms: int) -> dict[str, dict[str, float]]:
+    runs: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(times):
+        for relay in relays:
+            runs[relay].append(_run(relay, streams, chunks, gap_ms))
+    return {r: {n: statistics.median(row[n] for row in rows) for n in rows[0]} for r, rows in runs.items()}
 
 
 if __name__ == "__main__":

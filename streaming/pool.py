@@ -14,7 +14,7 @@ from streaming.http1 import Head, Http1Error, ResponseReader
 
 IDLE_S = 4.0
 """How long a connection is kept that nobody uses; short, for the other side may close it at any moment."""
-_UNREAD_BYTES = 1024 * 1024
+_UNREAD_BYTES = 128 * 1024
 
 
 class NoConnection(Exception):
