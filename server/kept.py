@@ -5,7 +5,6 @@ Leaving such a stream is not stopping it; after `ALONE_S` without a reader it is
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -49,13 +48,16 @@ class Kept:
     """The entries of one stream, the last `MAX_STREAM_BYTES` of them."""
 
     def __init__(self, stream: Stream) -> None:
-        self.stream = stream
+        self.id = stream.id
+        self.owner = stream.owner
+        self.stream: Stream | None = stream  # until its end: an answer holds much that nobody reads again
         self.entries: deque[Entry] = deque()
         self.bytes = 0
         self.ended = False
         self.readers = 0
         self.wake = asyncio.Event()
         self.alone: asyncio.TimerHandle | None = None
+        self.expiry: asyncio.TimerHandle | None = None
 
     @property
     def first(self) -> int:
@@ -146,7 +148,7 @@ class Keeper:
         Raises Gone when the entries after it are no longer kept, or when the stream has not come so far.
         """
         kept = self._kept.get(stream_id)
-        if kept is None or kept.stream.owner != owner:
+        if kept is None or kept.owner != owner:
             return None
         if after > kept.last:
             raise Gone(f"the stream has not come to {after}")
@@ -158,20 +160,18 @@ class Keeper:
 
     def joined(self, kept: Kept) -> None:
         kept.readers += 1
-        if kept.alone is not None:
-            kept.alone.cancel()
-            kept.alone = None
+        _cancel(kept.alone)
 
     def left(self, kept: Kept) -> None:
         kept.readers -= 1
         if kept.readers == 0 and not kept.ended:
-            self._later(kept, ALONE_S, lambda: self._abandon(kept))
+            self._abandon_later(kept)
 
     def heard_of(self, stream_id: str) -> None:
         """Another replica reads it: it is not alone."""
         kept = self._kept.get(stream_id)
         if kept is not None and not kept.ended and kept.readers == 0:
-            self._later(kept, ALONE_S, lambda: self._abandon(kept))
+            self._abandon_later(kept)
 
     async def aclose(self) -> None:
         """End what is still written, once the streams were stopped."""
@@ -180,35 +180,37 @@ class Keeper:
         if self._producing:
             await asyncio.wait(list(self._producing))
         for kept in self.all():
-            if kept.alone is not None:
-                kept.alone.cancel()
+            _cancel(kept.alone)
+            _cancel(kept.expiry)
 
     async def _produce(self, kept: Kept, entries: Entries) -> None:
         async with aclosing(entries):
             while not entries.ended:
                 self._add(kept, await entries.batch())
-        self._later(kept, KEPT_S, lambda: self._forget(kept))
+        kept.stream = None
+        _cancel(kept.alone)
+        kept.expiry = asyncio.get_running_loop().call_later(KEPT_S, self._forget, kept)
 
     def _add(self, kept: Kept, batch: list[Entry]) -> None:
         self._bytes += kept.add(batch)
         if self._mirror is not None:
             self._mirror.added(kept)
 
-    def _later(self, kept: Kept, delay_s: float, act: Callable[[], None]) -> None:
-        if kept.alone is not None:
-            kept.alone.cancel()
-        kept.alone = asyncio.get_running_loop().call_later(delay_s, act)
+    def _abandon_later(self, kept: Kept) -> None:
+        _cancel(kept.alone)
+        kept.alone = asyncio.get_running_loop().call_later(ALONE_S, self._abandon, kept)
 
     def _abandon(self, kept: Kept) -> None:
+        if kept.stream is None:
+            return
         task = asyncio.ensure_future(kept.stream.stop(_ABANDONED))
         self._producing.add(task)
         task.add_done_callback(self._producing.discard)
 
     def _forget(self, kept: Kept) -> None:
-        if self._kept.pop(kept.stream.id, None) is not None:
+        if self._kept.pop(kept.id, None) is not None:
             self._bytes -= kept.bytes
-            if kept.alone is not None:
-                kept.alone.cancel()
+            _cancel(kept.expiry)
             if self._mirror is not None:
                 self._mirror.forgotten(kept)
 
@@ -227,3 +229,8 @@ async def wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
             await event.wait()
     except TimeoutError:
         pass
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

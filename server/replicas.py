@@ -71,13 +71,13 @@ class Replicas:
 
     def added(self, kept: Kept) -> None:
         """There is more of it; the keeper says so, and does not wait."""
-        self._behind[kept.stream.id] = kept
+        self._behind[kept.id] = kept
         self._more.set()
 
     def forgotten(self, kept: Kept) -> None:
         """It is no longer kept here; Redis forgets it by itself."""
-        self._behind.pop(kept.stream.id, None)
-        self._written.pop(kept.stream.id, None)
+        self._behind.pop(kept.id, None)
+        self._written.pop(kept.id, None)
 
     async def reader(self, stream_id: str, owner: str | None, after: int) -> RemoteReader | None:
         """Give a reader of another replica's stream, None where there is none of that owner, or Redis is away.
@@ -133,19 +133,19 @@ class Replicas:
         async with self._redis.pipeline(transaction=False) as pipe:
             for kept in behind:
                 self._queue(pipe, kept)
-            last = {kept.stream.id: kept.last for kept in behind}
+            last = {kept.id: kept.last for kept in behind}
             await pipe.execute()
         self._written.update(last)
         for kept in behind:
-            if kept.last == last[kept.stream.id]:
-                self._behind.pop(kept.stream.id, None)
+            if kept.last == last[kept.id]:
+                self._behind.pop(kept.id, None)
 
     def _queue(self, pipe: Any, kept: Kept) -> None:
-        stream_id = kept.stream.id
+        stream_id = kept.id
         key, written = entries_key(stream_id), self._written.get(stream_id, 0)
         lasts_s = int(KEPT_S) if kept.ended else _KEY_S
         if written == 0:
-            head = {"owner": kept.stream.owner, "replica": self._name}
+            head = {"owner": kept.owner, "replica": self._name}
             pipe.set(head_key(stream_id), orjson.dumps(head))
         for seq, name, data in kept.after(max(written, kept.first - 1)):
             pipe.xadd(key, {"n": name, "d": data}, id=f"{seq}-0", minid=f"{kept.first}-0")
@@ -158,11 +158,11 @@ class Replicas:
         all_kept = self._keeper.all()
         async with self._redis.pipeline(transaction=False) as pipe:
             for kept in all_kept:
-                pipe.xrevrange(entries_key(kept.stream.id), count=1)
+                pipe.xrevrange(entries_key(kept.id), count=1)
             newest = await pipe.execute()
         for kept, found in zip(all_kept, newest, strict=True):
-            self._written[kept.stream.id] = int(found[0][0].partition(b"-")[0]) if found else 0
-            self._behind[kept.stream.id] = kept
+            self._written[kept.id] = int(found[0][0].partition(b"-")[0]) if found else 0
+            self._behind[kept.id] = kept
         self._resync = False
 
     async def _beat(self) -> None:

@@ -229,6 +229,23 @@ def test_leaving_is_not_stopping_until_nobody_has_read_for_a_while(monkeypatch: 
     assert all(event.data != "[DONE]" for event in events)
 
 
+def test_what_was_read_again_is_still_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "KEPT_S", 0.5)
+
+    async def main() -> list[int]:
+        async with serving(Played(PlayingAdapter(script()))) as port:
+            whole = (await post(port, ASK)).events()
+            path = f"/api/chat/stream/{whole[0].id.rpartition(':')[0]}"
+            found = [(await request(port, "GET", path)).status]
+            async with asyncio.timeout(10):
+                while found[-1] != 404:
+                    await asyncio.sleep(0.05)
+                    found.append((await request(port, "GET", path)).status)
+            return found
+
+    assert set(asyncio.run(main())[:-1]) == {200}
+
+
 def test_a_stream_too_long_to_be_kept_says_so_to_whoever_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "MAX_STREAM_BYTES", 2000)
 

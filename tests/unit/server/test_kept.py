@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from server import kept
 from server.frames import Entry
 from server.kept import Gone, Keeper, Kept, KeptReader
 
-STREAM: Any = None
-"""No stream: what is kept is given by the tests."""
+STREAM: Any = SimpleNamespace(id="s", owner=None)
+"""No more of a stream than its name: what is kept is given by the tests."""
 
 
 def entries(first: int, last: int, size: int = 100) -> list[Entry]:
