@@ -72,9 +72,10 @@ class Kept:
     def add(self, entries: list[Entry]) -> int:
         """Keep more; gives by how many bytes that grew."""
         before = self.bytes
-        for entry in entries:
-            self.entries.append(entry)
-            self.bytes += len(entry[2]) + _ENTRY_BYTES
+        for seq, name, data in entries:
+            # A copy: what the encoder gives stands in a buffer of some kilobytes.
+            self.entries.append((seq, name, bytes(memoryview(data))))
+            self.bytes += len(data) + _ENTRY_BYTES
         while self.bytes > MAX_STREAM_BYTES and len(self.entries) > 1:
             self.bytes -= len(self.entries.popleft()[2]) + _ENTRY_BYTES
         self.ended = bool(entries) and entries[-1][1] in LAST
