@@ -1,0 +1,93 @@
+"""Examples on a page of the documentation: found, run, and held to what the page says that they print."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from playwright.sync_api import Error, Page, sync_playwright
+
+from tests.e2e.conftest import BROWSERS, FLAGS
+
+ROOT = Path(__file__).parents[1]
+RUN_S = 60.0
+_PROGRAMS = {"bash": ["bash", "-euc"], "python": [sys.executable, "-W", "error", "-c"]}
+_PRINTING = "const printed = [], console = { log: (...words) => printed.push(words.join(' ')) };"
+_ADDRESS = re.compile(r"(?:http|ws)://([^/\s\"`$]+)")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A block of code, and what the page says that it prints: the block after it."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    printed: str
+
+    def __str__(self) -> str:
+        return f"{self.page.stem}, {self.language} on line {self.line}"
+
+    def run(self, addresses: Mapping[str, str], folder: Path) -> None:
+        """Run it in `folder`, with the addresses that stand on the page replaced, and compare."""
+        code = self.code
+        for written, real in addresses.items():
+            code = code.replace(written, real)
+        done = subprocess.run(
+            [*_PROGRAMS[self.language], code], cwd=folder, capture_output=True, text=True, timeout=RUN_S, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), self.code
+        self._compare(done.stdout)
+
+    def run_in(self, browser_page: Page) -> None:
+        """Run it in a browser, and compare what it logs."""
+        script = f"async () => {{ {_PRINTING}\n{self.code}\nreturn printed.join('\\n'); }}"
+        self._compare(browser_page.evaluate(script))
+
+    def _compare(self, output: str) -> None:
+        """`…` on the page stands for anything."""
+        pattern = ".*".join(map(re.escape, self.printed.rstrip("\n").split("…")))
+        assert re.fullmatch(pattern, output.rstrip("\n"), re.DOTALL), f"{self.code}\nprinted\n{output}"
+
+
+def examples(page: Path) -> list[Example]:
+    """Give a page's examples in order; every block of code there is one, or what one prints."""
+    blocks = [token for token in MarkdownIt().parse(page.read_text(encoding="utf-8")) if token.type == "fence"]
+    found = []
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        assert block.map is not None
+        line = block.map[0] + 1
+        if block.info != "text":
+            assert block.info in (*_PROGRAMS, "javascript"), f"{page.name}, line {line}: what is {block.info!r}?"
+            assert after is not None and after.info == "text", f"{page.name}, line {line}: what does it print?"
+            found.append(Example(page, line, block.info, block.content, after.content))
+    return found
+
+
+def addresses(page: Path) -> set[str]:
+    """Give the hosts with ports that a page names."""
+    return set(_ADDRESS.findall(page.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def browser_page(url: str) -> Iterator[Page]:
+    """Give a browser's page of the origin of `url`."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        except Error as error:
+            pytest.fail(f"no Chromium to test with: install the package chromium ({error.message})", pytrace=False)
+        page = browser.new_page()
+        page.goto(f"{url}/healthz")
+        yield page
+        browser.close()
