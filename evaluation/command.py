@@ -10,6 +10,7 @@ from typing import Any
 from evaluation import calibration, recipe, scenario, slo
 from evaluation.recipe import Recipe
 from evaluation.scenario import Scenario
+from evaluation.service import checked
 from evaluation.slo import Objective
 from providers.pricing import PricePair, parse_price
 from streaming.errors import UsageError
@@ -22,7 +23,7 @@ EPILOG = (
 _SLO = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed"
 DEFAULTS: dict[str, Any] = {
     "strategies": ("direct",),
-    "transport": scenario.TRANSPORT,
+    "transport": (scenario.TRANSPORT,),
     "repeats": 3,
     "max_tokens": 128,
     "seed": 0,
@@ -100,7 +101,9 @@ def _add_run(new: argparse.ArgumentParser) -> None:
     add("--scenario", type=Path, metavar="FILE", help="a TOML file with any of these; the options here win over it")
     add("--providers", type=scenario.names, metavar="A,B", help="for example local,sim:steady,replay:FILE")
     add("--strategies", metavar="X,Y", help="for example direct,batch:100ms (direct)")
-    add("--transport", help=f"how answers are asked for ({scenario.TRANSPORT})")
+    ways = ",".join(scenario.TRANSPORTS)
+    add("--transport", type=scenario.names, metavar="X,Y", help=f"of {ways}: all but the first ask the service")
+    add("--url", metavar="URL", help="of the service, its key in STREAMGAUGE_KEY (one that is started for the run)")
     add("--prompts", type=Path, metavar="FILE", help="one a line, or JSONL with id and prompt")
     few = f"only the first N (all of FILE; without FILE {scenario.DEFAULT_PROMPT_COUNT} of those that ship)"
     add("--prompt-count", type=int, metavar="N", help=few)
@@ -171,6 +174,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         "prompts": ("prompts", scenario.read_prompts),
         "price": ("prices", lambda texts: dict(map(parse_price, texts))),
         "max_cost": ("max_cost_usd", _usd),
+        "url": ("url", checked),
     }
     found = {}
     for name, value in given.items():
@@ -187,7 +191,7 @@ def _scenario(values: Mapping[str, Any]) -> Scenario:
         count = scenario.DEFAULT_PROMPT_COUNT if count is None else count
     if count is not None and not 1 <= count <= len(prompts):
         raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, as many as there are")
-    names = ("repeats", "seed", "max_tokens", "temperature", "rate", "arrivals", "retries", "transport")
+    names = ("repeats", "seed", "max_tokens", "temperature", "rate", "arrivals", "retries", "transport", "url")
     return Scenario(
         providers=values["providers"],
         strategies=values["strategies"],

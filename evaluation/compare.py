@@ -1,5 +1,7 @@
 """Two runs side by side: what got better or worse, by metric, in every provider x strategy cell that both have.
 
+Over several transports each wire is a cell of its own; a run over one is compared with one over another.
+
 Trials are paired by prompt and repeat where both runs have them, else the two medians are compared; intervals are
 95 % bootstraps. They hold the scatter of the trials, not what differs between two days. Of many comparisons about one
 in twenty calls a difference where there is none.
@@ -122,7 +124,7 @@ def compare(a: Run, b: Run) -> Comparison:
 
 
 def _cells(run: Run) -> dict[tuple[str, str], pd.DataFrame]:
-    trials = summary.named(run.trials)
+    trials, _ = summary.told_apart(run, run.trials)
     completed = trials["outcome"] == "completed"
     trials = trials.assign(
         failed=(~completed).astype("float64"), stalled=(trials["stalls"] > 0).fillna(False).astype("float64")

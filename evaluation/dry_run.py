@@ -41,14 +41,15 @@ def shares(scenario: Scenario, access: Access, planned: Sequence[Planned]) -> li
     found = []
     for provider in scenario.providers:
         rates = access.rates(provider)
-        # Strategies ask alike: each prompt is estimated once.
-        prompts = Counter(trial.prompt for trial in planned if trial.provider == provider)
+        # Strategies ask alike: each prompt is estimated once a transport.
+        some = {(trial.prompt, trial.transport): trial for trial in planned if trial.provider == provider}
+        prompts = Counter((trial.prompt, trial.transport) for trial in planned if trial.provider == provider)
         if not prompts:
             continue
-        some = {trial.prompt: trial for trial in planned if trial.provider == provider}
         quotes = [(quote_trial(rates, scenario, some[prompt]), count) for prompt, count in prompts.items()]
-        warm_ups = [(quote_warm_up(rates, scenario), scenario.warm_up)]
-        found.append(_share(provider, prompts.total(), scenario.warm_up, quotes + warm_ups))
+        transports = dict.fromkeys(transport for _, transport in prompts)
+        warm_ups = [(quote_warm_up(rates, scenario, transport), scenario.warm_up) for transport in transports]
+        found.append(_share(provider, prompts.total(), scenario.warm_up * len(transports), quotes + warm_ups))
     return found
 
 

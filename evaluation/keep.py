@@ -21,7 +21,10 @@ may be held up as well. A power cut costs the trials since; a kill costs none.""
 
 
 class Keeper:
-    """Writes each trial as a whole, one after the other; with `traces` its source stream too, text and all."""
+    """Writes each trial as a whole, one after the other; with `traces` its source stream too, text and all.
+
+    What came over a service's wire has no source, and leaves no trace: a strategy has shaped it already.
+    """
 
     def __init__(self, folder: Path, journal: Journal, *, traces: bool = False) -> None:
         self._journal = journal
@@ -56,7 +59,7 @@ class Keeper:
         async with self._turn:
             trial, events = make()
             await asyncio.sleep(0)
-            if self._traces is not None:
+            if self._traces is not None and asked.stamps.source is not None:
                 await self._write_trace(self._traces / f"{trial.trial_id}.jsonl", trial, asked)
             for start in range(0, len(events), STEP_EVENTS):
                 self._journal.add_events(events[start : start + STEP_EVENTS])
@@ -89,7 +92,7 @@ class Keeper:
 def _trace_parts(trial: Trial, asked: Asked) -> Iterator[str]:
     """Give a trace's text, its header first, in pieces of a few events."""
     sent_s = asked.stamps.sent_s
-    timed = [Timed(max(found.at_s - sent_s, 0.0), found.event) for found in asked.stamps.source]
+    timed = [Timed(max(found.at_s - sent_s, 0.0), found.event) for found in asked.stamps.source or ()]
     header, _, _ = trace.dumps(_header(trial), ()).rpartition("\n")
     yield header + "\n"
     for start in range(0, len(timed), STEP_EVENTS):

@@ -32,9 +32,9 @@ _SHAPE: dict[str, Any] = {
     "instrument": [{}],
     "measures": {"fluidity": {"first_s": (int, float), "token_s": (int, float)}, "qoe": {"chars_per_s": (int, float)}},
     "scenario": {
-        "providers": [str], "strategies": [str], "prompts": [{"id": str}], "transport": str, "repeats": int,
+        "providers": [str], "strategies": [str], "prompts": [{"id": str}], "transport": (str, list), "repeats": int,
         "seed": _MAYBE_NUMBER, "max_tokens": _MAYBE_NUMBER, "retries": int, "concurrency": int,
-        "temperature": _MAYBE_NUMBER, "rate": _MAYBE_NUMBER, "arrivals": str,
+        "temperature": _MAYBE_NUMBER, "rate": _MAYBE_NUMBER, "arrivals": str, "url": (str, type(None)),
     },
 }  # fmt: skip
 """What a manifest's fields hold where they are there: a type, an object of such fields, or a list of such entries."""
@@ -90,7 +90,7 @@ def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict
         "loads": [],
         "resumed": 0,
         **about_this_machine(),
-        "order": [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy] for p in planned],
+        "order": [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport] for p in planned],
     }
 
 
@@ -127,10 +127,16 @@ def read(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: of version {found['manifest']!r}, this program reads version {VERSION}")
     misfit = _misfit(found, _SHAPE, "")
     if misfit is None and (scenario := found.get("scenario")):
-        needed = ("providers", "strategies", "transport") if "kind" in found else tuple(_SHAPE["scenario"])
+        needed = (
+            ("providers", "strategies", "transport")
+            if "kind" in found
+            else tuple(name for name in _SHAPE["scenario"] if name != "url")
+        )
         misfit = next((f"scenario has no {name}" for name in needed if name not in scenario), None)
     if misfit is not None:
         raise UsageError(f"{path}: {misfit}: this was not written by a run")
+    if scenario and isinstance(transport := scenario["transport"], str):
+        scenario["transport"] = [transport]  # of one transport, as runs had it before there were more
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from evaluation import calibration_report, wording
-from evaluation.scenario import label
+from evaluation.scenario import TRANSPORTS, label
 from evaluation.tables import Run
 
 
@@ -21,13 +21,15 @@ def what(run: Run) -> Iterator[str]:
     yield f"- providers: {names}"
     for model in run.trials.loc[run.trials["provider"] == "local", "model"].dropna().unique():
         yield f"- the model of local: {model}"
-    yield f"- strategies: {', '.join(facts['strategies'])}; transport: {facts['transport']}"
+    yield f"- strategies: {', '.join(facts['strategies'])}; transport: {', '.join(facts['transport'])}"
+    yield from _service(run)
     yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
     yield (
         f"- at most {facts['max_tokens']} tokens an answer; temperature: "
         f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
     )
-    yield f"- {_load(facts)}; seed {facts['seed']}; retries: {facts['retries']}, no fallback"
+    here = " in process" if _over_wires(run) else ""
+    yield f"- {_load(facts)}; seed {facts['seed']}; retries{here}: {facts['retries']}, no fallback"
     for load in run.manifest.get("loads", []):
         yield f"- {_reached(load)}"
     if run.manifest.get("resumed"):
@@ -38,6 +40,19 @@ def what(run: Run) -> Iterator[str]:
         yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
     if any(name.startswith("sim:") for name in facts["providers"]):
         yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+
+
+def _over_wires(run: Run) -> bool:
+    """Whether a service of this project was asked; a load test, which asks nobody else, says so by itself."""
+    wires = set(run.manifest["scenario"]["transport"]) & set(TRANSPORTS[1:])
+    return bool(wires) and "kind" not in run.manifest
+
+
+def _service(run: Run) -> Iterator[str]:
+    if _over_wires(run):
+        url = run.manifest["scenario"].get("url")
+        who = f"the service at {url}" if url else "a service started for this run, with no limits"
+        yield f"- over the wires: {who}; it retries, falls back and counts itself, and what arrives left its strategy"
 
 
 def is_what_if(run: Run) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.scenario import ARRIVALS, Prompt, read_prompts
+from evaluation.service import checked
 from providers.pricing import PricePair
 from streaming import strategies
 from streaming.errors import UsageError
@@ -77,6 +78,14 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(name.strip() for name in value)
 
 
+def _transports(value: Any) -> tuple[str, ...]:
+    return _names([value] if isinstance(value, str) else value)
+
+
+def _url(value: Any) -> str:
+    return checked(_text(value))
+
+
 def _strategies(value: Any) -> tuple[str, ...]:
     return tuple(str(strategies.parse(name)) for name in _names(value))
 
@@ -107,7 +116,8 @@ def _money(value: Any) -> Decimal:
 _KEYS: dict[str, Callable[[Any], Any]] = {
     "providers": _names,
     "strategies": _strategies,
-    "transport": _text,
+    "transport": _transports,
+    "url": _url,
     "prompts_file": _text,
     "prompt_count": _whole(1),
     "repeats": _whole(1),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation import provenance, summary, tables, whatif_report, wording
+from evaluation import provenance, summary, tables, whatif_report, wires_report, wording
 from evaluation.files import replacing
 from evaluation.scenario import label
 from evaluation.statistics import FEWEST, RESAMPLED, Difference, Estimate
@@ -52,10 +52,12 @@ def markdown(run: Run) -> str:
     if any(group.completed for group in groups):
         lines += ["", "## Figures", "", *_figures(groups), *_cached(run)]
         lines += ["", "## What the reader got", "", *_reader(run, groups)]
+    if wires := list(wires_report.table(run)):
+        lines += ["", "## What each wire adds", "", *wires]
     if differences:
         lines += ["", "## Differences", "", *_differences(differences)]
     if len(broken := run.trials[run.trials["outcome"] != "completed"]):
-        lines += ["", "## Not completed", "", *_broken(broken)]
+        lines += ["", "## Not completed", "", *_broken(run, broken)]
     lines += ["", "## Provenance", "", *provenance.provenance(run)]
     return "\n".join(lines) + "\n"
 
@@ -74,7 +76,7 @@ def _what_if(run: Run, groups: list[Group], differences: list[Difference]) -> st
         ]
         lines += [f"- {wording.sentence(difference)}" for difference in differences]
     if len(broken := run.trials[run.trials["outcome"] != "completed"]):
-        lines += ["", "## Recordings of answers that were not completed", "", *_broken(broken)]
+        lines += ["", "## Recordings of answers that were not completed", "", *_broken(run, broken)]
     return "\n".join([*lines, "", "## Provenance", "", *provenance.provenance(run)]) + "\n"
 
 
@@ -86,10 +88,11 @@ def _findings(run: Run, groups: list[Group], differences: list[Difference]) -> I
         yield f"**{_alone(groups[0])}**"
     else:
         yield "**No trial was completed: there is nothing to compare.**"
-    delays = [d for d in differences if d.column in ("delay_mean_s", "updates_per_s") and d is not first]
-    if delays:
+    others = [d for d in differences if d.column in ("delay_mean_s", "updates_per_s") and d is not first]
+    others += [d for d in summary.wire_differences(run) if d.column == "delivered_ttft_s" and d.estimate.n]
+    if others:
         yield ""
-    yield from (f"- {wording.sentence(difference)}" for difference in delays)
+    yield from (f"- {wording.sentence(difference)}" for difference in others)
     lost = int((run.trials["outcome"] != "completed").sum())
     yield ""
     yield f"{len(run.trials) - lost} of {len(run.trials)} trials completed{_state(run)}"
@@ -126,13 +129,13 @@ def _figures(groups: list[Group]) -> Iterator[str]:
         "Figures are of completed trials. TTFT and tokens/s: medians over trials with 95 % bootstrap intervals, from "
         f"{FEWEST} trials on; {RESAMPLED}. Gaps: between text chunks as they arrived, all of a group pooled; a chunk "
         f"is not a token. Cost: the sum of what has a known price, ≈ where tokens are estimated. {wording.UNKNOWN} is "
-        "unknown."
+        f"unknown.{wording.over_wires(group.name for group in groups)}"
     )
 
 
 def _cached(run: Run) -> Iterator[str]:
     """Tell whose first tokens came sooner because the provider knew the prompt already."""
-    done = summary.named(run.trials[run.trials["outcome"] == "completed"])
+    done, _ = summary.told_apart(run, run.trials[run.trials["outcome"] == "completed"])
     share = (done["cached_tokens"] / done["input_tokens"]).astype("float64") * 100
     for name, shares in share[share > 0].groupby(done["name"]):
         low, middle, high = shares.min(), shares.median(), shares.max()
@@ -212,8 +215,8 @@ def _differences(differences: list[Difference]) -> Iterator[str]:
     yield from (f"- {wording.sentence(difference)}" for difference in differences)
 
 
-def _broken(broken: pd.DataFrame) -> Iterator[str]:
-    cells = summary.named(broken)
+def _broken(run: Run, broken: pd.DataFrame) -> Iterator[str]:
+    cells, _ = summary.told_apart(run, broken)
     keys = ["name", "outcome", "error_type", "http_status", "error_message"]
     counts = cells.groupby(keys, dropna=False, sort=True).size()
     rows = (

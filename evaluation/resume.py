@@ -45,7 +45,8 @@ def look(folder: Path, scenario: Scenario) -> Start:
     _check_same(folder, facts, scenario)
     finished = tuple(read_trials(folder))
     done = {_key(trial) for trial in finished}
-    left = tuple(p for p in plan(scenario) if (p.block, p.prompt.id, p.provider, p.strategy) not in done)
+    planned = plan(scenario)
+    left = tuple(p for p in planned if (p.block, p.prompt.id, p.provider, p.strategy, p.transport) not in done)
     facts = facts | {"complete": False, "interrupted": False, "resumed": int(facts.get("resumed", 0)) + 1}
     return Start(str(facts["run_id"]), facts, left, finished)
 
@@ -70,8 +71,8 @@ def _sound_bytes(path: Path, finished: set[str]) -> int:
     return sound
 
 
-def _key(trial: Trial) -> tuple[int, str, str, str]:
-    return trial.block, trial.prompt_id, full_name(trial.provider, trial.model), trial.strategy
+def _key(trial: Trial) -> tuple[int, str, str, str, str]:
+    return trial.block, trial.prompt_id, full_name(trial.provider, trial.model), trial.strategy, trial.transport
 
 
 def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> None:

@@ -3,6 +3,9 @@
 A failed trial has no times, only what was counted. A truncated or cancelled one keeps the figures of the text that
 came (first text, gaps, stalls, delay); what judges an answer as a whole (end to end, token rates, fluidity, QoE) it
 has not. A filtered one ended by the provider's will: it has its end, and no fluidity or QoE.
+
+Over a service's wire there is one end only, where the reader is: what arrived there is `delivered`. The figures of
+arrival are then those of the delivered events, and what the service's strategy held is not known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +26,18 @@ _KINDS: dict[type[Event], str] = {
 class Stamps:
     """An answer's events at both ends in order of time, and when the request was sent, all on one clock.
 
-    Where nothing was ever `sent`, `sent_s` is when it was asked for.
+    `source` None: it came over a service's wire. Where nothing was ever `sent`, `sent_s` is when it was asked for.
     """
 
     sent_s: float
-    source: Sequence[Timed]
+    source: Sequence[Timed] | None
     delivered: Sequence[Timed]
     sent: bool = True
+
+    @property
+    def arrived(self) -> Sequence[Timed]:
+        """What came, at the first end there is."""
+        return self.delivered if self.source is None else self.source
 
 
 def figures(
@@ -40,7 +48,7 @@ def figures(
     reader: experience.Reader,
 ) -> dict[str, Any]:
     """Give the columns that the stamps and the token counts tell, by name; those that they cannot tell are None."""
-    source = measures.Chunks.of(stamps.source, stamps.sent_s)
+    source = measures.Chunks.of(stamps.arrived, stamps.sent_s)
     return arrival(stamps, source, outcome, usage) | delivery(stamps, source, outcome, usage, deadlines, reader)
 
 
@@ -53,8 +61,8 @@ def arrival(stamps: Stamps, source: measures.Chunks, outcome: Outcome, usage: Us
     cadence = measures.cadence(gaps_s)
     stalls, stall_s = measures.stalls(gaps_s)
     found |= {
-        "ttft_s": _first(_last_attempt(stamps.source), (TextDelta, ThinkingDelta), stamps.sent_s),
-        "ttfot_s": _first(stamps.source, (TextDelta,), stamps.sent_s),
+        "ttft_s": _first(_last_attempt(stamps.arrived), (TextDelta, ThinkingDelta), stamps.sent_s),
+        "ttfot_s": _first(stamps.arrived, (TextDelta,), stamps.sent_s),
         "icl_p50_s": cadence.p50_s,
         "icl_p95_s": cadence.p95_s,
         "icl_p99_s": cadence.p99_s,
@@ -66,7 +74,7 @@ def arrival(stamps: Stamps, source: measures.Chunks, outcome: Outcome, usage: Us
     }
     if outcome in ("completed", "filtered"):
         tokens = measures.answer_tokens(usage)
-        found["e2e_s"] = _first(stamps.source, TERMINAL, stamps.sent_s)
+        found["e2e_s"] = _first(stamps.arrived, TERMINAL, stamps.sent_s)
         found["itl_s"] = measures.itl_s(source, tokens)
         found["output_tps"] = measures.output_tps(source, tokens)
     return _rounded(found)
@@ -87,7 +95,7 @@ def delivery(
         return found
     found["delivered_ttft_s"] = _first(stamps.delivered, (TextDelta,), stamps.sent_s)
     found["updates_per_s"] = measures.updates_per_s(delivered)
-    if outcome != "completed" or sum(source.chars) == sum(delivered.chars):
+    if stamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
         delay = experience.delay(source, delivered)
         found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
     if outcome in ("completed", "filtered"):
@@ -171,8 +179,9 @@ def ending(receipt: Receipt) -> dict[str, Any]:
 
 def event_rows(run_id: str, trial_id: str, stamps: Stamps) -> Iterator[EventRow]:
     """Give both ends' events merged in order of time, what arrived before what left at the same moment."""
-    ends = [*stamps.source, *stamps.delivered]
-    arrived = len(stamps.source)
+    source = stamps.source or ()
+    ends = [*source, *stamps.delivered]
+    arrived = len(source)
     for seq, place in enumerate(sorted(range(len(ends)), key=lambda place: ends[place].at_s)):
         event = ends[place].event
         kind, at_s = _KINDS[type(event)], round(ends[place].at_s - stamps.sent_s, 9)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation import manifest, resume
 from evaluation.keep import Keeper
@@ -17,7 +18,7 @@ from evaluation.loads import LoadWatch, offsets_s
 from evaluation.progress import RunProgress
 from evaluation.record import Journal
 from evaluation.resume import Start
-from evaluation.scenario import Planned, Scenario
+from evaluation.scenario import Planned, Scenario, over
 from evaluation.spending import Budget, quote_trial, quote_warm_up
 from evaluation.stopping import until_stopped
 from evaluation.trial import Access, Asked, Bench, ask_trial, in_words, prepare, rows_of, warm_up
@@ -25,6 +26,9 @@ from evaluation.wire import Wire
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
 from streaming.priority import allow_connections
+
+if TYPE_CHECKING:
+    from evaluation.service_wires import ServiceWires
 
 TICK_S = 5.0
 
@@ -65,12 +69,13 @@ async def run(
     clock: Clock = monotonic,
     mask: Callable[[str], str] = str,
     models: Mapping[str, str] = MappingProxyType({}),
+    service: "ServiceWires | None" = None,
 ) -> Summary:
     """Run all that is left into `folder`, which `manifest.claim` has made; SIGINT and SIGTERM end it early, in order.
 
     `start` tells what is left of a resumed run, `traces` keeps each stream with its text, `budget` ends the run before
-    its ceiling is passed. A trial that was under way when the run was stopped leaves no row. Raises UsageError when the
-    disk takes no more, or the system not so many connections.
+    its ceiling is passed, `service` is asked where the scenario has wires. A trial under way when the run was stopped
+    leaves no row. Raises UsageError when the disk takes no more, or the system not so many connections.
     """
     allow_connections(scenario.concurrency if scenario.rate is None else None)
     start = start or resume.begin(new_run_id(), scenario)
@@ -80,7 +85,7 @@ async def run(
         resume.repair(folder, start)
         manifest.write(folder, facts)
         with (
-            closing(Wire(access, clock)) as wire,
+            closing(Wire(access, clock, service)) as wire,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
@@ -89,14 +94,13 @@ async def run(
             keeper = Keeper(folder, journal, traces=traces)
             work = _Work(bench, folder, keeper, progress, summary, facts, budget, LoadWatch(clock))
             summary.interrupted = await until_stopped(work.all(start.left))
-        _finish(facts, summary, work.load.reached(scenario), budget)
-        manifest.write(folder, facts)
+        _finish(folder, facts, summary, work.load.reached(scenario), budget)
     except OSError as error:
         raise UsageError(f"{folder} takes no more ({error}); what was finished before is kept") from None
     return summary
 
 
-def _finish(facts: dict[str, Any], summary: Summary, load: dict[str, Any], budget: Budget | None) -> None:
+def _finish(folder: Path, facts: dict[str, Any], summary: Summary, load: dict[str, Any], budget: Budget | None) -> None:
     if summary.trials:
         summary.shortfall = load["shortfall"]
         facts["loads"] = [*facts.get("loads", []), load]
@@ -105,6 +109,7 @@ def _finish(facts: dict[str, Any], summary: Summary, load: dict[str, Any], budge
     facts |= {"finished_at": utc_now(), "trials_finished": summary.trials}
     if budget is not None:
         facts |= {"max_cost_usd": str(budget.ceiling_usd), "charged_usd": str(budget.charged_usd)}
+    manifest.write(folder, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,18 +149,19 @@ class _Work:
 
     async def _warm_up(self, planned: tuple[Planned, ...]) -> None:
         scenario, access = self.bench.scenario, self.bench.access
-        asked_for = {trial.provider for trial in planned}
-        for provider in (name for name in scenario.providers if scenario.warm_up and name in asked_for):
-            self.progress.say(f"warming up {provider}")
-            said = []
+        asked_for = {(trial.provider, trial.transport) for trial in planned}
+        ways = [way for way in product(scenario.providers, scenario.transport) if scenario.warm_up and way in asked_for]
+        for provider, transport in ways:
+            name, said = over(provider, transport), []
+            self.progress.say(f"warming up {name}")
             for number in range(scenario.warm_up):
-                what = f"warm-up {provider} {self.bench.sitting}.{number}"
-                if not await self._afford(what, quote_warm_up(access.rates(provider), scenario).at_most_usd):
+                what = f"warm-up {name} {self.bench.sitting}.{number}"
+                if not await self._afford(what, quote_warm_up(access.rates(provider), scenario, transport).at_most_usd):
                     return
-                asked = await warm_up(self.bench, provider)
+                asked = await warm_up(self.bench, provider, transport)
                 self._settle(what, asked)
                 said.append(in_words(asked))
-            self.facts["warm_up"][provider] = said
+            self.facts["warm_up"][name] = said
         manifest.write(self.folder, self.facts)
 
     def _closed_loop(self, planned: tuple[Planned, ...], trials: asyncio.TaskGroup) -> None:

@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
-from contextlib import suppress
+from collections.abc import Coroutine
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from evaluation import calibration, command, manifest, results, resume, scenario
 from evaluation.command import Wanted
 from evaluation.resume import Start
 from evaluation.run import Summary, new_run_id, run
+from evaluation.service import service
 from evaluation.spending import LEDGER, Budget, spent_before
 from providers import Providers
 from providers.gguf import find_model
 from settings import Settings
+from streaming.clock import monotonic
 from streaming.errors import UsageError
 
 OUT_OF_BUDGET = 3
@@ -27,7 +31,7 @@ def carry_out(asked: argparse.Namespace) -> int:
     if wanted.dry_run:
         return asyncio.run(_dry_run(wanted))
     assert wanted.out is not None
-    summary = asyncio.run(_measure(wanted, wanted.out))
+    summary = _measure(wanted, wanted.out)
     facts = results.show(wanted.out, plots=wanted.plots)
     kept = f"{summary.trials} of {summary.planned} trials are kept in {wanted.out}"
     if summary.interrupted:
@@ -74,28 +78,32 @@ async def _dry_run(wanted: Wanted) -> int:
     return 0
 
 
-async def _measure(wanted: Wanted, folder: Path) -> Summary:
+def _measure(wanted: Wanted, folder: Path) -> Summary:
     settings = Settings.from_environment()
     calibrated = calibration.read(wanted.calibration)
     providers = Providers(settings, prices=wanted.prices)
+    _check_providers(wanted, providers)
+    start = _start(wanted, folder)
+    start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
+    start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in wanted.prices.items()}
+    budget = _budget(wanted, providers, start, folder)
+    if not wanted.resume:
+        manifest.claim(folder)
+    ask = partial(run, wanted.scenario, providers, folder, start=start, traces=wanted.record, budget=budget)
+    ask = partial(ask, mask=settings.masked, models=_models(wanted, settings))
+    with ExitStack() as stack:
+        wires = None
+        if any(trial.transport in wanted.scenario.wires for trial in start.left):
+            from evaluation.service_wires import ServiceWires
+
+            found = stack.enter_context(service(wanted.scenario.url, folder))
+            wires = ServiceWires(found.url, settings, monotonic)
+        return asyncio.run(_all(ask(service=wires), providers))
+
+
+async def _all(running: Coroutine[Any, Any, Summary], providers: Providers) -> Summary:
     try:
-        _check_providers(wanted, providers)
-        start = _start(wanted, folder)
-        start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
-        start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in wanted.prices.items()}
-        budget = _budget(wanted, providers, start, folder)
-        if not wanted.resume:
-            manifest.claim(folder)
-        return await run(
-            wanted.scenario,
-            providers,
-            folder,
-            start=start,
-            traces=wanted.record,
-            budget=budget,
-            mask=settings.masked,
-            models=_models(wanted, settings),
-        )
+        return await running
     finally:
         await providers.aclose()
 
@@ -142,9 +150,11 @@ def _unused_prices(wanted: Wanted) -> str | None:
 
 
 def _check_providers(wanted: Wanted, providers: Providers) -> None:
+    """Find a slip of the pen before anybody is asked; whether somebody else's service has a key, only that knows."""
+    elsewhere = wanted.scenario.url is not None and scenario.TRANSPORT not in wanted.scenario.transport
     for name in wanted.scenario.providers:
         try:
-            providers.route(name)
+            _ = providers.rates(name) if elsewhere else providers.route(name)
         except UsageError as error:
             in_file = wanted.recipe is not None and name in wanted.recipe.values.get("providers", ())
             where = wanted.recipe.where("providers") if in_file and wanted.recipe else ""

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
 DEFAULT_PROMPT_COUNT = 3
 """Of the prompts that ship: a short, a middling and a long answer, so that a first look takes minutes."""
 TRANSPORT = "in-process"
+TRANSPORTS = (TRANSPORT, "sse", "websocket", "openai")
+"""How an answer is asked for: by this process, or of the service over one of its wires."""
 ARRIVALS = ("constant", "poisson")
 HIGHEST_RATE = 1000.0
 """Answers a second; timers of the loop have a millisecond's resolution."""
@@ -31,12 +34,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Every provider x strategy x prompt, `repeats` times, in an order that `seed` draws.
+    """Every provider x strategy x transport x prompt, `repeats` times, in an order that `seed` draws.
 
     `concurrency` answers run at a time, each next one when one has ended (closed loop); with a `rate` they start at
     that many a second, however many are under way (open loop), evenly or as `arrivals` says. `warm_up` answers a
     provider come first and are not recorded. With `retries` 0 a failure is a failure; there is no fallback in any
-    case. `temperature` None leaves it to the provider. Raises UsageError on what cannot be run.
+    case. `temperature` None leaves it to the provider. Over a wire it is the service at `url` that is asked, None: one
+    that is started for the run; it retries by its own rules. Raises UsageError on what cannot be run.
     """
 
     providers: tuple[str, ...]
@@ -51,19 +55,32 @@ class Scenario:
     arrivals: str = "constant"
     warm_up: int = 1
     retries: int = 0
-    transport: str = TRANSPORT
+    transport: tuple[str, ...] = (TRANSPORT,)
+    url: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("providers", "strategies", "prompts"):
+        for name in ("providers", "strategies", "prompts", "transport"):
             _check_list(name, getattr(self, name))
         for name, least in (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name.replace('_', '-')} must be at least {least}")
-        if self.transport != TRANSPORT:
-            raise UsageError(f"transport {self.transport!r} is not there: use {TRANSPORT}")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
             raise UsageError("temperature must be a number from 0 on")
+        self._check_transport()
         self._check_load()
+
+    def _check_transport(self) -> None:
+        for name in self.transport:
+            if name not in TRANSPORTS:
+                raise UsageError(f"transport {name!r} is not there: use one or more of {', '.join(TRANSPORTS)}")
+        if not self.wires:
+            if self.url is not None:
+                raise UsageError("url is of a service: ask it by --transport sse, websocket or openai")
+            return
+        if self.retries:
+            raise UsageError("retries are for in-process alone: over a wire the service retries by its own rules")
+        if any(name.partition(":")[0] == "replay" for name in self.providers):
+            raise UsageError("replay plays a file in this process, no service does: use --transport in-process alone")
 
     def _check_load(self) -> None:
         if self.arrivals not in ARRIVALS:
@@ -78,7 +95,12 @@ class Scenario:
     @property
     def trials(self) -> int:
         """How many answers are asked for, warm-up left out."""
-        return len(self.providers) * len(self.strategies) * len(self.prompts) * self.repeats
+        return len(self.providers) * len(self.strategies) * len(self.transport) * len(self.prompts) * self.repeats
+
+    @property
+    def wires(self) -> tuple[str, ...]:
+        """The transports over which a service is asked."""
+        return tuple(name for name in self.transport if name != TRANSPORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +113,7 @@ class Planned:
     prompt: Prompt
     provider: str
     strategy: str
+    transport: str = TRANSPORT
 
 
 def plan(scenario: Scenario) -> tuple[Planned, ...]:
@@ -102,15 +125,15 @@ def plan(scenario: Scenario) -> tuple[Planned, ...]:
     same order.
     """
     rng = random.Random(f"order {scenario.seed}")
-    cells = [(provider, strategy) for provider in scenario.providers for strategy in scenario.strategies]
+    cells = list(product(scenario.providers, scenario.strategies, scenario.transport))
     planned: list[Planned] = []
     block = 0
     for repeat in range(1, scenario.repeats + 1):
         for prompt in rng.sample(scenario.prompts, len(scenario.prompts)):
             block += 1
             cells = cells[::-1] if block % 2 == 0 else rng.sample(cells, len(cells))
-            for provider, strategy in cells:
-                planned.append(Planned(len(planned) + 1, block, repeat, prompt, provider, strategy))
+            for cell in cells:
+                planned.append(Planned(len(planned) + 1, block, repeat, prompt, *cell))
     return tuple(planned)
 
 
@@ -127,6 +150,11 @@ def names(text: str) -> tuple[str, ...]:
 def full_name(provider: str, model: str | None) -> str:
     """Give the name by which a trial's provider was asked: `local` is asked by its own, whatever model it is."""
     return f"{provider}:{model}" if model and provider != "local" else provider
+
+
+def over(name: str, transport: str) -> str:
+    """Name a provider with the wire that it is asked over."""
+    return name if transport == TRANSPORT else f"{name} over {transport}"
 
 
 def label(name: str) -> str:

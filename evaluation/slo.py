@@ -91,7 +91,7 @@ def check(run: "Run", objectives: tuple[Objective, ...]) -> list[Verdict]:
     # An objective is read before a load, pandas is needed after it.
     from evaluation import statistics, summary
 
-    trials = summary.named(run.trials)
+    trials, _ = summary.told_apart(run, run.trials)
     gaps = statistics.gaps(run.events) if any(o.column == _GAPS for o in objectives) else None
     cells = [((str(n), str(s)), cell) for (n, s), cell in trials.groupby(["name", "strategy"], sort=False)]
     if not cells:

@@ -1,7 +1,8 @@
 """Other people's money: what a run may cost at most, a ceiling that is never passed, and a ledger that survives a kill.
 
 At most, an answer costs its `max_tokens` at the output price, and one input token for every byte of the question (no
-byte-level encoding makes more) and 64 for what a service wraps around it. Every attempt may be charged in full.
+byte-level encoding makes more) and 64 for what a service wraps around it. Every attempt may be charged in full; over a
+wire the service makes as many as it makes for anybody.
 """
 
 import asyncio
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.record import read_lines
-from evaluation.scenario import Planned, Scenario
+from evaluation.scenario import TRANSPORT, Planned, Scenario
 from evaluation.trial import WARM_UP_PROMPT, WARM_UP_TOKENS
 from streaming.errors import UsageError
 from streaming.events import Usage
 from streaming.meter import CHARS_PER_TOKEN, Rates
+from streaming.retry import Policy
 
 LEDGER = "spending.jsonl"
 WRAPPING_TOKENS = 64
+_SERVICE_ATTEMPTS = 1 + Policy().max_retries + Policy().fallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,19 @@ def _price(rates: Rates, input_tokens: int, output_tokens: int) -> Decimal | Non
 def quote_trial(rates: Rates, scenario: Scenario, planned: Planned) -> Quote:
     """Estimate one trial; its retries are in what it costs at most."""
     prompt = planned.prompt
-    return quote(rates, prompt.text, scenario.max_tokens, prompt.expected_tokens, scenario.retries + 1)
+    return quote(
+        rates, prompt.text, scenario.max_tokens, prompt.expected_tokens, _attempts(scenario, planned.transport)
+    )
 
 
-def quote_warm_up(rates: Rates, scenario: Scenario) -> Quote:
+def quote_warm_up(rates: Rates, scenario: Scenario, transport: str = TRANSPORT) -> Quote:
     """Estimate one warm-up answer."""
-    return quote(rates, WARM_UP_PROMPT, min(WARM_UP_TOKENS, scenario.max_tokens), attempts=scenario.retries + 1)
+    tokens = min(WARM_UP_TOKENS, scenario.max_tokens)
+    return quote(rates, WARM_UP_PROMPT, tokens, attempts=_attempts(scenario, transport))
+
+
+def _attempts(scenario: Scenario, transport: str) -> int:
+    return scenario.retries + 1 if transport == TRANSPORT else _SERVICE_ATTEMPTS
 
 
 @dataclass(slots=True)

@@ -166,11 +166,29 @@ def paired(
     return Difference(a, b, column, median((table[b] - table[a]).to_numpy(dtype=np.float64), prompts, seed))
 
 
-def gaps(events: pd.DataFrame, kind: str = "source_text", stamp: str = "source_s") -> pd.DataFrame:
-    """Give every gap between text deltas: trial_id and gap_s, to be pooled by group and never averaged.
+def arrivals(events: pd.DataFrame) -> pd.DataFrame:
+    """Give the text as it arrived, chunk by chunk: trial_id, chars, at_s, and gap_s to the chunk before.
 
+    Over a service's wire it arrived at the reader: such a trial has no source, and its delivered text stands for it.
     Events must stand in order within a trial, as they do in the tables.
     """
-    texts = events.loc[events["kind"] == kind, ["trial_id", stamp]]
-    found = texts.assign(gap_s=texts.groupby("trial_id", sort=False)[stamp].diff())
+    source = events["kind"].eq("source_text")
+    over_wire = events["kind"].eq("delivered_text") & ~events["trial_id"].isin(events.loc[source, "trial_id"])
+    return _texts(events[source | over_wire], "source_s")
+
+
+def deliveries(events: pd.DataFrame) -> pd.DataFrame:
+    """Give the text as it was delivered, in the same columns."""
+    return _texts(events[events["kind"].eq("delivered_text")], "delivered_s")
+
+
+def _texts(texts: pd.DataFrame, stamp: str) -> pd.DataFrame:
+    at_s = texts[stamp].fillna(texts["delivered_s"])
+    found = pd.DataFrame({"trial_id": texts["trial_id"], "chars": texts["chars"], "at_s": at_s})
+    return found.assign(gap_s=found.groupby("trial_id", sort=False)["at_s"].diff())
+
+
+def gaps(events: pd.DataFrame) -> pd.DataFrame:
+    """Give every gap between text deltas as they arrived: trial_id and gap_s, to be pooled by group, never averaged."""
+    found = arrivals(events)
     return found.loc[found["gap_s"].notna(), ["trial_id", "gap_s"]]

@@ -1,27 +1,32 @@
 """What a run's tables come to: one group for each provider x strategy, and the paired differences between them.
 
+Where a run has several transports, what was asked over each wire is a group of its own.
+
 Figures are those of completed trials: a cut answer is counted, and its times are left to the tables.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from evaluation import statistics
-from evaluation.scenario import full_name
+from evaluation.scenario import TRANSPORT, full_name, over
 from evaluation.statistics import Difference, Estimate, Floats
 from evaluation.tables import Run
 
 _BETWEEN_PROVIDERS = ("ttft_s", "icl_p50_s", "output_tps", "e2e_s")
 _BETWEEN_STRATEGIES = ("first_held_s", "delay_mean_s", "updates_per_s")
 """What a strategy does to a trial by itself: `first_held_s` leaves out how soon the provider began."""
+_BETWEEN_TRANSPORTS = ("delivered_ttft_s", "delivered_e2e_s", "delivered_gap_p99_s")
+"""What the reader gets: over a wire what arrives there, in process what leaves the strategy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One provider under one strategy. Estimates are medians over trials; None or n = 0 is unknown.
+    """One provider under one strategy, over one transport. Estimates are medians over trials; None or n = 0 is unknown.
 
     `gap_p*_s` are percentiles of all `gaps` gaps pooled. `delay_max_s` is the longest that any character was held.
     `cost_usd` is the sum over the `priced` trials, failed ones included where they have a price; `cost_estimated` says
@@ -61,13 +66,30 @@ def named(trials: pd.DataFrame) -> pd.DataFrame:
     return trials.assign(name=pd.Series([full_name(*pair) for pair in pairs], trials.index, dtype="string"))
 
 
+def transports(run: Run) -> list[str]:
+    """Give the transports that have a trial: the first is what the others are compared with."""
+    found = in_order(run, "transport", run.trials["transport"])
+    return sorted(found, key=lambda name: name != TRANSPORT)
+
+
+def told_apart(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Add `name`, with the wire in it where there are several transports, and give the names in order."""
+    trials, ways = named(trials), transports(run)
+    names = in_order(run, "providers", trials["name"])
+    if len(ways) < 2:
+        return trials, names
+    pairs = [over(*pair) for pair in zip(trials["name"], trials["transport"], strict=True)]
+    apart = trials.assign(name=pd.Series(pairs, trials.index, dtype="string"))
+    return apart, [name for name in (over(*pair) for pair in product(names, ways)) if name in set(pairs)]
+
+
 def groups(run: Run) -> list[Group]:
-    """Give a group for each provider x strategy that has a trial, in the order of the scenario where it is known."""
-    trials = named(run.trials)
+    """Give a group for each cell that has a trial, in the order of the scenario where it is known."""
+    trials, names = told_apart(run, run.trials)
     completed = trials[trials["outcome"] == "completed"]
     gaps = statistics.gaps(run.events).merge(completed[["trial_id", "name", "strategy"]], on="trial_id")
     found = []
-    for name in in_order(run, "providers", trials["name"]):
+    for name in names:
         for strategy in in_order(run, "strategies", trials["strategy"]):
             cell = trials[(trials["name"] == name) & (trials["strategy"] == strategy)]
             if len(cell):
@@ -83,7 +105,9 @@ def differences(run: Run) -> list[Difference]:
     """
     trials = named(run.trials)
     completed = trials[trials["outcome"] == "completed"]
-    completed = completed.assign(first_held_s=completed["delivered_ttft_s"] - completed["ttfot_s"])
+    # Over a wire nobody knows what was held: it was at the service.
+    held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(completed["delay_mean_s"].notna())
+    completed = completed.assign(first_held_s=held_s)
     found = [
         *_against_first(completed, "name", in_order(run, "providers", trials["name"]), _BETWEEN_PROVIDERS),
         *_against_first(completed, "strategy", in_order(run, "strategies", trials["strategy"]), _BETWEEN_STRATEGIES),
@@ -91,8 +115,17 @@ def differences(run: Run) -> list[Difference]:
     return [difference for difference in found if difference.estimate.n]
 
 
+def wire_differences(run: Run) -> list[Difference]:
+    """Compare every transport with the first, over pairs of the same block, provider and strategy."""
+    trials = named(run.trials)
+    gaps = statistics.deliveries(run.events).dropna(subset="gap_s").groupby("trial_id")["gap_s"].quantile(0.99)
+    completed = trials[trials["outcome"] == "completed"]
+    completed = completed.assign(delivered_gap_p99_s=completed["trial_id"].map(gaps).astype("float64"))
+    return list(_against_first(completed, "transport", transports(run), _BETWEEN_TRANSPORTS))
+
+
 def _against_first(trials: pd.DataFrame, by: str, values: list[str], columns: tuple[str, ...]) -> Iterator[Difference]:
-    within = ("block", "prompt_id", "strategy" if by == "name" else "name")
+    within = ("block", "prompt_id", *(column for column in ("name", "strategy", "transport") if column != by))
     for other in values[1:]:
         for column in columns:
             yield statistics.paired(trials, by, values[0], other, column, within)

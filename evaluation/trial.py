@@ -1,6 +1,6 @@
 """Runs one trial, over stamped sockets or through the pipeline with a probe, and gives its rows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,8 +9,8 @@ from evaluation import rows, wire
 from evaluation.experience import Deadlines, Reader
 from evaluation.lag import LagWatch
 from evaluation.record import EventRow, Trial
-from evaluation.scenario import Planned, Scenario
-from evaluation.wire import Wire
+from evaluation.scenario import TRANSPORT, Planned, Scenario
+from evaluation.wire import Call, Wire
 from streaming import pipeline, strategies
 from streaming.clock import Clock, utc_now
 from streaming.errors import UsageError
@@ -21,7 +21,6 @@ from streaming.pipeline import Outcome
 from streaming.probe import Probe
 from streaming.retry import NO_RECOVERY, Policy
 from streaming.session import Session
-from streaming.strategies import Strategy
 
 WARM_UP_PROMPT = "Say hello."
 WARM_UP_TOKENS = 16
@@ -47,7 +46,7 @@ class Bench:
     deadlines: Deadlines = field(default_factory=Deadlines)
     reader: Reader = field(default_factory=Reader)
     wire: Wire | None = None
-    """The stamped way, for what was prepared for it; all else is asked in process."""
+    """The stamped way and the service's wires, for what was prepared for them; all else is asked in process."""
     models: Mapping[str, str] = field(default_factory=dict)
     """Which model it is, of providers that are asked without naming one."""
     sitting: int = 0
@@ -76,8 +75,7 @@ class Asked:
 
 async def ask_trial(bench: Bench, planned: Planned) -> Asked:
     """Ask once and stamp. Broken answers are answers too; a cancelled run has none of its unfinished trials."""
-    request = _trial_request(bench, planned)
-    return await ask(bench, planned.provider, planned.strategy, request)
+    return await ask(bench, _trial_call(bench, planned))
 
 
 def rows_of(
@@ -103,7 +101,7 @@ def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None)
         provider=provider,
         model=model or bench.models.get(provider),
         strategy=planned.strategy,
-        transport=bench.scenario.transport,
+        transport=planned.transport,
         repeat=planned.repeat,
         block=planned.block,
         started_at=asked.started_at,
@@ -116,9 +114,9 @@ def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None)
     )
 
 
-async def warm_up(bench: Bench, provider: str) -> Asked:
+async def warm_up(bench: Bench, provider: str, transport: str = TRANSPORT) -> Asked:
     """Ask once for something short, not to be recorded."""
-    return await ask(bench, provider, "direct", _warm_up_request(bench))
+    return await ask(bench, _warm_up_call(bench, provider, transport))
 
 
 async def prepare(bench: Bench, planned: Iterable[Planned]) -> dict[str, Any]:
@@ -126,9 +124,9 @@ async def prepare(bench: Bench, planned: Iterable[Planned]) -> dict[str, Any]:
     if bench.wire is None:
         return {"stamped_sockets": [], "real_time_priority": False}
     for trial in planned:
-        await bench.wire.prepare(trial.provider, _trial_request(bench, trial))
+        await bench.wire.prepare(_trial_call(bench, trial))
         if bench.scenario.warm_up:
-            await bench.wire.prepare(trial.provider, _warm_up_request(bench))
+            await bench.wire.prepare(_warm_up_call(bench, trial.provider, trial.transport))
     return bench.wire.begin()
 
 
@@ -138,12 +136,14 @@ def in_words(asked: Asked) -> str:
     return f"{asked.outcome}: {why}" if why else asked.outcome
 
 
-def _trial_request(bench: Bench, planned: Planned) -> ChatRequest:
-    return _request(bench.scenario, planned.prompt.text, bench.scenario.max_tokens, bench.trial_id(planned))
+def _trial_call(bench: Bench, planned: Planned) -> Call:
+    request = _request(bench.scenario, planned.prompt.text, bench.scenario.max_tokens, bench.trial_id(planned))
+    return Call(planned.provider, planned.strategy, planned.transport, request)
 
 
-def _warm_up_request(bench: Bench) -> ChatRequest:
-    return _request(bench.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{bench.run_id}-warm-up")
+def _warm_up_call(bench: Bench, provider: str, transport: str) -> Call:
+    request = _request(bench.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{bench.run_id}-warm-up")
+    return Call(provider, "direct", transport, request)
 
 
 def _request(scenario: Scenario, text: str, max_tokens: int, request_id: str) -> ChatRequest:
@@ -155,32 +155,54 @@ def _request(scenario: Scenario, text: str, max_tokens: int, request_id: str) ->
     )
 
 
-async def ask(bench: Bench, provider: str, strategy: str, request: ChatRequest) -> Asked:
+async def ask(bench: Bench, call: Call) -> Asked:
     """Run one answer to its end. What breaks it, a defect of an adapter too, is its outcome and stops nothing else."""
-    machine = strategies.parse(strategy).make()
-    if bench.wire is not None and bench.wire.carries(provider, request):
-        return await _over_wire(bench, bench.wire, provider, machine, request)
-    return await _in_process(bench, provider, machine, request)
+    if bench.wire is not None and call.transport != TRANSPORT:
+        return await _stamped(bench, call, _of_service(bench, bench.wire, call))
+    if bench.wire is not None and bench.wire.carries(call):
+        return await _stamped(bench, call, _of_vendor(bench, bench.wire, call))
+    return await _in_process(bench, call)
 
 
-async def _over_wire(bench: Bench, way: Wire, provider: str, machine: Strategy, request: ChatRequest) -> Asked:
+Found = tuple[rows.Stamps, dict[str, Any], Outcome, Usage, dict[str, Any]]
+"""Stamps, how it was measured, and how it ended: outcome, usage, the other columns."""
+
+
+async def _stamped(bench: Bench, call: Call, answering: Awaitable[Found]) -> Asked:
     started_at, called_s = utc_now(), bench.clock()
-    stamps, instrument = rows.Stamps(called_s, (), (), sent=False), dict[str, Any]()
+    source = () if call.transport == TRANSPORT else None
+    stamps, instrument = rows.Stamps(called_s, source, (), sent=False), dict[str, Any]()
     try:
-        heard = await way.ask(provider, request)
-        stamps, instrument = wire.stamps(heard, machine), wire.instrument(heard)
-        receipt = wire.receipt(heard, stamps.delivered, bench.access.rates(provider))
-        outcome, usage, ending = receipt.outcome, receipt.reading.usage, rows.ending(receipt)
+        stamps, instrument, outcome, usage, ending = await answering
     except Exception as error:
         outcome, usage, ending = "failed", Usage(), _defect(error)
     return Asked(started_at, _masked(bench, ending), outcome, usage, stamps, instrument)
 
 
-async def _in_process(bench: Bench, provider: str, machine: Strategy, request: ChatRequest) -> Asked:
+async def _of_vendor(bench: Bench, way: Wire, call: Call) -> Found:
+    heard = await way.ask(call)
+    stamps = wire.stamps(heard, strategies.parse(call.strategy).make())
+    receipt = wire.receipt(heard, stamps.delivered, bench.access.rates(call.provider))
+    instrument = wire.instrument(heard.answer) | {"loop_lag_max_s": round(heard.lag_s, 9)}
+    return stamps, instrument, receipt.outcome, receipt.reading.usage, rows.ending(receipt)
+
+
+async def _of_service(bench: Bench, way: Wire, call: Call) -> Found:
+    from evaluation import service_answers
+
+    arrived = await way.ask_service(call)
+    rates = bench.access.rates(call.provider)
+    receipt = service_answers.receipt(call.provider, call.request, arrived, rates)
+    ending = service_answers.ending(receipt, arrived.told)
+    return arrived.stamps, arrived.instrument, receipt.outcome, receipt.reading.usage, ending
+
+
+async def _in_process(bench: Bench, call: Call) -> Asked:
+    request, machine = call.request, strategies.parse(call.strategy).make()
     watch, started_at = LagWatch(), utc_now()
     probe = Probe(bench.clock)
     try:
-        session = bench.access.session([provider], clock=bench.clock, policy=_policy(bench.scenario))
+        session = bench.access.session([call.provider], clock=bench.clock, policy=_policy(bench.scenario))
         probe = Probe(bench.clock)
         answer = pipeline.answer(request, session, machine, clock=bench.clock, rates=bench.access.rates, probe=probe)
         async with aclosing(answer) as events:

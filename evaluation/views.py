@@ -23,11 +23,10 @@ _LEAST_GAP_MS = 0.01
 
 def views(run: Run) -> list[View]:
     """Give the plots that a run has the numbers for."""
-    trials = summary.named(run.trials)
+    trials, names = summary.told_apart(run, run.trials)
     done = trials[trials["outcome"] == "completed"]
     if not len(done):
         return []
-    names = summary.in_order(run, "providers", trials["name"])
     strategies = summary.in_order(run, "strategies", done["strategy"])
     found: list[View | None]
     if is_what_if(run):
@@ -41,10 +40,7 @@ def views(run: Run) -> list[View]:
 
 def _texts(run: Run, done: pd.DataFrame) -> pd.DataFrame:
     """Give the answer text as it arrived, chunk by chunk, with the gap before each chunk."""
-    kept = run.events["kind"].eq("source_text") & run.events["trial_id"].isin(done["trial_id"])
-    texts = run.events.loc[kept, ["trial_id", "chars", "source_s"]].rename(columns={"source_s": "at_s"})
-    texts = texts.assign(gap_s=texts.groupby("trial_id", sort=False)["at_s"].diff())
-    return texts.merge(done[["trial_id", "name"]], on="trial_id")
+    return statistics.arrivals(run.events).merge(done[["trial_id", "name"]], on="trial_id")
 
 
 def _ttft(done: pd.DataFrame, names: list[str]) -> View | None:
@@ -123,7 +119,7 @@ def _gaps(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> list[Vie
     caption = f"p50/p95/p99: {'; '.join(words)}."
     note = (
         f"Gaps between chunks of text as they arrived, all pooled; those under {_LEAST_GAP_MS} ms are drawn there. "
-        "A chunk is not a token."
+        f"A chunk is not a token.{wording.over_wires(names)}"
     )
     title, axis = "How even the stream was: gaps between chunks", "ms between two chunks (logarithmic)"
     read = "Read: so many percent of the gaps were no longer than this."

@@ -173,7 +173,7 @@ def _number(value: object, default: int) -> int:
 
 def _manifest(run_id: str, names: Sequence[str]) -> dict[str, Any]:
     about = manifest.about_this_machine()
-    scenario = {"providers": [], "strategies": list(names), "transport": TRANSPORT}
+    scenario = {"providers": [], "strategies": list(names), "transport": [TRANSPORT]}
     measures = manifest.measure_constants()
     head = {"manifest": manifest.VERSION, "kind": KIND, "run_id": run_id, "started_at": utc_now()}
     return {**head, "scenario": scenario, "measures": measures, **about}

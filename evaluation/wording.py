@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from evaluation.scenario import label
+from evaluation.scenario import TRANSPORTS, label
 from evaluation.statistics import NOISE, TOO_FEW, Difference, Estimate
 from evaluation.summary import Group
 
@@ -15,6 +15,9 @@ _TITLES = {
     "first_held_s": "delay of the first text",
     "delay_mean_s": "mean delay of a character",
     "updates_per_s": "updates",
+    "delivered_ttft_s": "first text at the reader",
+    "delivered_e2e_s": "whole answer at the reader",
+    "delivered_gap_p99_s": "longest of a hundred gaps at the reader",
 }
 
 
@@ -38,6 +41,12 @@ def span(estimate: Estimate, *, in_ms: bool) -> str:
     if estimate.low is None:
         return write(estimate.value)
     return f"{write(estimate.value)} [{write(estimate.low)}, {write(estimate.high)}]"
+
+
+def over_wires(names: Iterable[str]) -> str:
+    """Say what arrives over a wire where such figures stand beside others, else nothing."""
+    told = any(name.endswith(f" over {wire}") for name in names for wire in TRANSPORTS)
+    return " What arrives over a wire has left the service's strategy." if told else ""
 
 
 def usd(value: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from evaluation import manifest
 from evaluation.load_test import locust_run
 from evaluation.load_test.locust_run import Load
+from evaluation.service import service
 from streaming.errors import UsageError
 
 _SLO = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
@@ -39,8 +40,8 @@ def _run(asked: argparse.Namespace) -> int:
 
     objectives = slo.parse(asked.slo) if asked.slo else ()
     load, folder = _load(asked, asked.users), _folder(asked.out, "load")
-    with locust_run.service(asked.url, load.kinds, folder) as service:
-        locust_run.run_locust(load, service.url, folder)
+    with service(asked.url, folder, page="gradio" in load.kinds) as found:
+        locust_run.run_locust(load, found.url, folder)
     return _told(folder, objectives, plots=asked.plots)
 
 
@@ -71,8 +72,8 @@ def _capacity(asked: argparse.Namespace) -> int:
 
     objectives, kinds = slo.parse(asked.slo), _load(asked, asked.users).kinds
     search, made, folder = capacity.Search(asked.users, asked.most), [], _folder(asked.out, "capacity")
-    with locust_run.service(asked.url, kinds, folder) as service:
-        for step, run in capacity.steps(search, lambda n: _load(asked, n), service.url, objectives, folder):
+    with service(asked.url, folder, page="gradio" in kinds) as found:
+        for step, run in capacity.steps(search, lambda n: _load(asked, n), found.url, objectives, folder):
             terminal.show(run)
             print(step, flush=True)
             made.append(step.facts)

@@ -1,28 +1,21 @@
-"""Runs Locust as a process of its own over this project's users, and starts the service where no address is given."""
+"""Runs Locust as a process of its own over this project's users."""
 
 import os
 import re
-import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from settings import Settings
-from streaming.clock import monotonic
+from evaluation.service import ROOT
 from streaming.errors import UsageError
 
 KINDS = ("sse", "websocket", "openai", "gradio")
-ROOT = Path(__file__).resolve().parent.parent.parent
 _USERS_A_PROCESS = 100
-_START_S = 60.0
-_STOP_S = 30.0
 _LOOK_S = 1.0
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
-_NO_LIMITS = {"RATE_LIMIT": "off", "BUDGETS": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,69 +103,3 @@ def command(load: Load, url: str, folder: Path) -> list[str]:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A service under load; `pid` is None for one that was not started here."""
-
-    url: str
-    pid: int | None = None
-
-
-@contextmanager
-def service(
-    url: str | None, kinds: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None
-) -> Iterator[Service]:
-    """Give the service at `url`, or one of our own without limits, which logs to `service.log` in `folder`.
-
-    It is ended afterwards. Raises UsageError.
-    """
-    if url is not None:
-        yield Service(_checked(url))
-        return
-    page = () if "gradio" in kinds else ("--no-ui",)
-    command = [sys.executable, "app.py", "--port", "0", *page]
-    environment = {**Settings.from_environment().variables, **_NO_LIMITS, **(variables or {})}
-    with started(command, folder / "service.log", environment) as found:
-        yield found
-
-
-@contextmanager
-def started(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
-    """Start a server of this project, which says its address in its first line, and end it. Raises UsageError."""
-    with (
-        log.open("ab") as words,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=words) as process,
-    ):
-        try:
-            url = _address(process)
-            if url is None:
-                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
-                raise UsageError(f"{' '.join(command[1:3])} did not start: {said[-1]}")
-            yield Service(url, process.pid)
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _address(process: subprocess.Popen[bytes]) -> str | None:
-    assert process.stdout is not None  # it is a pipe
-    until_s, said = monotonic() + _START_S, b""
-    while b"\n" not in said and (left_s := until_s - monotonic()) > 0:
-        if select.select([process.stdout], [], [], left_s)[0]:
-            data = os.read(process.stdout.fileno(), 4096)
-            if not data:
-                break
-            said += data
-    found = re.search(rb"https?://\S+", said)
-    return found[0].decode() if found else None
-
-
-def _checked(url: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
-        raise UsageError(f"--url {url!r}: write an address such as http://127.0.0.1:7860")
-    return url.rstrip("/")

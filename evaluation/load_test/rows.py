@@ -19,7 +19,6 @@ from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingD
 
 ANSWERS = "answers.jsonl"
 _TOKENS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
-_DELAYS = ("delay_mean_s", "delay_p95_s", "delay_max_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +63,8 @@ def rows_of(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial,
     """Give an answer's rows; `number` counts from 1 and stands for its block: load tests have no pairs."""
     sent_s = answer["sent_s"]
     timed = [Timed(at_s, _event(kind, chars, tokens, answer)) for at_s, kind, chars, tokens in answer["events"]]
-    stamps = rows.Stamps(answer["asked_s"] if sent_s is None else sent_s, timed, timed, sent=sent_s is not None)
+    stamps = rows.Stamps(answer["asked_s"] if sent_s is None else sent_s, None, timed, sent=sent_s is not None)
     found = rows.figures(stamps, answer["outcome"], _usage(answer), Deadlines(), Reader())
-    found |= dict.fromkeys(_DELAYS)
     found |= rows.waiting(sent_s, answer["asked_s"], answer["connect_s"], found.get("ttft_s"))
     provider, _, model = answer["provider"].partition(":")
     trial = Trial(
@@ -83,8 +81,7 @@ def rows_of(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial,
         **_used(answer),
         **found,
     )
-    ends = rows.Stamps(stamps.sent_s, timed, ())
-    return trial, list(rows.event_rows(run_id, trial.trial_id, ends))
+    return trial, list(rows.event_rows(run_id, trial.trial_id, stamps))
 
 
 _SAME = (
@@ -111,7 +108,7 @@ def facts_of(heard: Heard, instrument_error: Mapping[str, Any] | None) -> dict[s
             "providers": sorted({answer["provider"] for answer in answers}),
             "strategies": sorted({answer["strategy"] for answer in answers}),
             "prompts": [{"id": prompt_id} for prompt_id in prompts],
-            "transport": ", ".join(sorted({answer["transport"] for answer in answers})),
+            "transport": sorted({answer["transport"] for answer in answers}),
             "repeats": 1,
             "seed": None,
             "max_tokens": facts["max_tokens"],

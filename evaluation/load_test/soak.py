@@ -19,7 +19,8 @@ from typing import Any
 from urllib.request import urlopen
 
 from evaluation.load_test import locust_run, rows
-from evaluation.load_test.locust_run import Load, Service
+from evaluation.load_test.locust_run import Load
+from evaluation.service import Service, service
 from streaming.clock import monotonic
 from streaming.errors import UsageError
 
@@ -131,9 +132,9 @@ def carry_out(minutes: float, users: int, folder: Path, variables: Mapping[str, 
     with ExitStack() as stack:
         redis = stack.enter_context(_redis()) if shutil.which("redis-server") else None
         more = {"REDIS_URL": redis.url} if redis else {}
-        service = stack.enter_context(locust_run.service(None, KINDS, folder, {**more, **(variables or {})}))
-        watch = Watch(service, folder, duration_s, redis.restart if redis else None)
-        locust_run.run_locust(Load(users, duration_s, KINDS, more=MISHAPS), service.url, folder, watch)
+        found = stack.enter_context(service(None, folder, {**more, **(variables or {})}))
+        watch = Watch(found, folder, duration_s, redis.restart if redis else None)
+        locust_run.run_locust(Load(users, duration_s, KINDS, more=MISHAPS), found.url, folder, watch)
         late = watch.quiet()
     heard = rows.read(folder)
     problems = wrong(heard.answers) + (grown(watch.early, late) if watch.early else ["nothing was measured"])

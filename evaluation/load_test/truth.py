@@ -13,6 +13,7 @@ from evaluation import calibration, manifest
 from evaluation.calibration import Calibration, Noted
 from evaluation.load_test import locust_run, rows
 from evaluation.load_test.locust_run import Load
+from evaluation.service import started
 from simulator.server import read_log
 from streaming.clock import utc_now
 from streaming.errors import UsageError
@@ -30,7 +31,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
     with tempfile.TemporaryDirectory() as folder:
         log, heard = Path(folder, "log.jsonl"), Path(folder, "heard")
         command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}"]
-        with locust_run.started([*command, "--log", str(log)], Path(folder, "words")) as server:
+        with started([*command, "--log", str(log)], Path(folder, "words")) as server:
             load = Load(streams, _DURATION_S, ("openai",), processes=1, more=("--max-tokens", str(TOKENS)))
             locust_run.run_locust(load, server.url, heard)
         answers = rows.read(heard).answers

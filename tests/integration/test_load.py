@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import pytest
 
 import evaluation
 from evaluation import calibration
-from evaluation.load_test import locust_run, rows
+from evaluation.load_test import rows
 from evaluation.load_test.truth import noted
+from evaluation.service import service as started_service
 from simulator.server import read_log
 from tests.simulator_process import simulator_process
 
@@ -46,8 +47,8 @@ def by_hand(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.Co
 
 
 @contextmanager
-def service(folder: Path, kinds: Sequence[str] = ("sse",), **variables: str) -> Iterator[str]:
-    with locust_run.service(None, kinds, folder, variables) as found:
+def service(folder: Path, **variables: str) -> Iterator[str]:
+    with started_service(None, folder, variables) as found:
         yield found.url
 
 
@@ -72,7 +73,7 @@ def test_locust_by_hand_makes_the_report_and_its_exit_code_is_the_verdict(url: s
         assert re.search(rf"sse +{name} ", met.stdout + met.stderr), name
     run = evaluation.load(tmp_path / "met")
     assert set(run.trials["outcome"]) == {"completed"}
-    assert len(run.events[run.events["kind"] == "source_text"]) == run.trials["chunks"].sum() >= 6 * len(run.trials)
+    assert len(run.events[run.events["kind"] == "delivered_text"]) == run.trials["chunks"].sum() >= 6 * len(run.trials)
     assert (tmp_path / "met" / "report.html").exists()
 
 

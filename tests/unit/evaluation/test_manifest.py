@@ -83,6 +83,12 @@ def test_a_manifest_that_no_run_wrote_is_refused_in_words(tmp_path: Path, facts:
         manifest.read(tmp_path)
 
 
+def test_the_one_transport_of_an_older_run_is_read_as_a_list(tmp_path: Path) -> None:
+    facts = manifest.begin("run", made.scenario(), ())
+    manifest.write(tmp_path, facts | {"scenario": facts["scenario"] | {"transport": "in-process"}})
+    assert manifest.read(tmp_path)["scenario"]["transport"] == ["in-process"]
+
+
 def test_a_manifest_without_a_bottom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"a":' + "[" * 100_000)
     with pytest.raises(UsageError, match=r"manifest\.json"):

@@ -31,7 +31,8 @@ def test_the_documented_example_is_understood_as_it_says() -> None:
     found = wanted("--scenario", str(EXAMPLE))
     scenario = found.scenario
     assert scenario.providers == ("sim:steady", "sim:bursty") and scenario.concurrency == 2
-    assert scenario.strategies == ("direct", "batch:100ms", "pace:30tps") and scenario.trials == 72
+    assert scenario.strategies == ("direct", "batch:100ms", "pace:30tps") and scenario.trials == 144
+    assert scenario.transport == ("in-process", "sse") and scenario.url is None
     assert scenario.prompts[0].expected_tokens == 20 and (scenario.seed, scenario.temperature) == (7, 0.7)
     assert found.max_cost_usd == Decimal("0.1") and found.record and found.plots and len(found.slo) == 3
     assert found.prices["sim:bursty"] == (Decimal("0.1"), Decimal("0.4")) and found.out == Path("out/scenario")
@@ -40,7 +41,14 @@ def test_the_documented_example_is_understood_as_it_says() -> None:
 def test_the_example_runs_dry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--scenario", str(EXAMPLE), "--dry-run"]) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["trials"] == 72 and said["at_most_usd"] is not None and not (ROOT / "out" / "scenario").exists()
+    assert said["trials"] == 144 and said["at_most_usd"] is not None and not (ROOT / "out" / "scenario").exists()
+
+
+def test_one_transport_needs_no_list_and_a_service_has_an_address(tmp_path: Path) -> None:
+    head = 'providers = ["sim:steady"]\nout = "x"\n'
+    found = wanted("--scenario", str(written(tmp_path, f'{head}transport = "sse"\nurl = "http://a:1/"\n'))).scenario
+    assert (found.transport, found.url) == (("sse",), "http://a:1")
+    assert wanted("--scenario", str(EXAMPLE), "--transport", "openai,sse").scenario.transport == ("openai", "sse")
 
 
 def test_the_example_has_every_key() -> None:
@@ -71,6 +79,8 @@ def test_a_file_of_prompts_is_seen_from_the_scenarios_folder(tmp_path: Path) -> 
     [
         ('providers = ["a"]\nrepeat = 3\n', "line 2: there is no key 'repeat'; did you mean repeats?"),
         ("seed = 1\n\nrepeats = 0\n", "line 3: repeats must be a whole number from 1 on"),
+        ('url = "a:1"\n', "line 1: url: --url 'a:1': write an address such as"),
+        ("transport = [3]\n", "line 1: transport must be a list of names"),
         ("repeats = true\n", "line 1: repeats must be a whole number"),
         ('strategies = ["fast"]\n', "line 1: strategies: unknown strategy 'fast'"),
         ('providers = "a"\n', "line 1: providers must be a list of names"),

@@ -49,6 +49,16 @@ def test_only_what_is_left_is_asked_and_the_tables_are_whole(tmp_path: Path, cou
     assert found.manifest["complete"] and found.manifest["resumed"] == 1 and found.manifest["trials_finished"] == 16
 
 
+def test_what_is_left_is_told_apart_by_its_transport_too(tmp_path: Path) -> None:
+    wanted = made.scenario(("m",), transport=("in-process", "sse"))
+    planned = plan(wanted)
+    done = [p for p in planned if p.transport == "sse"]
+    rows = [(made.trial(p, transport="sse"), list[record.EventRow]()) for p in done]
+    made.write(tmp_path, wanted, rows, complete=False)
+    start = resume.look(tmp_path, wanted)
+    assert start.left == tuple(p for p in planned if p.transport == "in-process") and len(start.left) == 8
+
+
 def test_a_question_that_goes_out_again_has_another_name(tmp_path: Path) -> None:
     killed_after(tmp_path, 9)
     _, adapter = resumed(tmp_path)

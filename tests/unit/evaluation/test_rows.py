@@ -1,5 +1,6 @@
 """From stamps and receipt to columns: what each outcome can tell, and what it must not."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -69,6 +70,17 @@ def test_a_completed_trial_tells_everything_that_stamps_can_tell() -> None:
     assert found["chars_per_s"] == pytest.approx(40) and found["updates_per_s"] is None
     assert found["delay_mean_s"] == pytest.approx((0.05 + 0.15 + 0.05) / 3)
     assert found["fluidity"] == 1.0 and found["qoe"] == pytest.approx(1.0)
+
+
+def test_over_a_wire_what_was_delivered_is_what_arrived_and_its_delay_is_not_known() -> None:
+    found = measured("completed", replace(stamps(), source=None))
+    assert found["ttft_s"] == pytest.approx(0.1) and found["ttfot_s"] == found["delivered_ttft_s"]
+    assert found["e2e_s"] == found["delivered_e2e_s"] == pytest.approx(0.46)
+    assert found["chunks"] == found["delivered_chunks"] == 2 and found["icl_p50_s"] == pytest.approx(0.2)
+    assert found["itl_s"] == pytest.approx(0.1) and found["qoe"] == pytest.approx(1.0)
+    assert not {"delay_mean_s", "delay_p95_s", "delay_max_s"} & found.keys()
+    kinds = {row.kind.partition("_")[0] for row in event_rows("r", "t", replace(stamps(), source=None))}
+    assert kinds == {"delivered"}
 
 
 def test_a_failed_trial_has_no_times_and_no_zero_in_their_place() -> None:

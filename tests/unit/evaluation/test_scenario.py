@@ -38,6 +38,17 @@ def test_a_block_is_one_prompt_in_one_repeat_and_its_cells_are_neighbours() -> N
     assert [p.block for p in planned[::4]] == list(range(1, 13))
 
 
+def test_transports_are_cells_of_a_block_like_strategies() -> None:
+    wanted = scenario(transport=("in-process", "sse", "websocket"))
+    planned = plan(wanted)
+    assert len({(p.provider, p.strategy, p.transport, p.prompt.id, p.repeat) for p in planned}) == wanted.trials == 144
+    for start in range(0, len(planned), 12):
+        block = planned[start : start + 12]
+        assert len({(p.block, p.prompt.id) for p in block}) == 1
+        assert len({(p.provider, p.strategy, p.transport) for p in block}) == 12
+    assert plan(scenario(transport=("sse",)))[0].provider == plan(scenario())[0].provider, "one transport: one order"
+
+
 def test_the_order_is_the_seeds_and_shuffled() -> None:
     assert plan(scenario()) == plan(scenario())
     assert plan(scenario()) != plan(scenario(seed=8))
@@ -63,7 +74,12 @@ def test_of_two_cells_each_comes_first_as_often_as_the_other() -> None:
         ({"concurrency": 0}, "concurrency must be at least 1"),
         ({"max_tokens": 0}, "max-tokens must be at least 1"),
         ({"retries": -1}, "retries must be at least 0"),
-        ({"transport": "pigeon"}, "transport 'pigeon' is not there"),
+        ({"transport": ("sse", "pigeon")}, "transport 'pigeon' is not there: .* in-process, sse, websocket, openai"),
+        ({"transport": ()}, "transport: at least one"),
+        ({"transport": ("sse", "sse")}, "transport: one is there twice"),
+        ({"url": "http://a"}, "ask it by --transport sse, websocket or openai"),
+        ({"transport": ("in-process", "sse"), "retries": 1}, "over a wire the service retries by its own rules"),
+        ({"transport": ("sse",), "providers": ("replay:x",)}, "use --transport in-process alone"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_words(changes: dict[str, object], words: str) -> None:

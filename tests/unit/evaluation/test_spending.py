@@ -10,6 +10,7 @@ from evaluation import dry_run, manifest, record, spending
 from evaluation.run import Summary, run
 from evaluation.scenario import Prompt, Scenario, plan
 from evaluation.spending import LEDGER, Budget, quote, spent_before
+from evaluation.trial import WARM_UP_PROMPT, WARM_UP_TOKENS
 from streaming.errors import UsageError
 from streaming.meter import Rates
 from tests.unit.evaluation import made
@@ -34,6 +35,17 @@ def test_at_most_is_a_token_a_byte_and_the_longest_answer_in_every_attempt() -> 
     found = quote(Rates(price=price), "Grüße", max_tokens=100, expected_tokens=30, attempts=3)
     assert (found.input_tokens, found.output_tokens, found.most_output_tokens) == (2, 30, 100)
     assert found.usd == Decimal("0.000062") and found.at_most_usd == 3 * Decimal("0.000271")
+
+
+def test_over_a_wire_the_services_own_attempts_may_all_be_paid_for() -> None:
+    wanted = made.scenario(("m",), transport=("in-process", "sse"), repeats=1)
+    here, there = sorted(plan(wanted)[:2], key=lambda p: p.transport)
+    quotes = [spending.quote_trial(Rates(price=price), wanted, planned).at_most_usd for planned in (here, there)]
+    assert quotes == [at_most(wanted), 5 * at_most(wanted)], "one, three retries, and once without streaming"
+    (share,) = dry_run.shares(wanted, Priced(), plan(wanted))
+    warm_up = quote(Rates(price=price), WARM_UP_PROMPT, WARM_UP_TOKENS).at_most_usd
+    assert warm_up is not None and (share.trials, share.warm_ups) == (4, 2)
+    assert share.at_most_usd == 2 * 6 * at_most(wanted) + 6 * warm_up
 
 
 def test_an_unknown_price_is_unknown_and_not_nothing() -> None:

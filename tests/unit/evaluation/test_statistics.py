@@ -80,18 +80,25 @@ def test_a_pair_with_an_unknown_side_does_not_count() -> None:
 def test_gaps_are_within_a_trial_and_of_text_alone() -> None:
     events = pd.DataFrame(
         [
-            ("t1", "source_text", 0.2, None),
-            ("t2", "source_text", 0.3, None),
-            ("t1", "delivered_text", None, 0.2),
-            ("t1", "source_text", 0.25, None),
-            ("t1", "source_finish", 0.9, None),
-            ("t2", "source_text", 0.5, None),
+            ("t1", "source_text", 4, 0.2, None),
+            ("t2", "source_text", 4, 0.3, None),
+            ("t1", "delivered_text", 4, None, 0.2),
+            ("t1", "source_text", 4, 0.25, None),
+            ("t1", "source_finish", None, 0.9, None),
+            ("t1", "delivered_text", 4, None, 0.8),
+            ("t2", "source_text", 4, 0.5, None),
+            ("wire", "delivered_thinking", 9, None, 0.1),
+            ("wire", "delivered_text", 3, None, 0.2),
+            ("wire", "delivered_text", 2, None, 0.9),
         ],
-        columns=["trial_id", "kind", "source_s", "delivered_s"],
+        columns=["trial_id", "kind", "chars", "source_s", "delivered_s"],
     )
     found = statistics.gaps(events)
-    assert found["trial_id"].tolist() == ["t1", "t2"]
-    assert found["gap_s"].tolist() == pytest.approx([0.05, 0.2])
+    assert found["trial_id"].tolist() == ["t1", "t2", "wire"], "over a wire what was delivered is what arrived"
+    assert found["gap_s"].tolist() == pytest.approx([0.05, 0.2, 0.7])
+    assert statistics.deliveries(events)["gap_s"].dropna().tolist() == pytest.approx([0.6, 0.7])
+    arrived = statistics.arrivals(events)
+    assert arrived[arrived["trial_id"] == "wire"]["chars"].tolist() == [3, 2]
 
 
 def test_repeats_of_a_prompt_are_no_independent_values() -> None:

@@ -28,7 +28,8 @@ def test_an_answer_becomes_a_trial_with_the_figures_of_any_other(tmp_path: Path)
     assert (trial["chunks"], trial["stalls"], trial["output_tokens"]) == (4, 0, 4)
     assert trial["sent_monotonic_s"] == 10.5
     assert math.isnan(trial["delay_mean_s"]), "over a wire nobody knows how long a strategy held what"
-    assert len(run.events) == 5
+    assert len(run.events) == 5 and run.events["source_s"].isna().all()
+    assert run.events["kind"].tolist() == ["delivered_text"] * 4 + ["delivered_finish"]
 
 
 def test_a_refused_answer_has_its_reason_and_no_time(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""The service that is asked over its wires: somebody's at an address, or one of our own, started for a run."""
+
+import ctypes
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from settings import Settings
+from streaming.clock import monotonic
+from streaming.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG = "service.log"
+_START_S = 60.0
+_STOP_S = 30.0
+_PR_SET_PDEATHSIG = 1
+_NO_LIMITS = {"RATE_LIMIT": "off", "BUDGETS": "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that can be asked; `pid` is None for one that was not started here."""
+
+    url: str
+    pid: int | None = None
+
+
+@contextmanager
+def service(
+    url: str | None, folder: Path, variables: Mapping[str, str] | None = None, *, page: bool = False
+) -> Iterator[Service]:
+    """Give the service at `url`, or one of our own without limits, which logs to `service.log` in `folder`.
+
+    It is ended afterwards. `page` serves the page too. Raises UsageError.
+    """
+    if url is not None:
+        yield Service(checked(url))
+        return
+    command = [sys.executable, "app.py", "--port", "0", *(() if page else ("--no-ui",))]
+    environment = {**Settings.from_environment().variables, **_NO_LIMITS, **(variables or {})}
+    with started(command, folder / LOG, environment) as found:
+        yield found
+
+
+@contextmanager
+def started(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
+    """Start a server of this project, which says its address in its first line, and end it. Raises UsageError."""
+    with (
+        log.open("ab") as words,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=words, preexec_fn=_ending_with_parent()
+        ) as process,
+    ):
+        try:
+            url = _address(process)
+            if url is None:
+                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+                raise UsageError(f"{' '.join(command[1:3])} did not start: {said[-1]}")
+            yield Service(url, process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _ending_with_parent() -> Callable[[], None] | None:
+    """Have the kernel end a child when its parent is killed and cannot; only Linux does that."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def checked(url: str) -> str:
+    """Give an address without a slash at its end. Raises UsageError when it is none."""
+    if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
+        raise UsageError(f"--url {url!r}: write an address such as http://127.0.0.1:7860, with no key in it")
+    return url.rstrip("/")
+
+
+def _address(process: subprocess.Popen[bytes]) -> str | None:
+    assert process.stdout is not None  # it is a pipe
+    until_s, said = monotonic() + _START_S, b""
+    while b"\n" not in said and (left_s := until_s - monotonic()) > 0:
+        if select.select([process.stdout], [], [], left_s)[0]:
+            data = os.read(process.stdout.fileno(), 4096)
+            if not data:
+                break
+            said += data
+    found = re.search(rb"https?://\S+", said)
+    return found[0].decode() if found else None
