@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -164,4 +165,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
+    # SIGINT too: a shell has it ignored for what runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, locust_run.terminated)
     sys.exit(main())

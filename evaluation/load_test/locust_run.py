@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -60,6 +61,15 @@ def parse_duration_s(text: str) -> int:
     return total_s
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, to this process alone."""
+
+
+def terminated(*_: object) -> None:
+    """Handle SIGTERM as a terminal's interrupt is handled."""
+    raise Terminated
+
+
 def run_locust(load: Load, url: str, folder: Path, meanwhile: Callable[[], None] | None = None) -> None:
     """Run a load to its end; what was heard is in `folder` then. Raises UsageError.
 
@@ -69,8 +79,10 @@ def run_locust(load: Load, url: str, folder: Path, meanwhile: Callable[[], None]
     process = subprocess.Popen(command(load, url, folder), cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         code = _waited(process, meanwhile)
-    except KeyboardInterrupt:
-        # Locust got the signal as well and ends in order: what was heard so far is kept.
+    except KeyboardInterrupt as signalled:
+        # Locust ends in order, and what was heard so far is kept. A terminal's signal went to it as well.
+        if isinstance(signalled, Terminated):
+            process.send_signal(signal.SIGINT)
         code = process.wait()
     if code:
         raise UsageError(f"Locust ended with exit code {code}: what it said stands above")

@@ -218,7 +218,8 @@ def test_capacity_finds_the_limit_of_a_service_that_has_one(tmp_path: Path) -> N
     assert {step["streams"] for step in facts["steps"]} == {2, 3, 4}
 
 
-def test_an_interrupted_load_keeps_what_was_heard(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["interrupted", "terminated"])
+def test_an_interrupted_load_keeps_what_was_heard(how: str, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
     command = [sys.executable, "-m", "evaluation.load_test", "run", "--url", url, "--users", "2", "--duration", "90s"]
     command += ["--out", str(folder), *PLAIN, *QUICK]
@@ -227,7 +228,10 @@ def test_an_interrupted_load_keeps_what_was_heard(url: str, tmp_path: Path) -> N
         while not file.exists() or len(file.read_text(encoding="utf-8").splitlines()) < 4:
             with suppress(subprocess.TimeoutExpired):
                 pytest.fail(f"it ended by itself: {process.wait(0.1)}")
-        os.killpg(process.pid, signal.SIGINT)
+        if how == "interrupted":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert json.loads(said.splitlines()[-1])["completed"] >= 2
