@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from guard.callers import Caller, network
 from guard.configuration import Configuration
-from guard.content import BlockList, ContentFilter
+from guard.content import Blocked, BlockList, ContentFilter
 from guard.output import OutputFilter
 from guard.rate_limit import RateLimit
 from guard.refusal import Refusal
@@ -64,12 +64,10 @@ class Guard:
     def clean(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Give the conversation as it may be asked: all turns checked, control characters removed. Raises Refusal."""
         cleaned = validated(messages, self.configuration.limits)
-        for message in cleaned:
+        for place, message in enumerate(cleaned, start=1):
             for judge in self._filters:
                 if (blocked := judge.check(message.content)) is not None:
-                    about = blocked.category.replace("-", " ")
-                    text = blocked.message or f"this service does not answer that ({about}): ask something else"
-                    raise Refusal(f"content.{blocked.category}", "blocked", text)
+                    raise Refusal(f"content.{blocked.category}", "blocked", _told(blocked, last=place == len(cleaned)))
         return cleaned
 
     async def reserve(self, caller_id: str, request: ChatRequest, price: Rates) -> Reservation:
@@ -93,3 +91,12 @@ class Guard:
             # A page may send any text as its session: its hash has a bounded length.
             names.append("session:" + hashlib.sha256(caller.session.encode("utf-8", "replace")).hexdigest()[:24])
         return names
+
+
+def _told(blocked: Blocked, *, last: bool) -> str:
+    if blocked.message is not None:
+        return blocked.message
+    about = blocked.category.replace("-", " ")
+    if last:
+        return f"this service does not answer that ({about}): ask something else"
+    return f"an earlier turn holds what this service does not answer ({about}): begin a new conversation"

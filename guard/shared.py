@@ -17,7 +17,7 @@ from streaming.errors import UsageError
 
 T = TypeVar("T")
 
-TIMEOUT_S = 0.25
+TIMEOUT_S = 1.0
 PAUSE_S = 2.0
 """How long Redis is left alone after a failure; then one call tries it for all."""
 

@@ -3,6 +3,7 @@
 Reading by the libraries' own costs more for each chunk than all the rest of an answer's way.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ from streaming.pool import Ended, NoConnection, Pool, Response
 
 BODY = "streamgauge.body"
 """Where a response has its body as it came."""
+_FORBIDDEN = re.compile(rb"[\r\n\0]")
+"""The libraries take such a header, and leave it to who writes it to refuse it."""
 
 
 class Face:
@@ -32,7 +35,7 @@ class Face:
         secure = url.scheme == "https"
         target = Target(url.host, url.port or (443 if secure else 80), self._context if secure else None)
         try:
-            response = await self._pool.ask(target, await _written(request), self._connect_s)
+            response = await self._pool.ask(target, await _written(request, httpx), self._connect_s)
         except NoConnection as error:
             raise httpx.ConnectError(str(error)) from error.__cause__
         except TimeoutError:
@@ -81,8 +84,10 @@ def body_of(response: Any) -> AsyncGenerator[bytes, None]:
     return cast("AsyncGenerator[bytes, None]", body)
 
 
-async def _written(request: Any) -> bytes:
+async def _written(request: Any, httpx: Any) -> bytes:
     path = request.url.raw_path
+    if any(_FORBIDDEN.search(name + value) for name, value in request.headers.raw):
+        raise httpx.LocalProtocolError("a header holds a line break")
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), path)]
     lines += [name + b": " + value for name, value in request.headers.raw]
     body: bytes = await request.aread()

@@ -4,7 +4,6 @@ that sends nothing.
 
 import asyncio
 import logging
-import resource
 import signal
 import socket
 from contextlib import suppress
@@ -16,6 +15,8 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.supervisors import Multiprocess
+
+from streaming.priority import allow_connections
 
 HEAD_S = 20.0
 """How long a request's head may take to arrive."""
@@ -180,8 +181,7 @@ def tell(address: str) -> None:
 
 def take_descriptors() -> None:
     """Let this process and its workers have as many as the system allows: an answer takes two."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_connections(None)
 
 
 def config(app: object, *, grace_s: float, workers: int = 1, body_bytes: int = 0) -> uvicorn.Config:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from server.streams import DEFECT, Stream
+from server.streams import Stream
 from streaming.clock import Clock
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.meter import Reading
@@ -48,7 +48,7 @@ class Entries:
                 self._add(found, event, now)
         except Exception:
             _log.exception("an event that cannot be told")
-            await self._stream.stop(DEFECT)
+            await self._stream.break_off()
         if self._stream.ended and not (found and found[-1][1] in LAST):
             await self._stream.answer.aclose()  # until the provider's work has ended: the receipt says how long it took
             found.append(self._entry(*self._stopped()))
@@ -116,6 +116,12 @@ def bill(receipt: Receipt) -> dict[str, Any]:
         "attempts": receipt.attempts,
         "delivered_chars": receipt.delivered_chars,
     }
+
+
+def unbilled(failed: Failed) -> bytes:
+    """Give the fields of an end that nobody here can account for; null is unknown."""
+    unknown = dict.fromkeys(("finish_reason", "usage", "cost_usd", "provider", "attempts", "delivered_chars"))
+    return orjson.dumps({**error_fields(failed), **unknown})
 
 
 def cancelled_fields(receipt: Receipt) -> dict[str, Any]:

@@ -8,9 +8,7 @@ from collections import OrderedDict, deque
 from contextlib import aclosing
 from typing import Protocol
 
-import orjson
-
-from server.frames import LAST, Entries, Entry, error_fields
+from server.frames import LAST, Entries, Entry, unbilled
 from server.streams import Stream
 from streaming.events import Failed
 
@@ -112,7 +110,7 @@ class KeptReader:
         try:
             entries = kept.after(self._seq)
         except Gone:
-            entries = [(self._seq + 1, "error", orjson.dumps({**error_fields(_TOO_SLOW), "finish_reason": None}))]
+            entries = [(self._seq + 1, "error", unbilled(_TOO_SLOW))]
         if entries:
             self._seq = entries[-1][0]
             self.ended = entries[-1][1] in LAST

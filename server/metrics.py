@@ -82,6 +82,7 @@ class Accounts:
         self._metrics = metrics
         self._wire = wire
         self._about = about
+        self._clock = clock
         self._provider = provider
         self._started_s = clock()
         self._first_s: float | None = None
@@ -94,23 +95,23 @@ class Accounts:
         """These events go to the reader now: a gap is between two times that text went."""
         text = False
         for event in events:
+            if self._first_s is None and isinstance(event, (TextDelta, ThinkingDelta)):
+                self._first_s = now
             if isinstance(event, TextDelta):
                 text = True
                 self._chunks += 1
-            elif isinstance(event, ThinkingDelta):
-                self._first_s = self._first_s or now
             elif isinstance(event, Notice) and event.kind != "connected":
                 self._metrics.notices.labels(self._provider, event.kind).inc()
         if text:
             if self._last_s is not None:
                 self._gap.observe(now - self._last_s)
-            self._first_s = self._first_s or now
             self._last_s = now
 
     def ended(self, receipt: Receipt) -> None:
         """Count it, and write one line of it."""
         metrics, served = self._metrics, receipt.served_by.partition(":")[0]
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
+        elapsed_s = self._clock() - self._started_s
         usage, cost = receipt.reading.usage, receipt.reading.cost
         metrics.open.labels(self._wire).dec()
         metrics.answers.labels(self._wire, served, receipt.outcome).inc()
@@ -125,11 +126,12 @@ class Accounts:
         if receipt.stop_s is not None:
             metrics.stop.observe(receipt.stop_s)
         _log.info(
-            "answer", extra={"fields": {**self._about, "wire": self._wire, **_line(receipt, ttft_s, self._chunks)}}
+            "answer",
+            extra={"fields": {**self._about, "wire": self._wire, **_line(receipt, ttft_s, elapsed_s, self._chunks)}},
         )
 
 
-def _line(receipt: Receipt, ttft_s: float | None, chunks: int) -> dict[str, object]:
+def _line(receipt: Receipt, ttft_s: float | None, elapsed_s: float, chunks: int) -> dict[str, object]:
     usage, cost = receipt.reading.usage, receipt.reading.cost
     return {
         "outcome": receipt.outcome,
@@ -138,7 +140,7 @@ def _line(receipt: Receipt, ttft_s: float | None, chunks: int) -> dict[str, obje
         "served_by": receipt.served_by,
         "attempts": receipt.attempts,
         "ttft_s": None if ttft_s is None else round(ttft_s, 6),
-        "elapsed_s": round(receipt.reading.elapsed_s, 6),
+        "elapsed_s": round(elapsed_s, 6),
         "chunks": chunks,
         "delivered_chars": receipt.delivered_chars,
         "input_tokens": usage.input_tokens,

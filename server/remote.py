@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from redis import asyncio as redis
 from redis.exceptions import RedisError
 
-from server.frames import LAST, Entry, error_fields
+from server.frames import LAST, Entry, unbilled
 from server.kept import Gone
 from streaming.events import Failed
 
@@ -48,6 +47,7 @@ class RemoteReader:
         self._replica = replica
         self._seq = after
         self._reads = reads
+        self._tell_at_s = 0.0
         self._away_s = 0.0
 
     async def begins(self) -> bool:
@@ -84,7 +84,7 @@ class RemoteReader:
     async def _look(self, look_s: float) -> list[Entry]:
         try:
             key = entries_key(self._id)
-            await self._reads(self._id)
+            await self._tell_writer()
             found: Any = await self._redis.xread({key: f"{self._seq}-0"}, block=max(1, int(look_s * 1000)))
             self._away_s = 0.0
             if found:
@@ -96,7 +96,14 @@ class RemoteReader:
             self._away_s += 1.0
             if self._away_s < PATIENCE_S:
                 return []
-        return [(self._seq + 1, "error", orjson.dumps({**error_fields(_LOST), "finish_reason": None}))]
+        return [(self._seq + 1, "error", unbilled(_LOST))]
+
+    async def _tell_writer(self) -> None:
+        """Say that somebody reads, not for every entry: all replicas hear it."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._tell_at_s:
+            await self._reads(self._id)
+            self._tell_at_s = now_s + LOOK_S
 
 
 def _entries(found: Any) -> list[Entry]:

@@ -49,7 +49,7 @@ class Stream:
             events = await self.answer.ready(timeout_s)
         except Exception:
             _log.exception("a defect in the pipeline")
-            await self.stop(DEFECT)
+            await self.break_off()
             return []
         if events:
             self._account.passed(events, self._all.clock())
@@ -70,6 +70,11 @@ class Stream:
         if not self.ended:
             self._broken = reason
             await self.answer.aclose()
+
+    async def break_off(self) -> None:
+        """End it because of a defect, which its reader is told, even where nothing more would come."""
+        self._broken = DEFECT
+        await self.answer.aclose()
 
     def receipt(self) -> Receipt:
         """What it came to, as it stands."""

@@ -9,7 +9,9 @@ from typing import Literal
 
 FinishReason = Literal["stop", "length", "content_filter", "tool", "error", "other"]
 TokenSource = Literal["reported", "counted", "estimated"]
-NoticeKind = Literal["connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed", "timings"]
+NoticeKind = Literal[
+    "connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed", "budget", "timings"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

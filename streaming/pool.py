@@ -168,8 +168,11 @@ class _Connection(asyncio.Protocol):
         if not self._busy:
             return
         self._busy = False
-        head, self._parts, self._unread = self._reader.head, [], 0
+        head = self._reader.head
         closing = head is None or "close" in head.headers.get("connection", "").lower()
+        # With so much unread it is paused: the next response would never be heard on it.
+        closing = closing or self._unread > _UNREAD_BYTES
+        self._parts, self._unread = [], 0
         if closing or not self._reader.complete or self._fault is not None:
             self.close()
             return

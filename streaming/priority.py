@@ -6,6 +6,8 @@ import sys
 from streaming.errors import UsageError
 
 _PRIORITY = 2
+_OPEN_MAX = 10_240
+"""What macOS allows at most where it says that there is no limit."""
 _SPARE_FILES = 64
 """What a process has open beside its connections."""
 
@@ -34,7 +36,8 @@ def allow_connections(count: int | None) -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = hard == resource.RLIM_INFINITY
-    wanted = hard if count is None else count + _SPARE_FILES
+    most = min(hard, _OPEN_MAX) if sys.platform == "darwin" else hard
+    wanted = most if count is None else count + _SPARE_FILES
     if not unlimited and wanted > hard:
         raise UsageError(
             f"{count} connections at a time need {wanted} open files, this system allows {hard}: "

@@ -13,7 +13,7 @@ from streaming.strategies import Strategy
 from ui import texts
 from ui.sides import update_bytes
 
-_WIDTH, _LEFT = 560, 78
+_WIDTH, _LEFT = 560, 84
 _ROWS = {"in": 16, "buffer": 42, "out": 68}
 _SHOWN_S = 1.6
 """So much of the stream is drawn, from its first chunk on: more would be a grey band."""

@@ -88,7 +88,7 @@ class Chat:
 
     def check(self, text: str, request: gr.Request) -> dict[str, Any]:
         """Say whether a message can be sent; the text stays in its box if not."""
-        problem = text_problem(text)
+        problem = text_problem(text, self._desk.limits)
         if problem is None and self._visitor(request).lane(PLACE).busy:
             problem = texts.BUSY
         verdict: dict[str, Any] = gr.validate(problem is None, problem or "")

@@ -26,6 +26,7 @@ PLOTS = 4
 
 Frame = tuple[list[Turn], str, str, Any]
 """One update of a column: messages, stage line, meter, Stop button."""
+UNCHANGED: Any = (gr.skip(),) * 4
 
 
 class Compare:
@@ -41,7 +42,7 @@ class Compare:
         """Lay out a round: the headings, a line on what is wrong, Stop-all, and the last round's results put away."""
         visitor = self._desk.visitors.of(request.session_hash)
         await asyncio.gather(*(visitor.lane(place(n)).forget() for n in range(COLUMNS)))
-        problem = text_problem(prompt)
+        problem = text_problem(prompt, self._desk.limits)
         columns = [self._column(prompt, max_tokens, fields[n * FIELDS : (n + 1) * FIELDS]) for n in range(int(count))]
         if blind:
             self._rng.shuffle(columns)
@@ -52,10 +53,12 @@ class Compare:
         return *_heads(visitor.round), escape(told), wrong, stop_all, *[gr.update(visible=False)] * (2 + PLOTS)
 
     async def ask(self, number: int, request: gr.Request) -> AsyncGenerator[Frame, None]:
-        """Answer in one column, frame by frame; nothing happens in a column that the round does not have."""
+        """Answer in one column, frame by frame; nothing changes in a column that the round does not have."""
         visitor = self._desk.visitors.of(request.session_hash)
         found = visitor.round
         if found is None or number >= len(found.columns):
+            # Without a frame Gradio would empty the column, the word on its button included.
+            yield UNCHANGED
             return
         column = found.columns[number]
         column.probe = Probe(self._desk.clock)

@@ -131,7 +131,7 @@ def _fields(desk: Desk, number: int) -> tuple[gr.Column, list[Component]]:
                 value=strategies.DEFAULT,
                 label=texts.STRATEGY,
                 allow_custom_value=True,
-                min_width=150,
+                min_width=170,
             )
     return box, [provider, model, strategy]
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import gradio as gr
 
-from guard import Caller, Guard, Refusal, Reservation, address
+from guard import Caller, Guard, OutputFilter, Refusal, Reservation, address
+from guard.validation import Limits
 from providers.rows import ROWS
 from streaming.clock import Clock
 from streaming.errors import UsageError
@@ -73,6 +74,11 @@ class Desk:
         return self._guard is not None and bool(self._guard.configuration.keys.digests)
 
     @property
+    def limits(self) -> Limits:
+        """How large a question may be."""
+        return self._guard.configuration.limits if self._guard else Limits()
+
+    @property
     def takes_keys(self) -> bool:
         """Whether visitors may bring keys of their own."""
         return self._with_keys is not None
@@ -102,7 +108,7 @@ class Desk:
         """Ask and answer on `screen`; yield whenever it has changed, last when a receipt or a refusal stands on it."""
         visitor = self.visitors.of(request.session_hash)
         try:
-            asked = checked(question, self.providers(visitor).listing())
+            asked = checked(question, self.providers(visitor).listing(), self.limits)
             async with aclosing(self._admitted(visitor, place, asked, screen, request, probe)) as changes:
                 async for _ in changes:
                     yield
@@ -143,7 +149,7 @@ class Desk:
         providers = self.providers(visitor)
         lane = visitor.lane(place)
         session = lane.session(asked.name, lambda name: providers.session([name], clock=self.clock))
-        reserved = await self._reserved(asked, self._charged(visitor, asked.name), request)
+        reserved = await self.reserved(asked.request, self._charged(visitor, asked.name), request)
         asked = replace(asked, request=reserved.request) if reserved else asked
         session.streamed = asked.request.streamed
         answered = answer(
@@ -153,7 +159,7 @@ class Desk:
             clock=self.clock,
             rates=providers.rates,
             probe=probe,
-            filter=self._guard.output_filter() if self._guard else None,
+            filter=self.output_filter(),
         )
         try:
             async with aclosing(self._shown(visitor, lane, answered, asked, screen)) as changes:
@@ -163,11 +169,17 @@ class Desk:
             if reserved is not None:
                 await reserved.settle(answered.reading())
 
-    async def admit(self, question: ChatRequest, request: gr.Request) -> None:
-        """Ask the guard about a question that costs nobody anything. Raises Refusal."""
-        if self._guard is not None:
-            await self._guard.enter(self._caller(request))
-            self._guard.clean(question.messages)
+    async def reserved(self, question: ChatRequest, rates: Rates, request: gr.Request) -> Reservation | None:
+        """Ask the guard; a reservation has the question as it may be sent, and must be settled. Raises Refusal."""
+        if self._guard is None:
+            return None
+        caller_id = await self._guard.enter(self._caller(request))
+        cleaned = replace(question, messages=self._guard.clean(question.messages))
+        return await self._guard.reserve(caller_id, cleaned, rates)
+
+    def output_filter(self) -> OutputFilter | None:
+        """Give a filter for one answer; None when it is off."""
+        return self._guard.output_filter() if self._guard else None
 
     def _charged(self, visitor: Visitor, name: str) -> Rates:
         """Give how this service's budgets count an answer: what a visitor's own key pays for costs it nothing."""
@@ -181,14 +193,6 @@ class Desk:
         hops = self._guard.configuration.hops
         where = address(peer, request.headers.get("x-forwarded-for"), hops)
         return Caller(self.visitors.of(request.session_hash).access_key, where, request.session_hash)
-
-    async def _reserved(self, asked: Asked, rates: Rates, request: gr.Request) -> Reservation | None:
-        """Ask the guard. Raises Refusal."""
-        if self._guard is None:
-            return None
-        caller_id = await self._guard.enter(self._caller(request))
-        cleaned = replace(asked.request, messages=self._guard.clean(asked.request.messages))
-        return await self._guard.reserve(caller_id, cleaned, rates)
 
     async def _shown(
         self, visitor: Visitor, lane: Lane, answered: Answer, asked: Asked, screen: Screen
@@ -208,7 +212,7 @@ class Desk:
                     screen.feed(events, self.clock())
                     screen.draw(reading := answered.reading(), self.clock())
                     if _over(asked, visitor, reading) and not answered.ended:
-                        screen.feed([Notice("trimmed", texts.BUDGET_REACHED)], self.clock())
+                        screen.feed([Notice("budget", texts.BUDGET_REACHED)], self.clock())
                         await lane.stop()
                     if not answered.ended:
                         yield

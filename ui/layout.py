@@ -60,7 +60,7 @@ def table(header: list[str], rows: list[list[str]], *, marked: AbstractSet[tuple
         for y, row in enumerate(rows)
     )
     written = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="sg-wide"><table class="sg-table">{written}</table></div>'
+    return f'<div class="sg-wide" tabindex="0"><table class="sg-table">{written}</table></div>'
 
 
 def _cell(text: str, better: bool, first: bool) -> str:

@@ -1,7 +1,8 @@
 """Between what a model wrote and what the chat draws: angle brackets in prose are text, never tags. Pure.
 
 The chat draws Markdown, in which `a<b` or `List<String>` outside of code begins a tag and swallows what follows.
-There `<`, and `&` before a name and `;`, are written as entities. Code is left alone.
+There `<`, and `&` before a name and `;`, are written as entities. Code is left alone, and
+what is escaped with a backslash.
 """
 
 import re
@@ -9,10 +10,14 @@ from collections.abc import Callable
 
 _CODE = re.compile(
     r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*(?:\n(?:.*\n)*? {0,3}(?P=fence)[`~]*[ \t]*$|(?:\n.*)*\Z)"
-    r"|(?<!`)(?P<ticks>`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)(?P=ticks)(?!`)",
+    r"|(?<!`)(?P<ticks>`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)(?P=ticks)(?!`)"
+    r"|\\[^\w\s]|(?P<address>(?:(?:ftp|https?)://|www\.)\S*)",
     re.MULTILINE,
 )
-"""A fenced block, to its fence or the end of the text, or a span of code within a paragraph."""
+"""What is left alone: a fenced block, to its fence or the end of the text, a span of code in a paragraph, an escape.
+
+A bare address is prose to its end, whatever is in it.
+"""
 _TAG = re.compile(r"<|&(?=#?\w{1,32};)")
 _ENTITY = re.compile(r"&(lt|amp);")
 _CHARACTERS = {"lt": "<", "amp": "&"}
@@ -32,6 +37,8 @@ def written(text: str) -> str:
 def _outside_code(text: str, change: Callable[[str], str]) -> str:
     parts, end = [], 0
     for code in _CODE.finditer(text):
+        if code["address"]:
+            continue
         parts += [change(text[end : code.start()]), code[0]]
         end = code.end()
     return "".join([*parts, change(text[end:])])

@@ -38,11 +38,12 @@
   // The chat is handed angle brackets as entities, so that they are not drawn as tags; what is copied is what was
   // written. The pattern is that of ui/markdown.py: code has no entities.
   const CODE =
-    /^ {0,3}(`{3,}|~{3,})[^\n]*(?:\n(?:.*\n)*? {0,3}\1[`~]*[ \t]*$|(?:\n.*)*$(?![\s\S]))|(?<!`)(`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)\2(?!`)/gm;
+    /^ {0,3}(`{3,}|~{3,})[^\n]*(?:\n(?:.*\n)*? {0,3}\1[`~]*[ \t]*$|(?:\n.*)*$(?![\s\S]))|(?<!`)(`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)\2(?!`)|\\[^\w\s]|((?:(?:ftp|https?):\/\/|www\.)\S*)/gm;
   const written = (text) => {
     let end = 0, out = "";
     const plain = (prose) => prose.replace(/&(lt|amp);/g, (_, name) => (name === "lt" ? "<" : "&"));
     for (const found of text.matchAll(CODE)) {
+      if (found[3]) continue;
       out += plain(text.slice(end, found.index)) + found[0];
       end = found.index + found[0].length;
     }
@@ -51,6 +52,13 @@
   if (navigator.clipboard) {
     const write = navigator.clipboard.writeText.bind(navigator.clipboard);
     navigator.clipboard.writeText = (text) => write(written(text));
+  } else {
+    // Over plain http there is no clipboard to write to: Gradio puts a textarea first in the body, and copies that.
+    document.addEventListener("copy", (event) => {
+      if (event.target.parentElement !== document.body || event.target.tagName !== "TEXTAREA") return;
+      event.clipboardData.setData("text/plain", written(event.target.value));
+      event.preventDefault();
+    });
   }
 
   // The log is busy while an answer comes, so that a screen reader hears the status line and then the whole answer.
@@ -61,6 +69,25 @@
   };
   new MutationObserver(mark).observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mark();
+
+  // What Gradio and Markdown draw and assistive technology trips over: a list that holds buttons and no items, a button
+  // without a name inside of a button, tables that scroll and cannot be reached by keyboard.
+  const mend = () => {
+    for (const list of document.querySelectorAll('.examples[role="list"]')) list.removeAttribute("role");
+    for (const arrow of document.querySelectorAll(".thought-group .title .arrow:not([inert])")) arrow.inert = true;
+    for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
+    for (const table of document.querySelectorAll("#sg-report table:not([tabindex])")) table.tabIndex = 0;
+  };
+  let due = false;
+  new MutationObserver(() => {
+    if (due) return;
+    due = true;
+    setTimeout(() => {
+      due = false;
+      mend();
+    }, 100);
+  }).observe(document.body, { childList: true, subtree: true });
+  mend();
 
   // A refusal that passes says for how long yet.
   const until = new WeakMap();

@@ -14,6 +14,7 @@ from streaming import strategies
 from streaming.errors import UsageError
 from streaming.events import TERMINAL, Event, Failed, Notice
 from streaming.messages import ChatRequest, Message
+from streaming.meter import Rates
 from streaming.pipeline import Answer, answer
 from streaming.probe import Probe
 from streaming.states import State
@@ -26,6 +27,8 @@ from ui.sides import Side, Tally
 PLACE = "pipeline"
 REFRESH_S = 0.25
 MAX_TOKENS = 200
+_FREE = Rates()
+"""What is played here has no price: its tokens are counted against this service's budgets, as in the chat."""
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +51,27 @@ class Pipeline:
         try:
             sides = [Side(strategies.parse(strategy_name(kind, interval_ms)).make()) for kind in (left, right)]
             question = ChatRequest((Message("user", prompt.strip() or texts.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
-            await self._desk.admit(question, request)
             session = self._scenarios.session(scenario)
-            probe = Probe(self._desk.clock)
-            direct = strategies.parse("direct").make()
-            answered = answer(question, session, direct, clock=self._desk.clock, probe=probe)
-            await lane.begin(answered)
-            watch = _Watch(self._desk.clock())
-            async with aclosing(self._frames(answered, sides, watch)) as frames:
-                async for frame in frames:
-                    yield frame
-            await lane.settled()
-            yield _last(answered, sides, watch, buffering.pictures(probe.source, interval_ms / 1000))
+            reserved = await self._desk.reserved(question, _FREE, request)
+            answered = answer(
+                reserved.request if reserved else question,
+                session,
+                strategies.parse("direct").make(),
+                clock=self._desk.clock,
+                probe=(probe := Probe(self._desk.clock)),
+                filter=self._desk.output_filter(),
+            )
+            try:
+                await lane.begin(answered)
+                watch = _Watch(self._desk.clock())
+                async with aclosing(self._frames(answered, sides, watch)) as frames:
+                    async for frame in frames:
+                        yield frame
+                await lane.settled()
+                yield _last(answered, sides, watch, buffering.pictures(probe.source, interval_ms / 1000))
+            finally:
+                if reserved is not None:
+                    await reserved.settle(answered.reading())
         except Refusal as refusal:
             yield _refused(figures.sentence(refusal.message), refusal.retry_after_s)
         except UsageError as error:

@@ -10,16 +10,16 @@ from evaluation.view import Series, View
 from ui import texts
 from ui.comparison import Column, Round
 
-_MARGIN = {"l": 60, "r": 16, "t": 44, "b": 84}
-_FRAME_PX = 128
-_BELOW_PX = 52
+_MARGIN = {"l": 60, "r": 16, "t": 44, "b": 96}
+_FRAME_PX = 140
+_BELOW_PX = 62
 """Where the legend begins, below the axis and its title."""
 
 
 def drawn(view: View) -> PlotData:
     """Draw one plot of an evaluation."""
     found = figure(view)
-    return _data(view.title, found["data"], found["layout"] | {"height": height_px(view) + 60})
+    return _data(view.title, found["data"], found["layout"] | {"height": height_px(view) + 72})
 
 
 def of_round(found: Round) -> list[PlotData]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Protocol
 
+from guard.validation import Limits
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.messages import ChatRequest, Message
@@ -12,15 +13,13 @@ from streaming.strategies import Strategy
 from ui import texts
 from ui.conversation import Turn, messages
 
-MAX_MESSAGE_CHARS = 4000
 MAX_SYSTEM_CHARS = 4000
 MAX_MODEL_CHARS = 200
 LOCAL = "local"
 CHARS_PER_TOKEN = 3
 """Below the usual four: what is trimmed to fit must fit in other languages than English too."""
 CONTEXT_TOKENS = 20_000
-"""What a conversation is trimmed to where nothing less is known: what the guard lets through by default."""
-MOST_MESSAGES = 100
+"""What a conversation is trimmed to where nothing less is known."""
 LOCAL_CONTEXT_TOKENS = 4096
 """The local model's context, as `providers.llama_server` starts it."""
 
@@ -68,25 +67,26 @@ class Asked:
     simulated: bool
 
 
-def checked(question: Question, listing: Sequence[Listed]) -> Asked:
+def checked(question: Question, listing: Sequence[Listed], limits: Limits) -> Asked:
     """Check a question against who can be asked. Raises UsageError saying what to change."""
-    if (problem := text_problem(question.text)) is not None:
+    if (problem := text_problem(question.text, limits)) is not None:
         raise UsageError(problem)
     row = next((row for row in listing if row.name == question.provider), None)
     if row is None:
         raise UsageError(texts.UNKNOWN_PROVIDER.format(name=question.provider or ""))
     name = _full_name(row, (question.model or "").strip())
     strategy = strategies.parse(question.strategy or strategies.DEFAULT).make()
-    request, left_out = _fitting(_request(question), LOCAL_CONTEXT_TOKENS if name == LOCAL else CONTEXT_TOKENS)
+    context_tokens = LOCAL_CONTEXT_TOKENS if name == LOCAL else CONTEXT_TOKENS
+    request, left_out = _fitting(_request(question), context_tokens, limits)
     return Asked(name, request, strategy, budget(question.budget), left_out, row.simulated)
 
 
-def text_problem(text: str) -> str | None:
+def text_problem(text: str, limits: Limits) -> str | None:
     """Say what keeps a message from being sent, None if nothing does."""
     if not text.strip():
         return texts.EMPTY_MESSAGE
-    if len(text) > MAX_MESSAGE_CHARS:
-        return texts.LONG_MESSAGE.format(chars=len(text), limit=MAX_MESSAGE_CHARS)
+    if "length" not in limits.off and len(text) > limits.message_chars:
+        return texts.LONG_MESSAGE.format(chars=len(text), limit=limits.message_chars)
     return texts.UNSENDABLE if any("\ud800" <= c <= "\udfff" for c in text) else None
 
 
@@ -152,12 +152,16 @@ def _number(text: str | None, low: float, high: float, problem: str) -> float | 
     return value
 
 
-def _fitting(request: ChatRequest, context_tokens: int) -> tuple[ChatRequest, int]:
-    """Leave out the oldest turns, whole questions with their answers, until the rest and the answer may fit."""
+def _fitting(request: ChatRequest, context_tokens: int, limits: Limits) -> tuple[ChatRequest, int]:
+    """Leave out the oldest turns, whole questions with their answers, until the rest and the answer may fit.
+
+    They must fit the model's context, and what this service lets through: a conversation is never refused for its age.
+    """
     kept = list(request.messages)
     system = [kept.pop(0)] if kept[0].role == "system" else []
     room = (context_tokens - min(request.max_tokens or 0, context_tokens // 2)) * CHARS_PER_TOKEN
-    while len(kept) > 1 and (_chars(system + kept) > room or len(system + kept) > MOST_MESSAGES):
+    room = min(room, limits.conversation_chars)
+    while len(kept) > 1 and (_chars(system + kept) > room or len(system + kept) > limits.turns):
         del kept[: 2 if kept[1].role == "assistant" else 1]
     left_out = len(request.messages) - len(system) - len(kept)
     return replace(request, messages=(*system, *kept)), left_out

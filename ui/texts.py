@@ -99,7 +99,7 @@ DEFECT = "Something in this service broke; the question can be asked again."
 BAD_BUDGET = "The budget is an amount in USD, such as 0.50; leave it empty for none."
 BUDGET_SPENT = "This page has spent {spent}, which is its budget: raise the budget, or leave it empty, to ask on."
 BUDGET_REACHED = "Stopped at this page's budget."
-TRIMMED = "The {count} oldest messages were left out: with them the conversation is longer than the model can take."
+TRIMMED = "The {count} oldest messages were left out: with them the conversation is longer than can be sent."
 NO_KEYS = "This service takes no keys from visitors."
 BAD_KEY = "This is no key: it has a space, a character outside ASCII, or more than 500 characters. Copy it once more."
 

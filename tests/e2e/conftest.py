@@ -9,14 +9,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Request, sync_playwright
 
+from benchmarks import page as page_weight
 from tests.e2e.chat_page import ChatPage
+from tests.e2e.scripted import Scripted
+from tests.e2e.speaker import Speaker
 from tests.simulator_process import simulator_process
 
 ROOT = Path(__file__).parents[2]
@@ -73,44 +75,35 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield Upstream(url, log)
 
 
-HOSTILE = (
-    "Begin <script>window.hacked = 1</script> <img src=x onerror='window.hacked = 2'> "
-    "![pixel](http://192.0.2.1/pixel.png) [click](javascript:window.hacked=3) <iframe srcdoc='<b>x</b>'></iframe> "
-    "</div></div><style>body { display: none }</style> <a href='data:text/html,x'>go</a> "
-    "$\\href{javascript:hacked}{x}$ end."
-)
-"""What no page may act on, and every reader may read."""
-
-
-class _Hostile(BaseHTTPRequestHandler):
-    """Speaks chat completions, and says the same to everyone."""
-
-    def do_POST(self) -> None:  # the name is the library's
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        for delta, reason in (({"content": HOSTILE}, None), ({}, "stop")):
-            choice = {"index": 0, "delta": delta, "finish_reason": reason}
-            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
-
-
 @pytest.fixture(scope="session")
-def hostile() -> Iterator[str]:
-    """What the page knows as LM Studio; its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Hostile) as server:
+def speaker() -> Iterator[Speaker]:
+    """What the page knows as LM Studio, and as Groq, which takes keys of visitors."""
+    with Speaker() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+        yield server
         server.shutdown()
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, hostile: str) -> Iterator[Service]:
+def scripted() -> Iterator[Scripted]:
+    """What the page knows as Together."""
+    with Scripted() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def even() -> Iterator[str]:
+    """Chunks of the same size at an even pace; the address for what the page knows by `page_weight.PROVIDER`."""
+    with page_weight.upstream() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, speaker: Speaker, scripted: Scripted, even: str
+) -> Iterator[Service]:
     log = tmp_path_factory.mktemp("service") / "stderr.log"
     with log.open("w") as stderr:
         command = [sys.executable, "app.py", "--port", "0"]
@@ -119,7 +112,11 @@ def service(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, hostil
             **os.environ,
             "RATE_LIMIT": "off",
             "VLLM_BASE_URL": f"{upstream.url}/v1",
-            "LMSTUDIO_BASE_URL": hostile,
+            "LMSTUDIO_BASE_URL": speaker.url,
+            "GROQ_BASE_URL": speaker.url,
+            "TOGETHER_BASE_URL": scripted.url,
+            "TOGETHER_API_KEY": "any",
+            page_weight.VARIABLE: even,
         }
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True)
         try:

@@ -3,11 +3,13 @@
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.e2e.chat_page import ChatPage
+from tests.e2e.chat_page import ANSWERS, ChatPage
 from tests.e2e.conftest import Service, Upstream
+from tests.e2e.scripted import Scripted
 
 WITHIN_S = 1.0
 
@@ -27,26 +29,21 @@ def ask(chat: ChatPage, upstream: Upstream, model: str) -> None:
     until(chat.page, lambda: bool(upstream.events(model)))
 
 
-def stop(chat: ChatPage, upstream: Upstream, model: str) -> float:
-    """Press Stop; give how long the service was left with its work."""
+def stop(chat: ChatPage, left_s: Callable[[], list[float]]) -> float:
+    """Press Stop; give how long the service, which says when it was left, still had work."""
     expect(chat.stop).to_be_visible()
+    before = len(left_s())
     pressed_s = time.monotonic()
     chat.stop.click()
-    until(chat.page, lambda: bool(upstream.left_s(model)))
+    until(chat.page, lambda: len(left_s()) > before)
     assert chat.wait_for_end().startswith("Stopped")
-    return upstream.left_s(model)[0] - pressed_s
+    return left_s()[-1] - pressed_s
 
 
-def test_stop_reaches_the_service_in_every_state(chat: ChatPage, upstream: Upstream) -> None:
+def test_stop_reaches_the_service_in_every_state(chat: ChatPage, upstream: Upstream, scripted: Scripted) -> None:
     chat.choose("vLLM")
     ask(chat, upstream, "fault-no-response")
-    assert stop(chat, upstream, "fault-no-response") <= WITHIN_S, "before the first token"
-
-    ask(chat, upstream, "steady")
-    expect(chat.titles).to_have_count(1)
-    until(chat.page, lambda: len(chat.answers) == 1)
-    assert stop(chat, upstream, "steady") <= WITHIN_S, "in the middle of the answer"
-    expect(chat.page.locator("#sg-continue")).to_be_visible()
+    assert stop(chat, partial(upstream.left_s, "fault-no-response")) <= WITHIN_S, "before the first token"
 
     ask(chat, upstream, "fault-503")
     expect(chat.stage).to_contain_text(re.compile(r"\d\.\d s left · .*Retry 2 of 3"))
@@ -54,10 +51,31 @@ def test_stop_reaches_the_service_in_every_state(chat: ChatPage, upstream: Upstr
     chat.page.keyboard.press("Escape")
     assert chat.wait_for_end().startswith("Stopped")
 
-    chat.page.get_by_label("Ask for a stream").uncheck()
-    ask(chat, upstream, "slow-start")
-    assert stop(chat, upstream, "slow-start") <= WITHIN_S, "while the whole answer is asked for"
+    chat.choose("Together")
+    chat.model("thinker")
+    chat.ask("Hello?")
+    expect(chat.page.get_by_text("Well", exact=True)).to_be_visible()
+    assert stop(chat, lambda: scripted.left_s) <= WITHIN_S, "while it thinks"
+
+    chat.model("whole-only")
+    chat.ask("Hello?")
+    expect(chat.stage.locator(".sg-fallback")).to_be_visible()
+    until(chat.page, lambda: [body.get("stream", False) for body in scripted.bodies[-2:]] == [True, False])
+    assert stop(chat, lambda: scripted.left_s) <= WITHIN_S, "while the whole answer is asked for instead"
     assert len(upstream.events("fault-503")) == asked, "nothing was tried again after the stop"
+
+
+def test_twenty_of_twenty_stops_in_the_middle_of_an_answer_reach_the_service(
+    chat: ChatPage, upstream: Upstream
+) -> None:
+    chat.choose("vLLM")
+    took_s = []
+    for count in range(1, 21):
+        chat.ask("Go on.")
+        expect(chat.page.locator(ANSWERS)).to_have_count(count)
+        took_s.append(stop(chat, partial(upstream.left_s, "my-model")))
+    assert max(took_s) <= WITHIN_S
+    expect(chat.page.locator("#sg-continue")).to_be_visible()
 
 
 def test_a_page_that_is_left_ends_its_answer(

@@ -6,6 +6,7 @@ import re
 from playwright.sync_api import expect
 
 from tests.e2e.chat_page import ChatPage
+from tests.e2e.conftest import Service
 
 KEY = "sk-visitors-own-0123456789abcdef"
 
@@ -29,7 +30,7 @@ def test_two_answers_side_by_side_end_with_a_table_plots_and_a_vote(chat: ChatPa
     expect(rows).to_have_count(2)
     faster = rows.filter(has_text="sim:steady").get_by_role("cell").nth(1)
     assert re.fullmatch(r"0\.\d+ s better", " ".join(faster.inner_text().split()))
-    expect(tab.locator(".js-plotly-plot")).to_have_count(4)
+    expect(tab.locator(".js-plotly-plot")).to_have_count(4, timeout=chat.patience_s * 1000)
     expect(tab.locator("#sg-votes tbody tr")).to_have_count(1)
 
 
@@ -118,6 +119,18 @@ def test_what_is_copied_is_what_was_written(chat: ChatPage) -> None:
     chat.page.get_by_label("Copy message").first.click()
     copied = chat.page.evaluate("navigator.clipboard.readText()")
     assert copied.strip() == "List<String> & `a<b>` &lt;?"
+
+
+def test_what_is_copied_over_plain_http_is_what_was_written_too(chat: ChatPage, service: Service) -> None:
+    chat.page.add_init_script("delete Navigator.prototype.clipboard")
+    chat.open(service.address)
+    chat.choose("Simulated: steady")
+    chat.ask("List<String> & `a<b>` &lt;?")
+    chat.wait_for_text()
+    chat.wait_for_end()
+    chat.page.get_by_label("Copy message").first.click()
+    chat.box.press("Control+v")
+    expect(chat.box).to_have_value("List<String> & `a<b>` &lt;?")
 
 
 def test_a_key_of_ones_own_is_taken_and_shown_nowhere(chat: ChatPage) -> None:

@@ -7,9 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from tests.simulator_process import simulator_process
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 MESSAGES: Any = [{"role": "user", "content": "Name three colours."}]
-NPM_S = 300.0
 NODE_S = 60.0
 
 
@@ -41,33 +39,6 @@ def guarded_url() -> Iterator[str]:
         API_KEYS=f"tester=sha256:{hashlib.sha256(b'right').hexdigest()}", RATE_LIMIT="1/minute"
     ) as url:
         yield url
-
-
-@pytest.fixture(scope="session")
-def packages(request: pytest.FixtureRequest) -> Path:
-    """The npm packages of tests/foreign, installed once for each content of its package.json."""
-    manifest = (FOREIGN / "package.json").read_bytes()
-    npm = shutil.which("npm")
-    if npm is None:
-        missing = "node and npm are needed to test the clients for JavaScript: install them"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    assert request.config.cache is not None, "the packages are kept in pytest's cache: leave it on"
-    cache = request.config.cache.mkdir("foreign-clients")
-    folder = cache / hashlib.sha256(manifest).hexdigest()[:16]
-    if not folder.exists():
-        # Installed aside and put in place whole: another run of the tests may be doing the same.
-        with tempfile.TemporaryDirectory(dir=cache) as aside:
-            installed = Path(aside) / "installed"
-            installed.mkdir()
-            (installed / "package.json").write_bytes(manifest)
-            command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
-            done = subprocess.run(command, cwd=installed, capture_output=True, text=True, timeout=NPM_S, check=False)
-            assert done.returncode == 0, done.stderr
-            with suppress(OSError):  # the other run was faster
-                installed.rename(folder)
-    return folder
 
 
 @pytest.fixture

@@ -187,6 +187,22 @@ def test_a_reader_that_waits_stops_the_sender_and_gets_all_in_the_end() -> None:
     assert asyncio.run(main()) == (True, size)
 
 
+def test_one_whose_whole_response_was_left_unread_is_not_used_again() -> None:
+    size = 2 * pools._UNREAD_BYTES
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
+
+    async def main() -> tuple[int, int]:
+        async with answering(answer) as served, aclosing(Pool()) as pool:
+            response = await pool.ask(served.target, REQUEST, 5)
+            while not response._connection._reader.complete:  # however much of it comes while nobody takes it
+                response._connection._transport.resume_reading()  # type: ignore[union-attr] # it is connected
+                await asyncio.sleep(0)
+            await response.aclose()
+            return len(await ask(pool, served)), served.accepted
+
+    assert asyncio.run(main()) == (size, 2)
+
+
 def test_asking_can_be_cancelled_before_the_head() -> None:
     async def main() -> None:
         async with answering(b"") as served, aclosing(Pool()) as pool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from clients.events import Broken, event_of
 from server import kept
 from server.frames import Entry
 from server.kept import Gone, Keeper, Kept, KeptReader
@@ -57,7 +58,8 @@ def test_a_reader_that_falls_behind_what_is_kept_ends_with_an_error(monkeypatch:
 
     ((number, name, data),), ended = asyncio.run(main())
     assert (number, name, ended) == (3, "error", True)
-    assert json.loads(data)["error"]["type"] == "lost"
+    told = event_of((name, json.loads(data)))
+    assert isinstance(told, Broken) and (told.kind, told.bill.usage) == ("lost", None)
 
 
 def test_a_reader_waits_no_longer_than_asked_and_ends_with_the_stream() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_the_limit_of_files_is_raised_to_what_is_needed(
     limits = limited(monkeypatch, soft, hard)
     priority.allow_connections(count)
     assert limits.now == (after, hard)
+
+
+def test_where_no_limit_is_told_that_does_not_hold_the_known_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = limited(monkeypatch, 256, 2**63 - 1)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    priority.allow_connections(None)
+    assert limits.now == (10_240, 2**63 - 1)
 
 
 def test_what_the_system_forbids_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from tests.virtual_time import clock, run_virtual
 from ui import texts
 from ui.chat import Chat, Frame
 from ui.desk import TICK_S, Desk
-from ui.questions import MAX_MESSAGE_CHARS
 
 
 class Page:
@@ -207,7 +206,7 @@ def test_a_model_of_ones_own_takes_the_place_of_the_default(settings: dict[str, 
     ("settings", "says"),
     [
         ({"text": "  "}, texts.EMPTY_MESSAGE),
-        ({"text": "x" * (MAX_MESSAGE_CHARS + 1)}, "4,001 characters are too many"),
+        ({"text": "x" * 4001}, "4,001 characters are too many"),
         ({"text": "half \ud83c"}, "cannot be sent"),
         ({"strategy": "batch:lots"}, "batch:100ms"),
         ({"provider": "replay:/etc/passwd"}, "There is no provider"),

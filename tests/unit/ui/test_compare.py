@@ -2,15 +2,20 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from guard import Configuration, Guard
+from guard.budget import Budget
+from streaming.clock import Clock
+from streaming.retry import NO_RECOVERY
+from streaming.session import Route, Session
 from tests.unit.ui.house import House, Slow, request
 from tests.virtual_time import clock, run_virtual
 from ui import texts
-from ui.compare import COLUMNS, Compare
+from ui.compare import COLUMNS, UNCHANGED, Compare
 from ui.desk import TICK_S, Desk
 from ui.pipeline import Pipeline
 from ui.scenarios import Scenarios
@@ -46,10 +51,39 @@ def test_each_column_goes_at_its_own_pace_and_the_others_do_nothing() -> None:
         return await Table().round()
 
     direct, whole, *rest = run_virtual(main())
-    assert rest == [[], []]
+    assert rest == [[UNCHANGED], [UNCHANGED]]
     assert sorted({text(frame) for frame in direct}, key=len) == ["", "one ", "one two ", "one two three"]
     assert {text(frame) for frame in whole} == {"", "one two three"}
     assert [direct[-1][3]["visible"], whole[-1][3]["visible"]] == ["hidden", "hidden"]
+
+
+class PartlyStalled(House):
+    """A house in which one model never answers."""
+
+    def session(self, names: Sequence[str], *, clock: Clock) -> Session:
+        adapter = Slow(1e9) if names[0] == "ollama:stalled" else self.adapter
+        return Session([Route(names[0], adapter, "")], clock, policy=NO_RECOVERY)
+
+
+def test_a_column_that_stalls_leaves_the_others_every_moment_of_theirs() -> None:
+    async def main(count: int) -> list[list[float]]:
+        table = Table(count=count)
+        table.compare = Compare(desk := Desk(PartlyStalled(Slow()), clock()))
+        fields = [*FIELDS[:9], "ollama:a", "stalled", "direct"]
+        await table.compare.begin(request(), "Count.", count, False, "100", *fields)
+        running = [asyncio.create_task(table.column(number)) for number in range(COLUMNS)]
+        await asyncio.gather(*running[:3])
+        assert running[3].done() == (count == 3), "it still waits when the others have ended"
+        await table.compare.stop_all(request())
+        await asyncio.gather(*running)
+        found = desk.visitors.of("a").round
+        assert found is not None
+        probes = [column.probe for column in found.columns[:3] if column.probe]
+        return [[timed.at_s - probe.called_s for timed in probe.delivered] for probe in probes]
+
+    alone = run_virtual(main(3))
+    assert [len(stamps) for stamps in alone] == [4, 2, 4]
+    assert run_virtual(main(4)) == alone
 
 
 def test_stopping_one_column_leaves_the_other_and_stopping_all_ends_them() -> None:
@@ -112,11 +146,17 @@ def test_a_prompt_that_cannot_be_asked_starts_nothing() -> None:
 
     begun, frames = run_virtual(main())
     assert begun[COLUMNS] == texts.EMPTY_MESSAGE and texts.EMPTY_MESSAGE in begun[COLUMNS + 1]
-    assert frames == []
+    assert frames == [UNCHANGED]
 
 
-async def piped(left: str, right: str, scenario: str = "sim:steady", stop_at_s: float | None = None) -> list[Any]:
-    desk = Desk(House(Slow()), clock(), Guard(Configuration(), clock=clock()))
+async def piped(
+    left: str,
+    right: str,
+    scenario: str = "sim:steady",
+    stop_at_s: float | None = None,
+    guard: Guard | None = None,
+) -> list[Any]:
+    desk = Desk(House(Slow()), clock(), guard or Guard(Configuration(), clock=clock()))
     pipeline = Pipeline(desk, Scenarios(desk))
 
     async def frames() -> list[Any]:
@@ -156,6 +196,29 @@ def test_the_machine_is_drawn_in_each_state_and_the_page_hears_of_it_while_waiti
     assert [states[0], states[-1]] == ['idle"><de', "cancelled"] and "streaming" in states
     assert texts_of(frames, 0)[-1] == "one "
     assert len(frames) >= 1.5 / TICK_S
+
+
+@pytest.mark.parametrize("stop_at_s", [0.5, 1.5, None])
+def test_what_is_played_is_reserved_and_settled_however_it_ends(stop_at_s: float | None) -> None:
+    async def main() -> list[str]:
+        guard = Guard(Configuration(budget=Budget(streams_per_caller=1)), clock=clock())
+        playing = asyncio.create_task(piped("direct", "batch", "local", stop_at_s, guard))
+        await asyncio.sleep(0.25)
+        refused = (await piped("direct", "batch", "local", guard=guard))[-1][5]
+        await playing
+        return [refused, (await piped("direct", "batch", "local", guard=guard))[-1][5]]
+
+    refused, again = run_virtual(main())
+    assert texts.NOT_ANSWERED in refused and "Complete" in again
+
+
+def test_what_is_played_goes_through_the_output_filter() -> None:
+    async def main() -> list[Any]:
+        return await piped("direct", "whole", guard=Guard(Configuration(banned=("two",)), clock=clock()))
+
+    frames = run_virtual(main())
+    shown = texts_of(frames, 0)[-1]
+    assert shown == texts_of(frames, 1)[-1] and "two" not in shown and shown.endswith("three")
 
 
 def test_a_stream_that_is_not_of_the_list_is_refused() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from guard.validation import Limits, validated
 from streaming.errors import UsageError
 from tests.unit.ui.house import House, Slow
 from ui import texts
@@ -20,12 +21,12 @@ def turns(count: int, chars: int) -> list[dict[str, Any]]:
 
 
 def test_a_conversation_that_fits_is_sent_whole() -> None:
-    asked = checked(Question("And?", turns(3, 10), "local"), LISTING)
+    asked = checked(Question("And?", turns(3, 10), "local"), LISTING, Limits())
     assert asked.left_out == 0 and len(asked.request.messages) == 7
 
 
 def test_a_longer_one_loses_its_oldest_questions_with_their_answers_but_never_the_system_prompt() -> None:
-    asked = checked(Question("And?", turns(10, 2000), "local", system="Be brief.", max_tokens="400"), LISTING)
+    asked = checked(Question("And?", turns(10, 2000), "local", system="Be brief.", max_tokens="400"), LISTING, Limits())
     messages = asked.request.messages
     assert messages[0].content == "Be brief." and messages[-1].content == "And?"
     assert messages[1].role == "user", "the first turn that is left is a question"
@@ -35,11 +36,18 @@ def test_a_longer_one_loses_its_oldest_questions_with_their_answers_but_never_th
 
 
 def test_more_is_sent_where_more_can_be_taken() -> None:
-    assert checked(Question("And?", turns(10, 2000), "ollama:a"), LISTING).left_out == 0
+    assert checked(Question("And?", turns(10, 2000), "ollama:a"), LISTING, Limits()).left_out == 0
+
+
+@pytest.mark.parametrize("limits", [Limits(conversation_chars=12_000), Limits(turns=7)], ids=["length", "turns"])
+def test_a_conversation_is_never_longer_than_this_service_lets_through(limits: Limits) -> None:
+    asked = checked(Question("And?", turns(10, 2000), "ollama:a", system="Be brief."), LISTING, limits)
+    assert asked.left_out > 0
+    assert validated(asked.request.messages, limits) == asked.request.messages
 
 
 def test_a_question_alone_is_never_left_out() -> None:
-    asked = checked(Question("x" * 4000, turns(1, 4000), "local", max_tokens="100000"), LISTING)
+    asked = checked(Question("x" * 4000, turns(1, 4000), "local", max_tokens="100000"), LISTING, Limits())
     assert [message.content for message in asked.request.messages] == ["x" * 4000]
 
 
@@ -56,5 +64,5 @@ def test_a_budget_that_is_none_is_refused(text: str) -> None:
 
 def test_who_is_not_listed_cannot_be_asked() -> None:
     with pytest.raises(UsageError) as caught:
-        checked(Question("Hi", provider="openai:a@https://elsewhere.example"), LISTING)
+        checked(Question("Hi", provider="openai:a@https://elsewhere.example"), LISTING, Limits())
     assert str(caught.value) == texts.UNKNOWN_PROVIDER.format(name="openai:a@https://elsewhere.example")

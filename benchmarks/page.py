@@ -1,0 +1,188 @@
+"""What an answer costs the browser, delivered as the page does it by default beside chunk by chunk, in one run.
+
+An upstream sends chunks of 8 bytes, 20 ms apart. `received_kb` is all that the page received from the service while
+the answer came: the text, the stages, the meter, the receipt. `busy` is the share of that time in which the page's main
+thread ran a task, by the browser's own trace, and `cpu` the share in which it was computing: on a machine that does
+other things too, a task also waits for a processor. The upstream runs in this process, the service and the browser
+have their own.
+
+    python -m benchmarks.page [--chunks 800]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle, islice
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from streaming import strategies
+
+CHUNK_BYTES, GAP_S = 8, 0.02
+PROVIDER, VARIABLE = "llama-server", "LLAMA_SERVER_BASE_URL"
+"""Who the upstream is on the page, and how the service is told of its address."""
+_WORDS = ("evening", "another", "passage", "through", "written", "between", "measure", "nothing")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+_TASK, _CATEGORIES = "RunTask", ["disabled-by-default-devtools.timeline", "__metadata"]
+_PATIENCE_MS = 120_000
+
+
+class _Upstream(BaseHTTPRequestHandler):
+    """Speaks chat completions: as many chunks as tokens are asked for, each of one word and a space."""
+
+    def do_POST(self) -> None:  # the name is the library's
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        due_s = time.monotonic()
+        for word in islice(cycle(_WORDS), asked["max_tokens"]):
+            due_s += GAP_S
+            time.sleep(max(due_s - time.monotonic(), 0.0))
+            self._send({"content": f"{word} "}, None)
+        self._send({}, "length")
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _send(self, delta: dict[str, str], reason: str | None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    """Serve on a free port; give the address for `VARIABLE`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Upstream) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What came to the page in `during_s`, and for how much of it the page's main thread was taken."""
+
+    received_bytes: int
+    during_s: float
+    busy_s: float
+    cpu_s: float
+
+    def figures(self) -> dict[str, float]:
+        """Give what is printed: kilobytes, and shares of the time."""
+        return {
+            "received_kb": round(self.received_bytes / 1000, 1),
+            "busy": round(self.busy_s / self.during_s, 3),
+            "cpu": round(self.cpu_s / self.during_s, 3),
+        }
+
+
+def weighed(page: Page, answer: Callable[[], None]) -> Weight:
+    """Weigh what happens on a page during `answer`; no other page of the browser may be at work."""
+    browser = page.context.browser
+    assert browser is not None  # a page of a browser that was launched has one
+    received = 0
+
+    def came(told: dict[str, Any]) -> None:
+        nonlocal received
+        received += told["dataLength"]
+
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.on("Network.dataReceived", came)
+    browser.start_tracing(page=page, categories=_CATEGORIES)
+    began_s = time.monotonic()
+    answer()
+    during_s = time.monotonic() - began_s
+    busy_s, cpu_s = _taken(json.loads(browser.stop_tracing())["traceEvents"])
+    session.detach()
+    return Weight(received, during_s, busy_s, cpu_s)
+
+
+def _taken(events: list[dict[str, Any]]) -> tuple[float, float]:
+    """Give seconds of tasks, and of CPU in them, of the busiest main thread of a page: the one that was at work."""
+    threads = {(e["pid"], e["tid"]) for e in events if e["ph"] == "M" and e["args"].get("name") == "CrRendererMain"}
+    taken: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for event in events:
+        thread = event["pid"], event["tid"]
+        if event["name"] == _TASK and event["ph"] == "X" and thread in threads:
+            taken[thread][0] += event["dur"] / 1e6
+            taken[thread][1] += event.get("tdur", 0) / 1e6
+    busy_s, cpu_s = max(taken.values())
+    return busy_s, cpu_s
+
+
+@contextmanager
+def _service(address: str) -> Iterator[str]:
+    """Run the service with the page on a free port; give its address."""
+    command = ["env", "RATE_LIMIT=off", f"{VARIABLE}={address}", sys.executable, "app.py", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None  # it is a pipe
+        try:
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+
+
+def _asked(page: Page, chunks: int, strategy: str) -> Weight:
+    """Ask for so many chunks in an empty conversation, and weigh the answer."""
+    page.locator("#sg-settings").get_by_label("Longest answer, in tokens", exact=True).fill(str(chunks))
+    picker = page.locator("#sg-strategy input")
+    picker.fill(strategy)
+    picker.press("Enter")
+    box = page.locator("#sg-message textarea")
+    box.fill("Go on.")
+
+    def answer() -> None:
+        box.press("Enter")
+        page.locator("#sg-chat .thought-group").wait_for(timeout=_PATIENCE_MS)
+
+    weight = weighed(page, answer)
+    page.locator("#sg-chat").get_by_label("Clear", exact=True).click()
+    page.get_by_test_id("user").wait_for(state="detached")
+    return weight
+
+
+def main() -> None:
+    """Print a line for each answer, and all with the ratios as JSON in the last."""
+    parser = argparse.ArgumentParser("python -m benchmarks.page", description=__doc__)
+    parser.add_argument("--chunks", type=int, default=800)
+    chunks = parser.parse_args().chunks
+    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    with upstream() as address, _service(address) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.goto(url)
+        page.locator("#sg-provider input").click()
+        page.get_by_role("option", name=PROVIDER, exact=True).click()
+        _asked(page, 10, strategies.DEFAULT)  # the first answer of a page loads what draws answers
+        asked = {"half": (chunks // 2, strategies.DEFAULT), "batched": (chunks, strategies.DEFAULT)}
+        asked["direct"] = (chunks, "direct")
+        found = {name: _asked(page, *of).figures() for name, of in asked.items()}
+        browser.close()
+    for name, (count, strategy) in asked.items():
+        print(f"{name:8} {count:5} chunks {strategy:12} " + ", ".join(f"{n} {v:g}" for n, v in found[name].items()))
+    ratios = {
+        name: {n: round(v / found[other][n], 3) for n, v in found["batched"].items()}
+        for name, other in (("batched/direct", "direct"), ("batched/half", "half"))
+    }
+    cores = os.cpu_count()
+    print(json.dumps({"benchmark": "page", "chunks": chunks, "cores": cores, **found, **ratios}))
+
+
+if __name__ == "__main__":
+    main()

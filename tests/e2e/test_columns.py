@@ -1,0 +1,40 @@
+"""Answers side by side in a real browser: one that stalls holds up none of the others."""
+
+from playwright.sync_api import Locator, expect
+
+from tests.e2e.chat_page import ChatPage
+
+ENDED = "Cut at the token limit"
+"""How the simulated service's long answers end here."""
+
+
+def ask(chat: ChatPage, tab: Locator, count: int) -> list[Locator]:
+    """Ask in so many columns; give their stage lines, once all are under way."""
+    tab.get_by_label(str(count), exact=True).check()
+    expect(tab.locator("#sg-column-3")).to_be_visible(visible=count == 4)
+    tab.get_by_role("button", name="Ask all").click()
+    stages = [tab.locator(f"#sg-column-{number} .sg-stage") for number in range(count)]
+    for stage in stages:
+        expect(stage).to_contain_text("Answering", timeout=chat.patience_s * 1000)
+    return stages
+
+
+def test_a_column_that_stalls_holds_up_none_of_the_others_and_can_be_stopped(chat: ChatPage) -> None:
+    tab = chat.tab("Compare")
+    tab.get_by_label("4", exact=True).check()
+    for number in range(4):
+        provider = tab.get_by_label(f"{number + 1}. Who answers")
+        provider.fill("vLLM")
+        provider.press("Enter")
+        expect(provider).to_have_value("vLLM")
+        tab.get_by_role("textbox", name="Model").nth(number).fill("fault-stall" if number == 3 else "steady")
+    for stage in ask(chat, tab, 3):
+        expect(stage).to_contain_text(ENDED, timeout=chat.patience_s * 1000)
+    # The fourth sat out a round before: it has all that the others have.
+    *others, stalled = ask(chat, tab, 4)
+    for stage in others:
+        expect(stage).to_contain_text(ENDED, timeout=chat.patience_s * 1000)
+    expect(stalled).to_contain_text("Answering")
+    tab.locator("#sg-column-3").get_by_role("button", name="Stop", exact=True).click()
+    expect(stalled).to_contain_text("Stopped")
+    expect(tab.locator("#sg-compare-results tbody tr")).to_have_count(4)

