@@ -48,7 +48,7 @@ class Guard:
     async def enter(self, caller: Caller) -> str:
         """Count a question and give the caller's id, `key:NAME` or `address:…`. Raises Refusal.
 
-        A known key has a window of its own. Everybody else has the address's, wrong keys too: guessing is limited. A
+        A known key has a window of its own. Everybody else has the address's, whoever shows a wrong key too. A
         session has one besides, at the same rate: a new session is not let in more often, nor one that changes its
         address.
         """

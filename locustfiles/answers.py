@@ -153,7 +153,8 @@ class Frames:
     def _end(self, at_s: float, name: str, fields: Mapping[str, Any]) -> None:
         answer = self.answer
         if name in ("finish", "error", "cancelled"):
-            answer.usage = {key: (fields.get("usage") or {}).get(key) for key in _TOKENS} or answer.usage
+            if usage := fields.get("usage"):
+                answer.usage = {key: usage.get(key) for key in _TOKENS}
             answer.cost_usd, answer.attempts = fields.get("cost_usd"), fields.get("attempts")
         if name == "finish":
             self._count(at_s, fields.get("delivered_chars"))

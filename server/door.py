@@ -65,14 +65,18 @@ class Door:
         messages = self.guard.clean(body.turns())
         rates = self.providers.rates(session.routes[0].name)
         reserved = await self.guard.reserve(caller, body.request(messages, request_id), rates)
-        asked = answer(
-            reserved.request,
-            session,
-            strategy,
-            clock=self.clock,
-            rates=self.providers.rates,
-            filter=self.guard.output_filter(),
-        )
+        try:
+            asked = answer(
+                reserved.request,
+                session,
+                strategy,
+                clock=self.clock,
+                rates=self.providers.rates,
+                filter=self.guard.output_filter(),
+            )
+        except BaseException:
+            await reserved.settle(None)
+            raise
         about = {"request_id": request_id, "provider": names[0], "strategy": strategy.name, "caller": _owner(caller)}
         return self.streams.opened(asked, _owner(caller), self.account(wire, about), reserved)
 

@@ -112,6 +112,7 @@ class Visitors:
     def __init__(self, limit: int = 2000) -> None:
         self._limit = limit
         self._by_hash: OrderedDict[str, Visitor] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._by_hash)
@@ -123,10 +124,22 @@ class Visitors:
         visitor = self._by_hash.setdefault(session_hash, Visitor())
         self._by_hash.move_to_end(session_hash)
         if len(self._by_hash) > self._limit:
-            idle = (k for k, v in self._by_hash.items() if not (v.busy or v.own or k == session_hash))
+            idle = (k for k, v in self._by_hash.items() if not (v.busy or k == session_hash))
             if (oldest := next(idle, None)) is not None:
-                del self._by_hash[oldest]
+                self._close(self._by_hash.pop(oldest))
         return visitor
+
+    def _close(self, visitor: Visitor) -> None:
+        """Let go of a dropped visitor's own keys, and of who answered with them."""
+        if visitor.own is None:
+            return
+        try:
+            task = asyncio.get_running_loop().create_task(visitor.leave())
+        except RuntimeError:  # called from a thread: connections that nobody uses end by themselves
+            visitor.keys, visitor.own = {}, None
+            return
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def leave(self, session_hash: str | None) -> None:
         """The page was closed: stop its answers and forget it."""

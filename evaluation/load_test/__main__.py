@@ -113,6 +113,10 @@ def _soak(asked: argparse.Namespace) -> int:
 def _load(asked: argparse.Namespace, users: int) -> Load:
     if users < 1:
         raise UsageError("--users must be at least 1")
+    if asked.rate is not None and not 0 < asked.rate < 1e6:
+        raise UsageError("--rate must be above 0")
+    if asked.processes is not None and asked.processes < 1:
+        raise UsageError("--processes must be at least 1")
     kinds = locust_run.parse_kinds(asked.kind)
     duration_s = locust_run.parse_duration_s(asked.duration)
     return Load(users, duration_s, kinds, asked.rate, asked.processes, asked.more)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
@@ -108,13 +108,13 @@ class Watch:
     def size(self) -> Size:
         """Measure now."""
         found = [self._pid, *_children(self._pid)]
-        status = [_status(pid) for pid in found]
-        return Size(
-            memory_bytes=sum(int(one["VmRSS"].split()[0]) * 1024 for one in status),
-            descriptors=sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in found),
-            threads=sum(int(one["Threads"]) for one in status),
-            streams=_streams_open(self._service.url),
-        )
+        memory_bytes = descriptors = threads = 0
+        for pid in found:
+            with suppress(OSError, KeyError):  # a child that ends meanwhile
+                status, open_ = _status(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+                memory_bytes += int(status["VmRSS"].split()[0]) * 1024
+                descriptors, threads = descriptors + open_, threads + int(status["Threads"])
+        return Size(memory_bytes, descriptors, threads, _streams_open(self._service.url))
 
     def quiet(self) -> Size:
         """Measure when nothing is under way any more, at the latest after a while."""
@@ -173,6 +173,7 @@ class _Redis:
                 return
             except ConnectionRefusedError:
                 _pause.wait(0.02)
+        self.stop()
         raise UsageError("redis-server did not start: what it said stands above")
 
     def restart(self) -> None:

@@ -1,9 +1,11 @@
 """Conversations by session, and how many of them are kept."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from streaming.session import Session
+from tests.unit.ui.house import House, Slow
 from tests.virtual_time import run_virtual
 from ui.visitors import Lane, Visitor, Visitors
 
@@ -81,3 +83,22 @@ def test_the_idle_one_heard_of_longest_ago_goes_when_there_are_too_many() -> Non
     assert len(visitors) == 2
     assert visitors.of("a") is oldest
     assert visitors.of("b") is not idle
+
+
+def test_keys_of_visitors_who_went_without_a_word_do_not_pile_up() -> None:
+    async def main() -> tuple[int, list[int]]:
+        visitors, closed = Visitors(limit=3), list[int]()
+
+        def closing(number: int) -> Callable[[], Awaitable[None]]:
+            async def close() -> None:
+                closed.append(number)
+
+            return close
+
+        for number in range(10):
+            visitor = visitors.of(f"s{number}")
+            await visitor.bring({"OPENAI_API_KEY": "k"}, House(Slow()), closing(number))
+        await asyncio.sleep(1)
+        return len(visitors), closed
+
+    assert run_virtual(main()) == (3, [0, 1, 2, 3, 4, 5, 6])
