@@ -3,6 +3,7 @@
 All moments are seconds on CLOCK_MONOTONIC, as in a simulator's log.
 """
 
+import atexit
 import socket
 import ssl
 import time
@@ -26,6 +27,7 @@ def _kernel() -> tuple[KernelTime, socket.socket] | None:
     """Have the kernel stamp from now on, once a process; the socket keeps it at that, None where it knows no stamps."""
     lamp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     if ask_kernel(lamp):
+        atexit.register(lamp.close)
         return KernelTime(_read_clocks), lamp
     lamp.close()
     return None
