@@ -70,7 +70,12 @@ def _options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Na
     return parser.parse_args(arguments)
 
 
-def _check_workers(options: argparse.Namespace, settings: Settings) -> None:
+def _check(options: argparse.Namespace, settings: Settings) -> None:
+    for origin in settings.allowed_origins:
+        if not origin.startswith(("http://", "https://")):
+            raise UsageError(f"ALLOWED_ORIGINS: {origin!r} is no origin: write for example https://example.org")
+    if options.share and options.no_ui:
+        raise UsageError("a link shows the page: leave --no-ui or --share out")
     if options.workers < 1:
         raise UsageError("--workers must be 1 or more")
     if options.workers > 1 and not options.no_ui:
@@ -95,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments, settings)
     providers = Providers(settings)
     try:
-        _check_workers(options, settings)
+        _check(options, settings)
         providers.local.check()
         guard = _guard(settings)
         listener = _listener(options.host, options.port, settings.reader_timeout_s)

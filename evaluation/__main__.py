@@ -1,6 +1,7 @@
 """The command line: `python -m evaluation run | replay | compare | report | calibrate`."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         return commands[asked.command](asked)
+    except BrokenPipeError:  # who read the output has read enough
+        return 1
     except (UsageError, OSError) as error:
         results.note(f"error: {error}")
     except KeyboardInterrupt:
@@ -51,7 +54,7 @@ def _replay(asked: argparse.Namespace) -> int:
 def _compare(asked: argparse.Namespace) -> int:
     from evaluation import compare, compare_report, slo, tables, terminal
 
-    objectives = slo.parse(asked.slo) if asked.slo else ()
+    objectives = slo.parse(asked.slo) if asked.slo is not None else ()
     watched = compare.metrics(asked.fail_if_worse) if asked.fail_if_worse else ()
     a, b = tables.load(asked.a), tables.load(asked.b)
     found = compare.compare(a, b)
@@ -91,4 +94,6 @@ def _calibrate(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to lose a table
     sys.exit(main())

@@ -144,7 +144,7 @@ def wanted(asked: argparse.Namespace) -> Wanted:
         scenario=_scenario(values),
         prices=values["prices"],
         out=values.get("out"),
-        slo=slo.parse(values["slo"]) if values.get("slo") else (),
+        slo=slo.parse(values["slo"]) if values.get("slo") is not None else (),
         max_cost_usd=values.get("max_cost_usd"),
         record=values.get("record", False),
         resume=values.get("resume", False),

@@ -32,6 +32,8 @@ def show(folder: Path, *, plots: bool) -> dict[str, Any]:
 
     made = report.rebuild(folder, plots=plots)
     terminal.show(made)
+    for line in reasons(made.trials):
+        note(line)
     for warning in calibration_report.warnings(made.manifest, made.trials["stamp_source"].dropna().tolist()):
         note(f"warning: {warning}")
     outcomes = {str(name): int(count) for name, count in made.trials["outcome"].value_counts().items()}
@@ -46,6 +48,13 @@ def show(folder: Path, *, plots: bool) -> dict[str, Any]:
         "outcomes": outcomes,
         "files": [name for name in names if (folder / name).exists()],
     }
+
+
+def reasons(trials: Any) -> list[str]:
+    """Say why trials failed, each reason once, the most frequent first, at most five."""
+    told = trials["error_message"].dropna()
+    counts = [(int(count), str(text)) for text, count in told.value_counts().head(5).items()]
+    return [f"failed: {text} ({count} of {len(trials)} trials)" for count, text in counts]
 
 
 def tell(verdicts: Sequence[Any]) -> dict[str, Any]:

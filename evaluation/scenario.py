@@ -19,6 +19,7 @@ TRANSPORT = "in-process"
 TRANSPORTS = (TRANSPORT, "sse", "websocket", "openai")
 """How an answer is asked for: by this process, or of the service over one of its wires."""
 ARRIVALS = ("constant", "poisson")
+MOST_TRIALS = 1_000_000
 HIGHEST_RATE = 1000.0
 """Answers a second; timers of the loop have a millisecond's resolution."""
 
@@ -66,6 +67,8 @@ class Scenario:
                 raise UsageError(f"{name.replace('_', '-')} must be at least {least}")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
             raise UsageError("temperature must be a number from 0 on")
+        if self.trials > MOST_TRIALS:
+            raise UsageError(f"{self.trials} answers are more than a run holds: ask for at most {MOST_TRIALS}")
         self._check_transport()
         self._check_load()
 

@@ -63,8 +63,11 @@ class ChatBody(BaseModel):
         if (self.message is None) == (self.messages is None):
             raise ValueError("needs either `message` (a string) or `messages` (a list)")
         turns = self.turns()
-        if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
-            raise ValueError("is empty: the last message must be the user's, with text in it")
+        wanted = "the last message must be the user's, with text in it"
+        if not turns or not turns[-1].content.strip():
+            raise ValueError(f"is empty: {wanted}")
+        if turns[-1].role != "user":
+            raise ValueError(f"does not end with a question: {wanted}")
         return self
 
     def turns(self) -> tuple[Message, ...]:

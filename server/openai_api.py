@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from server.door import Door
@@ -57,6 +58,15 @@ async def models(request: Request) -> dict[str, Any]:
     ready = [info for info in door.providers.listing() if info.ready]
     data = [{"id": i.name, "object": "model", "created": 0, "owned_by": i.name.partition(":")[0]} for i in ready]
     return {"object": "list", "data": data}
+
+
+@routes.get("/v1/models/{name:path}")
+async def model(name: str, request: Request) -> dict[str, Any]:
+    """Tell of one model that can be asked now."""
+    found = next((one for one in (await models(request))["data"] if one["id"] == name), None)
+    if found is None:
+        raise HTTPException(404, f"there is no model {name!r} here now: GET /v1/models lists them")
+    return dict(found)
 
 
 class CompletionStream(Response):

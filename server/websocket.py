@@ -86,8 +86,10 @@ class Conversation:
             while (question := await self._next()) is not None:
                 try:
                     await self._answer(question)
-                except (UsageError, Full, Gone) as fault:
-                    kind = {UsageError: "bad_request", Full: "unavailable", Gone: "not_found"}[type(fault)]
+                except UsageError as fault:
+                    await self._say({"type": "error", **error("bad_request", str(fault))})
+                except (Full, Gone) as fault:
+                    kind = "unavailable" if isinstance(fault, Full) else "not_found"
                     await self._say({"type": "error", **error(kind, str(fault))})
                 self._unanswered -= 1
                 self._stop.clear()

@@ -1,6 +1,7 @@
 """The command line: `python -m evaluation.load_test run | report | capacity | calibrate | soak`."""
 
 import argparse
+import io
 import json
 import signal
 import sys
@@ -15,6 +16,7 @@ from evaluation.load_test.locust_run import Load
 from evaluation.service import service
 from streaming.errors import UsageError
 
+_MOST_USERS = 10_000
 _SLO = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
 _ALL_ELSE = "All other options are handed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
 
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace) -> int:
     from evaluation import slo
 
-    objectives = slo.parse(asked.slo) if asked.slo else ()
+    objectives = slo.parse(asked.slo) if asked.slo is not None else ()
     load, folder = _load(asked, asked.users), _folder(asked.out, "load")
     with service(asked.url, folder, page="gradio" in load.kinds) as found:
         locust_run.run_locust(load, found.url, folder)
@@ -49,7 +51,7 @@ def _run(asked: argparse.Namespace) -> int:
 def _report(asked: argparse.Namespace) -> int:
     from evaluation import slo
 
-    return _told(asked.folder, slo.parse(asked.slo) if asked.slo else (), plots=asked.plots)
+    return _told(asked.folder, slo.parse(asked.slo) if asked.slo is not None else (), plots=asked.plots)
 
 
 def _told(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
@@ -111,8 +113,8 @@ def _soak(asked: argparse.Namespace) -> int:
 
 
 def _load(asked: argparse.Namespace, users: int) -> Load:
-    if users < 1:
-        raise UsageError("--users must be at least 1")
+    if not 1 <= users <= _MOST_USERS:
+        raise UsageError(f"--users must be from 1 to {_MOST_USERS}")
     if asked.rate is not None and not 0 < asked.rate < 1e6:
         raise UsageError("--rate must be above 0")
     if asked.processes is not None and asked.processes < 1:
@@ -169,6 +171,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to lose a table
     # SIGINT too: a shell has it ignored for what runs in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, locust_run.terminated)

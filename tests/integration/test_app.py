@@ -29,7 +29,9 @@ def test_a_port_in_use() -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [("--port", "99999"), ("--port", "soon"), ("--host", "no.such.host.invalid")])
+@pytest.mark.parametrize(
+    "arguments", [("--port", "99999"), ("--port", "soon"), ("--host", "no.such.host.invalid"), ("--no-ui", "--share")]
+)
 def test_addresses_that_are_none(arguments: tuple[str, str]) -> None:
     done = run("--port", "0", *arguments)
     assert done.returncode == 2

@@ -225,6 +225,10 @@ def test_models_are_those_that_can_be_asked_now() -> None:
         assert {model["object"] for model in json.loads(body)["data"]} == {"model"}
         return {model["id"] for model in json.loads(body)["data"]}
 
+    def told(name: str) -> int:
+        return ask(Unwarmed(Settings()), None, path=f"/v1/models/{name}", method="GET")[0]
+
+    assert (told("sim:steady"), told("openai:gpt-5-mini")) == (200, 404)
     without, with_key = listed(Settings()), listed(Settings({"OPENAI_API_KEY": "k"}))
     assert {"local", "sim:steady"} <= without
     assert {name.partition(":")[0] for name in with_key - without} == {"openai"}

@@ -238,20 +238,21 @@ def test_a_frame_beyond_all_measure_is_not_read_to_its_end() -> None:
     assert asyncio.run(main()) == 1009
 
 
-def test_a_name_that_means_nothing_is_told_and_the_conversation_goes_on() -> None:
+@pytest.mark.parametrize(("name", "words"), [("opneai:x", "opneai"), ("openai:x", "OPENAI_API_KEY")])
+def test_a_name_that_means_nothing_is_told_and_the_conversation_goes_on(name: str, words: str) -> None:
     async def main() -> tuple[dict[str, Any], str]:
         async with (
             serving(Unwarmed(Settings())) as port,
             websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as socket,
         ):
-            await say(socket, message="a", provider="opneai:x")
+            await say(socket, message="a", provider=name)
             error = await hear(socket)
             await say(socket, message="a", provider="sim:steady")
             return error, (await hear_until(socket, "done", "error"))[-1]["type"]
 
     error, after = asyncio.run(main())
     assert (error["type"], error["error"]["type"], after) == ("error", "bad_request", "done")
-    assert "opneai" in error["error"]["message"]
+    assert words in error["error"]["message"]
 
 
 def test_each_question_counts_against_the_rate() -> None:

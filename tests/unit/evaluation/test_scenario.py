@@ -149,3 +149,8 @@ def test_a_temperature_is_a_number_from_0_on(temperature: float) -> None:
 )
 def test_a_trial_has_the_name_under_which_it_was_asked(provider: str, model: str | None, name: str) -> None:
     assert full_name(provider, model) == name
+
+
+def test_more_answers_than_a_run_holds_are_refused_before_they_are_planned() -> None:
+    with pytest.raises(UsageError, match="at most 1000000"):
+        Scenario(("local",), ("direct",), (Prompt("p", "Hi"),), repeats=10**9)
