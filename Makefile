@@ -52,15 +52,16 @@ browser-by-apt:
 		echo "installing chromium"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium fonts-dejavu-core fonts-noto-color-emoji; \
 	else echo "the tests in a real browser need Chromium: install the package chromium"; exit 2; fi
 
-# Servers and runtimes that tests talk to: a real Redis, and other people's clients in JavaScript.
-.PHONY: setup-servers servers-by-apt
+# Servers and runtimes that tests talk to: a real Redis, and other people's clients in JavaScript. Only what is missing is
+# installed: Debian's npm does not go with another maker's node.
+.PHONY: setup-servers
 setup-servers:
-	@command -v redis-server >/dev/null && command -v node >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory servers-by-apt
-
-servers-by-apt:
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing redis-server, nodejs and npm"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends redis-server nodejs npm; \
-	else echo "the tests need Redis, Node and npm: install the packages redis-server, nodejs and npm"; exit 2; fi
+	@missing=""; for tool in redis-server:redis-server node:nodejs npm:npm; do \
+		command -v "$${tool%:*}" >/dev/null || missing="$$missing $${tool#*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$missing"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	else echo "the tests need Redis, Node and npm: install$$missing"; exit 2; fi
 
 demo: setup
 	$(BIN)/python app.py --port $(PORT)

@@ -79,3 +79,4 @@ def test_a_space_answers_with_the_model_that_was_preloaded_and_no_key(space: str
     answer = json.loads(body)
     assert status == 200, answer
     assert answer["usage"]["output_tokens"] in range(1, 9)
+    assert answer["usage"]["source"] == "reported"

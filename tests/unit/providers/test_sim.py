@@ -12,6 +12,7 @@ from streaming.clock import monotonic
 from streaming.errors import NotFound, ServerError, StreamError, TruncatedStream, UsageError
 from streaming.events import Event, Finish, Grammar, Notice, TextDelta, ThinkingDelta, Timed, Usage
 from streaming.messages import ChatRequest, Message
+from streaming.meter import Meter
 from streaming.session import Route, Session
 from tests.virtual_time import clock, run_virtual
 
@@ -103,7 +104,17 @@ def test_without_streaming_the_whole_text_comes_at_the_end_of_the_schedule() -> 
     assert len(deltas) == 1
     assert text_of(whole) == text_of(streamed)
     assert deltas[0].at_s == whole[-1].at_s == streamed[-1].at_s
-    assert whole[-1].event == Finish("stop", "stop")
+    assert [type(t.event) for t in whole[-3:]] == [TextDelta, Usage, Finish]
+    assert [t.event for t in whole[-2:]] == [t.event for t in streamed[-2:]]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_its_own_counts_are_what_the_meter_shows_streamed_or_not(streamed: bool) -> None:
+    meter = Meter(ASKED.messages, 0.0)
+    for t in play(replace(ASKED, streamed=streamed))[0]:
+        meter.feed(t.event, t.at_s)
+    usage = meter.read(9.0).usage
+    assert (usage.output_tokens, usage.source) == (64, "reported")
 
 
 def test_max_tokens_ends_it_with_length() -> None:
