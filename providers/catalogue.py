@@ -28,9 +28,12 @@ class Access:
 
     @property
     def quirks(self) -> Quirks:
-        """In what it differs; at an address of the asker's own, `openai` is any compatible server."""
+        """In what it differs; at an address of the asker's own, `openai` is any compatible server.
+
+        Such servers send thinking as it comes, and those that hide it count it: none seen and none counted is none.
+        """
         if self.row.quirks is OFFICIAL_OPENAI and self.row.dialect != "azure" and not self.own_address:
-            return Quirks()
+            return Quirks(shows_thinking=True)
         return self.row.quirks
 
 

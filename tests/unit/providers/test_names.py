@@ -111,7 +111,7 @@ def test_a_key_that_cannot_be_one_is_refused_without_being_shown(value: str) -> 
 def test_a_server_of_ones_own_needs_no_key_and_is_any_compatible_server() -> None:
     own = found("openai", OPENAI_BASE_URL="http://127.0.0.1:8000/v1/")
     assert (own.key, own.own_address, own.base_url) == (None, False, "http://127.0.0.1:8000/v1")
-    assert own.quirks == Quirks()
+    assert own.quirks == Quirks(shows_thinking=True)
     official = found("openai", OPENAI_API_KEY=KEY)
     assert (official.own_address, official.quirks.max_tokens_field) == (True, "max_completion_tokens")
 
