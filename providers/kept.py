@@ -98,7 +98,8 @@ class Decoding:
             return
         end_s = exchange.ended_s
         if self.over_s is not None and not self._refused:
-            end_s = min(end_s, self.over_s + GRACE_S)
+            # The answer ended there, however long the connection stays open.
+            end_s = self.over_s
         if exchange.ending != "left" or self.over_s is not None or end_s >= self.due_s:
             self._take(self._last(), end_s)
 
