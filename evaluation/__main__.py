@@ -4,6 +4,7 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from evaluation import command, manifest, results, run_command, scenario
@@ -64,7 +65,7 @@ def _compare(asked: argparse.Namespace) -> int:
     for remark in compare_report.remarks(found):
         print(remark)
     if asked.out:
-        asked.out.write_text(compare_report.markdown(found, str(asked.a), str(asked.b)), encoding="utf-8")
+        _write(asked.out, compare_report.markdown(found, str(asked.a), str(asked.b)))
     worse = [c for c in found.changes if c.verdict == "worse"]
     facts: dict[str, Any] = {"a": str(asked.a), "b": str(asked.b), "worse": len(worse)}
     facts |= {"better": sum(c.verdict == "better" for c in found.changes)}
@@ -74,6 +75,13 @@ def _compare(asked: argparse.Namespace) -> int:
         results.note(f"worse {line}")
     results.last_line(facts | {"failing": failing, "changes": [c.as_dict() for c in found.changes]})
     return 1 if failing or not facts.get("slo", {}).get("met", True) else 0
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {file}: {error.strerror}; choose a file that can be written") from None
 
 
 def _report(asked: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluation import calibration, recipe, scenario, slo
 from evaluation.recipe import Recipe
-from evaluation.scenario import Scenario
+from evaluation.scenario import Scenario, Unfit
 from evaluation.service import checked
 from evaluation.slo import Objective
 from providers.pricing import PricePair, parse_price
@@ -140,8 +140,13 @@ def wanted(asked: argparse.Namespace) -> Wanted:
         raise UsageError("--providers is missing (or providers in a scenario file)")
     if values.get("out") is None and not values.get("dry_run"):
         raise UsageError("--out is missing: a new or an empty folder")
+    try:
+        planned = _scenario(values)
+    except Unfit as misfit:
+        in_file = file is not None and vars(asked).get(misfit.key) is None
+        raise UsageError(f"{file.where(misfit.key) if file and in_file else ''}{misfit}") from None
     return Wanted(
-        scenario=_scenario(values),
+        scenario=planned,
         prices=values["prices"],
         out=values.get("out"),
         slo=slo.parse(values["slo"]) if values.get("slo") is not None else (),
@@ -190,7 +195,7 @@ def _scenario(values: Mapping[str, Any]) -> Scenario:
         prompts = scenario.read_prompts(scenario.DEFAULT_PROMPTS)
         count = scenario.DEFAULT_PROMPT_COUNT if count is None else count
     if count is not None and not 1 <= count <= len(prompts):
-        raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, as many as there are")
+        raise Unfit("prompt_count", f"prompt-count must be from 1 to {len(prompts)}, as many as there are")
     names = ("repeats", "seed", "max_tokens", "temperature", "rate", "arrivals", "retries", "transport", "url")
     return Scenario(
         providers=values["providers"],

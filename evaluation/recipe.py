@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from evaluation import slo
 from evaluation.scenario import ARRIVALS, Prompt, read_prompts
 from evaluation.service import checked
 from providers.pricing import PricePair
@@ -49,7 +50,7 @@ def read(path: Path) -> Recipe:
     if "prompts" in values and "prompts_file" in values:
         reader.fail("prompts_file", "prompts and prompts_file exclude each other")
     if "prompts_file" in values:
-        values["prompts"] = read_prompts(values.pop("prompts_file"))
+        values["prompts"] = reader.prompts_of(values.pop("prompts_file"))
     return Recipe(path, values, {key: reader.line(key) for key in found})
 
 
@@ -84,6 +85,12 @@ def _transports(value: Any) -> tuple[str, ...]:
 
 def _url(value: Any) -> str:
     return checked(_text(value))
+
+
+def _slo(value: Any) -> str:
+    text = _text(value)
+    slo.parse(text)
+    return text
 
 
 def _strategies(value: Any) -> tuple[str, ...]:
@@ -131,7 +138,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "warm_up": _flag,
     "record": _flag,
     "plots": _flag,
-    "slo": _text,
+    "slo": _slo,
     "max_cost_usd": _money,
     "calibration": _text,
     "resume": _flag,
@@ -170,6 +177,13 @@ class _Reader:
     def fail(self, key: str, words: str) -> None:
         raise UsageError(f"{self._path}, line {self.line(key)}: {words}")
 
+    def prompts_of(self, file: Path) -> tuple[Prompt, ...]:
+        """Read the file of prompts; what is wrong with it is said with the line that names it."""
+        try:
+            return read_prompts(file)
+        except UsageError as error:
+            raise UsageError(f"{self._path}, line {self.line('prompts_file')}: {error}") from None
+
     def _checked(self, name: str, key: str, value: Any, keys: Mapping[str, Callable[[Any], Any]], line: int) -> Any:
         where = f"{self._path}, line {line}: "
         if key not in keys:
@@ -181,7 +195,8 @@ class _Reader:
         except ValueError as error:
             raise UsageError(f"{where}{name} must be {error}") from None
         except UsageError as error:
-            raise UsageError(f"{where}{name}: {error}") from None
+            words = str(error).removeprefix("--")
+            raise UsageError(f"{where}{words if words.startswith(name) else f'{name}: {words}'}") from None
 
     def _prompts(self, value: Any) -> tuple[Prompt, ...]:
         if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import calibration, command, manifest, results, resume, scenario
+from evaluation.calibration import Calibration
 from evaluation.command import Wanted
 from evaluation.resume import Start
 from evaluation.run import Summary, new_run_id, run
@@ -61,6 +62,7 @@ async def _dry_run(wanted: Wanted) -> int:
 
     providers = Providers(Settings.from_environment(), prices=wanted.prices)
     try:
+        _ = _calibrated(wanted)
         _check_providers(wanted, providers)
         planned = scenario.plan(wanted.scenario)
         if wanted.resume and wanted.out is not None:
@@ -80,7 +82,7 @@ async def _dry_run(wanted: Wanted) -> int:
 
 def _measure(wanted: Wanted, folder: Path) -> Summary:
     settings = Settings.from_environment()
-    calibrated = calibration.read(wanted.calibration)
+    calibrated = _calibrated(wanted)
     providers = Providers(settings, prices=wanted.prices)
     _check_providers(wanted, providers)
     start = _start(wanted, folder)
@@ -147,6 +149,16 @@ def _unused_prices(wanted: Wanted) -> str | None:
         return None
     known = ", ".join(wanted.scenario.providers)
     return f"the price of {', '.join(unused)} is not used: write one of {known}, or a model's name alone"
+
+
+def _calibrated(wanted: Wanted) -> Calibration | None:
+    """Read the error bar that was asked for, or the usual one."""
+    try:
+        return calibration.read(wanted.calibration)
+    except UsageError as error:
+        recipe = wanted.recipe
+        in_file = recipe is not None and wanted.calibration == recipe.values.get("calibration")
+        raise UsageError(f"{recipe.where('calibration') if recipe and in_file else ''}{error}") from None
 
 
 def _check_providers(wanted: Wanted, providers: Providers) -> None:

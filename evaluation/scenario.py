@@ -24,6 +24,14 @@ HIGHEST_RATE = 1000.0
 """Answers a second; timers of the loop have a millisecond's resolution."""
 
 
+class Unfit(UsageError):
+    """What an option asks for cannot be run; `key` is the option's name in a scenario file."""
+
+    def __init__(self, key: str, words: str) -> None:
+        super().__init__(words)
+        self.key = key
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question and its name in the tables; `expected_tokens`, the answer's likely length, serves estimates only."""
@@ -64,36 +72,38 @@ class Scenario:
             _check_list(name, getattr(self, name))
         for name, least in (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0)):
             if getattr(self, name) < least:
-                raise UsageError(f"{name.replace('_', '-')} must be at least {least}")
+                raise Unfit(name, f"{name.replace('_', '-')} must be at least {least}")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise UsageError("temperature must be a number from 0 on")
+            raise Unfit("temperature", "temperature must be a number from 0 on")
         if self.trials > MOST_TRIALS:
-            raise UsageError(f"{self.trials} answers are more than a run holds: ask for at most {MOST_TRIALS}")
+            raise Unfit("repeats", f"{self.trials} answers are more than a run holds: ask for at most {MOST_TRIALS}")
         self._check_transport()
         self._check_load()
 
     def _check_transport(self) -> None:
         for name in self.transport:
             if name not in TRANSPORTS:
-                raise UsageError(f"transport {name!r} is not there: use one or more of {', '.join(TRANSPORTS)}")
+                raise Unfit("transport", f"transport {name!r} is not there: use one or more of {', '.join(TRANSPORTS)}")
         if not self.wires:
             if self.url is not None:
-                raise UsageError("url is of a service: ask it by --transport sse, websocket or openai")
+                raise Unfit("url", "url is of a service: ask it by --transport sse, websocket or openai")
             return
         if self.retries:
-            raise UsageError("retries are for in-process alone: over a wire the service retries by its own rules")
+            raise Unfit("retries", "retries are for in-process alone: over a wire the service retries by its own rules")
         if any(name.partition(":")[0] == "replay" for name in self.providers):
-            raise UsageError("replay plays a file in this process, no service does: use --transport in-process alone")
+            raise Unfit(
+                "providers", "replay plays a file in this process, no service does: use --transport in-process alone"
+            )
 
     def _check_load(self) -> None:
         if self.arrivals not in ARRIVALS:
-            raise UsageError(f"arrivals {self.arrivals!r} is not there: use {' or '.join(ARRIVALS)}")
+            raise Unfit("arrivals", f"arrivals {self.arrivals!r} is not there: use {' or '.join(ARRIVALS)}")
         if self.rate is None:
             return
         if not 0 < self.rate <= HIGHEST_RATE:
-            raise UsageError(f"rate must be more than 0 and at most {HIGHEST_RATE:g} answers a second")
+            raise Unfit("rate", f"rate must be more than 0 and at most {HIGHEST_RATE:g} answers a second")
         if self.concurrency != 1:
-            raise UsageError("rate and concurrency exclude each other: an open loop limits no concurrency")
+            raise Unfit("rate", "rate and concurrency exclude each other: an open loop limits no concurrency")
 
     @property
     def trials(self) -> int:
@@ -212,6 +222,6 @@ def _filled(value: object) -> bool:
 
 def _check_list(name: str, values: Sequence[object]) -> None:
     if not values:
-        raise UsageError(f"{name}: at least one is needed")
+        raise Unfit(name, f"{name}: at least one is needed")
     if len(set(values)) < len(values):
-        raise UsageError(f"{name}: one is there twice")
+        raise Unfit(name, f"{name}: one is there twice")

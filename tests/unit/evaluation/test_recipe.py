@@ -79,7 +79,7 @@ def test_a_file_of_prompts_is_seen_from_the_scenarios_folder(tmp_path: Path) -> 
     [
         ('providers = ["a"]\nrepeat = 3\n', "line 2: there is no key 'repeat'; did you mean repeats?"),
         ("seed = 1\n\nrepeats = 0\n", "line 3: repeats must be a whole number from 1 on"),
-        ('url = "a:1"\n', "line 1: url: --url 'a:1': write an address such as"),
+        ('url = "a:1"\n', "line 1: url 'a:1': write an address such as"),
         ("transport = [3]\n", "line 1: transport must be a list of names"),
         ("repeats = true\n", "line 1: repeats must be a whole number"),
         ('strategies = ["fast"]\n', "line 1: strategies: unknown strategy 'fast'"),
@@ -94,6 +94,8 @@ def test_a_file_of_prompts_is_seen_from_the_scenarios_folder(tmp_path: Path) -> 
         ('[[prompts]]\nid = "a"\ntext = "A?"\n', "line 3: there is no key 'text'"),
         ('seed = 1\n[prices]\n"m:x" = { input = 1 }\n', "line 3: a price is"),
         ('[prices]\nm = { input = "1", output = 2 }\n', "line 2: the price's input must be a number"),
+        ('seed = 1\nslo = "ttft<1s"\n', "line 2: slo: 'ttft<1s': 'ttft' must be failed"),
+        ('seed = 1\nprompts_file = "none"\n', "line 2: prompts file"),
         ('prompts_file = "x"\n[[prompts]]\nid = "a"\nprompt = "A?"\n', "line 1: prompts and prompts_file exclude"),
     ],
 )
@@ -102,6 +104,37 @@ def test_the_line_at_fault_is_named(tmp_path: Path, text: str, words: str) -> No
     with pytest.raises(UsageError) as caught:
         recipe.read(path)
     assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('providers = ["sim:steady", "sim:steady"]', "providers: one is there twice"),
+        ('strategies = ["direct", "direct"]', "strategies: one is there twice"),
+        ('transport = ["sse", "sse"]', "transport: one is there twice"),
+        ('transport = "pigeon"', "transport 'pigeon' is not there"),
+        ('url = "http://127.0.0.1:9"', "url is of a service"),
+        ("prompt_count = 999", "prompt-count must be from 1 to 10"),
+        ("rate = 5000", "rate must be more than 0 and at most 1000"),
+        ("rate = 5.0\nconcurrency = 2", "rate and concurrency exclude each other"),
+        ('retries = 1\ntransport = "sse"', "retries are for in-process alone"),
+        ("repeats = 10_000_000", "30000000 answers are more than a run holds"),
+        ('calibration = "none.json"', "calibration none.json: No such file"),
+    ],
+)
+def test_what_only_the_whole_run_shows_to_be_wrong_is_told_with_its_line_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    path = written(tmp_path, f"seed = 1\n\n{text}\n")
+    others = () if text.startswith("providers") else ("--providers", "sim:steady")
+    assert main(["run", "--scenario", str(path), "--dry-run", *others]) == 2
+    assert f"{path}, line 3: {words}" in capsys.readouterr().err
+
+
+def test_a_fault_of_an_option_is_not_laid_on_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, 'providers = ["sim:steady"]\nprompt_count = 2\n')
+    assert main(["run", "--scenario", str(path), "--dry-run", "--prompt-count", "99"]) == 2
+    assert capsys.readouterr().err.startswith("error: prompt-count must be")
 
 
 def test_a_provider_that_does_not_exist_is_told_with_its_line(
