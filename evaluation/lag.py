@@ -4,6 +4,26 @@ import asyncio
 from array import array
 
 INTERVAL_S = 0.02
+LATE_S = 0.005
+"""From this lag on, a stamp that waits for the event loop is called disturbed: a quarter of a usual gap."""
+
+
+def disturbed(stamp_source: str | None, merged_reads: int | None, lag_s: float | None) -> bool | None:
+    """Say whether the instrument itself may be in a trial's figures; None where nothing was stamped.
+
+    The kernel's stamps do not wait for this program: only reads that may have hidden some count. All others are late
+    by the loop's worst lag, at most.
+
+    >>> disturbed("kernel", 0, 0.2), disturbed("kernel", 1, 0.0), disturbed("in-process", None, 0.02)
+    (False, True, True)
+    """
+    if stamp_source is None:
+        return None
+    if merged_reads:
+        return True
+    if stamp_source == "kernel":
+        return False
+    return None if lag_s is None else lag_s > LATE_S
 
 
 class LagWatch:

@@ -81,7 +81,7 @@ def figure(view: View) -> dict[str, Any]:
     if view.id == "cost":
         below["rangemode"] = "tozero"
     if view.log_x:
-        below["dtick"] = 1
+        below["dtick"] = "D2"  # ticks at 1, 2 and 5: few gaps reach from one power of ten to the next
     left: dict[str, Any] = {"title": {"text": view.y_title}, "automargin": True}
     if view.kind == "box" or view.id == "stalls":
         left |= {"autorange": "reversed", "type": "category"}

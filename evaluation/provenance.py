@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from evaluation import calibration_report, wording
+from evaluation import calibration_report, lag, wording
 from evaluation.scenario import TRANSPORTS, label
 from evaluation.tables import Run
 
@@ -103,6 +103,18 @@ def _lag(run: Run) -> Iterator[str]:
     )
 
 
+def disturbed(run: Run) -> str | None:
+    """Say how many trials the instrument itself disturbed; None where it was none."""
+    flagged = run.trials[run.trials["disturbed"].fillna(False)]
+    if not len(flagged):
+        return None
+    merged = int((flagged["merged_reads"].fillna(0) > 0).sum())
+    why = [f"{merged} had reads that may hold several sends, of which the last stamp alone is kept"] if merged else []
+    if late := len(flagged) - merged:
+        why.append(f"{late} had stamps that wait for the event loop, over {wording.ms(lag.LATE_S)} ms late")
+    return f"{len(flagged)} of {len(run.trials)} trials were disturbed by the instrument itself: {'; '.join(why)}"
+
+
 def provenance(run: Run) -> Iterator[str]:
     """Give lines on instrument, prices, time, machine and versions."""
     facts = run.manifest
@@ -113,6 +125,8 @@ def provenance(run: Run) -> Iterator[str]:
     else:
         yield from calibration_report.lines(facts, run.trials["stamp_source"].dropna().tolist())
     yield from _lag(run)
+    if (words := disturbed(run)) is not None:
+        yield f"- **{words}** (column `disturbed`)"
     if sources:
         yield f"- prices: {', '.join(sources)}; price date: {', '.join(dates) or 'not known'}"
     else:

@@ -167,6 +167,7 @@ def _figures_row(group: Group) -> list[str]:
 
 def _reader(run: Run, groups: list[Group]) -> Iterator[str]:
     columns: list[tuple[str, str, bool]] = [
+        ("TTFT from the intended start ms", "ttft_total_s", True),
         ("first text ms", "delivered_ttft_s", True),
         ("whole answer ms", "delivered_e2e_s", True),
         ("delay mean ms", "delay_mean_s", True),
@@ -185,13 +186,21 @@ def _reader(run: Run, groups: list[Group]) -> Iterator[str]:
     kept = [columns[place] for place in known]
     rows = [[*row[:2], *(row[place + 2] for place in known)] for row in rows]
     yield from wording.table(["provider", "strategy", *(heading for heading, _, _ in kept)], rows)
-    names = [name for _, name, _ in kept]
+    yield from _reader_notes(run, [name for _, name, _ in kept])
+
+
+def _reader_notes(run: Run, names: list[str]) -> Iterator[str]:
     measures = run.manifest.get("measures", {})
     yield ""
     yield (
         "Medians over completed trials. Delay: from a character's arrival to its leaving the strategy, this process's "
         "own lag included; max is over all characters."
     )
+    if "ttft_total_s" in names:
+        yield (
+            "From the intended start: the instrument's own queue and the connecting are in it, which TTFT and first "
+            "text, from the request's sending on, leave out."
+        )
     if "fluidity" in names and "fluidity" in measures:
         due = measures["fluidity"]
         yield (

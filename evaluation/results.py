@@ -28,7 +28,7 @@ def show(folder: Path, *, plots: bool) -> dict[str, Any]:
     `failed` counts all that were not completed, `outcomes` tells them apart.
     """
     # pandas takes a second to import: a mistyped command is told at once, and a run begins at once.
-    from evaluation import calibration_report, report, tables, terminal
+    from evaluation import calibration_report, provenance, report, tables, terminal
 
     made = report.rebuild(folder, plots=plots)
     terminal.show(made)
@@ -36,6 +36,8 @@ def show(folder: Path, *, plots: bool) -> dict[str, Any]:
         note(line)
     for warning in calibration_report.warnings(made.manifest, made.trials["stamp_source"].dropna().tolist()):
         note(f"warning: {warning}")
+    if (words := provenance.disturbed(made)) is not None:
+        note(f"warning: {words}")
     outcomes = {str(name): int(count) for name, count in made.trials["outcome"].value_counts().items()}
     completed = outcomes.get("completed", 0)
     names = (manifest.MANIFEST, TRIALS, EVENTS, LEDGER, TRACES, *tables.FILES, *report.FILES)

@@ -38,6 +38,7 @@ class Group:
     trials: int
     completed: int
     ttft_s: Estimate
+    ttft_total_s: Estimate
     gaps: int
     gap_p50_s: float | None
     gap_p95_s: float | None
@@ -152,6 +153,7 @@ def _group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) -> Grou
         trials=len(cell),
         completed=len(done),
         ttft_s=estimate("ttft_s"),
+        ttft_total_s=estimate("ttft_total_s"),
         gaps=len(gaps_s),
         gap_p50_s=p50_s,
         gap_p95_s=p95_s,

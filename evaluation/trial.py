@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from evaluation import rows, wire
 from evaluation.experience import Deadlines, Reader
-from evaluation.lag import LagWatch
+from evaluation.lag import LagWatch, disturbed
 from evaluation.record import EventRow, Trial
 from evaluation.scenario import TRANSPORT, Planned, Scenario
 from evaluation.wire import Call, Wire
@@ -91,8 +91,8 @@ def rows_of(
 
 def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None) -> Trial:
     measured = rows.figures(asked.stamps, asked.outcome, asked.usage, bench.deadlines, bench.reader)
-    sent_s = asked.stamps.sent_s if asked.stamps.sent else None
-    waited = rows.waiting(sent_s, intended_s, asked.instrument.get("connect_s"), measured.get("ttft_s"))
+    sent_s, how = asked.stamps.sent_s if asked.stamps.sent else None, asked.instrument
+    waited = rows.waiting(sent_s, intended_s, how.get("connect_s"), measured.get("ttft_s"))
     provider, _, model = planned.provider.partition(":")
     return Trial(
         run_id=bench.run_id,
@@ -107,7 +107,8 @@ def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None)
         started_at=asked.started_at,
         sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
         outcome=asked.outcome,
-        **asked.instrument,
+        disturbed=disturbed(how.get("stamp_source"), how.get("merged_reads"), how.get("loop_lag_max_s")),
+        **how,
         **asked.ending,
         **measured,
         **waited,

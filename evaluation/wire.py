@@ -189,10 +189,7 @@ def stamps(heard: Heard, strategy: Strategy) -> rows.Stamps:
 
 
 def instrument(answer: stamped.Asked) -> dict[str, Any]:
-    """Give the columns that tell how it was measured. Headers of a failed answer have no time, as it has no other.
-
-    `disturbed` is not known, but for reads that hid stamps.
-    """
+    """Give the columns that tell how it was measured. Headers of a failed answer have no time, as it has no other."""
     exchange = answer.exchange
     failed = outcome_of(_terminal(answer)) == "failed"
     return {
@@ -200,7 +197,6 @@ def instrument(answer: stamped.Asked) -> dict[str, Any]:
         "headers_s": None if failed else between(exchange.sent_s, exchange.headers_s),
         "stamp_source": None if exchange.connected_s is None else exchange.stamp_source,
         "merged_reads": exchange.merged_reads,
-        "disturbed": True if exchange.merged_reads else None,
     }
 
 

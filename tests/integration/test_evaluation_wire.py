@@ -111,7 +111,7 @@ def test_gaps_are_those_of_the_server(finished: Finished) -> None:
 def test_a_trial_says_how_it_was_timed_and_what_its_time_before_was(finished: Finished) -> None:
     for trial in finished.trials():
         assert trial.stamp_source == "kernel" and trial.attempts == 1
-        assert trial.merged_reads is not None and trial.disturbed == (True if trial.merged_reads else None)
+        assert trial.merged_reads is not None and trial.disturbed == (trial.merged_reads > 0)
         assert trial.connect_s is not None and 0 < trial.connect_s < 1
         assert trial.queue_s is not None and 0 <= trial.queue_s < 5
         assert trial.loop_lag_max_s is not None

@@ -196,3 +196,22 @@ def test_a_cost_of_estimated_tokens_says_so_in_report_and_terminal(tmp_path: Pat
 def test_the_loops_lag_is_told_with_what_it_means(tmp_path: Path, source: str, words: str) -> None:
     text = written(tmp_path, lambda _: {"stamp_source": source, "loop_lag_max_s": 0.03})
     assert "maximum 30.0 ms" in line(text, "- worst event-loop lag") and words in line(text, "- worst event-loop lag")
+
+
+def test_trials_that_the_instrument_disturbed_are_told_with_why(tmp_path: Path) -> None:
+    def change(planned: Planned) -> dict[str, Any]:
+        return {"stamp_source": "kernel", "merged_reads": int(planned.number == 1), "disturbed": planned.number < 4}
+
+    text = written(tmp_path, change)
+    told = "3 of 16 trials were disturbed by the instrument itself: 1 had reads that may hold several sends"
+    assert told in line(text, "- **3 of 16") and "2 had stamps that wait" in line(text, "- **3 of 16")
+
+
+def test_undisturbed_trials_are_not_spoken_of(tmp_path: Path) -> None:
+    assert "disturbed" not in written(tmp_path, lambda _: {"stamp_source": "kernel", "disturbed": False})
+
+
+def test_what_was_waited_from_the_intended_start_on_is_there_where_it_is_known(tmp_path: Path) -> None:
+    text = written(tmp_path, lambda _: {"ttft_total_s": 0.345})
+    assert "| TTFT from the intended start ms |" in text and "| 345 [345, 345] |" in text
+    assert "intended start" not in written(tmp_path / "other", lambda _: {"ttft_total_s": None})

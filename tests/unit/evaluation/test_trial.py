@@ -95,9 +95,9 @@ def test_a_trial_says_what_it_was_and_what_it_does_not_know() -> None:
     assert (trial.provider, trial.model, trial.strategy, trial.prompt_id) == ("sim", "steady", "direct", "p")
     assert (trial.run_id, trial.trial_id, trial.block, trial.repeat) == ("run", "run-00007", 2, 1)
     assert trial.stamp_source == "in-process" and trial.sent_monotonic_s == 1000.0
-    for name in ("connect_s", "headers_s", "queue_s", "intended_start_s", "ttft_total_s", "merged_reads", "disturbed"):
+    for name in ("connect_s", "headers_s", "queue_s", "intended_start_s", "ttft_total_s", "merged_reads"):
         assert getattr(trial, name) is None, name
-    assert trial.cost_usd is None and trial.price_source is None
+    assert trial.cost_usd is None and trial.price_source is None and trial.disturbed is False
     assert {row.trial_id for row in events} == {"run-00007"}
 
 
