@@ -78,8 +78,8 @@ def figure(view: View) -> dict[str, Any]:
     if view.kind == "box":
         most = max(max(series.box.points) for series in view.series if series.box is not None)
         below["range"] = [0, most * 1.06 or 1.0]
-    if view.id == "cost":
-        below["rangemode"] = "tozero"
+    elif not view.log_x:
+        below["rangemode"] = "tozero"  # a time line begins with its run, and a wait for the first token is seen
     if view.log_x:
         below["dtick"] = "D2"  # ticks at 1, 2 and 5: few gaps reach from one power of ten to the next
     left: dict[str, Any] = {"title": {"text": view.y_title}, "automargin": True}
@@ -109,7 +109,7 @@ def _trace(view: View, series: Series) -> dict[str, Any]:
             marker |= {"size": list(_diameters(series.sizes))}
             found |= {"text": [f"{size:.2f} s of silence" for size in series.sizes]}
         return found | {"mode": "markers", "marker": marker}
-    line: dict[str, Any] = {"color": colour, "width": 1.6, "shape": "hv" if view.kind == "step" else "linear"}
+    line: dict[str, Any] = {"color": colour, "width": 1.6, "shape": "hv" if view.stepped else "linear"}
     fill = {"fill": "tozeroy", "opacity": 0.8} if view.kind == "step" else {}
     return found | {"mode": "lines", "line": line} | fill
 

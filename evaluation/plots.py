@@ -54,6 +54,8 @@ def _fill(axes: Axes, view: View) -> None:
         return
     for series in view.series:
         _series(axes, view, series)
+    if not view.log_x:
+        axes.set_xlim(left=0)
     if view.id == "stalls":
         axes.invert_yaxis()
         axes.margins(y=0.4)
@@ -86,10 +88,8 @@ def _series(axes: Axes, view: View, series: Series) -> None:
         _points(axes, series, colour)
         return
     values = [value if isinstance(value, float) else float("nan") for value in series.y]
-    if view.kind == "step":
-        axes.step(series.x, values, where="post", color=colour, label=series.name)
-    else:
-        axes.plot(series.x, values, color=colour, linewidth=1.2, alpha=0.8, label=series.name)
+    shape = "steps-post" if view.stepped else "default"
+    axes.plot(series.x, values, color=colour, linewidth=1.2, alpha=0.8, drawstyle=shape, label=series.name)
 
 
 def _points(axes: Axes, series: Series, colour: str) -> None:

@@ -111,7 +111,7 @@ def disturbed(run: Run) -> str | None:
     merged = int((flagged["merged_reads"].fillna(0) > 0).sum())
     why = [f"{merged} had reads that may hold several sends, of which the last stamp alone is kept"] if merged else []
     if late := len(flagged) - merged:
-        why.append(f"{late} had stamps that wait for the event loop, over {wording.ms(lag.LATE_S)} ms late")
+        why.append(f"{late} had stamps that wait for the event loop, which was over {wording.ms(lag.LATE_S)} ms late")
     return f"{len(flagged)} of {len(run.trials)} trials were disturbed by the instrument itself: {'; '.join(why)}"
 
 

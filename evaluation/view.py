@@ -52,6 +52,11 @@ class View:
     note: str = ""
     log_x: bool = False
 
+    @property
+    def stepped(self) -> bool:
+        """Whether a value holds until the next one: shares of bins, and text, which comes chunk by chunk."""
+        return self.kind == "step" or self.id == "progress"
+
 
 def numbers(values: "pd.Series[float]") -> Floats:
     """Give the known values."""

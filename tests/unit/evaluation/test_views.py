@@ -71,6 +71,14 @@ def test_an_answers_tokens_end_where_its_usage_says(found: dict[str, View]) -> N
     assert max(y for s in found["progress"].series for y in s.y if isinstance(y, float)) == 16
 
 
+def test_silence_is_flat_and_time_lines_begin_at_their_zero(found: dict[str, View]) -> None:
+    figures = {name: page.figure(view) for name, view in found.items()}
+    assert {trace["line"]["shape"] for trace in figures["progress"]["data"]} == {"hv"}
+    assert {trace["line"]["shape"] for trace in figures["gaps-ecdf"]["data"]} == {"linear"}
+    assert all(figures[name]["layout"]["xaxis"]["rangemode"] == "tozero" for name in ("progress", "stalls", "cost"))
+    assert all(plots.draw(found[name], "r").axes[0].get_xlim()[0] == 0 for name in ("progress", "stalls", "cost"))
+
+
 def test_a_stall_stands_where_it_happened_and_a_cut_answer_is_crossed_out(found: dict[str, View]) -> None:
     stalls = [series for series in found["stalls"].series if series.sizes]
     assert len(stalls) == 1 and set(stalls[0].sizes) == {0.9} and set(stalls[0].y) == {"b:c"}
