@@ -173,7 +173,8 @@ def arrivals(events: pd.DataFrame) -> pd.DataFrame:
     Events must stand in order within a trial, as they do in the tables.
     """
     source = events["kind"].eq("source_text")
-    over_wire = events["kind"].eq("delivered_text") & ~events["trial_id"].isin(events.loc[source, "trial_id"])
+    sourced = events.loc[source, "trial_id"].unique()
+    over_wire = events["kind"].eq("delivered_text") & ~events["trial_id"].isin(sourced)
     return _texts(events[source | over_wire], "source_s")
 
 
