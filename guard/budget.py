@@ -37,7 +37,7 @@ class Budget:
     tokens_total: int | None = None
     usd_per_caller: Decimal | None = None
     usd_total: Decimal | None = None
-    streams_per_caller: int | None = 8
+    streams_per_caller: int | None = 16
     streams_total: int | None = 256
     output_tokens: int | None = 4096
 

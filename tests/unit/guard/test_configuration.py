@@ -34,7 +34,8 @@ def test_the_defaults_suit_a_public_demo() -> None:
     )
     limits = read.limits
     assert (limits.message_chars, limits.body_bytes, limits.json_depth, limits.off) == (4000, 262_144, 16, frozenset())
-    assert read.budget == Budget(None, None, Decimal(1), Decimal(10), 8, 256, 4096)
+    assert read.budget == Budget(None, None, Decimal(1), Decimal(10), 16, 256, 4096)
+    assert read.rate is not None and (read.budget.streams_per_caller or 0) > read.rate.amount, "the rate decides"
     assert read == Configuration.from_variables({name: " " for name in NAMES})
     assert (read.limits, read.budget, read.rate) == (
         Configuration().limits,
@@ -73,7 +74,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert (read.hops, read.keys.name_of(key), read.limits.turns) == (2, "ann", 3)
     assert read.limits.off == {"script", "sql"} and read.blocklist is None and not read.output_filter
     assert read.banned == ("foo", "bar", "uber secret", "other")
-    assert read.budget == Budget(None, 1000, Decimal("2.50"), None, 8, 256, None)
+    assert read.budget == Budget(None, 1000, Decimal("2.50"), None, 16, 256, None)
     assert line.partition(":")[2] not in repr(read)
 
 
