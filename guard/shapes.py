@@ -38,9 +38,9 @@ def _literal(text: str) -> tuple[Step, ...]:
     return tuple((re.escape(char), 1, 1) for char in text)
 
 
-def _token(prefix: str, count: int, run: str = _WORD) -> Shape:
+def _token(prefix: str, count: int, run: str = _WORD, tail: str = _RUN) -> Shape:
     name = "token_" + prefix.encode().hex()
-    return Shape(name, (*_literal(prefix), (run, count, count)), tail=_RUN)
+    return Shape(name, (*_literal(prefix), (run, count, count)), tail=tail)
 
 
 def _private_key(kind: str) -> Shape:
@@ -76,12 +76,18 @@ SECRETS: tuple[Shape, ...] = (
     *(_token(f"xox{kind}-", 10, "[a-z0-9-]") for kind in "abposr"),
     _token("xapp-", 20, "[a-z0-9-]"),
     _token("hf_", 30),
+    _token("gsk_", 40),
+    _token("xai-", 40),
+    _token("sg-", 43, _RUN),
     _token("npm_", 36),
     _token("pypi-", 40, _RUN),
+    *(_token(head, 10, _RUN, tail="[a-z0-9_.-]") for head in ("eyjhbgcioi", "eyj0exaioi", "eyjrawqioi")),
     *(_private_key(kind) for kind in ("", "rsa ", "ec ", "dsa ", "openssh ", "encrypted ")),
     *_cards(),
 )
-"""Keys of the providers and of common services, private keys, and card numbers (which must also pass `luhn`)."""
+"""Keys of the providers, of common services and of this one; signed tokens (JWT, whose first field is alg, typ or kid);
+private keys; and card numbers (which must also pass `luhn`).
+"""
 
 
 class Patterns:

@@ -1,6 +1,7 @@
 """The output filter: nothing banned comes out, however it is cut; all else comes out as it was, at once."""
 
 import re
+from base64 import urlsafe_b64encode
 from itertools import pairwise
 
 import pytest
@@ -27,6 +28,9 @@ EXAMPLES = {
     "slack": "xoxb-1234567890-abcdefghij",
     "hugging face": "hf_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH",
     "stripe": "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
+    "groq": "gsk_" + "a1B2c3D4e5F6" * 4,
+    "xai": "xai-" + "a1B2c3D4e5F6" * 6,
+    "this service's": "sg-" + "a1B2c3D4e5F6" * 3 + "_-45678",
     "gitlab": "glpat-" + "abcdefghij_klmnop-qrst",
     "card": "4111111111111111",
     "card in groups": "5500 0000 0000 0004",
@@ -56,6 +60,17 @@ def test_secrets_are_removed_wherever_they_are_cut(secret: str) -> None:
         assert redacted(text, [cut]) == f"It is {MARK}."
     assert one_by_one(text) == f"It is {MARK}."
     assert one_by_one(secret) == MARK
+
+
+@pytest.mark.parametrize(
+    "head", [b'{"alg":"HS256","typ":"JWT"}', b'{"typ":"JWT","alg":"none"}', b'{"kid":"0123456789"}']
+)
+def test_signed_tokens_are_removed_with_all_their_parts(head: bytes) -> None:
+    parts = [urlsafe_b64encode(part).decode().rstrip("=") for part in (head, b'{"sub":"1234567890"}', b"signature" * 3)]
+    text = f"It is {'.'.join(parts)} there"
+    assert redacted(text, []) == one_by_one(text) == f"It is {MARK} there"
+    data = urlsafe_b64encode(b'{"name":"Ann","colours":["red","green"]}').decode()
+    assert one_by_one(data) == data, "base64 of other JSON is no secret"
 
 
 @pytest.mark.parametrize(
