@@ -30,6 +30,22 @@ _LARGE_FRAMES = 1024 * 1024
 _READY_S = 120.0
 
 
+class _Patient:
+    """A connection as the request that is answered on it closes it: not while its body still comes, because what is
+    closed unread is reset, and the client would lose the answer that it has not read yet.
+    """
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self._transport = transport
+        self._cycle = cycle
+
+    def close(self) -> None:
+        if not (self._cycle.more_body and self._cycle.response_complete):
+            self._transport.close()
+
+
 class _Http(HttpToolsProtocol):
     _late: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
@@ -62,6 +78,11 @@ class _Http(HttpToolsProtocol):
             return
         super().handle_websocket_upgrade()
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete and not self.cycle.keep_alive:
+            self.transport.close()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._running is not None and self._running.more_body:
@@ -77,6 +98,7 @@ class _Http(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        cycle.transport = _Patient(self.transport, cycle)  # type: ignore[assignment]  # what a cycle uses of one
         super()._start_asgi_task(cycle, app)
 
     def _expect_head(self) -> None:

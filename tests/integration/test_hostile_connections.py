@@ -5,7 +5,10 @@ import contextlib
 import json
 import logging
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import websockets
@@ -96,8 +99,28 @@ def test_a_huge_body_is_refused_before_it_is_there(
     assert json.loads(asyncio.run(main()))["error"]["rule"] == "validation.size"
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_the_refusal_of_a_huge_body_reaches_who_closes_after_it(path: str) -> None:
+    def sent(url: str) -> tuple[int, Any]:
+        asked = urllib.request.Request(url, b'"' + b"a" * 20_000_000 + b'"', {"content-type": "application/json"})
+        try:
+            urllib.request.urlopen(asked)  # which says `connection: close`, and reads when all was sent
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, json.load(refused)
+        return 200, None
+
+    async def main() -> tuple[int, Any]:
+        async with serving(Played(brief())) as port:
+            return await asyncio.to_thread(sent, f"http://127.0.0.1:{port}{path}")
+
+    status, body = asyncio.run(main())
+    assert (status, body["error"]["rule"]) == (413, "validation.size")
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded, "BODY_S", 0.2)
+    monkeypatch.setattr(draining, "LINGER_S", 0.2)
 
     async def main() -> bytes:
         async with serving(Played(brief())) as port:
