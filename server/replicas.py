@@ -33,6 +33,9 @@ _AGAIN_S = 0.05
 _KEY_S = 900
 """How long Redis keeps what is still written; longer than any answer lasts."""
 
+_CONNECTIONS = 2**16
+"""Each reader of another replica's stream waits on one of its own: the library's 100 would turn the next away."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +46,12 @@ class Replicas:
         self._streams = streams
         self._keeper: Keeper | None = None
         self._redis = redis.Redis.from_url(
-            url, protocol=2, socket_connect_timeout=1.0, socket_timeout=2 * BEAT_S, retry=Retry(NoBackoff(), 0)
+            url,
+            protocol=2,
+            max_connections=_CONNECTIONS,
+            socket_connect_timeout=1.0,
+            socket_timeout=2 * BEAT_S,
+            retry=Retry(NoBackoff(), 0),
         )
         self._name = secrets.token_urlsafe(8)
         self._written: dict[str, int] = {}
@@ -86,27 +94,29 @@ class Replicas:
         """
         until_s = self._streams.clock() + LAG_S
         with suppress(*DOWN):
-            while True:
-                head = await self._redis.get(head_key(stream_id))
-                if head is not None:
-                    fields = orjson.loads(head)
-                    if fields["owner"] != owner:
-                        return None
-                    reader = RemoteReader(self._redis, stream_id, fields["replica"], after, self._reads)
-                    if await reader.begins():
-                        return reader
-                if self._streams.clock() >= until_s:
-                    break
-                await asyncio.sleep(_AGAIN_S)
+            async with asyncio.timeout(LAG_S + REPLY_S):
+                while True:
+                    found = await self._found(stream_id, owner, after)
+                    if found is not None or self._streams.clock() >= until_s:
+                        return found
+                    await asyncio.sleep(_AGAIN_S)
         return None
+
+    async def _found(self, stream_id: str, owner: str | None, after: int) -> RemoteReader | None:
+        head = orjson.loads(await self._redis.get(head_key(stream_id)) or b"null")
+        if head is None or head["owner"] != owner:
+            return None
+        reader = RemoteReader(self._redis, stream_id, head["replica"], after, self._reads)
+        return reader if await reader.begins() else None
 
     async def cancel(self, stream_id: str, owner: str | None) -> dict[str, Any] | None:
         """Stop a stream that another replica answers; gives its receipt, None where nobody has such a stream."""
         reply = f"streamgauge:reply:{secrets.token_urlsafe(8)}"
         message = {"op": "cancel", "stream_id": stream_id, "owner": owner, "reply": reply}
         with suppress(*DOWN):
-            await self._redis.publish(CONTROL, orjson.dumps(message))
-            found = await self._redis.blpop([reply], timeout=REPLY_S)
+            async with asyncio.timeout(LAG_S + REPLY_S):
+                await self._redis.publish(CONTROL, orjson.dumps(message))
+                found = await self._redis.blpop([reply], timeout=REPLY_S)
             if found is not None:
                 fields: dict[str, Any] = orjson.loads(found[1])
                 return fields

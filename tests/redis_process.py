@@ -1,6 +1,7 @@
 """A real Redis on a free port, which a test may kill and start again on the same one, empty."""
 
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -44,6 +45,16 @@ class RedisProcess:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it answer nobody for a while, its connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -64,8 +64,8 @@ def test_fifty_at_once_over_three_replicas_and_all_wires_are_one_callers_ten(red
         return await (by_socket(port) if path == SOCKET else by_http(port, path))
 
     async def main() -> list[int]:
-        variables = {"RATE_LIMIT": "10/minute", "BUDGETS": "off"}
-        async with replicas(redis, 1, PlayingAdapter(words(2, first_s=0.0)), variables) as ports:
+        # All under way at once, and with the budgets as they are by default: it is the rate that says no.
+        async with replicas(redis, 1, PlayingAdapter(words(2, first_s=2.0)), {"RATE_LIMIT": "10/minute"}) as ports:
             return await asyncio.gather(*(one(ports, number) for number in range(50)))
 
     statuses = asyncio.run(main())
@@ -121,6 +121,47 @@ def test_a_socket_at_another_replica_continues_a_stream_and_stops_it(redis: Redi
     frames, still_open = asyncio.run(main())
     assert [int(frame["id"].rpartition(":")[2]) for frame in frames] == list(range(2, len(frames) + 2))
     assert (frames[-1]["outcome"], still_open) == ("cancelled", 0)
+
+
+def test_more_readers_of_another_replica_than_a_pool_of_connections_holds(redis: RedisProcess) -> None:
+    asked = {**ASK, "stream": True, "resume": True}
+
+    async def begun(port: int) -> str:
+        connection = await request(port, CHAT, asked)
+        start = await connection.reader.readuntil(b":1\nevent: start\ndata: {")
+        connection.leave()
+        return start.rpartition(b"id: ")[2].partition(b":")[0].decode()
+
+    async def read(port: int, stream_id: str, adapter: PlayingAdapter, go: asyncio.Event) -> bytes:
+        connection = await request(port, f"/api/chat/stream/{stream_id}", method="GET")
+        head = await connection.reader.readuntil(b"event: start\n")
+        waiting.append(stream_id)
+        if len(waiting) == 120:
+            go.set()
+        await go.wait()
+        return head + await connection.rest()
+
+    waiting: list[str] = []
+
+    async def main() -> list[bytes]:
+        adapter, go = PlayingAdapter(words(2, first_s=6.0)), asyncio.Event()
+        async with replicas(redis, 4, adapter, {"RATE_LIMIT": "off"}) as ports, asyncio.timeout(60):
+            ids = [await begun(ports[0]) for _ in range(120)]
+            return await asyncio.gather(*(read(ports[1], stream_id, adapter, go) for stream_id in ids))
+
+    answers = asyncio.run(main())
+    assert all(answer.startswith(b"HTTP/1.1 200") and b"data: [DONE]" in answer for answer in answers)
+
+
+def test_a_redis_that_hangs_is_not_waited_for(redis: RedisProcess) -> None:
+    async def main() -> list[int]:
+        async with replicas(redis, 5, PlayingAdapter(words(1)), {"RATE_LIMIT": "off"}) as ports:
+            with redis.hanging():
+                async with asyncio.timeout(5):
+                    asked = [await request(ports[0], f"{CHAT}/stream/x", method=method) for method in ("GET", "DELETE")]
+                    return [(await connection.response())[0] for connection in asked]
+
+    assert asyncio.run(main()) == [404, 404]
 
 
 def two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
