@@ -1,11 +1,12 @@
 """The body of a chat request, as every wire takes it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from guard import Refusal
 from streaming import strategies
 from streaming.messages import ChatRequest, Message
 
@@ -30,6 +31,15 @@ def _short(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Names = Annotated[Text, AfterValidator(_short)]
+
+
+_CHOICES = ("as text", "as parts", "as a number")
+"""How a field's kinds are called that may be of several; a caller need not know them."""
+
+
+def one_or(other: type, name: str) -> Discriminator:
+    """Tell a field's kinds apart before it is read, so that a fault is one of the kind that was meant."""
+    return Discriminator(lambda value: name if isinstance(value, other) else "as text")
 
 
 class ChatMessage(BaseModel):
@@ -98,7 +108,9 @@ class ResumeBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     stream_id: Text = Field(min_length=1, max_length=200)
-    last_id: int | Text | None = Field(None, description="the last entry's id, `stream:number`, or its number alone")
+    last_id: Annotated[
+        Annotated[int, Tag("as a number")] | Annotated[Text | None, Tag("as text")], one_or(int, "as a number")
+    ] = Field(None, description="the last entry's id, `stream:number`, or its number alone")
 
     @model_validator(mode="after")
     def _is_a_place(self) -> Self:
@@ -123,11 +135,21 @@ def entry_number(stream_id: str, last_id: int | str | None) -> int:
     return int(number)
 
 
-def faults(errors: Iterable[Mapping[str, Any]]) -> str:
-    """Say in one line what pydantic found, with the place of each fault."""
-    found = [f"{_place(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in errors]
-    return "; ".join(found[:3])
+def unfit(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+    """Say in one line what pydantic found, with the place of each fault, and by which rule that is refused."""
+    if errors[0]["type"] == "json_invalid":
+        return not_json(f"{errors[0]['ctx']['error']} at character {errors[0]['loc'][-1]}")
+    message = "; ".join(f"{place(e) or 'the body'}: {e['msg'].removeprefix('Value error, ')}" for e in errors[:3])
+    broken = any("surrogate" in e["msg"] or e["type"] == "string_unicode" for e in errors)
+    return Refusal("validation.unicode" if broken else "body.fields", "invalid", message)
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part != "body") or "the body"
+def not_json(why: str) -> Refusal:
+    """Refuse what no parser of JSON takes; half of a surrogate pair is what Unicode forbids, not JSON."""
+    rule = "validation.unicode" if "surrogate" in why else "body.json"
+    return Refusal(rule, "invalid", f"what was sent is not JSON: {why}")
+
+
+def place(error: Mapping[str, Any]) -> str | None:
+    """Name the field in which pydantic found a fault; None for the body as a whole."""
+    return ".".join(str(part) for part in error["loc"] if part not in ("body", *_CHOICES)) or None

@@ -22,6 +22,10 @@ from streaming.pipeline import answer
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+class NoProvider(UsageError):
+    """No such provider, or model, can be asked here."""
+
+
 class Door:
     """All that the wires share. Belongs to one event loop, from `start` to `aclose`."""
 
@@ -60,8 +64,11 @@ class Door:
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
         strategy = strategies.parse(body.strategy).make()
-        names = _allowed(body.providers())
-        session = self.providers.session(names, clock=self.clock)
+        names = body.providers()
+        try:
+            session = self.providers.session(_allowed(names), clock=self.clock)
+        except UsageError as fault:
+            raise NoProvider(str(fault)) from None
         messages = self.guard.clean(body.turns())
         rates = self.providers.rates(session.routes[0].name)
         reserved = await self.guard.reserve(caller, body.request(messages, request_id), rates)

@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from server.door import Door
+from server.door import Door, NoProvider
+from server.faults import OpenAIRefused, answering, described
 from server.frames import bill
 from server.openai_body import OpenAIBody
 from server.refusals import openai_error
@@ -22,14 +22,18 @@ from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, Text
 from streaming.meter import Reading
 from streaming.pipeline import Receipt
 
-routes = APIRouter()
+routes = APIRouter(responses=described(OpenAIRefused))
 
 _REASONS: dict[FinishReason, str] = {"tool": "tool_calls"}
 """Where OpenAI has another word."""
 _STATUS = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "shutting_down": 503}
 
 
-@routes.post("/v1/chat/completions", response_class=Response)
+@routes.post(
+    "/v1/chat/completions",
+    response_class=Response,
+    responses=answering("application/json", "text/event-stream"),
+)
 async def completions(body: OpenAIBody, request: Request) -> Response:
     """Answer in OpenAI's shape; `model` is a `provider:model` name."""
     door: Door = request.app.state.door
@@ -51,6 +55,7 @@ async def completions(body: OpenAIBody, request: Request) -> Response:
     return JSONResponse({**whole, "streamgauge": bill(receipt)})
 
 
+@routes.head("/v1/models", include_in_schema=False)
 @routes.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
     """List what can be asked now: what needs a key that is not set is left out."""
@@ -60,12 +65,13 @@ async def models(request: Request) -> dict[str, Any]:
     return {"object": "list", "data": data}
 
 
+@routes.head("/v1/models/{name:path}", include_in_schema=False)
 @routes.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> dict[str, Any]:
     """Tell of one model that can be asked now."""
     found = next((one for one in (await models(request))["data"] if one["id"] == name), None)
     if found is None:
-        raise HTTPException(404, f"there is no model {name!r} here now: GET /v1/models lists them")
+        raise NoProvider(f"there is no model {name!r} here now: GET /v1/models lists them")
     return dict(found)
 
 

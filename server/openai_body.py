@@ -1,10 +1,10 @@
 """The body of a request in OpenAI's shape, turned into this service's own; what cannot be done is refused."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
 
-from server.body import ChatBody, ChatMessage, Names, Text
+from server.body import ChatBody, ChatMessage, Names, Text, one_or
 from streaming import strategies
 
 
@@ -19,7 +19,9 @@ class OpenAIMessage(BaseModel):
     """One turn; `developer` is OpenAI's later word for system."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    content: Annotated[
+        Annotated[Text, Tag("as text")] | Annotated[list[Part], Tag("as parts")], one_or(list, "as parts")
+    ]
 
     def turn(self) -> ChatMessage:
         """Give it in this service's words."""
@@ -30,7 +32,7 @@ class OpenAIMessage(BaseModel):
 class StreamOptions(BaseModel):
     """What else a stream should carry."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class OpenAIBody(BaseModel):
@@ -40,7 +42,7 @@ class OpenAIBody(BaseModel):
 
     model: Names
     messages: list[OpenAIMessage]
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
@@ -62,7 +64,7 @@ class OpenAIBody(BaseModel):
 
     @property
     def with_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return bool(self.stream_options and self.stream_options.include_usage)
 
     def chat(self) -> ChatBody:
         """Give the same question in this service's own body. Raises ValueError."""
@@ -72,6 +74,6 @@ class OpenAIBody(BaseModel):
             "strategy": self.strategy,
             "temperature": self.temperature,
             "max_tokens": self.max_completion_tokens or self.max_tokens,
-            "stream": self.stream,
+            "stream": bool(self.stream),
         }
         return ChatBody(**fields)

@@ -20,18 +20,18 @@ def error(kind: str, message: str, rule: str | None = None, retry_after_s: float
     return {"error": {"type": kind, "message": message, "rule": rule, "retry_after_s": retry_after_s}}
 
 
-def openai_error(status: int, kind: str, message: str, **more: Any) -> dict[str, Any]:
+def openai_error(status: int, kind: str, message: str, param: str | None = None, **more: Any) -> dict[str, Any]:
     """Give the JSON of an error in OpenAI's shape: `code` is this service's own word for it."""
     named = _KINDS_OF_OPENAI.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return {"error": {"message": message, "type": named, "param": None, "code": kind, **more}}
+    return {"error": {"message": message, "type": named, "param": param, "code": kind, **more}}
 
 
-def refused(refusal: Refusal, *, openai: bool = False) -> JSONResponse:
-    """Give the response to what the guard refuses."""
+def refused(refusal: Refusal, *, openai: bool = False, param: str | None = None) -> JSONResponse:
+    """Give the response to what is refused; `param` is the field that OpenAI's clients are told."""
     fields = error(refusal.kind, refusal.message, refusal.rule, refusal.retry_after_s)
     if openai:
         more = {"rule": refusal.rule, "retry_after_s": refusal.retry_after_s}
-        fields = openai_error(refusal.status, refusal.kind, refusal.message, **more)
+        fields = openai_error(refusal.status, refusal.kind, refusal.message, param, **more)
     headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
     if refusal.rule == "body.time":
         headers["Connection"] = "close"  # whoever sends that slowly would keep the connection for ever

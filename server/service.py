@@ -1,26 +1,25 @@
 """The service: its routes, and what every error looks like."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, WebSocket
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from guard import Guard, Refusal
+from guard import Guard
 from providers import Providers
 from server import openai_api
-from server.body import ChatBody, entry_number, faults
+from server.body import ChatBody, entry_number
 from server.door import Door
+from server.faults import FAULTS, Refused, Responses, answering, described
 from server.frames import bill, error_fields
 from server.guarded import Guarded
-from server.kept import Full, Gone
 from server.metrics import Metrics
-from server.refusals import error, openai_error, refused
 from server.sse import EventStream
 from server.websocket import Conversation
 from server.whole import collected
@@ -30,7 +29,12 @@ from streaming.errors import UsageError
 
 VERSION = "0.1.0"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_KINDS = {404: "not_found", 405: "method_not_allowed"}
+_OFFERED = {
+    re.compile(r"/api/chat(/stream)?|/v1/chat/completions"): ("POST",),
+    re.compile(r"/api/chat/stream/[^/]+"): ("GET", "DELETE"),
+    re.compile(r"/v1/models(/.+)?"): ("GET", "HEAD"),
+}
+"""What other methods are offered where the asked one is not."""
 
 
 def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: float = 30.0) -> FastAPI:
@@ -49,12 +53,12 @@ def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: f
         finally:
             await door.aclose()
 
-    app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan)
+    app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan, redirect_slashes=False)
     app.state.door = door
     app.include_router(routes)
     app.include_router(openai_api.routes)
     app.include_router(rest)
-    for fault, answer in _FAULTS.items():
+    for fault, answer in FAULTS.items():
         app.add_exception_handler(fault, answer)
     app.add_middleware(Guarded, guard=guard, metrics=metrics, origins=settings.allowed_origins)
     if settings.allowed_origins:
@@ -62,12 +66,14 @@ def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: f
             CORSMiddleware,
             allow_origins=sorted(settings.allowed_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "last-event-id", "x-client-request-id"],
+            allow_headers=["*"],  # the SDKs send many of their own
+            expose_headers=["Retry-After"],
         )
     return app
 
 
-routes, rest = APIRouter(), APIRouter()
+_RESUMED: Responses = {**answering("text/event-stream"), 204: {"description": "All was read"}}
+routes, rest = APIRouter(responses=described(Refused)), APIRouter()
 
 
 def _door(request: Request) -> Door:
@@ -75,7 +81,7 @@ def _door(request: Request) -> Door:
     return door
 
 
-@routes.post("/api/chat", response_class=Response)
+@routes.post("/api/chat", response_class=Response, responses=answering("text/event-stream", "application/json"))
 async def chat(body: ChatBody, request: Request) -> Response:
     """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
     door = _door(request)
@@ -91,13 +97,13 @@ async def chat(body: ChatBody, request: Request) -> Response:
     return JSONResponse({**fields, "outcome": receipt.outcome})
 
 
-@routes.post("/api/chat/stream", response_class=Response)
+@routes.post("/api/chat/stream", response_class=Response, responses=answering("text/event-stream"))
 async def chat_stream(body: ChatBody, request: Request) -> Response:
     """Answer as Server-Sent Events, whatever `stream` says."""
     return await chat(body.model_copy(update={"stream": True}), request)
 
 
-@routes.get("/api/chat/stream/{stream_id}", response_class=Response)
+@routes.get("/api/chat/stream/{stream_id}", response_class=Response, responses=_RESUMED)
 async def resume(stream_id: str, request: Request, last_event_id: str | None = None) -> Response:
     """Continue a stream that was asked for with `"resume": true`, after `Last-Event-ID`; 204 when all was read."""
     try:
@@ -136,7 +142,8 @@ async def healthz(request: Request) -> dict[str, Any]:
     }
 
 
-@routes.get("/metrics", response_class=Response)
+@routes.head("/metrics", include_in_schema=False)
+@routes.get("/metrics", response_class=Response, responses=answering("text/plain"))
 async def metrics(request: Request) -> Response:
     """Give the figures for Prometheus."""
     return Response(_door(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -144,55 +151,12 @@ async def metrics(request: Request) -> Response:
 
 @rest.api_route("/api/{path:path}", methods=list(_METHODS), include_in_schema=False)
 @rest.api_route("/v1/{path:path}", methods=list(_METHODS), include_in_schema=False)
-async def elsewhere(path: str) -> Response:
+async def elsewhere(request: Request) -> Response:
     """Refuse what is not offered in this service's own words; the page, mounted behind, would answer otherwise."""
-    if path in ("chat", "chat/stream", "chat/completions"):
-        raise HTTPException(405, "ask with POST", {"Allow": "POST"})
-    raise HTTPException(404, f"there is no /{path} here")
-
-
-def _refusal(request: Request, status: int, kind: str, message: str) -> JSONResponse:
-    shape = openai_error(status, kind, message) if request.url.path.startswith("/v1/") else error(kind, message)
-    return JSONResponse(shape, status)
-
-
-async def _invalid(request: Request, fault: Exception) -> JSONResponse:
-    assert isinstance(fault, RequestValidationError)
-    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
-        return _refusal(request, 400, "bad_request", "the body must be JSON, sent with content-type: application/json")
-    return _refusal(request, 400, "bad_request", faults(fault.errors()))
-
-
-async def _unusable(request: Request, fault: Exception) -> JSONResponse:
-    return _refusal(request, 400, "bad_request", str(fault))
-
-
-async def _guarded(request: Request, fault: Exception) -> JSONResponse:
-    assert isinstance(fault, Refusal)
-    _door(request).metrics.refusals.labels(fault.rule).inc()
-    return refused(fault, openai=request.url.path.startswith("/v1/"))
-
-
-async def _gone(request: Request, fault: Exception) -> JSONResponse:
-    return _refusal(request, 404, "not_found", str(fault))
-
-
-async def _full(request: Request, fault: Exception) -> JSONResponse:
-    return _refusal(request, 503, "unavailable", str(fault))
-
-
-async def _refused(request: Request, fault: Exception) -> JSONResponse:
-    assert isinstance(fault, HTTPException)
-    response = _refusal(request, fault.status_code, _KINDS.get(fault.status_code, "bad_request"), str(fault.detail))
-    response.headers.update(fault.headers or {})
-    return response
-
-
-_FAULTS = {
-    RequestValidationError: _invalid,
-    UsageError: _unusable,
-    Refusal: _guarded,
-    Gone: _gone,
-    Full: _full,
-    HTTPException: _refused,
-}
+    path = request.url.path
+    if path == "/api/chat/ws":
+        raise HTTPException(426, "this address speaks WebSocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
+    for offered, methods in _OFFERED.items():
+        if offered.fullmatch(path):
+            raise HTTPException(405, f"ask with {' or '.join(methods)}", {"Allow": ", ".join(methods)})
+    raise HTTPException(404, f"there is no {path} here")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from guard import Caller, Refusal, check_depth, check_size
-from server.body import ChatBody, ResumeBody, faults
+from server.body import ChatBody, ResumeBody, not_json, unfit
 from server.door import Door
 from server.kept import Full, Gone
 from server.refusals import error
@@ -24,7 +24,7 @@ SUBPROTOCOL = "streamgauge"
 POLICY, TOO_BIG, NOT_TEXT, BROKEN, RESTART = 1008, 1009, 1007, 1011, 1012
 
 _log = logging.getLogger(__name__)
-_CODES = {"validation.size": TOO_BIG, "body.json": NOT_TEXT, "body.unicode": NOT_TEXT}
+_CODES = {"validation.size": TOO_BIG, "body.json": NOT_TEXT, "validation.unicode": NOT_TEXT}
 
 
 class Conversation:
@@ -75,7 +75,7 @@ class Conversation:
         try:
             question = model.model_validate(body)
         except ValidationError as found:
-            raise Refusal("body.fields", "invalid", faults(found.errors())) from None
+            raise unfit(found.errors()) from None
         if self._unanswered > WAITING:
             raise Refusal("busy", "rate_limited", f"{WAITING} questions wait already: let one end first")
         self._unanswered += 1
@@ -161,14 +161,14 @@ def _parsed(door: Door, text: str) -> dict[str, Any]:
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        raise Refusal("body.unicode", "invalid", "the frame is not valid Unicode") from None
+        raise Refusal("validation.unicode", "invalid", "the frame is not valid Unicode") from None
     limits = door.guard.configuration.limits
     check_size(len(data), limits)
     check_depth(data, limits)
     try:
         body = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise Refusal("body.json", "invalid", "the frame is not JSON") from None
+    except orjson.JSONDecodeError as found:
+        raise not_json(str(found)) from None
     if not isinstance(body, dict):
         raise Refusal("body.fields", "invalid", "the frame must be a JSON object")
     return body

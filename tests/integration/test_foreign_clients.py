@@ -123,8 +123,8 @@ def test_the_openai_sdk_reads_thinking_where_other_services_send_it(url: str) ->
     [
         ({"temperature": 9}, openai.BadRequestError),
         ({"messages": []}, openai.BadRequestError),
-        ({"model": "nobody:at-all"}, openai.BadRequestError),
-        ({"model": "sim:no-such-profile"}, openai.APIStatusError),
+        ({"model": "nobody:at-all"}, openai.NotFoundError),
+        ({"model": "sim:no-such-profile"}, openai.NotFoundError),
     ],
     ids=["temperature", "no message", "no provider", "no model"],
 )
@@ -203,7 +203,7 @@ def test_the_ai_sdk_for_javascript(node: list[str], url: str) -> None:
     assert (steady["usage"]["inputTokens"], steady["usage"]["outputTokens"]) == (5, 8)
     assert found["thinking"]["thinking"]
     (refused,) = found["refused"]["errors"]
-    assert refused["status"] == 400
+    assert refused["status"] == 404
     assert "nobody" in refused["message"]
     assert found["broken"]["errors"], "an answer that broke is an error there, not an end"
     assert found["broken"]["text"]

@@ -158,10 +158,24 @@ def test_a_defect_of_this_program_is_an_error_with_a_status(monkeypatch: pytest.
         assert (status, json.loads(body)["error"]["code"]) == (502, "internal")
 
 
+NO_MODEL: dict[str, tuple[str, str]] = {
+    "unknown provider": ("opneai:x", "opneai"),
+    "a key is missing": ("openai:gpt-5-mini", "OPENAI_API_KEY"),
+    "no name": ("", "no provider"),
+    "a file of the server's": ("replay:/etc/passwd", "not offered"),
+}
+
+
+@pytest.mark.parametrize("name", NO_MODEL)
+def test_a_model_that_is_not_here_is_not_found_as_openai_says_it(name: str) -> None:
+    model, says = NO_MODEL[name]
+    status, _, body = ask(Unwarmed(Settings()), {**STREAMED, "model": model})
+    error = json.loads(body)["error"]
+    assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert says in error["message"]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown provider": ({"model": "opneai:x"}, "opneai"),
-    "a key is missing": ({"model": "openai:gpt-5-mini"}, "OPENAI_API_KEY"),
-    "no model": ({"model": ""}, "model"),
     "several answers": ({"n": 2}, "n"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     "functions": ({"functions": [{"name": "f"}]}, "functions"),
@@ -174,7 +188,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "max_tokens": ({"max_tokens": 0}, "max_tokens"),
     "strategy": ({"strategy": "bacth"}, "choose one of"),
     "a surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
-    "a file of the server's": ({"model": "replay:/etc/passwd"}, "not offered"),
 }
 
 
@@ -183,8 +196,12 @@ def test_what_cannot_be_done_is_refused_in_openais_shape(name: str) -> None:
     fields, says = REFUSED[name]
     status, _, body = ask(Unwarmed(Settings()), {**STREAMED, "model": "sim:steady", **fields})
     error = json.loads(body)["error"]
-    assert (status, error["type"], error["code"]) == (400, "invalid_request_error", "bad_request")
+    assert (status, error["type"]) == (400, "invalid_request_error")
+    assert error["code"] == ("bad_request" if name == "strategy" else "invalid")
     assert says in error["message"] and "\n" not in error["message"]
+    assert "function-after" not in error["message"] and "list[" not in error["message"]
+    if "messages" in fields and name != "no question":
+        assert error["param"].startswith("messages.0.")
 
 
 def test_hints_parts_and_later_words_are_understood() -> None:
@@ -194,11 +211,20 @@ def test_hints_parts_and_later_words_are_understood() -> None:
         **STREAMED,
         "messages": [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}],
         "max_completion_tokens": 9, "max_tokens": 5, "n": 1, "seed": 7, "user": "u", "store": False, "tools": [],
+        "stream_options": None, "stop": None, "response_format": None, "temperature": None,
     }  # fmt: skip
     assert ask(Played(adapter), body)[0] == 200
     (asked,) = adapter.requests
     assert [(m.role, m.content) for m in asked.messages] == [("system", "be brief"), ("user", "Name three.")]
     assert (asked.max_tokens, asked.streamed) == (9, True)
+
+
+def test_null_is_left_out() -> None:
+    body = {**ASK, **dict.fromkeys(("stream", "stream_options", "max_tokens", "n", "tools", "stop", "user"))}
+    status, _, answer = played(words(1, first_s=0.0), body)
+    assert (status, json.loads(answer)["object"]) == (200, "chat.completion")
+    status, _, answer = played(words(1, first_s=0.0), {**STREAMED, "stream_options": {"include_usage": None}})
+    assert (status, [c for c in chunks(answer) if not c["choices"]]) == (200, [])
 
 
 def test_several_models_are_asked_in_order_and_the_bill_names_who_answered() -> None:

@@ -10,6 +10,7 @@ from providers import Providers
 from settings import Settings
 from streaming.errors import ServerError
 from streaming.events import Notice, TextDelta, ThinkingDelta
+from tests.integration.watched import request, scraped
 from tests.playing import FINISH, PlayingAdapter, Step, words
 from tests.serving import Played, Reply, opened, post, serving, until
 
@@ -159,6 +160,47 @@ def test_bad_input_is_refused_with_one_line_that_says_what(name: str) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        (b"{", "body.json"),
+        (b'{"message": "\xff\xfe"}', "body.json"),
+        (b'{"message": "a", "max_tokens": ' + b"9" * 5000 + b"}", "body.json"),
+        (b'{"message": "\\ud800"}', "validation.unicode"),
+        (b'{"\\ud800": "a"}', "validation.unicode"),
+        (b'{"message": 5}', "body.fields"),
+        (b'{"message": "a", "colour": "red"}', "body.fields"),
+        (DEEP, "validation.depth"),
+    ],
+)
+def test_a_body_that_is_refused_is_refused_by_a_rule_as_on_a_socket(body: bytes, rule: str) -> None:
+    async def main() -> tuple[Reply, dict[str, float]]:
+        async with serving(Played(PlayingAdapter(words(1)))) as port:
+            return await post(port, body), await scraped(port)
+
+    reply, figures = asyncio.run(main())
+    assert (reply.status, reply.json()["error"]["type"], reply.json()["error"]["rule"]) == (400, "invalid", rule)
+    assert figures[f'streamgauge_refusals_total{{rule="{rule}"}}'] == 1
+
+
+def test_a_listed_sites_page_may_use_any_sdk_and_learns_when_to_come_back() -> None:
+    origin = {"origin": "https://listed.example"}
+    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-stainless-os"}
+
+    async def main() -> tuple[Any, Any]:
+        variables = {"ALLOWED_ORIGINS": "https://listed.example", "RATE_LIMIT": "1/minute"}
+        async with serving(Played(PlayingAdapter(words(1))), variables) as port:
+            path = "/v1/chat/completions"
+            before = await (await request(port, path, method="OPTIONS", headers={**origin, **wanted})).response()
+            await (await request(port, "/api/chat", ASK, headers=origin)).response()
+            return before, await (await request(port, "/api/chat", ASK, headers=origin)).response()
+
+    (status, allowed, _), (refused, headers, _) = asyncio.run(main())
+    assert (status, "x-stainless-os" in allowed["access-control-allow-headers"]) == (200, True)
+    assert (refused, headers["access-control-allow-origin"]) == (429, "https://listed.example")
+    assert headers["access-control-expose-headers"].lower() == "retry-after" and int(headers["retry-after"]) > 0
+
+
 class _Unwarmed(Providers):
     def warm(self) -> None:
         """The model is not needed to refuse."""
@@ -203,7 +245,16 @@ def test_a_client_that_leaves_ends_the_providers_work(body: dict[str, Any], scri
         ("GET /api/chat", 405, "POST"),
         ("DELETE /api/chat/stream", 405, "POST"),
         ("GET /api/nothing", 404, None),
+        ("POST /api/chat/stream/s", 405, "GET, DELETE"),
+        ("PUT /v1/models", 405, "GET, HEAD"),
+        ("DELETE /v1/models/sim:steady", 405, "GET, HEAD"),
+        ("GET /api/chat/ws", 426, None),
+        ("GET /v1", 404, None),
+        ("GET /api", 404, None),
         ("HEAD /healthz", 200, None),
+        ("HEAD /metrics", 200, None),
+        ("HEAD /v1/models", 200, None),
+        ("HEAD /v1/models/sim:steady", 200, None),
         ("PUT /healthz", 405, "GET"),
     ],
 )
@@ -220,7 +271,12 @@ def test_what_is_not_offered_is_refused_in_the_same_shape(request_line: str, sta
     head, _, body = asyncio.run(main()).partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status
     if status >= 400:
-        assert set(json.loads(body)["error"]) == {"type", "message", "rule", "retry_after_s"}
+        shape = (
+            ("message", "type", "param", "code")
+            if "/v1/" in request_line
+            else ("type", "message", "rule", "retry_after_s")
+        )
+        assert set(json.loads(body)["error"]) == set(shape)
     if allow:
         assert f"allow: {allow}".lower() in head.decode().lower()
 

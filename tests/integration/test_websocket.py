@@ -184,7 +184,7 @@ def body(**fields: Any) -> str:
 REFUSED: dict[str, tuple[str | bytes, str, int]] = {
     "not json": ("{", "body.json", 1007),
     "binary": (b'{"message": "a"}', "body.json", 1007),
-    "half a surrogate": ('{"message": "\\ud800"}', "body.json", 1007),
+    "half a surrogate": ('{"message": "\\ud800"}', "validation.unicode", 1007),
     "NaN": ('{"message": "a", "temperature": NaN}', "body.json", 1007),
     "not an object": ("[1]", "body.fields", 1008),
     "unknown type": (body(type="shout"), "body.fields", 1008),

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from server.body import NAMES_CHARS, ChatBody, ResumeBody, entry_number, faults
+from server.body import NAMES_CHARS, ChatBody, ResumeBody, entry_number, unfit
 from server.openai_body import OpenAIBody
 
 
 def told(kind: type[ChatBody | OpenAIBody | ResumeBody], /, **fields: Any) -> str:
     with pytest.raises(ValidationError) as found:
         kind.model_validate(fields)
-    return faults(found.value.errors())
+    return unfit(found.value.errors()).message
 
 
 def test_the_system_prompt_is_the_first_turn() -> None:
