@@ -10,10 +10,11 @@ else splits a term in two: text is held over thinking, and an event that is neit
 """
 
 import re
+from dataclasses import replace
 
 from guard.folding import FOLDS
 from guard.shapes import Patterns, luhn
-from streaming.events import TERMINAL, Event, TextDelta, ThinkingDelta
+from streaming.events import TERMINAL, Event, Failed, Notice, TextDelta, ThinkingDelta
 
 MARK = "[removed]"
 INVISIBLE_RUN = 64
@@ -130,6 +131,7 @@ class OutputFilter:
     """The filter of one answer, as the pipeline takes it: every event goes through `feed`."""
 
     def __init__(self, patterns: Patterns) -> None:
+        self._patterns = patterns
         self._text = Redactor(patterns)
         self._thinking = Redactor(patterns)
 
@@ -144,8 +146,22 @@ class OutputFilter:
         if isinstance(event, ThinkingDelta):
             return _deltas(self._thinking.feed(event.text), "")
         if isinstance(event, TERMINAL):
-            return [*_deltas(self._thinking.flush(), self._text.flush()), event]
-        return [event]
+            return [*_deltas(self._thinking.flush(), self._text.flush()), self._said(event)]
+        return [self._said(event)]
+
+    def _said(self, event: Event) -> Event:
+        """Redact what is told of a failure: it repeats what the provider said, which may be anything."""
+        match event:
+            case Failed():
+                return replace(event, message=self._redacted(event.message))
+            case Notice():
+                told = {k: self._redacted(v) if isinstance(v, str) else v for k, v in event.detail.items()}
+                return replace(event, message=self._redacted(event.message), detail=told)
+        return event
+
+    def _redacted(self, message: str) -> str:
+        redactor = Redactor(self._patterns)
+        return redactor.feed(message) + redactor.flush()
 
 
 def _deltas(thought: str, text: str) -> list[Event]:

@@ -260,3 +260,11 @@ def test_the_work_grows_with_the_text() -> None:
         looked[size] = patterns.looked
     assert looked[64_000] / looked[4_000] < 17
     assert looked[64_000] < 64_000 * TERM_CHARS
+
+
+def test_what_is_told_of_a_failure_is_text_too() -> None:
+    machine = OutputFilter(PATTERNS)
+    again = Notice("retry", f"echo {KEY}", {"error": "the top secret", "delay_s": 1.0})
+    assert machine.feed(again) == [Notice("retry", f"echo {MARK}", {"error": f"the {MARK}", "delay_s": 1.0})]
+    failed = Failed("server_error", f"it said {EXAMPLES['card']}", 503)
+    assert machine.feed(failed) == [Failed("server_error", f"it said {MARK}", 503)]
