@@ -68,7 +68,8 @@ _log = logging.getLogger(__name__)
 class Session:
     """Asks `routes` in order until one answers. One answer at a time; times are on `clock`, the loop's timebase.
 
-    `streamed` is the conversation's mode, `state` the machine's, `route` and `attempts` tell of the present answer.
+    `streamed` is the conversation's mode, `states` are what the present answer went through, the present one last;
+    `route` and `attempts` tell of it too.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Session:
     ) -> None:
         self.routes = tuple(routes)
         self.streamed = True
-        self.state: State = "idle"
+        self.states: list[State] = ["idle"]
         self.route = self.routes[0]
         self.attempts = 0
         self.fell_back_to: str | None = None
@@ -93,7 +94,7 @@ class Session:
 
     async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; failures end in one `Failed`, never in an exception."""
-        self.state, self.attempts, self.fell_back_to = "idle", 0, None
+        self.states, self.attempts, self.fell_back_to = ["idle"], 0, None
         try:
             async with aclosing(self._attempts(request)) as events:
                 async for event in events:
@@ -102,8 +103,13 @@ class Session:
             if self.state in ("streaming", "retrying", "fallback"):
                 self._to("cancel")
 
+    @property
+    def state(self) -> State:
+        """Where the machine is."""
+        return self.states[-1]
+
     def _to(self, trigger: Trigger) -> None:
-        self.state = TRANSITIONS[self.state, trigger]
+        self.states.append(TRANSITIONS[self.state, trigger])
 
     async def _attempts(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         total_at_s = self._clock() + self._timeouts.total_s

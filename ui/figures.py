@@ -41,9 +41,14 @@ def spent(ledger: Ledger) -> str:
     if not ledger.answers:
         return f'<p class="sg-badge">{escape(texts.SPENT_NOTHING)}</p>'
     about = "≈ " if ledger.estimated else ""
-    words = texts.SPENT.format(usd=f"{about}{amount(ledger.usd)}", answers=ledger.answers)
+    words = texts.SPENT.format(usd=f"{about}{amount(ledger.usd)}", answers=_answers(ledger.answers))
     unknown = texts.SPENT_UNKNOWN.format(count=ledger.unknown) if ledger.unknown else ""
     return f'<p class="sg-badge"><strong>{escape(words)}</strong> {escape(unknown)}</p>'
+
+
+def _answers(number: int) -> str:
+    one, many = texts.ANSWERS
+    return one if number == 1 else many.format(count=number)
 
 
 def count(value: int | None) -> str:

@@ -1,7 +1,8 @@
 """The state machine of an answer as a picture: every transition of the table, the present state marked. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 
 from streaming.states import TRANSITIONS, State
 from ui import texts
@@ -23,10 +24,11 @@ _TIP = (
 )
 
 
-def svg(state: State, visited: Collection[State]) -> str:
-    """Draw the machine in `state`; `visited` are the states that this answer has been in."""
+def svg(visited: Sequence[State]) -> str:
+    """Draw the machine; `visited` are the states that an answer has been in, in order, the present one last."""
+    state, taken = visited[-1], {*pairwise(visited)}
     pairs = {(before, after): None for (before, _), after in TRANSITIONS.items() if before != after}
-    lines = "".join(_line(before, after, {before, after} <= {*visited}) for before, after in pairs)
+    lines = "".join(_line(before, after, (before, after) in taken) for before, after in pairs)
     boxes = "".join(_box(name, name == state, name in visited) for name in _PLACES)
     label = texts.MACHINE_LABEL.format(state=texts.STATES[state])
     return (

@@ -1,6 +1,5 @@
 """The pipeline tab's events: one stream, two strategies, and the state machine, live."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -12,7 +11,7 @@ import gradio as gr
 from guard import Refusal
 from streaming import strategies
 from streaming.errors import UsageError
-from streaming.events import TERMINAL, Event, Failed, Notice
+from streaming.events import Event, Failed, Notice
 from streaming.messages import ChatRequest, Message
 from streaming.meter import Rates
 from streaming.pipeline import Answer, answer
@@ -21,6 +20,8 @@ from streaming.states import State
 from ui import buffering, figures, machine, texts
 from ui.chat import HIDDEN
 from ui.desk import TICK_S, Desk
+from ui.play import Play
+from ui.questions import LOCAL
 from ui.scenarios import Scenarios
 from ui.sides import Side, Tally
 
@@ -68,7 +69,8 @@ class Pipeline:
                     async for frame in frames:
                         yield frame
                 await lane.settled()
-                yield _last(answered, sides, watch, buffering.pictures(probe.source, interval_ms / 1000))
+                pictures = buffering.pictures(probe.source, interval_ms / 1000)
+                yield _last(answered, sides, watch, pictures, simulated=scenario != LOCAL)
             finally:
                 if reserved is not None:
                     await reserved.settle(answered.reading())
@@ -89,26 +91,14 @@ class Pipeline:
         clock = self._desk.clock
         tallies = [_tally(side.tally()) for side in sides]
         yield ("", "", *tallies, *watch.drawn(answered), "", gr.update(visible=True), texts.STATES["streaming"])
-        complete = False
-        async with aclosing(answered):
-            while not all(side.ended for side in sides):
-                now = clock()
-                due = [side.wake_at for side in sides if side.wake_at is not None]
-                wait_s = max(min([*due, now + TICK_S]) - now, 0.0)
-                if complete:
-                    # Nothing more arrives: what a strategy still holds goes at its own times.
-                    events: list[Event] = []
-                    await asyncio.sleep(wait_s)
-                else:
-                    events = await answered.ready(wait_s)
-                complete = complete or any(isinstance(event, TERMINAL) for event in events)
-                if answered.ended and not complete:
-                    return
-                now = clock()
-                watch.see(events, answered, now)
-                grown = [side.step(events, now) for side in sides]
+        play = Play(answered, sides, clock, lambda events, now: watch.see(events, answered, now), TICK_S)
+        told = [0] * len(sides)
+        async with aclosing(answered), aclosing(play.changes()) as changes:
+            async for _ in changes:
+                grown = [len(side.text) > chars for side, chars in zip(sides, told, strict=True)]
+                told = [len(side.text) for side in sides]
                 shown = [side.text if more else gr.skip() for side, more in zip(sides, grown, strict=True)]
-                if watch.due(now):
+                if watch.due(clock()):
                     figures_of = [_tally(side.tally()) for side in sides]
                     yield (*shown, *figures_of, *watch.drawn(answered), *[gr.skip()] * 3)
                 elif any(grown):
@@ -120,7 +110,7 @@ class _Watch:
 
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
-        self._visited: list[State] = ["idle"]
+        self._state: State = "idle"
         self._drawn_s = float("-inf")
         self._now_s = started_s
         self._note = ""
@@ -128,8 +118,8 @@ class _Watch:
     def see(self, events: Sequence[Event], answered: Answer, now: float) -> None:
         self._now_s = now
         state = answered.session.state
-        if state != self._visited[-1]:
-            self._visited.append(state)
+        if state != self._state:
+            self._state = state
             self._drawn_s = float("-inf")
         for event in events:
             if isinstance(event, (Notice, Failed)) and event.kind != "connected":
@@ -143,7 +133,7 @@ class _Watch:
         self._drawn_s = self._now_s
         state = answered.session.state
         line = figures.stage(texts.STATES[state], self._now_s - self._started_s, self._note, kind="busy")
-        return machine.svg(state, self._visited), line
+        return machine.svg(answered.session.states), line
 
 
 def strategy_name(kind: str, interval_ms: float) -> str:
@@ -151,13 +141,14 @@ def strategy_name(kind: str, interval_ms: float) -> str:
     return f"{kind}:{interval_ms:g}ms" if kind in ("batch", "debounce") else kind
 
 
-def _last(answered: Answer, sides: Sequence[Side], watch: _Watch, pictures: str) -> Frame:
+def _last(answered: Answer, sides: Sequence[Side], watch: _Watch, pictures: str, *, simulated: bool) -> Frame:
     receipt = answered.receipt()
+    said = (f"{texts.SIMULATED_LABEL} · " if simulated else "") + figures.ending(receipt)
     kind = "good" if figures.whole(receipt) else "idle" if receipt.outcome == "cancelled" else "bad"
     extra = receipt.error.message if receipt.error else ""
     watch.see([], answered, 0.0)
     drawn, _ = watch.drawn(answered)
-    line = figures.stage(figures.ending(receipt), None, extra, kind=kind)
+    line = figures.stage(said, None, extra, kind=kind)
     tallies = [_tally(side.tally()) for side in sides]
     return (
         *(side.text for side in sides),
@@ -166,7 +157,7 @@ def _last(answered: Answer, sides: Sequence[Side], watch: _Watch, pictures: str)
         line,
         pictures,
         gr.update(visible=HIDDEN),
-        figures.ending(receipt),
+        said,
     )
 
 

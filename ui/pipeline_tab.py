@@ -35,7 +35,7 @@ def draw(desk: Desk, announcement: gr.HTML) -> None:
         left, left_text, left_tally = _side(texts.LEFT_SIDE, "direct", "sg-left")
         right, right_text, right_tally = _side(texts.RIGHT_SIDE, "batch", "sg-right")
     gr.HTML(f"<h3>{texts.MACHINE_TITLE}</h3>")
-    drawn = gr.HTML(machine.svg("idle", ["idle"]), elem_id="sg-machine")
+    drawn = gr.HTML(machine.svg(["idle"]), elem_id="sg-machine")
     gr.HTML(f"<h3>{texts.PICTURES_TITLE}</h3>")
     pictures = gr.HTML(f'<p class="sg-note">{texts.PICTURES_EMPTY}</p>', elem_id="sg-buffering")
     outputs = [left_text, right_text, left_tally, right_tally, drawn, stage, pictures, stop, announcement]

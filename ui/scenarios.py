@@ -22,6 +22,8 @@ _TIMEOUTS = Timeouts(connect_s=2.0, first_content_s=2.0, idle_s=2.0, total_s=60.
 """Short, so that a visitor sees what a timeout does."""
 _ANSWER = Profile("steady", ttft_s=0.4, gap_s=0.02, tokens=120)
 _FAULT = "fault:"
+_KEY = "none"
+"""No word that the simulator says: a key is taken out of every message."""
 
 
 class Scenarios:
@@ -54,6 +56,6 @@ class Scenarios:
         if self._simulated is None:
             server = Server(Options(choices=Choices(profile=_ANSWER)))
             Thread(target=server.run, name="simulator", daemon=True).start()
-            variables = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "simulated"}
+            variables = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": _KEY}
             self._simulated = Providers(Settings(variables), timeouts=_TIMEOUTS)
         return self._simulated

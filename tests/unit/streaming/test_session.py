@@ -80,7 +80,7 @@ def test_retries_wait_one_two_and_four_seconds_then_ask_once_without_streaming()
     assert [r.streamed for r in adapter.requests] == [True, True, True, True, False]
     assert asked.notices == ["retry", "retry", "retry", "fallback"]
     assert asked.events[-1] == Failed("server_error", "down", 503)
-    assert asked.session.state == "failed"
+    assert asked.session.states == ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
 
 
 def test_without_the_fallback_four_requests_are_made() -> None:
