@@ -50,8 +50,11 @@ class Conversation(gr.ChatInterface):
         super()._setup_stop_events(event_triggers, events_to_cancel, after_success)
 
 
-def draw(desk: Desk, announcement: gr.HTML) -> None:
-    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers."""
+def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
+    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
+
+    Gives what the other tabs share: the page's budget, and the line that says what it has spent.
+    """
     chat = Chat(desk)
     with gr.Sidebar(label=texts.SETTINGS, position="right", width=340, open=False, elem_id="sg-settings"):
         settings, spent, (as_markdown, as_json) = _settings(chat, desk)
@@ -61,7 +64,8 @@ def draw(desk: Desk, announcement: gr.HTML) -> None:
     go_on = gr.Button(texts.CONTINUE, size="sm", visible=HIDDEN, elem_id="sg-continue", render=False)
     again = gr.Button(texts.RETRY, size="sm", visible=HIDDEN, elem_id="sg-retry", render=False)
     box = _textbox()
-    outputs: list[Any] = [stage, announcement, meter, stop, go_on, again, spent, settings[-1], box]
+    *_, budget, streamed = settings
+    outputs: list[Any] = [stage, announcement, meter, stop, go_on, again, spent, streamed, box]
     interface = _interface(chat, box, settings, outputs)
     interface.kept = chat.kept
     with gr.Row(elem_id="sg-line"):
@@ -75,6 +79,7 @@ def draw(desk: Desk, announcement: gr.HTML) -> None:
     for asking in interface.asking:
         asking.then(chat.settle, None, [interface.chatbot, interface.chatbot_state], queue=False, **quiet())
     _saving(chat, interface, as_markdown, as_json)
+    return budget, spent
 
 
 def _saving(chat: Chat, interface: Conversation, as_markdown: gr.Button, as_json: gr.Button) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -17,6 +18,7 @@ from ui.conversation import Turn
 from ui.desk import Desk
 from ui.questions import Question, text_problem
 from ui.screen import Screen
+from ui.visitors import Visitor
 
 COLUMNS = len(LETTERS)
 FIELDS = 3
@@ -37,13 +39,21 @@ class Compare:
         self._rng = rng or random.SystemRandom()
 
     async def begin(
-        self, request: gr.Request, prompt: str, count: float, blind: bool, max_tokens: str | None, *fields: str | None
+        self,
+        request: gr.Request,
+        prompt: str,
+        count: float,
+        blind: bool,
+        max_tokens: str | None,
+        budget: str | None,
+        *fields: str | None,
     ) -> tuple[Any, ...]:
         """Lay out a round: the headings, a line on what is wrong, Stop-all, and the last round's results put away."""
         visitor = self._desk.visitors.of(request.session_hash)
         await asyncio.gather(*(visitor.lane(place(n)).forget() for n in range(COLUMNS)))
         problem = text_problem(prompt, self._desk.limits)
-        columns = [self._column(prompt, max_tokens, fields[n * FIELDS : (n + 1) * FIELDS]) for n in range(int(count))]
+        asked = Question(prompt, max_tokens=max_tokens, budget=budget)
+        columns = [_column(asked, fields[n * FIELDS : (n + 1) * FIELDS]) for n in range(int(count))]
         if blind:
             self._rng.shuffle(columns)
         visitor.round = None if problem else Round(prompt, columns, blind)
@@ -82,31 +92,34 @@ class Compare:
         await asyncio.gather(*(visitor.lane(place(number)).stop() for number in range(COLUMNS)))
 
     def ended(self, request: gr.Request) -> tuple[Any, ...]:
-        """After a column's end: once all have ended, the vote and, unless the round is blind, the results."""
-        found = self._desk.visitors.of(request.session_hash).round
+        """After a column's end: once all have ended, the vote and, unless the round is blind, what came of it."""
+        visitor = self._desk.visitors.of(request.session_hash)
+        found = visitor.round
         if found is None or not found.ended:
-            return (gr.skip(),) * (4 + PLOTS)
+            return (gr.skip(),) * (5 + PLOTS)
         ballot = gr.update(visible=found.vote is None and any(column.receipt for column in found.columns))
         stop_all = gr.update(visible=HIDDEN)
-        return ballot, escape(texts.COMPARE_DONE), stop_all, *_results(found)
+        return ballot, escape(texts.COMPARE_DONE), stop_all, _spent(visitor, found), *_results(found)
 
     def vote(self, choice: str, request: gr.Request) -> tuple[Any, ...]:
         """Take a vote: names and results are shown, and the votes so far."""
         visitor = self._desk.visitors.of(request.session_hash)
         found = visitor.round
         if found is None or not found.ended:
-            return (gr.skip(),) * (COLUMNS + 3 + PLOTS)
+            return (gr.skip(),) * (COLUMNS + 4 + PLOTS)
         visitor.votes.add(found, choice)
-        return *_heads(found), gr.update(visible=False), _votes(visitor.votes), *_results(found)
-
-    def _column(self, prompt: str, max_tokens: str | None, fields: Sequence[str | None]) -> Column:
-        provider, model, strategy = fields
-        return Column(Question(prompt, (), provider, model, strategy, max_tokens=max_tokens))
+        shown = _votes(visitor.votes), _spent(visitor, found), *_results(found)
+        return *_heads(found), gr.update(visible=False), *shown
 
 
 def place(number: int) -> str:
     """Name the lane of a column."""
     return f"compare-{number}"
+
+
+def _column(asked: Question, fields: Sequence[str | None]) -> Column:
+    provider, model, strategy = fields
+    return Column(replace(asked, provider=provider, model=model, strategy=strategy))
 
 
 def _frame(screen: Screen, stop: Any) -> Frame:
@@ -116,6 +129,11 @@ def _frame(screen: Screen, stop: Any) -> Frame:
 def _heads(found: Round | None) -> list[str]:
     count = len(found.columns) if found else 0
     return [f"<h3>{escape(found.head(n))}</h3>" if found and n < count else "" for n in range(COLUMNS)]
+
+
+def _spent(visitor: Visitor, found: Round) -> Any:
+    """What a blind round has cost would tell who answers."""
+    return figures.spent(visitor.ledger) if found.open else gr.skip()
 
 
 def _results(found: Round) -> tuple[Any, ...]:

@@ -31,8 +31,11 @@ class _Column:
     outputs: list[Component]
 
 
-def draw(desk: Desk, announcement: gr.HTML) -> None:
-    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers."""
+def draw(desk: Desk, announcement: gr.HTML, budget: Component, spent: gr.HTML) -> None:
+    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
+
+    `budget` and `spent` are the page's, whatever tab its money goes through.
+    """
     compare = Compare(desk)
     gr.HTML(f'<p class="sg-intro">{texts.COMPARE_INTRO}</p>')
     with gr.Row(elem_classes="sg-form"):
@@ -53,11 +56,11 @@ def draw(desk: Desk, announcement: gr.HTML) -> None:
     boxes: list[Any] = [*(box for box, _ in asked), *(column.box for column in columns), *verdict.letters]
     count.change(_visible, count, boxes, queue=False, **quiet())
     heads = [column.head for column in columns]
-    inputs = [prompt, count, blind, max_tokens, *(field for _, own in asked for field in own)]
+    inputs = [prompt, count, blind, max_tokens, budget, *(field for _, own in asked for field in own)]
     shown: list[Any] = [*heads, announcement, wrong, stop_all, verdict.ballot, verdict.results, *verdict.plots]
     begun = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **quiet())
     stop_all.click(compare.stop_all, queue=False, **quiet())
-    _wire(compare, begun, columns, verdict, [announcement, stop_all])
+    _wire(compare, begun, columns, verdict, [announcement, stop_all, spent])
 
 
 def _wire(compare: Compare, begun: Dependency, columns: list[_Column], verdict: "_Verdict", told: list[Any]) -> None:
@@ -68,7 +71,7 @@ def _wire(compare: Compare, begun: Dependency, columns: list[_Column], verdict: 
         answered.then(compare.ended, None, shown, **quiet())
         column.stop.click(_stop(compare, number), queue=False, **quiet())
     heads = [column.head for column in columns]
-    after: list[Any] = [*heads, verdict.ballot, verdict.votes, verdict.results, *verdict.plots]
+    after: list[Any] = [*heads, verdict.ballot, verdict.votes, told[-1], verdict.results, *verdict.plots]
     for choice, button in [*zip(LETTERS, verdict.letters, strict=True), ("", verdict.tie)]:
         button.click(_vote(compare, choice), None, after, queue=False, **quiet())
 

@@ -15,7 +15,7 @@ from streaming.clock import Clock
 from streaming.errors import UsageError
 from streaming.events import Notice
 from streaming.messages import ChatRequest
-from streaming.meter import Rates, Reading
+from streaming.meter import Rates
 from streaming.pipeline import Account, Answer, answer
 from streaming.probe import Probe
 from streaming.session import Session
@@ -144,8 +144,8 @@ class Desk:
     async def _admitted(
         self, visitor: Visitor, place: str, asked: Asked, screen: Screen, request: gr.Request, probe: Probe | None
     ) -> AsyncGenerator[None, None]:
-        if asked.budget_usd is not None and visitor.ledger.usd >= asked.budget_usd:
-            raise UsageError(texts.BUDGET_SPENT.format(spent=figures.amount(visitor.ledger.usd)))
+        if asked.budget_usd is not None and visitor.usd >= asked.budget_usd:
+            raise UsageError(texts.BUDGET_SPENT.format(spent=figures.amount(visitor.usd)))
         providers = self.providers(visitor)
         lane = visitor.lane(place)
         session = lane.session(asked.name, lambda name: providers.session([name], clock=self.clock))
@@ -210,8 +210,8 @@ class Desk:
                     if events and account is not None:
                         account.passed(events, self.clock())
                     screen.feed(events, self.clock())
-                    screen.draw(reading := answered.reading(), self.clock())
-                    if _over(asked, visitor, reading) and not answered.ended:
+                    screen.draw(answered.reading(), self.clock())
+                    if _over(asked, visitor) and not answered.ended:
                         screen.feed([Notice("budget", texts.BUDGET_REACHED)], self.clock())
                         await lane.stop()
                     if not answered.ended:
@@ -231,8 +231,6 @@ def _about(asked: Asked) -> dict[str, str | None]:
     return {"request_id": request_id, "provider": asked.name, "strategy": asked.strategy.name, "caller": None}
 
 
-def _over(asked: Asked, visitor: Visitor, reading: Reading) -> bool:
-    """Whether this answer has brought the page to its budget."""
-    if asked.budget_usd is None or reading.cost is None:
-        return False
-    return visitor.ledger.usd + reading.cost.total_usd >= asked.budget_usd
+def _over(asked: Asked, visitor: Visitor) -> bool:
+    """Whether the page's answers, those under way included, have brought it to its budget."""
+    return asked.budget_usd is not None and visitor.usd >= asked.budget_usd

@@ -61,11 +61,13 @@
     });
   }
 
-  // The log is busy while an answer comes, so that a screen reader hears the status line and then the whole answer.
+  // A log is busy while its answer comes, so that a screen reader hears the status line and then the whole answer.
   const mark = () => {
-    const log = find('#sg-chat [role="log"]');
-    const busy = String(visible(find("#sg-stop")));
-    if (log && log.getAttribute("aria-busy") !== busy) log.setAttribute("aria-busy", busy);
+    for (const log of document.querySelectorAll('#sg-tab-chat [role="log"], .sg-column [role="log"]')) {
+      const place = log.closest(".sg-column") ?? log.closest("#sg-tab-chat");
+      const busy = String(visible(place.querySelector("#sg-stop, .sg-stop")));
+      if (log.getAttribute("aria-busy") !== busy) log.setAttribute("aria-busy", busy);
+    }
   };
   new MutationObserver(mark).observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mark();
@@ -77,6 +79,7 @@
     for (const arrow of document.querySelectorAll(".thought-group .title .arrow:not([inert])")) arrow.inert = true;
     for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
     for (const table of document.querySelectorAll("#sg-report table:not([tabindex])")) table.tabIndex = 0;
+    mark();
   };
   let due = false;
   new MutationObserver(() => {

@@ -86,9 +86,9 @@ def build(desk: Desk) -> gr.Blocks:
         announcement = gr.HTML("", elem_id="sg-status", js_on_load=_LIVE)
         with gr.Tabs(elem_id="sg-tabs"):
             with gr.Tab(texts.CHAT_TAB, id="chat", elem_id="sg-tab-chat"):
-                chat_tab.draw(desk, announcement)
+                budget, spent = chat_tab.draw(desk, announcement)
             with gr.Tab(texts.COMPARE_TAB, id="compare", elem_id="sg-tab-compare"):
-                compare_tab.draw(desk, announcement)
+                compare_tab.draw(desk, announcement, budget, spent)
             with gr.Tab(texts.PIPELINE_TAB, id="pipeline", elem_id="sg-tab-pipeline"):
                 pipeline_tab.draw(desk, announcement)
             with gr.Tab(texts.RESULTS_TAB, id="results", elem_id="sg-tab-results") as results:

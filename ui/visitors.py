@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from streaming.pipeline import Answer
@@ -36,6 +37,12 @@ class Lane:
     @property
     def busy(self) -> bool:
         return self._answer is not None and not self._answer.ended
+
+    @property
+    def usd(self) -> Decimal:
+        """What the answer under way has cost so far, as far as it is known."""
+        cost = self._answer.reading().cost if self._answer is not None and self.busy else None
+        return cost.total_usd if cost else Decimal(0)
 
     def streamed(self, asked: bool) -> bool:
         """Whether the next question is asked for as a stream: a fallback switches that off for the conversation."""
@@ -85,6 +92,11 @@ class Visitor:
     def lane(self, name: str) -> Lane:
         """Give a lane, new or known."""
         return self._lanes.setdefault(name, Lane())
+
+    @property
+    def usd(self) -> Decimal:
+        """What is known to have been spent, on answers under way too."""
+        return self.ledger.usd + sum(lane.usd for lane in self._lanes.values())
 
     @property
     def busy(self) -> bool:

@@ -71,7 +71,7 @@ def test_two_people_at_once_know_nothing_of_each_other(browser: Browser, service
         for person in (one, two):
             assert person.chat.wait_for_end().startswith("Complete")
             assert person.chat.answers == ["".join(person.words)]
-            expect(person.chat.page.locator("#sg-spent")).to_contain_text("for 1 answers")
+            expect(person.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
         for person, other in ((one, two), (two, one)):
             assert other.name not in person.has()
             asked = [it for it in speaker.asked if person.name in it.messages[-1]["content"]]
@@ -82,7 +82,7 @@ def test_two_people_at_once_know_nothing_of_each_other(browser: Browser, service
         expect(one.chat.page.locator("#sg-spent")).to_contain_text("for 2 answers")
         sent = str(speaker.asked[-1].messages)
         assert "".join(one.words) in sent and two.name not in sent, "a history of its own"
-        expect(two.chat.page.locator("#sg-spent")).to_contain_text("for 1 answers")
+        expect(two.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
 
         assert one.name not in one.chat.page.evaluate(KEPT)
         one.chat.page.reload()

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from guard import Configuration, Guard
 from guard.budget import Budget
 from streaming.clock import Clock
+from streaming.events import Usage
+from streaming.meter import Cost
 from streaming.retry import NO_RECOVERY
 from streaming.session import Route, Session
 from tests.unit.ui.house import House, Slow, request
@@ -26,13 +29,15 @@ FIELDS = ["ollama:a", "", "direct", "sim:steady", "", "whole", "local", "", "dir
 class Table:
     """A comparison as the page calls it."""
 
-    def __init__(self, *, blind: bool = False, count: int = 2, seed: int = 0) -> None:
-        self.desk = Desk(House(Slow()), clock())
+    def __init__(self, *, blind: bool = False, count: int = 2, seed: int = 0, budget: str = "") -> None:
+        self.house = House(Slow())
+        self.desk = Desk(self.house, clock())
+        self.budget = budget
         self.compare = Compare(self.desk, random.Random(seed))
         self.blind, self.count = blind, count
 
     async def begin(self, prompt: str = "Count.") -> tuple[Any, ...]:
-        return await self.compare.begin(request(), prompt, self.count, self.blind, "100", *FIELDS)
+        return await self.compare.begin(request(), prompt, self.count, self.blind, "100", self.budget, *FIELDS)
 
     async def column(self, number: int) -> list[Any]:
         return [frame async for frame in self.compare.ask(number, request())]
@@ -70,7 +75,7 @@ def test_a_column_that_stalls_leaves_the_others_every_moment_of_theirs() -> None
         table = Table(count=count)
         table.compare = Compare(desk := Desk(PartlyStalled(Slow()), clock()))
         fields = [*FIELDS[:9], "ollama:a", "stalled", "direct"]
-        await table.compare.begin(request(), "Count.", count, False, "100", *fields)
+        await table.compare.begin(request(), "Count.", count, False, "100", "", *fields)
         running = [asyncio.create_task(table.column(number)) for number in range(COLUMNS)]
         await asyncio.gather(*running[:3])
         assert running[3].done() == (count == 3), "it still waits when the others have ended"
@@ -114,9 +119,10 @@ def test_results_come_when_the_last_has_ended() -> None:
 
     early, late = run_virtual(main())
     assert not any("value" in item for item in early)
-    ballot, announced, stop_all, results, *plots = late
+    ballot, announced, stop_all, spent, results, *plots = late
     assert announced == texts.COMPARE_DONE
     assert ballot["visible"] is True and stop_all["visible"] == "hidden"
+    assert "for 2 answers" in spent
     assert "ollama:a" in results["value"] and "sim:steady" in results["value"]
     assert [plot["visible"] for plot in plots] == [True] * 4
 
@@ -147,6 +153,33 @@ def test_a_prompt_that_cannot_be_asked_starts_nothing() -> None:
     begun, frames = run_virtual(main())
     assert begun[COLUMNS] == texts.EMPTY_MESSAGE and texts.EMPTY_MESSAGE in begun[COLUMNS + 1]
     assert frames == [UNCHANGED]
+
+
+def test_answers_side_by_side_share_the_budget_of_the_page() -> None:
+    def price(usage: Usage) -> Cost:
+        return Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "user")
+
+    async def main() -> tuple[list[list[Any]], list[float], Any]:
+        table = Table(budget="0.025")
+        table.house.price = price
+        first = await table.round()
+        assert table.compare.ended(request())[3].count("$") == 1
+        return first, [*table.house.adapter.closed_s], await table.round()
+
+    first, closed_s, again = run_virtual(main())
+    assert all(texts.BUDGET_REACHED in str(column[-1]) for column in first[:1])
+    assert closed_s[0] == 2.0, "two tokens of one and one of the other, where either alone had gone on"
+    assert all("which is its budget" in str(column[-1]) for column in again[:2])
+
+
+def test_what_a_blind_round_cost_is_said_with_its_names() -> None:
+    async def main() -> tuple[Any, Any]:
+        table = Table(blind=True)
+        await table.round()
+        return table.compare.ended(request())[3], table.compare.vote("A", request())[COLUMNS + 2]
+
+    before, after = run_virtual(main())
+    assert "answers" not in str(before) and "for 2 answers" in after
 
 
 async def piped(
