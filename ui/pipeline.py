@@ -28,6 +28,7 @@ from ui.sides import Side, Tally
 PLACE = "pipeline"
 REFRESH_S = 0.25
 MAX_TOKENS = 200
+SHOWN_CHARS = 10_000
 _FREE = Rates()
 """What is played here has no price: its tokens are counted against this service's budgets, as in the chat."""
 
@@ -97,7 +98,7 @@ class Pipeline:
             async for _ in changes:
                 grown = [len(side.text) > chars for side, chars in zip(sides, told, strict=True)]
                 told = [len(side.text) for side in sides]
-                shown = [side.text if more else gr.skip() for side, more in zip(sides, grown, strict=True)]
+                shown = [_shown(side.text) if more else gr.skip() for side, more in zip(sides, grown, strict=True)]
                 if watch.due(clock()):
                     figures_of = [_tally(side.tally()) for side in sides]
                     yield (*shown, *figures_of, *watch.drawn(answered), *[gr.skip()] * 3)
@@ -151,7 +152,7 @@ def _last(answered: Answer, sides: Sequence[Side], watch: _Watch, pictures: str,
     line = figures.stage(said, None, extra, kind=kind)
     tallies = [_tally(side.tally()) for side in sides]
     return (
-        *(side.text for side in sides),
+        *(_shown(side.text) for side in sides),
         *tallies,
         drawn,
         line,
@@ -159,6 +160,13 @@ def _last(answered: Answer, sides: Sequence[Side], watch: _Watch, pictures: str,
         gr.update(visible=HIDDEN),
         said,
     )
+
+
+def _shown(text: str) -> str:
+    """Give what of a text is drawn: a box of millions of characters would hold up the browser."""
+    if len(text) <= SHOWN_CHARS:
+        return text
+    return text[:SHOWN_CHARS] + texts.SHOWN_CUT.format(chars=len(text))
 
 
 def _refused(message: str, retry_after_s: float | None = None) -> Frame:

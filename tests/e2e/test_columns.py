@@ -32,9 +32,13 @@ def test_a_column_that_stalls_holds_up_none_of_the_others_and_can_be_stopped(cha
         expect(stage).to_contain_text(ENDED, timeout=chat.patience_s * 1000)
     # The fourth sat out a round before: it has all that the others have.
     *others, stalled = ask(chat, tab, 4)
+    logs = [tab.locator(f"#sg-column-{number}").get_by_role("log") for number in range(4)]
+    expect(logs[3]).to_have_attribute("aria-busy", "true")
     for stage in others:
         expect(stage).to_contain_text(ENDED, timeout=chat.patience_s * 1000)
     expect(stalled).to_contain_text("Answering")
     tab.locator("#sg-column-3").get_by_role("button", name="Stop", exact=True).click()
     expect(stalled).to_contain_text("Stopped")
+    for log in logs:
+        expect(log).to_have_attribute("aria-busy", "false")
     expect(tab.locator("#sg-compare-results tbody tr")).to_have_count(4)

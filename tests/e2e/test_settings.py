@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from guard.validation import Limits
@@ -47,3 +48,13 @@ def test_a_very_long_conversation_is_never_refused_for_its_length(chat: ChatPage
             expect(chat.stage).not_to_contain_text(LEFT_OUT)
     assert sent() <= Limits().conversation_chars < 4 * len(LONG)
     expect(chat.stage).to_contain_text(LEFT_OUT)
+
+
+@pytest.mark.parametrize("chat", [(1024, 768), (820, 1180)], ids=["tablet", "tablet upright"], indirect=True)
+def test_beside_open_settings_all_figures_are_on_the_screen(chat: ChatPage) -> None:
+    settings = chat.page.locator("#sg-settings")
+    if "open" not in (settings.get_attribute("class") or "").split():
+        settings.locator(".toggle-button").click()
+    expect(chat.box).to_be_in_viewport(ratio=1)
+    expect(chat.meter.locator("dl")).to_be_in_viewport(ratio=1)
+    assert chat.page.evaluate("document.documentElement.scrollHeight <= innerHeight")

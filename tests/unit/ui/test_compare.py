@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 from guard import Configuration, Guard
 from guard.budget import Budget
 from streaming.clock import Clock
-from streaming.events import Usage
+from streaming.events import Event, Finish, TextDelta, Usage
+from streaming.messages import ChatRequest
 from streaming.meter import Cost
 from streaming.retry import NO_RECOVERY
 from streaming.session import Route, Session
@@ -188,8 +189,9 @@ async def piped(
     scenario: str = "sim:steady",
     stop_at_s: float | None = None,
     guard: Guard | None = None,
+    adapter: Slow | None = None,
 ) -> list[Any]:
-    desk = Desk(House(Slow()), clock(), guard or Guard(Configuration(), clock=clock()))
+    desk = Desk(House(adapter or Slow()), clock(), guard or Guard(Configuration(), clock=clock()))
     pipeline = Pipeline(desk, Scenarios(desk))
 
     async def frames() -> list[Any]:
@@ -252,6 +254,27 @@ def test_what_is_played_goes_through_the_output_filter() -> None:
     frames = run_virtual(main())
     shown = texts_of(frames, 0)[-1]
     assert shown == texts_of(frames, 1)[-1] and "two" not in shown and shown.endswith("three")
+
+
+class Flood(Slow):
+    """Says a million characters at once."""
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        yield TextDelta("x" * 1_000_000)
+        yield Finish("stop")
+
+
+def test_of_a_flood_only_the_beginning_is_drawn() -> None:
+    frames = run_virtual(piped("direct", "whole", adapter=Flood()))
+    shown = texts_of(frames, 0)[-1]
+    assert shown == texts_of(frames, 1)[-1] and shown.endswith("1,000,000 characters came.")
+    assert len(shown) < 11_000
+
+
+@pytest.mark.parametrize(("scenario", "said"), [("sim:steady", "Simulated · Complete"), ("local", "Complete")])
+def test_the_end_of_what_is_simulated_says_so(scenario: str, said: str) -> None:
+    last = run_virtual(piped("direct", "whole", scenario))[-1]
+    assert f"<strong>{said}</strong>" in last[5] and last[8] == said
 
 
 def test_a_stream_that_is_not_of_the_list_is_refused() -> None:
