@@ -50,23 +50,27 @@ class Compare:
     ) -> tuple[Any, ...]:
         """Lay out a round: the headings, a line on what is wrong, Stop-all, and the last round's results put away."""
         visitor = self._desk.visitors.of(request.session_hash)
-        await asyncio.gather(*(visitor.lane(place(n)).forget() for n in range(COLUMNS)))
         problem = text_problem(prompt, self._desk.limits)
         asked = Question(prompt, max_tokens=max_tokens, budget=budget)
         columns = [_column(asked, fields[n * FIELDS : (n + 1) * FIELDS]) for n in range(int(count))]
         if blind:
             self._rng.shuffle(columns)
         visitor.round = None if problem else Round(prompt, columns, blind)
+        # The round before is over by now: its answers, which are stopped here, have no place and no results any more.
+        await asyncio.gather(*(visitor.lane(place(n)).forget() for n in range(COLUMNS)))
         wrong = figures.badge_problem(problem) if problem else ""
         stop_all = gr.update(visible=HIDDEN if problem else True)
         told = problem or texts.COMPARE_ASKED.format(count=len(columns))
         return *_heads(visitor.round), escape(told), wrong, stop_all, *[gr.update(visible=False)] * (2 + PLOTS)
 
     async def ask(self, number: int, request: gr.Request) -> AsyncGenerator[Frame, None]:
-        """Answer in one column, frame by frame; nothing changes in a column that the round does not have."""
+        """Answer in one column, frame by frame; nothing changes in a column that the round does not have.
+
+        Once another round has begun, the column is that one's.
+        """
         visitor = self._desk.visitors.of(request.session_hash)
         found = visitor.round
-        if found is None or number >= len(found.columns):
+        if found is None or number >= len(found.columns) or found.columns[number].probe is not None:
             # Without a frame Gradio would empty the column, the word on its button included.
             yield UNCHANGED
             return
@@ -76,11 +80,11 @@ class Compare:
         answering = self._desk.answering(place(number), column.question, screen, request, column.probe)
         async with aclosing(answering) as changes:
             async for _ in changes:
-                if screen.ended:
+                if screen.ended or visitor.round is not found:
                     break
                 yield _frame(screen, gr.update(visible=True))
         column.receipt, column.no_price, column.ended = screen.receipt, screen.no_price, True
-        yield _frame(screen, gr.update(visible=HIDDEN))
+        yield _frame(screen, gr.update(visible=HIDDEN)) if visitor.round is found else UNCHANGED
 
     async def stop(self, number: int, request: gr.Request) -> None:
         """End the answer of one column."""

@@ -65,10 +65,12 @@ def draw(desk: Desk, announcement: gr.HTML, budget: Component, spent: gr.HTML) -
 
 def _wire(compare: Compare, begun: Dependency, columns: list[_Column], verdict: "_Verdict", told: list[Any]) -> None:
     """Let every column answer by itself once a round has begun, and the verdict follow the last."""
+    # Asked again while answers still come, by default Gradio would leave the new round's out.
+    always: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": ANSWERS_AT_ONCE, **quiet()}
     for number, column in enumerate(columns):
-        answered = begun.then(_ask(compare, number), None, column.outputs, concurrency_limit=ANSWERS_AT_ONCE, **quiet())
+        answered = begun.then(_ask(compare, number), None, column.outputs, **always)
         shown = [verdict.ballot, *told, verdict.results, *verdict.plots]
-        answered.then(compare.ended, None, shown, **quiet())
+        answered.then(compare.ended, None, shown, **always)
         column.stop.click(_stop(compare, number), queue=False, **quiet())
     heads = [column.head for column in columns]
     after: list[Any] = [*heads, verdict.ballot, verdict.votes, told[-1], verdict.results, *verdict.plots]

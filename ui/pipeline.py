@@ -1,7 +1,7 @@
 """The pipeline tab's events: one stream, two strategies, and the state machine, live."""
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from html import escape
 from typing import Any
@@ -96,6 +96,8 @@ class Pipeline:
         told = [0] * len(sides)
         async with aclosing(answered), aclosing(play.changes()) as changes:
             async for _ in changes:
+                for drawn in watch.passed(answered):
+                    yield (*[gr.skip()] * 4, *drawn, *[gr.skip()] * 3)
                 grown = [len(side.text) > chars for side, chars in zip(sides, told, strict=True)]
                 told = [len(side.text) for side in sides]
                 shown = [_shown(side.text) if more else gr.skip() for side, more in zip(sides, grown, strict=True)]
@@ -111,16 +113,14 @@ class _Watch:
 
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
-        self._state: State = "idle"
+        self._states = 0
         self._drawn_s = float("-inf")
         self._now_s = started_s
         self._note = ""
 
     def see(self, events: Sequence[Event], answered: Answer, now: float) -> None:
         self._now_s = now
-        state = answered.session.state
-        if state != self._state:
-            self._state = state
+        if len(answered.session.states) > self._states:
             self._drawn_s = float("-inf")
         for event in events:
             if isinstance(event, (Notice, Failed)) and event.kind != "connected":
@@ -129,12 +129,20 @@ class _Watch:
     def due(self, now: float) -> bool:
         return now - self._drawn_s >= REFRESH_S
 
+    def passed(self, answered: Answer) -> Iterator[tuple[str, str]]:
+        """Give machine and stage line in each state that came and went since they were drawn."""
+        for count in range(self._states + 1, len(answered.session.states)):
+            yield self._drawn(answered.session.states[:count])
+
     def drawn(self, answered: Answer) -> tuple[str, str]:
         """Give the machine and the stage line."""
         self._drawn_s = self._now_s
-        state = answered.session.state
-        line = figures.stage(texts.STATES[state], self._now_s - self._started_s, self._note, kind="busy")
-        return machine.svg(answered.session.states), line
+        return self._drawn([*answered.session.states])
+
+    def _drawn(self, states: Sequence[State]) -> tuple[str, str]:
+        self._states = len(states)
+        line = figures.stage(texts.STATES[states[-1]], self._now_s - self._started_s, self._note, kind="busy")
+        return machine.svg(states), line
 
 
 def strategy_name(kind: str, interval_ms: float) -> str:
@@ -147,7 +155,6 @@ def _last(answered: Answer, sides: Sequence[Side], watch: _Watch, pictures: str,
     said = (f"{texts.SIMULATED_LABEL} · " if simulated else "") + figures.ending(receipt)
     kind = "good" if figures.whole(receipt) else "idle" if receipt.outcome == "cancelled" else "bad"
     extra = receipt.error.message if receipt.error else ""
-    watch.see([], answered, 0.0)
     drawn, _ = watch.drawn(answered)
     line = figures.stage(said, None, extra, kind=kind)
     tallies = [_tally(side.tally()) for side in sides]

@@ -42,3 +42,16 @@ def test_a_column_that_stalls_holds_up_none_of_the_others_and_can_be_stopped(cha
     for log in logs:
         expect(log).to_have_attribute("aria-busy", "false")
     expect(tab.locator("#sg-compare-results tbody tr")).to_have_count(4)
+
+
+def test_asked_again_while_answers_come_the_new_round_comes_to_its_end(chat: ChatPage) -> None:
+    tab = chat.tab("Compare")
+    provider = tab.get_by_label("1. Who answers")
+    provider.fill("Simulated: bursty")
+    provider.press("Enter")
+    ask(chat, tab, 2)
+    stages = ask(chat, tab, 2)
+    expect(tab.locator("#sg-compare-results tbody tr")).to_have_count(2, timeout=chat.patience_s * 1000)
+    for stage in stages:
+        expect(stage).to_contain_text("Simulated · Complete")
+    expect(tab.locator("#sg-compare-stop-all")).to_be_hidden()

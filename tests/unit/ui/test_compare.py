@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ import pytest
 from guard import Configuration, Guard
 from guard.budget import Budget
 from streaming.clock import Clock
+from streaming.errors import TruncatedStream
 from streaming.events import Event, Finish, TextDelta, Usage
 from streaming.messages import ChatRequest
 from streaming.meter import Cost
-from streaming.retry import NO_RECOVERY
+from streaming.retry import NO_RECOVERY, Policy
 from streaming.session import Route, Session
 from tests.unit.ui.house import House, Slow, request
 from tests.virtual_time import clock, run_virtual
@@ -107,6 +110,25 @@ def test_stopping_one_column_leaves_the_other_and_stopping_all_ends_them() -> No
     assert closed_s == [1.5, 2.5]
     assert text(first[-1]) == "one " and text(second[-1]) == ""
     assert "Stopped" in first[-1][1] and "Stopped" in second[-1][1]
+
+
+def test_asked_again_the_columns_are_the_new_rounds() -> None:
+    async def main() -> tuple[list[list[Any]], list[list[Any]], list[float], bool]:
+        table = Table()
+        first = asyncio.create_task(table.round())
+        await asyncio.sleep(1.5)
+        second = asyncio.create_task(table.round())
+        await asyncio.sleep(0.1)
+        late = await table.column(0)
+        assert late == [UNCHANGED], "it is asked once, however late the first round's event comes"
+        ended = table.desk.visitors.of("a").round
+        frames = await first, await second
+        assert ended is not None
+        return *frames, table.house.adapter.closed_s[:2], ended.ended
+
+    first, second, closed_s, ended = run_virtual(main())
+    assert closed_s == [1.5, 1.5] and [column[-1] for column in first] == [UNCHANGED] * COLUMNS
+    assert text(second[0][-1]) == "one two three" and ended
 
 
 def test_results_come_when_the_last_has_ended() -> None:
@@ -262,6 +284,30 @@ class Flood(Slow):
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         yield TextDelta("x" * 1_000_000)
         yield Finish("stop")
+
+
+class Refused(Slow):
+    """Fails at once, however often it is asked."""
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        raise TruncatedStream("down")
+        yield
+
+
+class Retried(House):
+    def session(self, names: Sequence[str], *, clock: Clock) -> Session:
+        return Session([Route(names[0], self.adapter, "")], clock, policy=Policy(delays_s=(1.0,)))
+
+
+def test_a_state_that_lasts_no_time_is_drawn_too() -> None:
+    async def main() -> list[Any]:
+        desk = Desk(Retried(Refused()), clock())
+        pipeline = Pipeline(desk, Scenarios(desk))
+        return [frame async for frame in pipeline.run("sim:steady", "direct", "batch", 100.0, "Hi", request())]
+
+    drawn = [found[1] for frame in run_virtual(main()) if (found := re.search(r'data-state="(\w+)"', str(frame[4])))]
+    states = ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
+    assert [state for state, _ in groupby(drawn)] == states
 
 
 def test_of_a_flood_only_the_beginning_is_drawn() -> None:
