@@ -81,6 +81,25 @@
     for (const table of document.querySelectorAll("#sg-report table:not([tabindex])")) table.tabIndex = 0;
     mark();
   };
+  // What had the focus may be switched off or hidden while an answer comes, and the focus is nowhere then. It goes to
+  // where the next question is asked, unless it was put elsewhere meanwhile; no finger's keyboard is opened for it.
+  const homes = ["#sg-message textarea", "#sg-compare-ask", "#sg-run"];
+  const usable = (element) => visible(element) && !element.disabled;
+  let last = null, tab = null;
+  document.addEventListener("focusin", (event) => {
+    last = event.target;
+    tab = last.closest('[role="tabpanel"]');
+  });
+  document.addEventListener("pointerdown", () => { last = null; });
+  const bring = () => {
+    if (document.activeElement !== document.body || last === null) return;
+    const home = homes.map(find).find((element) => element !== null && tab?.contains(element));
+    const wanted = usable(last) ? last : home;
+    if (!wanted || !usable(wanted)) return;
+    if (wanted.matches("textarea, input") && matchMedia("(pointer: coarse)").matches) return;
+    wanted.focus({ preventScroll: true });
+  };
+
   let due = false;
   new MutationObserver(() => {
     if (due) return;
@@ -88,8 +107,9 @@
     setTimeout(() => {
       due = false;
       mend();
+      bring();
     }, 100);
-  }).observe(document.body, { childList: true, subtree: true });
+  }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled"] });
   mend();
 
   // A refusal that passes says for how long yet.

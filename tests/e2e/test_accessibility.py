@@ -63,3 +63,26 @@ def test_no_tab_violates_wcag_2_a_or_aa(chat: ChatPage, axe: str) -> None:
     expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=patience_ms)
     expect(tab.locator(".js-plotly-plot").nth(3)).to_be_visible(timeout=patience_ms)
     assert violations(page) == []
+
+
+def test_the_focus_comes_back_to_where_the_next_question_is_asked(chat: ChatPage) -> None:
+    page = chat.page
+    chat.choose("Simulated: steady")
+    chat.ask("And then?")
+    chat.wait_for_text()
+    expect(chat.box).to_be_focused()
+    chat.ask("And stopped?")
+    chat.stop.click()
+    expect(chat.box).to_be_focused()
+    chat.clear()
+    expect(chat.box).to_be_focused()
+    chat.ask("And left alone?")
+    chat.stage.click()
+    chat.wait_for_end()
+    expect(page.locator("body")).to_be_focused()
+
+    tab = chat.tab("Pipeline")
+    run = tab.get_by_role("button", name="Run", exact=True)
+    run.click()
+    tab.locator("#sg-run-stop").click()
+    expect(run).to_be_focused()
