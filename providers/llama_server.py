@@ -39,8 +39,12 @@ class LlamaServer:
         """Load; blocks. Raises UsageError when llama.cpp is missing or cannot load the file."""
         try:
             import xllamacpp
-        except ImportError:
+        except ModuleNotFoundError:
             raise UsageError("the local model needs llama.cpp: pip install xllamacpp") from None
+        except ImportError as error:  # a shared library that the system lacks: libgomp.so.1, on slim ones
+            raise UsageError(
+                f"llama.cpp cannot be used here: {error}; install the system's library, such as libgomp1"
+            ) from None
         self.key = secrets.token_urlsafe(24)
         try:
             self._server: Any = xllamacpp.Server(_params(xllamacpp.CommonParams(), path, self.key))
