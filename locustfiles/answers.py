@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 _NOTICES = ("notice", "retry", "fallback")
-_TOKENS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "source")
+TOKENS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "source")
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class Answer:
     ramping: bool = False
     outcome: str = "open"
     finish_reason: str | None = None
+    finish_raw: str | None = None
     error_type: str | None = None
     error_message: str | None = None
     http_status: int | None = None
@@ -60,12 +61,12 @@ class Answer:
 
     def used(self, at_s: float, usage: Mapping[str, Any]) -> None:
         """Token counts came; they replace earlier ones."""
-        self.usage = {name: usage.get(name) for name in _TOKENS}
+        self.usage = {name: usage.get(name) for name in TOKENS}
         self.events.append((at_s, "usage", None, self.usage["output_tokens"]))
 
-    def finished(self, at_s: float, reason: str | None) -> None:
-        """The end was announced; it is `complete` when the stream then ends as it should."""
-        self.finish_reason = reason
+    def finished(self, at_s: float, reason: str | None, raw: str | None = None) -> None:
+        """The end was announced, `raw` in the provider's own word; it is `complete` when the stream then ends so."""
+        self.finish_reason, self.finish_raw = reason, raw
         self.events.append((at_s, "finish", None, None))
 
     def failed(self, at_s: float, kind: str, message: str, status: int | None = None) -> None:
@@ -81,8 +82,9 @@ class Answer:
             self.outcome = "filtered" if self.finish_reason == "content_filter" else "completed"
 
     def left(self) -> None:
-        """The user left on purpose, or stopped it."""
-        self.outcome = "cancelled"
+        """The user left on purpose, or stopped it: no failure, unless it had broken before."""
+        if self.error_type is None:
+            self.outcome = "cancelled"
 
     @property
     def texts_s(self) -> list[float]:
@@ -98,6 +100,14 @@ class Answer:
     def first_s(self) -> float | None:
         """When the first delta of any kind came."""
         return next((at_s for at_s, kind, _, _ in self.events if kind in ("text", "thinking")), None)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Give its speed after the first token, as a trial's `output_tps`; None where that is not known."""
+        tokens, texts_s = self.usage.get("output_tokens"), self.texts_s
+        span_s = texts_s[-1] - texts_s[0] if texts_s else 0.0
+        after_first = (tokens or 0) - (self.usage.get("thinking_tokens") or 0) - 1
+        return after_first / span_s if after_first > 0 and span_s > 0 else None
 
     @property
     def reason(self) -> str | None:
@@ -154,7 +164,7 @@ class Frames:
         answer = self.answer
         if name in ("finish", "error", "cancelled"):
             if usage := fields.get("usage"):
-                answer.usage = {key: usage.get(key) for key in _TOKENS}
+                answer.usage = {key: usage.get(key) for key in TOKENS}
             answer.cost_usd, answer.attempts = fields.get("cost_usd"), fields.get("attempts")
         if name == "finish":
             self._count(at_s, fields.get("delivered_chars"))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from answers import Answer
-from http_exchange import HttpExchange, refused
+from http_exchange import HttpExchange, broke, refused
 from load_reports import turns
 from load_user import Plan, Shape, StreamUser
 
@@ -75,11 +75,12 @@ class GradioUser(StreamUser):
         assert page is not None
         is_answer = page.chat in event["outputs"] and answer.outcome == "open"
         kept: list[tuple[float, bytes]] = []
+        left = False
         target = f"{self.base}{page.prefix}/queue/data?session_hash={session}"
         with HttpExchange(self.url, target, None, self.headers(answer), **self.socket_options(plan)) as exchange:
-            for read in exchange.parts():
+            for read in exchange.reads():
                 kept.append(read)
-                if is_answer and plan.cancel and len(kept) > plan.after:
+                if left := is_answer and plan.cancel and len(kept) > plan.after:
                     break
         updates = Updates(answer, event["outputs"].index(page.chat) if is_answer else None)
         decoder = Decoder()
@@ -90,9 +91,7 @@ class GradioUser(StreamUser):
             answer.merged_reads += len(answer.events) > before + 1
         answer.stamp_source = exchange.socket.stamp_source
         if updates.data is None:
-            answer.left() if is_answer and plan.cancel else answer.failed(
-                exchange.socket.at_s, "truncated", updates.problem or "the stream stopped before its last update"
-            )
+            _broken_off(answer, exchange, updates.problem, left=left)
             return False
         page.take(event, values, updates.data)
         if is_answer:
@@ -112,6 +111,19 @@ class GradioUser(StreamUser):
             if answer.headers_s is None and body is not None:
                 answer.headers_s = exchange.socket.at_s
             return data, exchange.status
+
+
+def _broken_off(answer: Answer, exchange: HttpExchange, problem: str | None, *, left: bool) -> None:
+    """Say why an event came to no end: the page failed, the user left, or the line broke."""
+    at_s = exchange.socket.at_s
+    if problem is not None:
+        answer.failed(at_s, "failed", problem)
+    elif left:
+        answer.left()
+    elif exchange.fault is not None:
+        broke(answer, at_s, exchange.fault)
+    else:
+        answer.failed(at_s, "truncated", "the stream stopped before its last update")
 
 
 class Page:

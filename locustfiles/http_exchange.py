@@ -10,6 +10,9 @@ from stamped_socket import StampedSocket
 
 from streaming.http1 import Http1Error, ResponseReader
 
+GRACE_S = 0.25
+TAIL_BYTES = 64
+
 
 class HttpExchange:
     """Sends on entry and closes on exit; what came before is in `answer`: connect, sent and head moments.
@@ -23,7 +26,7 @@ class HttpExchange:
         self._url, self._options = url, options
         self._request = _request(url, target, body, headers)
         self._reader = ResponseReader()
-        self.merged = False
+        self.fault: Exception | None = None
 
     def __enter__(self) -> Self:
         self.socket = StampedSocket(self._url, **self._options)
@@ -52,16 +55,37 @@ class HttpExchange:
         head = self._reader.head
         return head is not None and head.headers.get("content-type", "").startswith("text/event-stream")
 
-    def parts(self) -> Iterator[tuple[float, bytes]]:
-        """Give the body's parts with their moments; ends with the body, `complete` or not."""
+    def parts(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
+        """Give the body's parts with their moments; ends with the body, `complete` or not.
+
+        After a line `last` the body's own end is waited for no longer than `GRACE_S`: some servers keep the line open.
+        """
+        marked = False
         while not self._reader.complete:
-            data = self.socket.recv()
+            try:
+                data = self.socket.recv()
+            except TimeoutError:
+                if not marked:
+                    raise
+                return
             if not data:
                 self._reader.flush()
                 return
             part = self._reader.feed(data)
+            if last is not None and not marked and last in part[-TAIL_BYTES:]:
+                marked = True
+                self.socket.settimeout(GRACE_S)
             if part or self._reader.head is not None:
                 yield self.socket.at_s, part
+
+    def reads(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
+        """Give the parts as `parts` does; what broke the connection is in `fault` then: what came before it counts."""
+        try:
+            yield from self.parts(last)
+        except ERRORS as error:
+            self.fault = error
+            if isinstance(error, Http1Error) and error.body:
+                yield self.socket.at_s, error.body
 
     @property
     def complete(self) -> bool:
@@ -70,13 +94,19 @@ class HttpExchange:
 
 
 def refused(answer: Answer, at_s: float, status: int | None, body: bytes) -> None:
-    """Take a response that is no stream: its error, or that it was none."""
+    """Take a response that is no stream: its error in one of the shapes that servers give it, or that it was none."""
+    kind = "protocol" if status == 200 else f"http_{status}"
+    message = f"status {status}, no event stream: {body[:80]!r}"
     try:
-        error = json.loads(body)["error"]
-        kind, message = error.get("rule") or error["type"], error["message"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        kind = "protocol" if status == 200 else f"http_{status}"
-        message = f"status {status}, no event stream: {body[:80]!r}"
+        found = json.loads(body)
+        error = found.get("error") or found
+        if isinstance(error, str):
+            message = error
+        else:
+            kind = error.get("rule") or error.get("type") or kind
+            message = error.get("message") or error.get("detail") or message
+    except (ValueError, AttributeError):
+        pass  # no JSON, or none of these shapes: the words above say what it was
     answer.failed(at_s, str(kind), str(message), status)
 
 

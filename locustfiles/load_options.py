@@ -3,6 +3,7 @@
 Locust hands them from the master to its workers, so they are written once, in the master's command.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def add_options(parser: Any) -> None:
     )
     add(
         "--think-s",
-        type=_range_s,
+        type=_range,
         default="0",
         env_var="LOAD_THINK_S",
         help="seconds between questions, or a range, 1-5 (0)",
@@ -47,7 +48,12 @@ def add_options(parser: Any) -> None:
     add("--key", default="", env_var="LOAD_KEY", is_secret=True, help="API key, sent as a bearer")
     add("--shape", default="steady", choices=SHAPES, env_var="LOAD_SHAPE", help="how many users, when (steady)")
     add("--out", default="", env_var="LOAD_OUT", help="folder of the rows and the report (out/load-TIME)")
-    add("--slo", default="", env_var="LOAD_SLO", help="objectives: ttft_p95<800ms,failed<1%%; exit code 1 if missed")
+    add(
+        "--slo",
+        default="failed<1%",
+        env_var="LOAD_SLO",
+        help="objectives: ttft_p95<800ms … (failed<1%%); exit code 1 if missed",
+    )
     add("--no-real-time", dest="real_time", action="store_false", help="wait for a processor like everybody else")
     add("--no-report", dest="report", action="store_false", help="only keep what was heard, in answers.jsonl")
 
@@ -63,13 +69,19 @@ def _file(text: str) -> str:
     return text
 
 
-def _range_s(text: str) -> tuple[float, float]:
+def _range(text: str) -> str:
+    """Take a range that can be read, as it is written: Locust's page writes it again."""
+    low_s, high_s = range_s(text)
+    if low_s > high_s:
+        raise ArgumentTypeError(f"{text}: the first number is the larger one")
+    return text
+
+
+@cache
+def range_s(text: str) -> tuple[float, float]:
     """Read `2` or `1-5` as a range in seconds."""
     low, dash, high = text.partition("-")
-    found = (_seconds(low), _seconds(high if dash else low))
-    if found[0] > found[1]:
-        raise ArgumentTypeError(f"{text}: the first number is the larger one")
-    return found
+    return _seconds(low), _seconds(high if dash else low)
 
 
 def _share(text: str) -> float:

@@ -24,6 +24,7 @@ import gevent
 from answers import Answer
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from load_options import range_s
 from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
@@ -195,7 +196,10 @@ def _open(environment: Environment) -> None:
     names = ("provider", "strategy", "model", "max_tokens", "cancel_rate", "reconnect_rate", "slow_rate", "shape")
     facts: dict[str, Any] = {name: getattr(options, name) for name in names}
     facts |= {"users": options.num_users or 1, "spawn_rate": options.spawn_rate, "run_time_s": options.run_time}
-    facts |= {"kinds": sorted(user.__name__ for user in environment.user_classes), "think_s": list(options.think_s)}
+    facts |= {
+        "kinds": sorted(user.__name__ for user in environment.user_classes),
+        "think_s": list(range_s(options.think_s)),
+    }
     _write({"load": 1, "run_id": folder.name, "started_at": utc_now(), **facts, "processes": options.expect_workers})
 
 

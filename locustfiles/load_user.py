@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import gevent
-import load_options  # noqa: F401 - Locust's parser learns the options by this import
+import load_options
 import load_reports
 from answers import Answer
 from http_exchange import ERRORS, broke
@@ -97,7 +97,7 @@ class StreamUser(User):
 
     def wait_time(self) -> float:
         """Give the seconds until the next question."""
-        return self.random.uniform(*self.options.think_s)
+        return self.random.uniform(*load_options.range_s(self.options.think_s))
 
     @task
     def ask(self) -> None:
@@ -159,7 +159,8 @@ class StreamUser(User):
         if failure is not None or answer.first_s is None:
             return
         self._fire("TTFT", answer.first_s - start_s)
-        self._fire("duration", end_s - start_s)
+        if answer.outcome != "cancelled":
+            self._fire("duration", end_s - start_s)
         texts_s = answer.texts_s
         gaps_s = [later - earlier for earlier, later in pairwise(texts_s)]
         longest_s = max(_STALL_S, _STALL_MEDIANS * median(gaps_s)) if gaps_s else 0.0
@@ -167,9 +168,8 @@ class StreamUser(User):
             self._fire("gap", gap_s)
             if gap_s > longest_s:
                 self._fire("stall", gap_s)
-        tokens, span_s = answer.usage.get("output_tokens"), texts_s[-1] - texts_s[0] if texts_s else 0.0
-        if tokens and span_s > 0:
-            self._fire("tokens/s", (tokens - 1) / span_s / 1000)
+        if (tokens_per_s := answer.tokens_per_s) is not None:
+            self._fire("tokens/s", tokens_per_s / 1000)
 
     def _fire(self, name: str, value_s: float, length: int = 0, failure: Exception | None = None) -> None:
         self.environment.events.request.fire(

@@ -7,7 +7,7 @@ import json
 
 import gevent
 from answers import Answer, Frames
-from http_exchange import HttpExchange, refused
+from http_exchange import HttpExchange, broke, refused
 from load_reports import turns
 from load_user import SLOW_PAUSE_S, Plan, Shape, StreamUser
 
@@ -48,7 +48,7 @@ class SseUser(StreamUser):
     def _listen(self, exchange: HttpExchange, frames: Frames, plan: Plan, leave_after: int | None) -> bool:
         """Listen to the end, or until so many pieces came; say whether the user left before the end."""
         kept: list[Read] = []
-        for read in exchange.parts():
+        for read in exchange.reads():
             kept.append(read)
             if leave_after is not None and len(kept) > leave_after:
                 break
@@ -63,7 +63,9 @@ class SseUser(StreamUser):
             return False
         read_frames(kept, frames)
         left = leave_after is not None and len(kept) > leave_after and not frames.ended
-        if not left:
+        if not left and not frames.ended and exchange.fault is not None:
+            broke(answer, exchange.socket.at_s, exchange.fault)
+        elif not left:
             frames.over(exchange.socket.at_s)
         return left
 

@@ -18,6 +18,7 @@ from streaming.errors import UsageError
 
 _MOST_USERS = 10_000
 _SLO = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
+_LEAST_SLO = "failed<1%"
 _ALL_ELSE = "All other options are handed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
 
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace) -> int:
     from evaluation import slo
 
-    objectives = slo.parse(asked.slo) if asked.slo is not None else ()
+    objectives = slo.parse(asked.slo)
     load, folder = _load(asked, asked.users), _folder(asked.out, "load")
     with service(asked.url, folder, page="gradio" in load.kinds) as found:
         locust_run.run_locust(load, found.url, folder)
@@ -64,6 +65,8 @@ def _told(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int
     terminal.show(judged.run)
     for found in judged.verdicts:
         print(f"slo {found}")
+    if judged.verdicts:
+        print(f"slo: {'met' if judged.met else 'missed'}")
     print(f"the report is in {folder}/report.{'html' if plots else 'md'}")
     print(json.dumps(judged.facts))
     return 0 if judged.met else 1
@@ -136,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="one load, its report and its verdict", epilog=_ALL_ELSE, allow_abbrev=False)
     run.add_argument("--users", type=int, default=10, metavar="N", help="at once (10)")
-    run.add_argument("--slo", metavar="SLO", help=_SLO)
+    run.add_argument("--slo", metavar="SLO", default=_LEAST_SLO, help=f"{_SLO} (failed<1%%)")
     run.add_argument("--duration", default="60s", metavar="T", help="60s, 2m … (60s)")
     run.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
     _common(run)

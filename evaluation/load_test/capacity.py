@@ -103,7 +103,7 @@ def steps(
         ramp_s = math.ceil(streams / wanted.users_per_s)
         locust_run.run_locust(replace(wanted, duration_s=wanted.duration_s + ramp_s), url, place)
         judged = verdict.judge(place, objectives, without_ramp=True)
-        met = judged.met and judged.facts["shortfall"] is None
-        step = Step(streams, met, len(judged.run.trials), tuple(map(str, judged.verdicts)), place)
+        met = judged.met and judged.shortfall is None
+        step = Step(streams, met, len(judged.run.trials), judged.evidence, place)
         search.told(met)
         yield step, judged.run

@@ -83,6 +83,11 @@ def wrong(answers: list[dict[str, Any]]) -> list[str]:
     return found
 
 
+def late_ones(unfinished: int) -> list[str]:
+    """Say how many answers never came to an end: nobody knows what of them was lost."""
+    return [f"{unfinished} answers had not ended long after the last question"] if unfinished else []
+
+
 class Watch:
     """Called every second of the load: measures, into `sizes.jsonl` too, and restarts Redis once, half-way."""
 
@@ -137,12 +142,17 @@ def carry_out(minutes: float, users: int, folder: Path, variables: Mapping[str, 
         locust_run.run_locust(Load(users, duration_s, KINDS, more=MISHAPS), found.url, folder, watch)
         late = watch.quiet()
     heard = rows.read(folder)
-    problems = wrong(heard.answers) + (grown(watch.early, late) if watch.early else ["nothing was measured"])
+    problems = (
+        wrong(heard.answers)
+        + late_ones(heard.unfinished)
+        + (grown(watch.early, late) if watch.early else ["nothing was measured"])
+    )
     return {
         "folder": str(folder),
         "minutes": minutes,
         "answers": len(heard.answers),
         "cancelled": sum(answer["outcome"] == "cancelled" for answer in heard.answers),
+        "unfinished": heard.unfinished,
         "resumed": sum(answer["resumed"] for answer in heard.answers),
         "broken_by_provider": sum(answer["provider"].endswith(("cut", "error")) for answer in heard.answers),
         "redis_restarts": watch.restarts if redis else None,

@@ -26,6 +26,19 @@ class Judged:
         return bool((self.run.trials["outcome"] == "completed").any()) and all(found.met for found in self.verdicts)
 
     @property
+    def shortfall(self) -> str | None:
+        """Say how fewer answers ran at once than users were asked for; None: they did not."""
+        found: str | None = self.run.manifest["loads"][0]["shortfall"]
+        return found
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Say what each objective came to, and what else speaks against the load having been what was asked for."""
+        completed = bool((self.run.trials["outcome"] == "completed").any())
+        more = (None if completed else "no answer was completed", self.shortfall)
+        return (*map(str, self.verdicts), *(words for words in more if words is not None))
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Give what the last line of a command says."""
         outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
@@ -36,7 +49,7 @@ class Judged:
             "run_id": self.run.manifest["run_id"],
             "users": load["users"],
             "concurrency_max": reached["concurrency_max"],
-            "shortfall": reached["shortfall"],
+            "shortfall": self.shortfall,
             "trials": len(self.run.trials),
             "completed": outcomes.get("completed", 0),
             "outcomes": outcomes,

@@ -58,6 +58,20 @@ def test_a_stop_is_no_failure() -> None:
     assert (found.answer.outcome, found.answer.reason, found.ended) == ("cancelled", None, True)
 
 
+def test_leaving_does_not_hide_that_it_had_broken() -> None:
+    found = heard(START, TEXT)
+    found.take(9.0, *TEXT, "S:4")
+    found.answer.left()
+    assert (found.answer.outcome, found.answer.error_type) == ("failed", "lost")
+
+
+def test_tokens_a_second_are_those_of_the_answer_alone() -> None:
+    found = heard(START, TEXT, TEXT, TEXT).answer
+    assert found.tokens_per_s is None, "nothing is known of its tokens"
+    found.used(9.0, {"output_tokens": 11, "thinking_tokens": 4})
+    assert found.tokens_per_s == (11 - 4 - 1) / 2
+
+
 def test_a_filtered_answer_is_not_a_completed_one() -> None:
     finish = ("finish", {"finish_reason": "content_filter"})
     assert heard(START, finish, DONE).answer.outcome == "filtered"

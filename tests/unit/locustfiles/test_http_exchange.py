@@ -67,6 +67,22 @@ def test_a_body_without_its_end_is_not_complete() -> None:
     assert not found.complete
 
 
+def test_what_came_before_a_fault_is_kept() -> None:
+    with saying(HEAD, b"4\r\none,\r\n", b"no size\r\n") as (url, _), exchange(url) as found:
+        assert b"".join(part for _, part in found.reads()) == b"one,"
+    assert isinstance(found.fault, http_exchange.Http1Error)
+
+
+def test_after_the_end_marker_an_open_line_is_not_waited_for() -> None:
+    marker = b"data: [DONE]"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with exchange(url) as found, listener.accept()[0] as other:
+            other.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + marker + b"\n\n")
+            assert b"".join(part for _, part in found.reads(marker)) == marker + b"\n\n"
+    assert found.fault is None
+
+
 def test_without_a_body_it_is_a_get() -> None:
     with saying(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, asked), exchange(url) as found:
         list(found.parts())
@@ -107,6 +123,10 @@ def test_what_broke_has_a_kind_and_words(error: Exception, kind: str) -> None:
     [
         (429, b'{"error":{"type":"rate_limited","message":"wait","rule":"rate"}}', "rate: wait"),
         (401, b'{"error":{"type":"unauthorized","message":"no key"}}', "unauthorized: no key"),
+        (404, b'{"detail":"no such model"}', "http_404: no such model"),
+        (404, b'{"object":"error","message":"no model","type":"NotFoundError"}', "NotFoundError: no model"),
+        (429, b'{"error":"slow down"}', "http_429: slow down"),
+        (500, b'["odd"]', "http_500: status 500, no event stream: b'[\"odd\"]'"),
         (502, b"<html>", "http_502: status 502, no event stream: b'<html>'"),
         (200, b"<html>", "protocol: status 200, no event stream: b'<html>'"),
     ],

@@ -84,10 +84,18 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
 
 
 def test_the_users_import_neither_asyncio_nor_what_needs_it() -> None:
-    allowed = {*sys.stdlib_module_names, "gevent", "locust", "websocket", "configargparse", "streaming"} - {"asyncio"}
+    allowed = {
+        *sys.stdlib_module_names,
+        "gevent",
+        "locust",
+        "websocket",
+        "configargparse",
+        "streaming",
+        "providers",
+    } - {"asyncio"}
     own = {path.stem for path in (ROOT / "locustfiles").glob("*.py")}
     assert not own & {*sys.stdlib_module_names, "locust", "websocket", "gevent", "gradio", "openai"}, "named alike"
-    core = {"clock", "http1", "priority", "sse", "stamps"}
+    core = {"clock", "errors", "events", "http1", "priority", "sse", "stamps"}
     for path in (ROOT / "locustfiles").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -96,6 +104,7 @@ def test_the_users_import_neither_asyncio_nor_what_needs_it() -> None:
                     top, _, rest = name.partition(".")
                     assert top in allowed | own, path.name
                     assert top != "streaming" or rest in core, path.name
+                    assert top != "providers" or rest in {"", "wire"}, path.name  # pure: bytes in, events out
 
 
 def size(**changes: int) -> Size:
@@ -133,6 +142,11 @@ def test_nothing_grew() -> None:
 def test_what_went_wrong_is_told(changes: dict[str, Any], words: str) -> None:
     found = soak.wrong([answer(), answer(2, **changes)])
     assert len(found) == 1 and words in found[0]
+
+
+def test_an_answer_that_never_ended_is_told() -> None:
+    assert soak.late_ones(0) == []
+    assert soak.late_ones(2) == ["2 answers had not ended long after the last question"]
 
 
 def test_what_was_meant_to_happen_is_not_wrong() -> None:
