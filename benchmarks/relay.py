@@ -6,8 +6,10 @@ limit off. All moments are on one clock: what the upstream logged and what the c
 
 `ttft_p99_ms` is added to the first chunk: from the client's send to the upstream's receipt, and from the upstream's
 send to the client. `gap_p99_ms` is the client's gap, `gap_added_p99_ms` its difference to the upstream's own. CPU is of
-all threads of the relay. `late_p99_ms` and `merged_reads` say whether the upstream kept its times and the client its
-stamps: where they are large, the other core was the limit, not the relay. Medians of the runs.
+all threads of the relay, microseconds a chunk or milliseconds a thousand; opening the streams is in it. Memory is the
+peak during the load less what was resident before it. `busy` and `others_busy` are shares of the relay's core and of
+the other one. Where the simulator and the client had theirs full first, were late (`late_p99_ms`) or lost moments
+(`merged_reads`), the bench says that they were the limit, not the relay. Medians of the runs.
 
     python -m benchmarks.relay [--streams 64,150] [--saturating 32] [--runs 5]
 """
@@ -24,13 +26,14 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks._relay_figures import figures, limit
 from settings import Settings
 from simulator.server import read_log
 from streaming import sse
+from streaming.clock import cpu_s
 from streaming.connecting import Target
 from streaming.exchange import Exchange, Limits
 from streaming.sockets import Sockets
@@ -68,9 +71,15 @@ def _cpu_s(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def _resident_kb(pid: int) -> int:
+def _kb(pid: int, name: str) -> int:
+    """Read a process's memory: `VmRSS` now, `VmHWM` at the most since the peak was reset."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def _reset_peak(pid: int) -> None:
+    """Forget the peak so far: at its start a process may have held more than it does now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def _client(url: str, streams: int, batch: str) -> None:
@@ -107,7 +116,9 @@ def _client(url: str, streams: int, batch: str) -> None:
         finally:
             sockets.close()
 
-    print(json.dumps(asyncio.run(run())))
+    begun_s = cpu_s()
+    rows = asyncio.run(run())
+    print(json.dumps({"rows": rows, "cpu_s": cpu_s() - begun_s}))
 
 
 def _run(relay: str, streams: int, chunks: int, gap_ms: float) -> dict[str, float]:
@@ -115,20 +126,22 @@ def _run(relay: str, streams: int, chunks: int, gap_ms: float) -> dict[str, floa
         log = str(Path(folder, "log.jsonl"))
         upstream = [sys.executable, "-m", "simulator", "--ttft-ms", "200", "--gap-ms", str(gap_ms)]
         upstream += ["--tokens", str(chunks), "--log", log]
-        with _process(upstream, _OTHER_CORE) as (url, _):
+        with _process(upstream, _OTHER_CORE) as (url, upstream_pid):
             commands = {
                 "service": [sys.executable, "app.py", "--no-ui", "--port", "0"],
                 "bare": [sys.executable, "-m", "benchmarks._bare_relay", f"{url}/v1"],
             }
             with _process(commands[relay], _SERVICE_CORE, {**_OPEN, "OPENAI_BASE_URL": f"{url}/v1"}) as (address, pid):
                 _asked(address, 2, "warm")
-                before_s, before_kb = _cpu_s(pid), _resident_kb(pid)
-                noted = _asked(address, streams, "run")
-                cpu_s, grown_kb = _cpu_s(pid) - before_s, _resident_kb(pid) - before_kb
-        return _figures(noted, read_log(log), cpu_s, grown_kb)
+                _reset_peak(pid)
+                before_s, others_s, before_kb = _cpu_s(pid), _cpu_s(upstream_pid), _kb(pid, "VmRSS")
+                said = _asked(address, streams, "run")
+                used_s, grown_kb = _cpu_s(pid) - before_s, _kb(pid, "VmHWM") - before_kb
+                others_s = _cpu_s(upstream_pid) - others_s + said["cpu_s"]
+        return figures(said["rows"], read_log(log), used_s, others_s, grown_kb)
 
 
-def _asked(address: str, streams: int, batch: str) -> list[dict[str, Any]]:
+def _asked(address: str, streams: int, batch: str) -> dict[str, Any]:
     command = [
         sys.executable,
         "-m",
@@ -142,46 +155,8 @@ def _asked(address: str, streams: int, batch: str) -> list[dict[str, Any]]:
     ]
     if (os.cpu_count() or 1) > 1:
         command = ["taskset", "-c", str(_OTHER_CORE), *command]
-    said: list[dict[str, Any]] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    said: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return said
-
-
-def _figures(noted: list[dict[str, Any]], log: list[dict[str, Any]], cpu_s: float, grown_kb: int) -> dict[str, float]:
-    received_s = {line["request_id"]: line["at_s"] for line in log if line["event"] == "received"}
-    sent_s: dict[str, list[float]] = defaultdict(list)
-    late_ms = []
-    for line in log:
-        if line["event"] == "sent" and "seq" in line:
-            sent_s[line["request_id"]].append(line["at_s"])
-            late_ms.append((line["at_s"] - line["due_s"]) * 1000)
-    ttft_ms, gap_ms, added_ms, chunks, merged = [], [], [], 0, 0
-    for row in noted:
-        truth = sent_s[row["name"]]
-        came = row["came_s"]
-        if len(came) != len(truth):
-            raise RuntimeError(f"{row['name']}: {len(came)} chunks came of {len(truth)}")
-        ttft_ms.append((came[0] - truth[0] + received_s[row["name"]] - row["sent_s"]) * 1000)
-        gaps = [b - a for a, b in pairwise(came)]
-        gap_ms += [gap * 1000 for gap in gaps]
-        added_ms += [abs(gap - (b - a)) * 1000 for gap, (a, b) in zip(gaps, pairwise(truth), strict=True)]
-        chunks += len(came)
-        merged += row["merged"]
-    seconds = max(row["came_s"][-1] for row in noted) - min(row["came_s"][0] for row in noted)
-    return {
-        "ttft_p50_ms": _share(ttft_ms, 0.5),
-        "ttft_p99_ms": _share(ttft_ms, 0.99),
-        "gap_p99_ms": _share(gap_ms, 0.99),
-        "gap_added_p99_ms": _share(added_ms, 0.99),
-        "cpu_us_per_chunk": round(cpu_s / chunks * 1e6, 1),
-        "chunks_per_s": round(chunks / seconds),
-        "kb_per_stream": round(grown_kb / len(noted), 1),
-        "late_p99_ms": _share(late_ms, 0.99),
-        "merged_reads": merged,
-    }
-
-
-def _share(values: list[float], share: float) -> float:
-    return round(sorted(values)[int(share * (len(values) - 1))], 3)
 
 
 def main() -> None:
@@ -203,12 +178,15 @@ def main() -> None:
     for streams, chunks, gap_ms in loads:
         found = _medians(parsed.relays.split(","), parsed.runs, streams, chunks, gap_ms)
         kind = f"{streams:4} streams" + ("" if gap_ms else ", no gaps")
-        for relay, figures in found.items():
-            print(f"{kind} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in figures.items()), flush=True)
+        for relay, figures_of_it in found.items():
+            print(f"{kind} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in figures_of_it.items()), flush=True)
+            print(f"{kind} {relay:8}{limit(figures_of_it, gap_ms)}", flush=True)
         results.append({"streams": streams, "gap_ms": gap_ms, **found})
         if {"service", "bare"} <= set(found):
             bare = found["bare"]
-            results[-1]["service/bare"] = {n: round(v / bare[n], 3) for n, v in found["service"].items() if bare[n]}
+            ratios = {n: round(v / bare[n], 3) for n, v in found["service"].items() if bare[n]}
+            results[-1]["service/bare"] = ratios
+            print(f"{kind} ratio   " + ", ".join(f"{n} {v:g}" for n, v in ratios.items()), flush=True)
     print(json.dumps({"benchmark": "relay", "results": results}))
 
 

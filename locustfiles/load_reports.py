@@ -110,6 +110,8 @@ def _started(environment: Environment, **_: object) -> None:
     gc.collect()
     gc.freeze()
     options = environment.parsed_options
+    if state.file is not None and not state.file.tell() and options is not None:
+        _head(environment, options)
     if not isinstance(environment.runner, MasterRunner) and options is not None and options.real_time:
         state.real_time = take_real_time_priority()
 
@@ -182,7 +184,7 @@ def _keep(environment: Environment, msg: Any, **_: object) -> None:
 
 
 def _open(environment: Environment) -> None:
-    """Make the folder and write what is to be known of the test before its first answer."""
+    """Make the folder and the file, before any answer."""
     options = environment.parsed_options
     if options is None:
         return
@@ -193,6 +195,11 @@ def _open(environment: Environment) -> None:
         sys.exit(f"error: --out {options.out} holds a load test: choose a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     state.folder, state.file = folder, (folder / ANSWERS).open("a", encoding="utf-8")
+
+
+def _head(environment: Environment, options: Any) -> None:
+    """Write what is asked for: on Locust's page that is known when its first test starts."""
+    assert state.folder is not None
     names = ("provider", "strategy", "model", "max_tokens", "cancel_rate", "reconnect_rate", "slow_rate", "shape")
     facts: dict[str, Any] = {name: getattr(options, name) for name in names}
     facts |= {"users": options.num_users or 1, "spawn_rate": options.spawn_rate, "run_time_s": options.run_time}
@@ -200,7 +207,9 @@ def _open(environment: Environment) -> None:
         "kinds": sorted(user.__name__ for user in environment.user_classes),
         "think_s": list(range_s(options.think_s)),
     }
-    _write({"load": 1, "run_id": folder.name, "started_at": utc_now(), **facts, "processes": options.expect_workers})
+    _write(
+        {"load": 1, "run_id": state.folder.name, "started_at": utc_now(), **facts, "processes": options.expect_workers}
+    )
 
 
 def _write(line: Mapping[str, Any]) -> None:

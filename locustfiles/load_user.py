@@ -42,6 +42,11 @@ class Shape(LoadTestShape):
     use_common_options = True
     duration_s: int | None = None
 
+    def reset_time(self) -> None:
+        """Begin: a test started anew on Locust's page has a duration of its own, or none."""
+        super().reset_time()
+        self.duration_s = None
+
     def tick(self) -> tuple[int, float] | None:
         """Give users and how many a second are added or leave; None: it is over."""
         assert self.runner is not None and self.runner.environment.parsed_options is not None

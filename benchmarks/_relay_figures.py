@@ -1,0 +1,72 @@
+"""What a run of the relay benchmark came to, and what set its limit: pure."""
+
+from collections import defaultdict
+from itertools import pairwise
+from typing import Any
+
+_HELD_MS, _LATE_MS, _FULL = 40.0, 5.0, 0.9
+
+
+def figures(
+    noted: list[dict[str, Any]], log: list[dict[str, Any]], used_s: float, others_s: float, grown_kb: int
+) -> dict[str, float]:
+    """Give the figures; `noted` is the client's, `log` the upstream's, CPU in seconds, memory in KB of all streams."""
+    received_s = {line["request_id"]: line["at_s"] for line in log if line["event"] == "received"}
+    sent_s: dict[str, list[float]] = defaultdict(list)
+    late_ms = []
+    for line in log:
+        if line["event"] == "sent" and "seq" in line:
+            sent_s[line["request_id"]].append(line["at_s"])
+            late_ms.append((line["at_s"] - line["due_s"]) * 1000)
+    ttft_ms, gap_ms, added_ms, chunks, merged = [], [], [], 0, 0
+    for row in noted:
+        truth = sent_s[row["name"]]
+        came = row["came_s"]
+        if len(came) != len(truth):
+            raise RuntimeError(f"{row['name']}: {len(came)} chunks came of {len(truth)}")
+        ttft_ms.append((came[0] - truth[0] + received_s[row["name"]] - row["sent_s"]) * 1000)
+        gaps = [b - a for a, b in pairwise(came)]
+        gap_ms += [gap * 1000 for gap in gaps]
+        added_ms += [abs(gap - (b - a)) * 1000 for gap, (a, b) in zip(gaps, pairwise(truth), strict=True)]
+        chunks += len(came)
+        merged += row["merged"]
+    seconds = max(row["came_s"][-1] for row in noted) - min(row["came_s"][0] for row in noted)
+    whole_s = max(row["came_s"][-1] for row in noted) - min(row["sent_s"] for row in noted)
+    return {
+        "ttft_p50_ms": _share(ttft_ms, 0.5),
+        "ttft_p99_ms": _share(ttft_ms, 0.99),
+        "gap_p99_ms": _share(gap_ms, 0.99),
+        "gap_added_p99_ms": _share(added_ms, 0.99),
+        "cpu_us_per_chunk": round(used_s / chunks * 1e6, 1),
+        "chunks_per_s": round(chunks / seconds),
+        "chunks_per_s_a_core": round(chunks / used_s),
+        "kb_per_stream": round(grown_kb / len(noted), 1),
+        "late_p99_ms": _share(late_ms, 0.99),
+        "merged_reads": merged,
+        "busy": round(used_s / whole_s, 2),
+        "others_busy": round(others_s / whole_s, 2),
+    }
+
+
+def limit(found: dict[str, float], gap_ms: float) -> str:
+    """Say what set the figures: the relay, the simulator and the client beside it, or nothing but the load.
+
+    >>> steady = {"busy": 0.5, "others_busy": 0.4, "late_p99_ms": 0.1, "gap_p99_ms": 21.0}
+    >>> limit(steady, 20), limit({**steady, "gap_p99_ms": 50.0}, 20)
+    ('held: p99 gap within 40 ms', 'not held: p99 gap above 40 ms')
+    >>> limit({**steady, "others_busy": 0.97}, 20)
+    'the simulator and the client saturated first: the relay can do more than this'
+    >>> limit({**steady, "busy": 0.98}, 0)
+    "the relay's core was full"
+    """
+    late = bool(gap_ms) and found["late_p99_ms"] > _LATE_MS
+    if late or (found["others_busy"] >= _FULL and found["busy"] < found["others_busy"]):
+        return "the simulator and the client saturated first: the relay can do more than this"
+    if not gap_ms:
+        return "the relay's core was full" if found["busy"] >= _FULL else "neither core was full with this"
+    held = found["gap_p99_ms"] <= _HELD_MS
+    return f"held: p99 gap within {_HELD_MS:g} ms" if held else f"not held: p99 gap above {_HELD_MS:g} ms"
+
+
+def _share(values: list[float], share: float) -> float:
+    return round(sorted(values)[int(share * (len(values) - 1))], 3)
