@@ -42,11 +42,6 @@ class Shape(LoadTestShape):
     use_common_options = True
     duration_s: int | None = None
 
-    def reset_time(self) -> None:
-        """Begin: a test started anew on Locust's page has a duration of its own, or none."""
-        super().reset_time()
-        self.duration_s = None
-
     def tick(self) -> tuple[int, float] | None:
         """Give users and how many a second are added or leave; None: it is over."""
         assert self.runner is not None and self.runner.environment.parsed_options is not None
@@ -56,6 +51,7 @@ class Shape(LoadTestShape):
             self.duration_s, options.run_time = options.run_time, None
         passed_s = self.get_run_time()
         if self.duration_s and passed_s >= self.duration_s:
+            self.duration_s = None  # the next test on Locust's page has one of its own, or none
             return None
         share = passed_s / self.duration_s if self.duration_s else 1.0
         return users_at(options.shape, share, options.num_users or 1), float(options.spawn_rate or 1)
