@@ -84,11 +84,12 @@ class GradioUser(StreamUser):
                     break
         updates = Updates(answer, event["outputs"].index(page.chat) if is_answer else None)
         decoder = Decoder()
-        for at_s, part in turns.sliced(kept):
-            before = len(answer.events)
-            for found in decoder.feed(part):
-                updates.take(at_s, json.loads(found.data))
-            answer.merged_reads += len(answer.events) > before + 1
+        with turns.sliced(kept) as reads:
+            for at_s, part in reads:
+                before = len(answer.events)
+                for found in decoder.feed(part):
+                    updates.take(at_s, json.loads(found.data))
+                answer.merged_reads += len(answer.events) > before + 1
         answer.stamp_source = exchange.socket.stamp_source
         if updates.data is None:
             _broken_off(answer, exchange, updates.problem, left=left)

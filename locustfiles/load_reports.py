@@ -77,12 +77,17 @@ class Turns:
     def __init__(self) -> None:
         self._turn = BoundedSemaphore(1)
 
-    def sliced(self, items: Sequence[T]) -> Iterator[T]:
-        """Give the items, with a rest after every few."""
+    @contextmanager
+    def sliced(self, items: Sequence[T]) -> Iterator[Iterator[T]]:
+        """Give the items, with a rest after every few; the turn is over on leaving, wherever the reading broke off."""
         with self._turn:
-            for start in range(0, len(items), _SLICE):
-                yield from items[start : start + _SLICE]
-                gevent.sleep(0)
+            yield _resting(items)
+
+
+def _resting(items: Sequence[T]) -> Iterator[T]:
+    for start in range(0, len(items), _SLICE):
+        yield from items[start : start + _SLICE]
+        gevent.sleep(0)
 
 
 turns = Turns()

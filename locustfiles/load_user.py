@@ -165,10 +165,11 @@ class StreamUser(User):
         texts_s = answer.texts_s
         gaps_s = [later - earlier for earlier, later in pairwise(texts_s)]
         longest_s = max(_STALL_S, _STALL_MEDIANS * median(gaps_s)) if gaps_s else 0.0
-        for gap_s in load_reports.turns.sliced(gaps_s):
-            self._fire("gap", gap_s)
-            if gap_s > longest_s:
-                self._fire("stall", gap_s)
+        with load_reports.turns.sliced(gaps_s) as slowly:
+            for gap_s in slowly:
+                self._fire("gap", gap_s)
+                if gap_s > longest_s:
+                    self._fire("stall", gap_s)
         if (tokens_per_s := answer.tokens_per_s) is not None:
             self._fire("tokens/s", tokens_per_s / 1000)
 

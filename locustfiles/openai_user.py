@@ -59,7 +59,8 @@ class OpenAIUser(StreamUser):
             refused(answer, exchange.socket.at_s, exchange.status, b"".join(part for _, part in kept))
             return
         decoder = chat_completions_wire.decoder()
-        read_chunks(decoder, turns.sliced(kept), answer)
+        with turns.sliced(kept) as reads:
+            read_chunks(decoder, reads, answer)
         if left and not decoder.over:
             answer.left()
         elif exchange.fault is not None and not decoder.over:

@@ -73,10 +73,11 @@ class SseUser(StreamUser):
 def read_frames(kept: list[Read], frames: Frames) -> None:
     """Decode what was kept, each event at the moment of its read."""
     decoder = Decoder()
-    for at_s, part in turns.sliced(kept):
-        texts = 0
-        for event in decoder.feed(part):
-            name, fields = ("done", {}) if event.data == "[DONE]" else (event.event, json.loads(event.data))
-            texts += name == "message"
-            frames.take(at_s, "chunk" if name == "message" else name, fields, event.id)
-        frames.answer.merged_reads += texts > 1
+    with turns.sliced(kept) as reads:
+        for at_s, part in reads:
+            texts = 0
+            for event in decoder.feed(part):
+                name, fields = ("done", {}) if event.data == "[DONE]" else (event.event, json.loads(event.data))
+                texts += name == "message"
+                frames.take(at_s, "chunk" if name == "message" else name, fields, event.id)
+            frames.answer.merged_reads += texts > 1

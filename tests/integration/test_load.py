@@ -168,6 +168,16 @@ def test_a_broken_stream_is_a_failure_with_its_reason(fault: str, outcome: str, 
     assert trials["error_message"].str.len().min() > 10
 
 
+def test_an_error_in_one_stream_holds_up_no_other_user(url: str, tmp_path: Path) -> None:
+    code, facts, _ = load_test(
+        *("run", "--kind", "openai", "--url", url, "--users", "6", "--duration", "4s", "--slo", "failed<=100%"),
+        *(*PLAIN, "--max-tokens", "48", "--fault-rate", "0.5", "--drain-s", "5", "--out", str(tmp_path / "load")),
+    )
+    assert code == 0
+    assert facts["outcomes"].keys() == {"completed", "failed"}
+    assert facts["unfinished"] == 0, "whoever reads in turn gives the turn back"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
