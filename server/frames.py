@@ -64,6 +64,10 @@ class Entries:
         return self._seq, name, orjson.dumps(fields)
 
     def _add(self, found: list[Entry], event: Event, now: float) -> None:
+        if isinstance(event, TextDelta) and self._stages.stage == "generating":
+            # Most events are these, and change nothing.
+            found.append(self._entry("chunk", {"content": event.text}))
+            return
         if self._stages.feed(event, now):
             found.append(self._entry("stage", {"stage": self._stages.stage}))
         found += [self._entry(name, fields) for name, fields in self._told(event)]

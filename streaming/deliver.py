@@ -54,7 +54,8 @@ class Delivery:
             self._pump = asyncio.create_task(self._run_pump())
         until_s = None if timeout_s is None else self._clock() + timeout_s
         while not self.ended:
-            if out := self._step():
+            # Nothing came and nothing is held: no step is due, which is so once for every event.
+            if (self._inbox or self._strategy.wake_at is not None) and (out := self._step()):
                 if isinstance(out[-1], TERMINAL):
                     self._end()
                 return out
@@ -95,7 +96,7 @@ class Delivery:
         loop = asyncio.get_running_loop()
         reader = self._reader = loop.create_future()
         wake_at = self._strategy.wake_at
-        due_s = min((t for t in (wake_at, until_s) if t is not None), default=None)
+        due_s = until_s if wake_at is None else wake_at if until_s is None else min(wake_at, until_s)
         # An alarm that rings too early costs less than a new one for every event: it is looked again.
         if due_s is not None and (self._alarm is None or self._alarm.when() > due_s):
             self._silence()

@@ -1,0 +1,26 @@
+"""Gaps counted apart come out as if the histogram had observed each."""
+
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from server.metrics import Gaps
+
+BOUNDS = (0.01, 0.02, 0.5)
+GAPS_S = (0.0, 0.01, 0.010001, 0.02, 0.3, 7.0, 0.019)
+
+
+@pytest.mark.parametrize("every", [1, 3, 64])
+def test_the_histogram_is_what_it_would_be_with_each_gap_told_to_it(every: int) -> None:
+    found = []
+    for apart in (True, False):
+        registry = CollectorRegistry()
+        histogram = Histogram("gap_seconds", "Gaps", ["provider"], registry=registry, buckets=BOUNDS).labels("p")
+        gaps = Gaps(histogram, every)
+        for gap_s in GAPS_S:
+            gaps.observe(gap_s) if apart else histogram.observe(gap_s)
+        gaps.flush()
+        lines = generate_latest(registry).decode().splitlines()
+        found.append([line for line in lines if "_created" not in line])
+    assert [line.split()[0] for line in found[0]] == [line.split()[0] for line in found[1]]
+    values = [[float(line.split()[-1]) for line in lines if not line.startswith("#")] for lines in found]
+    assert values[0] == pytest.approx(values[1])
