@@ -3,7 +3,9 @@
 import ast
 import itertools
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,27 +86,30 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
 
 
 def test_the_users_import_neither_asyncio_nor_what_needs_it() -> None:
-    allowed = {
-        *sys.stdlib_module_names,
-        "gevent",
-        "locust",
-        "websocket",
-        "configargparse",
-        "streaming",
-        "providers",
-    } - {"asyncio"}
+    allowed = {*sys.stdlib_module_names, "gevent", "locust", "websocket", "configargparse"} - {"asyncio"}
     own = {path.stem for path in (ROOT / "locustfiles").glob("*.py")}
     assert not own & {*sys.stdlib_module_names, "locust", "websocket", "gevent", "gradio", "openai"}, "named alike"
-    core = {"clock", "errors", "events", "http1", "priority", "sse", "stamps"}
+    rooms = set()
     for path in (ROOT / "locustfiles").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
-                for name in names:
-                    top, _, rest = name.partition(".")
-                    assert top in allowed | own, path.name
-                    assert top != "streaming" or rest in core, path.name
-                    assert top != "providers" or rest in {"", "wire"}, path.name  # pure: bytes in, events out
+        for name in imported(path):
+            if name.partition(".")[0] in {"streaming", "providers"}:
+                rooms.add(name)
+            else:
+                assert name.partition(".")[0] in allowed | own, path.name
+    assert {"streaming.sse", "providers.chat_completions_wire"} <= rooms
+    code = f"import sys, {', '.join(sorted(rooms))}; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False", "nor may what they import import it"
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Give the modules that a file imports, those of a room with the room's name before them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield from (f"{module}.{each.name}" for each in node.names) if module == "providers" else (module,)
 
 
 def size(**changes: int) -> Size:
