@@ -1,6 +1,5 @@
-"""The service: its routes, and what every error looks like."""
+"""The service: its routes, and the refusal of what is none of them."""
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -8,8 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 
 from guard import Guard
 from providers import Providers
@@ -29,12 +30,6 @@ from streaming.errors import UsageError
 
 VERSION = "0.1.0"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_OFFERED = {
-    re.compile(r"/api/chat(/stream)?|/v1/chat/completions"): ("POST",),
-    re.compile(r"/api/chat/stream/[^/]+"): ("GET", "DELETE"),
-    re.compile(r"/v1/models(/.+)?"): ("GET", "HEAD"),
-}
-"""What other methods are offered where the asked one is not."""
 
 
 def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: float = 30.0) -> FastAPI:
@@ -156,7 +151,13 @@ async def elsewhere(request: Request) -> Response:
     path = request.url.path
     if path == "/api/chat/ws":
         raise HTTPException(426, "this address speaks WebSocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
-    for offered, methods in _OFFERED.items():
-        if offered.fullmatch(path):
-            raise HTTPException(405, f"ask with {' or '.join(methods)}", {"Allow": ", ".join(methods)})
+    if methods := _offered(request):
+        raise HTTPException(405, f"ask with {' or '.join(methods)}", {"Allow": ", ".join(methods)})
     raise HTTPException(404, f"there is no {path} here")
+
+
+def _offered(request: Request) -> list[str]:
+    """Give the methods that the asked address does take, as the routes say."""
+    known = [route for route in (*routes.routes, *openai_api.routes.routes) if isinstance(route, APIRoute)]
+    partly = [route for route in known if route.matches(request.scope)[0] is Match.PARTIAL]
+    return [method for method in _METHODS if any(method in (route.methods or ()) for route in partly)]
