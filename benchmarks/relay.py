@@ -178,9 +178,9 @@ def main() -> None:
     for streams, chunks, gap_ms in loads:
         found = _medians(parsed.relays.split(","), parsed.runs, streams, chunks, gap_ms)
         kind = f"{streams:4} streams" + ("" if gap_ms else ", no gaps")
-        for relay, figures_of_it in found.items():
-            print(f"{kind} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in figures_of_it.items()), flush=True)
-            print(f"{kind} {relay:8}{limit(figures_of_it, gap_ms)}", flush=True)
+        for relay, measured in found.items():
+            print(f"{kind} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in measured.items()), flush=True)
+            print(f"{kind} {relay:8}{limit(measured, gap_ms)}", flush=True)
         results.append({"streams": streams, "gap_ms": gap_ms, **found})
         if {"service", "bare"} <= set(found):
             bare = found["bare"]
