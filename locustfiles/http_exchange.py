@@ -11,7 +11,9 @@ from stamped_socket import StampedSocket
 from streaming.http1 import Http1Error, ResponseReader
 
 GRACE_S = 0.25
-TAIL_BYTES = 64
+"""How long the end of a body is waited for after the wire's own end marker: as long as the evaluation waits."""
+_TAIL_BYTES = 64
+"""Where a marker is looked for: it is the last line, and may have blank lines and a chunk's end behind it."""
 
 
 class HttpExchange:
@@ -72,7 +74,7 @@ class HttpExchange:
                 self._reader.flush()
                 return
             part = self._reader.feed(data)
-            if last is not None and not marked and last in part[-TAIL_BYTES:]:
+            if last is not None and not marked and last in part[-_TAIL_BYTES:]:
                 marked = True
                 self.socket.settimeout(GRACE_S)
             if part or self._reader.head is not None:

@@ -13,7 +13,8 @@ from openai_chunks import read_chunks, read_end
 
 from providers import chat_completions_wire
 
-DONE = b"data: [DONE]"
+_DONE = b"data: [DONE]"
+"""The wire's own end marker: what comes after it is not waited for."""
 
 __all__ = ["OpenAIUser", "Shape"]
 """What Locust finds here: it takes users and the shape from the file that it was given."""
@@ -49,7 +50,7 @@ class OpenAIUser(StreamUser):
         left = False
         with HttpExchange(self.url, target, body, self.headers(answer), **self.socket_options(plan)) as exchange:
             exchange.note(answer)
-            for read in exchange.reads(DONE):
+            for read in exchange.reads(_DONE):
                 kept.append(read)
                 if left := plan.cancel and len(kept) > plan.after:
                     break
