@@ -5,14 +5,15 @@ from array import array
 
 INTERVAL_S = 0.02
 LATE_S = 0.005
-"""From this lag on, a stamp that waits for the event loop is called disturbed: a quarter of a usual gap."""
+"""From this lag on, a stamp that waits for the event loop is called disturbed: a quarter of a usual gap, 20 ms."""
 
 
 def disturbed(stamp_source: str | None, merged_reads: int | None, lag_s: float | None) -> bool | None:
-    """Say whether the instrument itself may be in a trial's figures; None where nothing was stamped.
+    """Say whether the instrument itself may be in a trial's figures; None where that is not known.
 
-    The kernel's stamps do not wait for this program: only reads that may have hidden some count. All others are late
-    by the loop's worst lag, at most.
+    So it is where nothing was stamped, and where the stamps are not the kernel's and no lag was watched. The kernel's
+    do not wait for this program: only reads that may have hidden some count. All others are late by the loop's worst
+    lag, `lag_s` in seconds, at most.
 
     >>> disturbed("kernel", 0, 0.2), disturbed("kernel", 1, 0.0), disturbed("in-process", None, 0.02)
     (False, True, True)

@@ -62,7 +62,7 @@ async def _dry_run(wanted: Wanted) -> int:
 
     providers = Providers(Settings.from_environment(), prices=wanted.prices)
     try:
-        _ = _calibrated(wanted)
+        _calibrated(wanted)
         _check_providers(wanted, providers)
         planned = scenario.plan(wanted.scenario)
         if wanted.resume and wanted.out is not None:

@@ -23,7 +23,11 @@ class Judged:
 
     @property
     def met(self) -> bool:
-        return bool((self.run.trials["outcome"] == "completed").any()) and all(found.met for found in self.verdicts)
+        return self._any_completed and all(found.met for found in self.verdicts)
+
+    @property
+    def _any_completed(self) -> bool:
+        return bool((self.run.trials["outcome"] == "completed").any())
 
     @property
     def shortfall(self) -> str | None:
@@ -34,8 +38,7 @@ class Judged:
     @property
     def evidence(self) -> tuple[str, ...]:
         """Say what each objective came to, and what else speaks against the load having been what was asked for."""
-        completed = bool((self.run.trials["outcome"] == "completed").any())
-        more = (None if completed else "no answer was completed", self.shortfall)
+        more = (None if self._any_completed else "no answer was completed", self.shortfall)
         return (*map(str, self.verdicts), *(words for words in more if words is not None))
 
     @property
