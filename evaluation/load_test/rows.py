@@ -13,6 +13,7 @@ from typing import Any
 
 from evaluation import manifest, rows
 from evaluation.experience import Deadlines, Reader
+from evaluation.lag import disturbed
 from evaluation.record import EVENTS, TRIALS, EventRow, Journal, Trial, read_lines
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
@@ -78,6 +79,7 @@ def rows_of(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial,
         headers_s=_between(sent_s, answer["headers_s"]),
         connect_s=_between(0.0, answer["connect_s"]),
         finish_raw=answer.get("finish_raw"),
+        disturbed=disturbed(answer["stamp_source"], answer["merged_reads"], None),
         **{name: answer[name] for name in _SAME},
         **_used(answer),
         **found,

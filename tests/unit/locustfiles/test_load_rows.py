@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import evaluation
@@ -30,6 +31,12 @@ def test_an_answer_becomes_a_trial_with_the_figures_of_any_other(tmp_path: Path)
     assert math.isnan(trial["delay_mean_s"]), "over a wire nobody knows how long a strategy held what"
     assert len(run.events) == 5 and run.events["source_s"].isna().all()
     assert run.events["kind"].tolist() == ["delivered_text"] * 4 + ["delivered_finish"]
+
+
+def test_reads_that_may_hide_some_disturb_it_and_stamps_that_may_be_late_are_not_known(tmp_path: Path) -> None:
+    how: list[dict[str, Any]] = [{}, {"merged_reads": 2}, {"stamp_source": "callback"}, {"stamp_source": None}]
+    run = made(tmp_path, *(answer(number, **changes) for number, changes in enumerate(how, start=1)))
+    assert [None if pd.isna(found) else bool(found) for found in run.trials["disturbed"]] == [False, True, None, None]
 
 
 def test_a_refused_answer_has_its_reason_and_no_time(tmp_path: Path) -> None:
