@@ -1,5 +1,26 @@
 // Runs once when the page has loaded. Gradio draws the elements; what it has no setting for is done here.
 () => {
+  // The sign that Gradio shows while a page loads goes on counting in every frame when it is gone, and the browser draws
+  // every frame for it. It asks for the time and then for its next frame, whose number is one more than the last: that
+  // one is taken back, and the counting has ended.
+  performance.now = () => {
+    if (new Error().stack.includes("/statustracker-")) {
+      const number = requestAnimationFrame(() => {}) + 1;
+      queueMicrotask(() => cancelAnimationFrame(number));
+    }
+    return Performance.prototype.now.call(performance);
+  };
+  requestAnimationFrame(() => requestAnimationFrame(() => { delete performance.now; }));
+
+  // With every update Gradio copies what the inputs of its events are made of, value by value, functions too: for all
+  // but objects the browser's own copying is dear. What comes out is the same.
+  const copy = window.structuredClone.bind(window);
+  const uncopied = new DOMException("A function cannot be copied.", "DataCloneError");
+  window.structuredClone = (value, options) => {
+    if (typeof value === "function") throw uncopied;
+    return typeof value === "object" || typeof value === "symbol" ? copy(value, options) : value;
+  };
+
   const find = (selector) => document.querySelector(selector);
   const visible = (element) => element !== null && element.offsetParent !== null;
 

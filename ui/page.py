@@ -98,8 +98,19 @@ def build(desk: Desk) -> gr.Blocks:
             await desk.visitors.leave(request.session_hash)
 
         page.unload(leave)
+        _hush(page)
         page.queue(api_open=False, max_size=QUEUE_SIZE, default_concurrency_limit=ANSWERS_AT_ONCE)
     return page
+
+
+def _hush(page: gr.Blocks) -> None:
+    """Tell of an event's state only what shows it: a chat, and what was named.
+
+    Gradio would have every output of every event that ever ran draw it anew, with each update of an answer.
+    """
+    for event in page.fns.values():
+        if event.show_progress_on is None:
+            event.show_progress_on = [part for part in event.outputs if isinstance(part, gr.Chatbot)]
 
 
 def _with_keys(settings: Settings, keys: Mapping[str, str]) -> Providers:
