@@ -68,19 +68,20 @@ class Chat:
     async def forget(self, request: gr.Request) -> tuple[Any, ...]:
         """The conversation was cleared, and what was asking has been cancelled: give the empty page."""
         await self._visitor(request).lane(PLACE).forget()
-        hidden = gr.update(visible=HIDDEN)
-        box = gr.update(interactive=True, placeholder=texts.PLACEHOLDER, submit_btn=texts.SEND)
-        return [], [], figures.stage(texts.IDLE), texts.IDLE, figures.meter(None), hidden, hidden, hidden, box
+        return _empty_page()
 
     def kept(self, history: list[Any], request: gr.Request) -> list[Any]:
         """Give the history to go on from: none directly after the conversation was cleared, whatever the page has."""
         lane = self._visitor(request).lane(PLACE)
         return history if lane.asked_in == lane.conversation else []
 
-    def settle(self, request: gr.Request) -> tuple[Any, Any]:
-        """After an answer's end: what came too late into a conversation that was cleared goes again."""
-        lane = self._visitor(request).lane(PLACE)
-        return ([], []) if lane.asked_in != lane.conversation else (gr.skip(), gr.skip())
+    def settle(self, request: gr.Request) -> tuple[Any, ...]:
+        """After an answer's end: what came too late into a conversation that was cleared goes again.
+
+        A frame that was under way when `forget` was called may be drawn after the empty page, all parts of it.
+        """
+        lane, empty = self._visitor(request).lane(PLACE), _empty_page()
+        return empty if lane.asked_in != lane.conversation else (gr.skip(),) * len(empty)
 
     async def leave(self, request: gr.Request) -> None:
         """The page was closed."""
@@ -138,6 +139,13 @@ class Chat:
 
     def _visitor(self, request: gr.Request) -> Visitor:
         return self._desk.visitors.of(request.session_hash)
+
+
+def _empty_page() -> tuple[Any, ...]:
+    """Give what a page has before its first question; text in the box for the message stays."""
+    hidden = gr.update(visible=HIDDEN)
+    box = gr.update(interactive=True, placeholder=texts.PLACEHOLDER, submit_btn=texts.SEND)
+    return [], [], figures.stage(texts.IDLE), texts.IDLE, figures.meter(None), hidden, hidden, hidden, box
 
 
 def _frame(screen: Screen, *controls: Any) -> Frame:

@@ -77,7 +77,7 @@ def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
     emptied = [interface.chatbot, interface.chatbot_state, stage, announcement, meter, stop, go_on, again, box]
     interface.chatbot.clear(chat.forget, None, emptied, queue=False, cancels=interface.asking, **quiet())
     for asking in interface.asking:
-        asking.then(chat.settle, None, [interface.chatbot, interface.chatbot_state], queue=False, **quiet())
+        asking.then(chat.settle, None, emptied, queue=False, **quiet())
     _saving(chat, interface, as_markdown, as_json)
     return budget, spent
 

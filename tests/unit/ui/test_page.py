@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from providers import Providers
@@ -77,3 +78,15 @@ def test_a_run_that_cannot_be_read_says_so(tmp_path: Any) -> None:
 
 def test_the_sample_is_small() -> None:
     assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 300_000
+
+
+def test_what_came_too_late_goes_from_all_that_clearing_empties(config: Any) -> None:
+    emptied = [f.outputs for f in functions(config) if f.name == "forget"]
+    settled = [f.outputs for f in functions(config) if f.name == "settle"]
+    assert len(emptied) == 1 and len(settled) >= 2
+    assert all(outputs == emptied[0] for outputs in settled)
+
+
+def test_only_what_shows_that_an_event_runs_is_told_of_it(config: Any) -> None:
+    told = {type(part) for f in functions(config) for part in f.show_progress_on}
+    assert told == {gr.Chatbot, gr.Markdown}, "chats, and the report of a run that is read"
