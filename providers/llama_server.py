@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -121,7 +121,8 @@ def _cut_connections(port: int) -> None:
             continue
         with closing(connection):
             if ("127.0.0.1", port) in _ends(connection):
-                connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # its other end has gone meanwhile
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _ends(connection: socket.socket) -> list[tuple[str, int]]:

@@ -1,12 +1,13 @@
 """What is said where llama.cpp cannot be imported: what is missing, and what to install."""
 
 import builtins
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from providers.llama_server import LlamaServer
+from providers.llama_server import LlamaServer, _cut_connections
 from streaming.errors import UsageError
 
 LIBRARY = "libgomp.so.1: cannot open shared object file: No such file or directory"
@@ -27,3 +28,19 @@ def test_what_is_missing_is_named(error: ImportError, said: str, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", importing)
     with pytest.raises(UsageError, match=said):
         LlamaServer(Path("any.gguf"))
+
+
+def test_a_connection_whose_other_end_has_gone_keeps_none_of_the_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        # Made first, the one that is gone already has the lower number and is cut first.
+        gone = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = listener.accept()
+        gone.shutdown(socket.SHUT_RDWR)
+        accepted.shutdown(socket.SHUT_RDWR)
+        alive = socket.create_connection(("127.0.0.1", port))
+        other, _ = listener.accept()
+        _cut_connections(port)
+        assert alive.recv(1) == b"" and other.recv(1) == b""
+        for sock in (gone, accepted, alive, other):
+            sock.close()
