@@ -1,4 +1,4 @@
-"""What is said where llama.cpp cannot be imported: what is missing, and what to install."""
+"""The server of the local model: what is said where llama.cpp cannot be imported, and how its connections are cut."""
 
 import builtins
 import socket
