@@ -5,14 +5,13 @@ The SDK builds and opens each request; the raw bytes of the response go to our o
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Any
 
 import anthropic
 
 from providers import anthropic_wire
 from providers.catalogue import Access
-from providers.sdk import NO_KEY, http_client, opened, unsent
+from providers.sdk import NO_KEY, getting, http_client, opened, posting, unsent
 from providers.transport import Prepared
 from providers.upstream import HEADERS, Opened, Service, listed, relay
 from providers.wire import Decoder, whole_characters
@@ -55,7 +54,7 @@ class AnthropicAdapter:
 
     async def models(self) -> list[str]:
         """Give the models that the service lists. Raises StreamError."""
-        call = partial(self._client.models.with_streaming_response.list, limit=1000)
+        call = getting(self._client, "/v1/models", limit=1000)
         return await listed(opened(call, anthropic, self._service, ""), self._service, "data", "id")
 
     async def aclose(self) -> None:
@@ -63,13 +62,13 @@ class AnthropicAdapter:
         await self._client.close()
 
     def _opened(self, request: ChatRequest) -> AbstractAsyncContextManager[Opened]:
-        create = self._client.messages.with_streaming_response.create
-        return opened(partial(create, **_arguments(request)), anthropic, self._service, request.model)
+        call = posting(self._client, "/v1/messages", _body(request), request)
+        return opened(call, anthropic, self._service, request.model)
 
 
-def _arguments(request: ChatRequest) -> dict[str, Any]:
+def _body(request: ChatRequest) -> dict[str, Any]:
     """Lift the system messages out of the turns, as the API wants them."""
-    arguments: dict[str, Any] = {
+    body: dict[str, Any] = {
         "model": request.model,
         "messages": [
             {"role": m.role, "content": whole_characters(m.content)} for m in request.messages if m.role != "system"
@@ -78,10 +77,7 @@ def _arguments(request: ChatRequest) -> dict[str, Any]:
         "stream": request.streamed,
     }
     if system := "\n\n".join(whole_characters(m.content) for m in request.messages if m.role == "system"):
-        arguments["system"] = system
+        body["system"] = system
     if request.temperature is not None:
-        # The SDK has no such argument any more; the API takes it for the models that know it, and says so where not.
-        arguments["extra_body"] = {"temperature": request.temperature}
-    if request.request_id is not None:
-        arguments["extra_headers"] = {"X-Client-Request-Id": request.request_id}
-    return arguments
+        body["temperature"] = request.temperature
+    return body

@@ -5,7 +5,6 @@ The SDK builds and opens each request; the raw bytes of the response go to our o
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Any
 
 import openai
@@ -13,7 +12,7 @@ import openai
 from providers import chat_completions_wire
 from providers.catalogue import Access
 from providers.rows import Quirks
-from providers.sdk import NO_KEY, http_client, opened, unsent
+from providers.sdk import NO_KEY, getting, http_client, opened, posting, unsent
 from providers.transport import Prepared
 from providers.upstream import HEADERS, Opened, Service, listed, relay
 from providers.wire import Decoder, whole_characters
@@ -60,7 +59,7 @@ class ChatCompletionsAdapter:
         if isinstance(self._client, openai.AsyncAzureOpenAI):
             # Azure lists the models of a region there, not the deployments that can be asked.
             return []
-        call = self._client.models.with_streaming_response.list
+        call = getting(self._client, "/models")
         return await listed(opened(call, openai, self._service, ""), self._service, "data", "id")
 
     async def aclose(self) -> None:
@@ -68,24 +67,22 @@ class ChatCompletionsAdapter:
         await self._client.close()
 
     def _opened(self, request: ChatRequest) -> AbstractAsyncContextManager[Opened]:
-        create = self._client.chat.completions.with_streaming_response.create
-        return opened(partial(create, **self._arguments(request)), openai, self._service, request.model)
+        call = posting(self._client, "/chat/completions", self._body(request), request)
+        return opened(call, openai, self._service, request.model)
 
-    def _arguments(self, request: ChatRequest) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {
             "model": request.model,
             "messages": [{"role": m.role, "content": whole_characters(m.content)} for m in request.messages],
             "stream": request.streamed,
         }
         if request.streamed and self._quirks.include_usage:
-            arguments["stream_options"] = {"include_usage": True}
+            body["stream_options"] = {"include_usage": True}
         if request.temperature is not None:
-            arguments["temperature"] = request.temperature
+            body["temperature"] = request.temperature
         if request.max_tokens is not None:
-            arguments[self._quirks.max_tokens_field] = request.max_tokens
-        if request.request_id is not None:
-            arguments["extra_headers"] = {"X-Client-Request-Id": request.request_id}
-        return arguments
+            body[self._quirks.max_tokens_field] = request.max_tokens
+        return body
 
 
 def openai_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ChatCompletionsAdapter:

@@ -34,8 +34,8 @@ class LocalChat(ChatCompletionsAdapter):
         events = _advised(super().stream(replace(request, streamed=True)))
         return events if request.streamed else whole(events)
 
-    def _arguments(self, request: ChatRequest) -> dict[str, Any]:
-        return {**super()._arguments(request), "extra_body": {"return_progress": True}}
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        return {**super()._body(request), "return_progress": True}
 
 
 async def _advised(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -1,21 +1,24 @@
 """What the OpenAI and the Anthropic SDK share: both stand on httpx2 and name their calls and errors alike."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx2
 
 from providers.faces import body_of
 from providers.refusals import refusal
-from providers.transport import Prepared, caught, prepared
+from providers.transport import ID_HEADER, Prepared, caught, prepared
 from providers.upstream import Opened, Service, transport_error
 from providers.wire import Decoder
 from streaming.messages import ChatRequest
 
 NO_KEY = "no-key"
 """What an SDK is given where a server asks for no key: it insists on one."""
+_AS_IT_COMES = {"cast_to": httpx2.Response, "stream": True}
+"""Has an SDK give the response itself, with its body unread."""
 
 
 def http_client(service: Service) -> httpx2.AsyncClient:
@@ -23,19 +26,37 @@ def http_client(service: Service) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(**service.http_options(httpx2))
 
 
+def getting(client: Any, path: str, **params: Any) -> Callable[[], Awaitable[httpx2.Response]]:
+    """Give the call by which an SDK's client asks for `path`."""
+    return partial(client.get, path, options={"params": params}, **_AS_IT_COMES)
+
+
+def posting(
+    client: Any, path: str, body: dict[str, Any], request: ChatRequest
+) -> Callable[[], Awaitable[httpx2.Response]]:
+    """Give the call by which an SDK's client posts `body`.
+
+    An SDK's method for an endpoint first looks through every type that a body of it could have, which takes longer
+    than all the rest of asking; this is the one that the SDKs document for endpoints without such a method.
+    """
+    headers = {} if request.request_id is None else {ID_HEADER: request.request_id}
+    return partial(client.post, path, body=body, options={"headers": headers}, **_AS_IT_COMES)
+
+
 @asynccontextmanager
 async def opened(
-    call: Callable[[], AbstractAsyncContextManager[Any]], sdk: Any, service: Service, model: str
+    call: Callable[[], Awaitable[httpx2.Response]], sdk: Any, service: Service, model: str
 ) -> AsyncIterator[Opened]:
-    """Enter an SDK's `with_streaming_response` call and leave it closed; its errors come out as StreamError.
+    """Make an SDK's call and leave its response closed; its errors come out as StreamError.
 
     The call is made on entering: a coroutine that is never awaited would be left of one that is not.
     """
     answered = False
     try:
-        async with call() as response:
-            answered = True
-            yield Opened(response.headers.get("content-type", ""), body_of(response.http_response))
+        response = await call()
+        answered = True
+        async with aclosing(response):
+            yield Opened(response.headers.get("content-type", ""), body_of(response))
     except sdk.APIStatusError as error:
         found = error.response
         raise refusal(service.names, model, found.status_code, found.headers, found.text) from None
