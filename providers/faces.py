@@ -68,9 +68,12 @@ class _Body:
 
     async def __anext__(self) -> bytes:
         try:
-            return await anext(self._response)
+            data = await self._response.more()
         except (Ended, Http1Error) as error:
             raise _fault(error, self._httpx, "peer closed connection in the middle of the body") from error
+        if not data:
+            raise StopAsyncIteration
+        return data
 
     async def aclose(self) -> None:
         await self._response.aclose()

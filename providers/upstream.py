@@ -107,9 +107,15 @@ async def relay(
         async with opened as response:
             yield Notice("connected", f"{service.names.label} answers.")
             refuse_page(response.content_type, service)
-            async with aclosing(_decoded(response.body, decoder)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(response.body) as body:
+                while not decoder.over and (data := await anext(body, None)) is not None:
+                    for event in decoder.feed(data):
+                        yield event
+                for data in await _rest(body) if decoder.over else ():
+                    for event in decoder.feed(data):
+                        yield event
+            for event in decoder.flush():
+                yield event
     except StreamError as error:
         failure = _scrubbed(error, service)
     else:
@@ -139,22 +145,6 @@ async def listed(opened: AbstractAsyncContextManager[Opened], service: Service, 
 def _scrubbed(error: StreamError, service: Service) -> StreamError:
     message = service.mask(error.message)
     return type(error)(message, http_status=error.http_status, retry_after_s=error.retry_after_s)
-
-
-async def _decoded(body: AsyncGenerator[bytes, None], decoder: Decoder) -> AsyncGenerator[Event, None]:
-    async with aclosing(body):
-        while not decoder.over:
-            data = await anext(body, None)
-            if data is None:
-                break
-            for event in decoder.feed(data):
-                yield event
-        else:
-            for data in await _rest(body):
-                for event in decoder.feed(data):
-                    yield event
-    for event in decoder.flush():
-        yield event
 
 
 async def _rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:

@@ -1,12 +1,14 @@
 """What the wires say: each event of an answer as a name and JSON-ready fields, the same on every wire."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 
 from server.streams import Stream
 from streaming.clock import Clock
+from streaming.deliver import Taker
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.meter import Reading
 from streaming.pipeline import Receipt
@@ -14,6 +16,8 @@ from streaming.thinking import Stages
 
 Entry = tuple[int, str, bytes]
 """A frame as it is sent and kept: its number in the stream, from 1, its name (`chunk` for text), its fields as JSON."""
+
+EntryTaker = Callable[[list[Entry]], Awaitable[None]]
 
 LAST = frozenset({"done", "error", "cancelled"})
 """Nothing comes after one of these."""
@@ -36,16 +40,16 @@ class Entries:
         self._stages = Stages(clock())
         self._seq = 0
 
-    async def batch(self, timeout_s: float | None = None) -> list[Entry]:
-        """Give what is due, waiting for it; empty after `timeout_s`."""
+    async def batch(self, timeout_s: float | None = None, taker: EntryTaker | None = None) -> list[Entry]:
+        """Give what is due, waiting for it; empty after `timeout_s`.
+
+        What comes while this waits goes to the `taker`, if there is one; see `streaming.deliver`.
+        """
         if self._seq == 0:
             return [self._entry("start", {"stream_id": self._stream.id})]
         found: list[Entry] = []
         try:
-            events = await self._stream.events(timeout_s)
-            now = self._clock()
-            for event in events:
-                self._add(found, event, now)
+            found = self._entries(await self._stream.events(timeout_s, taker and self._told_to(taker)))
         except Exception:
             _log.exception("an event that cannot be told")
             await self._stream.break_off()
@@ -59,9 +63,19 @@ class Entries:
         self.ended = True
         await self._stream.aclose()
 
+    def _told_to(self, taker: EntryTaker) -> Taker:
+        return lambda events: taker(self._entries(events))
+
     def _entry(self, name: str, fields: dict[str, Any]) -> Entry:
         self._seq += 1
         return self._seq, name, orjson.dumps(fields)
+
+    def _entries(self, events: list[Event]) -> list[Entry]:
+        found: list[Entry] = []
+        now = self._clock()
+        for event in events:
+            self._add(found, event, now)
+        return found
 
     def _add(self, found: list[Entry], event: Event, now: float) -> None:
         if isinstance(event, TextDelta) and self._stages.stage == "generating":

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from contextlib import aclosing
 from typing import Protocol
 
-from server.frames import LAST, Entries, Entry, unbilled
+from server.frames import LAST, Entries, Entry, EntryTaker, unbilled
 from server.streams import Stream
 from streaming.events import Failed
 
@@ -100,7 +100,7 @@ class KeptReader:
         keeper.joined(kept)
         self._joined = True
 
-    async def batch(self, timeout_s: float | None = None) -> list[Entry]:
+    async def batch(self, timeout_s: float | None = None, taker: EntryTaker | None = None) -> list[Entry]:
         """Give what is there beyond what was given, waiting for it; empty after `timeout_s` and once closed."""
         kept = self._kept
         if kept.last <= self._seq and not self.ended:

@@ -1,6 +1,7 @@
 """The wire that any OpenAI client speaks: chat completions, streamed and not, and the list of models."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import Any
 
@@ -95,6 +96,11 @@ class CompletionStream(Response):
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             body = self._chunk(b'{"role":"assistant","content":""}')
+
+            def sent(events: list[Event]) -> Awaitable[None]:
+                said = b"".join(map(self._encoded, events))
+                return send({"type": "http.response.body", "body": said, "more_body": True})
+
             while True:
                 body += b"".join(map(self._encoded, events))
                 if stream.ended and not (events and isinstance(events[-1], TERMINAL)):
@@ -103,7 +109,7 @@ class CompletionStream(Response):
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                 if stream.ended:
                     break
-                events = await stream.events(KEEP_ALIVE_S)
+                events = await stream.events(KEEP_ALIVE_S, sent)
                 body = b"" if events else WAITING
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

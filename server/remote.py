@@ -7,7 +7,7 @@ from typing import Any
 from redis import asyncio as redis
 from redis.exceptions import RedisError
 
-from server.frames import LAST, Entry, unbilled
+from server.frames import LAST, Entry, EntryTaker, unbilled
 from server.kept import Gone
 from streaming.events import Failed
 
@@ -65,7 +65,7 @@ class RemoteReader:
         self.ended = newest[0][0] == self._seq and newest[0][1] in LAST
         return True
 
-    async def batch(self, timeout_s: float | None = None) -> list[Entry]:
+    async def batch(self, timeout_s: float | None = None, taker: EntryTaker | None = None) -> list[Entry]:
         """Give what is there beyond what was given, waiting for it; empty after `timeout_s`."""
         left_s = timeout_s
         while not self.ended:

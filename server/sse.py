@@ -1,6 +1,6 @@
 """Entries as Server-Sent Events, to a reader that may leave at any moment."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
@@ -8,7 +8,7 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.frames import Entry
+from server.frames import Entry, EntryTaker
 from streaming import sse
 
 KEEP_ALIVE_S = 15.0
@@ -24,8 +24,8 @@ class Reading(Protocol):
 
     ended: bool
 
-    async def batch(self, timeout_s: float | None = None) -> list[Entry]:
-        """Give what is due, waiting for it; empty after `timeout_s`."""
+    async def batch(self, timeout_s: float | None = None, taker: EntryTaker | None = None) -> list[Entry]:
+        """Give what is due, waiting for it; empty after `timeout_s`. What comes meanwhile may go to the `taker`."""
 
     async def aclose(self) -> None: ...
 
@@ -45,11 +45,15 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._reading) as reading:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+            def sent(entries: list[Entry]) -> Awaitable[None]:
+                body = b"".join(map(self._encoded, entries))
+                return send({"type": "http.response.body", "body": body, "more_body": True})
+
             async with until_left(receive):
                 while not reading.ended:
-                    entries = await reading.batch(KEEP_ALIVE_S)
-                    body = b"".join(map(self._encoded, entries)) if entries else WAITING
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    entries = await reading.batch(KEEP_ALIVE_S, sent)
+                    await (sent(entries) if entries else send(_KEEP_ALIVE))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _encoded(self, entry: Entry) -> bytes:
@@ -62,6 +66,7 @@ class EventStream(Response):
 
 
 WAITING = sse.comment("waiting")
+_KEEP_ALIVE = {"type": "http.response.body", "body": WAITING, "more_body": True}
 
 
 @asynccontextmanager

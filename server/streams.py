@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import secrets
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Protocol
 
 from streaming.clock import Clock
+from streaming.deliver import Taker
 from streaming.events import TERMINAL, Event, Failed
 from streaming.meter import Reading
 from streaming.pipeline import Account, Answer, Receipt
@@ -43,10 +45,13 @@ class Stream:
     def ended(self) -> bool:
         return self.answer.ended
 
-    async def events(self, timeout_s: float | None = None) -> list[Event]:
-        """Give the events that are due, waiting for the first; empty after `timeout_s` and once `ended`."""
+    async def events(self, timeout_s: float | None = None, taker: Taker | None = None) -> list[Event]:
+        """Give the events that are due, waiting for the first; empty after `timeout_s` and once `ended`.
+
+        What comes while this waits goes to the `taker`, if there is one; see `streaming.deliver`.
+        """
         try:
-            events = await self.answer.ready(timeout_s)
+            events = await self.answer.ready(timeout_s, taker and self._passing_to(taker))
         except Exception:
             _log.exception("a defect in the pipeline")
             await self.break_off()
@@ -57,6 +62,13 @@ class Stream:
                 # Before its reader knows: what was reserved is free for the reader's next question.
                 await self._close()
         return events
+
+    def _passing_to(self, taker: Taker) -> Taker:
+        def taken(events: list[Event]) -> Awaitable[None]:
+            self._account.passed(events, self._all.clock())
+            return taker(events)
+
+        return taken
 
     async def cancel(self) -> bool:
         """Stop it because its reader said so; False when it had ended already."""

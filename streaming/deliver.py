@@ -1,8 +1,9 @@
 """Drives a strategy over a live stream: one pump, one bounded inbox, one timer."""
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -11,6 +12,12 @@ from streaming.events import TERMINAL, Event, GrammarError
 from streaming.strategies import Strategy
 
 INBOX_EVENTS = 256
+
+BURST_S = 0.001
+"""What comes so soon after something that was handed over waits for the reader's turn, and so for what follows."""
+
+Taker = Callable[[list[Event]], Awaitable[None]]
+"""Takes what is due to a reader; where that is slow, nothing more is read until it has been taken."""
 
 
 class Delivery:
@@ -31,6 +38,10 @@ class Delivery:
         self._reader: asyncio.Future[None] | None = None
         self._space: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._rings_s = math.inf
+        self._taker: Taker | None = None
+        self._taking = False
+        self._taken_s = -math.inf
         self._stopping = False
         self.ended = False
         """True when nothing more will come: the terminal event was given, or the delivery was closed."""
@@ -45,25 +56,33 @@ class Delivery:
             raise StopAsyncIteration
         return self._out.popleft()
 
-    async def ready(self, timeout_s: float | None = None) -> list[Event]:
+    async def ready(self, timeout_s: float | None = None, taker: Taker | None = None) -> list[Event]:
         """Wait for the next events and give all that are due, joined by nothing but time.
 
-        Empty after `timeout_s` without any (a moment for a clock tick or a keep-alive), and once `ended`.
+        Empty after `timeout_s` without any (a moment for a clock tick or a keep-alive), and once `ended`. What becomes
+        due while this waits may go to the `taker`, if there is one, in the pump's task: to wake the reader's for each
+        event costs as much as all else about it. The terminal event is always given, so is what a strategy held.
         """
         if self._pump is None and not self.ended:
             self._pump = asyncio.create_task(self._run_pump())
-        until_s = None if timeout_s is None else self._clock() + timeout_s
+        began_s = self._clock()
         while not self.ended:
+            if self._taking:
+                await self._wait(taker)
+                continue
             # Nothing came and nothing is held: no step is due, which is so once for every event.
-            if (self._inbox or self._strategy.wake_at is not None) and (out := self._step()):
+            if (self._inbox or self._strategy.wake_at is not None) and (out := self._step(self._clock())):
                 if isinstance(out[-1], TERMINAL):
                     self._end()
                 return out
             if self._pump is not None and self._pump.done() and self._strategy.wake_at is None:
                 self._broken(self._pump)
+            until_s = None if timeout_s is None else max(began_s, self._taken_s) + timeout_s
             if until_s is not None and until_s <= self._clock():
                 return []
-            await self._wait(until_s)
+            self._arm(until_s)
+            self._arm(self._strategy.wake_at)
+            await self._wait(taker)
         return []
 
     async def aclose(self) -> None:
@@ -81,8 +100,7 @@ class Delivery:
                 self._pump.exception()
         await self._source.aclose()
 
-    def _step(self) -> list[Event]:
-        now = self._clock()
+    def _step(self, now: float) -> list[Event]:
         out: list[Event] = []
         strategy, inbox = self._strategy, self._inbox
         if (wake_at := strategy.wake_at) is not None and wake_at <= now:
@@ -92,28 +110,29 @@ class Delivery:
         _wake(self._space)
         return out
 
-    async def _wait(self, until_s: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        reader = self._reader = loop.create_future()
-        wake_at = self._strategy.wake_at
-        due_s = until_s if wake_at is None else wake_at if until_s is None else min(wake_at, until_s)
-        # An alarm that rings too early costs less than a new one for every event: it is looked again.
-        if due_s is not None and (self._alarm is None or self._alarm.when() > due_s):
-            self._silence()
-            self._alarm = loop.call_at(due_s, self._ring)
+    async def _wait(self, taker: Taker | None) -> None:
+        self._reader = asyncio.get_running_loop().create_future()
+        self._taker = taker
         try:
-            await reader
+            await self._reader
         finally:
-            self._reader = None
+            self._reader = self._taker = None
+
+    def _arm(self, due_s: float | None) -> None:
+        """Have the reader look again then. An alarm that rings too early costs less than a new one for every event."""
+        if due_s is not None and due_s < self._rings_s:
+            self._silence()
+            self._rings_s = due_s
+            self._alarm = asyncio.get_running_loop().call_at(due_s, self._ring)
 
     def _ring(self) -> None:
-        self._alarm = None
+        self._alarm, self._rings_s = None, math.inf
         _wake(self._reader)
 
     def _silence(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = None
+            self._alarm, self._rings_s = None, math.inf
 
     def _end(self) -> None:
         self.ended = True
@@ -127,9 +146,28 @@ class Delivery:
                         self._space = asyncio.get_running_loop().create_future()
                         await self._space
                     self._inbox.append(event)
-                    _wake(self._reader)
+                    if self._taker is None or isinstance(event, TERMINAL):
+                        _wake(self._reader)
+                    else:
+                        await self._hand_over(self._taker)
         finally:
             _wake(self._reader)
+
+    async def _hand_over(self, taker: Taker) -> None:
+        """Let the taker have what is due to the reader, who waits, unless its own turn has come already."""
+        reader, now = self._reader, self._clock()
+        if now < self._taken_s + BURST_S:
+            _wake(reader)
+        elif reader is not None and not reader.done() and (out := self._step(now)):
+            self._taken_s = now
+            self._taking = True
+            try:
+                await taker(out)
+            finally:
+                self._taking = False
+            if self._reader is not reader:
+                _wake(self._reader)  # it looked meanwhile, and left everything to this
+        self._arm(self._strategy.wake_at)
 
     def _broken(self, pump: "asyncio.Task[None]") -> NoReturn:
         self._end()

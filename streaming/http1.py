@@ -110,6 +110,9 @@ class ResponseReader:
 
     def _read_chunks(self, data: bytes) -> bytes:
         """Read chunk after chunk. `_left` counts what a chunk still owes, 0 while a line is due."""
+        if not self._partial and (part := self._whole_chunk(data, 0)) is not None and self._whole_end == len(data):
+            self.chunks = 1
+            return part
         if self._partial:
             data, self._partial = self._partial + data, b""
         parts: list[bytes] = []

@@ -4,13 +4,13 @@ session( adapter → retry / fallback ) → meter → filter → strategy → wi
                 ↑ tap "source"                           ↑ tap "delivered"
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from streaming.clock import Clock
-from streaming.deliver import Delivery
+from streaming.deliver import Delivery, Taker
 from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, TextDelta
 from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates, Reading
@@ -92,9 +92,12 @@ class Answer:
         self._left(event)
         return event
 
-    async def ready(self, timeout_s: float | None = None) -> list[Event]:
-        """Give all events that are due, waiting for the first; empty after `timeout_s` and once `ended`."""
-        events = await self._delivery.ready(timeout_s)
+    async def ready(self, timeout_s: float | None = None, taker: Taker | None = None) -> list[Event]:
+        """Give all events that are due, waiting for the first; empty after `timeout_s` and once `ended`.
+
+        What comes while this waits goes to the `taker`, if there is one; see `streaming.deliver`.
+        """
+        events = await self._delivery.ready(timeout_s, taker and self._leaving_to(taker))
         for event in events:
             self._left(event)
         return events
@@ -151,6 +154,14 @@ class Answer:
                 else:
                     for passed in filter.feed(event):
                         yield passed
+
+    def _leaving_to(self, taker: Taker) -> Taker:
+        def taken(events: list[Event]) -> Awaitable[None]:
+            for event in events:
+                self._left(event)
+            return taker(events)
+
+        return taken
 
     def _left(self, event: Event) -> None:
         if self._probe is not None:

@@ -26,10 +26,14 @@ class Ended(Exception):
 
 
 class Response:
-    """One response whose head has come. Its body is given as it comes (`anext`); `aclose` leaves it where it is."""
+    """One response whose head has come. Its body is given as it comes (`anext`); `aclose` leaves it where it is.
+
+    `more` is the same as `anext`, but empty at the end: one coroutine less for each part.
+    """
 
     def __init__(self, connection: "_Connection", head: Head) -> None:
         self.head = head
+        self.more = connection.more
         self._connection = connection
 
     def __aiter__(self) -> "Response":
@@ -37,7 +41,7 @@ class Response:
 
     async def __anext__(self) -> bytes:
         """Give the next part. Raises Ended and Http1Error."""
-        data = await self._connection.more()
+        data = await self.more()
         if not data:
             raise StopAsyncIteration
         return data
@@ -143,6 +147,7 @@ class _Connection(asyncio.Protocol):
         return self._reader.head
 
     async def more(self) -> bytes:
+        """Give what has come of the body, waiting for it; empty at its end. Raises Ended and Http1Error."""
         while not self._parts:
             if self._reader.complete:
                 return b""
@@ -217,11 +222,12 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _news(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Give what ends when more has come, or the connection has ended. Raises Ended and Http1Error."""
         if self._fault is not None:
             raise self._fault
         self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+        return self._waiter
 
 
 def _ended(error: Exception | None) -> Ended:

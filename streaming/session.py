@@ -63,6 +63,9 @@ class _Attempt:
 
 
 _log = logging.getLogger(__name__)
+_CONTENT = (TextDelta, ThinkingDelta, Finish)
+_STILL_NOT_STREAMED = "Asked without streaming, as since the last failure; it can be switched back."
+_NOT_STREAMED_NOW = "Streaming is off for this conversation until it is switched back."
 
 
 class Session:
@@ -95,95 +98,84 @@ class Session:
     async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; failures end in one `Failed`, never in an exception."""
         self.states, self.attempts, self.fell_back_to = ["idle"], 0, None
+        total_at_s = self._clock() + self._timeouts.total_s
+        attempt = _Attempt(streamed=self.streamed and request.streamed)
         try:
-            async with aclosing(self._attempts(request)) as events:
-                async for event in events:
-                    yield event
+            if request.streamed and not self.streamed:
+                yield Notice("non_streamed", _STILL_NOT_STREAMED)
+            while True:
+                text_delivered = False
+                try:
+                    async with aclosing(self._attempt(attempt, request, total_at_s)) as events:
+                        async for event in events:
+                            text_delivered = text_delivered or isinstance(event, TextDelta)
+                            yield event
+                    return
+                except StreamError as caught:
+                    error = caught
+                except Exception as defect:
+                    _log.exception("a defect in %s", self.route.name)
+                    error = InternalError(f"a defect in this program: {type(defect).__name__}")
+                decision = self._decide(error, attempt, text_delivered, total_at_s)
+                if isinstance(decision, GiveUp):
+                    self._to("fail")
+                    yield Failed(error.kind, error.message, error.http_status)
+                    return
+                yield self._announce(decision, error, attempt)
+                if isinstance(decision, Retry):
+                    self._to("retry")
+                    await asyncio.sleep(decision.delay_s)
+                attempt = self._next(attempt, decision, request)
         finally:
-            if self.state in ("streaming", "retrying", "fallback"):
-                self._to("cancel")
+            self._left()
 
     @property
     def state(self) -> State:
         """Where the machine is."""
         return self.states[-1]
 
+    def _left(self) -> None:
+        if self.state in ("streaming", "retrying", "fallback"):
+            self._to("cancel")
+
     def _to(self, trigger: Trigger) -> None:
         self.states.append(TRANSITIONS[self.state, trigger])
 
-    async def _attempts(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        total_at_s = self._clock() + self._timeouts.total_s
-        attempt = _Attempt(streamed=self.streamed and request.streamed)
-        if request.streamed and not self.streamed:
-            yield Notice("non_streamed", "Asked without streaming, as since the last failure; it can be switched back.")
-        while True:
-            text_delivered = False
-            try:
-                async with aclosing(self._attempt(attempt, request, total_at_s)) as events:
-                    async for event in events:
-                        text_delivered = text_delivered or isinstance(event, TextDelta)
-                        yield event
-                return
-            except StreamError as caught:
-                error = caught
-            except Exception as defect:
-                _log.exception("a defect in %s", self.route.name)
-                error = InternalError(f"a defect in this program: {type(defect).__name__}")
-            decision = self._decide(error, attempt, text_delivered, total_at_s)
-            if isinstance(decision, GiveUp):
-                self._to("fail")
-                yield Failed(error.kind, error.message, error.http_status)
-                return
-            yield self._announce(decision, error, attempt)
-            if isinstance(decision, Retry):
-                self._to("retry")
-                await asyncio.sleep(decision.delay_s)
-            attempt = self._next(attempt, decision, request)
-
     async def _attempt(self, attempt: _Attempt, request: ChatRequest, total_at_s: float) -> AsyncGenerator[Event, None]:
+        """Ask once: yield the events under the time limits and the grammar, up to the Finish."""
         route = self.route = self.routes[attempt.route]
         self.attempts += 1
         self._to("stream" if attempt.streamed else "ask_whole")
-        asked = replace(request, model=route.model, streamed=attempt.streamed)
-        announce = bool(attempt.failures)
-        async with aclosing(self._timed(route.adapter, asked, total_at_s)) as events:
-            async for event in events:
-                if announce and isinstance(event, (TextDelta, ThinkingDelta, Finish)):
-                    announce = False
-                    yield self._served_by(attempt)
-                if isinstance(event, Finish):
-                    if attempt.in_fallback:
-                        self.streamed = False
-                        yield Notice(
-                            "non_streamed", "Streaming is off for this conversation until it is switched back."
-                        )
-                    self._to("finish")
-                yield event
-
-    async def _timed(self, adapter: Adapter, asked: ChatRequest, total_at_s: float) -> AsyncGenerator[Event, None]:
-        """Yield an attempt's events under the time limits and the grammar, up to its Finish."""
-        grammar = Grammar()
-        limits, content = self._timeouts, False
-        due_s = self._clock() + limits.first_content_s if asked.streamed else total_at_s
+        grammar, limits, content, announced = Grammar(), self._timeouts, False, not attempt.failures
+        due_s = self._clock() + limits.first_content_s if attempt.streamed else total_at_s
         deadline = Deadline(self._clock, min(due_s, total_at_s))
-        async with aclosing(adapter.stream(asked)) as stream:
+        asked = replace(request, model=route.model, streamed=attempt.streamed)
+        async with aclosing(route.adapter.stream(asked)) as stream:
             try:
                 while True:
                     event = await deadline.wait(anext(stream, None))
                     if event is None:
                         raise TruncatedStream("the stream ended without a finish reason: the answer is cut")
                     grammar.feed(event)
-                    content = content or isinstance(event, (TextDelta, ThinkingDelta))
-                    yield event
+                    content = content or isinstance(event, _CONTENT)
+                    if content and not announced:
+                        announced = True
+                        yield self._served_by(attempt)
                     if isinstance(event, Finish):
-                        return
-                    if content and asked.streamed:
+                        break
+                    yield event
+                    if content and attempt.streamed:
                         due_s = self._clock() + limits.idle_s
                         deadline.move(min(due_s, total_at_s))
             except DeadlinePassed:
                 raise self._overdue(due_s >= total_at_s, content) from None
             finally:
                 deadline.close()
+            if attempt.in_fallback:
+                self.streamed = False
+                yield Notice("non_streamed", _NOT_STREAMED_NOW)
+            self._to("finish")
+            yield event
 
     def _overdue(self, total: bool, content: bool) -> StreamTimeout:
         limits = self._timeouts

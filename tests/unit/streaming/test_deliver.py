@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streaming import strategies
 from streaming.deliver import INBOX_EVENTS, Delivery
-from streaming.events import Event, Finish, GrammarError, TextDelta, Timed
+from streaming.events import Event, Finish, GrammarError, Notice, TextDelta, ThinkingDelta, Timed
 from streaming.replay import replay
 from tests.unit.streaming.test_strategies import NAMES, streams
 from tests.virtual_time import clock, run_virtual
@@ -226,3 +226,106 @@ def test_timers_are_those_of_the_strategy(quiet_s: float) -> None:
             return clock()()
 
     assert run(main()) == pytest.approx(quiet_s, abs=1e-4)
+
+
+class Taken:
+    """Reads a delivery with a taker that needs `busy_s` for each time, and notes what came when and how."""
+
+    def __init__(self, busy_s: float = 0.0) -> None:
+        self.busy_s = busy_s
+        self.now = clock()
+        self.came: list[Timed] = []
+        self.handed = 0
+        self.waking = False
+
+    async def take(self, events: list[Event]) -> None:
+        assert not self.waking, "handed over while another was being taken"
+        self.waking = True
+        self.handed += 1
+        self.came += [Timed(self.now(), event) for event in events]
+        if self.busy_s:
+            await asyncio.sleep(self.busy_s)
+        self.waking = False
+
+    async def read(self, events: Delivery, timeout_s: float | None = None) -> list[Timed]:
+        async with aclosing(events):
+            while not events.ended:
+                given = await events.ready(timeout_s, self.take)
+                assert not self.waking, "given while another was being taken"
+                self.came += [Timed(self.now(), event) for event in given]
+        return self.came
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(streams())
+def test_what_a_taker_gets_is_the_same_at_the_same_times(name: str, timed: list[Timed]) -> None:
+    async def main() -> list[Timed]:
+        return await Taken().read(delivery(Source(timed), name))
+
+    assert run(main(), timed[0].at_s) == list(replay(timed, strategies.parse(name).make()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(streams(), st.floats(0.001, 3.0))
+def test_a_slow_taker_gets_all_of_it_in_its_order(name: str, timed: list[Timed], busy_s: float) -> None:
+    async def main() -> list[Timed]:
+        return await Taken(busy_s).read(delivery(Source(timed), name))
+
+    came = [timed.event for timed in run(main(), timed[0].at_s)]
+    assert came[-1] == timed[-1].event
+    for kind in (TextDelta, ThinkingDelta):
+        text = "".join(e.text for e in came if isinstance(e, kind))
+        assert text == "".join(t.event.text for t in timed if isinstance(t.event, kind))
+
+
+def test_the_reader_is_not_woken_for_what_a_taker_gets_but_for_a_burst() -> None:
+    async def main() -> tuple[int, list[int]]:
+        alone, together = Taken(), Taken()
+        await alone.read(delivery(Source(steady(50))))
+        burst = [Timed(0.0, TextDelta("x")) for _ in range(50)]
+        events = delivery(Source([Timed(0.0, Notice("connected", "")), *burst, Timed(9.0, END)]))
+        async with aclosing(events):
+            given = []
+            while not events.ended:
+                given.append(len(await events.ready(None, together.take)))
+        return alone.handed, [together.handed, *given]
+
+    assert run(main()) == (50, [1, 50, 1])
+
+
+def test_a_timeout_counts_from_what_was_taken_last() -> None:
+    async def main() -> list[tuple[float, int]]:
+        taken = Taken()
+        now = clock()
+        source = Source([Timed(0.4, TextDelta("a")), Timed(0.8, TextDelta("b")), Timed(9.0, END)])
+        async with aclosing(delivery(source)) as events:
+            return [(now(), len(await events.ready(0.5, taken.take)) + len(taken.came)) for _ in range(3)]
+
+    assert [found for _, found in run(main())] == [2, 2, 2]
+
+
+def test_closing_while_a_taker_is_busy_ends_the_source_at_once() -> None:
+    async def main() -> tuple[bool, float]:
+        source = Source(steady(50))
+        taken = Taken(busy_s=100.0)
+        events = delivery(source)
+        reader = asyncio.create_task(events.ready(None, taken.take))
+        await asyncio.sleep(1.0)
+        assert source.given == 1  # a taker that is busy stops the pump
+        await events.aclose()
+        assert await reader == []
+        return source.closed, clock()()
+
+    assert run(main()) == (True, 1.0)
+
+
+def test_a_takers_fault_reaches_the_reader() -> None:
+    async def main() -> None:
+        async def broken(events: list[Event]) -> None:
+            raise ZeroDivisionError
+
+        async with aclosing(delivery(Source(steady(50)))) as events:
+            await events.ready(None, broken)
+
+    with pytest.raises(ZeroDivisionError):
+        run(main())
