@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._relay_figures import figures, limit
+from evaluation.service import settle
 from settings import Settings
 from simulator.server import read_log
 from streaming import sse
@@ -132,6 +133,8 @@ def _run(relay: str, streams: int, chunks: int, gap_ms: float) -> dict[str, floa
                 "bare": [sys.executable, "-m", "benchmarks._bare_relay", f"{url}/v1"],
             }
             with _process(commands[relay], _SERVICE_CORE, {**_OPEN, "OPENAI_BASE_URL": f"{url}/v1"}) as (address, pid):
+                if relay == "service":
+                    settle(address)
                 _asked(address, 2, "warm")
                 _reset_peak(pid)
                 before_s, others_s, before_kb = _cpu_s(pid), _cpu_s(upstream_pid), _kb(pid, "VmRSS")

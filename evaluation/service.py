@@ -1,6 +1,7 @@
 """The service that is asked over its wires: somebody's at an address, or one of our own, started for a run."""
 
 import ctypes
+import json
 import os
 import re
 import select
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from urllib.request import urlopen
 
 from settings import Settings
 from streaming.clock import monotonic
@@ -21,6 +24,7 @@ LOG = "service.log"
 _START_S = 60.0
 _STOP_S = 30.0
 _PR_SET_PDEATHSIG = 1
+_pause = Event()
 _NO_LIMITS = {"RATE_LIMIT": "off", "BUDGETS": "off"}
 
 
@@ -46,7 +50,18 @@ def service(
     command = [sys.executable, "app.py", "--port", "0", *(() if page else ("--no-ui",))]
     environment = {**Settings.from_environment().variables, **_NO_LIMITS, **(variables or {})}
     with started(command, folder / LOG, environment) as found:
+        settle(found.url)
         yield found
+
+
+def settle(url: str) -> None:
+    """Wait until a service that has just started has built its local model: that is no part of what is measured."""
+    until_s = monotonic() + _START_S
+    while monotonic() < until_s:
+        with urlopen(f"{url}/healthz", timeout=_START_S) as response:
+            if json.load(response)["local_model"] not in ("idle", "loading"):
+                return
+        _pause.wait(0.1)
 
 
 @contextmanager
