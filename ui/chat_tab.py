@@ -153,6 +153,7 @@ def _interface(chat: Chat, textbox: gr.Textbox, settings: list[Component], outpu
         elem_id="sg-chat",
         allow_tags=False,
         feedback_options=None,
+        autoscroll=False,
         render=False,
     )
     return Conversation(

@@ -154,6 +154,7 @@ def _column(number: int) -> _Column:
             layout="bubble",
             allow_tags=False,
             feedback_options=None,
+            autoscroll=False,
         )
         with gr.Row(elem_classes="sg-line"):
             stage = gr.HTML(figures.stage(texts.IDLE), elem_classes="sg-stage-box")

@@ -82,6 +82,32 @@
     });
   }
 
+  // A conversation follows its text to the end, unless its reader has gone back, or has opened something and not moved
+  // since: closed again, all is as before. Told of sizes, the script finds all laid out; Gradio's own following has it
+  // laid out twice more.
+  const ends = new WeakMap(), left = new WeakSet();
+  const follow = new ResizeObserver((sizes) => {
+    for (const log of new Set(sizes.map(({ target }) => target.closest('[role="log"]')))) {
+      const content = log?.querySelector(".message-wrap");
+      if (!content || log.clientHeight === 0) continue;
+      const end = log.scrollHeight - log.clientHeight;
+      if (end < ends.get(content) && log.scrollTop > end - 1) left.delete(content);
+      ends.set(content, end);
+      if (!left.has(content)) log.scrollTop = end;
+    }
+  });
+  document.addEventListener("scroll", ({ target: log }) => {
+    const content = log !== document && log.matches('[role="log"]') && log.querySelector(".message-wrap");
+    if (!content) return;
+    if (log.scrollTop > ends.get(content) - 100) left.delete(content);
+    else left.add(content);
+  }, { capture: true, passive: true });
+  const opened = (event) => {
+    const content = event.target.closest(".thought-group .title")?.closest(".message-wrap");
+    if (content && [undefined, "Enter", " "].includes(event.key)) left.add(content);
+  };
+  for (const kind of ["click", "keydown"]) document.addEventListener(kind, opened, { capture: true });
+
   // A log is busy while its answer comes, so that a screen reader hears the status line and then the whole answer.
   const mark = () => {
     for (const log of document.querySelectorAll('#sg-tab-chat [role="log"], .sg-column [role="log"]')) {
@@ -90,8 +116,6 @@
       if (log.getAttribute("aria-busy") !== busy) log.setAttribute("aria-busy", busy);
     }
   };
-  new MutationObserver(mark).observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
-  mark();
 
   // What Gradio and Markdown draw and assistive technology trips over: a list that holds buttons and no items, a button
   // without a name inside of a button, tables that scroll and cannot be reached by keyboard.
@@ -100,6 +124,12 @@
     for (const arrow of document.querySelectorAll(".thought-group .title .arrow:not([inert])")) arrow.inert = true;
     for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
     for (const table of document.querySelectorAll("#sg-report table:not([tabindex])")) table.tabIndex = 0;
+    for (const content of document.querySelectorAll('[role="log"] > .message-wrap')) {
+      if (ends.has(content)) continue;
+      ends.set(content, 0);
+      follow.observe(content);
+      follow.observe(content.parentElement);
+    }
     mark();
   };
   // What had the focus may be switched off or hidden while an answer comes, and the focus is nowhere then. It goes to
@@ -121,16 +151,20 @@
     wanted.focus({ preventScroll: true });
   };
 
+  // In the frame that draws what has changed: asked for before, where things are would have to be found out for this alone.
+  // In the text of an answer nothing is mended. What is hidden or switched off loses the focus only after that frame.
   let due = false;
-  new MutationObserver(() => {
-    if (due) return;
+  const changed = new MutationObserver((changes) => {
+    if (due || changes.every(({ target }) => target.closest('[role="log"] .md'))) return;
     due = true;
-    setTimeout(() => {
+    requestAnimationFrame(() => {
       due = false;
       mend();
-      bring();
-    }, 100);
-  }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled"] });
+      setTimeout(bring, 100);
+    });
+  });
+  changed.observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled"] });
+  changed.observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mend();
 
   // A refusal that passes says for how long yet.
