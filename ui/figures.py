@@ -81,7 +81,10 @@ def stage(
     left_s: float | None = None,
     badge: str = "",
 ) -> str:
-    """Give the stage line; `kind` is its style: idle, busy, good or bad. The page counts `left_s` down by itself."""
+    """Give the stage line; `kind` is its style: idle, busy, coming, good or bad. The page counts `left_s` down itself.
+
+    Only what is waited for, which is busy, has a sign that moves: where text is coming, the text does.
+    """
     parts = [f"<strong>{escape(words)}</strong>"]
     if seconds_s is not None:
         parts.append(f'<span class="sg-clock">{seconds_s:.1f} s</span>')

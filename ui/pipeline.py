@@ -141,7 +141,8 @@ class _Watch:
 
     def _drawn(self, states: Sequence[State]) -> tuple[str, str]:
         self._states = len(states)
-        line = figures.stage(texts.STATES[states[-1]], self._now_s - self._started_s, self._note, kind="busy")
+        kind = "coming" if states[-1] == "streaming" else "busy"
+        line = figures.stage(texts.STATES[states[-1]], self._now_s - self._started_s, self._note, kind=kind)
         return machine.svg(states), line
 
 

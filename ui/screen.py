@@ -77,7 +77,8 @@ class Screen:
             return
         self._drawn_s = now
         words, extra = self._words(now)
-        self.stage = figures.stage(words, now - self._started_s, extra, kind="busy", badge=self._badge)
+        kind = "coming" if self._stages.stage in ("thinking", "generating") else "busy"
+        self.stage = figures.stage(words, now - self._started_s, extra, kind=kind, badge=self._badge)
         self.meter = self._meter(reading)
         self.announcement = escape(self._said(words))
 

@@ -44,6 +44,13 @@ def test_a_change_of_stage_is_shown_at_once() -> None:
     assert "Answering" in drawn(screen, 1.01, [TextDelta("a")])
 
 
+def test_a_sign_moves_while_something_is_waited_for_and_not_beside_text_that_comes() -> None:
+    screen = Screen(0.0)
+    assert "sg-busy" in screen.stage and "sg-busy" in drawn(screen, 1.0, [Notice("connected", "Connected.")])
+    assert "sg-coming" in drawn(screen, 1.01, [ThinkingDelta("a")])
+    assert "sg-coming" in drawn(screen, 1.02, [TextDelta("a")])
+
+
 def test_loading_the_local_model_is_said_until_something_else_happens() -> None:
     screen = Screen(0.0)
     assert "Loading the local model" in drawn(screen, 1.0, [Notice("loading", "Loading.")])
