@@ -145,7 +145,7 @@ class Page:
     def values(self, plan: Plan, strategy: str) -> dict[int, Any]:
         """Give every component's value for a new question."""
         found = {number: component["props"].get("value") for number, component in self._components.items()}
-        found |= {self.message: plan.prompt, self._names["sg-provider"]: plan.provider}
+        found |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
         return found | {self._names["sg-strategy"]: strategy}
 
     def after(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:

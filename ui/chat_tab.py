@@ -95,7 +95,10 @@ def _saving(chat: Chat, interface: Conversation, as_markdown: gr.Button, as_json
 
 def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[gr.Button, gr.Button]]:
     """Draw the settings and give them in the order in which `Chat.ask` takes them."""
-    provider = gr.Dropdown(choices(desk), value=LOCAL, label=texts.PROVIDER, elem_id="sg-provider")
+    picker = gr.Dropdown(choices(desk), value=LOCAL, label=texts.PROVIDER, elem_id="sg-provider")
+    # What was ever an input Gradio copies whole with every update of an answer: all choices, were it the picker itself.
+    provider = gr.Textbox(LOCAL, visible=HIDDEN, elem_id="sg-asked")
+    picker.change(None, picker, provider, js="(name) => name")
     badge = gr.HTML(figures.badge(desk.row(LOCAL)), elem_id="sg-badge")
     with gr.Accordion(texts.KEY, open=False, visible=desk.takes_keys, elem_id="sg-key"):
         key = gr.Textbox(label=texts.KEY, info=texts.KEY_INFO, placeholder=texts.KEY_HINT, type="password", max_lines=1)

@@ -90,3 +90,8 @@ def test_what_came_too_late_goes_from_all_that_clearing_empties(config: Any) -> 
 def test_only_what_shows_that_an_event_runs_is_told_of_it(config: Any) -> None:
     told = {type(part) for f in functions(config) for part in f.show_progress_on}
     assert told == {gr.Chatbot, gr.Markdown}, "chats, and the report of a run that is read"
+
+
+def test_the_chat_is_asked_without_the_list_of_all_providers(config: Any) -> None:
+    picker = next(block for block in config.blocks.values() if block.elem_id == "sg-provider")
+    assert not [f for f in functions(config) if f.fn is not None and picker in f.inputs]
