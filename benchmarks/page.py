@@ -33,8 +33,8 @@ CHUNK_BYTES, GAP_S = 8, 0.02
 PROVIDER, VARIABLE = "llama-server", "LLAMA_SERVER_BASE_URL"
 """Who the upstream is on the page, and how the service is told of its address."""
 _WORDS = ("evening", "another", "passage", "through", "written", "between", "measure", "nothing")
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 _TASK, _CATEGORIES = "RunTask", ["disabled-by-default-devtools.timeline", "__metadata"]
 _PATIENCE_MS = 120_000
 
@@ -127,9 +127,10 @@ def _taken(events: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 @contextmanager
-def _service(address: str) -> Iterator[str]:
+def service(variables: dict[str, str]) -> Iterator[str]:
     """Run the service with the page on a free port; give its address."""
-    command = ["env", "RATE_LIMIT=off", f"{VARIABLE}={address}", sys.executable, "app.py", "--port", "0"]
+    told = [f"{name}={value}" for name, value in variables.items()]
+    command = ["env", "RATE_LIMIT=off", *told, sys.executable, "app.py", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # it is a pipe
         try:
@@ -162,9 +163,9 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.page", description=__doc__)
     parser.add_argument("--chunks", type=int, default=800)
     chunks = parser.parse_args().chunks
-    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    with upstream() as address, _service(address) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with upstream() as address, service({VARIABLE: address}) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)
         page.locator("#sg-provider input").click()
