@@ -33,10 +33,12 @@ def preloaded(home: Path) -> None:
 @pytest.fixture
 def space(tmp_path: Path) -> Iterator[str]:
     """Build it and start it; give its address."""
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"]
-    subprocess.run([python, *install], cwd=ROOT, check=True, capture_output=True)
+    # Not compiled: what is installed is started once, and most of it never imported.
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
+    install = [*pip, "install", "--no-compile", "--progress-bar", "off", "--requirement", "requirements.txt"]
+    subprocess.run(install, cwd=ROOT, check=True, capture_output=True)
     preloaded(tmp_path / "hf")
     variables = {
         "PATH": os.environ["PATH"],
