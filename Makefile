@@ -74,14 +74,16 @@ setup-servers:
 demo: setup
 	$(BIN)/python app.py --port $(PORT)
 
+# Tests start hundreds of processes: where Python is told to keep no bytecode, each would compile the whole project anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: setup-dev setup-browser setup-servers
-	$(BIN)/python -m pytest tests/unit tests/integration -n 3 --dist worksteal --durations=10
-	$(BIN)/python -m pytest tests/e2e --durations=5
+	$(BIN)/python -m pytest tests/unit tests/integration -n 4 --dist worksteal --durations=10
+	$(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --durations=5
 
 lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
 format: setup-dev
