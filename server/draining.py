@@ -3,7 +3,6 @@ that sends nothing.
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -164,7 +163,6 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        gc.freeze()  # what is here stays, and need not be walked through while answers are under way
         if self.started:
             tell(self._address)
 
