@@ -72,8 +72,8 @@ def validated(messages: Sequence[Message], limits: Limits) -> tuple[Message, ...
     _check_conversation(messages, limits)
     cleaned = []
     for number, message in enumerate(messages, 1):
-        # Not every turn is written by the caller: say which one it is about.
-        where = "the message" if len(messages) == 1 else f"turn {number} of the conversation"
+        # The last turn is what was asked now; of the others say which one it is about.
+        where = "the message" if number == len(messages) else f"turn {number} of the conversation"
         _check_unicode(message.content, where, limits)
         text = without_controls(message.content)
         if message.role != "assistant":

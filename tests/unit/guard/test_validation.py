@@ -119,6 +119,8 @@ def test_lengths() -> None:
     with pytest.raises(Refusal, match=expected) as caught:
         validated([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], LIMITS)
     assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.length", "invalid", 400)
+    with pytest.raises(Refusal, match="^the message has 4,001 characters"):
+        validated([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], LIMITS)
 
 
 def test_a_conversation_is_bounded_as_a_whole() -> None:
