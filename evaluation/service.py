@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from settings import Settings
 from streaming.clock import monotonic
@@ -24,6 +24,7 @@ LOG = "service.log"
 _START_S = 60.0
 _STOP_S = 30.0
 _PR_SET_PDEATHSIG = 1
+_STRAIGHT = build_opener(ProxyHandler({}))
 _pause = Event()
 _NO_LIMITS = {"RATE_LIMIT": "off", "BUDGETS": "off"}
 
@@ -55,13 +56,23 @@ def service(
 
 
 def settle(url: str) -> None:
-    """Wait until a service that has just started has built its local model: that is no part of what is measured."""
+    """Wait until a service that has just started has built its local model, which is no part of what is measured.
+
+    At most a minute: it may be fetching the model. Raises UsageError.
+    """
     until_s = monotonic() + _START_S
-    while monotonic() < until_s:
-        with urlopen(f"{url}/healthz", timeout=_START_S) as response:
-            if json.load(response)["local_model"] not in ("idle", "loading"):
-                return
+    while json.loads(read(f"{url}/healthz"))["local_model"] in ("idle", "loading") and monotonic() < until_s:
         _pause.wait(0.1)
+
+
+def read(address: str) -> bytes:
+    """Read what a service that was started here says at an address of its own. Raises UsageError."""
+    try:
+        with _STRAIGHT.open(address, timeout=_START_S) as response:
+            said: bytes = response.read()
+            return said
+    except OSError as error:
+        raise UsageError(f"the service that was started does not answer at {address}: {error}; see {LOG}") from None
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Entries:
             return [self._entry("start", {"stream_id": self._stream.id})]
         found: list[Entry] = []
         try:
-            found = self._entries(await self._stream.events(timeout_s, taker and self._told_to(taker)))
+            self._tell(found, await self._stream.events(timeout_s, taker and self._telling(taker)))
         except Exception:
             _log.exception("an event that cannot be told")
             await self._stream.break_off()
@@ -63,19 +63,22 @@ class Entries:
         self.ended = True
         await self._stream.aclose()
 
-    def _told_to(self, taker: EntryTaker) -> Taker:
-        return lambda events: taker(self._entries(events))
+    def _telling(self, taker: EntryTaker) -> Taker:
+        def taken(events: list[Event]) -> Awaitable[None]:
+            found: list[Entry] = []
+            self._tell(found, events)
+            return taker(found)
+
+        return taken
 
     def _entry(self, name: str, fields: dict[str, Any]) -> Entry:
         self._seq += 1
         return self._seq, name, orjson.dumps(fields)
 
-    def _entries(self, events: list[Event]) -> list[Entry]:
-        found: list[Entry] = []
+    def _tell(self, found: list[Entry], events: list[Event]) -> None:
         now = self._clock()
         for event in events:
             self._add(found, event, now)
-        return found
 
     def _add(self, found: list[Entry], event: Event, now: float) -> None:
         if isinstance(event, TextDelta) and self._stages.stage == "generating":

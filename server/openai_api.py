@@ -15,7 +15,7 @@ from server.faults import OpenAIRefused, answering, described
 from server.frames import bill
 from server.openai_body import OpenAIBody
 from server.refusals import openai_error
-from server.sse import HEADERS, KEEP_ALIVE_S, WAITING, until_left
+from server.sse import HEADERS, KEEP_ALIVE_S, WAITING, Unsent, until_left
 from server.streams import Stream
 from server.whole import collected
 from streaming.clock import unix_s
@@ -95,22 +95,21 @@ class CompletionStream(Response):
                 await _failed(receipt.error, receipt)(scope, receive, send)
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            body = self._chunk(b'{"role":"assistant","content":""}')
+            unsent = Unsent(send)
+            said = [self._chunk(b'{"role":"assistant","content":""}'), *map(self._encoded, events)]
 
             def sent(events: list[Event]) -> Awaitable[None]:
-                said = b"".join(map(self._encoded, events))
-                return send({"type": "http.response.body", "body": said, "more_body": True})
+                return unsent.send(map(self._encoded, events))
 
             while True:
-                body += b"".join(map(self._encoded, events))
                 if stream.ended and not (events and isinstance(events[-1], TERMINAL)):
-                    body += self._error(stream.receipt().error or _CANCELLED)
-                if body:
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    await stream.answer.aclose()  # until nothing more is handed over
+                    said.append(self._error(stream.receipt().error or _CANCELLED))
+                await unsent.send(said)
                 if stream.ended:
                     break
                 events = await stream.events(KEEP_ALIVE_S, sent)
-                body = b"" if events else WAITING
+                said = [*map(self._encoded, events)] if events or stream.ended else [WAITING]
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _first(self, within_s: float) -> list[Event]:

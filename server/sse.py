@@ -1,6 +1,6 @@
 """Entries as Server-Sent Events, to a reader that may leave at any moment."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
@@ -45,15 +45,15 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._reading) as reading:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            unsent = Unsent(send)
 
             def sent(entries: list[Entry]) -> Awaitable[None]:
-                body = b"".join(map(self._encoded, entries))
-                return send({"type": "http.response.body", "body": body, "more_body": True})
+                return unsent.send(map(self._encoded, entries))
 
             async with until_left(receive):
                 while not reading.ended:
                     entries = await reading.batch(KEEP_ALIVE_S, sent)
-                    await (sent(entries) if entries else send(_KEEP_ALIVE))
+                    await (sent(entries) if entries else unsent.send([WAITING]))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _encoded(self, entry: Entry) -> bytes:
@@ -66,7 +66,21 @@ class EventStream(Response):
 
 
 WAITING = sse.comment("waiting")
-_KEEP_ALIVE = {"type": "http.response.body", "body": WAITING, "more_body": True}
+
+
+class Unsent:
+    """Sends a body's parts, and keeps those that were not sent because who sent them was stopped: the next go after."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._parts: list[bytes] = []
+
+    async def send(self, parts: Iterable[bytes]) -> None:
+        """Send them; while the client is slow this waits before anything is sent."""
+        self._parts.extend(parts)
+        count = len(self._parts)
+        await self._send({"type": "http.response.body", "body": b"".join(self._parts), "more_body": True})
+        del self._parts[:count]
 
 
 @asynccontextmanager

@@ -24,8 +24,8 @@ class Delivery:
     """An answer on its way to one reader: an async iterator of events that its owner closes (`aclosing`).
 
     The pump reads `source` in a task of its own, so that timeouts and closing work while the reader is busy; a reader
-    that stops reading stops the pump after 256 events. `clock` has the timebase of the running loop. Closing, from any
-    task, ends the source and waits until it has ended.
+    that stops reading stops the pump after 256 events, a taker that is busy at once. `clock` has the timebase of the
+    running loop. Closing, from any task, ends the source and waits until it has ended.
     """
 
     def __init__(self, source: AsyncGenerator[Event, None], strategy: Strategy, clock: Clock) -> None:
@@ -61,7 +61,8 @@ class Delivery:
 
         Empty after `timeout_s` without any (a moment for a clock tick or a keep-alive), and once `ended`. What becomes
         due while this waits may go to the `taker`, if there is one, in the pump's task: to wake the reader's for each
-        event costs as much as all else about it. The terminal event is always given, so is what a strategy held.
+        event costs as much as all else about it. The terminal event is always given, so is what a strategy
+        held until a time.
         """
         if self._pump is None and not self.ended:
             self._pump = asyncio.create_task(self._run_pump())
@@ -80,8 +81,8 @@ class Delivery:
             until_s = None if timeout_s is None else max(began_s, self._taken_s) + timeout_s
             if until_s is not None and until_s <= self._clock():
                 return []
-            self._arm(until_s)
             self._arm(self._strategy.wake_at)
+            self._arm(until_s)
             await self._wait(taker)
         return []
 
@@ -158,7 +159,7 @@ class Delivery:
         reader, now = self._reader, self._clock()
         if now < self._taken_s + BURST_S:
             _wake(reader)
-        elif reader is not None and not reader.done() and (out := self._step(now)):
+        elif reader and not reader.done() and (out := self._step(now)):
             self._taken_s = now
             self._taking = True
             try:

@@ -91,7 +91,7 @@
       const content = log?.querySelector(".message-wrap");
       if (!content || log.clientHeight === 0) continue;
       const end = log.scrollHeight - log.clientHeight;
-      if (end < ends.get(content) && log.scrollTop > end - 1) left.delete(content);
+      if (end <= ends.get(content) && log.scrollTop > end - 1) left.delete(content);
       ends.set(content, end);
       if (!left.has(content)) log.scrollTop = end;
     }
@@ -113,7 +113,9 @@
     for (const log of document.querySelectorAll('#sg-tab-chat [role="log"], .sg-column [role="log"]')) {
       const place = log.closest(".sg-column") ?? log.closest("#sg-tab-chat");
       const busy = String(visible(place.querySelector("#sg-stop, .sg-stop")));
-      if (log.getAttribute("aria-busy") !== busy) log.setAttribute("aria-busy", busy);
+      if (log.getAttribute("aria-busy") === busy) continue;
+      log.setAttribute("aria-busy", busy);
+      if (busy === "true") left.delete(log.querySelector(".message-wrap"));  // who asks wants to see the answer
     }
   };
 

@@ -11,7 +11,7 @@ import gradio as gr
 from guard import Refusal
 from streaming import strategies
 from streaming.errors import UsageError
-from streaming.events import Event, Failed, Notice
+from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta
 from streaming.messages import ChatRequest, Message
 from streaming.meter import Rates
 from streaming.pipeline import Answer, answer
@@ -117,12 +117,14 @@ class _Watch:
         self._drawn_s = float("-inf")
         self._now_s = started_s
         self._note = ""
+        self._text = False
 
     def see(self, events: Sequence[Event], answered: Answer, now: float) -> None:
         self._now_s = now
         if len(answered.session.states) > self._states:
             self._drawn_s = float("-inf")
         for event in events:
+            self._text = self._text or isinstance(event, (TextDelta, ThinkingDelta))
             if isinstance(event, (Notice, Failed)) and event.kind != "connected":
                 self._note = event.message
 
@@ -141,7 +143,7 @@ class _Watch:
 
     def _drawn(self, states: Sequence[State]) -> tuple[str, str]:
         self._states = len(states)
-        kind = "coming" if states[-1] == "streaming" else "busy"
+        kind = "coming" if self._text and states[-1] == "streaming" else "busy"
         line = figures.stage(texts.STATES[states[-1]], self._now_s - self._started_s, self._note, kind=kind)
         return machine.svg(states), line
 

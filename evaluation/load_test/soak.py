@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
-from urllib.request import urlopen
 
 from evaluation.load_test import locust_run, rows
 from evaluation.load_test.locust_run import Load
-from evaluation.service import Service, service
+from evaluation.service import Service, read, service
 from streaming.clock import monotonic
 from streaming.errors import UsageError
 
@@ -219,6 +218,5 @@ def _status(pid: int) -> dict[str, str]:
 
 def _streams_open(url: str) -> int:
     """Read from the service's own figures how many answers it has under way."""
-    with urlopen(f"{url}/metrics", timeout=30) as response:
-        lines = response.read().decode().splitlines()
+    lines = read(f"{url}/metrics").decode().splitlines()
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith("streamgauge_streams_open")))

@@ -119,7 +119,7 @@ def test_lengths() -> None:
     with pytest.raises(Refusal, match=expected) as caught:
         validated([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], LIMITS)
     assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.length", "invalid", 400)
-    with pytest.raises(Refusal, match="^the message has 4,001 characters"):
+    with pytest.raises(Refusal, match=r"^the message has 4,001 characters"):
         validated([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], LIMITS)
 
 
