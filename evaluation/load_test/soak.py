@@ -88,19 +88,28 @@ def late_ones(unfinished: int) -> list[str]:
 
 
 class Watch:
-    """Called every second of the load: measures, into `sizes.jsonl` too, and restarts Redis once, half-way."""
+    """Called every second: measures, into `sizes.jsonl` too, and restarts Redis once, half-way.
+
+    The load begins with the first answer under way: Locust needs some time to start, more on a busy machine.
+    """
 
     def __init__(self, service: Service, folder: Path, duration_s: float, restart: Callable[[], None] | None) -> None:
         assert service.pid is not None  # it was started here
         self._service, self._pid = service, service.pid
-        self._begun_s, self._duration_s = monotonic(), duration_s
+        self._begun_s: float | None = None
+        self._duration_s = duration_s
         self._restart = restart
         self._file = folder / SIZES
         self.early: Size | None = None
         self.restarts = 0
 
     def __call__(self) -> None:
-        passed_s, size = monotonic() - self._begun_s, self.size()
+        size = self.size()
+        if self._begun_s is None:
+            if not size.streams:
+                return
+            self._begun_s = monotonic()
+        passed_s = monotonic() - self._begun_s
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"passed_s": round(passed_s, 1), **asdict(size)}) + "\n")
         if self.early is None and passed_s > self._duration_s * SETTLED_SHARE:

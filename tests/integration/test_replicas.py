@@ -223,7 +223,8 @@ def test_two_workers_answer_as_one_and_one_that_is_killed_is_replaced(redis: Red
     async def work(service: Started) -> None:
         await asyncio.gather(*(resumed(service) for _ in range(8)))
         assert answered(await scraped(service.port)) == 8  # of both workers, whichever is asked
-        held = [await request(service.port, CHAT, {**SIM, "provider": "sim:slow-start"}) for _ in range(8)]
+        long = {**SIM, "provider": "sim:slow-start", "max_tokens": 2000}  # for as long as another worker takes to start
+        held = [await request(service.port, CHAT, long) for _ in range(8)]
         for connection in held:
             await connection.reader.readuntil(b"start")
         assert open_streams(await scraped(service.port)) == 8
