@@ -31,10 +31,26 @@
   const open = find("#sg-settings.open") !== null;
   if (!open && matchMedia("(min-width: 1000px)").matches) settings.click();
 
+  // Stop is there once the service has heard of a question: an Escape before that, of who has just asked, waits for it.
+  const asks = '#sg-message button.submit-button, #sg-compare-ask, #sg-run, #sg-chat button[aria-label="Retry"]';
   const stops = "#sg-stop, #sg-compare-stop-all, #sg-run-stop";
+  const PATIENCE_MS = 5000;
+  let asked = -Infinity, unwanted = false;
+  const ask = () => { [asked, unwanted] = [performance.now(), false]; };
+  const stop = () => [...document.querySelectorAll(stops)].find(visible);
+  const heard = () => {
+    if (!stop()) return;
+    if (unwanted) stop().click();
+    [asked, unwanted] = [-Infinity, false];
+  };
+  document.addEventListener("click", ({ target }) => { if (target.closest?.(asks)) ask(); }, { capture: true });
+  document.addEventListener("keydown", ({ key, shiftKey, target }) => {
+    if (key === "Enter" && !shiftKey && target.closest?.("#sg-message")) ask();
+  }, { capture: true });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || event.defaultPrevented) return;
-    [...document.querySelectorAll(stops)].find(visible)?.click();
+    stop()?.click();
+    unwanted = !stop() && performance.now() < asked + PATIENCE_MS;
   });
 
   window.streamgauge = {
@@ -133,6 +149,7 @@
       follow.observe(content.parentElement);
     }
     mark();
+    heard();
   };
   // What had the focus may be switched off or hidden while an answer comes, and the focus is nowhere then. It goes to
   // where the next question is asked, unless it was put elsewhere meanwhile; no finger's keyboard is opened for it.
@@ -168,6 +185,13 @@
   changed.observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled"] });
   changed.observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mend();
+
+  // Gradio makes room for the settings when the window's size changes, which it misses while another tab is shown.
+  let shown = true;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width > 0 && !shown) dispatchEvent(new Event("resize"));
+    shown = contentRect.width > 0;
+  }).observe(find("#sg-tab-chat"));
 
   // A refusal that passes says for how long yet.
   const until = new WeakMap();

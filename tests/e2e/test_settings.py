@@ -58,3 +58,23 @@ def test_beside_open_settings_all_figures_are_on_the_screen(chat: ChatPage) -> N
     expect(chat.box).to_be_in_viewport(ratio=1)
     expect(chat.meter.locator("dl")).to_be_in_viewport(ratio=1)
     assert chat.page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+
+
+def test_the_settings_cover_nothing_after_the_window_changed_behind_another_tab(chat: ChatPage) -> None:
+    settings = chat.page.locator("#sg-settings")
+    if "open" not in (settings.get_attribute("class") or "").split():
+        settings.locator(".toggle-button").click()
+    sizes = [size for size in (chat.page.viewport_size,) if size]
+    chat.tab("Results")
+    for size in ({"width": 1200, "height": 1000}, *sizes):
+        chat.page.set_viewport_size(size)
+    chat.tab("Chat")
+    chat.page.wait_for_function(
+        """() => {
+          const right = document.querySelector("#sg-chat").getBoundingClientRect().right;
+          return right <= document.querySelector("#sg-settings").getBoundingClientRect().left;
+        }"""
+    )
+    chat.box.fill("Hello?")
+    chat.page.locator("#sg-message button.submit-button").click()
+    chat.wait_for_text()

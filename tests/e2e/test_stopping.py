@@ -78,6 +78,16 @@ def test_twenty_of_twenty_stops_in_the_middle_of_an_answer_reach_the_service(
     expect(chat.page.locator("#sg-continue")).to_be_visible()
 
 
+def test_an_escape_right_after_the_question_stops_it_too(chat: ChatPage) -> None:
+    chat.choose("vLLM")
+    chat.model("fault-no-response")
+    for number in range(3):
+        chat.ask("Hello?")
+        chat.page.keyboard.press("Escape")
+        expect(chat.titles).to_have_count(number + 1)
+        assert chat.wait_for_end().startswith("Stopped")
+
+
 def test_a_page_that_is_left_ends_its_answer(
     chat: ChatPage, context: BrowserContext, service: Service, upstream: Upstream
 ) -> None:
