@@ -202,10 +202,11 @@ def test_the_stamps_come_from_where_they_say_and_merged_reads_are_told(kernel: b
     assert (exchange.ending, exchange.stamp_source) == ("complete", source)
     merged = [read for read in exchange.reads if read.merged]
     assert exchange.merged_reads == len(merged) >= 1
-    assert merged[0].data.count(b"data: ") >= 3
+    most = max(merged, key=lambda read: len(read.data))  # a busy machine may have merged two of the others as well
+    assert most.data.count(b"data: ") >= 3
     assert exchange.unread_max_s > 0.03
     # The kernel saw the last of them while the loop stood still; the callback only afterwards.
-    assert (merged[0].at_s < blocked_until_s[0]) is kernel
+    assert (most.at_s < blocked_until_s[0]) is kernel
 
 
 def burst(url: str, streams: int, context: ssl.SSLContext | None) -> list[Exchange]:
