@@ -64,10 +64,9 @@ def test_the_settings_cover_nothing_after_the_window_changed_behind_another_tab(
     settings = chat.page.locator("#sg-settings")
     if "open" not in (settings.get_attribute("class") or "").split():
         settings.locator(".toggle-button").click()
-    sizes = [size for size in (chat.page.viewport_size,) if size]
     chat.tab("Results")
-    for size in ({"width": 1200, "height": 1000}, *sizes):
-        chat.page.set_viewport_size(size)
+    chat.page.set_viewport_size({"width": 1200, "height": 1000})
+    chat.page.set_viewport_size({"width": 1280, "height": 860})
     chat.tab("Chat")
     chat.page.wait_for_function(
         """() => {
