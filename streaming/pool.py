@@ -26,25 +26,15 @@ class Ended(Exception):
 
 
 class Response:
-    """One response whose head has come. Its body is given as it comes (`anext`); `aclose` leaves it where it is.
+    """One response whose head has come; `aclose` leaves it where it is.
 
-    `more` is the same as `anext`, but empty at the end: one coroutine less for each part.
+    `more` gives what has come of its body, waiting for it, and nothing at its end. It raises Ended and Http1Error.
     """
 
     def __init__(self, connection: "_Connection", head: Head) -> None:
         self.head = head
         self.more = connection.more
         self._connection = connection
-
-    def __aiter__(self) -> "Response":
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Give the next part. Raises Ended and Http1Error."""
-        data = await self.more()
-        if not data:
-            raise StopAsyncIteration
-        return data
 
     async def aclose(self) -> None:
         """A connection whose response is complete is used again, any other is closed at once."""
