@@ -13,7 +13,7 @@ from guard.callers import Keys, parse_keys
 from guard.content import DEFAULT_LIST
 from guard.folding import fold
 from guard.shapes import TERM_CHARS
-from guard.validation import RULES, Limits, Rule
+from guard.validation import RULES, STRICT, Limits, Rule
 from streaming.errors import UsageError
 
 T = TypeVar("T")
@@ -22,6 +22,10 @@ NO_BUDGET = Budget(streams_per_caller=None, streams_total=None, output_tokens=No
 
 _MOST_ASKED = 100_000
 _SWITCHES = {"on": True, "off": False}
+_VALIDATION_MODES = {"default": Limits(), "strict": STRICT}
+MAX_BODY_BYTES = 2**30
+MAX_JSON_DEPTH = 500
+"""Deeper JSON would exhaust the parser's stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +58,7 @@ class Configuration:
             rate=rate,
             hops=read.of("TRUSTED_HOPS", _whole(0, 16), 1 if variables.get("SPACE_ID") else 0),
             keys=read.of("API_KEYS", lambda name, value: parse_keys(value), default.keys),
-            limits=Limits(
-                message_chars=read.of("MAX_MESSAGE_CHARS", _whole(1, 10_000_000), 4_000),
-                conversation_chars=read.of("MAX_CONVERSATION_CHARS", _whole(1, 100_000_000), 64_000),
-                turns=read.of("MAX_TURNS", _whole(1, 100_000), 100),
-                body_bytes=read.of("MAX_BODY_BYTES", _whole(1, 2**30), 262_144),
-                json_depth=read.of("MAX_JSON_DEPTH", _whole(1, 500), 16),
-                off=read.of("VALIDATION_OFF", _rules, frozenset()),
-            ),
+            limits=_read_limits(read),
             blocklist=read.of("BLOCKLIST", _file, DEFAULT_LIST) if content else None,
             output_filter=read.of("OUTPUT_FILTER", _switch, True),
             banned=read.of("OUTPUT_BANNED", _terms, default.banned)
@@ -78,6 +75,32 @@ class _Variables:
         """Give a variable's value; the default where it is unset or empty."""
         value = self._variables.get(name, "").strip()
         return parsed(name, value) if value else default
+
+    def bound(self, name: str, largest: int, default: int, *, off: bool) -> int:
+        """Return the bound that a variable sets; the largest one when its rule is off."""
+        value = self.of(name, _whole(1, largest), default)
+        return largest if off else value
+
+
+def _read_limits(read: _Variables) -> Limits:
+    default = read.of("VALIDATION", _validation_mode, Limits())
+    off = default.off | read.of("VALIDATION_OFF", _rules, frozenset())
+    return Limits(
+        message_chars=read.of("MAX_MESSAGE_CHARS", _whole(1, 10_000_000), default.message_chars),
+        conversation_chars=read.of("MAX_CONVERSATION_CHARS", _whole(1, 100_000_000), default.conversation_chars),
+        turns=read.of("MAX_TURNS", _whole(1, 100_000), default.turns),
+        # A rule that is switched off leaves the largest bound that can be set: memory and stack stay bounded.
+        body_bytes=read.bound("MAX_BODY_BYTES", MAX_BODY_BYTES, default.body_bytes, off="size" in off),
+        json_depth=read.bound("MAX_JSON_DEPTH", MAX_JSON_DEPTH, default.json_depth, off="depth" in off),
+        off=off,
+    )
+
+
+def _validation_mode(name: str, value: str) -> Limits:
+    try:
+        return _VALIDATION_MODES[value.lower()]
+    except KeyError:
+        raise _fault(name, value, "default or strict") from None
 
 
 def _budget(read: _Variables, default: Budget) -> Budget:

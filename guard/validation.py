@@ -1,4 +1,7 @@
-"""What a question must look like: sizes, valid text, no scripts, no SQL injection; then control characters go. Pure.
+"""Validation of a question: sizes, valid text, control characters removed; script and SQL patterns when strict. Pure.
+
+An ordinary question about code holds scripts and SQL, and a page that shows all text as text is not harmed by them: the
+`script` and `sql` rules are off by default, and on in `STRICT` limits.
 
 What is kept: newlines, tabs, joiners (emoji and Indic scripts need them), bidirectional isolates and embeddings (Arabic
 and Hebrew need them). What goes: other control characters, and the two overrides (U+202D, U+202E), which only ever
@@ -16,8 +19,12 @@ from guard.folding import fold
 from guard.refusal import Refusal
 from streaming.messages import Message
 
-Rule = Literal["length", "turns", "unicode", "empty", "script", "sql"]
+Rule = Literal["length", "turns", "unicode", "empty", "controls", "size", "depth", "script", "sql"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+STRICT_RULES: frozenset[Rule] = frozenset({"script", "sql"})
+"""The rules that only `VALIDATION=strict` switches on."""
+MAX_MESSAGE_CHARS = 32_000
+MAX_STRICT_MESSAGE_CHARS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +34,16 @@ class Limits:
     `message_chars` bounds what a person writes at a time; `conversation_chars` all turns together, answers included.
     """
 
-    message_chars: int = 4_000
+    message_chars: int = MAX_MESSAGE_CHARS
     conversation_chars: int = 64_000
     turns: int = 100
     body_bytes: int = 262_144
     json_depth: int = 16
-    off: frozenset[Rule] = frozenset()
+    off: frozenset[Rule] = STRICT_RULES
+
+
+STRICT = Limits(message_chars=MAX_STRICT_MESSAGE_CHARS, off=frozenset())
+"""The limits of `VALIDATION=strict`."""
 
 
 def check_size(body_bytes: int, limits: Limits) -> None:
@@ -75,7 +86,7 @@ def validated(messages: Sequence[Message], limits: Limits) -> tuple[Message, ...
         # The last turn is what was asked now; of the others say which one it is about.
         where = "the message" if number == len(messages) else f"turn {number} of the conversation"
         _check_unicode(message.content, where, limits)
-        text = without_controls(message.content)
+        text = message.content if "controls" in limits.off else without_controls(message.content)
         if message.role != "assistant":
             _check_person(text, where, limits)
         cleaned.append(replace(message, content=text))

@@ -13,7 +13,6 @@ from streaming.strategies import Strategy
 from ui import texts
 from ui.conversation import Turn, messages
 
-MAX_SYSTEM_CHARS = 4000
 MAX_MODEL_CHARS = 200
 LOCAL = "local"
 CHARS_PER_TOKEN = 3
@@ -77,7 +76,7 @@ def checked(question: Question, listing: Sequence[Listed], limits: Limits) -> As
     name = _full_name(row, (question.model or "").strip())
     strategy = strategies.parse(question.strategy or strategies.DEFAULT).make()
     context_tokens = LOCAL_CONTEXT_TOKENS if name == LOCAL else CONTEXT_TOKENS
-    request, left_out = _fitting(_request(question), context_tokens, limits)
+    request, left_out = _fitting(_request(question, limits), context_tokens, limits)
     return Asked(name, request, strategy, budget(question.budget), left_out, row.simulated)
 
 
@@ -124,10 +123,10 @@ def _full_name(row: Listed, model: str) -> str:
     return f"{row.name.partition(':')[0]}:{model}"
 
 
-def _request(question: Question) -> ChatRequest:
+def _request(question: Question, limits: Limits) -> ChatRequest:
     system = question.system or ""
-    if len(system) > MAX_SYSTEM_CHARS:
-        raise UsageError(texts.LONG_SYSTEM.format(chars=len(system), limit=MAX_SYSTEM_CHARS))
+    if "length" not in limits.off and len(system) > limits.message_chars:
+        raise UsageError(texts.LONG_SYSTEM.format(chars=len(system), limit=limits.message_chars))
     max_tokens = _number(question.max_tokens, 1, 100_000, texts.BAD_MAX_TOKENS)
     if max_tokens is not None and max_tokens != int(max_tokens):
         raise UsageError(texts.BAD_MAX_TOKENS)

@@ -60,7 +60,7 @@ def test_metrics_tell_what_was_answered_refused_and_stopped() -> None:
         async with serving(Played(adapter)) as port:
             for path, body in ((CHAT, ASK), (CHAT, {**ASK, "stream": False}), (COMPLETIONS, QUESTION)):
                 assert (await (await request(port, path, body)).response())[0] == 200
-            await (await request(port, CHAT, {**ASK, "message": "a" * 4001})).response()
+            await (await request(port, CHAT, {**ASK, "message": "a" * 32_001})).response()
             asked = await request(port, CHAT, {**ASK, "provider": "q:x"})
             await asked.reader.readuntil(b"data: {")
             asked.leave()
@@ -98,7 +98,7 @@ def test_the_log_is_one_json_line_an_answer_without_a_word_of_it() -> None:
             {"stream": False},
             {"system": CANARY},
             {"provider": "sim:error", "max_tokens": 64},
-            {"message": "a" * 4001},
+            {"message": "a" * 32_001},
         ):
             body = {**SIM, "message": f"What is a {CANARY}?", "max_tokens": 9, **fields}
             _, _, answer = await (await request(port, CHAT, body, headers=headers)).response()

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from guard.budget import Budget
 from guard.callers import make_key
-from guard.configuration import Configuration
+from guard.configuration import MAX_BODY_BYTES, MAX_JSON_DEPTH, Configuration
 from guard.content import DEFAULT_LIST
+from guard.validation import RULES, Limits
 from streaming.errors import UsageError
 
 NAMES = (
     "RATE_LIMIT", "TRUSTED_HOPS", "API_KEYS", "MAX_MESSAGE_CHARS", "MAX_CONVERSATION_CHARS", "MAX_TURNS",
-    "MAX_BODY_BYTES", "MAX_JSON_DEPTH", "VALIDATION_OFF", "CONTENT_FILTER", "BLOCKLIST", "OUTPUT_FILTER",
+    "MAX_BODY_BYTES", "MAX_JSON_DEPTH", "VALIDATION", "VALIDATION_OFF", "CONTENT_FILTER", "BLOCKLIST", "OUTPUT_FILTER",
     "OUTPUT_BANNED", "OUTPUT_BANNED_FILE", "BUDGETS", "BUDGET_TOKENS_PER_CALLER", "BUDGET_TOKENS_TOTAL",
     "BUDGET_USD_PER_CALLER", "BUDGET_USD_TOTAL", "BUDGET_STREAMS_PER_CALLER", "BUDGET_STREAMS_TOTAL",
     "MAX_OUTPUT_TOKENS",
@@ -33,7 +34,12 @@ def test_the_defaults_suit_a_public_demo() -> None:
         (),
     )
     limits = read.limits
-    assert (limits.message_chars, limits.body_bytes, limits.json_depth, limits.off) == (4000, 262_144, 16, frozenset())
+    assert (limits.message_chars, limits.body_bytes, limits.json_depth, limits.off) == (
+        32_000,
+        262_144,
+        16,
+        {"script", "sql"},
+    )
     assert read.budget == Budget(None, None, Decimal(1), Decimal(10), 16, 256, 4096)
     assert read.rate is not None and (read.budget.streams_per_caller or 0) > read.rate.amount, "the rate decides"
     assert read == Configuration.from_variables({name: " " for name in NAMES})
@@ -78,6 +84,26 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert line.partition(":")[2] not in repr(read)
 
 
+def test_strict_validation_switches_on_the_rules_of_the_guide() -> None:
+    strict = Configuration.from_variables({"VALIDATION": " Strict "}).limits
+    assert (strict.message_chars, strict.off) == (4_000, frozenset())
+    assert Configuration.from_variables({"VALIDATION": "default"}).limits == Limits()
+    some = Configuration.from_variables(
+        {"VALIDATION": "strict", "VALIDATION_OFF": "sql", "MAX_MESSAGE_CHARS": "500"}
+    ).limits
+    assert (some.message_chars, some.off) == (500, {"sql"})
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "unicode"])
+def test_each_rule_of_validation_can_be_switched_off(rule: str) -> None:
+    limits = Configuration.from_variables({"VALIDATION": "strict", "VALIDATION_OFF": rule}).limits
+    assert limits.off == {rule}
+    assert (limits.body_bytes == MAX_BODY_BYTES, limits.json_depth == MAX_JSON_DEPTH) == (
+        rule == "size",
+        rule == "depth",
+    )
+
+
 def test_what_can_be_switched_off() -> None:
     read = Configuration.from_variables({"RATE_LIMIT": "off", "BUDGETS": "off"})
     assert read.rate is None
@@ -95,6 +121,7 @@ def test_what_can_be_switched_off() -> None:
         ("API_KEYS", "ann"),
         ("MAX_MESSAGE_CHARS", "0"),
         ("MAX_JSON_DEPTH", "501"),
+        *(("VALIDATION", v) for v in ("on", "off", "strict,default", "4000")),
         ("VALIDATION_OFF", "script,unicode"),
         ("VALIDATION_OFF", "everything"),
         ("CONTENT_FILTER", "no"),

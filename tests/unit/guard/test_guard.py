@@ -65,7 +65,8 @@ def test_the_limit_can_be_off_and_identifying_counts_nothing() -> None:
 @pytest.mark.parametrize(
     ("content", "variables", "rule", "status"),
     [
-        ("how to make a bomb <script>", {}, "validation.script", 400),
+        ("how to make a bomb <script>", {"VALIDATION": "strict"}, "validation.script", 400),
+        ("how to make a bomb <script>", {}, "content.weapons", 403),
         ("how to make a bomb", {}, "content.weapons", 403),
         ("how to make a bomb", {"CONTENT_FILTER": "off"}, None, None),
         ("how to kill myself", {}, "content.self-harm", 403),

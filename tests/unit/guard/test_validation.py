@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from guard import validation
 from guard.refusal import Refusal
-from guard.validation import Limits, check_depth, check_size, depth_of, validated, without_controls
+from guard.validation import STRICT, Limits, check_depth, check_size, depth_of, validated, without_controls
 from streaming.messages import Message
 
 LIMITS = Limits()
+"""The default limits; the guide's rules are tested under `STRICT`."""
 
 
 def refused(text: str, limits: Limits = LIMITS) -> str | None:
@@ -96,31 +98,37 @@ HONEST = [
 
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_scripts(text: str) -> None:
-    assert refused(text) == refused(f"Hello, {text} and so on") == "validation.script"
+    assert refused(text, STRICT) == refused(f"Hello, {text} and so on", STRICT) == "validation.script"
     assert refused(text, Limits(off=frozenset({"script"}))) is None
+    assert refused(text) is None
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_sql_injection(text: str) -> None:
-    assert refused(text) == refused(text.lower()) == "validation.sql"
+    assert refused(text, STRICT) == refused(text.lower(), STRICT) == "validation.sql"
     assert refused(text, Limits(off=frozenset({"sql"}))) is None
+    assert refused(text) is None
 
 
 @pytest.mark.parametrize("text", HONEST)
 def test_honest_questions_pass_unchanged(text: str) -> None:
-    assert validated([Message("user", text)], LIMITS) == (Message("user", text),)
+    assert validated([Message("user", text)], STRICT) == (Message("user", text),)
+
+
+@pytest.mark.parametrize(("limits", "chars"), [(LIMITS, 32_000), (STRICT, 4_000)], ids=["default", "strict"])
+def test_message_length_over_the_limit_is_refused(limits: Limits, chars: int) -> None:
+    assert refused("a" * chars, limits) is None
+    assert refused("a" * (chars + 1), limits) == "validation.length"
+    assert refused("a" * (chars + 1), replace(limits, off=limits.off | {"length"})) is None
 
 
 def test_lengths() -> None:
-    assert refused("a" * 4000) is None
-    assert refused("a" * 4001) == "validation.length"
-    assert refused("a" * 4001, Limits(off=frozenset({"length"}))) is None
     expected = r"^turn 2 of the conversation has 4,001 characters: write at most 4,000$"
     with pytest.raises(Refusal, match=expected) as caught:
-        validated([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], LIMITS)
+        validated([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], STRICT)
     assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.length", "invalid", 400)
     with pytest.raises(Refusal, match=r"^the message has 4,001 characters"):
-        validated([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], LIMITS)
+        validated([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], STRICT)
 
 
 def test_a_conversation_is_bounded_as_a_whole() -> None:
@@ -135,7 +143,7 @@ def test_a_conversation_is_bounded_as_a_whole() -> None:
 def test_answers_may_be_long_and_teach_scripts() -> None:
     answer = Message("assistant", "Write <script>alert(1)</script>, then ' OR 1=1 --" + "." * 5000)
     talk = (Message("user", "How?"), answer, Message("user", "Thanks"))
-    assert validated(talk, LIMITS) == talk
+    assert validated(talk, STRICT) == talk
     with pytest.raises(Refusal, match="surrogate"):
         validated([Message("assistant", "\udfff"), Message("user", "a")], LIMITS)
 
@@ -161,6 +169,8 @@ def test_control_characters_go_and_what_scripts_and_emoji_need_stays() -> None:
     kept = "👩‍👩‍👧 क्‍ष \u2067עברית\u2069 \u202bx\u202c e\u0301"
     assert without_controls(kept) == kept
     assert validated([Message("user", "a\x00b")], LIMITS) == (Message("user", "ab"),)
+    untouched = replace(LIMITS, off=frozenset({"controls"}))
+    assert validated([Message("user", "a\x00b")], untouched) == (Message("user", "a\x00b"),)
 
 
 @given(st.lists(st.text(st.characters(categories=None), max_size=60), max_size=4))
@@ -220,4 +230,4 @@ def test_no_pattern_can_run_away(pattern: re.Pattern[str]) -> None:
 
 
 def test_a_number_of_any_length_is_no_error() -> None:
-    assert refused("&#" + "9" * 60_000, Limits(message_chars=100_000)) is None
+    assert refused("&#" + "9" * 60_000, replace(STRICT, message_chars=100_000)) is None

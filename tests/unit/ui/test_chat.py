@@ -208,7 +208,7 @@ def test_a_model_of_ones_own_takes_the_place_of_the_default(settings: dict[str, 
     ("settings", "says"),
     [
         ({"text": "  "}, texts.EMPTY_MESSAGE),
-        ({"text": "x" * 4001}, "4,001 characters are too many"),
+        ({"text": "x" * 32_001}, "32,001 characters are too many"),
         ({"text": "half \ud83c"}, "cannot be sent"),
         ({"strategy": "batch:lots"}, "batch:100ms"),
         ({"provider": "replay:/etc/passwd"}, "There is no provider"),
@@ -222,7 +222,7 @@ def test_a_model_of_ones_own_takes_the_place_of_the_default(settings: dict[str, 
         ({"temperature": "nan"}, texts.BAD_TEMPERATURE),
         ({"max_tokens": "0"}, texts.BAD_MAX_TOKENS),
         ({"max_tokens": "1.5"}, texts.BAD_MAX_TOKENS),
-        ({"system": "x" * 4001}, "system prompt has 4,001"),
+        ({"system": "x" * 32_001}, "system prompt has 32,001"),
         ({"budget": "much"}, texts.BAD_BUDGET),
         ({"budget": "-1"}, texts.BAD_BUDGET),
         ({"budget": "nan"}, texts.BAD_BUDGET),
@@ -244,7 +244,7 @@ def test_what_cannot_be_asked_is_refused_with_a_line(settings: dict[str, Any], s
 def test_a_message_is_checked_before_it_leaves_its_box() -> None:
     async def main() -> list[Any]:
         page = Page(Slow())
-        verdicts = [page.chat.check(text, page.request)["message"] for text in ("", "x" * 5000, "Count.")]
+        verdicts = [page.chat.check(text, page.request)["message"] for text in ("", "x" * 33_000, "Count.")]
         asking = asyncio.create_task(page.frames())
         await asyncio.sleep(0.5)
         verdicts.append(page.chat.check("Count.", page.request)["message"])
@@ -253,7 +253,7 @@ def test_a_message_is_checked_before_it_leaves_its_box() -> None:
 
     empty, long, good, busy = run_virtual(main())
     assert (empty, good, busy) == (texts.EMPTY_MESSAGE, "", texts.BUSY)
-    assert long.startswith("5,000 characters are too many")
+    assert long.startswith("33,000 characters are too many")
 
 
 def test_a_defect_is_said_without_its_insides(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from limits import parse
 from guard import Configuration, Guard
 from guard.budget import Budget
 from guard.callers import make_key, parse_keys
+from guard.validation import STRICT
 from streaming.errors import UsageError
 from streaming.events import Event, TextDelta, Usage
 from streaming.meter import Cost
@@ -59,7 +60,7 @@ def test_the_guard_is_asked_first_and_says_for_how_long_to_wait() -> None:
 def test_what_the_guard_does_not_let_through_is_told_with_its_reason() -> None:
     async def main() -> tuple[Screen, int]:
         house = House(Slow())
-        desk = Desk(house, clock(), Guard(Configuration(), clock=clock()))
+        desk = Desk(house, clock(), Guard(Configuration(limits=STRICT), clock=clock()))
         question = Question("<script>alert(1)</script>", provider="local")
         screen = desk.screen(desk.visitors.of("a"), question)
         async for _ in desk.answering("chat", question, screen, request()):
