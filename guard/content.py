@@ -1,28 +1,35 @@
 """What is not answered at all: a block list by category, offline, as data (`blocklist.toml`); others plug in beside it.
 
-A phrase is a row of words; `a|b` is either word, and `…` in front stands for every way of asking that the list names
-(`asking`): "how to", "give me instructions for". Articles and the like do not count. Only whole words match.
+A phrase is a row of words: `a|b` is either word, `a?` may be left out, `{group}` is any word of a group. `…` in front
+stands for every way of asking that the list names (`asking`): "how to", "give me instructions for". Only whole words
+match, as `guard.words` reads them. Articles and words of `ignored` may stand between those of a phrase and do not count
+in it, unless written `=my`; an owner ("my mother's friend") may stand there too.
+
+`>name` at the end of a phrase says what may follow it, so that "make a bomb" is found and "make a bomb calorimeter" is
+not: the end of the clause, or one of the phrases of that ending. Of several that fit the longest decides; `-` in front
+of one says that the phrase does not count there.
 """
 
 import json
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
 from guard.folding import fold
+from guard.words import Vocabulary, Word
 from streaming.errors import UsageError
 
 DEFAULT_LIST = Path(__file__).with_name("blocklist.toml")
 _WORD = re.compile(r"[^\W_]+")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_UNHEARD = frozenset(re.findall(r"\w+", "a an the some any my your his her our their own this that please just really"))
-_MOST_WORDS = 12
-_MOST_VARIANTS = 5_000
+_GROUP = re.compile(r"\{([a-z0-9-]{1,32})\}")
+_IGNORED = tuple(re.findall(r"\w+", "a an the some any my your his her our their own this that please just really"))
+_MAX_PHRASE_WORDS = 12
+_MAX_SKIPPED = 4
+"""Ignored words in a row inside a phrase; more of them separate it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +47,78 @@ class ContentFilter(Protocol):
         """Give why the text is not let through; None lets it through."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Node:
-    """The words that may follow; `category` where a phrase ends."""
+    """A place in a phrase: the words that may follow; at its end the `category`, and the `ending` that must follow."""
 
-    next: dict[str, "_Node"] = field(default_factory=dict)
+    next: dict[str, list["_Node"]] = field(default_factory=dict)
     category: str | None = None
+    ending: str = ""
 
-    def add(self, words: Sequence[str], category: str) -> None:
-        node = self
-        for word in words:
-            node = node.next.setdefault(word, _Node())
-        node.category = node.category or category
+    def add(self, choices: Sequence["_Choice"], category: str, ending: str = "") -> bool:
+        """Add a phrase; return whether it has a word that must be there."""
+        ends = [self]
+        for choice in choices:
+            node = _Node()
+            for end in ends:
+                for word in choice.words:
+                    end.next.setdefault(word, []).append(node)
+            ends = [node, *ends] if choice.optional else [node]
+        if self in ends:
+            return False
+        for end in ends:
+            end.category, end.ending = category, ending
+        return True
 
-    def ends(self, words: Sequence[str], start: int) -> Iterator[tuple[int, str]]:
-        node: _Node | None = self
-        for place in range(start, len(words)):
-            node = node.next.get(words[place]) if node else None
-            if node is None:
-                return
+    def ends(self, words: Sequence[Word], start: int, ignored: frozenset[str]) -> Iterator[tuple[int, "_Node"]]:
+        """Yield where a phrase that begins at `start` ends, and its last node."""
+        paths = [(self, start, 0)]
+        while paths:
+            node, place, skipped = paths.pop()
             if node.category is not None:
-                yield place + 1, node.category
+                yield place, node
+            if place == len(words):
+                continue
+            word = words[place]
+            paths += [(follower, place + 1, 0) for follower in node.next.get(word.text, ())]
+            if node is not self and node.next and skipped < _MAX_SKIPPED and (word.possessive or word.text in ignored):
+                paths.append((node, place + 1, skipped + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The words that may stand at one place of a phrase."""
+
+    words: frozenset[str]
+    optional: bool
+
+
+class _Ending:
+    """What may follow a phrase, as a tree of phrases of its own."""
+
+    def __init__(self, phrases: Iterable[str], name: str) -> None:
+        self._follows = _Node()
+        for phrase in phrases:
+            choices = _choices(phrase.removeprefix("-"), f"ending {name}", {}, frozenset())
+            self._follows.add(choices, "-" if phrase.startswith("-") else "+")
+
+    def words(self) -> Iterator[str]:
+        yield from _words_below(self._follows)
+
+    def allows(self, words: Sequence[Word], place: int) -> bool:
+        """Tell whether a phrase may end before `words[place]`; the longest phrase that follows decides."""
+        last = words[place - 1]
+        if last.ends_clause:
+            return True
+        if last.possessive or last.gap == "-":
+            return False
+        longest = max(self._follows.ends(words, place, frozenset()), key=_by_length, default=None)
+        return longest is not None and longest[1].category == "+"
+
+
+def _by_length(end: tuple[int, _Node]) -> tuple[int, bool]:
+    place, node = end
+    return place, node.category == "-"
 
 
 class BlockList:
@@ -71,16 +129,26 @@ class BlockList:
         categories: Mapping[str, Iterable[str]],
         asking: Iterable[str] = (),
         messages: Mapping[str, str] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        endings: Mapping[str, Iterable[str]] | None = None,
+        ignored: Iterable[str] = (),
     ) -> None:
         self._messages = dict(messages or {})
+        self._groups = dict(groups or {})
+        self._ignored = frozenset(map(fold, (*_IGNORED, *ignored)))
+        self._endings = {name: _Ending(phrases, name) for name, phrases in (endings or {}).items()}
         self._asking, self._asked, self._said = _Node(), _Node(), _Node()
         for phrase in asking:
-            _add(self._asking, phrase, "asking")
+            self._add(self._asking, phrase, "asking")
         for category, phrases in categories.items():
             for phrase in phrases:
                 if phrase.startswith("…") and not self._asking.next:
                     raise UsageError(f"phrase {phrase!r} in {category}: needs a list `asking` for its …")
-                _add(self._asked if phrase.startswith("…") else self._said, phrase.removeprefix("…"), category)
+                self._add(self._asked if phrase.startswith("…") else self._said, phrase, category)
+        roots = (self._asking, self._asked, self._said)
+        phrases = {word for root in roots for word in _words_below(root)}
+        follows = {word for ending in self._endings.values() for word in ending.words()}
+        self._vocabulary = Vocabulary(phrases | follows | self._ignored)
 
     @classmethod
     def load(cls, path: Path) -> "BlockList":
@@ -96,40 +164,92 @@ class BlockList:
 
     def check(self, text: str) -> Blocked | None:
         """Give the category of the first phrase in the text; linear in its length."""
-        words = [word for word in _WORD.findall(fold(text)) if word not in _UNHEARD]
-        for start in range(len(words)):
-            for _, category in self._said.ends(words, start):
-                return self._blocked(category)
-            for after, _ in self._asking.ends(words, start):
-                for _, category in self._asked.ends(words, after):
-                    return self._blocked(category)
+        words = self._vocabulary.split(text)
+        for start, word in enumerate(words):
+            category = None
+            if word.text in self._said.next:
+                category = self._category(self._said, words, start)
+            if category is None and word.text in self._asking.next:
+                ends = {place for place, _ in self._asking.ends(words, start, self._ignored)}
+                category = next(filter(None, (self._category(self._asked, words, place) for place in ends)), None)
+            if category is not None:
+                return Blocked(category, self._messages.get(category))
         return None
 
-    def _blocked(self, category: str) -> Blocked:
-        return Blocked(category, self._messages.get(category))
+    def _category(self, root: _Node, words: Sequence[Word], start: int) -> str | None:
+        while root is self._asked and start < len(words) and words[start].text in self._ignored:
+            start += 1
+        for place, node in root.ends(words, start, self._ignored):
+            if not node.ending or self._endings[node.ending].allows(words, place):
+                return node.category
+        return None
+
+    def _add(self, root: _Node, phrase: str, category: str) -> None:
+        pattern, _, ending = phrase.removeprefix("…").partition(">")
+        if (name := ending.strip()) and name not in self._endings:
+            raise UsageError(f"phrase {phrase!r} in {category}: there is no ending {name!r}: add it to [endings]")
+        if not root.add(_choices(pattern, category, self._groups, self._ignored), category, name):
+            raise UsageError(f"phrase {phrase!r} in {category}: only words that do not count")
+
+
+def _words_below(root: _Node) -> Iterator[str]:
+    for word, nodes in root.next.items():
+        yield word
+        for node in nodes:
+            yield from _words_below(node)
 
 
 def _checked(data: Any) -> dict[str, Any]:
-    parts = {name: data.get(name) for name in ("categories", "asking", "messages")} if isinstance(data, dict) else {}
-    categories, asking, messages = parts.get("categories"), parts.get("asking") or [], parts.get("messages") or {}
+    parts = data if isinstance(data, dict) else {}
+    categories, messages = parts.get("categories"), parts.get("messages") or {}
+    groups, endings = parts.get("groups") or {}, parts.get("endings") or {}
+    asking, ignored = parts.get("asking") or [], parts.get("ignored") or []
     if not isinstance(categories, dict) or not all(map(_NAME.fullmatch, categories)):
         raise UsageError("needs [categories]: lower-case names, each with a list of phrases")
-    for name, phrases in [*categories.items(), ("asking", asking)]:
-        if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
-            raise UsageError(f"{name} must be a list of phrases in quotes")
+    for title, table in (("groups", groups), ("endings", endings)):
+        if not isinstance(table, dict) or not all(map(_NAME.fullmatch, table)):
+            raise UsageError(f"[{title}] must have lower-case names, each with a list of phrases")
+    for table in (categories, groups, endings, {"asking": asking, "ignored": ignored}):
+        for name, phrases in table.items():
+            if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
+                raise UsageError(f"{name} must be a list of phrases in quotes")
     if not isinstance(messages, dict) or not all(isinstance(message, str) for message in messages.values()):
         raise UsageError("[messages] must have a text for each category that it names")
-    return {"categories": categories, "asking": asking, "messages": messages}
+    return {
+        "categories": categories,
+        "asking": asking,
+        "messages": messages,
+        "groups": groups,
+        "endings": endings,
+        "ignored": ignored,
+    }
 
 
-def _add(root: _Node, phrase: str, category: str) -> None:
-    choices = [[_WORD.findall(fold(option)) for option in word.split("|")] for word in phrase.split()]
-    if not 0 < len(choices) <= _MOST_WORDS or any(len(option) != 1 for word in choices for option in word):
-        raise UsageError(f"phrase {phrase!r} in {category}: write 1 to {_MOST_WORDS} words, `a|b` for either")
-    if (count := math.prod(map(len, choices))) > _MOST_VARIANTS:
-        raise UsageError(f"phrase {phrase!r} in {category}: stands for {count:,} phrases: write several")
-    for variant in product(*choices):
-        words = [option[0] for option in variant if option[0] not in _UNHEARD]
-        if not words:
-            raise UsageError(f"phrase {phrase!r} in {category}: only words that do not count")
-        root.add(words, category)
+def _choices(phrase: str, category: str, groups: Mapping[str, Sequence[str]], ignored: frozenset[str]) -> list[_Choice]:
+    """Read a phrase; where an ignored word may stand nothing needs to. Raises UsageError."""
+
+    def expanded(match: re.Match[str]) -> str:
+        if match[1] not in groups:
+            raise UsageError(f"phrase {phrase!r} in {category}: there is no group {match[1]!r}: add it to [groups]")
+        return "|".join(groups[match[1]])
+
+    places = _GROUP.sub(expanded, phrase).split()
+    choices = [_read_choice(place, ignored) for place in places]
+    if not 0 < len(choices) <= _MAX_PHRASE_WORDS or None in choices:
+        fix = f"write 1 to {_MAX_PHRASE_WORDS} words, `a|b` for either, `a?` for an optional one"
+        raise UsageError(f"phrase {phrase!r} in {category}: {fix}")
+    return [choice for choice in choices if choice is not None]
+
+
+def _read_choice(written: str, ignored: frozenset[str]) -> _Choice | None:
+    """Return the words of one place in a phrase; None when they are not single words."""
+    counted, optional = set(), written.endswith("?")
+    for option in written.removesuffix("?").split("|"):
+        words = _WORD.findall(fold(option))
+        if len(words) != 1:
+            return None
+        if words[0] in ignored and not option.startswith("="):
+            optional = True
+        else:
+            counted.add(words[0])
+    return _Choice(frozenset(counted), optional)

@@ -1,10 +1,23 @@
-"""What a reader sees in a text, for comparing: case, width, accents and invisible characters do not count. Pure."""
+"""The form of a text in which it is compared: what a reader sees. Pure.
 
+Case, width, accents, invisible characters and the alphabet of a look-alike do not count.
+
+Look-alikes are Unicode's confusables (UTS 39, as `confusable_homoglyphs` packages them): a character outside ASCII that
+can be taken for a Latin letter or a digit folds to it. Scripts that are written without spaces stay as they are: a word
+would have no edge beside them.
+"""
+
+import re
 import unicodedata
+
+from confusable_homoglyphs.confusables import confusables_data
 
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _KEPT_CONTROLS = frozenset("\t\n\r")
 _REMEMBERED = 70_000
+_WITHOUT_SPACES = ("CJK", "KATAKANA", "HIRAGANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+_NAMED_LETTER = re.compile(r"(?:LATIN LETTER SMALL CAPITAL|(?:CROSSED )?NEGATIVE .* LETTER) ([A-Z])")
+"""Letters in another form that Unicode's table of confusables leaves out."""
 LONGEST = 4
 """Characters that one folds to at most; the few that stand for more are whole Arabic phrases."""
 
@@ -18,12 +31,32 @@ def _vanishes(char: str) -> bool:
     return category == "Cf" or selector or char in _FILLERS or unicodedata.combining(char) != 0
 
 
+def _strip_marks(text: str) -> str:
+    return "".join([char for char in unicodedata.normalize("NFKD", text) if not _vanishes(char)])
+
+
+def _latin(char: str) -> str:
+    """Return the Latin letters or digits that a folded character can be taken for; itself when there are none."""
+    if char.isascii() or unicodedata.name(char, "").startswith(_WITHOUT_SPACES):
+        return char
+    if (named := _NAMED_LETTER.fullmatch(unicodedata.name(char, ""))) is not None:
+        return named[1].lower()
+    # Both cases count as one, so a small letter may be taken for what its capital looks like.
+    for form in (char, char.upper()):
+        seen = [_strip_marks(similar["c"].lower()).lower() for similar in confusables_data.get(form, ())]
+        found = [text for text in seen if text.isascii() and text.isalnum()]
+        if found:
+            # A letter before a digit, and one character before a ligature.
+            return min(found, key=lambda text: (not text.isalpha(), len(text)))
+    return char
+
+
 class _Folds(dict[str, str]):
     """The folded form of single characters, remembered: a character folds the same whatever stands around it."""
 
     def __missing__(self, char: str) -> str:
-        plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
-        folded = "".join([c for c in plain if not _vanishes(c)][:LONGEST])
+        plain = _strip_marks(unicodedata.normalize("NFKD", char).casefold())
+        folded = "".join([_latin(part) for part in plain])[:LONGEST]
         if len(self) < _REMEMBERED:
             self[char] = folded
         return folded

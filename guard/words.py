@@ -1,0 +1,147 @@
+"""The words of a text as the block list compares them, with what stands between them. Pure.
+
+A word is taken for one of the list's when it is written with digits and signs for letters (`b0mb`, `k!ll`), with
+letters repeated (`kiiill`), spaced out (`b o m b`) or cut (`bo-mb`, `bo mb`); no other word is changed.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby, product
+from typing import NamedTuple
+
+from guard.folding import fold
+
+_WORD = re.compile(r"[$@]?[^\W_]++(?:[@$!|+]{1,2}[^\W_]++)*+")
+_PARTS = re.compile(r"[^\W_]+")
+_APOSTROPHES = "'’ʼ‘`´"
+_POSSESSIVE = re.compile(rf"[{_APOSTROPHES}]\s")
+_CLAUSE_END = re.compile(rf"[.,;:!?()\[\]{{}}<>/\"“”„«»…—–\n\r。，！？]|[{_APOSTROPHES}]\s|\s-+\s")
+_SIGNS: dict[str, str] = {
+    "0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
+    "@": "a", "$": "s", "!": "il", "|": "il", "+": "t",
+}  # fmt: skip
+_REPEATED = re.compile(r"(.)\1\1")
+_MAX_REPEATED = 200
+_MAX_SIGNS = 6
+_MAX_LETTERS = 24
+_MAX_SPACED = 16
+"""The longest word that is read out of single letters."""
+
+
+class Word(NamedTuple):
+    """A folded word. `ends_clause` says that nothing follows it in its clause, `possessive` that it owns what follows.
+
+    `gap` is what stands between this word and the next one.
+    """
+
+    text: str
+    ends_clause: bool = False
+    possessive: bool = False
+    gap: str = " "
+
+
+class Vocabulary:
+    """The words that a disguised word is taken for."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = frozenset(words)
+        self._beginnings = {word[:size] for word in self._words for size in range(1, len(word))}
+
+    def split(self, text: str) -> list[Word]:
+        """Return the words of the text; linear in its length."""
+        words = _join_spaced_letters(_read_words(fold(text), self._words), self._words)
+        return _join_cut_words(words, self._words, self._beginnings)
+
+
+def _read_words(folded: str, known: Collection[str]) -> list[Word]:
+    words: list[Word] = []
+    matches = list(_WORD.finditer(folded))
+    starts = [*(match.start() for match in matches[1:]), len(folded)]
+    for match, start in zip(matches, starts, strict=False):
+        text, gap = match[0], folded[match.end() : start]
+        if text == "s" and words and words[-1].gap in _APOSTROPHES:
+            # "wife's" is one word that owns the next one.
+            words[-1] = Word(words[-1].text, False, True, gap)
+            continue
+        possessive = text[-1] == "s" and _POSSESSIVE.fullmatch(gap) is not None
+        ends = gap != " " and not possessive and _CLAUSE_END.search(gap) is not None
+        if text in known or text.isalpha():
+            words.append(Word(text if text in known else _unrepeated(text, known), ends, possessive, gap))
+        else:
+            words += _undisguised(text, Word(text, ends, possessive, gap), known)
+    if words:
+        words[-1] = Word(words[-1].text, True)
+    return words
+
+
+def _unrepeated(text: str, known: Collection[str]) -> str:
+    if _REPEATED.search(text) is None:
+        return text
+    runs = [(char, len(list(run))) for char, run in groupby(text[:_MAX_REPEATED])]
+    once = "".join(char * (1 if count > 2 else count) for char, count in runs)
+    twice = "".join(char * min(count, 2) for char, count in runs)
+    return next((form for form in (once, twice) if form in known), text)
+
+
+def _undisguised(text: str, word: Word, known: Collection[str]) -> Iterator[Word]:
+    found = next((plain for plain in _plain_forms(text) if plain in known), None)
+    parts = [found] if found else _PARTS.findall(text)
+    for part in parts[:-1]:
+        yield Word(part, gap="+")
+    yield word._replace(text=parts[-1])
+
+
+def _plain_forms(text: str) -> Iterator[str]:
+    """Yield what a word with signs for letters may stand for; a few at most."""
+    signs = sum(char in _SIGNS for char in text)
+    if 0 < signs <= _MAX_SIGNS and len(text) <= _MAX_LETTERS and signs < len(text):
+        yield from map("".join, product(*(_SIGNS.get(char, char) for char in text)))
+
+
+def _is_letter(word: Word) -> bool:
+    return len(word.text) == 1 and (word.text.isalpha() or word.text in _SIGNS)
+
+
+def _join_spaced_letters(words: list[Word], known: Collection[str]) -> list[Word]:
+    """Join three single letters or more in a row, and read the known words in them."""
+    joined: list[Word] = []
+    for single, run in groupby(words, _is_letter):
+        letters = list(run)
+        if single and len(letters) > 2:
+            joined += _segmented(letters, known)
+        else:
+            joined += letters
+    return joined
+
+
+def _segmented(letters: Sequence[Word], known: Collection[str]) -> Iterator[Word]:
+    plain = "".join(_SIGNS.get(word.text, word.text)[0] for word in letters)
+    place = 0
+    while place < len(plain):
+        longest = min(len(plain) - place, _MAX_SPACED)
+        size = next((size for size in range(longest, 1, -1) if plain[place : place + size] in known), 0)
+        text = plain[place : place + size] if size else letters[place].text
+        place += size or 1
+        yield letters[place - 1]._replace(text=text)
+
+
+def _join_cut_words(words: list[Word], known: Collection[str], beginnings: Collection[str]) -> list[Word]:
+    """Join two or three parts of a known word that are none by themselves."""
+    joined: list[Word] = []
+    place = 0
+    while place < len(words):
+        size = 1
+        if words[place].text in beginnings:
+            size = next((size for size in (3, 2) if _is_cut(words[place : place + size], size, known)), 1)
+        last = words[place + size - 1]
+        joined.append(last if size == 1 else last._replace(text="".join(w.text for w in words[place : place + size])))
+        place += size
+    return joined
+
+
+def _is_cut(part: Sequence[Word], size: int, known: Collection[str]) -> bool:
+    if len(part) < size or "".join([word.text for word in part]) not in known:
+        return False
+    # A joined word may hold a known one ("sui-ci-de"), but words with spaces between them stand for themselves.
+    tight = not any("\n" in word.gap or " " in word.gap for word in part[:-1])
+    return tight or not any(word.text in known for word in part)
