@@ -33,7 +33,7 @@ def service() -> Any:
 
 
 def _guard(settings: Settings) -> Guard:
-    return Guard(Configuration.from_variables(settings.variables), redis_url=settings.redis_url)
+    return Guard(Configuration.from_variables(settings.variables, settings.secrets()), redis_url=settings.redis_url)
 
 
 def _listener(host: str, port: int, reader_s: int) -> socket.socket:

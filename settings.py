@@ -1,16 +1,23 @@
 """The environment, read once into a frozen `Settings` that entry points pass down; values never show in a repr."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from urllib.parse import unquote
 
 from streaming.errors import UsageError
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The name that prometheus_client reads."""
 
-_SECRET = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD", "REDIS_URL")
+_SECRET = re.compile(
+    r".*(?:KEYS?|TOKEN|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|_PASS|_PAT|_DSN|CONNECTION_STRING|REDIS_URL)"
+    r"(?:_?\d+)?"
+)
+"""Names of variables whose value is a secret."""
+_PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@")
 _SHORTEST = 8
 
 
@@ -66,9 +73,16 @@ class Settings:
         """A GGUF file for the local model, instead of the packaged one (`STREAMGAUGE_MODEL`)."""
         return self.get("STREAMGAUGE_MODEL")
 
+    def secrets(self) -> frozenset[str]:
+        """Return the values of all variables that look like secrets, and the passwords in those that are URLs."""
+        values = {value.strip() for name, value in self.variables.items() if _is_secret(name, value)}
+        values |= {part.strip() for value in values for part in value.split(",")}
+        passwords = {found[1] for value in values if (found := _PASSWORD_IN_URL.match(value)) is not None}
+        return frozenset((values | passwords | {unquote(password) for password in passwords}) - {""})
+
     def masked(self, text: str) -> str:
         """Give `text` with the value of every variable that looks like a secret replaced by `[NAME]`, cut ones too."""
-        secrets = [(value.strip(), name) for name, value in self.variables.items() if name.upper().endswith(_SECRET)]
+        secrets = [(value.strip(), name) for name, value in self.variables.items() if _is_secret(name, value)]
         for value, name in sorted(secrets, key=lambda secret: -len(secret[0])):
             if len(value) < _SHORTEST:
                 continue
@@ -77,3 +91,7 @@ class Settings:
                 for length in range(len(value) - 1, _SHORTEST - 1, -1):
                     text = text.replace(f"{value[:length]}…", f"[{name}]…")
         return text
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return _SECRET.fullmatch(name.upper()) is not None or _PASSWORD_IN_URL.match(value.strip()) is not None

@@ -1,6 +1,6 @@
 """The guard's variables, read into one frozen `Configuration`. Every fault names its variable and what to write."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -33,7 +33,8 @@ class Configuration:
     """How the guard is set; the defaults suit a public demo. `rate` None is no limit, `blocklist` None no filter.
 
     `hops` is how many proxies in front are trusted to write X-Forwarded-For. A Space has one at least, which is the
-    default there: with none, all its visitors would come from one address. `banned` are terms, folded.
+    default there: with none, all its visitors would come from one address. `banned` are terms, folded;
+    `secrets` are exact values that no answer may hold.
     """
 
     rate: RateLimitItem | None = field(default_factory=lambda: parse("10/minute"))
@@ -43,10 +44,11 @@ class Configuration:
     blocklist: Path | None = DEFAULT_LIST
     output_filter: bool = True
     banned: tuple[str, ...] = ()
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
     budget: Budget = field(default_factory=lambda: Budget(usd_per_caller=Decimal(1), usd_total=Decimal(10)))
 
     @classmethod
-    def from_variables(cls, variables: Mapping[str, str]) -> "Configuration":
+    def from_variables(cls, variables: Mapping[str, str], secrets: Iterable[str] = ()) -> "Configuration":
         """Read the variables that are set; the others stay at their defaults. Raises UsageError."""
         read = _Variables(variables)
         default = cls()
@@ -60,6 +62,7 @@ class Configuration:
             keys=read.of("API_KEYS", lambda name, value: parse_keys(value), default.keys),
             limits=_read_limits(read),
             blocklist=read.of("BLOCKLIST", _file, DEFAULT_LIST) if content else None,
+            secrets=frozenset(secrets),
             output_filter=read.of("OUTPUT_FILTER", _switch, True),
             banned=read.of("OUTPUT_BANNED", _terms, default.banned)
             + read.of("OUTPUT_BANNED_FILE", _terms_of_file, default.banned),
@@ -84,7 +87,8 @@ class _Variables:
 
 def _read_limits(read: _Variables) -> Limits:
     default = read.of("VALIDATION", _validation_mode, Limits())
-    off = default.off | read.of("VALIDATION_OFF", _rules, frozenset())
+    none: frozenset[Rule] = frozenset()
+    off = default.off | read.of("VALIDATION_OFF", _rules, none)
     return Limits(
         message_chars=read.of("MAX_MESSAGE_CHARS", _whole(1, 10_000_000), default.message_chars),
         conversation_chars=read.of("MAX_CONVERSATION_CHARS", _whole(1, 100_000_000), default.conversation_chars),

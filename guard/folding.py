@@ -3,8 +3,8 @@
 Case, width, accents, invisible characters and the alphabet of a look-alike do not count.
 
 Look-alikes are Unicode's confusables (UTS 39, as `confusable_homoglyphs` packages them): a character outside ASCII that
-can be taken for a Latin letter or a digit folds to it. Scripts that are written without spaces stay as they are: a word
-would have no edge beside them.
+can be taken for a Latin letter, a digit or a hyphen folds to it. Scripts that are written without spaces stay as they
+are: a word would have no edge beside them.
 """
 
 import re
@@ -16,6 +16,8 @@ _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _KEPT_CONTROLS = frozenset("\t\n\r")
 _REMEMBERED = 70_000
 _WITHOUT_SPACES = ("CJK", "KATAKANA", "HIRAGANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+_DASH = "\u2014"
+"""A break in a sentence, not a hyphen."""
 _NAMED_LETTER = re.compile(r"(?:LATIN LETTER SMALL CAPITAL|(?:CROSSED )?NEGATIVE .* LETTER) ([A-Z])")
 """Letters in another form that Unicode's table of confusables leaves out."""
 LONGEST = 4
@@ -41,10 +43,12 @@ def _latin(char: str) -> str:
         return char
     if (named := _NAMED_LETTER.fullmatch(unicodedata.name(char, ""))) is not None:
         return named[1].lower()
+    if char == _DASH:
+        return char
     # Both cases count as one, so a small letter may be taken for what its capital looks like.
     for form in (char, char.upper()):
         seen = [_strip_marks(similar["c"].lower()).lower() for similar in confusables_data.get(form, ())]
-        found = [text for text in seen if text.isascii() and text.isalnum()]
+        found = [text for text in seen if text.isascii() and (text.isalnum() or text == "-")]
         if found:
             # A letter before a digit, and one character before a ligature.
             return min(found, key=lambda text: (not text.isalpha(), len(text)))

@@ -43,7 +43,9 @@ class Guard:
         self._budgets = Budgets(configuration.budget, clock, self._shared)
         listed = [BlockList.load(configuration.blocklist)] if configuration.blocklist else []
         self._filters: list[ContentFilter] = [*listed, *filters]
-        self._patterns = Patterns(configuration.banned, SECRETS) if configuration.output_filter else None
+        self._patterns: Patterns | None = None
+        if configuration.output_filter:
+            self._patterns = Patterns(configuration.banned, SECRETS, configuration.secrets)
 
     async def enter(self, caller: Caller) -> str:
         """Count a question and give the caller's id, `key:NAME` or `address:…`. Raises Refusal.

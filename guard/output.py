@@ -1,9 +1,9 @@
 """The output filter: banned terms and secrets are replaced while the answer streams, however it is cut into chunks.
 
 What comes out hangs on the text alone, not on its chunks. Only text that may be the beginning of something banned is
-held back, at most `TERM_CHARS` visible characters of it; all other text goes on at once, unchanged to the byte. The one
-exception: after `INVISIBLE_RUN` characters in a row that show nothing (joiners, marks), more of them are dropped, so
-that nobody can make the filter hold without end. Emoji use a few.
+held back, at most `MAX_HELD_CHARS` visible characters of it; all other text goes on at once, unchanged to the byte.
+One exception: after `INVISIBLE_RUN` characters in a row that show nothing (joiners, marks), more of them are dropped:
+nobody can make the filter hold without end. Emoji use a few.
 
 Text and thinking are two texts. Thinking is over, for what it held, when text comes: a reader sees it first. Nothing
 else splits a term in two: text is held over thinking, and an event that is neither passes at once.
@@ -13,11 +13,12 @@ import re
 from dataclasses import replace
 
 from guard.folding import FOLDS
-from guard.shapes import Patterns, luhn
+from guard.shapes import MAX_HELD_CHARS, Patterns, Tail
 from streaming.events import TERMINAL, Event, Failed, Notice, TextDelta, ThinkingDelta
 
 MARK = "[removed]"
 INVISIBLE_RUN = 64
+_fold_char = FOLDS.__getitem__
 _INVISIBLE_ASCII = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 
 
@@ -29,7 +30,8 @@ class Redactor:
         self._search = patterns.search
         self._held = ""
         self._before = ""  # the last folded character before what is held: a token does not begin inside a word
-        self._tail: re.Pattern[str] | None = None  # the class of a secret that was found and may go on
+        self._tail: Tail | None = None  # of a secret that was found and may go on
+        self._undecided = False  # whether the end of what is held decides if that secret goes on
         self._invisible = 0
 
     @property
@@ -38,20 +40,27 @@ class Redactor:
 
     def feed(self, text: str) -> str:
         """Take a chunk; give what may go on now, the chunk itself in the common case."""
-        if self._held or self._tail is not None:
-            return self._scan(self._thinned(text), last=False)
-        if text.isascii() and (text.isprintable() or not _INVISIBLE_ASCII(text)):
-            seen = self._before + text.lower()
+        if self._tail is None:
+            raw = self._held + text if self._held else text
+            folded = _fold_evenly(raw)
+            if folded is not None:
+                return self._pass_on(raw, self._before + folded, text)
+        return self._scan(self._thinned(text), last=False)
+
+    def _pass_on(self, raw: str, seen: str, text: str) -> str:
+        """Give what may go on of a text whose characters have one folded character each."""
+        context = len(seen) - len(raw)
+        match = self._search(seen, context)
+        if match is None:
+            cut = len(seen)
+        elif self._patterns.found(match) is None and match.end() - match.start() <= MAX_HELD_CHARS:
+            cut = match.start()
         else:
-            folds = [FOLDS[char] for char in text]
-            if "" in folds:
-                return self._scan(self._thinned(text), last=False)
-            seen = self._before + "".join(folds)
-        if self._search(seen, len(self._before)) is not None:
             return self._scan(self._thinned(text), last=False)
-        self._before = seen[-1:]
+        self._held = raw[cut - context :]
+        self._before = seen[cut - 1 : cut] if cut else ""
         self._invisible = 0
-        return text
+        return raw if match is None else raw[: cut - context]
 
     def flush(self) -> str:
         """The text is over: give what was held back, as far as it is not banned."""
@@ -68,40 +77,50 @@ class Redactor:
 
     def _scan(self, text: str, last: bool) -> str:
         view = _View(self._before, self._held + text)
-        at, out = self._past_tail(view), []
         search = self._patterns.search_last if last else self._patterns.search
-        cut = len(view.raw)
+        at, out, cut = 0, [], len(view.raw)
+        if self._tail is not None:
+            at = self._pass_tail(view, self._tail, view.context, last)
         position = view.folded_from(at)
-        while (match := search(view.seen, position)) is not None:
-            name = self._patterns.found(match)
-            if name is None:
+        while not self._undecided and (match := search(view.seen, position)) is not None:
+            if match.end() - match.start() > MAX_HELD_CHARS:
+                position = match.start() + 1
+            elif (name := self._patterns.found(match)) is None:
                 cut = view.places[match.start()]
                 break
-            if name.startswith("card_") and not luhn(match[0]):
+            elif not self._patterns.is_secret(name, match[0], view.raw_between(match.start(), match.end())):
                 position = match.start() + 1
-                continue
-            out += [view.raw[at : view.places[match.start()]], MARK]
-            at = self._end(view, name, match.end())
-            position = view.folded_from(at)
+            else:
+                out += [view.raw[at : view.places[self._patterns.start(match)]], MARK]
+                at = self._end(view, name, match.end(), last)
+                position = view.folded_from(at)
+        cut = at if self._undecided else cut
         out.append(view.raw[at:cut])
         self._held = view.raw[cut:]
         self._before = view.before(cut)
         return "".join(out)
 
-    def _past_tail(self, view: "_View") -> int:
-        """Give where the text goes on after a secret that was found in an earlier chunk."""
-        return 0 if self._tail is None else self._swallow(view, self._tail, view.context)
-
-    def _end(self, view: "_View", name: str, end: int) -> int:
+    def _end(self, view: "_View", name: str, end: int, last: bool) -> int:
         tail = self._patterns.tails.get(name)
-        return view.places[end - 1] + 1 if tail is None else self._swallow(view, tail, end)
+        return view.places[end - 1] + 1 if tail is None else self._pass_tail(view, tail, end, last)
 
-    def _swallow(self, view: "_View", tail: re.Pattern[str], start: int) -> int:
-        found = tail.match(view.seen, start)
-        end = start if found is None else found.end()
-        self._tail = tail if end == len(view.seen) else None
+    def _pass_tail(self, view: "_View", tail: Tail, start: int, last: bool) -> int:
+        """Return where the text goes on after a secret whose tail goes on at `start`."""
+        end = tail.end(view.seen, start)
+        at_end = end == len(view.seen)
+        self._undecided = not last and not at_end and tail.may_go_on(view.seen, end)
+        self._tail = tail if at_end or self._undecided else None
         # A character may fold to several: it goes whole.
-        return max(view.places[end], view.places[end - 1] + 1)
+        return max(view.places[end], view.places[end - 1] + 1) if end else view.places[end]
+
+
+def _fold_evenly(text: str) -> str | None:
+    """Return the folded text where each character folds to one; None where one vanishes or folds to several."""
+    if text.isascii():
+        return None if _INVISIBLE_ASCII(text) else text.lower()
+    folds = list(map(_fold_char, text))
+    folded = "".join(folds)
+    return folded if len(folded) == len(text) and "" not in folds else None
 
 
 class _View:
@@ -120,6 +139,10 @@ class _View:
         while self.places[self._next] < at:
             self._next += 1
         return self._next
+
+    def raw_between(self, start: int, end: int) -> str:
+        """Give the text of some folded characters."""
+        return self.raw[self.places[start] : self.places[end - 1] + 1]
 
     def before(self, cut: int) -> str:
         """Give the folded character before `raw[cut:]`, empty when there is none."""

@@ -50,7 +50,7 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Run the service over `providers`, set by `variables`; give its port."""
     settings = Settings(variables)
-    guard = Guard(Configuration.from_variables(variables), redis_url=settings.redis_url)
+    guard = Guard(Configuration.from_variables(variables, settings.secrets()), redis_url=settings.redis_url)
     app = create(providers, guard, settings, grace_s=grace_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(draining.config(app, grace_s=grace_s))
