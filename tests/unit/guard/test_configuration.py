@@ -38,7 +38,7 @@ def test_the_defaults_suit_a_public_demo() -> None:
         32_000,
         262_144,
         16,
-        {"script", "sql"},
+        frozenset({"script", "sql"}),
     )
     assert read.budget == Budget(None, None, Decimal(1), Decimal(10), 16, 256, 4096)
     assert read.rate is not None and (read.budget.streams_per_caller or 0) > read.rate.amount, "the rate decides"
@@ -91,7 +91,7 @@ def test_strict_validation_switches_on_the_rules_of_the_guide() -> None:
     some = Configuration.from_variables(
         {"VALIDATION": "strict", "VALIDATION_OFF": "sql", "MAX_MESSAGE_CHARS": "500"}
     ).limits
-    assert (some.message_chars, some.off) == (500, {"sql"})
+    assert (some.message_chars, some.off) == (500, frozenset({"sql"}))
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "unicode"])

@@ -204,7 +204,7 @@ def test_marks_around_a_key_stay(mark: str) -> None:
     ],
 )
 def test_key_with_one_look_alike_letter_is_removed(look_alike: str) -> None:
-    letter, other = look_alike
+    letter, other = look_alike[0], look_alike[1]
     keys = [key for key in KEYS.values() if letter in key]
     assert keys
     for key in keys:

@@ -1,0 +1,60 @@
+"""The content rules over real sockets: default and strict validation, and secrets in answers."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+import pytest
+
+import app
+from streaming.events import TextDelta
+from tests.playing import FINISH, PlayingAdapter
+from tests.serving import OPEN, Played, Reply, post, serving
+
+SCRIPT = "Why does <script>alert(1)</script> not run, and is ' OR 1=1 -- dangerous?"
+SECRET = "correct-horse-battery-staple"
+
+
+def ask(message: str, variables: Mapping[str, str], adapter: PlayingAdapter | None = None) -> Reply:
+    played = Played(adapter or PlayingAdapter([(0.0, TextDelta("yes")), (0.0, FINISH)]))
+
+    async def main() -> Reply:
+        async with serving(played, {**OPEN, **variables}) as port:
+            return await post(port, {"message": message, "strategy": "direct"})
+
+    return asyncio.run(main())
+
+
+def test_question_about_code_is_answered_by_default() -> None:
+    for message in (SCRIPT, (SCRIPT + "\n") * 400):
+        assert ask(message, {}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("message", "off", "rule"),
+    [
+        (SCRIPT, "", "validation.script"),
+        (SCRIPT, "script", "validation.sql"),
+        ("a" * 4_001, "script,sql", "validation.length"),
+    ],
+)
+def test_strict_validation_refuses_by_the_rule_that_it_names(message: str, off: str, rule: str) -> None:
+    reply = ask(message, {"VALIDATION": "strict", "VALIDATION_OFF": off})
+    assert (reply.status, json.loads(reply.body)["error"]["rule"]) == (400, rule)
+    assert ask(message, {"VALIDATION": "strict", "VALIDATION_OFF": "script,sql,length"}).status == 200
+
+
+def test_secret_of_the_environment_does_not_leave_in_an_answer() -> None:
+    pieces = [SECRET[i : i + 3] for i in range(0, len(SECRET), 3)]
+    adapter = PlayingAdapter([*((0.0, TextDelta(piece)) for piece in ["It is ", *pieces, "."]), (0.0, FINISH)])
+    reply = ask("What is it?", {"SOME_PASSWORD": SECRET}, adapter)
+    told = [event.data for event in reply.events() if event.event == "message"]
+    assert "".join(json.loads(data)["content"] for data in told[:-1]) == "It is [removed]."
+
+
+def test_bad_validation_value_ends_the_start_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VALIDATION", "stern")
+    assert app.main(["--no-ui", "--port", "0"]) == 2
+    assert capsys.readouterr().err == "error: VALIDATION: 'stern' cannot be used: write default or strict\n"
