@@ -11,6 +11,7 @@ from typing import Protocol
 from guard import Configuration, Guard, Refusal
 from guard.output import OutputFilter
 from guard.shapes import SECRETS, Patterns
+from guard.validation import MAX_MESSAGE_CHARS, Limits
 from streaming.events import Event, TextDelta
 from streaming.messages import Message
 
@@ -42,6 +43,7 @@ QUESTIONS = {
     "asking": "how to ",
     "ligatures": "\ufdfa",
     "marks": "a\u0301\u200b",
+    "letters": "b o ",
     "prose": PROSE,
 }
 
@@ -84,9 +86,9 @@ def chunk_us(make: Callable[[], Passing], text: str) -> float:
     return best_s(work) / CHUNKS * 1e6
 
 
-def question_ms(guard: Guard, piece: str) -> float:
-    """Give the milliseconds for cleaning, or refusing, a question of 4,000 characters made of `piece`."""
-    messages = [Message("user", (piece * 4000)[:4000])]
+def question_ms(guard: Guard, piece: str, chars: int = 4_000) -> float:
+    """Return the milliseconds for cleaning, or refusing, a question of so many characters made of `piece`."""
+    messages = [Message("user", (piece * chars)[:chars])]
 
     def work() -> None:
         try:
@@ -110,13 +112,25 @@ def main() -> None:
         for name, make in makes.items():
             took_us = chunks[f"{name}, {text_name}"] = round(chunk_us(make, text), 2)
             print(f"{name:>18}, {text_name:<8} {took_us:6.2f} µs for a chunk of {CHUNK_CHARS} characters")
-    guard = Guard(Configuration())
+    guard = Guard(Configuration(limits=Limits(off=frozenset())))
     questions = {name: round(question_ms(guard, piece), 2) for name, piece in QUESTIONS.items()}
     for name, took_ms in questions.items():
         print(f"{name:>18} {took_ms:6.2f} ms for a question of 4,000 characters")
+    longest_ms = round(max(question_ms(guard, piece, MAX_MESSAGE_CHARS) for piece in QUESTIONS.values()), 2)
+    print(f"{'the worst':>18} {longest_ms:6.2f} ms for a question of {MAX_MESSAGE_CHARS:,} characters")
     ordinary_us, worst_ms = chunks["secrets, English"], max(questions.values())
     met = ordinary_us <= TARGET_US and worst_ms <= TARGET_MS
-    print(json.dumps({"benchmark": "filters", "chunk_us": ordinary_us, "worst_question_ms": worst_ms, "met": met}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "filters",
+                "chunk_us": ordinary_us,
+                "worst_question_ms": worst_ms,
+                "worst_longest_question_ms": longest_ms,
+                "met": met,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ MAX_SECRET_CHARS = 240
 _RUN = "[a-z0-9_-]"
 _WORD = "[a-z0-9]"
 _BASE64 = "[a-z0-9+/=]"
-_NOT_LAST = r"(?!\Z)"
 _MARKS = r"*`~\\"
 _LINE_END = rf"[\r\n]{{1,2}}+[ \t>]{{0,4}}+[{_MARKS}]{{0,3}}+"
 BREAK = rf"(?:[{_MARKS}]{{1,3}}+(?:{_LINE_END})?+|{_LINE_END})"
@@ -108,6 +107,9 @@ def _private_key(kind: str) -> Shape:
     return Shape("pem_" + kind.strip(), steps, tail=r"[a-z0-9+/=\s\\]", not_after="")
 
 
+_NO_DIGIT = f"(?!{EMPHASIS}?+[0-9])"
+
+
 def _cards() -> Iterable[Shape]:
     digit, gap = "[0-9]", ("[ -]", 1, 1)
     groups = {"four": (3, 4, 4, 4), "amex": (3, 6, 5)}
@@ -115,14 +117,14 @@ def _cards() -> Iterable[Shape]:
         lead = [(first[0], 1, 1), *([(first[1:], 1, 1)] if first[1:] else [])]
         lacking = 2 - len(lead)
         run = (*lead, (digit, 11 + lacking, 17 + lacking))
-        yield Shape(f"card_{first[0]}", run, "", digit, "(?![0-9])", EMPHASIS, _has_check_digit)
+        yield Shape(f"card_{first[0]}", run, "", digit, _NO_DIGIT, EMPHASIS, _has_check_digit)
         for name, sizes in groups.items():
             if name == "amex" and first != "3":
                 continue
             steps = [*lead, (digit, sizes[0] + 1 - len(lead), sizes[0] + 1 - len(lead))]
             for size in sizes[1:]:
                 steps += [gap, (digit, size, size)]
-            yield Shape(f"card_{name}_{first[0]}", tuple(steps), "", digit, "(?![0-9])", EMPHASIS, _has_check_digit)
+            yield Shape(f"card_{name}_{first[0]}", tuple(steps), "", digit, _NO_DIGIT, EMPHASIS, _has_check_digit)
 
 
 _URL_PART = r"[^\s/:@?#\"'<>`\[\](){}$]"
@@ -277,10 +279,12 @@ def _expression(shapes: Sequence[Shape], last: bool) -> str:
     end = "" if last else r"\Z"
     trees: dict[tuple[str, str], list[_Rest]] = {}
     for shape in shapes:
-        ending = f"{shape.before if last or not shape.before else shape.before + _NOT_LAST}(?P<{shape.name}>)"
+        joint = f"{shape.splits}?+" if shape.splits else ""
+        # What must follow is known only when something follows.
+        not_last = rf"(?!{joint}\Z)" if shape.before and not last else ""
+        ending = f"{shape.before}{not_last}(?P<{shape.name}>)"
         begins = (f"(?P<{shape.name}{_BEGINS}>)", 0, 0)
         steps = tuple(begins if step == SECRET_BEGINS else step for step in shape.steps)
-        joint = f"{shape.splits}?+" if shape.splits else ""
         trees.setdefault((steps[0][0], shape.not_after), []).append(_Rest(steps[1:], ending, joint))
     branches = []
     for (first, not_after), rests in trees.items():

@@ -24,8 +24,6 @@ _REPEATED = re.compile(r"(.)\1\1")
 _MAX_REPEATED = 200
 _MAX_SIGNS = 6
 _MAX_LETTERS = 24
-_MAX_SPACED = 16
-"""The longest word that is read out of single letters."""
 
 
 class Word(NamedTuple):
@@ -49,7 +47,7 @@ class Vocabulary:
 
     def split(self, text: str) -> list[Word]:
         """Return the words of the text; linear in its length."""
-        words = _join_spaced_letters(_read_words(fold(text), self._words), self._words)
+        words = _join_spaced_letters(_read_words(fold(text), self._words), self._words, self._beginnings)
         return _join_cut_words(words, self._words, self._beginnings)
 
 
@@ -102,26 +100,30 @@ def _is_letter(word: Word) -> bool:
     return len(word.text) == 1 and (word.text.isalpha() or word.text in _SIGNS)
 
 
-def _join_spaced_letters(words: list[Word], known: Collection[str]) -> list[Word]:
+def _join_spaced_letters(words: list[Word], known: Collection[str], beginnings: Collection[str]) -> list[Word]:
     """Join three single letters or more in a row, and read the known words in them."""
     joined: list[Word] = []
     for single, run in groupby(words, _is_letter):
         letters = list(run)
         if single and len(letters) > 2:
-            joined += _segmented(letters, known)
+            joined += _segmented(letters, known, beginnings)
         else:
             joined += letters
     return joined
 
 
-def _segmented(letters: Sequence[Word], known: Collection[str]) -> Iterator[Word]:
+def _segmented(letters: Sequence[Word], known: Collection[str], beginnings: Collection[str]) -> Iterator[Word]:
+    """Yield the longest known word at each place, and letters where there is none."""
     plain = "".join(_SIGNS.get(word.text, word.text)[0] for word in letters)
     place = 0
     while place < len(plain):
-        longest = min(len(plain) - place, _MAX_SPACED)
-        size = next((size for size in range(longest, 1, -1) if plain[place : place + size] in known), 0)
-        text = plain[place : place + size] if size else letters[place].text
-        place += size or 1
+        size = longest = 1
+        while place + size < len(plain) and plain[place : place + size] in beginnings:
+            size += 1
+            if plain[place : place + size] in known:
+                longest = size
+        text = plain[place : place + longest] if longest > 1 else letters[place].text
+        place += longest
         yield letters[place - 1]._replace(text=text)
 
 
