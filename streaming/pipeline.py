@@ -4,7 +4,7 @@ session( adapter → retry / fallback ) → meter → filter → strategy → wi
                 ↑ tap "source"                           ↑ tap "delivered"
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -16,6 +16,7 @@ from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates, Reading
 from streaming.probe import Probe
 from streaming.session import Session
+from streaming.states import State
 from streaming.strategies import Strategy
 
 Outcome = Literal["completed", "truncated", "failed", "cancelled", "filtered"]
@@ -172,7 +173,8 @@ class Answer:
             return Charge(route, reading)
         if record.is_finished:
             return Charge(route, reading, self.meter.final_usage())
-        unreached = record.error == "network" and not record.is_connected
+        # A vendor begins a stream before its model writes, and a whole answer after it: that may have cost already.
+        unreached = record.error == "network" and not record.is_connected and record.was_streamed
         rejected = unreached or record.error in _REJECTIONS
         return Charge(route, reading, rejected=rejected and self.meter.is_silent)
 
@@ -198,7 +200,7 @@ class Answer:
 
     async def _see(self, event: Event) -> Event:
         """Note how an attempt goes. Return the event, or the failure that ends the answer instead of a retry."""
-        self._attempt.see(event)
+        self._attempt.see(event, self.session.states)
         if not (isinstance(event, Notice) and event.kind in _NEXT_ATTEMPT) or self._before_retry is None:
             return event
         charge = self.charge()
@@ -234,15 +236,16 @@ class _AttemptRecord:
     is_finished: bool = False
     is_charged: bool = False
     error: str | None = None
+    was_streamed: bool = True
 
-    def see(self, event: Event) -> None:
+    def see(self, event: Event, states: Sequence[State]) -> None:
         match event:
             case Notice(kind="connected"):
                 self.is_connected = True
             case Notice(kind="retry" | "fallback", detail=detail):
-                self.error = str(detail["error"])
+                self.error, self.was_streamed = str(detail["error"]), states[-1] == "streaming"
             case Failed(kind=kind):
-                self.error = kind
+                self.error, self.was_streamed = kind, states[-2] == "streaming"
             case Finish():
                 self.is_finished = True
 
