@@ -52,7 +52,7 @@ def test_offer_elsewhere_has_the_example_models_and_what_costs_nothing(host: str
     "more", [{"shared": True}, {"TRUSTED_HOPS": "1"}, {"TRUSTED_HOPS": "02"}, {"PUBLIC_MODELS": "groq:*"}]
 )
 def test_offer_on_loopback_is_for_others_where_others_reach_it(more: dict[str, str]) -> None:
-    assert not offers(DEAR, "127.0.0.1", **more)  # type: ignore[arg-type]  # `shared` is a bool
+    assert not offers(DEAR, "127.0.0.1", **more)  # type: ignore[arg-type]  # only `shared` is a bool
     assert offers(DEAR, "127.0.0.1", TRUSTED_HOPS="0")
 
 

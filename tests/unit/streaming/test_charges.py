@@ -112,7 +112,7 @@ def test_charge_of_a_whole_answer_that_was_cut_before_its_head_is_unknown() -> N
 
 @pytest.mark.parametrize("after_s", [0.05, 0.25])
 def test_charge_of_a_stopped_answer_is_unknown_even_before_its_first_word(after_s: float) -> None:
-    script = [(0.0, Usage(4, 1)), (0.2, TextDelta("Blue.")), (9.0, FINISH)]
+    script: list[Step] = [(0.0, Usage(4, 1)), (0.2, TextDelta("Blue.")), (9.0, FINISH)]
     charge = run_virtual(charged(*script, stop_after_s=after_s))
     assert charge is not None and (charge.usage, charge.rejected) == (None, False)
 
