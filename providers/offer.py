@@ -53,9 +53,17 @@ class Offer:
         return sorted(name for name in self._names or () if not name.endswith(":*"))
 
     def check(self, name: str) -> None:
-        """Raise NotOfferedError, saying what is offered, or UsageError for a name that means nothing."""
-        provider, model = split_name(name)
-        if self._names is None or provider in OWN:
+        """Raise NotOfferedError, saying what is offered.
+
+        A name that means nothing passes: whoever opens it says so, by the same reading of names.
+        """
+        if self._names is None:
+            return
+        try:
+            provider, model = split_name(name)
+        except UsageError:
+            return
+        if provider in OWN:
             return
         full = full_name(provider, model)
         if full in self._names or f"{provider}:*" in self._names or full == full_example(ROWS[provider]):

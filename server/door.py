@@ -98,9 +98,8 @@ class Door:
         """Open a session with those that are asked. Raise Refusal for a model not offered, NoProvider for no model."""
         try:
             _allowed(names)
-            if not self.offer.is_open:
-                for name in names:
-                    self.offer.check(name)
+            for name in names:
+                self.offer.check(name)
             return self.providers.session(names, clock=self.clock)
         except NotOfferedError as fault:
             raise Refusal("model.offered", "model_not_found", str(fault)) from None

@@ -197,8 +197,7 @@ class Desk:
         rates = self.providers(visitor).rates(name)
         if self.key_variable(name, missing="") in visitor.keys:
             return Rates(rates.counter)
-        if not self._offer.is_open:
-            self._offer.check(name)
+        self._offer.check(name)
         return rates
 
     def _caller(self, request: gr.Request) -> Caller:
