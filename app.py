@@ -13,6 +13,7 @@ from typing import Any
 
 from guard import Configuration, Guard
 from providers import Providers
+from providers.offer import Offer
 from server import draining, log
 from server.service import create
 from settings import Settings
@@ -104,20 +105,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         providers.local.check()
         guard = _guard(settings)
         listener = _listener(options.host, options.port, settings.reader_timeout_s)
+        host = listener.getsockname()[0]
+        offer = Offer.from_settings(settings, host, shared=options.share)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     draining.take_descriptors()
     body_bytes = guard.configuration.limits.body_bytes
     if options.workers > 1:
+        settings.share_listening_host(host)
         return _serve_workers(listener, options.workers, settings, body_bytes)
     log.configure(settings.masked)
     grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
-    app: Any = create(providers, guard, settings, grace_s=grace_s)
+    app: Any = create(providers, guard, settings, offer=offer, grace_s=grace_s)
     if not options.no_ui:
         from ui.page import mount
 
-        app = mount(app, providers, settings=settings, guard=guard, account=app.state.door.account)
+        app = mount(app, providers, offer=offer, settings=settings, guard=guard, account=app.state.door.account)
         if options.share:
             from ui.share import share
 

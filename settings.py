@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from streaming.errors import UsageError
 
+_LISTENING_HOST = "STREAMGAUGE_LISTENING_HOST"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The name that prometheus_client reads."""
 
@@ -52,6 +53,17 @@ class Settings:
         return frozenset(origin.strip().rstrip("/") for origin in (self.get("ALLOWED_ORIGINS") or "").split(",")) - {""}
 
     @property
+    def public_models(self) -> tuple[str, ...] | None:
+        """What callers may ask beside the example models (`PUBLIC_MODELS`, comma-separated); None where unset."""
+        written = self.get("PUBLIC_MODELS")
+        return None if written is None else tuple(entry.strip() for entry in written.split(",") if entry.strip())
+
+    @property
+    def is_behind_proxy(self) -> bool:
+        """Whether proxies in front speak for callers (`TRUSTED_HOPS` above 0)."""
+        return (self.get("TRUSTED_HOPS") or "").strip("0") != ""
+
+    @property
     def reader_timeout_s(self) -> int:
         """How long a connection may take nothing of what is sent to it (`READER_TIMEOUT_S`). Raises UsageError."""
         value = self.get("READER_TIMEOUT_S") or "30"
@@ -62,6 +74,15 @@ class Settings:
     def share_metrics(self, folder: str) -> None:
         """Let the processes that are started from now on put their figures into that folder."""
         os.environ[METRICS_FOLDER] = folder
+
+    def share_listening_host(self, host: str) -> None:
+        """Let the processes that are started from now on know the address that the service listens on."""
+        os.environ[_LISTENING_HOST] = host
+
+    @property
+    def listening_host(self) -> str | None:
+        """The address that the service listens on, set for workers by the process that starts them; else None."""
+        return self.get(_LISTENING_HOST)
 
     @property
     def metrics_folder(self) -> str | None:

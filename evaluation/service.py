@@ -26,7 +26,7 @@ _STOP_S = 30.0
 _PR_SET_PDEATHSIG = 1
 _STRAIGHT = build_opener(ProxyHandler({}))
 _pause = Event()
-_NO_LIMITS = {"RATE_LIMIT": "off", "BUDGETS": "off"}
+_NO_LIMITS = {"RATE_LIMIT": "off", "BUDGETS": "off", "PUBLIC_MODELS": "*"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,31 @@
 """Budgets: tokens, cost and streams, for each caller and for all; reserved before the call, settled after it.
 
 A day is a UTC day. What is reserved is the most that an answer may come to; settling replaces it by what it came to.
-Where the price is unknown the cost is not counted: only tokens and streams bound it.
+What nobody knows is taken for the most that it can be; only what nobody pays for is free.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal, get_args
 
 from streaming.events import Usage
 from streaming.messages import ChatRequest
-from streaming.meter import CHARS_PER_TOKEN, Rates, Reading
+from streaming.meter import CHARS_PER_TOKEN, Rates
+from streaming.pipeline import Charge
 
 CALLERS = 50_000
 LEASE_S = 660.0
 """After this long a stream that nobody settled no longer counts; longer than a session lets an answer take."""
 UNBOUNDED_TOKENS = 4096
 """The output that is reserved where neither the asker nor the service bounds it."""
+CACHE_WRITE_TOKENS = 1024
+CACHE_WRITE_FACTOR = Decimal("1.25")
+"""Vendors write prompts from this length on into their caches, unasked, and charge so much more for them."""
+MESSAGE_TOKENS = 4
+"""What a vendor wraps around each message, and charges for."""
+_MILLION = Decimal(1_000_000)
 _NANO = Decimal(1_000_000_000)
 _MOST = 10**15
 """No sum of these leaves what Redis counts exactly, whatever a caller or a provider says."""
@@ -31,7 +39,10 @@ LIMITS: tuple[Limit, ...] = get_args(Limit)
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The limits; None is none. Tokens and USD a day, streams at one time, output tokens an answer."""
+    """The limits; None is none. Tokens and USD a day, streams at one time, output tokens an answer.
+
+    `unpriced` is what a paid model without a known price is taken to cost: USD for 1M tokens, input and output.
+    """
 
     tokens_per_caller: int | None = None
     tokens_total: int | None = None
@@ -40,6 +51,12 @@ class Budget:
     streams_per_caller: int | None = 16
     streams_total: int | None = 256
     output_tokens: int | None = 4096
+    unpriced: tuple[Decimal, Decimal] | None = None
+
+    @property
+    def limits_money(self) -> bool:
+        """Whether there is a limit in USD."""
+        return self.usd_per_caller is not None or self.usd_total is not None
 
     def bounds(self) -> tuple[int | None, ...]:
         """Give the limits in the order of `LIMITS`; money in billionths of a USD."""
@@ -74,19 +91,96 @@ def _bounded(count: int) -> int:
     return min(max(count, 0), _MOST)
 
 
-def estimate(request: ChatRequest, rates: Rates) -> Amount:
-    """Give the most that an answer to `request` may take, the prompt counted by a rule of thumb."""
-    prompt = -(-sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN)
-    output = UNBOUNDED_TOKENS if request.max_tokens is None else _bounded(request.max_tokens)
-    cost = rates.price(Usage(input_tokens=prompt, output_tokens=output)) if rates.price else None
-    return Amount(prompt + output, nano(cost.total_usd) if cost else 0)
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """What requests may cost at most, and what attempts did.
+
+    `unpriced` is what a paid model without a known price is taken to cost, None where nothing is set for it.
+    """
+
+    unpriced: tuple[Decimal, Decimal] | None = None
+
+    def find_unpriced(self, routes: Mapping[str, Rates]) -> str | None:
+        """Return the first route that somebody pays for and nobody can tell the price of."""
+        if self.unpriced is not None:
+            return None
+        return next((name for name, rates in routes.items() if rates.paid and rates.budget_price is None), None)
+
+    def estimate(self, request: ChatRequest, rates: Rates, extra_tokens: int = 0) -> Amount:
+        """Return the most that one attempt at `request` may take, and `extra_tokens` of output beyond its limit.
+
+        The prompt is counted by a rule of thumb, see `count_prompt`.
+        """
+        output = UNBOUNDED_TOKENS if request.max_tokens is None else _bounded(request.max_tokens)
+        output = _bounded(output + extra_tokens)
+        prompt = count_prompt(request)
+        if not _is_charged(rates):
+            return Amount(prompt + output)
+        prompt += MESSAGE_TOKENS * len(request.messages)
+        factor = CACHE_WRITE_FACTOR if prompt >= CACHE_WRITE_TOKENS else Decimal(1)
+        input_usd, output_usd = self._price(rates, Usage(prompt, output))
+        return Amount(prompt + output, nano(input_usd * factor + output_usd))
+
+    def estimate_dearest(
+        self, request: ChatRequest, routes: Mapping[str, Rates], extra_tokens: Mapping[str, int]
+    ) -> Amount:
+        """Return the most that one attempt may take, whichever of `routes` answers."""
+        amounts = [self.estimate(request, rates, extra_tokens.get(name, 0)) for name, rates in routes.items()]
+        amounts = amounts or [self.estimate(request, Rates())]
+        return Amount(max(a.tokens for a in amounts), max(a.nano_usd for a in amounts))
+
+    def settle(self, charge: Charge, rates: Rates, most: Amount) -> Amount:
+        """Return what an attempt took; what the provider did not count is taken for `most`."""
+        if charge.rejected:
+            return Amount()
+        is_charged = _is_charged(rates)
+        usage = charge.usage if is_charged else charge.reading.usage
+        if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+            return most
+        cost = sum(self._price(rates, usage)) if is_charged else Decimal(0)
+        return Amount(_bounded(usage.input_tokens + usage.output_tokens), nano(Decimal(cost)))
+
+    def _price(self, rates: Rates, usage: Usage) -> tuple[Decimal, Decimal]:
+        cost = rates.budget_price(usage) if rates.budget_price else None
+        if cost is not None:
+            return cost.input_usd, cost.output_usd
+        input_usd, output_usd = self.unpriced or (Decimal(0), Decimal(0))
+        return (usage.input_tokens or 0) * input_usd / _MILLION, (usage.output_tokens or 0) * output_usd / _MILLION
 
 
-def used(reading: Reading, reserved: Amount) -> Amount:
-    """Give what an answer took; what the reading does not know stays as reserved."""
-    counts = (reading.usage.input_tokens, reading.usage.output_tokens)
-    tokens = sum(count for count in counts if count is not None) if None not in counts else reserved.tokens
-    return Amount(_bounded(tokens), reserved.nano_usd if reading.cost is None else nano(reading.cost.total_usd))
+def _is_charged(rates: Rates) -> bool:
+    return rates.paid or rates.budget_price is not None
+
+
+def count_prompt(request: ChatRequest) -> int:
+    """Return about how many tokens a prompt has: one for each character outside ASCII, and for four others."""
+    chars = sum(len(message.content) for message in request.messages)
+    ascii_chars = sum(len(message.content.encode("ascii", "ignore")) for message in request.messages)
+    return chars - ascii_chars - (-ascii_chars // CHARS_PER_TOKEN)
+
+
+class Overruns:
+    """By how much the latest answers of each route passed their limit of output tokens, as thinking may.
+
+    Known to this process alone, for the `routes` heard of last.
+    """
+
+    def __init__(self, routes: int = 256, answers: int = 16) -> None:
+        self._routes = routes
+        self._answers = answers
+        self._by_route: OrderedDict[str, deque[int]] = OrderedDict()
+
+    def add(self, route: str, output_tokens: int, max_tokens: int) -> None:
+        """Note an answer."""
+        overruns = self._by_route.setdefault(route, deque(maxlen=self._answers))
+        overruns.append(max(output_tokens - max_tokens, 0))
+        self._by_route.move_to_end(route)
+        if len(self._by_route) > self._routes:
+            self._by_route.popitem(last=False)
+
+    def longest(self, routes: Iterable[str]) -> dict[str, int]:
+        """Return the longest overrun of each route, 0 where none is known."""
+        return {name: max(self._by_route.get(name, ()), default=0) for name in routes}
 
 
 class Ledger:
@@ -117,17 +211,19 @@ class Ledger:
                 return name
         self._leases[lease] = (caller, now + LEASE_S)
         self._streams[caller] += 1
-        self._add(caller, amount)
+        self._add(caller, amount, amount)
         return None
 
     def settle(self, lease: str, caller: str, reserved: Amount, took: Amount, day: str) -> None:
         """Give the stream back and count what it took; `day` is the day of the reservation."""
         if day == self._day:
-            self._add(caller, took.minus(reserved))
+            change = took.minus(reserved)
+            # Of a caller that was forgotten meanwhile nothing is reserved: it is given nothing back.
+            self._add(caller, change if caller in self._taken else took, change)
         self._release(lease)
 
-    def _add(self, caller: str, amount: Amount) -> None:
-        self._total = self._total.plus(amount)
+    def _add(self, caller: str, amount: Amount, to_total: Amount) -> None:
+        self._total = self._total.plus(to_total)
         self._taken[caller] = self._taken.get(caller, Amount()).plus(amount)
         if len(self._taken) > self._callers:
             self._taken.popitem(last=False)

@@ -119,6 +119,7 @@ def _budget(read: _Variables, default: Budget) -> Budget:
         streams_per_caller=read.of("BUDGET_STREAMS_PER_CALLER", count, default.streams_per_caller),
         streams_total=read.of("BUDGET_STREAMS_TOTAL", count, default.streams_total),
         output_tokens=read.of("MAX_OUTPUT_TOKENS", count, default.output_tokens),
+        unpriced=read.of("UNPRICED_USD_PER_1M", _price_pair, default.unpriced),
     )
 
 
@@ -154,6 +155,16 @@ def _usd(name: str, value: str) -> Decimal:
     if not (usd.is_finite() and 0 <= usd <= 10**6):
         raise _fault(name, value, "USD a day, for example 2.50, or off")
     return usd
+
+
+def _price_pair(name: str, value: str) -> tuple[Decimal, Decimal]:
+    try:
+        input_usd, output_usd = (Decimal(part.strip()) for part in value.split("/"))
+    except (InvalidOperation, ValueError):
+        input_usd = output_usd = Decimal("NaN")
+    if not (input_usd.is_finite() and output_usd.is_finite() and 0 <= input_usd <= 10**6 and 0 <= output_usd <= 10**6):
+        raise _fault(name, value, "USD for 1M tokens, input/output, for example 15/120")
+    return input_usd, output_usd
 
 
 def _rate(name: str, value: str) -> RateLimitItem | None:

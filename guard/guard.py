@@ -5,7 +5,7 @@ Its order: `enter` (rate limit, then key), `clean` (validation, then content), `
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from guard.callers import Caller, network
 from guard.configuration import Configuration
@@ -72,9 +72,12 @@ class Guard:
                     raise Refusal(f"content.{blocked.category}", "blocked", _told(blocked, last=place == len(cleaned)))
         return cleaned
 
-    async def reserve(self, caller_id: str, request: ChatRequest, price: Rates) -> Reservation:
-        """Take what the answer may come to out of the budgets. Raises Refusal; else the reservation must be settled."""
-        return await self._budgets.reserve(caller_id, request, price)
+    async def reserve(self, caller_id: str, request: ChatRequest, routes: Mapping[str, Rates]) -> Reservation:
+        """Reserve what the answer may cost, whichever of `routes`, by full name, gives it.
+
+        Raise Refusal; else the reservation must be settled.
+        """
+        return await self._budgets.reserve(caller_id, request, routes)
 
     def output_filter(self) -> OutputFilter | None:
         """Give a filter for one answer; None when it is off."""

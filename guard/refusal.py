@@ -4,7 +4,9 @@ from typing import Literal
 
 from streaming.errors import StreamgaugeError
 
-Kind = Literal["rate_limited", "unauthorized", "invalid", "blocked", "budget", "too_large"]
+Kind = Literal[
+    "rate_limited", "unauthorized", "invalid", "blocked", "budget", "too_large", "unpriced", "model_not_found"
+]
 
 STATUS: dict[Kind, int] = {
     "rate_limited": 429,
@@ -13,6 +15,8 @@ STATUS: dict[Kind, int] = {
     "blocked": 403,
     "budget": 429,
     "too_large": 413,
+    "unpriced": 403,
+    "model_not_found": 404,
 }
 
 

@@ -2,20 +2,26 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from guard.budget import LEASE_S, LIMITS, Amount, Budget, Ledger, Limit, estimate, used
+from guard.budget import LEASE_S, LIMITS, UNBOUNDED_TOKENS, Amount, Budget, Estimator, Ledger, Limit, Overruns
 from guard.refusal import Refusal
 from guard.shared import Shared
 from streaming.clock import Clock
+from streaming.events import Failed
 from streaming.messages import ChatRequest
-from streaming.meter import Rates, Reading
+from streaming.meter import Rates
+from streaming.pipeline import Charge
 
 _DAY_S = 86_400
+_UNPRICED = (
+    "{name}: its price is not known, and this service spends no money that it cannot count (ask another model; the "
+    "owner can set UNPRICED_USD_PER_1M=IN/OUT, what such models are taken to cost)"
+)
 
 # KEYS: tokens and cost, the caller's and all, then the leases of the caller and of all. ARGV: tokens, billionths of a
 # USD, the lease, its seconds, a day's seconds, then the six limits, -1 for none. Gives the number of the limit that
@@ -81,21 +87,35 @@ async def _number(running: Awaitable[Any]) -> int:
 
 
 class Reservation:
-    """What one answer may take: ask with `request`, whose `max_tokens` may be lower than what was asked for."""
+    """What one answer may take: ask with `request`, whose `max_tokens` may be lower than what was asked for.
 
-    def __init__(self, request: ChatRequest, settle: Callable[[Reading | None], Coroutine[Any, Any, None]]) -> None:
+    It pays for one attempt; before another is made, `renew` settles that and takes as much again.
+    """
+
+    def __init__(self, budgets: "Budgets", hold: _Hold, request: ChatRequest, routes: Mapping[str, Rates]) -> None:
         self.request = request
-        self._settle = settle
-        self._settled = False
+        self._budgets = budgets
+        self._hold: _Hold | None = hold
+        self._caller = hold.caller
+        self._routes = routes
 
-    async def settle(self, reading: Reading | None) -> None:
+    async def renew(self, charge: Charge) -> Failed | None:
+        """Count an attempt that failed, and reserve the next one. Return why not, if the budgets do not allow it."""
+        await self.settle(charge)
+        try:
+            self._hold = await self._budgets.take(self._caller, self.request, self._routes)
+        except Refusal as refusal:
+            return Failed("budget", f"{charge.route}: the answer broke, and is not asked for again: {refusal.message}")
+        return None
+
+    async def settle(self, charge: Charge | None) -> None:
         """Give back what was not used, and the stream; once, however often called. None: nobody was asked.
 
         The work is done even when the caller is cancelled while it waits.
         """
-        if not self._settled:
-            self._settled = True
-            await self._settle(reading)
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            await self._budgets.settle(hold, charge, self.request, self._routes)
 
 
 class Budgets:
@@ -109,16 +129,29 @@ class Budgets:
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._budget = budget
+        self._estimator = Estimator(budget.unpriced)
+        self._overruns = Overruns()
         self._ledger = Ledger(budget)
         self._clock = clock
         self._shared = shared
         self._utc_now = utc_now
         self._bounds = [-1 if bound is None else bound for bound in budget.bounds()]
 
-    async def reserve(self, caller: str, request: ChatRequest, rates: Rates) -> Reservation:
-        """Take the most that the answer may come to. Raises Refusal."""
-        request = replace(request, max_tokens=self._budget.clamped(request.max_tokens))
-        amount = estimate(request, rates)
+    async def reserve(self, caller: str, request: ChatRequest, routes: Mapping[str, Rates]) -> Reservation:
+        """Reserve the most that an answer may take, whichever of `routes`, by name, gives it. Raise Refusal."""
+        max_tokens = self._budget.clamped(request.max_tokens)
+        if self._budget.limits_money:
+            if (name := self._estimator.find_unpriced(routes)) is not None:
+                raise Refusal("budget.unpriced", "unpriced", _UNPRICED.format(name=name))
+            if max_tokens is None and any(rates.paid for rates in routes.values()):
+                # What is reserved is what may be asked for: money is bounded only where the answer is.
+                max_tokens = UNBOUNDED_TOKENS
+        request = replace(request, max_tokens=max_tokens)
+        return Reservation(self, await self.take(caller, request, routes), request, routes)
+
+    async def take(self, caller: str, request: ChatRequest, routes: Mapping[str, Rates]) -> _Hold:
+        """Take what one attempt may cost at most. Raise Refusal."""
+        amount = self._estimator.estimate_dearest(request, routes, self._overruns.longest(routes))
         hold = _Hold(secrets.token_hex(8), caller, amount, self._utc_now().date().isoformat())
         self._refuse(self._ledger.reserve(hold.lease, caller, amount, hold.day, self._clock()), amount)
         try:
@@ -126,7 +159,27 @@ class Budgets:
         except BaseException:
             self._give_back(hold, Amount())
             raise
-        return Reservation(request, lambda reading: self._settle(hold, reading))
+        return hold
+
+    async def settle(
+        self, hold: _Hold, charge: Charge | None, request: ChatRequest, routes: Mapping[str, Rates]
+    ) -> None:
+        """Replace what was taken by what the attempt took, at the price of the route that was asked."""
+        took = Amount() if charge is None else self._count(hold, charge, request, routes)
+        self._give_back(hold, took)
+        if self._shared is not None:
+            await self._shared.call(lambda: self._settled(hold, took), 0)
+
+    def _count(self, hold: _Hold, charge: Charge, request: ChatRequest, routes: Mapping[str, Rates]) -> Amount:
+        if not routes:
+            return self._estimator.settle(charge, Rates(), hold.amount)
+        rates = routes.get(charge.route)
+        if rates is None:  # who was asked was not reserved for: the dearest
+            return hold.amount
+        if charge.usage is not None and charge.usage.output_tokens is not None and request.max_tokens is not None:
+            self._overruns.add(charge.route, charge.usage.output_tokens, request.max_tokens)
+        extra = self._overruns.longest([charge.route])[charge.route]
+        return self._estimator.settle(charge, rates, self._estimator.estimate(request, rates, extra))
 
     async def _reserve_shared(self, hold: _Hold) -> Limit | None:
         if self._shared is None:
@@ -144,12 +197,6 @@ class Budgets:
 
     async def _undone(self, hold: _Hold, reserving: "asyncio.Task[int]") -> int:
         return await self._settled(hold, Amount()) if await reserving == 0 else 0
-
-    async def _settle(self, hold: _Hold, reading: Reading | None) -> None:
-        took = Amount() if reading is None else used(reading, hold.amount)
-        self._give_back(hold, took)
-        if self._shared is not None:
-            await self._shared.call(lambda: self._settled(hold, took), 0)
 
     def _give_back(self, hold: _Hold, took: Amount) -> None:
         self._ledger.settle(hold.lease, hold.caller, hold.amount, took, hold.day)

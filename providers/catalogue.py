@@ -1,5 +1,6 @@
 """Names, addresses and keys: reads `provider:model`, and says in one line what is missing."""
 
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -22,6 +23,18 @@ class Access:
     key: str | None
     own_address: bool
     """True at the service's own address: its public prices hold, and its key is required."""
+    is_local: bool = False
+    """True at an address of this machine or its private network, as it is written."""
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether requests are charged to the key's owner: a key is sent to an address that is not local."""
+        return self.key is not None and not self.is_local
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether a vendor's key is sent to a local address: a gateway there may pass requests on to the vendor."""
+        return self.key is not None and self.is_local and is_public_vendor(self.row)
 
     def __repr__(self) -> str:
         return f"Access({self.row.provider!r}, {self.base_url!r})"
@@ -52,6 +65,11 @@ def split_name(name: str) -> tuple[str, str]:
     return provider, model
 
 
+def full_name(provider: str, model: str) -> str:
+    """Return the name under which a model is asked, priced and offered."""
+    return f"{provider}:{model}" if model else provider
+
+
 def full_example(row: Row) -> str:
     """Give a full name that the service can be asked by."""
     return f"{row.provider}:{row.example}"
@@ -70,7 +88,7 @@ def access(row: Row, settings: Settings) -> Access:
         raise MissingKey(f"{row.label} needs a key: set {row.key}, then ask again")
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise UsageError(f"{row.key} holds characters that no key has (a space, or one outside ASCII)")
-    return Access(row, base_url.rstrip("/"), key, own_address)
+    return Access(row, base_url.rstrip("/"), key, own_address, is_local_host(host))
 
 
 def needs(row: Row, settings: Settings) -> str | None:
@@ -82,6 +100,39 @@ def needs(row: Row, settings: Settings) -> str | None:
     except UsageError:
         return row.base_url_variable
     return None if row.dialect != "azure" or settings.get("OPENAI_API_VERSION") else "OPENAI_API_VERSION"
+
+
+_LOCAL_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "0.0.0.0/32"),
+        *("::1/128", "::/128", "fc00::/7", "fe80::/10"),
+    )
+)
+_LOCAL_NAMES = (".localhost", ".local", ".docker.internal")
+
+
+def is_local_host(host: str) -> bool:
+    """Return whether a host is this machine or on its private network.
+
+    Names are judged as they are written, never resolved: where a name leads may change.
+    """
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(_LOCAL_NAMES):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in _LOCAL_NETWORKS)
+
+
+def is_public_vendor(row: Row) -> bool:
+    """Return whether a service has an address of its own on the internet, where it charges for what is asked."""
+    return row.dialect == "azure" or (
+        row.base_url is not None and not is_local_host(urlsplit(row.base_url).hostname or "")
+    )
 
 
 def _checked(base_url: str, variable: str, *, bare_host: bool) -> str:

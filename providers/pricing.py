@@ -44,14 +44,18 @@ def user_price(prices: Mapping[str, PricePair], name: str, model: str) -> Price 
 def listed_price(provider_id: str, model: str, remark: str = "") -> Price | None:
     """Give the public price; None where the list has no such model. `remark` is added to the price's source.
 
+    A list has prices of 0 for what is not paid by the token of text, and finds some models by a part of their name:
+    output that costs nothing is unknown, unless the model is named `…:free`.
     Cached input is priced as such; thinking is output. The list carries no day for its prices.
     """
     from genai_prices import Usage as Counts
     from genai_prices import __version__, calc_price
 
     try:
-        calc_price(Counts(input_tokens=1, output_tokens=1), model, provider_id=provider_id)
+        sample = calc_price(Counts(input_tokens=1000, output_tokens=1000), model, provider_id=provider_id)
     except LookupError:
+        return None
+    if not sample.output_price and not model.endswith(":free"):
         return None
     source = f"genai-prices {__version__}{remark}"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from providers.catalogue import access, full_example, needs, split_name
+from providers.catalogue import Access, access, full_example, full_name, needs, split_name
 from providers.pricing import PricePair, listed_price, user_price
 from providers.rows import ROWS
 from providers.tokens import counter_for
@@ -61,10 +61,10 @@ class Providers:
     def route(self, name: str) -> Route:
         """Give the way to `provider:model`. Raises UsageError saying what exists, or MissingKey naming the variable."""
         provider, model = split_name(name)
-        full_name = f"{provider}:{model}" if model else provider
+        name = full_name(provider, model)
         if provider in ROWS:
-            return Route(full_name, self._vendor(provider), model)
-        return Route(full_name, self._own_adapter(provider, model), model)
+            return Route(name, self._vendor(provider), model)
+        return Route(name, self._own_adapter(provider, model), model)
 
     def session(self, names: Sequence[str], *, clock: Clock, policy: Policy | None = None) -> Session:
         """Give a session that asks these in order; `clock` has the timebase of the running loop."""
@@ -74,10 +74,20 @@ class Providers:
     def rates(self, name: str) -> Rates:
         """Say how a name is counted and priced; None where that is not known. What this project brings has no price."""
         provider, model = split_name(name)
-        price = user_price(self._prices, f"{provider}:{model}" if model else provider, model)
+        price = user_price(self._prices, full_name(provider, model), model)
         if provider not in ROWS:
             return Rates(price=price)
-        return Rates(counter_for(model), price or self._public_price(provider, model))
+        row = ROWS[provider]
+        found = None if needs(row, self._settings) else access(row, self._settings)
+        if found is None:
+            return Rates(counter_for(model), price)
+        public = None if price is not None else _find_public_price(found, model)
+        return Rates(
+            counter_for(model),
+            price or (public if found.own_address else None),
+            paid=found.is_paid,
+            cautious_price=public if found.is_gateway else None,
+        )
 
     def listing(self) -> list[ProviderInfo]:
         """Give one line for each that can be asked, this project's own first."""
@@ -149,11 +159,13 @@ class Providers:
 
         return ReplayAdapter(model, self._clock)
 
-    def _public_price(self, provider: str, model: str) -> Price | None:
-        row = ROWS[provider]
-        if row.prices is None or needs(row, self._settings) or not access(row, self._settings).own_address:
-            return None
-        if importlib.util.find_spec("genai_prices") is None:
-            return None
-        # An Azure deployment is named by its owner: the reader is told what the price rests on.
-        return listed_price(row.prices, model, " (by the deployment's name)" if row.dialect == "azure" else "")
+
+def _find_public_price(found: Access, model: str) -> Price | None:
+    """Return the public price where it may hold: at the vendor's own address, or through a gateway to it."""
+    row = found.row
+    if row.prices is None or not (found.own_address or found.is_gateway):
+        return None
+    if importlib.util.find_spec("genai_prices") is None:
+        return None
+    # An Azure deployment is named by its owner: the reader is told what the price rests on.
+    return listed_price(row.prices, model, " (by the deployment's name)" if row.dialect == "azure" else "")

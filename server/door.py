@@ -5,8 +5,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from guard import Guard
-from providers import Providers
+from guard import Guard, Refusal
+from providers import ProviderInfo, Providers
+from providers.offer import NotOfferedError, Offer
 from server.body import ChatBody
 from server.frames import Entries, cancelled_fields
 from server.kept import Full, Gone, Keeper
@@ -18,6 +19,7 @@ from streaming import strategies
 from streaming.clock import Clock
 from streaming.errors import UsageError
 from streaming.pipeline import answer
+from streaming.session import Session
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -30,9 +32,16 @@ class Door:
     """All that the wires share. Belongs to one event loop, from `start` to `aclose`."""
 
     def __init__(
-        self, providers: Providers, guard: Guard, metrics: Metrics, clock: Clock, redis_url: str | None = None
+        self,
+        providers: Providers,
+        offer: Offer,
+        guard: Guard,
+        metrics: Metrics,
+        clock: Clock,
+        redis_url: str | None = None,
     ) -> None:
         self.providers = providers
+        self.offer = offer
         self.guard = guard
         self.metrics = metrics
         self.streams = Streams(clock)
@@ -65,13 +74,10 @@ class Door:
             request_id = uuid.uuid4().hex
         strategy = strategies.parse(body.strategy).make()
         names = body.providers()
-        try:
-            session = self.providers.session(_allowed(names), clock=self.clock)
-        except UsageError as fault:
-            raise NoProvider(str(fault)) from None
+        session = self._open_session(names)
         messages = self.guard.clean(body.turns())
-        rates = self.providers.rates(session.routes[0].name)
-        reserved = await self.guard.reserve(caller, body.request(messages, request_id), rates)
+        routes = {route.name: self.providers.rates(route.name) for route in session.routes}
+        reserved = await self.guard.reserve(caller, body.request(messages, request_id), routes)
         try:
             asked = answer(
                 reserved.request,
@@ -80,12 +86,32 @@ class Door:
                 clock=self.clock,
                 rates=self.providers.rates,
                 filter=self.guard.output_filter(),
+                before_retry=reserved.renew,
             )
         except BaseException:
             await reserved.settle(None)
             raise
         about = {"request_id": request_id, "provider": names[0], "strategy": strategy.name, "caller": _owner(caller)}
         return self.streams.opened(asked, _owner(caller), self.account(wire, about), reserved)
+
+    def _open_session(self, names: list[str]) -> Session:
+        """Open a session with those that are asked. Raise Refusal for a model not offered, NoProvider for no model."""
+        try:
+            _allowed(names)
+            for name in names:
+                self.offer.check(name)
+            return self.providers.session(names, clock=self.clock)
+        except NotOfferedError as fault:
+            raise Refusal("model.offered", "model_not_found", str(fault)) from None
+        except UsageError as fault:
+            raise NoProvider(str(fault)) from None
+
+    def list_models(self) -> list[str]:
+        """Return the full names that are offered and can be asked now."""
+        ready = [info for info in self.providers.listing() if info.ready]
+        providers = {_provider_of(info) for info in ready}
+        named = [name for name in self.offer.named if name.partition(":")[0] in providers]
+        return list(dict.fromkeys([*(info.name for info in ready), *named]))
 
     def account(self, wire: str, about: Mapping[str, str | None]) -> Accounts:
         """Open the account of an answer; whoever reads it says what passes and how it ended."""
@@ -126,13 +152,16 @@ class Door:
         return found
 
 
+def _provider_of(info: ProviderInfo) -> str:
+    return info.name.partition(":")[0]
+
+
 def _owner(caller: str) -> str | None:
     """Say whose a stream is: a key's; where keys are off, whoever knows the stream's id may have it."""
     return caller if caller.startswith("key:") else None
 
 
-def _allowed(names: list[str]) -> list[str]:
+def _allowed(names: list[str]) -> None:
     """Refuse what opens a file of this machine for whoever can reach the service. Raises UsageError."""
     if any(name.startswith("replay") for name in names):
         raise UsageError("replay plays files of the service's own machine: it is not offered over the network")
-    return names

@@ -98,7 +98,7 @@ async def _no_provider(request: Request, fault: Exception) -> JSONResponse:
 
 async def _guarded(request: Request, fault: Exception) -> JSONResponse:
     assert isinstance(fault, Refusal)
-    return _refused(request, fault)
+    return _refused(request, fault, "model" if fault.kind in ("model_not_found", "unpriced") else None)
 
 
 async def _gone(request: Request, fault: Exception) -> JSONResponse:

@@ -27,7 +27,7 @@ routes = APIRouter(responses=described(OpenAIRefused))
 
 _REASONS: dict[FinishReason, str] = {"tool": "tool_calls"}
 """Where OpenAI has another word."""
-_STATUS = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "shutting_down": 503}
+_STATUS = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "budget": 429, "shutting_down": 503}
 
 
 @routes.post(
@@ -59,10 +59,10 @@ async def completions(body: OpenAIBody, request: Request) -> Response:
 @routes.head("/v1/models", include_in_schema=False)
 @routes.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """List what can be asked now: what needs a key that is not set is left out."""
+    """List what is offered and can be asked now: what needs a key that is not set is left out."""
     door: Door = request.app.state.door
-    ready = [info for info in door.providers.listing() if info.ready]
-    data = [{"id": i.name, "object": "model", "created": 0, "owned_by": i.name.partition(":")[0]} for i in ready]
+    names = door.list_models()
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition(":")[0]} for name in names]
     return {"object": "list", "data": data}
 
 

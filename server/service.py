@@ -14,6 +14,7 @@ from starlette.routing import Match
 
 from guard import Guard
 from providers import Providers
+from providers.offer import Offer
 from server import openai_api
 from server.body import ChatBody, entry_number
 from server.door import Door
@@ -32,13 +33,17 @@ VERSION = "0.1.0"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: float = 30.0) -> FastAPI:
+def create(
+    providers: Providers, guard: Guard, settings: Settings, *, offer: Offer | None = None, grace_s: float = 30.0
+) -> FastAPI:
     """Build the service over `providers`, which it warms up at its start and closes at its end, with `guard` before it.
 
-    `grace_s`: how long answers that are under way may go on when the service is told to stop.
+    `offer`: which models callers may ask; by default as where nobody knows what address the service listens on.
+    `grace_s`: how long answers that are under way may go on when the service is told to stop. Raise UsageError.
     """
     metrics = Metrics(settings.metrics_folder)
-    door = Door(providers, guard, metrics, monotonic, settings.redis_url)
+    offer = offer or Offer.from_settings(settings, settings.listening_host)
+    door = Door(providers, offer, guard, metrics, monotonic, settings.redis_url)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:

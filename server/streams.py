@@ -10,8 +10,7 @@ from typing import Protocol
 from streaming.clock import Clock
 from streaming.deliver import Taker
 from streaming.events import TERMINAL, Event, Failed
-from streaming.meter import Reading
-from streaming.pipeline import Account, Answer, Receipt
+from streaming.pipeline import Account, Answer, Charge, Receipt
 
 DEFECT = Failed("internal", "a defect in this program: the answer is cut")
 SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: ask again in a moment")
@@ -22,7 +21,7 @@ _log = logging.getLogger(__name__)
 class Reserved(Protocol):
     """What was set aside for an answer, and goes back when it has ended."""
 
-    async def settle(self, reading: Reading) -> None: ...
+    async def settle(self, charge: Charge | None) -> None: ...
 
 
 class Stream:
@@ -109,7 +108,7 @@ class Stream:
         self._all.closed(self)
         receipt = self.receipt()
         self._account.ended(receipt)
-        await self._reserved.settle(receipt.reading)
+        await self._reserved.settle(self.answer.charge())
 
 
 class Streams:

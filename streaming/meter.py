@@ -37,10 +37,21 @@ Price = Callable[[Usage], Cost | None]
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How one provider's model is counted and priced; None where that is not known."""
+    """How one provider's model is counted and priced; None where that is not known.
+
+    `paid`: requests are charged to somebody, known price or not. `cautious_price` is for budgets alone: what the answer
+    may cost where `price` is unknown because a vendor's model is asked through a local address, such as a gateway's.
+    """
 
     counter: Counter | None = None
     price: Price | None = None
+    paid: bool = False
+    cautious_price: Price | None = None
+
+    @property
+    def budget_price(self) -> Price | None:
+        """The price that budgets reserve and count; None where nothing is known."""
+        return self.price or self.cautious_price
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,23 @@ class Meter:
         ttft_s = None if self._first_delta_s is None else self._first_delta_s - self._started_s
         cost = self._rates.price(usage) if self._rates.price else None
         return Reading(usage, cost, now - self._started_s, ttft_s, self._tokens_per_s(usage))
+
+    def final_usage(self) -> Usage | None:
+        """Return what the provider counted for this attempt; None where it counted nothing, a part, or cannot be right.
+
+        Zero input tokens, zero output tokens beside text, and more thinking than output are no counts.
+        """
+        usage = self._reported
+        if usage is None or usage.output_tokens is None or (usage.input_tokens or 0) <= 0:
+            return None
+        wrote = self._first_delta_s is not None
+        too_few = usage.output_tokens < max(wrote, usage.thinking_tokens or 0)
+        return None if too_few else usage
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether this attempt has delivered neither text nor thinking, and counted nothing."""
+        return self._first_delta_s is None and self._reported is None
 
     def _usage(self) -> Usage:
         reported = self._reported

@@ -4,18 +4,19 @@ session( adapter → retry / fallback ) → meter → filter → strategy → wi
                 ↑ tap "source"                           ↑ tap "delivered"
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from streaming.clock import Clock
 from streaming.deliver import Delivery, Taker
-from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, TextDelta
+from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, Notice, TextDelta, Usage
 from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates, Reading
 from streaming.probe import Probe
 from streaming.session import Session
+from streaming.states import State
 from streaming.strategies import Strategy
 
 Outcome = Literal["completed", "truncated", "failed", "cancelled", "filtered"]
@@ -49,6 +50,29 @@ class Receipt:
     stop_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one attempt at an answer may be charged for, to whoever pays for `route`.
+
+    `usage` is what the provider itself counted for the whole attempt, None where it did not, or was stopped before.
+    `rejected`: the provider answered with an error before any content, or was not reached; that costs nothing.
+    """
+
+    route: str
+    reading: Reading
+    usage: Usage | None = None
+    rejected: bool = False
+
+
+BeforeRetry = Callable[[Charge], Awaitable[Failed | None]]
+"""Is told what the failed attempt may be charged for, before another is made; a failure ends the answer instead."""
+
+_REJECTIONS = frozenset(("bad_request", "auth", "not_found", "rate_limited", "server_error", "connect_timeout"))
+"""The kinds of errors with which a provider turns a request away."""
+_MILESTONES = (Notice, *TERMINAL)
+_NEXT_ATTEMPT = frozenset(("retry", "fallback"))
+
+
 class Account(Protocol):
     """Is told of an answer as it goes: what metrics and a log make of it."""
 
@@ -71,6 +95,7 @@ class Answer:
         rates: Callable[[str], Rates],
         probe: Probe | None,
         filter: Filter | None,
+        before_retry: BeforeRetry | None,
     ) -> None:
         self.meter = Meter(request.messages, clock(), rates(session.routes[0].name))
         self.session = session
@@ -78,6 +103,8 @@ class Answer:
         self._clock = clock
         self._probe = probe
         self._filter = filter
+        self._before_retry = before_retry
+        self._attempt = _AttemptRecord()
         self._delivered_chars = 0
         self._terminal: Finish | Failed | None = None
         self._stopping_s: float | None = None
@@ -136,24 +163,52 @@ class Answer:
             stop_s=self._stop_s,
         )
 
+    def charge(self) -> Charge | None:
+        """Return what the latest attempt may be charged for; None when nobody was asked since `before_retry` was."""
+        number, record = self.session.attempts, self._attempt
+        if number == 0 or (record.is_charged and number == record.number):
+            return None
+        route, reading = self.session.route.name, self.reading()
+        if number > record.number:  # asked, and nothing heard of it yet
+            return Charge(route, reading)
+        if record.is_finished:
+            return Charge(route, reading, self.meter.final_usage())
+        # A vendor begins a stream before its model writes, and a whole answer after it: that may have cost already.
+        unreached = record.error == "network" and not record.is_connected and record.was_streamed
+        rejected = unreached or record.error in _REJECTIONS
+        return Charge(route, reading, rejected=rejected and self.meter.is_silent)
+
     async def _source(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        meter, clock, probe, filter, attempt = self.meter, self._clock, self._probe, self._filter, 1
+        meter, clock, probe, filter = self.meter, self._clock, self._probe, self._filter
         async with aclosing(self.session.answer(request)) as events:
             async for event in events:
                 if probe is not None:
                     probe.on_source(event)
-                if self.session.attempts > attempt:
-                    attempt = self.session.attempts
+                if self.session.attempts > self._attempt.number:
+                    self._attempt = _AttemptRecord(self.session.attempts)
                     meter.serve(self._rates(self.session.route.name))
+                if isinstance(event, _MILESTONES):
+                    event = await self._see(event)
                 now = clock()
                 meter.feed(event, now)
                 if isinstance(event, TERMINAL):
                     meter.end(now)
-                if filter is None:
-                    yield event
-                else:
-                    for passed in filter.feed(event):
-                        yield passed
+                for passed in (event,) if filter is None else filter.feed(event):
+                    yield passed
+                if isinstance(event, Failed):
+                    return
+
+    async def _see(self, event: Event) -> Event:
+        """Note how an attempt goes. Return the event, or the failure that ends the answer instead of a retry."""
+        self._attempt.see(event, self.session.states)
+        if not (isinstance(event, Notice) and event.kind in _NEXT_ATTEMPT) or self._before_retry is None:
+            return event
+        charge = self.charge()
+        if charge is None or charge.rejected:
+            return event
+        failed = await self._before_retry(charge)
+        self._attempt.is_charged = True
+        return failed or event
 
     def _leaving_to(self, taker: Taker) -> Taker:
         def taken(events: list[Event]) -> Awaitable[None]:
@@ -172,6 +227,29 @@ class Answer:
             self._terminal = event
 
 
+@dataclass(slots=True)
+class _AttemptRecord:
+    """What is known of the latest attempt that was heard of; `error` is the kind of the error that ended it."""
+
+    number: int = 1
+    is_connected: bool = False
+    is_finished: bool = False
+    is_charged: bool = False
+    error: str | None = None
+    was_streamed: bool = True
+
+    def see(self, event: Event, states: Sequence[State]) -> None:
+        match event:
+            case Notice(kind="connected"):
+                self.is_connected = True
+            case Notice(kind="retry" | "fallback", detail=detail):
+                self.error, self.was_streamed = str(detail["error"]), states[-1] == "streaming"
+            case Failed(kind=kind):
+                self.error, self.was_streamed = kind, states[-2] == "streaming"
+            case Finish():
+                self.is_finished = True
+
+
 def _unknown(name: str) -> Rates:
     return Rates()
 
@@ -185,13 +263,15 @@ def answer(
     rates: Callable[[str], Rates] = _unknown,
     probe: Probe | None = None,
     filter: Filter | None = None,
+    before_retry: BeforeRetry | None = None,
 ) -> Answer:
     """Ask, and give the answer on its way; nothing is sent before the first event is asked for.
 
     `clock` has the timebase of the running loop; `strategy` is a machine made for this answer alone; `rates` gives the
-    counter and the price of a route by its name; `filter` takes out what the reader must not see.
+    counter and the price of a route by its name; `filter` takes out what the reader must not see;
+    `before_retry` is asked before another attempt is made after one that may be charged for.
     """
-    return Answer(request, session, strategy, clock, rates, probe, filter)
+    return Answer(request, session, strategy, clock, rates, probe, filter, before_retry)
 
 
 def outcome_of(terminal: Finish | Failed | None) -> Outcome:

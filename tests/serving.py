@@ -12,6 +12,7 @@ import uvicorn
 
 from guard import Configuration, Guard
 from providers import Providers
+from providers.offer import Offer
 from server import draining
 from server.service import create
 from settings import Settings
@@ -46,12 +47,12 @@ OPEN = {"RATE_LIMIT": "off"}
 
 @asynccontextmanager
 async def serving(
-    providers: Providers, variables: Mapping[str, str] = OPEN, *, grace_s: float = 2
+    providers: Providers, variables: Mapping[str, str] = OPEN, *, grace_s: float = 2, host: str = "127.0.0.1"
 ) -> AsyncIterator[int]:
-    """Run the service over `providers`, set by `variables`; give its port."""
+    """Run the service over `providers`, set by `variables`; give its port. `host`: where it believes to listen."""
     settings = Settings(variables)
     guard = Guard(Configuration.from_variables(variables, settings.secrets()), redis_url=settings.redis_url)
-    app = create(providers, guard, settings, grace_s=grace_s)
+    app = create(providers, guard, settings, offer=Offer.from_settings(settings, host), grace_s=grace_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(draining.config(app, grace_s=grace_s))
         running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -10,6 +10,7 @@ import gradio as gr
 
 from guard import Caller, Guard, OutputFilter, Refusal, Reservation, address
 from guard.validation import Limits
+from providers.offer import Offer
 from providers.rows import ROWS
 from streaming.clock import Clock
 from streaming.errors import UsageError
@@ -47,6 +48,7 @@ class Desk:
 
     `with_keys` gives who answers with the visitor's own keys in place of the service's; None: no keys are taken.
     `account` opens the account of an answer, by the wire's name and what is known of the answer; None: nobody is told.
+    `offer` says which models may be asked on the service's own keys.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Desk:
         guard: Guard | None = None,
         with_keys: Callable[[Mapping[str, str]], Answerers] | None = None,
         account: Callable[[str, Mapping[str, str | None]], Account] | None = None,
+        offer: Offer | None = None,
     ) -> None:
         self.clock = clock
         self.visitors = Visitors()
@@ -63,6 +66,7 @@ class Desk:
         self._guard = guard
         self._with_keys = with_keys
         self._account = account
+        self._offer = offer or Offer()
 
     def providers(self, visitor: Visitor) -> Answerers:
         """Give who answers this visitor."""
@@ -147,9 +151,10 @@ class Desk:
         if asked.budget_usd is not None and visitor.usd >= asked.budget_usd:
             raise UsageError(texts.BUDGET_SPENT.format(spent=figures.amount(visitor.usd)))
         providers = self.providers(visitor)
+        routes = {asked.name: self._charged(visitor, asked.name)}
         lane = visitor.lane(place)
         session = lane.session(asked.name, lambda name: providers.session([name], clock=self.clock))
-        reserved = await self.reserved(asked.request, self._charged(visitor, asked.name), request)
+        reserved = await self.reserved(asked.request, routes, request)
         asked = replace(asked, request=reserved.request) if reserved else asked
         session.streamed = asked.request.streamed
         answered = answer(
@@ -160,6 +165,7 @@ class Desk:
             rates=providers.rates,
             probe=probe,
             filter=self.output_filter(),
+            before_retry=reserved.renew if reserved else None,
         )
         try:
             async with aclosing(self._shown(visitor, lane, answered, asked, screen)) as changes:
@@ -167,25 +173,32 @@ class Desk:
                     yield
         finally:
             if reserved is not None:
-                await reserved.settle(answered.reading())
+                await reserved.settle(answered.charge())
 
-    async def reserved(self, question: ChatRequest, rates: Rates, request: gr.Request) -> Reservation | None:
+    async def reserved(
+        self, question: ChatRequest, routes: Mapping[str, Rates], request: gr.Request
+    ) -> Reservation | None:
         """Ask the guard; a reservation has the question as it may be sent, and must be settled. Raises Refusal."""
         if self._guard is None:
             return None
         caller_id = await self._guard.enter(self._caller(request))
         cleaned = replace(question, messages=self._guard.clean(question.messages))
-        return await self._guard.reserve(caller_id, cleaned, rates)
+        return await self._guard.reserve(caller_id, cleaned, routes)
 
     def output_filter(self) -> OutputFilter | None:
         """Give a filter for one answer; None when it is off."""
         return self._guard.output_filter() if self._guard else None
 
     def _charged(self, visitor: Visitor, name: str) -> Rates:
-        """Give how this service's budgets count an answer: what a visitor's own key pays for costs it nothing."""
+        """Return how this service's budgets count an answer: what a visitor's own key pays for costs it nothing.
+
+        Raise NotOfferedError for a model that is not offered on the service's own keys.
+        """
         rates = self.providers(visitor).rates(name)
-        own = self.key_variable(name, missing="") in visitor.keys
-        return replace(rates, price=None) if own else rates
+        if self.key_variable(name, missing="") in visitor.keys:
+            return Rates(rates.counter)
+        self._offer.check(name)
+        return rates
 
     def _caller(self, request: gr.Request) -> Caller:
         assert self._guard is not None

@@ -8,6 +8,7 @@ import gradio as gr
 
 from guard import Guard
 from providers import Providers
+from providers.offer import Offer
 from settings import Settings
 from streaming.clock import Clock, monotonic
 from streaming.pipeline import Account
@@ -49,6 +50,7 @@ def mount(
     app: Any,
     providers: Answerers,
     *,
+    offer: Offer | None = None,
     settings: Settings | None = None,
     guard: Guard | None = None,
     account: Callable[[str, Mapping[str, str | None]], Account] | None = None,
@@ -57,9 +59,12 @@ def mount(
     """Put the page on a FastAPI `app` at `/`, after the app's own routes; give the app to serve.
 
     With `settings`, visitors may bring keys of their own, which take the place of the service's for their page.
+    `offer` says which models may be asked on the service's keys; None: all.
     `account` opens the account of an answer, for metrics and the log.
     """
-    desk = Desk(providers, clock, guard, partial(_with_keys, settings) if settings is not None else None, account)
+    desk = Desk(
+        providers, clock, guard, partial(_with_keys, settings) if settings is not None else None, account, offer
+    )
     return gr.mount_gradio_app(
         app,
         build(desk),

@@ -1,7 +1,7 @@
 """The pipeline tab's events: one stream, two strategies, and the state machine, live."""
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from html import escape
 from typing import Any
@@ -29,7 +29,7 @@ PLACE = "pipeline"
 REFRESH_S = 0.25
 MAX_TOKENS = 200
 SHOWN_CHARS = 10_000
-_FREE = Rates()
+_FREE: Mapping[str, Rates] = {}
 """What is played here has no price: its tokens are counted against this service's budgets, as in the chat."""
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Pipeline:
                 clock=self._desk.clock,
                 probe=(probe := Probe(self._desk.clock)),
                 filter=self._desk.output_filter(),
+                before_retry=reserved.renew if reserved else None,
             )
             try:
                 await lane.begin(answered)
@@ -74,7 +75,7 @@ class Pipeline:
                 yield _last(answered, sides, watch, pictures, simulated=scenario != LOCAL)
             finally:
                 if reserved is not None:
-                    await reserved.settle(answered.reading())
+                    await reserved.settle(answered.charge())
         except Refusal as refusal:
             yield _refused(figures.sentence(refusal.message), refusal.retry_after_s)
         except UsageError as error:

@@ -113,8 +113,9 @@ class Visitor:
         """Take other keys, and who answers with them; answers with the ones before are stopped."""
         before, self.close_own = self.close_own, close
         self.keys, self.own = keys, own
+        # A session that was made before asks with the keys of before, the service's own among them.
+        await asyncio.gather(*(lane.forget() for lane in self._lanes.values()))
         if before is not None:
-            await asyncio.gather(*(lane.forget() for lane in self._lanes.values()))
             await before()
 
 

@@ -4,8 +4,10 @@ import asyncio
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from guard import Caller, Configuration, Guard, Refusal, Reservation
 from guard.shared import PAUSE_S
 from streaming.events import Usage
 from streaming.messages import ChatRequest, Message
-from streaming.meter import Rates, Reading
+from streaming.meter import Cost, Rates, Reading
+from streaming.pipeline import Charge
 
 ANN = Caller(address="192.0.2.1")
-TOOK_150 = Reading(Usage(100, 50), None, 1.0, None, None)
+TOOK_150 = Charge("p:m", Reading(Usage(100, 50), None, 1.0, None, None), Usage(100, 50))
 
 
 class Server:
@@ -86,10 +89,15 @@ async def entered(guards: list[Guard], count: int, caller: Caller = ANN) -> int:
     return sum(isinstance(result, str) for result in results)
 
 
-async def reserved(guards: list[Guard], count: int, caller: str = "address:a") -> list[Reservation]:
+FREE = {"p:m": Rates()}
+
+
+async def reserved(
+    guards: list[Guard], count: int, caller: str = "address:a", routes: Mapping[str, Rates] = FREE
+) -> list[Reservation]:
     """Ask for 200 tokens at once, the replicas in turn; give the reservations that were made."""
     request = ChatRequest((Message("user", "x" * 400),), max_tokens=100)
-    asking = (guards[number % len(guards)].reserve(caller, request, Rates()) for number in range(count))
+    asking = (guards[number % len(guards)].reserve(caller, request, routes) for number in range(count))
     results = await asyncio.gather(*asking, return_exceptions=True)
     assert all(isinstance(result, (Reservation, Refusal)) for result in results), results
     return [result for result in results if isinstance(result, Reservation)]
@@ -173,6 +181,47 @@ def test_tokens_are_counted_together_and_settled(server: Server) -> None:
             assert tokens == {whole: 5 * 150 + 2 * 200, a: 5 * 150, b: 2 * 200}
             assert (counts.get(f"{a}:streams", 0), counts[f"{b}:streams"], counts[f"{whole}:streams"]) == (0, 2, 2)
             assert len(await reserved(guards, 12)) == 1
+
+    asyncio.run(main())
+
+
+def cent(usage: Usage) -> Cost:
+    return Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 10_000, "a cent for 100 tokens of output")
+
+
+def test_money_is_counted_together_at_the_dearest_route_and_settled_at_the_one_that_answered(server: Server) -> None:
+    async def main() -> None:
+        routes = {"q:free": Rates(), "p:m": Rates(price=cent, paid=True)}
+        variables = {"BUDGET_USD_PER_CALLER": "0.05", "BUDGET_USD_TOTAL": "0.08"}
+        async with replicas(server, 3, Hand(), **variables) as guards:
+            made = await reserved(guards, 12, routes=routes)
+            assert len(made) == 5
+            assert len(await reserved(guards, 12, "address:b", routes)) == 3
+            free, unknown = replace(TOOK_150, route="q:free"), replace(TOOK_150, usage=None)
+            for reservation, charge in zip(made, (TOOK_150, free, unknown, None, TOOK_150), strict=True):
+                await reservation.settle(charge)
+            counts = await kept(server)
+            spent = {key.split(":usd:")[0]: count for key, count in counts.items() if ":usd:" in key}
+            assert spent["guard:budget:address:a"] == (5 + 0 + 10 + 0 + 5) * 1_000_000
+            assert spent["guard:budget:all"] == (20 + 30) * 1_000_000
+            assert len(await reserved(guards, 12, routes=routes)) == 3
+
+    asyncio.run(main())
+
+
+def test_a_renewed_reservation_is_counted_together(server: Server) -> None:
+    async def main() -> None:
+        routes = {"p:m": Rates(price=cent, paid=True)}
+        broke = replace(TOOK_150, usage=None)
+        async with replicas(server, 2, Hand(), BUDGET_USD_PER_CALLER="0.02", BUDGET_STREAMS_PER_CALLER="1") as guards:
+            (reservation,) = await reserved(guards[:1], 1, routes=routes)
+            assert await reservation.renew(broke) is None
+            assert await reserved(guards[1:], 1, routes=routes) == []
+            failed = await reservation.renew(broke)
+            assert failed is not None and "0.02 USD of the day" in failed.message
+            await reservation.settle(broke)
+            spent = {count for key, count in (await kept(server)).items() if ":usd:" in key}
+            assert spent == {20_000_000}
 
     asyncio.run(main())
 

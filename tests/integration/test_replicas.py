@@ -258,6 +258,17 @@ def test_two_workers_share_one_callers_ten(redis: RedisProcess) -> None:
     assert (statuses.count(200), statuses.count(429)) == (10, 40)
 
 
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 429), ("0.0.0.0", 404)])
+def test_workers_offer_models_by_the_address_that_they_listen_on(redis: RedisProcess, host: str, status: int) -> None:
+    async def main(port: int) -> int:
+        body = {"message": "hi", "provider": "openai:o1-pro", "max_tokens": 1000}
+        return (await (await request(port, CHAT, body)).response())[0]
+
+    variables = {"RATE_LIMIT": "10/minute", "BUDGET_USD_PER_CALLER": "0.0001", "OPENAI_API_KEY": "sk-0123456789"}
+    with started("--workers", "2", "--host", host, REDIS_URL=redis.url, **variables) as service:
+        assert asyncio.run(main(service.port)) == status
+
+
 def test_workers_that_are_told_to_stop_end_their_answers_and_take_no_more(redis: RedisProcess) -> None:
     async def main(service: Started) -> list[bytes]:
         asked = [await request(service.port, CHAT, {**SIM, "provider": "sim:slow-start"}) for _ in range(6)]

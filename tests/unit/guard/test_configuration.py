@@ -19,7 +19,7 @@ NAMES = (
     "MAX_BODY_BYTES", "MAX_JSON_DEPTH", "VALIDATION", "VALIDATION_OFF", "CONTENT_FILTER", "BLOCKLIST", "OUTPUT_FILTER",
     "OUTPUT_BANNED", "OUTPUT_BANNED_FILE", "BUDGETS", "BUDGET_TOKENS_PER_CALLER", "BUDGET_TOKENS_TOTAL",
     "BUDGET_USD_PER_CALLER", "BUDGET_USD_TOTAL", "BUDGET_STREAMS_PER_CALLER", "BUDGET_STREAMS_TOTAL",
-    "MAX_OUTPUT_TOKENS",
+    "MAX_OUTPUT_TOKENS", "UNPRICED_USD_PER_1M",
 )  # fmt: skip
 
 
@@ -73,6 +73,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "BUDGET_USD_PER_CALLER": "2.50",
             "BUDGET_TOKENS_TOTAL": "1000",
             "MAX_OUTPUT_TOKENS": "off",
+            "UNPRICED_USD_PER_1M": " 15 / 120.5 ",
             "MAX_TURNS": "3",
         }
     )
@@ -80,7 +81,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert (read.hops, read.keys.name_of(key), read.limits.turns) == (2, "ann", 3)
     assert read.limits.off == {"script", "sql"} and read.blocklist is None and not read.output_filter
     assert read.banned == ("foo", "bar", "uber secret", "other")
-    assert read.budget == Budget(None, 1000, Decimal("2.50"), None, 16, 256, None)
+    assert read.budget == Budget(None, 1000, Decimal("2.50"), None, 16, 256, None, (Decimal(15), Decimal("120.5")))
     assert line.partition(":")[2] not in repr(read)
 
 
@@ -136,6 +137,7 @@ def test_what_can_be_switched_off() -> None:
         ("BUDGET_TOKENS_TOTAL", "1e6"),
         *(("BUDGET_USD_TOTAL", v) for v in ("-1", "NaN", "Infinity", "1e99", "five", "$5")),
         ("MAX_OUTPUT_TOKENS", "none"),
+        *(("UNPRICED_USD_PER_1M", v) for v in ("15", "15/", "1/2/3", "-1/2", "NaN/1", "1/1e9", "off", "free")),
     ],
 )
 def test_faults_are_named_in_one_line(name: str, value: str) -> None:

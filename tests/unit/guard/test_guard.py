@@ -13,6 +13,7 @@ from streaming.errors import UsageError
 from streaming.events import TextDelta, Usage
 from streaming.messages import ChatRequest, Message
 from streaming.meter import Rates, Reading
+from streaming.pipeline import Charge
 
 
 def guard(**variables: str) -> Guard:
@@ -117,13 +118,13 @@ def test_budgets_are_reserved_by_caller() -> None:
     async def main() -> None:
         of = guard(BUDGET_STREAMS_PER_CALLER="1")
         request = ChatRequest((Message("user", "Hello"),))
-        reservation = await of.reserve("address:a", request, Rates())
+        reservation = await of.reserve("address:a", request, {"p:m": Rates()})
         assert reservation.request.max_tokens == 4096
-        await of.reserve("address:b", request, Rates())
+        await of.reserve("address:b", request, {"p:m": Rates()})
         with pytest.raises(Refusal, match="on their way to you"):
-            await of.reserve("address:a", request, Rates())
-        await reservation.settle(Reading(Usage(1, 1), None, 1.0, None, None))
-        await of.reserve("address:a", request, Rates())
+            await of.reserve("address:a", request, {"p:m": Rates()})
+        await reservation.settle(Charge("p:m", Reading(Usage(1, 1), None, 1.0, None, None)))
+        await of.reserve("address:a", request, {"p:m": Rates()})
         await of.aclose()
 
     asyncio.run(main())

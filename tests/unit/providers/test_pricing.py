@@ -6,6 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from providers import Providers, parse_price
+from providers.catalogue import is_local_host
 from providers.pricing import listed_price
 from providers.tokens import counter_for, encoding_of
 from settings import Settings
@@ -102,6 +103,64 @@ def test_the_public_price_holds_at_the_vendors_own_address_alone() -> None:
     assert rates("openai:gpt-5-mini", OPENAI_BASE_URL="https://api.openai.com/v1/").price is not None
     assert rates("openai:gpt-5-mini", OPENAI_BASE_URL="http://127.0.0.1:8000/v1").price is None
     assert rates("anthropic:claude-haiku-4-5", ANTHROPIC_BASE_URL="http://127.0.0.1:8000").price is None
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "paid", "priced", "cautious"),
+    [
+        ("openai:gpt-5-mini", {}, True, True, False),
+        ("openai:gpt-5-pro-2031-01-01", {}, True, False, False),
+        ("openai:ft:gpt-5:acme::x1", {}, True, False, False),
+        ("openai:ft:gpt-5:acme-moderation::x1", {}, True, False, False),
+        ("openai:gpt-5-mini", {"OPENAI_BASE_URL": "https://gateway.example/v1"}, True, False, False),
+        ("openai:gpt-5-mini", {"OPENAI_BASE_URL": "http://203.0.113.7/v1"}, True, False, False),
+        ("openai:gpt-5-mini", {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, False, False, True),
+        ("openai:gpt-5-mini", {"OPENAI_BASE_URL": "http://localhost:1/v1"}, False, False, True),
+        ("openai:gpt-5-mini", {"OPENAI_BASE_URL": "http://192.168.1.5:1/v1"}, False, False, True),
+        ("openai:my-own", {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, False, False, False),
+        ("openai:gpt-5-mini", {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1", "OPENAI_API_KEY": ""}, False, False, False),
+        ("openai:gpt-5-mini", {"OPENAI_API_KEY": ""}, False, False, False),
+        ("azure:my-own", {}, True, False, False),
+        ("hf:any", {"HF_TOKEN": "hf_0123456789"}, True, False, False),
+        ("ollama:llama3.2", {}, False, False, False),
+        ("ollama:llama3.2", {"OLLAMA_API_KEY": "k"}, False, False, False),
+        ("ollama:llama3.2", {"OLLAMA_API_KEY": "k", "OLLAMA_HOST": "https://ollama.com"}, True, False, False),
+        ("ollama:llama3.2", {"OLLAMA_HOST": "https://ollama.example"}, False, False, False),
+        ("vllm:m", {"VLLM_BASE_URL": "http://10.0.0.3:8000/v1", "VLLM_API_KEY": "k"}, False, False, False),
+        ("vllm:m", {"VLLM_BASE_URL": "https://vllm.example/v1", "VLLM_API_KEY": "k"}, True, False, False),
+        ("local", {}, False, False, False),
+        ("sim:steady", {}, False, False, False),
+    ],
+)
+def test_a_route_is_paid_where_a_key_goes_to_an_address_that_is_not_local(
+    name: str, variables: dict[str, str], paid: bool, priced: bool, cautious: bool
+) -> None:
+    found = rates(name, **variables)
+    assert (found.paid, found.price is not None, found.cautious_price is not None) == (paid, priced, cautious)
+    assert (found.budget_price is not None) is (priced or cautious)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        *((host, True) for host in ("localhost", "LocalHost.", "a.localhost", "nas.local", "host.docker.internal")),
+        *((host, True) for host in ("127.0.0.1", "0.0.0.0", "10.1.2.3", "172.31.0.1", "192.168.0.9", "169.254.1.1")),
+        *((host, True) for host in ("::1", "fd00::1", "fe80::1%eth0", "::ffff:127.0.0.1")),
+        *(
+            (host, False)
+            for host in ("api.openai.com", "localhost.example.com", "mylocalhost", "8.8.8.8", "172.32.0.1")
+        ),
+        *((host, False) for host in ("203.0.113.7", "2001:db8::1", "::ffff:8.8.8.8", "127.0.0.1.example.com", "vllm")),
+    ],
+)
+def test_a_host_is_local_as_it_is_written(host: str, local: bool) -> None:
+    assert is_local_host(host) is local
+
+
+@pytest.mark.parametrize("model", ["moderation", "my-moderation-model", "text-embedding-3-large", "whisper-1"])
+def test_output_that_a_list_gives_for_nothing_has_no_known_price(model: str) -> None:
+    assert listed_price("openai", model) is None
+    assert listed_price("openrouter", "deepseek/deepseek-chat:free") is not None
 
 
 def test_a_deployments_price_says_that_it_rests_on_a_name() -> None:

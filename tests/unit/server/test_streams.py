@@ -16,8 +16,7 @@ from server.sse import EventStream
 from server.streams import Stream, Streams
 from streaming import strategies
 from streaming.events import Event, TextDelta
-from streaming.meter import Reading
-from streaming.pipeline import Receipt, answer
+from streaming.pipeline import Charge, Receipt, answer
 from streaming.session import Route, Session
 from tests.playing import REQUEST, PlayingAdapter, words
 from tests.virtual_time import clock, run_virtual
@@ -49,7 +48,7 @@ class Told:
     def ended(self, receipt: Receipt) -> None:
         self.receipts.append(receipt)
 
-    async def settle(self, reading: Reading) -> None:
+    async def settle(self, charge: Charge | None) -> None:
         self.settled += 1
 
 

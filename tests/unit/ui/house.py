@@ -61,6 +61,7 @@ class House:
         self.adapter = adapter
         self.names: list[str] = []
         self.price: Price | None = None
+        self.paid = False
         self.closed = False
         self._has_key = has_key
 
@@ -75,7 +76,7 @@ class House:
         return Session([Route(names[0], self.adapter, "")], clock, policy=NO_RECOVERY)
 
     def rates(self, name: str) -> Rates:
-        return Rates(price=self.price)
+        return Rates(price=self.price, paid=self.paid)
 
     async def aclose(self) -> None:
         self.closed = True

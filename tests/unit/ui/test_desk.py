@@ -12,6 +12,7 @@ from guard import Configuration, Guard
 from guard.budget import Budget
 from guard.callers import make_key, parse_keys
 from guard.validation import STRICT
+from providers.offer import Offer
 from streaming.errors import UsageError
 from streaming.events import Event, TextDelta, Usage
 from streaming.meter import Cost
@@ -245,3 +246,64 @@ def test_an_answer_with_a_visitors_key_is_not_charged_to_the_service() -> None:
         return screen.receipt.outcome if screen.receipt else said(screen)
 
     assert run_virtual(main()) == "completed"
+
+
+def test_the_model_box_is_held_to_what_the_service_offers() -> None:
+    async def main() -> tuple[list[Screen], list[str]]:
+        house = House(Slow(), has_key=True)
+        desk = Desk(house, clock(), offer=Offer({"openai:o1"}))
+        models = ("o1-pro", "gpt-5-mini,openai:o1-pro", "o1", "gpt-5-mini")
+        return [await asked(desk, provider="openai:a", model=model) for model in models], house.names
+
+    screens, names = run_virtual(main())
+    assert names == ["openai:o1", "openai:gpt-5-mini"]
+    assert [screen.receipt is not None for screen in screens] == [False, False, True, True]
+    assert "openai:o1-pro: this model is not offered here" in screens[0].stage
+
+
+def test_a_visitors_own_key_is_not_held_to_what_the_service_offers_but_only_for_its_provider() -> None:
+    async def main() -> tuple[Screen, Screen]:
+        desk = Desk(House(Slow()), clock(), None, lambda keys: House(Slow(), has_key=True), offer=Offer(()))
+        await desk.bring_key(desk.visitors.of("a"), "OPENAI_API_KEY", KEY)
+        return await asked(desk, provider="openai:a", model="o1-pro"), await asked(
+            desk, provider="ollama:a", model="big"
+        )
+
+    own, services = run_virtual(main())
+    assert own.receipt is not None and own.receipt.outcome == "completed"
+    assert services.receipt is None and "ollama:big: this model is not offered here" in services.stage
+
+
+def test_a_conversation_that_brings_a_key_is_not_answered_with_the_services_any_more() -> None:
+    async def main() -> tuple[int, int]:
+        services, own = House(Slow(), has_key=True), House(Slow(), has_key=True)
+        desk = Desk(services, clock(), None, lambda keys: own)
+        await asked(desk, provider="openai:a")
+        await desk.bring_key(desk.visitors.of("a"), "OPENAI_API_KEY", KEY)
+        await asked(desk, provider="openai:a")
+        return len(services.adapter.asked), len(own.adapter.asked)
+
+    assert run_virtual(main()) == (1, 1)
+
+
+def test_an_unpriced_paid_model_is_refused_on_the_page() -> None:
+    async def main() -> tuple[Screen, int]:
+        house = House(Slow(), has_key=True)
+        house.paid = True
+        desk = Desk(house, clock(), Guard(Configuration(), clock=clock()))
+        return await asked(desk, provider="openai:a"), len(house.adapter.asked)
+
+    screen, count = run_virtual(main())
+    assert count == 0 and screen.receipt is None and "its price is not known" in screen.stage
+
+
+def test_an_answer_that_reported_nothing_is_counted_as_reserved_on_the_page() -> None:
+    async def main() -> tuple[Screen, Screen]:
+        house = House(Slow(), has_key=True)
+        house.price, house.paid = price, True
+        guard = Guard(Configuration(budget=Budget(usd_per_caller=Decimal("0.15"))), clock=clock())
+        desk = Desk(house, clock(), guard)
+        return await asked(desk, max_tokens="10"), await asked(desk, max_tokens="10")
+
+    first, second = run_virtual(main())
+    assert first.receipt is not None and second.receipt is None and "0.15 USD of the day" in second.stage

@@ -1,0 +1,374 @@
+"""The money budget over real sockets: a vendor's address that leads to this machine, and ways around the budget."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import websockets
+
+from settings import Settings
+from tests.integration.raw_server import Connection as Upstream
+from tests.integration.raw_server import RawServer, raw_server
+from tests.integration.started import started
+from tests.integration.watched import Unwarmed, open_streams, request, scraped
+from tests.serving import serving, until
+
+VENDOR = "http://api.openai.com/v1"
+KEY = {"OPENAI_API_KEY": "sk-0123456789abcdef", "OPENAI_BASE_URL": VENDOR}
+TINY = {"BUDGET_USD_PER_CALLER": "0.0001", "RATE_LIMIT": "1000/minute"}
+DOLLAR = {"BUDGET_USD_PER_CALLER": "1", "RATE_LIMIT": "1000/minute"}
+"""One answer of `O1` is 0.60 USD at most: a second does not fit beside it."""
+O1 = {"message": "hi", "provider": "openai:o1-pro", "max_tokens": 1000, "strategy": "direct"}
+
+Script = Callable[[Upstream], Awaitable[None]]
+
+
+def chunk(delta: Mapping[str, str], finish: str | None = None, usage: Mapping[str, int] | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    return b"data: %b\n\n" % json.dumps({**head, "choices": [choice], "usage": usage}).encode()
+
+
+def saying(usage: Mapping[str, int] | None) -> Script:
+    """Give a vendor that answers "Blue." and says that it used `usage`."""
+
+    async def script(asked: Upstream) -> None:
+        asked.start("text/event-stream")
+        asked.send(chunk({"content": "Blue."}))
+        asked.send(chunk({}, "stop", usage) + b"data: [DONE]\n\n")
+        asked.end()
+
+    return script
+
+
+async def cutting(asked: Upstream) -> None:
+    asked.start("text/event-stream")
+    asked.send(chunk({"content": "Blue"}))
+    await asked.writer.drain()
+    asked.cut()
+
+
+async def thinking_and_cutting(asked: Upstream) -> None:
+    asked.start("text/event-stream")
+    asked.send(chunk({"reasoning_content": "Hm."}))
+    await asked.writer.drain()
+    asked.cut()
+
+
+async def refusing(asked: Upstream) -> None:
+    asked.whole("application/json", b'{"error": {"message": "no such thing"}}', "400 Bad Request")
+
+
+async def stalling(asked: Upstream) -> None:
+    asked.start("text/event-stream")
+    asked.send(chunk({"content": "Blue"}))
+    await asked.writer.drain()
+    await asked.client_left()
+
+
+SPENT_LITTLE = saying({"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8})
+
+
+@asynccontextmanager
+async def paid(
+    monkeypatch: pytest.MonkeyPatch, script: Script, variables: Mapping[str, str], **more: Any
+) -> AsyncIterator[tuple[int, RawServer]]:
+    """Run the service with a key for a vendor that the test plays: its name leads to a port of this machine."""
+    real = socket.getaddrinfo
+
+    async with raw_server(script) as vendor:
+
+        def found(host: Any, *arguments: Any, **options: Any) -> Any:
+            if host in ("api.openai.com", "gateway.example"):
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", vendor.port))]
+            return real(host, *arguments, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        providers = Unwarmed(Settings({**KEY, **variables}))
+        async with serving(providers, variables, **more) as port:
+            yield port, vendor
+
+
+async def ask(port: int, body: Mapping[str, Any] = O1, path: str = "/api/chat") -> tuple[int, str]:
+    """Ask to the end; give the status and the body."""
+    status, _, said = await (await request(port, path, dict(body))).response()
+    return status, said.decode()
+
+
+def rule(said: str) -> str | None:
+    found: str | None = json.loads(said)["error"]["rule"]
+    return found
+
+
+async def settled(port: int) -> None:
+    """Wait until no answer is under way."""
+    async with asyncio.timeout(30):
+        while open_streams(await scraped(port)):  # noqa: ASYNC110 - the service sets no event
+            await asyncio.sleep(0.01)
+
+
+NAMES = [
+    "openai:gpt-5",
+    "openai:gpt-5-mini",
+    "openai:o1-pro",
+    "openai:O1-Pro",
+    "openai: o1-pro ",
+    "openai:ft:gpt-5:acme::x1",
+    "openai:ft:gpt-5:acme-moderation::x1",
+    "openai:moderation",
+    "openai:gpt-99-ultra",
+    "openai:gpt-5-pro-2031-01-01",
+    "sim:error,openai:o1-pro",
+    "openai:o1-pro,sim:steady",
+    "sim:steady,openai:gpt-99-ultra",
+    "openai:gpt-99-ultra,openai:o1-pro",
+    "local, openai:o1-pro",
+]
+
+
+@pytest.mark.parametrize("address", [VENDOR, "http://gateway.example/v1"])
+def test_nothing_paid_is_asked_that_a_tiny_budget_cannot_pay(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    async def main() -> tuple[list[tuple[int, str | None]], int]:
+        async with paid(monkeypatch, SPENT_LITTLE, {**TINY, "OPENAI_BASE_URL": address}) as (port, vendor):
+            answers = [await ask(port, {**O1, "provider": name, "max_tokens": 1_000_000}) for name in NAMES]
+            return [(status, rule(said)) for status, said in answers], len(vendor.requests)
+
+    found, asked = asyncio.run(main())
+    assert asked == 0
+    assert set(found) <= {(429, "budget.cost"), (403, "budget.unpriced")}, dict(zip(NAMES, found, strict=True))
+    assert ((429, "budget.cost") in found) is (address == VENDOR)
+
+
+def test_a_refusal_for_money_has_each_wires_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> tuple[tuple[int, str], dict[str, Any], int]:
+        async with paid(monkeypatch, SPENT_LITTLE, TINY) as (port, vendor):
+            body = {"model": "openai:gpt-99-ultra", "messages": [{"role": "user", "content": "hi"}]}
+            told = await ask(port, body, "/v1/chat/completions")
+            async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
+                await talk.send(json.dumps({**O1, "provider": "sim:error,openai:gpt-99-ultra"}))
+                frame = json.loads(await talk.recv())
+            return told, frame, len(vendor.requests)
+
+    (status, said), frame, asked = asyncio.run(main())
+    error = json.loads(said)["error"]
+    assert (status, error["code"], error["param"], error["rule"]) == (403, "unpriced", "model", "budget.unpriced")
+    assert error["message"].startswith("openai:gpt-99-ultra: its price is not known")
+    assert (frame["error"]["type"], frame["error"]["rule"], asked) == ("unpriced", "budget.unpriced", 0)
+
+
+def test_an_unpriced_model_passes_with_a_price_that_the_owner_sets_and_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> tuple[list[int], int]:
+        variables = {**DOLLAR, "UNPRICED_USD_PER_1M": "150/600"}
+        async with paid(monkeypatch, saying(None), variables) as (port, vendor):
+            body = {**O1, "provider": "openai:gpt-99-ultra"}
+            return [(await ask(port, body))[0] for _ in range(3)], len(vendor.requests)
+
+    assert asyncio.run(main()) == ([200, 429, 429], 1)
+
+
+@pytest.mark.parametrize("variables", [{"BUDGETS": "off"}, {"BUDGET_USD_PER_CALLER": "off", "BUDGET_USD_TOTAL": "off"}])
+def test_an_unpriced_model_passes_where_nothing_limits_money(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    async def main() -> int:
+        async with paid(monkeypatch, SPENT_LITTLE, variables) as (port, _):
+            return (await ask(port, {**O1, "provider": "openai:gpt-99-ultra"}))[0]
+
+    assert asyncio.run(main()) == 200
+
+
+ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize(
+    ("script", "statuses"),
+    [
+        (SPENT_LITTLE, [200, 200, 200]),
+        (refusing, [200, 200, 200]),
+        (saying(None), [200, 429, 429]),
+        (saying(ZERO), [200, 429, 429]),
+        (cutting, [200, 429, 429]),
+    ],
+    ids=["reported", "rejected", "not reported", "reported as 0", "cut in the text"],
+)
+def test_an_answer_is_counted_by_its_reported_usage_or_as_reserved(
+    monkeypatch: pytest.MonkeyPatch, script: Script, statuses: list[int]
+) -> None:
+    async def main() -> list[int]:
+        async with paid(monkeypatch, script, DOLLAR) as (port, _):
+            return [(await ask(port))[0] for _ in statuses]
+
+    assert asyncio.run(main()) == statuses
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_answer_that_its_reader_leaves_is_counted_as_reserved(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+    async def main() -> int:
+        async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
+            left = await request(port, "/api/chat", {**O1, "resume": kept})
+            await left.reader.readuntil(b"Blue")
+            left.leave()
+            if not kept:
+                await settled(port)
+            status, _ = await ask(port)
+            assert len(vendor.requests) == 1
+            return status
+
+    assert asyncio.run(main()) == 429
+
+
+def test_of_many_that_ask_at_once_only_those_pass_that_the_budget_pays_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> tuple[list[int], int]:
+        async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
+            asked = [await request(port, "/api/chat", O1) for _ in range(12)]
+            heads = await asyncio.gather(*(connection.reader.readline() for connection in asked))
+            await until(lambda: len(vendor.requests) > 0)
+            for connection in asked:
+                connection.leave()
+            await settled(port)
+            return sorted(int(head.split()[1]) for head in heads), len(vendor.requests)
+
+    assert asyncio.run(main()) == ([200, *[429] * 11], 1)
+
+
+def test_another_attempt_is_made_only_where_the_budget_pays_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> tuple[str, int]:
+        async with paid(monkeypatch, thinking_and_cutting, DOLLAR) as (port, vendor):
+            _, said = await ask(port)
+            return said, len(vendor.requests)
+
+    said, asked = asyncio.run(main())
+    assert asked == 1 and '"type":"budget"' in said and "is not asked for again: your 1 USD of the day" in said
+
+
+def test_on_openais_wire_a_broken_answer_that_the_budget_does_not_repeat_is_a_429(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> tuple[int, str]:
+        async with paid(monkeypatch, cutting_before_the_head, DOLLAR) as (port, _):
+            body = {"model": "openai:o1-pro", "max_tokens": 1000, "messages": [{"role": "user", "content": "hi"}]}
+            return await ask(port, body, "/v1/chat/completions")
+
+    status, said = asyncio.run(main())
+    assert (status, json.loads(said)["error"]["code"]) == (429, "budget")
+
+
+async def cutting_before_the_head(asked: Upstream) -> None:
+    asked.cut()
+
+
+def test_a_vendors_key_at_a_local_address_is_counted_where_the_list_knows_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> tuple[list[tuple[int, str]], int]:
+        async with raw_server(SPENT_LITTLE) as vendor:
+            variables = {**KEY, **TINY, "OPENAI_BASE_URL": f"http://127.0.0.1:{vendor.port}/v1"}
+            async with serving(Unwarmed(Settings(variables)), variables) as port:
+                answers = [await ask(port, {**O1, "provider": f"openai:{model}"}) for model in ("o1-pro", "my-own")]
+                return answers, len(vendor.requests)
+
+    (known, own), asked = asyncio.run(main())
+    assert (known[0], rule(known[1])) == (429, "budget.cost")
+    assert own[0] == 200 and '"cost_usd":null' in own[1] and asked == 1
+
+
+WIRES = ["sse", "openai", "websocket"]
+
+
+async def told(port: int, wire: str, name: str) -> tuple[int, dict[str, Any]]:
+    """Ask a model that is not offered over one wire; give the status (of a socket: the close code) and the error."""
+    if wire == "websocket":
+        async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
+            await talk.send(json.dumps({**O1, "provider": name}))
+            frame = json.loads(await talk.recv())
+            await talk.wait_closed()
+            return talk.close_code or 0, frame["error"]
+    messages = [{"role": "user", "content": "hi"}]
+    body = O1 | {"provider": name} if wire == "sse" else {"model": name, "messages": messages}
+    status, said = await ask(port, body, "/api/chat" if wire == "sse" else "/v1/chat/completions")
+    return status, json.loads(said)["error"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("name", ["openai:o1-pro", "sim:steady,openai:o1-pro", "openai:gpt-5-mini, openai:o1-pro"])
+def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
+    monkeypatch: pytest.MonkeyPatch, wire: str, name: str
+) -> None:
+    async def main() -> tuple[int, dict[str, Any], int]:
+        async with paid(monkeypatch, SPENT_LITTLE, {"RATE_LIMIT": "99/minute"}, host="0.0.0.0") as (port, vendor):
+            return *await told(port, wire, name), len(vendor.requests)
+
+    status, error, asked = asyncio.run(main())
+    assert asked == 0
+    assert error["rule"] == "model.offered"
+    assert error["message"].startswith("openai:o1-pro: this model is not offered here (ask openai:gpt-5-mini; ")
+    if wire == "openai":
+        assert (status, error["code"], error["param"], error["type"]) == (
+            404,
+            "model_not_found",
+            "model",
+            "not_found_error",
+        )
+    else:
+        assert (status, error["type"]) == (404 if wire == "sse" else 1008, "model_not_found")
+
+
+def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> tuple[list[int], list[str], list[int]]:
+        variables = {"RATE_LIMIT": "99/minute", "PUBLIC_MODELS": "openai:gpt-5-nano, groq:other, openai:gpt-5-mini"}
+        async with paid(monkeypatch, SPENT_LITTLE, variables, host="0.0.0.0") as (port, _):
+            names = ("openai:gpt-5-mini", "openai: gpt-5-nano", "sim:steady")
+            statuses = [(await ask(port, {**O1, "provider": name, "max_tokens": 2}))[0] for name in names]
+            _, _, listed = await (await request(port, "/v1/models", method="GET")).response()
+            found = [
+                (await (await request(port, f"/v1/models/openai:{model}", method="GET")).response())[0]
+                for model in ("gpt-5-nano", "o1-pro")
+            ]
+            return statuses, [model["id"] for model in json.loads(listed)["data"]], found
+
+    statuses, listed, found = asyncio.run(main())
+    assert statuses == [200, 200, 200] and found == [200, 404]
+    assert [name for name in listed if name.startswith("openai:")] == ["openai:gpt-5-mini", "openai:gpt-5-nano"]
+    assert "local" in listed and not any(name.startswith("groq:") for name in listed), "groq has no key"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "statuses"),
+    [
+        ((), {}, [502, 502]),
+        (("--host", "0.0.0.0"), {}, [404, 502]),
+        (("--host", "0.0.0.0"), {"PUBLIC_MODELS": "openai:*"}, [502, 502]),
+        ((), {"TRUSTED_HOPS": "1"}, [404, 502]),
+    ],
+)
+def test_a_process_offers_models_by_the_address_that_it_listens_on(
+    arguments: tuple[str, ...], variables: dict[str, str], statuses: list[int]
+) -> None:
+    async def main(port: int) -> list[int]:
+        names = ("openai:my-own", "openai:gpt-5-mini")
+        return [(await ask(port, {**O1, "provider": name, "stream": False}))[0] for name in names]
+
+    async def cut(asked: Upstream) -> None:
+        asked.whole("application/json", b'{"error": {"message": "no"}}', "400 Bad Request")
+
+    async def whole() -> list[int]:
+        async with raw_server(cut) as vendor:
+            environment = {**KEY, "OPENAI_BASE_URL": f"http://127.0.0.1:{vendor.port}/v1", "RATE_LIMIT": "99/minute"}
+            with started(*arguments, **environment, **variables) as service:
+                return await main(service.port)
+
+    assert asyncio.run(whole()) == statuses
+
+
+def test_a_process_names_public_models_that_mean_nothing() -> None:
+    said = r"error: PUBLIC_MODELS: 'nobody:x' cannot be used"
+    with pytest.raises(AssertionError, match=said), started(PUBLIC_MODELS="nobody:x"):
+        pass

@@ -1,0 +1,108 @@
+"""Which models callers may ask: by how the service listens, and by what its owner names."""
+
+import pytest
+
+from providers import Providers
+from providers.offer import NotOfferedError, Offer, is_loopback
+from settings import Settings
+from streaming.errors import UsageError
+
+DEAR = "openai:o1-pro"
+
+
+def offers(name: str, host: str | None = "0.0.0.0", *, shared: bool = False, **variables: str) -> bool:
+    """Say whether a model is offered."""
+    offer = Offer.from_settings(Settings(variables), host, shared=shared)
+    try:
+        offer.check(name)
+    except NotOfferedError:
+        return False
+    return True
+
+
+def test_a_refusal_names_the_model_and_what_is_offered() -> None:
+    offer = Offer.from_settings(Settings({"PUBLIC_MODELS": "openai:gpt-5,groq:x"}), None)
+    said = (
+        r"^openai:o1-pro: this model is not offered here \(ask openai:gpt-5-mini or openai:gpt-5; "
+        r"GET /v1/models lists all; the owner adds others with PUBLIC_MODELS\)$"
+    )
+    with pytest.raises(NotOfferedError, match=said):
+        offer.check(DEAR)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])
+def test_offer_on_loopback_has_every_model(host: str) -> None:
+    assert is_loopback(host) and offers(DEAR, host) and Offer.from_settings(Settings(), host).is_open
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "10.0.0.1", "fe80::1%eth0", "example.org", None])
+def test_offer_elsewhere_has_the_example_models_and_what_costs_nothing(host: str | None) -> None:
+    assert not offers(DEAR, host) and not offers("ollama:llama3.1:405b", host) and not offers("vllm:x", host)
+    for name in (
+        "local",
+        "sim:steady",
+        "sim:error",
+        "openai:gpt-5-mini",
+        " openai : gpt-5-mini "[1:],
+        "ollama:llama3.2",
+    ):
+        assert offers(name.replace(" :", ":"), host), name
+
+
+@pytest.mark.parametrize(
+    "more", [{"shared": True}, {"TRUSTED_HOPS": "1"}, {"TRUSTED_HOPS": "02"}, {"PUBLIC_MODELS": "groq:*"}]
+)
+def test_offer_on_loopback_is_for_others_where_others_reach_it(more: dict[str, str]) -> None:
+    assert not offers(DEAR, "127.0.0.1", **more)  # type: ignore[arg-type]  # only `shared` is a bool
+    assert offers(DEAR, "127.0.0.1", TRUSTED_HOPS="0")
+
+
+def test_offer_without_a_rate_limit_has_every_model_unless_some_are_named() -> None:
+    assert offers(DEAR, None, RATE_LIMIT="off") and offers(DEAR, RATE_LIMIT=" OFF ")
+    assert not offers(DEAR, RATE_LIMIT="100/hour") and not offers(DEAR, RATE_LIMIT="off", PUBLIC_MODELS="openai:gpt-5")
+
+
+@pytest.mark.parametrize(
+    ("named", "name", "offered"),
+    [
+        ("openai:gpt-5, openai:o1-pro", DEAR, True),
+        ("openai: o1-pro ", DEAR, True),
+        ("openai:*", DEAR, True),
+        ("openai:*", "groq:other", False),
+        ("*", "vllm:anything", True),
+        ("openai:gpt-5,*", DEAR, True),
+        ("openai:o1", DEAR, False),
+        ("openai:o1-pro-2025", DEAR, False),
+        ("openai:o1-pro", "openai:O1-PRO", False),
+        ("openai:o1-pro", "openai:o1-pro:x", False),
+        ("openai:o1-pro", "openai:*", False),
+        ("openai:o1-pro", "openai:gpt-5-mini", True),
+        ("openai:ft:gpt-5:acme::x1", "openai:ft:gpt-5:acme::x1", True),
+        (",", DEAR, False),
+    ],
+)
+def test_offer_has_what_public_models_names(named: str, name: str, offered: bool) -> None:
+    assert offers(name, PUBLIC_MODELS=named) is offered
+
+
+def test_offer_lists_what_is_named_in_full() -> None:
+    assert Offer.from_settings(Settings({"PUBLIC_MODELS": "openai:o1, groq:*,openai:gpt-5"}), None).named == [
+        "openai:gpt-5",
+        "openai:o1",
+    ]
+    assert Offer().named == [] and Offer(()).named == []
+
+
+@pytest.mark.parametrize(
+    "named", ["nobody:x", "openai", "openai:", "openai:gpt-*", "gpt-5", "**", "local:x", "*:gpt-5"]
+)
+def test_public_models_that_mean_nothing_are_named_at_the_start(named: str) -> None:
+    with pytest.raises(UsageError, match=r"^PUBLIC_MODELS: "):
+        Offer.from_settings(Settings({"PUBLIC_MODELS": f"openai:o1,{named}"}), "127.0.0.1")
+
+
+@pytest.mark.parametrize("name", ["nobody:x", "openai", "openai:", "", "p"])
+def test_a_name_that_means_nothing_is_left_to_whoever_opens_it(name: str) -> None:
+    Offer(()).check(name)
+    with pytest.raises(UsageError):
+        Providers(Settings({"OPENAI_API_KEY": "sk-0123456789"})).route(name)
