@@ -42,7 +42,7 @@ class Trial:
     transport: str
     repeat: int
     block: int
-    outcome: Literal["completed", "truncated", "failed", "cancelled", "filtered"]
+    outcome: Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"]
     finish_reason: str | None = None
     finish_raw: str | None = None
     error_type: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from streaming.events import Event, TextDelta, ThinkingDelta, Usage
+from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.messages import Message
 
 CHARS_PER_TOKEN = 4
@@ -69,6 +69,8 @@ class Meter:
         self._text = _Tally()
         self._thinking = _Tally()
         self._reported: Usage | None = None
+        self._connected = False
+        self._rejected = False
         self._first_delta_s: float | None = None
         self._first_text_s: float | None = None
         self._last_text_s = started_s
@@ -87,6 +89,7 @@ class Meter:
         self._text.restart()
         self._thinking = _Tally()
         self._first_delta_s = None
+        self._connected = False
 
     def feed(self, event: Event, now: float) -> None:
         if isinstance(event, TextDelta):
@@ -100,12 +103,20 @@ class Meter:
             self._reported = _merged(self._reported, event)
             return
         else:
+            self._note(event)
             return
         if self._first_delta_s is None:
             self._first_delta_s = now
         if self._reported is not None and self._reported.output_tokens is not None:
             # More came after it: what was reported is not the whole.
             self._reported = replace(self._reported, output_tokens=None, thinking_tokens=None)
+
+    def _note(self, event: Event) -> None:
+        """Note how an attempt began and ended: one that the provider rejected by an HTTP status used nothing."""
+        if isinstance(event, Notice) and event.kind == "connected":
+            self._connected = True
+        elif isinstance(event, Failed):
+            self._rejected = event.http_status is not None and not self._connected and not self._text.parts
 
     def end(self, now: float) -> None:
         """Stop the clock; later readings count the whole text once more instead of its pieces."""
@@ -123,6 +134,8 @@ class Meter:
         return Reading(usage, cost, now - self._started_s, ttft_s, self._tokens_per_s(usage))
 
     def _usage(self) -> Usage:
+        if self._rejected:
+            return Usage(0, 0, 0, 0, source="estimated")
         reported = self._reported
         if reported is not None and None not in (reported.input_tokens, reported.output_tokens):
             return reported
@@ -143,6 +156,9 @@ class Meter:
             counted,
             input_tokens=counted.input_tokens if reported.input_tokens is None else reported.input_tokens,
             cached_tokens=reported.cached_tokens,
+            cache_write_tokens=reported.cache_write_tokens,
+            billed_usd=reported.billed_usd,
+            is_lower_bound=reported.is_lower_bound,
         )
 
     def _tokens(self, text: str) -> int:
@@ -184,4 +200,7 @@ def _merged(old: Usage | None, new: Usage) -> Usage:
         thinking_tokens=old.thinking_tokens if new.thinking_tokens is None else new.thinking_tokens,
         cached_tokens=old.cached_tokens if new.cached_tokens is None else new.cached_tokens,
         source=new.source,
+        cache_write_tokens=old.cache_write_tokens if new.cache_write_tokens is None else new.cache_write_tokens,
+        billed_usd=old.billed_usd if new.billed_usd is None else new.billed_usd,
+        is_lower_bound=new.is_lower_bound,
     )

@@ -18,8 +18,12 @@ from streaming.probe import Probe
 from streaming.session import Session
 from streaming.strategies import Strategy
 
-Outcome = Literal["completed", "truncated", "failed", "cancelled", "filtered"]
-_FINISHED: dict[FinishReason, Outcome] = {"content_filter": "filtered", "error": "failed"}
+Outcome = Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"]
+"""What an answer came to; only `completed` is a success. `empty` ended in order without any answer text, `refused` was
+declined by the model, `filtered` cut or rejected by the vendor's content filter."""
+
+ENDED_IN_ORDER: frozenset[Outcome] = frozenset({"completed", "empty", "refused", "filtered"})
+"""Outcomes of answers that the provider ended by its own will: they have an end-to-end latency."""
 
 
 class Filter(Protocol):
@@ -47,6 +51,19 @@ class Receipt:
     delivered_chars: int
     reading: Reading
     stop_s: float | None
+
+    @property
+    def explanation(self) -> str | None:
+        """Why an answer that ended in order is no success, and what to do; None for every other answer."""
+        if self.outcome == "refused":
+            return "the model declined to answer (rephrase the prompt, or choose another model)"
+        if self.outcome == "filtered" and self.error is None:
+            return "the provider's content filter ended the answer (rephrase the prompt)"
+        if self.outcome != "empty":
+            return None
+        if self.finish_reason == "length" or self.reading.usage.thinking_tokens:
+            return "no answer text: thinking used up the token limit (raise max tokens, or lower the effort)"
+        return "no answer text: the model ended without any (send the prompt again, or choose another model)"
 
 
 class Account(Protocol):
@@ -124,7 +141,7 @@ class Answer:
         """What it came to; before the end, what it would come to if it were stopped now."""
         finish = self._terminal if isinstance(self._terminal, Finish) else None
         return Receipt(
-            outcome=outcome_of(self._terminal),
+            outcome=outcome_of(self._terminal, has_text=bool(self.meter.text.strip())),
             finish_reason=finish.reason if finish else None,
             finish_raw=finish.raw if finish else None,
             error=self._terminal if isinstance(self._terminal, Failed) else None,
@@ -194,10 +211,21 @@ def answer(
     return Answer(request, session, strategy, clock, rates, probe, filter)
 
 
-def outcome_of(terminal: Finish | Failed | None) -> Outcome:
-    """Give what an answer came to that ended so; None is an answer that was stopped before its end."""
+def outcome_of(terminal: Finish | Failed | None, *, has_text: bool) -> Outcome:
+    """Return the outcome of an answer that ended so; None is an answer that was stopped before its end.
+
+    `has_text`: whether any answer text came from the provider, white space and thinking left out.
+    """
     if terminal is None:
         return "cancelled"
     if isinstance(terminal, Failed):
+        if terminal.kind == "content_filter":
+            return "filtered"
         return "truncated" if terminal.kind in ("truncated", "idle_timeout") else "failed"
-    return _FINISHED.get(terminal.reason, "completed")
+    if terminal.refused:
+        return "refused"
+    if terminal.reason == "content_filter":
+        return "filtered"
+    if terminal.reason == "error":
+        return "failed"
+    return "completed" if has_text else "empty"
