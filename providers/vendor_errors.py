@@ -153,7 +153,7 @@ class VendorError:
         """Return the error for an HTTP status: by the vendor's code, then by its words, then by the status."""
         cls = self._class_by_code()
         if cls is None or cls in _VAGUE:
-            cls = self._class_by_words(status) or _by_status(status, cls)
+            cls = self._class_by_words(status) or type(api_error(status, ""))
         recovery: Recovery | None = None
         if cls is RateLimited and status == 413:
             recovery = "next"  # one request is larger than the limit: no wait makes it fit
@@ -194,11 +194,6 @@ class VendorError:
 def stream_error(error: object) -> ApiError:
     """Return the error that a provider sent inside a stream."""
     return VendorError.from_json(error).to_error_in_stream()
-
-
-def _by_status(status: int, vague: type[ApiError] | None) -> type[ApiError]:
-    found = type(api_error(status, ""))
-    return vague if vague is not None and found is ServerError and status < 500 else found
 
 
 def _words(value: object, depth: int = 0) -> str:
