@@ -168,7 +168,7 @@ def read_usage(usage: dict[str, Any]) -> Usage:
         thinking_tokens=thinking,
         cached_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
         cache_write_tokens=count(prompt_details.get("cache_write_tokens")),
-        billed_usd=_billed_usd(usage),
+        billed_usd=read_billed_usd(usage),
     )
     if prompt is None or completion is None:
         return found
@@ -191,7 +191,7 @@ def _explains(beyond: int, *details: dict[str, Any]) -> bool:
     return beyond in counts or (bool(counts) and beyond == sum(counts))
 
 
-def _billed_usd(usage: dict[str, Any]) -> Decimal | None:
+def read_billed_usd(usage: dict[str, Any]) -> Decimal | None:
     """Return the vendor's own bill: OpenRouter's number, Perplexity's object, xAI's ticks of 1e-10 USD."""
     ticks = count(usage.get("cost_in_usd_ticks"))
     if ticks is not None:
