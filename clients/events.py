@@ -117,6 +117,7 @@ def _usage(fields: dict[str, Any]) -> Usage:
         thinking_tokens=fields["thinking_tokens"],
         cached_tokens=fields["cached_tokens"],
         source=fields["source"],
+        cache_write_tokens=fields.get("cache_write_tokens"),
     )
 
 

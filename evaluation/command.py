@@ -12,7 +12,7 @@ from evaluation.recipe import Recipe
 from evaluation.scenario import Scenario, Unfit
 from evaluation.service import checked
 from evaluation.slo import Objective
-from providers.pricing import PricePair, parse_price
+from providers.pricing import TokenPrices, parse_price
 from streaming.errors import UsageError
 
 EPILOG = (
@@ -40,7 +40,7 @@ class Wanted:
     """A run that was asked for; `out` None only for a dry run without a folder."""
 
     scenario: Scenario
-    prices: Mapping[str, PricePair]
+    prices: Mapping[str, TokenPrices]
     out: Path | None
     slo: tuple[Objective, ...]
     max_cost_usd: Decimal | None

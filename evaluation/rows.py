@@ -169,10 +169,12 @@ def ending(receipt: Receipt) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "thinking_tokens": usage.thinking_tokens,
         "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
         "token_source": usage.source,
     }
     if cost is not None:
         found |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
+        found |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
         found |= {"price_source": cost.price_source, "price_date": cost.price_date}
     return found
 

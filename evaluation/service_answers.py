@@ -167,7 +167,7 @@ def ending(found: Receipt, told: Told) -> dict[str, Any]:
     columns = rows.ending(found)
     cost_usd = told.bill.cost_usd if told.bill else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
-        columns |= {"cost_usd": Decimal(str(cost_usd)), "price_source": "the service"}
+        columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}
     return columns
 
 

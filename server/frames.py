@@ -123,6 +123,7 @@ def usage_fields(reading: Reading) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "thinking_tokens": usage.thinking_tokens,
         "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
         "source": usage.source,
     }
 

@@ -6,6 +6,7 @@ Reported usage wins over counted, counted over estimated, and the reading says w
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Literal
 
 from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.messages import Message
@@ -17,18 +18,44 @@ Counter = Callable[[str], int]
 """Counts the tokens of a text with the model's own encoding."""
 
 
+CostSource = Literal["billed", "listed", "user"]
+USER_PRICE = "user"
+"""The `price_source` of a price that the caller set."""
+BILL_ONLY = "the provider's bill"
+"""The `price_source` where no price is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the tokens cost in USD; `price_source` says whose price it is, `price_date` its day, if known."""
+    """What the tokens cost in USD; `price_source` says whose price it is, `price_date` its day, if known.
 
-    input_usd: Decimal
-    output_usd: Decimal
+    `billed_usd` is the vendor's own bill, which wins over the price; `input_usd` and `output_usd` are by price, None
+    where only the bill is known. `is_lower_bound`: the vendor used tokens that its report does not explain.
+    """
+
+    input_usd: Decimal | None
+    output_usd: Decimal | None
     price_source: str
     price_date: str | None = None
+    billed_usd: Decimal | None = None
+    is_lower_bound: bool = False
+
+    @property
+    def list_usd(self) -> Decimal | None:
+        """The cost by price, None where no price is known."""
+        return None if self.input_usd is None or self.output_usd is None else self.input_usd + self.output_usd
 
     @property
     def total_usd(self) -> Decimal:
-        return self.input_usd + self.output_usd
+        """The vendor's bill, else the cost by price."""
+        return self.billed_usd if self.billed_usd is not None else self.list_usd or Decimal(0)
+
+    @property
+    def source(self) -> CostSource:
+        """Where the total comes from."""
+        if self.billed_usd is not None:
+            return "billed"
+        return "user" if self.price_source == USER_PRICE else "listed"
 
 
 Price = Callable[[Usage], Cost | None]
@@ -130,8 +157,15 @@ class Meter:
         now = now if self._ended_s is None else self._ended_s
         usage = self._usage()
         ttft_s = None if self._first_delta_s is None else self._first_delta_s - self._started_s
-        cost = self._rates.price(usage) if self._rates.price else None
-        return Reading(usage, cost, now - self._started_s, ttft_s, self._tokens_per_s(usage))
+        return Reading(usage, self._cost(usage), now - self._started_s, ttft_s, self._tokens_per_s(usage))
+
+    def _cost(self, usage: Usage) -> Cost | None:
+        """Return the cost: the vendor's bill where there is one, else the tokens at their price."""
+        listed = self._rates.price(usage) if self._rates.price else None
+        if usage.billed_usd is not None:
+            listed = listed or Cost(None, None, BILL_ONLY)
+            return replace(listed, billed_usd=usage.billed_usd)
+        return replace(listed, is_lower_bound=True) if listed and usage.is_lower_bound else listed
 
     def _usage(self) -> Usage:
         if self._rejected:

@@ -1,5 +1,6 @@
 """Responses as vendors' servers send them, each with what must come out: decoded, metered, rejected and retried."""
 
+import csv
 import json
 from contextlib import aclosing
 from decimal import Decimal
@@ -145,6 +146,38 @@ def test_listed_price_of_a_response_equals_the_vendors_bill(name: str) -> None:
     cost = price(read_meter(decode(CASES[name], 1 << 20)).usage)
     assert cost is not None
     assert abs(cost.total_usd - Decimal(str(usd))) < Decimal("1e-9")
+
+
+BILLS = list(csv.DictReader((FOLDER / "bills.csv").open(encoding="utf-8", newline="")))
+
+
+def read_bill(row: dict[str, str], fields: dict[str, Any]) -> Reading:
+    """Return the meter's reading of an answer with a bill's usage; the vendor's bill is in `fields`."""
+    usage = {
+        "prompt_tokens": int(row["prompt"]),
+        "completion_tokens": int(row["completion"]),
+        "prompt_tokens_details": {
+            "cached_tokens": int(row["cached"] or 0),
+            "cache_write_tokens": int(row["cache_write"] or 0),
+        },
+        "completion_tokens_details": {"reasoning_tokens": int(row["thinking"] or 0)},
+        **fields,
+    }
+    chunks = [{"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}]
+    case = {"provider": "openrouter", "streamed": True, "body": f"data: {json.dumps(chunks[0])}\n\ndata: [DONE]\n\n"}
+    return read_meter(decode(case, 1 << 20))
+
+
+@pytest.mark.parametrize("row", BILLS, ids=lambda row: f"{row['service']}-{row['model']}")
+def test_bill_in_the_answer_is_the_cost(row: dict[str, str]) -> None:
+    bill = Decimal(row["billed_by_vendor_usd"])
+    forms: dict[str, dict[str, Any]] = {
+        "xai": {"cost_in_usd_ticks": int(bill * 10**10)},
+        "perplexity": {"cost": {"total_cost": float(bill)}},
+    }
+    cost = read_bill(row, forms.get(row["service"], {"cost": float(bill)})).cost
+    assert cost is not None
+    assert (cost.total_usd, cost.source) == (bill, "billed")
 
 
 def test_rejected_request_uses_no_tokens() -> None:
