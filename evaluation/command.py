@@ -118,7 +118,11 @@ def _add_run(new: argparse.ArgumentParser) -> None:
     add("--retries", type=int, metavar="N", help="of a failed request (0)")
     add("--no-warm-up", dest="warm_up", action="store_false", help="leave out the one unrecorded answer a provider")
     add("--price", action="append", metavar="MODEL=IN/OUT", help="USD for a million tokens; may be repeated")
-    add("--max-cost", metavar="USD", help="stop before more than this can have been spent")
+    add(
+        "--max-cost",
+        metavar="USD",
+        help="stop before more than this is spent, by limits and the dearest answer so far; one answer can pass it",
+    )
     add("--dry-run", action="store_true", help="ask nobody: say what would be asked and what it would cost")
     add("--record", action="store_true", help="keep every stream with its text as a trace, for `replay`")
     add("--slo", metavar="SLO", help=_SLO)
