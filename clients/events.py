@@ -34,10 +34,16 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is whole: stop, length, content_filter, …"""
+    """The provider ended the answer: stop, length, content_filter, …
+
+    `outcome` is completed, empty, refused or filtered, None from a service that does not say; `message` says why it is
+    no success.
+    """
 
     reason: str
     bill: Bill
+    outcome: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def _event(name: str, fields: dict[str, Any]) -> Event | None:
 def _end(name: str, fields: dict[str, Any]) -> End:
     bill = _bill(fields)
     if name == "finish":
-        return Finished(fields["finish_reason"], bill)
+        return Finished(fields["finish_reason"], bill, fields.get("outcome"), fields.get("message"))
     if name == "cancelled":
         return Cancelled(bill, fields["stop_s"])
     error = fields["error"]
@@ -111,6 +117,7 @@ def _usage(fields: dict[str, Any]) -> Usage:
         thinking_tokens=fields["thinking_tokens"],
         cached_tokens=fields["cached_tokens"],
         source=fields["source"],
+        cache_write_tokens=fields.get("cache_write_tokens"),
     )
 
 

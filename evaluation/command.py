@@ -12,7 +12,7 @@ from evaluation.recipe import Recipe
 from evaluation.scenario import Scenario, Unfit
 from evaluation.service import checked
 from evaluation.slo import Objective
-from providers.pricing import PricePair, parse_price
+from providers.pricing import TokenPrices, parse_price
 from streaming.errors import UsageError
 
 EPILOG = (
@@ -40,7 +40,7 @@ class Wanted:
     """A run that was asked for; `out` None only for a dry run without a folder."""
 
     scenario: Scenario
-    prices: Mapping[str, PricePair]
+    prices: Mapping[str, TokenPrices]
     out: Path | None
     slo: tuple[Objective, ...]
     max_cost_usd: Decimal | None
@@ -118,7 +118,11 @@ def _add_run(new: argparse.ArgumentParser) -> None:
     add("--retries", type=int, metavar="N", help="of a failed request (0)")
     add("--no-warm-up", dest="warm_up", action="store_false", help="leave out the one unrecorded answer a provider")
     add("--price", action="append", metavar="MODEL=IN/OUT", help="USD for a million tokens; may be repeated")
-    add("--max-cost", metavar="USD", help="stop before more than this can have been spent")
+    add(
+        "--max-cost",
+        metavar="USD",
+        help="stop before more than this is spent, by limits and the dearest answer so far; one answer can pass it",
+    )
     add("--dry-run", action="store_true", help="ask nobody: say what would be asked and what it would cost")
     add("--record", action="store_true", help="keep every stream with its text as a trace, for `replay`")
     add("--slo", metavar="SLO", help=_SLO)

@@ -16,7 +16,7 @@ from typing import Any
 from evaluation import slo
 from evaluation.scenario import ARRIVALS, Prompt, read_prompts
 from evaluation.service import checked
-from providers.pricing import PricePair
+from providers.pricing import TokenPrices
 from streaming import strategies
 from streaming.errors import UsageError
 
@@ -147,7 +147,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
 }
 _PATHS = ("prompts_file", "calibration", "out")
 _PROMPT_KEYS: dict[str, Callable[[Any], Any]] = {"id": _text, "prompt": _text, "expected_tokens": _whole(1)}
-_PRICE_KEYS: dict[str, Callable[[Any], Any]] = {"input": _money, "output": _money}
+_PRICE_KEYS: dict[str, Callable[[Any], Any]] = {"input": _money, "output": _money, "cached": _money}
 
 
 class _Reader:
@@ -212,16 +212,16 @@ class _Reader:
             prompts.append(Prompt(checked["id"], checked["prompt"], checked.get("expected_tokens")))
         return tuple(prompts)
 
-    def _prices(self, value: Any) -> dict[str, PricePair]:
+    def _prices(self, value: Any) -> dict[str, TokenPrices]:
         if not isinstance(value, dict):
             self.fail("prices", 'prices must be a table: [prices], "MODEL" = { input = 1.0, output = 2.0 }')
-        found: dict[str, PricePair] = {}
+        found: dict[str, TokenPrices] = {}
         for model, pair in value.items():
             line = self.line(model, after=self.line("prices") - 1)
-            if not isinstance(pair, dict) or set(pair) < set(_PRICE_KEYS):
+            if not isinstance(pair, dict) or not {"input", "output"} <= set(pair):
                 raise UsageError(
                     f"{self._path}, line {line}: a price is {{ input = 1.0, output = 2.0 }}, USD for 1M tokens"
                 )
             checked = {k: self._checked(f"the price's {k}", k, v, _PRICE_KEYS, line) for k, v in pair.items()}
-            found[model] = (checked["input"], checked["output"])
+            found[model] = TokenPrices(checked["input"], checked["output"], checked.get("cached"))
         return found

@@ -42,7 +42,7 @@ class Trial:
     transport: str
     repeat: int
     block: int
-    outcome: Literal["completed", "truncated", "failed", "cancelled", "filtered"]
+    outcome: Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"]
     finish_reason: str | None = None
     finish_raw: str | None = None
     error_type: str | None = None
@@ -83,10 +83,13 @@ class Trial:
     output_tokens: Count = None
     thinking_tokens: Count = None
     cached_tokens: Count = None
+    cache_write_tokens: Count = None
     token_source: str | None = None
     input_cost_usd: Usd = None
     output_cost_usd: Usd = None
     cost_usd: Usd = None
+    cost_source: str | None = None
+    list_cost_usd: Usd = None
     price_source: str | None = None
     price_date: str | None = None
     sent_monotonic_s: Seconds = None

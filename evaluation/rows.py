@@ -2,7 +2,7 @@
 
 A failed trial has no times, only what was counted. A truncated or cancelled one keeps the figures of the text that
 came (first text, gaps, stalls, delay); what judges an answer as a whole (end to end, token rates, fluidity, QoE) it
-has not. A filtered one ended by the provider's will: it has its end, and no fluidity or QoE.
+has not. A filtered, refused or empty one ended by the provider's will: it has its end, and no fluidity or QoE.
 
 Over a service's wire there is one end only, where the reader is: what arrived there is `delivered`. The figures of
 arrival are then those of the delivered events, and what the service's strategy held is not known.
@@ -15,7 +15,7 @@ from typing import Any
 from evaluation import experience, measures
 from evaluation.record import EventRow
 from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
-from streaming.pipeline import Outcome, Receipt
+from streaming.pipeline import ENDED_IN_ORDER, Outcome, Receipt
 
 _KINDS: dict[type[Event], str] = {
     TextDelta: "text", ThinkingDelta: "thinking", Usage: "usage", Notice: "notice", Finish: "finish", Failed: "failed",
@@ -72,7 +72,7 @@ def arrival(stamps: Stamps, source: measures.Chunks, outcome: Outcome, usage: Us
         "stall_s": stall_s,
         "chars_per_s": measures.chars_per_s(source),
     }
-    if outcome in ("completed", "filtered"):
+    if outcome in ENDED_IN_ORDER:
         tokens = measures.answer_tokens(usage)
         found["e2e_s"] = _first(stamps.arrived, TERMINAL, stamps.sent_s)
         found["itl_s"] = measures.itl_s(source, tokens)
@@ -98,7 +98,7 @@ def delivery(
     if stamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
         delay = experience.delay(source, delivered)
         found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
-    if outcome in ("completed", "filtered"):
+    if outcome in ENDED_IN_ORDER:
         found["delivered_e2e_s"] = _first(stamps.delivered, TERMINAL, stamps.sent_s)
     if outcome == "completed":
         found["fluidity"] = experience.fluidity(delivered, measures.answer_tokens(usage), deadlines)
@@ -169,10 +169,12 @@ def ending(receipt: Receipt) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "thinking_tokens": usage.thinking_tokens,
         "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
         "token_source": usage.source,
     }
     if cost is not None:
         found |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
+        found |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
         found |= {"price_source": cost.price_source, "price_date": cost.price_date}
     return found
 

@@ -156,7 +156,8 @@ class _Work:
             self.progress.say(f"warming up {name}")
             for number in range(scenario.warm_up):
                 what = f"warm-up {name} {self.bench.sitting}.{number}"
-                if not await self._afford(what, quote_warm_up(access.rates(provider), scenario, transport).at_most_usd):
+                quoted = quote_warm_up(access.rates(provider), scenario, transport)
+                if not await self._afford(what, quoted.at_most_usd, provider):
                     return
                 asked = await warm_up(self.bench, provider, transport)
                 self._settle(what, asked)
@@ -200,15 +201,14 @@ class _Work:
         if self.budget is None:
             return True
         rates = self.bench.access.rates(planned.provider)
-        return await self._afford(
-            self.bench.trial_id(planned), quote_trial(rates, self.bench.scenario, planned).at_most_usd
-        )
+        quoted = quote_trial(rates, self.bench.scenario, planned)
+        return await self._afford(self.bench.trial_id(planned), quoted.at_most_usd, planned.provider)
 
-    async def _afford(self, what: str, at_most_usd: Decimal | None) -> bool:
+    async def _afford(self, what: str, at_most_usd: Decimal | None, provider: str) -> bool:
         """Reserve what it may cost; False ends the run: the ceiling would be passed, or might be."""
         if self.budget is None:
             return True
-        if at_most_usd is not None and await self.budget.reserve(what, at_most_usd):
+        if at_most_usd is not None and await self.budget.reserve(what, at_most_usd, provider):
             return True
         self.summary.out_of_budget = True
         return False

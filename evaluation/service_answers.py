@@ -36,9 +36,9 @@ class Told:
         match said:
             case None | Stage():
                 return None
-            case Finished(reason, bill):
+            case Finished(reason, bill, outcome):
                 self.bill = bill
-                return Finish(reason)  # type: ignore[arg-type] # the service's words are the pipeline's
+                return Finish(reason, refused=outcome == "refused")  # type: ignore[arg-type] # the service's words are the pipeline's
             case Broken(kind, message, upstream_status, bill):
                 self.bill, self.failure = bill, Failed(kind, message, upstream_status)
                 return self.failure
@@ -149,7 +149,7 @@ def receipt(provider: str, request: ChatRequest, arrived: Arrived, rates: Rates)
     assert isinstance(terminal, (Finish, Failed))
     finish = terminal if isinstance(terminal, Finish) else None
     return Receipt(
-        outcome="cancelled" if terminal is _CANCELLED else outcome_of(terminal),
+        outcome="cancelled" if terminal is _CANCELLED else outcome_of(terminal, has_text=bool(meter.text.strip())),
         finish_reason=finish.reason if finish else None,
         finish_raw=finish.raw if finish else None,
         error=terminal if isinstance(terminal, Failed) else None,
@@ -167,7 +167,7 @@ def ending(found: Receipt, told: Told) -> dict[str, Any]:
     columns = rows.ending(found)
     cost_usd = told.bill.cost_usd if told.bill else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
-        columns |= {"cost_usd": Decimal(str(cost_usd)), "price_source": "the service"}
+        columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}
     return columns
 
 

@@ -82,28 +82,40 @@ class Budget:
 
     What a trial cost is charged when it has ended; where that is unknown, or part of it (an attempt that failed), what
     it may have cost at most.
+
+    Thinking is not held to `max_tokens`, so that an answer can cost more than its limit says: from the first answer of
+    a provider on, as much is reserved as its dearest has cost, and until the first has ended none is asked beside it.
+    What is spent passes the ceiling by one answer at most, as long as none is dearer than all before it.
     """
 
     ceiling_usd: Decimal
     ledger: Path | None = None
     charged_usd: Decimal = Decimal(0)
     _reserved: dict[str, Decimal] = field(default_factory=dict)
+    _providers: dict[str, str] = field(default_factory=dict)
+    _dearest: dict[str, Decimal] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def reserve(self, what: str, at_most_usd: Decimal) -> bool:
-        """Set aside what `what` may cost; waits for those under way while it does not fit. False: it never will."""
-        while self.charged_usd + sum(self._reserved.values()) + at_most_usd > self.ceiling_usd:
+    async def reserve(self, what: str, at_most_usd: Decimal, provider: str = "") -> bool:
+        """Set aside what `what` may cost; wait for those under way while it does not fit. False: it never will."""
+        while True:
+            amount_usd = max(at_most_usd, self._dearest.get(provider, Decimal(0)))
+            taken_usd = self.charged_usd + sum(self._reserved.values())
+            is_first = provider not in self._dearest and provider in self._providers.values()
+            if taken_usd + amount_usd <= self.ceiling_usd and not is_first:
+                break
             if not self._reserved:
                 return False
             self._changed.clear()
             await self._changed.wait()
-        self._reserved[what] = at_most_usd
-        self._note({"reserved": what, "usd": str(at_most_usd)})
+        self._reserved[what], self._providers[what] = amount_usd, provider
+        self._note({"reserved": what, "usd": str(amount_usd)})
         return True
 
     def settle(self, what: str, cost_usd: Decimal | None, attempts: int = 1) -> None:
         """Charge for what was reserved and has ended; `cost_usd` is that of the last of its attempts."""
-        reserved = self._reserved.pop(what)
+        reserved, provider = self._reserved.pop(what), self._providers.pop(what)
+        self._dearest[provider] = max(self._dearest.get(provider, Decimal(0)), cost_usd or Decimal(0))
         known = cost_usd is not None and attempts <= 1
         self.charged_usd += cost_usd if known and cost_usd is not None else reserved
         self._note({"charged": what, "usd": str(cost_usd if known else reserved)})

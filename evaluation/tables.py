@@ -71,7 +71,9 @@ def load(folder: str | Path) -> Run:
         # A damaged table gives way to the journal.
         with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
             trials, events = (pd.read_parquet(table) for table in tables)
-            return Run(trials.astype(TRIAL_DTYPES), events.astype(EVENT_DTYPES), facts)
+            return Run(
+                _complete(trials, TRIAL_DTYPES, TRIAL_TYPES), _complete(events, EVENT_DTYPES, EVENT_TYPES), facts
+            )
     return from_journal(folder, facts)
 
 
@@ -93,6 +95,17 @@ def write(folder: Path, run: Run) -> None:
             frame.to_parquet(partial, index=False)
     with replacing(folder / "trials.csv") as partial:
         run.trials.to_csv(partial, index=False, float_format="%.12g")
+
+
+def _complete(frame: pd.DataFrame, dtypes: Mapping[str, str], types: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table with every column of today: those that an older version did not write are unknown.
+
+    Raises KeyError where a column is missing that cannot be unknown.
+    """
+    for name in dtypes:
+        if name not in frame and type(None) not in get_args(types[name]):
+            raise KeyError(name)
+    return frame.reindex(columns=list(dtypes)).astype(dtypes)
 
 
 def _events(folder: Path) -> pd.DataFrame:

@@ -17,10 +17,10 @@ from evaluation.scenario import full_name
 from streaming import strategies
 from streaming.clock import utc_now
 from streaming.errors import UsageError
-from streaming.events import TERMINAL, Failed, Finish, Timed, Usage
+from streaming.events import TERMINAL, Failed, Finish, TextDelta, Timed, Usage
 from streaming.messages import Message
 from streaming.meter import Meter
-from streaming.pipeline import Outcome
+from streaming.pipeline import Outcome, outcome_of
 from streaming.replay import replay
 from streaming.trace import Trace, loads
 
@@ -134,13 +134,12 @@ def trials(run_id: str, recording: Recording, names: Sequence[str], block: int) 
 def _ending(events: Sequence[Timed], header: Any) -> tuple[Outcome, dict[str, Any]]:
     """Give outcome and its columns; a trace with no end is a cut answer, whatever its header says."""
     last = events[-1].event if events else None
-    if isinstance(last, Finish):
-        outcome: Outcome = {"content_filter": "filtered", "error": "failed"}.get(last.reason, "completed")  # type: ignore[assignment] # the words are outcomes
-        return outcome, {"finish_reason": last.reason, "finish_raw": last.raw}
-    if isinstance(last, Failed):
-        cut = last.kind in ("truncated", "idle_timeout")
-        ending = {"error_type": last.kind, "error_message": last.message, "http_status": last.http_status}
-        return "truncated" if cut else "failed", ending
+    if isinstance(last, (Finish, Failed)):
+        has_text = any(isinstance(timed.event, TextDelta) and timed.event.text.strip() for timed in events)
+        outcome = outcome_of(last, has_text=has_text)
+        if isinstance(last, Finish):
+            return outcome, {"finish_reason": last.reason, "finish_raw": last.raw}
+        return outcome, {"error_type": last.kind, "error_message": last.message, "http_status": last.http_status}
     known = header.get("outcome")
     outcome = known if known in get_args(Outcome) and known != "completed" else "truncated"
     return outcome, {"error_type": "truncated", "error_message": "the trace has no end"}

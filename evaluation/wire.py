@@ -169,7 +169,7 @@ def receipt(heard: Heard, delivered: Sequence[Timed], rates: Rates) -> Receipt:
     meter.end(events[-1].at_s)
     finish = terminal if isinstance(terminal, Finish) else None
     return Receipt(
-        outcome=outcome_of(terminal),
+        outcome=outcome_of(terminal, has_text=bool(meter.text.strip())),
         finish_reason=finish.reason if finish else None,
         finish_raw=finish.raw if finish else None,
         error=terminal if isinstance(terminal, Failed) else None,
@@ -191,7 +191,7 @@ def stamps(heard: Heard, strategy: Strategy) -> rows.Stamps:
 def instrument(answer: stamped.Asked) -> dict[str, Any]:
     """Give the columns that tell how it was measured. Headers of a failed answer have no time, as it has no other."""
     exchange = answer.exchange
-    failed = outcome_of(_terminal(answer)) == "failed"
+    failed = outcome_of(_terminal(answer), has_text=True) == "failed"
     return {
         "connect_s": between(exchange.begun_s, exchange.connected_s),
         "headers_s": None if failed else between(exchange.sent_s, exchange.headers_s),

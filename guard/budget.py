@@ -137,12 +137,14 @@ class Estimator:
         usage = charge.usage if is_charged else charge.reading.usage
         if usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return most
+        if usage.billed_usd is not None:
+            return Amount(_bounded(usage.input_tokens + usage.output_tokens), nano(usage.billed_usd))
         cost = sum(self._price(rates, usage)) if is_charged else Decimal(0)
         return Amount(_bounded(usage.input_tokens + usage.output_tokens), nano(Decimal(cost)))
 
     def _price(self, rates: Rates, usage: Usage) -> tuple[Decimal, Decimal]:
         cost = rates.budget_price(usage) if rates.budget_price else None
-        if cost is not None:
+        if cost is not None and cost.input_usd is not None and cost.output_usd is not None:
             return cost.input_usd, cost.output_usd
         input_usd, output_usd = self.unpriced or (Decimal(0), Decimal(0))
         return (usage.input_tokens or 0) * input_usd / _MILLION, (usage.output_tokens or 0) * output_usd / _MILLION

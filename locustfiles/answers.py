@@ -79,7 +79,9 @@ class Answer:
     def complete(self) -> None:
         """The stream ended as it should, after `finished`."""
         if self.error_type is None:
-            self.outcome = "filtered" if self.finish_reason == "content_filter" else "completed"
+            has_text = any(kind == "text" for _, kind, _, _ in self.events)
+            filtered = self.finish_reason == "content_filter"
+            self.outcome = "filtered" if filtered else "completed" if has_text else "empty"
 
     def left(self) -> None:
         """The user left on purpose, or stopped it: no failure, unless it had broken before."""

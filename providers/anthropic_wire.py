@@ -8,7 +8,8 @@ are passed over, as the API asks of its clients. Thinking always shows as blocks
 from typing import Any
 
 from providers.framing import EventStream, Whole
-from providers.wire import Decoder, Reply, count, fields_of, stream_error, text_of
+from providers.vendor_errors import stream_error
+from providers.wire import Decoder, Reply, count, fields_of, text_of
 from streaming.errors import ProtocolError
 from streaming.events import Event, FinishReason, Usage
 
@@ -19,8 +20,8 @@ _REASONS: dict[str, FinishReason] = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool",
     "refusal": "content_filter",
-    "pause_turn": "other",
 }
+"""Stop reasons that end an answer; `pause_turn` is none, for its turn goes on."""
 
 
 def decoder(*, streamed: bool = True) -> Decoder:
@@ -79,8 +80,12 @@ class Messages:
         return self.reply.usage(_usage(self._counts))
 
     def _stopped(self, fields: dict[str, Any]) -> None:
-        if raw := fields.get("stop_reason"):
-            self.reply.finish(_REASONS.get(text_of(raw), "other"), text_of(raw))
+        if raw := text_of(fields.get("stop_reason")):
+            self.reply.refused = raw == "refusal"
+            if reason := _REASONS.get(raw):
+                self.reply.finish(reason, raw)
+            else:
+                self.reply.finish_unknown(raw)
 
     def _used(self, event: dict[str, Any]) -> list[Event]:
         new = fields_of(event.get("usage"))
@@ -98,4 +103,5 @@ def _usage(counts: dict[str, Any]) -> Usage:
         output_tokens=count(counts.get("output_tokens")),
         thinking_tokens=count(fields_of(counts.get("output_tokens_details")).get("thinking_tokens")),
         cached_tokens=read,
+        cache_write_tokens=written,
     )

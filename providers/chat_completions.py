@@ -37,7 +37,7 @@ class ChatCompletionsAdapter:
     ) -> None:
         self._service = service
         self._quirks = quirks or Quirks()
-        self._client = client or _openai_client(service)
+        self._client = client or openai_client(service)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Give the events of one answer; see `streaming.adapter.Adapter`."""
@@ -88,7 +88,7 @@ class ChatCompletionsAdapter:
 def openai_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ChatCompletionsAdapter:
     """Give the adapter of OpenAI or of a compatible service."""
     service = Service.of(found, settings, timeouts)
-    client = _openai_client(service)
+    client = openai_client(service)
     if found.own_address and found.row.provider == "openai":
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
@@ -108,7 +108,8 @@ def azure_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> Chat
     return ChatCompletionsAdapter(service, quirks, _alone(client))
 
 
-def _openai_client(service: Service) -> openai.AsyncOpenAI:
+def openai_client(service: Service) -> openai.AsyncOpenAI:
+    """Return the SDK's client for a service, which reads nothing of the environment."""
     return _alone(
         openai.AsyncOpenAI(base_url=service.names.base_url, api_key=service.key or NO_KEY, **_client_options(service))
     )

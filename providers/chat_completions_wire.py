@@ -4,27 +4,27 @@ Streamed, each event is a chunk with `choices[0].delta`; `[DONE]` may follow the
 Azure adds `content_filter_results` to a choice: what was filtered is named in `Finish.raw`.
 """
 
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from providers.framing import EventStream, Whole
-from providers.wire import Decoder, Reply, count, fields_of, stream_error, text_of
+from providers.vendor_errors import stream_error
+from providers.wire import Decoder, Reply, count, fields_of, text_of
 from streaming.errors import ProtocolError
 from streaming.events import Event, FinishReason, Usage
 
 _REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "stop_sequence": "stop",
-    "end_turn": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "content_filter": "content_filter",
-    "tool_calls": "tool",
-    "function_call": "tool",
+    **dict.fromkeys(("stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "end"), "stop"),
+    **dict.fromkeys(("complete", "completed", "finished"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "model_length", "max_length", "token_limit"), "length"),
+    **dict.fromkeys(("max_new_tokens", "max_output_tokens", "max_completion_tokens", "context_length"), "length"),
+    **dict.fromkeys(("content_filter", "content_filtered", "safety", "sensitive"), "content_filter"),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool"),
     "error": "error",
 }
+"""Finish reasons that are known to end an answer; any other (vLLM's `abort`, DeepSeek's
+`insufficient_system_resource`) leaves it unfinished."""
 
 
 def decoder(*, streamed: bool = True, think_tags: bool = False, shows_thinking: bool = False) -> Decoder:
@@ -47,36 +47,41 @@ class ChatCompletions:
         return self._read(body, "message")
 
     def _read(self, chunk: dict[str, Any], key: str) -> list[Event]:
-        if chunk.get("error"):
-            raise stream_error(chunk["error"])
-        if chunk.get("object") == "error":
-            raise stream_error(chunk)
+        if error := _error_of(chunk):
+            # An error may carry the usage of what it broke off; `held` brings it out.
+            self.reply.hold_usage(self._usage_of(chunk, []))
+            raise stream_error(error)
         events: list[Event] = []
-        choices = chunk.get("choices")
-        if choices:
-            if not isinstance(choices, list):
-                raise ProtocolError("the provider sent choices that are not a list")
-            for choice in choices:
-                fields = fields_of(choice)
-                if not fields.get("index"):
-                    events += self._choice(fields, key)
-        if usage := chunk.get("usage"):
-            events += self.reply.usage(_usage(fields_of(usage)))
+        choices = [fields_of(choice) for choice in _list_of(chunk.get("choices"))]
+        for choice in choices:
+            if not choice.get("index"):
+                events += self._choice(choice, key)
+        if (usage := self._usage_of(chunk, choices)) is not None:
+            events += self.reply.usage(usage)
         return events
+
+    def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
+        """Return the usage of a chunk, which Moonshot puts into a choice and Groq into a field of its own."""
+        places = (chunk, *choices, fields_of(chunk.get("x_groq")))
+        found = next((usage for place in places if (usage := place.get("usage"))), None)
+        return None if found is None else read_usage(fields_of(found))
 
     def _choice(self, choice: dict[str, Any], key: str) -> list[Event]:
         reply = self.reply
         said = fields_of(choice.get(key))
         events: list[Event] = []
-        if thinking := said.get("reasoning_content") or said.get("reasoning"):
+        if thinking := said.get("reasoning_content") or said.get("reasoning") or _details(said):
             events += reply.thinking(text_of(thinking))
         if content := said.get("content"):
             events += reply.text(content) if isinstance(content, str) else self._parts(content)
         if refusal := said.get("refusal"):
+            reply.refused = True
             events += reply.text(text_of(refusal))
         if results := choice.get("content_filter_results"):
             self._note_filtered(fields_of(results))
-        if raw := choice.get("finish_reason"):
+        raw = choice.get("finish_reason")
+        # Gateways send an empty reason with every chunk: it counts only where the chunk brings nothing else.
+        if raw or (raw == "" and not events):
             self._finish(text_of(raw))
         return events
 
@@ -92,7 +97,11 @@ class ChatCompletions:
             if inner:
                 events += self.reply.thinking(text_of(inner))
             if text := text_of(part.get("text")):
-                events += self.reply.text(text)
+                is_thinking = str(part.get("type", "")).startswith(("reasoning", "thinking"))
+                events += self.reply.thinking(text) if is_thinking else self.reply.text(text)
+            if refusal := part.get("refusal"):
+                self.reply.refused = True
+                events += self.reply.text(text_of(refusal))
         return events
 
     def _note_filtered(self, results: dict[str, Any]) -> None:
@@ -101,17 +110,99 @@ class ChatCompletions:
                 self._filtered[category] = None
 
     def _finish(self, raw: str) -> None:
-        reason = _REASONS.get(raw.lower(), "other")
+        reason = _REASONS.get(raw.lower()) if raw else "other"
+        if reason is None:
+            self.reply.finish_unknown(raw)
+            return
         if reason == "content_filter" and self._filtered:
             raw = f"{raw} ({', '.join(self._filtered)})"
         self.reply.finish(reason, raw)
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
-    cached = count(fields_of(usage.get("prompt_tokens_details")).get("cached_tokens"))
-    return Usage(
-        input_tokens=count(usage.get("prompt_tokens")),
-        output_tokens=count(usage.get("completion_tokens")),
-        thinking_tokens=count(fields_of(usage.get("completion_tokens_details")).get("reasoning_tokens")),
+def _error_of(chunk: dict[str, Any]) -> object:
+    """Return the error that a chunk reports, in the places where services put it."""
+    if error := chunk.get("error"):
+        return error
+    if chunk.get("object") == "error":
+        return chunk
+    groq = chunk.get("x_groq")
+    return groq.get("error") if isinstance(groq, dict) else None
+
+
+def _list_of(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    if value is None:
+        return []
+    raise ProtocolError("the provider sent choices that are not a list")
+
+
+def _details(said: dict[str, Any]) -> str:
+    """Return the thinking in `reasoning_details`, where a service has it there alone."""
+    details = said.get("reasoning_details")
+    if not isinstance(details, list):
+        return ""
+    pieces = [detail for detail in details if isinstance(detail, dict)]
+    return "".join(text_of(piece.get("text") or piece.get("summary")) for piece in pieces)
+
+
+_XAI_TICK_USD = Decimal("1e-10")
+
+
+def read_usage(usage: dict[str, Any]) -> Usage:
+    """Return the token counts of a `usage` object, and the bill where the vendor puts one beside them.
+
+    Thinking is part of `completion_tokens` at OpenAI, Anthropic and DeepSeek, and beside it at xAI: the vendor's own
+    total decides. A total that nothing explains makes output and thinking unknown, and the counts a lower bound.
+    """
+    prompt_details = fields_of(usage.get("prompt_tokens_details"))
+    output_details = fields_of(usage.get("completion_tokens_details"))
+    cached = count(prompt_details.get("cached_tokens"))
+    prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    thinking = count(output_details.get("reasoning_tokens"))
+    if thinking is None:
+        thinking = count(usage.get("reasoning_tokens"))
+    found = Usage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        thinking_tokens=thinking,
         cached_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
+        cache_write_tokens=count(prompt_details.get("cache_write_tokens")),
+        billed_usd=read_billed_usd(usage),
     )
+    if prompt is None or completion is None:
+        return found
+    beyond = (count(usage.get("total_tokens")) or 0) - prompt - completion
+    if beyond <= 0 or _explains(beyond, prompt_details, output_details):
+        return found
+    if beyond == thinking:
+        return replace(found, output_tokens=completion + thinking)
+    if thinking and _explains(beyond - thinking, prompt_details, output_details):
+        return replace(found, output_tokens=completion + thinking)
+    return replace(found, output_tokens=None, thinking_tokens=None, is_lower_bound=True)
+
+
+_COUNTED_INSIDE = frozenset({"cached_tokens", "cache_write_tokens", "text_tokens", "reasoning_tokens"})
+
+
+def _explains(beyond: int, *details: dict[str, Any]) -> bool:
+    """Whether other kinds of tokens (audio, images) that stand beside the text make up so many."""
+    counts = [n for d in details for name, v in d.items() if name not in _COUNTED_INSIDE and (n := count(v))]
+    return beyond in counts or (bool(counts) and beyond == sum(counts))
+
+
+def read_billed_usd(usage: dict[str, Any]) -> Decimal | None:
+    """Return the vendor's own bill: OpenRouter's number, Perplexity's object, xAI's ticks of 1e-10 USD."""
+    ticks = count(usage.get("cost_in_usd_ticks"))
+    if ticks is not None:
+        return ticks * _XAI_TICK_USD
+    cost = usage.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost < _MAX_BILL_USD:
+        return None
+    return Decimal(str(cost))
+
+
+_MAX_BILL_USD = 1e6
+"""A larger bill for one answer is a defect of the server."""

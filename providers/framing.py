@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import orjson
 
 from providers.heads import head_of, refuse_head, refuse_html, utf8
-from providers.wire import Reply, json_object
+from providers.vendor_errors import stream_error
+from providers.wire import Reply, json_object, shown
 from streaming import sse
 from streaming.errors import ProtocolError, StreamError
 from streaming.events import Event, TextDelta, ThinkingDelta
 
 _END = "[DONE]"
-_SSE_STARTS = (b"data", b"event", b"id", b"retry", b":")
+_SSE_STARTS = (b"data", b"event", b"error", b"id", b"retry", b":")
 
 
 class Dialect(Protocol):
@@ -39,7 +40,7 @@ class EventStream:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._sse = sse.Decoder(errors="strict")
+        self._sse = sse.Decoder(errors="strict", error_field=True)
         # A blank line changes nothing, but what follows is not the beginning any more: no mark is skipped there.
         self._begun = False
         self._between_events = True
@@ -67,7 +68,7 @@ class EventStream:
     def flush(self) -> Iterator[Event]:
         if self._head is not None:
             refuse_head(self._head, _SSE_STARTS)
-        yield from self._dialect.reply.end()
+        yield from _end(self._dialect.reply)
 
     def _blocks(self, data: bytes, events: list[Event]) -> None:
         read = self._dialect.read
@@ -89,6 +90,8 @@ class EventStream:
             text = event.data.strip()
             if text == _END:
                 self._dialect.reply.over = True
+            elif event.event == "error" and text:
+                raise stream_error(_error_in(text))
             elif text:
                 events += self._dialect.read(json_object(text))
 
@@ -104,6 +107,8 @@ class EventStream:
 
 def _usual(block: bytes) -> dict[str, Any] | None:
     """Read `data: {…}`, with or without a line `event: …` before it; None for anything else."""
+    if block.startswith(b"event: error"):
+        return None
     if block.startswith(b"event: "):
         block = block[block.find(b"\n") + 1 :]
     if not block.startswith(b"data: {") or b"\n" in block:
@@ -173,7 +178,7 @@ class Lines:
             yield from self._last(rest)
         if self._head is not None:
             refuse_head(self._head, (b"{",))
-        yield from self._dialect.reply.end()
+        yield from _end(self._dialect.reply)
 
     def _last(self, rest: bytes) -> Iterator[Event]:
         """Read a last line without a line break; one that is no JSON was cut, which the end will say."""
@@ -215,10 +220,32 @@ class Whole:
         if not body:
             raise ProtocolError("the provider sent an empty answer")
         refuse_html(body)
-        dialect = self._dialect
-        events = dialect.read_whole(json_object(utf8(body)))
-        yield from _joined([*events, *dialect.reply.held()])
-        yield from dialect.reply.end()
+        reply, fields = self._dialect.reply, json_object(utf8(body))
+        try:
+            events = self._dialect.read_whole(fields)
+        except StreamError:
+            yield from _joined(reply.held())
+            raise
+        if not reply.is_recognized:
+            raise ProtocolError(f"the provider sent JSON that is no answer ({shown(body)}): check the base URL")
+        yield from _joined([*events, *reply.held()])
+        yield from reply.end()
+
+
+def _end(reply: Reply) -> Iterator[Event]:
+    """Yield the end of a stream. Raises ProtocolError where its events held nothing of an answer."""
+    if not (reply.is_recognized or reply.over):
+        raise ProtocolError("the provider sent events that are no answer: check the base URL")
+    yield from reply.end()
+
+
+def _error_in(text: str) -> object:
+    """Return what an event named `error` says: the error of its JSON, or its text."""
+    try:
+        fields = json_object(text)
+    except ProtocolError:
+        return text
+    return fields.get("error") or fields
 
 
 def _then(events: list[Event], error: StreamError) -> Iterator[Event]:

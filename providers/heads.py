@@ -1,6 +1,7 @@
 """What a response is by its beginning: a web page, an error in place of a stream, nothing, or a stream that was cut."""
 
-from providers.wire import json_object, shown, stream_error
+from providers.vendor_errors import stream_error
+from providers.wire import json_object, shown
 from streaming.errors import ProtocolError, TruncatedStream
 
 _HEAD_BYTES = 16_384

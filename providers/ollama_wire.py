@@ -3,7 +3,8 @@
 from typing import Any
 
 from providers.framing import Lines, Whole
-from providers.wire import Decoder, Reply, count, fields_of, stream_error, text_of
+from providers.vendor_errors import stream_error
+from providers.wire import Decoder, Reply, count, fields_of, text_of
 from streaming.events import Event, FinishReason, Notice, Usage
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -46,7 +47,10 @@ class Chat:
         if not done and raw is None:
             return []
         # A server from before `done_reason` says no more than that it is done.
-        self.reply.finish(_REASONS.get(raw or "stop", "other"), raw)
+        if reason := _REASONS.get(raw or "stop"):
+            self.reply.finish(reason, raw)
+        else:
+            self.reply.finish_unknown(raw or "")
         events = self.reply.usage(Usage(count(fields.get("prompt_eval_count")), count(fields.get("eval_count"))))
         self.reply.over = self.reply.over or done
         return events + _timings(fields)

@@ -33,6 +33,10 @@ def open_vendor(found: Access, settings: Settings, timeouts: Timeouts) -> Vendor
             from providers.ollama import OllamaAdapter
 
             return OllamaAdapter(found, settings, timeouts)
+        case "openai_responses":
+            from providers.openai_responses import responses_adapter
+
+            return responses_adapter(found, settings, timeouts)
         case "azure":
             from providers.chat_completions import azure_adapter
 

@@ -3,50 +3,64 @@
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from typing import NamedTuple
 
 from streaming.errors import UsageError
 from streaming.events import Usage
-from streaming.meter import Cost, Price
+from streaming.meter import USER_PRICE, Cost, Price
 
 _MILLION = Decimal(1_000_000)
 
-PricePair = tuple[Decimal, Decimal]
-"""USD for a million tokens: input, output."""
+
+class TokenPrices(NamedTuple):
+    """USD for a million tokens; `cached_usd` None: cached input costs what other input does."""
+
+    input_usd: Decimal
+    output_usd: Decimal
+    cached_usd: Decimal | None = None
 
 
-def parse_price(text: str) -> tuple[str, PricePair]:
-    """Read `MODEL=IN/OUT`, USD for a million tokens, for example `openai:gpt-5-mini=0.25/2`. Raises UsageError."""
-    name, _, pair = text.rpartition("=")
+def parse_price(text: str) -> tuple[str, TokenPrices]:
+    """Parse `MODEL=IN/OUT[/CACHED]`, USD for a million tokens, for example `openai:gpt-5-mini=0.25/2/0.025`.
+
+    Raises UsageError.
+    """
+    name, _, rest = text.rpartition("=")
     try:
-        input_usd, output_usd = (Decimal(part.strip()) for part in pair.split("/"))
-    except (InvalidOperation, ValueError):
-        input_usd = output_usd = Decimal("NaN")
-    if not (name.strip() and input_usd.is_finite() and output_usd.is_finite() and min(input_usd, output_usd) >= 0):
-        raise UsageError(f"price {text!r}: write MODEL=IN/OUT in USD for 1M tokens, for example gpt-5-mini=0.25/2")
-    return name.strip(), (input_usd, output_usd)
+        rates = [Decimal(part.strip()) for part in rest.split("/")]
+    except InvalidOperation:
+        rates = []
+    if not name.strip() or len(rates) not in (2, 3) or not all(rate.is_finite() and rate >= 0 for rate in rates):
+        raise UsageError(
+            f"price {text!r}: write MODEL=IN/OUT[/CACHED] in USD for 1M tokens, for example gpt-5-mini=0.25/2/0.025"
+        )
+    return name.strip(), TokenPrices(*rates)
 
 
-def user_price(prices: Mapping[str, PricePair], name: str, model: str) -> Price | None:
-    """Give the price that the asker set for the full name, else for the model; None if neither."""
-    pair = prices.get(name) or prices.get(model)
-    if pair is None:
+def user_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> Price | None:
+    """Return the price that the caller set for the full name, else for the model; None if neither."""
+    found = prices.get(name) or prices.get(model)
+    if found is None:
         return None
-    input_usd, output_usd = pair
+    rates = found
 
     def price(usage: Usage) -> Cost | None:
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        return Cost(usage.input_tokens * input_usd / _MILLION, usage.output_tokens * output_usd / _MILLION, "user")
+        cached = min(usage.cached_tokens or 0, usage.input_tokens) if rates.cached_usd is not None else 0
+        input_usd = (usage.input_tokens - cached) * rates.input_usd + cached * (rates.cached_usd or 0)
+        return Cost(input_usd / _MILLION, usage.output_tokens * rates.output_usd / _MILLION, USER_PRICE)
 
     return price
 
 
 def listed_price(provider_id: str, model: str, remark: str = "") -> Price | None:
-    """Give the public price; None where the list has no such model. `remark` is added to the price's source.
+    """Return the public price; None where the list has no such model. `remark` is added to the price's source.
 
     A list has prices of 0 for what is not paid by the token of text, and finds some models by a part of their name:
     output that costs nothing is unknown, unless the model is named `…:free`.
-    Cached input is priced as such; thinking is output. The list carries no day for its prices.
+    Input read from a cache and written to one is priced as such; thinking is output. The list carries no day for its
+    prices.
     """
     from genai_prices import Usage as Counts
     from genai_prices import __version__, calc_price
@@ -65,7 +79,13 @@ def listed_price(provider_id: str, model: str, remark: str = "") -> Price | None
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         cached = min(usage.cached_tokens or 0, usage.input_tokens)
-        counts = Counts(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cache_read_tokens=cached)
+        written = min(usage.cache_write_tokens or 0, usage.input_tokens - cached)
+        counts = Counts(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+        )
         found = calc_price(counts, model, provider_id=provider_id)
         return Cost(found.input_price, found.output_price, source)
 

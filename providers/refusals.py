@@ -1,15 +1,30 @@
-"""Turns an HTTP answer that is not a success into one of this project's errors, with the vendor's own words. Pure."""
+"""Turns an HTTP response that is not a success into one of this project's errors, in the vendor's own words. Pure.
+
+The vendor's code decides first, the words of its message second, the HTTP status last (`providers.vendor_errors`).
+"""
 
 import email.utils
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from providers.vendor_errors import VendorError
 from providers.wire import shown
 from streaming.clock import utc_now
-from streaming.errors import AuthError, BadRequest, NotFound, ProtocolError, RateLimited, StreamError, api_error
+from streaming.errors import (
+    AuthError,
+    BadRequest,
+    BillingError,
+    ContentFilterError,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    StreamError,
+)
+
+_EPOCH_S = 1e9
+"""A reset larger than this is a point in time since 1970, not a duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +38,76 @@ class Names:
 
 
 def refusal(names: Names, model: str, status: int, headers: Mapping[str, str], body: str) -> StreamError:
-    """Give the error of a status. `headers` ignores case."""
+    """Return the error for a response's status, headers and body. `headers` ignores case."""
     if 300 <= status < 400:
         check = f": check {names.base_url_variable}" if names.base_url_variable else ""
         redirected = f"{names.label} redirects to another address ({status}), which is not followed{check}"
         return ProtocolError(redirected, http_status=status)
-    error = _error_in(body)
-    said = _said(error, body)
-    found = api_error(status, "", retry_after_s=retry_after_s(headers))
+    error = VendorError.from_body(body)
+    wait_s = retry_after_s(headers)
+    if wait_s is None:
+        wait_s = _reset_s(error, headers)
+    found = error.to_stream_error(status, retry_after_s=wait_s)
+    said = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
+    if not said and not error.is_json:
+        said = shown(body)
     lead = _lead(found, names, model, error)
     message = f"{lead} ({status}): {said}" if said else f"{lead} ({status})"
     if isinstance(found, AuthError) and names.key_variable:
         message += f"; check {names.key_variable}"
-    return type(found)(message, http_status=status, retry_after_s=found.retry_after_s)
+    if isinstance(found, BillingError):
+        message += "; add credits or raise the limit of the account"
+    recovery = _recovery_by_header(found, headers)
+    return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
+
+
+def _recovery_by_header(error: StreamError, headers: Mapping[str, str]) -> Any:
+    """Return the recovery after `x-should-retry`, which both large SDKs obey."""
+    said = headers.get("x-should-retry", "").strip().lower()
+    if said == "false" and error.recovery == "retry":
+        return "next"
+    if said == "true" and isinstance(error, BadRequest):
+        return "retry"
+    return error.recovery
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read how long to wait: `retry-after-ms`, else `Retry-After` as seconds or as a date; None if neither is sound."""
+    """Return how long to wait in seconds: `retry-after-ms`, else `Retry-After` in seconds or as a date.
+
+    None where neither names a wait: a wait of 0, or until a time that has passed, is none.
+    """
     milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
+    if milliseconds:
         return milliseconds / 1000
     value = headers.get("retry-after")
     seconds = _seconds(value)
     if seconds is not None or value is None:
-        return seconds
+        return seconds or None
     until = _date(value)
     if until is None:
         return None
     # The server's own clock, where it tells: ours may be wrong.
-    now = _date(headers.get("date", "")) or datetime.fromisoformat(utc_now())
-    return max((until - now).total_seconds(), 0.0)
+    wait_s = (until - _now(headers)).total_seconds()
+    return wait_s if wait_s > 0 else None
+
+
+def _reset_s(error: VendorError, headers: Mapping[str, str]) -> float | None:
+    """Return the wait until a rate limit resets: Google's `RetryInfo`, OpenRouter's `X-RateLimit-Reset`."""
+    if error.retry_delay_s:
+        return error.retry_delay_s
+    reset = _seconds(headers.get("x-ratelimit-reset"))
+    if reset is None:
+        reset = _seconds(error.headers.get("x-ratelimit-reset"))
+    if reset is None:
+        return None
+    if reset > _EPOCH_S:
+        seconds = reset / 1000 if reset > 1000 * _EPOCH_S else reset
+        reset = seconds - _now(headers).timestamp()
+    return reset if reset > 0 else None
+
+
+def _now(headers: Mapping[str, str]) -> datetime:
+    return _date(headers.get("date", "")) or datetime.fromisoformat(utc_now())
 
 
 def _seconds(value: str | None) -> float | None:
@@ -71,44 +126,20 @@ def _date(value: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _lead(found: StreamError, names: Names, model: str, error: Mapping[str, Any]) -> str:
+def _lead(found: StreamError, names: Names, model: str, error: VendorError) -> str:
     label = names.label
     match found:
         case AuthError():
             return f"{label} refused the key"
+        case BillingError():
+            return f"{label} has no credit left for this key"
         case NotFound():
             return f"{label} has no model {shown(model)!r}, or {names.base_url} is not its address"
         case RateLimited():
             return f"{label} asks for patience"
-        case BadRequest() if error.get("code") == "content_filter":
-            return f"{label}: the content filter refused the prompt{_categories(error)}"
+        case ContentFilterError():
+            return f"{label}: the content filter refused the prompt{error.flagged_for}"
         case BadRequest():
             return f"{label} refused the request"
         case _:
             return f"{label} failed"
-
-
-def _categories(error: Mapping[str, Any]) -> str:
-    """Name what Azure's filter objected to."""
-    inner = error.get("innererror")
-    results = inner.get("content_filter_result") if isinstance(inner, dict) else None
-    if not isinstance(results, dict):
-        return ""
-    found = [name for name, result in results.items() if isinstance(result, dict) and result.get("filtered") is True]
-    return f" for {', '.join(map(shown, found))}" if found else ""
-
-
-def _error_in(body: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    inner = found.get("error", found) if isinstance(found, dict) else {}
-    return inner if isinstance(inner, dict) else {"message": inner}
-
-
-def _said(error: Mapping[str, Any], body: str) -> str:
-    for key in ("message", "detail", "type", "code"):
-        if isinstance(error.get(key), str) and error[key].strip():
-            return shown(error[key])
-    return "a web page, not an API" if body.lstrip().startswith("<") else shown("" if error else body)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Dialect = Literal["chat_completions", "azure", "anthropic", "ollama"]
+Dialect = Literal["chat_completions", "openai_responses", "azure", "anthropic", "ollama"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,17 @@ ROWS: dict[str, Row] = {
             "OpenAI",
             "gpt-5-mini",
             "chat_completions",
+            "OPENAI_BASE_URL",
+            "https://api.openai.com/v1",
+            "OPENAI_API_KEY",
+            "openai",
+            OFFICIAL_OPENAI,
+        ),
+        Row(
+            "openai-responses",
+            "OpenAI Responses",
+            "gpt-5-mini",
+            "openai_responses",
             "OPENAI_BASE_URL",
             "https://api.openai.com/v1",
             "OPENAI_API_KEY",

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from providers.catalogue import Access, access, full_example, full_name, needs, split_name
-from providers.pricing import PricePair, listed_price, user_price
+from providers.pricing import TokenPrices, listed_price, user_price
 from providers.rows import ROWS
 from providers.tokens import counter_for
 from settings import Settings
@@ -47,7 +47,7 @@ class Providers:
         settings: Settings,
         *,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value, shared on purpose
-        prices: Mapping[str, PricePair] = MappingProxyType({}),
+        prices: Mapping[str, TokenPrices] = MappingProxyType({}),
         clock: Clock = monotonic,
     ) -> None:
         self._settings = settings

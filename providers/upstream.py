@@ -143,8 +143,7 @@ async def listed(opened: AbstractAsyncContextManager[Opened], service: Service, 
 
 
 def _scrubbed(error: StreamError, service: Service) -> StreamError:
-    message = service.mask(error.message)
-    return type(error)(message, http_status=error.http_status, retry_after_s=error.retry_after_s)
+    return error.with_message(service.mask(error.message))
 
 
 async def _rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:

@@ -7,23 +7,13 @@ are over: a later text would make it untrue.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
 
-from streaming.errors import (
-    ApiError,
-    AuthError,
-    BadRequest,
-    NotFound,
-    ProtocolError,
-    RateLimited,
-    ServerError,
-    TruncatedStream,
-    api_error,
-)
+from streaming.errors import ProtocolError, ServerError, TruncatedStream
 from streaming.events import Event, Finish, FinishReason, TextDelta, ThinkingDelta, Usage
 from streaming.thinking import ThinkTags
 
@@ -32,20 +22,6 @@ _SHOWN_CHARS = 300
 _MOST_TOKENS = 10**12
 """More than any answer can have: such a number is a defect of the server, and would not fit a table."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_STREAM_ERRORS: tuple[tuple[str, type[ApiError]], ...] = (
-    ("rate_limit", RateLimited),
-    ("too_many_requests", RateLimited),
-    ("quota", RateLimited),
-    ("auth", AuthError),
-    ("api_key", AuthError),
-    ("permission", AuthError),
-    ("not_found", NotFound),
-    ("invalid_request", BadRequest),
-    ("context_length", BadRequest),
-    ("content_filter", BadRequest),
-    ("too_large", BadRequest),
-)
-"""Parts of the names that vendors give to errors; any other error inside a stream may pass."""
 
 
 class Decoder(Protocol):
@@ -70,18 +46,38 @@ class Reply:
 
     def __init__(self, *, think_tags: bool = False, shows_thinking: bool = False) -> None:
         self.over = False
+        self.refused = False
+        """The model declined to answer; its words, if any, are the text."""
         self._finish: Finish | None = None
+        self._unknown_end: str | None = None
         self._tags = ThinkTags() if think_tags else None
         self._shows_thinking = shows_thinking
         self._thought = False
+        self._wrote = False
         self._usage: Usage | None = None
+        self._late_usage: Usage | None = None
         self._text = Halves()
         self._thinking = Halves()
 
+    @property
+    def is_recognized(self) -> bool:
+        """Whether anything of an answer was read."""
+        return self._wrote or self._thought or self._usage is not None or self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self._finish is not None or self._unknown_end is not None
+
     def text(self, text: str) -> list[Event]:
-        """A piece of the answer. Raises ProtocolError after the end."""
-        if self.over or self._finish is not None:
+        """Take a piece of the answer; one after a finish reason un-ends the answer, as gateways repeat the reason.
+
+        Raises ProtocolError after the wire's own end marker.
+        """
+        if self.over:
             raise ProtocolError(_AFTER_THE_END)
+        if text:
+            self._wrote = True
+            self._finish = self._unknown_end = None
         if self._text.held or not text.isascii():
             text = self._text.feed(text)
         if self._tags is not None and text:
@@ -89,28 +85,47 @@ class Reply:
         return [TextDelta(text)] if text else []
 
     def thinking(self, text: str) -> list[Event]:
-        """A piece of thinking. Raises ProtocolError after the end."""
-        if self.over or self._finish is not None:
+        """Take a piece of thinking. Raises ProtocolError after the wire's own end marker."""
+        if self.over:
             raise ProtocolError(_AFTER_THE_END)
         self._thought = True
+        if text:
+            self._finish = self._unknown_end = None
         text = self._thinking.feed(text)
         return [ThinkingDelta(text)] if text else []
 
     def usage(self, usage: Usage) -> list[Event]:
-        """Token counts; a repetition gives no event."""
-        if usage.thinking_tokens is None and self._shows_thinking and not self._thought and self._finish is not None:
-            usage = replace(usage, thinking_tokens=0)
-        if (usage.input_tokens is None and usage.output_tokens is None) or usage == self._usage:
+        """Take token counts; a repetition yields no event.
+
+        Counts that come while text is held back follow that text, so that they still cover the whole answer.
+        """
+        usage = self._plausible(usage)
+        if usage.input_tokens is None and usage.output_tokens is None and usage.billed_usd is None:
+            return []
+        if usage == self._usage:
             return []
         self._usage = usage
+        if self._holds_text:
+            self._late_usage = usage
+            return []
+        self._late_usage = None
         return [usage]
 
+    def hold_usage(self, usage: Usage | None) -> None:
+        """Keep the token counts that came with an error; `held` returns them."""
+        if usage is not None:
+            self._late_usage = self._usage = self._plausible(usage)
+
     def finish(self, reason: FinishReason, raw: str | None) -> None:
-        """The provider says why it ended; a second time is harmless and changes nothing."""
+        """Note why the provider ended; a second reason without text between changes nothing."""
         self._finish = self._finish or Finish(reason, raw)
 
+    def finish_unknown(self, raw: str) -> None:
+        """Note an end that is on no list of successes: what came so far is not a finished answer."""
+        self._unknown_end = raw
+
     def held(self) -> list[Event]:
-        """Give what was held back for its other half: nothing of it will come."""
+        """Return what was held back for its other half: nothing of it will come."""
         events: list[Event] = []
         if text := self._thinking.flush():
             events.append(ThinkingDelta(text))
@@ -119,16 +134,47 @@ class Reply:
         if self._tags is not None:
             events += self._tags.flush()
             self._tags = None
+        if self._late_usage is not None:
+            events.append(self._late_usage)
+            self._late_usage = None
         return events
 
     def end(self) -> Iterator[Event]:
-        """The bytes are over: what was held, then `Finish`. Raises TruncatedStream when no finish reason came."""
+        """Yield what was held, then `Finish`: the bytes are over.
+
+        Raises TruncatedStream where neither a finish reason on the list of successes nor the wire's end marker came.
+        """
         yield from self.held()
-        if self._finish is None:
+        if self._unknown_end is not None:
+            raise TruncatedStream(f"the provider ended with {shown(self._unknown_end)!r}: the answer is not complete")
+        finish = self._finish
+        if finish is None and self.over and (self._wrote or self._thought):
+            finish = Finish("other")
+        if finish is None:
             raise TruncatedStream("the stream ended without a finish reason: the answer is cut")
-        if self._finish.reason == "error":
+        if finish.reason == "error":
             raise ServerError("the provider says that its answer ended with an error")
-        yield self._finish
+        yield replace(finish, refused=self.refused) if self.refused else finish
+
+    @property
+    def _holds_text(self) -> bool:
+        return bool(self._text.held or self._thinking.held or (self._tags is not None and self._tags.holds_text))
+
+    def _plausible(self, usage: Usage) -> Usage:
+        """Make unknown what cannot be: no tokens for a text, more cached than sent, more thinking than all output."""
+        wrote = self._wrote or self._thought
+        if usage.output_tokens == 0 and wrote:
+            usage = replace(usage, output_tokens=None, thinking_tokens=None)
+            if usage.input_tokens == 0:
+                usage = replace(usage, input_tokens=None, cached_tokens=None)
+        if usage.input_tokens is not None and (usage.cached_tokens or 0) > usage.input_tokens:
+            usage = replace(usage, cached_tokens=None)
+        if usage.output_tokens is not None and (usage.thinking_tokens or 0) > usage.output_tokens:
+            usage = replace(usage, thinking_tokens=None)
+        elif usage.thinking_tokens is None and self._shows_thinking and not self._thought and self._ended:
+            # All thinking would have been in the stream, unless the vendor used tokens that it does not explain.
+            usage = usage if usage.is_lower_bound else replace(usage, thinking_tokens=0)
+        return usage
 
     def _split(self, tags: ThinkTags, text: str) -> list[Event]:
         events: list[Event] = [*tags.feed(text)]
@@ -192,17 +238,6 @@ def shown(text: object) -> str:
     line = " ".join(whole_characters(str(text)[: 4 * _SHOWN_CHARS]).split())
     line = "".join(c for c in line if c.isprintable())
     return line.rstrip(".") if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}…"
-
-
-def stream_error(error: object) -> ApiError:
-    """Give the error that a provider sent inside a stream: its class by the status or the name in it."""
-    fields: Mapping[str, Any] = error if isinstance(error, dict) else {"message": error}
-    names = " ".join(str(fields[key]) for key in ("type", "code", "status") if fields.get(key))
-    message = f"the provider broke off with an error: {shown(fields.get('message') or names or 'no reason given')}"
-    code = count(fields.get("code"))
-    if code is not None and 400 <= code < 600:
-        return api_error(code, message)
-    return next((cls for part, cls in _STREAM_ERRORS if part in names.lower()), ServerError)(message)
 
 
 def count(value: object) -> int | None:

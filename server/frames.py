@@ -102,7 +102,7 @@ class Entries:
                 fields = {"kind": event.kind, "message": event.message, **event.detail}
                 return [(_NOTICES.get(event.kind, "notice"), fields)]
             case Finish(reason):
-                return [("finish", {"finish_reason": reason, **bill(self._stream.receipt())}), ("done", {})]
+                return [("finish", finish_fields(reason, self._stream.receipt())), ("done", {})]
             case Failed():
                 return [("error", {**error_fields(event), "finish_reason": None, **bill(self._stream.receipt())})]
             case TextDelta(text):
@@ -123,8 +123,15 @@ def usage_fields(reading: Reading) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "thinking_tokens": usage.thinking_tokens,
         "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
         "source": usage.source,
     }
+
+
+def finish_fields(reason: str, receipt: Receipt) -> dict[str, Any]:
+    """Return the fields of an end in order: `message` says why it is no success, and what to do."""
+    fields = {"finish_reason": reason, "outcome": receipt.outcome, **bill(receipt)}
+    return fields if receipt.explanation is None else {**fields, "message": receipt.explanation}
 
 
 def bill(receipt: Receipt) -> dict[str, Any]:

@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from simulator.faults import parse, table
 from simulator.schedules import PROFILES, profile_named
 from simulator.server import Options, Server
 from simulator.service import Choices
+from simulator.vendor_rules import VendorRules
 from streaming.errors import UsageError
 
 _ABOUT = """A stand-in for the vendors' servers with a known truth. Its answers are simulated; no model is asked.
@@ -21,11 +23,15 @@ wires, all on one port:
   OpenAI       /v1/chat/completions, /v1/models
   Azure        /openai/deployments/NAME/chat/completions, /openai/v1/chat/completions
   Anthropic    /v1/messages, /v1/models
+  Responses    /v1/responses
   Ollama       /api/chat, /api/tags, /api/show, /api/version
+  others       /VENDOR/v1/chat/completions, in the vendor's own shapes: xai, openrouter, gemini, groq, mistral, …
 
 It takes real-time priority where it may (as root): chunks are then sent within 0.1 ms of their schedule, else only
 when the system gets round to it. The log has both times of every chunk.
 """
+
+_MAX_TOKENS = 100_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +64,9 @@ def _options(parsed: argparse.Namespace) -> Options:
         ttft_s=None if parsed.ttft_ms is None else parsed.ttft_ms / 1000,
         gap_s=None if parsed.gap_ms is None else parsed.gap_ms / 1000,
         tokens=parsed.tokens,
+        thinking_tokens=parsed.thinking_tokens,
+        effort_tokens=_effort_tokens(parsed.effort_tokens),
+        rules=VendorRules.load(datetime.now(UTC).date()) if parsed.rules == "strict" else None,
     )
     tls = (parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
     return Options(parsed.host, parsed.port, choices, tls, parsed.log)
@@ -75,12 +84,31 @@ def _parser() -> argparse.ArgumentParser:
     add("--ttft-ms", type=_milliseconds, metavar="MS", help=f"to the first token ({steady.ttft_s * 1000:g})")
     add("--gap-ms", type=_milliseconds, metavar="MS", help=f"between tokens ({steady.gap_s * 1000:g})")
     add("--tokens", type=_whole, metavar="N", help=f"in an answer ({steady.tokens}); the three hold for every profile")
+    add("--thinking-tokens", type=_whole, metavar="N", help="of thinking before the answer, for every profile")
+    add("--effort-tokens", metavar="E=N,…", help="hidden tokens of thinking by effort, for example low=0,high=800")
+    add(
+        "--rules",
+        choices=("strict", "none"),
+        default="none",
+        help="strict: refuse what each vendor refuses, retire its models, cache its long prompts (default: none)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="with the question it decides the words and the drawn times")
     add("--fault", metavar="NAME", help="what goes wrong with every request; the names stand below")
     add("--tls-cert", metavar="FILE", help="a certificate chain, PEM")
     add("--tls-key", metavar="FILE")
     add("--log", metavar="FILE", help="append what was received, sent and closed, when, as JSON lines")
     return parser
+
+
+def _effort_tokens(text: str | None) -> dict[str, int]:
+    """Parse `low=0,high=800`. Raises UsageError."""
+    found: dict[str, int] = {}
+    for pair in filter(None, (text or "").split(",")):
+        effort, _, count = pair.partition("=")
+        if not effort.strip() or not count.strip().isdecimal() or int(count) > _MAX_TOKENS:
+            raise UsageError(f"--effort-tokens: {pair!r} is not EFFORT=TOKENS (write for example low=0,high=800)")
+        found[effort.strip()] = int(count)
+    return found
 
 
 def _milliseconds(text: str) -> float:
@@ -92,7 +120,7 @@ def _milliseconds(text: str) -> float:
 
 def _whole(text: str) -> int:
     value = int(text)
-    if not 1 <= value <= 100_000:
+    if not 1 <= value <= _MAX_TOKENS:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100000")
     return value
 

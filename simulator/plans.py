@@ -150,6 +150,7 @@ class _Stream:
         self._shift_s = _shift_s(answer, fault)
         self._opening_s = (schedule.profile.ttft_s + self._shift_s) / 2
         self._half = max(1, len(schedule.steps) // 2)
+        self._hides_thinking = schedule.profile.hides_thinking
         self._steps = schedule.steps
         if fault and self.fault in _HALVED:
             self._steps = schedule.steps[: self._half]
@@ -167,6 +168,8 @@ class _Stream:
         yield self.end_s, self._closing()
 
     def _delta(self, step: Step) -> list[Part]:
+        if step.kind == "thinking" and self._hides_thinking:
+            return []
         return self._encoder.delta(step.kind, _literal(step.text))
 
     def _inserted(self, step: Step) -> list[Part]:

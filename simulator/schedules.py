@@ -28,7 +28,8 @@ class Profile:
 
     `stalls_s` are silences in place of a gap, at places drawn by the seed, in order. `grouped`: tokens come together,
     with pauses drawn by the seed in place of `gap_s`. `cut` and `error` end after half the tokens: without a word, or
-    with the vendor's own error inside the stream.
+    with the vendor's own error inside the stream. `hides_thinking`: thinking takes its time and is counted, but is not
+    sent, as reasoning models do it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Profile:
     stalls_s: tuple[float, ...] = ()
     grouped: bool = False
     ending: Ending = "finish"
+    hides_thinking: bool = False
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -83,6 +85,9 @@ class Schedule:
 
     @property
     def thinking(self) -> str:
+        """The thinking that is sent."""
+        if self.profile.hides_thinking:
+            return ""
         return "".join(step.text for step in self.steps if step.kind == "thinking")
 
     @property

@@ -8,7 +8,8 @@ import hashlib
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -17,7 +18,8 @@ from simulator.faults import Fault, parse
 from simulator.http1 import BadRequest, Request
 from simulator.plans import Envelope, Plan
 from simulator.schedules import PROFILES, Profile, input_tokens, schedule, seed_for
-from simulator.wires import anthropic, chat_completions, listings, ollama
+from simulator.vendor_rules import Rejection, VendorRules, effort_of, error_body, split_vendor
+from simulator.wires import anthropic, chat_completions, listings, ollama, openai_responses
 from simulator.wires.contract import Answer, Asked, Dialect
 from streaming.errors import UsageError
 
@@ -26,12 +28,18 @@ _REDIRECTED = "/redirected"
 _DEPLOYMENT = re.compile(r"/openai/deployments/([^/]{1,200})/chat/completions")
 _OPENAI = chat_completions.ChatCompletions()
 _AZURE = chat_completions.ChatCompletions(azure=True)
+_RESPONSES = openai_responses.Responses()
 _ANTHROPIC = anthropic.Messages()
 _OLLAMA = ollama.Chat()
+_SHAPES = VendorRules.load(date.min)
+"""How vendors report usage, whether or not their rules are in force."""
+_MAX_CACHED_PROMPTS = 10_000
 _CHAT: Mapping[str, Dialect] = {
     "/v1/chat/completions": _OPENAI,
     "/openai/v1/chat/completions": _AZURE,
     "/v1/messages": _ANTHROPIC,
+    "/v1/responses": _RESPONSES,
+    "/openai/v1/responses": _RESPONSES,
     "/api/chat": _OLLAMA,
 }
 
@@ -46,10 +54,20 @@ class Choices:
     ttft_s: float | None = None
     gap_s: float | None = None
     tokens: int | None = None
+    thinking_tokens: int | None = None
+    effort_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Hidden tokens of thinking by the effort that a request asks for."""
+    rules: VendorRules | None = None
+    """What vendors refuse, retire and cache; None: nothing."""
 
     def adjusted(self, profile: Profile) -> Profile:
         """Give the profile with the figures that were asked for."""
-        figures = {"ttft_s": self.ttft_s, "gap_s": self.gap_s, "tokens": self.tokens}
+        figures = {
+            "ttft_s": self.ttft_s,
+            "gap_s": self.gap_s,
+            "tokens": self.tokens,
+            "thinking_tokens": self.thinking_tokens,
+        }
         return replace(profile, **{name: value for name, value in figures.items() if value is not None})  # type: ignore[arg-type]  # the names are the fields' own
 
 
@@ -61,23 +79,30 @@ class Reply(NamedTuple):
 
 
 class Service:
-    """Answers requests. Its only memory is which requests have met `500-once` and may pass the next time."""
+    """Answers requests. It remembers which have met `500-once`, and which prompts a vendor's cache holds."""
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
         self._failed_once: set[str] = set()
+        self._cached_prompts: set[tuple[str, str, str]] = set()
 
     def reply(self, request: Request, serial: str) -> Reply:
         """Answer a request; `serial` numbers it in ids."""
-        path = request.path.removeprefix(_REDIRECTED)
+        named, path = split_vendor(request.path.removeprefix(_REDIRECTED))
         dialect = _dialect(path, request.headers)
-        call = _Call(request, path, dialect, _envelope(dialect, serial, request.keep_open, request.chunked), serial)
+        vendor = named or ("openai" if dialect is _RESPONSES else dialect.name)
+        if named is not None and isinstance(dialect, chat_completions.ChatCompletions):
+            dialect = replace(dialect, vendor=named, shape=_SHAPES.usage_shape(named))
+        envelope = _envelope(dialect, serial, request.keep_open, request.chunked)
+        call = _Call(request, path, dialect, envelope, serial, vendor)
         facts: dict[str, Any] = {"wire": dialect.name, "path": request.path, "streamed": False}
         if (request.method, path) in listings.LISTINGS:
-            listing = listings.anthropic if dialect is _ANTHROPIC else listings.LISTINGS[request.method, path]
-            return Reply(plans.single(call.envelope, 200, _JSON, listing()), facts)
+            return Reply(plans.single(call.envelope, 200, _JSON, self._listing(call)), facts)
         try:
             asked = _asked(call)
+            if (rejection := self._rejection(call, asked)) is not None:
+                body = error_body(vendor, rejection) or dialect.error(rejection.status, rejection.message, serial)
+                return Reply(plans.single(call.envelope, rejection.status, _JSON, body), facts)
             return self._chat(call, asked, self._fault(call, asked))
         except _Refused as refused:
             return Reply(call.error(refused.status, str(refused)), facts)
@@ -90,11 +115,46 @@ class Service:
         plan = plans.single(_envelope(_OPENAI, serial, False, True), error.status, _JSON, body)
         return Reply(plan, {"wire": "none", "path": "", "streamed": False})
 
+    def _rejection(self, call: "_Call", asked: Asked) -> Rejection | None:
+        rules = self._choices.rules
+        if rules is None:
+            return None
+        version = call.request.headers.get("anthropic-version")
+        return rules.check(call.vendor, asked.model, call.request.fields(), version)
+
+    def _listing(self, call: "_Call") -> bytes:
+        rules, path = self._choices.rules, call.path
+        if call.dialect is _ANTHROPIC:
+            return listings.anthropic()
+        if rules is None or path not in ("/v1/models", "/openai/v1/models"):
+            return listings.LISTINGS[call.request.method, path]()
+        vendor = call.vendor
+        return listings.openai({name: rules.shutdown_date(vendor, name) for name in rules.listed_models(vendor)})
+
+    def _cached(self, call: "_Call", asked: Asked, tokens: int) -> tuple[int, int]:
+        """Return how many input tokens a vendor reads from its cache and writes to it, in blocks of 128."""
+        rules = self._choices.rules
+        if rules is None or not rules.caches(call.vendor, tokens):
+            return 0, 0
+        key = (call.vendor, asked.model, hashlib.sha256(asked.prompt.encode("utf-8", "replace")).hexdigest())
+        block = tokens - tokens % 128
+        if key in self._cached_prompts:
+            return block, 0
+        if len(self._cached_prompts) < _MAX_CACHED_PROMPTS:
+            self._cached_prompts.add(key)
+        return 0, block
+
     def _chat(self, call: "_Call", asked: Asked, fault: Fault | None) -> Reply:
         choices = self._choices
         profile = choices.adjusted(PROFILES.get(_plain(asked.model), choices.profile))
+        effort = effort_of(call.request.fields())
+        if effort is not None and effort in choices.effort_tokens:
+            profile = replace(profile, thinking_tokens=choices.effort_tokens[effort], hides_thinking=True)
         laid_out = schedule(profile, seed_for(choices.seed, asked.prompt), tokens=asked.max_tokens)
-        answer = Answer(asked, laid_out, input_tokens(asked.prompt), call.serial, time.time())
+        tokens = input_tokens(asked.prompt)
+        cached, written = self._cached(call, asked, tokens)
+        billed_usd = _SHAPES.bill_usd(tokens - cached, cached, laid_out.output_tokens)
+        answer = Answer(asked, laid_out, tokens, call.serial, time.time(), cached, written, billed_usd)
         facts = {
             "wire": call.dialect.name,
             "path": call.request.path,
@@ -151,6 +211,7 @@ class _Call(NamedTuple):
     dialect: Dialect
     envelope: Envelope
     serial: str
+    vendor: str
 
     def error(self, status: int, message: str, *extra: tuple[str, str]) -> Plan:
         body = self.dialect.error(status, message, self.serial)

@@ -12,10 +12,12 @@
         │   └── TotalTimeout        the whole answer took too long         total_timeout      fail
         ├── ApiError            the provider answered with an error
         │   ├── BadRequest      400, 413, 422: the question itself         bad_request        fail
+        │   ├── ContentFilterError  the prompt was flagged                 content_filter     fail
         │   ├── AuthError       401, 403: the key                          auth               next
+        │   ├── BillingError    402, a quota or credit used up             billing            next
         │   ├── NotFound        404, 405, 410: the model or the address    not_found          next
         │   ├── RateLimited     429                                        rate_limited       retry
-        │   └── ServerError     408, 409, 425, 5xx, inside a stream        server_error       retry
+        │   └── ServerError     408, 409, 425, 498, 5xx, inside a stream   server_error       retry
         ├── TruncatedStream     the stream stopped with no finish reason   truncated          retry
         ├── ProtocolError       bytes that are not the wire's: HTML, bad
     │                           JSON or UTF-8, text after the end          protocol           fallback
@@ -23,9 +25,11 @@
 
 `retry`: the same request may pass later (then `fallback`, then `next`). `fallback`: not streamed it may pass.
 `next`: another provider may answer. `fail`: nothing else would. Nothing is done after text was delivered.
+A provider's own code can change the recovery of a single error. A rate limit is never followed by a non-streamed
+request to the same provider, which would count against the same limit.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 Recovery = Literal["retry", "fallback", "next", "fail"]
 
@@ -43,30 +47,51 @@ class MissingKey(UsageError):
 
 
 class StreamError(StreamgaugeError):
-    """An answer broke. `http_status` and `retry_after_s` are what the provider said, None if nothing."""
+    """An answer broke.
+
+    `http_status` and `retry_after_s` are what the provider said, None if nothing. `recovery` replaces the class's own
+    where the provider's code says more than its status.
+    """
 
     kind: ClassVar[str] = "error"
-    recovery: ClassVar[Recovery] = "fail"
+    recovery: Recovery = "fail"
+    falls_back: ClassVar[bool] = True
+    """Whether a non-streamed request to the same provider may succeed where retries did not."""
 
-    def __init__(self, message: str, *, http_status: int | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+        recovery: Recovery | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.http_status = http_status
         self.retry_after_s = retry_after_s
+        if recovery is not None:
+            self.recovery = recovery
+
+    def with_message(self, message: str) -> Self:
+        """Return the same error with another message."""
+        return type(self)(
+            message, http_status=self.http_status, retry_after_s=self.retry_after_s, recovery=self.recovery
+        )
 
 
 class NetworkError(StreamError):
     """The connection was refused, reset or lost before the answer's end was known."""
 
     kind = "network"
-    recovery: ClassVar[Recovery] = "retry"
+    recovery: Recovery = "retry"
 
 
 class StreamTimeout(StreamError):
     """One of the four time limits passed."""
 
     kind = "timeout"
-    recovery: ClassVar[Recovery] = "retry"
+    recovery: Recovery = "retry"
 
 
 class ConnectTimeout(StreamTimeout):
@@ -91,14 +116,14 @@ class TotalTimeout(StreamTimeout):
     """The whole answer, attempts and waits included, took longer than its limit."""
 
     kind = "total_timeout"
-    recovery: ClassVar[Recovery] = "fail"
+    recovery: Recovery = "fail"
 
 
 class ApiError(StreamError):
     """The provider answered with an error of its own."""
 
     kind = "api_error"
-    recovery: ClassVar[Recovery] = "fail"
+    recovery: Recovery = "fail"
 
 
 class BadRequest(ApiError):
@@ -107,57 +132,72 @@ class BadRequest(ApiError):
     kind = "bad_request"
 
 
+class ContentFilterError(ApiError):
+    """The provider flagged the prompt; no other provider is sent it."""
+
+    kind = "content_filter"
+
+
+class BillingError(ApiError):
+    """The account has no credit, or its quota is used up: waiting does not help."""
+
+    kind = "billing"
+    recovery: Recovery = "next"
+
+
 class AuthError(ApiError):
     """The provider refused the key."""
 
     kind = "auth"
-    recovery: ClassVar[Recovery] = "next"
+    recovery: Recovery = "next"
 
 
 class NotFound(ApiError):
     """The provider knows no such model, deployment or address."""
 
     kind = "not_found"
-    recovery: ClassVar[Recovery] = "next"
+    recovery: Recovery = "next"
 
 
 class RateLimited(ApiError):
     """The provider asks for patience."""
 
     kind = "rate_limited"
-    recovery: ClassVar[Recovery] = "retry"
+    recovery: Recovery = "retry"
+    falls_back = False
 
 
 class ServerError(ApiError):
     """The provider failed in a way that may pass."""
 
     kind = "server_error"
-    recovery: ClassVar[Recovery] = "retry"
+    recovery: Recovery = "retry"
 
 
 class TruncatedStream(StreamError):
     """The stream stopped without a finish reason: a cut answer is not a finished one."""
 
     kind = "truncated"
-    recovery: ClassVar[Recovery] = "retry"
+    recovery: Recovery = "retry"
 
 
 class ProtocolError(StreamError):
     """The provider sent bytes that its own wire does not allow."""
 
     kind = "protocol"
-    recovery: ClassVar[Recovery] = "fallback"
+    recovery: Recovery = "fallback"
 
 
 class InternalError(StreamError):
     """A defect of this project; the log has its trace."""
 
     kind = "internal"
-    recovery: ClassVar[Recovery] = "next"
+    recovery: Recovery = "next"
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     401: AuthError,
+    402: BillingError,
     403: AuthError,
     404: NotFound,
     405: NotFound,
@@ -166,6 +206,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     408: ServerError,
     409: ServerError,
     425: ServerError,
+    498: ServerError,
 }
 
 

@@ -5,6 +5,7 @@ Grammar: any number of deltas, usage and notices, then exactly one `Finish` or `
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "content_filter", "tool", "error", "other"]
@@ -32,7 +33,9 @@ class ThinkingDelta:
 class Usage:
     """Token counts of the whole answer so far; a later one replaces an earlier one; None is unknown.
 
-    `output_tokens` includes thinking; `input_tokens` includes cached ones.
+    `output_tokens` includes thinking; `input_tokens` includes those read from a cache (`cached_tokens`) and those
+    written to one (`cache_write_tokens`). `billed_usd` is the vendor's own bill, where the answer carries one.
+    `is_lower_bound`: the vendor used tokens that its report does not explain.
     """
 
     input_tokens: int | None = None
@@ -40,6 +43,9 @@ class Usage:
     thinking_tokens: int | None = None
     cached_tokens: int | None = None
     source: TokenSource = "reported"
+    cache_write_tokens: int | None = None
+    billed_usd: Decimal | None = None
+    is_lower_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The answer is complete. `raw` is the provider's own word for `reason`."""
+    """The answer is complete. `raw` is the provider's own word for `reason`; `refused`: the model declined."""
 
     reason: FinishReason
     raw: str | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ Reported usage wins over counted, counted over estimated, and the reading says w
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Literal
 
-from streaming.events import Event, TextDelta, ThinkingDelta, Usage
+from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.messages import Message
 
 CHARS_PER_TOKEN = 4
@@ -17,18 +18,44 @@ Counter = Callable[[str], int]
 """Counts the tokens of a text with the model's own encoding."""
 
 
+CostSource = Literal["billed", "listed", "user"]
+USER_PRICE = "user"
+"""The `price_source` of a price that the caller set."""
+BILL_ONLY = "the provider's bill"
+"""The `price_source` where no price is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the tokens cost in USD; `price_source` says whose price it is, `price_date` its day, if known."""
+    """What the tokens cost in USD; `price_source` says whose price it is, `price_date` its day, if known.
 
-    input_usd: Decimal
-    output_usd: Decimal
+    `billed_usd` is the vendor's own bill, which wins over the price; `input_usd` and `output_usd` are by price, None
+    where only the bill is known. `is_lower_bound`: the vendor used tokens that its report does not explain.
+    """
+
+    input_usd: Decimal | None
+    output_usd: Decimal | None
     price_source: str
     price_date: str | None = None
+    billed_usd: Decimal | None = None
+    is_lower_bound: bool = False
+
+    @property
+    def list_usd(self) -> Decimal | None:
+        """The cost by price, None where no price is known."""
+        return None if self.input_usd is None or self.output_usd is None else self.input_usd + self.output_usd
 
     @property
     def total_usd(self) -> Decimal:
-        return self.input_usd + self.output_usd
+        """The vendor's bill, else the cost by price."""
+        return self.billed_usd if self.billed_usd is not None else self.list_usd or Decimal(0)
+
+    @property
+    def source(self) -> CostSource:
+        """Where the total comes from."""
+        if self.billed_usd is not None:
+            return "billed"
+        return "user" if self.price_source == USER_PRICE else "listed"
 
 
 Price = Callable[[Usage], Cost | None]
@@ -80,6 +107,8 @@ class Meter:
         self._text = _Tally()
         self._thinking = _Tally()
         self._reported: Usage | None = None
+        self._connected = False
+        self._rejected = False
         self._first_delta_s: float | None = None
         self._first_text_s: float | None = None
         self._last_text_s = started_s
@@ -98,6 +127,7 @@ class Meter:
         self._text.restart()
         self._thinking = _Tally()
         self._first_delta_s = None
+        self._connected = False
 
     def feed(self, event: Event, now: float) -> None:
         if isinstance(event, TextDelta):
@@ -111,12 +141,20 @@ class Meter:
             self._reported = _merged(self._reported, event)
             return
         else:
+            self._note(event)
             return
         if self._first_delta_s is None:
             self._first_delta_s = now
         if self._reported is not None and self._reported.output_tokens is not None:
             # More came after it: what was reported is not the whole.
-            self._reported = replace(self._reported, output_tokens=None, thinking_tokens=None)
+            self._reported = replace(self._reported, output_tokens=None, thinking_tokens=None, billed_usd=None)
+
+    def _note(self, event: Event) -> None:
+        """Note how an attempt began and ended: one that the provider rejected by an HTTP status used nothing."""
+        if isinstance(event, Notice) and event.kind == "connected":
+            self._connected = True
+        elif isinstance(event, Failed):
+            self._rejected = event.http_status is not None and not self._connected and not self._text.parts
 
     def end(self, now: float) -> None:
         """Stop the clock; later readings count the whole text once more instead of its pieces."""
@@ -130,8 +168,15 @@ class Meter:
         now = now if self._ended_s is None else self._ended_s
         usage = self._usage()
         ttft_s = None if self._first_delta_s is None else self._first_delta_s - self._started_s
-        cost = self._rates.price(usage) if self._rates.price else None
-        return Reading(usage, cost, now - self._started_s, ttft_s, self._tokens_per_s(usage))
+        return Reading(usage, self._cost(usage), now - self._started_s, ttft_s, self._tokens_per_s(usage))
+
+    def _cost(self, usage: Usage) -> Cost | None:
+        """Return the cost: the vendor's bill where there is one, else the tokens at their price."""
+        listed = self._rates.price(usage) if self._rates.price else None
+        if usage.billed_usd is not None:
+            listed = listed or Cost(None, None, BILL_ONLY)
+            return replace(listed, billed_usd=usage.billed_usd)
+        return replace(listed, is_lower_bound=True) if listed and usage.is_lower_bound else listed
 
     def final_usage(self) -> Usage | None:
         """Return what the provider counted for this attempt; None where it counted nothing, a part, or cannot be right.
@@ -151,6 +196,8 @@ class Meter:
         return self._first_delta_s is None and self._reported is None
 
     def _usage(self) -> Usage:
+        if self._rejected:
+            return Usage(0, 0, 0, 0, source="estimated")
         reported = self._reported
         if reported is not None and None not in (reported.input_tokens, reported.output_tokens):
             return reported
@@ -171,6 +218,9 @@ class Meter:
             counted,
             input_tokens=counted.input_tokens if reported.input_tokens is None else reported.input_tokens,
             cached_tokens=reported.cached_tokens,
+            cache_write_tokens=reported.cache_write_tokens,
+            billed_usd=reported.billed_usd,
+            is_lower_bound=reported.is_lower_bound,
         )
 
     def _tokens(self, text: str) -> int:
@@ -212,4 +262,7 @@ def _merged(old: Usage | None, new: Usage) -> Usage:
         thinking_tokens=old.thinking_tokens if new.thinking_tokens is None else new.thinking_tokens,
         cached_tokens=old.cached_tokens if new.cached_tokens is None else new.cached_tokens,
         source=new.source,
+        cache_write_tokens=old.cache_write_tokens if new.cache_write_tokens is None else new.cache_write_tokens,
+        billed_usd=old.billed_usd if new.billed_usd is None else new.billed_usd,
+        is_lower_bound=new.is_lower_bound,
     )

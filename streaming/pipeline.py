@@ -19,8 +19,12 @@ from streaming.session import Session
 from streaming.states import State
 from streaming.strategies import Strategy
 
-Outcome = Literal["completed", "truncated", "failed", "cancelled", "filtered"]
-_FINISHED: dict[FinishReason, Outcome] = {"content_filter": "filtered", "error": "failed"}
+Outcome = Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"]
+"""What an answer came to; only `completed` is a success. `empty` ended in order without any answer text, `refused` was
+declined by the model, `filtered` cut or rejected by the vendor's content filter."""
+
+ENDED_IN_ORDER: frozenset[Outcome] = frozenset({"completed", "empty", "refused", "filtered"})
+"""Outcomes of answers that the provider ended by its own will: they have an end-to-end latency."""
 
 
 class Filter(Protocol):
@@ -49,6 +53,19 @@ class Receipt:
     reading: Reading
     stop_s: float | None
 
+    @property
+    def explanation(self) -> str | None:
+        """Why an answer that ended in order is no success, and what to do; None for every other answer."""
+        if self.outcome == "refused":
+            return "the model declined to answer (rephrase the prompt, or choose another model)"
+        if self.outcome == "filtered" and self.error is None:
+            return "the provider's content filter ended the answer (rephrase the prompt)"
+        if self.outcome != "empty":
+            return None
+        if self.finish_reason == "length" or self.reading.usage.thinking_tokens:
+            return "no answer text: thinking used up the token limit (raise max tokens, or lower the effort)"
+        return "no answer text: the model ended without any (send the prompt again, or choose another model)"
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -67,7 +84,9 @@ class Charge:
 BeforeRetry = Callable[[Charge], Awaitable[Failed | None]]
 """Is told what the failed attempt may be charged for, before another is made; a failure ends the answer instead."""
 
-_REJECTIONS = frozenset(("bad_request", "auth", "not_found", "rate_limited", "server_error", "connect_timeout"))
+_REJECTIONS = frozenset(
+    ("bad_request", "content_filter", "auth", "billing", "not_found", "rate_limited", "server_error", "connect_timeout")
+)
 """The kinds of errors with which a provider turns a request away."""
 _MILESTONES = (Notice, *TERMINAL)
 _NEXT_ATTEMPT = frozenset(("retry", "fallback"))
@@ -151,7 +170,7 @@ class Answer:
         """What it came to; before the end, what it would come to if it were stopped now."""
         finish = self._terminal if isinstance(self._terminal, Finish) else None
         return Receipt(
-            outcome=outcome_of(self._terminal),
+            outcome=outcome_of(self._terminal, has_text=bool(self.meter.text.strip())),
             finish_reason=finish.reason if finish else None,
             finish_raw=finish.raw if finish else None,
             error=self._terminal if isinstance(self._terminal, Failed) else None,
@@ -274,10 +293,21 @@ def answer(
     return Answer(request, session, strategy, clock, rates, probe, filter, before_retry)
 
 
-def outcome_of(terminal: Finish | Failed | None) -> Outcome:
-    """Give what an answer came to that ended so; None is an answer that was stopped before its end."""
+def outcome_of(terminal: Finish | Failed | None, *, has_text: bool) -> Outcome:
+    """Return the outcome of an answer that ended so; None is an answer that was stopped before its end.
+
+    `has_text`: whether any answer text came from the provider, white space and thinking left out.
+    """
     if terminal is None:
         return "cancelled"
     if isinstance(terminal, Failed):
+        if terminal.kind == "content_filter":
+            return "filtered"
         return "truncated" if terminal.kind in ("truncated", "idle_timeout") else "failed"
-    return _FINISHED.get(terminal.reason, "completed")
+    if terminal.refused:
+        return "refused"
+    if terminal.reason == "content_filter":
+        return "filtered"
+    if terminal.reason == "error":
+        return "failed"
+    return "completed" if has_text else "empty"

@@ -68,7 +68,7 @@ def decide(policy: Policy, error: StreamError, situation: Situation, rng: random
     if (error.retry_after_s or 0.0) <= policy.longest_wait_s and not situation.in_fallback:
         if error.recovery == "retry" and situation.retries_done < policy.max_retries:
             return Retry(_delay_s(policy, error, situation.retries_done, rng))
-        if error.recovery in ("retry", "fallback") and situation.streamed and policy.fallback:
+        if error.recovery in ("retry", "fallback") and error.falls_back and situation.streamed and policy.fallback:
             return NonStreamed()
     return NextRoute() if situation.routes_left else GiveUp()
 

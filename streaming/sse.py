@@ -24,15 +24,18 @@ class Decoder:
     """Bytes in, events out; any split of the bytes gives the same events.
 
     `errors="replace"` is the standard's own way with bad UTF-8; with `"strict"` `feed` raises UnicodeDecodeError.
+    `error_field`: a field named `error`, which the standard ignores, becomes an event of that name: servers built on
+    llama.cpp until late 2025 report failures so.
     After the end, `last_event_id` and `retry_s` are what a client reconnects with.
     """
 
-    def __init__(self, errors: str = "replace") -> None:
+    def __init__(self, errors: str = "replace", *, error_field: bool = False) -> None:
         self.last_event_id = ""
         self.retry_s: float | None = None
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
         self._at_start = True
         self._skip_lf = False
+        self._error_field = error_field
         self._partial: list[str] = []
         self._data: list[str] = []
         self._event = ""
@@ -84,6 +87,9 @@ class Decoder:
             self._data.append(value)
         elif name == "event":
             self._event = value
+        elif name == "error" and self._error_field:
+            self._event = name
+            self._data.append(value)
         elif name == "id":
             if "\0" not in value:
                 self._id = value

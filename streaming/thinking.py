@@ -74,6 +74,11 @@ class ThinkTags:
         self._state: Literal["start", "inside", "after", "text"] = "start"
         self._held = ""
 
+    @property
+    def holds_text(self) -> bool:
+        """Whether text is held back that may be part of a tag."""
+        return bool(self._held)
+
     def feed(self, text: str) -> list[TextDelta | ThinkingDelta]:
         """Take text; give what is now known to be answer or thinking."""
         if self._state == "text":

@@ -7,8 +7,10 @@
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import Any, get_args
 
 from streaming.errors import UsageError
@@ -38,6 +40,7 @@ _TYPES: dict[str, type[Event]] = {
     "finish": Finish,
     "failed": Failed,
 }
+_LATER_FIELDS = {"cache_write_tokens": None, "billed_usd": None, "is_lower_bound": False, "refused": False}
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 
 
@@ -50,8 +53,14 @@ class Trace:
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
-    """Give an event as JSON-ready fields with its `type`."""
-    return {"type": _NAMES[type(event)], **asdict(event)}
+    """Return an event as JSON-ready fields with its `type`; fields that older traces lack stand there when set."""
+    fields = asdict(event)
+    for name, default in _LATER_FIELDS.items():
+        if fields.get(name, default) == default:
+            fields.pop(name, None)
+    if "billed_usd" in fields:
+        fields["billed_usd"] = str(fields["billed_usd"])
+    return {"type": _NAMES[type(event)], **fields}
 
 
 def dumps(header: Mapping[str, Any], events: Iterable[Timed]) -> str:
@@ -105,11 +114,19 @@ def _timed(line: str, where: str, earliest_s: float) -> Timed:
     for name, allowed in _FIELDS.items():
         if name in fields and not allowed(fields[name]):
             raise UsageError(f"{where}: {name} cannot be {fields[name]!r}")
+    if isinstance(event, Usage) and event.billed_usd is not None:
+        event = replace(event, billed_usd=Decimal(event.billed_usd))
     return Timed(float(at_s), event)
 
 
 def _count(value: object) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS)
+
+
+def _amount(value: object) -> bool:
+    return value is None or (
+        isinstance(value, str) and re.fullmatch(r"\d{1,12}(\.\d{1,20})?(E-\d{1,2})?", value) is not None
+    )
 
 
 def _words(value: object) -> bool:
@@ -121,6 +138,10 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "output_tokens": _count,
     "thinking_tokens": _count,
     "cached_tokens": _count,
+    "cache_write_tokens": _count,
+    "billed_usd": _amount,
+    "is_lower_bound": lambda value: isinstance(value, bool),
+    "refused": lambda value: isinstance(value, bool),
     "http_status": _count,
     "source": lambda value: value in get_args(TokenSource),
     "reason": lambda value: value in get_args(FinishReason),

@@ -21,10 +21,11 @@ def seconds(value: float | None) -> str:
 
 
 def usd(cost: Cost | None, source: str, no_price: str = texts.UNKNOWN_PRICE) -> str:
-    """Write a cost with two significant digits; one made from tokens that nobody reported is marked `≈`."""
+    """Format a cost with two significant digits: `≈` where nobody reported the tokens, `≥` for a lower bound."""
     if cost is None:
         return no_price
-    about = "" if source == "reported" or cost.total_usd == 0 else "≈ "
+    is_exact = cost.billed_usd is not None or source == "reported" or cost.total_usd == 0
+    about = "≥ " if cost.is_lower_bound else "" if is_exact else "≈ "
     return f"{about}{amount(cost.total_usd)}"
 
 
@@ -127,6 +128,8 @@ _TOKENS = "reported by the provider, counted with the model's encoding, or estim
 def _price(cost: Cost | None) -> str:
     if cost is None:
         return ""
+    if cost.billed_usd is not None:
+        return "billed by the provider"
     return f"prices: {cost.price_source}" + (f", {cost.price_date}" if cost.price_date else "")
 
 

@@ -66,6 +66,8 @@ OUTCOMES: dict[Outcome, str] = {
     "failed": "Failed",
     "cancelled": "Stopped",
     "filtered": "Ended by the provider's content filter",
+    "empty": "No answer text",
+    "refused": "The model declined to answer",
 }
 ENDINGS: dict[FinishReason, str] = {
     "length": "Cut at the token limit",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.schedules import StepKind
+from simulator.vendor_rules import DEFAULT_SHAPE, UsageShape
 from simulator.wires.contract import Answer, Asked, Part, count_of, dumps, flag_of, model_of, prompt_of
 from streaming.errors import UsageError
 
@@ -22,10 +23,15 @@ _CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_excee
 
 @dataclass(frozen=True, slots=True)
 class ChatCompletions:
-    """`azure` gives Azure's shapes; `deployment` is the model that its path names."""
+    """`azure` gives Azure's shapes; `deployment` is the model that its path names.
+
+    `vendor` is whose server answers, and `shape` how that vendor reports usage.
+    """
 
     azure: bool = False
     deployment: str | None = None
+    vendor: str = "openai"
+    shape: UsageShape = DEFAULT_SHAPE
     media_type: str = "text/event-stream; charset=utf-8"
 
     @property
@@ -49,7 +55,7 @@ class ChatCompletions:
         )
 
     def encoder(self, answer: Answer) -> "_Encoder":
-        return _Encoder(answer, self.azure)
+        return _Encoder(answer, self)
 
     def error(self, status: int, message: str, serial: str) -> bytes:
         if self.azure:
@@ -59,10 +65,11 @@ class ChatCompletions:
 
 
 class _Encoder:
-    def __init__(self, answer: Answer, azure: bool) -> None:
+    def __init__(self, answer: Answer, dialect: ChatCompletions) -> None:
         self._answer = answer
-        self._azure = azure
-        self._counted = answer.asked.include_usage
+        self._azure = dialect.azure
+        self._shape = dialect.shape
+        self._counted = answer.asked.include_usage or dialect.shape.always
         self._head = {
             "id": f"chatcmpl-simulated-{answer.serial}",
             "object": "chat.completion.chunk",
@@ -93,9 +100,14 @@ class _Encoder:
         return [Part("content" if kind == "text" else "thinking", b"%b%b%b" % (before, literal, after))]
 
     def closing(self, *, marked: bool) -> list[Part]:
-        finish = Part("finish", _event(self._choice({}, self._answer.schedule.finish_reason)))
+        last = self._choice({}, self._answer.schedule.finish_reason)
+        if self._shape.place == "choice":
+            last["choices"][0]["usage"] = self._usage()
+        if self._shape.place == "x_groq":
+            last["x_groq"] = {"id": f"req_{self._answer.serial}", "usage": self._usage()}
         usage = Part("usage", _event({**self._head, "choices": [], "usage": self._usage()}))
-        return [finish] + [usage] * self._counted + [_END] * marked
+        counted = self._counted and self._shape.place != "choice"
+        return [Part("finish", _event(last))] + [usage] * counted + [_END] * marked
 
     def error(self, message: str) -> Part:
         fields = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
@@ -129,14 +141,36 @@ class _Encoder:
         return before, after
 
     def _usage(self) -> dict[str, Any]:
-        asked, answered = self._answer.input_tokens, self._answer.schedule.output_tokens
-        return {
+        answer, shape = self._answer, self._shape
+        asked, answered = answer.input_tokens, answer.schedule.output_tokens
+        thinking = answer.schedule.thinking_tokens
+        usage: dict[str, Any] = {
             "prompt_tokens": asked,
-            "completion_tokens": answered,
+            "completion_tokens": answered if shape.thinking == "inside" else answered - thinking,
             "total_tokens": asked + answered,
-            "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": self._answer.schedule.thinking_tokens},
+            "prompt_tokens_details": {
+                "cached_tokens": answer.cached_tokens,
+                "cache_write_tokens": answer.cache_write_tokens,
+            },
+            "completion_tokens_details": {"reasoning_tokens": thinking},
         }
+        if shape.thinking == "unexplained":
+            del usage["completion_tokens_details"], usage["prompt_tokens_details"]
+        if shape.cache_field is not None:
+            del usage["prompt_tokens_details"]
+            usage[shape.cache_field] = answer.cached_tokens
+        return usage | self._bill()
+
+    def _bill(self) -> dict[str, Any]:
+        billed = self._answer.billed_usd
+        match self._shape.bill:
+            case "usd":
+                return {"cost": billed}
+            case "object":
+                return {"cost": {"total_cost": billed}}
+            case "ticks":
+                return {"cost_in_usd_ticks": round(billed * 1e10)}
+        return {}
 
 
 def _event(value: Mapping[str, Any]) -> bytes:

@@ -32,13 +32,20 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All that an encoder needs. `serial` makes ids, `created_s` is Unix time."""
+    """All that an encoder needs. `serial` makes ids, `created_s` is Unix time.
+
+    Of the input tokens, `cached_tokens` were read from the vendor's cache and `cache_write_tokens` written to it.
+    `billed_usd` is the vendor's bill for the answer.
+    """
 
     asked: Asked
     schedule: Schedule
     input_tokens: int
     serial: str
     created_s: float
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    billed_usd: float = 0.0
 
 
 class Encoder(Protocol):

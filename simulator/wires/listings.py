@@ -4,6 +4,7 @@ The models are the profiles, and `fault-NAME` for every fault; any other name is
 """
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any
 
 from simulator.faults import FAULTS
@@ -23,7 +24,16 @@ _DETAILS = {
 
 
 def _openai() -> bytes:
-    return dumps({"object": "list", "data": [_openai_model(name) for name in NAMES]})
+    return openai({})
+
+
+def openai(known: Mapping[str, date | None]) -> bytes:
+    """Return OpenAI's list of models, with the models that a vendor is known to have and their shutdown dates."""
+    data = [_openai_model(name) for name in NAMES]
+    for name, shutdown in known.items():
+        dated = {} if shutdown is None else {"shutdown_date": shutdown.isoformat()}
+        data.append({**_openai_model(name), **dated})
+    return dumps({"object": "list", "data": data})
 
 
 def anthropic() -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from streaming.messages import ChatRequest, Message
 from streaming.pipeline import Answer, Receipt, answer
 from streaming.retry import NO_RECOVERY
 
-NAMES = ("openai:local", "anthropic:local")
+NAMES = ("openai:local", "openai-responses:local", "anthropic:local")
 QUESTION = (Message("system", "Answer in one short sentence."), Message("user", "What is the capital of France?"))
 
 
@@ -69,6 +70,10 @@ async def read(asked: Answer, *, stop_after: int | None = None) -> Asked:
     return Asked(events, asked.receipt())
 
 
+async def ask_streamed(name: str, streamed: bool, providers: Providers) -> Asked:
+    return await read(asking(providers, name, streamed=streamed))
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_real_answer_with_reported_usage(local_model: LocalModel, name: str, streamed: bool) -> None:
@@ -85,10 +90,21 @@ def test_a_real_answer_with_reported_usage(local_model: LocalModel, name: str, s
     assert 0 < usage.output_tokens <= 24
 
 
-@pytest.mark.parametrize("name", NAMES)
+# llama.cpp's Responses say "completed" also where the limit cut the answer; OpenAI's say "incomplete".
+@pytest.mark.parametrize("name", ["openai:local", "anthropic:local"])
 def test_the_limit_is_told_as_the_reason(local_model: LocalModel, name: str) -> None:
     asked = with_providers(local_model, lambda p: read(asking(p, name, max_tokens=3)))
     assert (asked.receipt.finish_reason, asked.receipt.reading.usage.output_tokens) == ("length", 3)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_same_prompt_at_temperature_0_has_the_same_text_in_every_dialect(
+    local_model: LocalModel, streamed: bool
+) -> None:
+    texts = {
+        "".join(with_providers(local_model, partial(ask_streamed, name, streamed)).texts).strip() for name in NAMES
+    }
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from providers import Providers
+from providers.pricing import TokenPrices
 from settings import Settings
 from tests.serving import OPEN, serving
 from tests.simulator_process import simulator_process
@@ -32,7 +33,7 @@ class Simulated:
     def providers(self) -> Providers:
         """Give providers whose `openai` is the simulator; `openai:steady` costs 1 USD a token out, none in."""
         settings = Settings({"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "k"})
-        return Unwarmed(settings, prices={"openai:steady": (Decimal(0), Decimal(1_000_000))})
+        return Unwarmed(settings, prices={"openai:steady": TokenPrices(Decimal(0), Decimal(1_000_000))})
 
     def events(self, request_id: str, name: str) -> list[dict[str, Any]]:
         """Give what the log says of one question."""

@@ -11,6 +11,7 @@ from evaluation import command, recipe
 from evaluation.__main__ import main
 from evaluation.command import Wanted
 from evaluation.scenario import Prompt
+from providers.pricing import TokenPrices
 from streaming.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +36,9 @@ def test_the_documented_example_is_understood_as_it_says() -> None:
     assert scenario.transport == ("in-process", "sse") and scenario.url is None
     assert scenario.prompts[0].expected_tokens == 20 and (scenario.seed, scenario.temperature) == (7, 0.7)
     assert found.max_cost_usd == Decimal("0.1") and found.record and found.plots and len(found.slo) == 3
-    assert found.prices["sim:bursty"] == (Decimal("0.1"), Decimal("0.4")) and found.out == Path("out/scenario")
+    assert found.prices["sim:bursty"] == TokenPrices(
+        Decimal("0.1"), Decimal("0.4"), Decimal("0.02")
+    ) and found.out == Path("out/scenario")
 
 
 def test_the_example_runs_dry(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +65,7 @@ def test_options_win_over_the_file() -> None:
     assert (found.scenario.repeats, found.scenario.strategies) == (1, ("whole",)) and not found.plots
     assert found.scenario.rate == 3.0 and found.scenario.concurrency == 1, "one kind of load replaces the other"
     priced = wanted("--scenario", str(EXAMPLE), "--price", "sim:steady=9/9")
-    assert priced.prices["sim:steady"] == (Decimal(9), Decimal(9)) and "sim:bursty" in priced.prices
+    assert priced.prices["sim:steady"] == TokenPrices(Decimal(9), Decimal(9)) and "sim:bursty" in priced.prices
 
 
 def test_a_file_of_prompts_is_seen_from_the_scenarios_folder(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def test_a_plain_answer() -> None:
 def test_cached_tokens_are_part_of_the_input() -> None:
     first = start(input_tokens=3, cache_read_input_tokens=40, cache_creation_input_tokens=5, output_tokens=1)
     events, _ = run(first, text("x"), stopped(output_tokens=2), STOP)
-    assert events[0] == Usage(48, None, None, 40)
-    assert events[2] == Usage(48, 2, 0, 40)
+    assert events[0] == Usage(48, None, None, 40, cache_write_tokens=5)
+    assert events[2] == Usage(48, 2, 0, 40, cache_write_tokens=5)
 
 
 def test_the_last_counts_win() -> None:
@@ -88,9 +88,6 @@ def test_a_block_may_start_with_text_and_tools_say_nothing() -> None:
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
         ("tool_use", "tool"),
-        ("refusal", "content_filter"),
-        ("pause_turn", "other"),
-        ("something_new", "other"),
     ],
 )
 def test_finish_reasons(raw: str, reason: FinishReason) -> None:
@@ -107,16 +104,30 @@ def test_a_clean_end_after_the_stop_reason_needs_no_marker() -> None:
     assert run(text("x"), stopped()) == ([TextDelta("x"), Finish("stop", "end_turn")], None)
 
 
-@pytest.mark.parametrize("tail", [(), (stopped(None),), (STOP,), (stopped(None), STOP)])
+@pytest.mark.parametrize("tail", [(), (stopped(None),)])
 def test_an_end_without_a_stop_reason_is_a_cut(tail: tuple[dict[str, Any], ...]) -> None:
     assert_ends(run(text("x"), *tail), TruncatedStream, TextDelta("x"))
+
+
+@pytest.mark.parametrize("tail", [(STOP,), (stopped(None), STOP)])
+def test_end_marker_after_content_ends_the_answer_without_a_reason(tail: tuple[dict[str, Any], ...]) -> None:
+    assert run(text("x"), *tail) == ([TextDelta("x"), Finish("other")], None)
+
+
+def test_refusal_finishes_an_answer_that_the_model_declined() -> None:
+    assert run(text("x"), stopped("refusal"), STOP)[0][-1] == Finish("content_filter", "refusal", refused=True)
+
+
+@pytest.mark.parametrize("raw", ["pause_turn", "something_new"])
+def test_stop_reason_on_no_list_of_successes_is_a_cut(raw: str) -> None:
+    assert raw in assert_ends(run(text("x"), stopped(raw), STOP), TruncatedStream, TextDelta("x"))
 
 
 def test_a_doubled_finish_is_harmless() -> None:
     assert run(text("x"), stopped(), stopped(), STOP, STOP) == ([TextDelta("x"), Finish("stop", "end_turn")], None)
 
 
-@pytest.mark.parametrize("between", [(stopped(),), (stopped(), STOP), (STOP,)])
+@pytest.mark.parametrize("between", [(stopped(), STOP), (STOP,)])
 def test_text_after_the_end_is_never_a_success(between: tuple[dict[str, Any], ...]) -> None:
     assert "after the end" in assert_ends(run(text("x"), *between, text("y")), ProtocolError, TextDelta("x"))
 

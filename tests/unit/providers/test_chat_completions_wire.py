@@ -12,6 +12,7 @@ from providers.wire import Decoder
 from streaming.errors import (
     AuthError,
     BadRequest,
+    BillingError,
     ProtocolError,
     RateLimited,
     ServerError,
@@ -106,7 +107,7 @@ def test_content_in_parts() -> None:
 
 def test_a_refusal_is_shown_to_the_reader() -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": None, "refusal": "I cannot."}}]}
-    assert run(chunk, STOP)[0] == [TextDelta("I cannot."), Finish("stop", "stop")]
+    assert run(chunk, STOP)[0] == [TextDelta("I cannot."), Finish("stop", "stop", refused=True)]
 
 
 def test_only_the_first_choice_is_read() -> None:
@@ -123,7 +124,6 @@ def test_only_the_first_choice_is_read() -> None:
         ("tool_calls", "tool"),
         ("function_call", "tool"),
         ("eos_token", "stop"),
-        ("something_new", "other"),
     ],
 )
 def test_finish_reasons(raw: str, reason: FinishReason) -> None:
@@ -149,9 +149,34 @@ def test_a_clean_end_after_the_finish_reason_needs_no_marker() -> None:
     assert run(text("x"), STOP) == ([TextDelta("x"), Finish("stop", "stop")], None)
 
 
-@pytest.mark.parametrize("tail", [[], [DONE]])
-def test_an_end_without_a_finish_reason_is_a_cut(tail: list[str]) -> None:
-    assert_ends(run(ROLE, text("x"), *tail), TruncatedStream, TextDelta("x"))
+def test_end_without_finish_reason_or_marker_is_a_cut() -> None:
+    assert_ends(run(ROLE, text("x")), TruncatedStream, TextDelta("x"))
+
+
+def test_end_marker_after_content_ends_the_answer_without_a_reason() -> None:
+    assert run(ROLE, text("x"), DONE) == ([TextDelta("x"), Finish("other")], None)
+
+
+def test_end_marker_without_content_is_a_cut() -> None:
+    assert_ends(run(ROLE, DONE), TruncatedStream)
+
+
+def test_finish_reason_with_every_chunk_ends_the_answer_at_the_last() -> None:
+    chunks = [{"choices": [{"index": 0, "delta": {"content": part}, "finish_reason": "stop"}]} for part in "abc"]
+    assert run(*chunks, DONE) == ([TextDelta("a"), TextDelta("b"), TextDelta("c"), Finish("stop", "stop")], None)
+
+
+@pytest.mark.parametrize("raw", ["abort", "insufficient_system_resource", "pause_turn", "network_error"])
+def test_finish_reason_on_no_list_of_successes_is_a_cut(raw: str) -> None:
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": raw}]}
+    assert raw in assert_ends(run(text("x"), last, DONE), TruncatedStream, TextDelta("x"))
+
+
+def test_empty_finish_reason_counts_only_in_a_chunk_of_its_own() -> None:
+    with_text = {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": ""}]}
+    alone = {"choices": [{"index": 0, "delta": {}, "finish_reason": ""}]}
+    assert_ends(run(with_text), TruncatedStream, TextDelta("x"))
+    assert run(with_text, alone) == ([TextDelta("x"), Finish("other", "")], None)
 
 
 def test_an_event_cut_in_its_middle_is_a_cut() -> None:
@@ -163,9 +188,12 @@ def test_a_doubled_finish_is_harmless() -> None:
     assert run(text("x"), STOP, STOP, DONE, DONE) == ([TextDelta("x"), Finish("stop", "stop")], None)
 
 
-@pytest.mark.parametrize("between", [[], [DONE]])
-def test_text_after_the_end_is_never_a_success(between: list[str]) -> None:
-    assert "after the end" in assert_ends(run(text("x"), STOP, *between, text("y")), ProtocolError, TextDelta("x"))
+def test_text_after_the_end_marker_is_an_error() -> None:
+    assert "after the end" in assert_ends(run(text("x"), STOP, DONE, text("y")), ProtocolError, TextDelta("x"))
+
+
+def test_text_after_a_finish_reason_makes_the_answer_unfinished() -> None:
+    assert_ends(run(text("x"), STOP, text("y")), TruncatedStream, TextDelta("x"), TextDelta("y"))
 
 
 def test_over_tells_that_the_end_marker_came() -> None:
@@ -182,7 +210,7 @@ def test_over_tells_that_the_end_marker_came() -> None:
     [
         ({"message": "Slow down.", "type": "rate_limit_error"}, RateLimited),
         ({"message": "Slow down.", "code": 429}, RateLimited),
-        ({"message": "Slow down.", "code": "insufficient_quota"}, RateLimited),
+        ({"message": "Slow down.", "code": "insufficient_quota"}, BillingError),
         ({"message": "Slow down.", "type": "server_error", "code": None}, ServerError),
         ({"message": "Slow down.", "code": 502}, ServerError),
         ({"message": "Slow down.", "code": "invalid_api_key"}, AuthError),
@@ -312,7 +340,8 @@ def test_a_whole_answer_of_nothing_has_no_delta() -> None:
         (b'{"choices": [', ProtocolError),
         (b'{"a": "\xff"}', ProtocolError),
         ({"error": {"message": "x", "code": 503}}, ServerError),
-        ({"choices": []}, TruncatedStream),
+        ({"choices": []}, ProtocolError),
+        ({"contentType": "application/json", "pathname": "/x"}, ProtocolError),
     ],
 )
 def test_a_whole_body_that_is_no_answer(body: Any, error: type[StreamError]) -> None:

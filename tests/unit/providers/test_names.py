@@ -44,7 +44,7 @@ def test_a_name_is_a_provider_and_a_model(name: str, parts: tuple[str, str]) -> 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("opnai:gpt", "there are local, sim, replay, openai, azure"),
+        ("opnai:gpt", "there are local, sim, replay, openai, openai-responses, azure"),
         ("", "no provider ''"),
         ("openai", "openai:gpt-5-mini"),
         ("azure: ", "azure:my-deployment"),

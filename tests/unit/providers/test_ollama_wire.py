@@ -54,7 +54,7 @@ def test_thinking_in_its_own_field_or_in_tags() -> None:
     assert run(text("<thi"), text("nk>hm</think>yes"), done())[0][:2] == [ThinkingDelta("hm"), TextDelta("yes")]
 
 
-@pytest.mark.parametrize(("raw", "reason"), [("stop", "stop"), ("length", "length"), ("load", "other"), (None, "stop")])
+@pytest.mark.parametrize(("raw", "reason"), [("stop", "stop"), ("length", "length"), (None, "stop")])
 def test_finish_reasons(raw: str | None, reason: FinishReason) -> None:
     assert run(text("x"), done(raw)) == ([TextDelta("x"), Finish(reason, raw)], None)
 

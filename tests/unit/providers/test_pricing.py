@@ -7,7 +7,7 @@ import pytest
 
 from providers import Providers, parse_price
 from providers.catalogue import is_local_host
-from providers.pricing import listed_price
+from providers.pricing import TokenPrices, listed_price
 from providers.tokens import counter_for, encoding_of
 from settings import Settings
 from streaming.errors import UsageError
@@ -32,15 +32,16 @@ def rates(name: str, prices: str = "", **variables: str) -> Rates:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("gpt-5-mini=0.25/2", ("gpt-5-mini", (Decimal("0.25"), Decimal(2)))),
-        ("ollama:a=b:1b = 0 / 0", ("ollama:a=b:1b", (Decimal(0), Decimal(0)))),
+        ("gpt-5-mini=0.25/2", ("gpt-5-mini", TokenPrices(Decimal("0.25"), Decimal(2)))),
+        ("gpt-5-mini=0.25/2/0.025", ("gpt-5-mini", TokenPrices(Decimal("0.25"), Decimal(2), Decimal("0.025")))),
+        ("ollama:a=b:1b = 0 / 0", ("ollama:a=b:1b", TokenPrices(Decimal(0), Decimal(0)))),
     ],
 )
-def test_a_price_is_read(text: str, parts: tuple[str, tuple[Decimal, Decimal]]) -> None:
+def test_a_price_is_read(text: str, parts: tuple[str, TokenPrices]) -> None:
     assert parse_price(text) == parts
 
 
-@pytest.mark.parametrize("text", ["", "m", "m=", "m=1", "m=1/2/3", "=1/2", "m=a/b", "m=-1/2", "m=nan/1", "m=inf/1"])
+@pytest.mark.parametrize("text", ["", "m", "m=", "m=1", "m=1/2/3/4", "=1/2", "m=a/b", "m=-1/2", "m=nan/1", "m=inf/1"])
 def test_a_price_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="MODEL=IN/OUT"):
         parse_price(text)
@@ -75,16 +76,28 @@ def test_the_public_price_says_where_it_is_from() -> None:
     cost = price(MILLION) if price else None
     assert cost is not None
     assert cost.price_source == f"genai-prices {version('genai-prices')}"
-    assert cost.input_usd > 0 and cost.output_usd > cost.input_usd
+    assert cost.input_usd is not None and cost.output_usd is not None
+    assert 0 < cost.input_usd < cost.output_usd
 
 
-def test_cached_input_is_cheaper_as_the_list_has_it() -> None:
-    price = listed_price("openai", "gpt-5-mini")
-    assert price is not None
-    plain = price(Usage(input_tokens=1000, output_tokens=0))
-    cached = price(Usage(input_tokens=1000, output_tokens=0, cached_tokens=1000))
-    assert plain is not None and cached is not None
-    assert 0 < cached.input_usd < plain.input_usd
+def input_usd(provider: str, model: str, cached_tokens: int = 0, cache_write_tokens: int = 0) -> Decimal:
+    price = listed_price(provider, model)
+    usage = Usage(2000, 0, None, cached_tokens, cache_write_tokens=cache_write_tokens)
+    cost = price(usage) if price else None
+    assert cost is not None and cost.input_usd is not None
+    return cost.input_usd
+
+
+def test_cached_input_is_cheaper_and_input_written_to_a_cache_dearer_as_the_list_has_it() -> None:
+    plain = input_usd("anthropic", "claude-sonnet-4-5")
+    assert 0 < input_usd("anthropic", "claude-sonnet-4-5", cached_tokens=2000) < plain
+    assert input_usd("anthropic", "claude-sonnet-4-5", cache_write_tokens=2000) == plain * Decimal("1.25")
+
+
+def test_cached_input_has_the_callers_own_price() -> None:
+    price = rates("openai:m", "m=1/1/0.5").price
+    cost = price(Usage(input_tokens=1_000_000, output_tokens=0, cached_tokens=400_000)) if price else None
+    assert cost is not None and cost.total_usd == Decimal("0.8")
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])

@@ -1,0 +1,88 @@
+"""OpenAI's Responses API, through the OpenAI SDK; also compatible servers, such as llama.cpp's own.
+
+The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import openai
+
+from providers import openai_responses_wire
+from providers.catalogue import Access
+from providers.chat_completions import openai_client
+from providers.sdk import getting, opened, posting, unsent
+from providers.transport import Prepared
+from providers.upstream import Opened, Service, listed, relay
+from providers.wire import Decoder, whole_characters
+from settings import Settings
+from streaming.events import Event
+from streaming.messages import ChatRequest
+from streaming.session import Timeouts
+
+
+class ResponsesAdapter:
+    """One service that speaks Responses; serves any number of requests at once, on one event loop.
+
+    `shows_thinking`: all thinking appears in the stream, so that none seen means none.
+    """
+
+    def __init__(self, service: Service, client: openai.AsyncOpenAI, *, shows_thinking: bool = False) -> None:
+        self._service = service
+        self._client = client
+        self._shows_thinking = shows_thinking
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Yield the events of one answer; see `streaming.adapter.Adapter`."""
+        return relay(self._opened(request), self.decoder(request.streamed), self._service)
+
+    async def prepare(self, request: ChatRequest) -> Prepared:
+        """Return the request as the SDK would send it, for timestamped sockets. Raises StreamError, UsageError."""
+        return await unsent(self._client, self._opened, self._service, request, self.decoder)
+
+    def decoder(self, streamed: bool) -> Decoder:
+        """Return a decoder for the bytes of one response of this service."""
+        return openai_responses_wire.decoder(streamed=streamed, shows_thinking=self._shows_thinking)
+
+    async def models(self) -> list[str]:
+        """Return the models that the service lists. Raises StreamError."""
+        call = getting(self._client, "/models")
+        return await listed(opened(call, openai, self._service, ""), self._service, "data", "id")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _opened(self, request: ChatRequest) -> AbstractAsyncContextManager[Opened]:
+        call = posting(self._client, "/responses", build_body(request), request)
+        return opened(call, openai, self._service, request.model)
+
+
+def build_body(request: ChatRequest) -> dict[str, Any]:
+    """Return the JSON body: system messages become `instructions`; nothing is stored at the vendor's."""
+    body: dict[str, Any] = {
+        "model": request.model,
+        "input": [
+            {"role": m.role, "content": whole_characters(m.content)} for m in request.messages if m.role != "system"
+        ],
+        "stream": request.streamed,
+        "store": False,
+    }
+    if system := "\n\n".join(whole_characters(m.content) for m in request.messages if m.role == "system"):
+        body["instructions"] = system
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        body["max_output_tokens"] = request.max_tokens
+    return body
+
+
+def responses_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ResponsesAdapter:
+    """Return the adapter of OpenAI's Responses API, or of a compatible server at `OPENAI_BASE_URL`."""
+    service = Service.of(found, settings, timeouts)
+    client = openai_client(service)
+    if found.own_address:
+        client.organization = settings.get("OPENAI_ORG_ID")
+        client.project = settings.get("OPENAI_PROJECT_ID")
+    return ResponsesAdapter(service, client, shows_thinking=found.quirks.shows_thinking)

@@ -1,0 +1,139 @@
+"""OpenAI's Responses API, streamed and whole.
+
+Source: https://platform.openai.com/docs/api-reference/responses-streaming. Thinking goes out as a summary, as OpenAI
+sends it; the last event carries the whole response.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.schedules import StepKind
+from simulator.wires.contract import (
+    Answer,
+    Asked,
+    Part,
+    PartKind,
+    count_of,
+    dumps,
+    flag_of,
+    model_of,
+    prompt_of,
+    text_of,
+)
+from streaming.errors import UsageError
+
+_EVENTS: Mapping[StepKind, str] = {
+    "text": "response.output_text.delta",
+    "thinking": "response.reasoning_summary_text.delta",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """The wire of the Responses API."""
+
+    name: str = "openai-responses"
+    media_type: str = "text/event-stream; charset=utf-8"
+    id_header: str = "x-request-id"
+
+    def read(self, fields: Mapping[str, Any]) -> Asked:
+        given = fields.get("input")
+        if isinstance(given, str) and given:
+            prompt = given
+        elif isinstance(given, list) and given:
+            prompt = prompt_of({"messages": given})
+        else:
+            raise UsageError("input must be a text or a list of messages")
+        instructions = text_of(fields.get("instructions"))
+        return Asked(
+            model=model_of(fields),
+            prompt=f"{instructions}\n{prompt}" if instructions else prompt,
+            streamed=flag_of(fields, "stream", False),
+            max_tokens=count_of(fields, "max_output_tokens"),
+        )
+
+    def encoder(self, answer: Answer) -> "_Encoder":
+        return _Encoder(answer)
+
+    def error(self, status: int, message: str, serial: str) -> bytes:
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+        return dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
+
+
+class _Encoder:
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._id = f"resp_simulated_{answer.serial}"
+
+    def opening(self) -> list[Part]:
+        started = self._response("in_progress", [], None)
+        return [_part("start", "response.created", {"response": started})]
+
+    def delta(self, kind: StepKind, literal: bytes) -> list[Part]:
+        name = _EVENTS[kind].encode()
+        data = b'event: %b\ndata: {"type":"%b","item_id":"msg_1","output_index":0,"content_index":0,"delta":%b}\n\n'
+        return [Part("content" if kind == "text" else "thinking", data % (name, name, literal))]
+
+    def closing(self, *, marked: bool) -> list[Part]:
+        # The end, the usage and the finish reason are one event here: an unmarked end has none of them.
+        status = self._status
+        last = _part(
+            "finish", f"response.{status}", {"response": self._response(status, self._output(), self._usage())}
+        )
+        return [last] if marked else []
+
+    def error(self, message: str) -> Part:
+        return _part("error", "error", {"code": "server_error", "message": message, "param": None})
+
+    def keepalive(self) -> Part:
+        return Part("ping", b": keep-alive\n\n")
+
+    def whole(self) -> bytes:
+        return dumps(self._response(self._status, self._output(), self._usage()))
+
+    @property
+    def _status(self) -> str:
+        return "incomplete" if self._answer.schedule.finish_reason == "length" else "completed"
+
+    def _output(self) -> list[dict[str, Any]]:
+        schedule = self._answer.schedule
+        found: list[dict[str, Any]] = []
+        if schedule.thinking:
+            summary = [{"type": "summary_text", "text": schedule.thinking}]
+            found.append({"type": "reasoning", "id": "rs_1", "summary": summary})
+        content = [{"type": "output_text", "text": schedule.text, "annotations": []}]
+        found.append({"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content})
+        return found
+
+    def _response(self, status: str, output: list[dict[str, Any]], usage: Mapping[str, Any] | None) -> dict[str, Any]:
+        incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        return {
+            "id": self._id,
+            "object": "response",
+            "created_at": int(self._answer.created_s),
+            "status": status,
+            "error": None,
+            "incomplete_details": incomplete,
+            "model": self._answer.asked.model,
+            "output": output,
+            "usage": usage,
+        }
+
+    def _usage(self) -> dict[str, Any]:
+        answer = self._answer
+        answered = answer.schedule.output_tokens
+        return {
+            "input_tokens": answer.input_tokens,
+            "input_tokens_details": {
+                "cached_tokens": answer.cached_tokens,
+                "cache_write_tokens": answer.cache_write_tokens,
+            },
+            "output_tokens": answered,
+            "output_tokens_details": {"reasoning_tokens": answer.schedule.thinking_tokens},
+            "total_tokens": answer.input_tokens + answered,
+        }
+
+
+def _part(kind: PartKind, name: str, fields: Mapping[str, Any]) -> Part:
+    return Part(kind, b"event: %b\ndata: %b\n\n" % (name.encode(), dumps({"type": name, **fields})))

@@ -1,0 +1,185 @@
+"""Responses as vendors' servers send them, each with what must come out: decoded, metered, rejected and retried."""
+
+import csv
+import json
+from contextlib import aclosing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from providers.catalogue import Access
+from providers.chat_completions_wire import decoder
+from providers.pricing import listed_price
+from providers.refusals import Names, refusal
+from providers.rows import ROWS
+from streaming.errors import StreamError
+from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta, ThinkingDelta
+from streaming.messages import Message
+from streaming.meter import Meter, Reading
+from streaming.pipeline import outcome_of
+from streaming.retry import Policy, Retry, Situation, decide
+from streaming.session import Route, Session
+from tests.playing import REQUEST, PlayingAdapter, words
+from tests.virtual_time import clock, run_virtual
+
+FOLDER = Path(__file__).parents[2] / "vendor_responses"
+CASES: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))
+}
+PIECES = (1 << 20, 1, 7)
+
+
+def parse_http_error(case: dict[str, Any]) -> StreamError:
+    row = ROWS[case["provider"]]
+    names = Names(row.label, row.base_url or "http://127.0.0.1:1/v1", row.key, row.base_url_variable)
+    return refusal(names, case["model"], case["status"], httpx2.Headers(case["headers"]), case["body"])
+
+
+def decode(case: dict[str, Any], piece_bytes: int) -> list[Event]:
+    """Return the events of a case's body, cut into pieces of that size; an error is the last of them."""
+    row = ROWS[case["provider"]]
+    quirks = Access(row, row.base_url or "http://127.0.0.1:1/v1", None, row.base_url is not None).quirks
+    found = decoder(streamed=case["streamed"], think_tags=quirks.think_tags, shows_thinking=quirks.shows_thinking)
+    events: list[Event] = [Notice("connected", "answers")]
+    data = case["body"].encode()
+    try:
+        for start in range(0, len(data), piece_bytes):
+            for event in found.feed(data[start : start + piece_bytes]):
+                events.append(event)
+        for event in found.flush():
+            events.append(event)
+    except StreamError as error:
+        events.append(Failed(error.kind, error.message, error.http_status))
+    return events
+
+
+def read_events(case: dict[str, Any], piece_bytes: int) -> list[Event]:
+    if case["kind"] != "error":
+        return decode(case, piece_bytes)
+    error = parse_http_error(case)
+    return [Failed(error.kind, error.message, error.http_status)]
+
+
+def read_meter(events: list[Event]) -> Reading:
+    """Return the meter's reading of events that come 10 ms apart."""
+    meter = Meter((Message("user", "a prompt"),), 0.0)
+    for number, event in enumerate(events):
+        meter.feed(event, number / 100)
+    meter.end(len(events) / 100)
+    return meter.read(len(events) / 100)
+
+
+def text_of(events: list[Event], kind: type[TextDelta | ThinkingDelta]) -> str:
+    return "".join(event.text for event in events if isinstance(event, kind))
+
+
+def seconds_until_next_provider(error: StreamError) -> float:
+    """Return when, on virtual time, a second provider has answered after the first failed so."""
+
+    async def run() -> float:
+        now = clock()
+        first, second = PlayingAdapter([(0.0, error)]), PlayingAdapter(words(1, first_s=0.0))
+        session = Session([Route("first", first, "m"), Route("second", second, "m")], now)
+        async with aclosing(session.answer(REQUEST)) as events:
+            async for _ in events:
+                pass
+        assert session.route.name == "second"
+        return now()
+
+    return run_virtual(run())
+
+
+@pytest.mark.parametrize("piece_bytes", PIECES)
+@pytest.mark.parametrize("name", CASES)
+def test_vendor_response_comes_out_right(name: str, piece_bytes: int) -> None:
+    case = CASES[name]
+    expect, events = case["expect"], read_events(case, piece_bytes)
+    last, usage = events[-1], read_meter(events).usage
+    assert isinstance(last, TERMINAL)
+    outcome = outcome_of(last, has_text=bool(text_of(events, TextDelta).strip()))
+    counts = {
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "thinking": usage.thinking_tokens,
+        "cached": usage.cached_tokens,
+        "source": usage.source,
+    }
+    assert counts == counts | expect.get("usage", {})
+    assert all(counts[key] != value or usage.source != "reported" for key, value in expect.get("usage_not", {}).items())
+    assert text_of(events, TextDelta) == expect.get("text", text_of(events, TextDelta))
+    assert text_of(events, ThinkingDelta) == expect.get("thinking", text_of(events, ThinkingDelta))
+    assert outcome == expect.get("outcome", outcome)
+    assert outcome != expect.get("outcome_not")
+    if wrong_tps := expect.get("tps_not"):
+        assert read_meter(events).tokens_per_s != wrong_tps
+    if isinstance(last, Failed):
+        assert last.kind == expect.get("error_kind", last.kind)
+        assert expect.get("error_has", "") in last.message
+        assert "error_not" not in expect or expect["error_not"] not in last.message
+    else:
+        assert isinstance(last, Finish)
+        assert not expect.keys() & {"error_kind", "error_has", "error_not"}
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "next_within" in case["expect"]])
+def test_error_that_waiting_does_not_mend_goes_to_the_next_provider_at_once(name: str) -> None:
+    case = CASES[name]
+    assert seconds_until_next_provider(parse_http_error(case)) <= case["expect"]["next_within"]
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "retry_min_delay" in case["expect"]])
+def test_retry_waits_at_least_as_long_as_named(name: str) -> None:
+    case = CASES[name]
+    decision = decide(Policy(), parse_http_error(case), Situation(0, True, False, False, 0))
+    assert isinstance(decision, Retry)
+    assert decision.delay_s >= case["expect"]["retry_min_delay"]
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "listed" in case["expect"]])
+def test_listed_price_of_a_response_equals_the_vendors_bill(name: str) -> None:
+    provider, model, usd = CASES[name]["expect"]["listed"]
+    price = listed_price(provider, model)
+    assert price is not None
+    cost = price(read_meter(decode(CASES[name], 1 << 20)).usage)
+    assert cost is not None
+    assert abs(cost.total_usd - Decimal(str(usd))) < Decimal("1e-9")
+
+
+BILLS = list(csv.DictReader((FOLDER / "bills.csv").open(encoding="utf-8", newline="")))
+
+
+def read_bill(row: dict[str, str], fields: dict[str, Any]) -> Reading:
+    """Return the meter's reading of an answer with a bill's usage; the vendor's bill is in `fields`."""
+    usage = {
+        "prompt_tokens": int(row["prompt"]),
+        "completion_tokens": int(row["completion"]),
+        "prompt_tokens_details": {
+            "cached_tokens": int(row["cached"] or 0),
+            "cache_write_tokens": int(row["cache_write"] or 0),
+        },
+        "completion_tokens_details": {"reasoning_tokens": int(row["thinking"] or 0)},
+        **fields,
+    }
+    chunks = [{"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}]
+    case = {"provider": "openrouter", "streamed": True, "body": f"data: {json.dumps(chunks[0])}\n\ndata: [DONE]\n\n"}
+    return read_meter(decode(case, 1 << 20))
+
+
+@pytest.mark.parametrize("row", BILLS, ids=lambda row: f"{row['service']}-{row['model']}")
+def test_bill_in_the_answer_is_the_cost(row: dict[str, str]) -> None:
+    bill = Decimal(row["billed_by_vendor_usd"])
+    forms: dict[str, dict[str, Any]] = {
+        "xai": {"cost_in_usd_ticks": int(bill * 10**10)},
+        "perplexity": {"cost": {"total_cost": float(bill)}},
+    }
+    cost = read_bill(row, forms.get(row["service"], {"cost": float(bill)})).cost
+    assert cost is not None
+    assert (cost.total_usd, cost.source) == (bill, "billed")
+
+
+def test_rejected_request_uses_no_tokens() -> None:
+    usage = read_meter(read_events(CASES["refused-costs-nothing"], 1)).usage
+    assert (usage.input_tokens, usage.output_tokens) == (0, 0)
