@@ -148,7 +148,7 @@ def test_listed_price_of_a_response_equals_the_vendors_bill(name: str) -> None:
     assert abs(cost.total_usd - Decimal(str(usd))) < Decimal("1e-9")
 
 
-BILLS = list(csv.DictReader((FOLDER / "bills.csv").open(encoding="utf-8", newline="")))
+BILLS = list(csv.DictReader((FOLDER / "bills.csv").read_text(encoding="utf-8").splitlines()))
 
 
 def read_bill(row: dict[str, str], fields: dict[str, Any]) -> Reading:
