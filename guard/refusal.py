@@ -4,7 +4,17 @@ from typing import Literal
 
 from streaming.errors import StreamgaugeError
 
-Kind = Literal["rate_limited", "unauthorized", "invalid", "blocked", "budget", "too_large"]
+Kind = Literal[
+    "rate_limited",
+    "unauthorized",
+    "invalid",
+    "blocked",
+    "budget",
+    "too_large",
+    "head_too_large",
+    "timeout",
+    "misdirected",
+]
 
 STATUS: dict[Kind, int] = {
     "rate_limited": 429,
@@ -13,6 +23,9 @@ STATUS: dict[Kind, int] = {
     "blocked": 403,
     "budget": 429,
     "too_large": 413,
+    "head_too_large": 431,
+    "timeout": 408,
+    "misdirected": 421,
 }
 
 

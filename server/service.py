@@ -20,6 +20,7 @@ from server.door import Door
 from server.faults import FAULTS, Refused, Responses, answering, described
 from server.frames import bill, error_fields
 from server.guarded import Guarded
+from server.hosts import AllowedHosts, HostMiddleware
 from server.metrics import Metrics
 from server.sse import EventStream
 from server.websocket import Conversation
@@ -32,10 +33,18 @@ VERSION = "0.1.0"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: float = 30.0) -> FastAPI:
+def create(
+    providers: Providers,
+    guard: Guard,
+    settings: Settings,
+    *,
+    grace_s: float = 30.0,
+    hosts: AllowedHosts | None = None,
+) -> FastAPI:
     """Build the service over `providers`, which it warms up at its start and closes at its end, with `guard` before it.
 
-    `grace_s`: how long answers that are under way may go on when the service is told to stop.
+    `grace_s`: how long answers that are under way may go on when the service is told to stop. `hosts`: under which
+    names it may be asked, by default any.
     """
     metrics = Metrics(settings.metrics_folder)
     door = Door(providers, guard, metrics, monotonic, settings.redis_url)
@@ -64,6 +73,7 @@ def create(providers: Providers, guard: Guard, settings: Settings, *, grace_s: f
             allow_headers=["*"],  # the SDKs send many of their own
             expose_headers=["Retry-After"],
         )
+    app.add_middleware(HostMiddleware, hosts=hosts or AllowedHosts(), metrics=metrics)  # the last one is asked first
     return app
 
 

@@ -13,6 +13,8 @@ import uvicorn
 from guard import Configuration, Guard
 from providers import Providers
 from server import draining
+from server.hosts import AllowedHosts
+from server.request_bounds import ConnectionLimits
 from server.service import create
 from settings import Settings
 from streaming import sse
@@ -46,14 +48,19 @@ OPEN = {"RATE_LIMIT": "off"}
 
 @asynccontextmanager
 async def serving(
-    providers: Providers, variables: Mapping[str, str] = OPEN, *, grace_s: float = 2
+    providers: Providers,
+    variables: Mapping[str, str] = OPEN,
+    *,
+    grace_s: float = 2,
+    limits: ConnectionLimits | None = None,
+    hosts: AllowedHosts | None = None,
 ) -> AsyncIterator[int]:
     """Run the service over `providers`, set by `variables`; give its port."""
     settings = Settings(variables)
     guard = Guard(Configuration.from_variables(variables), redis_url=settings.redis_url)
-    app = create(providers, guard, settings, grace_s=grace_s)
+    app = create(providers, guard, settings, grace_s=grace_s, hosts=hosts)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(draining.config(app, grace_s=grace_s))
+        server = uvicorn.Server(draining.config(app, grace_s=grace_s, limits=limits))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await until(lambda: server.started)

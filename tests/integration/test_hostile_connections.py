@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import websockets
 
-from server import draining, guarded
+from server import guarded
+from server.request_bounds import ConnectionLimits
 from streaming.events import TextDelta
 from tests.integration.watched import Simulated, request, simulated
 from tests.playing import PlayingAdapter, Step, words
@@ -23,6 +24,9 @@ from tests.serving import Played, serving, until
 ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
 CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
 SILENT: list[Step] = [(600.0, TextDelta("late"))]
+
+
+IMPATIENT = ConnectionLimits(header_timeout_s=0.2, lingering_timeout_s=0.2)
 
 
 def brief() -> PlayingAdapter:
@@ -42,16 +46,19 @@ async def exchanged(port: int, data: bytes) -> bytes:
 HEADS: dict[str, tuple[bytes, set[int]]] = {
     "a path that is not ASCII": (b"GET /\xff HTTP/1.1\r\nhost: x\r\n", {400}),
     "half surrogates": (b"GET /api/chat/stream/%ED%A0%80?last_event_id=%ED%A0%80 HTTP/1.1\r\nhost: x\r\n", {400}),
-    "half surrogates in a header": (b"GET /api/chat/stream/x HTTP/1.1\r\nlast-event-id: \xed\xa0\x80\r\n", {400}),
+    "half surrogates in a header": (
+        b"GET /api/chat/stream/x HTTP/1.1\r\nhost: x\r\nlast-event-id: \xed\xa0\x80\r\n",
+        {400},
+    ),
     "line ends": (b"DELETE /api/chat/stream/%0d%0aset-cookie:%20a=b HTTP/1.1\r\nhost: x\r\n", {404}),
     "null bytes": (b"GET /api/%00%0d%0a HTTP/1.1\r\nhost: x\r\n", {404}),
     "a long id": (b"GET /api/chat/stream/x?last_event_id=" + b"9" * 4000 + b" HTTP/1.1\r\nhost: x\r\n", {400}),
-    "a strange key": (b"GET /v1/models HTTP/1.1\r\nauthorization: Bearer \xff\xed\xa0\x80\r\n", {200}),
-    "a strange length": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 1e3\r\n", {400}),
+    "a strange key": (b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer \xff\xed\xa0\x80\r\n", {200}),
+    "a strange length": (b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 1e3\r\n", {400}),
     "two lengths": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 9\r\n", {400}),
     "length and chunks": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n", {400}),
     "no target": (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n", {404}),
-    "another protocol": (b"GET /healthz HTTP/1.1\r\nconnection: Upgrade, close\r\nupgrade: h2c\r\n", {200}),
+    "another protocol": (b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, close\r\nupgrade: h2c\r\n", {200}),
     "no http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", {400}),
     "a method of one's own": (b"TRACE /v1/models HTTP/1.1\r\nhost: x\r\n", {405}),
 }
@@ -79,13 +86,9 @@ CHUNK = b"10000\r\n" + b"a" * 65536 + b"\r\n"
     [({"content-length": "999999999999"}, b"{"), ({"transfer-encoding": "chunked"}, CHUNK * 8)],
     ids=["announced", "in chunks without end"],
 )
-def test_a_huge_body_is_refused_before_it_is_there(
-    headers: dict[str, str], body: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(draining, "LINGER_S", 0.2)
-
+def test_a_huge_body_is_refused_before_it_is_there(headers: dict[str, str], body: bytes) -> None:
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
+        async with serving(Played(brief()), limits=IMPATIENT) as port:
             sent = await request(port, CHAT, body, headers={"connection": "keep-alive", **headers})
             async with asyncio.timeout(10):
                 head = await sent.reader.readuntil(b"\r\n\r\n")
@@ -120,10 +123,9 @@ def test_the_refusal_of_a_huge_body_reaches_who_closes_after_it(path: str) -> No
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded, "BODY_S", 0.2)
-    monkeypatch.setattr(draining, "LINGER_S", 0.2)
 
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
+        async with serving(Played(brief()), limits=IMPATIENT) as port:
             head = b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
             return await exchanged(port, head + b'{"mess')  # kept alive by the client: the service has to close it
 
@@ -151,11 +153,9 @@ def test_leaving_in_the_middle_of_a_request_is_nobodys_fault(caplog: pytest.LogC
 @pytest.mark.parametrize(
     "begun", [b"", b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: "], ids=["nothing", "half a head"]
 )
-def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    monkeypatch.setattr(draining, "HEAD_S", 0.2)
-
+def test_a_head_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
+        async with serving(Played(brief()), limits=IMPATIENT) as port:
             try:
                 return await exchanged(port, begun)
             except ConnectionResetError:
