@@ -72,11 +72,11 @@ class HostMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            hosts = [value.strip(b" \t") for name, value in scope["headers"] if name == b"host"]
             try:
                 self._hosts.check(hosts, scope["http_version"])
             except Refusal as refusal:
-                self._metrics.refusals.labels(refusal.rule).inc()
+                self._metrics.count_refusal(refusal.rule)
                 await refused(refusal, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)

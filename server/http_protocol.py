@@ -150,22 +150,37 @@ class _BoundedProtocol(_PipelinedProtocol):
     def send_400_response(self, msg: str) -> None:
         self._reject(self._refusal or Refusal("request.syntax", "invalid", "the request is not valid HTTP/1.1"))
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._rejected and not self._is_answering and not self.transport.is_closing():
+            self._send_rejection()
+
     def _reject(self, refusal: Refusal) -> None:
-        """Answer what cannot be taken, and close; a client whose other request is being answered is cut off."""
+        """Take nothing more, and answer with the refusal: behind the responses to the requests that came before."""
+        self._refusal = refusal
         self._rejected = True
-        if self._is_answering:
-            running, self._running = self._running, None
-            if self._in_head or running is not self.cycle or running.response_started:
+        self.app_state["count_refusal"](refusal.rule)
+        if self._in_head:
+            if not self._is_answering:
+                self._send_rejection()
+        elif self._is_answering:
+            if self._running is not self.cycle or self.cycle.response_started:
                 self.transport.abort()
                 return
-            running.disconnected = True
-            running.message_event.set()
-        elif not self._in_head and self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
+            self._send_rejection()
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        elif self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
             self.transport.abort()  # it has its response
-            return
-        self.transport.write(encode_refusal(refusal, self.url))
-        self.transport.write_eof()
-        self.loop.call_later(self._limits.lingering_timeout_s, self.transport.abort)
+        else:
+            self._send_rejection()
+
+    def _send_rejection(self) -> None:
+        if self._refusal is not None:
+            self.transport.write(encode_refusal(self._refusal, self.url))
+            self.transport.write_eof()
+            self.loop.call_later(self._limits.lingering_timeout_s, self.transport.abort)
+            self._refusal = None
 
     def _drop(self, data: bytes) -> None:
         self._dropped += len(data)

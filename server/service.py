@@ -53,7 +53,7 @@ def create(
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         door.start()
         try:
-            yield {"drain": partial(door.streams.drain, grace_s)}
+            yield {"drain": partial(door.streams.drain, grace_s), "count_refusal": metrics.count_refusal}
         finally:
             await door.aclose()
 

@@ -37,8 +37,9 @@ class _HandshakeProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            is_invalid = isinstance(self.conn.handshake_exc, InvalidMessage)
-            self.transport.write(encode_refusal(_INVALID_HEAD if is_invalid else _LARGE_HEAD))
+            refusal = _INVALID_HEAD if isinstance(self.conn.handshake_exc, InvalidMessage) else _LARGE_HEAD
+            self.app_state["count_refusal"](refusal.rule)
+            self.transport.write(encode_refusal(refusal))
             self.transport.close()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from guard import Configuration, Guard
 from providers import Providers
@@ -54,11 +55,13 @@ async def serving(
     grace_s: float = 2,
     limits: ConnectionLimits | None = None,
     hosts: AllowedHosts | None = None,
+    add_routes: Callable[[FastAPI], None] = lambda app: None,
 ) -> AsyncIterator[int]:
     """Run the service over `providers`, set by `variables`; give its port."""
     settings = Settings(variables)
     guard = Guard(Configuration.from_variables(variables), redis_url=settings.redis_url)
     app = create(providers, guard, settings, grace_s=grace_s, hosts=hosts)
+    add_routes(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(draining.config(app, grace_s=grace_s, limits=limits))
         running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -116,7 +119,9 @@ async def opened(
     """Send a request and give the open connection."""
     payload = json.dumps(body).encode() if isinstance(body, dict) else body
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\ncontent-length: {len(payload)}\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {len(payload)}\r\n"
+    )
     writer.write(f"{head}connection: close\r\n\r\n".encode() + payload)
     await writer.drain()
     return reader, writer
