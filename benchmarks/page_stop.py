@@ -61,7 +61,7 @@ class Simulator:
             if time.monotonic() > give_up_s:
                 raise TimeoutError(f"{model}: the simulator saw {len(times_s)} of {count} {event!r}")
             pause()
-        return times_s[count - 1]
+        return float(times_s[count - 1])
 
 
 @contextmanager

@@ -64,17 +64,22 @@ def create(
     app.include_router(rest)
     for fault, answer in FAULTS.items():
         app.add_exception_handler(fault, answer)
-    app.add_middleware(Guarded, guard=guard, metrics=metrics, origins=settings.allowed_origins)
-    if settings.allowed_origins:
+    _add_middleware(app, guard, metrics, settings.allowed_origins, hosts or AllowedHosts())
+    return app
+
+
+def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: frozenset[str], hosts: AllowedHosts) -> None:
+    """Add what stands in front of every route; the last that is added is asked first."""
+    app.add_middleware(Guarded, guard=guard, metrics=metrics, origins=origins)
+    if origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=sorted(settings.allowed_origins),
+            allow_origins=sorted(origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # the SDKs send many of their own
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(HostMiddleware, hosts=hosts or AllowedHosts(), metrics=metrics)  # the last one is asked first
-    return app
+    app.add_middleware(HostMiddleware, hosts=hosts, metrics=metrics)
 
 
 _RESUMED: Responses = {**answering("text/event-stream"), 204: {"description": "All was read"}}

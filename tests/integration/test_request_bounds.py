@@ -367,18 +367,20 @@ def test_rejections_are_counted() -> None:
     assert found['streamgauge_refusals_total{rule="request.syntax"}'] == 1
 
 
-def test_empty_lines_after_a_response_do_not_keep_the_connection() -> None:
+@pytest.mark.parametrize("part", [b"\r\n", b"x: a\r\n"], ids=["empty lines", "header lines"])
+def test_head_that_drips_after_a_response_does_not_keep_the_connection(part: bytes) -> None:
     async def main() -> None:
         async with serving(Played(brief()), limits=IMPATIENT) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(GET + b"\r\n")
             await reader.readuntil(b"}")
+            writer.write(b"" if part == b"\r\n" else GET)
             async with asyncio.timeout(30):
                 with suppress(ConnectionError):
                     while not reader.at_eof():
-                        writer.write(b"\r\n")
+                        writer.write(part)
                         await writer.drain()
-                        await asyncio.sleep(0.02)  # slower than any bound of bytes
+                        await asyncio.sleep(0.05)  # so slowly that no bound of size is met
             writer.close()
 
     asyncio.run(main())
