@@ -9,12 +9,14 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from guard import Configuration, Guard
 from providers import Providers
 from providers.offer import Offer
 from server import draining, log
+from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
 from server.service import create
 from settings import Settings
 from streaming.errors import UsageError
@@ -26,11 +28,19 @@ PAGE_GRACE_S = 3.0
 """The same with the page, whose open tabs hold a connection each for ever."""
 
 
-def service() -> Any:
-    """Build the service without the page from the environment: what each worker runs."""
+def service(address: str) -> Any:
+    """Build the service without the page from the environment: what each worker runs at that address."""
     settings = Settings.from_environment()
     log.configure(settings.masked)
-    return create(Providers(settings), _guard(settings), settings, grace_s=GRACE_S)
+    guard = _guard(settings)
+    hosts = _allowed_hosts(address, settings, guard)
+    return create(Providers(settings), guard, settings, grace_s=GRACE_S, hosts=hosts)
+
+
+def _allowed_hosts(address: str, settings: Settings, guard: Guard) -> AllowedHosts:
+    """Return the names under which the service may be asked where it listens. Raises UsageError."""
+    is_proxied = settings.on_space or guard.configuration.hops > 0
+    return AllowedHosts.from_listener(address, parse_allowed_hosts(settings.allowed_hosts), is_proxied=is_proxied)
 
 
 def _guard(settings: Settings) -> Guard:
@@ -72,9 +82,7 @@ def _options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Na
 
 
 def _check(options: argparse.Namespace, settings: Settings) -> None:
-    for origin in settings.allowed_origins:
-        if not origin.startswith(("http://", "https://")):
-            raise UsageError(f"ALLOWED_ORIGINS: {origin!r} is no origin: write for example https://example.org")
+    check_allowed_origins(settings.allowed_origins)
     if options.share and options.no_ui:
         raise UsageError("a link shows the page: leave --no-ui or --share out")
     if options.workers < 1:
@@ -88,7 +96,8 @@ def _check(options: argparse.Namespace, settings: Settings) -> None:
 def _serve_workers(listener: socket.socket, count: int, settings: Settings, body_bytes: int) -> int:
     with tempfile.TemporaryDirectory(prefix="streamgauge-metrics-") as folder:
         settings.share_metrics(folder)
-        config = draining.config("app:service", grace_s=GRACE_S, workers=count, body_bytes=body_bytes)
+        factory = partial(service, listener.getsockname()[0])
+        config = draining.config(factory, grace_s=GRACE_S, workers=count, body_bytes=body_bytes)
         workers = draining.Workers(config, [listener])
         workers.address = _address(listener)
         workers.run()
@@ -107,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listener = _listener(options.host, options.port, settings.reader_timeout_s)
         host = listener.getsockname()[0]
         offer = Offer.from_settings(settings, host, shared=options.share)
+        hosts = _allowed_hosts(host, settings, guard)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -117,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve_workers(listener, options.workers, settings, body_bytes)
     log.configure(settings.masked)
     grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
-    app: Any = create(providers, guard, settings, offer=offer, grace_s=grace_s)
+    app: Any = create(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
     if not options.no_ui:
         from ui.page import mount
 
@@ -125,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.share:
             from ui.share import share
 
-            share(listener.getsockname()[1], lambda line: print(line, flush=True))
+            share(listener.getsockname()[1], lambda line: print(line, flush=True), hosts.add_link)
     config = draining.config(app, grace_s=grace_s, body_bytes=body_bytes)
     draining.Server(config, _address(listener)).run(sockets=[listener])
     return 0

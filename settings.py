@@ -50,7 +50,18 @@ class Settings:
     @property
     def allowed_origins(self) -> frozenset[str]:
         """Other sites whose pages may talk to this service (`ALLOWED_ORIGINS`, comma-separated)."""
-        return frozenset(origin.strip().rstrip("/") for origin in (self.get("ALLOWED_ORIGINS") or "").split(",")) - {""}
+        return frozenset(origin.rstrip("/").lower() for origin in self._listed("ALLOWED_ORIGINS"))
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Names under which this service is asked (`ALLOWED_HOSTS`, comma-separated), as they are written."""
+        return self._listed("ALLOWED_HOSTS")
+
+    def _listed(self, name: str) -> frozenset[str]:
+        """Return the entries between commas; the whole value where there is none, for it means nothing."""
+        text = self.get(name)
+        entries = {entry.strip() for entry in (text or "").split(",")} - {""}
+        return frozenset(entries or ({text} if text else ()))
 
     @property
     def public_models(self) -> tuple[str, ...] | None:

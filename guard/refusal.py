@@ -5,7 +5,17 @@ from typing import Literal
 from streaming.errors import StreamgaugeError
 
 Kind = Literal[
-    "rate_limited", "unauthorized", "invalid", "blocked", "budget", "too_large", "unpriced", "model_not_found"
+    "rate_limited",
+    "unauthorized",
+    "invalid",
+    "blocked",
+    "budget",
+    "too_large",
+    "head_too_large",
+    "timeout",
+    "misdirected",
+    "unpriced",
+    "model_not_found",
 ]
 
 STATUS: dict[Kind, int] = {
@@ -17,6 +27,9 @@ STATUS: dict[Kind, int] = {
     "too_large": 413,
     "unpriced": 403,
     "model_not_found": 404,
+    "head_too_large": 431,
+    "timeout": 408,
+    "misdirected": 421,
 }
 
 

@@ -1,148 +1,25 @@
-"""What uvicorn runs: its own protocols, which let answers end when the service is told to stop, and wait for no caller
-that sends nothing.
-"""
+"""What uvicorn runs: the server, its workers, and its settings with protocols of our own."""
 
-import asyncio
 import logging
 import signal
 import socket
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.supervisors import Multiprocess
 
+from server.http_protocol import HttpProtocol
+from server.request_bounds import ConnectionLimits
+from server.websocket_protocol import WebSocketProtocol
 from streaming.priority import allow_connections
 
-HEAD_S = 20.0
-"""How long a request's head may take to arrive."""
-LINGER_S = 5.0
-"""How long the rest of a body is taken that was refused before it was there, so that the refusal can be read."""
 KEEP_ALIVE_S = 75
 """How long a silent connection is kept between requests: longer than a proxy does, which would send into its close."""
-_PIPELINED = 8
-"""So many requests may wait on one connection while it is still read."""
-_LARGE_FRAMES = 1024 * 1024
 _READY_S = 120.0
-
-
-class _Patient:
-    """A connection as the request that is answered on it closes it: not while its body still comes, because what is
-    closed unread is reset, and the client would lose the answer that it has not read yet.
-    """
-
-    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self._transport = transport
-        self._cycle = cycle
-
-    def close(self) -> None:
-        if not (self._cycle.more_body and self._cycle.response_complete):
-            self._transport.close()
-
-
-class _Http(HttpToolsProtocol):
-    _late: asyncio.TimerHandle | None = None
-    _running: RequestResponseCycle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
-        super().connection_lost(exc)
-        if self._running is not None and self._running is not self.cycle:
-            # uvicorn tells the request that came last; the one that is being answered has to know.
-            self._running.disconnected = True
-            self._running.message_event.set()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._expect_head()
-
-    def on_headers_complete(self) -> None:
-        self._head_came()
-        super().on_headers_complete()
-        if 0 < len(self.pipeline) <= _PIPELINED:
-            self.flow.resume_reading()  # else nobody would notice that the client leaves
-
-    def handle_websocket_upgrade(self) -> None:
-        if self._running is not None and not self._running.response_complete:
-            self.transport.abort()  # what is being answered would run into the frames, and not learn who leaves
-            return
-        super().handle_websocket_upgrade()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        if self.cycle is not None and self.cycle.response_complete and not self.cycle.keep_alive:
-            self.transport.close()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._running is not None and self._running.more_body:
-            self.loop.call_later(LINGER_S, self._leave_the_rest, self._running)
-
-    def shutdown(self) -> None:
-        self.app_state["drain"]()
-        super().shutdown()
-
-    def _leave_the_rest(self, refused: RequestResponseCycle) -> None:
-        if self.cycle is refused:
-            self.transport.abort()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        cycle.transport = _Patient(self.transport, cycle)  # type: ignore[assignment]  # what a cycle uses of one
-        super()._start_asgi_task(cycle, app)
-
-    def _expect_head(self) -> None:
-        self._head_came()
-        self._late = self.loop.call_later(HEAD_S, self.transport.abort)
-
-    def _head_came(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-
-class _WebSocket(WebSocketsSansIOProtocol):
-    def handle_connect(self, event: Any) -> None:
-        served = self.app
-
-        async def answered(*asgi: Any) -> None:
-            await served(*asgi)
-            # uvicorn takes a refusal that has a body for one that never came, and logs it as an error.
-            self.handshake_complete = self.handshake_complete or self.initial_response is not None
-
-        self.app = answered
-        super().handle_connect(event)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            # The library gives up on a head that is too large without a word, and would keep the connection for ever.
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-            self.transport.close()
-
-    def send_receive_event_to_app(self) -> None:
-        if self.curr_msg_data_type == "text":
-            try:
-                b"".join(self.frames).decode()
-            except UnicodeDecodeError:
-                self.curr_msg_data_type = "bytes"  # the conversation refuses it in a frame of its own
-        super().send_receive_event_to_app()
-
-    def shutdown(self) -> None:
-        self.app_state["drain"]()
-        if self.close_sent or not self.handshake_complete:
-            super().shutdown()
-        # Else the conversation closes it, after the answer that is under way.
 
 
 class Server(uvicorn.Server):
@@ -206,18 +83,22 @@ def take_descriptors() -> None:
     allow_connections(None)
 
 
-def config(app: object, *, grace_s: float, workers: int = 1, body_bytes: int = 0) -> uvicorn.Config:
-    """Give uvicorn's settings for `app`, or for a factory's name where there are workers.
+def config(
+    app: object, *, grace_s: float, workers: int = 1, body_bytes: int = 0, limits: ConnectionLimits | None = None
+) -> uvicorn.Config:
+    """Return uvicorn's settings for `app`, or for a factory of it where there are workers.
 
-    The address in X-Forwarded-For is the client's own word: uvicorn is not to believe it, the guard counts hops. A
-    WebSocket's frames are limited here at least four times as wide as the guard has it (`body_bytes`), which says so in
-    a frame of its own.
+    The address in X-Forwarded-For is the client's own word: uvicorn is not to believe it, the guard counts hops. Bodies
+    and WebSocket messages are limited here at least four times as wide as the guard has it (`body_bytes`), which says
+    so in its own words. Nothing is compressed: what a few bytes may become would need a bound of its own.
     """
+    limits = limits or ConnectionLimits()
+    limits = replace(limits, body_bytes=max(limits.body_bytes, 4 * body_bytes))
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # uvicorn's own type for applications knows fewer than it serves
-        http=_Http,
-        ws=_WebSocket,
-        ws_max_size=max(_LARGE_FRAMES, 4 * body_bytes),
+        http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # uvicorn only ever calls it
+        ws=partial(WebSocketProtocol, limits=limits),  # type: ignore[arg-type]  # the same
+        ws_max_size=max(limits.message_bytes, 4 * body_bytes),
         ws_per_message_deflate=False,
         log_config=None,
         log_level="warning",

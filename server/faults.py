@@ -75,7 +75,7 @@ def _told(request: Request, status: int, kind: str, message: str) -> JSONRespons
 
 
 def _refused(request: Request, refusal: Refusal, param: str | None = None) -> JSONResponse:
-    request.app.state.door.metrics.refusals.labels(refusal.rule).inc()
+    request.app.state.door.metrics.count_refusal(refusal.rule)
     return refused(refusal, openai=_openai(request), param=param)
 
 

@@ -37,7 +37,7 @@ class Guarded:
         try:
             passed = await self._admitted(scope, headers, receive)
         except Refusal as refusal:
-            self._metrics.refusals.labels(refusal.rule).inc()
+            self._metrics.count_refusal(refusal.rule)
             await refused(refusal, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
         else:
             await self._app(scope, passed, send)

@@ -49,6 +49,10 @@ class Metrics:
             f"{name}stop_seconds", "From a stop to the end of the provider's work", registry=r, buckets=_GAP_S
         )
 
+    def count_refusal(self, rule: str) -> None:
+        """Count a request that was refused by that rule."""
+        self.refusals.labels(rule).inc()
+
     def exposition(self) -> bytes:
         """Give all figures in Prometheus's text format, of all workers."""
         registry = self._registry

@@ -21,6 +21,7 @@ from server.door import Door
 from server.faults import FAULTS, Refused, Responses, answering, described
 from server.frames import bill, error_fields
 from server.guarded import Guarded
+from server.hosts import AllowedHosts, HostMiddleware
 from server.metrics import Metrics
 from server.sse import EventStream
 from server.websocket import Conversation
@@ -34,12 +35,19 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def create(
-    providers: Providers, guard: Guard, settings: Settings, *, offer: Offer | None = None, grace_s: float = 30.0
+    providers: Providers,
+    guard: Guard,
+    settings: Settings,
+    *,
+    offer: Offer | None = None,
+    grace_s: float = 30.0,
+    hosts: AllowedHosts | None = None,
 ) -> FastAPI:
     """Build the service over `providers`, which it warms up at its start and closes at its end, with `guard` before it.
 
     `offer`: which models callers may ask; by default as where nobody knows what address the service listens on.
-    `grace_s`: how long answers that are under way may go on when the service is told to stop. Raise UsageError.
+    `grace_s`: how long answers that are under way may go on when the service is told to stop. `hosts`: under which
+    names it may be asked, by default any. Raise UsageError.
     """
     metrics = Metrics(settings.metrics_folder)
     offer = offer or Offer.from_settings(settings, settings.listening_host)
@@ -49,7 +57,7 @@ def create(
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         door.start()
         try:
-            yield {"drain": partial(door.streams.drain, grace_s)}
+            yield {"drain": partial(door.streams.drain, grace_s), "count_refusal": metrics.count_refusal}
         finally:
             await door.aclose()
 
@@ -60,16 +68,22 @@ def create(
     app.include_router(rest)
     for fault, answer in FAULTS.items():
         app.add_exception_handler(fault, answer)
-    app.add_middleware(Guarded, guard=guard, metrics=metrics, origins=settings.allowed_origins)
-    if settings.allowed_origins:
+    _add_middleware(app, guard, metrics, settings.allowed_origins, hosts or AllowedHosts())
+    return app
+
+
+def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: frozenset[str], hosts: AllowedHosts) -> None:
+    """Add what stands in front of every route; the last that is added is asked first."""
+    app.add_middleware(Guarded, guard=guard, metrics=metrics, origins=origins)
+    if origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=sorted(settings.allowed_origins),
+            allow_origins=sorted(origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # the SDKs send many of their own
             expose_headers=["Retry-After"],
         )
-    return app
+    app.add_middleware(HostMiddleware, hosts=hosts, metrics=metrics)
 
 
 _RESUMED: Responses = {**answering("text/event-stream"), 204: {"description": "All was read"}}

@@ -143,7 +143,7 @@ class Conversation:
     async def _end(self, fault: BaseException) -> None:
         """Say in a last frame what was refused, or that this program has a defect, and close."""
         if isinstance(fault, Refusal):
-            self._door.metrics.refusals.labels(fault.rule).inc()
+            self._door.metrics.count_refusal(fault.rule)
             fields = error(fault.kind, fault.message, fault.rule, fault.retry_after_s)
             code, reason = _CODES.get(fault.rule, POLICY), fault.rule
         else:

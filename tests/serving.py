@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from guard import Configuration, Guard
 from providers import Providers
 from providers.offer import Offer
 from server import draining
+from server.hosts import AllowedHosts
+from server.request_bounds import ConnectionLimits
 from server.service import create
 from settings import Settings
 from streaming import sse
@@ -47,14 +50,22 @@ OPEN = {"RATE_LIMIT": "off"}
 
 @asynccontextmanager
 async def serving(
-    providers: Providers, variables: Mapping[str, str] = OPEN, *, grace_s: float = 2, host: str = "127.0.0.1"
+    providers: Providers,
+    variables: Mapping[str, str] = OPEN,
+    *,
+    grace_s: float = 2,
+    host: str = "127.0.0.1",
+    limits: ConnectionLimits | None = None,
+    hosts: AllowedHosts | None = None,
+    add_routes: Callable[[FastAPI], None] = lambda app: None,
 ) -> AsyncIterator[int]:
     """Run the service over `providers`, set by `variables`; give its port. `host`: where it believes to listen."""
     settings = Settings(variables)
     guard = Guard(Configuration.from_variables(variables, settings.secrets()), redis_url=settings.redis_url)
-    app = create(providers, guard, settings, offer=Offer.from_settings(settings, host), grace_s=grace_s)
+    app = create(providers, guard, settings, offer=Offer.from_settings(settings, host), grace_s=grace_s, hosts=hosts)
+    add_routes(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(draining.config(app, grace_s=grace_s))
+        server = uvicorn.Server(draining.config(app, grace_s=grace_s, limits=limits))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await until(lambda: server.started)
@@ -110,7 +121,9 @@ async def opened(
     """Send a request and give the open connection."""
     payload = json.dumps(body).encode() if isinstance(body, dict) else body
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\ncontent-length: {len(payload)}\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {len(payload)}\r\n"
+    )
     writer.write(f"{head}connection: close\r\n\r\n".encode() + payload)
     await writer.drain()
     return reader, writer

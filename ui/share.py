@@ -9,8 +9,11 @@ from gradio.networking import setup_tunnel
 from ui import texts
 
 
-def share(port: int, say: Callable[[str], None]) -> Thread:
-    """Open a tunnel to a port of this machine in the background, and `say` its link, or why there is none."""
+def share(port: int, say: Callable[[str], None], on_link: Callable[[str], None]) -> Thread:
+    """Open a tunnel to a port of this machine in the background, and `say` its link, or why there is none.
+
+    `on_link` has the link before anybody reads it.
+    """
 
     def run() -> None:
         try:
@@ -18,6 +21,7 @@ def share(port: int, say: Callable[[str], None]) -> Thread:
         except Exception as error:  # whatever the tunnel's download, certificate, process or server fail with
             say(texts.NO_LINK.format(reason=type(error.__cause__ or error).__name__))
         else:
+            on_link(link)
             say(texts.SHARED.format(link=link))
 
     thread = Thread(target=run, name="share", daemon=True)

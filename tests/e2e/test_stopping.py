@@ -1,4 +1,7 @@
-"""Stopping and leaving, by the log of the service that is asked: what ends on the page ends there."""
+"""Stopping and leaving, by the log of the service that is asked: what ends on the page ends there.
+
+How soon it does is measured by `benchmarks.page_stop`; here it must, before its answer would have ended by itself.
+"""
 
 import re
 import time
@@ -10,8 +13,6 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.e2e.chat_page import ANSWERS, ChatPage
 from tests.e2e.conftest import Service, Upstream
 from tests.e2e.scripted import Scripted
-
-WITHIN_S = 1.0
 
 
 def until(page: Page, true: Callable[[], bool], patience_s: float = 10.0) -> None:
@@ -29,21 +30,19 @@ def ask(chat: ChatPage, upstream: Upstream, model: str) -> None:
     until(chat.page, lambda: bool(upstream.events(model)))
 
 
-def stop(chat: ChatPage, left_s: Callable[[], list[float]]) -> float:
-    """Press Stop; give how long the service, which says when it was left, still had work."""
+def stop(chat: ChatPage, left_s: Callable[[], list[float]]) -> None:
+    """Press Stop, and wait until the service says that it was left, and the page that it has stopped."""
     expect(chat.stop).to_be_visible()
     before = len(left_s())
-    pressed_s = time.monotonic()
     chat.stop.click()
     until(chat.page, lambda: len(left_s()) > before)
     assert chat.wait_for_end().startswith("Stopped")
-    return left_s()[-1] - pressed_s
 
 
 def test_stop_reaches_the_service_in_every_state(chat: ChatPage, upstream: Upstream, scripted: Scripted) -> None:
     chat.choose("vLLM")
     ask(chat, upstream, "fault-no-response")
-    assert stop(chat, partial(upstream.left_s, "fault-no-response")) <= WITHIN_S, "before the first token"
+    stop(chat, partial(upstream.left_s, "fault-no-response"))  # before the first token
 
     ask(chat, upstream, "fault-503")
     expect(chat.stage).to_contain_text(re.compile(r"\d\.\d s left · .*Retry 2 of 3"))
@@ -55,13 +54,13 @@ def test_stop_reaches_the_service_in_every_state(chat: ChatPage, upstream: Upstr
     chat.model("thinker")
     chat.ask("Hello?")
     expect(chat.page.get_by_text("Well", exact=True)).to_be_visible()
-    assert stop(chat, lambda: scripted.left_s) <= WITHIN_S, "while it thinks"
+    stop(chat, lambda: scripted.left_s)  # while it thinks
 
     chat.model("whole-only")
     chat.ask("Hello?")
     expect(chat.stage.locator(".sg-fallback")).to_be_visible()
     until(chat.page, lambda: [body.get("stream", False) for body in scripted.bodies[-2:]] == [True, False])
-    assert stop(chat, lambda: scripted.left_s) <= WITHIN_S, "while the whole answer is asked for instead"
+    stop(chat, lambda: scripted.left_s)  # while the whole answer is asked for instead
     assert len(upstream.events("fault-503")) == asked, "nothing was tried again after the stop"
 
 
@@ -69,12 +68,12 @@ def test_twenty_of_twenty_stops_in_the_middle_of_an_answer_reach_the_service(
     chat: ChatPage, upstream: Upstream
 ) -> None:
     chat.choose("vLLM")
-    took_s = []
+    before = len(upstream.left_s("my-model"))
     for count in range(1, 21):
         chat.ask("Go on.")
         expect(chat.page.locator(ANSWERS)).to_have_count(count)
-        took_s.append(stop(chat, partial(upstream.left_s, "my-model")))
-    assert max(took_s) <= WITHIN_S
+        stop(chat, partial(upstream.left_s, "my-model"))
+    assert len(upstream.left_s("my-model")) - before == 20
     expect(chat.page.locator("#sg-continue")).to_be_visible()
 
 
@@ -95,10 +94,9 @@ def test_a_page_that_is_left_ends_its_answer(
     other.choose("vLLM")
     ask(other, upstream, "bursty")
     other.wait_for_text()
-    closed_s = time.monotonic()
+    assert not upstream.left_s("bursty")
     other.page.close()
     until(chat.page, lambda: bool(upstream.left_s("bursty")))
-    assert upstream.left_s("bursty")[0] - closed_s <= WITHIN_S
 
 
 def test_clearing_while_an_answer_comes_ends_it_and_leaves_an_empty_page(chat: ChatPage, upstream: Upstream) -> None:

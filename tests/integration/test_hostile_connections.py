@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import websockets
 
-from server import draining, guarded
+from server import guarded
+from server.request_bounds import ConnectionLimits
 from streaming.events import TextDelta
 from tests.integration.watched import Simulated, request, simulated
 from tests.playing import PlayingAdapter, Step, words
@@ -23,6 +24,9 @@ from tests.serving import Played, serving, until
 ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
 CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
 SILENT: list[Step] = [(600.0, TextDelta("late"))]
+
+
+IMPATIENT = ConnectionLimits(header_timeout_s=0.2, lingering_timeout_s=0.2)
 
 
 def brief() -> PlayingAdapter:
@@ -40,20 +44,32 @@ async def exchanged(port: int, data: bytes) -> bytes:
 
 
 HEADS: dict[str, tuple[bytes, set[int]]] = {
-    "a path that is not ASCII": (b"GET /\xff HTTP/1.1\r\nhost: x\r\n", {400}),
-    "half surrogates": (b"GET /api/chat/stream/%ED%A0%80?last_event_id=%ED%A0%80 HTTP/1.1\r\nhost: x\r\n", {400}),
-    "half surrogates in a header": (b"GET /api/chat/stream/x HTTP/1.1\r\nlast-event-id: \xed\xa0\x80\r\n", {400}),
-    "line ends": (b"DELETE /api/chat/stream/%0d%0aset-cookie:%20a=b HTTP/1.1\r\nhost: x\r\n", {404}),
-    "null bytes": (b"GET /api/%00%0d%0a HTTP/1.1\r\nhost: x\r\n", {404}),
-    "a long id": (b"GET /api/chat/stream/x?last_event_id=" + b"9" * 4000 + b" HTTP/1.1\r\nhost: x\r\n", {400}),
-    "a strange key": (b"GET /v1/models HTTP/1.1\r\nauthorization: Bearer \xff\xed\xa0\x80\r\n", {200}),
-    "a strange length": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 1e3\r\n", {400}),
+    "a path that is not ASCII": (b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n", {400}),
+    "half surrogates": (
+        b"GET /api/chat/stream/%ED%A0%80?last_event_id=%ED%A0%80 HTTP/1.1\r\nhost: localhost\r\n",
+        {400},
+    ),
+    "half surrogates in a header": (
+        b"GET /api/chat/stream/x HTTP/1.1\r\nhost: localhost\r\nlast-event-id: \xed\xa0\x80\r\n",
+        {400},
+    ),
+    "line ends": (b"DELETE /api/chat/stream/%0d%0aset-cookie:%20a=b HTTP/1.1\r\nhost: localhost\r\n", {404}),
+    "null bytes": (b"GET /api/%00%0d%0a HTTP/1.1\r\nhost: localhost\r\n", {404}),
+    "a long id": (b"GET /api/chat/stream/x?last_event_id=" + b"9" * 4000 + b" HTTP/1.1\r\nhost: localhost\r\n", {400}),
+    "a strange key": (
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer \xff\xed\xa0\x80\r\n",
+        {200},
+    ),
+    "a strange length": (b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1e3\r\n", {400}),
     "two lengths": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 9\r\n", {400}),
     "length and chunks": (b"POST /api/chat HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n", {400}),
-    "no target": (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n", {404}),
-    "another protocol": (b"GET /healthz HTTP/1.1\r\nconnection: Upgrade, close\r\nupgrade: h2c\r\n", {200}),
+    "no target": (b"OPTIONS * HTTP/1.1\r\nhost: localhost\r\n", {404}),
+    "another protocol": (
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, close\r\nupgrade: h2c\r\n",
+        {200},
+    ),
     "no http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", {400}),
-    "a method of one's own": (b"TRACE /v1/models HTTP/1.1\r\nhost: x\r\n", {405}),
+    "a method of one's own": (b"TRACE /v1/models HTTP/1.1\r\nhost: localhost\r\n", {405}),
 }
 
 
@@ -79,13 +95,9 @@ CHUNK = b"10000\r\n" + b"a" * 65536 + b"\r\n"
     [({"content-length": "999999999999"}, b"{"), ({"transfer-encoding": "chunked"}, CHUNK * 8)],
     ids=["announced", "in chunks without end"],
 )
-def test_a_huge_body_is_refused_before_it_is_there(
-    headers: dict[str, str], body: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(draining, "LINGER_S", 0.2)
-
+def test_a_huge_body_is_refused_before_it_is_there(headers: dict[str, str], body: bytes) -> None:
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
+        async with serving(Played(brief()), limits=IMPATIENT) as port:
             sent = await request(port, CHAT, body, headers={"connection": "keep-alive", **headers})
             async with asyncio.timeout(10):
                 head = await sent.reader.readuntil(b"\r\n\r\n")
@@ -120,12 +132,12 @@ def test_the_refusal_of_a_huge_body_reaches_who_closes_after_it(path: str) -> No
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded, "BODY_S", 0.2)
-    monkeypatch.setattr(draining, "LINGER_S", 0.2)
 
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
-            head = b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
-            return await exchanged(port, head + b'{"mess')  # kept alive by the client: the service has to close it
+        async with serving(Played(brief()), limits=IMPATIENT) as port:
+            head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            body = b'content-length: 99\r\n\r\n{"mess'
+            return await exchanged(port, head + body)  # kept alive by the client: the service has to close it
 
     head, _, body = asyncio.run(main()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400") and b"connection: close" in head.lower()
@@ -149,13 +161,11 @@ def test_leaving_in_the_middle_of_a_request_is_nobodys_fault(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(
-    "begun", [b"", b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: "], ids=["nothing", "half a head"]
+    "begun", [b"", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "], ids=["nothing", "half a head"]
 )
-def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    monkeypatch.setattr(draining, "HEAD_S", 0.2)
-
+def test_a_head_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
+        async with serving(Played(brief()), limits=IMPATIENT) as port:
             try:
                 return await exchanged(port, begun)
             except ConnectionResetError:
@@ -181,12 +191,10 @@ def test_pipelined_requests_are_answered_in_order_and_do_not_mix() -> None:
     async def main() -> bytes:
         async with serving(Played(brief())) as port:
             body = json.dumps({**ASK, "stream": False}).encode()
-            post = (
-                b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            )
-            ask = post % (len(body), body)
-            missing = b"GET /api/nothing HTTP/1.1\r\nhost: x\r\n\r\n"
-            last = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            ask = head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            missing = b"GET /api/nothing HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            last = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
             return await exchanged(port, ask + missing + ask + last)
 
     answer = asyncio.run(main())
@@ -200,7 +208,7 @@ def test_leaving_stops_the_answer_though_more_was_asked_behind_it(stream: bool) 
         adapter = PlayingAdapter(SILENT)
         async with serving(Played(adapter)) as port:
             body = json.dumps({**ASK, "stream": stream}).encode()
-            head = b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             ask = head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(ask)
@@ -220,7 +228,7 @@ def test_a_socket_asked_for_behind_a_question_stops_the_answer() -> None:
         async with serving(Played(adapter)) as port:
             sent = await request(port, CHAT, ASK, headers={"connection": "keep-alive"})
             await until(lambda: adapter.open == 1)
-            head = b"GET /api/chat/ws HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+            head = b"GET /api/chat/ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
             key = b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             sent.writer.write(head + key)
             await until(lambda: adapter.open == 0)
@@ -253,7 +261,7 @@ def test_addresses_that_a_caller_makes_up_do_not_help_it(hops: str, lines: str) 
 
     async def one(port: int, number: int) -> int:
         body = json.dumps({**ASK, "stream": False})
-        head = "POST /api/chat HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        head = "POST /api/chat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
         head += f"{lines.format(n=number)}content-length: {len(body)}\r\n\r\n"
         return int((await exchanged(port, (head + body).encode())).split()[1])
 
@@ -274,7 +282,7 @@ def test_a_reader_that_has_stopped_is_dropped_and_its_answer_with_it() -> None:
 
     async def by_http(url: str, request_id: str) -> Callable[[], None]:
         reader = stopped_reader(url)
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         head += f"x-client-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
         reader.sendall((head + body).encode())
         return reader.close

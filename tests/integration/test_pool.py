@@ -13,7 +13,7 @@ from streaming.http1 import Http1Error
 from streaming.pool import Ended, NoConnection, Pool, Response
 from tests.serving import until
 
-REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+REQUEST = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
 TWO = b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"
 

@@ -189,6 +189,16 @@ def two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
     return started("--workers", "2", REDIS_URL=url, **{"RATE_LIMIT": "off", "BUDGETS": "off", **variables})
 
 
+def test_workers_check_the_host_where_they_listen(redis: RedisProcess) -> None:
+    async def main(port: int) -> list[int]:
+        hosts = ["localhost", "evil.example", "chat.example"] * 4
+        asked = [await request(port, "/healthz", method="GET", headers={"host": host}) for host in hosts]
+        return [(await one.response())[0] for one in asked]
+
+    with two_workers(redis, 9, ALLOWED_HOSTS="chat.example") as service:
+        assert asyncio.run(main(service.port)) == [200, 421, 200] * 4
+
+
 async def resumed(service: Started) -> None:
     """Ask, be cut off, and read the rest, from whichever worker takes the connection."""
     asked = await request(service.port, CHAT, {**SIM, "resume": True})

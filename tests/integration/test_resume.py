@@ -32,7 +32,7 @@ async def request(port: int, method: str, path: str, last_id: str | None = None,
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     headers = f"last-event-id: {last_id}\r\n" if last_id else ""
     headers += f"authorization: Bearer {key}\r\n" if key else ""
-    writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n".encode())
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()
@@ -191,7 +191,7 @@ def test_another_key_neither_reads_nor_stops_it(monkeypatch: pytest.MonkeyPatch)
         async with serving(Played(PlayingAdapter(words(500, gap_s=0.01))), {**OPEN, "API_KEYS": lines}) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             body = json.dumps(ASK)
-            head = f"POST /api/chat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {keys['ann']}\r\n"
+            head = f"POST /api/chat HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {keys['ann']}\r\n"
             writer.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
             line = b""
             while not line.startswith(b"id: "):

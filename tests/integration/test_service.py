@@ -262,7 +262,7 @@ def test_what_is_not_offered_is_refused_in_the_same_shape(request_line: str, sta
     async def main() -> bytes:
         async with serving(Played(PlayingAdapter(words(1)))) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(f"{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+            writer.write(f"{request_line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
             raw = await reader.read()
             writer.close()
             await writer.wait_closed()

@@ -98,7 +98,7 @@ async def request(
 ) -> Connection:
     """Send one request whose connection closes after it; a body that is no bytes goes as JSON."""
     payload = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    fields = {"host": "x", "connection": "close", "content-type": "application/json", **(headers or {})}
+    fields = {"host": "localhost", "connection": "close", "content-type": "application/json", **(headers or {})}
     if "transfer-encoding" not in fields:
         fields.setdefault("content-length", str(len(payload)))
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]

@@ -100,7 +100,7 @@ HOMES = {
     "prometheus_client": ("server",),
     "redis": ("server", "guard"),
     "limits": ("guard",),
-    "websockets": ("clients",),
+    "websockets": ("clients", "server/websocket_protocol.py"),
     "httpx2": ("clients", "providers"),
     "locust": ("locustfiles",),
     "pandas": ("evaluation", "ui"),
@@ -112,7 +112,7 @@ HOMES = {
     "anthropic": ("providers",),
     "ollama": ("providers",),
     "xllamacpp": ("providers",),
-    "uvicorn": ("server/draining.py",),
+    "uvicorn": ("server/draining.py", "server/http_protocol.py", "server/websocket_protocol.py"),
     "argparse": ("app.py", "evaluation", "guard", "simulator", "benchmarks"),
 }
 

@@ -1,0 +1,155 @@
+"""How soon a provider's work ends when a page's Stop is pressed, beside a plain client of the service that leaves.
+
+Both ask the same provider, a simulator whose log says on one clock when the connection to it was closed, in turn in one
+run, so that other work on the machine meets both. `silent` is a provider that has not said a word, `streaming` one in
+the middle of an answer. Times are from the press of the button, or the close of the client's connection, to the close
+at the provider. `ratio` is the page's median to the plain client's; `met` says that no stop of the page took longer
+than a second. The browser, the service and the simulator have processes of their own.
+
+    python -m benchmarks.page_stop [--rounds 20]
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks.page import BROWSERS, FLAGS, service
+from simulator.server import read_log
+
+TARGET_S = 1.0
+PROVIDER, NAME, VARIABLE = "vLLM", "vllm", "VLLM_BASE_URL"
+STATES = {"silent": "fault-no-response", "streaming": "any-model"}
+"""The simulator's models by what they do when they are stopped."""
+_PATIENCE_S = 30.0
+
+
+class Simulator:
+    """A simulator with a log, which says what happened to the requests for a model."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
+        self._log = log
+
+    def times_s(self, model: str, event: str) -> list[Any]:
+        """Return when an event of requests for the model happened, in order; of closes, those by the client."""
+        entries = read_log(str(self._log))
+        ids = {entry["request_id"] for entry in entries if entry.get("model") == model}
+        return [
+            entry["at_s"]
+            for entry in entries
+            if entry["request_id"] in ids and entry["event"] == event and entry.get("by", "client") == "client"
+        ]
+
+    def wait_for(self, model: str, event: str, count: int, pause: Callable[[], None]) -> float:
+        """Return when the event happened for that many a time. Raise TimeoutError after half a minute."""
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while len(times_s := self.times_s(model, event)) < count:
+            if time.monotonic() > give_up_s:
+                raise TimeoutError(f"{model}: the simulator saw {len(times_s)} of {count} {event!r}")
+            pause()
+        return float(times_s[count - 1])
+
+
+@contextmanager
+def simulator() -> Iterator[Simulator]:
+    """Run a simulator on a free port, whose answers take eight seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log.jsonl")
+        shape = ["--ttft-ms", "100", "--gap-ms", "20", "--tokens", "400"]
+        command = [sys.executable, "-m", "simulator", "--port", "0", "--log", str(log), *shape]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None  # it is a pipe
+            try:
+                yield Simulator(process.stdout.readline().split()[-1], log)
+            finally:
+                process.send_signal(signal.SIGTERM)
+
+
+def stop_page_s(page: Page, upstream: Simulator, state: str) -> float:
+    """Ask on the page, press Stop, and return the seconds until the provider's work ended."""
+    model = STATES[state]
+    asked, left = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
+    page.locator("#sg-message textarea").fill("Go on.")
+    page.locator("#sg-message textarea").press("Enter")
+    pause = lambda: page.wait_for_timeout(10)  # noqa: E731 - the browser's own events go on meanwhile
+    upstream.wait_for(model, "received", asked + 1, pause)
+    if state == "streaming":
+        page.locator("#sg-chat [data-testid=bot]").last.wait_for()
+    pressed_s = time.monotonic()
+    page.locator("#sg-stop").click()
+    took_s = upstream.wait_for(model, "closed", left + 1, pause) - pressed_s
+    page.locator("#sg-stop").wait_for(state="hidden")
+    return took_s
+
+
+def leave_s(url: str, upstream: Simulator, state: str) -> float:
+    """Ask over a plain socket, leave, and return the seconds until the provider's work ended."""
+    model, parts = STATES[state], urlsplit(url)
+    asked, left = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
+    body = json.dumps({"message": "Go on.", "provider": f"{NAME}:{model}"})
+    head = f"POST /api/chat HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_PATIENCE_S) as client:
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+        said = b""
+        while state == "streaming" and b'"content"' not in said:
+            said += client.recv(65536)
+        upstream.wait_for(model, "received", asked + 1, lambda: time.sleep(0.005))
+        left_s = time.monotonic()
+    return upstream.wait_for(model, "closed", left + 1, lambda: time.sleep(0.005)) - left_s
+
+
+def measure(page: Page, url: str, upstream: Simulator, rounds: int) -> dict[str, dict[str, float]]:
+    """Return the figures of each state, in milliseconds, the page's and the plain client's rounds in turn."""
+    found = {}
+    for state, model in STATES.items():
+        page.locator("#sg-model").get_by_role("textbox").fill(model)
+        page.locator("#sg-model").get_by_role("textbox").blur()
+        times_s = [(stop_page_s(page, upstream, state), leave_s(url, upstream, state)) for _ in range(rounds)]
+        pages_s, plain_s = zip(*times_s, strict=True)
+        median_s, base_s = statistics.median(pages_s), statistics.median(plain_s)
+        found[state] = {
+            "page_p50_ms": round(1000 * median_s, 1),
+            "page_max_ms": round(1000 * max(pages_s), 1),
+            "plain_p50_ms": round(1000 * base_s, 1),
+            "plain_max_ms": round(1000 * max(plain_s), 1),
+            "ratio": round(median_s / base_s, 1),
+        }
+    return found
+
+
+def main() -> None:
+    """Print a line for each state, and a JSON object as the last line."""
+    parser = argparse.ArgumentParser("python -m benchmarks.page_stop", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with simulator() as upstream, service({VARIABLE: f"{upstream.url}/v1"}) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.goto(url)
+        page.locator("#sg-provider input").click()
+        page.get_by_role("option", name=PROVIDER, exact=True).click()
+        found = measure(page, url, upstream, rounds)
+        browser.close()
+    for state, figures in found.items():
+        print(f"{state:10} " + ", ".join(f"{name} {value:g}" for name, value in figures.items()))
+    met = all(figures["page_max_ms"] <= 1000 * TARGET_S for figures in found.values())
+    print(json.dumps({"benchmark": "page_stop", "rounds": rounds, **found, "met": met}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Under which names the service is asked: the Host header, against DNS rebinding.
+
+A page of another site may have its own name resolve to 127.0.0.1, and is then of the same origin as this service for
+the visitor's browser. What it cannot change is the name in `Host`. So where only this machine can connect, only this
+machine's names are taken. X-Forwarded-Host is never read: behind a proxy `Host` has to arrive as the browser sent it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from guard import Refusal
+from server.metrics import Metrics
+from server.refusals import refused
+from streaming.errors import UsageError
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""Always taken: no name that belongs to somebody else is among them, and health checks use them."""
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{0,5})?")
+
+
+class AllowedHosts:
+    """The names that a Host header may have; with None any, though it must be one name."""
+
+    def __init__(self, names: Iterable[str] | None = None) -> None:
+        self._names = None if names is None else frozenset(names)
+
+    @classmethod
+    def from_listener(cls, address: str, configured: frozenset[str], *, is_proxied: bool) -> "AllowedHosts":
+        """Return what is taken at the address that is listened on.
+
+        Only where nothing but this machine can connect are its names known without `configured`; `is_proxied` says
+        that a proxy, whose name is not known, asks for others.
+        """
+        if not configured and (is_proxied or not is_loopback(address)):
+            return cls(None)
+        own = f"[{address.partition('%')[0]}]" if ":" in address else address
+        return cls({*LOOPBACK_NAMES, *configured, _normalize(own)})
+
+    def add_link(self, link: str) -> None:
+        """Take the host of a link to this service from now on. May be called from another thread."""
+        name = urlsplit(link).hostname
+        if name and self._names is not None:
+            self._names |= {_normalize(name)}
+
+    def check(self, hosts: Sequence[bytes], http_version: str) -> None:
+        """Raise Refusal unless there is one host, and it is taken; before HTTP/1.1 there need not be one."""
+        if len(hosts) > 1:
+            raise _invalid("more than one Host header: send one")
+        if not hosts and http_version not in ("0.9", "1.0"):
+            raise _invalid("no Host header: HTTP/1.1 needs one")
+        found = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
+        if hosts and found is None:
+            raise _invalid("the Host header is no host name")
+        if self._names is not None and (found is None or _normalize(found["name"]) not in self._names):
+            raise Refusal(
+                "host", "misdirected", "this service is not known by that host name: list it in ALLOWED_HOSTS"
+            )
+
+
+class HostMiddleware:
+    """Refuses requests for other hosts, HTTP and WebSocket, whatever they are for."""
+
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, metrics: Metrics) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            hosts = [value.strip(b" \t") for name, value in scope["headers"] if name == b"host"]
+            try:
+                self._hosts.check(hosts, scope["http_version"])
+            except Refusal as refusal:
+                self._metrics.count_refusal(refusal.rule)
+                await refused(refusal, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine can connect to an address."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def parse_allowed_hosts(entries: Iterable[str]) -> frozenset[str]:
+    """Return the names of `ALLOWED_HOSTS`. Raise UsageError for an entry that could never be a request's host."""
+    names = set()
+    for entry in entries:
+        found = _HOST.fullmatch(entry)
+        name = _normalize(entry)
+        if found is None or found["name"] != entry or not name.strip("."):
+            raise UsageError(
+                f"ALLOWED_HOSTS: {entry[:80]!r} is no host name: write names with commas between them, without scheme, "
+                "port, path and wildcards, for example chat.example.org"
+            )
+        names.add(name)
+    return frozenset(names)
+
+
+def check_allowed_origins(entries: Iterable[str]) -> None:
+    """Check those of `ALLOWED_ORIGINS`. Raise UsageError for an entry that no browser could send."""
+    for entry in entries:
+        scheme, _, host = entry.partition("://")
+        if scheme not in ("http", "https") or _HOST.fullmatch(host) is None:
+            raise UsageError(
+                f"ALLOWED_ORIGINS: {entry[:80]!r} is no origin: write scheme and host, for example https://example.org"
+            )
+
+
+def _normalize(name: str) -> str:
+    """Return one spelling of a host name: lower case, without the root's dot, an address as it is usually written."""
+    name = name.lower().removesuffix(".")
+    if not name.startswith("["):
+        return name
+    try:
+        return f"[{ip_address(name[1:-1])}]"
+    except ValueError:
+        return name
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal("host", "invalid", message)

@@ -1,0 +1,316 @@
+"""HTTP connections: uvicorn's protocol, with the bounds, deadlines and endings that it has no option for.
+
+Each class adds one subject to the one above it; `HttpProtocol` is what uvicorn runs. They lean on the inside of
+uvicorn's protocol, so its version is checked at import.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from guard import Refusal
+from server.refusals import refused
+from server.request_bounds import MAX_PIECE_BYTES, ConnectionLimits, RequestSize
+
+UVICORN_VERSION = "0.54"
+_PIPELINED = 8
+"""So many requests may wait on one connection while it is still read."""
+_AUTHORITY = re.compile(rb"[^/?#]*")
+
+if not uvicorn.__version__.startswith(f"{UVICORN_VERSION}."):
+    raise ImportError(
+        f"uvicorn {uvicorn.__version__}: its protocols were checked in version {UVICORN_VERSION} only "
+        "(install the version that requirements.txt names)"
+    )
+
+
+class _OriginFormProtocol(HttpToolsProtocol):
+    """Takes the host from the target where it is a whole URL, as RFC 9112 (3.2.2) wants, and leaves its path."""
+
+    def on_headers_complete(self) -> None:
+        _, is_absolute, rest = self.url.partition(b"://")
+        if is_absolute and not self.url.startswith(b"/"):
+            found = _AUTHORITY.match(rest)
+            authority = found[0] if found is not None else b""
+            target = rest[len(authority) :]
+            self.url = target if target.startswith(b"/") else b"/" + target
+            places = [place for place, (name, _) in enumerate(self.headers) if name == b"host"]
+            if len(places) == 1:
+                self.headers[places[0]] = (b"host", authority)
+        super().on_headers_complete()
+
+
+class _PipelinedProtocol(_OriginFormProtocol):
+    """Knows which of the requests on the connection is being answered, and tells that one when the client leaves."""
+
+    _running: RequestResponseCycle | None = None
+
+    @property
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._running is not None and self._running is not self.cycle:
+            # uvicorn tells the request that came last; the one that is being answered has to know.
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if 0 < len(self.pipeline) <= _PIPELINED:
+            self.flow.resume_reading()  # else nobody would notice that the client leaves
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_answering:
+            self.transport.abort()  # what is being answered would run into the frames, and not learn who leaves
+            return
+        super().handle_websocket_upgrade()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+
+class _BoundedProtocol(_PipelinedProtocol):
+    """Rejects what is larger than a request may be while it arrives, before it is stored.
+
+    Data is parsed in pieces, so that the count can stop it between two callbacks. After a rejection the rest is
+    received and dropped for a while: a connection that is closed with data unread is reset, and its client would lose
+    the response.
+    """
+
+    def __init__(self, *, limits: ConnectionLimits, **given: Any) -> None:
+        super().__init__(**given)
+        self._limits = limits
+        self._size = RequestSize(limits)
+        self._in_head = False
+        self._refusal: Refusal | None = None
+        self._rejected = False
+        self._dropped = 0
+        self.url = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._rejected:
+            self._drop(data)
+            return
+        for piece in _pieces(data):
+            self._size.add_received(len(piece))
+            super().data_received(piece)
+            if self._rejected or self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            try:
+                self._size.check_received()
+            except Refusal as refusal:
+                self._reject(refusal)
+                return
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._size.begin()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        try:
+            self._size.add_header(name, value)
+        except Refusal as refusal:
+            self._refusal = refusal
+            raise
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        try:
+            self._size.end_head(self.parser.get_method(), self.url)
+        except Refusal as refusal:
+            self._refusal = refusal
+            raise
+        if len(self.pipeline) >= self._limits.waiting_requests:
+            self._refusal = Refusal("request.pipeline", "invalid", "too many requests wait on this connection")
+            raise self._refusal
+        super().on_headers_complete()
+        self._in_head = False
+
+    def on_chunk_header(self) -> None:
+        """Begin a chunk; the parser calls this when its size and extensions are read."""
+        self._size.begin_chunk()
+
+    def on_body(self, body: bytes) -> None:
+        try:
+            self._size.add_body(len(body), wanted=self.cycle is None or not self.cycle.response_complete)
+        except Refusal as refusal:
+            self._refusal = refusal
+            raise
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        self._reject(self._refusal or Refusal("request.syntax", "invalid", "the request is not valid HTTP/1.1"))
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._rejected and not self._is_answering and not self.transport.is_closing():
+            self._send_rejection()
+
+    def _reject(self, refusal: Refusal) -> None:
+        """Take nothing more, and answer with the refusal: behind the responses to the requests that came before."""
+        self._refusal = refusal
+        self._rejected = True
+        self.app_state["count_refusal"](refusal.rule)
+        if self._in_head:
+            if not self._is_answering:
+                self._send_rejection()
+        elif self._is_answering:
+            if self._running is not self.cycle or self.cycle.response_started:
+                self.transport.abort()
+                return
+            self._send_rejection()
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        elif self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
+            self.transport.abort()  # it has its response
+        else:
+            self._send_rejection()
+
+    def _send_rejection(self) -> None:
+        if self._refusal is not None:
+            self.transport.write(encode_refusal(self._refusal, self.url))
+            self.transport.write_eof()
+            self.loop.call_later(self._limits.lingering_timeout_s, self.transport.abort)
+            self._refusal = None
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > self._limits.lingering_bytes:
+            self.transport.abort()
+
+
+class _TimedProtocol(_BoundedProtocol):
+    """Waits only so long for what has begun to arrive, or is due: a head, the rest of a body."""
+
+    def __init__(self, *, limits: ConnectionLimits, **given: Any) -> None:
+        super().__init__(limits=limits, **given)
+        self._number = 0
+        self._part: str | None = None
+        self._awaited: tuple[int, str] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._set_deadline()
+
+    def on_message_begin(self) -> None:
+        self._number += 1
+        self._part = "head"
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._part = "body"
+
+    def on_message_complete(self) -> None:
+        self._part = None
+        super().on_message_complete()
+
+    def _set_deadline(self) -> None:
+        """Arm the timer for what is awaited now, unless it runs for that already."""
+        part = self._part
+        if part is None and (self.cycle is None or self.cycle.response_complete):
+            part = "next head"  # so that empty lines between requests do not keep a connection for ever
+        if self._rejected or self.transport.is_closing() or self.transport.get_protocol() is not self:
+            part = None
+        awaited = None if part is None else (self._number, part)
+        if awaited != self._awaited:
+            self._cancel_deadline()
+            self._awaited = awaited
+            self._arm_deadline()
+
+    def _arm_deadline(self) -> None:
+        if self._awaited is not None:
+            is_body = self._awaited[1] == "body"
+            timeout_s = self._limits.body_timeout_s if is_body else self._limits.header_timeout_s
+            self._deadline = self.loop.call_later(timeout_s, self._on_deadline, is_body)
+
+    def _cancel_deadline(self) -> None:
+        self._awaited = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_deadline(self, is_body: bool) -> None:
+        if self.flow.read_paused:
+            self._arm_deadline()  # the service itself does not read it yet
+        elif is_body:
+            timeout_s = self._limits.body_timeout_s
+            self._reject(Refusal("body.time", "timeout", f"the body did not arrive within {timeout_s:g} s"))
+        else:
+            self.transport.abort()
+
+
+class HttpProtocol(_TimedProtocol):
+    """Closes connections so that responses are read to their end, a refusal before its request's body too."""
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete and not self.cycle.keep_alive:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._running is not None and self._running.more_body:
+            self.loop.call_later(self._limits.lingering_timeout_s, self._abort_unfinished, self._running)
+
+    def shutdown(self) -> None:
+        self.app_state["drain"]()
+        super().shutdown()
+
+    def _abort_unfinished(self, refused_cycle: RequestResponseCycle) -> None:
+        if self.cycle is refused_cycle and refused_cycle.more_body:
+            self.transport.abort()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.transport = _PatientTransport(self.transport, cycle)  # type: ignore[assignment]  # what a cycle uses of one
+        super()._start_asgi_task(cycle, app)
+
+
+class _PatientTransport:
+    """A connection as the request that is answered on it closes it: not while its body still comes, because what is
+    closed unread is reset, and the client would lose the answer that it has not read yet.
+    """
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self._transport = transport
+        self._cycle = cycle
+
+    def close(self) -> None:
+        if not (self._cycle.more_body and self._cycle.response_complete):
+            self._transport.close()
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), MAX_PIECE_BYTES):
+        yield data[start : start + MAX_PIECE_BYTES]
+
+
+def encode_refusal(refusal: Refusal, target: bytes = b"") -> bytes:
+    """Return the whole response to a request that no application sees; after it the connection is closed."""
+    response = refused(refusal, openai=target.startswith(b"/v1/"))
+    lines = [
+        f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode(),
+        *(name + b": " + value for name, value in response.raw_headers),
+        b"connection: close\r\n\r\n",
+    ]
+    return b"\r\n".join(lines) + bytes(response.body)

@@ -1,0 +1,128 @@
+"""WebSocket connections: uvicorn's protocol, with the bounds and endings that it has no option for."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidMessage
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
+
+from guard import Refusal
+from server.http_protocol import encode_refusal  # importing it checks uvicorn's version
+from server.request_bounds import ConnectionLimits
+
+_INVALID_HEAD = Refusal("request.syntax", "invalid", "the request is not a valid WebSocket handshake")
+_LARGE_HEAD = Refusal(
+    "request.head",
+    "head_too_large",
+    f"a WebSocket's head may have {MAX_NUM_HEADERS} lines of {MAX_LINE_LENGTH:,} bytes: send fewer, or shorter ones",
+)
+_TOO_BIG, _POLICY = 1009, 1008
+
+
+class _HandshakeProtocol(WebSocketsSansIOProtocol):
+    """Says why a connection is not opened, which uvicorn forgets, and closes it."""
+
+    def handle_connect(self, event: Any) -> None:
+        served = self.app
+
+        async def run(*asgi: Any) -> None:
+            await served(*asgi)
+            # uvicorn takes a refusal that has a body for one that never came, and logs it as an error.
+            self.handshake_complete = self.handshake_complete or self.initial_response is not None
+
+        self.app = run
+        super().handle_connect(event)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            refusal = _INVALID_HEAD if isinstance(self.conn.handshake_exc, InvalidMessage) else _LARGE_HEAD
+            self.app_state["count_refusal"](refusal.rule)
+            self.transport.write(encode_refusal(refusal))
+            self.transport.close()
+
+
+class _BoundedMessageProtocol(_HandshakeProtocol):
+    """Bounds what one message may be made of, how long it may take, and what is kept for a client that does not read.
+
+    The size of a message is the library's to bound (`ws_max_size`), and a frame that does not arrive is noticed by the
+    pings, which cannot be answered inside a frame.
+    """
+
+    def __init__(self, *, limits: ConnectionLimits, **given: Any) -> None:
+        super().__init__(**given)
+        self._limits = limits
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_deadline()
+        super().connection_lost(exc)
+
+    def handle_text(self, event: Any) -> None:
+        self._begin_message(event)
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Any) -> None:
+        self._begin_message(event)
+        super().handle_bytes(event)
+
+    def handle_cont(self, event: Any) -> None:
+        if self.close_sent:
+            return
+        if len(self.frames) >= self._limits.fragments:
+            self._fail(_TOO_BIG, "too many fragments")
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()  # pongs would pile up for a client that reads none
+
+    def send_receive_event_to_app(self) -> None:
+        self._cancel_deadline()
+        super().send_receive_event_to_app()
+
+    def _begin_message(self, event: Any) -> None:
+        if not event.fin:
+            self._arm_deadline()
+
+    def _arm_deadline(self) -> None:
+        self._cancel_deadline()
+        self._deadline = self.loop.call_later(self._limits.body_timeout_s, self._on_deadline)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_deadline(self) -> None:
+        if self.read_paused:
+            self._arm_deadline()  # the service itself does not read it yet
+        else:
+            self._fail(_POLICY, "the message did not arrive in time")
+
+    def _fail(self, code: int, reason: str) -> None:
+        if not self.close_sent and not self.transport.is_closing():
+            self.conn.fail(code, reason)
+            self.handle_parser_exception()
+
+
+class WebSocketProtocol(_BoundedMessageProtocol):
+    """Leaves it to the conversation to refuse what is no text, and to close when the service is stopping."""
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.curr_msg_data_type = "bytes"  # the conversation refuses it in a frame of its own
+        super().send_receive_event_to_app()
+
+    def shutdown(self) -> None:
+        self.app_state["drain"]()
+        if self.close_sent or not self.handshake_complete:
+            super().shutdown()
+        # Else the conversation closes it, after the answer that is under way.

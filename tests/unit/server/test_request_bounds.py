@@ -1,0 +1,77 @@
+"""What a request's size is while it arrives."""
+
+import pytest
+
+from guard import Refusal
+from server.request_bounds import ConnectionLimits, RequestSize
+
+LIMITS = ConnectionLimits(head_bytes=100, header_lines=3, body_bytes=50)
+
+
+def begun() -> RequestSize:
+    size = RequestSize(LIMITS)
+    size.begin()
+    return size
+
+
+def test_bytes_that_no_callback_tells_of_are_counted() -> None:
+    size = begun()
+    for _ in range(100):
+        size.add_received(1)
+        size.check_received()
+    size.add_received(1)
+    with pytest.raises(Refusal) as refused:
+        size.check_received()
+    assert (refused.value.status, refused.value.rule) == (431, "request.head")
+
+
+@pytest.mark.parametrize(("value", "is_taken"), [(b"a" * 70, True), (b"a" * 71, False)])
+def test_head_is_as_large_as_what_was_sent(value: bytes, is_taken: bool) -> None:
+    sent = b"GET /path HTTP/1.1\r\nname: %b\r\n\r\n" % value
+    assert (len(sent) <= LIMITS.head_bytes) is is_taken
+    size = begun()
+    size.add_header(b"name", value)
+    if is_taken:
+        size.end_head(b"GET", b"/path")
+    else:
+        with pytest.raises(Refusal):
+            size.end_head(b"GET", b"/path")
+
+
+def test_header_lines_and_trailers_are_counted_together() -> None:
+    size = begun()
+    size.add_header(b"a", b"")
+    size.add_header(b"b", b"")
+    size.end_head(b"GET", b"/")
+    size.begin_chunk()
+    size.add_header(b"c", b"")
+    with pytest.raises(Refusal) as refused:
+        size.add_header(b"d", b"")
+    assert refused.value.status == 431
+
+
+def test_body_is_not_counted_as_framing() -> None:
+    size = begun()
+    for _ in range(5):
+        size.add_received(10)
+        size.add_body(10, wanted=True)
+        size.check_received()
+    with pytest.raises(Refusal) as refused:
+        size.add_body(1, wanted=True)
+    assert (refused.value.status, refused.value.rule) == (413, "validation.size")
+
+
+def test_body_that_nobody_wants_is_not_bounded() -> None:
+    size = begun()
+    size.add_received(1000)
+    size.add_body(1000, wanted=False)
+    size.check_received()
+
+
+def test_framing_is_counted_anew_for_each_chunk_and_request() -> None:
+    size = begun()
+    for begin in (size.begin_chunk, size.begin, size.begin_chunk):
+        size.add_received(90)
+        size.check_received()
+        begin()
+    size.check_received()
