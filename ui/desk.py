@@ -8,7 +8,7 @@ from typing import Protocol
 
 import gradio as gr
 
-from guard import Caller, Guard, OutputFilter, Refusal, Reservation, address
+from guard import Caller, Guard, OutputFilter, Refusal, Reservation, client_address
 from guard.validation import Limits
 from providers.rows import ROWS
 from streaming.clock import Clock
@@ -191,7 +191,7 @@ class Desk:
         assert self._guard is not None
         peer = request.client.host if request.client else None
         hops = self._guard.configuration.hops
-        where = address(peer, request.headers.get("x-forwarded-for"), hops)
+        where = client_address(peer, request.headers.items(), hops)
         return Caller(self.visitors.of(request.session_hash).access_key, where, request.session_hash)
 
     async def _shown(
