@@ -5,7 +5,7 @@ Its order: `enter` (rate limit, then key), `clean` (validation, then content), `
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from guard.callers import Caller, network
 from guard.configuration import Configuration
@@ -20,6 +20,8 @@ from guard.validation import validated
 from streaming.clock import Clock, monotonic
 from streaming.messages import ChatRequest, Message
 from streaming.meter import Rates
+
+_PAGES: Mapping[str, str] = {"what": "pages opened", "advice": "load the page again", "rule": "page.rate"}
 
 
 class Guard:
@@ -40,6 +42,8 @@ class Guard:
         self._keys = configuration.keys
         self._shared = Shared(redis_url, clock) if redis_url else None
         self._rate = RateLimit(configuration.rate, clock, self._shared) if configuration.rate else None
+        pages = configuration.page_rate
+        self._page_rate = RateLimit(pages, clock, self._shared, **_PAGES) if pages and configuration.rate else None
         self._budgets = Budgets(configuration.budget, clock, self._shared)
         listed = [BlockList.load(configuration.blocklist)] if configuration.blocklist else []
         self._filters: list[ContentFilter] = [*listed, *filters]
@@ -56,6 +60,11 @@ class Guard:
             for name in self._names(caller):
                 await self._rate.enter(name)
         return self.identify(caller)
+
+    async def enter_page(self, client_address: str | None) -> None:
+        """Count a page that is newly opened from an address. Raises Refusal."""
+        if self._page_rate is not None:
+            await self._page_rate.enter(f"page:{network(client_address)}")
 
     def identify(self, caller: Caller) -> str:
         """Give the caller's id without counting a question. Raises Refusal."""

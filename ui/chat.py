@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import gradio as gr
 
+from providers.rows import ROWS
 from streaming.clock import utc_now
 from streaming.errors import UsageError
 from ui import export, figures, texts
@@ -42,11 +43,12 @@ class Chat:
         max_tokens: str | None,
         budget: str | None,
         streamed: bool,
+        brought: str | None,
         request: gr.Request,
     ) -> AsyncGenerator[Frame, None]:
         """Answer on the page, frame by frame; the last frame has the receipt, also after a stop."""
         question = Question(
-            message, history, provider, model, strategy, system, temperature, max_tokens, streamed, budget
+            message, history, provider, model, strategy, system, temperature, max_tokens, streamed, budget, brought
         )
         visitor = self._visitor(request)
         screen, lane = self._desk.screen(visitor, question), visitor.lane(PLACE)
@@ -95,35 +97,43 @@ class Chat:
         verdict: dict[str, Any] = gr.validate(problem is None, problem or "")
         return verdict
 
-    async def bring_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str]:
-        """Take a key of the visitor's; give the provider's badge, and an empty box in place of the key."""
-        visitor = self._visitor(request)
+    async def bring_key(
+        self, provider: str | None, key: str | None, brought: str | None, request: gr.Request
+    ) -> tuple[str, str, str]:
+        """Take a key of the visitor's; give the provider's badge, an empty box, and what keys were brought.
+
+        The page keeps the last: by it a key is missed that this service has lost.
+        """
+        visitor, held = self._visitor(request), _names(brought)
         try:
             variable = self._desk.key_variable(provider)
             await self._desk.bring_key(visitor, variable, (key or "").strip())
         except UsageError as error:
-            return figures.badge_problem(str(error)), ""
-        return self._badge(provider, visitor), ""
+            return figures.badge_problem(str(error)), "", ",".join(held)
+        held = sorted({*held, variable} if variable in visitor.keys else {*held} - {variable})
+        return self._badge(provider, visitor, ",".join(held)), "", ",".join(held)
 
-    async def forget_key(self, provider: str | None, request: gr.Request) -> tuple[str, str]:
+    async def forget_key(self, provider: str | None, brought: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Let go of the visitor's key for a provider."""
-        return await self.bring_key(provider, "", request)
+        return await self.bring_key(provider, "", brought, request)
 
     def bring_access_key(self, key: str | None, request: gr.Request) -> tuple[str, str]:
         """Keep the key that this service asks for; give a line that says so, and an empty box."""
         self._visitor(request).access_key = (key or "").strip() or None
         return figures.badge_good(texts.ACCESS_TAKEN), ""
 
-    def badge(self, provider: str | None, request: gr.Request) -> str:
+    def badge(self, provider: str | None, brought: str | None, request: gr.Request) -> str:
         """Say whether a provider can be asked by this visitor. Blocks: the provider's token tables are read here."""
         visitor = self._visitor(request)
         if provider in {row.name for row in self._desk.listing()}:
             counter = self._desk.providers(visitor).rates(provider).counter
             if counter is not None:
                 counter(texts.NAME)
-        return self._badge(provider, visitor)
+        return self._badge(provider, visitor, brought)
 
-    def _badge(self, provider: str | None, visitor: Visitor) -> str:
+    def _badge(self, provider: str | None, visitor: Visitor, brought: str | None) -> str:
+        if self._desk.is_key_gone(visitor, provider, brought):
+            return figures.badge_problem(texts.KEY_GONE.format(name=provider))
         row = next((row for row in self._desk.providers(visitor).listing() if row.name == provider), None)
         return figures.badge(row, own_key=self._desk.key_variable(provider, missing="") in visitor.keys)
 
@@ -139,6 +149,12 @@ class Chat:
 
     def _visitor(self, request: gr.Request) -> Visitor:
         return self._desk.visitors.of(request.session_hash)
+
+
+def _names(brought: str | None) -> list[str]:
+    """Return the variables that a page says it has brought keys for."""
+    known = {row.key for row in ROWS.values()}
+    return sorted({name for name in (brought or "").split(",") if name in known})
 
 
 def _empty_page() -> tuple[Any, ...]:

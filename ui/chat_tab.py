@@ -50,10 +50,10 @@ class Conversation(gr.ChatInterface):
         super()._setup_stop_events(event_triggers, events_to_cancel, after_success)
 
 
-def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
+def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML, Component]:
     """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
 
-    Gives what the other tabs share: the page's budget, and the line that says what it has spent.
+    Gives what the other tabs share: the page's budget, the line that says what it has spent, and what keys it brought.
     """
     chat = Chat(desk)
     with gr.Sidebar(label=texts.SETTINGS, position="right", width=340, open=False, elem_id="sg-settings"):
@@ -64,7 +64,7 @@ def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
     go_on = gr.Button(texts.CONTINUE, size="sm", visible=HIDDEN, elem_id="sg-continue", render=False)
     again = gr.Button(texts.RETRY, size="sm", visible=HIDDEN, elem_id="sg-retry", render=False)
     box = _textbox()
-    *_, budget, streamed = settings
+    *_, budget, streamed, brought = settings
     outputs: list[Any] = [stage, announcement, meter, stop, go_on, again, spent, streamed, box]
     interface = _interface(chat, box, settings, outputs)
     interface.kept = chat.kept
@@ -79,7 +79,7 @@ def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
     for asking in interface.asking:
         asking.then(chat.settle, None, emptied, queue=False, **quiet())
     _saving(chat, interface, as_markdown, as_json)
-    return budget, spent
+    return budget, spent, brought
 
 
 def _saving(chat: Chat, interface: Conversation, as_markdown: gr.Button, as_json: gr.Button) -> None:
@@ -100,6 +100,7 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
     provider = gr.Textbox(LOCAL, visible=HIDDEN, elem_id="sg-asked")
     picker.change(None, picker, provider, js="(name) => name")
     badge = gr.HTML(figures.badge(desk.row(LOCAL)), elem_id="sg-badge")
+    brought = gr.Textbox("", visible=HIDDEN, elem_id="sg-brought")
     with gr.Accordion(texts.KEY, open=False, visible=desk.takes_keys, elem_id="sg-key"):
         key = gr.Textbox(label=texts.KEY, info=texts.KEY_INFO, placeholder=texts.KEY_HINT, type="password", max_lines=1)
         with gr.Row():
@@ -123,11 +124,12 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
     streamed = gr.Checkbox(label=texts.STREAMED, info=texts.STREAMED_INFO, value=True)
     with gr.Row():
         save = (gr.Button(texts.EXPORT_MARKDOWN, size="sm"), gr.Button(texts.EXPORT_JSON, size="sm"))
-    provider.change(chat.badge, provider, badge, queue=False, **quiet())
-    use.click(chat.bring_key, [provider, key], [badge, key], queue=False, **quiet())
-    key.submit(chat.bring_key, [provider, key], [badge, key], queue=False, **quiet())
-    forget.click(chat.forget_key, provider, [badge, key], queue=False, **quiet())
-    return [provider, model, strategy, system, temperature, max_tokens, budget, streamed], spent, save
+    provider.change(chat.badge, [provider, brought], badge, queue=False, **quiet())
+    after: list[Component] = [badge, key, brought]
+    use.click(chat.bring_key, [provider, key, brought], after, queue=False, **quiet())
+    key.submit(chat.bring_key, [provider, key, brought], after, queue=False, **quiet())
+    forget.click(chat.forget_key, [provider, brought], after, queue=False, **quiet())
+    return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
 
 
 def _textbox() -> gr.Textbox:

@@ -58,7 +58,7 @@ class Desk:
         account: Callable[[str, Mapping[str, str | None]], Account] | None = None,
     ) -> None:
         self.clock = clock
-        self.visitors = Visitors()
+        self.visitors = Visitors(clock=clock, enter=guard.enter_page if guard else None)
         self._providers = providers
         self._guard = guard
         self._with_keys = with_keys
@@ -108,6 +108,8 @@ class Desk:
         """Ask and answer on `screen`; yield whenever it has changed, last when a receipt or a refusal stands on it."""
         visitor = self.visitors.of(request.session_hash)
         try:
+            if self.is_key_gone(visitor, question.provider, question.brought):
+                raise UsageError(texts.KEY_GONE.format(name=question.provider))
             asked = checked(question, self.providers(visitor).listing(), self.limits)
             async with aclosing(self._admitted(visitor, place, asked, screen, request, probe)) as changes:
                 async for _ in changes:
@@ -130,6 +132,14 @@ class Desk:
         if missing is not None:
             return missing
         raise UsageError(texts.KEY_NOT_HERE.format(name=provider or texts.UNKNOWN))
+
+    def is_key_gone(self, visitor: Visitor, provider: str | None, brought: str | None) -> bool:
+        """Return whether the page has brought a key for a provider that is not here any more.
+
+        Nobody who means to pay with a key of their own is answered with the service's instead.
+        """
+        variable = self.key_variable(provider, missing="")
+        return bool(variable) and variable in (brought or "").split(",") and variable not in visitor.keys
 
     async def bring_key(self, visitor: Visitor, variable: str, key: str) -> None:
         """Take a key for this page alone; an empty one takes the one before back. Raises UsageError."""
