@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import gradio as gr
 
-from providers.rows import ROWS
 from streaming.clock import utc_now
 from streaming.errors import UsageError
 from ui import export, figures, texts
@@ -97,43 +96,44 @@ class Chat:
         verdict: dict[str, Any] = gr.validate(problem is None, problem or "")
         return verdict
 
-    async def bring_key(
-        self, provider: str | None, key: str | None, brought: str | None, request: gr.Request
-    ) -> tuple[str, str, str]:
-        """Take a key of the visitor's; give the provider's badge, an empty box, and what keys were brought.
+    async def bring_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str, str]:
+        """Take a key of the visitor's; give the provider's badge, an empty box, and what changed for the page to keep.
 
-        The page keeps the last: by it a key is missed that this service has lost.
+        The last is `+NAME` or `-NAME` for the variable that a key stands in for, empty where nothing changed.
         """
-        visitor, held = self._visitor(request), _names(brought)
+        visitor = self._visitor(request)
         try:
             variable = self._desk.key_variable(provider)
             await self._desk.bring_key(visitor, variable, (key or "").strip())
         except UsageError as error:
-            return figures.badge_problem(str(error)), "", ",".join(held)
-        held = sorted({*held, variable} if variable in visitor.keys else {*held} - {variable})
-        return self._badge(provider, visitor, ",".join(held)), "", ",".join(held)
+            return figures.badge_problem(str(error)), "", ""
+        return self._badge(provider, visitor), "", ("+" if variable in visitor.keys else "-") + variable
 
-    async def forget_key(self, provider: str | None, brought: str | None, request: gr.Request) -> tuple[str, str, str]:
+    async def forget_key(self, provider: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Let go of the visitor's key for a provider."""
-        return await self.bring_key(provider, "", brought, request)
+        return await self.bring_key(provider, "", request)
+
+    def warn_of_gone_key(self, provider: str | None, brought: str | None, request: gr.Request) -> Any:
+        """Return the badge of a provider whose key the page has brought and this service has lost; else leave it."""
+        if self._desk.is_key_gone(self._visitor(request), provider, brought):
+            return figures.badge_problem(texts.KEY_GONE.format(name=provider))
+        return gr.skip()
 
     def bring_access_key(self, key: str | None, request: gr.Request) -> tuple[str, str]:
         """Keep the key that this service asks for; give a line that says so, and an empty box."""
         self._visitor(request).access_key = (key or "").strip() or None
         return figures.badge_good(texts.ACCESS_TAKEN), ""
 
-    def badge(self, provider: str | None, brought: str | None, request: gr.Request) -> str:
+    def badge(self, provider: str | None, request: gr.Request) -> str:
         """Say whether a provider can be asked by this visitor. Blocks: the provider's token tables are read here."""
         visitor = self._visitor(request)
         if provider in {row.name for row in self._desk.listing()}:
             counter = self._desk.providers(visitor).rates(provider).counter
             if counter is not None:
                 counter(texts.NAME)
-        return self._badge(provider, visitor, brought)
+        return self._badge(provider, visitor)
 
-    def _badge(self, provider: str | None, visitor: Visitor, brought: str | None) -> str:
-        if self._desk.is_key_gone(visitor, provider, brought):
-            return figures.badge_problem(texts.KEY_GONE.format(name=provider))
+    def _badge(self, provider: str | None, visitor: Visitor) -> str:
         row = next((row for row in self._desk.providers(visitor).listing() if row.name == provider), None)
         return figures.badge(row, own_key=self._desk.key_variable(provider, missing="") in visitor.keys)
 
@@ -149,12 +149,6 @@ class Chat:
 
     def _visitor(self, request: gr.Request) -> Visitor:
         return self._desk.visitors.of(request.session_hash)
-
-
-def _names(brought: str | None) -> list[str]:
-    """Return the variables that a page says it has brought keys for."""
-    known = {row.key for row in ROWS.values()}
-    return sorted({name for name in (brought or "").split(",") if name in known})
 
 
 def _empty_page() -> tuple[Any, ...]:

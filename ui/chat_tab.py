@@ -18,6 +18,13 @@ from ui.markdown import written
 from ui.questions import LOCAL
 
 DEFAULT_MAX_TOKENS = 400
+_KEEP_BROUGHT = """(changed, brought) => {
+  const names = new Set(brought.split(",").filter(Boolean)), name = changed.slice(1);
+  if (changed.startsWith("+")) names.add(name);
+  if (changed.startsWith("-")) names.delete(name);
+  return [...names].join(",");
+}"""
+"""The page remembers for which providers it brought a key: by it a key is missed that the service has lost."""
 
 
 class Conversation(gr.ChatInterface):
@@ -124,11 +131,16 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
     streamed = gr.Checkbox(label=texts.STREAMED, info=texts.STREAMED_INFO, value=True)
     with gr.Row():
         save = (gr.Button(texts.EXPORT_MARKDOWN, size="sm"), gr.Button(texts.EXPORT_JSON, size="sm"))
-    provider.change(chat.badge, [provider, brought], badge, queue=False, **quiet())
-    after: list[Component] = [badge, key, brought]
-    use.click(chat.bring_key, [provider, key, brought], after, queue=False, **quiet())
-    key.submit(chat.bring_key, [provider, key, brought], after, queue=False, **quiet())
-    forget.click(chat.forget_key, [provider, brought], after, queue=False, **quiet())
+    told = provider.change(chat.badge, provider, badge, queue=False, **quiet())
+    told.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **quiet())
+    changed = gr.Textbox("", visible=HIDDEN)
+    after: list[Component] = [badge, key, changed]
+    for taking in (
+        use.click(chat.bring_key, [provider, key], after, queue=False, **quiet()),
+        key.submit(chat.bring_key, [provider, key], after, queue=False, **quiet()),
+        forget.click(chat.forget_key, provider, after, queue=False, **quiet()),
+    ):
+        taking.then(None, [changed, brought], brought, js=_KEEP_BROUGHT)
     return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
 
 
