@@ -14,6 +14,7 @@ from typing import Any
 from guard import Configuration, Guard
 from providers import Providers
 from server import draining, log
+from server.captured_output import CapturedOutput
 from server.service import create
 from settings import Settings
 from streaming.errors import UsageError
@@ -28,7 +29,10 @@ PAGE_GRACE_S = 3.0
 def service() -> Any:
     """Build the service without the page from the environment: what each worker runs."""
     settings = Settings.from_environment()
-    log.configure(settings.masked)
+    output = CapturedOutput()
+    output.open()
+    output.distrust()
+    log.configure(settings.masked, output.error)
     return create(Providers(settings), _guard(settings), settings, grace_s=GRACE_S)
 
 
@@ -111,7 +115,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     body_bytes = guard.configuration.limits.body_bytes
     if options.workers > 1:
         return _serve_workers(listener, options.workers, settings, body_bytes)
-    log.configure(settings.masked)
+    with CapturedOutput() as output:
+        log.configure(settings.masked, output.error, lambda: output.trusted)
+        return _serve(options, settings, providers, guard, listener, output)
+
+
+def _serve(
+    options: argparse.Namespace,
+    settings: Settings,
+    providers: Providers,
+    guard: Guard,
+    listener: socket.socket,
+    output: CapturedOutput,
+) -> int:
+    def say_ready(line: str) -> None:
+        output.distrust()
+        output.tell(line)
+
     grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
     app: Any = create(providers, guard, settings, grace_s=grace_s)
     if not options.no_ui:
@@ -121,9 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.share:
             from ui.share import share
 
-            share(listener.getsockname()[1], lambda line: print(line, flush=True))
-    config = draining.config(app, grace_s=grace_s, body_bytes=body_bytes)
-    draining.Server(config, _address(listener)).run(sockets=[listener])
+            share(listener.getsockname()[1], output.tell)
+    config = draining.config(app, grace_s=grace_s, body_bytes=guard.configuration.limits.body_bytes)
+    draining.Server(config, _address(listener), say_ready).run(sockets=[listener])
     return 0
 
 
