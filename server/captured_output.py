@@ -62,7 +62,7 @@ class PrintedReader:
         self._found.chars += len(line)
         if trusted and line.strip():
             self._found.text.append(line[:MAX_TEXT_CHARS])
-        if line == _BEGIN:
+        if line.endswith(_BEGIN):
             self._in_traceback = True
         elif self._in_traceback and (frame := _FRAME.fullmatch(line)) is not None:
             if frame[1] in set(iterate_known_files()):

@@ -49,7 +49,9 @@ class PageEvent:
 @dataclass(frozen=True, slots=True)
 class _Function:
     inputs: tuple[Check, ...]
+    texts: tuple[bool, ...]
     event_data: tuple[Check, ...]
+    needs_event_data: bool
     queued: bool
     has_conversation: bool
 
@@ -90,6 +92,9 @@ class EventSchema:
         if trigger is not None and not (_is_integer(trigger) and trigger in self._triggers):
             raise _reject("there is no such trigger")
         _check_data(function, fields)
+        # A box that nobody has written into yet has no text, which functions need not tell from an empty one.
+        boxes = zip(function.texts, fields["data"], strict=True)
+        fields["data"] = ["" if is_box and value is None else value for is_box, value in boxes]
         return PageEvent(fields["session_hash"], _to_bytes(fields))
 
     def parse_cancel(self, body: bytes) -> PageEvent:
@@ -112,9 +117,15 @@ class EventSchema:
     def _describe(self, page: gr.Blocks, fn: Any) -> _Function:
         dynamic = {block for other in page.fns.values() for block in other.outputs}
         inputs = tuple(_check_for(block, self._limits, dynamic=block in dynamic) for block in fn.inputs)
-        events = {event for _, event in fn.targets}
-        event_data = tuple(_EVENTS[event](self._limits) for event in sorted(events & _EVENTS.keys()))
-        return _Function(inputs, event_data, fn.queue, any(isinstance(block, gr.Chatbot) for block in fn.inputs))
+        events = {event for _, event in fn.targets} & _EVENTS.keys()
+        return _Function(
+            inputs=inputs,
+            texts=tuple(isinstance(block, gr.Textbox) for block in fn.inputs),
+            event_data=tuple(_EVENTS[event](self._limits) for event in sorted(events)),
+            needs_event_data=bool(events & _TELLING),
+            queued=fn.queue,
+            has_conversation=any(isinstance(block, gr.Chatbot) for block in fn.inputs),
+        )
 
 
 def is_session_hash(value: object) -> bool:
@@ -130,7 +141,9 @@ def _check_data(function: _Function, fields: Mapping[str, Any]) -> None:
         if not check(value):
             raise _reject(f"value {number} is not what its control holds")
     about = fields.get("event_data")
-    if about is not None and not any(check(about) for check in function.event_data):
+    if about is None and not function.needs_event_data:
+        return
+    if not any(check(about) for check in function.event_data):
         raise _reject("event_data is not what the control tells")
 
 
@@ -186,7 +199,7 @@ def _dropdown(block: gr.Dropdown, limits: Limits, dynamic: bool) -> Check:
 def _radio(block: gr.Radio, limits: Limits, dynamic: bool) -> Check:
     del limits, dynamic
     values = [value for _, value in block.choices]
-    return lambda value: value is None or any(type(value) is type(choice) and value == choice for choice in values)
+    return lambda value: any(type(value) is type(choice) and value == choice for choice in values)
 
 
 def _slider(block: gr.Slider, limits: Limits, dynamic: bool) -> Check:
@@ -284,7 +297,7 @@ def _selected(limits: Limits) -> Check:
             return False
         if not _is_index(value["index"]) or not isinstance(value.get("selected", True), bool):
             return False
-        return value["value"] is None or is_text(value["value"], most)
+        return is_text(value["value"], most)
 
     return check
 
@@ -313,6 +326,10 @@ _EVENTS: Mapping[str, Callable[[Limits], Check]] = {
     "example_select": _example,
 }
 """What controls tell of themselves, by the name of the event; an event that is not here calls nothing."""
+
+
+_TELLING = frozenset({"retry", "undo", "example_select"})
+"""Events whose functions need what the control tells."""
 
 
 def _is_integer(value: object) -> bool:
