@@ -175,7 +175,8 @@ def _is_from_elsewhere(scope: Scope) -> bool:
 
 def _take_query(row: Row, scope: Scope) -> str:
     """Return the session of the query, which alone is handed on."""
-    query, scope["query_string"] = scope.get("query_string", b""), b""
+    query: bytes = scope.get("query_string", b"")
+    scope["query_string"] = b""
     if row.any_query:
         return ""
     try:

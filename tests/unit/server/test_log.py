@@ -49,8 +49,8 @@ def raised(error: Exception) -> tuple[type[BaseException], BaseException, Any]:
         except KeyError as cause:
             raise error from cause
     except type(error):
-        found: Any = sys.exc_info()
-        return found
+        return type(error), error, error.__traceback__
+    raise AssertionError("it was not raised")
 
 
 def test_exception_is_told_with_types_and_places_but_without_its_message() -> None:
