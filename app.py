@@ -30,8 +30,7 @@ def service() -> Any:
     """Build the service without the page from the environment: what each worker runs."""
     settings = Settings.from_environment()
     output = CapturedOutput()
-    output.open()
-    output.distrust()
+    output.open(trusted=False)
     log.configure(settings.masked, output.error)
     return create(Providers(settings), _guard(settings), settings, grace_s=GRACE_S)
 
@@ -128,10 +127,6 @@ def _serve(
     listener: socket.socket,
     output: CapturedOutput,
 ) -> int:
-    def say_ready(line: str) -> None:
-        output.distrust()
-        output.tell(line)
-
     grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
     app: Any = create(providers, guard, settings, grace_s=grace_s)
     if not options.no_ui:
@@ -143,7 +138,7 @@ def _serve(
 
             share(listener.getsockname()[1], output.tell)
     config = draining.config(app, grace_s=grace_s, body_bytes=guard.configuration.limits.body_bytes)
-    draining.Server(config, _address(listener), say_ready).run(sockets=[listener])
+    draining.Server(config, _address(listener), output.tell_ready).run(sockets=[listener])
     return 0
 
 

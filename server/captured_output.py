@@ -102,8 +102,9 @@ class CapturedOutput:
         self.open()
         return self
 
-    def open(self) -> None:
+    def open(self, *, trusted: bool = True) -> None:
         """Take the descriptors for as long as the process lasts, or until this is left as a context."""
+        self._trusted = trusted
         for number in (1, 2):
             reading, writing = os.pipe()
             os.set_inheritable(reading, False)
@@ -135,6 +136,11 @@ class CapturedOutput:
         """Print a line for the person who has started this."""
         self.terminal.write(line + "\n")
         self.terminal.flush()
+
+    def tell_ready(self, line: str) -> None:
+        """Print that visitors may come from now on."""
+        self.distrust()
+        self.tell(line)
 
     def _read(self, descriptor: int) -> None:
         reader, throttle = PrintedReader(), Throttle()

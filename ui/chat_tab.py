@@ -131,8 +131,24 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
     streamed = gr.Checkbox(label=texts.STREAMED, info=texts.STREAMED_INFO, value=True)
     with gr.Row():
         save = (gr.Button(texts.EXPORT_MARKDOWN, size="sm"), gr.Button(texts.EXPORT_JSON, size="sm"))
+    _keep_badge(chat, provider, brought, badge)
+    _take_keys(chat, (use, key, forget), provider, brought, badge)
+    return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
+
+
+def _keep_badge(chat: Chat, provider: Component, brought: Component, badge: gr.HTML) -> None:
     told = provider.change(chat.badge, provider, badge, queue=False, **quiet())
     told.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **quiet())
+
+
+def _take_keys(
+    chat: Chat,
+    controls: tuple[gr.Button, gr.Textbox, gr.Button],
+    provider: Component,
+    brought: Component,
+    badge: gr.HTML,
+) -> None:
+    use, key, forget = controls
     changed = gr.Textbox("", visible=HIDDEN)
     after: list[Component] = [badge, key, changed]
     for taking in (
@@ -141,7 +157,6 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
         forget.click(chat.forget_key, provider, after, queue=False, **quiet()),
     ):
         taking.then(None, [changed, brought], brought, js=_KEEP_BROUGHT)
-    return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
 
 
 def _textbox() -> gr.Textbox:

@@ -65,6 +65,7 @@ TABLE = (
     _row("GET", r"/assets/[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"),
     _row("GET", r"/static/js/iframeResizer\.contentWindow\.min\.js"),
     _row("GET", r"/static/img/logo(?:_nosize)?\.svg"),
+    _row("GET", rf"{API}/app_id"),
     _row("GET", rf"{API}/heartbeat/(?P<session>[A-Za-z0-9_-]+)", session="new", stream=True),
     _row("GET", rf"{API}/queue/data", session="known", stream=True),
     _row("POST", rf"{API}/queue/join", body="event", session="new"),
@@ -72,7 +73,9 @@ TABLE = (
     _row("POST", rf"{API}/cancel", body="cancel", session="known"),
     _row("POST", rf"{API}/reset", body="reset"),
 )
-"""The requests that Chromium sends for the page, and `/config`, from which load tests read it."""
+"""The requests that Chromium sends for the page, and `/config`, from which load tests read it. By `app_id` a page whose
+connection broke learns that the service is there again.
+"""
 
 
 class Sessions(Protocol):

@@ -182,7 +182,8 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture(params=[(1280, 860)], ids=["desktop"])
 def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Service) -> Iterator[ChatPage]:
-    """A fresh page; whatever a test does with it, it asks no other origin for anything and breaks no script.
+    """A fresh page; whatever a test does with it, it asks no other origin for anything, breaks no script, and is
+    refused nothing.
 
     What the page's own policy keeps in the browser was not asked for.
     """
@@ -191,6 +192,8 @@ def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Servi
     page.set_viewport_size({"width": width, "height": height})
     asked: list[Request] = []
     broken: list[str] = []
+    refused: list[tuple[int, str]] = []
+    page.on("response", lambda response: refused.append((response.status, response.url)))
     page.on("request", lambda sent: asked.append(sent))
     page.on("pageerror", lambda error: broken.append(str(error)))
     yield ChatPage(page).open(service.address)
@@ -199,3 +202,6 @@ def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Servi
     assert any(sent.url.startswith(own[0]) for sent in asked), "the recorder of requests works"
     assert [sent.url for sent in asked if not sent.url.startswith(own) and sent.failure != "csp"] == []
     assert broken == []
+    # What the page says to an empty or a long message Gradio sends as 422.
+    unfit = (422, f"{service.address}/gradio_api/queue/join?")
+    assert [found for found in refused if found[0] >= 400 and found != unfit] == []

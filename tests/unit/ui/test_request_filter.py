@@ -166,7 +166,7 @@ DOORS = [
     "component_server", "component_server/", "deep_link", "stream/abc123", "stream/abc123/1/2/playlist.m3u8",
     "run/ask", "run/predict/", "api/predict", "call/ask", "call/v2/ask", "call/ask/abc123", "info", "info/",
     "openapi.json", "queue/status", "queue/join/", "queue/data/", "startup-events", "theme.css", "user", "token",
-    "app_id", "login_check", "dev/reload", "runs", "process_recording", "vibe-edit", "vibe-code",
+    "login_check", "dev/reload", "runs", "process_recording", "vibe-edit", "vibe-code",
     "vibe-starter-queries", "custom_component/1/client/component/a", "heartbeat", "heartbeat/", "heartbeat/a/b",
     "mcp", "mcp/sse", "profiling/traces", "reset/", "cancel/", "run-history/buckets",
 ]  # fmt: skip
