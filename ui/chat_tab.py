@@ -22,9 +22,13 @@ _KEEP_BROUGHT = """(changed, brought) => {
   const names = new Set(brought.split(",").filter(Boolean)), name = changed.slice(1);
   if (changed.startsWith("+")) names.add(name);
   if (changed.startsWith("-")) names.delete(name);
-  return [...names].join(",");
+  const kept = [...names].join(",");
+  sessionStorage.setItem("streamgauge-brought", kept);
+  return kept;
 }"""
 """The page remembers for which providers it brought a key: by it a key is missed that the service has lost."""
+KEPT_BROUGHT = '() => sessionStorage.getItem("streamgauge-brought") || ""'
+"""The same when it is loaded anew, which Gradio does by itself once a lost service is there again."""
 
 
 class Conversation(gr.ChatInterface):

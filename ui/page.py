@@ -107,6 +107,7 @@ def build(desk: Desk) -> gr.Blocks:
             await desk.visitors.leave(request.session_hash)
 
         page.unload(leave)
+        page.load(None, None, brought, js=chat_tab.KEPT_BROUGHT)
         _hush(page)
         page.queue(api_open=False, max_size=QUEUE_SIZE, default_concurrency_limit=ANSWERS_AT_ONCE)
     return page
