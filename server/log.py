@@ -134,6 +134,11 @@ class LibraryFilter(logging.Filter):
         return True
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave out what cannot be written: logging would quote it on the standard error."""
+
+
 def configure(
     masked: Callable[[str], str], stream: TextIO | None = None, quote: Callable[[], bool] = lambda: False
 ) -> None:
@@ -141,11 +146,9 @@ def configure(
 
     Without `stream` they go to the standard error. `quote`: see `JsonLines`.
     """
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(JsonLines(masked, quote))
     handler.addFilter(LibraryFilter())
-    # What cannot be written is not told on the standard error, where the library would quote it.
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # logging's hook for this
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("streamgauge").setLevel(logging.INFO)
     warnings.showwarning = _log_warning
