@@ -140,7 +140,7 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
     return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
 
 
-def _keep_badge(chat: Chat, provider: Component, brought: Component, badge: gr.HTML) -> None:
+def _keep_badge(chat: Chat, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:
     told = provider.change(chat.badge, provider, badge, queue=False, **quiet())
     told.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **quiet())
 
