@@ -16,6 +16,7 @@ from guard import Configuration, Guard
 from providers import Providers
 from providers.offer import Offer
 from server import draining, log
+from server.captured_output import CapturedOutput
 from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
 from server.service import create
 from settings import Settings
@@ -31,7 +32,9 @@ PAGE_GRACE_S = 3.0
 def service(address: str) -> Any:
     """Build the service without the page from the environment: what each worker runs at that address."""
     settings = Settings.from_environment()
-    log.configure(settings.masked)
+    output = CapturedOutput()
+    output.open(trusted=False)
+    log.configure(settings.masked, output.error)
     guard = _guard(settings)
     hosts = _allowed_hosts(address, settings, guard)
     return create(Providers(settings), guard, settings, grace_s=GRACE_S, hosts=hosts)
@@ -125,20 +128,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.workers > 1:
         settings.share_listening_host(host)
         return _serve_workers(listener, options.workers, settings, body_bytes)
-    log.configure(settings.masked)
-    grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
-    app: Any = create(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
-    if not options.no_ui:
-        from ui.page import mount
+    with CapturedOutput() as output:
+        log.configure(settings.masked, output.error, lambda: output.trusted)
+        grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
+        app: Any = create(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
+        if not options.no_ui:
+            app = _mount_page(app, providers, offer, settings, guard)
+            if options.share:
+                from ui.share import share
 
-        app = mount(app, providers, offer=offer, settings=settings, guard=guard, account=app.state.door.account)
-        if options.share:
-            from ui.share import share
-
-            share(listener.getsockname()[1], lambda line: print(line, flush=True), hosts.add_link)
-    config = draining.config(app, grace_s=grace_s, body_bytes=body_bytes)
-    draining.Server(config, _address(listener)).run(sockets=[listener])
+                share(listener.getsockname()[1], output.tell, hosts.add_link)
+        config = draining.config(app, grace_s=grace_s, body_bytes=body_bytes)
+        draining.Server(config, _address(listener), output.tell_ready).run(sockets=[listener])
     return 0
+
+
+def _mount_page(app: Any, providers: Providers, offer: Offer, settings: Settings, guard: Guard) -> Any:
+    from ui.page import mount
+
+    return mount(app, providers, offer=offer, settings=settings, guard=guard, account=app.state.door.account)
 
 
 if __name__ == "__main__":

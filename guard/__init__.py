@@ -1,6 +1,6 @@
 """Who may ask: decisions that the service applies as ASGI and the page before each answer."""
 
-from guard.callers import Caller, address
+from guard.callers import Caller, address, client_address
 from guard.configuration import Configuration
 from guard.content import Blocked, ContentFilter
 from guard.guard import Guard
@@ -21,5 +21,6 @@ __all__ = [
     "address",
     "check_depth",
     "check_size",
+    "client_address",
     "depth_of",
 ]

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
@@ -36,6 +36,15 @@ def address(peer: str | None, forwarded_for: str | None, hops: int) -> str | Non
     entries = forwarded_for.rsplit(",", hops)[-hops:]
     found = _parsed(entries[0]) if forwarded_for.count(",") >= hops - 1 else None
     return peer if found is None else str(found)
+
+
+def client_address(peer: str | None, headers: Iterable[tuple[str, str]], hops: int) -> str | None:
+    """Return the caller's address as `address` finds it, from a request's peer and all its header lines.
+
+    A proxy may add a line of its own below the one that the caller wrote: only together they are the list.
+    """
+    lines = [value for name, value in headers if name.lower() == "x-forwarded-for"]
+    return address(peer, ",".join(lines), hops)
 
 
 def network(of: str | None) -> str:

@@ -32,12 +32,15 @@ MAX_JSON_DEPTH = 500
 class Configuration:
     """How the guard is set; the defaults suit a public demo. `rate` None is no limit, `blocklist` None no filter.
 
+    `page_rate` is how many pages may be opened from one address; without `rate` it does not hold either.
+
     `hops` is how many proxies in front are trusted to write X-Forwarded-For. A Space has one at least, which is the
     default there: with none, all its visitors would come from one address. `banned` are terms, folded;
     `secrets` are exact values that no answer may hold.
     """
 
     rate: RateLimitItem | None = field(default_factory=lambda: parse("10/minute"))
+    page_rate: RateLimitItem | None = field(default_factory=lambda: parse("60/minute"))
     hops: int = 0
     keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
@@ -58,6 +61,7 @@ class Configuration:
         budget = default.budget if rate is not None else NO_BUDGET
         return cls(
             rate=rate,
+            page_rate=read.of("PAGE_RATE_LIMIT", _rate, default.page_rate),
             hops=read.of("TRUSTED_HOPS", _whole(0, 16), 1 if variables.get("SPACE_ID") else 0),
             keys=read.of("API_KEYS", lambda name, value: parse_keys(value), default.keys),
             limits=_read_limits(read),

@@ -21,6 +21,8 @@ from streaming.clock import Clock, monotonic
 from streaming.messages import ChatRequest, Message
 from streaming.meter import Rates
 
+_PAGES: Mapping[str, str] = {"what": "pages opened", "advice": "load the page again", "rule": "page.rate"}
+
 
 class Guard:
     """One for a process. With `redis_url` the replicas that share it count together.
@@ -40,6 +42,8 @@ class Guard:
         self._keys = configuration.keys
         self._shared = Shared(redis_url, clock) if redis_url else None
         self._rate = RateLimit(configuration.rate, clock, self._shared) if configuration.rate else None
+        pages = configuration.page_rate
+        self._page_rate = RateLimit(pages, clock, self._shared, **_PAGES) if pages and configuration.rate else None
         self._budgets = Budgets(configuration.budget, clock, self._shared)
         listed = [BlockList.load(configuration.blocklist)] if configuration.blocklist else []
         self._filters: list[ContentFilter] = [*listed, *filters]
@@ -58,6 +62,11 @@ class Guard:
             for name in self._names(caller):
                 await self._rate.enter(name)
         return self.identify(caller)
+
+    async def enter_page(self, client_address: str | None) -> None:
+        """Count a page that is newly opened from an address. Raises Refusal."""
+        if self._page_rate is not None:
+            await self._page_rate.enter(f"page:{network(client_address)}")
 
     def identify(self, caller: Caller) -> str:
         """Give the caller's id without counting a question. Raises Refusal."""

@@ -66,8 +66,18 @@ class RateLimit:
     its clean-up walks over all of them with a hop to a thread for each.
     """
 
-    def __init__(self, limit: RateLimitItem, clock: Clock, shared: Shared | None) -> None:
+    def __init__(
+        self,
+        limit: RateLimitItem,
+        clock: Clock,
+        shared: Shared | None,
+        *,
+        what: str = "questions",
+        advice: str = "ask again",
+        rule: str = "rate",
+    ) -> None:
         self._limit = limit
+        self._what, self._advice, self._rule = what, advice, rule
         self._clock = clock
         self._shared = shared
         self._windows = Windows(limit.amount, limit.get_expiry())
@@ -91,10 +101,9 @@ class RateLimit:
         if wait_s <= 0:
             return
         seconds = math.ceil(wait_s)
-        message = (
-            f"at most {self._limit.amount} questions in {_span(self._limit.get_expiry())}: ask again in {seconds} s"
-        )
-        raise Refusal("rate", "rate_limited", message, retry_after_s=seconds)
+        span = _span(self._limit.get_expiry())
+        message = f"at most {self._limit.amount} {self._what} in {span}: {self._advice} in {seconds} s"
+        raise Refusal(self._rule, "rate_limited", message, retry_after_s=seconds)
 
 
 def _span(seconds: int) -> str:

@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,9 +26,10 @@ _READY_S = 120.0
 class Server(uvicorn.Server):
     """Says that it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, say: Callable[[str], None] | None = None) -> None:
         super().__init__(config)
         self._address = address
+        self._say = say
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         with suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
@@ -41,7 +43,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            tell(self._address)
+            tell(self._address, self._say)
 
 
 class Workers(Multiprocess):
@@ -73,9 +75,13 @@ class Workers(Multiprocess):
                     process.process.kill()
 
 
-def tell(address: str) -> None:
-    """Print where the service is: the port may have been the system's choice."""
-    print(f"Streamgauge is at {address}", flush=True)  # noqa: T201 - what a person who starts it waits for
+def tell(address: str, say: Callable[[str], None] | None = None) -> None:
+    """Print where the service is, or `say` it: the port may have been the system's choice."""
+    line = f"Streamgauge is at {address}"
+    if say is not None:
+        say(line)
+    else:
+        print(line, flush=True)  # noqa: T201 - what a person who starts it waits for
 
 
 def take_descriptors() -> None:

@@ -1,17 +1,16 @@
 """The guard in front of the wires, as pure ASGI: who asks, how often, how much; before anything is parsed."""
 
-import asyncio
-
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from guard import Caller, Guard, Refusal, address, check_depth, check_size
+from guard import Caller, Guard, Refusal, client_address
+from guard.request_body import BODY_TIMEOUT_S, read_body, replay_body
 from server.metrics import Metrics
 from server.refusals import refused
 
 ASKING = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
 WIRES = ("/api/chat", "/v1/")
-BODY_S = 30.0
+BODY_S = BODY_TIMEOUT_S
 """How long a request's body may take to arrive."""
 BEARER = "bearer."
 """How a subprotocol of a WebSocket begins that carries a key: a browser cannot send it otherwise."""
@@ -62,9 +61,8 @@ class Guarded:
         if not found and scope["type"] == "websocket":
             found = next((p[len(BEARER) :] for p in scope["subprotocols"] if p.startswith(BEARER)), "")
         peer = scope["client"][0] if scope.get("client") else None
-        # A proxy may add a line of its own below the one that the caller wrote: only together they are the list.
-        forwarded_for = ",".join(headers.getlist("x-forwarded-for"))
-        return Caller(key=found or None, address=address(peer, forwarded_for, self._guard.configuration.hops))
+        where = client_address(peer, headers.items(), self._guard.configuration.hops)
+        return Caller(key=found or None, address=where)
 
     def _check_origin(self, headers: Headers) -> None:
         """A page of another site may open a WebSocket here with the visitor's own network behind it."""
@@ -74,30 +72,5 @@ class Guarded:
         raise Refusal("origin", "blocked", "this origin may not connect: list it in ALLOWED_ORIGINS")
 
     async def _whole_body(self, headers: Headers, receive: Receive) -> Receive:
-        limits, length = self._guard.configuration.limits, headers.get("content-length", "")
-        if length.isdecimal():
-            check_size(int(length[:20]), limits)
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_S):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return _then(message, receive)
-                    body += message.get("body", b"")
-                    check_size(len(body), limits)
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            raise Refusal("body.time", "invalid", f"the body did not arrive within {BODY_S:g} s") from None
-        check_depth(bytes(body), limits)
-        return _then({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
-
-
-def _then(first: Message, receive: Receive) -> Receive:
-    messages = [first]
-
-    async def replayed() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replayed
+        length = headers.get("content-length", "")
+        return replay_body(await read_body(length, receive, self._guard.configuration.limits, BODY_S), receive)

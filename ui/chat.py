@@ -42,11 +42,12 @@ class Chat:
         max_tokens: str | None,
         budget: str | None,
         streamed: bool,
+        brought: str | None,
         request: gr.Request,
     ) -> AsyncGenerator[Frame, None]:
         """Answer on the page, frame by frame; the last frame has the receipt, also after a stop."""
         question = Question(
-            message, history, provider, model, strategy, system, temperature, max_tokens, streamed, budget
+            message, history, provider, model, strategy, system, temperature, max_tokens, streamed, budget, brought
         )
         visitor = self._visitor(request)
         screen, lane = self._desk.screen(visitor, question), visitor.lane(PLACE)
@@ -95,19 +96,28 @@ class Chat:
         verdict: dict[str, Any] = gr.validate(problem is None, problem or "")
         return verdict
 
-    async def bring_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str]:
-        """Take a key of the visitor's; give the provider's badge, and an empty box in place of the key."""
+    async def bring_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str, str]:
+        """Take a key of the visitor's; give the provider's badge, an empty box, and what changed for the page to keep.
+
+        The last is `+NAME` or `-NAME` for the variable that a key stands in for, empty where nothing changed.
+        """
         visitor = self._visitor(request)
         try:
             variable = self._desk.key_variable(provider)
             await self._desk.bring_key(visitor, variable, (key or "").strip())
         except UsageError as error:
-            return figures.badge_problem(str(error)), ""
-        return self._badge(provider, visitor), ""
+            return figures.badge_problem(str(error)), "", ""
+        return self._badge(provider, visitor), "", ("+" if variable in visitor.keys else "-") + variable
 
-    async def forget_key(self, provider: str | None, request: gr.Request) -> tuple[str, str]:
+    async def forget_key(self, provider: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Let go of the visitor's key for a provider."""
         return await self.bring_key(provider, "", request)
+
+    def warn_of_gone_key(self, provider: str | None, brought: str | None, request: gr.Request) -> Any:
+        """Return the badge of a provider whose key the page has brought and this service has lost; else leave it."""
+        if self._desk.is_key_gone(self._visitor(request), provider, brought):
+            return figures.badge_problem(texts.KEY_GONE.format(name=provider))
+        return gr.skip()
 
     def bring_access_key(self, key: str | None, request: gr.Request) -> tuple[str, str]:
         """Keep the key that this service asks for; give a line that says so, and an empty box."""

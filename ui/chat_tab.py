@@ -18,6 +18,17 @@ from ui.markdown import written
 from ui.questions import LOCAL
 
 DEFAULT_MAX_TOKENS = 400
+_KEEP_BROUGHT = """(changed, brought) => {
+  const names = new Set(brought.split(",").filter(Boolean)), name = changed.slice(1);
+  if (changed.startsWith("+")) names.add(name);
+  if (changed.startsWith("-")) names.delete(name);
+  const kept = [...names].join(",");
+  sessionStorage.setItem("streamgauge-brought", kept);
+  return kept;
+}"""
+"""The page remembers for which providers it brought a key: by it a key is missed that the service has lost."""
+KEPT_BROUGHT = '() => sessionStorage.getItem("streamgauge-brought") || ""'
+"""The same when it is loaded anew, which Gradio does by itself once a lost service is there again."""
 
 
 class Conversation(gr.ChatInterface):
@@ -50,10 +61,10 @@ class Conversation(gr.ChatInterface):
         super()._setup_stop_events(event_triggers, events_to_cancel, after_success)
 
 
-def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
+def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML, Component]:
     """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
 
-    Gives what the other tabs share: the page's budget, and the line that says what it has spent.
+    Gives what the other tabs share: the page's budget, the line that says what it has spent, and what keys it brought.
     """
     chat = Chat(desk)
     with gr.Sidebar(label=texts.SETTINGS, position="right", width=340, open=False, elem_id="sg-settings"):
@@ -64,7 +75,7 @@ def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
     go_on = gr.Button(texts.CONTINUE, size="sm", visible=HIDDEN, elem_id="sg-continue", render=False)
     again = gr.Button(texts.RETRY, size="sm", visible=HIDDEN, elem_id="sg-retry", render=False)
     box = _textbox()
-    *_, budget, streamed = settings
+    *_, budget, streamed, brought = settings
     outputs: list[Any] = [stage, announcement, meter, stop, go_on, again, spent, streamed, box]
     interface = _interface(chat, box, settings, outputs)
     interface.kept = chat.kept
@@ -79,7 +90,7 @@ def draw(desk: Desk, announcement: gr.HTML) -> tuple[Component, gr.HTML]:
     for asking in interface.asking:
         asking.then(chat.settle, None, emptied, queue=False, **quiet())
     _saving(chat, interface, as_markdown, as_json)
-    return budget, spent
+    return budget, spent, brought
 
 
 def _saving(chat: Chat, interface: Conversation, as_markdown: gr.Button, as_json: gr.Button) -> None:
@@ -100,6 +111,7 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
     provider = gr.Textbox(LOCAL, visible=HIDDEN, elem_id="sg-asked")
     picker.change(None, picker, provider, js="(name) => name")
     badge = gr.HTML(figures.badge(desk.row(LOCAL)), elem_id="sg-badge")
+    brought = gr.Textbox("", visible=HIDDEN, elem_id="sg-brought")
     with gr.Accordion(texts.KEY, open=False, visible=desk.takes_keys, elem_id="sg-key"):
         key = gr.Textbox(label=texts.KEY, info=texts.KEY_INFO, placeholder=texts.KEY_HINT, type="password", max_lines=1)
         with gr.Row():
@@ -123,11 +135,32 @@ def _settings(chat: Chat, desk: Desk) -> tuple[list[Component], gr.HTML, tuple[g
     streamed = gr.Checkbox(label=texts.STREAMED, info=texts.STREAMED_INFO, value=True)
     with gr.Row():
         save = (gr.Button(texts.EXPORT_MARKDOWN, size="sm"), gr.Button(texts.EXPORT_JSON, size="sm"))
-    provider.change(chat.badge, provider, badge, queue=False, **quiet())
-    use.click(chat.bring_key, [provider, key], [badge, key], queue=False, **quiet())
-    key.submit(chat.bring_key, [provider, key], [badge, key], queue=False, **quiet())
-    forget.click(chat.forget_key, provider, [badge, key], queue=False, **quiet())
-    return [provider, model, strategy, system, temperature, max_tokens, budget, streamed], spent, save
+    _keep_badge(chat, provider, brought, badge)
+    _take_keys(chat, (use, key, forget), provider, brought, badge)
+    return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
+
+
+def _keep_badge(chat: Chat, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:
+    told = provider.change(chat.badge, provider, badge, queue=False, **quiet())
+    told.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **quiet())
+
+
+def _take_keys(
+    chat: Chat,
+    controls: tuple[gr.Button, gr.Textbox, gr.Button],
+    provider: Component,
+    brought: Component,
+    badge: gr.HTML,
+) -> None:
+    use, key, forget = controls
+    changed = gr.Textbox("", visible=HIDDEN)
+    after: list[Component] = [badge, key, changed]
+    for taking in (
+        use.click(chat.bring_key, [provider, key], after, queue=False, **quiet()),
+        key.submit(chat.bring_key, [provider, key], after, queue=False, **quiet()),
+        forget.click(chat.forget_key, provider, after, queue=False, **quiet()),
+    ):
+        taking.then(None, [changed, brought], brought, js=_KEEP_BROUGHT)
 
 
 def _textbox() -> gr.Textbox:

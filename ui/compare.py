@@ -46,12 +46,13 @@ class Compare:
         blind: bool,
         max_tokens: str | None,
         budget: str | None,
+        brought: str | None,
         *fields: str | None,
     ) -> tuple[Any, ...]:
         """Lay out a round: the headings, a line on what is wrong, Stop-all, and the last round's results put away."""
         visitor = self._desk.visitors.of(request.session_hash)
         problem = text_problem(prompt, self._desk.limits)
-        asked = Question(prompt, max_tokens=max_tokens, budget=budget)
+        asked = Question(prompt, max_tokens=max_tokens, budget=budget, brought=brought)
         columns = [_column(asked, fields[n * FIELDS : (n + 1) * FIELDS]) for n in range(int(count))]
         if blind:
             self._rng.shuffle(columns)

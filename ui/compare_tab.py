@@ -31,10 +31,10 @@ class _Column:
     outputs: list[Component]
 
 
-def draw(desk: Desk, announcement: gr.HTML, budget: Component, spent: gr.HTML) -> None:
+def draw(desk: Desk, announcement: gr.HTML, budget: Component, spent: gr.HTML, brought: Component) -> None:
     """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
 
-    `budget` and `spent` are the page's, whatever tab its money goes through.
+    `budget`, `spent` and `brought` are the page's, whatever tab its money goes through.
     """
     compare = Compare(desk)
     gr.HTML(f'<p class="sg-intro">{texts.COMPARE_INTRO}</p>')
@@ -56,7 +56,7 @@ def draw(desk: Desk, announcement: gr.HTML, budget: Component, spent: gr.HTML) -
     boxes: list[Any] = [*(box for box, _ in asked), *(column.box for column in columns), *verdict.letters]
     count.change(_visible, count, boxes, queue=False, **quiet())
     heads = [column.head for column in columns]
-    inputs = [prompt, count, blind, max_tokens, budget, *(field for _, own in asked for field in own)]
+    inputs = [prompt, count, blind, max_tokens, budget, brought, *(field for _, own in asked for field in own)]
     shown: list[Any] = [*heads, announcement, wrong, stop_all, verdict.ballot, verdict.results, *verdict.plots]
     begun = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **quiet())
     stop_all.click(compare.stop_all, queue=False, **quiet())

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import gradio as gr
 
-from guard import Caller, Guard, OutputFilter, Refusal, Reservation, address
+from guard import Caller, Guard, OutputFilter, Refusal, Reservation, client_address
 from guard.validation import Limits
 from providers.offer import Offer
 from providers.rows import ROWS
@@ -61,7 +61,7 @@ class Desk:
         offer: Offer | None = None,
     ) -> None:
         self.clock = clock
-        self.visitors = Visitors()
+        self.visitors = Visitors(clock=clock, enter=guard.enter_page if guard else None)
         self._providers = providers
         self._guard = guard
         self._with_keys = with_keys
@@ -112,6 +112,8 @@ class Desk:
         """Ask and answer on `screen`; yield whenever it has changed, last when a receipt or a refusal stands on it."""
         visitor = self.visitors.of(request.session_hash)
         try:
+            if self.is_key_gone(visitor, question.provider, question.brought):
+                raise UsageError(texts.KEY_GONE.format(name=question.provider))
             asked = checked(question, self.providers(visitor).listing(), self.limits)
             async with aclosing(self._admitted(visitor, place, asked, screen, request, probe)) as changes:
                 async for _ in changes:
@@ -134,6 +136,14 @@ class Desk:
         if missing is not None:
             return missing
         raise UsageError(texts.KEY_NOT_HERE.format(name=provider or texts.UNKNOWN))
+
+    def is_key_gone(self, visitor: Visitor, provider: str | None, brought: str | None) -> bool:
+        """Return whether the page has brought a key for a provider that is not here any more.
+
+        Nobody who means to pay with a key of their own is answered with the service's instead.
+        """
+        variable = self.key_variable(provider, missing="")
+        return bool(variable) and variable in (brought or "").split(",") and variable not in visitor.keys
 
     async def bring_key(self, visitor: Visitor, variable: str, key: str) -> None:
         """Take a key for this page alone; an empty one takes the one before back. Raises UsageError."""
@@ -204,7 +214,7 @@ class Desk:
         assert self._guard is not None
         peer = request.client.host if request.client else None
         hops = self._guard.configuration.hops
-        where = address(peer, request.headers.get("x-forwarded-for"), hops)
+        where = client_address(peer, request.headers.items(), hops)
         return Caller(self.visitors.of(request.session_hash).access_key, where, request.session_hash)
 
     async def _shown(

@@ -14,7 +14,9 @@ from streaming.clock import Clock, monotonic
 from streaming.pipeline import Account
 from ui import chat_tab, compare_tab, pipeline_tab, results_tab, texts
 from ui.desk import Answerers, Desk
+from ui.event_schema import EventSchema
 from ui.layout import ANSWERS_AT_ONCE
+from ui.request_filter import RequestFilter
 from ui.theme import CSS, SCRIPT, theme
 
 QUEUE_SIZE = 256
@@ -62,12 +64,14 @@ def mount(
     `offer` says which models may be asked on the service's keys; None: all.
     `account` opens the account of an answer, for metrics and the log.
     """
-    desk = Desk(
-        providers, clock, guard, partial(_with_keys, settings) if settings is not None else None, account, offer
-    )
-    return gr.mount_gradio_app(
+    with_keys = partial(_with_keys, settings) if settings is not None else None
+    desk = Desk(providers, clock, guard, with_keys, account, offer)
+    page = build(desk)
+    # Mounted, the page would never be marked as launched, and its library would check no path that it is given.
+    page.has_launched = True
+    app = gr.mount_gradio_app(
         app,
-        build(desk),
+        page,
         path="/",
         theme=theme(),
         css_paths=CSS,
@@ -81,6 +85,10 @@ def mount(
         mcp_server=False,
         pwa=False,
     )
+    mounted = app.routes[-1]
+    hops = guard.configuration.hops if guard else 0
+    mounted.app = RequestFilter(mounted.app, EventSchema(page, desk.limits), desk.visitors, hops)
+    return app
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -91,9 +99,9 @@ def build(desk: Desk) -> gr.Blocks:
         announcement = gr.HTML("", elem_id="sg-status", js_on_load=_LIVE)
         with gr.Tabs(elem_id="sg-tabs"):
             with gr.Tab(texts.CHAT_TAB, id="chat", elem_id="sg-tab-chat"):
-                budget, spent = chat_tab.draw(desk, announcement)
+                budget, spent, brought = chat_tab.draw(desk, announcement)
             with gr.Tab(texts.COMPARE_TAB, id="compare", elem_id="sg-tab-compare"):
-                compare_tab.draw(desk, announcement, budget, spent)
+                compare_tab.draw(desk, announcement, budget, spent, brought)
             with gr.Tab(texts.PIPELINE_TAB, id="pipeline", elem_id="sg-tab-pipeline"):
                 pipeline_tab.draw(desk, announcement)
             with gr.Tab(texts.RESULTS_TAB, id="results", elem_id="sg-tab-results") as results:
@@ -103,6 +111,7 @@ def build(desk: Desk) -> gr.Blocks:
             await desk.visitors.leave(request.session_hash)
 
         page.unload(leave)
+        page.load(None, None, brought, js=chat_tab.KEPT_BROUGHT)
         _hush(page)
         page.queue(api_open=False, max_size=QUEUE_SIZE, default_concurrency_limit=ANSWERS_AT_ONCE)
     return page

@@ -52,6 +52,8 @@ class Question:
     max_tokens: str | None = None
     streamed: bool = True
     budget: str | None = None
+    brought: str | None = None
+    """The variables that the page says it has brought keys for, comma-separated."""
 
 
 @dataclass(frozen=True, slots=True)

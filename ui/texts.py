@@ -112,6 +112,11 @@ KEY_USE = "Use this key"
 KEY_FORGET = "Forget it"
 KEY_TAKEN = "Your own key is used."
 KEY_REMOVED = "[key]"
+KEY_GONE = (
+    "Your own key for {name} is no longer here: the page was loaded anew or away for long, or the service was started "
+    "again. Bring it again, or press “Forget it” to go on without."
+)
+PAGES_FULL = "too many pages are open: load the page again in a minute"
 KEY_NOT_HERE = "{name} takes no key from this page."
 ACCESS = "Access key of this service"
 ACCESS_INFO = "Whoever runs this service gave it to you. Enter keeps it, in memory, for this page only."

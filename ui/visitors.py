@@ -2,17 +2,26 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from guard import Refusal
+from guard.callers import network
+from streaming.clock import Clock, monotonic
 from streaming.pipeline import Answer
 from streaming.session import Session
+from ui import texts
 from ui.comparison import Round, Votes
 from ui.ledger import Ledger
 
 if TYPE_CHECKING:
     from ui.desk import Answerers
+
+KEY_KEPT_S = 3600.0
+"""How long a visitor who brought a key is kept when its page is not connected any more."""
+FULL_RETRY_S = 60
 
 
 class Lane:
@@ -65,6 +74,10 @@ class Lane:
         async with self._stopping:
             pass
 
+    def end_session(self) -> None:
+        """Let the next question begin a session of its own; the conversation goes on."""
+        self._session = None
+
     async def forget(self) -> None:
         """Stop, and begin the next conversation with a session of its own."""
         self.conversation += 1
@@ -85,6 +98,11 @@ class Visitor:
         self.own: Answerers | None = None
         """Who answers with these keys; closed when the page goes, or brings another key."""
         self.close_own: Callable[[], Awaitable[None]] | None = None
+        self.network = ""
+        """Where the page was opened from: what counts as one address."""
+        self.connections = 0
+        """Event streams and heartbeats that are open."""
+        self.heard_s = 0.0
         self.round: Round | None = None
         """The comparison that is on the page."""
         self.votes = Votes()
@@ -113,22 +131,38 @@ class Visitor:
         """Take other keys, and who answers with them; answers with the ones before are stopped."""
         before, self.close_own = self.close_own, close
         self.keys, self.own = keys, own
-        # A session that was made before asks with the keys of before, the service's own among them.
-        await asyncio.gather(*(lane.forget() for lane in self._lanes.values()))
+        for lane in self._lanes.values():
+            lane.end_session()  # made with the keys before, whosever they were
         if before is not None:
+            await asyncio.gather(*(lane.forget() for lane in self._lanes.values()))
             await before()
 
 
 class Visitors:
-    """All visitors; beyond `limit` the one not heard of for longest is dropped, unless an answer of its runs."""
+    """All visitors; beyond `limit` the one not heard of for longest is dropped. Times are on `clock`.
 
-    def __init__(self, limit: int = 2000) -> None:
+    Nobody is dropped whose page is connected, whose answer runs, or who brought a key and was heard of within
+    `KEY_KEPT_S`: who comes new is refused before. `enter` counts a newcomer from an address, or raises Refusal.
+    """
+
+    def __init__(
+        self,
+        limit: int = 2000,
+        *,
+        clock: Clock = monotonic,
+        enter: Callable[[str | None], Awaitable[None]] | None = None,
+    ) -> None:
         self._limit = limit
+        self._clock = clock
+        self._enter = enter
         self._by_hash: OrderedDict[str, Visitor] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._by_hash)
+
+    def __contains__(self, session_hash: object) -> bool:
+        return session_hash in self._by_hash
 
     def of(self, session_hash: str | None) -> Visitor:
         """Give a visitor, new or known. Without a hash nobody can be told apart: a fresh one each time."""
@@ -136,11 +170,56 @@ class Visitors:
             return Visitor()
         visitor = self._by_hash.setdefault(session_hash, Visitor())
         self._by_hash.move_to_end(session_hash)
-        if len(self._by_hash) > self._limit:
-            idle = (k for k, v in self._by_hash.items() if not (v.busy or k == session_hash))
-            if (oldest := next(idle, None)) is not None:
-                self._close(self._by_hash.pop(oldest))
+        visitor.heard_s = self._clock()
+        if len(self._by_hash) > self._limit and (oldest := self._droppable(besides=session_hash)) is not None:
+            self._close(self._by_hash.pop(oldest))
         return visitor
+
+    async def admit(self, session_hash: str, address: str | None) -> None:
+        """Let an event of a page in; a page that is new counts for its address. Raises Refusal.
+
+        From one address come at most half of all visitors.
+        """
+        if session_hash not in self._by_hash:
+            if self._enter is not None:
+                await self._enter(address)
+            self._make_room(network(address))
+            self.of(session_hash).network = network(address)
+        self.of(session_hash)
+
+    @contextmanager
+    def connect(self, session_hash: str) -> Iterator[None]:
+        """Hold a known visitor while a connection of its page is open."""
+        visitor = self.of(session_hash)
+        visitor.connections += 1
+        try:
+            yield
+        finally:
+            visitor.connections -= 1
+            visitor.heard_s = self._clock()
+
+    def _make_room(self, near: str) -> None:
+        if sum(visitor.network == near for visitor in self._by_hash.values()) >= max(self._limit // 2, 1):
+            oldest = self._droppable(near=near)
+        elif len(self._by_hash) >= self._limit:
+            oldest = self._droppable()
+        else:
+            return
+        if oldest is None:
+            raise Refusal("page.full", "rate_limited", texts.PAGES_FULL, retry_after_s=FULL_RETRY_S)
+        self._close(self._by_hash.pop(oldest))
+
+    def _droppable(self, *, besides: str = "", near: str | None = None) -> str | None:
+        """Return the visitor that was not heard of for longest, of those that may be dropped."""
+        for session_hash, visitor in self._by_hash.items():
+            elsewhere = near is not None and visitor.network != near
+            if session_hash != besides and not elsewhere and not self._is_held(visitor):
+                return session_hash
+        return None
+
+    def _is_held(self, visitor: Visitor) -> bool:
+        brought = bool(visitor.keys or visitor.access_key) and self._clock() - visitor.heard_s < KEY_KEPT_S
+        return brought or visitor.busy or visitor.connections > 0
 
     def _close(self, visitor: Visitor) -> None:
         """Let go of a dropped visitor's own keys, and of who answered with them."""

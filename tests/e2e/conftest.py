@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Request, Response, expect, sync_playwright
 
 from benchmarks import page as page_weight
 from tests.e2e.chat_page import ChatPage
@@ -182,7 +182,8 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture(params=[(1280, 860)], ids=["desktop"])
 def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Service) -> Iterator[ChatPage]:
-    """A fresh page; whatever a test does with it, it asks no other origin for anything and breaks no script.
+    """A fresh page; whatever a test does with it, it asks no other origin for anything, breaks no script, and is
+    refused nothing.
 
     What the page's own policy keeps in the browser was not asked for.
     """
@@ -191,6 +192,8 @@ def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Servi
     page.set_viewport_size({"width": width, "height": height})
     asked: list[Request] = []
     broken: list[str] = []
+    answered: list[Response] = []
+    page.on("response", lambda response: answered.append(response))
     page.on("request", lambda sent: asked.append(sent))
     page.on("pageerror", lambda error: broken.append(str(error)))
     yield ChatPage(page).open(service.address)
@@ -199,3 +202,8 @@ def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Servi
     assert any(sent.url.startswith(own[0]) for sent in asked), "the recorder of requests works"
     assert [sent.url for sent in asked if not sent.url.startswith(own) and sent.failure != "csp"] == []
     assert broken == []
+    # What the page says to an empty or a long message Gradio sends as 422.
+    # Pictures are what a model's answer names, and may name anything.
+    unfit = (422, f"{service.address}/gradio_api/queue/join?")
+    own_use = [(found.status, found.url) for found in answered if found.request.resource_type != "image"]
+    assert [found for found in own_use if found[0] >= 400 and found != unfit] == []

@@ -29,6 +29,11 @@ class Started:
         """Give what it wrote to the standard error."""
         return self._log.read_text()
 
+    def printed(self) -> str:
+        """Return what it wrote to the standard output after its address, once it has ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read()
+
     def lines(self) -> list[dict[str, Any]]:
         """Give its log; each line must be a JSON object."""
         return [json.loads(line) for line in self.said().splitlines()]
@@ -66,7 +71,14 @@ def _command(pid: str) -> bytes:
 @contextmanager
 def started(*arguments: str, **variables: str) -> Iterator[Started]:
     """Run `python app.py --no-ui` on a free port, without a rate limit unless `variables` set one."""
-    command = [sys.executable, "app.py", "--no-ui", "--port", "0", *arguments]
+    with started_with_page("--no-ui", *arguments, **variables) as running:
+        yield running
+
+
+@contextmanager
+def started_with_page(*arguments: str, **variables: str) -> Iterator[Started]:
+    """Run `python app.py` on a free port, without a rate limit unless `variables` set one."""
+    command = [sys.executable, "app.py", "--port", "0", *arguments]
     environment = {**os.environ, "RATE_LIMIT": "off", **variables}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "stderr")

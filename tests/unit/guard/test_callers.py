@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.callers import Caller, Keys, address, digest, make_key, network, parse_keys
+from guard.callers import Caller, Keys, address, client_address, digest, make_key, network, parse_keys
 from guard.refusal import Refusal
 from streaming.errors import UsageError
 
@@ -118,3 +118,11 @@ def test_the_command_makes_a_key_that_is_let_in() -> None:
     failed = subprocess.run([*command, "a b"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
     assert failed.stderr.startswith("error: 'a b' is no name for a key")
+
+
+def test_client_address_repeated_header_lines_are_one_list() -> None:
+    lines = [("X-Forwarded-For", "6.6.6.6"), ("host", "x"), ("x-forwarded-for", "203.0.113.8")]
+    assert client_address("10.0.0.1", lines, 1) == "203.0.113.8"
+    assert client_address("10.0.0.1", lines, 2) == "6.6.6.6"
+    assert client_address("10.0.0.1", lines, 0) == "10.0.0.1"
+    assert client_address("10.0.0.1", [], 1) == "10.0.0.1"

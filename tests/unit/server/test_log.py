@@ -4,8 +4,11 @@ import io
 import json
 import logging
 import sys
+from typing import Any
 
-from server.log import JsonLines
+import pytest
+
+from server.log import MAX_RECORDS, JsonLines, LibraryFilter, Throttle, describe_exception
 from settings import Settings
 
 SETTINGS = Settings({"OPENAI_API_KEY": "sk-secret-0123456789"})
@@ -39,10 +42,55 @@ def test_line_ends_and_half_surrogates_do_not_break_a_line() -> None:
     assert json.loads(said)["provider"] == "x\r\ny\ud800é\u2028"
 
 
-def test_a_failure_is_told_with_its_trace_in_the_same_line() -> None:
+def raised(error: Exception) -> tuple[type[BaseException], BaseException, Any]:
     try:
-        raise ValueError("no sk-secret-0123456789")
-    except ValueError:
-        record = logging.LogRecord("a", logging.ERROR, __file__, 1, "it failed", None, sys.exc_info())
+        try:
+            raise KeyError("CANARY")
+        except KeyError as cause:
+            raise error from cause
+    except type(error):
+        return type(error), error, error.__traceback__
+    raise AssertionError("it was not raised")
+
+
+def test_exception_is_told_with_types_and_places_but_without_its_message() -> None:
+    record = logging.LogRecord("ui.desk", logging.ERROR, __file__, 1, "it failed", None, raised(ValueError("CANARY")))
+    trace = json.loads(JsonLines(SETTINGS.masked).format(record))["trace"]
+    assert "builtins.ValueError" in trace and "builtins.KeyError" in trace and f'File "{__file__}"' in trace
+    assert "CANARY" not in trace
+
+
+def test_exception_group_is_told_with_the_types_in_it() -> None:
+    group = ExceptionGroup("CANARY", [OSError("CANARY"), TypeError("CANARY")])
+    told = "\n".join(describe_exception(group))
+    assert "OSError" in told and "TypeError" in told and "CANARY" not in told
+
+
+def test_before_the_first_visitor_everything_is_quoted_but_secrets() -> None:
+    failed = raised(ValueError("no sk-secret-0123456789"))
+    record = logging.LogRecord("gradio", logging.ERROR, __file__, 1, "no %s", ("start",), failed)
+    found = json.loads(JsonLines(SETTINGS.masked, lambda: True).format(record))
+    assert found["event"] == "no start" and "ValueError: no [OPENAI_API_KEY]" in found["trace"]
+
+
+@pytest.mark.parametrize("logger", ["gradio.queue", "httpx", "uvicorn.error", "asyncio", "websockets.server"])
+def test_record_of_a_library_quotes_no_argument(logger: str) -> None:
+    record = logging.LogRecord(logger, logging.WARNING, "/x/lib.py", 7, "bad\nCANARY %s", ("CANARY",), None)
     found = JsonLines(SETTINGS.masked).format(record)
-    assert "ValueError: no [OPENAI_API_KEY]" in json.loads(found)["trace"]
+    assert "CANARY" not in found and json.loads(found)["place"] == "lib:7"
+
+
+def test_throttle_lets_so_many_through_in_a_window_and_counts_the_others() -> None:
+    throttle = Throttle(most=2, window_s=10.0)
+    assert [throttle.allow(now) for now in (0.0, 1.0, 2.0, 9.9, 10.0, 11.0, 12.0)] == [
+        True, True, False, False, True, True, False,
+    ]  # fmt: skip
+    assert (throttle.take_left_out(), throttle.take_left_out()) == (3, 0)
+
+
+def test_records_of_libraries_are_limited_and_own_ones_are_not() -> None:
+    limited = LibraryFilter(lambda: 0.0)
+    foreign = logging.LogRecord("uvicorn.error", logging.WARNING, __file__, 1, "junk", None, None)
+    own = logging.LogRecord("streamgauge.answers", logging.INFO, __file__, 1, "answer", None, None)
+    assert sum(limited.filter(foreign) for _ in range(1000)) == MAX_RECORDS
+    assert all(limited.filter(own) for _ in range(1000))

@@ -38,6 +38,7 @@ class Page:
             "max_tokens": "",
             "budget": "",
             "streamed": True,
+            "brought": "",
         }
         return self.chat.ask(text, list(history), request=self.request, **(given | other))
 

@@ -41,7 +41,7 @@ class Table:
         self.blind, self.count = blind, count
 
     async def begin(self, prompt: str = "Count.") -> tuple[Any, ...]:
-        return await self.compare.begin(request(), prompt, self.count, self.blind, "100", self.budget, *FIELDS)
+        return await self.compare.begin(request(), prompt, self.count, self.blind, "100", self.budget, "", *FIELDS)
 
     async def column(self, number: int) -> list[Any]:
         return [frame async for frame in self.compare.ask(number, request())]
@@ -79,7 +79,7 @@ def test_a_column_that_stalls_leaves_the_others_every_moment_of_theirs() -> None
         table = Table(count=count)
         table.compare = Compare(desk := Desk(PartlyStalled(Slow()), clock()))
         fields = [*FIELDS[:9], "ollama:a", "stalled", "direct"]
-        await table.compare.begin(request(), "Count.", count, False, "100", "", *fields)
+        await table.compare.begin(request(), "Count.", count, False, "100", "", "", *fields)
         running = [asyncio.create_task(table.column(number)) for number in range(COLUMNS)]
         await asyncio.gather(*running[:3])
         assert running[3].done() == (count == 3), "it still waits when the others have ended"

@@ -4,7 +4,9 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
+import gradio as gr
 import pytest
 from limits import parse
 
@@ -198,7 +200,7 @@ def test_a_visitors_key_answers_on_its_page_alone_and_goes_with_it(caplog: pytes
     assert other.receipt is None and "OPENAI_API_KEY" in other.stage
     assert given == [{"OPENAI_API_KEY": KEY}] and closed == [True]
     assert not any(KEY in text for text in (*shown, caplog.text))
-    assert texts.KEY_REMOVED in shown[2]
+    assert texts.KEY_REMOVED in shown[3]
 
 
 def test_a_key_can_be_taken_back() -> None:
@@ -215,14 +217,73 @@ def test_a_key_can_be_taken_back() -> None:
 
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "x" * 501])
 def test_what_cannot_be_a_key_is_not_taken(key: str) -> None:
-    async def main() -> tuple[str, str]:
+    async def main() -> tuple[str, str, str]:
         desk, given, _ = keyed_desk()
         badge = await Chat(desk).bring_key("openai:a", key, request())
         assert given == []
         return badge
 
-    badge, box = run_virtual(main())
-    assert texts.BAD_KEY in badge and box == "" and key not in badge
+    badge, box, changed = run_virtual(main())
+    assert texts.BAD_KEY in badge and box == "" and key not in badge and changed == ""
+
+
+@pytest.mark.parametrize("how", ["dropped", "restarted", "removed"])
+def test_own_key_lost_by_the_service_refuses_the_question_until_the_page_decides(how: str) -> None:
+    """The service has a key of its own for the provider: nobody is answered with that who brought another."""
+
+    async def main() -> tuple[Screen, str, Screen, Screen]:
+        houses: list[House] = []
+
+        def with_keys(keys: Mapping[str, str]) -> House:
+            houses.append(House(Slow(), has_key=True))
+            return houses[-1]
+
+        desk = Desk(House(Slow(), has_key=True), clock(), None, with_keys)
+        chat = Chat(desk)
+        changed = (await chat.bring_key("openai:a", KEY, request()))[2]
+        assert changed == "+OPENAI_API_KEY"
+        if how == "dropped":
+            await desk.visitors.leave("a")
+        elif how == "restarted":
+            desk = Desk(House(Slow(), has_key=True), clock(), None, with_keys)
+            chat = Chat(desk)
+        else:
+            await desk.visitors.of("a").bring({}, None, None)
+        lost = await asked(desk, provider="openai:a", brought="OPENAI_API_KEY")
+        badge = chat.warn_of_gone_key("openai:a", "OPENAI_API_KEY", request())
+        assert (await chat.forget_key("openai:a", request()))[2] == "-OPENAI_API_KEY"
+        without = await asked(desk, provider="openai:a", brought="")
+        await chat.bring_key("openai:a", KEY, request())
+        again = await asked(desk, provider="openai:a", brought="OPENAI_API_KEY")
+        assert houses[-1].names == ["openai:a"]
+        return lost, badge, without, again
+
+    lost, badge, without, again = run_virtual(main())
+    assert lost.receipt is None and "is no longer here" in lost.stage and "is no longer here" in badge
+    assert without.receipt is not None and without.receipt.outcome == "completed"
+    assert again.receipt is not None and again.receipt.outcome == "completed"
+
+
+def test_own_key_lost_says_nothing_of_other_providers() -> None:
+    async def main() -> tuple[Screen, Any]:
+        desk = Desk(House(Slow(), has_key=True), clock(), None, lambda keys: House(Slow(), has_key=True))
+        warned = Chat(desk).warn_of_gone_key("ollama:a", "OPENAI_API_KEY", request())
+        return await asked(desk, provider="ollama:a", brought="OPENAI_API_KEY"), warned
+
+    screen, warned = run_virtual(main())
+    assert screen.receipt is not None and warned == gr.skip()
+
+
+def test_own_key_brought_between_two_questions_answers_the_second() -> None:
+    async def main() -> list[list[str]]:
+        house, own = House(Slow(), has_key=True), House(Slow(), has_key=True)
+        desk = Desk(house, clock(), None, lambda keys: own)
+        await asked(desk, provider="openai:a")
+        await Chat(desk).bring_key("openai:a", KEY, request())
+        await asked(desk, provider="openai:a", brought="OPENAI_API_KEY")
+        return [house.names, own.names]
+
+    assert run_virtual(main()) == [["openai:a"], ["openai:a"]]
 
 
 @pytest.mark.parametrize("provider", ["local", "sim:steady", "vllm:my-model", "nobody", None])

@@ -1,0 +1,38 @@
+"""A visitor's own key that the service has lost: it is missed, and the service's own is not used in its place."""
+
+from playwright.sync_api import expect
+
+from tests.e2e.chat_page import ChatPage
+from tests.e2e.scripted import Scripted
+
+KEY = "tgp-own-0123456789abcdef"
+
+
+def bring(chat: ChatPage) -> None:
+    chat.page.locator("#sg-key input").fill(KEY)
+    chat.page.get_by_role("button", name="Use this key").click()
+    expect(chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
+
+
+def test_own_key_gone_after_a_reload_refuses_the_question_until_the_visitor_decides(
+    chat: ChatPage, scripted: Scripted
+) -> None:
+    badge = chat.page.locator("#sg-badge")
+    chat.choose("Together")
+    chat.page.get_by_role("button", name="Your own key").click()
+    bring(chat)
+    chat.page.reload()
+    expect(chat.page.get_by_label("Settings").first).to_be_attached()
+    chat.choose("Together")
+    expect(badge).to_contain_text("is no longer here")
+    asked = len(scripted.bodies)
+    chat.ask("Who pays for this?")
+    expect(chat.stage).to_contain_text("is no longer here")
+    chat.page.get_by_role("button", name="Your own key").click()
+    bring(chat)
+    chat.page.get_by_role("button", name="Forget it").click()
+    expect(badge).to_contain_text("Ready")
+    assert len(scripted.bodies) == asked, "nobody was asked with the service's key"
+    chat.ask("And now?")
+    expect(chat.titles.last).to_contain_text("Complete")
+    assert KEY not in chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")

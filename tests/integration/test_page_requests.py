@@ -1,0 +1,189 @@
+"""The page's library as it is installed: no route of it beside the table, no file for any value, nothing in the log."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from guard import Configuration, Guard
+from providers import Providers
+from server.service import create
+from settings import Settings
+from tests.integration.started import Started, started_with_page
+from ui.page import mount
+from ui.request_filter import TABLE
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+CANARY = "CANARY0f3b"
+FILES = ("/etc/hostname", "/proc/self/environ", str(ROOT / "settings.py"), str(ROOT / ".gitignore"), "settings.py")
+
+
+def walk(routes: Iterable[Any]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield path and methods of every route, in mounts and included routers too."""
+    for route in routes:
+        inner = getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None)
+        if inner:
+            yield from walk(inner)
+        elif getattr(route, "path", None):
+            yield route.path, frozenset(getattr(route, "methods", None) or ())
+
+
+def filled(path: str) -> str:
+    """Return a path with its parameters filled in."""
+    return re.sub(r"\{[^}]*\}", "abc123", path)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Started]:
+    with started_with_page(API_KEYS="", SECRET_TOKEN=f"{CANARY}-own-secret") as running:
+        yield running
+
+
+def ask(service: Started, method: str, path: str, **other: Any) -> httpx2.Response:
+    with httpx2.Client(base_url=service.address, timeout=20) as client:
+        return client.request(method, path, **other)
+
+
+def test_no_route_of_the_installed_library_is_there_beside_the_table(service: Started) -> None:
+    async def build() -> Any:
+        settings, guard = Settings(), Guard(Configuration())
+        providers = Providers(settings)
+        return mount(create(providers, guard, settings), providers, settings=settings, guard=guard)
+
+    app = asyncio.run(build())
+    *own, mounted = app.routes
+    offered = {path for path, _ in walk(own)}
+    routes = sorted({(filled(path), methods) for path, methods in walk(mounted.routes) if path not in offered})
+    assert len(routes) > 70
+    wrong = []
+    with httpx2.Client(base_url=service.address, timeout=20) as client:
+        for path, _ in routes:
+            for method in METHODS:
+                if any(row.path.fullmatch(path) and method in row.methods for row in TABLE):
+                    continue
+                content = b'{"data":[]}' if method in ("POST", "PUT", "PATCH") else None
+                found = client.request(method, path, content=content, headers={"content-type": "application/json"})
+                if found.status_code != 404:
+                    wrong.append((method, path, found.status_code))
+    assert wrong == []
+
+
+def test_service_keeps_its_own_routes_beside_the_page(service: Started) -> None:
+    assert ask(service, "GET", "/healthz").status_code == 200
+    assert ask(service, "GET", "/metrics").status_code == 200
+    assert ask(service, "GET", "/v1/models").status_code == 200
+    asked = ask(service, "POST", "/api/chat", json={"message": "hi", "provider": "sim:steady", "stream": False})
+    assert asked.status_code == 200
+    assert ask(service, "GET", "/api/nothing").json()["error"]["type"] == "not_found"
+
+
+def events(client: httpx2.Client, body: dict[str, Any]) -> str:
+    """Send an event over the queue and return all that comes of it."""
+    joined = client.post("/gradio_api/queue/join", json=body)
+    if joined.status_code != 200:
+        return joined.text
+    said = ""
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": body["session_hash"]}) as stream:
+        for line in stream.iter_lines():
+            said += line
+            if "process_completed" in line or "close_stream" in line or "unexpected_error" in line:
+                break
+    return said
+
+
+def hostile(path: str) -> Iterator[Any]:
+    data = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    yield data
+    yield [data]
+    yield {**data, "url": f"file://{path}", "orig_name": "x.txt", "size": 1, "mime_type": "text/plain"}
+    yield [{"role": "user", "content": [{"type": "file", "file": data}]}]
+    yield [{"role": "user", "content": data, "metadata": None}]
+    yield {"text": "x", "files": [data]}
+
+
+def test_no_function_of_the_page_hands_out_a_file(service: Started) -> None:
+    config = ask(service, "GET", "/config").json()
+    secrets = [part for part in (*os.environ.values(), Path("/etc/hostname").read_text().strip()) if len(part) > 12]
+    tried, leaked = 0, []
+    with httpx2.Client(base_url=service.address, timeout=20) as client:
+        for event in config["dependencies"]:
+            for number, value in enumerate([*hostile(FILES[0]), *(next(hostile(path)) for path in FILES[1:])]):
+                body = {"fn_index": event["id"], "data": [value] * len(event["inputs"])}
+                body |= {"session_hash": f"f{event['id']}x{number}", "event_data": {"index": 0, "value": value}}
+                said = events(client, body) + client.post("/gradio_api/run/predict", json=body).text
+                tried += 1
+                if "/gradio_api/file=" in said or "orig_name" in said or any(part in said for part in secrets):
+                    leaked.append((event["id"], value))
+    assert tried > 700 and leaked == []
+
+
+def test_results_that_name_a_file_are_not_served(service: Started) -> None:
+    for path in FILES:
+        for door in ("file=", "file/", "proxy=http://127.0.0.1/", "custom_component/1/client/component/"):
+            assert ask(service, "GET", f"/gradio_api/{door}{path}").status_code == 404
+
+
+def test_question_over_the_queue_is_answered_as_before(service: Started) -> None:
+    config = ask(service, "GET", "/config").json()
+    run = next(event for event in config["dependencies"] if event["api_name"] == "run")
+    with httpx2.Client(base_url=service.address, timeout=30) as client:
+        body = {"fn_index": run["id"], "data": ["sim:steady", "direct", "batch", 100, "hello"], "session_hash": "good"}
+        assert '"success":true' in events(client, body)
+
+
+def junk(service: Started) -> None:
+    """Send text of a visitor's to everything, in every place."""
+    config = ask(service, "GET", "/config").json()
+    paths = ["/", f"/{CANARY}", f"/?page={CANARY}&deep_link={CANARY}", f"/assets/{CANARY}.js", f"/theme.css?v={CANARY}",
+             "/gradio_api/queue/join", "/gradio_api/run/predict", f"/gradio_api/run/{CANARY}", "/gradio_api/cancel",
+             "/gradio_api/reset", f"/gradio_api/queue/data?session_hash={CANARY}", f"/gradio_api/file={CANARY}",
+             "/api/chat", f"/api/{CANARY}", "/v1/chat/completions", f"/v1/models/{CANARY}", "/healthz"]  # fmt: skip
+    heads = [{"x-forwarded-host": f"{CANARY}<>"}, {"host": f"{CANARY}/@"}, {"cookie": CANARY}, {"accept": CANARY},
+             {"authorization": CANARY}, {"if-modified-since": CANARY}, {"x-forwarded-for": CANARY},
+             {"user-agent": CANARY}, {"accept-encoding": CANARY}, {"x-forwarded-proto": CANARY}]  # fmt: skip
+    objects: list[Any] = [{CANARY: CANARY}, {"data": [CANARY], "fn_index": CANARY}, {"message": {"x": CANARY}}]
+    bodies = [CANARY, f'{{"a":"{CANARY}', *map(json.dumps, objects)]
+    with httpx2.Client(base_url=service.address, timeout=20) as client:
+        for path in paths:
+            for head in heads:
+                client.get(path, headers=head)
+            for body in bodies:
+                client.post(path, content=body, headers={"content-type": "application/json"})
+        for event in config["dependencies"]:
+            kinds = {part["id"]: part["type"] for part in config["components"]}
+            turn = [{"role": "user", "content": [{"type": "text", "text": CANARY}], "metadata": None}]
+            known = {"chatbot": turn, "state": None, "browserstate": [], "checkbox": True, "radio": 2, "slider": 100}
+            data = [known.get(kinds[number], CANARY) for number in event["inputs"]]
+            for about in (None, CANARY, {"index": 7, "value": CANARY}, {"index": [7, 7], "value": CANARY}):
+                for route in ("queue/join", "run/predict"):
+                    sent = {"fn_index": event["id"], "data": data, "session_hash": CANARY, "event_data": about}
+                    client.post(f"/gradio_api/{route}", json=sent)
+    for raw in (
+        f"{CANARY}\r\n\r\n",
+        f"GET /{CANARY} HTTP/9.9\r\n\r\n",
+        f"GET / HTTP/1.1\r\nhost: x\r\n{CANARY}\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+            connection.sendall(raw.encode())
+            connection.recv(100)
+
+
+def test_log_is_json_lines_and_has_nothing_that_a_visitor_sent() -> None:
+    with started_with_page(SECRET_TOKEN="not-to-be-seen-0001") as service:
+        junk(service)
+        assert ask(service, "GET", "/healthz").status_code == 200
+        assert service.end() in (0, -signal.SIGTERM)
+        said, printed = service.said(), service.printed()
+    assert said and all(isinstance(json.loads(line), dict) for line in said.splitlines())
+    assert printed == ""
+    assert CANARY not in said and "not-to-be-seen" not in said
+    assert "a library has printed something" in said, "what the library printed came through the log"

@@ -1,0 +1,104 @@
+"""What libraries print: told as JSON lines, never quoted once visitors may have sent it."""
+
+import json
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.captured_output import PrintedReader, is_exception
+
+ROOT = Path(__file__).parents[3]
+
+
+def read(text: str, *, trusted: bool = False) -> dict[str, Any]:
+    reader = PrintedReader()
+    for line in text.splitlines():
+        reader.feed(line, trusted=trusted)
+    return reader.take().fields()
+
+
+def test_traceback_is_told_by_places_and_type() -> None:
+    try:
+        json.loads("CANARY")
+    except ValueError:
+        text = traceback.format_exc()
+    found = read(text)
+    assert found["errors"] == ["json.decoder.JSONDecodeError"]
+    assert any(place.startswith(f"{json.decoder.__file__}:") for place in found["places"])
+    assert "CANARY" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CANARY",
+        "CANARY: CANARY",
+        "Traceback (most recent call last):\nCANARY: x",
+        'Traceback (most recent call last):\n  File "/CANARY.py", line 1, in CANARY\nCANARY.Error: CANARY',
+        'Traceback (most recent call last):\n  File "x", line 1\n    CANARY()\nValueError: CANARY\nCANARY',
+        "\x1b[31mCANARY\r\n\0CANARY",
+        "CANARY" * 50_000,
+    ],
+)
+def test_text_of_a_visitor_is_not_quoted(text: str) -> None:
+    found = read(text)
+    assert "CANARY" not in str(found) and found["lines"] >= 1
+
+
+def test_text_about_the_start_is_quoted() -> None:
+    assert read("cannot load the model\n\n", trusted=True)["text"] == ["cannot load the model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ValueError", True),
+        ("json.decoder.JSONDecodeError", True),
+        ("os.path", False),
+        ("print", False),
+        ("a.B", False),
+    ],
+)
+def test_only_classes_of_exceptions_are_named(name: str, expected: bool) -> None:
+    assert is_exception(name) is expected
+
+
+SCRIPT = """
+import logging, os, sys, traceback, warnings
+from server import log
+from server.captured_output import CapturedOutput
+with CapturedOutput() as output:
+    log.configure(str, output.error, lambda: output.trusted)
+    output.distrust()
+    output.tell("it is at CANARY-FREE")
+    print("CANARY out")
+    os.write(2, b"CANARY raw, no line end")
+    try:
+        raise ValueError("CANARY")
+    except ValueError:
+        traceback.print_exc()
+    warnings.warn("CANARY", stacklevel=1)
+    logging.getLogger("uvicorn.error").error("broke", exc_info=ValueError("CANARY"))
+    logging.getLogger("lib").warning("CANARY %s", "CANARY")
+    sys.stdout.flush()
+print("after", flush=True)
+"""
+
+
+def test_process_prints_json_lines_only_while_its_output_is_taken() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "it is at CANARY-FREE\nafter\n"
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "CANARY" not in done.stderr
+    assert {line["event"] for line in lines} == {
+        "a library has printed something", "a library has warned", "broke",
+        "a library has logged something: look at its place",
+    }  # fmt: skip
+    printed = [line for line in lines if line["event"] == "a library has printed something"]
+    assert any(line.get("errors") == ["ValueError"] for line in printed)
