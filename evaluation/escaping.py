@@ -95,12 +95,11 @@ def escape_run(run: "Run", escape: Escape) -> "Run":
     The words of this program in it (outcomes, transports, strategies) stay as they are in every format. Names of the
     manifest's fields are not escaped: whoever shows one escapes it.
     """
+    texts = [name for name in map(str, run.trials.select_dtypes("string")) if name not in _NEVER_SHOWN]
     columns = {}
-    for name, column in run.trials.select_dtypes("string").items():
-        if name not in _NEVER_SHOWN:
-            columns[str(name)] = column.map({text: escape(_cut(text)) for text in column.dropna().unique()}).astype(
-                "string"
-            )
+    for name in texts:
+        column = run.trials[name]
+        columns[name] = column.map({text: escape(_cut(text)) for text in column.dropna().unique()}).astype("string")
     return replace(run, trials=run.trials.assign(**columns), manifest=_escape_values(run.manifest, escape))
 
 

@@ -78,8 +78,9 @@ def figure(view: View) -> dict[str, Any]:
     seen: set[str] = set()
     data = []
     for series in view.series:
-        name = {"name": to_plotly(series.name), "legendgroup": series.name, "showlegend": series.name not in seen}
-        data.append(_trace(view, series) | name)
+        name = to_plotly(series.name)
+        entry = {"name": name, "legendgroup": name, "showlegend": series.name not in seen}
+        data.append(_trace(view, series) | entry)
         seen.add(series.name)
     below: dict[str, Any] = {"title": {"text": view.x_title}, "type": "log" if view.log_x else "linear"}
     if view.kind == "box":

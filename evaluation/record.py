@@ -237,7 +237,7 @@ def _check(row: dict[str, Any], where: str) -> None:
         value = row[name]
         fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
         if not fits or (words and value not in words):
-            raise UsageError(f"{where}: a trial's {name} cannot be {value!r}")
+            raise UsageError(f"{where}: a trial's {name} cannot be {repr(value)[:40]}")
 
 
 def _fitting(hint: Any) -> tuple[tuple[str, ...], tuple[type, ...]]:

@@ -85,10 +85,11 @@ def has_journal(folder: Path) -> bool:
 
 def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
     """Read the parquet files. Raises UsageError naming the one at fault."""
-    frames = []
+    frames: list[pd.DataFrame] = []
     for name, dtypes in zip(_TABLES, (TRIAL_DTYPES, EVENT_DTYPES), strict=True):
         try:
-            frame = pd.read_parquet(folder / name)
+            with (folder / name).open("rb") as file:  # a folder's name may be no text, which Arrow wants
+                frame = pd.read_parquet(file)
             if lacking := [column for column in dtypes if column not in frame]:
                 raise _Misfit(f"it has no column {lacking[0]}")
             frame = frame[list(dtypes)].astype(dtypes)
@@ -99,7 +100,8 @@ def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, _Misfit) else str(error)
             raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
         frames.append(frame)
-    return Run(*frames, facts)
+    trials, events = frames
+    return Run(trials, events, facts)
 
 
 class _Misfit(ValueError):
@@ -159,11 +161,11 @@ def write(folder: Path, run: Run) -> None:
     The parquet files are exact; text in the CSV file is made safe for spreadsheets.
     """
     for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
-        with replacing(folder / name) as partial:
-            frame.to_parquet(partial, index=False)
+        with replacing(folder / name) as partial, partial.open("wb") as file:
+            frame.to_parquet(file, index=False)
     with replacing(folder / "trials.csv") as partial:
-        texts = run.trials.select_dtypes("string")
-        safe = {str(name): column.map(to_csv, na_action="ignore") for name, column in texts.items()}
+        texts = map(str, run.trials.select_dtypes("string"))
+        safe = {name: run.trials[name].map(to_csv, na_action="ignore") for name in texts}
         run.trials.assign(**safe).to_csv(partial, index=False, float_format="%.12g", encoding="utf-8")
 
 
@@ -174,7 +176,8 @@ def _events(folder: Path) -> pd.DataFrame:
         return _frame((), EVENT_DTYPES)
     options = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
     try:
-        found = pyarrow.json.read_json(path, parse_options=options)
+        with path.open("rb") as file:
+            found = pyarrow.json.read_json(file, parse_options=options)
         # A field that may not be empty must not have been left out either.
         if all(field.nullable or not found[field.name].null_count for field in _EVENT_SCHEMA):
             frame: pd.DataFrame = found.to_pandas()

@@ -102,10 +102,15 @@ def _timed(line: str, where: str, earliest_s: float) -> Timed:
         event = cls(**fields)
     except TypeError as error:
         raise UsageError(f"{where}: {str(error).replace('__init__()', kind)}") from None
+    check_fields(fields, where)
+    return Timed(float(at_s), event)
+
+
+def check_fields(fields: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError unless the fields of an event, or of a header's usage, hold what they may."""
     for name, allowed in _FIELDS.items():
         if name in fields and not allowed(fields[name]):
-            raise UsageError(f"{where}: {name} cannot be {fields[name]!r}")
-    return Timed(float(at_s), event)
+            raise UsageError(f"{where}: {name} cannot be {repr(fields[name])[:40]}")
 
 
 def _count(value: object) -> bool:
