@@ -139,7 +139,7 @@ def _ending(events: Sequence[Timed], header: Any) -> tuple[Outcome, dict[str, An
         outcome: Outcome = {"content_filter": "filtered", "error": "failed"}.get(last.reason, "completed")  # type: ignore[assignment] # the words are outcomes
         return outcome, {"finish_reason": last.reason, "finish_raw": last.raw}
     if isinstance(last, Failed):
-        cut = last.kind in ("truncated", "idle_timeout")
+        cut = last.kind in ("truncated", "idle_timeout", "stream_gone")
         ending = {"error_type": last.kind, "error_message": last.message, "http_status": last.http_status}
         return "truncated" if cut else "failed", ending
     known = header.get("outcome")

@@ -199,5 +199,5 @@ def outcome_of(terminal: Finish | Failed | None) -> Outcome:
     if terminal is None:
         return "cancelled"
     if isinstance(terminal, Failed):
-        return "truncated" if terminal.kind in ("truncated", "idle_timeout") else "failed"
+        return "truncated" if terminal.kind in ("truncated", "idle_timeout", "stream_gone") else "failed"
     return _FINISHED.get(terminal.reason, "completed")
