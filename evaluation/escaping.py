@@ -28,7 +28,8 @@ MAX_CHARS = 1000
 _REPLACEMENT = "\ufffd"
 _JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiners: Persian, Indic scripts and emoji need them."""
-_PUNCTUATION = re.compile(r"[\\`*_\[\]<|~$&#]")
+_PUNCTUATION = re.compile(r"[\\`*\[\]<|~$&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""An underscore between letters or digits is no markup."""
 _DOT_IN_A_NAME = re.compile(r"\.(?=[^\W\d_])")
 _BLOCK_START = re.compile(r"^(?:([-+=>])|(\d{1,9})([.)])(?=\s|$))")
 _FORMULA = re.compile(r"(^|;)([\s'\"]*)(?=[=+\-@＝＋－＠])")
