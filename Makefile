@@ -18,6 +18,7 @@ help:
 	@echo "make load         a load test: USERS=200 DURATION=60s SLO='ttft_p95<800ms,failed<1%' URL=… KIND=sse"
 	@echo "make capacity     the most streams at once that meet an SLO"
 	@echo "make soak         mishaps for MINUTES=30: nothing lost, nothing twice, no growth"
+	@echo "make lock         the image's packages with their hashes, after a version was changed"
 	@echo "make screenshots  the pictures in docs/images"
 	@echo "make setup        only the environment (.venv) and the model"
 
@@ -123,6 +124,26 @@ capacity: setup-load
 
 soak: setup-load
 	$(LOAD) soak --minutes $(MINUTES) $(LOAD_OPTIONS)
+
+# The image's packages with the hashes of all their files. Its two architectures need the same ones, or this stops.
+LOCK := uv pip compile --quiet --no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	--generate-hashes --only-binary :all: --python-version 3.11.9
+
+.PHONY: lock
+lock: .venv/bin/python
+	$(PIP) uv
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	for machine in x86_64 aarch64; do for name in requirements requirements-model; do \
+		deps=""; test $$name = requirements || deps=--no-deps; \
+		$(BIN)/$(LOCK) $$deps --python-platform $$machine-manylinux_2_28 --constraint requirements-constraints.txt \
+			--output-file $$work/$$machine-$$name.txt $$name.txt; \
+	done; done; \
+	for name in requirements requirements-model; do \
+		cmp $$work/x86_64-$$name.txt $$work/aarch64-$$name.txt; \
+		{ echo "# Made by \`make lock\` for the Dockerfile from $$name.txt: every package with the hashes of its files."; \
+			cat $$work/x86_64-$$name.txt; } >$$work/$$name-lock.txt; \
+		cp $$work/$$name-lock.txt $$name-lock.txt; \
+	done
 
 clean:
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

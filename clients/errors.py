@@ -2,6 +2,7 @@
 
 ClientError
 ├── Refused            the service would not take the request; it says by which rule
+├── StreamGoneError    the stream to go on with is no longer kept: it expired, or the service was restarted
 ├── ConnectionLost     the answer's end is not known: it may not be taken for a finished one
 ├── WireError          what came is not the service's wire: a proxy's page, another program
 └── AnswerBroken       given to `on_error` when an answer's last event is `Broken`; never raised
@@ -34,6 +35,20 @@ class Refused(ClientError):
         self.retry_after_s = retry_after_s
 
 
+class StreamGoneError(ClientError):
+    """The stream to go on with is gone: it has expired, or the service was restarted; what was received is kept."""
+
+    kind = "stream_gone"
+    """What the rows of an evaluation or a load test call it."""
+
+    def __init__(self, stream_id: str, said: str) -> None:
+        super().__init__(
+            f"the stream is gone: it has expired, or the service was restarted ({said}); what was received is kept "
+            "(ask again for a new answer)"
+        )
+        self.stream_id = stream_id
+
+
 class ConnectionLost(ClientError):
     """The connection could not be had, or broke, and was not, or could not be, made good."""
 
@@ -60,6 +75,13 @@ def refused(fields: Any, *, status: int | None = None, retry_after: str | None =
         rule=error.get("rule"),
         retry_after_s=wait_s,
     )
+
+
+def resume_error(refusal: Refused, stream_id: str | None) -> ClientError:
+    """Return what a refusal means to who goes on with a stream: it is gone, where the service knows no such stream."""
+    if stream_id is None or refusal.kind != "not_found":
+        return refusal
+    return StreamGoneError(stream_id, str(refusal))
 
 
 def refused_by(status: int, body: bytes, retry_after: str | None) -> Refused:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx2
 
 from clients.answer import Answer, Background, Listener, Question
-from clients.errors import ClientError, ConnectionLost, Refused, WireError, refused_by
+from clients.errors import ClientError, ConnectionLost, Refused, WireError, refused_by, resume_error
 from clients.events import Frame
 from clients.progress import PASSING, Backoff, Progress
 from streaming.sse import Decoder, ServerSentEvent
@@ -90,7 +90,7 @@ class SSEClient:
         return self._answer(self._http.build_request("POST", self._url, json=question), progress)
 
     def resume(self, stream_id: str, last_id: str | None = None) -> Answer:
-        """Give the rest of an answer after `last_id`, or all of it. Raises Refused, 404, when it is not kept."""
+        """Give the rest of an answer after `last_id`, or all of it. Raises StreamGoneError when it is not kept."""
         progress = Progress.at(stream_id, last_id)
         return self._answer(self._resuming(progress), progress)
 
@@ -160,7 +160,7 @@ class SSEClient:
             raise _Cut(ConnectionLost(f"the connection was lost: {_words(error)}")) from None
         except Refused as refusal:
             if refusal.status not in PASSING:
-                raise
+                raise resume_error(refusal, progress.stream_id) from None
             raise _Cut(refusal, wait_s=refusal.retry_after_s) from None
 
     async def _events(

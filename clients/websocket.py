@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from clients.answer import Answer, Background, Listener, Question
 from clients.connection import Connection, Dial, Socket, State, dial, lost
-from clients.errors import ClientError, ConnectionLost, WireError, refused
+from clients.errors import ClientError, ConnectionLost, WireError, refused, resume_error
 from clients.events import Frame
 from clients.progress import Backoff, Progress
 
@@ -90,7 +90,7 @@ class WebSocketClient:
         return self._answer(dict(question), Progress(resumable=question.get("resume", False)))
 
     def resume(self, stream_id: str, last_id: str | None = None) -> Answer:
-        """Give the rest of an answer after `last_id`, or all of it. Raises Refused when it is not kept."""
+        """Give the rest of an answer after `last_id`, or all of it. Raises StreamGoneError when it is not kept."""
         progress = Progress.at(stream_id, last_id)
         return self._answer(_resuming(progress), progress)
 
@@ -167,7 +167,7 @@ def _told(frame: Frame, progress: Progress) -> ClientError:
         return WireError(f"the service sent a {name!r} without an id")
     refusal = refused(fields)
     progress.over = refusal.rule is None
-    return refusal
+    return resume_error(refusal, progress.stream_id)
 
 
 def _address(url: str) -> str:

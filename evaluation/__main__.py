@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import command, manifest, results, run_command, scenario
+from evaluation.escaping import to_line
 from evaluation.run import new_run_id
 from streaming.errors import UsageError
 
@@ -62,7 +63,7 @@ def _compare(asked: argparse.Namespace) -> int:
     if not found.changes:
         raise UsageError(f"{asked.a} and {asked.b} have no provider × strategy in common that both completed")
     terminal.print_table(compare_report.table(found, str(asked.a), str(asked.b)))
-    for remark in compare_report.remarks(found):
+    for remark in compare_report.remarks(found, to_line):
         print(remark)
     if asked.out:
         _write(asked.out, compare_report.markdown(found, str(asked.a), str(asked.b)))

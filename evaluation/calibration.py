@@ -179,7 +179,17 @@ def from_dict(found: Mapping[str, Any]) -> Calibration:
         values["rows"] = tuple(Row(**row) for row in found["rows"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a whole calibration ({error})") from None
-    return Calibration(**values)
+    # pydantic takes a tenth of a second to import: whoever reads no calibration does without.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        made = TypeAdapter(Calibration).validate_python(values)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ValueError(f"not a whole calibration ({place} holds what it cannot)") from None
+    if strange := {*made.left_out, *(row.way for row in made.rows)} - set(WAYS):
+        raise ValueError(f"not a whole calibration ({min(strange)[:40]!r} is no way)")
+    return made
 
 
 def write(path: Path, made: Calibration) -> None:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from evaluation import wording
 from evaluation.calibration import COMMAND, WAYS, Bar, Calibration, Row, differences, from_dict
+from evaluation.escaping import to_line
 from streaming.errors import UsageError
 
 STAMPED = ("kernel", "callback")
@@ -19,7 +20,7 @@ _HEADER = (
 
 def table(made: Calibration) -> Table:
     """Give one line for each way and number of streams; a dash is unknown."""
-    found = Table(title=f"Calibration {made.made_at}: {made.tokens} tokens, {made.gap_ms:g} ms apart")
+    found = Table(title=f"Calibration {to_line(made.made_at)}: {made.tokens} tokens, {made.gap_ms:g} ms apart")
     found.add_column("way")
     for heading in _HEADER:
         found.add_column(heading, justify="right")
@@ -56,7 +57,7 @@ def remarks(made: Calibration) -> Iterator[str]:
     for way in made.ways:
         yield f"{_NAMES[way]}: {_held(made.bar(way), made)}"
     for way, reason in made.left_out.items():
-        yield f"{_NAMES[way]}: left out: {reason}"
+        yield f"{_NAMES[way]}: left out: {to_line(reason)}"
     yield f"stamps: {made.stamp_source}; real-time priority: {'taken' if made.real_time_priority else 'not to be had'}"
 
 

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from evaluation import wording
 from evaluation.compare import RESOLUTION_S, SHARES, Change, Comparison
+from evaluation.escaping import Escape, to_line, to_markdown
 from evaluation.record import TRIAL_UNITS
 from evaluation.scenario import label
 from evaluation.statistics import FEWEST, NOISE, Estimate
@@ -16,21 +17,21 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 def table(comparison: Comparison, a: str, b: str) -> Table:
     """Give a line for each metric of each cell that both runs have."""
-    found = Table(title=f"A = {a}   B = {b}")
+    found = Table(title=f"A = {to_line(a)}   B = {to_line(b)}")
     for place, heading in enumerate(HEADER):
         found.add_column(heading, justify="left" if place < 3 or place == len(HEADER) - 1 else "right")
     for change in comparison.changes:
-        found.add_row(*row(change), style=_COLOURS.get(change.verdict))
+        found.add_row(*row(change, to_line), style=_COLOURS.get(change.verdict))
     return found
 
 
-def row(change: Change) -> list[str]:
-    """Give the cells of one line."""
+def row(change: Change, escape: Escape) -> list[str]:
+    """Return the cells of one line, its names escaped for the format that they stand in."""
     unit, scale = _unit(change.metric)
     percent = change.percent
     return [
-        label(change.provider),
-        change.strategy,
+        escape(label(change.provider)),
+        escape(change.strategy),
         f"{change.metric.removesuffix('_s') if unit == 'ms' else change.metric}{f' ({unit})' if unit else ''}",
         wording.number(change.a * scale),
         wording.number(change.b * scale),
@@ -41,8 +42,8 @@ def row(change: Change) -> list[str]:
     ]
 
 
-def remarks(comparison: Comparison) -> Iterable[str]:
-    """Say how the table is to be read, and what could not be compared."""
+def remarks(comparison: Comparison, escape: Escape) -> Iterable[str]:
+    """Say how the table is to be read, and what could not be compared; names are escaped."""
     told = [
         change for change in comparison.changes if change.verdict not in (NOISE,) and change.difference.low is not None
     ]
@@ -55,7 +56,7 @@ def remarks(comparison: Comparison) -> Iterable[str]:
     )
     for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
         if cells:
-            yield f"Only in {name}: {', '.join(f'{label(p)} × {s}' for p, s in cells)}."
+            yield f"Only in {name}: {', '.join(f'{escape(label(p))} × {escape(s)}' for p, s in cells)}."
 
 
 def _unit(metric: str) -> tuple[str, float]:
@@ -72,7 +73,7 @@ def _scaled(estimate: Estimate, scale: float) -> Estimate:
 
 def markdown(comparison: Comparison, a: str, b: str) -> str:
     """Write the comparison as a page."""
-    lines = ["# Comparison", "", f"A = {a}", "", f"B = {b}", ""]
-    lines += wording.table(list(HEADER), map(row, comparison.changes), texts=3)
-    lines += ["", *remarks(comparison)]
+    lines = ["# Comparison", "", f"A = {to_markdown(a)}", "", f"B = {to_markdown(b)}", ""]
+    lines += wording.table(list(HEADER), (row(change, to_markdown) for change in comparison.changes), texts=3)
+    lines += ["", *remarks(comparison, to_markdown)]
     return "\n".join(lines) + "\n"

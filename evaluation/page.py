@@ -4,7 +4,6 @@ The text is that of report.md; the plots come after its findings, each with its 
 reader's light or dark setting, prints light, and its policy forbids every request.
 """
 
-import html
 import json
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
+from evaluation.escaping import to_html, to_plotly
 from evaluation.view import Series, View
 
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#8b5cf6", "#0d9488", "#e11d48", "#a3a3a3")
@@ -24,7 +24,7 @@ def page(markdown: str, views: Sequence[View]) -> str:
     """Give the page. Its size is that of plotly.js, 4.8 MB, and some 100 KB."""
     found, _, rest = markdown.partition("\n## ")
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
-    title = html.escape(found.splitlines()[0].lstrip("# "))
+    title = to_html(_plain(found.splitlines()[0]))
     body = [render(found), *map(_section, views), render(f"## {rest}" if rest else "")]
     text = "\n".join(body).replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     scripts = ""
@@ -50,12 +50,18 @@ def _asset(name: str) -> str:
     return (resources.files("evaluation") / "assets" / name).read_text(encoding="utf-8")
 
 
+def _plain(heading: str) -> str:
+    """Return a Markdown heading as the text that it shows."""
+    tokens = MarkdownIt("commonmark", {"html": False}).parseInline(heading.lstrip("# "))
+    return "".join(token.content for token in tokens[0].children or ())
+
+
 def _section(view: View) -> str:
-    note = f'<p class="note">{html.escape(view.note)}</p>' if view.note else ""
+    note = f'<p class="note">{to_html(view.note)}</p>' if view.note else ""
     return (
-        f'<section class="plot"><h2>{html.escape(view.title)}</h2>\n'
-        f'<div id="{view.id}" style="height:{height_px(view)}px" role="img" aria-label="{html.escape(view.caption)}">'
-        f'</div>\n<p class="caption">{html.escape(view.caption)}</p>{note}</section>'
+        f'<section class="plot"><h2>{to_html(view.title)}</h2>\n'
+        f'<div id="{view.id}" style="height:{height_px(view)}px" role="img" aria-label="{to_html(view.caption)}">'
+        f'</div>\n<p class="caption">{to_html(view.caption)}</p>{note}</section>'
     )
 
 
@@ -72,7 +78,9 @@ def figure(view: View) -> dict[str, Any]:
     seen: set[str] = set()
     data = []
     for series in view.series:
-        data.append(_trace(view, series) | {"legendgroup": series.name, "showlegend": series.name not in seen})
+        name = to_plotly(series.name)
+        entry = {"name": name, "legendgroup": name, "showlegend": series.name not in seen}
+        data.append(_trace(view, series) | entry)
         seen.add(series.name)
     below: dict[str, Any] = {"title": {"text": view.x_title}, "type": "log" if view.log_x else "linear"}
     if view.kind == "box":
@@ -95,12 +103,13 @@ def _trace(view: View, series: Series) -> dict[str, Any]:
     if series.box is not None:
         low, q1, median, q3, high = ([value] for value in series.box.percentiles)
         return {
-            "type": "box", "orientation": "h", "name": series.name, "y": [series.box.place], "x": [series.box.points],
+            "type": "box", "orientation": "h", "y": [to_plotly(series.box.place)], "x": [series.box.points],
             "lowerfence": low, "q1": q1, "median": median, "q3": q3, "upperfence": high, "boxpoints": "all",
             "jitter": 0.6, "pointpos": 0, "marker": {"color": colour, "size": 4, "opacity": 0.45},
             "line": {"color": colour, "width": 2},
         }  # fmt: skip
-    found: dict[str, Any] = {"type": "scatter", "name": series.name, "x": series.x, "y": series.y}
+    places = [to_plotly(place) if isinstance(place, str) else place for place in series.y]
+    found: dict[str, Any] = {"type": "scatter", "x": series.x, "y": places}
     if view.kind == "point":
         marker: dict[str, Any] = {"color": colour, "size": 8, "opacity": 0.6}
         if series.failed:

@@ -1,13 +1,17 @@
 """The plots of a report as pictures, `plots/*.png`: the same views as on the page, to be put into a talk or a mail."""
 
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evaluation.escaping import to_picture
 from evaluation.page import COLOURS, height_px
 from evaluation.view import Series, View
 
@@ -24,14 +28,24 @@ def write(folder: Path, views: Sequence[View], run_id: str) -> list[str]:
     target.mkdir(exist_ok=True)
     for old in target.glob("*.png"):
         old.unlink()
-    for view in views:
-        draw(view, run_id).savefig(target / f"{view.id}.png", dpi=_DPI)
+    with plain_text():
+        for view in views:
+            draw(view, run_id).savefig(target / f"{view.id}.png", dpi=_DPI)
     return [f"{PLOTS}/{view.id}.png" for view in views]
 
 
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Draw text without TeX meanwhile, and a box for a character that the font lacks."""
+    with rc_context({"text.usetex": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
+@plain_text()
 def draw(view: View, run_id: str) -> Figure:
     """Draw one view on white: title, plot, and the numbers below it."""
-    caption = textwrap.wrap(f"{view.caption} Run {run_id}.", 138)
+    caption = textwrap.wrap(to_picture(f"{view.caption} Run {run_id}."), 138)
     figure = Figure(figsize=(_WIDTH_IN, height_px(view) / 80 + 0.9 + 0.2 * len(caption)), layout="constrained")
     axes = figure.subplots()
     axes.set_title(view.title, loc="left", fontsize=13, fontweight="bold")
@@ -69,7 +83,15 @@ def _boxes(axes: Axes, series: Sequence[Series]) -> None:
     """Draw boxes one below the other, in the order of the page."""
     boxes = [(one.box, COLOURS[one.group % len(COLOURS)]) for one in series if one.box is not None]
     stats = [
-        {"label": box.place, "whislo": p[0], "q1": p[1], "med": p[2], "q3": p[3], "whishi": p[4], "fliers": []}
+        {
+            "label": to_picture(box.place),
+            "whislo": p[0],
+            "q1": p[1],
+            "med": p[2],
+            "q3": p[3],
+            "whishi": p[4],
+            "fliers": [],
+        }
         for box, p in ((box, box.percentiles) for box, _ in boxes)
     ]
     drawn = axes.bxp(stats, orientation="horizontal", widths=0.5, patch_artist=True)
@@ -89,12 +111,12 @@ def _series(axes: Axes, view: View, series: Series) -> None:
         return
     values = [value if isinstance(value, float) else float("nan") for value in series.y]
     shape = "steps-post" if view.stepped else "default"
-    axes.plot(series.x, values, color=colour, linewidth=1.2, alpha=0.8, drawstyle=shape, label=series.name)
+    axes.plot(series.x, values, color=colour, linewidth=1.2, alpha=0.8, drawstyle=shape, label=to_picture(series.name))
 
 
 def _points(axes: Axes, series: Series, colour: str) -> None:
     sizes = [min(max(60 * size, 15), 600) for size in series.sizes] or 26
     look: dict[str, Any] = {"marker": "x", "alpha": 0.9} if series.failed else {"marker": "o", "alpha": 0.5}
     # Names are numbers of a category axis, of which the library's types know nothing.
-    places: Any = series.y
-    axes.scatter(series.x, places, s=sizes, color=colour, label=series.name, **look)
+    places: Any = [to_picture(place) if isinstance(place, str) else place for place in series.y]
+    axes.scatter(series.x, places, s=sizes, color=colour, label=to_picture(series.name), **look)

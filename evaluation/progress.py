@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from evaluation.escaping import to_line
 from evaluation.record import Trial
 from streaming.clock import Clock
 
@@ -63,7 +64,7 @@ class RunProgress:
 
     def say(self, stage: str) -> None:
         """Tell what is being done now."""
-        self._stage = stage
+        self._stage = stage = to_line(stage)
         self._bar.update(self._task, description=stage)
         if not self._console.is_terminal:
             self._line()

@@ -1,9 +1,13 @@
-"""What was run and where its figures come from, in sentences: the part of a report without which no figure stands."""
+"""What was run and where its figures come from, as Markdown: the part of a report without which no figure stands.
+
+A run is escaped before it comes here; the names of its manifest's fields are escaped here.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 from evaluation import calibration_report, lag, wording
+from evaluation.escaping import to_markdown
 from evaluation.scenario import TRANSPORTS, label
 from evaluation.tables import Run
 
@@ -37,7 +41,7 @@ def what(run: Run) -> Iterator[str]:
         again = "once" if times == 1 else f"{times} times"
         yield f"- broken off and resumed {again}: what was finished was not asked again"
     for name, ends in run.manifest.get("warm_up", {}).items():
-        yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
+        yield f"- warm-up, not recorded: {to_markdown(label(name))} {', '.join(ends)}"
     if any(name.startswith("sim:") for name in facts["providers"]):
         yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
 
@@ -72,16 +76,17 @@ def _recorded(run: Run, facts: dict[str, Any]) -> Iterator[str]:
 def _load(facts: dict[str, Any]) -> str:
     if facts.get("rate") is None:
         return f"closed loop, {facts['concurrency']} at a time"
-    return f"open loop, {facts['rate']:g} answers started a second, arrivals {facts['arrivals']}"
+    return f"open loop, {facts['rate']:g} answers started a second, arrivals {facts.get('arrivals') or 'unknown'}"
 
 
 def _reached(load: dict[str, Any]) -> str:
     if load.get("shortfall"):
         return f"**the load was not reached**: {load['shortfall']}"
     if "asked_rate_per_s" in load:
+        starts, due = wording.exact(load.get("starts_per_s")), wording.exact(load.get("drawn_rate_per_s"))
         return (
-            f"load reached: {load['starts_per_s']:g} starts a second ({load['drawn_rate_per_s']:g} were due), the "
-            f"latest {wording.ms(load['latest_start_s'])} ms late; at most {load['concurrency_max']} under way"
+            f"load reached: {starts} starts a second ({due} were due), the latest "
+            f"{wording.ms(load.get('latest_start_s'))} ms late; at most {load['concurrency_max']} under way"
         )
     return f"load reached: {load['concurrency_max']} at a time"
 
@@ -132,8 +137,9 @@ def provenance(run: Run) -> Iterator[str]:
     else:
         yield "- prices: none known"
     if facts.get("max_cost_usd") is not None:
+        charged = facts.get("charged_usd", wording.UNKNOWN)
         yield (
-            f"- ceiling of cost: {facts['max_cost_usd']} USD; charged against it: {facts['charged_usd']} USD, warm-up "
+            f"- ceiling of cost: {facts['max_cost_usd']} USD; charged against it: {charged} USD, warm-up "
             "included, and what is not known at the most that it can have been"
         )
     yield f"- started {facts.get('started_at') or 'unknown'}, finished {facts.get('finished_at') or 'not'}"
@@ -141,8 +147,8 @@ def provenance(run: Run) -> Iterator[str]:
     shown = dict(machine)
     if isinstance(memory := shown.pop("memory_bytes", None), int):
         shown["memory"] = f"{memory / 1e9:.1f} GB"
-    yield from (f"- {key.replace('_', ' ')}: {value}" for key, value in shown.items() if value is not None)
-    versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
+    yield from (f"- {to_markdown(key.replace('_', ' '))}: {value}" for key, value in shown.items() if value is not None)
+    versions = ", ".join(f"{to_markdown(name)} {version}" for name, version in facts.get("versions", {}).items())
     if versions:
         yield f"- versions: {versions}"
     if facts.get("git_commit"):

@@ -197,13 +197,20 @@ def read_trials(folder: Path) -> list[Trial]:
         try:
             for name in _MONEY:
                 if row.get(name) is not None:
-                    row[name] = Decimal(row[name])
+                    row[name] = _money(row[name], f"{where}: a trial's {name}")
             _check(row, where)
             trial = Trial(**row)
             found.setdefault(trial.trial_id, trial)
-        except (TypeError, ValueError, InvalidOperation) as error:
+        except (TypeError, ValueError) as error:
             raise UsageError(f"{where}: {str(error).replace('Trial.__init__()', 'a trial')}") from None
     return list(found.values())
+
+
+def _money(value: Any, where: str) -> Decimal:
+    try:
+        return Decimal(value)
+    except (InvalidOperation, TypeError, ValueError):
+        raise UsageError(f"{where} cannot be {str(value)[:40]!r}") from None
 
 
 def read_events(folder: Path) -> Iterator[EventRow]:
@@ -233,7 +240,7 @@ def _check(row: dict[str, Any], where: str) -> None:
         value = row[name]
         fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
         if not fits or (words and value not in words):
-            raise UsageError(f"{where}: a trial's {name} cannot be {value!r}")
+            raise UsageError(f"{where}: a trial's {name} cannot be {repr(value)[:40]}")
 
 
 def _fitting(hint: Any) -> tuple[tuple[str, ...], tuple[type, ...]]:

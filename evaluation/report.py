@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation import provenance, summary, tables, whatif_report, wires_report, wording
+from evaluation.escaping import escape_run, to_markdown
 from evaluation.files import replacing
 from evaluation.scenario import label
 from evaluation.statistics import FEWEST, RESAMPLED, Difference, Estimate
@@ -20,10 +21,13 @@ FILES = (REPORT, PAGE, "plots")
 def rebuild(folder: Path, *, plots: bool = False) -> Run:
     """Make the tables and the report of a folder anew from its journal, with `plots` its page and pictures too.
 
-    Raises UsageError, OSError.
+    The tables of a folder without a journal stay as they are. Raises UsageError, OSError.
     """
-    run = tables.from_journal(folder)
-    tables.write(folder, run)
+    if tables.has_journal(folder):
+        run = tables.from_journal(folder)
+        tables.write(folder, run)
+    else:
+        run = tables.load(folder)
     text = markdown(run)
     _write(folder / REPORT, text)
     if plots:
@@ -43,7 +47,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def markdown(run: Run) -> str:
-    """Write the report; times are milliseconds in it."""
+    """Write the report; times are milliseconds in it, and what others wrote is plain text."""
+    run = escape_run(run, to_markdown)
     groups, differences = summary.groups(run), summary.differences(run)
     if provenance.is_what_if(run):
         return _what_if(run, groups, differences)

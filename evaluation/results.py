@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
+from evaluation.escaping import to_line
 from evaluation.keep import TRACES
 from evaluation.record import EVENTS, TRIALS
 from evaluation.spending import LEDGER
 
 
 def note(text: str) -> None:
-    """Say something beside the results, on stderr."""
-    sys.stderr.write(f"{text}\n")
+    """Say something beside the results on stderr, in one line that a terminal only prints."""
+    sys.stderr.write(f"{to_line(text)}\n")
 
 
 def last_line(facts: Mapping[str, Any]) -> None:

@@ -40,8 +40,9 @@ def look(folder: Path, scenario: Scenario) -> Start:
     """
     manifest.require(folder)
     facts = manifest.read(folder)
-    if not facts:
-        raise UsageError(f"{folder}: {manifest.MANIFEST} is missing, so it is not known what the run was")
+    if not facts.get("run_id"):
+        missing = f"its run_id in {manifest.MANIFEST}" if facts else manifest.MANIFEST
+        raise UsageError(f"{folder}: {missing} is missing, so it is not known what the run was")
     _check_same(folder, facts, scenario)
     finished = tuple(read_trials(folder))
     done = {_key(trial) for trial in finished}

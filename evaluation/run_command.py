@@ -167,6 +167,8 @@ def _check_providers(wanted: Wanted, providers: Providers) -> None:
     for name in wanted.scenario.providers:
         try:
             _ = providers.rates(name) if elsewhere else providers.route(name)
+            if name == "local" and not elsewhere:
+                providers.local.check()
         except UsageError as error:
             in_file = wanted.recipe is not None and name in wanted.recipe.values.get("providers", ())
             where = wanted.recipe.where("providers") if in_file and wanted.recipe else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clients.answer import Question
-from clients.errors import ClientError, ConnectionLost, Refused
+from clients.errors import ClientError, ConnectionLost, Refused, StreamGoneError
 from clients.websocket import WebSocketClient
 from evaluation import rows
 from evaluation.service_answers import Arrived, ChatFrames, Completion, Told
@@ -79,6 +79,8 @@ class ServiceWires:
                 await self._listen(call, heard)
         except Refused as refusal:
             heard.take(Failed(refusal.kind, str(refusal), refusal.status))
+        except StreamGoneError as fault:
+            heard.take(Failed(fault.kind, str(fault), 404))
         except (TimeoutError, ClientError) as fault:
             error = self._error(fault, begun=heard.begun)
             heard.take(Failed(error.kind, error.message))

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from evaluation import manifest
+from evaluation.escaping import to_csv, to_line
 from evaluation.files import replacing
 from evaluation.record import (
     EVENT_COLUMNS,
@@ -32,6 +33,9 @@ from streaming.errors import UsageError
 
 _BATCH_ROWS = 100_000
 FILES = ("trials.parquet", "trials.csv", "events.parquet")
+_TABLES = ("trials.parquet", "events.parquet")
+MAX_NUMBER = 10**12
+"""No time in seconds, count or amount of a run is larger."""
 _DTYPES: dict[Any, str] = {int: "Int64", float: "float64", bool: "boolean", Decimal: "float64"}
 
 
@@ -58,7 +62,7 @@ class Run:
 
 
 def load(folder: str | Path) -> Run:
-    """Read a run's folder, finished, running or killed. Raises UsageError when there is none.
+    """Read a run's folder, finished, running or killed. Raises UsageError when there is none, or it is damaged.
 
     A finished run comes from its parquet files, any other from the journal alone, without the line or the trial that
     was broken off.
@@ -66,15 +70,74 @@ def load(folder: str | Path) -> Run:
     folder = Path(folder)
     manifest.require(folder)
     facts = manifest.read(folder)
-    tables = [folder / "trials.parquet", folder / "events.parquet"]
-    if facts.get("complete") and all(_newer(table, folder / TRIALS) for table in tables):
-        # A damaged table gives way to the journal.
-        with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-            trials, events = (pd.read_parquet(table) for table in tables)
-            return Run(
-                _complete(trials, TRIAL_DTYPES, TRIAL_TYPES), _complete(events, EVENT_DTYPES, EVENT_TYPES), facts
-            )
+    if not has_journal(folder):
+        return _from_tables(folder, facts)
+    if facts.get("complete") and all(_newer(folder / name, folder / TRIALS) for name in _TABLES):
+        with suppress(UsageError):  # a damaged table gives way to the journal
+            return _from_tables(folder, facts)
     return from_journal(folder, facts)
+
+
+def has_journal(folder: Path) -> bool:
+    """Return whether the run's tables can be made anew; a copy of a finished run may have its tables alone."""
+    return (folder / TRIALS).exists() or not any((folder / name).exists() for name in _TABLES)
+
+
+def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
+    """Read the parquet files. Raises UsageError naming the one at fault."""
+    frames: list[pd.DataFrame] = []
+    kinds = ((TRIAL_DTYPES, TRIAL_TYPES), (EVENT_DTYPES, EVENT_TYPES))
+    for name, (dtypes, types) in zip(_TABLES, kinds, strict=True):
+        try:
+            with (folder / name).open("rb") as file:  # a folder's name may be no text, which Arrow wants
+                frame = pd.read_parquet(file)
+            # Columns that an older version did not write are unknown; one that cannot be unknown must be there.
+            if lacking := [c for c in dtypes if c not in frame and type(None) not in get_args(types[c])]:
+                raise _Misfit(f"it has no column {lacking[0]}")
+            frame = frame.reindex(columns=list(dtypes)).astype(dtypes)
+            (_check_trials if dtypes is TRIAL_DTYPES else _check_events)(frame)
+        except FileNotFoundError:
+            raise UsageError(f"{folder / name}: there is no such file, and no journal to make it from") from None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, _Misfit) else str(error)
+            raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
+        frames.append(frame)
+    trials, events = frames
+    return Run(trials, events, facts)
+
+
+class _Misfit(ValueError):
+    """A table holds a value that no run has measured."""
+
+
+def _check_trials(trials: pd.DataFrame) -> None:
+    """Raise _Misfit unless the trials are such as a run writes."""
+    _check_values(trials, TRIAL_TYPES)
+    outcomes = get_args(TRIAL_TYPES["outcome"])
+    strange = trials.loc[~trials["outcome"].isin(outcomes), "outcome"]
+    if len(strange):
+        raise _Misfit(f"outcome cannot be {str(strange.iloc[0])[:40]!r}")
+    if not trials["trial_id"].is_unique:
+        raise _Misfit("a trial_id is there twice")
+
+
+def _check_events(events: pd.DataFrame) -> None:
+    """Raise _Misfit unless the events are such as a run writes."""
+    _check_values(events, EVENT_TYPES)
+    texts = events[events["kind"].str.endswith("_text")]
+    if texts["chars"].isna().any() or (texts["source_s"].isna() & texts["delivered_s"].isna()).any():
+        raise _Misfit("a text has no length or no timestamp")
+
+
+def _check_values(frame: pd.DataFrame, types: Mapping[str, Any]) -> None:
+    for name, column in frame.items():
+        if type(None) not in get_args(types[str(name)]) and column.isna().any():
+            raise _Misfit(f"{name} is missing")
+        if column.dtype in ("float64", "Int64"):
+            known = column.dropna()
+            fits = known.between(0 if column.dtype == "Int64" else -MAX_NUMBER, MAX_NUMBER)
+            if not fits.all():
+                raise _Misfit(f"{name} cannot be {known[~fits].iloc[0]}")
 
 
 def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
@@ -85,27 +148,27 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     events = _events(folder)
     events = events[events["trial_id"].isin(finished)].drop_duplicates(["trial_id", "seq"], ignore_index=True)
     found = manifest.read(folder) if facts is None else facts
-    return Run(_frame(rows, TRIAL_DTYPES), events, found)
+    table = _frame(rows, TRIAL_DTYPES)
+    for name, check, frame in ((TRIALS, _check_trials, table), (EVENTS, _check_events, events)):
+        try:
+            check(frame)
+        except _Misfit as misfit:
+            raise UsageError(f"{folder / name}: {misfit}: this was not written by a run") from None
+    return Run(table, events, found)
 
 
 def write(folder: Path, run: Run) -> None:
-    """Write `trials.parquet`, `trials.csv` and `events.parquet`, each replaced at once. Raises OSError."""
-    for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
-        with replacing(folder / name) as partial:
-            frame.to_parquet(partial, index=False)
-    with replacing(folder / "trials.csv") as partial:
-        run.trials.to_csv(partial, index=False, float_format="%.12g")
+    """Write `trials.parquet`, `trials.csv` and `events.parquet`, each replaced at once. Raises OSError.
 
-
-def _complete(frame: pd.DataFrame, dtypes: Mapping[str, str], types: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a table with every column of today: those that an older version did not write are unknown.
-
-    Raises KeyError where a column is missing that cannot be unknown.
+    The parquet files are exact; text in the CSV file is made safe for spreadsheets.
     """
-    for name in dtypes:
-        if name not in frame and type(None) not in get_args(types[name]):
-            raise KeyError(name)
-    return frame.reindex(columns=list(dtypes)).astype(dtypes)
+    for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
+        with replacing(folder / name) as partial, partial.open("wb") as file:
+            frame.to_parquet(file, index=False)
+    with replacing(folder / "trials.csv") as partial:
+        texts = map(str, run.trials.select_dtypes("string"))
+        safe = {name: run.trials[name].map(to_csv, na_action="ignore") for name in texts}
+        run.trials.assign(**safe).to_csv(partial, index=False, float_format="%.12g", encoding="utf-8")
 
 
 def _events(folder: Path) -> pd.DataFrame:
@@ -115,7 +178,8 @@ def _events(folder: Path) -> pd.DataFrame:
         return _frame((), EVENT_DTYPES)
     options = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
     try:
-        found = pyarrow.json.read_json(path, parse_options=options)
+        with path.open("rb") as file:
+            found = pyarrow.json.read_json(file, parse_options=options)
         # A field that may not be empty must not have been left out either.
         if all(field.nullable or not found[field.name].null_count for field in _EVENT_SCHEMA):
             frame: pd.DataFrame = found.to_pandas()

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation import provenance, summary, whatif_report, wording
+from evaluation.escaping import escape_run, to_line
 from evaluation.scenario import label
 from evaluation.summary import Group
 from evaluation.tables import Run
@@ -30,6 +31,7 @@ def print_table(table: Table) -> None:
 
 def table(run: Run) -> Table:
     """Give one line for each provider x strategy; a dash is unknown."""
+    run = escape_run(run, to_line)
     title = f"Run {run.manifest.get('run_id', '')}".rstrip()
     if provenance.is_what_if(run):
         return whatif_report.table(summary.groups(run), f"{title}: what if")

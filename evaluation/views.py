@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, summary, wording
+from evaluation.escaping import escape_run, to_line
 from evaluation.provenance import is_what_if
 from evaluation.scenario import label
 from evaluation.statistics import Floats
@@ -22,7 +23,8 @@ _LEAST_GAP_MS = 0.01
 
 
 def views(run: Run) -> list[View]:
-    """Give the plots that a run has the numbers for."""
+    """Give the plots that a run has the numbers for; their text is plain, and each format escapes it once more."""
+    run = escape_run(run, to_line)
     trials, names = summary.told_apart(run, run.trials)
     done = trials[trials["outcome"] == "completed"]
     if not len(done):
@@ -73,7 +75,7 @@ def _progress(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> View
         line = Series(label(name), names.index(name))
         for trial_id, chunks in own.groupby("trial_id", sort=False):
             upto = np.cumsum(np.asarray(chunks["chars"], dtype=np.float64))
-            scale = tokens[str(trial_id)] / upto[-1] if in_tokens else 1.0
+            scale = tokens[str(trial_id)] / upto[-1] if in_tokens and upto[-1] else 1.0
             step = max(1, len(upto) // (MOST_POINTS // 2))
             line.x.extend(round(float(x), 4) for x in [*chunks["at_s"].iloc[::step], chunks["at_s"].iloc[-1]])
             line.y.extend(round(float(y), 2) for y in [*(upto * scale)[::step], upto[-1] * scale])

@@ -22,10 +22,11 @@ from streaming.messages import Message
 from streaming.meter import Meter
 from streaming.pipeline import Outcome, outcome_of
 from streaming.replay import replay
-from streaming.trace import Trace, loads
+from streaming.trace import Trace, check_fields, loads
 
 TRANSPORT = "replay"
 KIND = "what-if"
+_MAX_REPEAT = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def trials(run_id: str, recording: Recording, names: Sequence[str], block: int) 
     """Give a row for each strategy; times count from the recording's `sent`, and cost is left out: nothing was paid."""
     header, events = recording.trace.header, recording.trace.events
     outcome, ending = _ending(events, header)
-    usage = _usage(recording.trace)
+    usage = _usage(recording)
     source = Chunks.of(events)
     arrived = rows.arrival(rows.Stamps(0.0, events, ()), source, outcome, usage)
     for place, name in enumerate(names, start=1):
@@ -145,14 +146,16 @@ def _ending(events: Sequence[Timed], header: Any) -> tuple[Outcome, dict[str, An
     return outcome, {"error_type": "truncated", "error_message": "the trace has no end"}
 
 
-def _usage(recorded: Trace) -> Usage:
+def _usage(recording: Recording) -> Usage:
     """Give the tokens: those that the trial knew, else as the meter reads the events (reported, or estimated)."""
+    recorded, where = recording.trace, f"the trace {recording.name}: its header's usage"
     known = recorded.header.get("usage")
     if isinstance(known, dict):
+        check_fields(known, where)
         try:
             return Usage(**known)
         except TypeError:
-            raise UsageError("a trace's header: usage has fields that are not a usage's") from None
+            raise UsageError(f"{where} has fields that are not a usage's") from None
     meter = Meter((Message("user", ""),), 0.0)
     for timed in recorded.events:
         if not isinstance(timed.event, TERMINAL):
@@ -167,7 +170,9 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object, default: int) -> int:
-    return value if isinstance(value, int) else default
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_REPEAT:
+        return value
+    return default
 
 
 def _manifest(run_id: str, names: Sequence[str]) -> dict[str, Any]:

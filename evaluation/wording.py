@@ -30,6 +30,11 @@ def number(value: float | None) -> str:
     return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
 
 
+def exact(value: float | None) -> str:
+    """Return a number as it was noted; a dash for None."""
+    return UNKNOWN if value is None else f"{value:g}"
+
+
 def ms(seconds: float | None) -> str:
     """Write seconds as milliseconds, without the unit."""
     return number(None if seconds is None else seconds * 1000)
@@ -81,10 +86,10 @@ def sentence(difference: Difference) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 2) -> list[str]:
-    """Write a Markdown table; the first `texts` columns are text, the rest figures."""
+    """Write a Markdown table of cells that are Markdown; the first `texts` columns are text, the rest figures."""
     align = ["---" if place < texts else "---:" for place in range(len(header))]
     return [_row(header), _row(align), *(_row(row) for row in rows)]
 
 
 def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 _NOTICES = ("notice", "retry", "fallback")
+STREAM_GONE = "stream_gone"
+"""The error of an answer that was to go on after a lost connection, and whose stream the service no longer had."""
 TOKENS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "source")
 
 
@@ -73,8 +75,17 @@ class Answer:
         """It broke, or was refused; the first reason stands."""
         if self.error_type is None:
             self.error_type, self.error_message, self.http_status = kind, message, status
-            self.outcome = "truncated" if kind == "truncated" else "failed"
+            self.outcome = "truncated" if kind in ("truncated", STREAM_GONE) else "failed"
             self.events.append((at_s, "failed", None, None))
+
+    def stream_gone(self, at_s: float, kind: str, message: str) -> bool:
+        """Take a refusal to go on with a stream that the service no longer has; return whether it was one."""
+        if not self.resumed or kind != "not_found":
+            return False
+        self.failed(
+            at_s, STREAM_GONE, f"the stream is gone: it has expired, or the service was restarted ({message})", 404
+        )
+        return True
 
     def complete(self) -> None:
         """The stream ended as it should, after `finished`."""
@@ -177,7 +188,9 @@ class Frames:
         elif name == "error":
             error = fields["error"]
             status = error.get("upstream_status") or fields.get("status")
-            answer.failed(at_s, error.get("type") or "error", error.get("message") or "no reason given", status)
+            kind, message = error.get("type") or "error", error.get("message") or "no reason given"
+            if not answer.stream_gone(at_s, kind, message):
+                answer.failed(at_s, kind, message, status)
         elif name == "cancelled":
             answer.left()
         self.ended = self.ended or name in ("done", "error", "cancelled")

@@ -109,7 +109,8 @@ def refused(answer: Answer, at_s: float, status: int | None, body: bytes) -> Non
             message = error.get("message") or error.get("detail") or message
     except (ValueError, AttributeError):
         pass  # no JSON, or none of these shapes: the words above say what it was
-    answer.failed(at_s, str(kind), str(message), status)
+    if not answer.stream_gone(at_s, str(kind), str(message)):
+        answer.failed(at_s, str(kind), str(message), status)
 
 
 def broke(answer: Answer, at_s: float, error: Exception) -> None:

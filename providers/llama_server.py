@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from providers.gguf import ModelFileError
 from streaming.errors import UsageError
 
 SLOTS = 4
@@ -36,7 +37,7 @@ class LlamaServer:
     """A loaded model that answers at `base_url` (`/v1` included) to who sends `key` as a bearer token."""
 
     def __init__(self, path: Path) -> None:
-        """Load; blocks. Raises UsageError when llama.cpp is missing or cannot load the file."""
+        """Load; blocks. Raises UsageError when llama.cpp is missing, ModelFileError when it cannot load the file."""
         try:
             import xllamacpp
         except ModuleNotFoundError:
@@ -50,7 +51,10 @@ class LlamaServer:
             self._server: Any = xllamacpp.Server(_params(xllamacpp.CommonParams(), path, self.key))
             self._server.handle_chat_completions({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1})
         except Exception as error:  # whatever C++ threw
-            raise UsageError(f"llama.cpp cannot load {path.name}: {error}") from None
+            raise ModelFileError(
+                f"llama.cpp cannot load {path.name}: the file is damaged, incomplete, or of a kind that it does not "
+                f"know ({str(error).strip().rstrip('.')}); install it again, or set STREAMGAUGE_MODEL to another"
+            ) from None
         self.base_url = f"{self._server.listening_address}/v1"
 
     def close(self) -> None:

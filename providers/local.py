@@ -10,11 +10,11 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from providers.gguf import find_model, own_file, read_ahead
+from providers.gguf import NoModelError, find_model, own_file, read_ahead
 from providers.llama_server import Keeper, LlamaServer
 from settings import Settings
 from streaming.clock import Clock, monotonic
-from streaming.errors import NotFound, UsageError
+from streaming.errors import ModelLoadError, NotFound, StreamError, UsageError
 from streaming.events import Event, Notice
 from streaming.messages import ChatRequest
 from streaming.session import Timeouts
@@ -28,11 +28,15 @@ MAX_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """Where the model stands; `message` is for a person, `elapsed_s` how long it has been loading, or took to load."""
+    """Where the model stands; `message` is for a person, `elapsed_s` how long it has been loading, or took to load.
+
+    `error` is the kind of error that answers end with while it has failed.
+    """
 
     kind: Literal["idle", "loading", "ready", "failed"]
     message: str
     elapsed_s: float
+    error: str | None = None
 
 
 class LocalModel:
@@ -69,7 +73,7 @@ class LocalModel:
         if not loaded.done():
             return ModelState("loading", f"The model is loading ({elapsed_s:.0f} s)…", elapsed_s)
         if (error := loaded.exception()) is not None:
-            return ModelState("failed", str(error), elapsed_s)
+            return ModelState("failed", str(error), elapsed_s, _stream_error(error).kind)
         return ModelState("ready", f"The model is ready (loaded in {elapsed_s:.1f} s).", elapsed_s)
 
     async def ready(self) -> str:
@@ -87,7 +91,7 @@ class LocalModel:
         loaded.add_done_callback(wake)
         await done.wait()
         if (error := loaded.exception()) is not None:
-            raise UsageError(str(error))
+            raise type(error)(str(error))  # each who waits has an exception of its own
         return loaded.result()
 
     def close(self) -> None:
@@ -128,6 +132,11 @@ class LocalModel:
             self._took_s = self._clock() - self._started_s
 
 
+def _stream_error(error: BaseException) -> StreamError:
+    """Return the error of an answer for what the model could not be loaded for."""
+    return (NotFound if isinstance(error, NoModelError) else ModelLoadError)(str(error))
+
+
 class LocalAdapter:
     """Asks the model in this process; says that it is loading while it is. Used on one event loop."""
 
@@ -137,10 +146,9 @@ class LocalAdapter:
         self._chats: dict[str, LocalChat] = {}
 
     def check(self, model: str) -> None:
-        """Raise UsageError for another name than none, or when the settings name a file that is not a model's."""
+        """Raise UsageError for another name than none. What is wrong with the model's file, an answer ends with."""
         if model:
             raise UsageError("local has one model: write it without another name")
-        self._model.check()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; see `streaming.adapter.Adapter`."""
@@ -150,7 +158,7 @@ class LocalAdapter:
         try:
             server = await self._model.server()
         except UsageError as error:
-            raise NotFound(str(error)) from None
+            raise _stream_error(error) from None
         max_tokens = MAX_TOKENS if request.max_tokens is None else request.max_tokens
         asked = replace(request, model="local", max_tokens=max_tokens)
         async with aclosing(self._chat(server).stream(asked)) as events:

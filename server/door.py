@@ -135,7 +135,9 @@ class Door:
         if reader is None and self._replicas is not None:
             reader = await self._replicas.reader(stream_id, owner, after)
         if reader is None:
-            raise Gone("there is no such stream: it was never kept, has expired, or is another caller's")
+            raise Gone(
+                "there is no such stream: it has expired, the service was restarted, or it never was this caller's"
+            )
         return reader
 
     async def cancel(self, stream_id: str, caller: str) -> dict[str, Any]:

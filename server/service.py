@@ -146,12 +146,14 @@ async def websocket(socket: WebSocket) -> None:
 @routes.head("/healthz", include_in_schema=False)
 @routes.get("/healthz")
 async def healthz(request: Request) -> dict[str, Any]:
-    """Say that the service lives, how far the local model is, and how many answers are under way."""
+    """Say that the service lives, how far the local model is or why it failed, and how many answers are under way."""
     door = _door(request)
+    local = door.providers.local.state
     return {
         "status": "ok",
         "version": VERSION,
-        "local_model": door.providers.local.state.kind,
+        "local_model": local.kind,
+        "local_model_error": local.error,
         "streams_open": len(door.streams),
     }
 

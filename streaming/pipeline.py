@@ -303,7 +303,7 @@ def outcome_of(terminal: Finish | Failed | None, *, has_text: bool) -> Outcome:
     if isinstance(terminal, Failed):
         if terminal.kind == "content_filter":
             return "filtered"
-        return "truncated" if terminal.kind in ("truncated", "idle_timeout") else "failed"
+        return "truncated" if terminal.kind in ("truncated", "idle_timeout", "stream_gone") else "failed"
     if terminal.refused:
         return "refused"
     if terminal.reason == "content_filter":

@@ -111,12 +111,17 @@ def _timed(line: str, where: str, earliest_s: float) -> Timed:
         event = cls(**fields)
     except TypeError as error:
         raise UsageError(f"{where}: {str(error).replace('__init__()', kind)}") from None
-    for name, allowed in _FIELDS.items():
-        if name in fields and not allowed(fields[name]):
-            raise UsageError(f"{where}: {name} cannot be {fields[name]!r}")
+    check_fields(fields, where)
     if isinstance(event, Usage) and event.billed_usd is not None:
         event = replace(event, billed_usd=Decimal(event.billed_usd))
     return Timed(float(at_s), event)
+
+
+def check_fields(fields: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError unless the fields of an event, or of a header's usage, hold what they may."""
+    for name, allowed in _FIELDS.items():
+        if name in fields and not allowed(fields[name]):
+            raise UsageError(f"{where}: {name} cannot be {repr(fields[name])[:40]}")
 
 
 def _count(value: object) -> bool:

@@ -4,24 +4,29 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from evaluation.escaping import to_markdown
 from ui import texts
 from ui.conversation import Turn, text_of, title_of
+from ui.markdown import to_file
 
 Facts = Callable[[str], Mapping[str, Any] | None]
 """Gives what an answer came to, by the id of its receipt."""
 
 
 def as_markdown(history: Sequence[Turn], facts: Facts, exported_at: str, keys: Sequence[str] = ()) -> str:
-    """Write a conversation for people; thinking is quoted, a receipt is one line."""
+    """Write a conversation for people; thinking is quoted, a receipt is one line.
+
+    Keys go first: escaped ones would not be found.
+    """
     lines = [f"# {texts.NAME}", "", f"{texts.EXPORTED} {exported_at}", ""]
     for message in _messages(history, facts):
         if "receipt" in message:
-            lines += [f"*{message['summary']}*", ""]
+            lines += [f"*{to_markdown(_without(keys, message['summary']))}*", ""]
         elif "thinking" in message:
-            lines += [f"> {line}".rstrip() for line in message["thinking"].splitlines()] + [""]
+            lines += [f"> {line}".rstrip() for line in to_file(_without(keys, message["thinking"])).splitlines()] + [""]
         else:
             who = texts.YOU if message["role"] == "user" else texts.MODEL
-            lines += [f"## {who}", "", message["content"], ""]
+            lines += [f"## {who}", "", to_file(_without(keys, message["content"])), ""]
     return _without(keys, "\n".join(lines))
 
 

@@ -29,6 +29,11 @@ def drawn(text: str) -> str:
     return _outside_code(text, lambda prose: _TAG.sub(lambda found: _ENTITIES[found[0]], prose))
 
 
+def to_file(text: str) -> str:
+    """Return a model's Markdown for a file that anything may open: no HTML, and no image to load."""
+    return _outside_code(drawn(text), lambda prose: prose.replace("![", "\\!["))
+
+
 def written(text: str) -> str:
     """Give back what was `drawn`."""
     return _outside_code(text, lambda prose: _ENTITY.sub(lambda found: _CHARACTERS[found[1]], prose))

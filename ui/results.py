@@ -1,5 +1,6 @@
 """The results tab's events: evaluation and load-test runs of a folder, as tables and plots."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import gradio as gr
 
 import evaluation
 from evaluation import report
+from evaluation.escaping import to_line, to_markdown
+from evaluation.view import View
 from evaluation.views import views
 from streaming.errors import UsageError
 from ui import plots, texts
@@ -27,10 +30,16 @@ class Results:
 
     def choices(self) -> list[tuple[str, str]]:
         """Give the picker's lines: label and name."""
-        found = [path.parent for path in self._folder.glob(f"*/{_MANIFEST}")]
-        found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        runs = [(path.name, path.name) for path in found]
-        return [*runs, (texts.SAMPLE_RUN, "")] if (self._sample / _MANIFEST).exists() else runs
+        return [(name or texts.SAMPLE_RUN, name) for name in self._folders()]
+
+    def _folders(self) -> dict[str, Path]:
+        """Return the runs' folders, newest first, by the names that can be shown, and the sample by an empty one."""
+        found: list[tuple[float, Path]] = []
+        for path in self._folder.glob(f"*/{_MANIFEST}"):
+            with suppress(OSError):  # removed meanwhile
+                found.append((path.stat().st_mtime, path.parent))
+        folders: dict[str, Path] = {to_line(folder.name): folder for _, folder in sorted(found, reverse=True)}
+        return {**folders, "": self._sample} if (self._sample / _MANIFEST).exists() else folders
 
     def refresh(self, chosen: str | None) -> Any:
         """Give the picker as the folder is now; what was chosen stays if it is still there."""
@@ -41,14 +50,21 @@ class Results:
     def show(self, chosen: str | None) -> tuple[Any, ...]:
         """Give the report, a line on what is wrong, and each plot with its caption. Blocks: tables are read."""
         hidden = [gr.update(visible=False)] * PLOTS
-        if chosen is None or chosen not in {name for _, name in self.choices()}:
+        runs = self._folders()
+        if chosen is None or chosen not in runs:
             return "", badge_problem(texts.NO_RUN), *hidden, *[None] * PLOTS, *[""] * PLOTS
         try:
-            run = evaluation.load(self._folder / chosen if chosen else self._sample)
+            run = evaluation.load(runs[chosen])
             drawn, written = views(run)[:PLOTS], report.markdown(run)
         except UsageError as error:
-            return "", badge_problem(str(error)), *hidden, *[None] * PLOTS, *[""] * PLOTS
+            return "", badge_problem(to_line(str(error))), *hidden, *[None] * PLOTS, *[""] * PLOTS
         rest = PLOTS - len(drawn)
         boxes = [gr.update(visible=n < len(drawn)) for n in range(PLOTS)]
-        captions = [f"{view.caption} *{view.note}*" if view.note else view.caption for view in drawn]
+        captions = [_caption(view) for view in drawn]
         return written, "", *boxes, *[plots.drawn(view) for view in drawn], *[None] * rest, *captions, *[""] * rest
+
+
+def _caption(view: View) -> str:
+    """Return what stands below a plot, as Markdown."""
+    caption = to_markdown(view.caption)
+    return f"{caption} *{to_markdown(view.note)}*" if view.note else caption

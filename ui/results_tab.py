@@ -24,9 +24,9 @@ def draw(tab: gr.Tab) -> None:
         for _ in range(PLOTS):
             with gr.Column(visible=False, min_width=420, elem_classes="sg-plot") as box:
                 plots.append(gr.Plot(show_label=False))
-                captions.append(gr.Markdown("", elem_classes="sg-caption"))
+                captions.append(gr.Markdown("", elem_classes="sg-caption", latex_delimiters=[]))
             boxes.append(box)
-    report = gr.Markdown("", elem_id="sg-report")
+    report = gr.Markdown("", elem_id="sg-report", latex_delimiters=[])
     outputs = [report, wrong, *boxes, *plots, *captions]
     # Reading the tables takes a while: Gradio's own progress says so.
     shown: dict[str, Any] = {"api_visibility": "private", "show_progress": "full", "show_progress_on": report}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
+from evaluation.escaping import to_line
 from evaluation.load_test import locust_run
 from evaluation.load_test.locust_run import Load
 from evaluation.service import service
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return commands[asked.command](asked)
     except (UsageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(to_line(f"error: {error}"), file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 2
@@ -64,7 +65,7 @@ def _told(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int
     judged = verdict.judge(folder, objectives, plots=plots)
     terminal.show(judged.run)
     for found in judged.verdicts:
-        print(f"slo {found}")
+        print(to_line(f"slo {found}"))
     if judged.verdicts:
         print(f"slo: {'met' if judged.met else 'missed'}")
     print(f"the report is in {folder}/report.{'html' if plots else 'md'}")
@@ -105,7 +106,7 @@ def _soak(asked: argparse.Namespace) -> int:
     found = soak.carry_out(asked.minutes, asked.users, _folder(asked.out, "soak"))
     code = _told(Path(found["folder"]), ()) if found["answers"] else 1
     for problem in found["problems"]:
-        print(f"soak: {problem}")
+        print(to_line(f"soak: {problem}"))
     redis = (
         f"Redis restarted {found['redis_restarts']} times" if found["redis_restarts"] is not None else "without Redis"
     )

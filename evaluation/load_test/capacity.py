@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.escaping import to_line
 from evaluation.load_test import locust_run
 from evaluation.load_test.locust_run import Load
 from streaming.errors import UsageError
@@ -81,7 +82,7 @@ class Step:
 
     def __str__(self) -> str:
         head = f"{self.streams} streams: {'met' if self.met else 'missed'}, {self.trials} answers"
-        return "\n".join([head, *(f"    {verdict}" for verdict in self.verdicts)])
+        return "\n".join([head, *(f"    {to_line(verdict)}" for verdict in self.verdicts)])
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from evaluation import manifest, rows
 from evaluation.experience import Deadlines, Reader
 from evaluation.lag import disturbed
+from evaluation.load_test.answer_model import AnswerLine, Head, check
 from evaluation.record import EVENTS, TRIALS, EventRow, Journal, Trial, read_lines
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
@@ -34,11 +35,17 @@ class Heard:
 
 def read(folder: Path, *, without_ramp: bool = False) -> Heard:
     """Read a test's answers. Raises UsageError when there are none, or a line is broken."""
-    lines = [line for _, line in read_lines(folder / ANSWERS)]
+    found = list(read_lines(folder / ANSWERS))
+    lines = [line for _, line in found]
     if not lines or "load" not in lines[0]:
         raise UsageError(f"{folder} holds no load test: {ANSWERS} is missing or has no header")
     facts = {**lines[0], **{key: value for line in lines[1:] if "ended_at" in line for key, value in line.items()}}
-    answers = [line for line in lines[1:] if "trial_id" in line]
+    check(Head, facts, f"{folder / ANSWERS}, line 1")
+    answers = []
+    for where, line in found[1:]:
+        if "trial_id" in line:
+            check(AnswerLine, line, where)
+            answers.append(line)
     ended = [answer for answer in answers if answer["outcome"] != "open"]
     kept = [answer for answer in ended if not (without_ramp and answer["ramping"])]
     return Heard(facts, kept, len(answers) - len(ended), len(ended) - len(kept))
@@ -54,7 +61,7 @@ def convert(folder: Path, *, without_ramp: bool = False, instrument_error: Mappi
         for number, answer in enumerate(heard.answers, start=1):
             try:
                 journal.add(*rows_of(run_id, number, answer))
-            except (KeyError, TypeError, ValueError) as error:
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:
                 raise UsageError(f"{folder / ANSWERS}: answer {number} is not whole ({error!r})") from None
     manifest.write(folder, facts_of(heard, instrument_error))
     return heard

@@ -13,7 +13,7 @@ import pytest
 
 from clients.answer import Answer
 from clients.connection import State
-from clients.errors import ClientError, ConnectionLost, Refused
+from clients.errors import ClientError, ConnectionLost, Refused, StreamGoneError
 from clients.events import Broken, Cancelled, Event, Finished
 from clients.sse import SSEClient
 from clients.websocket import WebSocketClient
@@ -224,3 +224,22 @@ def test_without_resume_a_cut_is_never_a_finished_answer(kind: type[Client], url
             assert len(texts(await read(client.ask(**QUESTION)))) == 30
 
     asyncio.run(main())
+
+
+@both
+def test_stream_that_a_restart_of_the_service_lost_is_told_as_gone(kind: type[Client], url: str) -> None:
+    async def begin(begun_at: str) -> Answer:
+        async with kind(begun_at) as client, client.ask(**QUESTION, resume=True) as answer:
+            await anext(aiter(answer))
+            return answer
+
+    async def go_on(begun: Answer) -> None:
+        assert begun.stream_id is not None
+        async with kind(url) as client:
+            with pytest.raises(StreamGoneError, match="expired, or the service was restarted"):
+                await read(client.resume(begun.stream_id, begun.last_id))
+            assert len(texts(await read(client.ask(**QUESTION)))) == 30
+
+    with service_process() as another:
+        begun = asyncio.run(begin(another))
+    asyncio.run(go_on(begun))

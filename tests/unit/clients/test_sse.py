@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from clients.answer import Answer
-from clients.errors import ClientError, ConnectionLost, Refused, WireError
+from clients.errors import ClientError, ConnectionLost, Refused, StreamGoneError, WireError
 from clients.events import Event
 from clients.sse import SSEClient
 from tests.unit.clients import said
@@ -201,12 +201,27 @@ def test_a_question_that_cannot_have_arrived_is_asked_again() -> None:
     assert [method for method, _, _ in service.asked] == ["POST"] * 3
 
 
-def test_a_stream_that_is_not_kept_is_a_refusal() -> None:
-    gone = says(404, json=said.refusal("gone", type="not_found", rule=None, retry_after_s=None))
-    service = Service(streams(said.as_sse(said.ANSWER[:3]), breaks=True), gone)
-    with pytest.raises(Refused, match="gone"):
-        ask(service, resume=True)
+def test_resume_of_a_stream_that_is_not_kept_raises_stream_gone_and_keeps_the_text() -> None:
+    unknown = says(404, json=said.refusal("never heard of it", type="not_found", rule=None, retry_after_s=None))
+    service = Service(streams(said.as_sse(said.ANSWER[:5]), breaks=True), unknown)
+    told: list[ClientError] = []
+
+    async def main() -> str:
+        async with SSEClient(URL, transport=service, on_error=told.append) as client:
+            answer = client.ask(message="Hi", resume=True)
+            with pytest.raises(StreamGoneError, match="expired, or the service was restarted") as caught:
+                await read(answer)
+            assert caught.value.stream_id == answer.stream_id and not isinstance(caught.value, Refused)
+            return answer.content
+
+    assert run_virtual(main()) != "" and [type(error) for error in told] == [StreamGoneError]
     assert len(service.requests) == 2
+
+
+def test_a_question_that_is_refused_with_404_is_a_refusal() -> None:
+    unknown = says(404, json=said.refusal("no such address", type="not_found", rule=None, retry_after_s=None))
+    with pytest.raises(Refused, match="no such address"):
+        ask(Service(unknown), resume=True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from clients.answer import Answer
 from clients.connection import TRANSITIONS, State
-from clients.errors import ClientError, ConnectionLost, Refused, WireError, refused_by
+from clients.errors import ClientError, ConnectionLost, Refused, StreamGoneError, WireError, refused_by
 from clients.events import Event
 from clients.websocket import WebSocketClient
 from tests.unit.clients import said
@@ -376,3 +376,24 @@ def test_closing_ends_every_wait(away_s: float) -> None:
 def test_an_address_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(ClientError, match="must begin with http"):
         WebSocketClient("localhost:7860")
+
+
+@pytest.mark.parametrize("by_itself", [True, False], ids=["after a cut", "asked for"])
+def test_resume_of_a_stream_that_is_not_kept_raises_stream_gone_and_leaves_the_socket_open(by_itself: bool) -> None:
+    first, second = FakeSocket(), FakeSocket()
+    unknown = json.dumps({"type": "error", **said.refusal("no such stream", type="not_found", rule=None)})
+    first.say(WHOLE[:5])
+    sockets = [first, second] if by_itself else [second]
+    second.say([unknown, *WHOLE])
+
+    async def main(client: WebSocketClient) -> list[Event]:
+        answer = client.ask(message="Hi", resume=True) if by_itself else client.resume(said.ID, None)
+        asyncio.get_running_loop().call_later(1, first.lose)
+        with pytest.raises(StreamGoneError, match="expired, or the service was restarted") as caught:
+            await read(answer)
+        assert caught.value.stream_id == said.ID and not isinstance(caught.value, Refused)
+        assert bool(answer.content) == by_itself
+        return await read(client.ask(message="Hi"))
+
+    found, network = over(sockets, main)
+    assert (found, len(network.at_s)) == (said.READ, len(sockets))

@@ -9,6 +9,7 @@ import pytest
 from evaluation import compare, compare_report, tables
 from evaluation.__main__ import main
 from evaluation.compare import Change, Comparison
+from evaluation.escaping import to_line
 from evaluation.record import EventRow, Trial
 from evaluation.scenario import Planned, Prompt, plan
 from streaming.errors import UsageError
@@ -76,7 +77,7 @@ def test_cells_that_only_one_run_has_are_named(tmp_path: Path) -> None:
     found = compared(write(tmp_path / "a", providers=("sim:a", "b:c")), write(tmp_path / "b", providers=("b:c", "d:e")))
     assert (found.only_a, found.only_b) == ([("sim:a", "direct")], [("d:e", "direct")])
     assert {c.provider for c in found.changes} == {"b:c"}
-    assert "Only in A: sim:a (simulated) × direct." in "\n".join(compare_report.remarks(found))
+    assert "Only in A: sim:a (simulated) × direct." in "\n".join(compare_report.remarks(found, to_line))
 
 
 def test_the_command_says_it_and_its_exit_code_is_for_a_pipeline(

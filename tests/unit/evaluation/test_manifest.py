@@ -68,12 +68,12 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ("facts", "words"),
     [
         ({"manifest": 99}, "of version 99, this program reads version 1"),
-        ({"loads": {}}, "loads is no list"),
-        ({"loads": [3]}, "an entry of loads is no object"),
+        ({"loads": {}}, "loads cannot be {}"),
+        ({"loads": [3]}, "loads.0 cannot be 3"),
         ({"complete": "yes"}, "complete cannot be 'yes'"),
-        ({"scenario": []}, "scenario is no object"),
-        ({"scenario": {"providers": ["a"], "strategies": ["direct"]}}, "scenario has no prompts"),
-        ({"scenario": {"providers": "a"}}, "scenario.providers is no list"),
+        ({"scenario": []}, "scenario cannot be []"),
+        ({"scenario": {"providers": ["a"], "strategies": ["direct"]}}, "scenario.transport is missing"),
+        ({"scenario": {"providers": "a"}}, "scenario.providers cannot be 'a'"),
         ({"measures": {"qoe": {"chars_per_s": "fast"}}}, "measures.qoe.chars_per_s cannot be 'fast'"),
     ],
 )

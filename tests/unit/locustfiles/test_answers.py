@@ -115,3 +115,14 @@ def test_an_answer_that_the_end_of_the_test_broke_off_says_so() -> None:
     answer = heard(START, TEXT).answer
     assert (answer.outcome, answer.reason) == ("open", "unfinished: the test ended before it did")
     assert answer.as_dict()["outcome"] == "open"
+
+
+@pytest.mark.parametrize("resumed", [0, 1])
+def test_refusal_to_go_on_with_a_stream_is_its_own_error_after_a_resume(resumed: int) -> None:
+    found = heard(START, TEXT)
+    found.answer.resumed = resumed
+    found.take(9.0, "error", {"error": {"type": "not_found", "message": "no such stream"}})
+    answer = found.answer
+    expected = ("stream_gone", "truncated", 404) if resumed else ("not_found", "failed", None)
+    assert (answer.error_type, answer.outcome, answer.http_status) == expected
+    assert ("expired, or the service was restarted" in answer.error_message) == bool(resumed)

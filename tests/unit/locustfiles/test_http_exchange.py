@@ -135,3 +135,10 @@ def test_a_refusal_is_told_with_its_reason(status: int, body: bytes, reason: str
     answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
     http_exchange.refused(answer, 1.0, status, body)
     assert (answer.reason, answer.http_status) == (reason, status)
+
+
+def test_404_to_who_takes_a_stream_up_again_says_that_the_stream_is_gone() -> None:
+    body = json.dumps({"error": {"type": "not_found", "message": "no such stream", "rule": None}}).encode()
+    answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0, resumed=1)
+    http_exchange.refused(answer, 1.0, 404, body)
+    assert (answer.error_type, answer.outcome, answer.http_status) == ("stream_gone", "truncated", 404)

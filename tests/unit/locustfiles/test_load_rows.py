@@ -98,7 +98,7 @@ def test_a_folder_without_a_load_test_is_named(tmp_path: Path) -> None:
 def test_an_answer_with_parts_missing_is_named(tmp_path: Path) -> None:
     broken = answer()
     del broken["events"]
-    with pytest.raises(UsageError, match="answer 1 is not whole"):
+    with pytest.raises(UsageError, match="line 2: events is missing"):
         rows.convert(write(tmp_path, broken))
 
 

@@ -1,5 +1,6 @@
 """What docs/operations.md says of variables, figures, logs and proxies is so."""
 
+import ast
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -10,15 +11,18 @@ from typing import Any
 import orjson
 import pytest
 
+from evaluation import service_wires
 from guard import Configuration
+from providers.rows import ROWS
 from server import draining
 from server.metrics import Accounts, Metrics
-from settings import Settings
+from settings import METRICS_FOLDER, Settings
 from streaming.events import Usage
 from streaming.meter import Reading
 from streaming.pipeline import Receipt
 
 ROOT = Path(__file__).parents[3]
+PACKAGES = ("streaming", "guard", "providers", "simulator", "server", "clients", "ui", "evaluation")
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
@@ -59,6 +63,58 @@ def test_every_variable_of_the_guard_and_the_service_is_there() -> None:
         "STREAMGAUGE_LISTENING_HOST",
     }  # set by others, not by whoever runs it
     assert set(rows("Variables")) == asked.names - own
+
+
+FURTHER = PAGE.split("\n## Variables of providers and tools\n")[1].split("\n## ")[0]
+
+
+def further_variables() -> set[str]:
+    """Return the names in the first cells of the table of providers and tools."""
+    first = [line.split(" | ")[0] for line in FURTHER.splitlines() if line.startswith("| `")]
+    return {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_variables_of_every_provider_are_documented_with_the_address_that_is_asked() -> None:
+    assert ROWS
+    for row in ROWS.values():
+        needed = {name for name in (row.key, row.base_url_variable) if name}
+        (line,) = [line for line in FURTHER.splitlines() if f"`{row.base_url_variable}`" in line]
+        assert needed <= set(re.findall(r"`(\w+)`", line)), row.provider
+        assert row.base_url is None or f"`{row.base_url}`" in line
+
+
+def variables_in_the_code() -> Iterator[tuple[str, str]]:
+    """Yield every name that is asked for as a variable in the product's code, and the file."""
+    product = ("app.py", "settings.py", *PACKAGES)
+    paths = [
+        path for name in product for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
+    ]
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "of"):
+                for argument in node.args[:1]:
+                    value = argument.value if isinstance(argument, ast.Constant) else None
+                    if isinstance(value, str) and re.fullmatch(
+                        r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|BUDGETS|BLOCKLIST", value
+                    ):
+                        yield value, path.name
+
+
+def test_every_variable_that_the_code_asks_for_by_name_is_documented() -> None:
+    found = dict(variables_in_the_code())
+    assert {"REDIS_URL", "RATE_LIMIT", "OPENAI_ORG_ID", "SSL_CERT_FILE"} <= set(found), "the search finds them"
+    known = set(rows("Variables")) | further_variables()
+    assert {name: file for name, file in found.items() if name not in known} == {}
+    assert {service_wires.KEY, METRICS_FOLDER} <= known
+
+
+def test_every_variable_of_the_load_tests_is_documented() -> None:
+    page = (ROOT / "docs" / "load-testing.md").read_text(encoding="utf-8")
+    code = (ROOT / "locustfiles" / "load_options.py").read_text(encoding="utf-8")
+    names = set(re.findall(r"\bLOAD_[A-Z_]+\b", code))
+    options = {f"--{name.removeprefix('LOAD_').lower().replace('_', '-')}" for name in names}
+    assert len(names) > 10
+    assert sorted(option for option in options if f"`{option}" not in page) == []
 
 
 @pytest.mark.parametrize("name", rows("Variables"))

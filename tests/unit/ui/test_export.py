@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from markdown_it import MarkdownIt
+
 from ui import export
 from ui.conversation import asked, shown
 from ui.markdown import drawn
@@ -42,10 +44,10 @@ def test_markdown_reads_in_order_and_has_no_key() -> None:
     written = export.as_markdown(HISTORY, facts, "2026-01-02", ["sk-secret-123"])
     parts = [
         "## You",
-        "Is a<b>?",
-        "> Let me see: <i>",
+        "Is a&lt;b>?",
+        "> Let me see: &lt;i>",
         "## Model",
-        "Yes, a<b>",
+        "Yes, a&lt;b> & `x<y>`.",
         "*Complete · 12",
         "[key]",
         "*Not answered*",
@@ -53,3 +55,17 @@ def test_markdown_reads_in_order_and_has_no_key() -> None:
     places = [written.index(part) for part in parts]
     assert places == sorted(places)
     assert "sk-secret-123" not in written
+
+
+def test_markdown_of_a_hostile_conversation_loads_nothing_and_has_no_html() -> None:
+    hostile = "![x](http://tracker.example/p.png) <img src=http://tracker.example/q.png> ![r][1] `![kept](code)`"
+    history: list[Any] = [
+        asked(hostile),
+        shown(drawn(hostile), title="Thought", status="done"),
+        shown(drawn(hostile)),
+        shown("", title=f"Failed: {hostile} key_one&two", receipt="receipt-1"),
+    ]
+    written = export.as_markdown(history, facts, "2026-01-02", ["key_one&two"])
+    rendered = MarkdownIt("commonmark", {"html": True}).render(written + "\n[1]: http://tracker.example/r.png\n")
+    assert "<img" not in rendered and rendered.count("<code>![kept](code)</code>") == 3
+    assert "key" not in written.replace("[key]", "").replace("\\[key\\]", "")

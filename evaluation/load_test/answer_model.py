@@ -1,0 +1,83 @@
+"""The lines of `answers.jsonl` and what they may hold: whoever reads one relies on this, and checks nothing."""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evaluation.manifest_model import Number, Whole
+from streaming.errors import UsageError
+
+_MAX_CHARS = 10**6
+Count = Annotated[int, Field(ge=0, le=10**12)]
+_Event = Annotated[
+    tuple[Number, str, Annotated[int, Field(ge=0, le=_MAX_CHARS)] | None, Count | None], Field(strict=False)
+]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Used(_Fields):
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    thinking_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    source: str | None = None
+
+
+class Head(_Fields):
+    """The first line: what was asked for."""
+
+    run_id: str
+    started_at: str
+    users: Count
+    max_tokens: Whole | None
+    think_s: list[Number]
+    shape: str
+    ended_at: str | None = None
+
+
+class AnswerLine(_Fields):
+    """One answer as its user heard it."""
+
+    trial_id: str
+    prompt_id: str
+    provider: str
+    strategy: str
+    transport: str
+    started_at: str
+    outcome: str
+    ramping: bool
+    real_time: bool
+    asked_s: Number
+    sent_s: Number | None
+    connect_s: Number | None
+    headers_s: Number | None
+    events: list[_Event]
+    usage: _Used
+    cost_usd: Number | None
+    resumed: Count
+    merged_reads: Count
+    attempts: Count | None
+    http_status: Count | None
+    stamp_source: str | None
+    finish_reason: str | None
+    finish_raw: str | None = None
+    error_type: str | None
+    error_message: str | None
+    fell_back_to: str | None
+
+
+Line = TypeVar("Line", bound=_Fields)
+
+
+def check(model: type[Line], line: dict[str, Any], where: str) -> None:
+    """Raise UsageError that names the first field which is missing or holds what it cannot."""
+    try:
+        model.model_validate(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"][:2])
+        problem = "is missing" if first["type"] == "missing" else f"cannot be {repr(first['input'])[:40]}"
+        raise UsageError(f"{where}: {place} {problem}: this was not written by a load test") from None

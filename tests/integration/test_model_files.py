@@ -1,0 +1,114 @@
+"""Files that are no model: each is an error of its own in one line, on every wire and in /healthz."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from providers import gguf
+from providers.local import LocalModel
+from settings import Settings
+from streaming.errors import ModelLoadError
+from streaming.events import Finish
+from tests.integration.test_local import SHORT, answer
+from tests.service_process import service_process
+
+
+def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Return files that are no model by what is wrong with them, each with the words that say so."""
+    packaged = gguf.find_model(Settings())
+    contents = {
+        "wrong magic": (b"not a model", "is not a GGUF file"),
+        "empty": (b"", "is empty"),
+        "magic alone": (b"GGUF", "damaged, incomplete"),
+        "zeros": (b"GGUF" + bytes(1000), "damaged, incomplete"),
+        "half": (packaged.read_bytes()[: packaged.stat().st_size // 2], "damaged, incomplete"),
+        "a little short": (packaged.read_bytes()[:-100], "damaged, incomplete"),
+    }
+    found = {}
+    for name, (content, words) in contents.items():
+        path = folder / f"{name}.gguf"
+        path.write_bytes(content)
+        found[name] = (path, words)
+    (folder / "folder.gguf").mkdir()
+    os.mkfifo(folder / "pipe.gguf")
+    (folder / "loop.gguf").symlink_to(folder / "loop.gguf")
+    return {
+        **found,
+        "missing": (folder / "missing.gguf", "is not there"),
+        "folder": (folder / "folder.gguf", "is a folder"),
+        "pipe": (folder / "pipe.gguf", "is no file"),
+        "loop": (folder / "loop.gguf", "Too many levels|is not there"),
+        "no name": (folder / "a\0b.gguf", "cannot be read|is not there"),
+    }
+
+
+KINDS_OF_BROKEN_FILES = (
+    "wrong magic", "empty", "magic alone", "zeros", "half", "a little short", "missing", "folder", "pipe", "loop",
+    "no name",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_BROKEN_FILES)
+def test_file_that_is_no_model_is_a_model_load_error_in_one_line(tmp_path: Path, kind: str) -> None:
+    path, words = broken_files(tmp_path)[kind]
+    model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
+    with pytest.raises(gguf.ModelFileError, match=words) as caught:
+        asyncio.run(model.ready())
+    said = str(caught.value)
+    assert "\n" not in said and "STREAMGAUGE_MODEL" in said and path.stem.split("\0")[0] in said
+    assert str(tmp_path) not in said, "who asks over a wire need not know where it lies"
+    assert (model.state.kind, model.state.error) == ("failed", "model_load")
+    with pytest.raises(ModelLoadError, match=words):
+        answer(model, SHORT)
+
+
+def test_file_that_may_not_be_read_is_a_model_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(b"GGUF")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)  # who runs the tests as root may read every file
+        with pytest.raises(gguf.ModelFileError, match="Permission denied"):
+            model.check()
+
+
+def test_model_file_that_is_mended_is_loaded_by_the_next_question(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(b"GGUF" + bytes(1000))
+    model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
+    with pytest.raises(ModelLoadError):
+        answer(model, SHORT)
+    path.write_bytes(gguf.find_model(Settings()).read_bytes())
+    assert isinstance(answer(model, SHORT)[-1], Finish)
+    model.close()
+
+
+def test_healthz_and_the_wires_tell_that_the_model_cannot_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(b"GGUF" + bytes(1000))
+
+    async def main(url: str) -> list[tuple[int, dict[str, Any]]]:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            replies = [await http.get("/healthz")]
+            asked = {"message": "Hi", "provider": "local", "stream": False}
+            replies.append(await http.post("/api/chat", json=asked))
+            completion = {"model": "local", "messages": [{"role": "user", "content": "Hi"}]}
+            replies.append(await http.post("/v1/chat/completions", json=completion))
+            replies.append(await http.get("/healthz"))
+            return [(reply.status_code, reply.json()) for reply in replies]
+
+    with service_process(STREAMGAUGE_MODEL=str(path)) as url:
+        before, chat, completion, after = asyncio.run(main(url))
+    assert before[1]["local_model_error"] is None
+    assert chat[0] >= 500 and chat[1]["error"]["type"] == "model_load"
+    assert completion[0] >= 500 and completion[1]["error"]["code"] == "model_load"
+    assert after == (200, {**before[1], "local_model": "failed", "local_model_error": "model_load"})
