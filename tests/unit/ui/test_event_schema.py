@@ -195,6 +195,7 @@ def test_only_a_conversation_may_be_longer_than_a_question(page: gr.Blocks, sche
 def test_message_that_is_a_little_too_long_reaches_the_page_and_one_that_is_much_too_long_does_not(
     page: gr.Blocks, schema: EventSchema
 ) -> None:
+    schema = EventSchema(page, Limits(message_chars=1000))
     number = next(n for n in schema.functions if page.fns[n].name == "_clear_and_save_textbox")
     assert schema.parse_event(json.dumps({**fitting(page, number), "data": ["x" * 15_000]}).encode())
     refuse(schema, {**fitting(page, number), "data": ["x" * 16_001]})
