@@ -35,6 +35,7 @@ _SHAPE: dict[str, Any] = {
         "providers": [str], "strategies": [str], "prompts": [{"id": str}], "transport": (str, list), "repeats": int,
         "seed": _MAYBE_NUMBER, "max_tokens": _MAYBE_NUMBER, "retries": int, "concurrency": int,
         "temperature": _MAYBE_NUMBER, "rate": _MAYBE_NUMBER, "arrivals": str, "url": (str, type(None)),
+        "effort": [str],
     },
 }  # fmt: skip
 """What a manifest's fields hold where they are there: a type, an object of such fields, or a list of such entries."""
@@ -90,7 +91,9 @@ def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict
         "loads": [],
         "resumed": 0,
         **about_this_machine(),
-        "order": [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport] for p in planned],
+        "order": [
+            [p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport, p.effort] for p in planned
+        ],
     }
 
 

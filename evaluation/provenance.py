@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
+
 from evaluation import calibration_report, lag, wording
-from evaluation.scenario import TRANSPORTS, label
+from evaluation.scenario import TRANSPORTS, full_name, label
 from evaluation.tables import Run
 
 
@@ -28,6 +30,9 @@ def what(run: Run) -> Iterator[str]:
         f"- at most {facts['max_tokens']} tokens an answer; temperature: "
         f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
     )
+    if efforts := facts.get("effort"):
+        yield f"- effort: {', '.join(efforts)}"
+    yield from _dropped_settings(run)
     here = " in process" if _over_wires(run) else ""
     yield f"- {_load(facts)}; seed {facts['seed']}; retries{here}: {facts['retries']}, no fallback"
     for load in run.manifest.get("loads", []):
@@ -40,6 +45,19 @@ def what(run: Run) -> Iterator[str]:
         yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
     if any(name.startswith("sim:") for name in facts["providers"]):
         yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+
+
+def _dropped_settings(run: Run) -> Iterator[str]:
+    """Say in one line which settings were left out for whom."""
+    found: dict[str, dict[str, None]] = {}
+    for provider, model, settings in run.trials[["provider", "model", "dropped_settings"]].itertuples(index=False):
+        if not pd.isna(settings):
+            for setting in str(settings).split(","):
+                name = full_name(str(provider), None if pd.isna(model) else str(model))
+                found.setdefault(setting, {})[label(name)] = None
+    if found:
+        words = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in found.items())
+        yield f"- **left out, as the model does not take it**: {words} (column `dropped_settings`)"
 
 
 def _over_wires(run: Run) -> bool:

@@ -69,6 +69,7 @@ class Door:
             session = self.providers.session(_allowed(names), clock=self.clock)
         except UsageError as fault:
             raise NoProvider(str(fault)) from None
+        self.providers.check_effort(names[0], body.effort)
         messages = self.guard.clean(body.turns())
         rates = self.providers.rates(session.routes[0].name)
         reserved = await self.guard.reserve(caller, body.request(messages, request_id), rates)

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from streaming.clock import Clock
 from streaming.deliver import Delivery, Taker
-from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, TextDelta
+from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, Notice, TextDelta, dropped_settings_of
 from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates, Reading
 from streaming.probe import Probe
@@ -51,6 +51,8 @@ class Receipt:
     delivered_chars: int
     reading: Reading
     stop_s: float | None
+    dropped_settings: tuple[str, ...] = ()
+    """Settings that were left out of the request, as its model does not take them."""
 
     @property
     def explanation(self) -> str | None:
@@ -96,6 +98,7 @@ class Answer:
         self._probe = probe
         self._filter = filter
         self._delivered_chars = 0
+        self._dropped_settings: dict[str, None] = {}
         self._terminal: Finish | Failed | None = None
         self._stopping_s: float | None = None
         self._stop_s: float | None = None
@@ -151,6 +154,7 @@ class Answer:
             delivered_chars=self._delivered_chars,
             reading=self.reading(),
             stop_s=self._stop_s,
+            dropped_settings=tuple(self._dropped_settings),
         )
 
     async def _source(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
@@ -162,6 +166,8 @@ class Answer:
                 if self.session.attempts > attempt:
                     attempt = self.session.attempts
                     meter.serve(self._rates(self.session.route.name))
+                if isinstance(event, Notice):
+                    self._dropped_settings |= dict.fromkeys(dropped_settings_of([event]))
                 now = clock()
                 meter.feed(event, now)
                 if isinstance(event, TERMINAL):
