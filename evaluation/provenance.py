@@ -26,13 +26,7 @@ def what(run: Run) -> Iterator[str]:
     yield f"- strategies: {', '.join(facts['strategies'])}; transport: {', '.join(facts['transport'])}"
     yield from _service(run)
     yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
-    yield (
-        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
-        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
-    )
-    if efforts := facts.get("effort"):
-        yield f"- effort: {', '.join(efforts)}"
-    yield from _dropped_settings(run)
+    yield from _settings(run, facts)
     here = " in process" if _over_wires(run) else ""
     yield f"- {_load(facts)}; seed {facts['seed']}; retries{here}: {facts['retries']}, no fallback"
     for load in run.manifest.get("loads", []):
@@ -45,6 +39,16 @@ def what(run: Run) -> Iterator[str]:
         yield f"- warm-up, not recorded: {label(name)} {', '.join(ends)}"
     if any(name.startswith("sim:") for name in facts["providers"]):
         yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+
+
+def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
+        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
+    )
+    if efforts := facts.get("effort"):
+        yield f"- effort: {', '.join(efforts)}"
+    yield from _dropped_settings(run)
 
 
 def _dropped_settings(run: Run) -> Iterator[str]:

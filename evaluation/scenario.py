@@ -50,8 +50,9 @@ class Scenario:
     `concurrency` answers run at a time, each next one when one has ended (closed loop); with a `rate` they start at
     that many a second, however many are under way (open loop), evenly or as `arrivals` says. `warm_up` answers a
     provider come first and are not recorded. With `retries` 0 a failure is a failure; there is no fallback in any
-    case. `temperature` None leaves it to the provider, as no `effort` does; each effort is asked for. Over a wire it is the service at `url` that is asked, None: one
-    that is started for the run; it retries by its own rules. Raises UsageError on what cannot be run.
+    case. `temperature` None leaves it to the provider, as no `effort` does; each effort is asked for. Over a wire it is
+    the service at `url` that is asked, None: one that is started for the run; it retries by its own rules. Raises
+    UsageError on what cannot be run.
     """
 
     providers: tuple[str, ...]

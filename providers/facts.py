@@ -58,12 +58,16 @@ class Entry(BaseModel):
 
 
 class ServiceFacts(Entry):
-    """Where one service is, and a model that it serves; `example_is_placeholder`: its owner names the models."""
+    """Where one service is, and a model that it serves.
+
+    `example_is_placeholder`: its owner names the models; `lists_models` false: it has no list of them.
+    """
 
     service: Word
     address: Word | None = None
     example: Word
     example_is_placeholder: Flag = False
+    lists_models: Flag = True
 
 
 class ModelEntry(Entry):
@@ -171,7 +175,13 @@ class Facts:
 
 def _merge(facts: ModelFacts, entry: ModelEntry) -> ModelFacts:
     """Put an entry on top of what is known: what it says wins."""
-    names = ("max_tokens_field", "max_temperature", "max_output_tokens", "effort_field", "effort_values")
+    names: tuple[str, ...] = (
+        "max_tokens_field",
+        "max_temperature",
+        "max_output_tokens",
+        "effort_field",
+        "effort_values",
+    )
     names += ("thinks", "thinks_unseen", "thinking_room", "retires", "successor")
     said = {name: value for name in names if (value := getattr(entry, name)) is not None}
     refuses = facts.refuses if entry.refuses is None else frozenset(entry.refuses)

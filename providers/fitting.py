@@ -115,7 +115,8 @@ class SettingsFitter:
     def fit(self, request: ChatRequest, today: date | None = None) -> Fitted:
         """Return the request without what its model does not take, and the notices that say so."""
         facts, memory = self.facts_of(request.model), self._memories.get(request.model, _Memory())
-        why = {name: why for name in _OPTIONAL if (why := _why_not(name, request, facts, memory))}
+        reasons = {name: _why_not(name, request, facts, memory) for name in _OPTIONAL}
+        why: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
         left_out: dict[str, Any] = dict.fromkeys(why)
         effort = None if "effort" in why else request.effort
         limit = request.max_tokens

@@ -71,7 +71,7 @@ class Providers:
         self._settings = settings
         self._timeouts = timeouts or default_timeouts(settings)
         self.facts = load_facts(settings.provider_facts, (*OWN, *ROWS))
-        self._rows = rows_with(self.facts)
+        self.rows = rows_with(self.facts)
         self._prices = dict(prices)
         self._clock = clock
         self._vendors: dict[str, Vendor] = {}
@@ -80,9 +80,9 @@ class Providers:
 
     def route(self, name: str) -> Route:
         """Give the way to `provider:model`. Raises UsageError saying what exists, or MissingKey naming the variable."""
-        provider, model = split_name(name, self._rows)
+        provider, model = split_name(name, self.rows)
         full_name = f"{provider}:{model}" if model else provider
-        if provider in self._rows:
+        if provider in self.rows:
             return Route(full_name, self._vendor(provider), model, self._facts_of(provider, model).thinks_unseen)
         return Route(full_name, self._own_adapter(provider, model), model)
 
@@ -93,7 +93,7 @@ class Providers:
 
     def model_facts(self, name: str) -> ModelFacts:
         """Return what is known of `provider:model`. Raises UsageError."""
-        return self._facts_of(*split_name(name, self._rows))
+        return self._facts_of(*split_name(name, self.rows))
 
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError naming the efforts that `provider:model` takes, where this is known to be none of them."""
@@ -113,7 +113,7 @@ class Providers:
 
     def rates(self, name: str) -> Rates:
         """Say how a name is counted and priced; None where that is not known. What this project brings has no price."""
-        provider, model = split_name(name, self._rows)
+        provider, model = split_name(name, self.rows)
         price = user_price(self._prices, f"{provider}:{model}" if model else provider, model)
         if provider not in ROWS:
             return Rates(price=price)
@@ -126,7 +126,7 @@ class Providers:
         own = [ProviderInfo("local", "Local model", True, None, False)]
         own += [ProviderInfo(f"sim:{name}", f"Simulated: {name}", True, None, True) for name in PROFILES]
         rows = []
-        for row in self._rows.values():
+        for row in self.rows.values():
             missing = needs(row, self._settings)
             rows.append(ProviderInfo(full_example(row), row.label, missing is None, missing, False))
         return own + rows
@@ -168,15 +168,15 @@ class Providers:
         if provider not in self._vendors:
             from providers.opening import open_vendor
 
-            found = access(self._rows[provider], self._settings)
+            found = access(self.rows[provider], self._settings)
             self._vendors[provider] = open_vendor(found, self._settings, self._timeouts, self.facts)
         return self._vendors[provider]
 
     def _facts_of(self, provider: str, model: str) -> ModelFacts:
         own_address = False
-        if provider in self._rows:
+        if provider in self.rows:
             with suppress(UsageError):  # what is missing is said when it is asked
-                own_address = access(self._rows[provider], self._settings).own_address
+                own_address = access(self.rows[provider], self._settings).own_address
         return self.facts.model(provider, model, own_address=own_address)
 
     def _own_adapter(self, provider: str, model: str) -> Adapter:
@@ -201,7 +201,7 @@ class Providers:
         return ReplayAdapter(model, self._clock)
 
     def _public_price(self, provider: str, model: str) -> Price | None:
-        row = self._rows[provider]
+        row = self.rows[provider]
         if row.prices is None or needs(row, self._settings) or not access(row, self._settings).own_address:
             return None
         if importlib.util.find_spec("genai_prices") is None:
