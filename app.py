@@ -111,8 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped; give the process's exit code."""
     settings = Settings.from_environment()
     options = _options(arguments, settings)
-    providers = Providers(settings)
     try:
+        providers = Providers(settings)
         _check(options, settings)
         providers.local.check()
         guard = _guard(settings)

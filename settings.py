@@ -82,6 +82,21 @@ class Settings:
             raise UsageError(f"READER_TIMEOUT_S: {value[:40]!r} cannot be used: write whole seconds from 1 to 3600")
         return int(value)
 
+    @property
+    def first_content_s(self) -> int | None:
+        """How long an answer may show nothing, in seconds (`FIRST_CONTENT_S`); None: the default. Raises UsageError."""
+        value = self.get("FIRST_CONTENT_S")
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= 3600):
+            raise UsageError(f"FIRST_CONTENT_S: {value[:40]!r} cannot be used: write whole seconds from 1 to 3600")
+        return int(value)
+
+    @property
+    def provider_facts(self) -> str | None:
+        """A TOML file whose facts of services and models win over the built-in ones (`PROVIDER_FACTS`)."""
+        return self.get("PROVIDER_FACTS")
+
     def share_metrics(self, folder: str) -> None:
         """Let the processes that are started from now on put their figures into that folder."""
         os.environ[METRICS_FOLDER] = folder

@@ -29,7 +29,7 @@ def messages(texts: list[str]) -> list[bytes]:
         "id": "msg_01",
         "type": "message",
         "role": "assistant",
-        "model": "claude-haiku-4-5",
+        "model": "claude-haiku-5-5",
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,

@@ -23,6 +23,7 @@ class Question(TypedDict, total=False):
     system: str
     temperature: float
     max_tokens: int
+    effort: str
     resume: bool
 
 

@@ -30,6 +30,7 @@ class Bill:
     provider: str | None
     attempts: int | None
     delivered_chars: int | None
+    dropped_settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +130,5 @@ def _bill(fields: dict[str, Any]) -> Bill:
         provider=fields["provider"],
         attempts=fields["attempts"],
         delivered_chars=fields["delivered_chars"],
+        dropped_settings=tuple(fields.get("dropped_settings") or ()),
     )

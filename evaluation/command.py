@@ -114,6 +114,7 @@ def _add_run(new: argparse.ArgumentParser) -> None:
     add("--arrivals", choices=scenario.ARRIVALS, help="of an open loop (constant)")
     add("--max-tokens", type=int, metavar="N", help="longest answer (128)")
     add("--temperature", type=float, metavar="T", help="without it the provider's own")
+    add("--effort", metavar="X,Y", help="how long models may think, each in turn: low,high (the provider's own)")
     add("--seed", type=int, metavar="N", help="of the order and the arrivals (0)")
     add("--retries", type=int, metavar="N", help="of a failed request (0)")
     add("--no-warm-up", dest="warm_up", action="store_false", help="leave out the one unrecorded answer a provider")
@@ -181,6 +182,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "strategies": ("strategies", scenario.strategy_names),
         "prompts": ("prompts", scenario.read_prompts),
+        "effort": ("effort", scenario.effort_names),
         "price": ("prices", lambda texts: dict(map(parse_price, texts))),
         "max_cost": ("max_cost_usd", _usd),
         "url": ("url", checked),
@@ -200,7 +202,18 @@ def _scenario(values: Mapping[str, Any]) -> Scenario:
         count = scenario.DEFAULT_PROMPT_COUNT if count is None else count
     if count is not None and not 1 <= count <= len(prompts):
         raise Unfit("prompt_count", f"prompt-count must be from 1 to {len(prompts)}, as many as there are")
-    names = ("repeats", "seed", "max_tokens", "temperature", "rate", "arrivals", "retries", "transport", "url")
+    names = (
+        "repeats",
+        "seed",
+        "max_tokens",
+        "temperature",
+        "rate",
+        "arrivals",
+        "retries",
+        "transport",
+        "url",
+        "effort",
+    )
     return Scenario(
         providers=values["providers"],
         strategies=values["strategies"],

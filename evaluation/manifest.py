@@ -77,7 +77,9 @@ def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict
         "loads": [],
         "resumed": 0,
         **about_this_machine(),
-        "order": [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport] for p in planned],
+        "order": [
+            [p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport, p.effort] for p in planned
+        ],
     }
 
 

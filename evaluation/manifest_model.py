@@ -64,6 +64,7 @@ class _Scenario(_Cells):
     rate: Number | None
     arrivals: str = ""
     url: str | None = None
+    effort: list[str] = []
 
 
 class _Load(_Fields):

@@ -6,9 +6,11 @@ A run is escaped before it comes here; the names of its manifest's fields are es
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
+
 from evaluation import calibration_report, lag, wording
 from evaluation.escaping import to_markdown
-from evaluation.scenario import TRANSPORTS, label
+from evaluation.scenario import TRANSPORTS, full_name, label
 from evaluation.tables import Run
 
 
@@ -28,10 +30,7 @@ def what(run: Run) -> Iterator[str]:
     yield f"- strategies: {', '.join(facts['strategies'])}; transport: {', '.join(facts['transport'])}"
     yield from _service(run)
     yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
-    yield (
-        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
-        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
-    )
+    yield from _settings(run, facts)
     here = " in process" if _over_wires(run) else ""
     yield f"- {_load(facts)}; seed {facts['seed']}; retries{here}: {facts['retries']}, no fallback"
     for load in run.manifest.get("loads", []):
@@ -44,6 +43,29 @@ def what(run: Run) -> Iterator[str]:
         yield f"- warm-up, not recorded: {to_markdown(label(name))} {', '.join(ends)}"
     if any(name.startswith("sim:") for name in facts["providers"]):
         yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+
+
+def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
+        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
+    )
+    if efforts := facts.get("effort"):
+        yield f"- effort: {', '.join(efforts)}"
+    yield from _dropped_settings(run)
+
+
+def _dropped_settings(run: Run) -> Iterator[str]:
+    """Say in one line which settings were left out for whom."""
+    found: dict[str, dict[str, None]] = {}
+    for provider, model, settings in run.trials[["provider", "model", "dropped_settings"]].itertuples(index=False):
+        if not pd.isna(settings):
+            for setting in str(settings).split(","):
+                name = full_name(str(provider), None if pd.isna(model) else str(model))
+                found.setdefault(setting, {})[label(name)] = None
+    if found:
+        words = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in found.items())
+        yield f"- **left out, as the model does not take it**: {words} (column `dropped_settings`)"
 
 
 def _over_wires(run: Run) -> bool:

@@ -83,6 +83,10 @@ def _transports(value: Any) -> tuple[str, ...]:
     return _names([value] if isinstance(value, str) else value)
 
 
+def _efforts(value: Any) -> tuple[str, ...]:
+    return tuple(name.lower() for name in _names([value] if isinstance(value, str) else value))
+
+
 def _url(value: Any) -> str:
     return checked(_text(value))
 
@@ -133,6 +137,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "arrivals": _arrivals,
     "max_tokens": _whole(1),
     "temperature": _number(0.0),
+    "effort": _efforts,
     "seed": _whole(0),
     "retries": _whole(0),
     "warm_up": _flag,

@@ -97,6 +97,8 @@ class Trial:
     loop_lag_max_s: Seconds = None
     merged_reads: Count = None
     disturbed: bool | None = None
+    effort: str | None = None
+    dropped_settings: str | None = None
 
 
 class EventRow(NamedTuple):

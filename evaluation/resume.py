@@ -47,7 +47,7 @@ def look(folder: Path, scenario: Scenario) -> Start:
     finished = tuple(read_trials(folder))
     done = {_key(trial) for trial in finished}
     planned = plan(scenario)
-    left = tuple(p for p in planned if (p.block, p.prompt.id, p.provider, p.strategy, p.transport) not in done)
+    left = tuple(p for p in planned if _planned_key(p) not in done)
     facts = facts | {"complete": False, "interrupted": False, "resumed": int(facts.get("resumed", 0)) + 1}
     return Start(str(facts["run_id"]), facts, left, finished)
 
@@ -72,14 +72,20 @@ def _sound_bytes(path: Path, finished: set[str]) -> int:
     return sound
 
 
-def _key(trial: Trial) -> tuple[int, str, str, str, str]:
-    return trial.block, trial.prompt_id, full_name(trial.provider, trial.model), trial.strategy, trial.transport
+def _planned_key(planned: Planned) -> tuple[object, ...]:
+    trial = planned
+    return trial.block, trial.prompt.id, trial.provider, trial.strategy, trial.transport, trial.effort
+
+
+def _key(trial: Trial) -> tuple[object, ...]:
+    name = full_name(trial.provider, trial.model)
+    return trial.block, trial.prompt_id, name, trial.strategy, trial.transport, trial.effort
 
 
 def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> None:
     """Compare as JSON: the manifest has no tuples."""
     wanted = json.loads(json.dumps(asdict(scenario)))
-    held = facts.get("scenario", {})
+    held = {"effort": [], **facts.get("scenario", {})}  # runs from before there was an effort had none
     differing = sorted(name for name in wanted if held.get(name) != wanted[name])
     if differing:
         words = ", ".join(f"{name} {_short(held.get(name))}, not {_short(wanted[name])}" for name in differing)

@@ -14,7 +14,18 @@ from typing import Any
 
 from evaluation import experience, measures
 from evaluation.record import EventRow
-from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
+from streaming.events import (
+    TERMINAL,
+    Event,
+    Failed,
+    Finish,
+    Notice,
+    TextDelta,
+    ThinkingDelta,
+    Timed,
+    Usage,
+    dropped_settings_of,
+)
 from streaming.pipeline import ENDED_IN_ORDER, Outcome, Receipt
 
 _KINDS: dict[type[Event], str] = {
@@ -145,6 +156,11 @@ def waiting(
         "queue_s": round(late_s - (connect_s or 0.0), 9),
         "ttft_total_s": None if ttft_s is None else round(late_s + ttft_s, 9),
     }
+
+
+def dropped_settings(stamps: Stamps) -> str | None:
+    """Return the settings that were left out of the request, separated by commas; None where none was."""
+    return ",".join(dropped_settings_of(timed.event for timed in stamps.arrived)) or None
 
 
 def ending(receipt: Receipt) -> dict[str, Any]:

@@ -169,6 +169,10 @@ def _check_providers(wanted: Wanted, providers: Providers) -> None:
             _ = providers.rates(name) if elsewhere else providers.route(name)
             if name == "local" and not elsewhere:
                 providers.local.check()
+            for effort in wanted.scenario.effort:
+                providers.check_effort(name, effort)
+            for warning in providers.warnings(name):
+                results.note(f"warning: {warning}")
         except UsageError as error:
             in_file = wanted.recipe is not None and name in wanted.recipe.values.get("providers", ())
             where = wanted.recipe.where("providers") if in_file and wanted.recipe else ""

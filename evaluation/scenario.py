@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +12,7 @@ from typing import Any
 
 from streaming import strategies
 from streaming.errors import UsageError
+from streaming.messages import EFFORT_PATTERN
 
 DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
 DEFAULT_PROMPT_COUNT = 3
@@ -48,8 +50,9 @@ class Scenario:
     `concurrency` answers run at a time, each next one when one has ended (closed loop); with a `rate` they start at
     that many a second, however many are under way (open loop), evenly or as `arrivals` says. `warm_up` answers a
     provider come first and are not recorded. With `retries` 0 a failure is a failure; there is no fallback in any
-    case. `temperature` None leaves it to the provider. Over a wire it is the service at `url` that is asked, None: one
-    that is started for the run; it retries by its own rules. Raises UsageError on what cannot be run.
+    case. `temperature` None leaves it to the provider, as no `effort` does; each effort is asked for. Over a wire it is
+    the service at `url` that is asked, None: one that is started for the run; it retries by its own rules. Raises
+    UsageError on what cannot be run.
     """
 
     providers: tuple[str, ...]
@@ -66,6 +69,7 @@ class Scenario:
     retries: int = 0
     transport: tuple[str, ...] = (TRANSPORT,)
     url: str | None = None
+    effort: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("providers", "strategies", "prompts", "transport"):
@@ -77,8 +81,16 @@ class Scenario:
             raise Unfit("temperature", "temperature must be a number from 0 on")
         if self.trials > MOST_TRIALS:
             raise Unfit("repeats", f"{self.trials} answers are more than a run holds: ask for at most {MOST_TRIALS}")
+        self._check_effort()
         self._check_transport()
         self._check_load()
+
+    def _check_effort(self) -> None:
+        if len(set(self.effort)) < len(self.effort):
+            raise Unfit("effort", "effort: one is there twice")
+        for name in self.effort:
+            if not re.fullmatch(EFFORT_PATTERN, name):
+                raise Unfit("effort", f"effort {name[:40]!r} is no word (write for example low,high)")
 
     def _check_transport(self) -> None:
         for name in self.transport:
@@ -108,7 +120,8 @@ class Scenario:
     @property
     def trials(self) -> int:
         """How many answers are asked for, warm-up left out."""
-        return len(self.providers) * len(self.strategies) * len(self.transport) * len(self.prompts) * self.repeats
+        cells = len(self.providers) * len(self.strategies) * len(self.transport) * max(len(self.effort), 1)
+        return cells * len(self.prompts) * self.repeats
 
     @property
     def wires(self) -> tuple[str, ...]:
@@ -127,6 +140,7 @@ class Planned:
     provider: str
     strategy: str
     transport: str = TRANSPORT
+    effort: str | None = None
 
 
 def plan(scenario: Scenario) -> tuple[Planned, ...]:
@@ -138,7 +152,8 @@ def plan(scenario: Scenario) -> tuple[Planned, ...]:
     same order.
     """
     rng = random.Random(f"order {scenario.seed}")
-    cells = list(product(scenario.providers, scenario.strategies, scenario.transport))
+    efforts = scenario.effort or (None,)
+    cells = list(product(scenario.providers, scenario.strategies, scenario.transport, efforts))
     planned: list[Planned] = []
     block = 0
     for repeat in range(1, scenario.repeats + 1):
@@ -168,6 +183,19 @@ def full_name(provider: str, model: str | None) -> str:
 def over(name: str, transport: str) -> str:
     """Name a provider with the wire that it is asked over."""
     return name if transport == TRANSPORT else f"{name} over {transport}"
+
+
+def at_effort(name: str, effort: str | None) -> str:
+    """Return a provider's name with the effort that it was asked with."""
+    return name if effort is None else f"{name} effort {effort}"
+
+
+def effort_names(text: str) -> tuple[str, ...]:
+    """Read `low,high`. Raises UsageError where there is none."""
+    found = tuple(name.lower() for name in names(text))
+    if not found:
+        raise UsageError("effort: at least one is needed (for example low,high)")
+    return found
 
 
 def label(name: str) -> str:

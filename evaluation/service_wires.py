@@ -23,11 +23,13 @@ from providers.wire import whole_characters
 from settings import Settings
 from streaming.clock import Clock
 from streaming.errors import NetworkError, ProtocolError, StreamError, TotalTimeout, TruncatedStream
-from streaming.events import Event, Failed, Timed
+from streaming.events import Event, Failed, Notice, Timed
+from streaming.exchange import Exchange
 from streaming.session import Timeouts
 from streaming.sockets import Sockets
 
 KEY = "STREAMGAUGE_KEY"
+DROPPED_HEADER = "x-streamgauge-dropped-settings"
 _WAYS: dict[str, tuple[str, type[ChatFrames] | type[Completion]]] = {
     "sse": ("/api/chat", ChatFrames),
     "openai": ("/v1/chat/completions", Completion),
@@ -68,7 +70,8 @@ class ServiceWires:
         if exchange.head is not None and exchange.head.status >= 300:
             body = b"".join(read.data for read in exchange.reads)
             told.read(body.decode(errors="replace"), exchange.head.status)
-        stamps = rows.Stamps(sent_stamp(exchange), None, told.ended(asked.events), sent=exchange.sent_s is not None)
+        events = [*dropped_settings_notices(exchange), *told.ended(asked.events)]
+        stamps = rows.Stamps(sent_stamp(exchange), None, events, sent=exchange.sent_s is not None)
         return Arrived(stamps, told, instrument(asked))
 
     async def ask_websocket(self, call: Call) -> Arrived:
@@ -108,6 +111,16 @@ class ServiceWires:
         return ProtocolError(str(fault))
 
 
+def dropped_settings_notices(exchange: Exchange) -> list[Timed]:
+    """Return what the OpenAI wire says in a header and the others in an event: the settings that were left out."""
+    head, at_s = exchange.head, exchange.headers_s
+    names = head.headers.get(DROPPED_HEADER) if head is not None else None
+    if at_s is None or not names:
+        return []
+    settings = ",".join(name.strip() for name in names.split(","))
+    return [Timed(at_s, Notice("dropped_settings", f"Left out: {names}.", {"settings": settings}))]
+
+
 @dataclass(slots=True)
 class _Heard:
     """What came over a WebSocket so far, each event with its moment."""
@@ -143,13 +156,20 @@ def _question(call: Call) -> Question:
         found["max_tokens"] = call.request.max_tokens
     if call.request.temperature is not None:
         found["temperature"] = call.request.temperature
+    if call.request.effort is not None:
+        found["effort"] = call.request.effort
     return found
 
 
 def _completion(call: Call) -> dict[str, Any]:
     """Give the body that OpenAI's wire takes: the provider's full name is the model, the strategy a field more."""
     question = _question(call)
-    body = {"model": question.pop("provider"), "messages": [{"role": "user", "content": question.pop("message")}]}
+    body: dict[str, Any] = {
+        "model": question.pop("provider"),
+        "messages": [{"role": "user", "content": question.pop("message")}],
+    }
+    if (effort := question.pop("effort", None)) is not None:
+        body["reasoning_effort"] = effort
     return {**body, **question, "stream": True, "stream_options": {"include_usage": True}}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics
-from evaluation.scenario import TRANSPORT, full_name, over
+from evaluation.scenario import TRANSPORT, at_effort, full_name, over
 from evaluation.statistics import Difference, Estimate, Floats
 from evaluation.tables import Run
 
@@ -62,9 +62,25 @@ class Group:
 
 
 def named(trials: pd.DataFrame) -> pd.DataFrame:
-    """Add `name`, the full name of who was asked, as it was written in the command."""
+    """Add `name`, the full name of who was asked, as it was written in the command.
+
+    Where the effort differs between trials, it is part of the name.
+    """
     pairs = zip(trials["provider"], trials["model"].fillna(""), strict=True)
-    return trials.assign(name=pd.Series([full_name(*pair) for pair in pairs], trials.index, dtype="string"))
+    found = [full_name(*pair) for pair in pairs]
+    efforts = [None if pd.isna(effort) else str(effort) for effort in trials["effort"]]
+    if len(set(efforts)) > 1:
+        found = [at_effort(*pair) for pair in zip(found, efforts, strict=True)]
+    return trials.assign(name=pd.Series(found, trials.index, dtype="string"))
+
+
+def _names_in_order(run: Run, column: "pd.Series[str]") -> list[str]:
+    """Return the names of who was asked, in the order of the scenario: by provider, then by effort."""
+    facts = run.manifest.get("scenario", {})
+    efforts = [None, *facts.get("effort", [])]
+    planned = [at_effort(*pair) for pair in product(facts.get("providers", []), efforts)]
+    seen = list(dict.fromkeys(column))
+    return [name for name in planned if name in seen] + sorted(name for name in seen if name not in planned)
 
 
 def transports(run: Run) -> list[str]:
@@ -76,7 +92,7 @@ def transports(run: Run) -> list[str]:
 def told_apart(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Add `name`, with the wire in it where there are several transports, and give the names in order."""
     trials, ways = named(trials), transports(run)
-    names = in_order(run, "providers", trials["name"])
+    names = _names_in_order(run, trials["name"])
     if len(ways) < 2:
         return trials, names
     pairs = [over(*pair) for pair in zip(trials["name"], trials["transport"], strict=True)]
@@ -110,7 +126,7 @@ def differences(run: Run) -> list[Difference]:
     held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(completed["delay_mean_s"].notna())
     completed = completed.assign(first_held_s=held_s)
     found = [
-        *_against_first(completed, "name", in_order(run, "providers", trials["name"]), _BETWEEN_PROVIDERS),
+        *_against_first(completed, "name", _names_in_order(run, trials["name"]), _BETWEEN_PROVIDERS),
         *_against_first(completed, "strategy", in_order(run, "strategies", trials["strategy"]), _BETWEEN_STRATEGIES),
     ]
     return [difference for difference in found if difference.estimate.n]

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from evaluation import rows, wire
@@ -107,6 +107,8 @@ def _row(bench: Bench, planned: Planned, asked: Asked, intended_s: float | None)
         started_at=asked.started_at,
         sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
         outcome=asked.outcome,
+        effort=planned.effort,
+        dropped_settings=rows.dropped_settings(asked.stamps),
         disturbed=disturbed(how.get("stamp_source"), how.get("merged_reads"), how.get("loop_lag_max_s")),
         **how,
         **asked.ending,
@@ -139,11 +141,13 @@ def in_words(asked: Asked) -> str:
 
 def _trial_call(bench: Bench, planned: Planned) -> Call:
     request = _request(bench.scenario, planned.prompt.text, bench.scenario.max_tokens, bench.trial_id(planned))
+    request = replace(request, effort=planned.effort)
     return Call(planned.provider, planned.strategy, planned.transport, request)
 
 
 def _warm_up_call(bench: Bench, provider: str, transport: str) -> Call:
     request = _request(bench.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{bench.run_id}-warm-up")
+    request = replace(request, effort=next(iter(bench.scenario.effort), None))
     return Call(provider, "direct", transport, request)
 
 

@@ -16,9 +16,10 @@ from evaluation import quiet, rows
 from evaluation.lag import SharedLag
 from evaluation.scenario import TRANSPORT, over
 from providers import stamped
+from providers.fitting import MAX_ROUNDS
 from providers.transport import Prepared
 from streaming.clock import Clock
-from streaming.events import Failed, Finish, TextDelta, Timed
+from streaming.events import Failed, Finish, TextDelta, Timed, dropped_settings_of
 from streaming.exchange import Exchange
 from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates
@@ -70,6 +71,8 @@ class Wire:
     def __init__(self, access: Sessions, clock: Clock, service: "ServiceWires | None" = None) -> None:
         self._access, self._clock, self._service = access, clock, service
         self._prepared: dict[Call, Prepared | None] = {}
+        self._stale: set[Call] = set()
+        """What was prepared before its service refused a setting that is in it."""
         self._sockets: Sockets | None = None
         self._lag: SharedLag | None = None
         self._attention = ExitStack()
@@ -109,7 +112,7 @@ class Wire:
         assert prepared is not None
         sockets, lag = self._open()
         mark = lag.mark()
-        answer = await stamped.ask(sockets, prepared, request_id(call))
+        answer = await self._ask_fitted(sockets, call, prepared)
         heard = Heard(call, answer, lag.worst_s(mark))
         await sockets.turn()
         return heard
@@ -126,6 +129,23 @@ class Wire:
         arrived.instrument["loop_lag_max_s"] = round(lag.worst_s(mark), 9)
         await sockets.turn()
         return arrived
+
+    async def _ask_fitted(self, sockets: Sockets, call: Call, prepared: Prepared) -> stamped.Asked:
+        """Ask, and again without the settings that the service refuses; the figures are those of the last request."""
+        key = _key(call)
+        for _ in range(MAX_ROUNDS):
+            if key in self._stale:
+                self._stale.discard(key)
+                self._prepared[key] = prepared = await self._prepare(call.provider, call.request) or prepared
+            answer = await stamped.ask(sockets, prepared, request_id(call))
+            if answer.error is None or not prepared.learn(answer.error):
+                break
+            self._stale |= {other for other in self._prepared if other.provider == call.provider}
+        if answer.error is None:
+            return answer
+        error = await prepared.explain(answer.error)
+        failed = Failed(error.kind, error.message, error.http_status)
+        return replace(answer, events=[*answer.events[:-1], Timed(answer.events[-1].at_s, failed)], error=error)
 
     @property
     def _wires(self) -> "ServiceWires":
@@ -179,6 +199,7 @@ def receipt(heard: Heard, delivered: Sequence[Timed], rates: Rates) -> Receipt:
         delivered_chars=sum(len(timed.event.text) for timed in delivered if isinstance(timed.event, TextDelta)),
         reading=meter.read(events[-1].at_s),
         stop_s=None,
+        dropped_settings=dropped_settings_of(timed.event for timed in events),
     )
 
 

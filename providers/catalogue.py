@@ -1,9 +1,12 @@
 """Names, addresses and keys: reads `provider:model`, and says in one line what is missing."""
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from providers.facts import Facts
+from providers.fitting import SettingsFitter
 from providers.rows import OFFICIAL_OPENAI, ROWS, Quirks, Row
 from settings import Settings
 from streaming.errors import MissingKey, UsageError
@@ -49,8 +52,18 @@ class Access:
             return Quirks(shows_thinking=True)
         return self.row.quirks
 
+    @property
+    def is_azure_v1(self) -> bool:
+        """Whether this is Azure's v1 address, which needs no API version."""
+        return self.row.dialect == "azure" and urlsplit(self.base_url).path.rstrip("/").endswith("/openai/v1")
 
-def split_name(name: str) -> tuple[str, str]:
+    def fitter(self, facts: Facts, quirks: Quirks | None = None) -> SettingsFitter:
+        """Return what fits requests to the models of this service; `quirks` stand in for its own."""
+        field = (quirks or self.quirks).max_tokens_field
+        return SettingsFitter(facts, self.row.provider, own_address=self.own_address, max_tokens_field=field)
+
+
+def split_name(name: str, rows: Mapping[str, Row] = ROWS) -> tuple[str, str]:
     """Give provider and model of a full name. Raises UsageError when there is no such provider, or no model."""
     provider, _, model = name.strip().partition(":")
     if provider not in OWN and provider not in ROWS:
@@ -61,7 +74,7 @@ def split_name(name: str) -> tuple[str, str]:
     if provider == "replay" and not model:
         raise UsageError("replay: which trace? Write replay:FILE, with a recorded trace")
     if provider in ROWS and not model:
-        raise UsageError(f"{provider}: which model? Write {provider}:MODEL, for example {full_example(ROWS[provider])}")
+        raise UsageError(f"{provider}: which model? Write {provider}:MODEL, for example {full_example(rows[provider])}")
     return provider, model
 
 
@@ -99,7 +112,9 @@ def needs(row: Row, settings: Settings) -> str | None:
         return row.key
     except UsageError:
         return row.base_url_variable
-    return None if row.dialect != "azure" or settings.get("OPENAI_API_VERSION") else "OPENAI_API_VERSION"
+    if row.dialect != "azure" or settings.get("OPENAI_API_VERSION") or access(row, settings).is_azure_v1:
+        return None
+    return "OPENAI_API_VERSION"
 
 
 _LOCAL_NETWORKS = tuple(

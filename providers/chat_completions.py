@@ -10,11 +10,14 @@ from typing import Any
 import openai
 
 from providers import chat_completions_wire
+from providers.asking import Asking
 from providers.catalogue import Access
+from providers.facts import Facts
+from providers.fitting import Fitted, SettingsFitter
 from providers.rows import Quirks
 from providers.sdk import NO_KEY, getting, http_client, opened, posting, unsent
 from providers.transport import Prepared
-from providers.upstream import HEADERS, Opened, Service, listed, relay
+from providers.upstream import HEADERS, ListedModel, Opened, Service, listed
 from providers.wire import Decoder, whole_characters
 from settings import Settings
 from streaming.errors import MissingKey
@@ -33,19 +36,27 @@ class ChatCompletionsAdapter:
     """
 
     def __init__(
-        self, service: Service, quirks: Quirks | None = None, client: openai.AsyncOpenAI | None = None
+        self,
+        service: Service,
+        quirks: Quirks | None = None,
+        client: openai.AsyncOpenAI | None = None,
+        fitter: SettingsFitter | None = None,
     ) -> None:
         self._service = service
         self._quirks = quirks or Quirks()
         self._client = client or openai_client(service)
+        fitter = fitter or SettingsFitter(max_tokens_field=self._quirks.max_tokens_field)
+        self._asking = Asking(service, fitter, self._opened, self.decoder, self.models)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Give the events of one answer; see `streaming.adapter.Adapter`."""
-        return relay(self._opened(request), self.decoder(request.streamed), self._service)
+        return self._asking.stream(request)
 
     async def prepare(self, request: ChatRequest) -> Prepared:
         """Give the request as the SDK would send it, unsent, for stamped sockets. Raises StreamError, UsageError."""
-        return await unsent(self._client, self._opened, self._service, request, self.decoder)
+        return await self._asking.prepare(
+            request, lambda fitted: unsent(self._client, self._opened, self._service, fitted, self.decoder)
+        )
 
     def decoder(self, streamed: bool) -> Decoder:
         """Give a decoder for the bytes of one response of this service."""
@@ -56,6 +67,10 @@ class ChatCompletionsAdapter:
 
     async def models(self) -> list[str]:
         """Give the models that the service lists. Raises StreamError."""
+        return [model.name for model in await self.list_models()]
+
+    async def list_models(self) -> list[ListedModel]:
+        """Return the models that the service lists, with the day on which each is shut down. Raises StreamError."""
         if isinstance(self._client, openai.AsyncAzureOpenAI):
             # Azure lists the models of a region there, not the deployments that can be asked.
             return []
@@ -66,37 +81,44 @@ class ChatCompletionsAdapter:
         """Close the connections."""
         await self._client.close()
 
-    def _opened(self, request: ChatRequest) -> AbstractAsyncContextManager[Opened]:
-        call = posting(self._client, "/chat/completions", self._body(request), request)
-        return opened(call, openai, self._service, request.model)
+    def _opened(self, fitted: Fitted) -> AbstractAsyncContextManager[Opened]:
+        call = posting(self._client, "/chat/completions", self._body(fitted), fitted.request)
+        return opened(call, openai, self._service, fitted.request.model)
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
+    def _body(self, fitted: Fitted) -> dict[str, Any]:
+        request = fitted.request
         body: dict[str, Any] = {
             "model": request.model,
             "messages": [{"role": m.role, "content": whole_characters(m.content)} for m in request.messages],
             "stream": request.streamed,
         }
-        if request.streamed and self._quirks.include_usage:
+        if request.streamed and self._quirks.include_usage and "stream_options" not in fitted.without:
             body["stream_options"] = {"include_usage": True}
         if request.temperature is not None:
             body["temperature"] = request.temperature
         if request.max_tokens is not None:
-            body[self._quirks.max_tokens_field] = request.max_tokens
-        return body
+            body[fitted.max_tokens_field] = request.max_tokens
+        return body | fitted.effort_fields()
 
 
-def openai_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ChatCompletionsAdapter:
+def openai_adapter(found: Access, settings: Settings, timeouts: Timeouts, facts: Facts) -> ChatCompletionsAdapter:
     """Give the adapter of OpenAI or of a compatible service."""
     service = Service.of(found, settings, timeouts)
     client = openai_client(service)
     if found.own_address and found.row.provider == "openai":
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
-    return ChatCompletionsAdapter(service, found.quirks, client)
+    return ChatCompletionsAdapter(service, found.quirks, client, found.fitter(facts))
 
 
-def azure_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ChatCompletionsAdapter:
-    """Give the adapter of an Azure resource; the model of a request is a deployment. Raises MissingKey."""
+def azure_adapter(found: Access, settings: Settings, timeouts: Timeouts, facts: Facts) -> ChatCompletionsAdapter:
+    """Give the adapter of an Azure resource; the model of a request is a deployment. Raises MissingKey.
+
+    At Azure's v1 address a plain client asks; at the older one each request carries an API version.
+    """
+    if found.is_azure_v1:
+        service = Service.of(found, settings, timeouts)
+        return ChatCompletionsAdapter(service, found.quirks, openai_client(service), found.fitter(facts))
     version = settings.get("OPENAI_API_VERSION")
     if version is None:
         raise MissingKey("Azure OpenAI needs an API version: set OPENAI_API_VERSION, for example 2024-10-21")
@@ -105,7 +127,9 @@ def azure_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> Chat
         azure_endpoint=found.base_url, api_version=version, api_key=found.key, **_client_options(service)
     )
     quirks = found.quirks if version >= _COMPLETION_TOKENS_SINCE else Quirks(think_tags=False)
-    return ChatCompletionsAdapter(service, quirks, _alone(client))
+    if version < _COMPLETION_TOKENS_SINCE:
+        facts = Facts()  # today's settings are not those of that version
+    return ChatCompletionsAdapter(service, quirks, _alone(client), found.fitter(facts, quirks))
 
 
 def openai_client(service: Service) -> openai.AsyncOpenAI:

@@ -7,6 +7,7 @@ time limit that passed ends the answer at the moment at which it passed, whateve
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from providers.refusals import refusal
 from providers.transport import Prepared
@@ -55,6 +56,8 @@ class Decoding:
     def __init__(self, exchange: Exchange, prepared: Prepared) -> None:
         self.events: list[Timed] = []
         self.ended = False
+        self.error: StreamError | None = None
+        """What broke the answer."""
         self.over_s: float | None = None
         """When the wire's own end marker came."""
         self._exchange, self._prepared, self._service = exchange, prepared, prepared.service
@@ -122,6 +125,7 @@ class Decoding:
             self._fail(InternalError(f"a defect in this program: {type(defect).__name__}"), at_s)
 
     def _fail(self, error: StreamError, at_s: float) -> None:
+        self.error = error
         failed = Failed(error.kind, self._service.mask(error.message), error.http_status)
         self.events.append(Timed(at_s, failed))
         self.ended = True
@@ -136,6 +140,8 @@ class Decoding:
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 32).decompress
         if not self._refused:
             yield Notice("connected", f"{self._service.names.label} answers.")
+            for notice in self._prepared.notices:
+                yield replace(notice, message=self._service.mask(notice.message))
             refuse_page(head.headers.get("content-type", ""), self._service)
 
     def _fed(self, data: bytes) -> Iterator[Event]:

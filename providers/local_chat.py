@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from providers.chat_completions import ChatCompletionsAdapter
+from providers.facts import load_built_in_facts
+from providers.fitting import Fitted, SettingsFitter
 from providers.refusals import Names
 from providers.rows import Quirks
 from providers.upstream import HEADERS, Service
@@ -25,7 +27,8 @@ class LocalChat(ChatCompletionsAdapter):
 
     def __init__(self, base_url: str, key: str, timeouts: Timeouts) -> None:
         names = Names("The local model", base_url)
-        super().__init__(Service(names, timeouts, key), Quirks(shows_thinking=True))
+        fitter = SettingsFitter(load_built_in_facts(), "local")
+        super().__init__(Service(names, timeouts, key), Quirks(shows_thinking=True), fitter=fitter)
         # It ends a connection soon after an answer, now and then just when the next question is on its way.
         self._client._custom_headers = {**HEADERS, "Connection": "close"}
 
@@ -34,8 +37,8 @@ class LocalChat(ChatCompletionsAdapter):
         events = _advised(super().stream(replace(request, streamed=True)))
         return events if request.streamed else whole(events)
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        return {**super()._body(request), "return_progress": True}
+    def _body(self, fitted: Fitted) -> dict[str, Any]:
+        return {**super()._body(fitted), "return_progress": True}
 
 
 async def _advised(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

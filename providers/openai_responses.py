@@ -10,11 +10,14 @@ from typing import Any
 import openai
 
 from providers import openai_responses_wire
+from providers.asking import Asking
 from providers.catalogue import Access
 from providers.chat_completions import openai_client
+from providers.facts import Facts
+from providers.fitting import Fitted, SettingsFitter
 from providers.sdk import getting, opened, posting, unsent
 from providers.transport import Prepared
-from providers.upstream import Opened, Service, listed, relay
+from providers.upstream import ListedModel, Opened, Service, listed
 from providers.wire import Decoder, whole_characters
 from settings import Settings
 from streaming.events import Event
@@ -28,18 +31,28 @@ class ResponsesAdapter:
     `shows_thinking`: all thinking appears in the stream, so that none seen means none.
     """
 
-    def __init__(self, service: Service, client: openai.AsyncOpenAI, *, shows_thinking: bool = False) -> None:
+    def __init__(
+        self,
+        service: Service,
+        client: openai.AsyncOpenAI,
+        *,
+        shows_thinking: bool = False,
+        fitter: SettingsFitter | None = None,
+    ) -> None:
         self._service = service
         self._client = client
         self._shows_thinking = shows_thinking
+        self._asking = Asking(service, fitter or SettingsFitter(), self._opened, self.decoder, self.models)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; see `streaming.adapter.Adapter`."""
-        return relay(self._opened(request), self.decoder(request.streamed), self._service)
+        return self._asking.stream(request)
 
     async def prepare(self, request: ChatRequest) -> Prepared:
         """Return the request as the SDK would send it, for timestamped sockets. Raises StreamError, UsageError."""
-        return await unsent(self._client, self._opened, self._service, request, self.decoder)
+        return await self._asking.prepare(
+            request, lambda fitted: unsent(self._client, self._opened, self._service, fitted, self.decoder)
+        )
 
     def decoder(self, streamed: bool) -> Decoder:
         """Return a decoder for the bytes of one response of this service."""
@@ -47,6 +60,10 @@ class ResponsesAdapter:
 
     async def models(self) -> list[str]:
         """Return the models that the service lists. Raises StreamError."""
+        return [model.name for model in await self.list_models()]
+
+    async def list_models(self) -> list[ListedModel]:
+        """Return the models that the service lists, with the day on which each is shut down. Raises StreamError."""
         call = getting(self._client, "/models")
         return await listed(opened(call, openai, self._service, ""), self._service, "data", "id")
 
@@ -54,9 +71,9 @@ class ResponsesAdapter:
         """Close the connections."""
         await self._client.close()
 
-    def _opened(self, request: ChatRequest) -> AbstractAsyncContextManager[Opened]:
-        call = posting(self._client, "/responses", build_body(request), request)
-        return opened(call, openai, self._service, request.model)
+    def _opened(self, fitted: Fitted) -> AbstractAsyncContextManager[Opened]:
+        call = posting(self._client, "/responses", build_body(fitted.request), fitted.request)
+        return opened(call, openai, self._service, fitted.request.model)
 
 
 def build_body(request: ChatRequest) -> dict[str, Any]:
@@ -75,14 +92,17 @@ def build_body(request: ChatRequest) -> dict[str, Any]:
         body["temperature"] = request.temperature
     if request.max_tokens is not None:
         body["max_output_tokens"] = request.max_tokens
+    if request.effort is not None:
+        body["reasoning"] = {"effort": request.effort}
     return body
 
 
-def responses_adapter(found: Access, settings: Settings, timeouts: Timeouts) -> ResponsesAdapter:
+def responses_adapter(found: Access, settings: Settings, timeouts: Timeouts, facts: Facts) -> ResponsesAdapter:
     """Return the adapter of OpenAI's Responses API, or of a compatible server at `OPENAI_BASE_URL`."""
     service = Service.of(found, settings, timeouts)
     client = openai_client(service)
     if found.own_address:
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
-    return ResponsesAdapter(service, client, shows_thinking=found.quirks.shows_thinking)
+    shows_thinking = found.quirks.shows_thinking
+    return ResponsesAdapter(service, client, shows_thinking=shows_thinking, fitter=found.fitter(facts))

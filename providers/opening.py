@@ -3,6 +3,8 @@
 from typing import Protocol
 
 from providers.catalogue import Access
+from providers.facts import Facts
+from providers.upstream import ListedModel
 from settings import Settings
 from streaming.adapter import Adapter
 from streaming.session import Timeouts
@@ -14,6 +16,9 @@ class Vendor(Adapter, Protocol):
     async def models(self) -> list[str]:
         """Give the names, sorted as the service sorts them; [] where there is no list. Raises StreamError."""
 
+    async def list_models(self) -> list[ListedModel]:
+        """Return the same with the day on which each model is shut down. Raises StreamError."""
+
 
 class Own(Adapter, Protocol):
     """An adapter of something that this project brings itself."""
@@ -22,26 +27,26 @@ class Own(Adapter, Protocol):
         """Raise UsageError when there is no such model."""
 
 
-def open_vendor(found: Access, settings: Settings, timeouts: Timeouts) -> Vendor:
+def open_vendor(found: Access, settings: Settings, timeouts: Timeouts, facts: Facts) -> Vendor:
     """Import the service's SDK and give its adapter; nothing is sent yet. Raises UsageError."""
     match found.row.dialect:
         case "anthropic":
             from providers.anthropic import AnthropicAdapter
 
-            return AnthropicAdapter(found, settings, timeouts)
+            return AnthropicAdapter(found, settings, timeouts, facts)
         case "ollama":
             from providers.ollama import OllamaAdapter
 
-            return OllamaAdapter(found, settings, timeouts)
+            return OllamaAdapter(found, settings, timeouts, facts)
         case "openai_responses":
             from providers.openai_responses import responses_adapter
 
-            return responses_adapter(found, settings, timeouts)
+            return responses_adapter(found, settings, timeouts, facts)
         case "azure":
             from providers.chat_completions import azure_adapter
 
-            return azure_adapter(found, settings, timeouts)
+            return azure_adapter(found, settings, timeouts, facts)
         case _:
             from providers.chat_completions import openai_adapter
 
-            return openai_adapter(found, settings, timeouts)
+            return openai_adapter(found, settings, timeouts, facts)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from providers.setting_refusals import SettingRefusedError, find_field_refusals
 from providers.vendor_errors import VendorError
 from providers.wire import shown
 from streaming.clock import utc_now
@@ -58,6 +59,10 @@ def refusal(names: Names, model: str, status: int, headers: Mapping[str, str], b
     if isinstance(found, BillingError):
         message += "; add credits or raise the limit of the account"
     recovery = _recovery_by_header(found, headers)
+    refusals = find_field_refusals(status, error.words or said, error.codes, error.objects)
+    if refusals and (isinstance(found, BadRequest) or (isinstance(found, NotFound) and status != 404)):
+        message = f"{names.label} refused the request ({status}): {said}"
+        return SettingRefusedError(message, http_status=status, recovery=found.recovery, refusals=refusals)
     return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
 
 

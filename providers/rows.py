@@ -1,7 +1,9 @@
 """The services as rows of data: what each is called, what it needs, and in what it differs from the others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from providers.facts import Facts, load_built_in_facts
 
 Dialect = Literal["chat_completions", "openai_responses", "azure", "anthropic", "ollama"]
 
@@ -50,125 +52,82 @@ OFFICIAL_OPENAI = Quirks(max_tokens_field="max_completion_tokens", think_tags=Fa
 def _compatible(
     provider: str,
     label: str,
-    example: str,
-    base_url: str | None,
     *,
     key: str | None = None,
     prices: str | None = None,
     quirks: Quirks = Quirks(),
 ) -> Row:
     variable = f"{provider.upper().replace('-', '_')}_BASE_URL"
-    return Row(provider, label, example, "chat_completions", variable, base_url, key, prices, quirks)
+    return _row(provider, label, "chat_completions", variable, key, prices, quirks)
+
+
+def _row(
+    provider: str,
+    label: str,
+    dialect: Dialect,
+    base_url_variable: str,
+    key: str | None = None,
+    prices: str | None = None,
+    quirks: Quirks = Quirks(),
+    key_required: bool = True,
+) -> Row:
+    """Return a row with the address and the example of the built-in facts."""
+    facts = load_built_in_facts().service(provider)
+    assert facts is not None  # a test holds every row to have an entry
+    return Row(
+        provider, label, facts.example, dialect, base_url_variable, facts.address, key, prices, quirks, key_required
+    )
 
 
 ROWS: dict[str, Row] = {
     row.provider: row
     for row in (
-        Row(
-            "openai",
-            "OpenAI",
-            "gpt-5-mini",
-            "chat_completions",
-            "OPENAI_BASE_URL",
-            "https://api.openai.com/v1",
-            "OPENAI_API_KEY",
-            "openai",
-            OFFICIAL_OPENAI,
-        ),
-        Row(
+        _row("openai", "OpenAI", "chat_completions", "OPENAI_BASE_URL", "OPENAI_API_KEY", "openai", OFFICIAL_OPENAI),
+        _row(
             "openai-responses",
             "OpenAI Responses",
-            "gpt-5-mini",
             "openai_responses",
             "OPENAI_BASE_URL",
-            "https://api.openai.com/v1",
             "OPENAI_API_KEY",
             "openai",
             OFFICIAL_OPENAI,
         ),
-        Row(
+        _row(
             "azure",
             "Azure OpenAI",
-            "my-deployment",
             "azure",
             "AZURE_OPENAI_ENDPOINT",
-            None,
             "AZURE_OPENAI_API_KEY",
             "azure",
             OFFICIAL_OPENAI,
         ),
-        Row(
-            "anthropic",
-            "Anthropic",
-            "claude-haiku-4-5",
-            "anthropic",
-            "ANTHROPIC_BASE_URL",
-            "https://api.anthropic.com",
-            "ANTHROPIC_API_KEY",
-            "anthropic",
-        ),
-        Row(
-            "ollama",
-            "Ollama",
-            "llama3.2",
-            "ollama",
-            "OLLAMA_HOST",
-            "http://127.0.0.1:11434",
-            "OLLAMA_API_KEY",
-            key_required=False,
-        ),
-        _compatible(
-            "openrouter",
-            "OpenRouter",
-            "meta-llama/llama-3.3-70b-instruct",
-            "https://openrouter.ai/api/v1",
-            key="OPENROUTER_API_KEY",
-            prices="openrouter",
-        ),
-        _compatible(
-            "groq",
-            "Groq",
-            "llama-3.3-70b-versatile",
-            "https://api.groq.com/openai/v1",
-            key="GROQ_API_KEY",
-            prices="groq",
-        ),
-        _compatible(
-            "together",
-            "Together",
-            "meta-llama/Llama-3.3-70B-Instruct-Turbo",
-            "https://api.together.xyz/v1",
-            key="TOGETHER_API_KEY",
-            prices="together",
-        ),
-        _compatible(
-            "deepseek",
-            "DeepSeek",
-            "deepseek-chat",
-            "https://api.deepseek.com/v1",
-            key="DEEPSEEK_API_KEY",
-            prices="deepseek",
-        ),
-        _compatible(
-            "mistral",
-            "Mistral",
-            "mistral-small-latest",
-            "https://api.mistral.ai/v1",
-            key="MISTRAL_API_KEY",
-            prices="mistral",
-            # It refuses fields that it does not know, and reports usage in the last chunk unasked.
-            quirks=Quirks(include_usage=False),
-        ),
-        _compatible("xai", "xAI", "grok-4", "https://api.x.ai/v1", key="XAI_API_KEY", prices="x-ai"),
-        _compatible(
-            "hf",
-            "Hugging Face router",
-            "meta-llama/Llama-3.3-70B-Instruct",
-            "https://router.huggingface.co/v1",
-            key="HF_TOKEN",
-        ),
-        _compatible("vllm", "vLLM", "my-model", None, key="VLLM_API_KEY", quirks=_LOCAL),
-        _compatible("llama-server", "llama-server", "my-model", None, key="LLAMA_SERVER_API_KEY", quirks=_LOCAL),
-        _compatible("lmstudio", "LM Studio", "my-model", None, key="LMSTUDIO_API_KEY", quirks=_LOCAL),
+        _row("anthropic", "Anthropic", "anthropic", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "anthropic"),
+        _row("ollama", "Ollama", "ollama", "OLLAMA_HOST", "OLLAMA_API_KEY", key_required=False),
+        _compatible("openrouter", "OpenRouter", key="OPENROUTER_API_KEY", prices="openrouter"),
+        _compatible("groq", "Groq", key="GROQ_API_KEY", prices="groq"),
+        _compatible("together", "Together", key="TOGETHER_API_KEY", prices="together"),
+        _compatible("deepseek", "DeepSeek", key="DEEPSEEK_API_KEY", prices="deepseek"),
+        # Mistral reports usage in the last chunk unasked, and refuses to be asked for it.
+        _compatible("mistral", "Mistral", key="MISTRAL_API_KEY", prices="mistral", quirks=Quirks(include_usage=False)),
+        _compatible("xai", "xAI", key="XAI_API_KEY", prices="x-ai"),
+        _compatible("hf", "Hugging Face router", key="HF_TOKEN"),
+        _compatible("gemini", "Gemini", key="GEMINI_API_KEY", prices="google"),
+        _compatible("cerebras", "Cerebras", key="CEREBRAS_API_KEY", prices="cerebras"),
+        _compatible("fireworks", "Fireworks", key="FIREWORKS_API_KEY", prices="fireworks"),
+        _compatible("moonshot", "Moonshot", key="MOONSHOT_API_KEY", prices="moonshotai"),
+        _compatible("zai", "Z.ai", key="ZAI_API_KEY", prices="zai"),
+        _compatible("perplexity", "Perplexity", key="PERPLEXITY_API_KEY", prices="perplexity"),
+        _compatible("vllm", "vLLM", key="VLLM_API_KEY", quirks=_LOCAL),
+        _compatible("llama-server", "llama-server", key="LLAMA_SERVER_API_KEY", quirks=_LOCAL),
+        _compatible("lmstudio", "LM Studio", key="LMSTUDIO_API_KEY", quirks=_LOCAL),
     )
 }
+
+
+def rows_with(facts: Facts) -> dict[str, Row]:
+    """Return the rows with the addresses and examples of these facts."""
+    found = dict(ROWS)
+    for name, row in ROWS.items():
+        if (entry := facts.service(name)) is not None:
+            found[name] = replace(row, example=entry.example, base_url=entry.address or row.base_url)
+    return found

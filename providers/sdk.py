@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from providers.faces import body_of
+from providers.fitting import Fitted
 from providers.refusals import refusal
 from providers.transport import ID_HEADER, Prepared, caught, prepared
 from providers.upstream import Opened, Service, transport_error
@@ -68,11 +69,14 @@ async def opened(
 
 async def unsent(
     client: Any,
-    opening: Callable[[ChatRequest], AbstractAsyncContextManager[Opened]],
+    opening: Callable[[Fitted], AbstractAsyncContextManager[Opened]],
     service: Service,
-    request: ChatRequest,
+    fitted: Fitted,
     decoder: Callable[[bool], Decoder],
 ) -> Prepared:
     """Give what `opening` would send by the SDK's `client`, unsent. Raises StreamError, UsageError."""
-    found = await caught(client._client, lambda request_id: opening(replace(request, request_id=request_id)))
+    request = fitted.request
+    found = await caught(
+        client._client, lambda request_id: opening(replace(fitted, request=replace(request, request_id=request_id)))
+    )
     return prepared(found, service, httpx2, request, decoder)

@@ -11,6 +11,7 @@ from providers.kept import Decoding
 from providers.transport import Prepared
 from providers.upstream import GRACE_S
 from streaming.clock import monotonic
+from streaming.errors import StreamError
 from streaming.events import Timed
 from streaming.exchange import Exchange, Limits
 from streaming.sockets import Sockets
@@ -24,10 +25,14 @@ _READS_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An answer: `events` end in one `Finish` or `Failed`; all moments are seconds on CLOCK_MONOTONIC."""
+    """An answer: `events` end in one `Finish` or `Failed`; all moments are seconds on CLOCK_MONOTONIC.
+
+    `error` is what broke it.
+    """
 
     exchange: Exchange
     events: list[Timed]
+    error: StreamError | None = None
 
 
 async def ask(sockets: Sockets, prepared: Prepared, request_id: str) -> Asked:
@@ -44,7 +49,7 @@ async def ask(sockets: Sockets, prepared: Prepared, request_id: str) -> Asked:
                 break
     await _catch_up(sockets, decoding)
     decoding.finish()
-    return Asked(exchange, decoding.events)
+    return Asked(exchange, decoding.events, decoding.error)
 
 
 def decoded(exchange: Exchange, prepared: Prepared) -> list[Timed]:

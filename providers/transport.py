@@ -4,7 +4,7 @@ Building a request costs an SDK milliseconds: it is done once for each provider,
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,19 @@ from urllib.parse import unquote, urlsplit
 from providers.upstream import Service, transport_error
 from providers.wire import Decoder
 from streaming.connecting import Proxy, Target
-from streaming.errors import UsageError
+from streaming.errors import StreamError, UsageError
+from streaming.events import Notice
 from streaming.messages import ChatRequest
 
 ID_HEADER = "X-Client-Request-Id"
+
+
+def _learn_nothing(error: StreamError) -> bool:
+    return False
+
+
+async def _explain_nothing(error: StreamError) -> StreamError:
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,11 @@ class Prepared:
     decoder: Callable[[], Decoder] = field(repr=False)
     _before_id: bytes = field(repr=False)
     _after_id: bytes = field(repr=False)
+    notices: tuple[Notice, ...] = ()
+    """What was done to the request, to be said once it is answered."""
+    learn: Callable[[StreamError], bool] = field(default=_learn_nothing, repr=False)
+    """Takes the error of an answer; whether preparing and asking again may help."""
+    explain: Callable[[StreamError], Awaitable[StreamError]] = field(default=_explain_nothing, repr=False)
 
     def with_request_id(self, request_id: str) -> bytes:
         """Give the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when no header can hold it."""

@@ -130,16 +130,31 @@ def refuse_page(content_type: str, service: Service) -> None:
         raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
 
 
-async def listed(opened: AbstractAsyncContextManager[Opened], service: Service, rows: str, name: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as its service lists it; `shutdown_date` as it is written there, None where none is announced."""
+
+    name: str
+    shutdown_date: str | None = None
+
+
+async def listed(
+    opened: AbstractAsyncContextManager[Opened], service: Service, rows: str, name: str
+) -> list[ListedModel]:
     """Read a list of models: the field `name` of each object in `rows`. Raises StreamError."""
     try:
         async with opened as response, aclosing(response.body):
             body = b"".join([data async for data in response.body])
         found = json_object(body).get(rows)
-        return [text_of(fields_of(row).get(name)) for row in found] if isinstance(found, list) else []
+        return [_listed_model(fields_of(row), name) for row in found] if isinstance(found, list) else []
     except StreamError as error:
         failure = _scrubbed(error, service)
     raise failure
+
+
+def _listed_model(row: dict[str, Any], name: str) -> ListedModel:
+    day = row.get("shutdown_date")
+    return ListedModel(text_of(row.get(name)), day if isinstance(day, str) and day else None)
 
 
 def _scrubbed(error: StreamError, service: Service) -> StreamError:

@@ -122,6 +122,8 @@ class VendorError:
     status: int | None = None
     retry_delay_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    objects: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """All objects in the error, from the outside in."""
 
     @classmethod
     def from_body(cls, body: str) -> "VendorError":
@@ -147,6 +149,7 @@ class VendorError:
             status=_status(objects),
             retry_delay_s=_retry_delay_s(objects),
             headers=_quoted_headers(objects),
+            objects=tuple(objects),
         )
 
     def to_stream_error(self, status: int, *, retry_after_s: float | None = None) -> ApiError:

@@ -4,11 +4,20 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from guard import Refusal
 from streaming import strategies
-from streaming.messages import ChatRequest, Message
+from streaming.messages import EFFORT_PATTERN, ChatRequest, Message
 
 DEFAULT_PROVIDER = "local"
 NAMES_CHARS = 500
@@ -29,6 +38,7 @@ def _short(text: str) -> str:
     return text
 
 
+Effort = Annotated[str, StringConstraints(pattern=EFFORT_PATTERN, strip_whitespace=True, to_lower=True)]
 Text = Annotated[str, AfterValidator(_encodable)]
 Names = Annotated[Text, AfterValidator(_short)]
 
@@ -65,6 +75,7 @@ class ChatBody(BaseModel):
     system: Text | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    effort: Effort | None = Field(None, description="how long the model may think: none, low, medium, high, …")
     stream: bool = True
     resume: bool = Field(False, description="leaving is not stopping: the stream is kept, and can be continued")
 
@@ -94,6 +105,7 @@ class ChatBody(BaseModel):
             temperature=self.temperature,
             max_tokens=self.max_tokens,
             streamed=self.stream,
+            effort=self.effort,
             request_id=request_id,
         )
 

@@ -75,6 +75,7 @@ class Door:
         strategy = strategies.parse(body.strategy).make()
         names = body.providers()
         session = self._open_session(names)
+        self.providers.check_effort(names[0], body.effort)
         messages = self.guard.clean(body.turns())
         routes = {route.name: self.providers.rates(route.name) for route in session.routes}
         reserved = await self.guard.reserve(caller, body.request(messages, request_id), routes)

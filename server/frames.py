@@ -143,6 +143,7 @@ def bill(receipt: Receipt) -> dict[str, Any]:
         "provider": receipt.served_by,
         "attempts": receipt.attempts,
         "delivered_chars": receipt.delivered_chars,
+        "dropped_settings": list(receipt.dropped_settings),
     }
 
 

@@ -1,7 +1,7 @@
 """The wire that any OpenAI client speaks: chat completions, streamed and not, and the list of models."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -19,7 +19,16 @@ from server.sse import HEADERS, KEEP_ALIVE_S, WAITING, Unsent, until_left
 from server.streams import Stream
 from server.whole import collected
 from streaming.clock import unix_s
-from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, TextDelta, ThinkingDelta
+from streaming.events import (
+    TERMINAL,
+    Event,
+    Failed,
+    Finish,
+    FinishReason,
+    TextDelta,
+    ThinkingDelta,
+    dropped_settings_of,
+)
 from streaming.meter import Reading
 from streaming.pipeline import Receipt
 
@@ -53,7 +62,7 @@ async def completions(body: OpenAIBody, request: Request) -> Response:
     reason = _REASONS.get(receipt.finish_reason, receipt.finish_reason)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     whole = {**_head(stream.id, body.model, "chat.completion"), "choices": [choice], "usage": _usage(receipt.reading)}
-    return JSONResponse({**whole, "streamgauge": bill(receipt)})
+    return JSONResponse({**whole, "streamgauge": bill(receipt)}, headers=_dropped(receipt.dropped_settings))
 
 
 @routes.head("/v1/models", include_in_schema=False)
@@ -94,6 +103,7 @@ class CompletionStream(Response):
                 receipt = stream.receipt()
                 await _failed(receipt.error, receipt)(scope, receive, send)
                 return
+            self.headers.update(_dropped(dropped_settings_of(events)))
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             unsent = Unsent(send)
             said = [self._chunk(b'{"role":"assistant","content":""}'), *map(self._encoded, events)]
@@ -150,7 +160,13 @@ class CompletionStream(Response):
         return b"data: %b\n\n" % orjson.dumps(fields)
 
 
+DROPPED_HEADER = "x-streamgauge-dropped-settings"
 _CANCELLED = Failed("cancelled", "the answer was stopped on request")
+
+
+def _dropped(settings: Sequence[str]) -> dict[str, str]:
+    """Return the header that names what was left out of the request, none where nothing was."""
+    return {DROPPED_HEADER: ", ".join(settings)} if settings else {}
 
 
 def _content(event: Event) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
 
-from server.body import ChatBody, ChatMessage, Names, Text, one_or
+from server.body import ChatBody, ChatMessage, Effort, Names, Text, one_or
 from streaming import strategies
 
 
@@ -47,6 +47,7 @@ class OpenAIBody(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    reasoning_effort: Effort | None = None
     n: int | None = Field(None, ge=1, le=1)
     strategy: Text = Field(strategies.DEFAULT, description="an extension: direct, batch:W, debounce:W, pace:R or whole")
 
@@ -74,6 +75,7 @@ class OpenAIBody(BaseModel):
             "strategy": self.strategy,
             "temperature": self.temperature,
             "max_tokens": self.max_completion_tokens or self.max_tokens,
+            "effort": self.reasoning_effort,
             "stream": bool(self.stream),
         }
         return ChatBody(**fields)

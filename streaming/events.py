@@ -3,7 +3,7 @@
 Grammar: any number of deltas, usage and notices, then exactly one `Finish` or `Failed`, last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
@@ -11,7 +11,8 @@ from typing import Literal
 FinishReason = Literal["stop", "length", "content_filter", "tool", "error", "other"]
 TokenSource = Literal["reported", "counted", "estimated"]
 NoticeKind = Literal[
-    "connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed", "budget", "timings"
+    "connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed", "budget", "timings",
+    "dropped_settings", "retiring",
 ]  # fmt: skip
 
 
@@ -50,7 +51,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something told beside the answer: a retry (`delay_s` in `detail`), a fallback, a server's own timings."""
+    """Something told beside the answer: a retry (`delay_s` in `detail`), a fallback, a server's own timings.
+
+    `dropped_settings`: settings were left out of the request (`settings` in `detail`, separated by commas).
+    """
 
     kind: NoticeKind
     message: str
@@ -85,6 +89,12 @@ class Timed:
 
     at_s: float
     event: Event
+
+
+def dropped_settings_of(events: Iterable[Event]) -> tuple[str, ...]:
+    """Return the settings that notices among the events say were left out, each once."""
+    notices = (event for event in events if isinstance(event, Notice) and event.kind == "dropped_settings")
+    return tuple(dict.fromkeys(name for notice in notices for name in str(notice.detail["settings"]).split(",")))
 
 
 class GrammarError(Exception):

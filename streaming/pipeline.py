@@ -11,7 +11,17 @@ from typing import Literal, Protocol
 
 from streaming.clock import Clock
 from streaming.deliver import Delivery, Taker
-from streaming.events import TERMINAL, Event, Failed, Finish, FinishReason, Notice, TextDelta, Usage
+from streaming.events import (
+    TERMINAL,
+    Event,
+    Failed,
+    Finish,
+    FinishReason,
+    Notice,
+    TextDelta,
+    Usage,
+    dropped_settings_of,
+)
 from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates, Reading
 from streaming.probe import Probe
@@ -52,6 +62,8 @@ class Receipt:
     delivered_chars: int
     reading: Reading
     stop_s: float | None
+    dropped_settings: tuple[str, ...] = ()
+    """Settings that were left out of the request, as its model does not take them."""
 
     @property
     def explanation(self) -> str | None:
@@ -125,6 +137,7 @@ class Answer:
         self._before_retry = before_retry
         self._attempt = _AttemptRecord()
         self._delivered_chars = 0
+        self._dropped_settings: dict[str, None] = {}
         self._terminal: Finish | Failed | None = None
         self._stopping_s: float | None = None
         self._stop_s: float | None = None
@@ -180,6 +193,7 @@ class Answer:
             delivered_chars=self._delivered_chars,
             reading=self.reading(),
             stop_s=self._stop_s,
+            dropped_settings=tuple(self._dropped_settings),
         )
 
     def charge(self) -> Charge | None:
@@ -220,6 +234,7 @@ class Answer:
     async def _see(self, event: Event) -> Event:
         """Note how an attempt goes. Return the event, or the failure that ends the answer instead of a retry."""
         self._attempt.see(event, self.session.states)
+        self._dropped_settings |= dict.fromkeys(dropped_settings_of([event]))
         if not (isinstance(event, Notice) and event.kind in _NEXT_ATTEMPT) or self._before_retry is None:
             return event
         charge = self.charge()

@@ -40,15 +40,27 @@ class Timeouts:
     first_content_s: float = 60.0
     idle_s: float = 30.0
     total_s: float = 600.0
+    first_content_unseen_s: float | None = None
+    """The same as `first_content_s` for models that think unseen; None: as long as for others."""
+
+    def for_thinking(self, *, unseen: bool) -> "Timeouts":
+        """Return the limits for one model; `unseen`: it thinks before anything of it shows."""
+        if not unseen or self.first_content_unseen_s is None:
+            return self
+        return replace(self, first_content_s=self.first_content_unseen_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way to an answer: `name` is the full `provider:model`, `model` what the adapter is asked for."""
+    """One way to an answer: `name` is the full `provider:model`, `model` what the adapter is asked for.
+
+    `thinks_unseen`: the model thinks before anything of it shows, so that its first content may take longer.
+    """
 
     name: str
     adapter: Adapter
     model: str
+    thinks_unseen: bool = False
 
 
 @dataclass(slots=True)
@@ -134,6 +146,10 @@ class Session:
         """Where the machine is."""
         return self.states[-1]
 
+    @property
+    def _limits(self) -> Timeouts:
+        return self._timeouts.for_thinking(unseen=self.route.thinks_unseen)
+
     def _left(self) -> None:
         if self.state in ("streaming", "retrying", "fallback"):
             self._to("cancel")
@@ -146,7 +162,7 @@ class Session:
         route = self.route = self.routes[attempt.route]
         self.attempts += 1
         self._to("stream" if attempt.streamed else "ask_whole")
-        grammar, limits, content, announced = Grammar(), self._timeouts, False, not attempt.failures
+        grammar, limits, content, announced = Grammar(), self._limits, False, not attempt.failures
         due_s = self._clock() + limits.first_content_s if attempt.streamed else total_at_s
         deadline = Deadline(self._clock, min(due_s, total_at_s))
         asked = replace(request, model=route.model, streamed=attempt.streamed)
@@ -178,7 +194,7 @@ class Session:
             yield event
 
     def _overdue(self, total: bool, content: bool) -> StreamTimeout:
-        limits = self._timeouts
+        limits = self._limits
         if total:
             return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
         if content:

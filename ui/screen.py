@@ -15,7 +15,7 @@ from ui.markdown import drawn
 REFRESH_S = 0.5
 """The stage line and the meter change at most this often while the stage stays."""
 
-LASTING = ("fallback", "served_by", "non_streamed", "trimmed", "budget")
+LASTING = ("fallback", "served_by", "non_streamed", "trimmed", "budget", "dropped_settings", "retiring")
 
 
 @dataclass(slots=True)

@@ -112,7 +112,7 @@ CASES = {
     case.name.partition(":")[0]: case
     for case in (
         Case(
-            "openai:gpt-5-mini",
+            "openai:served-model",
             {"OPENAI_API_KEY": CANARY, "OPENAI_BASE_URL": "http://127.0.0.1:PORT/v1"},
             "/v1/chat/completions",
             models=_ROWS,
@@ -130,14 +130,14 @@ CASES = {
             **_CHAT,
         ),
         Case(
-            "groq:llama-3.3-70b-versatile",
+            "groq:served-model",
             {"GROQ_API_KEY": CANARY, "GROQ_BASE_URL": "http://127.0.0.1:PORT/openai/v1/"},
             "/openai/v1/chat/completions",
             models=_ROWS,
             **_CHAT,
         ),
         Case(
-            "anthropic:claude-haiku-4-5",
+            "anthropic:served-model",
             {"ANTHROPIC_API_KEY": CANARY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:PORT"},
             "/v1/messages",
             **_ANTHROPIC,

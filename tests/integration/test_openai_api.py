@@ -160,7 +160,7 @@ def test_a_defect_of_this_program_is_an_error_with_a_status(monkeypatch: pytest.
 
 NO_MODEL: dict[str, tuple[str, str]] = {
     "unknown provider": ("opneai:x", "opneai"),
-    "a key is missing": ("openai:gpt-5-mini", "OPENAI_API_KEY"),
+    "a key is missing": ("openai:gpt-6.1-terra", "OPENAI_API_KEY"),
     "no name": ("", "no provider"),
     "a file of the server's": ("replay:/etc/passwd", "not offered"),
 }
@@ -254,7 +254,7 @@ def test_models_are_those_that_can_be_asked_now() -> None:
     def told(name: str) -> int:
         return ask(Unwarmed(Settings()), None, path=f"/v1/models/{name}", method="GET")[0]
 
-    assert (told("sim:steady"), told("openai:gpt-5-mini")) == (200, 404)
+    assert (told("sim:steady"), told("openai:gpt-6.1-terra")) == (200, 404)
     without, with_key = listed(Settings()), listed(Settings({"OPENAI_API_KEY": "k"}))
     assert {"local", "sim:steady"} <= without
     assert {name.partition(":")[0] for name in with_key - without} == {"openai"}

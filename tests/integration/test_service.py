@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "unknown strategy": (b'{"message": "a", "strategy": "bacth"}', "choose one of"),
     "unknown provider": (b'{"message": "a", "provider": "opneai:x"}', "opneai"),
     "unknown profile": (b'{"message": "a", "provider": "sim:nothing"}', "steady"),
-    "a key is missing": (b'{"message": "a", "provider": "openai:gpt-5-mini"}', "OPENAI_API_KEY"),
+    "a key is missing": (b'{"message": "a", "provider": "openai:gpt-6.1-terra"}', "OPENAI_API_KEY"),
     "a file of the server's": (b'{"message": "a", "provider": "local, replay:/etc/passwd"}', "not offered"),
     "provider with half a surrogate": (b'{"message": "a", "provider": "\\ud800"}', "surrogate"),
 }

@@ -46,7 +46,7 @@ def test_a_name_is_a_provider_and_a_model(name: str, parts: tuple[str, str]) -> 
     [
         ("opnai:gpt", "there are local, sim, replay, openai, openai-responses, azure"),
         ("", "no provider ''"),
-        ("openai", "openai:gpt-5-mini"),
+        ("openai", "openai:gpt-6.1-terra"),
         ("azure: ", "azure:my-deployment"),
         ("replay", "replay:FILE"),
         ("local:other", "one model"),
@@ -122,8 +122,8 @@ def test_an_access_does_not_show_its_key() -> None:
 
 def test_the_listing_says_what_is_missing() -> None:
     told = infos(OPENAI_API_KEY=KEY)
-    assert (told["openai:gpt-5-mini"].ready, told["openai:gpt-5-mini"].needs) == (True, None)
-    assert (told["anthropic:claude-haiku-4-5"].ready, told["anthropic:claude-haiku-4-5"].needs) == (
+    assert (told["openai:gpt-6.1-terra"].ready, told["openai:gpt-6.1-terra"].needs) == (True, None)
+    assert (told["anthropic:claude-haiku-5-5"].ready, told["anthropic:claude-haiku-5-5"].needs) == (
         False,
         "ANTHROPIC_API_KEY",
     )
