@@ -18,7 +18,8 @@
         │   └── ServerError     408, 409, 425, 5xx, inside a stream        server_error       retry
         ├── TruncatedStream     the stream stopped with no finish reason   truncated          retry
         ├── ProtocolError       bytes that are not the wire's: HTML, bad
-    │                           JSON or UTF-8, text after the end          protocol           fallback
+        │   │                   JSON or UTF-8, text after the end          protocol           fallback
+        │   └── ResponseTooLargeError   more came than is read             protocol           next
     └── InternalError       a defect of this project                       internal           next
 
 `retry`: the same request may pass later (then `fallback`, then `next`). `fallback`: not streamed it may pass.
@@ -147,6 +148,12 @@ class ProtocolError(StreamError):
 
     kind = "protocol"
     recovery: ClassVar[Recovery] = "fallback"
+
+
+class ResponseTooLargeError(ProtocolError):
+    """The provider sent more than is read (`streaming.limits`): asked again, it would send as much."""
+
+    recovery: ClassVar[Recovery] = "next"
 
 
 class InternalError(StreamError):

@@ -144,7 +144,7 @@ def test_a_long_line_is_read_in_linear_time() -> None:
     decoder = Decoder()
     piece = b"x" * 1000
     decoder.feed(b"data:")
-    for _ in range(5000):
+    for _ in range(4000):
         assert decoder.feed(piece) == []
     (event,) = decoder.feed(b"\n\n")
-    assert len(event.data) == 5_000_000
+    assert len(event.data) == 4_000_000
