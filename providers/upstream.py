@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from providers.catalogue import Access
-from providers.faces import Face
+from providers.faces import BoundedTransport, Face
 from providers.refusals import Names
 from providers.wire import Decoder, fields_of, json_object, shown, text_of
 from settings import Settings
@@ -23,10 +23,18 @@ from streaming.errors import (
     ConnectTimeout,
     NetworkError,
     ProtocolError,
+    ResponseTooLargeError,
     StreamError,
     TruncatedStream,
 )
 from streaming.events import Event, Notice
+from streaming.limits import (
+    MAX_MODEL_LIST_BYTES,
+    MAX_REST_BYTES,
+    MAX_STREAM_BYTES,
+    LimitExceededError,
+    size_text,
+)
 from streaming.pool import IDLE_S
 from streaming.session import Timeouts
 
@@ -69,16 +77,22 @@ class Service:
         Only connecting is limited here; the session keeps the other times. No limit on the pool: waiting for a free
         connection would pass for the provider's slowness. Through a proxy the library goes by itself.
         """
-        options: dict[str, Any] = {
+        certificates = self.certificates(httpx)
+        return {
             "timeout": httpx.Timeout(None, connect=self.timeouts.connect_s),
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S),
             "follow_redirects": False,
             "trust_env": False,
-            "verify": self.certificates(httpx),
+            "verify": certificates,
+            "transport": self._transport(httpx, certificates),
         }
-        if self.proxy is not None:
-            return {**options, "proxy": self.proxy}
-        return {**options, "transport": Face(httpx, options["verify"], self.timeouts.connect_s)}
+
+    def _transport(self, httpx: Any, certificates: ssl.SSLContext) -> Any:
+        if self.proxy is None:
+            return Face(httpx, certificates, self.timeouts.connect_s)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S)
+        proxy = httpx.Proxy(self.proxy)
+        inner = httpx.AsyncHTTPTransport(verify=certificates, trust_env=False, limits=limits, proxy=proxy)
+        return BoundedTransport(httpx, inner)
 
     def certificates(self, httpx: Any) -> ssl.SSLContext:
         """Give a context that trusts whom the HTTP library trusts, or the file that the settings name."""
@@ -108,7 +122,11 @@ async def relay(
             yield Notice("connected", f"{service.names.label} answers.")
             refuse_page(response.content_type, service)
             async with aclosing(response.body) as body:
+                left = MAX_STREAM_BYTES
                 while not decoder.over and (data := await anext(body, None)) is not None:
+                    left -= len(data)
+                    if left < 0:
+                        raise _too_large(service, f"an answer of more than {size_text(MAX_STREAM_BYTES)}")
                     for event in decoder.feed(data):
                         yield event
                 for data in await _rest(body) if decoder.over else ():
@@ -134,12 +152,26 @@ async def listed(opened: AbstractAsyncContextManager[Opened], service: Service, 
     """Read a list of models: the field `name` of each object in `rows`. Raises StreamError."""
     try:
         async with opened as response, aclosing(response.body):
-            body = b"".join([data async for data in response.body])
+            body = await _read_list(response.body, service)
         found = json_object(body).get(rows)
         return [text_of(fields_of(row).get(name)) for row in found] if isinstance(found, list) else []
     except StreamError as error:
         failure = _scrubbed(error, service)
     raise failure
+
+
+async def _read_list(body: AsyncGenerator[bytes, None], service: Service) -> bytes:
+    parts, left = [], MAX_MODEL_LIST_BYTES
+    async for data in body:
+        parts.append(data)
+        left -= len(data)
+        if left < 0:
+            raise _too_large(service, f"a list of models of more than {size_text(MAX_MODEL_LIST_BYTES)}")
+    return b"".join(parts)
+
+
+def _too_large(service: Service, what: str) -> ResponseTooLargeError:
+    return ResponseTooLargeError(f"{service.names.label} sent more than is read: {what}")
 
 
 def _scrubbed(error: StreamError, service: Service) -> StreamError:
@@ -153,10 +185,14 @@ async def _rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
     However the connection ends now, the answer was complete.
     """
     rest: list[bytes] = []
+    left = MAX_REST_BYTES
     try:
         async with asyncio.timeout(GRACE_S):
             async for data in body:
                 rest.append(data)
+                left -= len(data)
+                if left < 0:
+                    break
     except Exception:
         return rest
     return rest
@@ -166,6 +202,8 @@ def transport_error(error: BaseException, service: Service, *, answered: bool) -
     """Give the error of a connection's fault; `answered`: the headers had come."""
     names = {cls.__name__ for cls in type(error).__mro__}
     label, where = service.names.label, service.names.base_url
+    if (limit := _limit_of(error)) is not None:
+        return _too_large(service, str(limit))
     if "ConnectTimeout" in names:
         return ConnectTimeout(f"no connection to {label} at {where} within {service.timeouts.connect_s:g} s")
     if names & {"ConnectError", "ProxyError"}:
@@ -177,6 +215,15 @@ def transport_error(error: BaseException, service: Service, *, answered: bool) -
     if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:
         return BadRequest(f"the request to {label} cannot be sent: {_reason(error)}")
     return NetworkError(f"the connection to {label} was lost: {_reason(error)}")
+
+
+def _limit_of(error: BaseException) -> LimitExceededError | None:
+    cause: BaseException | None = error
+    for _ in range(10):
+        if cause is None or isinstance(cause, LimitExceededError):
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 def _protocol_fault(error: BaseException, label: str, *, answered: bool) -> StreamError:

@@ -20,12 +20,17 @@ from streaming.errors import (
     NotFound,
     ProtocolError,
     RateLimited,
+    ResponseTooLargeError,
     ServerError,
     TruncatedStream,
     api_error,
 )
 from streaming.events import Event, Finish, FinishReason, TextDelta, ThinkingDelta, Usage
+from streaming.limits import MAX_ANSWER_CHARS, MAX_JSON_PARTS
 from streaming.thinking import ThinkTags
+
+LONG_BYTES = 65_536
+"""A JSON text that is longer is looked at before it is read: it may hold a great many objects."""
 
 _AFTER_THE_END = "the provider sent text after the end of its answer"
 _SHOWN_CHARS = 300
@@ -75,6 +80,7 @@ class Reply:
         self._shows_thinking = shows_thinking
         self._thought = False
         self._usage: Usage | None = None
+        self._chars_left = MAX_ANSWER_CHARS
         self._text = Halves()
         self._thinking = Halves()
 
@@ -82,6 +88,7 @@ class Reply:
         """A piece of the answer. Raises ProtocolError after the end."""
         if self.over or self._finish is not None:
             raise ProtocolError(_AFTER_THE_END)
+        self._count(text)
         if self._text.held or not text.isascii():
             text = self._text.feed(text)
         if self._tags is not None and text:
@@ -92,6 +99,7 @@ class Reply:
         """A piece of thinking. Raises ProtocolError after the end."""
         if self.over or self._finish is not None:
             raise ProtocolError(_AFTER_THE_END)
+        self._count(text)
         self._thought = True
         text = self._thinking.feed(text)
         return [ThinkingDelta(text)] if text else []
@@ -129,6 +137,11 @@ class Reply:
         if self._finish.reason == "error":
             raise ServerError("the provider says that its answer ended with an error")
         yield self._finish
+
+    def _count(self, text: str) -> None:
+        self._chars_left -= len(text)
+        if self._chars_left < 0:
+            raise ResponseTooLargeError(f"the provider sent an answer of more than {MAX_ANSWER_CHARS:,} characters")
 
     def _split(self, tags: ThinkTags, text: str) -> list[Event]:
         events: list[Event] = [*tags.feed(text)]
@@ -168,6 +181,8 @@ def whole_characters(text: str) -> str:
 
 def json_object(text: str | bytes) -> dict[str, Any]:
     """Read one JSON object. Raises ProtocolError."""
+    if len(text) > LONG_BYTES:
+        refuse_crowd(text)
     try:
         found = orjson.loads(text)
     except ValueError:
@@ -175,6 +190,13 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ProtocolError(f"the provider sent JSON that is not an object: {shown(text)}")
     return found
+
+
+def refuse_crowd(text: str | bytes) -> None:
+    """Raise ResponseTooLargeError for a JSON text of more values than are read: each is far larger as an object."""
+    marks: tuple[Any, ...] = (",", "{", "[") if isinstance(text, str) else (b",", b"{", b"[")
+    if sum(map(text.count, marks)) > MAX_JSON_PARTS:
+        raise ResponseTooLargeError(f"the provider sent JSON of more than {MAX_JSON_PARTS:,} values")
 
 
 def _lenient(text: str | bytes) -> object:

@@ -28,8 +28,8 @@ MAX_MODEL_LIST_BYTES = 1_048_576
 MAX_REST_BYTES = 65_536
 """What is read after a stream's end marker, so that its connection can be used again."""
 
-MAX_ANSWER_CHARS = 2_000_000
-"""Of the text and the thinking of one answer together: four times what the longest answers of today's models have."""
+MAX_ANSWER_CHARS = 16_777_216
+"""Of the text and the thinking of one answer together, streamed or not: as many as a body of ASCII may have."""
 MAX_JSON_PARTS = 200_000
 """Commas and opening brackets in one JSON text: 4 MB of empty objects would take 90 MB as Python objects."""
 
