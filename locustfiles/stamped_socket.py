@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult
 
+from streaming.limits import LimitExceededError, size_text
 from streaming.stamps import ANCILLARY_BYTES, KernelTime, ask_kernel, kernel_stamp_ns
 
 _BUFFER_BYTES = 262_144
@@ -40,12 +41,13 @@ def _encrypted(sock: socket.socket, host: str) -> ssl.SSLSocket:
 class StampedSocket:
     """One TCP connection, TLS for `https` and `wss`. Raises OSError, TimeoutError when nothing came for `idle_s`.
 
-    `at_s` is the stamp of the last byte read, `sent_s` was read directly before the call that took the last byte sent.
+    After `allow` it gives so many bytes, and then raises LimitExceededError. `at_s` is the stamp of the last byte read, `sent_s` was read directly before the call that took the last byte sent.
     `stamp_source` is `callback` once any stamp was not the kernel's: under TLS none is.
     """
 
     def __init__(self, url: SplitResult, *, idle_s: float, receive_bytes: int | None = None) -> None:
         self.idle_s = idle_s
+        self._allowed = self._allowed_left = 0
         secure = url.scheme in ("https", "wss")
         kernel = None if secure else _kernel()
         begun_s = time.monotonic()
@@ -77,8 +79,21 @@ class StampedSocket:
         self.sendall(data)
         return len(data)
 
+    def allow(self, size: int) -> None:
+        """Give at most so many bytes from now on, until the next call: a WebSocket library has no limit of its own."""
+        self._allowed = self._allowed_left = size
+
     def recv(self, size: int = _BUFFER_BYTES) -> bytes:
-        """Give the next bytes, none when the other side has closed; `at_s` is theirs."""
+        """Give the next bytes, none when the other side has closed; `at_s` is theirs. Raises LimitExceededError."""
+        if self._allowed:
+            if self._allowed_left <= 0:
+                raise LimitExceededError(f"more than {size_text(self._allowed)} before the end of a message")
+            size = min(size, self._allowed_left)
+        data = self._receive(size)
+        self._allowed_left -= len(data)
+        return data
+
+    def _receive(self, size: int) -> bytes:
         if self._time is None:
             data = self._sock.recv(size)
             self.at_s = time.monotonic()

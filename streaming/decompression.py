@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from streaming.limits import DECOMPRESS_STEP_BYTES, LimitExceededError, size_text
+from streaming.limits import STEP_BYTES, LimitExceededError, size_text
 
 brotli: Any
 try:
@@ -28,7 +28,7 @@ class DecompressionError(ValueError):
 
 class _Step(Protocol):
     def step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return at most `DECOMPRESS_STEP_BYTES` of output, and the rest of `data`. Raises DecompressionError."""
+        """Return at most `STEP_BYTES` of output, and the rest of `data`. Raises DecompressionError."""
 
     @property
     def has_output(self) -> bool:
@@ -69,7 +69,7 @@ class _Gzip:
                 return b"", b""
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 16)
         piece, rest = _inflated(self._inflate, data)
-        self.has_output = len(piece) == DECOMPRESS_STEP_BYTES and not self._inflate.eof
+        self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
         return piece, self._inflate.unused_data if self._inflate.eof else rest
 
 
@@ -90,13 +90,13 @@ class _Deflate:
         if self._inflate.eof:
             return b"", b""  # what follows the end is nobody's
         piece, rest = _inflated(self._inflate, data)
-        self.has_output = len(piece) == DECOMPRESS_STEP_BYTES and not self._inflate.eof
+        self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
         return piece, b"" if self._inflate.eof else rest
 
 
 def _inflated(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
     try:
-        piece = inflate.decompress(data, DECOMPRESS_STEP_BYTES)
+        piece = inflate.decompress(data, STEP_BYTES)
     except zlib.error as error:
         raise DecompressionError(str(error)) from None
     return piece, inflate.unconsumed_tail
@@ -110,10 +110,10 @@ class _Brotli:
     def step(self, data: bytes) -> tuple[bytes, bytes]:
         try:
             # It keeps the input that it has not read: until it accepts more, it is asked again without any.
-            piece = self._decompressor.process(data, output_buffer_limit=DECOMPRESS_STEP_BYTES)
+            piece = self._decompressor.process(data, output_buffer_limit=STEP_BYTES)
         except brotli.error as error:
             raise DecompressionError(str(error)) from None
-        self.has_output = len(piece) >= DECOMPRESS_STEP_BYTES or not self._decompressor.can_accept_more_data()
+        self.has_output = len(piece) >= STEP_BYTES or not self._decompressor.can_accept_more_data()
         return piece, b""
 
 

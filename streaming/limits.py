@@ -33,8 +33,8 @@ MAX_ANSWER_CHARS = 16_777_216
 MAX_JSON_PARTS = 200_000
 """Commas and opening brackets in one JSON text: 4 MB of empty objects would take 90 MB as Python objects."""
 
-DECOMPRESS_STEP_BYTES = 65_536
-"""How much is decompressed at a time; between two steps the event loop runs."""
+STEP_BYTES = 16_384
+"""How much is decompressed, and how much decoded, at a time: between two steps the event loop runs."""
 
 
 class LimitExceededError(ValueError):

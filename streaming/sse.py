@@ -57,6 +57,8 @@ class Decoder:
         found: list[ServerSentEvent] = []
         try:
             for line in self._lines(self._utf8.decode(chunk)):
+                if line[:1] == ":" and len(line) <= MAX_EVENT_BYTES // 4:
+                    continue  # a comment
                 if line:
                     self._field(line)
                 elif (event := self._dispatch()) is not None:

@@ -1,0 +1,132 @@
+"""Providers that send without end, or little that stands for much: the service keeps its memory and its pace."""
+
+import asyncio
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from providers import Providers
+from settings import Settings
+from streaming.errors import ResponseTooLargeError
+from tests.integration.hostile_provider import AFTER, KINDS, LINES, LISTS, MEGABYTE, Hostile, hostile_provider
+from tests.service_process import service_with_pid
+
+MAX_GROWTH_BYTES = 100 * MEGABYTE
+MAX_HEALTH_S = 0.5
+"""A machine that is busy with all else answers within a hundredth of that."""
+
+
+@dataclass
+class Served:
+    """The service as a process, and the provider that it asks."""
+
+    url: str
+    pid: int
+    hostile: Hostile
+    health_s: list[float] = field(default_factory=list)
+
+    def rss(self, name: str = "VmRSS") -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{name}:"))
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def ask(self, provider: str, strategy: str = "direct") -> list[dict[str, object]]:
+        """Ask for a streamed answer; give its events."""
+        body = {"message": "Hi", "provider": provider, "strategy": strategy}
+        request = urllib.request.Request(
+            f"{self.url}/api/chat", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as response:
+            lines = [line[6:] for line in response.read().decode().splitlines() if line.startswith("data: {")]
+        return [json.loads(line) for line in lines]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Ask for /healthz again and again meanwhile; say how long the longest took."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                began_s = time.monotonic()
+                with urllib.request.urlopen(f"{self.url}/healthz", timeout=60) as response:
+                    response.read()
+                self.health_s.append(time.monotonic() - began_s)
+                over.wait(0.02)
+
+        self.health_s.clear()
+        watch = threading.Thread(target=look)
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join(60)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with hostile_provider() as hostile:
+        address = f"http://127.0.0.1:{hostile.port}"
+        variables = {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_KEY": "sk-x", "OLLAMA_HOST": address}
+        with service_with_pid(**variables) as (url, pid):
+            found = Served(url, pid, hostile)
+            found.ask(f"openai:{next(iter(AFTER))}")  # the SDKs are imported, and the tables read
+            found.ask(f"ollama:{next(iter(LINES))}")
+            yield found
+
+
+@pytest.mark.parametrize("provider", [*(f"openai:{kind}" for kind in KINDS), *(f"ollama:{kind}" for kind in LINES)])
+def test_an_endless_response_is_left_and_the_service_keeps_its_memory_and_its_pace(
+    served: Served, provider: str
+) -> None:
+    served.hostile.asked.clear()
+    served.forget_peak()
+    before = served.rss()
+    with served.watched():
+        events = served.ask(provider)
+    grown = served.rss("VmHWM") - before
+    (error,) = [event["error"] for event in events if isinstance(event.get("error"), dict)]
+    assert isinstance(error, dict) and error["type"] == "protocol", error
+    print(f"{provider}: {grown / MEGABYTE:.0f} MB, {max(served.health_s):.3f} s, {error['message']}")
+    assert grown < MAX_GROWTH_BYTES, f"{grown / MEGABYTE:.0f} MB"
+    assert max(served.health_s) < MAX_HEALTH_S
+    streamed = [streamed for _, streamed in served.hostile.asked]
+    assert streamed.count(True) == 1, "it was asked again"
+
+
+def test_what_follows_the_end_of_an_answer_is_not_read_on(served: Served) -> None:
+    (kind,) = AFTER
+    served.forget_peak()
+    before = served.rss()
+    with served.watched():
+        events = served.ask(f"openai:{kind}")
+    assert served.rss("VmHWM") - before < MAX_GROWTH_BYTES
+    assert max(served.health_s) < MAX_HEALTH_S
+    assert any(event.get("finish_reason") == "stop" for event in events)
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_an_endless_list_of_models_is_left(kind: str) -> None:
+    async def main(port: int) -> list[str]:
+        settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
+        providers = Providers(settings)
+        try:
+            async with asyncio.timeout(60):
+                return await providers.models("openai")
+        finally:
+            await providers.aclose()
+
+    with hostile_provider() as hostile:
+        hostile.listing = kind
+        with pytest.raises(ResponseTooLargeError, match="more than"):
+            asyncio.run(main(hostile.port))
+    assert hostile.sent[kind] < 40 * MEGABYTE  # what the kernel's buffers hold, and no more
