@@ -33,7 +33,7 @@ MAX_ANSWER_CHARS = 16_777_216
 MAX_JSON_PARTS = 200_000
 """Commas and opening brackets in one JSON text: 4 MB of empty objects would take 90 MB as Python objects."""
 
-STEP_BYTES = 16_384
+STEP_BYTES = 8_192
 """How much is decompressed, and how much decoded, at a time: between two steps the event loop runs."""
 
 
