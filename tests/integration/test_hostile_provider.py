@@ -8,12 +8,19 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from providers import Providers
+from providers.stamped import Asked, ask
 from settings import Settings
+from streaming.clock import monotonic
 from streaming.errors import ResponseTooLargeError
+from streaming.events import Failed
+from streaming.limits import MAX_STREAM_BYTES
+from streaming.messages import ChatRequest, Message
+from streaming.sockets import Sockets
 from tests.integration.hostile_provider import AFTER, KINDS, LINES, LISTS, MEGABYTE, Hostile, hostile_provider
 from tests.service_process import service_with_pid
 
@@ -133,3 +140,28 @@ def test_an_endless_list_of_models_is_left(kind: str) -> None:
         with pytest.raises(ResponseTooLargeError, match="more than"):
             asyncio.run(main(hostile.port))
     assert hostile.sent[kind] < 40 * MEGABYTE  # what the kernel's buffers hold, and no more
+
+
+MEASURED = [kind for kind in KINDS if "in one piece" not in kind and kind not in ("a crowd of objects", "endless words")]
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_a_measured_answer_has_the_same_limits(kind: str) -> None:
+    async def main(port: int) -> Asked:
+        settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
+        providers = Providers(settings)
+        adapter: Any = providers.session([f"openai:{kind}"], clock=monotonic).route.adapter
+        prepared = await adapter.prepare(ChatRequest((Message("user", "Hi"),), model=kind))
+        sockets = Sockets()
+        try:
+            async with asyncio.timeout(100):
+                return await ask(sockets, prepared, "t")
+        finally:
+            sockets.close()
+            await providers.aclose()
+
+    with hostile_provider() as hostile:
+        asked = asyncio.run(main(hostile.port))
+    last = asked.events[-1].event
+    assert isinstance(last, Failed) and last.kind == "protocol", last
+    assert sum(len(read.data) for read in asked.exchange.reads) <= MAX_STREAM_BYTES + MEGABYTE
