@@ -26,16 +26,45 @@ MARKS = {"A": b"\xe1", "B": b"\xe2"}
 """The byte that a user's bodies are made of; nothing else has it."""
 _CONNECT_S = 10.0
 _TOKENS = (
-    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"0\r\n\r\n", b"\r\n\r\n", b"5\r\n", b"ffffffffffffffff",
-    b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n",
-    b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\n",
-    b"HTTP/1.1 103 Early\r\n\r\n", b"HTTP/1.1 204 No\r\n\r\n", b" folded\r\n", b"X: \xff\xfe\r\n", b"-1", b"+", b"x" * 9000,
-)  # fmt: skip
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b";",
+    b",",
+    b"0\r\n\r\n",
+    b"\r\n\r\n",
+    b"5\r\n",
+    b"ffffffffffffffff",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 0\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip\r\n",
+    b"Connection: close\r\n",
+    b"Connection: keep-alive\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n",
+    b"HTTP/1.1 103 Early\r\n\r\n",
+    b"HTTP/1.1 204 No\r\n\r\n",
+    b" folded\r\n",
+    b"X: \xff\xfe\r\n",
+    b"-1",
+    b"+",
+    b"x" * 9000,
+)
 _STATUSES = (b"200 OK", b"200", b"204 No Content", b"304 Not Modified", b"404 Not Found", b"500 Oh", b"101 Switching")
 _HEADERS = (
-    b"Content-Type: text/event-stream\r\n", b"Connection: close\r\n", b"Connection: Keep-Alive\r\n", b"X-A: b\r\n c\r\n",
-    b"Via: a\r\nvia: b\r\n", b"X-Empty:\r\n", b"Retry-After: 3\r\n",
-)  # fmt: skip
+    b"Content-Type: text/event-stream\r\n",
+    b"Connection: close\r\n",
+    b"Connection: Keep-Alive\r\n",
+    b"X-A: b\r\n c\r\n",
+    b"Via: a\r\nvia: b\r\n",
+    b"X-Empty:\r\n",
+    b"Retry-After: 3\r\n",
+)
 _PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
 Outcome = tuple[object, ...]
 

@@ -41,7 +41,7 @@ def _encrypted(sock: socket.socket, host: str) -> ssl.SSLSocket:
 class StampedSocket:
     """One TCP connection, TLS for `https` and `wss`. Raises OSError, TimeoutError when nothing came for `idle_s`.
 
-    After `allow` it gives so many bytes, and then raises LimitExceededError. `at_s` is the stamp of the last byte read, `sent_s` was read directly before the call that took the last byte sent.
+    `at_s` is the stamp of the last byte read, `sent_s` was read directly before the call that took the last byte sent.
     `stamp_source` is `callback` once any stamp was not the kernel's: under TLS none is.
     """
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from providers.refusals import refusal
 from providers.transport import Prepared
 from providers.upstream import GRACE_S, refuse_page, transport_error
+from streaming.decompression import DecompressionError, Decompressor, decompressor
 from streaming.errors import (
     FirstContentTimeout,
     IdleTimeout,
@@ -19,7 +20,6 @@ from streaming.errors import (
     TotalTimeout,
 )
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed
-from streaming.decompression import DecompressionError, Decompressor, decompressor
 from streaming.exchange import Exchange
 from streaming.limits import LimitExceededError, max_body_bytes, size_text
 

@@ -122,19 +122,11 @@ async def relay(
         async with opened as response:
             yield Notice("connected", f"{service.names.label} answers.")
             refuse_page(response.content_type, service)
-            async with aclosing(response.body) as body:
-                left = MAX_STREAM_BYTES
-                while not decoder.over and (data := await anext(body, None)) is not None:
-                    left -= len(data)
-                    if left < 0:
-                        raise _too_large(service, f"an answer of more than {size_text(MAX_STREAM_BYTES)}")
-                    for number, piece in enumerate(_cut_into_steps(data)):
-                        if number:
-                            # Much that came at once must not hold up what others wait for.
-                            await asyncio.sleep(0)
-                        for event in decoder.feed(piece):
-                            yield event
-                for data in await _rest(body) if decoder.over else ():
+            async with aclosing(response.body) as body, aclosing(_in_steps(body, service)) as steps:
+                while not decoder.over and (data := await anext(steps, None)) is not None:
+                    for event in decoder.feed(data):
+                        yield event
+                for data in await _rest(steps) if decoder.over else ():
                     for event in decoder.feed(data):
                         yield event
             for event in decoder.flush():
@@ -145,6 +137,19 @@ async def relay(
         return
     # Raised out here, it carries no context: what the SDK raised may quote a key.
     raise failure
+
+
+async def _in_steps(body: AsyncGenerator[bytes, None], service: Service) -> AsyncGenerator[bytes, None]:
+    """Yield a body a little at a time: much that came at once must not hold up others. Raises ResponseTooLargeError."""
+    left = MAX_STREAM_BYTES
+    async for data in body:
+        left -= len(data)
+        if left < 0:
+            raise _too_large(service, f"an answer of more than {size_text(MAX_STREAM_BYTES)}")
+        for number, step in enumerate(_cut_into_steps(data)):
+            if number:
+                await asyncio.sleep(0)
+            yield step
 
 
 def _cut_into_steps(data: bytes) -> Sequence[bytes]:

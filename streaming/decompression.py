@@ -1,16 +1,16 @@
-"""Decompresses a body as it comes, in bounded pieces (feed), so that a small body cannot become a huge one at once. Pure.
+"""Decompresses a body as it comes, in bounded pieces, so that a small one cannot become a huge one at once. Pure.
 
-gzip (RFC 1952, several members included), deflate (RFC 9110: zlib's format; raw deflate too, which some servers send under
-that name), and Brotli where its library is installed and can be bounded. No other is read, nor one inside another.
+gzip (RFC 1952, several members included), deflate (RFC 9110: zlib's format; raw deflate too, which some servers send
+under that name), and Brotli where its library is installed and can be bounded. No other is read, nor one inside
+another.
 """
 
 import zlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from streaming.limits import STEP_BYTES, LimitExceededError, size_text
 
-brotli: Any
 try:
     import brotli
 except ModuleNotFoundError:
@@ -75,7 +75,7 @@ class _Gzip:
 
 class _Deflate:
     def __init__(self) -> None:
-        self._inflate: "zlib._Decompress | None" = None
+        self._inflate: zlib._Decompress | None = None
         self._head = b""
         self.has_output = False
 

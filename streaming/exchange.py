@@ -22,17 +22,18 @@ from typing import Literal, NamedTuple
 from streaming.clock import monotonic
 from streaming.connecting import Connection, Target
 from streaming.http1 import Head, Http1Error, Http1LimitError, ResponseReader
-from streaming.limits import max_body_bytes, size_text
+from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, max_body_bytes, size_text
 from streaming.sockets import Sockets, StampSource
 
 MERGE_S = 0.005
+_MIN_LIMIT_BYTES = min(MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES)
 
 Ending = Literal[
     "open", "complete", "closed", "reset", "unreachable", "not_http", "connect_timeout", "idle", "total", "left"
 ]
 """open: under way. complete: the body came to the end that it announced. closed, reset: the connection ended before.
-unreachable: there was none. not_http: what came is no response, or more than is read. connect_timeout, idle, total: a limit passed. left: it
-was closed here."""
+unreachable: there was none. not_http: what came is no response, or more than is read. connect_timeout, idle, total: a
+limit passed. left: it was closed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +178,16 @@ class Exchange:
             self.reads.append(Read(at_s, body, merged))
             if self._wakes_on_reads:
                 self._wake()
-        if body and self._body_bytes > (limit := max_body_bytes(reader.head.status if reader.head else 200)):
-            self._end("not_http", Http1LimitError(f"a body of more than {size_text(limit)}"), at_s)
-        elif reader.complete:
+        if reader.complete:
             self._end("complete", None, at_s)
+        elif self._body_bytes > _MIN_LIMIT_BYTES:
+            self._refuse_size(at_s)
+
+    def _refuse_size(self, at_s: float) -> None:
+        """End it when its body is longer than is read."""
+        limit = max_body_bytes(self._reader.head.status if self._reader.head else 200)
+        if self._body_bytes > limit:
+            self._end("not_http", Http1LimitError(f"a body of more than {size_text(limit)}"), at_s)
 
     def _closed(self, error: OSError | None) -> None:
         if error is not None:

@@ -30,7 +30,7 @@ class Ended(Exception):
 
 
 class Response:
-    """One response whose head has come, good for one use: after its end, or after `aclose`, it reads and closes nothing.
+    """One response whose head has come, good for one use: after its end or its closing it reads and closes nothing.
 
     What arrives for it is kept here and not with the connection, which may carry another response by then.
     """

@@ -34,8 +34,8 @@ class Decoder:
     """Bytes in, events out; any split of the bytes gives the same events.
 
     A line, and the data of one event, may have `MAX_EVENT_BYTES`; for more `feed` raises EventTooLargeError and is not
-    to be called again. `errors="replace"` is the standard's own way with bad UTF-8; with `"strict"` `feed` raises UnicodeDecodeError.
-    After the end, `last_event_id` and `retry_s` are what a client reconnects with.
+    to be called again. `errors="replace"` is the standard's own way with bad UTF-8; with `"strict"` `feed` raises
+    UnicodeDecodeError. After the end, `last_event_id` and `retry_s` are what a client reconnects with.
     """
 
     def __init__(self, errors: str = "replace") -> None:

@@ -223,7 +223,8 @@ def test_asking_can_be_cancelled_before_the_head() -> None:
 
 def test_a_response_that_was_closed_leaves_the_connection_of_the_next_one_alone() -> None:
     async def main() -> tuple[bytes, bytes, int]:
-        async with answering(CHUNKED + b"\r\n" + TWO, CHUNKED + b"\r\n4\r\nnext\r\n") as served, aclosing(Pool()) as pool:
+        answers = (CHUNKED + b"\r\n" + TWO, CHUNKED + b"\r\n4\r\nnext\r\n")
+        async with answering(*answers) as served, aclosing(Pool()) as pool:
             old = await pool.ask(served.target, REQUEST, 5)
             assert await body_of(old) == b"abcde"
             new = await pool.ask(served.target, REQUEST, 5)

@@ -40,10 +40,10 @@ def ask(status: int, headers: dict[str, str], body: Pieces) -> int:
             requests += 1
             return httpx2.Response(status, headers=headers, stream=body)
 
-        async with SSEClient("http://service", transport=httpx2.MockTransport(answer)) as client:
-            async with client.ask(message="Hi", resume=True) as found:
-                async for _ in found:
-                    pass
+        client = SSEClient("http://service", transport=httpx2.MockTransport(answer))
+        async with client, client.ask(message="Hi", resume=True) as found:
+            async for _ in found:
+                pass
 
     with pytest.raises(WireError, match="more than"):
         asyncio.run(main())
@@ -70,9 +70,9 @@ def test_a_compression_that_was_not_asked_for_is_an_error() -> None:
         def answer(_: httpx2.Request) -> httpx2.Response:
             return httpx2.Response(200, headers={**STREAM, "content-encoding": "gzip, gzip"}, stream=Pieces())
 
-        async with SSEClient("http://service", transport=httpx2.MockTransport(answer)) as client:
-            async with client.ask(message="Hi"):
-                pass
+        client = SSEClient("http://service", transport=httpx2.MockTransport(answer))
+        async with client, client.ask(message="Hi"):
+            pass
 
     with pytest.raises(WireError, match="cannot be decompressed"):
         asyncio.run(main())
@@ -91,10 +91,10 @@ def test_a_frame_over_the_limit_is_an_error_and_the_question_is_not_asked_again(
     async def main() -> None:
         async with websockets.serve(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            async with WebSocketClient(f"http://127.0.0.1:{port}", reconnect_interval_s=0.01) as client:
-                async with client.ask(message="Hi", resume=True) as found:
-                    async for _ in found:
-                        pass
+            client = WebSocketClient(f"http://127.0.0.1:{port}", reconnect_interval_s=0.01)
+            async with client, client.ask(message="Hi", resume=True) as found:
+                async for _ in found:
+                    pass
 
     with pytest.raises(WireError, match="more than 4 MB"):
         asyncio.run(main())

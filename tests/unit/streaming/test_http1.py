@@ -188,9 +188,7 @@ def test_a_folded_header_is_read_with_a_space() -> None:
     assert reader.complete
 
 
-@pytest.mark.parametrize(
-    "line", [b"X: a\rb", b"X: a\0", b"X: a\r\n b\0", b"X : a", b"Transfer-Encoding: ", b"X: a\r"]
-)
+@pytest.mark.parametrize("line", [b"X: a\rb", b"X: a\0", b"X: a\r\n b\0", b"X : a", b"Transfer-Encoding: ", b"X: a\r"])
 def test_a_header_that_could_be_read_in_two_ways_is_refused(line: bytes) -> None:
     with pytest.raises(Http1Error):
         read(HEAD + line + b"\r\n\r\n", [])

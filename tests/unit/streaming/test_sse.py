@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming import sse
+from streaming.limits import MAX_EVENT_BYTES
 from streaming.sse import Decoder, EventTooLargeError, ServerSentEvent
 
 LONG = "x" * 2048
@@ -150,7 +151,7 @@ def test_a_long_line_is_read_in_linear_time() -> None:
     assert len(event.data) == 4_000_000
 
 
-BIG = b"x" * sse.MAX_EVENT_BYTES
+BIG = b"x" * MAX_EVENT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -168,10 +169,15 @@ BIG = b"x" * sse.MAX_EVENT_BYTES
 )
 @pytest.mark.parametrize("step", [997, 65_536, 10**9])
 def test_an_event_over_the_limit_is_an_error_after_what_came_before_it(tail: bytes, step: int) -> None:
-    raw, decoder, found = b"data: first\n\n" + tail, Decoder(), []
-    with pytest.raises(EventTooLargeError, match="more than 4 MB") as caught:
+    raw, decoder = b"data: first\n\n" + tail, Decoder()
+    found: list[ServerSentEvent] = []
+
+    def feed_all() -> None:
         for start in range(0, len(raw), step):
-            found += decoder.feed(raw[start : start + step])
+            found.extend(decoder.feed(raw[start : start + step]))
+
+    with pytest.raises(EventTooLargeError, match="more than 4 MB") as caught:
+        feed_all()
     assert [event.data for event in [*found, *caught.value.events]] == ["first"]
 
 
