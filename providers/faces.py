@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from functools import cache
 from typing import Any, Protocol, cast
 
+from providers.compression import decompressor
 from streaming.connecting import Target
-from streaming.decompression import DecompressionError, Decompressor, decompressor
+from streaming.decompression import DecompressionError, Decompressor
 from streaming.http1 import Http1Error
 from streaming.limits import LimitExceededError, max_body_bytes, size_text
 from streaming.pool import Ended, NoConnection, Pool, Response

@@ -7,10 +7,11 @@ time limit that passed ends the answer at the moment at which it passed, whateve
 import logging
 from collections.abc import Iterable, Iterator
 
+from providers.compression import decompressor
 from providers.refusals import refusal
 from providers.transport import Prepared
 from providers.upstream import GRACE_S, refuse_page, transport_error
-from streaming.decompression import DecompressionError, Decompressor, decompressor
+from streaming.decompression import DecompressionError, Decompressor
 from streaming.errors import (
     FirstContentTimeout,
     IdleTimeout,

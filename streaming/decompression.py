@@ -1,8 +1,7 @@
 """Decompresses a body as it comes, in bounded pieces, so that a small one cannot become a huge one at once. Pure.
 
-gzip (RFC 1952, several members included), deflate (RFC 9110: zlib's format; raw deflate too, which some servers send
-under that name), and Brotli where its library is installed and can be bounded. No other is read, nor one inside
-another.
+gzip (RFC 1952, several members included) and deflate (RFC 9110: zlib's format; raw deflate too, which some servers send
+under that name). No other is read here, nor one inside another.
 """
 
 import zlib
@@ -10,13 +9,6 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from streaming.limits import STEP_BYTES, LimitExceededError, size_text
-
-try:
-    import brotli
-except ModuleNotFoundError:
-    brotli = None
-_BROTLI_IS_BOUNDED = hasattr(getattr(brotli, "Decompressor", None), "can_accept_more_data")
-"""Since version 1.2; an older one would decompress a small body to gigabytes in one call."""
 
 _INPUT_BYTES = 16_384
 """A piece's unread rest is copied with every step: short pieces keep that cheap."""
@@ -26,9 +18,11 @@ class DecompressionError(ValueError):
     """The bytes are not what their `Content-Encoding` says."""
 
 
-class _Step(Protocol):
+class Codec(Protocol):
+    """Decompresses one form, a step at a time."""
+
     def step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return at most `STEP_BYTES` of output, and the rest of `data`. Raises DecompressionError."""
+        """Return about `STEP_BYTES` of output, and the rest of `data`. Raises DecompressionError."""
 
     @property
     def has_output(self) -> bool:
@@ -38,7 +32,7 @@ class _Step(Protocol):
 class Decompressor:
     """One body. `max_bytes` bounds its decompressed form as a whole."""
 
-    def __init__(self, codec: _Step, max_bytes: int) -> None:
+    def __init__(self, codec: Codec, max_bytes: int) -> None:
         self._codec = codec
         self._max_bytes = max_bytes
         self._total = 0
@@ -102,21 +96,6 @@ def _inflated(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
     return piece, inflate.unconsumed_tail
 
 
-class _Brotli:
-    def __init__(self) -> None:
-        self._decompressor = brotli.Decompressor()
-        self.has_output = False
-
-    def step(self, data: bytes) -> tuple[bytes, bytes]:
-        try:
-            # It keeps the input that it has not read: until it accepts more, it is asked again without any.
-            piece = self._decompressor.process(data, output_buffer_limit=STEP_BYTES)
-        except brotli.error as error:
-            raise DecompressionError(str(error)) from None
-        self.has_output = len(piece) >= STEP_BYTES or not self._decompressor.can_accept_more_data()
-        return piece, b""
-
-
 def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
     """Return a decompressor for a `Content-Encoding`; None for `identity`.
 
@@ -129,6 +108,4 @@ def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
             return Decompressor(_Gzip(), max_bytes)
         case "deflate":
             return Decompressor(_Deflate(), max_bytes)
-        case "br" if _BROTLI_IS_BOUNDED:
-            return Decompressor(_Brotli(), max_bytes)
     raise DecompressionError(f"the content encoding {coding[:80]!r} is not read, and was not asked for")

@@ -178,15 +178,15 @@ class Exchange:
             self.reads.append(Read(at_s, body, merged))
             if self._wakes_on_reads:
                 self._wake()
-        if reader.complete:
-            self._end("complete", None, at_s)
-        elif self._body_bytes > _MIN_LIMIT_BYTES:
-            self._refuse_size(at_s)
+        if reader.complete or self._body_bytes > _MIN_LIMIT_BYTES:
+            self._end_if_due(at_s)
 
-    def _refuse_size(self, at_s: float) -> None:
-        """End it when its body is longer than is read."""
+    def _end_if_due(self, at_s: float) -> None:
+        """End it when its body is complete, or longer than is read."""
         limit = max_body_bytes(self._reader.head.status if self._reader.head else 200)
-        if self._body_bytes > limit:
+        if self._reader.complete:
+            self._end("complete", None, at_s)
+        elif self._body_bytes > limit:
             self._end("not_http", Http1LimitError(f"a body of more than {size_text(limit)}"), at_s)
 
     def _closed(self, error: OSError | None) -> None:

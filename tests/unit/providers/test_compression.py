@@ -8,7 +8,8 @@ import zlib
 import brotli
 import pytest
 
-from streaming.decompression import DecompressionError, decompressor
+from providers.compression import decompressor
+from streaming.decompression import DecompressionError
 from streaming.limits import STEP_BYTES, LimitExceededError
 
 BODY = b"data: hello\n\n" * 20_000 + bytes(range(256)) * 40
