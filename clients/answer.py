@@ -7,10 +7,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypedDict
 
-from clients.errors import AnswerBroken, ClientError, ConnectionLost
+from clients.errors import AnswerBroken, ClientError, ConnectionLost, WireError
 from clients.events import Broken, Cancelled, End, Event, Finished, Frame, event_of
 from clients.progress import Progress
-from streaming.events import TextDelta
+from streaming.events import TextDelta, ThinkingDelta
+from streaming.limits import MAX_ANSWER_CHARS
 
 
 class Question(TypedDict, total=False):
@@ -51,7 +52,8 @@ class Answer:
         stop: Callable[[Progress], Awaitable[None]],
         listener: Listener,
     ) -> None:
-        self.content = ""
+        self._texts: list[str] = []
+        self._chars_left = MAX_ANSWER_CHARS
         self.end: End | None = None
         self._frames = frames
         self._progress = progress
@@ -59,6 +61,12 @@ class Answer:
         self._listener = listener
         self._ahead: deque[Event] = deque()
         self._pulling = asyncio.Lock()
+
+    @property
+    def content(self) -> str:
+        """The answer's text so far."""
+        self._texts = ["".join(self._texts)]
+        return self._texts[0]
 
     @property
     def is_connected(self) -> bool:
@@ -123,16 +131,23 @@ class Answer:
         try:
             frame = await anext(self._frames, None)
             event = None if frame is None else event_of(frame)
+            if isinstance(event, (TextDelta, ThinkingDelta)):
+                self._count(event.text)
         except ClientError as error:
             self._listener.on_error(error)
             raise
         if isinstance(event, TextDelta):
-            self.content += event.text
+            self._texts.append(event.text)
         elif isinstance(event, (Finished, Broken, Cancelled)):
             self.end = event
         if event is not None:
             self._ahead.append(event)
         return frame is not None
+
+    def _count(self, text: str) -> None:
+        self._chars_left -= len(text)
+        if self._chars_left < 0:
+            raise WireError(f"the service sent an answer of more than {MAX_ANSWER_CHARS:,} characters")
 
 
 class Background:

@@ -9,8 +9,10 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from clients.errors import ClientError, ConnectionLost, Refused, refused_by
 from clients.progress import PASSING, Backoff
+from streaming.limits import MAX_EVENT_BYTES
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_QUEUED_FRAMES = 8
+"""More are not read until these are taken: each may have MAX_EVENT_BYTES."""
 CONNECT_S = 10.0
 CLOSE_S = 1.0
 """How long the service has to answer a close before the connection is dropped."""
@@ -165,7 +167,8 @@ async def dial(address: str, headers: dict[str, str]) -> Socket:
             additional_headers=headers,
             open_timeout=CONNECT_S,
             close_timeout=CLOSE_S,
-            max_size=MAX_FRAME_BYTES,
+            max_size=MAX_EVENT_BYTES,
+            max_queue=MAX_QUEUED_FRAMES,
             compression=None,
         )
     except InvalidStatus as error:

@@ -8,7 +8,7 @@ async with SSEClient("http://127.0.0.1:7860") as client:
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -20,7 +20,9 @@ from clients.answer import Answer, Background, Listener, Question
 from clients.errors import ClientError, ConnectionLost, Refused, WireError, refused_by, resume_error
 from clients.events import Frame
 from clients.progress import PASSING, Backoff, Progress
-from streaming.sse import Decoder, ServerSentEvent
+from streaming.decompression import DecompressionError, decompressor
+from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, LimitExceededError, size_text
+from streaming.sse import Decoder, EventTooLargeError, ServerSentEvent
 
 PATH = "/api/chat/stream"
 CONNECT_S = 10.0
@@ -56,6 +58,7 @@ class SSEClient:
         self._listener = Listener(on_message, on_error)
         self._on_open, self._on_close = on_open, on_close
         self._open = 0
+        self._silence_s = silence_s
         self._background = Background()
         own = {"accept-encoding": "identity"} | ({} if key is None else {"authorization": f"Bearer {key}"})
         self._http = httpx2.AsyncClient(
@@ -115,11 +118,13 @@ class SSEClient:
     async def _stop(self, progress: Progress) -> None:
         """Ask to stop it. One that has ended already (404) has its end on the stream."""
         try:
-            reply = await self._http.delete(self._address(progress))
+            reply = await self._send(self._http.build_request("DELETE", self._address(progress)))
+            async with aclosing(reply):
+                body = await _read_error(reply)
         except httpx2.RequestError as error:
             raise ConnectionLost(f"the answer could not be cancelled: {_words(error)}") from None
         if reply.status_code not in (200, 404):
-            raise refused_by(reply.status_code, reply.content, reply.headers.get("retry-after"))
+            raise refused_by(reply.status_code, body, reply.headers.get("retry-after"))
 
     async def _frames(self, request: httpx2.Request, progress: Progress) -> AsyncGenerator[Frame, None]:
         """Give the frames that are new, over as many connections as it takes."""
@@ -166,20 +171,27 @@ class SSEClient:
     async def _events(
         self, request: httpx2.Request, progress: Progress, backoff: Backoff
     ) -> AsyncGenerator[ServerSentEvent, None]:
-        response = await self._http.send(request, stream=True)
+        response = await self._send(request)
         try:
             await _accept(response)
             self._opened(progress)
             decoder = Decoder("strict")
-            async for piece in response.aiter_bytes():
-                events = _decoded(decoder, piece)
+            async for piece in _pieces(response, MAX_STREAM_BYTES):
+                for event in _decoded(decoder, piece):
+                    yield event
                 if decoder.retry_s is not None:
                     backoff.first_s = decoder.retry_s
-                for event in events:
-                    yield event
         finally:
             self._closed(progress)
             await response.aclose()
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        """Send, and wait for the head, however many interim ones come before it. Raises RequestError."""
+        try:
+            async with asyncio.timeout(CONNECT_S + self._silence_s):
+                return await self._http.send(request, stream=True)
+        except TimeoutError:
+            raise httpx2.ReadTimeout("no answer in time", request=request) from None
 
     def _opened(self, progress: Progress) -> None:
         progress.connected = True
@@ -210,17 +222,48 @@ async def _accept(response: httpx2.Response) -> None:
     if response.status_code == 204:
         raise ConnectionLost("nothing is left of the answer after that id")
     if response.status_code != 200:
-        raise refused_by(response.status_code, await response.aread(), response.headers.get("retry-after"))
+        body = await _read_error(response)
+        raise refused_by(response.status_code, body, response.headers.get("retry-after"))
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
         raise WireError(f"there is no event stream at this address, but {kind or 'something without a type'}")
 
 
-def _decoded(decoder: Decoder, piece: bytes) -> list[ServerSentEvent]:
+async def _read_error(response: httpx2.Response) -> bytes:
+    """Read the body of a refusal. Raises WireError when it is longer than is read."""
+    return b"".join([piece async for piece in _pieces(response, MAX_ERROR_BODY_BYTES)])
+
+
+async def _pieces(response: httpx2.Response, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yield a body as it comes, decompressed a little at a time where it is compressed. Raises WireError."""
     try:
-        return decoder.feed(piece)
+        # One that a transport gave whole is decompressed already.
+        came_whole = response.is_stream_consumed
+        codec = None if came_whole else decompressor(response.headers.get("content-encoding", ""), max_bytes)
+        left = max_bytes
+        async for data in response.aiter_bytes() if came_whole else response.aiter_raw():
+            for piece in (data,) if codec is None else codec.feed(data):
+                left -= len(piece)
+                if left < 0:
+                    raise LimitExceededError(f"a body of more than {size_text(max_bytes)}")
+                yield piece
+                if codec is not None:
+                    await asyncio.sleep(0)
+    except LimitExceededError as error:
+        raise WireError(f"the service sent more than is read: {error}") from None
+    except DecompressionError as error:
+        raise WireError(f"the service sent a body that cannot be decompressed: {error}") from None
+
+
+def _decoded(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
+    """Yield the events that a piece completes. Raises WireError after those that came before the fault."""
+    try:
+        yield from decoder.feed(piece)
     except UnicodeDecodeError:
         raise WireError("the service sent bytes that are not UTF-8") from None
+    except EventTooLargeError as error:
+        yield from error.events
+        raise WireError(f"the service sent more than is read: {error}") from None
 
 
 def frame_of(event: ServerSentEvent) -> Frame:

@@ -14,14 +14,17 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from clients.answer import Answer, Background, Listener, Question
 from clients.connection import Connection, Dial, Socket, State, dial, lost
 from clients.errors import ClientError, ConnectionLost, WireError, refused, resume_error
 from clients.events import Frame
 from clients.progress import Backoff, Progress
+from streaming.limits import MAX_EVENT_BYTES, size_text
 
 PATH = "/api/chat/ws"
+_MAX_FRAME = size_text(MAX_EVENT_BYTES)
 _CANCEL = '{"type": "cancel"}'
 
 
@@ -118,7 +121,9 @@ class WebSocketClient:
                         async with aclosing(self._exchange(socket, message, progress)) as frames:
                             async for frame in frames:
                                 yield frame
-                    except ConnectionClosed:
+                    except ConnectionClosed as closed:
+                        if _is_too_large(closed):
+                            raise WireError(f"the service sent a frame of more than {_MAX_FRAME}") from None
                         if not (progress.can_resume or progress.ended):
                             raise lost(socket) from None
                     message = _resuming(progress)
@@ -144,6 +149,11 @@ class WebSocketClient:
                     yield frame
         finally:
             progress.connected = False
+
+
+def _is_too_large(closed: ConnectionClosed) -> bool:
+    """Return whether this side closed because of a frame that it would not read, not the service because of ours."""
+    return closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG and not closed.rcvd_then_sent
 
 
 def _resuming(progress: Progress) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from urllib.request import ProxyHandler, build_opener
 from settings import Settings
 from streaming.clock import monotonic
 from streaming.errors import UsageError
+from streaming.limits import MAX_BODY_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "service.log"
@@ -69,7 +70,7 @@ def read(address: str) -> bytes:
     """Read what a service that was started here says at an address of its own. Raises UsageError."""
     try:
         with _STRAIGHT.open(address, timeout=_START_S) as response:
-            said: bytes = response.read()
+            said: bytes = response.read(MAX_BODY_BYTES)
             return said
     except OSError as error:
         raise UsageError(f"the service that was started does not answer at {address}: {error}; see {LOG}") from None

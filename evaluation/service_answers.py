@@ -15,7 +15,7 @@ from clients.sse import frame_of
 from evaluation import rows
 from providers import chat_completions_wire
 from streaming import sse
-from streaming.errors import ProtocolError, StreamError, TruncatedStream
+from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError, TruncatedStream
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, Timed
 from streaming.messages import ChatRequest
 from streaming.meter import Meter, Rates
@@ -79,7 +79,7 @@ class ChatFrames:
 
     def feed(self, data: bytes) -> Iterator[Event]:
         try:
-            for found in self._sse.feed(data):
+            for found in self._events(data):
                 if self.over:
                     return
                 frame = frame_of(found)
@@ -94,6 +94,13 @@ class ChatFrames:
             raise ProtocolError("the service sent bytes that are not UTF-8") from None
         except ClientError as error:
             raise ProtocolError(str(error)) from None
+
+    def _events(self, data: bytes) -> Iterator[sse.ServerSentEvent]:
+        try:
+            yield from self._sse.feed(data)
+        except sse.EventTooLargeError as error:
+            yield from error.events
+            raise ResponseTooLargeError(f"the service sent more than is read: {error}") from None
 
     def flush(self) -> Iterator[Event]:
         raise TruncatedStream("the stream ended before the service said how the answer did")
@@ -112,11 +119,17 @@ class Completion:
         return self._decoder.over
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        for found in self._sse.feed(data):
+        for found in self._events(data):
             # Inside of a text its quotation marks are escaped: no answer can say these.
             if '"streamgauge"' in found.data or '"error"' in found.data:
                 self.told.read(found.data)
         yield from self._decoder.feed(data)
+
+    def _events(self, data: bytes) -> list[sse.ServerSentEvent]:
+        try:
+            return self._sse.feed(data)
+        except sse.EventTooLargeError as error:
+            return error.events  # the decoder below says the same
 
     def flush(self) -> Iterator[Event]:
         yield from self._decoder.flush()

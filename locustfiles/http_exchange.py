@@ -8,7 +8,8 @@ from urllib.parse import SplitResult
 from answers import Answer
 from stamped_socket import StampedSocket
 
-from streaming.http1 import Http1Error, ResponseReader
+from streaming.http1 import Http1Error, Http1LimitError, ResponseReader
+from streaming.limits import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, size_text
 
 GRACE_S = 0.25
 """How long the end of a body is waited for after the wire's own end marker: as long as the evaluation waits."""
@@ -63,6 +64,7 @@ class HttpExchange:
         After a line `last` the body's own end is waited for no longer than `GRACE_S`: some servers keep the line open.
         """
         marked = False
+        size = 0
         while not self._reader.complete:
             try:
                 data = self.socket.recv()
@@ -74,11 +76,21 @@ class HttpExchange:
                 self._reader.flush()
                 return
             part = self._reader.feed(data)
+            size += len(part)
+            if size > self._max_bytes:
+                raise Http1LimitError(f"a body of more than {size_text(self._max_bytes)}")
             if last is not None and not marked and last in part[-_TAIL_BYTES:]:
                 marked = True
                 self.socket.settimeout(GRACE_S)
             if part or self._reader.head is not None:
                 yield self.socket.at_s, part
+
+    @property
+    def _max_bytes(self) -> int:
+        """How much of a body is read; no form of compression was asked for, and none is undone."""
+        if self.status is not None and not 200 <= self.status < 300:
+            return MAX_ERROR_BODY_BYTES
+        return MAX_STREAM_BYTES if self.is_stream else MAX_BODY_BYTES
 
     def reads(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
         """Give the parts as `parts` does; what broke the connection is in `fault` then: what came before it counts."""

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult
 
+from streaming.limits import LimitExceededError, size_text
 from streaming.stamps import ANCILLARY_BYTES, KernelTime, ask_kernel, kernel_stamp_ns
 
 _BUFFER_BYTES = 262_144
@@ -46,6 +47,7 @@ class StampedSocket:
 
     def __init__(self, url: SplitResult, *, idle_s: float, receive_bytes: int | None = None) -> None:
         self.idle_s = idle_s
+        self._allowed = self._allowed_left = 0
         secure = url.scheme in ("https", "wss")
         kernel = None if secure else _kernel()
         begun_s = time.monotonic()
@@ -77,8 +79,21 @@ class StampedSocket:
         self.sendall(data)
         return len(data)
 
+    def allow(self, size: int) -> None:
+        """Give at most so many bytes from now on, until the next call: a WebSocket library has no limit of its own."""
+        self._allowed = self._allowed_left = size
+
     def recv(self, size: int = _BUFFER_BYTES) -> bytes:
-        """Give the next bytes, none when the other side has closed; `at_s` is theirs."""
+        """Give the next bytes, none when the other side has closed; `at_s` is theirs. Raises LimitExceededError."""
+        if self._allowed:
+            if self._allowed_left <= 0:
+                raise LimitExceededError(f"more than {size_text(self._allowed)} before the end of a message")
+            size = min(size, self._allowed_left)
+        data = self._receive(size)
+        self._allowed_left -= len(data)
+        return data
+
+    def _receive(self, size: int) -> bytes:
         if self._time is None:
             data = self._sock.recv(size)
             self.at_s = time.monotonic()

@@ -16,6 +16,7 @@ from stamped_socket import StampedSocket
 from websocket import WebSocket, WebSocketBadStatusException, WebSocketException, WebSocketTimeoutException
 
 from streaming.clock import monotonic
+from streaming.limits import MAX_EVENT_BYTES, MAX_HEAD_BYTES
 
 __all__ = ["Shape", "WebSocketUser"]
 """What Locust finds here: it takes users and the shape from the file that it was given."""
@@ -73,6 +74,7 @@ class WebSocketUser(StreamUser):
         self.socket = StampedSocket(self.url, **self.socket_options(plan))
         self.wire = WebSocket(enable_multithread=False, skip_utf8_validation=True)
         headers = [f"{name}: {value}" for name, value in self.headers(answer).items()]
+        self.socket.allow(MAX_HEAD_BYTES)
         address = f"{scheme}://{self.url.netloc}{self.base}/api/chat/ws"
         self.wire.connect(address, socket=self.socket, header=headers, timeout=self.options.idle_s)
         return monotonic() - begun_s
@@ -86,6 +88,7 @@ class WebSocketUser(StreamUser):
         assert self.wire is not None and self.socket is not None
         heard, cancelled, last_text_s = 0, False, 0.0
         while not frames.ended:
+            self.socket.allow(MAX_EVENT_BYTES + MAX_HEAD_BYTES)  # with pings, and the heads of frames
             frame = json.loads(self.wire.recv())
             at_s, name = self.socket.at_s, frame.pop("type")
             frames.take(at_s, name, frame, str(frame.pop("id", "")))

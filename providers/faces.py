@@ -3,12 +3,17 @@
 Reading by the libraries' own costs more for each chunk than all the rest of an answer's way.
 """
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from functools import cache
+from typing import Any, Protocol, cast
 
+from providers.compression import decompressor
 from streaming.connecting import Target
+from streaming.decompression import DecompressionError, Decompressor
 from streaming.http1 import Http1Error
+from streaming.limits import LimitExceededError, max_body_bytes, size_text
 from streaming.pool import Ended, NoConnection, Pool, Response
 
 BODY = "streamgauge.body"
@@ -25,7 +30,7 @@ class Face:
         self._context = context
         self._connect_s = connect_s
         self._pool = Pool()
-        self._body = type("Body", (_Body, httpx.AsyncByteStream), {})
+        self._body = _stream_type(_Body, httpx)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request; give the response once its head has come."""
@@ -43,8 +48,11 @@ class Face:
         except (Ended, Http1Error) as error:
             raise _fault(error, httpx, "Server disconnected without sending a response.") from error
         head = response.head
-        body = self._body(response, httpx)
-        return httpx.Response(head.status, headers=head.headers, stream=body, extensions={BODY: body})
+        try:
+            return respond(httpx, head.status, list(head.headers.items()), self._body(response, httpx))
+        except httpx.DecodingError:
+            await response.aclose()
+            raise
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -54,6 +62,51 @@ class Face:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+class BoundedTransport:
+    """Puts the limits of `streaming.limits` on what a transport of `httpx` (or of httpx2) gives: through a proxy."""
+
+    def __init__(self, httpx: Any, inner: Any) -> None:
+        self._httpx = httpx
+        self._inner = inner
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request; give the response once its head has come."""
+        response = await self._inner.handle_async_request(request)
+        return respond(self._httpx, response.status_code, response.headers.multi_items(), _Raw(response.stream))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> "BoundedTransport":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class _Source(Protocol):
+    """A body as it came."""
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+class _Raw:
+    """The body of a library's own transport."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._parts = cast("AsyncGenerator[bytes, None]", aiter(stream))
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._parts)
+
+    async def aclose(self) -> None:
+        await self._parts.aclose()
+        await self._stream.aclose()
 
 
 class _Body:
@@ -79,12 +132,82 @@ class _Body:
         await self._response.aclose()
 
 
+class _BoundedBody:
+    """A body that is decompressed, or that may only have so many bytes, read once; over the limit it is left.
+
+    It is decompressed a little at a time, and others have their turn between: a small body may stand for a huge one.
+    """
+
+    def __init__(self, source: _Source, httpx: Any, status: int, codec: Decompressor | None) -> None:
+        self._source = source
+        self._httpx = httpx
+        self._status = status
+        self._codec = codec
+        self._left = max_body_bytes(status)
+        self._pieces: Iterator[bytes] = iter(())
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._next()
+        except DecompressionError as error:
+            await self.aclose()
+            raise self._httpx.DecodingError(str(error)) from error
+        except LimitExceededError as error:
+            await self.aclose()
+            raise self._httpx.RemoteProtocolError(str(error)) from error
+
+    async def _next(self) -> bytes:
+        if self._codec is None:
+            return self._counted(await anext(self._source))
+        while (piece := next(self._pieces, None)) is None:
+            self._pieces = self._codec.feed(await anext(self._source))
+        await asyncio.sleep(0)
+        return self._counted(piece)
+
+    def _counted(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            kind = "a body" if 200 <= self._status < 300 else f"an error body (status {self._status})"
+            raise LimitExceededError(f"{kind} of more than {size_text(max_body_bytes(self._status))}")
+        return data
+
+    async def aclose(self) -> None:
+        await self._source.aclose()
+
+
+def respond(httpx: Any, status: int, headers: list[tuple[str, str]], source: Any) -> Any:
+    """Give the library's response whose body is `source`, within its limits and decompressed where it is compressed.
+
+    Raises DecodingError of the library for a success in a compression that is not read.
+    """
+    coding = ", ".join(value for name, value in headers if name.lower() == "content-encoding")
+    succeeded = 200 <= status < 300
+    try:
+        codec = decompressor(coding, max_body_bytes(status))
+    except DecompressionError as error:
+        if succeeded:
+            raise httpx.DecodingError(str(error)) from error
+        codec = None  # the status says more than the body
+    if coding:
+        gone = ("content-encoding", "content-length")
+        headers = [(name, value) for name, value in headers if name.lower() not in gone]
+    if codec is not None or not isinstance(source, _Body) or not succeeded:
+        source = _stream_type(_BoundedBody, httpx)(source, httpx, status, codec)
+    return httpx.Response(status, headers=headers, stream=source, extensions={BODY: source})
+
+
+@cache
+def _stream_type(base: type, httpx: Any) -> Any:
+    """Give `base` as the library's own kind of stream."""
+    return type(base.__name__, (base, httpx.AsyncByteStream), {})
+
+
 def body_of(response: Any) -> AsyncGenerator[bytes, None]:
     """Give a response's bytes as they come, decompressed where the other side compressed them unasked."""
-    body = response.extensions.get(BODY)
-    if body is None or response.headers.get("content-encoding", "identity").lower() != "identity":
-        body = response.aiter_bytes()
-    return cast("AsyncGenerator[bytes, None]", body)
+    return cast("AsyncGenerator[bytes, None]", response.extensions[BODY])
 
 
 async def _written(request: Any, httpx: Any) -> bytes:

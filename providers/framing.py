@@ -10,10 +10,11 @@ import orjson
 
 from providers.heads import head_of, refuse_head, refuse_html, utf8
 from providers.vendor_errors import stream_error
-from providers.wire import Reply, json_object, shown
+from providers.wire import LONG_BYTES, Reply, json_object, refuse_crowd, shown
 from streaming import sse
-from streaming.errors import ProtocolError, StreamError
+from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError
 from streaming.events import Event, TextDelta, ThinkingDelta
+from streaming.limits import MAX_BODY_BYTES, MAX_EVENT_BYTES, size_text
 
 _END = "[DONE]"
 _SSE_STARTS = (b"data", b"event", b"error", b"id", b"retry", b":")
@@ -56,7 +57,7 @@ class EventStream:
         try:
             if self._head is not None:
                 self._head = head_of(self._head, data)
-            if whole_events and self._between_events and b"\r" not in data:
+            if whole_events and self._between_events and b"\r" not in data and len(data) <= MAX_EVENT_BYTES:
                 self._blocks(data, events)
             else:
                 self._general(data, events)
@@ -101,8 +102,11 @@ class EventStream:
         except UnicodeDecodeError as error:
             # What is sound before the bad byte counts; the decoder has kept what it held before this call.
             sound = error.start - (len(error.object) - len(data))
-            yield from self._sse.feed(data[: max(sound, 0)])
+            yield from self._events(data[: max(sound, 0)])
             raise ProtocolError("the provider sent bytes that are not UTF-8") from None
+        except sse.EventTooLargeError as error:
+            yield from error.events
+            raise ResponseTooLargeError(f"the provider sent {error}") from None
 
 
 def _usual(block: bytes) -> dict[str, Any] | None:
@@ -113,8 +117,11 @@ def _usual(block: bytes) -> dict[str, Any] | None:
         block = block[block.find(b"\n") + 1 :]
     if not block.startswith(b"data: {") or b"\n" in block:
         return None
+    text = block[6:]
+    if len(text) > LONG_BYTES:
+        refuse_crowd(text)
     try:
-        fields: dict[str, Any] = orjson.loads(block[6:])
+        fields: dict[str, Any] = orjson.loads(text)
     except ValueError:
         return None
     return fields
@@ -127,6 +134,7 @@ class Lines:
         self._dialect = dialect
         self._read = dialect.read
         self._partial: list[bytes] = []
+        self._partial_bytes = 0
         self._head: bytes | None = b""
 
     @property
@@ -134,7 +142,7 @@ class Lines:
         return self._dialect.reply.over
 
     def feed(self, data: bytes) -> Iterable[Event]:
-        if self._partial or not data.endswith(b"}\n"):
+        if self._partial or not data.endswith(b"}\n") or len(data) > LONG_BYTES:
             return self._general(data)
         try:
             fields = orjson.loads(data)
@@ -154,9 +162,11 @@ class Lines:
             if self._head is not None:
                 self._head = head_of(self._head, data)
             for line in self._cut(data):
+                _refuse_long_line(len(line))
                 if line and not line.isspace():
                     self._head = None
                     events += self._read(_line(line))
+            _refuse_long_line(self._partial_bytes)
         except StreamError as error:
             return _then([*events, *self._dialect.reply.held()], error)
         return events
@@ -167,8 +177,11 @@ class Lines:
         if self._partial and lines:
             lines[0] = b"".join((*self._partial, lines[0]))
             self._partial.clear()
+        if lines:
+            self._partial_bytes = 0
         if rest:
             self._partial.append(rest)
+            self._partial_bytes += len(rest)
         return lines
 
     def flush(self) -> Iterator[Event]:
@@ -194,7 +207,15 @@ class Lines:
             raise
 
 
+def _refuse_long_line(size: int) -> None:
+    """Raise ResponseTooLargeError for a line of more bytes than are read."""
+    if size > MAX_EVENT_BYTES:
+        raise ResponseTooLargeError(f"the provider sent a line of more than {size_text(MAX_EVENT_BYTES)}")
+
+
 def _line(line: bytes) -> dict[str, Any]:
+    if len(line) > LONG_BYTES:
+        refuse_crowd(line)
     try:
         fields = orjson.loads(line)
     except ValueError:
@@ -210,8 +231,12 @@ class Whole:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._parts: list[bytes] = []
+        self._left = MAX_BODY_BYTES
 
     def feed(self, data: bytes) -> Iterable[Event]:
+        self._left -= len(data)
+        if self._left < 0:
+            raise ResponseTooLargeError(f"the provider sent an answer of more than {size_text(MAX_BODY_BYTES)}")
         self._parts.append(data)
         return ()
 

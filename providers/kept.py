@@ -5,13 +5,14 @@ time limit that passed ends the answer at the moment at which it passed, whateve
 """
 
 import logging
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from providers.compression import decompressor
 from providers.refusals import refusal
 from providers.transport import Prepared
 from providers.upstream import GRACE_S, refuse_page, transport_error
+from streaming.decompression import DecompressionError, Decompressor
 from streaming.errors import (
     FirstContentTimeout,
     IdleTimeout,
@@ -22,6 +23,7 @@ from streaming.errors import (
 )
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed
 from streaming.exchange import Exchange
+from streaming.limits import LimitExceededError, max_body_bytes, size_text
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Decoding:
         """When the wire's own end marker came."""
         self._exchange, self._prepared, self._service = exchange, prepared, prepared.service
         self._decoder = prepared.decoder()
-        self._inflate: Callable[[bytes], bytes] | None = None
+        self._codec: Decompressor | None = None
         self._reads_done = 0
         self._begun = self._refused = self._content = False
         limits = self._service.timeouts
@@ -134,10 +136,11 @@ class Decoding:
         head = self._exchange.head
         assert head is not None  # the headers came
         self._refused = not 200 <= head.status < 300
-        coding = head.headers.get("content-encoding", "").lower()
-        if coding in ("gzip", "deflate"):
-            # The offset has zlib tell gzip from its own format.
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 32).decompress
+        try:
+            self._codec = decompressor(head.headers.get("content-encoding", ""), max_body_bytes(head.status))
+        except DecompressionError as error:
+            if not self._refused:
+                raise self._error(DecodingError(str(error))) from None
         if not self._refused:
             yield Notice("connected", f"{self._service.names.label} answers.")
             for notice in self._prepared.notices:
@@ -145,18 +148,31 @@ class Decoding:
             refuse_page(head.headers.get("content-type", ""), self._service)
 
     def _fed(self, data: bytes) -> Iterator[Event]:
-        yield from self._decoder.feed(self._plain(data))
+        for piece in self._plain(data):
+            yield from self._decoder.feed(piece)
 
-    def _plain(self, data: bytes) -> bytes:
+    def _plain(self, data: bytes) -> Iterator[bytes]:
+        if self._codec is None:
+            yield data
+            return
         try:
-            return data if self._inflate is None else self._inflate(data)
-        except zlib.error as error:
+            yield from self._codec.feed(data)
+        except DecompressionError as error:
             raise self._error(DecodingError(str(error))) from None
+        except LimitExceededError as error:
+            raise self._error(error) from None
+
+    def _refusal_body(self, status: int) -> bytes:
+        """Return what came with a status that is no success, decompressed. Raises StreamError."""
+        body = b"".join(piece for read in self._exchange.reads for piece in self._plain(read.data))
+        if len(body) > (limit := max_body_bytes(status)):
+            raise self._error(LimitExceededError(f"an error body (status {status}) of more than {size_text(limit)}"))
+        return body
 
     def _last(self) -> Iterator[Event]:
         exchange, head = self._exchange, self._exchange.head
         if head is not None and self._refused:
-            body = b"".join(self._plain(read.data) for read in exchange.reads).decode(errors="replace")
+            body = self._refusal_body(head.status).decode(errors="replace")
             raise refusal(self._service.names, self._prepared.model, head.status, head.headers, body)
         if exchange.ending != "complete" and self.over_s is None:
             raise self._error(_fault(exchange))

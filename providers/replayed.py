@@ -64,7 +64,7 @@ def error_of(failed: Failed) -> StreamError:
     """Give the error that a recorded failure was; of a kind that is not known, one that nothing is done about."""
     classes: dict[str, type[StreamError]] = {}
     for cls in _error_classes(StreamError):
-        classes.setdefault(cls.kind, cls)  # a class of a dialect's own shares the kind of the one above it
+        classes.setdefault(cls.kind, cls)  # a subclass of the same kind cannot be told from it
     return classes.get(failed.kind, StreamError)(failed.message, http_status=failed.http_status)
 
 

@@ -7,14 +7,14 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from providers.catalogue import Access
-from providers.faces import Face
+from providers.faces import BoundedTransport, Face
 from providers.refusals import Names
 from providers.wire import Decoder, fields_of, json_object, shown, text_of
 from settings import Settings
@@ -23,10 +23,19 @@ from streaming.errors import (
     ConnectTimeout,
     NetworkError,
     ProtocolError,
+    ResponseTooLargeError,
     StreamError,
     TruncatedStream,
 )
 from streaming.events import Event, Notice
+from streaming.limits import (
+    MAX_MODEL_LIST_BYTES,
+    MAX_REST_BYTES,
+    MAX_STREAM_BYTES,
+    STEP_BYTES,
+    LimitExceededError,
+    size_text,
+)
 from streaming.pool import IDLE_S
 from streaming.session import Timeouts
 
@@ -69,16 +78,22 @@ class Service:
         Only connecting is limited here; the session keeps the other times. No limit on the pool: waiting for a free
         connection would pass for the provider's slowness. Through a proxy the library goes by itself.
         """
-        options: dict[str, Any] = {
+        certificates = self.certificates(httpx)
+        return {
             "timeout": httpx.Timeout(None, connect=self.timeouts.connect_s),
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S),
             "follow_redirects": False,
             "trust_env": False,
-            "verify": self.certificates(httpx),
+            "verify": certificates,
+            "transport": self._transport(httpx, certificates),
         }
-        if self.proxy is not None:
-            return {**options, "proxy": self.proxy}
-        return {**options, "transport": Face(httpx, options["verify"], self.timeouts.connect_s)}
+
+    def _transport(self, httpx: Any, certificates: ssl.SSLContext) -> Any:
+        if self.proxy is None:
+            return Face(httpx, certificates, self.timeouts.connect_s)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S)
+        proxy = httpx.Proxy(self.proxy)
+        inner = httpx.AsyncHTTPTransport(verify=certificates, trust_env=False, limits=limits, proxy=proxy)
+        return BoundedTransport(httpx, inner)
 
     def certificates(self, httpx: Any) -> ssl.SSLContext:
         """Give a context that trusts whom the HTTP library trusts, or the file that the settings name."""
@@ -107,11 +122,11 @@ async def relay(
         async with opened as response:
             yield Notice("connected", f"{service.names.label} answers.")
             refuse_page(response.content_type, service)
-            async with aclosing(response.body) as body:
-                while not decoder.over and (data := await anext(body, None)) is not None:
+            async with aclosing(response.body) as body, aclosing(_in_steps(body, service)) as steps:
+                while not decoder.over and (data := await anext(steps, None)) is not None:
                     for event in decoder.feed(data):
                         yield event
-                for data in await _rest(body) if decoder.over else ():
+                for data in await _rest(steps) if decoder.over else ():
                     for event in decoder.feed(data):
                         yield event
             for event in decoder.flush():
@@ -122,6 +137,35 @@ async def relay(
         return
     # Raised out here, it carries no context: what the SDK raised may quote a key.
     raise failure
+
+
+async def _in_steps(body: AsyncGenerator[bytes, None], service: Service) -> AsyncGenerator[bytes, None]:
+    """Yield a body a little at a time: much that came at once must not hold up others. Raises ResponseTooLargeError."""
+    left = MAX_STREAM_BYTES
+    async for data in body:
+        left -= len(data)
+        if left < 0:
+            raise _too_large(service, f"an answer of more than {size_text(MAX_STREAM_BYTES)}")
+        for number, step in enumerate(_cut_into_steps(data)):
+            if number:
+                await asyncio.sleep(0)
+            yield step
+
+
+def _cut_into_steps(data: bytes) -> Sequence[bytes]:
+    """Cut what came at once, after an event or a line where one ends: whole ones are decoded faster."""
+    if len(data) <= STEP_BYTES:
+        return (data,)
+    steps, start = [], 0
+    while start < len(data):
+        end = start + STEP_BYTES
+        for mark in (b"\n\n", b"\n"):
+            if end < len(data) and (found := data.rfind(mark, start, end)) >= 0:
+                end = found + len(mark)
+                break
+        steps.append(data[start:end])
+        start = end
+    return steps
 
 
 def refuse_page(content_type: str, service: Service) -> None:
@@ -144,7 +188,7 @@ async def listed(
     """Read a list of models: the field `name` of each object in `rows`. Raises StreamError."""
     try:
         async with opened as response, aclosing(response.body):
-            body = b"".join([data async for data in response.body])
+            body = await _read_list(response.body, service)
         found = json_object(body).get(rows)
         return [_listed_model(fields_of(row), name) for row in found] if isinstance(found, list) else []
     except StreamError as error:
@@ -157,6 +201,20 @@ def _listed_model(row: dict[str, Any], name: str) -> ListedModel:
     return ListedModel(text_of(row.get(name)), day if isinstance(day, str) and day else None)
 
 
+async def _read_list(body: AsyncGenerator[bytes, None], service: Service) -> bytes:
+    parts, left = [], MAX_MODEL_LIST_BYTES
+    async for data in body:
+        parts.append(data)
+        left -= len(data)
+        if left < 0:
+            raise _too_large(service, f"a list of models of more than {size_text(MAX_MODEL_LIST_BYTES)}")
+    return b"".join(parts)
+
+
+def _too_large(service: Service, what: str) -> ResponseTooLargeError:
+    return ResponseTooLargeError(f"{service.names.label} sent more than is read: {what}")
+
+
 def _scrubbed(error: StreamError, service: Service) -> StreamError:
     return error.with_message(service.mask(error.message))
 
@@ -167,10 +225,14 @@ async def _rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
     However the connection ends now, the answer was complete.
     """
     rest: list[bytes] = []
+    left = MAX_REST_BYTES
     try:
         async with asyncio.timeout(GRACE_S):
             async for data in body:
                 rest.append(data)
+                left -= len(data)
+                if left < 0:
+                    break
     except Exception:
         return rest
     return rest
@@ -180,6 +242,8 @@ def transport_error(error: BaseException, service: Service, *, answered: bool) -
     """Give the error of a connection's fault; `answered`: the headers had come."""
     names = {cls.__name__ for cls in type(error).__mro__}
     label, where = service.names.label, service.names.base_url
+    if (limit := _limit_of(error)) is not None:
+        return _too_large(service, str(limit))
     if "ConnectTimeout" in names:
         return ConnectTimeout(f"no connection to {label} at {where} within {service.timeouts.connect_s:g} s")
     if names & {"ConnectError", "ProxyError"}:
@@ -191,6 +255,15 @@ def transport_error(error: BaseException, service: Service, *, answered: bool) -
     if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:
         return BadRequest(f"the request to {label} cannot be sent: {_reason(error)}")
     return NetworkError(f"the connection to {label} was lost: {_reason(error)}")
+
+
+def _limit_of(error: BaseException) -> LimitExceededError | None:
+    cause: BaseException | None = error
+    for _ in range(10):
+        if cause is None or isinstance(cause, LimitExceededError):
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 def _protocol_fault(error: BaseException, label: str, *, answered: bool) -> StreamError:

@@ -13,9 +13,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from streaming.errors import ProtocolError, ServerError, TruncatedStream
+from streaming.errors import ProtocolError, ResponseTooLargeError, ServerError, TruncatedStream
 from streaming.events import Event, Finish, FinishReason, TextDelta, ThinkingDelta, Usage
+from streaming.limits import MAX_ANSWER_CHARS, MAX_JSON_PARTS
 from streaming.thinking import ThinkTags
+
+LONG_BYTES = 65_536
+"""A JSON text that is longer is looked at before it is read: it may hold a great many objects."""
 
 _AFTER_THE_END = "the provider sent text after the end of its answer"
 _SHOWN_CHARS = 300
@@ -55,6 +59,7 @@ class Reply:
         self._thought = False
         self._wrote = False
         self._usage: Usage | None = None
+        self._chars_left = MAX_ANSWER_CHARS
         self._late_usage: Usage | None = None
         self._text = Halves()
         self._thinking = Halves()
@@ -75,6 +80,7 @@ class Reply:
         """
         if self.over:
             raise ProtocolError(_AFTER_THE_END)
+        self._count(text)
         if text:
             self._wrote = True
             self._finish = self._unknown_end = None
@@ -88,6 +94,7 @@ class Reply:
         """Take a piece of thinking. Raises ProtocolError after the wire's own end marker."""
         if self.over:
             raise ProtocolError(_AFTER_THE_END)
+        self._count(text)
         self._thought = True
         if text:
             self._finish = self._unknown_end = None
@@ -176,6 +183,11 @@ class Reply:
             usage = usage if usage.is_lower_bound else replace(usage, thinking_tokens=0)
         return usage
 
+    def _count(self, text: str) -> None:
+        self._chars_left -= len(text)
+        if self._chars_left < 0:
+            raise ResponseTooLargeError(f"the provider sent an answer of more than {MAX_ANSWER_CHARS:,} characters")
+
     def _split(self, tags: ThinkTags, text: str) -> list[Event]:
         events: list[Event] = [*tags.feed(text)]
         if events and isinstance(events[0], ThinkingDelta):
@@ -214,6 +226,8 @@ def whole_characters(text: str) -> str:
 
 def json_object(text: str | bytes) -> dict[str, Any]:
     """Read one JSON object. Raises ProtocolError."""
+    if len(text) > LONG_BYTES:
+        refuse_crowd(text)
     try:
         found = orjson.loads(text)
     except ValueError:
@@ -221,6 +235,13 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ProtocolError(f"the provider sent JSON that is not an object: {shown(text)}")
     return found
+
+
+def refuse_crowd(text: str | bytes) -> None:
+    """Raise ResponseTooLargeError for a JSON text of more values than are read: each is far larger as an object."""
+    marks: tuple[Any, ...] = (",", "{", "[") if isinstance(text, str) else (b",", b"{", b"[")
+    if sum(map(text.count, marks)) > MAX_JSON_PARTS:
+        raise ResponseTooLargeError(f"the provider sent JSON of more than {MAX_JSON_PARTS:,} values")
 
 
 def _lenient(text: str | bytes) -> object:

@@ -10,6 +10,8 @@ from streaming.http1 import Http1Error, ResponseReader
 from streaming.sockets import Sockets, StampedSocket, StampSource
 
 _RECORD_BYTES = 65_536
+_INBOX_BYTES = 1_048_576
+"""What may come while the connection is being opened and nobody takes it: certificates are a few kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class Connection:
         """The socket's call."""
         if self._opening:
             self._inbox += data
+            if len(self._inbox) > _INBOX_BYTES:
+                self._broken = self._broken or ConnectionAbortedError("too much came while the connection was opened")
             self._wake()
         elif self._tls is None:
             self._receive(data, at_s, unread_s)
@@ -146,7 +150,7 @@ class Connection:
 
     async def _more(self) -> bytes:
         """Wait for bytes while the connection is being opened. Raises OSError."""
-        while not self._inbox:
+        while not self._inbox or self._broken is not None:
             if self._broken is not None:
                 raise self._broken
             self._news = asyncio.get_running_loop().create_future()

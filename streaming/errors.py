@@ -20,9 +20,10 @@
         │   └── ServerError     408, 409, 425, 498, 5xx, inside a stream   server_error       retry
         ├── TruncatedStream     the stream stopped with no finish reason   truncated          retry
         ├── ProtocolError       bytes that are not the wire's: HTML, bad
-        │                       JSON or UTF-8, text after the end          protocol           fallback
-        ├── ModelLoadError      the local model cannot be loaded               model_load         next
-        └── InternalError       a defect of this project                       internal           next
+        │   │                   JSON or UTF-8, text after the end          protocol           fallback
+        │   └── ResponseTooLargeError   more came than is read             protocol           next
+        ├── ModelLoadError      the local model cannot be loaded           model_load         next
+        └── InternalError       a defect of this project                   internal           next
 
 `retry`: the same request may pass later (then `fallback`, then `next`). `fallback`: not streamed it may pass.
 `next`: another provider may answer. `fail`: nothing else would. Nothing is done after text was delivered.
@@ -193,6 +194,12 @@ class ModelLoadError(StreamError):
     """The local model cannot be loaded: its file is damaged, unreadable or none, or llama.cpp cannot be used here."""
 
     kind = "model_load"
+    recovery: Recovery = "next"
+
+
+class ResponseTooLargeError(ProtocolError):
+    """The provider sent more than is read (`streaming.limits`): asked again, it would send as much."""
+
     recovery: Recovery = "next"
 
 

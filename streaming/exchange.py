@@ -21,17 +21,19 @@ from typing import Literal, NamedTuple
 
 from streaming.clock import monotonic
 from streaming.connecting import Connection, Target
-from streaming.http1 import Head, Http1Error, ResponseReader
+from streaming.http1 import Head, Http1Error, Http1LimitError, ResponseReader
+from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, max_body_bytes, size_text
 from streaming.sockets import Sockets, StampSource
 
 MERGE_S = 0.005
+_MIN_LIMIT_BYTES = min(MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES)
 
 Ending = Literal[
     "open", "complete", "closed", "reset", "unreachable", "not_http", "connect_timeout", "idle", "total", "left"
 ]
 """open: under way. complete: the body came to the end that it announced. closed, reset: the connection ended before.
-unreachable: there was none. not_http: what came is no response. connect_timeout, idle, total: a limit passed. left: it
-was closed here."""
+unreachable: there was none. not_http: what came is no response, or more than is read. connect_timeout, idle, total: a
+limit passed. left: it was closed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Exchange:
         self._sockets = sockets
         self._connection = Connection(sockets, self._received, self._closed)
         self._reader = ResponseReader()
+        self._body_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._wakes_on_reads = False
         self._timer: asyncio.TimerHandle | None = None
@@ -168,14 +171,23 @@ class Exchange:
         if self.headers_s is None and reader.head is not None:
             self.headers_s = at_s
         if body:
+            self._body_bytes += len(body)
             self.unread_max_s = max(self.unread_max_s, unread_s)
             merged = unread_s > MERGE_S and reader.chunks != 1
             self.merged_reads += merged
             self.reads.append(Read(at_s, body, merged))
             if self._wakes_on_reads:
                 self._wake()
-        if reader.complete:
+        if reader.complete or self._body_bytes > _MIN_LIMIT_BYTES:
+            self._end_if_due(at_s)
+
+    def _end_if_due(self, at_s: float) -> None:
+        """End it when its body is complete, or longer than is read."""
+        limit = max_body_bytes(self._reader.head.status if self._reader.head else 200)
+        if self._reader.complete:
             self._end("complete", None, at_s)
+        elif self._body_bytes > limit:
+            self._end("not_http", Http1LimitError(f"a body of more than {size_text(limit)}"), at_s)
 
     def _closed(self, error: OSError | None) -> None:
         if error is not None:

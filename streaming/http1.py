@@ -7,18 +7,34 @@ they came knows it of the part as well. Source: RFC 9112.
 import re
 from dataclasses import dataclass
 
-_HEAD_BYTES = 100_000
-_LINE_BYTES = 16_384
+from streaming.limits import (
+    MAX_CHUNK_EXTENSION_BYTES,
+    MAX_CHUNK_LINE_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEADER_LINES,
+    MAX_INTERIM_HEADS,
+    LimitExceededError,
+    size_text,
+)
+
+_SIZE_CHARS = 16
+"""The longest chunk-size line without extensions."""
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\n]*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
+_HEAD_END_BYTES = 4
+_NO_VALUE = re.compile(rb"[\r\0]")
 
 
 class Http1Error(Exception):
     """The bytes are no HTTP/1.1 response; the message says why. `body` is the part of the body that came before."""
 
     body = b""
+
+
+class Http1LimitError(Http1Error, LimitExceededError):
+    """A part of the response's framing is larger than is read; the message names the part and its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +58,24 @@ class ResponseReader:
         self.complete = False
         self.chunks: int | None = None
         self._has_body = has_body
+        self._head_bytes = bytearray()
+        self._searched = 0
+        self._interim_heads = 0
+        self._http_1_0 = False
+        self._is_persistent = False
         self._partial = b""
         self._chunked = False
         self._left: int | None = None
         self._line_due = "size"
         self._whole_end = 0
+        self._extension_bytes = 0
+        self._trailer_bytes = 0
+        self._trailer_lines = 0
+
+    @property
+    def allows_reuse(self) -> bool:
+        """Whether the connection may carry another request: the response is complete and nothing came after it."""
+        return self.complete and self._is_persistent
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes and give the part of the body in them; what follows the end is dropped.
@@ -54,11 +83,13 @@ class ResponseReader:
         Raises Http1Error.
         """
         if self.complete:
-            return b""
+            return self._drop(data)
         if self.head is None:
-            found = self._read_head(self._partial + data)
-            if found is None or self.complete:
+            found = self._read_head(data)
+            if found is None:
                 return b""
+            if self.complete:
+                return self._drop(found)
             data = found
         if self._chunked:
             return self._read_chunks(data)
@@ -66,7 +97,9 @@ class ResponseReader:
             return data
         part = data[: self._left]
         self._left -= len(part)
-        self.complete = self._left == 0
+        if self._left == 0:
+            self.complete = True
+            self._drop(data[len(part) :])
         return part
 
     def flush(self) -> bool:
@@ -75,38 +108,86 @@ class ResponseReader:
             self.complete = True
         return self.complete
 
+    def _drop(self, surplus: bytes) -> bytes:
+        """Take what follows the response's end: nobody asked for it, so that the connection cannot be trusted."""
+        if surplus:
+            self._is_persistent = False
+        return b""
+
     def _read_head(self, data: bytes) -> bytes | None:
         """Read up to the blank line; give what follows, None while it has not come."""
-        while (end := _HEAD_END.search(data)) is not None:
-            head = _head(data[: end.start()])
-            data = data[end.end() :]
+        buffer = self._head_bytes
+        buffer += data
+        while True:
+            if not (buffer.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(buffer[:7])):
+                raise Http1Error(f"no status line: {bytes(buffer[:80])!r}")
+            end = _HEAD_END.search(buffer, max(0, self._searched - _HEAD_END_BYTES + 1))
+            # The part that was searched before is not searched again: a head may come byte by byte.
+            self._searched = len(buffer)
+            size = len(buffer) - _HEAD_END_BYTES + 1 if end is None else end.start()
+            if size > MAX_HEAD_BYTES:
+                raise Http1LimitError(f"a head of more than {size_text(MAX_HEAD_BYTES)}")
+            if end is None:
+                return None
+            head = self._parse_head(bytes(buffer[: end.start()]))
+            del buffer[: end.end()]
+            self._searched = 0
             if head.status >= 200 or head.status == 101:
-                self.head, self._partial = head, b""
+                rest = bytes(buffer)
+                buffer.clear()
                 self._frame(head)
-                return data
-        if len(data) > _HEAD_BYTES:
-            raise Http1Error("the head of the response is too long")
-        if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data[:7])):
-            raise Http1Error(f"no status line: {data[:80]!r}")
-        self._partial = data
-        return None
+                self.head = head
+                return rest
+            self._interim_heads += 1
+            if self._interim_heads > MAX_INTERIM_HEADS:
+                raise Http1LimitError(f"more than {MAX_INTERIM_HEADS} interim responses")
+
+    def _parse_head(self, data: bytes) -> Head:
+        first, *lines = data.replace(b"\r\n", b"\n").split(b"\n")
+        status = _STATUS.fullmatch(first)
+        if status is None:
+            raise Http1Error(f"no status line: {first[:80]!r}")
+        if len(lines) > MAX_HEADER_LINES:
+            raise Http1LimitError(f"more than {MAX_HEADER_LINES} header lines")
+        self._http_1_0 = status[1] == b"0"
+        headers: dict[str, str] = {}
+        for line in _unfold(lines):
+            name, colon, value = line.partition(b":")
+            if not colon or _NAME.fullmatch(name) is None or _NO_VALUE.search(value) is not None:
+                raise Http1Error(f"no header: {line[:80]!r}")
+            key, text = name.decode("ascii").lower(), value.strip(b" \t").decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        return Head(int(status[2]), headers)
 
     def _frame(self, head: Head) -> None:
-        """Learn from the head where the body will end."""
-        coding = head.headers.get("transfer-encoding", "").lower()
+        """Learn from the head where the body will end, and whether another response may follow it."""
+        coding = head.headers.get("transfer-encoding")
+        length = head.headers.get("content-length")
+        self._is_persistent = self._keeps_alive(head) and not (coding is not None and length is not None)
         if not self._has_body or head.status in (204, 304):
             self.complete = True
-        elif coding:
-            if coding != "chunked":
-                raise Http1Error(f"the transfer encoding {coding!r} is not known")
+        elif coding is not None:
+            if coding.lower() != "chunked":
+                raise Http1Error(f"the transfer encoding {coding[:80]!r} is not known")
             self._chunked, self.chunks, self._left = True, 0, 0
-        elif (length := head.headers.get("content-length")) is not None:
+        elif length is not None:
             lengths = {text.strip() for text in length.split(",")}
             text = lengths.pop()
             if lengths or not (text.isascii() and text.isdigit()) or len(text) > 15:
-                raise Http1Error(f"the content length {length!r} is not a number")
+                raise Http1Error(f"the content length {length[:80]!r} is not a number")
             self._left = int(text)
             self.complete = self._left == 0
+        else:
+            self._is_persistent = False  # the body ends with the connection
+
+    def _keeps_alive(self, head: Head) -> bool:
+        options = {option.strip().lower() for option in head.headers.get("connection", "").split(",")}
+        if head.status == 101 or "close" in options:
+            return False
+        if self._http_1_0:
+            # Its chunks would come from something between that does not know them (RFC 9112, 6.1).
+            return "keep-alive" in options and "transfer-encoding" not in head.headers
+        return True
 
     def _read_chunks(self, data: bytes) -> bytes:
         """Read chunk after chunk. `_left` counts what a chunk still owes, 0 while a line is due."""
@@ -143,13 +224,15 @@ class ResponseReader:
                 break
             self._line(data[position : end - 1 if data[end - 1 : end] == b"\r" and end > position else end])
             position = end + 1
+        if self.complete:
+            self._drop(data[position:])
 
     def _whole_chunk(self, data: bytes, position: int) -> bytes | None:
         """Give a chunk that stands here from its size to its end, the usual case; None for anything else."""
         if self._left or self._line_due != "size":
             return None
         line_end = data.find(b"\r\n", position, position + 20)
-        if line_end < 0 or (found := _SIZE.fullmatch(data, position, line_end)) is None:
+        if not 0 <= line_end <= position + _SIZE_CHARS or (found := _SIZE.fullmatch(data, position, line_end)) is None:
             return None
         start = line_end + 2
         end = start + int(found[1], 16)
@@ -159,36 +242,55 @@ class ResponseReader:
         return data[start:end]
 
     def _keep(self, rest: bytes) -> None:
-        if len(rest) > _LINE_BYTES:
-            raise Http1Error("a line between the chunks is too long")
+        if len(rest) > MAX_CHUNK_LINE_BYTES + 1:  # the carriage return is not the line's
+            raise Http1LimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
         self._partial = rest
 
     def _line(self, line: bytes) -> None:
         """Take the line before a chunk (its size), after it (empty), or one of the trailer's, whose last is empty."""
+        if len(line) > MAX_CHUNK_LINE_BYTES:
+            raise Http1LimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
         if self._line_due == "size":
-            found = _SIZE.fullmatch(line)
-            if found is None:
-                raise Http1Error(f"no chunk size: {line[:80]!r}")
-            self._left = int(found[1], 16)
-            self._line_due = "end" if self._left else "trailer"
+            self._start_chunk(line)
         elif self._line_due == "end":
             if line:
                 raise Http1Error("a chunk is longer than its size")
             self._line_due = "size"
-        elif not line:
+        elif line:
+            self._count_trailer(line)
+        else:
             self.complete = True
 
+    def _start_chunk(self, line: bytes) -> None:
+        found = _SIZE.fullmatch(line)
+        if found is None:
+            raise Http1Error(f"no chunk size: {line[:80]!r}")
+        self._extension_bytes += max(len(line) - _SIZE_CHARS, 0)
+        if self._extension_bytes > MAX_CHUNK_EXTENSION_BYTES:
+            raise Http1LimitError(f"chunk extensions of more than {size_text(MAX_CHUNK_EXTENSION_BYTES)}")
+        self._left = int(found[1], 16)
+        self._line_due = "end" if self._left else "trailer"
 
-def _head(data: bytes) -> Head:
-    first, *lines = data.replace(b"\r\n", b"\n").split(b"\n")
-    status = _STATUS.fullmatch(first)
-    if status is None:
-        raise Http1Error(f"no status line: {first[:80]!r}")
-    headers: dict[str, str] = {}
+    def _count_trailer(self, line: bytes) -> None:
+        """Trailers are not used, and bounded as a head is."""
+        self._trailer_lines += 1
+        self._trailer_bytes += len(line)
+        if self._trailer_lines > MAX_HEADER_LINES:
+            raise Http1LimitError(f"more than {MAX_HEADER_LINES} trailer lines")
+        if self._trailer_bytes > MAX_HEAD_BYTES:
+            raise Http1LimitError(f"trailers of more than {size_text(MAX_HEAD_BYTES)}")
+
+
+def _unfold(lines: list[bytes]) -> list[bytes]:
+    """Join each line that continues the header before it (obs-fold), by one space (RFC 9112, 5.2)."""
+    if not any(line[:1] in (b" ", b"\t") for line in lines):
+        return lines
+    groups: list[list[bytes]] = []
     for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or _NAME.fullmatch(name) is None:
+        if line[:1] not in (b" ", b"\t"):
+            groups.append([line])
+        elif groups:
+            groups[-1].append(line.strip(b" \t"))
+        else:
             raise Http1Error(f"no header: {line[:80]!r}")
-        key, text = name.decode("ascii").lower(), value.strip(b" \t").decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return Head(int(status[2]), headers)
+    return [b" ".join(group) for group in groups]

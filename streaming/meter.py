@@ -14,6 +14,9 @@ from streaming.messages import Message
 CHARS_PER_TOKEN = 4
 """A rule of thumb for English text; only ever used under the name of an estimate or a pace."""
 
+MAX_COUNTED_CHARS = 1_000_000
+"""Counting more would hold the event loop for longer than a second; what has more is estimated."""
+
 Counter = Callable[[str], int]
 """Counts the tokens of a text with the model's own encoding."""
 
@@ -106,6 +109,7 @@ class Meter:
         self._input: int | None = None
         self._text = _Tally()
         self._thinking = _Tally()
+        self._chars = 0
         self._reported: Usage | None = None
         self._connected = False
         self._rejected = False
@@ -135,8 +139,10 @@ class Meter:
                 self._first_text_s = now
             self._last_text_s = now
             self._text.parts.append(event.text)
+            self._chars += len(event.text)
         elif isinstance(event, ThinkingDelta):
             self._thinking.parts.append(event.text)
+            self._chars += len(event.text)
         elif isinstance(event, Usage):
             self._reported = _merged(self._reported, event)
             return
@@ -208,7 +214,7 @@ class Meter:
             input_tokens=self._input,
             output_tokens=self._text.tokens(self._tokens) + thinking,
             thinking_tokens=thinking,
-            source="counted" if self._rates.counter else "estimated",
+            source="counted" if self._counter else "estimated",
         )
         if reported is None:
             return counted
@@ -223,8 +229,12 @@ class Meter:
             is_lower_bound=reported.is_lower_bound,
         )
 
+    @property
+    def _counter(self) -> Counter | None:
+        return self._rates.counter if self._chars <= MAX_COUNTED_CHARS else None
+
     def _tokens(self, text: str) -> int:
-        return self._rates.counter(text) if self._rates.counter else -(-len(text) // CHARS_PER_TOKEN)
+        return self._counter(text) if self._counter else -(-len(text) // CHARS_PER_TOKEN)
 
     def _tokens_per_s(self, usage: Usage) -> float | None:
         if self._first_text_s is None or usage.output_tokens is None or self._last_text_s <= self._first_text_s:

@@ -2,6 +2,10 @@
 
 No number of requests at once is too many: waiting for a connection would pass for the other side's slowness. Nothing is
 retried or redirected. Proxies are not spoken to.
+
+A connection is kept only when its response came to the end that it announced, on HTTP/1.1 (on 1.0 with `keep-alive`),
+without `close`, not with both a length and chunks, when nothing came after it, and when the request had been sent whole
+by then. One on which anything comes while it is idle is closed.
 """
 
 import asyncio
@@ -26,19 +30,96 @@ class Ended(Exception):
 
 
 class Response:
-    """One response whose head has come; `aclose` leaves it where it is.
+    """One response whose head has come, good for one use: after its end or its closing it reads and closes nothing.
 
-    `more` gives what has come of its body, waiting for it, and nothing at its end. It raises Ended and Http1Error.
+    What arrives for it is kept here and not with the connection, which may carry another response by then.
     """
 
-    def __init__(self, connection: "_Connection", head: Head) -> None:
-        self.head = head
-        self.more = connection.more
-        self._connection = connection
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection: _Connection | None = connection
+        self._reader = ResponseReader()
+        self._parts: list[bytes] = []
+        self._unread = 0
+        self._fault: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def head(self) -> Head:
+        """Status and headers."""
+        assert self._reader.head is not None  # `Pool.ask` has waited for it
+        return self._reader.head
+
+    async def more(self) -> bytes:
+        """Return what has come of the body, waiting for it; empty at its end, and after `aclose`.
+
+        Raises Ended and Http1Error.
+        """
+        while not self._parts:
+            if self._connection is None:
+                return b""
+            if self._reader.complete:
+                self._leave()
+                return b""
+            await self._news()
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        if self._unread > _UNREAD_BYTES and self._connection is not None:
+            self._connection.resume()
+        self._unread = 0
+        return data
 
     async def aclose(self) -> None:
-        """A connection whose response is complete is used again, any other is closed at once."""
-        self._connection.left()
+        """Leave it where it is: a connection whose response is complete is used again, any other is closed at once."""
+        self._parts.clear()
+        self._leave()
+        self._wake()
+
+    async def wait_for_head(self) -> None:
+        """Wait until the head has come. Raises Ended and Http1Error."""
+        while self._reader.head is None:
+            await self._news()
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the connection; after a fault there are none."""
+        try:
+            part = self._reader.feed(data)
+        except Http1Error as error:
+            part = error.body
+            self.fail(error)
+        if part:
+            self._parts.append(part)
+            self._unread += len(part)
+            if self._unread > _UNREAD_BYTES and self._connection is not None:
+                self._connection.pause()
+        self._wake()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what came is no response, so that nothing after it can be read."""
+        return self._fault is not None
+
+    def fail(self, fault: Exception, *, closed: bool = False) -> None:
+        """No more will come. `closed`: the other side closed the connection, which ends a body of no told length."""
+        if closed and self._fault is None:
+            self._reader.flush()
+        self._fault = self._fault or fault
+        self._wake()
+
+    def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release(reusable=self._fault is None and self._reader.allows_reuse)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _news(self) -> asyncio.Future[None]:
+        """Return what ends when more has come, or the connection has ended. Raises Ended and Http1Error."""
+        if self._fault is not None:
+            raise self._fault
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
 
 class Pool:
@@ -55,11 +136,14 @@ class Pool:
         cancelled, the connection is closed.
         """
         connection = self._kept(target) or await self._opened(target, connect_s)
+        response = Response(connection)
         try:
-            return Response(connection, await connection.head(request))
+            connection.send(request, response)
+            await response.wait_for_head()
         except BaseException:
             connection.close()
             raise
+        return response
 
     async def aclose(self) -> None:
         """Close them all, and wait until they are."""
@@ -115,109 +199,88 @@ class Pool:
 
 
 class _Connection(asyncio.Protocol):
+    """One connection, which carries one response at a time."""
+
     def __init__(self, pool: Pool, target: Target) -> None:
         self.target = target
         self._pool = pool
         self._transport: asyncio.Transport | None = None
-        self._reader = ResponseReader()
-        self._parts: list[bytes] = []
-        self._unread = 0
+        self._response: Response | None = None
         self._fault: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._busy = True
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def head(self, request: bytes) -> Head:
-        self._reader = ResponseReader()
+    def send(self, request: bytes, response: Response) -> None:
+        """Send a request whose response this is. Raises Ended and Http1Error when the connection is broken already."""
+        if self._fault is not None:
+            raise self._fault
         assert self._transport is not None  # it is connected
+        self._response = response
         self._transport.write(request)
-        while self._reader.head is None:
-            await self._news()
-        return self._reader.head
-
-    async def more(self) -> bytes:
-        """Give what has come of the body, waiting for it; empty at its end. Raises Ended and Http1Error."""
-        while not self._parts:
-            if self._reader.complete:
-                return b""
-            await self._news()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        if self._unread > _UNREAD_BYTES and self._transport is not None:
-            self._transport.resume_reading()
-        self._unread = 0
-        return data
 
     def wanted(self) -> bool:
         """Take it up again; False when something has come already, which can only be its end."""
-        self._busy = True
         if self._expiry is not None:
             self._expiry.cancel()
+        if self._fault is not None:
+            return False
         assert self._transport is not None  # it was connected
         look = select.poll()
         look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not look.poll(0)
 
-    def left(self) -> None:
-        if not self._busy:
-            return
-        self._busy = False
-        head = self._reader.head
-        closing = head is None or "close" in head.headers.get("connection", "").lower()
-        # With so much unread it is paused: the next response would never be heard on it.
-        closing = closing or self._unread > _UNREAD_BYTES
-        self._parts, self._unread = [], 0
-        if closing or not self._reader.complete or self._fault is not None:
+    def release(self, *, reusable: bool) -> None:
+        """The response has been left: keep the connection for the next one, or close it."""
+        self._response = None
+        transport = self._transport
+        assert transport is not None  # it was connected
+        # Where reading is paused the next response would never be heard; a request that was answered before it was
+        # sent whole would go on in front of the next one.
+        idle = not transport.is_closing() and transport.is_reading() and transport.get_write_buffer_size() == 0
+        if not (reusable and idle) or self._fault is not None:
             self.close()
             return
         self._expiry = asyncio.get_running_loop().call_later(IDLE_S, self.close)
         self._pool.keep(self)
 
     def close(self) -> None:
-        self._busy = False
+        self._fault = self._fault or _ended(None)
         if self._expiry is not None:
             self._expiry.cancel()
         if self._transport is not None:
             self._transport.abort()
         self._pool.forget(self)
 
+    def pause(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self._busy:
+        if self._fault is not None:
+            return
+        if self._response is None:
             # Nothing was asked: what comes now belongs to no request.
+            self._fault = Http1Error(f"bytes that nothing was asked for: {data[:80]!r}")
             self.close()
             return
-        try:
-            part = self._reader.feed(data)
-        except Http1Error as error:
-            part, self._fault = error.body, error
-        if part:
-            self._parts.append(part)
-            self._unread += len(part)
-            if self._unread > _UNREAD_BYTES and self._transport is not None:
-                self._transport.pause_reading()
-        self._wake()
+        self._response.receive(data)
+        if self._response.is_broken:
+            self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._reader.flush()
+        closed = error is None and self._fault is None
         self._fault = self._fault or _ended(error)
+        if self._response is not None:
+            self._response.fail(self._fault, closed=closed)
         self._pool.lost(self)
         self.lost.set_result(None)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _news(self) -> asyncio.Future[None]:
-        """Give what ends when more has come, or the connection has ended. Raises Ended and Http1Error."""
-        if self._fault is not None:
-            raise self._fault
-        self._waiter = asyncio.get_running_loop().create_future()
-        return self._waiter
 
 
 def _ended(error: Exception | None) -> Ended:

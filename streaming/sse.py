@@ -7,6 +7,8 @@ import codecs
 import re
 from dataclasses import dataclass
 
+from streaming.limits import MAX_EVENT_BYTES, LimitExceededError, size_text
+
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -20,13 +22,22 @@ class ServerSentEvent:
     retry_s: float | None = None
 
 
+class EventTooLargeError(LimitExceededError):
+    """A line, or the data of an event, is larger than is read; `events` are those that came before it in that call."""
+
+    def __init__(self) -> None:
+        super().__init__(f"an event of more than {size_text(MAX_EVENT_BYTES)}")
+        self.events: list[ServerSentEvent] = []
+
+
 class Decoder:
     """Bytes in, events out; any split of the bytes gives the same events.
 
-    `errors="replace"` is the standard's own way with bad UTF-8; with `"strict"` `feed` raises UnicodeDecodeError.
-    `error_field`: a field named `error`, which the standard ignores, becomes an event of that name: servers built on
-    llama.cpp until late 2025 report failures so.
-    After the end, `last_event_id` and `retry_s` are what a client reconnects with.
+    A line, and the data of one event, may have `MAX_EVENT_BYTES`; for more `feed` raises EventTooLargeError and is not
+    to be called again. `errors="replace"` is the standard's own way with bad UTF-8; with `"strict"` `feed` raises
+    UnicodeDecodeError. `error_field`: a field named `error`, which the standard ignores, becomes an event of that name:
+    servers built on llama.cpp until late 2025 report failures so. After the end, `last_event_id` and `retry_s` are what
+    a client reconnects with.
     """
 
     def __init__(self, errors: str = "replace", *, error_field: bool = False) -> None:
@@ -37,19 +48,29 @@ class Decoder:
         self._skip_lf = False
         self._error_field = error_field
         self._partial: list[str] = []
+        self._partial_bytes = 0
         self._data: list[str] = []
+        self._data_bytes = 0
         self._event = ""
         self._id = ""
         self._new_retry_s: float | None = None
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes; give the events that they complete."""
-        found = []
-        for line in self._lines(self._utf8.decode(chunk)):
-            if line:
-                self._field(line)
-            elif (event := self._dispatch()) is not None:
-                found.append(event)
+        """Take the next bytes; give the events that they complete. Raises EventTooLargeError."""
+        found: list[ServerSentEvent] = []
+        try:
+            for line in self._lines(self._utf8.decode(chunk)):
+                if line[:1] == ":" and len(line) <= MAX_EVENT_BYTES // 4:
+                    continue  # a comment
+                if line:
+                    self._field(line)
+                elif (event := self._dispatch()) is not None:
+                    found.append(event)
+            if self._partial_bytes > MAX_EVENT_BYTES:
+                raise EventTooLargeError
+        except EventTooLargeError as error:
+            error.events = found
+            raise
         return found
 
     def flush(self) -> list[ServerSentEvent]:
@@ -60,6 +81,7 @@ class Decoder:
         self._utf8.decode(b"", final=True)
         self._partial.clear()
         self._data.clear()
+        self._partial_bytes = self._data_bytes = 0
         return []
 
     def _lines(self, text: str) -> list[str]:
@@ -76,34 +98,51 @@ class Decoder:
         if lines and self._partial:
             lines[0] = "".join(self._partial) + lines[0]
             self._partial.clear()
+        if lines:
+            self._partial_bytes = 0
         if rest:
             self._partial.append(rest)
+            self._partial_bytes += _size(rest)
         return lines
 
     def _field(self, line: str) -> None:
+        size = _size(line)
+        if size > MAX_EVENT_BYTES:
+            raise EventTooLargeError
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
-            self._data.append(value)
+            self._add_data(value, size)
         elif name == "event":
             self._event = value
         elif name == "error" and self._error_field:
             self._event = name
-            self._data.append(value)
+            self._add_data(value, size)
         elif name == "id":
             if "\0" not in value:
                 self._id = value
         elif name == "retry" and value.isascii() and value.isdigit():
             self.retry_s = self._new_retry_s = int(value[:15]) / 1000
 
+    def _add_data(self, value: str, size: int) -> None:
+        self._data_bytes += size
+        if self._data_bytes > MAX_EVENT_BYTES:
+            raise EventTooLargeError
+        self._data.append(value)
+
     def _dispatch(self) -> ServerSentEvent | None:
         self.last_event_id = self._id
-        data, self._data = self._data, []
+        data, self._data, self._data_bytes = self._data, [], 0
         kind, self._event = self._event or "message", ""
         if not data:
             return None
         retry_s, self._new_retry_s = self._new_retry_s, None
         return ServerSentEvent("\n".join(data), kind, self._id, retry_s)
+
+
+def _size(text: str) -> int:
+    """Return how many bytes a text has in UTF-8; half a character, which cannot be encoded, counts as three."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def encode(data: str, *, event: str | None = None, id: str | None = None) -> bytes:

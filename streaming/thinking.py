@@ -7,6 +7,9 @@ from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingD
 
 Stage = Literal["connecting", "waiting", "thinking", "generating", "retrying", "done", "failed", "stopped"]
 
+MAX_LEADING_SPACE = 1_000
+"""Characters of white space before a think tag; after more of them a tag is text."""
+
 WAITING_WORDS: Sequence[tuple[float, str]] = (
     (1.0, "Thinking…"),
     (2.5, "Analyzing…"),
@@ -110,10 +113,12 @@ class ThinkTags:
 
     def _at_start(self, out: list[TextDelta | ThinkingDelta]) -> bool:
         bare = self._held.lstrip()
-        if bare.startswith(self._opening):
+        # Endless white space must not be held, and looked through anew with every piece.
+        may_begin = len(self._held) - len(bare) <= MAX_LEADING_SPACE
+        if may_begin and bare.startswith(self._opening):
             self._state, self._held = "inside", bare[len(self._opening) :]
             return True
-        if self._opening.startswith(bare):
+        if may_begin and self._opening.startswith(bare):
             return False
         self._state = "text"
         out.append(TextDelta(self._held))

@@ -21,6 +21,13 @@ def service_process(*arguments: str, **variables: str) -> Iterator[str]:
 
     Without a rate limit and budgets, unless `variables` set them.
     """
+    with service_with_pid(*arguments, **variables) as (url, _):
+        yield url
+
+
+@contextmanager
+def service_with_pid(*arguments: str, **variables: str) -> Iterator[tuple[str, int]]:
+    """Do the same, and give the process's id beside the URL."""
     command = [sys.executable, "app.py", "--no-ui", "--port", "0", *arguments]
     environment = {**os.environ, "RATE_LIMIT": "off", "BUDGETS": "off", **variables}
     with tempfile.TemporaryFile("w+") as problems:
@@ -34,7 +41,7 @@ def service_process(*arguments: str, **variables: str) -> Iterator[str]:
                 found = re.search(r"http://\S+", line)
                 problems.seek(0)
                 assert found, f"no address in {line!r}: {problems.read()}"
-                yield found[0]
+                yield found[0], process.pid
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:

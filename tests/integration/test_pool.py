@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from benchmarks import http_fuzz
 from streaming import pool as pools
 from streaming.connecting import Target
 from streaming.http1 import Http1Error
@@ -45,7 +46,7 @@ async def answering(*answers: bytes, close_after: bool = False) -> AsyncIterator
                 writer.write(left.pop(0) if len(left) > 1 else left[0])
                 if close_after:
                     break
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass
         served.closed += 1
         writer.close()
@@ -176,17 +177,21 @@ def test_faults_are_told_apart_and_what_came_before_is_given() -> None:
 
 
 def test_a_reader_that_waits_stops_the_sender_and_gets_all_in_the_end() -> None:
-    size = 8 * 1024 * 1024
-    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
+    size = 64 * 1024 * 1024  # more than the kernel's buffers take
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
 
     async def main() -> tuple[bool, int]:
-        async with answering(answer) as served, aclosing(Pool()) as pool:
+        async with answering(head) as served, aclosing(Pool()) as pool:
             response = await pool.ask(served.target, REQUEST, 5)
-            await until(lambda: response._connection._unread > pools._UNREAD_BYTES)
-            paused = not response._connection._transport.is_reading()  # type: ignore[union-attr] # it is connected
-            return paused, len(await body_of(response))
+            (writer,) = served.writers
+            writer.write(b"x" * size)
+            sending = asyncio.create_task(writer.drain())
+            waited, _ = await asyncio.wait([sending], timeout=0.5)
+            found = len(await body_of(response))
+            await sending
+            return bool(waited), found
 
-    assert asyncio.run(main()) == (True, size)
+    assert asyncio.run(main()) == (False, size)
 
 
 def test_one_whose_whole_response_was_left_unread_is_not_used_again() -> None:
@@ -196,9 +201,7 @@ def test_one_whose_whole_response_was_left_unread_is_not_used_again() -> None:
     async def main() -> tuple[int, int]:
         async with answering(answer) as served, aclosing(Pool()) as pool:
             response = await pool.ask(served.target, REQUEST, 5)
-            while not response._connection._reader.complete:  # however much of it comes while nobody takes it
-                response._connection._transport.resume_reading()  # type: ignore[union-attr] # it is connected
-                await asyncio.sleep(0)
+            await served.writers[0].drain()
             await response.aclose()
             return len(await ask(pool, served)), served.accepted
 
@@ -216,3 +219,114 @@ def test_asking_can_be_cancelled_before_the_head() -> None:
             await until(lambda: served.closed == 1)
 
     asyncio.run(main())
+
+
+def test_a_response_that_was_closed_leaves_the_connection_of_the_next_one_alone() -> None:
+    async def main() -> tuple[bytes, bytes, int]:
+        answers = (CHUNKED + b"\r\n" + TWO, CHUNKED + b"\r\n4\r\nnext\r\n")
+        async with answering(*answers) as served, aclosing(Pool()) as pool:
+            old = await pool.ask(served.target, REQUEST, 5)
+            assert await body_of(old) == b"abcde"
+            new = await pool.ask(served.target, REQUEST, 5)
+            await old.aclose()
+            late = await old.more()
+            found = await new.more()
+            served.writers[0].write(b"0\r\n\r\n")
+            assert await new.more() == b""
+            return late, found, served.accepted
+
+    assert asyncio.run(main()) == (b"", b"next", 1)
+
+
+def test_a_response_that_has_ended_leaves_its_connection_to_the_next_one() -> None:
+    async def main() -> tuple[bytes, int]:
+        async with answering(CHUNKED + b"\r\n" + TWO) as served, aclosing(Pool()) as pool:
+            old = await pool.ask(served.target, REQUEST, 5)
+            await take(old, [])  # to its end, and not closed
+            new = await pool.ask(served.target, REQUEST, 5)
+            assert await old.more() == b""
+            await old.aclose()
+            return await body_of(new), served.accepted
+
+    assert asyncio.run(main()) == (b"abcde", 1)
+
+
+def test_a_reader_that_waits_while_another_task_closes_reads_nothing() -> None:
+    async def main() -> bytes:
+        async with answering(CHUNKED + b"\r\n2\r\nab\r\n") as served, aclosing(Pool()) as pool:
+            response = await pool.ask(served.target, REQUEST, 5)
+            assert await response.more() == b"ab"
+            reading = asyncio.create_task(response.more())
+            await asyncio.sleep(0)
+            await response.aclose()
+            async with asyncio.timeout(5):
+                return await reading
+
+    assert asyncio.run(main()) == b""
+
+
+NOT_KEPT = {
+    "bytes after the end": CHUNKED + b"\r\n" + TWO + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+    "a length and chunks": CHUNKED + b"content-length: 5\r\n\r\n" + TWO,
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nabcde",
+    "close among others": CHUNKED + b"connection: x, CLOSE\r\n\r\n" + TWO,
+}
+
+
+@pytest.mark.parametrize("name", NOT_KEPT)
+def test_a_connection_whose_response_is_in_doubt_is_not_kept(name: str) -> None:
+    async def main() -> tuple[list[bytes], int]:
+        async with answering(NOT_KEPT[name]) as served, aclosing(Pool()) as pool:
+            bodies = [await ask(pool, served) for _ in range(2)]
+            return bodies, served.accepted
+
+    assert asyncio.run(main()) == ([b"abcde"] * 2, 2)
+
+
+def test_a_connection_that_answered_before_the_request_was_sent_is_not_kept() -> None:
+    request = REQUEST.replace(b"content-length: 0", b"content-length: 64000000") + b"x" * 64_000_000
+
+    async def main() -> tuple[list[bytes], int]:
+        accepted, over = 0, asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal accepted
+            accepted += 1
+            await reader.readline()
+            writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+            await over.wait()  # the request's body is never read
+            writer.transport.abort()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, aclosing(Pool()) as pool:
+            target = Target(*server.sockets[0].getsockname())
+            bodies = [await body_of(await pool.ask(target, request, 5)) for _ in range(2)]
+            over.set()
+            return bodies, accepted
+
+    assert asyncio.run(main()) == ([b"no", b"no"], 2)
+
+
+def test_bytes_after_a_fault_are_not_read() -> None:
+    answer = CHUNKED + b"\r\n2\r\nab\r\nzz\r\n"
+
+    async def main() -> list[bytes]:
+        parts: list[bytes] = []
+        async with answering(answer) as served, aclosing(Pool()) as pool:
+            response = await pool.ask(served.target, REQUEST, 5)
+            served.writers[0].write(b"3\r\nnot\r\n")
+            with pytest.raises(Http1Error):
+                await take(response, parts)
+            await until(lambda: served.closed == 1)
+        return parts
+
+    assert asyncio.run(main()) == [b"ab"]
+
+
+def test_two_users_of_mutated_responses_never_get_a_byte_of_each_other() -> None:
+    async def main() -> http_fuzz.Result:
+        async with asyncio.timeout(120):
+            return await http_fuzz.fuzz_pool(300, seed=20)
+
+    result = asyncio.run(main())
+    assert result.problems == []
+    assert result.counts["read"] > 100 and result.counts["connections"] < 300

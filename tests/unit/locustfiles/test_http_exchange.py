@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -142,3 +142,66 @@ def test_404_to_who_takes_a_stream_up_again_says_that_the_stream_is_gone() -> No
     answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0, resumed=1)
     http_exchange.refused(answer, 1.0, 404, body)
     assert (answer.error_type, answer.outcome, answer.http_status) == ("stream_gone", "truncated", 404)
+
+
+@pytest.mark.parametrize(
+    ("head", "most"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", "64 MB"),
+        (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n", "16 MB"),
+        (b"HTTP/1.1 500 Oh\r\n\r\n", "1 MB"),
+    ],
+    ids=["a stream", "a body", "an error"],
+)
+def test_an_endless_body_is_left(head: bytes, most: str) -> None:
+    with endless(head, b"A" * 1_000_000, 100) as url, exchange(url) as found:
+        size = sum(len(part) for _, part in found.reads())
+    assert isinstance(found.fault, http_exchange.Http1LimitError) and f"more than {most}" in str(found.fault)
+    assert size <= 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [(b"", b"HTTP/1.1 103 Early\r\n\r\n"), (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000), (HEAD, b"0" * 9000)],
+    ids=["interim heads", "a head", "a chunk size"],
+)
+def test_endless_framing_is_left(start: bytes, piece: bytes) -> None:
+    with endless(start, piece, 1000) as url, exchange(url) as found:
+        assert b"".join(part for _, part in found.reads()) == b""
+    assert isinstance(found.fault, http_exchange.Http1LimitError)
+
+
+def test_a_socket_that_was_allowed_so_many_bytes_gives_no_more() -> None:
+    with endless(b"", b"A" * 1000, 1000) as url, http_exchange.StampedSocket(url, idle_s=10) as found:
+        found.sendall(b"\r\n\r\n")
+        found.allow(2500)
+        size = 0
+        while size < 2500:
+            size += len(found.recv())
+        assert size == 2500
+        with pytest.raises(http_exchange.ERRORS, match="more than 2,500 bytes"):
+            found.recv()
+        found.allow(10)
+        assert 0 < len(found.recv()) <= 10
+
+
+@contextmanager
+def endless(start: bytes, piece: bytes, count: int) -> Iterator[SplitResult]:
+    """Serve one connection: say the start, and the piece so many times, or until the client has left."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(ConnectionError):
+            while b"\r\n\r\n" not in connection.recv(65536):
+                pass
+            connection.sendall(start)
+            for _ in range(count):
+                connection.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        finally:
+            server.join(10)

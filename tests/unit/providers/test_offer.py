@@ -23,7 +23,7 @@ def offers(name: str, host: str | None = "0.0.0.0", *, shared: bool = False, **v
 def test_a_refusal_names_the_model_and_what_is_offered() -> None:
     offer = Offer.from_settings(Settings({"PUBLIC_MODELS": "openai:gpt-5,groq:x"}), None)
     said = (
-        r"^openai:o1-pro: this model is not offered here \(ask openai:gpt-5-mini or openai:gpt-5; "
+        r"^openai:o1-pro: this model is not offered here \(ask openai:gpt-6.1-terra or openai:gpt-5; "
         r"GET /v1/models lists all; the owner adds others with PUBLIC_MODELS\)$"
     )
     with pytest.raises(NotOfferedError, match=said):
@@ -42,8 +42,8 @@ def test_offer_elsewhere_has_the_example_models_and_what_costs_nothing(host: str
         "local",
         "sim:steady",
         "sim:error",
-        "openai:gpt-5-mini",
-        " openai : gpt-5-mini "[1:],
+        "openai:gpt-6.1-terra",
+        " openai : gpt-6.1-terra "[1:],
         "ollama:llama3.2",
     ):
         assert offers(name.replace(" :", ":"), host), name
@@ -76,7 +76,7 @@ def test_offer_without_a_rate_limit_has_every_model_unless_some_are_named() -> N
         ("openai:o1-pro", "openai:O1-PRO", False),
         ("openai:o1-pro", "openai:o1-pro:x", False),
         ("openai:o1-pro", "openai:*", False),
-        ("openai:o1-pro", "openai:gpt-5-mini", True),
+        ("openai:o1-pro", "openai:gpt-6.1-terra", True),
         ("openai:ft:gpt-5:acme::x1", "openai:ft:gpt-5:acme::x1", True),
         (",", DEAR, False),
     ],

@@ -1,11 +1,14 @@
 import itertools
+import time
 import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.http1 import Http1Error, ResponseReader
+from benchmarks import http_fuzz
+from streaming import limits
+from streaming.http1 import Http1Error, Http1LimitError, ResponseReader
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
@@ -123,3 +126,115 @@ def test_what_is_not_http_is_refused(raw: bytes) -> None:
 def test_bytes_of_a_body_are_not_interpreted() -> None:
     body = zlib.compress(bytes(range(256)))
     assert read(chunked(body), [100])[1] == body
+
+
+def header_lines(count: int) -> bytes:
+    return b"".join(b"X-%d: a\r\n" % number for number in range(count))
+
+
+TOO_LARGE = {
+    "a head": HEAD + b"X: " + b"x" * limits.MAX_HEAD_BYTES + b"\r\n\r\n",
+    "a head that does not end": HEAD + b"X: x\r\n" * limits.MAX_HEAD_BYTES,
+    "header lines": HEAD + header_lines(limits.MAX_HEADER_LINES + 1) + b"\r\n",
+    "interim heads": b"HTTP/1.1 103 Early Hints\r\n\r\n" * (limits.MAX_INTERIM_HEADS + 1) + chunked(b"abc"),
+    "a chunk size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 9000 + b"\r\n",
+    "a chunk size that does not end": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 9000,
+    "a chunk extension": HEAD + b"Transfer-Encoding: chunked\r\n\r\n3;" + b"x" * 9000 + b"\r\nabc\r\n",
+    "chunk extensions": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + (b"1;" + b"x" * 8000 + b"\r\na\r\n") * 140,
+    "a trailer": chunked(b"abc", trailer=b"X: " + b"x" * 9000 + b"\r\n"),
+    "trailers": chunked(b"abc", trailer=(b"X: " + b"x" * 8000 + b"\r\n") * 13),
+    "trailer lines": chunked(b"abc", trailer=header_lines(limits.MAX_HEADER_LINES + 1)),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_response_over_a_limit_is_refused_however_it_is_cut(name: str) -> None:
+    raw = TOO_LARGE[name]
+    for cuts in ([], list(range(1, len(raw), 7)), list(range(0, len(raw), 4096))):
+        with pytest.raises(Http1LimitError, match="more than"):
+            read(raw, cuts)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HEAD + b"X: " + b"x" * (limits.MAX_HEAD_BYTES - len(HEAD) - 3) + b"\r\n\r\n",
+        HEAD + header_lines(limits.MAX_HEADER_LINES - 1) + b"\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * limits.MAX_INTERIM_HEADS + HEAD + b"\r\n",
+    ],
+)
+def test_a_response_at_a_limit_is_read_however_it_is_cut(raw: bytes) -> None:
+    for cuts in ([], list(range(1, len(raw)))):
+        reader, _ = read(raw, cuts)
+        assert reader.head is not None
+
+
+def test_a_head_byte_by_byte_takes_linear_time() -> None:
+    def reading_s(size: int) -> float:
+        reader = ResponseReader()
+        raw = HEAD + b"X: " + b"x" * size
+        began_s = time.process_time()
+        for place in range(len(raw)):
+            reader.feed(raw[place : place + 1])
+        return time.process_time() - began_s
+
+    assert reading_s(80_000) < 24 * max(min(reading_s(10_000) for _ in range(3)), 0.002)
+
+
+def test_a_folded_header_is_read_with_a_space() -> None:
+    reader, _ = read(HEAD + b"X: a\r\n  b\r\n\tc\r\nTransfer-Encoding:\r\n chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n", [])
+    assert reader.head is not None
+    assert (reader.head.headers["x"], reader.head.headers["transfer-encoding"]) == ("a b c", "chunked")
+    assert reader.complete
+
+
+@pytest.mark.parametrize("line", [b"X: a\rb", b"X: a\0", b"X: a\r\n b\0", b"X : a", b"Transfer-Encoding: ", b"X: a\r"])
+def test_a_header_that_could_be_read_in_two_ways_is_refused(line: bytes) -> None:
+    with pytest.raises(Http1Error):
+        read(HEAD + line + b"\r\n\r\n", [])
+
+
+def test_a_fold_that_continues_no_header_is_refused() -> None:
+    with pytest.raises(Http1Error):
+        read(b"HTTP/1.1 200 OK\r\n folded: 1\r\n\r\n", [])
+
+
+def test_a_chunk_extension_with_a_bare_carriage_return_is_refused() -> None:
+    with pytest.raises(Http1Error):
+        read(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3;a\rb\r\nabc\r\n0\r\n\r\n", [])
+
+
+KEPT = b"Content-Length: 1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (HEAD + KEPT + b"\r\na", True),
+        (chunked(b"abc"), True),
+        (HEAD + KEPT + b"Connection: not-close\r\n\r\na", True),
+        (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n" + KEPT + b"\r\na", True),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", True),
+        (b"HTTP/1.0 200 OK\r\n" + KEPT + b"\r\na", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
+        (HEAD + KEPT + b"Connection: x, Close\r\n\r\na", False),
+        (HEAD + KEPT + b"Connection: keep-alive\r\nConnection: close\r\n\r\na", False),
+        (HEAD + KEPT + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", False),
+        (HEAD + KEPT + b"\r\nab", False),
+        (chunked(b"abc") + b"\r\n", False),
+        (b"HTTP/1.1 204 No Content\r\n\r\n0\r\n\r\n", False),
+        (HEAD + b"\r\nuntil the end", False),
+        (HEAD + b"Content-Length: 2\r\n\r\na", False),
+    ],
+)
+def test_a_connection_is_reusable_only_after_a_response_beyond_doubt(raw: bytes, kept: bool) -> None:
+    for cuts in ([], list(range(1, len(raw)))):
+        reader, _ = read(raw, cuts)
+        reader.flush()
+        assert reader.allows_reuse is kept
+
+
+def test_mutated_responses_are_read_alike_however_they_are_cut() -> None:
+    result = http_fuzz.fuzz_reader(1500, seed=20)
+    assert result.problems == []
+    assert min(result.counts[kind] for kind in ("complete", "cut", "Http1Error", "Http1LimitError")) > 50

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming import sse
-from streaming.sse import Decoder, ServerSentEvent
+from streaming.limits import MAX_EVENT_BYTES
+from streaming.sse import Decoder, EventTooLargeError, ServerSentEvent
 
 LONG = "x" * 2048
 Expected = list[tuple[str, str]]
@@ -144,7 +145,43 @@ def test_a_long_line_is_read_in_linear_time() -> None:
     decoder = Decoder()
     piece = b"x" * 1000
     decoder.feed(b"data:")
-    for _ in range(5000):
+    for _ in range(4000):
         assert decoder.feed(piece) == []
     (event,) = decoder.feed(b"\n\n")
-    assert len(event.data) == 5_000_000
+    assert len(event.data) == 4_000_000
+
+
+BIG = b"x" * MAX_EVENT_BYTES
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"data: " + BIG,
+        b"data: " + BIG + b"\n\n",
+        b"data: " + "\u20ac".encode() * (len(BIG) // 3) + b"\n\n",
+        b"event: " + BIG,
+        b":" + BIG + b"\n",
+        b"data: " + BIG[:3_000_000] + b"\ndata: " + BIG[:3_000_000] + b"\n",
+        b"data: xxxxx\n" * 400_000,
+    ],
+    ids=["a line", "a whole line", "more bytes than characters", "a name", "a comment", "two lines", "many lines"],
+)
+@pytest.mark.parametrize("step", [997, 65_536, 10**9])
+def test_an_event_over_the_limit_is_an_error_after_what_came_before_it(tail: bytes, step: int) -> None:
+    raw, decoder = b"data: first\n\n" + tail, Decoder()
+    found: list[ServerSentEvent] = []
+
+    def feed_all() -> None:
+        for start in range(0, len(raw), step):
+            found.extend(decoder.feed(raw[start : start + step]))
+
+    with pytest.raises(EventTooLargeError, match="more than 4 MB") as caught:
+        feed_all()
+    assert [event.data for event in [*found, *caught.value.events]] == ["first"]
+
+
+def test_events_below_the_limit_are_read_however_many_they_are() -> None:
+    decoder, event = Decoder(), b"data: " + BIG[:3_000_000] + b"\n\n"
+    assert sum(len(decoder.feed(event)) for _ in range(5)) == 5
+    assert decoder.feed(b": comment\n" * 600_000) == []

@@ -313,11 +313,11 @@ def test_the_model_box_is_held_to_what_the_service_offers() -> None:
     async def main() -> tuple[list[Screen], list[str]]:
         house = House(Slow(), has_key=True)
         desk = Desk(house, clock(), offer=Offer({"openai:o1"}))
-        models = ("o1-pro", "gpt-5-mini,openai:o1-pro", "o1", "gpt-5-mini")
+        models = ("o1-pro", "gpt-6.1-terra,openai:o1-pro", "o1", "gpt-6.1-terra")
         return [await asked(desk, provider="openai:a", model=model) for model in models], house.names
 
     screens, names = run_virtual(main())
-    assert names == ["openai:o1", "openai:gpt-5-mini"]
+    assert names == ["openai:o1", "openai:gpt-6.1-terra"]
     assert [screen.receipt is not None for screen in screens] == [False, False, True, True]
     assert "openai:o1-pro: this model is not offered here" in screens[0].stage
 

@@ -1,0 +1,111 @@
+"""Decompresses a body as it comes, in bounded pieces, so that a small one cannot become a huge one at once. Pure.
+
+gzip (RFC 1952, several members included) and deflate (RFC 9110: zlib's format; raw deflate too, which some servers send
+under that name). No other is read here, nor one inside another.
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from streaming.limits import STEP_BYTES, LimitExceededError, size_text
+
+_INPUT_BYTES = 16_384
+"""A piece's unread rest is copied with every step: short pieces keep that cheap."""
+
+
+class DecompressionError(ValueError):
+    """The bytes are not what their `Content-Encoding` says."""
+
+
+class Codec(Protocol):
+    """Decompresses one form, a step at a time."""
+
+    def step(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return about `STEP_BYTES` of output, and the rest of `data`. Raises DecompressionError."""
+
+    @property
+    def has_output(self) -> bool:
+        """True while output waits for which no further input is needed."""
+
+
+class Decompressor:
+    """One body. `max_bytes` bounds its decompressed form as a whole."""
+
+    def __init__(self, codec: Codec, max_bytes: int) -> None:
+        self._codec = codec
+        self._max_bytes = max_bytes
+        self._total = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` decompresses to, in pieces. Raises DecompressionError, LimitExceededError."""
+        codec = self._codec
+        for start in range(0, len(data), _INPUT_BYTES):
+            rest = data[start : start + _INPUT_BYTES]
+            while rest or codec.has_output:
+                piece, rest = codec.step(rest)
+                self._total += len(piece)
+                if self._total > self._max_bytes:
+                    raise LimitExceededError(f"a body of more than {size_text(self._max_bytes)} when decompressed")
+                if piece:
+                    yield piece
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 16)
+        self.has_output = False
+
+    def step(self, data: bytes) -> tuple[bytes, bytes]:
+        if self._inflate.eof:
+            data = data.lstrip(b"\0")  # padding between members
+            if not data:
+                return b"", b""
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 16)
+        piece, rest = _inflated(self._inflate, data)
+        self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
+        return piece, self._inflate.unused_data if self._inflate.eof else rest
+
+
+class _Deflate:
+    def __init__(self) -> None:
+        self._inflate: zlib._Decompress | None = None
+        self._head = b""
+        self.has_output = False
+
+    def step(self, data: bytes) -> tuple[bytes, bytes]:
+        if self._inflate is None:
+            self._head += data
+            if len(self._head) < 2:
+                return b"", b""
+            data, self._head = self._head, b""
+            is_zlib = data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
+        if self._inflate.eof:
+            return b"", b""  # what follows the end is nobody's
+        piece, rest = _inflated(self._inflate, data)
+        self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
+        return piece, b"" if self._inflate.eof else rest
+
+
+def _inflated(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
+    try:
+        piece = inflate.decompress(data, STEP_BYTES)
+    except zlib.error as error:
+        raise DecompressionError(str(error)) from None
+    return piece, inflate.unconsumed_tail
+
+
+def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
+    """Return a decompressor for a `Content-Encoding`; None for `identity`.
+
+    Raises DecompressionError for one that is not read: what came cannot be understood.
+    """
+    match coding.strip().lower():
+        case "" | "identity":
+            return None
+        case "gzip" | "x-gzip":
+            return Decompressor(_Gzip(), max_bytes)
+        case "deflate":
+            return Decompressor(_Deflate(), max_bytes)
+    raise DecompressionError(f"the content encoding {coding[:80]!r} is not read, and was not asked for")

@@ -1,0 +1,167 @@
+"""Providers that send without end, or little that stands for much: the service keeps its memory and its pace."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers import Providers
+from providers.stamped import Asked, ask
+from settings import Settings
+from streaming.clock import monotonic
+from streaming.errors import ResponseTooLargeError
+from streaming.events import Failed
+from streaming.limits import MAX_STREAM_BYTES
+from streaming.messages import ChatRequest, Message
+from streaming.sockets import Sockets
+from tests.integration.hostile_provider import AFTER, KINDS, LINES, LISTS, MEGABYTE, Hostile, hostile_provider
+from tests.service_process import service_with_pid
+
+MAX_GROWTH_BYTES = 100 * MEGABYTE
+MAX_HEALTH_S = 0.5
+"""A machine that is busy with all else answers within a hundredth of that."""
+
+
+@dataclass
+class Served:
+    """The service as a process, and the provider that it asks."""
+
+    url: str
+    pid: int
+    hostile: Hostile
+    watch: "subprocess.Popen[bytes]"
+
+    def rss(self, name: str = "VmRSS") -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{name}:"))
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def ask(self, provider: str, strategy: str = "direct") -> list[dict[str, object]]:
+        """Ask for a streamed answer; give its events."""
+        body = {"message": "Hi", "provider": provider, "strategy": strategy}
+        request = urllib.request.Request(
+            f"{self.url}/api/chat", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as response:
+            lines = [line[6:] for line in response.read().decode().splitlines() if line.startswith("data: {")]
+        return [json.loads(line) for line in lines]
+
+    def worst_health_s(self) -> float:
+        """Give how long the slowest answer of /healthz took since the last call."""
+        assert self.watch.stdin is not None and self.watch.stdout is not None  # they are pipes
+        self.watch.stdin.write(b"\n")
+        self.watch.stdin.flush()
+        return float(self.watch.stdout.readline())
+
+
+WATCH = """
+import select, sys, time, urllib.request
+worst_s = 0.0
+while True:
+    began_s = time.monotonic()
+    with urllib.request.urlopen(sys.argv[1], timeout=60) as response:
+        response.read()
+    worst_s = max(worst_s, time.monotonic() - began_s)
+    if select.select([sys.stdin], [], [], 0.02)[0]:
+        if not sys.stdin.readline():
+            break
+        print(worst_s, flush=True)
+        worst_s = 0.0
+"""
+"""A process of its own: the threads of this one wait for each other."""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with hostile_provider() as hostile:
+        address = f"http://127.0.0.1:{hostile.port}"
+        variables = {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_KEY": "sk-x", "OLLAMA_HOST": address}
+        with service_with_pid(**variables) as (url, pid):
+            command = [sys.executable, "-c", WATCH, f"{url}/healthz"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as watch:
+                found = Served(url, pid, hostile, watch)
+                found.ask(f"openai:{next(iter(AFTER))}")  # the SDKs are imported, and the tables read
+                found.ask(f"ollama:{next(iter(LINES))}")
+                yield found
+
+
+@pytest.mark.parametrize("provider", [*(f"openai:{kind}" for kind in KINDS), *(f"ollama:{kind}" for kind in LINES)])
+def test_an_endless_response_is_left_and_the_service_keeps_its_memory_and_its_pace(
+    served: Served, provider: str
+) -> None:
+    served.hostile.asked.clear()
+    served.forget_peak()
+    before = served.rss()
+    served.worst_health_s()
+    events = served.ask(provider)
+    worst_s, grown = served.worst_health_s(), served.rss("VmHWM") - before
+    (error,) = [event["error"] for event in events if isinstance(event.get("error"), dict)]
+    assert isinstance(error, dict) and error["type"] == "protocol", error
+    assert grown < MAX_GROWTH_BYTES, f"{grown / MEGABYTE:.0f} MB"
+    assert worst_s < MAX_HEALTH_S
+    streamed = [streamed for _, streamed in served.hostile.asked]
+    assert streamed.count(True) == 1, "it was asked again"
+
+
+def test_what_follows_the_end_of_an_answer_is_not_read_on(served: Served) -> None:
+    (kind,) = AFTER
+    served.forget_peak()
+    before = served.rss()
+    served.worst_health_s()
+    events = served.ask(f"openai:{kind}")
+    assert served.worst_health_s() < MAX_HEALTH_S
+    assert served.rss("VmHWM") - before < MAX_GROWTH_BYTES
+    assert any(event.get("finish_reason") == "stop" for event in events)
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_an_endless_list_of_models_is_left(kind: str) -> None:
+    async def main(port: int) -> list[str]:
+        settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
+        providers = Providers(settings)
+        try:
+            async with asyncio.timeout(60):
+                return await providers.models("openai")
+        finally:
+            await providers.aclose()
+
+    with hostile_provider() as hostile:
+        hostile.listing = kind
+        with pytest.raises(ResponseTooLargeError, match="more than"):
+            asyncio.run(main(hostile.port))
+    assert hostile.sent[kind] < 40 * MEGABYTE  # what the kernel's buffers hold, and no more
+
+
+_NOT_STREAMED = ("an endless answer in one piece", "a compressed answer in one piece", "a crowd of objects")
+MEASURED = [kind for kind in KINDS if kind not in _NOT_STREAMED]
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_a_measured_answer_has_the_same_limits(kind: str) -> None:
+    async def main(port: int) -> Asked:
+        settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
+        providers = Providers(settings)
+        adapter: Any = providers.session([f"openai:{kind}"], clock=monotonic).route.adapter
+        prepared = await adapter.prepare(ChatRequest((Message("user", "Hi"),), model=kind))
+        sockets = Sockets()
+        try:
+            async with asyncio.timeout(100):
+                return await ask(sockets, prepared, "t")
+        finally:
+            sockets.close()
+            await providers.aclose()
+
+    with hostile_provider() as hostile:
+        asked = asyncio.run(main(hostile.port))
+    last = asked.events[-1].event
+    assert isinstance(last, Failed) and last.kind == "protocol", last
+    assert sum(len(read.data) for read in asked.exchange.reads) <= MAX_STREAM_BYTES + MEGABYTE

@@ -1,0 +1,76 @@
+"""How much of an answer the decoders read, and that what is over it is not asked for again."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from providers import anthropic_wire, chat_completions_wire, ollama_wire
+from providers.wire import Decoder
+from streaming import limits
+from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError
+from streaming.events import Event, TextDelta
+from streaming.retry import GiveUp, NextRoute, Policy, Situation, decide
+
+CHUNK = {"choices": [{"index": 0, "delta": {"content": "word"}, "finish_reason": None}]}
+EVENT = b"data: " + json.dumps(CHUNK).encode() + b"\n\n"
+LINE = b'{"message": {"role": "assistant", "content": "word"}, "done": false}\n'
+BIG = b"x" * limits.MAX_EVENT_BYTES
+
+
+def decoded(decoder: Decoder, data: bytes, step: int) -> tuple[list[Event], StreamError | None]:
+    events: list[Event] = []
+    try:
+        for start in range(0, len(data), step):
+            for event in decoder.feed(data[start : start + step]):
+                events.append(event)
+        events += decoder.flush()
+    except StreamError as error:
+        return events, error
+    return events, None
+
+
+CASES: dict[str, tuple[Callable[[], Decoder], bytes]] = {
+    "an endless line": (chat_completions_wire.decoder, EVENT + b'data: {"x":"' + BIG),
+    "a long event": (chat_completions_wire.decoder, EVENT + b'data: {"x":"' + BIG + b'"}\n\n'),
+    "a long event of Anthropic's": (anthropic_wire.decoder, b"event: ping\ndata: " + BIG + b"\n\n"),
+    "a crowd in an event": (chat_completions_wire.decoder, EVENT + b'data: {"x":[' + b"{}," * 300_000 + b"{}]}\n\n"),
+    "a long line": (ollama_wire.decoder, LINE + b'{"x":"' + BIG + b'"}\n'),
+    "a line without end": (ollama_wire.decoder, LINE + BIG + b"x"),
+    "a crowd in a line": (ollama_wire.decoder, LINE + b'{"x":[' + b"{}," * 300_000 + b"{}]}\n"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("step", [4096, 65_536, 10**9])
+def test_what_is_over_a_limit_is_an_error_after_what_came_before_it(name: str, step: int) -> None:
+    make, data = CASES[name]
+    events, error = decoded(make(), data, step)
+    assert type(error) is ResponseTooLargeError and "more than" in error.message
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ([] if "Anthropic" in name else ["word"])
+
+
+def test_a_whole_answer_over_its_limit_is_an_error() -> None:
+    decoder = chat_completions_wire.decoder(streamed=False)
+    _, error = decoded(decoder, b'{"x":"' + b"x" * limits.MAX_BODY_BYTES, 65_536)
+    assert type(error) is ResponseTooLargeError and "16 MB" in error.message
+
+
+def test_a_text_over_its_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("providers.wire.MAX_ANSWER_CHARS", 10)
+    events, error = decoded(chat_completions_wire.decoder(), EVENT * 3, 10**9)
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["word", "word"]
+    assert type(error) is ResponseTooLargeError
+
+
+def test_a_long_answer_in_small_events_is_read() -> None:
+    events, _ = decoded(chat_completions_wire.decoder(), EVENT * 60_000, 65_536)
+    assert len(events) == 60_000
+
+
+def test_a_response_that_is_too_large_is_a_protocol_error_that_is_not_asked_for_again() -> None:
+    error = ResponseTooLargeError("too large")
+    assert isinstance(error, ProtocolError) and error.kind == "protocol"
+    alone = Situation(retries_done=0, streamed=True, in_fallback=False, text_delivered=False, routes_left=0)
+    others = Situation(retries_done=0, streamed=True, in_fallback=False, text_delivered=False, routes_left=1)
+    assert (decide(Policy(), error, alone), decide(Policy(), error, others)) == (GiveUp(), NextRoute())
