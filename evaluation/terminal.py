@@ -4,10 +4,10 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation import provenance, summary, whatif_report, wording
-from evaluation.escaping import escape_run, to_line
+from evaluation.escaping import to_line
 from evaluation.scenario import label
 from evaluation.summary import Group
-from evaluation.tables import Run
+from evaluation.tables import Run, escape_run
 
 _HEADER = ("trials", "TTFT ms", "gap p50/p95/p99 ms", "tokens/s", "stalls", "delay mean/max ms", "updates/s", "USD")
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics, summary, wording
-from evaluation.escaping import escape_run, to_line
+from evaluation.escaping import to_line
 from evaluation.provenance import is_what_if
 from evaluation.scenario import label
 from evaluation.statistics import Floats
-from evaluation.tables import Run
+from evaluation.tables import Run, escape_run
 from evaluation.view import BOXES, MOST_LINES, MOST_POINTS, Series, View, box, numbers, sampled, short, speed
 from evaluation.views_of_runs import by_strategy, cost, delay, timeline
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from evaluation import manifest, rows
 from evaluation.experience import Deadlines, Reader
 from evaluation.keep import TRACES
+from evaluation.machine import describe_machine
 from evaluation.measures import Chunks
 from evaluation.record import EVENTS, TRIALS, Journal, Trial
 from evaluation.scenario import full_name
@@ -176,7 +177,7 @@ def _number(value: object, default: int) -> int:
 
 
 def _manifest(run_id: str, names: Sequence[str]) -> dict[str, Any]:
-    about = manifest.about_this_machine()
+    about = describe_machine()
     scenario = {"providers": [], "strategies": list(names), "transport": [TRANSPORT]}
     measures = manifest.measure_constants()
     head = {"manifest": manifest.VERSION, "kind": KIND, "run_id": run_id, "started_at": utc_now()}

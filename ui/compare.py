@@ -7,13 +7,14 @@ from contextlib import aclosing
 from dataclasses import replace
 from html import escape
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 
 from streaming.probe import Probe
 from ui import comparison, figures, layout, plots, texts
 from ui.chat import HIDDEN
-from ui.comparison import LETTERS, Column, Round, Votes
+from ui.comparison import LETTERS, Column, Comparison, Round, Votes
 from ui.conversation import Turn
 from ui.desk import Desk
 from ui.questions import Question, text_problem
@@ -37,6 +38,11 @@ class Compare:
     def __init__(self, desk: Desk, rng: random.Random | None = None) -> None:
         self._desk = desk
         self._rng = rng or random.SystemRandom()
+        self._comparisons: WeakKeyDictionary[Visitor, Comparison] = WeakKeyDictionary()
+
+    def comparison(self, session_hash: str | None) -> Comparison:
+        """Return what a page compares, which goes when the page does."""
+        return self._comparisons.setdefault(self._desk.visitors.of(session_hash), Comparison())
 
     async def begin(
         self,
@@ -56,13 +62,14 @@ class Compare:
         columns = [_column(asked, fields[n * FIELDS : (n + 1) * FIELDS]) for n in range(int(count))]
         if blind:
             self._rng.shuffle(columns)
-        visitor.round = None if problem else Round(prompt, columns, blind)
+        comparison = self.comparison(request.session_hash)
+        comparison.round = None if problem else Round(prompt, columns, blind)
         # The round before is over by now: its answers, which are stopped here, have no place and no results any more.
         await asyncio.gather(*(visitor.lane(place(n)).forget() for n in range(COLUMNS)))
         wrong = figures.badge_problem(problem) if problem else ""
         stop_all = gr.update(visible=HIDDEN if problem else True)
         told = problem or texts.COMPARE_ASKED.format(count=len(columns))
-        return *_heads(visitor.round), escape(told), wrong, stop_all, *[gr.update(visible=False)] * (2 + PLOTS)
+        return *_heads(comparison.round), escape(told), wrong, stop_all, *[gr.update(visible=False)] * (2 + PLOTS)
 
     async def ask(self, number: int, request: gr.Request) -> AsyncGenerator[Frame, None]:
         """Answer in one column, frame by frame; nothing changes in a column that the round does not have.
@@ -70,7 +77,8 @@ class Compare:
         Once another round has begun, the column is that one's.
         """
         visitor = self._desk.visitors.of(request.session_hash)
-        found = visitor.round
+        comparison = self.comparison(request.session_hash)
+        found = comparison.round
         if found is None or number >= len(found.columns) or found.columns[number].probe is not None:
             # Without a frame Gradio would empty the column, the word on its button included.
             yield UNCHANGED
@@ -81,11 +89,11 @@ class Compare:
         answering = self._desk.answering(place(number), column.question, screen, request, column.probe)
         async with aclosing(answering) as changes:
             async for _ in changes:
-                if screen.ended or visitor.round is not found:
+                if screen.ended or comparison.round is not found:
                     break
                 yield _frame(screen, gr.update(visible=True))
         column.receipt, column.no_price, column.ended = screen.receipt, screen.no_price, True
-        yield _frame(screen, gr.update(visible=HIDDEN)) if visitor.round is found else UNCHANGED
+        yield _frame(screen, gr.update(visible=HIDDEN)) if comparison.round is found else UNCHANGED
 
     async def stop(self, number: int, request: gr.Request) -> None:
         """End the answer of one column."""
@@ -99,7 +107,8 @@ class Compare:
     def ended(self, request: gr.Request) -> tuple[Any, ...]:
         """After a column's end: once all have ended, the vote and, unless the round is blind, what came of it."""
         visitor = self._desk.visitors.of(request.session_hash)
-        found = visitor.round
+        comparison = self.comparison(request.session_hash)
+        found = comparison.round
         if found is None or not found.ended:
             return (gr.skip(),) * (5 + PLOTS)
         ballot = gr.update(visible=found.vote is None and any(column.receipt for column in found.columns))
@@ -109,11 +118,12 @@ class Compare:
     def vote(self, choice: str, request: gr.Request) -> tuple[Any, ...]:
         """Take a vote: names and results are shown, and the votes so far."""
         visitor = self._desk.visitors.of(request.session_hash)
-        found = visitor.round
+        comparison = self.comparison(request.session_hash)
+        found = comparison.round
         if found is None or not found.ended:
             return (gr.skip(),) * (COLUMNS + 4 + PLOTS)
-        visitor.votes.add(found, choice)
-        shown = _votes(visitor.votes), _spent(visitor, found), *_results(found)
+        comparison.votes.add(found, choice)
+        shown = _votes(comparison.votes), _spent(visitor, found), *_results(found)
         return *_heads(found), gr.update(visible=False), *shown
 
 

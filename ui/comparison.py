@@ -112,6 +112,14 @@ class Votes:
         self.cast.append(Vote(found.prompt, tuple(column.name for column in found.columns), winner, found.blind))
 
 
+@dataclass(slots=True, weakref_slot=True)
+class Comparison:
+    """What one open page compares: the present round, and the votes of all rounds."""
+
+    round: Round | None = None
+    votes: Votes = field(default_factory=Votes)
+
+
 def table(found: Round) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
     """Give header, rows and the cells of what was better, by row and column."""
     rows = [_row(found, place, column) for place, column in enumerate(found.columns)]

@@ -13,7 +13,6 @@ from streaming.clock import Clock, monotonic
 from streaming.pipeline import Answer
 from streaming.session import Session
 from ui import texts
-from ui.comparison import Round, Votes
 from ui.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -103,9 +102,6 @@ class Visitor:
         self.connections = 0
         """Event streams and heartbeats that are open."""
         self.heard_s = 0.0
-        self.round: Round | None = None
-        """The comparison that is on the page."""
-        self.votes = Votes()
 
     def lane(self, name: str) -> Lane:
         """Give a lane, new or known."""

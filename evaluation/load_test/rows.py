@@ -15,6 +15,7 @@ from evaluation import manifest, rows
 from evaluation.experience import Deadlines, Reader
 from evaluation.lag import disturbed
 from evaluation.load_test.answer_model import AnswerLine, Head, check
+from evaluation.machine import describe_machine
 from evaluation.record import EVENTS, TRIALS, EventRow, Journal, Trial, read_lines
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
@@ -132,7 +133,7 @@ def facts_of(heard: Heard, instrument_error: Mapping[str, Any] | None) -> dict[s
         "instrument": [{"real_time_priority": all(answer["real_time"] for answer in answers)}],
         "loads": [_load(facts, answers)],
         "load": {**facts, "unfinished": heard.unfinished, "left_out_while_ramping": heard.ramping},
-        **manifest.about_this_machine(),
+        **describe_machine(),
     }
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import calibration, manifest
+from evaluation import calibration
 from evaluation.calibration import Calibration, Noted
 from evaluation.load_test import locust_run, rows
 from evaluation.load_test.locust_run import Load
+from evaluation.machine import describe_machine
 from evaluation.service import started
 from simulator.server import read_log
 from streaming.clock import utc_now
@@ -45,7 +46,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
         stamp_source="kernel" if {answer["stamp_source"] for answer in answers} == {"kernel"} else "callback",
         rows=(replace(row, cpu_s_per_1000_chunks=None),),  # what it cost was not measured
         left_out={"tls": "the kernel does not stamp what is encrypted"},
-        **manifest.about_this_machine(),
+        **describe_machine(),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     calibration.write(file, made)

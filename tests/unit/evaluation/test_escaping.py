@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from evaluation import compare, compare_report, page, plots, report, tables, terminal
-from evaluation.escaping import escape_run, to_csv, to_html, to_line, to_markdown, to_picture, to_plotly
-from evaluation.tables import Run
+from evaluation.escaping import to_csv, to_html, to_line, to_markdown, to_picture, to_plotly
+from evaluation.tables import Run, escape_run
 from evaluation.views import views
 
 SAMPLE = Path(__file__).parents[3] / "docs" / "sample-run"

@@ -85,7 +85,7 @@ def test_a_column_that_stalls_leaves_the_others_every_moment_of_theirs() -> None
         assert running[3].done() == (count == 3), "it still waits when the others have ended"
         await table.compare.stop_all(request())
         await asyncio.gather(*running)
-        found = desk.visitors.of("a").round
+        found = table.compare.comparison("a").round
         assert found is not None
         probes = [column.probe for column in found.columns[:3] if column.probe]
         return [[timed.at_s - probe.called_s for timed in probe.delivered] for probe in probes]
@@ -121,7 +121,7 @@ def test_asked_again_the_columns_are_the_new_rounds() -> None:
         await asyncio.sleep(0.1)
         late = await table.column(0)
         assert late == [UNCHANGED], "it is asked once, however late the first round's event comes"
-        ended = table.desk.visitors.of("a").round
+        ended = table.compare.comparison("a").round
         frames = await first, await second
         assert ended is not None
         return *frames, table.house.adapter.closed_s[:2], ended.ended
