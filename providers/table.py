@@ -97,8 +97,10 @@ class Providers:
 
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError naming the efforts that `provider:model` takes, where this is known to be none of them."""
+        if effort is None:
+            return
         facts = self.model_facts(name)
-        if effort is not None and not facts.takes_effort(effort):
+        if not facts.takes_effort(effort):
             raise UsageError(
                 f"effort {effort!r}: {name} takes {', '.join(facts.effort_values)} (choose one of them)"
                 if facts.effort_values

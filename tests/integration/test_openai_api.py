@@ -257,7 +257,7 @@ def test_models_are_those_that_can_be_asked_now() -> None:
     assert (told("sim:steady"), told("openai:gpt-6.1-terra")) == (200, 404)
     without, with_key = listed(Settings()), listed(Settings({"OPENAI_API_KEY": "k"}))
     assert {"local", "sim:steady"} <= without
-    assert {name.partition(":")[0] for name in with_key - without} == {"openai"}
+    assert {name.partition(":")[0] for name in with_key - without} == {"openai", "openai-responses"}
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, "/v1/models"])
