@@ -133,7 +133,7 @@ def read(folder: Path) -> dict[str, Any]:
         needed = (
             ("providers", "strategies", "transport")
             if "kind" in found
-            else tuple(name for name in _SHAPE["scenario"] if name != "url")
+            else tuple(name for name in _SHAPE["scenario"] if name not in ("url", "effort"))
         )
         misfit = next((f"scenario has no {name}" for name in needed if name not in scenario), None)
     if misfit is not None:

@@ -30,6 +30,8 @@ from evaluation.record import (
 )
 from streaming.errors import UsageError
 
+LATER_COLUMNS = ("effort", "dropped_settings")
+"""Columns that tables of earlier runs have not; nothing is known of them there."""
 _BATCH_ROWS = 100_000
 FILES = ("trials.parquet", "trials.csv", "events.parquet")
 _DTYPES: dict[Any, str] = {int: "Int64", float: "float64", bool: "boolean", Decimal: "float64"}
@@ -71,6 +73,7 @@ def load(folder: str | Path) -> Run:
         # A damaged table gives way to the journal.
         with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
             trials, events = (pd.read_parquet(table) for table in tables)
+            trials = trials.assign(**{name: None for name in LATER_COLUMNS if name not in trials})
             return Run(trials.astype(TRIAL_DTYPES), events.astype(EVENT_DTYPES), facts)
     return from_journal(folder, facts)
 
