@@ -41,11 +41,12 @@ def quote(rates: Rates, text: str, max_tokens: int, expected_tokens: int | None 
     counted = rates.counter(text) if rates.counter else -(-len(text) // CHARS_PER_TOKEN)
     expected = min(expected_tokens or max_tokens, max_tokens)
     most_input = len(text.encode("utf-8", "surrogatepass")) + WRAPPING_TOKENS
-    at_most = _price(rates, most_input, max_tokens)
+    most_output = max_tokens + rates.thinking_room
+    at_most = _price(rates, most_input, most_output)
     return Quote(
         input_tokens=counted,
         output_tokens=expected,
-        most_output_tokens=max_tokens,
+        most_output_tokens=most_output,
         usd=_price(rates, counted, expected),
         at_most_usd=None if at_most is None else at_most * attempts,
     )

@@ -112,7 +112,7 @@ class Estimator:
         The prompt is counted by a rule of thumb, see `count_prompt`.
         """
         output = UNBOUNDED_TOKENS if request.max_tokens is None else _bounded(request.max_tokens)
-        output = _bounded(output + extra_tokens)
+        output = _bounded(output + max(extra_tokens, rates.thinking_room))
         prompt = count_prompt(request)
         if not _is_charged(rates):
             return Amount(prompt + output)

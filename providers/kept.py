@@ -127,8 +127,9 @@ class Decoding:
             self._fail(InternalError(f"a defect in this program: {type(defect).__name__}"), at_s)
 
     def _fail(self, error: StreamError, at_s: float) -> None:
-        self.error = error
-        failed = Failed(error.kind, self._service.mask(error.message), error.http_status)
+        # The words of a refusal may quote a key.
+        self.error = error.with_message(self._service.mask(error.message))
+        failed = Failed(error.kind, self.error.message, error.http_status)
         self.events.append(Timed(at_s, failed))
         self.ended = True
 

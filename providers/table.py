@@ -97,8 +97,10 @@ class Providers:
 
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError naming the efforts that `provider:model` takes, where this is known to be none of them."""
+        if effort is None:
+            return
         facts = self.model_facts(name)
-        if effort is not None and not facts.takes_effort(effort):
+        if not facts.takes_effort(effort):
             raise UsageError(
                 f"effort {effort!r}: {name} takes {', '.join(facts.effort_values)} (choose one of them)"
                 if facts.effort_values
@@ -119,14 +121,16 @@ class Providers:
             return Rates(price=price)
         row = self.rows[provider]
         found = None if needs(row, self._settings) else access(row, self._settings)
+        room = self._facts_of(provider, model).room_for_thinking(None)
         if found is None:
-            return Rates(counter_for(model), price)
+            return Rates(counter_for(model), price, thinking_room=room)
         public = None if price is not None else _find_public_price(found, model)
         return Rates(
             counter_for(model),
             price or (public if found.own_address else None),
             paid=found.is_paid,
             cautious_price=public if found.is_gateway else None,
+            thinking_room=room,
         )
 
     def listing(self) -> list[ProviderInfo]:

@@ -10,8 +10,6 @@ from server.refusals import refused
 
 ASKING = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
 WIRES = ("/api/chat", "/v1/")
-BODY_S = BODY_TIMEOUT_S
-"""How long a request's body may take to arrive."""
 BEARER = "bearer."
 """How a subprotocol of a WebSocket begins that carries a key: a browser cannot send it otherwise."""
 
@@ -73,4 +71,4 @@ class Guarded:
 
     async def _whole_body(self, headers: Headers, receive: Receive) -> Receive:
         length = headers.get("content-length", "")
-        return replay_body(await read_body(length, receive, self._guard.configuration.limits, BODY_S), receive)
+        return replay_body(await read_body(length, receive, self._guard.configuration.limits, BODY_TIMEOUT_S), receive)

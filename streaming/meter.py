@@ -71,12 +71,14 @@ class Rates:
 
     `paid`: requests are charged to somebody, known price or not. `cautious_price` is for budgets alone: what the answer
     may cost where `price` is unknown because a vendor's model is asked through a local address, such as a gateway's.
+    `thinking_room` is how many tokens of thinking a request allows beside its limit of visible text.
     """
 
     counter: Counter | None = None
     price: Price | None = None
     paid: bool = False
     cautious_price: Price | None = None
+    thinking_room: int = 0
 
     @property
     def budget_price(self) -> Price | None:

@@ -147,7 +147,8 @@ class Session:
         return self.states[-1]
 
     @property
-    def _limits(self) -> Timeouts:
+    def limits(self) -> Timeouts:
+        """The time limits of the route that is asked now."""
         return self._timeouts.for_thinking(unseen=self.route.thinks_unseen)
 
     def _left(self) -> None:
@@ -162,7 +163,7 @@ class Session:
         route = self.route = self.routes[attempt.route]
         self.attempts += 1
         self._to("stream" if attempt.streamed else "ask_whole")
-        grammar, limits, content, announced = Grammar(), self._limits, False, not attempt.failures
+        grammar, limits, content, announced = Grammar(), self.limits, False, not attempt.failures
         due_s = self._clock() + limits.first_content_s if attempt.streamed else total_at_s
         deadline = Deadline(self._clock, min(due_s, total_at_s))
         asked = replace(request, model=route.model, streamed=attempt.streamed)
@@ -194,7 +195,7 @@ class Session:
             yield event
 
     def _overdue(self, total: bool, content: bool) -> StreamTimeout:
-        limits = self._limits
+        limits = self.limits
         if total:
             return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
         if content:

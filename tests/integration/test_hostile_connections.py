@@ -131,7 +131,7 @@ def test_the_refusal_of_a_huge_body_reaches_who_closes_after_it(path: str) -> No
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded, "BODY_S", 0.2)
+    monkeypatch.setattr(guarded, "BODY_TIMEOUT_S", 0.2)
 
     async def main() -> bytes:
         async with serving(Played(brief()), limits=IMPATIENT) as port:

@@ -113,7 +113,7 @@ HOMES = {
     "ollama": ("providers",),
     "xllamacpp": ("providers",),
     "uvicorn": ("server/draining.py", "server/http_protocol.py", "server/websocket_protocol.py"),
-    "argparse": ("app.py", "evaluation", "guard", "simulator", "benchmarks"),
+    "argparse": ("app.py", "evaluation", "guard", "simulator", "benchmarks", "providers/__main__.py"),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from evaluation import manifest, record, resume, summary, tables
 from evaluation.record import EVENTS, TRIALS
 from evaluation.run import Summary, run
-from evaluation.scenario import Scenario, plan
+from evaluation.scenario import Prompt, Scenario, plan
 from streaming.errors import UsageError
 from tests.unit.evaluation import made
 from tests.unit.evaluation.asking import Priced
@@ -108,3 +108,11 @@ def test_a_model_that_was_not_in_its_providers_name_is_not_asked_again(tmp_path:
     assert {trial.model for trial in record.read_trials(tmp_path)} == {"SmolLM2"}
     assert resume.look(tmp_path, wanted).left == ()
     assert summary.groups(tables.from_journal(tmp_path))[0].name == "local"
+
+
+def test_a_run_from_before_there_was_an_effort_is_resumed(tmp_path: Path) -> None:
+    scenario = Scenario(("sim:steady",), ("direct",), (Prompt("p", "P"),))
+    facts = resume.begin("run-1", scenario).facts
+    del facts["scenario"]["effort"]
+    manifest.write(tmp_path, facts)
+    assert len(resume.look(tmp_path, scenario).left) == 1

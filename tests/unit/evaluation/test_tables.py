@@ -139,3 +139,12 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_the_room_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match="unload"):
         _ = evaluation.unload
+
+
+def test_tables_from_before_there_was_an_effort_are_read() -> None:
+    folder = Path(__file__).parents[3] / "docs" / "sample-run"
+    columns = pd.read_parquet(folder / "trials.parquet").columns
+    run = tables.load(folder)
+    later = ["effort", "dropped_settings"]
+    assert len(run.trials) and set(later).isdisjoint(columns)
+    assert run.trials[later].isna().all(axis=None)

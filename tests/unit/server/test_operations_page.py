@@ -14,6 +14,7 @@ import pytest
 from evaluation import service_wires
 from guard import Configuration
 from providers.rows import ROWS
+from providers.table import default_timeouts
 from server import draining
 from server.metrics import Accounts, Metrics
 from settings import METRICS_FOLDER, Settings
@@ -122,6 +123,10 @@ def test_each_default_is_what_stands_there(name: str) -> None:
     default = rows("Variables")[name][0].partition(" ")[0]
     if name == "READER_TIMEOUT_S":
         assert Settings().reader_timeout_s == int(default)
+    elif name == "FIRST_CONTENT_S":
+        limits = default_timeouts(Settings())
+        told = re.findall(r"\d+", rows("Variables")[name][0])
+        assert (limits.first_content_s, limits.first_content_unseen_s) == (float(told[0]), float(told[1]))
     elif default in ("", "the"):
         assert Settings({name: ""}).get(name) is None
     else:

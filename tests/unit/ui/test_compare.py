@@ -77,7 +77,7 @@ class PartlyStalled(House):
 def test_a_column_that_stalls_leaves_the_others_every_moment_of_theirs() -> None:
     async def main(count: int) -> list[list[float]]:
         table = Table(count=count)
-        table.compare = Compare(desk := Desk(PartlyStalled(Slow()), clock()))
+        table.compare = Compare(Desk(PartlyStalled(Slow()), clock()))
         fields = [*FIELDS[:9], "ollama:a", "stalled", "direct"]
         await table.compare.begin(request(), "Count.", count, False, "100", "", "", *fields)
         running = [asyncio.create_task(table.column(number)) for number in range(COLUMNS)]

@@ -1,0 +1,233 @@
+"""What happens over real sockets to settings that a model does not take: live, measured, over the service's wires."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from evaluation import record
+from evaluation.run import run
+from evaluation.scenario import Prompt, Scenario
+from providers import Providers
+from settings import Settings
+from streaming.clock import monotonic
+from streaming.errors import BadRequest, NotFound
+from streaming.events import Finish, dropped_settings_of
+from tests.integration.provider_asking import ASKED, asking, collect, streaming
+from tests.integration.provider_cases import CASES, Case
+from tests.integration.raw_server import Connection, Script, raw_server
+from tests.serving import serving
+from tests.simulator_process import simulator_process
+
+ROOT = Path(__file__).parents[2]
+
+
+def picky(case: Case, *fields: str) -> Script:
+    """Refuse every request that has one of these fields, the first one found, and answer all others."""
+
+    async def script(connection: Connection) -> None:
+        body = {} if not connection.body else connection.json
+        settings = {**body, **body.get("options", {})}
+        found = next((name for name in fields if name in settings), None)
+        if connection.path.endswith(("/models", "/tags")):
+            connection.whole("application/json", case.models or b"{}")
+        elif found is None:
+            await streaming(case, "Hi")(connection)
+        else:
+            connection.whole("application/json", case.error(f"`{found}` is not supported here"), "400 Bad Request")
+
+    return script
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_refused_temperature_is_asked_once_more_without_it_and_remembered(case: Case) -> None:
+    async def main() -> None:
+        async with asking(case, picky(case, "temperature")) as (adapter, request, server):
+            for expected in (2, 3):
+                events, error = await collect(adapter, request)
+                assert error is None and isinstance(events[-1], Finish)
+                assert dropped_settings_of(events) == ("temperature",)
+                assert len(server.requests) == expected, "remembered: the second question is asked once"
+
+    asyncio.run(main())
+
+
+def test_a_limit_refused_under_both_names_is_the_vendors_refusal() -> None:
+    case = CASES["openai"]
+
+    async def main() -> None:
+        script = picky(case, "max_tokens", "max_completion_tokens")
+        async with asking(case, script) as (adapter, request, server):
+            _, error = await collect(adapter, request)
+            assert isinstance(error, BadRequest) and "max_completion_tokens" in error.message
+            assert len(server.requests) == 2
+
+    asyncio.run(main())
+
+
+def test_what_the_facts_know_is_never_sent() -> None:
+    case = CASES["anthropic"]
+
+    async def main() -> tuple[Any, tuple[str, ...]]:
+        async with asking(case, streaming(case, "Hi")) as (adapter, _, server):
+            request = replace(ASKED, model="claude-haiku-5-5", effort="low")
+            events, error = await collect(adapter, request)
+            assert error is None
+            return server.requests[0].json, dropped_settings_of(events)
+
+    body, dropped = asyncio.run(main())
+    assert "temperature" not in body and dropped == ("temperature",)
+    assert (body["output_config"], body["thinking"]) == ({"effort": "low"}, {"type": "adaptive"})
+    assert body["max_tokens"] == 9 + 8192
+
+
+def test_an_unknown_model_is_told_with_the_nearest_names() -> None:
+    case = CASES["openai"]
+    listed = json.dumps({"data": [{"id": name} for name in ("gpt-6.1-terra", "o3", "gpt-6.1-sol", "gpt-6-sol")]})
+
+    async def script(connection: Connection) -> None:
+        if connection.path.endswith("/models"):
+            connection.whole("application/json", listed.encode())
+        else:
+            connection.whole("application/json", case.error("no such model"), "404 Not Found")
+
+    async def main() -> None:
+        async with asking(case, script) as (adapter, request, _):
+            _, error = await collect(adapter, replace(request, model="gpt-6.1-tera"))
+            assert isinstance(error, NotFound)
+            assert "no such model; the nearest names are gpt-6.1-terra, gpt-6.1-sol, gpt-6-sol" in error.message
+
+    asyncio.run(main())
+
+
+def measure(case: Case, script: Script, scenario: Scenario, folder: Path) -> tuple[list[record.Trial], int]:
+    async def main() -> int:
+        async with raw_server(script) as server:
+            providers = Providers(case.settings(server.port))
+            try:
+                await run(scenario, providers, folder)
+            finally:
+                await providers.aclose()
+            return len(server.requests)
+
+    requests = asyncio.run(main())
+    return record.read_trials(folder), requests
+
+
+def test_a_measured_run_learns_once_and_says_so_in_every_row(tmp_path: Path) -> None:
+    case = CASES["openai"]
+    scenario = Scenario((case.name,), ("direct",), (Prompt("a", "A"), Prompt("b", "B")), temperature=0.2, warm_up=1)
+    trials, requests = measure(case, picky(case, "temperature"), scenario, tmp_path)
+    assert [(t.outcome, t.dropped_settings, t.stamp_source) for t in trials] == [
+        ("completed", "temperature", "kernel")
+    ] * 2
+    assert requests == 4, "the warm-up twice, each trial once"
+
+
+def test_effort_is_an_axis_of_a_run_with_rows_of_its_own(tmp_path: Path) -> None:
+    case = CASES["openai"]
+    scenario = Scenario((case.name,), ("direct",), (Prompt("a", "A"),), effort=("low", "high"), warm_up=0)
+    efforts: list[str] = []
+
+    async def script(connection: Connection) -> None:
+        efforts.append(connection.json["reasoning_effort"])
+        await streaming(case, "Hi")(connection)
+
+    trials, _ = measure(case, script, scenario, tmp_path)
+    assert sorted(efforts) == sorted(str(t.effort) for t in trials) == ["high", "low"]
+
+
+def served(body: Mapping[str, Any]) -> httpx2.Response:
+    """Ask the service's OpenAI wire, over a vendor that refuses a temperature."""
+    case = CASES["openai"]
+
+    async def main() -> httpx2.Response:
+        async with (
+            raw_server(picky(case, "temperature")) as server,
+            serving(Providers(case.settings(server.port))) as port,
+            httpx2.AsyncClient() as client,
+        ):
+            url = f"http://127.0.0.1:{port}/v1/chat/completions"
+            return await client.post(url, json={"messages": [{"role": "user", "content": "Hi"}], **body})
+
+    return asyncio.run(main())
+
+
+def test_the_openai_wire_names_dropped_settings_in_a_header() -> None:
+    answer = served({"model": CASES["openai"].name, "temperature": 0.2, "stream": True})
+    assert (answer.status_code, answer.headers["x-streamgauge-dropped-settings"]) == (200, "temperature")
+    assert "x-streamgauge-dropped-settings" not in served({"model": CASES["openai"].name, "stream": True}).headers
+
+
+def test_an_effort_that_is_not_taken_is_a_400_naming_those_that_are() -> None:
+    answer = served({"model": "openai:gpt-6.1-terra", "reasoning_effort": "max"})
+    assert answer.status_code == 400 and "takes none, low, medium, high, xhigh" in answer.json()["error"]["message"]
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(ROOT), **variables}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def facts_with_example(folder: Path, example: str) -> str:
+    file = folder / "facts.toml"
+    entry = f'example = "{example}"\nsource = "s"\nchecked = 2026-11-28\nconfirmed = "page"\n'
+    services = ("openai", "openai-responses")
+    file.write_text("".join(f'[[service]]\nservice = "{name}"\n{entry}' for name in services), encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("example", "code", "state", "words"),
+    [
+        ("steady", 0, "found", ""),
+        ("steadi", 1, "missing", "steady"),
+        ("gpt-5-mini", 1, "retiring", "2026-12-11; gpt-6.1-terra follows it"),
+    ],
+)
+def test_check_tells_an_example_that_cannot_be_relied_on(
+    tmp_path: Path, example: str, code: int, state: str, words: str
+) -> None:
+    with simulator_process() as url:
+        variables = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{url}/v1"}
+        file = facts_with_example(tmp_path, example)
+        done = command("providers", "--check", "--json", PROVIDER_FACTS=file, **variables)
+    found = {one["service"]: one for one in json.loads(done.stdout)["services"]}["openai"]
+    assert (found["state"], found["example"]) == (state, f"openai:{example}")
+    assert words in done.stdout and (code == 0 or f"openai:{example}" in done.stderr)
+    assert done.returncode == code
+
+
+def test_a_run_with_an_effort_that_is_not_taken_ends_before_anything_is_asked(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    done = command("evaluation", "run", "--providers", "sim:steady", "--effort", "low", "--out", out)
+    assert done.returncode == 2 and "sim:steady takes no effort" in done.stderr
+
+
+def test_a_facts_file_without_a_day_is_refused_at_start_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "facts.toml"
+    file.write_text('\n[[model]]\nservice = "openai"\nmodels = "*"\nsource = "s"\nconfirmed = "page"\n')
+    for module in ("providers", "evaluation"):
+        arguments = ("run", "--providers", "sim", "--dry-run") if module == "evaluation" else ()
+        done = command(module, *arguments, PROVIDER_FACTS=str(file))
+        assert done.returncode == 2 and f"{file}, line 2: [[model]] 1: checked is missing" in done.stderr
+
+
+def test_first_content_may_take_longer_where_a_model_thinks_unseen() -> None:
+    providers = Providers(Settings({"OPENAI_API_KEY": "k"}))
+    routes = [providers.route(f"openai:{model}") for model in ("gpt-6.1-terra", "gpt-4.1")]
+    assert [route.thinks_unseen for route in routes] == [True, False]
+    session = providers.session(["openai:gpt-6.1-terra"], clock=monotonic)
+    assert session.limits.first_content_s == 300
+    own = Providers(Settings({"OPENAI_API_KEY": "k", "FIRST_CONTENT_S": "7"}))
+    assert own.session(["openai:gpt-6.1-terra"], clock=monotonic).limits.first_content_s == 7
