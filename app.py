@@ -12,32 +12,32 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from guard import Configuration, Guard
-from providers import Providers
-from providers.offer import Offer
-from server import draining, log
+from guard import Guard, GuardConfig
+from providers import ProviderRegistry
+from providers.services import Offer
+from server import logging_config, uvicorn_server
+from server.app import create_app
 from server.captured_output import CapturedOutput
 from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
-from server.service import create
 from settings import Settings
 from streaming.errors import UsageError
 
 PORT = 7860
-GRACE_S = 30.0
+SHUTDOWN_GRACE_S = 30.0
 """How long open answers may go on after the signal to stop."""
-PAGE_GRACE_S = 3.0
+SHUTDOWN_GRACE_WITH_PAGE_S = 3.0
 """The same with the page, whose open tabs hold a connection each for ever."""
 
 
-def service(address: str) -> Any:
+def create_worker_app(address: str) -> Any:
     """Build the service without the page from the environment: what each worker runs at that address."""
     settings = Settings.from_environment()
     output = CapturedOutput()
     output.open(trusted=False)
-    log.configure(settings.masked, output.error)
-    guard = _guard(settings)
+    logging_config.configure_logging(settings.mask_secrets, output.error)
+    guard = _make_guard(settings)
     hosts = _allowed_hosts(address, settings, guard)
-    return create(Providers(settings), guard, settings, grace_s=GRACE_S, hosts=hosts)
+    return create_app(ProviderRegistry(settings), guard, settings, grace_s=SHUTDOWN_GRACE_S, hosts=hosts)
 
 
 def _allowed_hosts(address: str, settings: Settings, guard: Guard) -> AllowedHosts:
@@ -46,11 +46,11 @@ def _allowed_hosts(address: str, settings: Settings, guard: Guard) -> AllowedHos
     return AllowedHosts.from_listener(address, parse_allowed_hosts(settings.allowed_hosts), is_proxied=is_proxied)
 
 
-def _guard(settings: Settings) -> Guard:
-    return Guard(Configuration.from_variables(settings.variables, settings.secrets()), redis_url=settings.redis_url)
+def _make_guard(settings: Settings) -> Guard:
+    return Guard(GuardConfig.from_env(settings.variables, settings.secrets()), redis_url=settings.redis_url)
 
 
-def _listener(host: str, port: int, reader_s: int) -> socket.socket:
+def _open_listener(host: str, port: int, reader_s: int) -> socket.socket:
     """Take the port, before anything slow begins. Raises UsageError."""
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
@@ -65,13 +65,13 @@ def _listener(host: str, port: int, reader_s: int) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
+def _listener_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{here}:{port}"
 
 
-def _options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
+def _parse_options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat and its page.")
     default_host = "0.0.0.0" if settings.on_space else "127.0.0.1"
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
@@ -84,7 +84,7 @@ def _options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Na
     return parser.parse_args(arguments)
 
 
-def _check(options: argparse.Namespace, settings: Settings) -> None:
+def _check_options(options: argparse.Namespace, settings: Settings) -> None:
     check_allowed_origins(settings.allowed_origins)
     if options.share and options.no_ui:
         raise UsageError("a link shows the page: leave --no-ui or --share out")
@@ -98,11 +98,11 @@ def _check(options: argparse.Namespace, settings: Settings) -> None:
 
 def _serve_workers(listener: socket.socket, count: int, settings: Settings, body_bytes: int) -> int:
     with tempfile.TemporaryDirectory(prefix="streamgauge-metrics-") as folder:
-        settings.share_metrics(folder)
-        factory = partial(service, listener.getsockname()[0])
-        config = draining.config(factory, grace_s=GRACE_S, workers=count, body_bytes=body_bytes)
-        workers = draining.Workers(config, [listener])
-        workers.address = _address(listener)
+        settings.set_metrics_folder(folder)
+        factory = partial(create_worker_app, listener.getsockname()[0])
+        config = uvicorn_server.uvicorn_config(factory, grace_s=SHUTDOWN_GRACE_S, workers=count, body_bytes=body_bytes)
+        workers = uvicorn_server.WorkerSupervisor(config, [listener])
+        workers.address = _listener_url(listener)
         workers.run()
         return 1 if workers.failed else 0
 
@@ -110,43 +110,43 @@ def _serve_workers(listener: socket.socket, count: int, settings: Settings, body
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped; give the process's exit code."""
     settings = Settings.from_environment()
-    options = _options(arguments, settings)
+    options = _parse_options(arguments, settings)
     try:
-        providers = Providers(settings)
-        _check(options, settings)
-        providers.local.check()
-        guard = _guard(settings)
-        listener = _listener(options.host, options.port, settings.reader_timeout_s)
+        providers = ProviderRegistry(settings)
+        _check_options(options, settings)
+        providers.local_model.validate_file()
+        guard = _make_guard(settings)
+        listener = _open_listener(options.host, options.port, settings.reader_timeout_s)
         host = listener.getsockname()[0]
         offer = Offer.from_settings(settings, host, shared=options.share)
         hosts = _allowed_hosts(host, settings, guard)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    draining.take_descriptors()
+    uvicorn_server.raise_worker_fd_limit()
     body_bytes = guard.configuration.limits.body_bytes
     if options.workers > 1:
         settings.share_listening_host(host)
         return _serve_workers(listener, options.workers, settings, body_bytes)
     with CapturedOutput() as output:
-        log.configure(settings.masked, output.error, lambda: output.trusted)
-        grace_s = GRACE_S if options.no_ui else PAGE_GRACE_S
-        app: Any = create(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
+        logging_config.configure_logging(settings.mask_secrets, output.error, lambda: output.trusted)
+        grace_s = SHUTDOWN_GRACE_S if options.no_ui else SHUTDOWN_GRACE_WITH_PAGE_S
+        app: Any = create_app(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
         if not options.no_ui:
             app = _mount_page(app, providers, offer, settings, guard)
             if options.share:
-                from ui.share import share
+                from ui.app import share
 
                 share(listener.getsockname()[1], output.tell, hosts.add_link)
-        config = draining.config(app, grace_s=grace_s, body_bytes=body_bytes)
-        draining.Server(config, _address(listener), output.tell_ready).run(sockets=[listener])
+        config = uvicorn_server.uvicorn_config(app, grace_s=grace_s, body_bytes=body_bytes)
+        uvicorn_server.GracefulServer(config, _listener_url(listener), output.tell_ready).run(sockets=[listener])
     return 0
 
 
-def _mount_page(app: Any, providers: Providers, offer: Offer, settings: Settings, guard: Guard) -> Any:
-    from ui.page import mount
+def _mount_page(app: Any, providers: ProviderRegistry, offer: Offer, settings: Settings, guard: Guard) -> Any:
+    from ui.app import mount
 
-    return mount(app, providers, offer=offer, settings=settings, guard=guard, account=app.state.door.account)
+    return mount(app, providers, offer=offer, settings=settings, guard=guard, observer=app.state.chat_service.observer)
 
 
 if __name__ == "__main__":

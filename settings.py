@@ -13,13 +13,13 @@ _LISTENING_HOST = "STREAMGAUGE_LISTENING_HOST"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The name that prometheus_client reads."""
 
-_SECRET = re.compile(
+_SECRET_NAME_PARTS = re.compile(
     r".*(?:KEYS?|TOKEN|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|_PASS|_PAT|_DSN|CONNECTION_STRING|REDIS_URL)"
     r"(?:_?\d+)?"
 )
 """Names of variables whose value is a secret."""
 _PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@")
-_SHORTEST = 8
+_MIN_SECRET_CHARS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Settings:
         """A TOML file whose facts of services and models win over the built-in ones (`PROVIDER_FACTS`)."""
         return self.get("PROVIDER_FACTS")
 
-    def share_metrics(self, folder: str) -> None:
+    def set_metrics_folder(self, folder: str) -> None:
         """Let the processes that are started from now on put their figures into that folder."""
         os.environ[METRICS_FOLDER] = folder
 
@@ -127,18 +127,18 @@ class Settings:
         passwords = {found[1] for value in values if (found := _PASSWORD_IN_URL.match(value)) is not None}
         return frozenset((values | passwords | {unquote(password) for password in passwords}) - {""})
 
-    def masked(self, text: str) -> str:
+    def mask_secrets(self, text: str) -> str:
         """Give `text` with the value of every variable that looks like a secret replaced by `[NAME]`, cut ones too."""
         secrets = [(value.strip(), name) for name, value in self.variables.items() if _is_secret(name, value)]
         for value, name in sorted(secrets, key=lambda secret: -len(secret[0])):
-            if len(value) < _SHORTEST:
+            if len(value) < _MIN_SECRET_CHARS:
                 continue
             text = text.replace(value, f"[{name}]")
             if "…" in text:
-                for length in range(len(value) - 1, _SHORTEST - 1, -1):
+                for length in range(len(value) - 1, _MIN_SECRET_CHARS - 1, -1):
                     text = text.replace(f"{value[:length]}…", f"[{name}]…")
         return text
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return _SECRET.fullmatch(name.upper()) is not None or _PASSWORD_IN_URL.match(value.strip()) is not None
+    return _SECRET_NAME_PARTS.fullmatch(name.upper()) is not None or _PASSWORD_IN_URL.match(value.strip()) is not None

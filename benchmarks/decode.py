@@ -21,32 +21,34 @@ import httpx2
 import ollama
 import openai
 
-from benchmarks import _wires as wires
-from providers import anthropic_wire, chat_completions_wire, ollama_wire
-from providers.wire import Decoder
+from benchmarks import _sample_streams as wires
+from providers.decoding import anthropic as decoding_anthropic
+from providers.decoding import chat_completions
+from providers.decoding import ollama as decoding_ollama
+from providers.decoding.decoder import StreamDecoder
 from streaming.events import TextDelta
 
 TARGET = 0.2
 """Decoding may cost this share of iterating the SDK's stream."""
 
-_ASKED: Any = [{"role": "user", "content": "Hi"}]
-_URL = "http://127.0.0.1/v1"
-Reader = Callable[[list[bytes]], Awaitable[int]]
+_MESSAGES: Any = [{"role": "user", "content": "Hi"}]
+_BASE_URL = "http://127.0.0.1/v1"
+ChunkReader = Callable[[list[bytes]], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class DialectCase:
     """One dialect. `sdk` gives the number of texts that the SDK's stream gave, `read` the number of bytes."""
 
     name: str
     write: Callable[[list[str]], list[bytes]]
-    decoder: Callable[[], Decoder]
-    sdk: Reader
-    read: Reader
+    decoder: Callable[[], StreamDecoder]
+    sdk: ChunkReader
+    read: ChunkReader
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DecodeResult:
     """CPU in µs a chunk."""
 
     sdk_us: float
@@ -70,8 +72,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"CPU, µs a chunk {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
     results = {}
-    for wire in (_openai(), _anthropic(), _ollama()):
-        found = asyncio.run(_measure(wire, arguments.chunks, arguments.rounds))
+    for wire in (_openai_case(), _anthropic_case(), _ollama_case()):
+        found = asyncio.run(_measure_dialect(wire, arguments.chunks, arguments.rounds))
         figures = f"{found.sdk_us:9.1f} {found.reading_us:9.1f} {found.ours_us:9.1f}"
         print(f"{wire.name:15} {figures} {found.ratio:9.3f} {found.ratio_without_reading:19.3f}")
         results[wire.name] = {"sdk_us": found.sdk_us, "ours_us": found.ours_us, "ratio": found.ratio}
@@ -79,10 +81,10 @@ def main() -> None:
     print(json.dumps({"benchmark": "decode", "target": TARGET, "met": met, "wires": results}))
 
 
-async def _measure(wire: Wire, chunks: int, rounds: int) -> Found:
+async def _measure_dialect(wire: DialectCase, chunks: int, rounds: int) -> DecodeResult:
     pieces = wire.write([f" word{i}" for i in range(chunks)])
 
-    async def ours(pieces: list[bytes]) -> int:
+    async def decode_ours(pieces: list[bytes]) -> int:
         decoder = wire.decoder()
         events = [event for piece in pieces for event in decoder.feed(piece)]
         return sum(isinstance(event, TextDelta) for event in [*events, *decoder.flush()])
@@ -90,16 +92,16 @@ async def _measure(wire: Wire, chunks: int, rounds: int) -> Found:
     best_s = dict.fromkeys(("sdk", "ours", "read"), float("inf"))
     due = {"sdk": chunks, "ours": chunks, "read": sum(map(len, pieces))}
     for _ in range(rounds):
-        for name, read in (("sdk", wire.sdk), ("ours", ours), ("read", wire.read)):
+        for name, read in (("sdk", wire.sdk), ("ours", decode_ours), ("read", wire.read)):
             started_s = time.process_time()
             found = await read(pieces)
             best_s[name] = min(best_s[name], time.process_time() - started_s)
             if found != due[name]:
                 raise SystemExit(f"{wire.name}, {name}: {found} were read of {due[name]}")
-    return Found(*(best_s[name] / chunks * 1e6 for name in ("sdk", "read", "ours")))
+    return DecodeResult(*(best_s[name] / chunks * 1e6 for name in ("sdk", "read", "ours")))
 
 
-class _Pieces(httpx2.AsyncByteStream, httpx.AsyncByteStream):
+class _PiecewiseStream(httpx2.AsyncByteStream, httpx.AsyncByteStream):
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
 
@@ -108,64 +110,70 @@ class _Pieces(httpx2.AsyncByteStream, httpx.AsyncByteStream):
             yield piece
 
 
-def _http(pieces: list[bytes]) -> httpx2.AsyncClient:
-    def answer(_: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=_Pieces(pieces))
+def _mock_http_client(pieces: list[bytes]) -> httpx2.AsyncClient:
+    def respond(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=_PiecewiseStream(pieces))
 
-    return httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+    return httpx2.AsyncClient(transport=httpx2.MockTransport(respond))
 
 
-async def _bytes_of(call: Any) -> int:
+async def _count_bytes(call: Any) -> int:
     async with call as response:
         return sum([len(data) async for data in response.iter_bytes()])
 
 
-def _openai() -> Wire:
-    def completions(pieces: list[bytes]) -> Any:
-        return openai.AsyncOpenAI(api_key="none", base_url=_URL, http_client=_http(pieces)).chat.completions
+def _openai_case() -> DialectCase:
+    def make_completions(pieces: list[bytes]) -> Any:
+        return openai.AsyncOpenAI(
+            api_key="none", base_url=_BASE_URL, http_client=_mock_http_client(pieces)
+        ).chat.completions
 
-    async def sdk(pieces: list[bytes]) -> int:
-        stream = await completions(pieces).create(model="m", messages=_ASKED, stream=True)
+    async def decode_with_sdk(pieces: list[bytes]) -> int:
+        stream = await make_completions(pieces).create(model="m", messages=_MESSAGES, stream=True)
         return len([found async for found in stream if found.choices and found.choices[0].delta.content])
 
-    async def read(pieces: list[bytes]) -> int:
-        create = completions(pieces).with_streaming_response.create
-        return await _bytes_of(create(model="m", messages=_ASKED, stream=True))
+    async def read_bytes(pieces: list[bytes]) -> int:
+        create = make_completions(pieces).with_streaming_response.create
+        return await _count_bytes(create(model="m", messages=_MESSAGES, stream=True))
 
-    return Wire("openai", wires.chat_completions, chat_completions_wire.decoder, sdk, read)
+    return DialectCase("openai", wires.chat_completions, chat_completions.make_decoder, decode_with_sdk, read_bytes)
 
 
-def _anthropic() -> Wire:
-    def messages(pieces: list[bytes]) -> Any:
-        return anthropic.AsyncAnthropic(api_key="none", base_url=_URL, http_client=_http(pieces)).messages
+def _anthropic_case() -> DialectCase:
+    def make_messages(pieces: list[bytes]) -> Any:
+        return anthropic.AsyncAnthropic(
+            api_key="none", base_url=_BASE_URL, http_client=_mock_http_client(pieces)
+        ).messages
 
-    async def sdk(pieces: list[bytes]) -> int:
-        stream = await messages(pieces).create(model="m", messages=_ASKED, max_tokens=9, stream=True)
+    async def decode_with_sdk(pieces: list[bytes]) -> int:
+        stream = await make_messages(pieces).create(model="m", messages=_MESSAGES, max_tokens=9, stream=True)
         return len([event async for event in stream if event.type == "content_block_delta" and event.delta.text])
 
-    async def read(pieces: list[bytes]) -> int:
-        create = messages(pieces).with_streaming_response.create
-        return await _bytes_of(create(model="m", messages=_ASKED, max_tokens=9, stream=True))
+    async def read_bytes(pieces: list[bytes]) -> int:
+        create = make_messages(pieces).with_streaming_response.create
+        return await _count_bytes(create(model="m", messages=_MESSAGES, max_tokens=9, stream=True))
 
-    return Wire("anthropic", wires.messages, anthropic_wire.decoder, sdk, read)
+    return DialectCase("anthropic", wires.messages, decoding_anthropic.make_decoder, decode_with_sdk, read_bytes)
 
 
-def _ollama() -> Wire:
-    def client(pieces: list[bytes]) -> ollama.AsyncClient:
-        def answer(_: httpx.Request) -> httpx.Response:
-            return httpx.Response(200, headers={"content-type": "application/x-ndjson"}, stream=_Pieces(pieces))
+def _ollama_case() -> DialectCase:
+    def make_client(pieces: list[bytes]) -> ollama.AsyncClient:
+        def respond(_: httpx.Request) -> httpx.Response:
+            return httpx.Response(
+                200, headers={"content-type": "application/x-ndjson"}, stream=_PiecewiseStream(pieces)
+            )
 
-        return ollama.AsyncClient(_URL, transport=httpx.MockTransport(answer))
+        return ollama.AsyncClient(_BASE_URL, transport=httpx.MockTransport(respond))
 
-    async def sdk(pieces: list[bytes]) -> int:
-        stream = await client(pieces).chat(model="m", messages=_ASKED, stream=True)
+    async def decode_with_sdk(pieces: list[bytes]) -> int:
+        stream = await make_client(pieces).chat(model="m", messages=_MESSAGES, stream=True)
         return len([part async for part in stream if part.message.content])
 
-    async def read(pieces: list[bytes]) -> int:
-        async with client(pieces)._client.stream("POST", "/api/chat") as response:
+    async def read_bytes(pieces: list[bytes]) -> int:
+        async with make_client(pieces)._client.stream("POST", "/api/chat") as response:
             return sum([len(data) async for data in response.aiter_bytes()])
 
-    return Wire("ollama", wires.ollama, ollama_wire.decoder, sdk, read)
+    return DialectCase("ollama", wires.ollama, decoding_ollama.make_decoder, decode_with_sdk, read_bytes)
 
 
 if __name__ == "__main__":

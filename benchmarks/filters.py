@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from guard import Configuration, Guard, Refusal
-from guard.output import OutputFilter
-from guard.shapes import SECRETS, Patterns
-from guard.validation import MAX_MESSAGE_CHARS, Limits
+from guard import Guard, GuardConfig, RejectionError
+from guard.output_filter import OutputFilter
+from guard.secret_patterns import SECRET_PATTERNS, Patterns
+from guard.validation import MAX_MESSAGE_CHARS, InputLimits
 from streaming.events import Event, TextDelta
 from streaming.messages import Message
 
@@ -48,14 +48,14 @@ QUESTIONS = {
 }
 
 
-class Passing(Protocol):
+class BenchmarkedFilter(Protocol):
     """What every event goes through."""
 
     def feed(self, event: Event) -> list[Event]:
         """Take an event; give what goes on."""
 
 
-class Identity:
+class IdentityFilter:
     """The baseline: a filter that passes everything on."""
 
     def feed(self, event: Event) -> list[Event]:
@@ -63,7 +63,7 @@ class Identity:
         return [event]
 
 
-def best_s(work: Callable[[], object]) -> float:
+def best_of_s(work: Callable[[], object]) -> float:
     """Give the CPU seconds of the best round."""
     times = []
     for _ in range(ROUNDS):
@@ -73,50 +73,50 @@ def best_s(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def chunk_us(make: Callable[[], Passing], text: str) -> float:
+def time_chunk_us(make: Callable[[], BenchmarkedFilter], text: str) -> float:
     """Give the microseconds for a chunk of `text`, repeated."""
     long = text * (CHUNKS * CHUNK_CHARS // len(text) + 1)
     events = [TextDelta(long[i * CHUNK_CHARS : (i + 1) * CHUNK_CHARS]) for i in range(CHUNKS)]
 
-    def work() -> None:
+    def feed_all() -> None:
         feed = make().feed
         for event in events:
             feed(event)
 
-    return best_s(work) / CHUNKS * 1e6
+    return best_of_s(feed_all) / CHUNKS * 1e6
 
 
-def question_ms(guard: Guard, piece: str, chars: int = 4_000) -> float:
+def time_question_ms(guard: Guard, piece: str, chars: int = 4_000) -> float:
     """Return the milliseconds for cleaning, or refusing, a question of so many characters made of `piece`."""
     messages = [Message("user", (piece * chars)[:chars])]
 
-    def work() -> None:
+    def validate_question() -> None:
         try:
-            guard.clean(messages)
-        except Refusal:
+            guard.validate_messages(messages)
+        except RejectionError:
             return
 
-    return best_s(work) * 1e3
+    return best_of_s(validate_question) * 1e3
 
 
 def main() -> None:
     """Print a line for each case, and a JSON object as the last line."""
-    secrets, terms = Patterns([], SECRETS), Patterns(TERMS, SECRETS)
-    makes: dict[str, Callable[[], Passing]] = {
-        "passing on": Identity,
+    secrets, terms = Patterns([], SECRET_PATTERNS), Patterns(TERMS, SECRET_PATTERNS)
+    makes: dict[str, Callable[[], BenchmarkedFilter]] = {
+        "passing on": IdentityFilter,
         "secrets": lambda: OutputFilter(secrets),
         "secrets and terms": lambda: OutputFilter(terms),
     }
     chunks = {}
     for text_name, text in (("English", PROSE), ("Russian", CYRILLIC), ("digits", "4111 1111 1111 1112 ")):
         for name, make in makes.items():
-            took_us = chunks[f"{name}, {text_name}"] = round(chunk_us(make, text), 2)
+            took_us = chunks[f"{name}, {text_name}"] = round(time_chunk_us(make, text), 2)
             print(f"{name:>18}, {text_name:<8} {took_us:6.2f} µs for a chunk of {CHUNK_CHARS} characters")
-    guard = Guard(Configuration(limits=Limits(off=frozenset())))
-    questions = {name: round(question_ms(guard, piece), 2) for name, piece in QUESTIONS.items()}
+    guard = Guard(GuardConfig(limits=InputLimits(off=frozenset())))
+    questions = {name: round(time_question_ms(guard, piece), 2) for name, piece in QUESTIONS.items()}
     for name, took_ms in questions.items():
         print(f"{name:>18} {took_ms:6.2f} ms for a question of 4,000 characters")
-    longest_ms = round(max(question_ms(guard, piece, MAX_MESSAGE_CHARS) for piece in QUESTIONS.values()), 2)
+    longest_ms = round(max(time_question_ms(guard, piece, MAX_MESSAGE_CHARS) for piece in QUESTIONS.values()), 2)
     print(f"{'the worst':>18} {longest_ms:6.2f} ms for a question of {MAX_MESSAGE_CHARS:,} characters")
     ordinary_us, worst_ms = chunks["secrets, English"], max(questions.values())
     met = ordinary_us <= TARGET_US and worst_ms <= TARGET_MS

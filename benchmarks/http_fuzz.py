@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from streaming.connecting import Target
-from streaming.http1 import Http1Error, ResponseReader
-from streaming.pool import Ended, NoConnection, Pool, Response
+from streaming.http.connection import Origin
+from streaming.http.connection_pool import ConnectError, ConnectionClosedError, ConnectionPool, Response
+from streaming.http.response_parser import HTTPParseError, ResponseParser
 
 MARKS = {"A": b"\xe1", "B": b"\xe2"}
 """The byte that a user's bodies are made of; nothing else has it."""
@@ -118,11 +118,11 @@ def mutate(rng: random.Random, raw: bytes) -> bytes:
 
 def read_in_pieces(raw: bytes, cuts: Sequence[int]) -> Outcome:
     """Return what the reader makes of a response that comes in these pieces. Raises nothing but what is a defect."""
-    reader, body, error = ResponseReader(), b"", ""
+    reader, body, error = ResponseParser(), b"", ""
     try:
         for start, end in itertools.pairwise((0, *cuts, len(raw))):
             body += reader.feed(raw[start:end])
-    except Http1Error as fault:
+    except HTTPParseError as fault:
         body, error = body + fault.body, type(fault).__name__
     else:
         error = "" if reader.flush() else "cut"
@@ -151,13 +151,13 @@ def fuzz_reader(responses: int, seed: int) -> Result:
 async def fuzz_pool(responses: int, seed: int) -> Result:
     """Have two users ask one server for so many mutated responses."""
     result = Result()
-    async with _serving(seed, result) as target, aclosing(Pool()) as pool:
+    async with _serving(seed, result) as target, aclosing(ConnectionPool()) as pool:
         users = [_use(pool, target, user, responses // 2, seed, result) for user in MARKS]
         await asyncio.gather(*users)
     return result
 
 
-async def _use(pool: Pool, target: Target, user: str, requests: int, seed: int, result: Result) -> None:
+async def _use(pool: ConnectionPool, target: Origin, user: str, requests: int, seed: int, result: Result) -> None:
     rng = random.Random(f"{seed} {user}")
     other = next(mark for name, mark in MARKS.items() if name != user)
     old: Response | None = None
@@ -165,7 +165,7 @@ async def _use(pool: Pool, target: Target, user: str, requests: int, seed: int, 
         request = b"POST /%b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n" % user.encode()
         found = b""
         try:
-            response = await pool.ask(target, request, _CONNECT_S)
+            response = await pool.send(target, request, _CONNECT_S)
             found += repr(response.head).encode("latin-1", "replace")
             for _ in range(rng.choice((0, 1, 1000, 1000, 1000))):
                 if not (part := await response.more()):
@@ -177,7 +177,7 @@ async def _use(pool: Pool, target: Target, user: str, requests: int, seed: int, 
                 await old.aclose()
             old = response
             result.counts["read"] += 1
-        except (Http1Error, Ended, NoConnection) as error:
+        except (HTTPParseError, ConnectionClosedError, ConnectError) as error:
             result.counts[type(error).__name__] += 1
         except Exception as error:  # a defect, to be told
             result.problems.append(f"{user}, request {number}: {error!r}")
@@ -186,7 +186,7 @@ async def _use(pool: Pool, target: Target, user: str, requests: int, seed: int, 
 
 
 @asynccontextmanager
-async def _serving(seed: int, result: Result) -> AsyncIterator[Target]:
+async def _serving(seed: int, result: Result) -> AsyncIterator[Origin]:
     rng = random.Random(seed)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -208,12 +208,12 @@ async def _serving(seed: int, result: Result) -> AsyncIterator[Target]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     async with server:
-        yield Target(host, port)
+        yield Origin(host, port)
 
 
 def _ends_by_itself(raw: bytes) -> bool:
-    reader = ResponseReader()
-    with suppress(Http1Error):
+    reader = ResponseParser()
+    with suppress(HTTPParseError):
         reader.feed(raw)
     return reader.complete
 

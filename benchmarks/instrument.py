@@ -1,9 +1,9 @@
 """The instrument as people use it, `python -m evaluation run` as a whole, beside a plain client of the OpenAI SDK.
 
 A server sends 64 tokens, 20 ms apart, to all streams, which open in one burst, and logs each send; both processes read
-the same clock. `ttft` and `gap` are errors at p99 against that log (see `evaluation.calibration`). `cpu` is all that
-the command used, its tables and report included, less what the same command uses for a single answer. `start` is from
-the command's start to its first request, less an `import openai` just before. `peak` is the memory when the
+the same clock. `ttft` and `gap` are errors at p99 against that log (see `evaluation.calibration.model`). `cpu` is all
+that the command used, its tables and report included, less what the same command uses for a single answer. `start` is
+from the command's start to its first request, less an `import openai` just before. `peak` is the memory when the
 load was over. The SDK's client iterates its stream and notes the time of each chunk; its CPU is without its imports.
 
     python -m benchmarks.instrument [--streams 64,256] [--truth simulator|independent]
@@ -25,16 +25,16 @@ from time import monotonic, process_time
 from typing import Any
 
 from evaluation import manifest
-from evaluation.calibration import Noted, Row, compared
-from evaluation.record import read_events, read_trials
+from evaluation.calibration.model import CalibrationRow, ObservedAnswer, compare_with_log
+from evaluation.schema import read_events, read_trials
 from simulator.server import read_log
-from streaming.priority import take_real_time_priority
+from streaming.os_limits import set_realtime_priority
 
 TOKENS, GAP_MS = 64, 20
 _QUESTION = "How late are your stamps?"
 _SERVERS = {
     "simulator": ("simulator", "--tokens", str(TOKENS), "--gap-ms", str(GAP_MS), "--log"),
-    "independent": ("benchmarks._truth",),
+    "independent": ("benchmarks._reference_server",),
 }
 LIMITS: dict[str, dict[int, float]] = {
     "ttft_p99_ms": {64: 1.0, 256: 2.0},
@@ -47,7 +47,7 @@ LIMITS: dict[str, dict[int, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ClientResult:
     """One client's figures, as the module's text tells them."""
 
     answers: int
@@ -63,7 +63,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class ProcessUsage:
     """What a process used, from outside: `began_s` on CLOCK_MONOTONIC."""
 
     began_s: float
@@ -72,7 +72,7 @@ class Used:
     said: str
 
 
-def _used(command: list[str], *variables: str) -> Used:
+def _run_measured(command: list[str], *variables: str) -> ProcessUsage:
     """Run a process to its end, with `NAME=value` in its environment. Raises RuntimeError when it fails."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         began_s = monotonic()
@@ -83,11 +83,11 @@ def _used(command: list[str], *variables: str) -> Used:
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)}: {errors.read()[-2000:]}")
-        return Used(began_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, out.read())
+        return ProcessUsage(began_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, out.read())
 
 
 @contextmanager
-def _server(truth: str, log: Path) -> Iterator[str]:
+def _run_server(truth: str, log: Path) -> Iterator[str]:
     """Start a server and give its URL; at the end its log is whole."""
     log.touch()
     module, *options = _SERVERS[truth]
@@ -100,23 +100,25 @@ def _server(truth: str, log: Path) -> Iterator[str]:
             process.terminate()
 
 
-def _command(streams: int, truth: str) -> tuple[Used, list[Noted], list[dict[str, Any]], dict[str, Any]]:
+def _run_command(
+    streams: int, truth: str
+) -> tuple[ProcessUsage, list[ObservedAnswer], list[dict[str, Any]], dict[str, Any]]:
     """Run the command; give what it used, what it noted, the server's log and its manifest."""
     with tempfile.TemporaryDirectory() as name:
         folder, log, prompts = Path(name, "run"), Path(name, "log.jsonl"), Path(name, "prompts.txt")
         prompts.write_text(_QUESTION + "\n", encoding="utf-8")
-        with _server(truth, log) as url:
+        with _run_server(truth, log) as url:
             words = (
                 f"-m evaluation run --providers openai:steady --repeats {streams} --concurrency {streams} --no-plots"
             )
             files = ["--prompts", str(prompts), "--out", str(folder)]
-            used = _used([*words.split(), *files], f"OPENAI_BASE_URL={url}", "OPENAI_API_KEY=none")
+            used = _run_measured([*words.split(), *files], f"OPENAI_BASE_URL={url}", "OPENAI_API_KEY=none")
         tokens_s: dict[str, list[float]] = defaultdict(list)
         for event in read_events(folder):
             if event.kind == "source_text" and event.source_s is not None:
                 tokens_s[event.trial_id].append(event.source_s)
         noted = [
-            Noted(
+            ObservedAnswer(
                 trial.trial_id,
                 sent_s := trial.sent_monotonic_s or 0.0,
                 [sent_s + at_s for at_s in tokens_s[trial.trial_id]],
@@ -129,29 +131,33 @@ def _command(streams: int, truth: str) -> tuple[Used, list[Noted], list[dict[str
         return used, noted, read_log(str(log)), manifest.read(folder)
 
 
-def _ours(streams: int, truth: str) -> Found:
-    alone, _, _, _ = _command(1, truth)
-    import_s = _timed_import()
-    used, noted, log, facts = _command(streams, truth)
-    row = compared("plain", streams, noted, log, used.cpu_s - alone.cpu_s)
-    return _found(row, used, log, import_s, facts["loads"][-1]["peak_memory_bytes"] / 1e6)
+def _measure_ours(streams: int, truth: str) -> ClientResult:
+    alone, _, _, _ = _run_command(1, truth)
+    import_s = _time_import()
+    used, noted, log, facts = _run_command(streams, truth)
+    row = compare_with_log("plain", streams, noted, log, used.cpu_s - alone.cpu_s)
+    return _client_result(row, used, log, import_s, facts["loads"][-1]["peak_memory_bytes"] / 1e6)
 
 
-def _sdk(streams: int, truth: str) -> Found:
-    import_s = _timed_import()
+def _measure_sdk(streams: int, truth: str) -> ClientResult:
+    import_s = _time_import()
     with tempfile.TemporaryDirectory() as name:
         log = Path(name, "log.jsonl")
-        with _server(truth, log) as url:
+        with _run_server(truth, log) as url:
             options = ["--client", url, "--streams", str(streams)]
-            used = _used(["-m", "benchmarks.instrument", *options])
+            used = _run_measured(["-m", "benchmarks.instrument", *options])
         said = json.loads(used.said.splitlines()[-1])
-        noted, lines = [Noted(**one) for one in said["noted"]], read_log(str(log))
-    return _found(compared("plain", streams, noted, lines, said["cpu_s"]), used, lines, import_s, used.peak_mb)
+        noted, lines = [ObservedAnswer(**one) for one in said["noted"]], read_log(str(log))
+    return _client_result(
+        compare_with_log("plain", streams, noted, lines, said["cpu_s"]), used, lines, import_s, used.peak_mb
+    )
 
 
-def _found(row: Row, used: Used, log: list[dict[str, Any]], import_s: float, peak_mb: float) -> Found:
+def _client_result(
+    row: CalibrationRow, used: ProcessUsage, log: list[dict[str, Any]], import_s: float, peak_mb: float
+) -> ClientResult:
     first_s = min(line["at_s"] for line in log if line["event"] == "received")
-    return Found(
+    return ClientResult(
         row.answers,
         row.failed,
         row.ttft_p50_ms,
@@ -165,7 +171,7 @@ def _found(row: Row, used: Used, log: list[dict[str, Any]], import_s: float, pea
     )
 
 
-async def _iterate(url: str, streams: int) -> tuple[list[Noted], float]:
+async def _measure_with_sdk(url: str, streams: int) -> tuple[list[ObservedAnswer], float]:
     """Be a plain client: one that times in its loop over the SDK's stream. Its first answer is not counted."""
     import httpx2
     import openai
@@ -173,7 +179,7 @@ async def _iterate(url: str, streams: int) -> tuple[list[Noted], float]:
     http = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None), trust_env=False, timeout=None)
     client = openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0, http_client=http)
 
-    async def one(name: str) -> Noted:
+    async def ask_once(name: str) -> ObservedAnswer:
         stream = await client.chat.completions.create(
             model="steady",
             messages=[{"role": "user", "content": _QUESTION}],
@@ -181,18 +187,18 @@ async def _iterate(url: str, streams: int) -> tuple[list[Noted], float]:
             extra_headers={"X-Client-Request-Id": name},
         )
         tokens_s = [monotonic() async for chunk in stream if chunk.choices and chunk.choices[0].delta.content]
-        return Noted(name, None, tokens_s, 0, "callback")
+        return ObservedAnswer(name, None, tokens_s, 0, "callback")
 
-    await one("warm-up")
-    take_real_time_priority()  # as the instrument has it
+    await ask_once("warm-up")
+    set_realtime_priority()  # as the instrument has it
     begun_s = process_time()
-    noted = await asyncio.gather(*(one(f"sdk-{number}") for number in range(streams)))
+    noted = await asyncio.gather(*(ask_once(f"sdk-{number}") for number in range(streams)))
     used_s = process_time() - begun_s
     await client.close()
     return noted, used_s
 
 
-def _told(way: str, streams: int, found: Found) -> str:
+def _result_line(way: str, streams: int, found: ClientResult) -> str:
     """Write a line; what is promised has its limit beside it."""
     parts = []
     for name, value in asdict(found).items():
@@ -202,7 +208,7 @@ def _told(way: str, streams: int, found: Found) -> str:
     return f"{streams:4} {way:5}" + ", ".join(parts)
 
 
-def _ratios(ours: dict[str, Any], sdk: dict[str, Any]) -> dict[str, float]:
+def _compute_ratios(ours: dict[str, Any], sdk: dict[str, Any]) -> dict[str, float]:
     """Ours as a share of the SDK client's; not of counts, nor of the starts, which differ by what was left out."""
     names = [name for name in ours if name.endswith(("_ms", "_chunks", "_mb"))]
     return {name: round(ours[name] / sdk[name], 5) for name in names if sdk[name] and ours[name] is not None}
@@ -216,20 +222,20 @@ def main() -> None:
     parser.add_argument("--client", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.client:
-        noted, cpu_s = asyncio.run(_iterate(asked.client, int(asked.streams)))
+        noted, cpu_s = asyncio.run(_measure_with_sdk(asked.client, int(asked.streams)))
         print(json.dumps({"cpu_s": cpu_s, "noted": [asdict(one) for one in noted]}))
         return
     results = []
     for streams in map(int, asked.streams.split(",")):
-        found = {"ours": _ours(streams, asked.truth), "sdk": _sdk(streams, asked.truth)}
+        found = {"ours": _measure_ours(streams, asked.truth), "sdk": _measure_sdk(streams, asked.truth)}
         for way, figures in found.items():
-            print(_told(way, streams, figures), flush=True)
+            print(_result_line(way, streams, figures), flush=True)
         ours, sdk = (asdict(figures) for figures in found.values())
-        results.append({"streams": streams, "ours": ours, "sdk": sdk, "ours/sdk": _ratios(ours, sdk)})
+        results.append({"streams": streams, "ours": ours, "sdk": sdk, "ours/sdk": _compute_ratios(ours, sdk)})
     print(json.dumps({"benchmark": "instrument", "truth": asked.truth, "results": results}))
 
 
-def _timed_import() -> float:
+def _time_import() -> float:
     begun_s = monotonic()
     subprocess.run([sys.executable, "-c", "import openai"], check=True)
     return monotonic() - begun_s

@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import Callable
 
-from evaluation import experience, measures
-from evaluation.measures import Chunks
-from streaming.events import TextDelta, Timed
+from evaluation.metrics import cadence, experience
+from evaluation.metrics.cadence import Chunks
+from streaming.events import TextDelta, TimedEvent
 
 EVENTS = 1_000_000
 ROUNDS = 3
@@ -25,20 +25,20 @@ def best_s(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def measure(events: list[Timed]) -> None:
+def measure(events: list[TimedEvent]) -> None:
     """Take every measure that a trial's row has of its text."""
-    source = Chunks.of(events)
-    measures.cadence(source.gaps_s)
-    measures.stalls(source.gaps_s)
-    experience.delay(source, Chunks([at_s + 0.05 for at_s in source.at_s], source.chars))
-    experience.fluidity(source, len(events), experience.Deadlines())
-    experience.qoe(source, experience.Reader())
+    source = Chunks.from_events(events)
+    cadence.cadence(source.gaps_s)
+    cadence.stalls(source.gaps_s)
+    experience.delivery_delay(source, Chunks([at_s + 0.05 for at_s in source.at_s], source.chars))
+    experience.fluidity(source, len(events), experience.TokenDeadlines())
+    experience.qoe(source, experience.ReaderModel())
 
 
 def main() -> None:
     """Print a line for each length, and a JSON object as the last line."""
     delta = TextDelta("four")
-    events = [Timed(0.2 + i * 0.001, delta) for i in range(EVENTS)]
+    events = [TimedEvent(0.2 + i * 0.001, delta) for i in range(EVENTS)]
     found = {}
     for count in (EVENTS // 10, EVENTS):
         part = events[:count]

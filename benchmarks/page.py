@@ -32,14 +32,14 @@ from streaming import strategies
 CHUNK_BYTES, GAP_S = 8, 0.02
 PROVIDER, VARIABLE = "llama-server", "LLAMA_SERVER_BASE_URL"
 """Who the upstream is on the page, and how the service is told of its address."""
-_WORDS = ("evening", "another", "passage", "through", "written", "between", "measure", "nothing")
+_SAMPLE_WORDS = ("evening", "another", "passage", "through", "written", "between", "measure", "nothing")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-_TASK, _CATEGORIES = "RunTask", ["disabled-by-default-devtools.timeline", "__metadata"]
-_PATIENCE_MS = 120_000
+_TASK_EVENT, _CATEGORIES = "RunTask", ["disabled-by-default-devtools.timeline", "__metadata"]
+_WAIT_TIMEOUT_MS = 120_000
 
 
-class _Upstream(BaseHTTPRequestHandler):
+class _ChatCompletionsUpstream(BaseHTTPRequestHandler):
     """Speaks chat completions: as many chunks as tokens are asked for, each of one word and a space."""
 
     def do_POST(self) -> None:  # the name is the library's
@@ -48,14 +48,14 @@ class _Upstream(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
         due_s = time.monotonic()
-        for word in islice(cycle(_WORDS), asked["max_tokens"]):
+        for word in islice(cycle(_SAMPLE_WORDS), asked["max_tokens"]):
             due_s += GAP_S
             time.sleep(max(due_s - time.monotonic(), 0.0))
-            self._send({"content": f"{word} "}, None)
-        self._send({}, "length")
+            self._send_chunk({"content": f"{word} "}, None)
+        self._send_chunk({}, "length")
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def _send(self, delta: dict[str, str], reason: str | None) -> None:
+    def _send_chunk(self, delta: dict[str, str], reason: str | None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
         self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
@@ -65,16 +65,16 @@ class _Upstream(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def upstream() -> Iterator[str]:
+def run_upstream() -> Iterator[str]:
     """Serve on a free port; give the address for `VARIABLE`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Upstream) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _ChatCompletionsUpstream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
+class PageCost:
     """What came to the page in `during_s`, and for how much of it the page's main thread was taken."""
 
     received_bytes: int
@@ -91,35 +91,35 @@ class Weight:
         }
 
 
-def weighed(page: Page, answer: Callable[[], None]) -> Weight:
+def measure_page(page: Page, answer: Callable[[], None]) -> PageCost:
     """Weigh what happens on a page during `answer`; no other page of the browser may be at work."""
     browser = page.context.browser
     assert browser is not None  # a page of a browser that was launched has one
     received = 0
 
-    def came(told: dict[str, Any]) -> None:
+    def count_bytes(told: dict[str, Any]) -> None:
         nonlocal received
         received += told["dataLength"]
 
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
-    session.on("Network.dataReceived", came)
+    session.on("Network.dataReceived", count_bytes)
     browser.start_tracing(page=page, categories=_CATEGORIES)
     began_s = time.monotonic()
     answer()
     during_s = time.monotonic() - began_s
-    busy_s, cpu_s = _taken(json.loads(browser.stop_tracing())["traceEvents"])
+    busy_s, cpu_s = _main_thread_usage_s(json.loads(browser.stop_tracing())["traceEvents"])
     session.detach()
-    return Weight(received, during_s, busy_s, cpu_s)
+    return PageCost(received, during_s, busy_s, cpu_s)
 
 
-def _taken(events: list[dict[str, Any]]) -> tuple[float, float]:
+def _main_thread_usage_s(events: list[dict[str, Any]]) -> tuple[float, float]:
     """Give seconds of tasks, and of CPU in them, of the busiest main thread of a page: the one that was at work."""
     threads = {(e["pid"], e["tid"]) for e in events if e["ph"] == "M" and e["args"].get("name") == "CrRendererMain"}
     taken: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for event in events:
         thread = event["pid"], event["tid"]
-        if event["name"] == _TASK and event["ph"] == "X" and thread in threads:
+        if event["name"] == _TASK_EVENT and event["ph"] == "X" and thread in threads:
             taken[thread][0] += event["dur"] / 1e6
             taken[thread][1] += event.get("tdur", 0) / 1e6
     busy_s, cpu_s = max(taken.values())
@@ -127,7 +127,7 @@ def _taken(events: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 @contextmanager
-def service(variables: dict[str, str]) -> Iterator[str]:
+def run_service(variables: dict[str, str]) -> Iterator[str]:
     """Run the service with the page on a free port; give its address."""
     told = [f"{name}={value}" for name, value in variables.items()]
     command = ["env", "RATE_LIMIT=off", *told, sys.executable, "app.py", "--port", "0"]
@@ -139,7 +139,7 @@ def service(variables: dict[str, str]) -> Iterator[str]:
             process.terminate()
 
 
-def _asked(page: Page, chunks: int, strategy: str) -> Weight:
+def _measure_answer(page: Page, chunks: int, strategy: str) -> PageCost:
     """Ask for so many chunks in an empty conversation, and weigh the answer."""
     page.locator("#sg-settings").get_by_label("Longest answer, in tokens", exact=True).fill(str(chunks))
     picker = page.locator("#sg-strategy input")
@@ -148,11 +148,11 @@ def _asked(page: Page, chunks: int, strategy: str) -> Weight:
     box = page.locator("#sg-message textarea")
     box.fill("Go on.")
 
-    def answer() -> None:
+    def ask_and_wait() -> None:
         box.press("Enter")
-        page.locator("#sg-chat .thought-group").wait_for(timeout=_PATIENCE_MS)
+        page.locator("#sg-chat .thought-group").wait_for(timeout=_WAIT_TIMEOUT_MS)
 
-    weight = weighed(page, answer)
+    weight = measure_page(page, ask_and_wait)
     page.locator("#sg-chat").get_by_label("Clear", exact=True).click()
     page.get_by_test_id("user").wait_for(state="detached")
     return weight
@@ -164,16 +164,16 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=800)
     chunks = parser.parse_args().chunks
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with upstream() as address, service({VARIABLE: address}) as url, sync_playwright() as playwright:
+    with run_upstream() as address, run_service({VARIABLE: address}) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)
         page.locator("#sg-provider input").click()
         page.get_by_role("option", name=PROVIDER, exact=True).click()
-        _asked(page, 10, strategies.DEFAULT)  # the first answer of a page loads what draws answers
-        asked = {"half": (chunks // 2, strategies.DEFAULT), "batched": (chunks, strategies.DEFAULT)}
+        _measure_answer(page, 10, strategies.DEFAULT_STRATEGY)  # the first answer of a page loads what draws answers
+        asked = {"half": (chunks // 2, strategies.DEFAULT_STRATEGY), "batched": (chunks, strategies.DEFAULT_STRATEGY)}
         asked["direct"] = (chunks, "direct")
-        found = {name: _asked(page, *of).figures() for name, of in asked.items()}
+        found = {name: _measure_answer(page, *of).figures() for name, of in asked.items()}
         browser.close()
     for name, (count, strategy) in asked.items():
         print(f"{name:8} {count:5} chunks {strategy:12} " + ", ".join(f"{n} {v:g}" for n, v in found[name].items()))

@@ -15,13 +15,13 @@ from statistics import median, quantiles
 
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.page import BROWSERS, FLAGS, service
+from benchmarks.page import BROWSERS, FLAGS, run_service
 
 STEADY, STALLING, OTHERS = "Simulated: steady", "Simulated: stalling", 3
 TARGET = 1.1
 """The gap with a column that stalls may be so many times that without."""
-_PATIENCE_MS = 120_000
-_WATCH = """(count) => {
+_WAIT_TIMEOUT_MS = 120_000
+_GAP_OBSERVER_SCRIPT = """(count) => {
   window.seen = [];
   window.watching?.forEach((watching) => watching.disconnect());
   window.watching = [];
@@ -48,15 +48,15 @@ def main() -> None:
     runs = parser.parse_args().runs
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     found: dict[str, list[float]] = {"none_stalls": [], "one_stalls": []}
-    with service({}) as url, sync_playwright() as playwright:
+    with run_service({}) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)
-        _lay_out(page)
-        _gap_p95_ms(page, STEADY)  # the first answers of a page load what draws answers
+        _set_up_columns(page)
+        _measure_gap_p95_ms(page, STEADY)  # the first answers of a page load what draws answers
         for _ in range(runs):
             for name, fourth in (("none_stalls", STEADY), ("one_stalls", STALLING)):
-                found[name].append(_gap_p95_ms(page, fourth))
+                found[name].append(_measure_gap_p95_ms(page, fourth))
             print(", ".join(f"{name} gap p95 {gaps[-1]:.1f} ms" for name, gaps in found.items()), flush=True)
         browser.close()
     middle = {f"{name}_gap_p95_ms": round(median(gaps), 1) for name, gaps in found.items()}
@@ -65,27 +65,27 @@ def main() -> None:
     print(json.dumps(told))
 
 
-def _lay_out(page: Page) -> None:
+def _set_up_columns(page: Page) -> None:
     """Turn to the comparison, with columns for all answers."""
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.get_by_label(str(OTHERS + 1), exact=True).check()
     for number in range(OTHERS):
-        _choose(page, number, STEADY)
+        _choose_provider(page, number, STEADY)
 
 
-def _choose(page: Page, number: int, provider: str) -> None:
+def _choose_provider(page: Page, number: int, provider: str) -> None:
     picker = page.get_by_label(f"{number + 1}. Who answers")
     picker.fill(provider)
     picker.press("Enter")
 
 
-def _gap_p95_ms(page: Page, fourth: str) -> float:
+def _measure_gap_p95_ms(page: Page, fourth: str) -> float:
     """Ask all, with `fourth` in the last column, and wait for the end of every answer."""
-    _choose(page, OTHERS, fourth)
-    page.evaluate(_WATCH, OTHERS)
+    _choose_provider(page, OTHERS, fourth)
+    page.evaluate(_GAP_OBSERVER_SCRIPT, OTHERS)
     page.locator("#sg-compare-ask").click()
     page.locator("#sg-compare-results table").wait_for(state="hidden")
-    page.locator("#sg-compare-results table").wait_for(timeout=_PATIENCE_MS)
+    page.locator("#sg-compare-results table").wait_for(timeout=_WAIT_TIMEOUT_MS)
     gaps_ms: list[float] = page.evaluate("window.seen")
     return quantiles(gaps_ms, n=20, method="inclusive")[-1]
 

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.page import BROWSERS, FLAGS, service
+from benchmarks.page import BROWSERS, FLAGS, run_service
 from simulator.server import read_log
 
 TARGET_S = 1.0
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with simulator() as upstream, service({VARIABLE: f"{upstream.url}/v1"}) as url, sync_playwright() as playwright:
+    with simulator() as upstream, run_service({VARIABLE: f"{upstream.url}/v1"}) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)

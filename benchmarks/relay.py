@@ -29,35 +29,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks._relay_figures import figures, limit
-from evaluation.service import settle
+from benchmarks._relay_metrics import compute_metrics, limiting_factor
+from evaluation.backends.service_process import wait_for_local_model
 from settings import Settings
 from simulator.server import read_log
 from streaming import sse
 from streaming.clock import cpu_s
-from streaming.connecting import Target
-from streaming.exchange import Exchange, Limits
-from streaming.sockets import Sockets
+from streaming.http.connection import Origin
+from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
+from streaming.http.timestamped_sockets import TimestampingSelector
 
 _GAP_MS = 20
 _CHUNKS = 250
 _SATURATING_CHUNKS = 4000
-_OVER_S = 1.0
-_OPEN = {"RATE_LIMIT": "off", "OPENAI_API_KEY": "none"}
+_RAMP_S = 1.0
+_UNLIMITED_ENV = {"RATE_LIMIT": "off", "OPENAI_API_KEY": "none"}
 _SERVICE_CORE, _OTHER_CORE = 0, 1
 
 
 @contextmanager
-def _process(command: list[str], core: int, env: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+def _run_pinned(command: list[str], core: int, env: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
     """Run a server on one core; give the address that it prints, and its pid."""
 
-    def pin() -> None:
+    def pin_to_core() -> None:
         if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(0, {core})
 
     environment = {**Settings.from_environment().variables, **(env or {})}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, preexec_fn=pin
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, preexec_fn=pin_to_core
     ) as process:
         assert process.stdout is not None  # it is a pipe
         try:
@@ -66,13 +66,13 @@ def _process(command: list[str], core: int, env: dict[str, str] | None = None) -
             process.send_signal(signal.SIGTERM)
 
 
-def _cpu_s(pid: int) -> float:
+def _read_cpu_s(pid: int) -> float:
     """CPU of all threads so far, from the scheduler's own count in nanoseconds."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def _kb(pid: int, name: str) -> int:
+def _read_memory_kb(pid: int, name: str) -> int:
     """Read a process's memory: `VmRSS` now, `VmHWM` at the most since the peak was reset."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])
@@ -83,11 +83,11 @@ def _reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def _client(url: str, streams: int, batch: str) -> None:
+def _run_client(url: str, streams: int, batch: str) -> None:
     """Be the client process: print when each chunk of each stream came."""
     host, port = url.removeprefix("http://").split(":")
 
-    async def one(sockets: Sockets, number: int) -> dict[str, Any]:
+    async def stream_once(sockets: TimestampingSelector, number: int) -> dict[str, Any]:
         name = f"{batch}-{number}"
         body = json.dumps(
             {"message": f"Question {number}?", "provider": "openai:steady", "strategy": "direct"}
@@ -96,9 +96,11 @@ def _client(url: str, streams: int, batch: str) -> None:
             f"POST /api/chat HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: application/json\r\n"
             f"x-client-request-id: {name}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
-        await asyncio.sleep(number / streams * _OVER_S)
-        async with Exchange(sockets, Target(host, int(port)), head.encode() + body, Limits()) as exchange:
-            await exchange.wait()
+        await asyncio.sleep(number / streams * _RAMP_S)
+        async with TimedExchange(
+            sockets, Origin(host, int(port)), head.encode() + body, ExchangeTimeouts()
+        ) as exchange:
+            await exchange.wait_closed()
         decoder = sse.Decoder()
         came_s, done = [], False
         for read in exchange.reads:
@@ -110,41 +112,48 @@ def _client(url: str, streams: int, batch: str) -> None:
             raise RuntimeError(f"{name} did not end: {exchange.ending}, {len(came_s)} chunks")
         return {"name": name, "sent_s": exchange.sent_s, "came_s": came_s, "merged": exchange.merged_reads}
 
-    async def run() -> list[dict[str, Any]]:
-        sockets = Sockets()
+    async def run_streams() -> list[dict[str, Any]]:
+        sockets = TimestampingSelector()
         try:
-            return await asyncio.gather(*(one(sockets, number) for number in range(streams)))
+            return await asyncio.gather(*(stream_once(sockets, number) for number in range(streams)))
         finally:
             sockets.close()
 
     begun_s = cpu_s()
-    rows = asyncio.run(run())
+    rows = asyncio.run(run_streams())
     print(json.dumps({"rows": rows, "cpu_s": cpu_s() - begun_s}))
 
 
-def _run(relay: str, streams: int, chunks: int, gap_ms: float) -> dict[str, float]:
+def _run_relay(relay: str, streams: int, chunks: int, gap_ms: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         log = str(Path(folder, "log.jsonl"))
         upstream = [sys.executable, "-m", "simulator", "--ttft-ms", "200", "--gap-ms", str(gap_ms)]
         upstream += ["--tokens", str(chunks), "--log", log]
-        with _process(upstream, _OTHER_CORE) as (url, upstream_pid):
+        with _run_pinned(upstream, _OTHER_CORE) as (url, upstream_pid):
             commands = {
                 "service": [sys.executable, "app.py", "--no-ui", "--port", "0"],
-                "bare": [sys.executable, "-m", "benchmarks._bare_relay", f"{url}/v1"],
+                "bare": [sys.executable, "-m", "benchmarks._baseline_relay", f"{url}/v1"],
             }
-            with _process(commands[relay], _SERVICE_CORE, {**_OPEN, "OPENAI_BASE_URL": f"{url}/v1"}) as (address, pid):
+            with _run_pinned(commands[relay], _SERVICE_CORE, {**_UNLIMITED_ENV, "OPENAI_BASE_URL": f"{url}/v1"}) as (
+                address,
+                pid,
+            ):
                 if relay == "service":
-                    settle(address)
-                _asked(address, 2, "warm")
+                    wait_for_local_model(address)
+                _run_client_process(address, 2, "warm")
                 _reset_peak(pid)
-                before_s, others_s, before_kb = _cpu_s(pid), _cpu_s(upstream_pid), _kb(pid, "VmRSS")
-                said = _asked(address, streams, "run")
-                used_s, grown_kb = _cpu_s(pid) - before_s, _kb(pid, "VmHWM") - before_kb
-                others_s = _cpu_s(upstream_pid) - others_s + said["cpu_s"]
-        return figures(said["rows"], read_log(log), used_s, others_s, grown_kb)
+                before_s, others_s, before_kb = (
+                    _read_cpu_s(pid),
+                    _read_cpu_s(upstream_pid),
+                    _read_memory_kb(pid, "VmRSS"),
+                )
+                said = _run_client_process(address, streams, "run")
+                used_s, grown_kb = _read_cpu_s(pid) - before_s, _read_memory_kb(pid, "VmHWM") - before_kb
+                others_s = _read_cpu_s(upstream_pid) - others_s + said["cpu_s"]
+        return compute_metrics(said["rows"], read_log(log), used_s, others_s, grown_kb)
 
 
-def _asked(address: str, streams: int, batch: str) -> dict[str, Any]:
+def _run_client_process(address: str, streams: int, batch: str) -> dict[str, Any]:
     command = [
         sys.executable,
         "-m",
@@ -173,17 +182,17 @@ def main() -> None:
     parser.add_argument("--batch", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.client:
-        _client(parsed.client, int(parsed.streams), parsed.batch)
+        _run_client(parsed.client, int(parsed.streams), parsed.batch)
         return
     loads = [(int(n), _CHUNKS, _GAP_MS) for n in parsed.streams.split(",") if n]
     loads += [(int(n), _SATURATING_CHUNKS, 0) for n in parsed.saturating.split(",") if n]
     results = []
     for streams, chunks, gap_ms in loads:
-        found = _medians(parsed.relays.split(","), parsed.runs, streams, chunks, gap_ms)
+        found = _run_and_take_medians(parsed.relays.split(","), parsed.runs, streams, chunks, gap_ms)
         kind = f"{streams:4} streams" + ("" if gap_ms else ", no gaps")
         for relay, measured in found.items():
             print(f"{kind} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in measured.items()), flush=True)
-            print(f"{kind} {relay:8}{limit(measured, gap_ms)}", flush=True)
+            print(f"{kind} {relay:8}{limiting_factor(measured, gap_ms)}", flush=True)
         results.append({"streams": streams, "gap_ms": gap_ms, **found})
         if {"service", "bare"} <= set(found):
             bare = found["bare"]
@@ -193,11 +202,13 @@ def main() -> None:
     print(json.dumps({"benchmark": "relay", "results": results}))
 
 
-def _medians(relays: list[str], times: int, streams: int, chunks: int, gap_ms: int) -> dict[str, dict[str, float]]:
+def _run_and_take_medians(
+    relays: list[str], times: int, streams: int, chunks: int, gap_ms: int
+) -> dict[str, dict[str, float]]:
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(times):
         for relay in relays:
-            runs[relay].append(_run(relay, streams, chunks, gap_ms))
+            runs[relay].append(_run_relay(relay, streams, chunks, gap_ms))
     return {r: {n: statistics.median(row[n] for row in rows) for n in rows[0]} for r, rows in runs.items()}
 
 

@@ -26,7 +26,7 @@ _REQUEST = (
 _TOKENS = 64
 
 
-class _Client(asyncio.Protocol):
+class _CountingClient(asyncio.Protocol):
     """Asks once, and counts what comes until the server closes."""
 
     def __init__(self, done: "asyncio.Future[int]") -> None:
@@ -44,20 +44,20 @@ class _Client(asyncio.Protocol):
         self._done.set_result(self._bytes)
 
 
-async def _burst(host: str, port: int, streams: int) -> None:
+async def _run_burst(host: str, port: int, streams: int) -> None:
     loop = asyncio.get_running_loop()
 
-    async def one() -> int:
+    async def ask_once() -> int:
         done: asyncio.Future[int] = loop.create_future()
-        await loop.create_connection(lambda: _Client(done), host, port)
+        await loop.create_connection(lambda: _CountingClient(done), host, port)
         return await done
 
-    received = await asyncio.gather(*(one() for _ in range(streams)))
+    received = await asyncio.gather(*(ask_once() for _ in range(streams)))
     if min(received) != max(received) or not received[0]:
         raise RuntimeError(f"the streams are not alike: {min(received)} to {max(received)} bytes")
 
 
-def _late_ms(streams: int, rounds: int) -> list[float]:
+def _measure_lateness_ms(streams: int, rounds: int) -> list[float]:
     """Give the lateness of every token of all rounds, sorted."""
     with tempfile.TemporaryDirectory() as folder:
         log = str(Path(folder, "log.jsonl"))
@@ -67,7 +67,7 @@ def _late_ms(streams: int, rounds: int) -> list[float]:
             host, port = process.stdout.readline().rpartition("://")[2].strip().rsplit(":", 1)
             try:
                 for _ in range(rounds):
-                    asyncio.run(_burst(host, int(port), streams))
+                    asyncio.run(_run_burst(host, int(port), streams))
             finally:
                 process.terminate()
         lines = [line for line in read_log(log) if "seq" in line]
@@ -84,7 +84,7 @@ def main() -> None:
     parsed = parser.parse_args()
     found = []
     for streams in map(int, parsed.streams.split(",")):
-        late_ms = _late_ms(streams, parsed.rounds)
+        late_ms = _measure_lateness_ms(streams, parsed.rounds)
         shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
         row = {name: round(late_ms[int(share * (len(late_ms) - 1))], 3) for name, share in shares.items()}
         print(f"{streams:5} streams: " + ", ".join(f"{name} {value:.3f} ms" for name, value in row.items()))

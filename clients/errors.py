@@ -5,7 +5,7 @@ ClientError
 ├── StreamGoneError    the stream to go on with is no longer kept: it expired, or the service was restarted
 ├── ConnectionLost     the answer's end is not known: it may not be taken for a finished one
 ├── WireError          what came is not the service's wire: a proxy's page, another program
-└── AnswerBroken       given to `on_error` when an answer's last event is `Broken`; never raised
+└── AnswerBroken       given to `on_error` when an answer's last event is `AnswerFailed`; never raised
 """
 
 import json
@@ -18,7 +18,7 @@ class ClientError(StreamgaugeError):
     """All errors of the clients; the message is one line for a person."""
 
 
-class Refused(ClientError):
+class RequestRejectedError(ClientError):
     """The service would not take the request.
 
     `status` is HTTP's, None where a frame said it; `rule` names the rule that refused, and `retry_after_s` is how long
@@ -49,26 +49,28 @@ class StreamGoneError(ClientError):
         self.stream_id = stream_id
 
 
-class ConnectionLost(ClientError):
+class ConnectionLostError(ClientError):
     """The connection could not be had, or broke, and was not, or could not be, made good."""
 
 
-class WireError(ClientError):
+class InvalidResponseError(ClientError):
     """What came is not the service's wire."""
 
 
-class AnswerBroken(ClientError):
+class AnswerFailedError(ClientError):
     """The service said that the answer broke."""
 
 
-def refused(fields: Any, *, status: int | None = None, retry_after: str | None = None) -> Refused:
+def rejection_from_fields(
+    fields: Any, *, status: int | None = None, retry_after: str | None = None
+) -> RequestRejectedError:
     """Give the error that a refusal's JSON says; `retry_after` is HTTP's header, in seconds."""
     found = fields.get("error") if isinstance(fields, dict) else None
     error: dict[str, Any] = found if isinstance(found, dict) else {}
     wait_s = error.get("retry_after_s")
     if wait_s is None and retry_after is not None and retry_after.isascii() and retry_after.isdigit():
         wait_s = float(retry_after)
-    return Refused(
+    return RequestRejectedError(
         error.get("message") or f"the service refused with HTTP {status}",
         kind=error.get("type") or "refused",
         status=status,
@@ -77,17 +79,17 @@ def refused(fields: Any, *, status: int | None = None, retry_after: str | None =
     )
 
 
-def resume_error(refusal: Refused, stream_id: str | None) -> ClientError:
+def resume_error(refusal: RequestRejectedError, stream_id: str | None) -> ClientError:
     """Return what a refusal means to who goes on with a stream: it is gone, where the service knows no such stream."""
     if stream_id is None or refusal.kind != "not_found":
         return refusal
     return StreamGoneError(stream_id, str(refusal))
 
 
-def refused_by(status: int, body: bytes, retry_after: str | None) -> Refused:
+def rejection_from_response(status: int, body: bytes, retry_after: str | None) -> RequestRejectedError:
     """Give the error of an HTTP refusal, whoever on the way said it."""
     try:
         fields = json.loads(body)
     except ValueError:
         fields = None
-    return refused(fields, status=status, retry_after=retry_after)
+    return rejection_from_fields(fields, status=status, retry_after=retry_after)

@@ -16,16 +16,23 @@ from urllib.parse import quote
 
 import httpx2
 
-from clients.answer import Answer, Background, Listener, Question
-from clients.errors import ClientError, ConnectionLost, Refused, WireError, refused_by, resume_error
-from clients.events import Frame
-from clients.progress import PASSING, Backoff, Progress
+from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream
+from clients.errors import (
+    ClientError,
+    ConnectionLostError,
+    InvalidResponseError,
+    RequestRejectedError,
+    rejection_from_response,
+    resume_error,
+)
+from clients.events import WireEvent
+from clients.position import RETRYABLE_STATUSES, Backoff, StreamPosition
 from streaming.decompression import DecompressionError, decompressor
 from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, LimitExceededError, size_text
 from streaming.sse import Decoder, EventTooLargeError, ServerSentEvent
 
 PATH = "/api/chat/stream"
-CONNECT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 
 
 class SSEClient:
@@ -55,15 +62,15 @@ class SSEClient:
             raise ClientError(f"the service's address must begin with http:// or https://: {url!r}")
         self._url = url.rstrip("/") + PATH
         self._backoff = (max_retries, reconnect_interval_s)
-        self._listener = Listener(on_message, on_error)
+        self._listener = Callbacks(on_message, on_error)
         self._on_open, self._on_close = on_open, on_close
         self._open = 0
         self._silence_s = silence_s
-        self._background = Background()
+        self._background = BackgroundTasks()
         own = {"accept-encoding": "identity"} | ({} if key is None else {"authorization": f"Bearer {key}"})
         self._http = httpx2.AsyncClient(
             headers={**own, **(headers or {})},
-            timeout=httpx2.Timeout(silence_s, connect=CONNECT_S),
+            timeout=httpx2.Timeout(silence_s, connect=CONNECT_TIMEOUT_S),
             # The pool's limit of 100 would make the next question wait without a word.
             limits=httpx2.Limits(max_connections=None),
             transport=transport,
@@ -87,119 +94,127 @@ class SSEClient:
         await self.disconnect()
         await self._http.aclose()
 
-    def ask(self, **question: Unpack[Question]) -> Answer:
+    def stream(self, **question: Unpack[ChatParams]) -> ClientAnswerStream:
         """Give the answer to be entered; nothing is sent before. A question that may have arrived is not sent twice."""
-        progress = Progress(resumable=question.get("resume", False))
-        return self._answer(self._http.build_request("POST", self._url, json=question), progress)
+        progress = StreamPosition(resumable=question.get("resume", False))
+        return self._make_answer(self._http.build_request("POST", self._url, json=question), progress)
 
-    def resume(self, stream_id: str, last_id: str | None = None) -> Answer:
+    def resume(self, stream_id: str, last_id: str | None = None) -> ClientAnswerStream:
         """Give the rest of an answer after `last_id`, or all of it. Raises StreamGoneError when it is not kept."""
-        progress = Progress.at(stream_id, last_id)
-        return self._answer(self._resuming(progress), progress)
+        progress = StreamPosition.from_last_id(stream_id, last_id)
+        return self._make_answer(self._resume_request(progress), progress)
 
-    def connect(self, **question: Unpack[Question]) -> None:
+    def connect(self, **question: Unpack[ChatParams]) -> None:
         """Ask, and read in the background: the callbacks tell."""
-        self._background.start(self.ask(**question))
+        self._background.start(self.stream(**question))
 
     async def disconnect(self) -> None:
         """Leave every answer that `connect` asked for."""
-        await self._background.leave()
+        await self._background.cancel_all()
 
-    def _answer(self, request: httpx2.Request, progress: Progress) -> Answer:
-        return Answer(self._frames(request, progress), progress, self._stop, self._listener)
+    def _make_answer(self, request: httpx2.Request, progress: StreamPosition) -> ClientAnswerStream:
+        return ClientAnswerStream(
+            self._iter_new_events(request, progress), progress, self._cancel_stream, self._listener
+        )
 
-    def _resuming(self, progress: Progress) -> httpx2.Request:
+    def _resume_request(self, progress: StreamPosition) -> httpx2.Request:
         headers = {"last-event-id": progress.last_id} if progress.last_id else {}
-        return self._http.build_request("GET", self._address(progress), headers=headers)
+        return self._http.build_request("GET", self._stream_url(progress), headers=headers)
 
-    def _address(self, progress: Progress) -> str:
+    def _stream_url(self, progress: StreamPosition) -> str:
         return f"{self._url}/{quote(progress.stream_id or '', safe='')}"
 
-    async def _stop(self, progress: Progress) -> None:
+    async def _cancel_stream(self, progress: StreamPosition) -> None:
         """Ask to stop it. One that has ended already (404) has its end on the stream."""
         try:
-            reply = await self._send(self._http.build_request("DELETE", self._address(progress)))
+            reply = await self._send(self._http.build_request("DELETE", self._stream_url(progress)))
             async with aclosing(reply):
                 body = await _read_error(reply)
         except httpx2.RequestError as error:
-            raise ConnectionLost(f"the answer could not be cancelled: {_words(error)}") from None
+            raise ConnectionLostError(f"the answer could not be cancelled: {_error_text(error)}") from None
         if reply.status_code not in (200, 404):
-            raise refused_by(reply.status_code, body, reply.headers.get("retry-after"))
+            raise rejection_from_response(reply.status_code, body, reply.headers.get("retry-after"))
 
-    async def _frames(self, request: httpx2.Request, progress: Progress) -> AsyncGenerator[Frame, None]:
+    async def _iter_new_events(
+        self, request: httpx2.Request, progress: StreamPosition
+    ) -> AsyncGenerator[WireEvent, None]:
         """Give the frames that are new, over as many connections as it takes."""
         backoff = Backoff(*self._backoff)
         while True:
-            cut = _Cut(ConnectionLost("the connection ended before the answer did"))
+            cut = _ConnectionBrokenError(ConnectionLostError("the connection ended before the answer did"))
             try:
-                async with aclosing(self._connection(request, progress, backoff)) as frames:
+                async with aclosing(self._iter_connection_events(request, progress, backoff)) as frames:
                     async for frame in frames:
                         yield frame
-            except _Cut as found:
+            except _ConnectionBrokenError as found:
                 cut = found
             if progress.ended:
                 return
-            wait_s = backoff.next_s(cut.wait_s) if progress.can_resume or cut.unsent else None
+            wait_s = backoff.next_delay_s(cut.wait_s) if progress.can_resume or cut.unsent else None
             if wait_s is None:
                 raise cut.error
             await asyncio.sleep(wait_s)
             if progress.can_resume:
-                request = self._resuming(progress)
+                request = self._resume_request(progress)
 
-    async def _connection(
-        self, request: httpx2.Request, progress: Progress, backoff: Backoff
-    ) -> AsyncGenerator[Frame, None]:
+    async def _iter_connection_events(
+        self, request: httpx2.Request, progress: StreamPosition, backoff: Backoff
+    ) -> AsyncGenerator[WireEvent, None]:
         """Give what is new on one connection. Raises _Cut when it breaks, ClientError when another would not help."""
         try:
-            async with aclosing(self._events(request, progress, backoff)) as events:
+            async with aclosing(self._iter_sse_events(request, progress, backoff)) as events:
                 async for event in events:
-                    frame = frame_of(event)
-                    if progress.take(event.id, frame[0]):
+                    frame = parse_sse_event(event)
+                    if progress.advance(event.id, frame[0]):
                         backoff.reset()
                         yield frame
                     if progress.over:
                         return
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise _Cut(ConnectionLost(f"no connection to {self._url}: {_words(error)}"), unsent=True) from None
+            raise _ConnectionBrokenError(
+                ConnectionLostError(f"no connection to {self._url}: {_error_text(error)}"), unsent=True
+            ) from None
         except httpx2.RequestError as error:
-            raise _Cut(ConnectionLost(f"the connection was lost: {_words(error)}")) from None
-        except Refused as refusal:
-            if refusal.status not in PASSING:
+            raise _ConnectionBrokenError(
+                ConnectionLostError(f"the connection was lost: {_error_text(error)}")
+            ) from None
+        except RequestRejectedError as refusal:
+            if refusal.status not in RETRYABLE_STATUSES:
                 raise resume_error(refusal, progress.stream_id) from None
-            raise _Cut(refusal, wait_s=refusal.retry_after_s) from None
+            raise _ConnectionBrokenError(refusal, wait_s=refusal.retry_after_s) from None
 
-    async def _events(
-        self, request: httpx2.Request, progress: Progress, backoff: Backoff
+    async def _iter_sse_events(
+        self, request: httpx2.Request, progress: StreamPosition, backoff: Backoff
     ) -> AsyncGenerator[ServerSentEvent, None]:
         response = await self._send(request)
         try:
-            await _accept(response)
-            self._opened(progress)
+            await _raise_unless_event_stream(response)
+            self._on_opened(progress)
             decoder = Decoder("strict")
             async for piece in _pieces(response, MAX_STREAM_BYTES):
-                for event in _decoded(decoder, piece):
+                for event in _decode(decoder, piece):
                     yield event
                 if decoder.retry_s is not None:
                     backoff.first_s = decoder.retry_s
         finally:
-            self._closed(progress)
+            self._on_closed(progress)
             await response.aclose()
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         """Send, and wait for the head, however many interim ones come before it. Raises RequestError."""
         try:
-            async with asyncio.timeout(CONNECT_S + self._silence_s):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S + self._silence_s):
                 return await self._http.send(request, stream=True)
         except TimeoutError:
             raise httpx2.ReadTimeout("no answer in time", request=request) from None
 
-    def _opened(self, progress: Progress) -> None:
+    def _on_opened(self, progress: StreamPosition) -> None:
         progress.connected = True
         self._open += 1
         if self._on_open is not None:
             self._on_open()
 
-    def _closed(self, progress: Progress) -> None:
+    def _on_closed(self, progress: StreamPosition) -> None:
         if progress.connected:
             progress.connected = False
             self._open -= 1
@@ -207,7 +222,7 @@ class SSEClient:
                 self._on_close()
 
 
-class _Cut(Exception):
+class _ConnectionBrokenError(Exception):
     """A connection broke, or was not had. `unsent`: the request cannot have arrived; `wait_s`: the service's wish."""
 
     def __init__(self, error: ClientError, *, unsent: bool = False, wait_s: float | None = None) -> None:
@@ -217,16 +232,18 @@ class _Cut(Exception):
         self.wait_s = wait_s
 
 
-async def _accept(response: httpx2.Response) -> None:
+async def _raise_unless_event_stream(response: httpx2.Response) -> None:
     """Raise ClientError unless the response is a stream of events."""
     if response.status_code == 204:
-        raise ConnectionLost("nothing is left of the answer after that id")
+        raise ConnectionLostError("nothing is left of the answer after that id")
     if response.status_code != 200:
         body = await _read_error(response)
-        raise refused_by(response.status_code, body, response.headers.get("retry-after"))
+        raise rejection_from_response(response.status_code, body, response.headers.get("retry-after"))
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
-        raise WireError(f"there is no event stream at this address, but {kind or 'something without a type'}")
+        raise InvalidResponseError(
+            f"there is no event stream at this address, but {kind or 'something without a type'}"
+        )
 
 
 async def _read_error(response: httpx2.Response) -> bytes:
@@ -250,32 +267,32 @@ async def _pieces(response: httpx2.Response, max_bytes: int) -> AsyncGenerator[b
                 if codec is not None:
                     await asyncio.sleep(0)
     except LimitExceededError as error:
-        raise WireError(f"the service sent more than is read: {error}") from None
+        raise InvalidResponseError(f"the service sent more than is read: {error}") from None
     except DecompressionError as error:
-        raise WireError(f"the service sent a body that cannot be decompressed: {error}") from None
+        raise InvalidResponseError(f"the service sent a body that cannot be decompressed: {error}") from None
 
 
-def _decoded(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
+def _decode(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
     """Yield the events that a piece completes. Raises WireError after those that came before the fault."""
     try:
         yield from decoder.feed(piece)
     except UnicodeDecodeError:
-        raise WireError("the service sent bytes that are not UTF-8") from None
+        raise InvalidResponseError("the service sent bytes that are not UTF-8") from None
     except EventTooLargeError as error:
         yield from error.events
-        raise WireError(f"the service sent more than is read: {error}") from None
+        raise InvalidResponseError(f"the service sent more than is read: {error}") from None
 
 
-def frame_of(event: ServerSentEvent) -> Frame:
+def parse_sse_event(event: ServerSentEvent) -> WireEvent:
     """Give the frame that an event carries. Raises WireError."""
     if event.event == "message" and event.data == "[DONE]":
         return "done", {}
     try:
         fields = json.loads(event.data)
     except ValueError:
-        raise WireError(f"the service sent a {event.event!r} that is not JSON") from None
+        raise InvalidResponseError(f"the service sent a {event.event!r} that is not JSON") from None
     return "chunk" if event.event == "message" else event.event, fields
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error) or type(error).__name__

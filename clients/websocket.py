@@ -16,16 +16,23 @@ from typing import Any, Self, Unpack
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from clients.answer import Answer, Background, Listener, Question
-from clients.connection import Connection, Dial, Socket, State, dial, lost
-from clients.errors import ClientError, ConnectionLost, WireError, refused, resume_error
-from clients.events import Frame
-from clients.progress import Backoff, Progress
+from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream
+from clients.errors import ClientError, ConnectionLostError, InvalidResponseError, rejection_from_fields, resume_error
+from clients.events import WireEvent
+from clients.position import Backoff, StreamPosition
+from clients.reconnecting import (
+    ConnectFunction,
+    ConnectionState,
+    ReconnectingConnection,
+    WebSocketProtocol,
+    connect_websocket,
+    connection_lost_error,
+)
 from streaming.limits import MAX_EVENT_BYTES, size_text
 
 PATH = "/api/chat/ws"
 _MAX_FRAME = size_text(MAX_EVENT_BYTES)
-_CANCEL = '{"type": "cancel"}'
+_CANCEL_FRAME = '{"type": "cancel"}'
 
 
 class WebSocketClient:
@@ -44,21 +51,23 @@ class WebSocketClient:
         reconnect: bool = True,
         max_retries: int = 5,
         reconnect_interval_s: float = 1.0,
-        on_state: Callable[[State], Any] | None = None,
+        on_state: Callable[[ConnectionState], Any] | None = None,
         on_message: Callable[[str], Any] | None = None,
         on_error: Callable[[ClientError], Any] | None = None,
-        dialling: Dial | None = None,
+        dialling: ConnectFunction | None = None,
     ) -> None:
-        address = _address(url)
+        address = _websocket_url(url)
         sent = {**({} if key is None else {"Authorization": f"Bearer {key}"}), **(headers or {})}
         self._backoff = Backoff(max_retries, reconnect_interval_s)
-        self._connection = Connection(dialling or (lambda: dial(address, sent)), self._backoff, reconnect, on_state)
-        self._listener = Listener(on_message, on_error)
-        self._background = Background()
+        self._connection = ReconnectingConnection(
+            dialling or (lambda: connect_websocket(address, sent)), self._backoff, reconnect, on_state
+        )
+        self._listener = Callbacks(on_message, on_error)
+        self._background = BackgroundTasks()
         self._turn = asyncio.Lock()
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         """Where the connection is in its life."""
         return self._connection.state
 
@@ -78,73 +87,77 @@ class WebSocketClient:
 
     async def connect(self) -> None:
         """Open the connection, as the first question does else. Raises Refused, ConnectionLost."""
-        await self._connection.opened()
+        await self._connection.get_socket()
 
     async def aclose(self) -> None:
         """Leave what `send` asked for, and close the connection."""
-        await self._background.leave()
+        await self._background.cancel_all()
         await self._connection.close()
 
-    def ask(self, **question: Unpack[Question]) -> Answer:
+    def stream(self, **question: Unpack[ChatParams]) -> ClientAnswerStream:
         """Give the answer to be entered, which waits for its turn; a question that may have arrived is not sent twice.
 
         An answer that is left before its end takes the connection with it; the next question opens another.
         """
-        return self._answer(dict(question), Progress(resumable=question.get("resume", False)))
+        return self._make_answer(dict(question), StreamPosition(resumable=question.get("resume", False)))
 
-    def resume(self, stream_id: str, last_id: str | None = None) -> Answer:
+    def resume(self, stream_id: str, last_id: str | None = None) -> ClientAnswerStream:
         """Give the rest of an answer after `last_id`, or all of it. Raises StreamGoneError when it is not kept."""
-        progress = Progress.at(stream_id, last_id)
-        return self._answer(_resuming(progress), progress)
+        progress = StreamPosition.from_last_id(stream_id, last_id)
+        return self._make_answer(_resume_message(progress), progress)
 
-    def send(self, **question: Unpack[Question]) -> None:
+    def send(self, **question: Unpack[ChatParams]) -> None:
         """Ask, and read in the background: the callbacks tell."""
-        self._background.start(self.ask(**question))
+        self._background.start(self.stream(**question))
 
-    def _answer(self, message: dict[str, Any], progress: Progress) -> Answer:
-        return Answer(self._frames(message, progress), progress, self._stop, self._listener)
+    def _make_answer(self, message: dict[str, Any], progress: StreamPosition) -> ClientAnswerStream:
+        return ClientAnswerStream(
+            self._iter_new_events(message, progress), progress, self._cancel_stream, self._listener
+        )
 
-    async def _stop(self, progress: Progress) -> None:
+    async def _cancel_stream(self, progress: StreamPosition) -> None:
         """Ask to stop it; without a connection that is done as soon as there is one again."""
         if progress.connected and self._connection.socket is not None:
             with suppress(ConnectionClosed):
-                await self._connection.socket.send(_CANCEL)
+                await self._connection.socket.send(_CANCEL_FRAME)
 
-    async def _frames(self, message: dict[str, Any], progress: Progress) -> AsyncGenerator[Frame, None]:
+    async def _iter_new_events(
+        self, message: dict[str, Any], progress: StreamPosition
+    ) -> AsyncGenerator[WireEvent, None]:
         """Give the frames that are new, over as many connections as it takes."""
-        socket: Socket | None = None
+        socket: WebSocketProtocol | None = None
         async with self._turn:
             try:
                 while not progress.ended:
-                    socket = await self._connection.opened(socket)
+                    socket = await self._connection.get_socket(socket)
                     try:
-                        async with aclosing(self._exchange(socket, message, progress)) as frames:
+                        async with aclosing(self._iter_connection_events(socket, message, progress)) as frames:
                             async for frame in frames:
                                 yield frame
                     except ConnectionClosed as closed:
                         if _is_too_large(closed):
-                            raise WireError(f"the service sent a frame of more than {_MAX_FRAME}") from None
+                            raise InvalidResponseError(f"the service sent a frame of more than {_MAX_FRAME}") from None
                         if not (progress.can_resume or progress.ended):
-                            raise lost(socket) from None
-                    message = _resuming(progress)
+                            raise connection_lost_error(socket) from None
+                    message = _resume_message(progress)
             finally:
                 if socket is not None and not progress.over:
-                    await self._connection.leave(socket)
+                    await self._connection.disconnect(socket)
 
-    async def _exchange(
-        self, socket: Socket, message: dict[str, Any], progress: Progress
-    ) -> AsyncGenerator[Frame, None]:
+    async def _iter_connection_events(
+        self, socket: WebSocketProtocol, message: dict[str, Any], progress: StreamPosition
+    ) -> AsyncGenerator[WireEvent, None]:
         """Ask on this connection, and give what is new. Raises ConnectionClosed when it is lost."""
         await socket.send(json.dumps(message))
         progress.connected = True
         try:
             if progress.cancelling:
-                await socket.send(_CANCEL)
+                await socket.send(_CANCEL_FRAME)
             while not progress.over:
-                id, frame = _read(await socket.recv())
+                id, frame = _parse_frame(await socket.recv())
                 if id is None:
-                    raise _told(frame, progress)
-                if progress.take(id, frame[0]):
+                    raise _stray_frame_error(frame, progress)
+                if progress.advance(id, frame[0]):
                     self._backoff.reset()
                     yield frame
         finally:
@@ -156,31 +169,31 @@ def _is_too_large(closed: ConnectionClosed) -> bool:
     return closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG and not closed.rcvd_then_sent
 
 
-def _resuming(progress: Progress) -> dict[str, Any]:
+def _resume_message(progress: StreamPosition) -> dict[str, Any]:
     return {"type": "resume", "stream_id": progress.stream_id, "last_id": progress.seq}
 
 
-def _read(message: str | bytes) -> tuple[str | None, Frame]:
+def _parse_frame(message: str | bytes) -> tuple[str | None, WireEvent]:
     try:
         fields = json.loads(message)
         return fields.pop("id", None), (fields.pop("type"), fields)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise WireError("the service sent a frame that is not a JSON object with a type") from None
+        raise InvalidResponseError("the service sent a frame that is not a JSON object with a type") from None
 
 
-def _told(frame: Frame, progress: Progress) -> ClientError:
+def _stray_frame_error(frame: WireEvent, progress: StreamPosition) -> ClientError:
     """Give the error of a frame that belongs to no stream; the service closes after what a rule refused, else not."""
     name, fields = frame
     if name == "ended":
-        return ConnectionLost("nothing is left of the answer after that id")
+        return ConnectionLostError("nothing is left of the answer after that id")
     if name != "error":
-        return WireError(f"the service sent a {name!r} without an id")
-    refusal = refused(fields)
+        return InvalidResponseError(f"the service sent a {name!r} without an id")
+    refusal = rejection_from_fields(fields)
     progress.over = refusal.rule is None
     return resume_error(refusal, progress.stream_id)
 
 
-def _address(url: str) -> str:
+def _websocket_url(url: str) -> str:
     scheme, found, rest = url.rstrip("/").partition("://")
     if not found or scheme not in ("http", "https", "ws", "wss"):
         raise ClientError(f"the service's address must begin with http://, https://, ws:// or wss://: {url!r}")

@@ -1,6 +1,6 @@
 """How good was it: trials through the one pipeline, their measures, tables and report.
 
-`load(folder)` gives a run as DataFrames. It is imported on use, so that `evaluation.record` alone stays light.
+`load(folder)` gives a run as DataFrames. It is imported on use, so that `evaluation.schema` alone stays light.
 """
 
 from typing import TYPE_CHECKING, Any

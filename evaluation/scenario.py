@@ -17,16 +17,16 @@ from streaming.messages import EFFORT_PATTERN
 DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
 DEFAULT_PROMPT_COUNT = 3
 """Of the prompts that ship: a short, a middling and a long answer, so that a first look takes minutes."""
-TRANSPORT = "in-process"
-TRANSPORTS = (TRANSPORT, "sse", "websocket", "openai")
+IN_PROCESS = "in-process"
+TRANSPORTS = (IN_PROCESS, "sse", "websocket", "openai")
 """How an answer is asked for: by this process, or of the service over one of its wires."""
 ARRIVALS = ("constant", "poisson")
-MOST_TRIALS = 1_000_000
-HIGHEST_RATE = 1000.0
+MAX_TRIALS = 1_000_000
+MAX_RATE = 1000.0
 """Answers a second; timers of the loop have a millisecond's resolution."""
 
 
-class Unfit(UsageError):
+class InvalidScenarioError(UsageError):
     """What an option asks for cannot be run; `key` is the option's name in a scenario file."""
 
     def __init__(self, key: str, words: str) -> None:
@@ -67,7 +67,7 @@ class Scenario:
     arrivals: str = "constant"
     warm_up: int = 1
     retries: int = 0
-    transport: tuple[str, ...] = (TRANSPORT,)
+    transport: tuple[str, ...] = (IN_PROCESS,)
     url: str | None = None
     effort: tuple[str, ...] = ()
 
@@ -76,46 +76,56 @@ class Scenario:
             _check_list(name, getattr(self, name))
         for name, least in (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0)):
             if getattr(self, name) < least:
-                raise Unfit(name, f"{name.replace('_', '-')} must be at least {least}")
+                raise InvalidScenarioError(name, f"{name.replace('_', '-')} must be at least {least}")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise Unfit("temperature", "temperature must be a number from 0 on")
-        if self.trials > MOST_TRIALS:
-            raise Unfit("repeats", f"{self.trials} answers are more than a run holds: ask for at most {MOST_TRIALS}")
+            raise InvalidScenarioError("temperature", "temperature must be a number from 0 on")
+        if self.trials > MAX_TRIALS:
+            raise InvalidScenarioError(
+                "repeats", f"{self.trials} answers are more than a run holds: ask for at most {MAX_TRIALS}"
+            )
         self._check_effort()
         self._check_transport()
         self._check_load()
 
     def _check_effort(self) -> None:
         if len(set(self.effort)) < len(self.effort):
-            raise Unfit("effort", "effort: one is there twice")
+            raise InvalidScenarioError("effort", "effort: one is there twice")
         for name in self.effort:
             if not re.fullmatch(EFFORT_PATTERN, name):
-                raise Unfit("effort", f"effort {name[:40]!r} is no word (write for example low,high)")
+                raise InvalidScenarioError("effort", f"effort {name[:40]!r} is no word (write for example low,high)")
 
     def _check_transport(self) -> None:
         for name in self.transport:
             if name not in TRANSPORTS:
-                raise Unfit("transport", f"transport {name!r} is not there: use one or more of {', '.join(TRANSPORTS)}")
-        if not self.wires:
+                raise InvalidScenarioError(
+                    "transport", f"transport {name!r} is not there: use one or more of {', '.join(TRANSPORTS)}"
+                )
+        if not self.service_transports:
             if self.url is not None:
-                raise Unfit("url", "url is of a service: ask it by --transport sse, websocket or openai")
+                raise InvalidScenarioError("url", "url is of a service: ask it by --transport sse, websocket or openai")
             return
         if self.retries:
-            raise Unfit("retries", "retries are for in-process alone: over a wire the service retries by its own rules")
+            raise InvalidScenarioError(
+                "retries", "retries are for in-process alone: over a wire the service retries by its own rules"
+            )
         if any(name.partition(":")[0] == "replay" for name in self.providers):
-            raise Unfit(
+            raise InvalidScenarioError(
                 "providers", "replay plays a file in this process, no service does: use --transport in-process alone"
             )
 
     def _check_load(self) -> None:
         if self.arrivals not in ARRIVALS:
-            raise Unfit("arrivals", f"arrivals {self.arrivals!r} is not there: use {' or '.join(ARRIVALS)}")
+            raise InvalidScenarioError(
+                "arrivals", f"arrivals {self.arrivals!r} is not there: use {' or '.join(ARRIVALS)}"
+            )
         if self.rate is None:
             return
-        if not 0 < self.rate <= HIGHEST_RATE:
-            raise Unfit("rate", f"rate must be more than 0 and at most {HIGHEST_RATE:g} answers a second")
+        if not 0 < self.rate <= MAX_RATE:
+            raise InvalidScenarioError("rate", f"rate must be more than 0 and at most {MAX_RATE:g} answers a second")
         if self.concurrency != 1:
-            raise Unfit("rate", "rate and concurrency exclude each other: an open loop limits no concurrency")
+            raise InvalidScenarioError(
+                "rate", "rate and concurrency exclude each other: an open loop limits no concurrency"
+            )
 
     @property
     def trials(self) -> int:
@@ -124,13 +134,13 @@ class Scenario:
         return cells * len(self.prompts) * self.repeats
 
     @property
-    def wires(self) -> tuple[str, ...]:
+    def service_transports(self) -> tuple[str, ...]:
         """The transports over which a service is asked."""
-        return tuple(name for name in self.transport if name != TRANSPORT)
+        return tuple(name for name in self.transport if name != IN_PROCESS)
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedTrial:
     """One trial to come; `number` counts from 1 in the order of the run, `repeat` and `block` too."""
 
     number: int
@@ -139,11 +149,11 @@ class Planned:
     prompt: Prompt
     provider: str
     strategy: str
-    transport: str = TRANSPORT
+    transport: str = IN_PROCESS
     effort: str | None = None
 
 
-def plan(scenario: Scenario) -> tuple[Planned, ...]:
+def plan(scenario: Scenario) -> tuple[PlannedTrial, ...]:
     """Lay out the run: a block is one prompt in one repeat, its cells are neighbours, all in shuffled order.
 
     Two cells of a block are thus asked within seconds of each other and may be compared as a pair, whatever drifts
@@ -154,23 +164,23 @@ def plan(scenario: Scenario) -> tuple[Planned, ...]:
     rng = random.Random(f"order {scenario.seed}")
     efforts = scenario.effort or (None,)
     cells = list(product(scenario.providers, scenario.strategies, scenario.transport, efforts))
-    planned: list[Planned] = []
+    planned: list[PlannedTrial] = []
     block = 0
     for repeat in range(1, scenario.repeats + 1):
         for prompt in rng.sample(scenario.prompts, len(scenario.prompts)):
             block += 1
             cells = cells[::-1] if block % 2 == 0 else rng.sample(cells, len(cells))
             for cell in cells:
-                planned.append(Planned(len(planned) + 1, block, repeat, prompt, *cell))
+                planned.append(PlannedTrial(len(planned) + 1, block, repeat, prompt, *cell))
     return tuple(planned)
 
 
 def strategy_names(text: str) -> tuple[str, ...]:
     """Read `direct,batch:100ms` into names as the tables show them. Raises UsageError."""
-    return tuple(str(strategies.parse(name)) for name in names(text))
+    return tuple(str(strategies.parse(name)) for name in split_names(text))
 
 
-def names(text: str) -> tuple[str, ...]:
+def split_names(text: str) -> tuple[str, ...]:
     """Split a list at its commas, without surrounding white space; empty parts are left out."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -180,9 +190,9 @@ def full_name(provider: str, model: str | None) -> str:
     return f"{provider}:{model}" if model and provider != "local" else provider
 
 
-def over(name: str, transport: str) -> str:
+def transport_name(name: str, transport: str) -> str:
     """Name a provider with the wire that it is asked over."""
-    return name if transport == TRANSPORT else f"{name} over {transport}"
+    return name if transport == IN_PROCESS else f"{name} over {transport}"
 
 
 def at_effort(name: str, effort: str | None) -> str:
@@ -192,13 +202,13 @@ def at_effort(name: str, effort: str | None) -> str:
 
 def effort_names(text: str) -> tuple[str, ...]:
     """Read `low,high`. Raises UsageError where there is none."""
-    found = tuple(name.lower() for name in names(text))
+    found = tuple(name.lower() for name in split_names(text))
     if not found:
         raise UsageError("effort: at least one is needed (for example low,high)")
     return found
 
 
-def label(name: str) -> str:
+def display_name(name: str) -> str:
     """Give a provider's name with what it must never hide: that it is simulated, or a recording."""
     remarks = {"sim": " (simulated)", "replay": " (a recording)"}
     return name + remarks.get(name.partition(":")[0], "")
@@ -220,7 +230,7 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
         raise UsageError(f"prompts file {path}: there is no prompt in it")
     as_json = path.suffix == ".jsonl" or filled[0][1].startswith('{"')
     prompts = [
-        _from_json(line, f"{path}, line {number}") if as_json else Prompt(f"line-{number}", line)
+        _prompt_from_json(line, f"{path}, line {number}") if as_json else Prompt(f"line-{number}", line)
         for number, line in filled
     ]
     for place, prompt in enumerate(prompts):
@@ -231,12 +241,12 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
     return tuple(prompts[:count])
 
 
-def _from_json(line: str, where: str) -> Prompt:
+def _prompt_from_json(line: str, where: str) -> Prompt:
     try:
         found: Any = json.loads(line)
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
-    if not isinstance(found, dict) or not all(_filled(found.get(key)) for key in ("id", "prompt")):
+    if not isinstance(found, dict) or not all(_is_filled(found.get(key)) for key in ("id", "prompt")):
         raise UsageError(f'{where}: needs {{"id": "…", "prompt": "…"}}, both filled')
     expected = found.get("expected_tokens")
     if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
@@ -244,12 +254,12 @@ def _from_json(line: str, where: str) -> Prompt:
     return Prompt(found["id"], found["prompt"], expected)
 
 
-def _filled(value: object) -> bool:
+def _is_filled(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
 def _check_list(name: str, values: Sequence[object]) -> None:
     if not values:
-        raise Unfit(name, f"{name}: at least one is needed")
+        raise InvalidScenarioError(name, f"{name}: at least one is needed")
     if len(set(values)) < len(values):
-        raise Unfit(name, f"{name}: one is there twice")
+        raise InvalidScenarioError(name, f"{name}: one is there twice")

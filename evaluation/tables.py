@@ -18,34 +18,34 @@ import pyarrow.json
 
 from evaluation import manifest
 from evaluation.escaping import Escape, to_csv, to_line
-from evaluation.files import replacing
-from evaluation.record import (
+from evaluation.schema import (
     EVENT_COLUMNS,
     EVENT_TYPES,
-    EVENTS,
+    EVENTS_FILE,
     TRIAL_COLUMNS,
     TRIAL_TYPES,
-    TRIALS,
+    TRIALS_FILE,
+    atomic_write,
     read_events,
     read_trials,
 )
 from streaming.errors import UsageError
 
 _BATCH_ROWS = 100_000
-FILES = ("trials.parquet", "trials.csv", "events.parquet")
+TABLE_FILES = ("trials.parquet", "trials.csv", "events.parquet")
 _TABLES = ("trials.parquet", "events.parquet")
 MAX_NUMBER = 10**12
 """No time in seconds, count or amount of a run is larger."""
 _DTYPES: dict[Any, str] = {int: "Int64", float: "float64", bool: "boolean", Decimal: "float64"}
 
 
-def _dtype(hint: Any) -> str:
+def _pandas_dtype(hint: Any) -> str:
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     return _DTYPES.get(kinds[0], "string")
 
 
-TRIAL_DTYPES = {name: _dtype(TRIAL_TYPES[name]) for name in TRIAL_COLUMNS}
-EVENT_DTYPES = {name: _dtype(EVENT_TYPES[name]) for name in EVENT_COLUMNS}
+TRIAL_DTYPES = {name: _pandas_dtype(TRIAL_TYPES[name]) for name in TRIAL_COLUMNS}
+EVENT_DTYPES = {name: _pandas_dtype(EVENT_TYPES[name]) for name in EVENT_COLUMNS}
 _EVENT_SCHEMA = pa.schema(
     pa.field(name, {"Int64": pa.int64(), "float64": pa.float64()}.get(dtype, pa.string()), type(None) in get_args(kind))
     for (name, dtype), kind in zip(EVENT_DTYPES.items(), map(EVENT_TYPES.get, EVENT_COLUMNS), strict=True)
@@ -74,11 +74,11 @@ def load(folder: str | Path) -> Run:
     was broken off.
     """
     folder = Path(folder)
-    manifest.require(folder)
+    manifest.require_run(folder)
     facts = manifest.read(folder)
     if not has_journal(folder):
         return _from_tables(folder, facts)
-    if facts.get("complete") and all(_newer(folder / name, folder / TRIALS) for name in _TABLES):
+    if facts.get("complete") and all(_is_newer(folder / name, folder / TRIALS_FILE) for name in _TABLES):
         with suppress(UsageError):  # a damaged table gives way to the journal
             return _from_tables(folder, facts)
     return from_journal(folder, facts)
@@ -86,7 +86,7 @@ def load(folder: str | Path) -> Run:
 
 def has_journal(folder: Path) -> bool:
     """Return whether the run's tables can be made anew; a copy of a finished run may have its tables alone."""
-    return (folder / TRIALS).exists() or not any((folder / name).exists() for name in _TABLES)
+    return (folder / TRIALS_FILE).exists() or not any((folder / name).exists() for name in _TABLES)
 
 
 def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
@@ -151,11 +151,11 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     trials = read_trials(folder)
     finished = {trial.trial_id for trial in trials}
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
-    events = _events(folder)
+    events = _read_event_table(folder)
     events = events[events["trial_id"].isin(finished)].drop_duplicates(["trial_id", "seq"], ignore_index=True)
     found = manifest.read(folder) if facts is None else facts
-    table = _frame(rows, TRIAL_DTYPES)
-    for name, check, frame in ((TRIALS, _check_trials, table), (EVENTS, _check_events, events)):
+    table = _build_table(rows, TRIAL_DTYPES)
+    for name, check, frame in ((TRIALS_FILE, _check_trials, table), (EVENTS_FILE, _check_events, events)):
         try:
             check(frame)
         except _Misfit as misfit:
@@ -169,19 +169,19 @@ def write(folder: Path, run: Run) -> None:
     The parquet files are exact; text in the CSV file is made safe for spreadsheets.
     """
     for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
-        with replacing(folder / name) as partial, partial.open("wb") as file:
+        with atomic_write(folder / name) as partial, partial.open("wb") as file:
             frame.to_parquet(file, index=False)
-    with replacing(folder / "trials.csv") as partial:
+    with atomic_write(folder / "trials.csv") as partial:
         texts = map(str, run.trials.select_dtypes("string"))
         safe = {name: run.trials[name].map(to_csv, na_action="ignore") for name in texts}
         run.trials.assign(**safe).to_csv(partial, index=False, float_format="%.12g", encoding="utf-8")
 
 
-def _events(folder: Path) -> pd.DataFrame:
+def _read_event_table(folder: Path) -> pd.DataFrame:
     """Read the events, those of unfinished trials too: all at once, else line by line, which can name a broken one."""
-    path = folder / EVENTS
+    path = folder / EVENTS_FILE
     if not path.exists() or not path.stat().st_size:
-        return _frame((), EVENT_DTYPES)
+        return _build_table((), EVENT_DTYPES)
     options = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
     try:
         with path.open("rb") as file:
@@ -192,10 +192,10 @@ def _events(folder: Path) -> pd.DataFrame:
             return frame.astype(EVENT_DTYPES)
     except (pa.ArrowException, KeyError):
         pass
-    return _frame(read_events(folder), EVENT_DTYPES)
+    return _build_table(read_events(folder), EVENT_DTYPES)
 
 
-def _frame(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
     """Make a table in batches, so that a journal of millions of lines is never held as Python objects at once."""
     left = iter(rows)
     frames = []
@@ -207,7 +207,7 @@ def _frame(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataF
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(dtypes)).astype(dtypes)
 
 
-def _newer(table: Path, journal: Path) -> bool:
+def _is_newer(table: Path, journal: Path) -> bool:
     return table.exists() and (not journal.exists() or table.stat().st_mtime_ns >= journal.stat().st_mtime_ns)
 
 

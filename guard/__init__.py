@@ -1,26 +1,26 @@
 """Who may ask: decisions that the service applies as ASGI and the page before each answer."""
 
-from guard.callers import Caller, address, client_address
-from guard.configuration import Configuration
-from guard.content import Blocked, ContentFilter
+from guard.budget_store import Reservation
+from guard.config import GuardConfig
+from guard.content_filter import BlockedText, ContentFilter
 from guard.guard import Guard
-from guard.output import OutputFilter
-from guard.refusal import Refusal
-from guard.reservations import Reservation
-from guard.validation import check_depth, check_size, depth_of
+from guard.identity import Caller, client_address, forwarded_address
+from guard.output_filter import OutputFilter
+from guard.rejection import RejectionError
+from guard.validation import check_depth, check_size, json_depth
 
 __all__ = [
-    "Blocked",
+    "BlockedText",
     "Caller",
-    "Configuration",
     "ContentFilter",
     "Guard",
+    "GuardConfig",
     "OutputFilter",
-    "Refusal",
+    "RejectionError",
     "Reservation",
-    "address",
     "check_depth",
     "check_size",
     "client_address",
-    "depth_of",
+    "forwarded_address",
+    "json_depth",
 ]

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from guard.callers import make_key
+from guard.identity import make_key
 from streaming.errors import UsageError
 
 

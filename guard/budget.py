@@ -12,10 +12,10 @@ from typing import Literal, get_args
 
 from streaming.events import Usage
 from streaming.messages import ChatRequest
-from streaming.meter import CHARS_PER_TOKEN, Rates
+from streaming.meter import CHARS_PER_TOKEN, CostModel
 from streaming.pipeline import Charge
 
-CALLERS = 50_000
+MAX_CALLERS = 50_000
 LEASE_S = 660.0
 """After this long a stream that nobody settled no longer counts; longer than a session lets an answer take."""
 UNBOUNDED_TOKENS = 4096
@@ -27,7 +27,7 @@ MESSAGE_TOKENS = 4
 """What a vendor wraps around each message, and charges for."""
 _MILLION = Decimal(1_000_000)
 _NANO = Decimal(1_000_000_000)
-_MOST = 10**15
+_MAX_UNITS = 10**15
 """No sum of these leaves what Redis counts exactly, whatever a caller or a provider says."""
 
 Limit = Literal[
@@ -61,34 +61,34 @@ class Budget:
     def bounds(self) -> tuple[int | None, ...]:
         """Give the limits in the order of `LIMITS`; money in billionths of a USD."""
         values = (getattr(self, name) for name in LIMITS)
-        return tuple(nano(value) if isinstance(value, Decimal) else value for value in values)
+        return tuple(to_nano_usd(value) if isinstance(value, Decimal) else value for value in values)
 
-    def clamped(self, asked: int | None) -> int | None:
+    def clamp_output_tokens(self, asked: int | None) -> int | None:
         """Give the output tokens that an answer may have; None where nobody bounds them."""
         return min((bound for bound in (asked, self.output_tokens) if bound is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class Spend:
     """What an answer takes; USD in billionths, whole, so that sums are exact."""
 
     tokens: int = 0
     nano_usd: int = 0
 
-    def plus(self, other: "Amount") -> "Amount":
-        return Amount(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
+    def plus(self, other: "Spend") -> "Spend":
+        return Spend(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
 
-    def minus(self, other: "Amount") -> "Amount":
-        return Amount(self.tokens - other.tokens, self.nano_usd - other.nano_usd)
+    def minus(self, other: "Spend") -> "Spend":
+        return Spend(self.tokens - other.tokens, self.nano_usd - other.nano_usd)
 
 
-def nano(usd: Decimal) -> int:
+def to_nano_usd(usd: Decimal) -> int:
     """Give billionths of a USD, rounded up."""
-    return _bounded(int((usd * _NANO).to_integral_value(ROUND_CEILING)))
+    return _clamp(int((usd * _NANO).to_integral_value(ROUND_CEILING)))
 
 
-def _bounded(count: int) -> int:
-    return min(max(count, 0), _MOST)
+def _clamp(count: int) -> int:
+    return min(max(count, 0), _MAX_UNITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,49 +100,49 @@ class Estimator:
 
     unpriced: tuple[Decimal, Decimal] | None = None
 
-    def find_unpriced(self, routes: Mapping[str, Rates]) -> str | None:
+    def find_unpriced(self, routes: Mapping[str, CostModel]) -> str | None:
         """Return the first route that somebody pays for and nobody can tell the price of."""
         if self.unpriced is not None:
             return None
         return next((name for name, rates in routes.items() if rates.paid and rates.budget_price is None), None)
 
-    def estimate(self, request: ChatRequest, rates: Rates, extra_tokens: int = 0) -> Amount:
+    def estimate(self, request: ChatRequest, rates: CostModel, extra_tokens: int = 0) -> Spend:
         """Return the most that one attempt at `request` may take, and `extra_tokens` of output beyond its limit.
 
         The prompt is counted by a rule of thumb, see `count_prompt`.
         """
-        output = UNBOUNDED_TOKENS if request.max_tokens is None else _bounded(request.max_tokens)
-        output = _bounded(output + max(extra_tokens, rates.thinking_room))
+        output = UNBOUNDED_TOKENS if request.max_tokens is None else _clamp(request.max_tokens)
+        output = _clamp(output + max(extra_tokens, rates.thinking_room))
         prompt = count_prompt(request)
         if not _is_charged(rates):
-            return Amount(prompt + output)
+            return Spend(prompt + output)
         prompt += MESSAGE_TOKENS * len(request.messages)
         factor = CACHE_WRITE_FACTOR if prompt >= CACHE_WRITE_TOKENS else Decimal(1)
         input_usd, output_usd = self._price(rates, Usage(prompt, output))
-        return Amount(prompt + output, nano(input_usd * factor + output_usd))
+        return Spend(prompt + output, to_nano_usd(input_usd * factor + output_usd))
 
     def estimate_dearest(
-        self, request: ChatRequest, routes: Mapping[str, Rates], extra_tokens: Mapping[str, int]
-    ) -> Amount:
+        self, request: ChatRequest, routes: Mapping[str, CostModel], extra_tokens: Mapping[str, int]
+    ) -> Spend:
         """Return the most that one attempt may take, whichever of `routes` answers."""
         amounts = [self.estimate(request, rates, extra_tokens.get(name, 0)) for name, rates in routes.items()]
-        amounts = amounts or [self.estimate(request, Rates())]
-        return Amount(max(a.tokens for a in amounts), max(a.nano_usd for a in amounts))
+        amounts = amounts or [self.estimate(request, CostModel())]
+        return Spend(max(a.tokens for a in amounts), max(a.nano_usd for a in amounts))
 
-    def settle(self, charge: Charge, rates: Rates, most: Amount) -> Amount:
+    def settle(self, charge: Charge, rates: CostModel, most: Spend) -> Spend:
         """Return what an attempt took; what the provider did not count is taken for `most`."""
         if charge.rejected:
-            return Amount()
+            return Spend()
         is_charged = _is_charged(rates)
         usage = charge.usage if is_charged else charge.reading.usage
         if usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return most
         if usage.billed_usd is not None:
-            return Amount(_bounded(usage.input_tokens + usage.output_tokens), nano(usage.billed_usd))
+            return Spend(_clamp(usage.input_tokens + usage.output_tokens), to_nano_usd(usage.billed_usd))
         cost = sum(self._price(rates, usage)) if is_charged else Decimal(0)
-        return Amount(_bounded(usage.input_tokens + usage.output_tokens), nano(Decimal(cost)))
+        return Spend(_clamp(usage.input_tokens + usage.output_tokens), to_nano_usd(Decimal(cost)))
 
-    def _price(self, rates: Rates, usage: Usage) -> tuple[Decimal, Decimal]:
+    def _price(self, rates: CostModel, usage: Usage) -> tuple[Decimal, Decimal]:
         cost = rates.budget_price(usage) if rates.budget_price else None
         if cost is not None and cost.input_usd is not None and cost.output_usd is not None:
             return cost.input_usd, cost.output_usd
@@ -150,7 +150,7 @@ class Estimator:
         return (usage.input_tokens or 0) * input_usd / _MILLION, (usage.output_tokens or 0) * output_usd / _MILLION
 
 
-def _is_charged(rates: Rates) -> bool:
+def _is_charged(rates: CostModel) -> bool:
     return rates.paid or rates.budget_price is not None
 
 
@@ -185,26 +185,26 @@ class Overruns:
         return {name: max(self._by_route.get(name, ()), default=0) for name in routes}
 
 
-class Ledger:
+class BudgetLedger:
     """What this process has given out; a machine: the day and the time in seconds are arguments.
 
     Beyond `callers` of them a day the one first seen is forgotten; the limits over all callers stand.
     """
 
-    def __init__(self, budget: Budget, callers: int = CALLERS) -> None:
+    def __init__(self, budget: Budget, callers: int = MAX_CALLERS) -> None:
         self._bounds = budget.bounds()
         self._callers = callers
         self._day = ""
-        self._total = Amount()
-        self._taken: OrderedDict[str, Amount] = OrderedDict()
+        self._total = Spend()
+        self._taken: OrderedDict[str, Spend] = OrderedDict()
         self._leases: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._streams: Counter[str] = Counter()
 
-    def reserve(self, lease: str, caller: str, amount: Amount, day: str, now: float) -> Limit | None:
+    def reserve(self, lease: str, caller: str, amount: Spend, day: str, now: float) -> Limit | None:
         """Take `amount` and a stream; give the limit that stands against it, and then nothing was taken."""
-        self._turn(day)
-        self._expire(now)
-        mine = self._taken.get(caller, Amount()).plus(amount)
+        self._start_day(day)
+        self._expire_leases(now)
+        mine = self._taken.get(caller, Spend()).plus(amount)
         total = self._total.plus(amount)
         streams = (self._streams[caller] + 1, len(self._leases) + 1)
         after = (mine.tokens, total.tokens, mine.nano_usd, total.nano_usd, *streams)
@@ -213,36 +213,36 @@ class Ledger:
                 return name
         self._leases[lease] = (caller, now + LEASE_S)
         self._streams[caller] += 1
-        self._add(caller, amount, amount)
+        self._add_spend(caller, amount, amount)
         return None
 
-    def settle(self, lease: str, caller: str, reserved: Amount, took: Amount, day: str) -> None:
+    def settle(self, lease: str, caller: str, reserved: Spend, took: Spend, day: str) -> None:
         """Give the stream back and count what it took; `day` is the day of the reservation."""
         if day == self._day:
             change = took.minus(reserved)
             # Of a caller that was forgotten meanwhile nothing is reserved: it is given nothing back.
-            self._add(caller, change if caller in self._taken else took, change)
-        self._release(lease)
+            self._add_spend(caller, change if caller in self._taken else took, change)
+        self._release_lease(lease)
 
-    def _add(self, caller: str, amount: Amount, to_total: Amount) -> None:
+    def _add_spend(self, caller: str, amount: Spend, to_total: Spend) -> None:
         self._total = self._total.plus(to_total)
-        self._taken[caller] = self._taken.get(caller, Amount()).plus(amount)
+        self._taken[caller] = self._taken.get(caller, Spend()).plus(amount)
         if len(self._taken) > self._callers:
             self._taken.popitem(last=False)
 
-    def _turn(self, day: str) -> None:
+    def _start_day(self, day: str) -> None:
         if day != self._day:
-            self._day, self._total = day, Amount()
+            self._day, self._total = day, Spend()
             self._taken.clear()
 
-    def _expire(self, now: float) -> None:
+    def _expire_leases(self, now: float) -> None:
         while self._leases:
             lease, (_, expires_s) = next(iter(self._leases.items()))
             if expires_s > now:
                 return
-            self._release(lease)
+            self._release_lease(lease)
 
-    def _release(self, lease: str) -> None:
+    def _release_lease(self, lease: str) -> None:
         caller, _ = self._leases.pop(lease, ("", 0.0))
         self._streams[caller] -= 1
         if self._streams[caller] <= 0:

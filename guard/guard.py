@@ -7,19 +7,19 @@ Its order: `enter` (rate limit, then key), `clean` (validation, then content), `
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from guard.callers import Caller, network
-from guard.configuration import Configuration
-from guard.content import Blocked, BlockList, ContentFilter
-from guard.output import OutputFilter
-from guard.rate_limit import RateLimit
-from guard.refusal import Refusal
-from guard.reservations import Budgets, Reservation
-from guard.shapes import SECRETS, Patterns
-from guard.shared import Shared
-from guard.validation import validated
+from guard.budget_store import BudgetService, Reservation
+from guard.config import GuardConfig
+from guard.content_filter import BlockedText, BlockList, ContentFilter
+from guard.identity import Caller, address_block
+from guard.output_filter import OutputFilter
+from guard.rate_limit import RateLimiter
+from guard.redis_backend import OptionalRedis
+from guard.rejection import RejectionError
+from guard.secret_patterns import SECRET_PATTERNS, Patterns
+from guard.validation import validate_conversation
 from streaming.clock import Clock, monotonic
 from streaming.messages import ChatRequest, Message
-from streaming.meter import Rates
+from streaming.meter import CostModel
 
 _PAGES: Mapping[str, str] = {"what": "pages opened", "advice": "load the page again", "rule": "page.rate"}
 
@@ -32,7 +32,7 @@ class Guard:
 
     def __init__(
         self,
-        configuration: Configuration,
+        configuration: GuardConfig,
         *,
         redis_url: str | None = None,
         filters: Sequence[ContentFilter] = (),
@@ -40,18 +40,18 @@ class Guard:
     ) -> None:
         self.configuration = configuration
         self._keys = configuration.keys
-        self._shared = Shared(redis_url, clock) if redis_url else None
-        self._rate = RateLimit(configuration.rate, clock, self._shared) if configuration.rate else None
+        self._shared = OptionalRedis(redis_url, clock) if redis_url else None
+        self._rate = RateLimiter(configuration.rate, clock, self._shared) if configuration.rate else None
         pages = configuration.page_rate
-        self._page_rate = RateLimit(pages, clock, self._shared, **_PAGES) if pages and configuration.rate else None
-        self._budgets = Budgets(configuration.budget, clock, self._shared)
+        self._page_rate = RateLimiter(pages, clock, self._shared, **_PAGES) if pages and configuration.rate else None
+        self._budgets = BudgetService(configuration.budget, clock, self._shared)
         listed = [BlockList.load(configuration.blocklist)] if configuration.blocklist else []
         self._filters: list[ContentFilter] = [*listed, *filters]
         self._patterns: Patterns | None = None
         if configuration.output_filter:
-            self._patterns = Patterns(configuration.banned, SECRETS, configuration.secrets)
+            self._patterns = Patterns(configuration.banned, SECRET_PATTERNS, configuration.secrets)
 
-    async def enter(self, caller: Caller) -> str:
+    async def admit(self, caller: Caller) -> str:
         """Count a question and give the caller's id, `key:NAME` or `address:…`. Raises Refusal.
 
         A known key has a window of its own. Everybody else has the address's, whoever shows a wrong key too. A
@@ -59,29 +59,31 @@ class Guard:
         address.
         """
         if self._rate is not None:
-            for name in self._names(caller):
-                await self._rate.enter(name)
+            for name in self._rate_limit_names(caller):
+                await self._rate.hit(name)
         return self.identify(caller)
 
     async def enter_page(self, client_address: str | None) -> None:
         """Count a page that is newly opened from an address. Raises Refusal."""
         if self._page_rate is not None:
-            await self._page_rate.enter(f"page:{network(client_address)}")
+            await self._page_rate.hit(f"page:{address_block(client_address)}")
 
     def identify(self, caller: Caller) -> str:
         """Give the caller's id without counting a question. Raises Refusal."""
         return self._keys.identify(caller)
 
-    def clean(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def validate_messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Give the conversation as it may be asked: all turns checked, control characters removed. Raises Refusal."""
-        cleaned = validated(messages, self.configuration.limits)
+        cleaned = validate_conversation(messages, self.configuration.limits)
         for place, message in enumerate(cleaned, start=1):
             for judge in self._filters:
                 if (blocked := judge.check(message.content)) is not None:
-                    raise Refusal(f"content.{blocked.category}", "blocked", _told(blocked, last=place == len(cleaned)))
+                    raise RejectionError(
+                        f"content.{blocked.category}", "blocked", _blocked_message(blocked, last=place == len(cleaned))
+                    )
         return cleaned
 
-    async def reserve(self, caller_id: str, request: ChatRequest, routes: Mapping[str, Rates]) -> Reservation:
+    async def reserve(self, caller_id: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> Reservation:
         """Reserve what the answer may cost, whichever of `routes`, by full name, gives it.
 
         Raise Refusal; else the reservation must be settled.
@@ -97,17 +99,17 @@ class Guard:
         if self._shared is not None:
             await self._shared.aclose()
 
-    def _names(self, caller: Caller) -> list[str]:
-        if (name := self._keys.name_of(caller.key)) is not None:
+    def _rate_limit_names(self, caller: Caller) -> list[str]:
+        if (name := self._keys.lookup(caller.key)) is not None:
             return [f"key:{name}"]
-        names = [f"address:{network(caller.address)}"]
+        names = [f"address:{address_block(caller.address)}"]
         if caller.session:
             # A page may send any text as its session: its hash has a bounded length.
             names.append("session:" + hashlib.sha256(caller.session.encode("utf-8", "replace")).hexdigest()[:24])
         return names
 
 
-def _told(blocked: Blocked, *, last: bool) -> str:
+def _blocked_message(blocked: BlockedText, *, last: bool) -> str:
     if blocked.message is not None:
         return blocked.message
     about = blocked.category.replace("-", " ")

@@ -6,21 +6,21 @@ from datetime import UTC, datetime
 
 from limits import RateLimitItem
 
-from guard.refusal import Refusal
-from guard.shared import Shared
+from guard.redis_backend import OptionalRedis
+from guard.rejection import RejectionError
 from streaming.clock import Clock
 
-CALLERS = 50_000
+MAX_CALLERS = 50_000
 
 
-class Windows:
+class SlidingWindows:
     """The moments at which each caller was let in, on one clock; a machine, `now` is an argument.
 
     Beyond `callers` of them the one let in longest ago is forgotten. Whoever commands so many addresses needs no such
     help; the limits over all callers are the budget's.
     """
 
-    def __init__(self, amount: int, window_s: float, callers: int = CALLERS) -> None:
+    def __init__(self, amount: int, window_s: float, callers: int = MAX_CALLERS) -> None:
         self._amount = amount
         self._window_s = window_s
         self._callers = callers
@@ -45,10 +45,10 @@ class Windows:
         moments.append(now)
         del moments[: -self._amount]
         self._let_in.move_to_end(caller)
-        self._forget(now)
+        self._evict_old(now)
         return 0.0
 
-    def _forget(self, now: float) -> None:
+    def _evict_old(self, now: float) -> None:
         # Two at each hit: old ones go faster than new ones come, and no hit pays for all.
         for _ in range(2):
             eldest, moments = next(iter(self._let_in.items()))
@@ -58,7 +58,7 @@ class Windows:
                 del self._let_in[eldest]
 
 
-class RateLimit:
+class RateLimiter:
     """Lets in at most `limit` questions under each name; one that is refused does not count.
 
     With Redis the window is one for all replicas (`limits`), and what it let in is counted here as well: when Redis is
@@ -70,7 +70,7 @@ class RateLimit:
         self,
         limit: RateLimitItem,
         clock: Clock,
-        shared: Shared | None,
+        shared: OptionalRedis | None,
         *,
         what: str = "questions",
         advice: str = "ask again",
@@ -80,16 +80,16 @@ class RateLimit:
         self._what, self._advice, self._rule = what, advice, rule
         self._clock = clock
         self._shared = shared
-        self._windows = Windows(limit.amount, limit.get_expiry())
+        self._windows = SlidingWindows(limit.amount, limit.get_expiry())
 
-    async def enter(self, name: str) -> None:
+    async def hit(self, name: str) -> None:
         """Count one question. Raises Refusal, with the seconds until a place is free."""
-        self._refuse_before(self._windows.wait_s(name, self._clock()))
+        self._reject_if_limited(self._windows.wait_s(name, self._clock()))
         if self._shared is not None:
-            self._refuse_before(await self._shared.call(lambda: self._hit(name), 0.0))
-        self._refuse_before(self._windows.hit(name, self._clock()))
+            self._reject_if_limited(await self._shared.call(lambda: self._hit_redis(name), 0.0))
+        self._reject_if_limited(self._windows.hit(name, self._clock()))
 
-    async def _hit(self, name: str) -> float:
+    async def _hit_redis(self, name: str) -> float:
         assert self._shared is not None
         limiter = self._shared.limiter
         if await limiter.hit(self._limit, name):
@@ -97,16 +97,16 @@ class RateLimit:
         free_at_s = (await limiter.get_window_stats(self._limit, name)).reset_time
         return max(free_at_s - datetime.now(UTC).timestamp(), 1.0)
 
-    def _refuse_before(self, wait_s: float) -> None:
+    def _reject_if_limited(self, wait_s: float) -> None:
         if wait_s <= 0:
             return
         seconds = math.ceil(wait_s)
-        span = _span(self._limit.get_expiry())
+        span = _format_period(self._limit.get_expiry())
         message = f"at most {self._limit.amount} {self._what} in {span}: {self._advice} in {seconds} s"
-        raise Refusal(self._rule, "rate_limited", message, retry_after_s=seconds)
+        raise RejectionError(self._rule, "rate_limited", message, retry_after_s=seconds)
 
 
-def _span(seconds: int) -> str:
+def _format_period(seconds: int) -> str:
     for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds % size == 0:
             return f"a {name}".replace("a hour", "an hour") if seconds == size else f"{seconds // size} {name}s"

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from guard.refusal import Refusal
-from guard.validation import Limits, check_depth, check_size
+from guard.rejection import RejectionError
+from guard.validation import InputLimits, check_depth, check_size
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -15,7 +15,7 @@ BODY_TIMEOUT_S = 30.0
 
 
 async def read_body(
-    content_length: str, receive: Receive, limits: Limits, timeout_s: float = BODY_TIMEOUT_S
+    content_length: str, receive: Receive, limits: InputLimits, timeout_s: float = BODY_TIMEOUT_S
 ) -> bytes | None:
     """Return the whole body, checked for size and depth of nesting; None when the client has left.
 
@@ -35,7 +35,7 @@ async def read_body(
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
-        raise Refusal("body.time", "invalid", f"the body did not arrive within {timeout_s:g} s") from None
+        raise RejectionError("body.time", "invalid", f"the body did not arrive within {timeout_s:g} s") from None
     check_depth(bytes(body), limits)
     return bytes(body)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, get_args
 
-from guard.folding import fold
-from guard.refusal import Refusal
+from guard.rejection import RejectionError
+from guard.text_normalization import normalize
 from streaming.messages import Message
 
 Rule = Literal["length", "turns", "unicode", "empty", "controls", "size", "depth", "script", "sql"]
@@ -28,7 +28,7 @@ MAX_STRICT_MESSAGE_CHARS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class InputLimits:
     """How large a question may be; `off` names the rules that do not hold.
 
     `message_chars` bounds what a person writes at a time; `conversation_chars` all turns together, answers included.
@@ -42,28 +42,32 @@ class Limits:
     off: frozenset[Rule] = STRICT_RULES
 
 
-STRICT = Limits(message_chars=MAX_STRICT_MESSAGE_CHARS, off=frozenset())
+STRICT = InputLimits(message_chars=MAX_STRICT_MESSAGE_CHARS, off=frozenset())
 """The limits of `VALIDATION=strict`."""
 
 
-def check_size(body_bytes: int, limits: Limits) -> None:
+def check_size(body_bytes: int, limits: InputLimits) -> None:
     """Refuse a body that is too large. Raises Refusal; the bytes may still be arriving."""
     if body_bytes > limits.body_bytes:
-        raise Refusal("validation.size", "too_large", f"the body is larger than {limits.body_bytes:,} bytes: send less")
+        raise RejectionError(
+            "validation.size", "too_large", f"the body is larger than {limits.body_bytes:,} bytes: send less"
+        )
 
 
-def check_depth(body: bytes, limits: Limits) -> None:
+def check_depth(body: bytes, limits: InputLimits) -> None:
     """Refuse JSON that is nested too deep, before a parser meets it. Raises Refusal."""
-    if depth_of(body) > limits.json_depth:
-        raise Refusal("validation.depth", "invalid", f"the JSON is nested deeper than {limits.json_depth}: flatten it")
+    if json_depth(body) > limits.json_depth:
+        raise RejectionError(
+            "validation.depth", "invalid", f"the JSON is nested deeper than {limits.json_depth}: flatten it"
+        )
 
 
 _JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_DEPTH_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
-def depth_of(body: bytes) -> int:
+def json_depth(body: bytes) -> int:
     """Give how deep the brackets of JSON in UTF-8 nest, in linear time and without a stack; strings do not count.
 
     A text in UTF-16 or UTF-32 has null bytes, where strings cannot be told: every opening bracket counts there.
@@ -71,10 +75,10 @@ def depth_of(body: bytes) -> int:
     if b"\0" in body:
         return body.count(b"[") + body.count(b"{")
     brackets = _JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets), initial=0))
+    return max(accumulate(map(_DEPTH_STEPS.__getitem__, brackets), initial=0))
 
 
-def validated(messages: Sequence[Message], limits: Limits) -> tuple[Message, ...]:
+def validate_conversation(messages: Sequence[Message], limits: InputLimits) -> tuple[Message, ...]:
     """Give the conversation without control characters. Raises Refusal, naming the rule and the turn.
 
     An answer of the model may be longer than a question, and teaches scripts and SQL to whoever asks: for those turns
@@ -86,72 +90,74 @@ def validated(messages: Sequence[Message], limits: Limits) -> tuple[Message, ...
         # The last turn is what was asked now; of the others say which one it is about.
         where = "the message" if number == len(messages) else f"turn {number} of the conversation"
         _check_unicode(message.content, where, limits)
-        text = message.content if "controls" in limits.off else without_controls(message.content)
+        text = message.content if "controls" in limits.off else strip_control_chars(message.content)
         if message.role != "assistant":
-            _check_person(text, where, limits)
+            _check_user_text(text, where, limits)
         cleaned.append(replace(message, content=text))
-    if "empty" not in limits.off and not (cleaned and fold(cleaned[-1].content).strip()):
-        raise _refusal("empty", "the last message has no text in it: write a question")
+    if "empty" not in limits.off and not (cleaned and normalize(cleaned[-1].content).strip()):
+        raise _rejection("empty", "the last message has no text in it: write a question")
     return tuple(cleaned)
 
 
-def _check_conversation(messages: Sequence[Message], limits: Limits) -> None:
+def _check_conversation(messages: Sequence[Message], limits: InputLimits) -> None:
     if "turns" not in limits.off and len(messages) > limits.turns:
-        raise _refusal("turns", f"the conversation has more than {limits.turns} turns: begin a new one")
+        raise _rejection("turns", f"the conversation has more than {limits.turns} turns: begin a new one")
     if "length" not in limits.off and sum(len(m.content) for m in messages) > limits.conversation_chars:
-        raise _refusal("length", f"the conversation is over {limits.conversation_chars:,} characters: begin a new one")
+        raise _rejection(
+            "length", f"the conversation is over {limits.conversation_chars:,} characters: begin a new one"
+        )
 
 
-def _check_unicode(text: str, where: str, limits: Limits) -> None:
+def _check_unicode(text: str, where: str, limits: InputLimits) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
         # Cannot be switched off: such a text breaks every wire that it is sent over.
-        raise _refusal("unicode", f"{where} is not valid Unicode: it holds half of a surrogate pair") from None
+        raise _rejection("unicode", f"{where} is not valid Unicode: it holds half of a surrogate pair") from None
 
 
-def _check_person(text: str, where: str, limits: Limits) -> None:
+def _check_user_text(text: str, where: str, limits: InputLimits) -> None:
     if "length" not in limits.off and len(text) > limits.message_chars:
-        raise _refusal("length", f"{where} has {len(text):,} characters: write at most {limits.message_chars:,}")
+        raise _rejection("length", f"{where} has {len(text):,} characters: write at most {limits.message_chars:,}")
     if {"script", "sql"} <= limits.off:
         return
-    seen = _as_seen(text)
+    seen = _normalize_markup(text)
     if "script" not in limits.off and _SCRIPT.search(seen) is not None:
-        raise _refusal("script", f"{where} holds a script that a browser would run: describe it in words")
+        raise _rejection("script", f"{where} holds a script that a browser would run: describe it in words")
     if "sql" not in limits.off and _injects_sql(seen):
-        raise _refusal("sql", f"{where} holds an SQL injection: describe it in words")
+        raise _rejection("sql", f"{where} holds an SQL injection: describe it in words")
 
 
-def _refusal(rule: Rule, message: str) -> Refusal:
-    return Refusal(f"validation.{rule}", "invalid", message)
+def _rejection(rule: Rule, message: str) -> RejectionError:
+    return RejectionError(f"validation.{rule}", "invalid", message)
 
 
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e]")
+_CONTROL_CHARS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e]")
 
 
-def without_controls(text: str) -> str:
+def strip_control_chars(text: str) -> str:
     """Give the text without control characters and overrides; every kind of line end becomes a newline."""
-    return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _CONTROL_CHARS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 _SPACE = re.compile(r"\s+")
 # No character has a longer number, and a number may be too long to be read.
-_NUMBER = re.compile(r"(&#[xX]?)0*+([0-9a-fA-F]{0,8})[0-9a-fA-F]*+")
+_CHARACTER_REFERENCE = re.compile(r"(&#[xX]?)0*+([0-9a-fA-F]{0,8})[0-9a-fA-F]*+")
 _SQL_COMMENT = re.compile(r"/\*[^*]{0,64}\*/")
 
 
-def _as_seen(text: str) -> str:
+def _normalize_markup(text: str) -> str:
     """Give the text as a browser or a database would take it: entities, width, case, comments and gaps undone."""
-    unescaped = html.unescape(_NUMBER.sub(r"\1\2", text))
-    return _SPACE.sub(" ", _SQL_COMMENT.sub(" ", fold(unescaped)))
+    unescaped = html.unescape(_CHARACTER_REFERENCE.sub(r"\1\2", text))
+    return _SPACE.sub(" ", _SQL_COMMENT.sub(" ", normalize(unescaped)))
 
 
 # All bounded, on text whose gaps are single spaces. "JavaScript: where do I begin?" is no script: code must follow.
-_SCHEME = " ?".join("javascript")
+_SCRIPT_SCHEME = " ?".join("javascript")
 _SCRIPT = re.compile(
     r"< ?/? ?script\b"
     r"|<[a-z][^<>]{0,200}[ /\"']on[a-z]{3,24} ?="
-    rf"|\b(?:{_SCHEME}|vbscript) ?: ?(?://|%|[\w$.]{{1,40}} ?[(=\[`])"
+    rf"|\b(?:{_SCRIPT_SCHEME}|vbscript) ?: ?(?://|%|[\w$.]{{1,40}} ?[(=\[`])"
     r"|\bdata ?: ?text/html ?[;,]"
 )
 _SQL = re.compile(
@@ -165,12 +171,12 @@ _SQL = re.compile(
     r"|; ?exec(?:ute)? (?:master\.{1,2})?xp_cmdshell\b"
     r"|(?:^|[\s=:])\w{1,64}' ?(?:--|#|/\*) ?\Z"
 )
-_UNION = re.compile(r"\bunion (?:all |distinct )?select\b[^;]{0,200}\bfrom\b")
+_SQL_UNION = re.compile(r"\bunion (?:all |distinct )?select\b[^;]{0,200}\bfrom\b")
 
 
 def _injects_sql(seen: str) -> bool:
     if _SQL.search(seen) is not None:
         return True
     # A whole query that has a UNION in it is a question about SQL; one that begins with UNION continues someone else's.
-    union = _UNION.search(seen)
+    union = _SQL_UNION.search(seen)
     return union is not None and "select" not in seen[: union.start()]

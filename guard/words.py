@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby, product
 from typing import NamedTuple
 
-from guard.folding import fold
+from guard.text_normalization import normalize
 
 _WORD = re.compile(r"[$@]?[^\W_]++(?:[@$!|+]{1,2}[^\W_]++)*+")
 _PARTS = re.compile(r"[^\W_]+")
@@ -47,7 +47,7 @@ class Vocabulary:
 
     def split(self, text: str) -> list[Word]:
         """Return the words of the text; linear in its length."""
-        words = _join_spaced_letters(_read_words(fold(text), self._words), self._words, self._beginnings)
+        words = _join_spaced_letters(_read_words(normalize(text), self._words), self._words, self._beginnings)
         return _join_cut_words(words, self._words, self._beginnings)
 
 

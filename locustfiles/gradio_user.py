@@ -11,17 +11,17 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from answers import Answer
-from http_exchange import HttpExchange, broke, refused
-from load_reports import turns
-from load_user import Plan, Shape, StreamUser
+from answer_record import AnswerRecord
+from base_user import LoadShape, RequestPlan, StreamUser
+from http_exchange import HttpExchange, record_error, record_rejection
+from result_collector import turns
 
 from streaming.sse import Decoder
 
 MESSAGE, CHAT, STAGE = "sg-message", "sg-chat", "sg-stage"
-_TAG = re.compile(r"<[^>]{0,500}>")
+_HTML_TAG = re.compile(r"<[^>]{0,500}>")
 
-__all__ = ["GradioUser", "Shape"]
+__all__ = ["GradioUser", "LoadShape"]
 """What Locust finds here: it takes users and the shape from the file that it was given."""
 
 
@@ -32,44 +32,46 @@ class GradioUser(StreamUser):
 
     def on_start(self) -> None:
         """Nothing is loaded yet: the first question loads it."""
-        self.page: Page | None = None
+        self.page: GradioConfig | None = None
 
-    def hear(self, answer: Answer, plan: Plan) -> None:
+    def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
         """Ask, and listen to the update that is the answer's last."""
         if self.page is None:
-            config, status = self._exchange(answer, plan, "/config", None)
+            config, status = self._request(answer, plan, "/config", None)
             if status != 200:
-                refused(answer, answer.asked_s, status, config)
+                record_rejection(answer, answer.asked_s, status, config)
                 return
-            self.page = Page(json.loads(config))
+            self.page = GradioConfig(json.loads(config))
         page, session = self.page, uuid.uuid4().hex[:11]
         values = page.values(plan, answer.strategy)
         chain = [page.entry]
         for event in chain:
-            if not self._run(answer, plan, values, event, session):
+            if not self._run_event(answer, plan, values, event, session):
                 return
-            chain += page.after(event)
+            chain += page.next_events(event)
 
-    def _run(self, answer: Answer, plan: Plan, values: dict[int, Any], event: Mapping[str, Any], session: str) -> bool:
+    def _run_event(
+        self, answer: AnswerRecord, plan: RequestPlan, values: dict[int, Any], event: Mapping[str, Any], session: str
+    ) -> bool:
         """Carry out one event of the page; False when the user left or it failed."""
         page = self.page
         assert page is not None
         body = page.body(event, values, session)
         if not event["queue"]:
-            data, status = self._exchange(answer, plan, f"{page.prefix}/run/predict", body)
+            data, status = self._request(answer, plan, f"{page.prefix}/run/predict", body)
             if status != 200:
-                refused(answer, answer.asked_s, status, data)
+                record_rejection(answer, answer.asked_s, status, data)
                 return False
-            page.take(event, values, json.loads(data)["data"])
+            page.apply(event, values, json.loads(data)["data"])
             return True
-        said, status = self._exchange(answer, plan, f"{page.prefix}/queue/join", body)
+        said, status = self._request(answer, plan, f"{page.prefix}/queue/join", body)
         if status != 200:
-            refused(answer, answer.asked_s, status, said)
+            record_rejection(answer, answer.asked_s, status, said)
             return False
-        return self._listen(answer, plan, values, event, session)
+        return self._read_queue(answer, plan, values, event, session)
 
-    def _listen(
-        self, answer: Answer, plan: Plan, values: dict[int, Any], event: Mapping[str, Any], session: str
+    def _read_queue(
+        self, answer: AnswerRecord, plan: RequestPlan, values: dict[int, Any], event: Mapping[str, Any], session: str
     ) -> bool:
         page = self.page
         assert page is not None
@@ -78,56 +80,56 @@ class GradioUser(StreamUser):
         left = False
         target = f"{self.base}{page.prefix}/queue/data?session_hash={session}"
         with HttpExchange(self.url, target, None, self.headers(answer), **self.socket_options(plan)) as exchange:
-            for read in exchange.reads():
+            for read in exchange.iter_chunks_safe():
                 kept.append(read)
                 if left := is_answer and plan.cancel and len(kept) > plan.after:
                     break
-        updates = Updates(answer, event["outputs"].index(page.chat) if is_answer else None)
+        updates = QueueUpdates(answer, event["outputs"].index(page.chat) if is_answer else None)
         decoder = Decoder()
-        with turns.sliced(kept) as reads:
+        with turns.slices(kept) as reads:
             for at_s, part in reads:
                 before = len(answer.events)
                 for found in decoder.feed(part):
-                    updates.take(at_s, json.loads(found.data))
+                    updates.feed(at_s, json.loads(found.data))
                 answer.merged_reads += len(answer.events) > before + 1
         answer.stamp_source = exchange.socket.stamp_source
         if updates.data is None:
-            _broken_off(answer, exchange, updates.problem, left=left)
+            _record_incomplete(answer, exchange, updates.problem, left=left)
             return False
-        page.take(event, values, updates.data)
+        page.apply(event, values, updates.data)
         if is_answer:
-            page.judge(answer, values, exchange.socket.at_s)
+            page.read_outcome(answer, values, exchange.socket.at_s)
         return True
 
-    def _exchange(
-        self, answer: Answer, plan: Plan, path: str, body: Mapping[str, Any] | None
+    def _request(
+        self, answer: AnswerRecord, plan: RequestPlan, path: str, body: Mapping[str, Any] | None
     ) -> tuple[bytes, int | None]:
         """Ask once and give body and status; an answer's first request is its `sent`."""
         with HttpExchange(
             self.url, f"{self.base}{path}", body, self.headers(answer), **self.socket_options(plan)
         ) as exchange:
             if answer.sent_s is None and body is not None:
-                exchange.note(answer)
-            data = b"".join(part for _, part in exchange.parts())
+                exchange.record_timings(answer)
+            data = b"".join(part for _, part in exchange.iter_chunks())
             if answer.headers_s is None and body is not None:
                 answer.headers_s = exchange.socket.at_s
             return data, exchange.status
 
 
-def _broken_off(answer: Answer, exchange: HttpExchange, problem: str | None, *, left: bool) -> None:
+def _record_incomplete(answer: AnswerRecord, exchange: HttpExchange, problem: str | None, *, left: bool) -> None:
     """Say why an event came to no end: the page failed, the user left, or the line broke."""
     at_s = exchange.socket.at_s
     if problem is not None:
-        answer.failed(at_s, "failed", problem)
+        answer.on_failure(at_s, "failed", problem)
     elif left:
-        answer.left()
+        answer.mark_cancelled()
     elif exchange.fault is not None:
-        broke(answer, at_s, exchange.fault)
+        record_error(answer, at_s, exchange.fault)
     else:
-        answer.failed(at_s, "truncated", "the stream stopped before its last update")
+        answer.on_failure(at_s, "truncated", "the stream stopped before its last update")
 
 
-class Page:
+class GradioConfig:
     """What `/config` says of the page: its components' values, and which events follow which."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -142,13 +144,13 @@ class Page:
         self.message, self.chat, self.stage = (self._names[name] for name in (MESSAGE, CHAT, STAGE))
         self.entry = next(event for event in self._events.values() if [self.message, "submit"] in event["targets"])
 
-    def values(self, plan: Plan, strategy: str) -> dict[int, Any]:
+    def values(self, plan: RequestPlan, strategy: str) -> dict[int, Any]:
         """Give every component's value for a new question."""
         found = {number: component["props"].get("value") for number, component in self._components.items()}
         found |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
         return found | {self._names["sg-strategy"]: strategy}
 
-    def after(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def next_events(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Give the events that follow one that succeeded, and that the server carries out."""
         return [
             other
@@ -164,7 +166,7 @@ class Page:
         fields = {"data": data, "fn_index": event["id"], "session_hash": session}
         return {**fields, "trigger_id": self.message, "event_data": None}
 
-    def take(self, event: Mapping[str, Any], values: dict[int, Any], data: list[Any]) -> None:
+    def apply(self, event: Mapping[str, Any], values: dict[int, Any], data: list[Any]) -> None:
         """Put an event's results into the components; an update changes the value only if it names one."""
         for number, value in zip(event["outputs"], data, strict=True):
             if isinstance(value, dict) and value.get("__type__") == "update":
@@ -172,28 +174,28 @@ class Page:
             else:
                 values[number] = value
 
-    def judge(self, answer: Answer, values: Mapping[int, Any], at_s: float) -> None:
+    def read_outcome(self, answer: AnswerRecord, values: Mapping[int, Any], at_s: float) -> None:
         """Read from the stage line how it ended: its style is `good` after success."""
         stage = str(values[self.stage])
         if "sg-good" in stage:
-            answer.finished(at_s, "stop")
-            answer.complete()
+            answer.on_finish(at_s, "stop")
+            answer.mark_complete()
         else:
-            words = _TAG.sub(" ", stage)
-            answer.failed(at_s, "failed", " ".join(words.split()) or "the page did not say how it ended")
+            words = _HTML_TAG.sub(" ", stage)
+            answer.on_failure(at_s, "failed", " ".join(words.split()) or "the page did not say how it ended")
 
 
-class Updates:
+class QueueUpdates:
     """Reads the queue's messages of one event; the growth of the chat at `place` are the answer's pieces."""
 
-    def __init__(self, answer: Answer, place: int | None) -> None:
+    def __init__(self, answer: AnswerRecord, place: int | None) -> None:
         self._answer, self._place = answer, place
         self._notes: set[int] = set()
         self._first = True
         self.data: list[Any] | None = None
         self.problem: str | None = None
 
-    def take(self, at_s: float, message: Mapping[str, Any]) -> None:
+    def feed(self, at_s: float, message: Mapping[str, Any]) -> None:
         """Take one message of the queue."""
         kind = message["msg"]
         output = message.get("output") or {}
@@ -203,11 +205,11 @@ class Updates:
             self.problem = str(output.get("error") or message.get("message") or "the page's event failed")
         elif kind == "process_generating" and self._place is not None:
             if not self._first:
-                grown = "".join(map(self._grown, output["data"][self._place]))
-                self._answer.text(at_s, grown)
+                grown = "".join(map(self._added_text, output["data"][self._place]))
+                self._answer.on_text(at_s, grown)
             self._first = False
 
-    def _grown(self, change: list[Any]) -> str:
+    def _added_text(self, change: list[Any]) -> str:
         """Give the text that a change adds to the answer; messages with a title are notes beside it."""
         operation, path, value = change
         if operation == "add" and len(path) == 1 and isinstance(value, dict):

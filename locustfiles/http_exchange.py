@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 from urllib.parse import SplitResult
 
-from answers import Answer
-from stamped_socket import StampedSocket
+from answer_record import AnswerRecord
+from timestamped_socket import GeventTimestampedSocket
 
-from streaming.http1 import Http1Error, Http1LimitError, ResponseReader
+from streaming.http.response_parser import Http1LimitError, HTTPParseError, ResponseParser
 from streaming.limits import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, size_text
 
 GRACE_S = 0.25
@@ -27,12 +27,12 @@ class HttpExchange:
         self, url: SplitResult, target: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], **options: Any
     ) -> None:
         self._url, self._options = url, options
-        self._request = _request(url, target, body, headers)
-        self._reader = ResponseReader()
+        self._request = _encode_request(url, target, body, headers)
+        self._reader = ResponseParser()
         self.fault: Exception | None = None
 
     def __enter__(self) -> Self:
-        self.socket = StampedSocket(self._url, **self._options)
+        self.socket = GeventTimestampedSocket(self._url, **self._options)
         try:
             self.socket.sendall(self._request)
         except OSError:
@@ -43,7 +43,7 @@ class HttpExchange:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def note(self, answer: Answer) -> None:
+    def record_timings(self, answer: AnswerRecord) -> None:
         """Write how it was sent into the first exchange of an answer."""
         answer.connect_s, answer.sent_s = self.socket.connect_s, self.socket.sent_s
 
@@ -58,7 +58,7 @@ class HttpExchange:
         head = self._reader.head
         return head is not None and head.headers.get("content-type", "").startswith("text/event-stream")
 
-    def parts(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
+    def iter_chunks(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
         """Give the body's parts with their moments; ends with the body, `complete` or not.
 
         After a line `last` the body's own end is waited for no longer than `GRACE_S`: some servers keep the line open.
@@ -92,13 +92,14 @@ class HttpExchange:
             return MAX_ERROR_BODY_BYTES
         return MAX_STREAM_BYTES if self.is_stream else MAX_BODY_BYTES
 
-    def reads(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
-        """Give the parts as `parts` does; what broke the connection is in `fault` then: what came before it counts."""
+    def iter_chunks_safe(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
+        """Give the parts as `iter_chunks` does; what broke the connection is in `fault` then: what came before it
+        counts."""
         try:
-            yield from self.parts(last)
+            yield from self.iter_chunks(last)
         except ERRORS as error:
             self.fault = error
-            if isinstance(error, Http1Error) and error.body:
+            if isinstance(error, HTTPParseError) and error.body:
                 yield self.socket.at_s, error.body
 
     @property
@@ -107,7 +108,7 @@ class HttpExchange:
         return self._reader.complete
 
 
-def refused(answer: Answer, at_s: float, status: int | None, body: bytes) -> None:
+def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body: bytes) -> None:
     """Take a response that is no stream: its error in one of the shapes that servers give it, or that it was none."""
     kind = "protocol" if status == 200 else f"http_{status}"
     message = f"status {status}, no event stream: {body[:80]!r}"
@@ -122,24 +123,24 @@ def refused(answer: Answer, at_s: float, status: int | None, body: bytes) -> Non
     except (ValueError, AttributeError):
         pass  # no JSON, or none of these shapes: the words above say what it was
     if not answer.stream_gone(at_s, str(kind), str(message)):
-        answer.failed(at_s, str(kind), str(message), status)
+        answer.on_failure(at_s, str(kind), str(message), status)
 
 
-def broke(answer: Answer, at_s: float, error: Exception) -> None:
+def record_error(answer: AnswerRecord, at_s: float, error: Exception) -> None:
     """Take what ended the connection, or what came and cannot be read."""
     if isinstance(error, TimeoutError):
-        answer.failed(at_s, "idle_timeout", "nothing came for longer than --idle-s")
+        answer.on_failure(at_s, "idle_timeout", "nothing came for longer than --idle-s")
     elif isinstance(error, OSError):
-        answer.failed(at_s, "network", str(error) or type(error).__name__)
+        answer.on_failure(at_s, "network", str(error) or type(error).__name__)
     else:
-        answer.failed(at_s, "protocol", f"{type(error).__name__}: {error}")
+        answer.on_failure(at_s, "protocol", f"{type(error).__name__}: {error}")
 
 
-ERRORS = (OSError, Http1Error, ValueError, KeyError, TypeError, AttributeError)
+ERRORS = (OSError, HTTPParseError, ValueError, KeyError, TypeError, AttributeError)
 """What a broken connection raises, and what frames raise that are not as they should be: bad JSON, a field missing."""
 
 
-def _request(url: SplitResult, target: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> bytes:
+def _encode_request(url: SplitResult, target: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> bytes:
     payload = b"" if body is None else json.dumps(body).encode()
     fields = {"host": url.netloc.rpartition("@")[2], "accept-encoding": "identity", "connection": "close", **headers}
     if body is not None:

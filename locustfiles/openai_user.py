@@ -5,18 +5,18 @@ By hand, with or without /v1 in the address: `locust -f locustfiles/openai_user.
 
 from typing import Any
 
-from answers import Answer
-from http_exchange import HttpExchange, broke, refused
-from load_reports import turns
-from load_user import Plan, Shape, StreamUser
-from openai_chunks import read_chunks, read_end
+from answer_record import AnswerRecord
+from base_user import LoadShape, RequestPlan, StreamUser
+from http_exchange import HttpExchange, record_error, record_rejection
+from openai_decoding import decode_chunks, decode_end
+from result_collector import turns
 
-from providers import chat_completions_wire
+from providers.decoding import chat_completions
 
-_DONE = b"data: [DONE]"
+_DONE_MARKER = b"data: [DONE]"
 """The wire's own end marker: what comes after it is not waited for."""
 
-__all__ = ["OpenAIUser", "Shape"]
+__all__ = ["LoadShape", "OpenAIUser"]
 """What Locust finds here: it takes users and the shape from the file that it was given."""
 
 
@@ -26,15 +26,15 @@ class OpenAIUser(StreamUser):
     transport = "openai"
     own_strategy = "default"
 
-    def asked_model(self) -> str:
+    def model_name(self) -> str:
         """Give the model's name."""
         return str(self.options.model)
 
-    def named(self, plan: Plan) -> str:
+    def display_name(self, plan: RequestPlan) -> str:
         """Give the dialect and the model."""
         return f"openai:{plan.provider}"
 
-    def hear(self, answer: Answer, plan: Plan) -> None:
+    def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
         """Ask and listen."""
         target = f"{self.base.removesuffix('/v1')}/v1/chat/completions"
         body: dict[str, Any] = {
@@ -49,24 +49,24 @@ class OpenAIUser(StreamUser):
         kept: list[tuple[float, bytes]] = []
         left = False
         with HttpExchange(self.url, target, body, self.headers(answer), **self.socket_options(plan)) as exchange:
-            exchange.note(answer)
-            for read in exchange.reads(_DONE):
+            exchange.record_timings(answer)
+            for read in exchange.iter_chunks_safe(_DONE_MARKER):
                 kept.append(read)
                 if left := plan.cancel and len(kept) > plan.after:
                     break
         answer.headers_s = kept[0][0] if kept else None
         answer.stamp_source = exchange.socket.stamp_source
         if exchange.status is not None and not 200 <= exchange.status < 300:
-            refused(answer, exchange.socket.at_s, exchange.status, b"".join(part for _, part in kept))
+            record_rejection(answer, exchange.socket.at_s, exchange.status, b"".join(part for _, part in kept))
             return
-        decoder = chat_completions_wire.decoder()
-        with turns.sliced(kept) as reads:
-            read_chunks(decoder, reads, answer)
-        if left and not decoder.over:
-            answer.left()
-        elif exchange.fault is not None and not decoder.over:
-            broke(answer, exchange.socket.at_s, exchange.fault)
-        elif not exchange.complete and not decoder.over:
-            answer.failed(exchange.socket.at_s, "truncated", "the connection was closed before the answer's end")
+        decoder = chat_completions.make_decoder()
+        with turns.slices(kept) as reads:
+            decode_chunks(decoder, reads, answer)
+        if left and not decoder.done:
+            answer.mark_cancelled()
+        elif exchange.fault is not None and not decoder.done:
+            record_error(answer, exchange.socket.at_s, exchange.fault)
+        elif not exchange.complete and not decoder.done:
+            answer.on_failure(exchange.socket.at_s, "truncated", "the connection was closed before the answer's end")
         else:
-            read_end(decoder, exchange.socket.at_s, answer)
+            decode_end(decoder, exchange.socket.at_s, answer)

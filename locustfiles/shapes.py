@@ -5,7 +5,7 @@ all of them, then a quarter again. step: five steps of a fifth. soak: up over th
 """
 
 SHAPES = ("steady", "ramp", "spike", "step", "soak")
-PARTS = 5
+SHAPE_PHASES = 5
 RAMP_SHARE = 0.1
 
 
@@ -18,9 +18,9 @@ def users_at(shape: str, share: float, users: int) -> int:
     if shape == "ramp":
         found = users * share
     elif shape == "step":
-        found = users * min(int(share * PARTS) + 1, PARTS) / PARTS
+        found = users * min(int(share * SHAPE_PHASES) + 1, SHAPE_PHASES) / SHAPE_PHASES
     elif shape == "spike":
-        found = users if abs(share - 0.5) <= 0.5 / PARTS else users / 4
+        found = users if abs(share - 0.5) <= 0.5 / SHAPE_PHASES else users / 4
     elif shape == "soak":
         found = users * min(share / RAMP_SHARE, 1.0)
     else:

@@ -9,16 +9,16 @@ from contextlib import suppress
 from typing import Any
 
 import gevent
-from answers import Answer, Frames
-from http_exchange import ERRORS, broke, refused
-from load_user import SLOW_PAUSE_S, Plan, Shape, StreamUser
-from stamped_socket import StampedSocket
+from answer_record import AnswerRecord, WireEventReader
+from base_user import SLOW_PAUSE_S, LoadShape, RequestPlan, StreamUser
+from http_exchange import ERRORS, record_error, record_rejection
+from timestamped_socket import GeventTimestampedSocket
 from websocket import WebSocket, WebSocketBadStatusException, WebSocketException, WebSocketTimeoutException
 
 from streaming.clock import monotonic
 from streaming.limits import MAX_EVENT_BYTES, MAX_HEAD_BYTES
 
-__all__ = ["Shape", "WebSocketUser"]
+__all__ = ["LoadShape", "WebSocketUser"]
 """What Locust finds here: it takes users and the shape from the file that it was given."""
 
 
@@ -29,49 +29,49 @@ class WebSocketUser(StreamUser):
 
     def on_start(self) -> None:
         """Nothing is connected yet: the first question connects."""
-        self.socket: StampedSocket | None = None
+        self.socket: GeventTimestampedSocket | None = None
         self.wire: WebSocket | None = None
 
     def on_stop(self) -> None:
         """Close what is open."""
-        self._drop()
+        self._drop_socket()
 
-    def hear(self, answer: Answer, plan: Plan) -> None:
+    def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
         """Ask and listen; after a dropped socket once more."""
-        frames = Frames(answer)
+        frames = WireEventReader(answer)
         try:
-            self._ask(answer, plan)
-            if self._listen(frames, plan, plan.after if plan.reconnect else None):
-                self._drop()
+            self._send_question(answer, plan)
+            if self._read_answer(frames, plan, plan.after if plan.reconnect else None):
+                self._drop_socket()
                 answer.resumed += 1
                 self._connect(answer, plan)
-                self._send({"type": "resume", "stream_id": frames.stream_id, "last_id": frames.last_seq})
-                self._listen(frames, plan, None)
+                self._send_frame({"type": "resume", "stream_id": frames.stream_id, "last_id": frames.last_seq})
+                self._read_answer(frames, plan, None)
         except WebSocketBadStatusException as error:
-            refused(answer, monotonic(), error.status_code, error.resp_body or b"")
+            record_rejection(answer, monotonic(), error.status_code, error.resp_body or b"")
         except WebSocketTimeoutException:
-            broke(answer, monotonic(), TimeoutError())
+            record_error(answer, monotonic(), TimeoutError())
         except WebSocketException:
-            frames.over(monotonic())
+            frames.finish(monotonic())
         except ERRORS as error:
-            broke(answer, monotonic(), error)
-        if not frames.ended or plan.slow or answer.reason is not None:
-            self._drop()
+            record_error(answer, monotonic(), error)
+        if not frames.ended or plan.slow or answer.failure_reason is not None:
+            self._drop_socket()
 
-    def _ask(self, answer: Answer, plan: Plan) -> None:
+    def _send_question(self, answer: AnswerRecord, plan: RequestPlan) -> None:
         """Send the question, on a new socket where there is none."""
         if self.wire is None or plan.slow:
-            self._drop()
+            self._drop_socket()
             answer.connect_s = self._connect(answer, plan)
-        self._send(self.body(answer, plan))
+        self._send_frame(self.body(answer, plan))
         assert self.socket is not None
         answer.sent_s = self.socket.sent_s
 
-    def _connect(self, answer: Answer, plan: Plan) -> float:
+    def _connect(self, answer: AnswerRecord, plan: RequestPlan) -> float:
         """Open a socket, the WebSocket's handshake included, and give how long it took, in seconds."""
         begun_s = monotonic()
         scheme = {"https": "wss", "http": "ws"}.get(self.url.scheme, self.url.scheme)
-        self.socket = StampedSocket(self.url, **self.socket_options(plan))
+        self.socket = GeventTimestampedSocket(self.url, **self.socket_options(plan))
         self.wire = WebSocket(enable_multithread=False, skip_utf8_validation=True)
         headers = [f"{name}: {value}" for name, value in self.headers(answer).items()]
         self.socket.allow(MAX_HEAD_BYTES)
@@ -79,11 +79,11 @@ class WebSocketUser(StreamUser):
         self.wire.connect(address, socket=self.socket, header=headers, timeout=self.options.idle_s)
         return monotonic() - begun_s
 
-    def _send(self, frame: dict[str, Any]) -> None:
+    def _send_frame(self, frame: dict[str, Any]) -> None:
         assert self.wire is not None
         self.wire.send(json.dumps(frame))
 
-    def _listen(self, frames: Frames, plan: Plan, leave_after: int | None) -> bool:
+    def _read_answer(self, frames: WireEventReader, plan: RequestPlan, leave_after: int | None) -> bool:
         """Listen to the answer's last frame, or until so many came; say whether the user dropped the socket."""
         assert self.wire is not None and self.socket is not None
         heard, cancelled, last_text_s = 0, False, 0.0
@@ -91,7 +91,7 @@ class WebSocketUser(StreamUser):
             self.socket.allow(MAX_EVENT_BYTES + MAX_HEAD_BYTES)  # with pings, and the heads of frames
             frame = json.loads(self.wire.recv())
             at_s, name = self.socket.at_s, frame.pop("type")
-            frames.take(at_s, name, frame, str(frame.pop("id", "")))
+            frames.feed(at_s, name, frame, str(frame.pop("id", "")))
             heard += 1
             if name == "chunk":
                 # Of frames that the kernel handed over at once only the last has its own stamp.
@@ -101,13 +101,13 @@ class WebSocketUser(StreamUser):
                 return True
             if plan.cancel and not cancelled and heard > plan.after and not frames.ended:
                 cancelled = True
-                self._send({"type": "cancel"})
+                self._send_frame({"type": "cancel"})
             if plan.slow:
                 gevent.sleep(SLOW_PAUSE_S)
         frames.answer.stamp_source = self.socket.stamp_source
         return False
 
-    def _drop(self) -> None:
+    def _drop_socket(self) -> None:
         """Close without a word, as a lost line does."""
         if self.socket is not None:
             with suppress(OSError):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from providers.pricing import parse_price
-    from providers.table import ProviderInfo, Providers
+    from providers.registry import ProviderInfo, ProviderRegistry
 
-__all__ = ["ProviderInfo", "Providers", "parse_price"]
+__all__ = ["ProviderInfo", "ProviderRegistry", "parse_price"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from providers import pricing, table
+    from providers import pricing, registry
 
-    return getattr(pricing if name == "parse_price" else table, name)
+    return getattr(pricing if name == "parse_price" else registry, name)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from streaming.errors import UsageError
 from streaming.events import Usage
-from streaming.meter import USER_PRICE, Cost, Price
+from streaming.meter import USER_PRICE, Cost, PriceFunction
 
 _MILLION = Decimal(1_000_000)
 
@@ -27,34 +27,38 @@ def parse_price(text: str) -> tuple[str, TokenPrices]:
     """
     name, _, rest = text.rpartition("=")
     try:
-        rates = [Decimal(part.strip()) for part in rest.split("/")]
+        cost_model = [Decimal(part.strip()) for part in rest.split("/")]
     except InvalidOperation:
-        rates = []
-    if not name.strip() or len(rates) not in (2, 3) or not all(rate.is_finite() and rate >= 0 for rate in rates):
+        cost_model = []
+    if (
+        not name.strip()
+        or len(cost_model) not in (2, 3)
+        or not all(rate.is_finite() and rate >= 0 for rate in cost_model)
+    ):
         raise UsageError(
             f"price {text!r}: write MODEL=IN/OUT[/CACHED] in USD for 1M tokens, for example gpt-5-mini=0.25/2/0.025"
         )
-    return name.strip(), TokenPrices(*rates)
+    return name.strip(), TokenPrices(*cost_model)
 
 
-def user_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> Price | None:
+def custom_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> PriceFunction | None:
     """Return the price that the caller set for the full name, else for the model; None if neither."""
     found = prices.get(name) or prices.get(model)
     if found is None:
         return None
-    rates = found
+    cost_model = found
 
-    def price(usage: Usage) -> Cost | None:
+    def price_usage(usage: Usage) -> Cost | None:
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        cached = min(usage.cached_tokens or 0, usage.input_tokens) if rates.cached_usd is not None else 0
-        input_usd = (usage.input_tokens - cached) * rates.input_usd + cached * (rates.cached_usd or 0)
-        return Cost(input_usd / _MILLION, usage.output_tokens * rates.output_usd / _MILLION, USER_PRICE)
+        cached = min(usage.cached_tokens or 0, usage.input_tokens) if cost_model.cached_usd is not None else 0
+        input_usd = (usage.input_tokens - cached) * cost_model.input_usd + cached * (cost_model.cached_usd or 0)
+        return Cost(input_usd / _MILLION, usage.output_tokens * cost_model.output_usd / _MILLION, USER_PRICE)
 
-    return price
+    return price_usage
 
 
-def listed_price(provider_id: str, model: str, remark: str = "") -> Price | None:
+def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction | None:
     """Return the public price; None where the list has no such model. `remark` is added to the price's source.
 
     A list has prices of 0 for what is not paid by the token of text, and finds some models by a part of their name:
@@ -75,7 +79,7 @@ def listed_price(provider_id: str, model: str, remark: str = "") -> Price | None
 
     # A meter is read many times between two changes of the usage, and a look-up costs a quarter of a millisecond.
     @lru_cache(maxsize=16)
-    def price(usage: Usage) -> Cost | None:
+    def price_usage(usage: Usage) -> Cost | None:
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         cached = min(usage.cached_tokens or 0, usage.input_tokens)
@@ -89,4 +93,4 @@ def listed_price(provider_id: str, model: str, remark: str = "") -> Price | None
         found = calc_price(counts, model, provider_id=provider_id)
         return Cost(found.input_price, found.output_price, source)
 
-    return price
+    return price_usage

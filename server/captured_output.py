@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from server.log import MAX_FRAMES, MAX_TEXT_CHARS, Throttle, iterate_known_files
+from server.logging_config import MAX_FRAMES, MAX_TEXT_CHARS, Throttle, iterate_known_files
 from streaming.clock import monotonic
 
 MAX_LINE_BYTES = 65_536

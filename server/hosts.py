@@ -1,8 +1,9 @@
 """Under which names the service is asked: the Host header, against DNS rebinding.
 
 A page of another site may have its own name resolve to 127.0.0.1, and is then of the same origin as this service for
-the visitor's browser. What it cannot change is the name in `Host`. So where only this machine can connect, only this
-machine's names are taken. X-Forwarded-Host is never read: behind a proxy `Host` has to arrive as the browser sent it.
+the visitor's browser. What it cannot change is the name in `ConnectionHost`. So where only this machine can connect,
+only this machine's names are taken. X-Forwarded-Host is never read: behind a proxy `ConnectionHost` has to arrive as
+the browser sent it.
 """
 
 import re
@@ -12,9 +13,9 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from guard import Refusal
+from guard import RejectionError
+from server.error_handlers import rejection_response
 from server.metrics import Metrics
-from server.refusals import refused
 from streaming.errors import UsageError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -57,7 +58,7 @@ class AllowedHosts:
         if hosts and found is None:
             raise _invalid("the Host header is no host name")
         if self._names is not None and (found is None or _normalize(found["name"]) not in self._names):
-            raise Refusal(
+            raise RejectionError(
                 "host", "misdirected", "this service is not known by that host name: list it in ALLOWED_HOSTS"
             )
 
@@ -75,9 +76,9 @@ class HostMiddleware:
             hosts = [value.strip(b" \t") for name, value in scope["headers"] if name == b"host"]
             try:
                 self._hosts.check(hosts, scope["http_version"])
-            except Refusal as refusal:
-                self._metrics.count_refusal(refusal.rule)
-                await refused(refusal, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
+            except RejectionError as rejection:
+                self._metrics.count_refusal(rejection.rule)
+                await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -128,5 +129,5 @@ def _normalize(name: str) -> str:
         return name
 
 
-def _invalid(message: str) -> Refusal:
-    return Refusal("host", "invalid", message)
+def _invalid(message: str) -> RejectionError:
+    return RejectionError("host", "invalid", message)

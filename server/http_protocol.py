@@ -13,12 +13,12 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from guard import Refusal
-from server.refusals import refused
+from guard import RejectionError
+from server.error_handlers import rejection_response
 from server.request_bounds import MAX_PIECE_BYTES, ConnectionLimits, RequestSize
 
 UVICORN_VERSION = "0.54"
-_PIPELINED = 8
+_MAX_PIPELINED = 8
 """So many requests may wait on one connection while it is still read."""
 _AUTHORITY = re.compile(rb"[^/?#]*")
 
@@ -63,7 +63,7 @@ class _PipelinedProtocol(_OriginFormProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if 0 < len(self.pipeline) <= _PIPELINED:
+        if 0 < len(self.pipeline) <= _MAX_PIPELINED:
             self.flow.resume_reading()  # else nobody would notice that the client leaves
 
     def handle_websocket_upgrade(self) -> None:
@@ -90,7 +90,7 @@ class _BoundedProtocol(_PipelinedProtocol):
         self._limits = limits
         self._size = RequestSize(limits)
         self._in_head = False
-        self._refusal: Refusal | None = None
+        self._rejection: RejectionError | None = None
         self._rejected = False
         self._dropped = 0
         self.url = b""
@@ -106,8 +106,8 @@ class _BoundedProtocol(_PipelinedProtocol):
                 return
             try:
                 self._size.check_received()
-            except Refusal as refusal:
-                self._reject(refusal)
+            except RejectionError as rejection:
+                self._reject(rejection)
                 return
 
     def on_message_begin(self) -> None:
@@ -118,20 +118,20 @@ class _BoundedProtocol(_PipelinedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         try:
             self._size.add_header(name, value)
-        except Refusal as refusal:
-            self._refusal = refusal
+        except RejectionError as rejection:
+            self._rejection = rejection
             raise
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         try:
             self._size.end_head(self.parser.get_method(), self.url)
-        except Refusal as refusal:
-            self._refusal = refusal
+        except RejectionError as rejection:
+            self._rejection = rejection
             raise
         if len(self.pipeline) >= self._limits.waiting_requests:
-            self._refusal = Refusal("request.pipeline", "invalid", "too many requests wait on this connection")
-            raise self._refusal
+            self._rejection = RejectionError("request.pipeline", "invalid", "too many requests wait on this connection")
+            raise self._rejection
         super().on_headers_complete()
         self._in_head = False
 
@@ -142,24 +142,26 @@ class _BoundedProtocol(_PipelinedProtocol):
     def on_body(self, body: bytes) -> None:
         try:
             self._size.add_body(len(body), wanted=self.cycle is None or not self.cycle.response_complete)
-        except Refusal as refusal:
-            self._refusal = refusal
+        except RejectionError as rejection:
+            self._rejection = rejection
             raise
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        self._reject(self._refusal or Refusal("request.syntax", "invalid", "the request is not valid HTTP/1.1"))
+        self._reject(
+            self._rejection or RejectionError("request.syntax", "invalid", "the request is not valid HTTP/1.1")
+        )
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._rejected and not self._is_answering and not self.transport.is_closing():
             self._send_rejection()
 
-    def _reject(self, refusal: Refusal) -> None:
+    def _reject(self, rejection: RejectionError) -> None:
         """Take nothing more, and answer with the refusal: behind the responses to the requests that came before."""
-        self._refusal = refusal
+        self._rejection = rejection
         self._rejected = True
-        self.app_state["count_refusal"](refusal.rule)
+        self.app_state["count_refusal"](rejection.rule)
         if self._in_head:
             if not self._is_answering:
                 self._send_rejection()
@@ -176,11 +178,11 @@ class _BoundedProtocol(_PipelinedProtocol):
             self._send_rejection()
 
     def _send_rejection(self) -> None:
-        if self._refusal is not None:
-            self.transport.write(encode_refusal(self._refusal, self.url))
+        if self._rejection is not None:
+            self.transport.write(encode_refusal(self._rejection, self.url))
             self.transport.write_eof()
             self.loop.call_later(self._limits.lingering_timeout_s, self.transport.abort)
-            self._refusal = None
+            self._rejection = None
 
     def _drop(self, data: bytes) -> None:
         self._dropped += len(data)
@@ -253,7 +255,7 @@ class _TimedProtocol(_BoundedProtocol):
             self._arm_deadline()  # the service itself does not read it yet
         elif is_body:
             timeout_s = self._limits.body_timeout_s
-            self._reject(Refusal("body.time", "timeout", f"the body did not arrive within {timeout_s:g} s"))
+            self._reject(RejectionError("body.time", "timeout", f"the body did not arrive within {timeout_s:g} s"))
         else:
             self.transport.abort()
 
@@ -305,9 +307,9 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         yield data[start : start + MAX_PIECE_BYTES]
 
 
-def encode_refusal(refusal: Refusal, target: bytes = b"") -> bytes:
+def encode_refusal(rejection: RejectionError, target: bytes = b"") -> bytes:
     """Return the whole response to a request that no application sees; after it the connection is closed."""
-    response = refused(refusal, openai=target.startswith(b"/v1/"))
+    response = rejection_response(rejection, openai=target.startswith(b"/v1/"))
     lines = [
         f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode(),
         *(name + b": " + value for name, value in response.raw_headers),

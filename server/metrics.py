@@ -15,8 +15,8 @@ from streaming.clock import Clock
 from streaming.events import Event, Notice, TextDelta, ThinkingDelta
 from streaming.pipeline import Receipt
 
-_TTFT_S = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60)
-_GAP_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10, 30)
+_TTFT_BUCKETS_S = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 13, 20, 30, 60)
+_GAP_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10, 30)
 _log = logging.getLogger("streamgauge.answers")
 
 
@@ -29,24 +29,28 @@ class Metrics:
     def __init__(self, folder: str | None = None) -> None:
         self._folder = folder
         if folder is not None:
-            _forget_the_dead(Path(folder))
+            _drop_dead_workers(Path(folder))
         r = self._registry = CollectorRegistry()
         name = "streamgauge_"
         self.answers = Counter(f"{name}answers", "Answers ended", ["wire", "provider", "outcome"], registry=r)
         self.unpriced = Counter(f"{name}answers_unpriced", "Answers of unknown cost", ["provider"], registry=r)
         self.open = Gauge(f"{name}streams_open", "Answers under way", ["wire"], registry=r, multiprocess_mode="livesum")
         self.ttft = Histogram(
-            f"{name}ttft_seconds", "From the question to the first delta", ["provider"], registry=r, buckets=_TTFT_S
+            f"{name}ttft_seconds",
+            "From the question to the first delta",
+            ["provider"],
+            registry=r,
+            buckets=_TTFT_BUCKETS_S,
         )
         self.gap = Histogram(
-            f"{name}chunk_gap_seconds", "Between chunks to the reader", ["provider"], registry=r, buckets=_GAP_S
+            f"{name}chunk_gap_seconds", "Between chunks to the reader", ["provider"], registry=r, buckets=_GAP_BUCKETS_S
         )
         self.tokens = Counter(f"{name}tokens", "Tokens", ["provider", "kind", "source"], registry=r)
         self.cost = Counter(f"{name}cost_usd", "Cost where it is known, in USD", ["provider"], registry=r)
         self.notices = Counter(f"{name}notices", "Retries, fallbacks and the like", ["provider", "kind"], registry=r)
         self.refusals = Counter(f"{name}refusals", "Questions refused before any call", ["rule"], registry=r)
         self.stop = Histogram(
-            f"{name}stop_seconds", "From a stop to the end of the provider's work", registry=r, buckets=_GAP_S
+            f"{name}stop_seconds", "From a stop to the end of the provider's work", registry=r, buckets=_GAP_BUCKETS_S
         )
 
     def count_refusal(self, rule: str) -> None:
@@ -62,15 +66,15 @@ class Metrics:
         return generate_latest(registry)
 
 
-def _forget_the_dead(folder: Path) -> None:
+def _drop_dead_workers(folder: Path) -> None:
     """What a worker that was killed had under way is no longer under way."""
     for file in folder.glob("gauge_live*.db"):
         found = re.search(r"_(\d+)\.db$", file.name)
-        if found and not _lives(int(found[1])):
+        if found and not _is_alive(int(found[1])):
             mark_process_dead(int(found[1]), str(folder))  # type: ignore[no-untyped-call]  # untyped
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -80,7 +84,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-class Gaps:
+class BatchedHistogram:
     """What a histogram is to observe, counted here and told to it now and then: one by one costs as much as decoding.
 
     prometheus_client has no call for many at once: its buckets are added to as its own `observe` does.
@@ -111,7 +115,7 @@ class Gaps:
         self._left, self._sum_s = self._every, 0.0
 
 
-class Accounts:
+class AnswerMetrics:
     """One answer's account: fed as it goes to its reader, and closed with its receipt."""
 
     def __init__(self, metrics: Metrics, clock: Clock, *, wire: str, about: Mapping[str, str | None]) -> None:
@@ -125,10 +129,10 @@ class Accounts:
         self._first_s: float | None = None
         self._last_s: float | None = None
         self._chunks = 0
-        self._gaps = Gaps(metrics.gap.labels(provider))
+        self._gaps = BatchedHistogram(metrics.gap.labels(provider))
         metrics.open.labels(wire).inc()
 
-    def passed(self, events: list[Event], now: float) -> None:
+    def on_events(self, events: list[Event], now: float) -> None:
         """These events go to the reader now: a gap is between two times that text went."""
         text = False
         for event in events:
@@ -144,7 +148,7 @@ class Accounts:
                 self._gaps.observe(now - self._last_s)
             self._last_s = now
 
-    def ended(self, receipt: Receipt) -> None:
+    def on_end(self, receipt: Receipt) -> None:
         """Count it, and write one line of it."""
         self._gaps.flush()
         metrics, served = self._metrics, receipt.served_by.partition(":")[0]
@@ -165,11 +169,13 @@ class Accounts:
             metrics.stop.observe(receipt.stop_s)
         _log.info(
             "answer",
-            extra={"fields": {**self._about, "wire": self._wire, **_line(receipt, ttft_s, elapsed_s, self._chunks)}},
+            extra={
+                "fields": {**self._about, "wire": self._wire, **_log_fields(receipt, ttft_s, elapsed_s, self._chunks)}
+            },
         )
 
 
-def _line(receipt: Receipt, ttft_s: float | None, elapsed_s: float, chunks: int) -> dict[str, object]:
+def _log_fields(receipt: Receipt, ttft_s: float | None, elapsed_s: float, chunks: int) -> dict[str, object]:
     usage, cost = receipt.reading.usage, receipt.reading.cost
     return {
         "outcome": receipt.outcome,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from guard import Refusal
+from guard import RejectionError
 
 MAX_PIECE_BYTES = 4096
 """How much is parsed at a time, and so how far beyond a bound a request may be before it is noticed."""
@@ -64,7 +64,7 @@ class RequestSize:
         self._lines += 1
         self._head += len(name) + len(value) + len(": \r\n")
         if self._lines > self._limits.header_lines:
-            raise Refusal(
+            raise RejectionError(
                 "request.head", "head_too_large", f"more than {self._limits.header_lines} header lines: send fewer"
             )
 
@@ -83,10 +83,10 @@ class RequestSize:
         self._framing -= count
         self._body += count
         if wanted and self._body > self._limits.body_bytes:
-            raise Refusal(
+            raise RejectionError(
                 "validation.size", "too_large", f"the body is larger than {self._limits.body_bytes:,} bytes: send less"
             )
 
-    def _too_large(self) -> Refusal:
+    def _too_large(self) -> RejectionError:
         limit = self._limits.head_bytes
-        return Refusal("request.head", "head_too_large", f"the head is larger than {limit:,} bytes: send less")
+        return RejectionError("request.head", "head_too_large", f"the head is larger than {limit:,} bytes: send less")

@@ -7,12 +7,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidMessage
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
-from guard import Refusal
+from guard import RejectionError
 from server.http_protocol import encode_refusal  # importing it checks uvicorn's version
 from server.request_bounds import ConnectionLimits
 
-_INVALID_HEAD = Refusal("request.syntax", "invalid", "the request is not a valid WebSocket handshake")
-_LARGE_HEAD = Refusal(
+_INVALID_HEAD = RejectionError("request.syntax", "invalid", "the request is not a valid WebSocket handshake")
+_LARGE_HEAD = RejectionError(
     "request.head",
     "head_too_large",
     f"a WebSocket's head may have {MAX_NUM_HEADERS} lines of {MAX_LINE_LENGTH:,} bytes: send fewer, or shorter ones",
@@ -37,9 +37,9 @@ class _HandshakeProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            refusal = _INVALID_HEAD if isinstance(self.conn.handshake_exc, InvalidMessage) else _LARGE_HEAD
-            self.app_state["count_refusal"](refusal.rule)
-            self.transport.write(encode_refusal(refusal))
+            rejection = _INVALID_HEAD if isinstance(self.conn.handshake_exc, InvalidMessage) else _LARGE_HEAD
+            self.app_state["count_refusal"](rejection.rule)
+            self.transport.write(encode_refusal(rejection))
             self.transport.close()
 
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from simulator.faults import parse, table
-from simulator.schedules import PROFILES, profile_named
-from simulator.server import Options, Server
-from simulator.service import Choices
+from simulator.faults import format_table, parse_fault
+from simulator.request_handler import Defaults
+from simulator.schedules import PROFILES, get_profile
+from simulator.server import ServerOptions, SimulatorServer
 from simulator.vendor_rules import VendorRules
 from streaming.errors import UsageError
 
-_ABOUT = """A stand-in for the vendors' servers with a known truth. Its answers are simulated; no model is asked.
+_DESCRIPTION = """A stand-in for the vendors' servers with a known truth. Its answers are simulated; no model is asked.
 
 wires, all on one port:
   OpenAI       /v1/chat/completions, /v1/models
@@ -37,7 +37,7 @@ _MAX_TOKENS = 100_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; exit code 2 when something must be changed first."""
     try:
-        server = Server(_options(_parser().parse_args(arguments)))
+        server = SimulatorServer(_server_options(_build_parser().parse_args(arguments)))
     except UsageError as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 2
@@ -54,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _options(parsed: argparse.Namespace) -> Options:
+def _server_options(parsed: argparse.Namespace) -> ServerOptions:
     if (parsed.tls_cert is None) != (parsed.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
-    choices = Choices(
-        profile=profile_named(parsed.profile),
-        fault=parse(parsed.fault) if parsed.fault else None,
+    choices = Defaults(
+        profile=get_profile(parsed.profile),
+        fault=parse_fault(parsed.fault) if parsed.fault else None,
         seed=parsed.seed,
         ttft_s=None if parsed.ttft_ms is None else parsed.ttft_ms / 1000,
         gap_s=None if parsed.gap_ms is None else parsed.gap_ms / 1000,
@@ -69,22 +69,30 @@ def _options(parsed: argparse.Namespace) -> Options:
         rules=VendorRules.load(datetime.now(UTC).date()) if parsed.rules == "strict" else None,
     )
     tls = (parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
-    return Options(parsed.host, parsed.port, choices, tls, parsed.log)
+    return ServerOptions(parsed.host, parsed.port, choices, tls, parsed.log)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     steady = PROFILES["steady"]
     parser = argparse.ArgumentParser(
-        "python -m simulator", description=_ABOUT, epilog=_epilog(), formatter_class=argparse.RawTextHelpFormatter
+        "python -m simulator",
+        description=_DESCRIPTION,
+        epilog=_format_epilog(),
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     add = parser.add_argument
     add("--port", type=int, default=0, metavar="P", help="0, the default, takes a free one; the address is printed")
     add("--host", default="127.0.0.1", metavar="H")
     add("--profile", default="steady", metavar="NAME", help=", ".join(PROFILES))
-    add("--ttft-ms", type=_milliseconds, metavar="MS", help=f"to the first token ({steady.ttft_s * 1000:g})")
-    add("--gap-ms", type=_milliseconds, metavar="MS", help=f"between tokens ({steady.gap_s * 1000:g})")
-    add("--tokens", type=_whole, metavar="N", help=f"in an answer ({steady.tokens}); the three hold for every profile")
-    add("--thinking-tokens", type=_whole, metavar="N", help="of thinking before the answer, for every profile")
+    add("--ttft-ms", type=_parse_milliseconds, metavar="MS", help=f"to the first token ({steady.ttft_s * 1000:g})")
+    add("--gap-ms", type=_parse_milliseconds, metavar="MS", help=f"between tokens ({steady.gap_s * 1000:g})")
+    add(
+        "--tokens",
+        type=_parse_count,
+        metavar="N",
+        help=f"in an answer ({steady.tokens}); the three hold for every profile",
+    )
+    add("--thinking-tokens", type=_parse_count, metavar="N", help="of thinking before the answer, for every profile")
     add("--effort-tokens", metavar="E=N,…", help="hidden tokens of thinking by effort, for example low=0,high=800")
     add(
         "--rules",
@@ -111,25 +119,25 @@ def _effort_tokens(text: str | None) -> dict[str, int]:
     return found
 
 
-def _milliseconds(text: str) -> float:
+def _parse_milliseconds(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not a time")
     return value
 
 
-def _whole(text: str) -> int:
+def _parse_count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= _MAX_TOKENS:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100000")
     return value
 
 
-def _epilog() -> str:
+def _format_epilog() -> str:
     return (
         "a model's name picks a profile, or a fault as fault-NAME; so does the header X-Simulator-Fault: NAME.\n"
         "faults (of scope stream: an answer that is not streamed stays healthy, unless it is called NAME-always):\n"
-        f"{table()}"
+        f"{format_table()}"
     )
 
 

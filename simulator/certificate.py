@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 
-def self_signed(folder: Path) -> tuple[str, str]:
+def make_self_signed(folder: Path) -> tuple[str, str]:
     """Write a certificate, which signs itself, and its key to `folder`; give both files' names, PEM.
 
     Raises OSError and subprocess.SubprocessError where openssl is missing or does not do it.

@@ -12,31 +12,31 @@ from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import NamedTuple, Protocol
 
-from simulator.http1 import CONTINUE, BadRequest, Request, RequestReader
-from simulator.log import Log
-from simulator.loop import Loop
-from simulator.plans import Ending, Plan, Send
-from simulator.service import Reply
+from simulator.event_loop import EventLoop
+from simulator.http1 import CONTINUE_RESPONSE, InvalidRequestError, Request, RequestReader
+from simulator.request_handler import PlannedResponse
+from simulator.response_plans import ConnectionEnding, ResponsePlan, ScheduledWrite
+from simulator.truth_log import TruthLog
 
-_READ_BYTES = 65_536
-_EARLY_BYTES = 1_000_000
-_RESET = struct.pack("ii", 1, 0)
-_BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_READ_SIZE = 65_536
+_MAX_EARLY_BYTES = 1_000_000
+_LINGER_RESET = struct.pack("ii", 1, 0)
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Host(Protocol):
+class ConnectionHost(Protocol):
     """What a connection needs of the server."""
 
-    loop: Loop
-    log: Log
+    loop: EventLoop
+    log: TruthLog
 
-    def reply(self, request: Request | BadRequest) -> tuple[str, Reply]:
+    def reply(self, request: Request | InvalidRequestError) -> tuple[str, PlannedResponse]:
         """Give the request's id and what it is answered with."""
 
-    def gone(self, connection: "Connection") -> None: ...
+    def on_closed(self, connection: "Connection") -> None: ...
 
 
-class Batch(NamedTuple):
+class WriteBatch(NamedTuple):
     """What goes out in one call: `marks` has one entry for each event in `data`."""
 
     due_s: float
@@ -47,157 +47,159 @@ class Batch(NamedTuple):
 class Connection:
     """Lives from accept to close."""
 
-    def __init__(self, host: Host, sock: socket.socket) -> None:
+    def __init__(self, host: ConnectionHost, sock: socket.socket) -> None:
         self._host = host
         self._sock = sock
         self._now = host.loop.now
         self._reader = RequestReader()
         self._early = b""
-        self._outbox: deque[tuple[memoryview, Batch]] = deque()
-        self._answer: _Answer | None = None
-        self._ending: tuple[Ending, bool] | None = None
+        self._outbox: deque[tuple[memoryview, WriteBatch]] = deque()
+        self._answer: _PlanRunner | None = None
+        self._ending: tuple[ConnectionEnding, bool] | None = None
         self._closed = False
         self._writing = False
-        host.loop.watch(sock, self, EVENT_READ)
+        host.loop.register(sock, self, EVENT_READ)
 
     def ready(self, mask: int) -> None:
         if mask & EVENT_WRITE:
-            self._flush()
+            self._flush_outbox()
         if mask & EVENT_READ and not self._closed:
             self._read()
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: WriteBatch) -> None:
         """Send now if what went before is out, else in its turn."""
         if self._outbox:
             self._outbox.append((memoryview(batch.data), batch))
-        elif (rest := self._push(batch.data, batch)) and not self._closed:
+        elif (rest := self._send_bytes(batch.data, batch)) and not self._closed:
             self._outbox.append((memoryview(batch.data)[-rest:], batch))
-            self._watch_writing(True)
+            self._set_writing(True)
 
-    def end(self, ending: Ending, keep_open: bool) -> None:
+    def end(self, ending: ConnectionEnding, keep_open: bool) -> None:
         """End the answer as its plan says, after the last of its bytes."""
         self._ending = (ending, keep_open)
-        self._flush()
+        self._flush_outbox()
 
-    def shut(self) -> None:
+    def abort(self) -> None:
         """End at once, because the server stops."""
-        self._over("server", "shutdown")
+        self._log_closed("server", "shutdown")
         self._close()
 
     def _read(self) -> None:
         while not self._closed:
             try:
-                data = self._sock.recv(_READ_BYTES)
-            except _BUSY:
+                data = self._sock.recv(_READ_SIZE)
+            except _WOULD_BLOCK:
                 return
             except OSError:
                 data = b""
             if not data:
-                self._over("client", "left")
+                self._log_closed("client", "left")
                 self._close()
                 return
-            self._take(data)
-            if len(data) < _READ_BYTES and not isinstance(self._sock, ssl.SSLSocket):
+            self._receive(data)
+            if len(data) < _READ_SIZE and not isinstance(self._sock, ssl.SSLSocket):
                 return  # a TLS socket may hold more that no selector tells of
 
-    def _take(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         """Go on with a request; while an answer is under way its bytes wait."""
         arrived_s = self._now()
         self._early += data
         if self._answer is not None:
-            if len(self._early) > _EARLY_BYTES:
-                self._over("client", "left")
+            if len(self._early) > _MAX_EARLY_BYTES:
+                self._log_closed("client", "left")
                 self._close()
             return
         data, self._early = self._early, b""
         try:
             request = self._reader.feed(data)
-        except BadRequest as error:
-            self._begin(error, arrived_s)
+        except InvalidRequestError as error:
+            self._start_answer(error, arrived_s)
             return
         if request is not None:
-            self._begin(request, arrived_s)
+            self._start_answer(request, arrived_s)
         elif self._reader.take_continue():
             with suppress(OSError):  # of a client that has gone the next read tells
-                self._sock.send(CONTINUE)
+                self._sock.send(CONTINUE_RESPONSE)
 
-    def _begin(self, request: Request | BadRequest, arrived_s: float) -> None:
+    def _start_answer(self, request: Request | InvalidRequestError, arrived_s: float) -> None:
         request_id, reply = self._host.reply(request)
-        self._host.log.received(request_id, arrived_s, **reply.facts)
-        self._answer = _Answer(self, self._host.loop, reply.plan, request_id, arrived_s)
-        self._answer.start()
+        self._host.log.log_received(request_id, arrived_s, **reply.facts)
+        self._answer = _PlanRunner(self, self._host.loop, reply.plan, request_id, arrived_s)
+        self._answer.start_sending()
 
-    def _flush(self) -> None:
+    def _flush_outbox(self) -> None:
         while self._outbox:
             data, batch = self._outbox[0]
-            if rest := self._push(data, batch):
+            if rest := self._send_bytes(data, batch):
                 if self._outbox:
                     self._outbox[0] = (data[-rest:], batch)
                 return
             self._outbox.popleft()
-        self._watch_writing(False)
+        self._set_writing(False)
         if self._ending is not None:
             (ending, keep_open), self._ending = self._ending, None
-            self._finish(ending, keep_open)
+            self._finish_answer(ending, keep_open)
 
-    def _push(self, data: bytes | memoryview, batch: Batch) -> int:
+    def _send_bytes(self, data: bytes | memoryview, batch: WriteBatch) -> int:
         """Hand bytes to the kernel; give how many it did not take. Its errors close the connection."""
         at_s = self._now()
         try:
             rest = len(data) - self._sock.send(data)
-        except _BUSY:
+        except _WOULD_BLOCK:
             return len(data)
         except OSError:
-            self._over("client", "left")
+            self._log_closed("client", "left")
             self._close()
             return len(data)
         if not rest:
-            self._note(batch, at_s, self._now() - at_s)
+            self._log_sent(batch, at_s, self._now() - at_s)
         return rest
 
-    def _note(self, batch: Batch, at_s: float, took_s: float) -> None:
+    def _log_sent(self, batch: WriteBatch, at_s: float, took_s: float) -> None:
         answer = self._answer
         if answer is not None:
             for mark in batch.marks:
-                self._host.log.sent(answer.id_json, mark, at_s, batch.due_s, took_s)
+                self._host.log.log_sent(answer.id_json, mark, at_s, batch.due_s, took_s)
 
-    def _watch_writing(self, wanted: bool) -> None:
+    def _set_writing(self, wanted: bool) -> None:
         if wanted != self._writing:
             self._writing = wanted
-            self._host.loop.watch(self._sock, self, EVENT_READ | EVENT_WRITE if wanted else EVENT_READ)
+            self._host.loop.register(self._sock, self, EVENT_READ | EVENT_WRITE if wanted else EVENT_READ)
 
-    def _finish(self, ending: Ending, keep_open: bool) -> None:
-        self._over("server", ending)
+    def _finish_answer(self, ending: ConnectionEnding, keep_open: bool) -> None:
+        self._log_closed("server", ending)
         if ending == "complete" and keep_open:
-            self._take(b"")
+            self._receive(b"")
             return
         if ending == "reset":
             with suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         elif ending == "complete" and isinstance(self._sock, ssl.SSLSocket):
             with suppress(OSError):
                 self._sock.unwrap()  # says goodbye; the client's own goodbye is not waited for
         self._close()
 
-    def _over(self, by: str, how: str) -> None:
+    def _log_closed(self, by: str, how: str) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.over = True
-            self._host.log.closed(answer.request_id, self._now(), by, how)
+            self._host.log.log_closed(answer.request_id, self._now(), by, how)
 
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
             self._outbox.clear()
-            self._host.loop.forget(self._sock)
+            self._host.loop.unregister(self._sock)
             self._sock.close()
-            self._host.gone(self)
+            self._host.on_closed(self)
 
 
-class _Answer:
+class _PlanRunner:
     """Carries out one plan on the loop's timers. The next batch is made ready right after the one before it."""
 
-    def __init__(self, connection: Connection, loop: Loop, plan: Plan, request_id: str, zero_s: float) -> None:
+    def __init__(
+        self, connection: Connection, loop: EventLoop, plan: ResponsePlan, request_id: str, zero_s: float
+    ) -> None:
         self.request_id = request_id
         self.id_json = json.dumps(request_id)
         self.over = False
@@ -206,21 +208,21 @@ class _Answer:
         self._plan = plan
         self._zero_s = zero_s
         self._sends = plan.sends
-        self._ahead: Send | None = None
-        self._batch: Batch | None = None
+        self._ahead: ScheduledWrite | None = None
+        self._batch: WriteBatch | None = None
 
-    def start(self) -> None:
+    def start_sending(self) -> None:
         self._ahead = next(self._sends, None)
-        self._next()
+        self._schedule_next()
 
-    def _next(self) -> None:
-        self._batch = self._prepare()
+    def _schedule_next(self) -> None:
+        self._batch = self._next_batch()
         if self._batch is not None:
-            self._loop.at(self._batch.due_s, self._send)
+            self._loop.call_at(self._batch.due_s, self._send_batch)
         elif self._plan.ending != "hang":
-            self._loop.at(self._zero_s + self._plan.end_s, self._end)
+            self._loop.call_at(self._zero_s + self._plan.end_s, self._end_answer)
 
-    def _prepare(self) -> Batch | None:
+    def _next_batch(self) -> WriteBatch | None:
         first = self._ahead
         if first is None:
             return None
@@ -229,14 +231,14 @@ class _Answer:
             data.append(ahead.data)
             marks.append(ahead.mark)
         self._ahead = ahead
-        return Batch(self._zero_s + first.due_s, b"".join(data), tuple(marks))
+        return WriteBatch(self._zero_s + first.due_s, b"".join(data), tuple(marks))
 
-    def _send(self) -> None:
+    def _send_batch(self) -> None:
         if not self.over and self._batch is not None:
             self._connection.send(self._batch)
         if not self.over:
-            self._next()
+            self._schedule_next()
 
-    def _end(self) -> None:
+    def _end_answer(self) -> None:
         if not self.over:
             self._connection.end(self._plan.ending, self._plan.keep_open)

@@ -1,4 +1,4 @@
-"""The ways in which an answer can go wrong, by name: pure data. `table()` is the list for people.
+"""The ways in which an answer can go wrong, by name: pure data. `format_table()` is the list for people.
 
 A fault of scope `any` meets every request. One of scope `stream` leaves an answer that is not streamed healthy, so
 that a fallback can succeed, unless its name is given with `-always` and the table says that it can be.
@@ -23,7 +23,7 @@ class FaultKind:
 
     name: str
     scope: Scope
-    does: str
+    description: str
     status: int | None = None
     number: str | None = None
     default: float | None = None
@@ -42,12 +42,12 @@ class Fault:
     def name(self) -> str:
         return self.kind.name
 
-    def meets(self, streamed: bool) -> bool:
+    def applies_to(self, streamed: bool) -> bool:
         """Whether a request suffers from it."""
         return streamed or self.always or self.kind.scope == "any"
 
 
-def _status(status: int, does: str = "") -> FaultKind:
+def _status_fault(status: int, does: str = "") -> FaultKind:
     return FaultKind(str(status), "any", does or f"status {status}", status)
 
 
@@ -55,12 +55,12 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            *(_status(status) for status in (400, 401, 403, 404, 408, 409, 422)),
-            _status(429, "status 429 with no Retry-After"),
+            *(_status_fault(status) for status in (400, 401, 403, 404, 408, 409, 422)),
+            _status_fault(429, "status 429 with no Retry-After"),
             FaultKind("429-retry-after", "any", "status 429 with Retry-After: N (1)", 429, "seconds", 1),
             FaultKind("500-once", "any", "status 500 to the first attempt of a request, the next succeeds", 500),
-            _status(503, "status 503, always"),
-            _status(529, "status 529, overloaded"),
+            _status_fault(503, "status 503, always"),
+            _status_fault(529, "status 529, overloaded"),
             FaultKind("reset-before-headers", "any", "the connection is reset (RST) in place of an answer"),
             FaultKind("no-response", "any", "the request is read and never answered"),
             FaultKind(
@@ -93,7 +93,7 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
 )
 
 
-def parse(name: str) -> Fault:
+def parse_fault(name: str) -> Fault:
     """Read a name such as `cut`, `cut-always` or `429-retry-after-90`. Raises UsageError for one that is none."""
     base = name.removesuffix("-always")
     head, _, tail = base.rpartition("-")
@@ -108,12 +108,12 @@ def parse(name: str) -> Fault:
     return Fault(kind, number, base != name)
 
 
-def table() -> str:
+def format_table() -> str:
     """Give the list for people, a line a fault."""
-    return "\n".join(f"  {_usage(kind):26} {kind.scope:7} {kind.does}" for kind in FAULTS.values())
+    return "\n".join(f"  {_format_usage(kind):26} {kind.scope:7} {kind.description}" for kind in FAULTS.values())
 
 
-def _usage(kind: FaultKind) -> str:
+def _format_usage(kind: FaultKind) -> str:
     if kind.number:
         return f"{kind.name}[-N]"
     return f"{kind.name}[-always]" if kind.always else kind.name

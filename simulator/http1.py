@@ -10,13 +10,13 @@ import h11
 
 from streaming.errors import UsageError
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 _MAX_BODY_BYTES = 32_000_000
-_REASONS = {status.value: status.phrase for status in HTTPStatus} | {529: "Overloaded"}
+_REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {529: "Overloaded"}
 
 
-class BadRequest(Exception):
+class InvalidRequestError(Exception):
     """The bytes are no HTTP request that is served here; `status` is what to answer before closing."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -68,9 +68,9 @@ class RequestReader:
         if data:
             self._http.receive_data(data)
         try:
-            return self._next()
+            return self._next_request()
         except h11.RemoteProtocolError as error:
-            raise BadRequest(error.error_status_hint, f"not a valid HTTP request: {error}") from None
+            raise InvalidRequestError(error.error_status_hint, f"not a valid HTTP request: {error}") from None
 
     def take_continue(self) -> bool:
         """Say, once, whether the client waits for `100 Continue` before it sends the body."""
@@ -79,25 +79,25 @@ class RequestReader:
         self._http.send(h11.InformationalResponse(status_code=100, headers=[]))
         return True
 
-    def _next(self) -> Request | None:
+    def _next_request(self) -> Request | None:
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Request):
                 self._request = event
             elif isinstance(event, h11.Data):
-                self._take(bytes(event.data))
+                self._add_body(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
-                return self._complete()
+                return self._build_request()
             else:
                 return None
 
-    def _take(self, data: bytes) -> None:
+    def _add_body(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > _MAX_BODY_BYTES:
-            raise BadRequest(413, f"the request's body is over {_MAX_BODY_BYTES} bytes")
+            raise InvalidRequestError(413, f"the request's body is over {_MAX_BODY_BYTES} bytes")
         self._body.append(data)
 
-    def _complete(self) -> Request:
+    def _build_request(self) -> Request:
         head = self._request
         assert head is not None  # h11 gives no end without a beginning
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
@@ -119,12 +119,15 @@ class RequestReader:
         return request
 
 
-def head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+def encode_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
     """Give a status line and headers, blank line included."""
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}", *(f"{name}: {value}" for name, value in headers)]
+    lines = [
+        f"HTTP/1.1 {status} {_REASON_PHRASES.get(status, 'Unknown')}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def chunk(data: bytes) -> bytes:
+def encode_chunk(data: bytes) -> bytes:
     """Give one chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)

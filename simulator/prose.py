@@ -3,41 +3,41 @@
 import random
 from functools import cache
 
-_OPENING = ("[sim", "ulat", "ed]")
-_WHAT = ("a steady stream", "every small piece", "the next word", "a quiet reader", "this simulated text")
-_DOES = ("arrives", "waits its turn", "moves on", "keeps its time", "finds its place")
-_WHEN = ("on a set schedule", "after a short pause", "one step at a time", "as the clock allows", "in good order")
-_NOTE = ("No model wrote it", "Nothing here was thought up", "The clock is the point", "Only its timing matters")
-_CLOSING = (
+_OPENING_TOKENS = ("[sim", "ulat", "ed]")
+_SUBJECTS = ("a steady stream", "every small piece", "the next word", "a quiet reader", "this simulated text")
+_VERBS = ("arrives", "waits its turn", "moves on", "keeps its time", "finds its place")
+_ADVERBIALS = ("on a set schedule", "after a short pause", "one step at a time", "as the clock allows", "in good order")
+_REMARKS = ("No model wrote it", "Nothing here was thought up", "The clock is the point", "Only its timing matters")
+_FILLER_TEXT = (
     " And so it runs on, word by word, step by step, at its own set pace, time and time again, from the top to the end,"
     " and then once more for who came late, as it was, no more and no less"
 )
 
 
-def tokens(rng: random.Random, count: int) -> tuple[str, ...]:
+def make_tokens(rng: random.Random, count: int) -> tuple[str, ...]:
     """Give `count` tokens of about four characters; joined they read as prose that ends with a full stop."""
-    found = list(_OPENING[:count])
+    found = list(_OPENING_TOKENS[:count])
     while len(found) < count:
-        pieces = [piece for word in _sentence(rng).split() for piece in _pieces(word)]
-        found += pieces if len(pieces) <= count - len(found) else _closing(count - len(found))
+        pieces = [piece for word in _make_sentence(rng).split() for piece in _split_word(word)]
+        found += pieces if len(pieces) <= count - len(found) else _filler_tokens(count - len(found))
     return tuple(found)
 
 
-def _sentence(rng: random.Random) -> str:
-    what, does, when = rng.choice(_WHAT), rng.choice(_DOES), rng.choice(_WHEN)
+def _make_sentence(rng: random.Random) -> str:
+    what, does, when = rng.choice(_SUBJECTS), rng.choice(_VERBS), rng.choice(_ADVERBIALS)
     match rng.randrange(4):
         case 0:
             return f"In this text {what} {does} {when}."
         case 1:
-            return f"{rng.choice(_NOTE)}, and {what} {does} {when}."
+            return f"{rng.choice(_REMARKS)}, and {what} {does} {when}."
         case 2:
-            return f"So {what} {does}, and then {rng.choice(_WHAT)} {rng.choice(_DOES)} {when}."
+            return f"So {what} {does}, and then {rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {when}."
         case _:
-            return f"{rng.choice(_NOTE)}; still {what} {does}."
+            return f"{rng.choice(_REMARKS)}; still {what} {does}."
 
 
 @cache
-def _pieces(word: str) -> tuple[str, ...]:
+def _split_word(word: str) -> tuple[str, ...]:
     """A word with the space before it, and a long one in even parts, as a model's tokens would be."""
     text = " " + word
     parts = max(1, round(len(text) / 4))
@@ -45,7 +45,7 @@ def _pieces(word: str) -> tuple[str, ...]:
 
 
 @cache
-def _closing(count: int) -> tuple[str, ...]:
+def _filler_tokens(count: int) -> tuple[str, ...]:
     """Fill what no whole sentence fits into, one short word a token, with a full stop in the last."""
-    words = [" " + word for word in _CLOSING.split()]
+    words = [" " + word for word in _FILLER_TEXT.split()]
     return (*words[: count - 1], words[count - 1].rstrip(",") + ".")

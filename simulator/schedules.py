@@ -17,8 +17,8 @@ from streaming.errors import UsageError
 
 StepKind = Literal["text", "thinking"]
 Ending = Literal["finish", "cut", "error"]
-_GROUP = (4, 12)
-_PAUSE_S = (0.08, 0.24)
+_GROUP_SIZES = (4, 12)
+_GROUP_PAUSE_S = (0.08, 0.24)
 """Below the quarter of a second from which METRICS count a stall: bursts are not stalls."""
 
 
@@ -100,7 +100,7 @@ class Schedule:
         return sum(step.kind == "thinking" for step in self.steps)
 
 
-def profile_named(name: str) -> Profile:
+def get_profile(name: str) -> Profile:
     """Give a profile. Raises UsageError that lists what there is."""
     if name not in PROFILES:
         raise UsageError(f"there is no timing profile {name!r}; there are {', '.join(PROFILES)}")
@@ -119,7 +119,7 @@ def input_tokens(text: str) -> int:
 
 
 @lru_cache(maxsize=64)
-def schedule(profile: Profile, seed: int, *, tokens: int | None = None) -> Schedule:
+def make_schedule(profile: Profile, seed: int, *, tokens: int | None = None) -> Schedule:
     """Lay out an answer; `tokens` is the asker's limit, thinking included: it cuts, and never changes what precedes.
 
     An answer that the limit shortens finishes with `length`, also where the profile would have broken later.
@@ -127,7 +127,7 @@ def schedule(profile: Profile, seed: int, *, tokens: int | None = None) -> Sched
     natural = profile.thinking_tokens + profile.tokens
     kept = natural if profile.ending == "finish" else max(1, natural // 2)
     limited = tokens is not None and tokens < kept
-    steps = _steps(profile, seed)[: tokens if limited else kept]
+    steps = _make_steps(profile, seed)[: tokens if limited else kept]
     last_s = steps[-1].at_s if steps else profile.ttft_s
     if limited:
         return Schedule(profile, seed, steps, "finish", "length", last_s + profile.gap_s)
@@ -135,19 +135,19 @@ def schedule(profile: Profile, seed: int, *, tokens: int | None = None) -> Sched
     return Schedule(profile, seed, steps, profile.ending, reason, last_s + profile.gap_s)
 
 
-def _steps(profile: Profile, seed: int) -> tuple[Step, ...]:
+def _make_steps(profile: Profile, seed: int) -> tuple[Step, ...]:
     rng = random.Random(f"text {seed}")
-    thinking = prose.tokens(rng, profile.thinking_tokens)
-    text = prose.tokens(rng, profile.tokens)
-    times = _times(profile, len(thinking) + len(text), random.Random(f"times {profile.name} {seed}"))
+    thinking = prose.make_tokens(rng, profile.thinking_tokens)
+    text = prose.make_tokens(rng, profile.tokens)
+    times = _step_times_s(profile, len(thinking) + len(text), random.Random(f"times {profile.name} {seed}"))
     steps = [Step(at_s, "thinking", piece) for at_s, piece in zip(times, thinking, strict=False)]
     steps += [Step(at_s, "text", piece) for at_s, piece in zip(times[len(thinking) :], text, strict=True)]
     return tuple(steps)
 
 
-def _times(profile: Profile, count: int, rng: random.Random) -> list[float]:
+def _step_times_s(profile: Profile, count: int, rng: random.Random) -> list[float]:
     if profile.grouped:
-        return _grouped_times(profile, count, rng)
+        return _grouped_step_times_s(profile, count, rng)
     late_s = [0.0] * count
     places = sorted(rng.sample(range(2, count), min(len(profile.stalls_s), max(0, count - 2))))
     for place, stall_s in zip(places, profile.stalls_s, strict=False):
@@ -156,10 +156,10 @@ def _times(profile: Profile, count: int, rng: random.Random) -> list[float]:
     return [profile.ttft_s + index * profile.gap_s + late_s[index] for index in range(count)]
 
 
-def _grouped_times(profile: Profile, count: int, rng: random.Random) -> list[float]:
+def _grouped_step_times_s(profile: Profile, count: int, rng: random.Random) -> list[float]:
     times: list[float] = []
     at_s = profile.ttft_s
     while len(times) < count:
-        times += [at_s] * rng.randint(*_GROUP)
-        at_s += rng.uniform(*_PAUSE_S)
+        times += [at_s] * rng.randint(*_GROUP_SIZES)
+        at_s += rng.uniform(*_GROUP_PAUSE_S)
     return times[:count]

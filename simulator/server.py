@@ -12,43 +12,43 @@ from selectors import EVENT_READ
 from threading import Thread
 
 from simulator.connection import Connection
-from simulator.http1 import BadRequest, Request
-from simulator.log import Log
-from simulator.loop import Loop
-from simulator.service import Choices, Reply, Service
+from simulator.event_loop import EventLoop
+from simulator.http1 import InvalidRequestError, Request
+from simulator.request_handler import Defaults, PlannedResponse, RequestHandler
+from simulator.truth_log import TruthLog
 from streaming.errors import UsageError
 
 _BACKLOG = 2048
-_ACCEPTS_AT_ONCE = 8
+_MAX_ACCEPTS_PER_PASS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ServerOptions:
     """How a server is set up. Port 0 takes a free one; `tls` is a certificate chain and a key, as files."""
 
     host: str = "127.0.0.1"
     port: int = 0
-    choices: Choices = field(default_factory=Choices)
+    choices: Defaults = field(default_factory=Defaults)
     tls: tuple[str, str] | None = None
     log: str | None = None
 
 
-class Server:
+class SimulatorServer:
     """Listens from the start, and serves in `run` until `stop`. Raises UsageError when it cannot listen."""
 
-    def __init__(self, options: Options) -> None:
-        self._context = _tls(options.tls) if options.tls else None
+    def __init__(self, options: ServerOptions) -> None:
+        self._context = _load_tls_context(options.tls) if options.tls else None
         self._listener = _listen(options.host, options.port)
         try:
-            self.log = _log(options.log)
+            self.log = _open_log(options.log)
         except UsageError:
             self._listener.close()
             raise
-        self.loop = Loop(self.log.write)
-        self._service = Service(options.choices)
+        self.loop = EventLoop(self.log.write)
+        self._service = RequestHandler(options.choices)
         self._connections: set[Connection] = set()
         self._serials = itertools.count(1)
-        self.loop.watch(self._listener, self, EVENT_READ)
+        self.loop.register(self._listener, self, EVENT_READ)
 
     @property
     def url(self) -> str:
@@ -62,8 +62,8 @@ class Server:
             self.loop.run()
         finally:
             for connection in list(self._connections):
-                connection.shut()
-            self.loop.forget(self._listener)
+                connection.abort()
+            self.loop.unregister(self._listener)
             self._listener.close()
             self.loop.close()
             self.log.close()
@@ -74,7 +74,7 @@ class Server:
 
     def ready(self, mask: int) -> None:
         """Accept; a few at once, so that answers under way keep their time."""
-        for _ in range(_ACCEPTS_AT_ONCE):
+        for _ in range(_MAX_ACCEPTS_PER_PASS):
             try:
                 sock, _ = self._listener.accept()
             except OSError:  # none is left, or this one has gone, or there are too many: the rest wait
@@ -85,20 +85,20 @@ class Server:
                 sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             self._connections.add(Connection(self, sock))
 
-    def reply(self, request: Request | BadRequest) -> tuple[str, Reply]:
+    def reply(self, request: Request | InvalidRequestError) -> tuple[str, PlannedResponse]:
         serial = f"{next(self._serials):06d}"
-        if isinstance(request, BadRequest):
-            return f"sim-{serial}", self._service.refuse(request, serial)
+        if isinstance(request, InvalidRequestError):
+            return f"sim-{serial}", self._service.reject(request, serial)
         return request.headers.get("x-client-request-id", f"sim-{serial}"), self._service.reply(request, serial)
 
-    def gone(self, connection: Connection) -> None:
+    def on_closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
 
 
 @contextmanager
-def serving(options: Options) -> Iterator[Server]:
+def run_in_thread(options: ServerOptions) -> Iterator[SimulatorServer]:
     """Run a server in a thread of this process while the block lasts; for figures that count, give it its own."""
-    server = Server(options)
+    server = SimulatorServer(options)
     thread = Thread(target=server.run, name="simulator", daemon=True)
     thread.start()
     try:
@@ -126,7 +126,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _tls(files: tuple[str, str]) -> ssl.SSLContext:
+def _load_tls_context(files: tuple[str, str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     try:
@@ -136,8 +136,8 @@ def _tls(files: tuple[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _log(path: str | None) -> Log:
+def _open_log(path: str | None) -> TruthLog:
     try:
-        return Log(path)
+        return TruthLog(path)
     except OSError as error:
         raise UsageError(f"cannot write the log {path}: {error.strerror}") from None

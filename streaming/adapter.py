@@ -13,8 +13,8 @@ class Adapter(Protocol):
     `stream` yields deltas as they arrive, `Usage` when the provider reports it, and one `Finish`, last. A
     `Notice("connected", …)` marks the provider's first sign of life. Failures are raised as
     `streaming.errors.StreamError`, never yielded; a stream that stops without a finish reason raises
-    `TruncatedStream`. Closing the generator, or cancelling the task that reads it, ends the provider's work, and no
-    connection outlives it. Nothing is retried here. With `request.streamed` false the same events come from a
+    `TruncatedStreamError`. Closing the generator, or cancelling the task that reads it, ends the provider's work, and
+    no connection outlives it. Nothing is retried here. With `request.streamed` false the same events come from a
     request for the whole answer at once: one `TextDelta` at most.
     """
 

@@ -10,7 +10,7 @@ from streaming.clock import Clock
 T = TypeVar("T")
 
 
-class DeadlinePassed(Exception):
+class DeadlineExceededError(Exception):
     """What was waited for did not come in time; unlike TimeoutError nobody else raises it."""
 
 
@@ -31,7 +31,7 @@ class Deadline:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = self._expired = False
 
-    def move(self, due_s: float) -> None:
+    def reschedule(self, due_s: float) -> None:
         """Set another moment."""
         self._due_s = due_s
         if self._timer is not None and due_s < self._armed_s:
@@ -40,14 +40,14 @@ class Deadline:
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """Wait at most until it is due. Raises DeadlinePassed."""
         if self._timer is None:
-            self._arm()
+            self._schedule()
         cancelling = self._task.cancelling()
         self._waiting = True
         try:
             return await awaitable
         except asyncio.CancelledError:
             if self._expired and self._task.uncancel() <= cancelling:
-                raise DeadlinePassed from None
+                raise DeadlineExceededError from None
             raise
         finally:
             self._waiting = False
@@ -58,14 +58,14 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
-    def _arm(self) -> None:
+    def _schedule(self) -> None:
         self._armed_s = self._due_s
-        self._timer = self._loop.call_at(self._due_s, self._look)
+        self._timer = self._loop.call_at(self._due_s, self._on_timer)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         if self._clock() < self._due_s:
-            self._arm()
+            self._schedule()
         elif self._waiting:
             self._expired = True
             self._task.cancel()

@@ -44,7 +44,7 @@ class UsageError(StreamgaugeError):
     """The asker must change something; the message says what."""
 
 
-class MissingKey(UsageError):
+class MissingKeyError(UsageError):
     """A provider needs a key that is not set; the message names the variable."""
 
 
@@ -128,7 +128,7 @@ class ApiError(StreamError):
     recovery: Recovery = "fail"
 
 
-class BadRequest(ApiError):
+class BadRequestError(ApiError):
     """The provider refused the question itself."""
 
     kind = "bad_request"
@@ -147,21 +147,21 @@ class BillingError(ApiError):
     recovery: Recovery = "next"
 
 
-class AuthError(ApiError):
+class AuthenticationError(ApiError):
     """The provider refused the key."""
 
     kind = "auth"
     recovery: Recovery = "next"
 
 
-class NotFound(ApiError):
+class NotFoundError(ApiError):
     """The provider knows no such model, deployment or address."""
 
     kind = "not_found"
     recovery: Recovery = "next"
 
 
-class RateLimited(ApiError):
+class RateLimitError(ApiError):
     """The provider asks for patience."""
 
     kind = "rate_limited"
@@ -176,7 +176,7 @@ class ServerError(ApiError):
     recovery: Recovery = "retry"
 
 
-class TruncatedStream(StreamError):
+class TruncatedStreamError(StreamError):
     """The stream stopped without a finish reason: a cut answer is not a finished one."""
 
     kind = "truncated"
@@ -210,14 +210,14 @@ class InternalError(StreamError):
     recovery: Recovery = "next"
 
 
-_BY_STATUS: dict[int, type[ApiError]] = {
-    401: AuthError,
+_ERROR_BY_STATUS: dict[int, type[ApiError]] = {
+    401: AuthenticationError,
     402: BillingError,
-    403: AuthError,
-    404: NotFound,
-    405: NotFound,
-    410: NotFound,
-    429: RateLimited,
+    403: AuthenticationError,
+    404: NotFoundError,
+    405: NotFoundError,
+    410: NotFoundError,
+    429: RateLimitError,
     408: ServerError,
     409: ServerError,
     425: ServerError,
@@ -225,7 +225,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def api_error(status: int, message: str, *, retry_after_s: float | None = None) -> ApiError:
+def error_from_status(status: int, message: str, *, retry_after_s: float | None = None) -> ApiError:
     """Give the error class of an HTTP status; 5xx may pass, other unknown 4xx may not."""
-    cls = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
+    cls = _ERROR_BY_STATUS.get(status, ServerError if status >= 500 else BadRequestError)
     return cls(message, http_status=status, retry_after_s=retry_after_s)

@@ -84,7 +84,7 @@ TERMINAL = (Finish, Failed)
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class TimedEvent:
     """An event and its moment in seconds, on whichever monotonic clock the holder says."""
 
     at_s: float

@@ -1,8 +1,8 @@
 """Limits on what is read from a provider, a service or a proxy, whatever it sends; all in one place.
 
 They hold for the pool, the measuring sockets, the project's own clients and the load test's users. A response over a
-limit is a `ResponseTooLargeError` (a `WireError` in the clients) that is not retried: it would be as large again.
-Sizes in bytes are of the decompressed form.
+limit is a `ResponseTooLargeError` (a `InvalidResponseError` in the clients) that is not retried: it would be as large
+again. Sizes in bytes are of the decompressed form.
 """
 
 MAX_HEAD_BYTES = 100_000

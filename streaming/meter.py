@@ -17,7 +17,7 @@ CHARS_PER_TOKEN = 4
 MAX_COUNTED_CHARS = 1_000_000
 """Counting more would hold the event loop for longer than a second; what has more is estimated."""
 
-Counter = Callable[[str], int]
+TokenCounter = Callable[[str], int]
 """Counts the tokens of a text with the model's own encoding."""
 
 
@@ -61,12 +61,12 @@ class Cost:
         return "user" if self.price_source == USER_PRICE else "listed"
 
 
-Price = Callable[[Usage], Cost | None]
+PriceFunction = Callable[[Usage], Cost | None]
 """Gives the cost of a usage, None where the price is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class CostModel:
     """How one provider's model is counted and priced; None where that is not known.
 
     `paid`: requests are charged to somebody, known price or not. `cautious_price` is for budgets alone: what the answer
@@ -74,20 +74,20 @@ class Rates:
     `thinking_room` is how many tokens of thinking a request allows beside its limit of visible text.
     """
 
-    counter: Counter | None = None
-    price: Price | None = None
+    counter: TokenCounter | None = None
+    price: PriceFunction | None = None
     paid: bool = False
-    cautious_price: Price | None = None
+    cautious_price: PriceFunction | None = None
     thinking_room: int = 0
 
     @property
-    def budget_price(self) -> Price | None:
+    def budget_price(self) -> PriceFunction | None:
         """The price that budgets reserve and count; None where nothing is known."""
         return self.price or self.cautious_price
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MeterReading:
     """What the meter shows at one moment; None is unknown.
 
     `ttft_s` is from the call to the first delta, `tokens_per_s` is over the answer text after its first delta; unknown
@@ -104,13 +104,13 @@ class Reading:
 class Meter:
     """Fed every event with its time; `read` may be called at any moment and costs only what is new since."""
 
-    def __init__(self, messages: Sequence[Message], started_s: float, rates: Rates | None = None) -> None:
+    def __init__(self, messages: Sequence[Message], started_s: float, cost_model: CostModel | None = None) -> None:
         self._started_s = started_s
-        self._rates = rates or Rates()
+        self._cost_model = cost_model or CostModel()
         self._prompt = "\n".join(m.content for m in messages)
         self._input: int | None = None
-        self._text = _Tally()
-        self._thinking = _Tally()
+        self._text = _TokenTally()
+        self._thinking = _TokenTally()
         self._chars = 0
         self._reported: Usage | None = None
         self._connected = False
@@ -125,13 +125,13 @@ class Meter:
         """The answer so far, as it came from the provider."""
         return "".join(self._text.parts)
 
-    def serve(self, rates: Rates) -> None:
+    def start_attempt(self, cost_model: CostModel) -> None:
         """Another attempt begins, maybe of another model: count and price anew, and forget what the last reported."""
-        self._rates = rates
+        self._cost_model = cost_model
         self._input = None
         self._reported = None
-        self._text.restart()
-        self._thinking = _Tally()
+        self._text.reset_count()
+        self._thinking = _TokenTally()
         self._first_delta_s = None
         self._connected = False
 
@@ -146,7 +146,7 @@ class Meter:
             self._thinking.parts.append(event.text)
             self._chars += len(event.text)
         elif isinstance(event, Usage):
-            self._reported = _merged(self._reported, event)
+            self._reported = _merge_usage(self._reported, event)
             return
         else:
             self._note(event)
@@ -168,19 +168,19 @@ class Meter:
         """Stop the clock; later readings count the whole text once more instead of its pieces."""
         if self._ended_s is None:
             self._ended_s = now
-            self._text.restart()
-            self._thinking.restart()
+            self._text.reset_count()
+            self._thinking.reset_count()
 
-    def read(self, now: float) -> Reading:
+    def read(self, now: float) -> MeterReading:
         """Give the figures at `now`, same clock as the events."""
         now = now if self._ended_s is None else self._ended_s
-        usage = self._usage()
+        usage = self._current_usage()
         ttft_s = None if self._first_delta_s is None else self._first_delta_s - self._started_s
-        return Reading(usage, self._cost(usage), now - self._started_s, ttft_s, self._tokens_per_s(usage))
+        return MeterReading(usage, self._cost(usage), now - self._started_s, ttft_s, self._compute_tokens_per_s(usage))
 
     def _cost(self, usage: Usage) -> Cost | None:
         """Return the cost: the vendor's bill where there is one, else the tokens at their price."""
-        listed = self._rates.price(usage) if self._rates.price else None
+        listed = self._cost_model.price(usage) if self._cost_model.price else None
         if usage.billed_usd is not None:
             listed = listed or Cost(None, None, BILL_ONLY)
             return replace(listed, billed_usd=usage.billed_usd)
@@ -203,18 +203,18 @@ class Meter:
         """Whether this attempt has delivered neither text nor thinking, and counted nothing."""
         return self._first_delta_s is None and self._reported is None
 
-    def _usage(self) -> Usage:
+    def _current_usage(self) -> Usage:
         if self._rejected:
             return Usage(0, 0, 0, 0, source="estimated")
         reported = self._reported
         if reported is not None and None not in (reported.input_tokens, reported.output_tokens):
             return reported
         if self._input is None:
-            self._input = self._tokens(self._prompt)
-        thinking = self._thinking.tokens(self._tokens)
+            self._input = self._count_tokens(self._prompt)
+        thinking = self._thinking.count_tokens(self._count_tokens)
         counted = Usage(
             input_tokens=self._input,
-            output_tokens=self._text.tokens(self._tokens) + thinking,
+            output_tokens=self._text.count_tokens(self._count_tokens) + thinking,
             thinking_tokens=thinking,
             source="counted" if self._counter else "estimated",
         )
@@ -232,13 +232,13 @@ class Meter:
         )
 
     @property
-    def _counter(self) -> Counter | None:
-        return self._rates.counter if self._chars <= MAX_COUNTED_CHARS else None
+    def _counter(self) -> TokenCounter | None:
+        return self._cost_model.counter if self._chars <= MAX_COUNTED_CHARS else None
 
-    def _tokens(self, text: str) -> int:
+    def _count_tokens(self, text: str) -> int:
         return self._counter(text) if self._counter else -(-len(text) // CHARS_PER_TOKEN)
 
-    def _tokens_per_s(self, usage: Usage) -> float | None:
+    def _compute_tokens_per_s(self, usage: Usage) -> float | None:
         if self._first_text_s is None or usage.output_tokens is None or self._last_text_s <= self._first_text_s:
             return None
         if usage.thinking_tokens is None and self._thinking.parts:
@@ -247,7 +247,7 @@ class Meter:
         return max(after_first, 0) / (self._last_text_s - self._first_text_s)
 
 
-class _Tally:
+class _TokenTally:
     """Text in parts, and the tokens of those parts counted once."""
 
     def __init__(self) -> None:
@@ -255,17 +255,17 @@ class _Tally:
         self._done = 0
         self._count = 0
 
-    def restart(self) -> None:
+    def reset_count(self) -> None:
         self._done = self._count = 0
 
-    def tokens(self, count: Counter) -> int:
+    def count_tokens(self, count: TokenCounter) -> int:
         if self._done < len(self.parts):
             self._count += count("".join(self.parts[self._done :]))
             self._done = len(self.parts)
         return self._count
 
 
-def _merged(old: Usage | None, new: Usage) -> Usage:
+def _merge_usage(old: Usage | None, new: Usage) -> Usage:
     if old is None:
         return new
     return Usage(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from streaming.clock import Clock
-from streaming.deliver import Delivery, Taker
+from streaming.delivery import Delivery, EventSink
 from streaming.events import (
     TERMINAL,
     Event,
@@ -23,11 +23,11 @@ from streaming.events import (
     dropped_settings_of,
 )
 from streaming.messages import ChatRequest
-from streaming.meter import Meter, Rates, Reading
-from streaming.probe import Probe
+from streaming.meter import CostModel, Meter, MeterReading
+from streaming.retry import State
 from streaming.session import Session
-from streaming.states import State
 from streaming.strategies import Strategy
+from streaming.trace import Probe
 
 Outcome = Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"]
 """What an answer came to; only `completed` is a success. `empty` ended in order without any answer text, `refused` was
@@ -37,7 +37,7 @@ ENDED_IN_ORDER: frozenset[Outcome] = frozenset({"completed", "empty", "refused",
 """Outcomes of answers that the provider ended by its own will: they have an end-to-end latency."""
 
 
-class Filter(Protocol):
+class EventFilter(Protocol):
     """What may be taken out of an answer on its way; made for this answer alone."""
 
     def feed(self, event: Event) -> list[Event]:
@@ -60,7 +60,7 @@ class Receipt:
     attempts: int
     fell_back_to: str | None
     delivered_chars: int
-    reading: Reading
+    reading: MeterReading
     stop_s: float | None
     dropped_settings: tuple[str, ...] = ()
     """Settings that were left out of the request, as its model does not take them."""
@@ -88,7 +88,7 @@ class Charge:
     """
 
     route: str
-    reading: Reading
+    reading: MeterReading
     usage: Usage | None = None
     rejected: bool = False
 
@@ -104,17 +104,17 @@ _MILESTONES = (Notice, *TERMINAL)
 _NEXT_ATTEMPT = frozenset(("retry", "fallback"))
 
 
-class Account(Protocol):
+class AnswerObserver(Protocol):
     """Is told of an answer as it goes: what metrics and a log make of it."""
 
-    def passed(self, events: list[Event], now: float) -> None:
+    def on_events(self, events: list[Event], now: float) -> None:
         """These events go to the reader now."""
 
-    def ended(self, receipt: Receipt) -> None:
+    def on_end(self, receipt: Receipt) -> None:
         """Nothing more comes."""
 
 
-class Answer:
+class AnswerStream:
     """One answer: an async iterator of events, closed by its owner (`aclosing`); the receipt stands afterwards."""
 
     def __init__(
@@ -123,14 +123,14 @@ class Answer:
         session: Session,
         strategy: Strategy,
         clock: Clock,
-        rates: Callable[[str], Rates],
+        cost_model: Callable[[str], CostModel],
         probe: Probe | None,
-        filter: Filter | None,
+        filter: EventFilter | None,
         before_retry: BeforeRetry | None,
     ) -> None:
-        self.meter = Meter(request.messages, clock(), rates(session.routes[0].name))
+        self.meter = Meter(request.messages, clock(), cost_model(session.routes[0].name))
         self.session = session
-        self._rates = rates
+        self._cost_model = cost_model
         self._clock = clock
         self._probe = probe
         self._filter = filter
@@ -141,31 +141,31 @@ class Answer:
         self._terminal: Finish | Failed | None = None
         self._stopping_s: float | None = None
         self._stop_s: float | None = None
-        self._delivery = Delivery(self._source(request), strategy, clock)
+        self._delivery = Delivery(self._metered_events(request), strategy, clock)
 
-    def __aiter__(self) -> "Answer":
+    def __aiter__(self) -> "AnswerStream":
         return self
 
     async def __anext__(self) -> Event:
         event = await anext(self._delivery)
-        self._left(event)
+        self._record_delivered(event)
         return event
 
-    async def ready(self, timeout_s: float | None = None, taker: Taker | None = None) -> list[Event]:
+    async def next_batch(self, timeout_s: float | None = None, sink: EventSink | None = None) -> list[Event]:
         """Give all events that are due, waiting for the first; empty after `timeout_s` and once `ended`.
 
-        What comes while this waits goes to the `taker`, if there is one; see `streaming.deliver`.
+        What comes while this waits goes to the `sink`, if there is one; see `streaming.delivery`.
         """
-        events = await self._delivery.ready(timeout_s, taker and self._leaving_to(taker))
+        events = await self._delivery.next_batch(timeout_s, sink and self._make_recording_sink(sink))
         for event in events:
-            self._left(event)
+            self._record_delivered(event)
         return events
 
     @property
     def ended(self) -> bool:
         return self._delivery.ended
 
-    def reading(self) -> Reading:
+    def meter_reading(self) -> MeterReading:
         """What the meter shows now."""
         return self.meter.read(self._clock())
 
@@ -191,7 +191,7 @@ class Answer:
             attempts=self.session.attempts,
             fell_back_to=self.session.fell_back_to,
             delivered_chars=self._delivered_chars,
-            reading=self.reading(),
+            reading=self.meter_reading(),
             stop_s=self._stop_s,
             dropped_settings=tuple(self._dropped_settings),
         )
@@ -201,7 +201,7 @@ class Answer:
         number, record = self.session.attempts, self._attempt
         if number == 0 or (record.is_charged and number == record.number):
             return None
-        route, reading = self.session.route.name, self.reading()
+        route, reading = self.session.route.name, self.meter_reading()
         if number > record.number:  # asked, and nothing heard of it yet
             return Charge(route, reading)
         if record.is_finished:
@@ -211,15 +211,15 @@ class Answer:
         rejected = unreached or record.error in _REJECTIONS
         return Charge(route, reading, rejected=rejected and self.meter.is_silent)
 
-    async def _source(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    async def _metered_events(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         meter, clock, probe, filter = self.meter, self._clock, self._probe, self._filter
-        async with aclosing(self.session.answer(request)) as events:
+        async with aclosing(self.session.stream(request)) as events:
             async for event in events:
                 if probe is not None:
                     probe.on_source(event)
                 if self.session.attempts > self._attempt.number:
                     self._attempt = _AttemptRecord(self.session.attempts)
-                    meter.serve(self._rates(self.session.route.name))
+                    meter.start_attempt(self._cost_model(self.session.route.name))
                 if isinstance(event, _MILESTONES):
                     event = await self._see(event)
                 now = clock()
@@ -244,15 +244,15 @@ class Answer:
         self._attempt.is_charged = True
         return failed or event
 
-    def _leaving_to(self, taker: Taker) -> Taker:
-        def taken(events: list[Event]) -> Awaitable[None]:
+    def _make_recording_sink(self, sink: EventSink) -> EventSink:
+        def record_then_send(events: list[Event]) -> Awaitable[None]:
             for event in events:
-                self._left(event)
-            return taker(events)
+                self._record_delivered(event)
+            return sink(events)
 
-        return taken
+        return record_then_send
 
-    def _left(self, event: Event) -> None:
+    def _record_delivered(self, event: Event) -> None:
         if self._probe is not None:
             self._probe.on_delivered(event)
         if isinstance(event, TextDelta):
@@ -284,28 +284,28 @@ class _AttemptRecord:
                 self.is_finished = True
 
 
-def _unknown(name: str) -> Rates:
-    return Rates()
+def _free_cost_model(name: str) -> CostModel:
+    return CostModel()
 
 
-def answer(
+def stream_answer(
     request: ChatRequest,
     session: Session,
     strategy: Strategy,
     *,
     clock: Clock,
-    rates: Callable[[str], Rates] = _unknown,
+    cost_model: Callable[[str], CostModel] = _free_cost_model,
     probe: Probe | None = None,
-    filter: Filter | None = None,
+    filter: EventFilter | None = None,
     before_retry: BeforeRetry | None = None,
-) -> Answer:
+) -> AnswerStream:
     """Ask, and give the answer on its way; nothing is sent before the first event is asked for.
 
-    `clock` has the timebase of the running loop; `strategy` is a machine made for this answer alone; `rates` gives the
-    counter and the price of a route by its name; `filter` takes out what the reader must not see;
+    `clock` has the timebase of the running loop; `strategy` is a machine made for this answer alone; `cost_model` gives
+    the counter and the price of a route by its name; `filter` takes out what the reader must not see;
     `before_retry` is asked before another attempt is made after one that may be charged for.
     """
-    return Answer(request, session, strategy, clock, rates, probe, filter, before_retry)
+    return AnswerStream(request, session, strategy, clock, cost_model, probe, filter, before_retry)
 
 
 def outcome_of(terminal: Finish | Failed | None, *, has_text: bool) -> Outcome:

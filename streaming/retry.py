@@ -2,12 +2,13 @@
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from streaming.errors import StreamError
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetryPolicy:
     """How much is tried. `delays_s` are the waits before the retries; the last one stands for all further ones.
 
     A provider that asks for more patience than `longest_wait_s` is not waited for at all. With `jitter` each wait
@@ -22,11 +23,11 @@ class Policy:
     """Whether the same provider is asked once more without streaming."""
 
 
-NO_RECOVERY = Policy(max_retries=0, fallback=False)
+NO_RETRY = RetryPolicy(max_retries=0, fallback=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class AttemptState:
     """Where an answer stands when an attempt fails; `in_fallback`: it was the non-streamed fallback already."""
 
     retries_done: int
@@ -44,12 +45,12 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class NonStreamed:
+class FallBackToNonStreaming:
     """The same provider, asked for the whole answer at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class NextRoute:
+class FallBackToNextRoute:
     """The next provider of the list."""
 
 
@@ -58,10 +59,12 @@ class GiveUp:
     """The error is the answer's end."""
 
 
-Decision = Retry | NonStreamed | NextRoute | GiveUp
+Decision = Retry | FallBackToNonStreaming | FallBackToNextRoute | GiveUp
 
 
-def decide(policy: Policy, error: StreamError, situation: Situation, rng: random.Random | None = None) -> Decision:
+def decide(
+    policy: RetryPolicy, error: StreamError, situation: AttemptState, rng: random.Random | None = None
+) -> Decision:
     """Decide. After delivered text nothing is tried; a failed non-streamed request is not repeated."""
     if situation.text_delivered or error.recovery == "fail":
         return GiveUp()
@@ -69,12 +72,42 @@ def decide(policy: Policy, error: StreamError, situation: Situation, rng: random
         if error.recovery == "retry" and situation.retries_done < policy.max_retries:
             return Retry(_delay_s(policy, error, situation.retries_done, rng))
         if error.recovery in ("retry", "fallback") and error.falls_back and situation.streamed and policy.fallback:
-            return NonStreamed()
-    return NextRoute() if situation.routes_left else GiveUp()
+            return FallBackToNonStreaming()
+    return FallBackToNextRoute() if situation.routes_left else GiveUp()
 
 
-def _delay_s(policy: Policy, error: StreamError, retries_done: int, rng: random.Random | None) -> float:
+def _delay_s(policy: RetryPolicy, error: StreamError, retries_done: int, rng: random.Random | None) -> float:
     if error.retry_after_s is not None:
         return error.retry_after_s
     delay_s = policy.delays_s[min(retries_done, len(policy.delays_s) - 1)]
     return delay_s * (rng or random).uniform(0.5, 1.0) if policy.jitter else delay_s
+
+
+State = Literal["idle", "streaming", "retrying", "fallback", "succeeded", "failed", "cancelled"]
+Transition = Literal["stream", "ask_whole", "retry", "finish", "fail", "cancel"]
+
+TRANSITIONS: dict[tuple[State, Transition], State] = {
+    ("idle", "stream"): "streaming",
+    ("idle", "ask_whole"): "fallback",
+    ("streaming", "retry"): "retrying",
+    ("streaming", "stream"): "streaming",
+    ("streaming", "ask_whole"): "fallback",
+    ("streaming", "finish"): "succeeded",
+    ("streaming", "fail"): "failed",
+    ("streaming", "cancel"): "cancelled",
+    ("retrying", "stream"): "streaming",
+    ("retrying", "ask_whole"): "fallback",
+    ("retrying", "fail"): "failed",
+    ("retrying", "cancel"): "cancelled",
+    ("fallback", "retry"): "retrying",
+    ("fallback", "stream"): "streaming",
+    ("fallback", "ask_whole"): "fallback",
+    ("fallback", "finish"): "succeeded",
+    ("fallback", "fail"): "failed",
+    ("fallback", "cancel"): "cancelled",
+}
+"""The guide's error handling state machine; what is not here cannot happen.
+
+`streaming` is a streamed attempt at any provider, `fallback` a non-streamed one, whether asked for or fallen back to.
+The last three states are an answer's end; the next answer starts from `idle`.
+"""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from streaming.adapter import Adapter
 from streaming.clock import Clock
-from streaming.deadline import Deadline, DeadlinePassed
+from streaming.deadline import Deadline, DeadlineExceededError
 from streaming.errors import (
     FirstContentTimeout,
     IdleTimeout,
@@ -21,12 +21,22 @@ from streaming.errors import (
     StreamError,
     StreamTimeout,
     TotalTimeout,
-    TruncatedStream,
+    TruncatedStreamError,
 )
 from streaming.events import Event, Failed, Finish, Grammar, Notice, TextDelta, ThinkingDelta
 from streaming.messages import ChatRequest
-from streaming.retry import Decision, GiveUp, NonStreamed, Policy, Retry, Situation, decide
-from streaming.states import TRANSITIONS, State, Trigger
+from streaming.retry import (
+    TRANSITIONS,
+    AttemptState,
+    Decision,
+    FallBackToNonStreaming,
+    GiveUp,
+    Retry,
+    RetryPolicy,
+    State,
+    Transition,
+    decide,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +85,9 @@ class _Attempt:
 
 
 _log = logging.getLogger(__name__)
-_CONTENT = (TextDelta, ThinkingDelta, Finish)
-_STILL_NOT_STREAMED = "Asked without streaming, as since the last failure; it can be switched back."
-_NOT_STREAMED_NOW = "Streaming is off for this conversation until it is switched back."
+_CONTENT_EVENTS = (TextDelta, ThinkingDelta, Finish)
+_STILL_NOT_STREAMED_TEXT = "Asked without streaming, as since the last failure; it can be switched back."
+_STREAMING_OFF_TEXT = "Streaming is off for this conversation until it is switched back."
 
 
 class Session:
@@ -92,7 +102,7 @@ class Session:
         routes: Sequence[Route],
         clock: Clock,
         *,
-        policy: Policy | None = None,
+        policy: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -103,22 +113,22 @@ class Session:
         self.attempts = 0
         self.fell_back_to: str | None = None
         self._clock = clock
-        self._policy = policy or Policy()
+        self._policy = policy or RetryPolicy()
         self._timeouts = timeouts or Timeouts()
         self._rng = rng
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; failures end in one `Failed`, never in an exception."""
         self.states, self.attempts, self.fell_back_to = ["idle"], 0, None
         total_at_s = self._clock() + self._timeouts.total_s
         attempt = _Attempt(streamed=self.streamed and request.streamed)
         try:
             if request.streamed and not self.streamed:
-                yield Notice("non_streamed", _STILL_NOT_STREAMED)
+                yield Notice("non_streamed", _STILL_NOT_STREAMED_TEXT)
             while True:
                 text_delivered = False
                 try:
-                    async with aclosing(self._attempt(attempt, request, total_at_s)) as events:
+                    async with aclosing(self._run_attempt(attempt, request, total_at_s)) as events:
                         async for event in events:
                             text_delivered = text_delivered or isinstance(event, TextDelta)
                             yield event
@@ -130,16 +140,16 @@ class Session:
                     error = InternalError(f"a defect in this program: {type(defect).__name__}")
                 decision = self._decide(error, attempt, text_delivered, total_at_s)
                 if isinstance(decision, GiveUp):
-                    self._to("fail")
+                    self._transition("fail")
                     yield Failed(error.kind, error.message, error.http_status)
                     return
-                yield self._announce(decision, error, attempt)
+                yield self._decision_notice(decision, error, attempt)
                 if isinstance(decision, Retry):
-                    self._to("retry")
+                    self._transition("retry")
                     await asyncio.sleep(decision.delay_s)
-                attempt = self._next(attempt, decision, request)
+                attempt = self._next_attempt(attempt, decision, request)
         finally:
-            self._left()
+            self._mark_cancelled()
 
     @property
     def state(self) -> State:
@@ -151,18 +161,20 @@ class Session:
         """The time limits of the route that is asked now."""
         return self._timeouts.for_thinking(unseen=self.route.thinks_unseen)
 
-    def _left(self) -> None:
+    def _mark_cancelled(self) -> None:
         if self.state in ("streaming", "retrying", "fallback"):
-            self._to("cancel")
+            self._transition("cancel")
 
-    def _to(self, trigger: Trigger) -> None:
+    def _transition(self, trigger: Transition) -> None:
         self.states.append(TRANSITIONS[self.state, trigger])
 
-    async def _attempt(self, attempt: _Attempt, request: ChatRequest, total_at_s: float) -> AsyncGenerator[Event, None]:
+    async def _run_attempt(
+        self, attempt: _Attempt, request: ChatRequest, total_at_s: float
+    ) -> AsyncGenerator[Event, None]:
         """Ask once: yield the events under the time limits and the grammar, up to the Finish."""
         route = self.route = self.routes[attempt.route]
         self.attempts += 1
-        self._to("stream" if attempt.streamed else "ask_whole")
+        self._transition("stream" if attempt.streamed else "ask_whole")
         grammar, limits, content, announced = Grammar(), self.limits, False, not attempt.failures
         due_s = self._clock() + limits.first_content_s if attempt.streamed else total_at_s
         deadline = Deadline(self._clock, min(due_s, total_at_s))
@@ -172,29 +184,29 @@ class Session:
                 while True:
                     event = await deadline.wait(anext(stream, None))
                     if event is None:
-                        raise TruncatedStream("the stream ended without a finish reason: the answer is cut")
+                        raise TruncatedStreamError("the stream ended without a finish reason: the answer is cut")
                     grammar.feed(event)
-                    content = content or isinstance(event, _CONTENT)
+                    content = content or isinstance(event, _CONTENT_EVENTS)
                     if content and not announced:
                         announced = True
-                        yield self._served_by(attempt)
+                        yield self._served_by_notice(attempt)
                     if isinstance(event, Finish):
                         break
                     yield event
                     if content and attempt.streamed:
                         due_s = self._clock() + limits.idle_s
-                        deadline.move(min(due_s, total_at_s))
-            except DeadlinePassed:
-                raise self._overdue(due_s >= total_at_s, content) from None
+                        deadline.reschedule(min(due_s, total_at_s))
+            except DeadlineExceededError:
+                raise self._timeout_error(due_s >= total_at_s, content) from None
             finally:
                 deadline.close()
             if attempt.in_fallback:
                 self.streamed = False
-                yield Notice("non_streamed", _NOT_STREAMED_NOW)
-            self._to("finish")
+                yield Notice("non_streamed", _STREAMING_OFF_TEXT)
+            self._transition("finish")
             yield event
 
-    def _overdue(self, total: bool, content: bool) -> StreamTimeout:
+    def _timeout_error(self, total: bool, content: bool) -> StreamTimeout:
         limits = self.limits
         if total:
             return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
@@ -204,21 +216,21 @@ class Session:
 
     def _decide(self, error: StreamError, attempt: _Attempt, text_delivered: bool, total_at_s: float) -> Decision:
         left = len(self.routes) - attempt.route - 1
-        situation = Situation(attempt.retries_done, attempt.streamed, attempt.in_fallback, text_delivered, left)
+        situation = AttemptState(attempt.retries_done, attempt.streamed, attempt.in_fallback, text_delivered, left)
         decision = decide(self._policy, error, situation, self._rng)
         if isinstance(decision, Retry) and self._clock() + decision.delay_s >= total_at_s:
             return GiveUp()
         return decision
 
-    def _next(self, attempt: _Attempt, decision: Decision, request: ChatRequest) -> _Attempt:
+    def _next_attempt(self, attempt: _Attempt, decision: Decision, request: ChatRequest) -> _Attempt:
         if isinstance(decision, Retry):
             return replace(attempt, retries_done=attempt.retries_done + 1)
         failures = (*attempt.failures, self.route.name)
-        if isinstance(decision, NonStreamed):
+        if isinstance(decision, FallBackToNonStreaming):
             return replace(attempt, streamed=False, in_fallback=True, failures=failures)
         return _Attempt(attempt.route + 1, self.streamed and request.streamed, failures=failures)
 
-    def _announce(self, decision: Decision, error: StreamError, attempt: _Attempt) -> Notice:
+    def _decision_notice(self, decision: Decision, error: StreamError, attempt: _Attempt) -> Notice:
         name = self.route.name
         if isinstance(decision, Retry):
             number = attempt.retries_done + 1
@@ -226,7 +238,7 @@ class Session:
                 f"{name}: {error.message}. Retry {number} of {self._policy.max_retries} in {decision.delay_s:g} s."
             )
             return Notice("retry", message, {"delay_s": decision.delay_s, "retry": number, "error": error.kind})
-        if isinstance(decision, NonStreamed):
+        if isinstance(decision, FallBackToNonStreaming):
             message = f"{name}: {error.message}. Asking once more without streaming."
             return Notice("fallback", message, {"to": name, "error": error.kind})
         after = self.routes[attempt.route + 1].name
@@ -234,7 +246,7 @@ class Session:
             "fallback", f"{name}: {error.message}. Asking {after} instead.", {"to": after, "error": error.kind}
         )
 
-    def _served_by(self, attempt: _Attempt) -> Notice:
+    def _served_by_notice(self, attempt: _Attempt) -> Notice:
         how = "" if attempt.streamed else ", not streamed,"
         self.fell_back_to = self.route.name
         failed = ", ".join(dict.fromkeys(attempt.failures))

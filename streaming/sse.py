@@ -59,12 +59,12 @@ class Decoder:
         """Take the next bytes; give the events that they complete. Raises EventTooLargeError."""
         found: list[ServerSentEvent] = []
         try:
-            for line in self._lines(self._utf8.decode(chunk)):
+            for line in self._split_lines(self._utf8.decode(chunk)):
                 if line[:1] == ":" and len(line) <= MAX_EVENT_BYTES // 4:
                     continue  # a comment
                 if line:
-                    self._field(line)
-                elif (event := self._dispatch()) is not None:
+                    self._process_field(line)
+                elif (event := self._dispatch_event()) is not None:
                     found.append(event)
             if self._partial_bytes > MAX_EVENT_BYTES:
                 raise EventTooLargeError
@@ -84,7 +84,7 @@ class Decoder:
         self._partial_bytes = self._data_bytes = 0
         return []
 
-    def _lines(self, text: str) -> list[str]:
+    def _split_lines(self, text: str) -> list[str]:
         if text and self._at_start:
             self._at_start = False
             text = text.removeprefix("\ufeff")
@@ -105,7 +105,7 @@ class Decoder:
             self._partial_bytes += _size(rest)
         return lines
 
-    def _field(self, line: str) -> None:
+    def _process_field(self, line: str) -> None:
         size = _size(line)
         if size > MAX_EVENT_BYTES:
             raise EventTooLargeError
@@ -130,7 +130,7 @@ class Decoder:
             raise EventTooLargeError
         self._data.append(value)
 
-    def _dispatch(self) -> ServerSentEvent | None:
+    def _dispatch_event(self) -> ServerSentEvent | None:
         self.last_event_id = self._id
         data, self._data, self._data_bytes = self._data, [], 0
         kind, self._event = self._event or "message", ""
@@ -152,9 +152,9 @@ def encode(data: str, *, event: str | None = None, id: str | None = None) -> byt
     """
     head = ""
     if id is not None:
-        head += f"id: {_one_line(id)}\n"
+        head += f"id: {_require_one_line(id)}\n"
     if event is not None:
-        head += f"event: {_one_line(event)}\n"
+        head += f"event: {_require_one_line(event)}\n"
     if "\n" in data or "\r" in data:
         data = "\ndata: ".join(_LINE_END.split(data))
     return f"{head}data: {data}\n\n".encode()
@@ -162,10 +162,10 @@ def encode(data: str, *, event: str | None = None, id: str | None = None) -> byt
 
 def comment(text: str = "") -> bytes:
     """Give a comment, which readers ignore: it keeps a silent connection open."""
-    return f": {_one_line(text)}\n\n".encode()
+    return f": {_require_one_line(text)}\n\n".encode()
 
 
-def _one_line(text: str) -> str:
+def _require_one_line(text: str) -> str:
     if "\n" in text or "\r" in text or "\0" in text:
         raise ValueError(f"a line break or NUL cannot stand in this field: {text!r}")
     return text

@@ -18,12 +18,12 @@ WAITING_WORDS: Sequence[tuple[float, str]] = (
 """Words shown while waiting, each until its second; they say that time passes, not what the model does."""
 
 
-def waiting_words(waited_s: float) -> str:
+def waiting_label(waited_s: float) -> str:
     """Give the words for a wait of so many seconds."""
     return next(words for until_s, words in WAITING_WORDS if waited_s < until_s)
 
 
-class Stages:
+class StageTracker:
     """Follows the stage of one answer from its events; `since_s` is when the present one began."""
 
     def __init__(self, started_s: float) -> None:
@@ -32,19 +32,19 @@ class Stages:
 
     def feed(self, event: Event, now: float) -> bool:
         """Take an event; True when it changed the stage."""
-        return self._to(self._after(event), now)
+        return self._set_stage(self._stage_after(event), now)
 
     def stop(self, now: float) -> bool:
         """The reader stopped the answer; True unless it had ended by itself."""
-        return self._to(self.stage if self.stage in ("done", "failed") else "stopped", now)
+        return self._set_stage(self.stage if self.stage in ("done", "failed") else "stopped", now)
 
-    def _to(self, stage: Stage, now: float) -> bool:
+    def _set_stage(self, stage: Stage, now: float) -> bool:
         if stage == self.stage:
             return False
         self.stage, self.since_s = stage, now
         return True
 
-    def _after(self, event: Event) -> Stage:
+    def _stage_after(self, event: Event) -> Stage:
         match event:
             case TextDelta():
                 return "generating"
@@ -64,7 +64,7 @@ class Stages:
                 return self.stage
 
 
-class ThinkTags:
+class ThinkTagParser:
     """Splits `<think>…</think>` out of text that arrives in pieces; feed / flush.
 
     Tags count only where the answer begins with one (leading white space aside), as models write them; later ones are
@@ -101,9 +101,9 @@ class ThinkTags:
 
     def _advance(self, out: list[TextDelta | ThinkingDelta]) -> bool:
         if self._state == "start":
-            return self._at_start(out)
+            return self._parse_start(out)
         if self._state == "inside":
-            return self._inside(out)
+            return self._parse_thinking(out)
         rest = self._held.lstrip() if self._state == "after" else self._held
         self._held = ""
         if rest:
@@ -111,7 +111,7 @@ class ThinkTags:
             out.append(TextDelta(rest))
         return False
 
-    def _at_start(self, out: list[TextDelta | ThinkingDelta]) -> bool:
+    def _parse_start(self, out: list[TextDelta | ThinkingDelta]) -> bool:
         bare = self._held.lstrip()
         # Endless white space must not be held, and looked through anew with every piece.
         may_begin = len(self._held) - len(bare) <= MAX_LEADING_SPACE
@@ -125,9 +125,9 @@ class ThinkTags:
         self._held = ""
         return False
 
-    def _inside(self, out: list[TextDelta | ThinkingDelta]) -> bool:
+    def _parse_thinking(self, out: list[TextDelta | ThinkingDelta]) -> bool:
         thought, tag, rest = self._held.partition(self._closing)
-        keep = 0 if tag else _overlap(thought, self._closing)
+        keep = 0 if tag else _count_overlap(thought, self._closing)
         if ready := thought[: len(thought) - keep]:
             out.append(ThinkingDelta(ready))
         self._held = rest if tag else thought[len(thought) - keep :]
@@ -136,5 +136,5 @@ class ThinkTags:
         return bool(tag)
 
 
-def _overlap(text: str, tag: str) -> int:
+def _count_overlap(text: str, tag: str) -> int:
     return next((n for n in range(min(len(text), len(tag) - 1), 0, -1) if tag.startswith(text[-n:])), 0)

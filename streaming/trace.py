@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any, get_args
 
+from streaming.clock import Clock
 from streaming.errors import UsageError
 from streaming.events import (
     TERMINAL,
@@ -23,16 +24,16 @@ from streaming.events import (
     Notice,
     TextDelta,
     ThinkingDelta,
-    Timed,
+    TimedEvent,
     TokenSource,
     Usage,
 )
 
 VERSION = 1
-LONGEST_S = 1_000_000
+MAX_TIME_S = 1_000_000
 """A trace of more seconds is none: nobody would wait for its end."""
-_MOST_TOKENS = 10**12
-_TYPES: dict[str, type[Event]] = {
+_MAX_TOKENS = 10**12
+_EVENT_BY_NAME: dict[str, type[Event]] = {
     "text": TextDelta,
     "thinking": ThinkingDelta,
     "usage": Usage,
@@ -41,7 +42,7 @@ _TYPES: dict[str, type[Event]] = {
     "failed": Failed,
 }
 _LATER_FIELDS = {"cache_write_tokens": None, "billed_usd": None, "is_lower_bound": False, "refused": False}
-_NAMES = {cls: name for name, cls in _TYPES.items()}
+_NAME_BY_EVENT = {cls: name for name, cls in _EVENT_BY_NAME.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Trace:
     """A header (free fields about where the stream came from) and its events in order of time."""
 
     header: Mapping[str, Any]
-    events: tuple[Timed, ...]
+    events: tuple[TimedEvent, ...]
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
@@ -60,10 +61,10 @@ def event_to_dict(event: Event) -> dict[str, Any]:
             fields.pop(name, None)
     if "billed_usd" in fields:
         fields["billed_usd"] = str(fields["billed_usd"])
-    return {"type": _NAMES[type(event)], **fields}
+    return {"type": _NAME_BY_EVENT[type(event)], **fields}
 
 
-def dumps(header: Mapping[str, Any], events: Iterable[Timed]) -> str:
+def dumps(header: Mapping[str, Any], events: Iterable[TimedEvent]) -> str:
     """Write a trace, one line for the header and one for each event."""
     lines = [json.dumps({"trace": VERSION, **header})]
     lines += (json.dumps({"at_s": round(timed.at_s, 9), **event_to_dict(timed.event)}) for timed in events)
@@ -73,20 +74,20 @@ def dumps(header: Mapping[str, Any], events: Iterable[Timed]) -> str:
 def loads(text: str, name: str = "trace") -> Trace:
     """Read a trace. Raises UsageError naming the line at fault; an unfinished last line is left out."""
     lines = text.split("\n")
-    header = json_object(lines[0], f"{name}, line 1")
+    header = parse_json_object(lines[0], f"{name}, line 1")
     if header.pop("trace", None) != VERSION:
         raise UsageError(f'{name}, line 1: not a trace (its first line starts with {{"trace": {VERSION}}})')
-    events: list[Timed] = []
+    events: list[TimedEvent] = []
     for number, line in enumerate(lines[1:-1], start=2):
         if not line.strip():
             continue
         if events and isinstance(events[-1].event, TERMINAL):
             raise UsageError(f"{name}, line {number}: an event after the end of the answer")
-        events.append(_timed(line, f"{name}, line {number}", events[-1].at_s if events else 0.0))
+        events.append(_parse_timed_event(line, f"{name}, line {number}", events[-1].at_s if events else 0.0))
     return Trace(header, tuple(events))
 
 
-def json_object(line: str, where: str) -> dict[str, Any]:
+def parse_json_object(line: str, where: str) -> dict[str, Any]:
     """Read one line of a journal or trace; `where` names it in the error. Raises UsageError."""
     try:
         found = json.loads(line)
@@ -97,14 +98,16 @@ def json_object(line: str, where: str) -> dict[str, Any]:
     return found
 
 
-def _timed(line: str, where: str, earliest_s: float) -> Timed:
-    fields = json_object(line, where)
+def _parse_timed_event(line: str, where: str, earliest_s: float) -> TimedEvent:
+    fields = parse_json_object(line, where)
     kind, at_s = fields.pop("type", None), fields.pop("at_s", None)
-    if not isinstance(kind, str) or kind not in _TYPES:
-        raise UsageError(f"{where}: type {kind!r} is none of {', '.join(_TYPES)}")
-    if not isinstance(at_s, (int, float)) or isinstance(at_s, bool) or not earliest_s <= at_s <= LONGEST_S:
-        raise UsageError(f"{where}: at_s must be a number of seconds, not before the line above, at most {LONGEST_S:,}")
-    cls = _TYPES[kind]
+    if not isinstance(kind, str) or kind not in _EVENT_BY_NAME:
+        raise UsageError(f"{where}: type {kind!r} is none of {', '.join(_EVENT_BY_NAME)}")
+    if not isinstance(at_s, (int, float)) or isinstance(at_s, bool) or not earliest_s <= at_s <= MAX_TIME_S:
+        raise UsageError(
+            f"{where}: at_s must be a number of seconds, not before the line above, at most {MAX_TIME_S:,}"
+        )
+    cls = _EVENT_BY_NAME[kind]
     if cls in (TextDelta, ThinkingDelta) and not (isinstance(fields.get("text"), str) and fields["text"]):
         raise UsageError(f"{where}: text must be a string that is not empty")
     try:
@@ -114,18 +117,18 @@ def _timed(line: str, where: str, earliest_s: float) -> Timed:
     check_fields(fields, where)
     if isinstance(event, Usage) and event.billed_usd is not None:
         event = replace(event, billed_usd=Decimal(event.billed_usd))
-    return Timed(float(at_s), event)
+    return TimedEvent(float(at_s), event)
 
 
 def check_fields(fields: Mapping[str, Any], where: str) -> None:
     """Raise UsageError unless the fields of an event, or of a header's usage, hold what they may."""
-    for name, allowed in _FIELDS.items():
+    for name, allowed in _FIELD_CHECKS.items():
         if name in fields and not allowed(fields[name]):
             raise UsageError(f"{where}: {name} cannot be {repr(fields[name])[:40]}")
 
 
-def _count(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS)
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS)
 
 
 def _amount(value: object) -> bool:
@@ -134,25 +137,41 @@ def _amount(value: object) -> bool:
     )
 
 
-def _words(value: object) -> bool:
+def _is_text(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-_FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    "input_tokens": _count,
-    "output_tokens": _count,
-    "thinking_tokens": _count,
-    "cached_tokens": _count,
-    "cache_write_tokens": _count,
+_FIELD_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "input_tokens": _is_count,
+    "output_tokens": _is_count,
+    "thinking_tokens": _is_count,
+    "cached_tokens": _is_count,
+    "cache_write_tokens": _is_count,
     "billed_usd": _amount,
     "is_lower_bound": lambda value: isinstance(value, bool),
     "refused": lambda value: isinstance(value, bool),
-    "http_status": _count,
+    "http_status": _is_count,
     "source": lambda value: value in get_args(TokenSource),
     "reason": lambda value: value in get_args(FinishReason),
     "kind": lambda value: isinstance(value, str),
     "message": lambda value: isinstance(value, str),
     "detail": lambda value: isinstance(value, dict),
-    "raw": _words,
+    "raw": _is_text,
 }
 """What the fields of events may hold; `text` is checked with its type."""
+
+
+class Probe:
+    """Keeps both stamps of one answer, in seconds on `clock`, in order; `called_s` is the moment of the call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.called_s = clock()
+        self.source: list[TimedEvent] = []
+        self.delivered: list[TimedEvent] = []
+
+    def on_source(self, event: Event) -> None:
+        self.source.append(TimedEvent(self._clock(), event))
+
+    def on_delivered(self, event: Event) -> None:
+        self.delivered.append(TimedEvent(self._clock(), event))

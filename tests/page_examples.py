@@ -17,14 +17,14 @@ from playwright.sync_api import Error, Page, sync_playwright
 from tests.e2e.conftest import BROWSERS, FLAGS
 
 ROOT = Path(__file__).parents[1]
-RUN_S = 60.0
+RUN_TIMEOUT_S = 60.0
 _PROGRAMS = {"bash": ["bash", "-euc"], "python": [sys.executable, "-W", "error", "-c"]}
 _PRINTING = "const printed = [], console = { log: (...words) => printed.push(words.join(' ')) };"
 _ADDRESS = re.compile(r"(?:http|ws)://([^/\s\"`$]+)")
 
 
 @dataclass(frozen=True)
-class Example:
+class PageExample:
     """A block of code, and what the page says that it prints: the block after it."""
 
     page: Path
@@ -42,7 +42,8 @@ class Example:
         for written, real in addresses.items():
             code = code.replace(written, real)
         done = subprocess.run(
-            [*_PROGRAMS[self.language], code], cwd=folder, capture_output=True, text=True, timeout=RUN_S, check=False,
+            [*_PROGRAMS[self.language], code], cwd=folder, capture_output=True, text=True, timeout=RUN_TIMEOUT_S,
+                check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), self.code
@@ -59,7 +60,7 @@ class Example:
         assert re.fullmatch(pattern, output.rstrip("\n"), re.DOTALL), f"{self.code}\nprinted\n{output}"
 
 
-def examples(page: Path) -> list[Example]:
+def parse_examples(page: Path) -> list[PageExample]:
     """Give a page's examples in order; every block of code there is one, or what one prints."""
     blocks = [token for token in MarkdownIt().parse(page.read_text(encoding="utf-8")) if token.type == "fence"]
     found = []
@@ -69,17 +70,17 @@ def examples(page: Path) -> list[Example]:
         if block.info != "text":
             assert block.info in (*_PROGRAMS, "javascript"), f"{page.name}, line {line}: what is {block.info!r}?"
             assert after is not None and after.info == "text", f"{page.name}, line {line}: what does it print?"
-            found.append(Example(page, line, block.info, block.content, after.content))
+            found.append(PageExample(page, line, block.info, block.content, after.content))
     return found
 
 
-def addresses(page: Path) -> set[str]:
+def find_addresses(page: Path) -> set[str]:
     """Give the hosts with ports that a page names."""
     return set(_ADDRESS.findall(page.read_text(encoding="utf-8")))
 
 
 @contextmanager
-def browser_page(url: str) -> Iterator[Page]:
+def open_browser_page(url: str) -> Iterator[Page]:
     """Give a browser's page of the origin of `url`."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     with sync_playwright() as playwright:

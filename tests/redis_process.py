@@ -47,7 +47,7 @@ class RedisProcess:
             self._process = None
 
     @contextmanager
-    def hanging(self) -> Iterator[None]:
+    def suspend(self) -> Iterator[None]:
         """Let it answer nobody for a while, its connections open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
@@ -58,7 +58,7 @@ class RedisProcess:
 
 
 @contextmanager
-def redis_server() -> Iterator[RedisProcess]:
+def run_redis() -> Iterator[RedisProcess]:
     """Run a Redis for a test."""
     server = RedisProcess()
     try:

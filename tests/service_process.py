@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-STOP_S = 45.0
+STOP_TIMEOUT_S = 45.0
 """Longer than the service lets answers go on that are under way."""
 
 
 @contextmanager
-def service_process(*arguments: str, **variables: str) -> Iterator[str]:
+def run_service_process(*arguments: str, **variables: str) -> Iterator[str]:
     """Start `python app.py --no-ui` on a free port, give its URL, and end it as a person would.
 
     Without a rate limit and budgets, unless `variables` set them.
@@ -45,7 +45,7 @@ def service_with_pid(*arguments: str, **variables: str) -> Iterator[tuple[str, i
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    code = process.wait(STOP_S)
+                    code = process.wait(STOP_TIMEOUT_S)
                 finally:
                     process.kill()
         problems.seek(0)

@@ -23,7 +23,7 @@ PATHS = {
 
 
 @contextmanager
-def simulator_process(*arguments: str) -> Iterator[str]:
+def run_simulator_process(*arguments: str) -> Iterator[str]:
     """Start `python -m simulator` on a free port, give its URL, and end it as a person would."""
     command = [sys.executable, "-m", "simulator", "--port", "0", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -41,7 +41,7 @@ def simulator_process(*arguments: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Heard:
+class RawResponse:
     """All bytes of one connection; `how` it ended: closed, reset, or silent for longer than the listener waited."""
 
     raw: bytes
@@ -82,48 +82,48 @@ class Heard:
     def body(self) -> bytes:
         return b"".join(self.chunks)
 
-    def objects(self) -> list[Any]:
+    def json_objects(self) -> list[Any]:
         """Give the JSON objects of a stream's events, the end marker left out."""
         lines = [line.removeprefix(b"data: ") for line in self.body.split(b"\n")]
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 
 
-def opened(url: str) -> socket.socket:
+def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout=10)
 
 
-def request(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+def encode_request(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
     fields = {"host": "simulator", "content-length": str(len(body)), "connection": "close", **(headers or {})}
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def question(wire: str, streamed: bool = True, **fields: Any) -> bytes:
+def question_body(wire: str, streamed: bool = True, **fields: Any) -> bytes:
     """Give a wire's request body."""
     limit = {"max_tokens": 1000} if wire == "anthropic" else {}
     return json.dumps({**QUESTION, **limit, "stream": streamed, **fields}).encode()
 
 
-def ask(
+def ask_simulator(
     url: str, wire: str = "openai", fault: str = "", *, streamed: bool = True, silence_s: float = 10.0, **fields: Any
-) -> Heard:
+) -> RawResponse:
     """Ask once on a connection of its own, and listen to the end."""
     headers = {"x-simulator-fault": fault} if fault else {}
-    with opened(url) as sock:
-        sock.sendall(request(PATHS[wire], question(wire, streamed, **fields), headers))
-        return listen(sock, silence_s)
+    with connect(url) as sock:
+        sock.sendall(encode_request(PATHS[wire], question_body(wire, streamed, **fields), headers))
+        return read_response(sock, silence_s)
 
 
-def listen(sock: socket.socket, silence_s: float = 10.0) -> Heard:
+def read_response(sock: socket.socket, silence_s: float = 10.0) -> RawResponse:
     """Read until the server ends the connection, or says nothing for `silence_s`."""
     raw = bytearray()
     while select.select([sock], [], [], silence_s)[0]:
         try:
             data = sock.recv(1_000_000)
         except ConnectionResetError:
-            return Heard(bytes(raw), "reset")
+            return RawResponse(bytes(raw), "reset")
         if not data:
-            return Heard(bytes(raw), "closed")
+            return RawResponse(bytes(raw), "closed")
         raw += data
-    return Heard(bytes(raw), "silent")
+    return RawResponse(bytes(raw), "silent")

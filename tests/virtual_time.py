@@ -14,10 +14,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, start_s: float = 0.0) -> None:
         self._now_s = start_s
-        super().__init__(_Jumping(self))
-        self._move(start_s)
+        super().__init__(_JumpingSelector(self))
+        self._set_time(start_s)
 
-    def _move(self, to_s: float) -> None:
+    def _set_time(self, to_s: float) -> None:
         self._now_s = to_s
         # The loop runs timers within its clock's resolution together; here time is exact.
         self._clock_resolution = math.ulp(to_s)
@@ -25,15 +25,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now_s
 
-    def jump(self) -> None:
+    def jump_to_next_timer(self) -> None:
         """Move to the earliest timer. Raises RuntimeError when there is none: the test waits for ever."""
         timers = [handle.when() for handle in self._scheduled if not handle.cancelled()]  # type: ignore[attr-defined] # no public list
         if not timers:
             raise RuntimeError("nothing is scheduled: this would wait for ever")
-        self._move(max(self._now_s, min(timers)))
+        self._set_time(max(self._now_s, min(timers)))
 
 
-class _Jumping(selectors.SelectSelector):
+class _JumpingSelector(selectors.SelectSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._loop = loop
@@ -41,16 +41,16 @@ class _Jumping(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = super().select(0)
         if not found and (timeout is None or timeout > 0):
-            self._loop.jump()
+            self._loop.jump_to_next_timer()
         return found
 
 
-def run_virtual(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
+def run_on_virtual_time(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
     """Run a coroutine on virtual time; `asyncio.get_running_loop().time` is its clock."""
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(start_s)) as runner:
         return runner.run(main)
 
 
-def clock() -> Callable[[], float]:
+def loop_clock() -> Callable[[], float]:
     """Give the running loop's clock, to hand to what is under test."""
     return asyncio.get_running_loop().time

@@ -7,21 +7,22 @@ from typing import Any
 import gradio as gr
 
 import evaluation
-from evaluation import report
 from evaluation.escaping import to_line, to_markdown
-from evaluation.view import View
-from evaluation.views import views
+from evaluation.reports import markdown
+from evaluation.reports.chart_kinds import Chart
+from evaluation.reports.charts import build_charts
 from streaming.errors import UsageError
-from ui import plots, texts
-from ui.figures import badge_problem
+from ui import charts, strings
+from ui.components import event_options
+from ui.html import error_badge
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "docs" / "sample-run"
-PLOTS = 8
-_MANIFEST = "manifest.json"
+MAX_PLOTS = 8
+_MANIFEST_FILE = "manifest.json"
 
 
-class Results:
+class ResultsHandlers:
     """Browses the runs of `folder`, newest first, and the sample, so that there always is one."""
 
     def __init__(self, folder: Path = ROOT / "out", sample: Path = SAMPLE) -> None:
@@ -30,16 +31,16 @@ class Results:
 
     def choices(self) -> list[tuple[str, str]]:
         """Give the picker's lines: label and name."""
-        return [(name or texts.SAMPLE_RUN, name) for name in self._folders()]
+        return [(name or strings.SAMPLE_RUN, name) for name in self._folders()]
 
     def _folders(self) -> dict[str, Path]:
         """Return the runs' folders, newest first, by the names that can be shown, and the sample by an empty one."""
         found: list[tuple[float, Path]] = []
-        for path in self._folder.glob(f"*/{_MANIFEST}"):
+        for path in self._folder.glob(f"*/{_MANIFEST_FILE}"):
             with suppress(OSError):  # removed meanwhile
                 found.append((path.stat().st_mtime, path.parent))
         folders: dict[str, Path] = {to_line(folder.name): folder for _, folder in sorted(found, reverse=True)}
-        return {**folders, "": self._sample} if (self._sample / _MANIFEST).exists() else folders
+        return {**folders, "": self._sample} if (self._sample / _MANIFEST_FILE).exists() else folders
 
     def refresh(self, chosen: str | None) -> Any:
         """Give the picker as the folder is now; what was chosen stays if it is still there."""
@@ -49,22 +50,58 @@ class Results:
 
     def show(self, chosen: str | None) -> tuple[Any, ...]:
         """Give the report, a line on what is wrong, and each plot with its caption. Blocks: tables are read."""
-        hidden = [gr.update(visible=False)] * PLOTS
+        hidden = [gr.update(visible=False)] * MAX_PLOTS
         runs = self._folders()
         if chosen is None or chosen not in runs:
-            return "", badge_problem(texts.NO_RUN), *hidden, *[None] * PLOTS, *[""] * PLOTS
+            return "", error_badge(strings.NO_RUN), *hidden, *[None] * MAX_PLOTS, *[""] * MAX_PLOTS
         try:
             run = evaluation.load(runs[chosen])
-            drawn, written = views(run)[:PLOTS], report.markdown(run)
+            drawn, written = build_charts(run)[:MAX_PLOTS], markdown.markdown(run)
         except UsageError as error:
-            return "", badge_problem(to_line(str(error))), *hidden, *[None] * PLOTS, *[""] * PLOTS
-        rest = PLOTS - len(drawn)
-        boxes = [gr.update(visible=n < len(drawn)) for n in range(PLOTS)]
+            return "", error_badge(to_line(str(error))), *hidden, *[None] * MAX_PLOTS, *[""] * MAX_PLOTS
+        rest = MAX_PLOTS - len(drawn)
+        boxes = [gr.update(visible=n < len(drawn)) for n in range(MAX_PLOTS)]
         captions = [_caption(view) for view in drawn]
-        return written, "", *boxes, *[plots.drawn(view) for view in drawn], *[None] * rest, *captions, *[""] * rest
+        return (
+            written,
+            "",
+            *boxes,
+            *[charts.chart_figure(view) for view in drawn],
+            *[None] * rest,
+            *captions,
+            *[""] * rest,
+        )
 
 
-def _caption(view: View) -> str:
+def _caption(view: Chart) -> str:
     """Return what stands below a plot, as Markdown."""
     caption = to_markdown(view.caption)
     return f"{caption} *{to_markdown(view.note)}*" if view.note else caption
+
+
+def build_tab(tab: gr.Tab) -> None:
+    """Draw the tab into the page that is being built; `tab` tells when it is looked at."""
+    results = ResultsHandlers()
+    gr.HTML(f'<p class="sg-intro">{strings.RESULTS_INTRO}</p>')
+    choices = results.choices()
+    first = choices[0][1] if choices else None
+    with gr.Row(elem_classes="sg-form"):
+        run = gr.Dropdown(
+            choices, value=first, label=strings.RUN, info=strings.RUN_INFO, scale=3, elem_id="sg-run-picker"
+        )
+        refresh = gr.Button(strings.REFRESH, min_width=110)
+    wrong = gr.HTML("", elem_id="sg-run-wrong")
+    boxes, plots, captions = [], [], []
+    with gr.Row(elem_classes="sg-plots"):
+        for _ in range(MAX_PLOTS):
+            with gr.Column(visible=False, min_width=420, elem_classes="sg-plot") as box:
+                plots.append(gr.Plot(show_label=False))
+                captions.append(gr.Markdown("", elem_classes="sg-caption", latex_delimiters=[]))
+            boxes.append(box)
+    report = gr.Markdown("", elem_id="sg-report", latex_delimiters=[])
+    outputs = [report, wrong, *boxes, *plots, *captions]
+    # Reading the tables takes a while: Gradio's own progress says so.
+    shown: dict[str, Any] = {"api_visibility": "private", "show_progress": "full", "show_progress_on": report}
+    tab.select(results.refresh, run, run, **event_options()).then(results.show, run, outputs, **shown)
+    refresh.click(results.refresh, run, run, **event_options()).then(results.show, run, outputs, **shown)
+    run.input(results.show, run, outputs, **shown)

@@ -5,11 +5,11 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-CSS = Path(__file__).with_name("page.css")
-SCRIPT = Path(__file__).with_name("page.js")
+CSS = Path(__file__).parent / "static" / "page.css"
+SCRIPT = Path(__file__).parent / "static" / "page.js"
 
-SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")
-MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
+SANS_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")
+MONO_FONT = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 TEAL = colors.Color(
     "#eefbf8",
@@ -27,7 +27,7 @@ TEAL = colors.Color(
 )
 
 
-SET = {
+THEME_OVERRIDES = {
     "body_background_fill": "*neutral_50",
     "body_background_fill_dark": "#0d1317",
     "body_text_color": "#16232b",
@@ -81,7 +81,7 @@ def theme() -> gr.themes.Base:
         secondary_hue=TEAL,
         neutral_hue=colors.slate,
         radius_size=sizes.radius_lg,
-        font=SANS,
-        font_mono=MONO,
+        font=SANS_FONT,
+        font_mono=MONO_FONT,
     )
-    return base.set(**SET)
+    return base.set(**THEME_OVERRIDES)

@@ -11,26 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
+from evaluation.backends.service_process import running_service
 from evaluation.escaping import to_line
 from evaluation.load_test import locust_run
-from evaluation.load_test.locust_run import Load
-from evaluation.service import service
+from evaluation.load_test.locust_run import LocustOptions
 from streaming.errors import UsageError
 
-_MOST_USERS = 10_000
-_SLO = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
-_LEAST_SLO = "failed<1%"
-_ALL_ELSE = "All other options are handed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
+_MAX_USERS = 10_000
+_SLO_HELP = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
+_DEFAULT_SLO = "failed<1%"
+_EPILOG = "All other options are handed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command and give the exit code: 0 met, 1 missed, 2 something must be changed first."""
-    parser = _parser()
+    parser = _build_parser()
     asked, more = parser.parse_known_args(arguments)
     if more and asked.command not in ("run", "capacity"):
         parser.error(f"unknown: {' '.join(more)}")
     asked.more = tuple(more)
-    commands = {"run": _run, "report": _report, "capacity": _capacity, "calibrate": _calibrate, "soak": _soak}
+    commands = {
+        "run": _main_run,
+        "report": _main_report,
+        "capacity": _main_capacity,
+        "calibrate": _main_calibrate,
+        "soak": _main_soak,
+    }
     try:
         return commands[asked.command](asked)
     except (UsageError, OSError) as error:
@@ -40,30 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _run(asked: argparse.Namespace) -> int:
-    from evaluation import slo
+def _main_run(asked: argparse.Namespace) -> int:
+    from evaluation.analysis import slo
 
-    objectives = slo.parse(asked.slo)
-    load, folder = _load(asked, asked.users), _folder(asked.out, "load")
-    with service(asked.url, folder, page="gradio" in load.kinds) as found:
+    objectives = slo.parse_slo(asked.slo)
+    load, folder = _locust_options(asked, asked.users), _create_folder(asked.out, "load")
+    with running_service(asked.url, folder, page="gradio" in load.kinds) as found:
         locust_run.run_locust(load, found.url, folder)
-    return _told(folder, objectives, plots=asked.plots)
+    return _print_verdict(folder, objectives, plots=asked.plots)
 
 
-def _report(asked: argparse.Namespace) -> int:
-    from evaluation import slo
+def _main_report(asked: argparse.Namespace) -> int:
+    from evaluation.analysis import slo
 
-    return _told(asked.folder, slo.parse(asked.slo) if asked.slo is not None else (), plots=asked.plots)
+    return _print_verdict(asked.folder, slo.parse_slo(asked.slo) if asked.slo is not None else (), plots=asked.plots)
 
 
-def _told(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
+def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
     """Print table, verdicts, folder and the JSON line."""
     # pandas takes a second to import: a mistyped command is told at once.
-    from evaluation import terminal
-    from evaluation.load_test import verdict
+    from evaluation.load_test import judge
+    from evaluation.reports import terminal
 
-    judged = verdict.judge(folder, objectives, plots=plots)
-    terminal.show(judged.run)
+    judged = judge.judge_load_test(folder, objectives, plots=plots)
+    terminal.print_summary(judged.run)
     for found in judged.verdicts:
         print(to_line(f"slo {found}"))
     if judged.verdicts:
@@ -73,38 +79,41 @@ def _told(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int
     return 0 if judged.met else 1
 
 
-def _capacity(asked: argparse.Namespace) -> int:
-    from evaluation import slo, terminal
+def _main_capacity(asked: argparse.Namespace) -> int:
+    from evaluation.analysis import slo
     from evaluation.load_test import capacity
+    from evaluation.reports import terminal
 
-    objectives, kinds = slo.parse(asked.slo), _load(asked, asked.users).kinds
-    search, made, folder = capacity.Search(asked.users, asked.most), [], _folder(asked.out, "capacity")
-    with service(asked.url, folder, page="gradio" in kinds) as found:
-        for step, run in capacity.steps(search, lambda n: _load(asked, n), found.url, objectives, folder):
-            terminal.show(run)
+    objectives, kinds = slo.parse_slo(asked.slo), _locust_options(asked, asked.users).kinds
+    search, made, folder = capacity.CapacitySearch(asked.users, asked.most), [], _create_folder(asked.out, "capacity")
+    with running_service(asked.url, folder, page="gradio" in kinds) as found:
+        for step, run in capacity.run_search(
+            search, lambda n: _locust_options(asked, n), found.url, objectives, folder
+        ):
+            terminal.print_summary(run)
             print(step, flush=True)
             made.append(step.facts)
-    most = "none" if search.found is None else search.found
+    most = "none" if search.capacity is None else search.capacity
     print(f"most streams at once that meet {asked.slo}: {most}; each step's report is in {folder}")
-    print(json.dumps({"folder": str(folder), "streams": search.found, "slo": asked.slo, "steps": made}))
-    return 0 if search.found else 1
+    print(json.dumps({"folder": str(folder), "streams": search.capacity, "slo": asked.slo, "steps": made}))
+    return 0 if search.capacity else 1
 
 
-def _calibrate(asked: argparse.Namespace) -> int:
-    from evaluation import calibration_report, terminal
-    from evaluation.load_test import truth, verdict
+def _main_calibrate(asked: argparse.Namespace) -> int:
+    from evaluation.load_test import calibrate, judge
+    from evaluation.reports import calibration, terminal
 
-    made = truth.calibrate(asked.streams, asked.within_ms, asked.out or verdict.CALIBRATION)
-    terminal.print_table(calibration_report.table(made))
-    print(json.dumps({"file": str(asked.out or verdict.CALIBRATION), **made.as_dict()}))
+    made = calibrate.calibrate(asked.streams, asked.within_ms, asked.out or judge.CALIBRATION_FILE)
+    terminal.print_table(calibration.calibration_table(made))
+    print(json.dumps({"file": str(asked.out or judge.CALIBRATION_FILE), **made.as_dict()}))
     return 0 if made.bar("plain") else 1
 
 
-def _soak(asked: argparse.Namespace) -> int:
+def _main_soak(asked: argparse.Namespace) -> int:
     from evaluation.load_test import soak
 
-    found = soak.carry_out(asked.minutes, asked.users, _folder(asked.out, "soak"))
-    code = _told(Path(found["folder"]), ()) if found["answers"] else 1
+    found = soak.run_soak(asked.minutes, asked.users, _create_folder(asked.out, "soak"))
+    code = _print_verdict(Path(found["folder"]), ()) if found["answers"] else 1
     for problem in found["problems"]:
         print(to_line(f"soak: {problem}"))
     redis = (
@@ -116,44 +125,44 @@ def _soak(asked: argparse.Namespace) -> int:
     return 1 if found["problems"] else code
 
 
-def _load(asked: argparse.Namespace, users: int) -> Load:
-    if not 1 <= users <= _MOST_USERS:
-        raise UsageError(f"--users must be from 1 to {_MOST_USERS}")
+def _locust_options(asked: argparse.Namespace, users: int) -> LocustOptions:
+    if not 1 <= users <= _MAX_USERS:
+        raise UsageError(f"--users must be from 1 to {_MAX_USERS}")
     if asked.rate is not None and not 0 < asked.rate < 1e6:
         raise UsageError("--rate must be above 0")
     if asked.processes is not None and asked.processes < 1:
         raise UsageError("--processes must be at least 1")
     kinds = locust_run.parse_kinds(asked.kind)
     duration_s = locust_run.parse_duration_s(asked.duration)
-    return Load(users, duration_s, kinds, asked.rate, asked.processes, asked.more)
+    return LocustOptions(users, duration_s, kinds, asked.rate, asked.processes, asked.more)
 
 
-def _folder(wanted: Path | None, kind: str) -> Path:
+def _create_folder(wanted: Path | None, kind: str) -> Path:
     """Make the folder that was asked for, which must be new or empty, or one named after the time."""
     folder: Path = wanted or Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    manifest.claim(folder)
+    manifest.create_run_folder(folder)
     return folder
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m evaluation.load_test", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="one load, its report and its verdict", epilog=_ALL_ELSE, allow_abbrev=False)
+    run = commands.add_parser("run", help="one load, its report and its verdict", epilog=_EPILOG, allow_abbrev=False)
     run.add_argument("--users", type=int, default=10, metavar="N", help="at once (10)")
-    run.add_argument("--slo", metavar="SLO", default=_LEAST_SLO, help=f"{_SLO} (failed<1%%)")
+    run.add_argument("--slo", metavar="SLO", default=_DEFAULT_SLO, help=f"{_SLO_HELP} (failed<1%%)")
     run.add_argument("--duration", default="60s", metavar="T", help="60s, 2m … (60s)")
     run.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
-    _common(run)
+    _add_common_options(run)
     report = commands.add_parser("report", help="rows, tables and report of what Locust kept", allow_abbrev=False)
     report.add_argument("folder", type=Path)
-    report.add_argument("--slo", metavar="SLO", help=_SLO)
+    report.add_argument("--slo", metavar="SLO", help=_SLO_HELP)
     report.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
     found = commands.add_parser("capacity", help="the most streams at once that meet an SLO", allow_abbrev=False)
-    found.add_argument("--slo", metavar="SLO", required=True, help=_SLO)
+    found.add_argument("--slo", metavar="SLO", required=True, help=_SLO_HELP)
     found.add_argument("--users", type=int, default=8, metavar="N", help="to begin with (8)")
     found.add_argument("--most", type=int, default=4096, metavar="N", help="never try more than this (4096)")
     found.add_argument("--duration", default="15s", metavar="T", help="of each step, all users there (15s)")
-    _common(found)
+    _add_common_options(found)
     truth = commands.add_parser("calibrate", help="the users' own error, against a simulator's log", allow_abbrev=False)
     truth.add_argument("--streams", type=int, default=100, metavar="N", help="at once, on one worker (100)")
     truth.add_argument("--within-ms", type=float, default=5.0, metavar="MS", help="the error that is allowed (5)")
@@ -165,10 +174,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--url", metavar="URL", help="of the service; without it one is started here, its rate limit off")
-    add("--kind", default="sse", metavar="K", help=f"of users, comma-separated: {', '.join(locust_run.KINDS)} (sse)")
+    add(
+        "--kind",
+        default="sse",
+        metavar="K",
+        help=f"of users, comma-separated: {', '.join(locust_run.USER_KINDS)} (sse)",
+    )
     add("--rate", type=float, metavar="R", help="users added a second (all of them, 100 at most)")
     add("--processes", type=int, metavar="N", help="that make the load (one for every 100 users)")
     add("--out", type=Path, metavar="DIR", help="a new or an empty folder (out/…)")
@@ -179,5 +193,5 @@ if __name__ == "__main__":
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to lose a table
     # SIGINT too: a shell has it ignored for what runs in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, locust_run.terminated)
+    signal.signal(signal.SIGTERM, locust_run.raise_terminated)
     sys.exit(main())

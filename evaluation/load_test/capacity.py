@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.escaping import to_line
 from evaluation.load_test import locust_run
-from evaluation.load_test.locust_run import Load
+from evaluation.load_test.locust_run import LocustOptions
 from streaming.errors import UsageError
 
 if TYPE_CHECKING:
-    from evaluation.slo import Objective
+    from evaluation.analysis.slo import Objective
     from evaluation.tables import Run
 
-NEAR = 0.05
+TOLERANCE = 0.05
 """The share of the number found within which no further step is made."""
-_AGREE = 2
+_CONFIRMATIONS = 2
 
 
-class Search:
-    """Decides what to try next: `asked` is the number of streams, None when it is over; `told` takes what came of it.
+class CapacitySearch:
+    """Decides what to try next: `asked` is the number of streams, None when it is over; `report_result` takes what came
+    of it.
 
-    `found` is the number in the end, None when even one stream misses the SLO.
+    `capacity` is the number in the end, None when even one stream misses the SLO.
     """
 
     def __init__(self, first: int, most: int) -> None:
@@ -41,37 +42,37 @@ class Search:
         self._votes: dict[int, list[bool]] = defaultdict(list)
 
     @property
-    def found(self) -> int | None:
+    def capacity(self) -> int | None:
         """Give what was confirmed; None when nothing was, or not yet."""
         return self._met or None if self.asked is None else None
 
-    def told(self, met: bool) -> None:
+    def report_result(self, met: bool) -> None:
         """Take what came of the step that was asked for."""
         assert self.asked is not None  # it is not over
         votes = self._votes[self.asked]
         votes.append(met)
         growing = met and self._missed > self._most
-        if votes.count(met) < _AGREE and not growing:
+        if votes.count(met) < _CONFIRMATIONS and not growing:
             return
         if met:
             self._met = max(self._met, self.asked)
         else:
             self._missed = self.asked
             if self.asked <= self._met:
-                self._met = int(self.asked * (1 - NEAR))
-        self.asked = self._next()
+                self._met = int(self.asked * (1 - TOLERANCE))
+        self.asked = self._next_users()
 
-    def _next(self) -> int | None:
+    def _next_users(self) -> int | None:
         if self._missed > self._most and self._met < self._most:
             return min(self._met * 2, self._most)
-        if self._missed - self._met > max(1, int(self._met * NEAR) + 1):
+        if self._missed - self._met > max(1, int(self._met * TOLERANCE) + 1):
             return (self._met + self._missed) // 2
-        confirmed = self._met < 1 or self._votes[self._met].count(True) >= _AGREE
+        confirmed = self._met < 1 or self._votes[self._met].count(True) >= _CONFIRMATIONS
         return None if confirmed else self._met
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SearchStep:
     """One load of the search and what it came to; `verdicts` are sentences."""
 
     streams: int
@@ -90,12 +91,16 @@ class Step:
         return {"streams": self.streams, "met": self.met, "trials": self.trials, "folder": str(self.folder)}
 
 
-def steps(
-    search: Search, load: Callable[[int], Load], url: str, objectives: "Sequence[Objective]", folder: Path
-) -> "Iterator[tuple[Step, Run]]":
+def run_search(
+    search: CapacitySearch,
+    load: Callable[[int], LocustOptions],
+    url: str,
+    objectives: "Sequence[Objective]",
+    folder: Path,
+) -> "Iterator[tuple[SearchStep, Run]]":
     """Carry the search out, each step in a folder of its own, and give it with its tables. Raises UsageError."""
     # pandas takes a second to import: a mistyped command is told at once.
-    from evaluation.load_test import verdict
+    from evaluation.load_test import judge
 
     number = 0
     while (streams := search.asked) is not None:
@@ -103,8 +108,8 @@ def steps(
         place, wanted = folder / f"{number:02d}-{streams}-streams", load(streams)
         ramp_s = math.ceil(streams / wanted.users_per_s)
         locust_run.run_locust(replace(wanted, duration_s=wanted.duration_s + ramp_s), url, place)
-        judged = verdict.judge(place, objectives, without_ramp=True)
+        judged = judge.judge_load_test(place, objectives, without_ramp=True)
         met = judged.met and judged.shortfall is None
-        step = Step(streams, met, len(judged.run.trials), judged.evidence, place)
-        search.told(met)
+        step = SearchStep(streams, met, len(judged.run.trials), judged.evidence, place)
+        search.report_result(met)
         yield step, judged.run

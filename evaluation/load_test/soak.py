@@ -17,14 +17,14 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from evaluation.load_test import locust_run, rows
-from evaluation.load_test.locust_run import Load
-from evaluation.service import Service, read, service
+from evaluation.backends.service_process import ServiceProcess, fetch, running_service
+from evaluation.load_test import import_answers, locust_run
+from evaluation.load_test.locust_run import LocustOptions
 from streaming.clock import monotonic
 from streaming.errors import UsageError
 
-KINDS = ("sse", "websocket", "openai")
-MISHAPS = (
+USER_KINDS = ("sse", "websocket", "openai")
+FAULT_OPTIONS = (
     "--cancel-rate", "0.15", "--reconnect-rate", "0.25", "--slow-rate", "0.05", "--fault-rate", "0.1",
     "--think-s", "0-0.5", "--max-tokens", "48",
 )  # fmt: skip
@@ -35,12 +35,12 @@ SPARE_THREADS = 4
 SETTLED_SHARE = 0.4
 SETTLE_S = 20.0
 SIZES = "sizes.jsonl"
-_START_S = 10.0
+_START_TIMEOUT_S = 10.0
 _pause = Event()
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ProcessStats:
     """What a service holds: resident memory, open descriptors, threads, and answers that it thinks are under way."""
 
     memory_bytes: int
@@ -49,10 +49,11 @@ class Size:
     streams: int
 
 
-def grown(early: Size, late: Size) -> list[str]:
+def find_leaks(early: ProcessStats, late: ProcessStats) -> list[str]:
     """Say what has grown beyond what is spare, from when the load had begun to when all was quiet again.
 
-    >>> grown(Size(100 * 2**20, 50, 5, 20), Size(110 * 2**20, 40, 5, 0)), grown(Size(1, 5, 5, 1), Size(1, 50, 5, 0))
+    >>> find_leaks(ProcessStats(100 * 2**20, 50, 5, 20), ProcessStats(110 * 2**20, 40, 5, 0)),
+        find_leaks(ProcessStats(1, 5, 5, 1), ProcessStats(1, 50, 5, 0))
     ([], ['descriptors: 5, then 50'])
     """
     found = []
@@ -67,7 +68,7 @@ def grown(early: Size, late: Size) -> list[str]:
     return found
 
 
-def wrong(answers: list[dict[str, Any]]) -> list[str]:
+def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
     """Say what went wrong with answers: what was lost, came twice, broke for no reason, or broke and did not say so."""
     found = []
     for answer in answers:
@@ -82,29 +83,31 @@ def wrong(answers: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def late_ones(unfinished: int) -> list[str]:
+def find_unfinished(unfinished: int) -> list[str]:
     """Say how many answers never came to an end: nobody knows what of them was lost."""
     return [f"{unfinished} answers had not ended long after the last question"] if unfinished else []
 
 
-class Watch:
+class SoakMonitor:
     """Called every second: measures, into `sizes.jsonl` too, and restarts Redis once, half-way.
 
     The load begins with the first answer under way: Locust needs some time to start, more on a busy machine.
     """
 
-    def __init__(self, service: Service, folder: Path, duration_s: float, restart: Callable[[], None] | None) -> None:
+    def __init__(
+        self, service: ServiceProcess, folder: Path, duration_s: float, restart: Callable[[], None] | None
+    ) -> None:
         assert service.pid is not None  # it was started here
         self._service, self._pid = service, service.pid
         self._begun_s: float | None = None
         self._duration_s = duration_s
         self._restart = restart
         self._file = folder / SIZES
-        self.early: Size | None = None
+        self.early: ProcessStats | None = None
         self.restarts = 0
 
     def __call__(self) -> None:
-        size = self.size()
+        size = self.sample()
         if self._begun_s is None:
             if not size.streams:
                 return
@@ -118,42 +121,44 @@ class Watch:
             self._restart()
             self.restarts += 1
 
-    def size(self) -> Size:
+    def sample(self) -> ProcessStats:
         """Measure now."""
-        found = [self._pid, *_children(self._pid)]
+        found = [self._pid, *_child_pids(self._pid)]
         memory_bytes = descriptors = threads = 0
         for pid in found:
             with suppress(OSError, KeyError):  # a child that ends meanwhile
-                status, open_ = _status(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+                status, open_ = _read_proc_status(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))
                 memory_bytes += int(status["VmRSS"].split()[0]) * 1024
                 descriptors, threads = descriptors + open_, threads + int(status["Threads"])
-        return Size(memory_bytes, descriptors, threads, _streams_open(self._service.url))
+        return ProcessStats(memory_bytes, descriptors, threads, _read_open_streams(self._service.url))
 
-    def quiet(self) -> Size:
+    def sample_when_idle(self) -> ProcessStats:
         """Measure when nothing is under way any more, at the latest after a while."""
         until_s = monotonic() + SETTLE_S
-        while (found := self.size()).streams and monotonic() < until_s:
+        while (found := self.sample()).streams and monotonic() < until_s:
             _pause.wait(0.1)
         return found
 
 
-def carry_out(minutes: float, users: int, folder: Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Soak the service and give what came of it, `problems` among it. Raises UsageError."""
     if not 0.1 <= minutes <= 7 * 24 * 60:
         raise UsageError("--minutes must be from 0.1 to 10080")
     duration_s = round(minutes * 60)
     with ExitStack() as stack:
-        redis = stack.enter_context(_redis()) if shutil.which("redis-server") else None
+        redis = stack.enter_context(_run_redis()) if shutil.which("redis-server") else None
         more = {"REDIS_URL": redis.url} if redis else {}
-        found = stack.enter_context(service(None, folder, {**more, **(variables or {})}))
-        watch = Watch(found, folder, duration_s, redis.restart if redis else None)
-        locust_run.run_locust(Load(users, duration_s, KINDS, more=MISHAPS), found.url, folder, watch)
-        late = watch.quiet()
-    heard = rows.read(folder)
+        found = stack.enter_context(running_service(None, folder, {**more, **(variables or {})}))
+        watch = SoakMonitor(found, folder, duration_s, redis.restart if redis else None)
+        locust_run.run_locust(
+            LocustOptions(users, duration_s, USER_KINDS, more=FAULT_OPTIONS), found.url, folder, watch
+        )
+        late = watch.sample_when_idle()
+    heard = import_answers.read_answers(folder)
     problems = (
-        wrong(heard.answers)
-        + late_ones(heard.unfinished)
-        + (grown(watch.early, late) if watch.early else ["nothing was measured"])
+        find_wrong_answers(heard.answers)
+        + find_unfinished(heard.unfinished)
+        + (find_leaks(watch.early, late) if watch.early else ["nothing was measured"])
     )
     return {
         "folder": str(folder),
@@ -170,7 +175,7 @@ def carry_out(minutes: float, users: int, folder: Path, variables: Mapping[str, 
     }
 
 
-class _Redis:
+class _RedisServer:
     """A Redis of our own, which keeps what it was told over a restart."""
 
     def __init__(self, folder: str) -> None:
@@ -178,13 +183,13 @@ class _Redis:
             self._port = found.getsockname()[1]
         self._folder = folder
         self.url = f"redis://127.0.0.1:{self._port}/0"
-        self._start()
+        self._start_process()
 
-    def _start(self) -> None:
+    def _start_process(self) -> None:
         command = ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--dir", self._folder]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until_s = monotonic() + _START_S
+        until_s = monotonic() + _START_TIMEOUT_S
         while monotonic() < until_s:
             try:
                 socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
@@ -198,7 +203,7 @@ class _Redis:
         """End it at once, as a crash does, and start it again."""
         self._process.kill()
         self._process.wait()
-        self._start()
+        self._start_process()
 
     def stop(self) -> None:
         self._process.terminate()
@@ -206,26 +211,26 @@ class _Redis:
 
 
 @contextmanager
-def _redis() -> Iterator[_Redis]:
+def _run_redis() -> Iterator[_RedisServer]:
     with tempfile.TemporaryDirectory() as folder:
-        found = _Redis(folder)
+        found = _RedisServer(folder)
         try:
             yield found
         finally:
             found.stop()
 
 
-def _children(pid: int) -> list[int]:
+def _child_pids(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [each for child in map(int, found) for each in (child, *_children(child))]
+    return [each for child in map(int, found) for each in (child, *_child_pids(child))]
 
 
-def _status(pid: int) -> dict[str, str]:
+def _read_proc_status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _streams_open(url: str) -> int:
+def _read_open_streams(url: str) -> int:
     """Read from the service's own figures how many answers it has under way."""
-    lines = read(f"{url}/metrics").decode().splitlines()
+    lines = fetch(f"{url}/metrics").decode().splitlines()
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith("streamgauge_streams_open")))

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.schedules import StepKind
-from simulator.wires.contract import (
-    Answer,
-    Asked,
-    Part,
+from simulator.wires.base import (
+    EncodingContext,
+    ParsedRequest,
     PartKind,
-    count_of,
+    StreamPart,
     dumps,
-    flag_of,
-    model_of,
-    prompt_of,
-    text_of,
+    parse_content_text,
+    parse_count,
+    parse_flag,
+    parse_model,
+    parse_prompt,
 )
 from streaming.errors import UsageError
 
@@ -36,82 +36,84 @@ _ERROR_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Messages:
+class MessagesWire:
     """Anthropic's wire."""
 
     name: str = "anthropic"
     media_type: str = "text/event-stream; charset=utf-8"
     id_header: str = "request-id"
 
-    def read(self, fields: Mapping[str, Any]) -> Asked:
-        max_tokens = count_of(fields, "max_tokens")
+    def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
+        max_tokens = parse_count(fields, "max_tokens")
         if max_tokens is None:
             raise UsageError("max_tokens: Field required")
-        system = text_of(fields.get("system"))
-        return Asked(
-            model=model_of(fields),
-            prompt=f"{system}\n{prompt_of(fields)}" if system else prompt_of(fields),
-            streamed=flag_of(fields, "stream", False),
+        system = parse_content_text(fields.get("system"))
+        return ParsedRequest(
+            model=parse_model(fields),
+            prompt=f"{system}\n{parse_prompt(fields)}" if system else parse_prompt(fields),
+            streamed=parse_flag(fields, "stream", False),
             max_tokens=max_tokens,
         )
 
-    def encoder(self, answer: Answer) -> "_Encoder":
-        return _Encoder(answer)
+    def encoder(self, answer: EncodingContext) -> "_MessagesEncoder":
+        return _MessagesEncoder(answer)
 
     def error(self, status: int, message: str, serial: str) -> bytes:
         kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
         return dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": f"req_{serial}"})
 
 
-class _Encoder:
-    def __init__(self, answer: Answer) -> None:
+class _MessagesEncoder:
+    def __init__(self, answer: EncodingContext) -> None:
         self._answer = answer
         self._block: StepKind | None = None
         self._index = -1
 
-    def opening(self) -> list[Part]:
-        message = self._message([], None, 1)
-        return [_part("start", "message_start", {"message": message}), self.keepalive()]
+    def opening(self) -> list[StreamPart]:
+        message = self._message_object([], None, 1)
+        return [_event_part("start", "message_start", {"message": message}), self.keepalive()]
 
-    def delta(self, kind: StepKind, literal: bytes) -> list[Part]:
+    def delta(self, kind: StepKind, literal: bytes) -> list[StreamPart]:
         parts = [] if kind == self._block else [*self._stop_block(), self._start_block(kind)]
         data = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":%b}\n\n'
         delta = b'{"type":"%b_delta","%b":%b}' % (kind.encode(), kind.encode(), literal)
-        return [*parts, Part("content" if kind == "text" else "thinking", data % (self._index, delta))]
+        return [*parts, StreamPart("content" if kind == "text" else "thinking", data % (self._index, delta))]
 
-    def closing(self, *, marked: bool) -> list[Part]:
+    def closing(self, *, marked: bool) -> list[StreamPart]:
         schedule = self._answer.schedule
         delta = {"stop_reason": _STOP_REASONS[schedule.finish_reason], "stop_sequence": None}
-        finish = _part("finish", "message_delta", {"delta": delta, "usage": {"output_tokens": schedule.output_tokens}})
-        return [*self._stop_block(), finish] + [_part("end", "message_stop", {})] * marked
+        finish = _event_part(
+            "finish", "message_delta", {"delta": delta, "usage": {"output_tokens": schedule.output_tokens}}
+        )
+        return [*self._stop_block(), finish] + [_event_part("end", "message_stop", {})] * marked
 
-    def error(self, message: str) -> Part:
-        return _part("error", "error", {"error": {"type": "overloaded_error", "message": message}})
+    def error(self, message: str) -> StreamPart:
+        return _event_part("error", "error", {"error": {"type": "overloaded_error", "message": message}})
 
-    def keepalive(self) -> Part:
-        return _part("ping", "ping", {})
+    def keepalive(self) -> StreamPart:
+        return _event_part("ping", "ping", {})
 
-    def whole(self) -> bytes:
+    def body(self) -> bytes:
         schedule = self._answer.schedule
         blocks: list[dict[str, str]] = [{"type": "text", "text": schedule.text}] if schedule.text else []
         if schedule.thinking:
             blocks.insert(0, {"type": "thinking", "thinking": schedule.thinking, "signature": _SIGNATURE})
-        return dumps(self._message(blocks, _STOP_REASONS[schedule.finish_reason], schedule.output_tokens))
+        return dumps(self._message_object(blocks, _STOP_REASONS[schedule.finish_reason], schedule.output_tokens))
 
-    def _start_block(self, kind: StepKind) -> Part:
+    def _start_block(self, kind: StepKind) -> StreamPart:
         self._block = kind
         self._index += 1
         empty = {"type": "text", "text": ""} if kind == "text" else {"type": kind, "thinking": "", "signature": ""}
-        return _part("block", "content_block_start", {"index": self._index, "content_block": empty})
+        return _event_part("block", "content_block_start", {"index": self._index, "content_block": empty})
 
-    def _stop_block(self) -> list[Part]:
+    def _stop_block(self) -> list[StreamPart]:
         block, self._block = self._block, None
-        stop = _part("block", "content_block_stop", {"index": self._index})
+        stop = _event_part("block", "content_block_stop", {"index": self._index})
         delta = {"index": self._index, "delta": {"type": "signature_delta", "signature": _SIGNATURE}}
-        signed = [_part("block", "content_block_delta", delta)] if block == "thinking" else []
+        signed = [_event_part("block", "content_block_delta", delta)] if block == "thinking" else []
         return [*signed, stop] if block else []
 
-    def _message(self, content: list[dict[str, str]], reason: str | None, output_tokens: int) -> dict[str, Any]:
+    def _message_object(self, content: list[dict[str, str]], reason: str | None, output_tokens: int) -> dict[str, Any]:
         return {
             "id": f"msg_simulated_{self._answer.serial}",
             "type": "message",
@@ -129,5 +131,5 @@ class _Encoder:
         }
 
 
-def _part(kind: PartKind, name: str, fields: Mapping[str, Any]) -> Part:
-    return Part(kind, b"event: %b\ndata: %b\n\n" % (name.encode(), dumps({"type": name, **fields})))
+def _event_part(kind: PartKind, name: str, fields: Mapping[str, Any]) -> StreamPart:
+    return StreamPart(kind, b"event: %b\ndata: %b\n\n" % (name.encode(), dumps({"type": name, **fields})))

@@ -10,19 +10,28 @@ from typing import Any
 
 from simulator.schedules import StepKind
 from simulator.vendor_rules import DEFAULT_SHAPE, UsageShape
-from simulator.wires.contract import Answer, Asked, Part, count_of, dumps, flag_of, model_of, prompt_of
+from simulator.wires.base import (
+    EncodingContext,
+    ParsedRequest,
+    StreamPart,
+    dumps,
+    parse_count,
+    parse_flag,
+    parse_model,
+    parse_prompt,
+)
 from streaming.errors import UsageError
 
-_END = Part("end", b"data: [DONE]\n\n")
+_DONE_PART = StreamPart("end", b"data: [DONE]\n\n")
 _FINGERPRINT = "fp_simulated"
 _SEVERITIES = ("hate", "self_harm", "sexual", "violence")
 _UNFILTERED = {name: {"filtered": False, "severity": "safe"} for name in _SEVERITIES}
-_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
+_ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_ERROR_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 
 
 @dataclass(frozen=True, slots=True)
-class ChatCompletions:
+class ChatCompletionsWire:
     """`azure` gives Azure's shapes; `deployment` is the model that its path names.
 
     `vendor` is whose server answers, and `shape` how that vendor reports usage.
@@ -42,30 +51,30 @@ class ChatCompletions:
     def id_header(self) -> str:
         return "apim-request-id" if self.azure else "x-request-id"
 
-    def read(self, fields: Mapping[str, Any]) -> Asked:
+    def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
         options = fields.get("stream_options") or {}
         if not isinstance(options, dict):
             raise UsageError("stream_options must be an object")
-        return Asked(
-            model=self.deployment or model_of(fields),
-            prompt=prompt_of(fields),
-            streamed=flag_of(fields, "stream", False),
-            max_tokens=count_of(fields, "max_completion_tokens") or count_of(fields, "max_tokens"),
-            include_usage=flag_of(options, "include_usage", False),
+        return ParsedRequest(
+            model=self.deployment or parse_model(fields),
+            prompt=parse_prompt(fields),
+            streamed=parse_flag(fields, "stream", False),
+            max_tokens=parse_count(fields, "max_completion_tokens") or parse_count(fields, "max_tokens"),
+            include_usage=parse_flag(options, "include_usage", False),
         )
 
-    def encoder(self, answer: Answer) -> "_Encoder":
-        return _Encoder(answer, self)
+    def encoder(self, answer: EncodingContext) -> "_ChatCompletionsEncoder":
+        return _ChatCompletionsEncoder(answer, self)
 
     def error(self, status: int, message: str, serial: str) -> bytes:
         if self.azure:
             return dumps({"error": {"code": str(status), "message": message}})
-        kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        return dumps({"error": {"message": message, "type": kind, "param": None, "code": _CODES.get(status)}})
+        kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        return dumps({"error": {"message": message, "type": kind, "param": None, "code": _ERROR_CODES.get(status)}})
 
 
-class _Encoder:
-    def __init__(self, answer: Answer, dialect: ChatCompletions) -> None:
+class _ChatCompletionsEncoder:
+    def __init__(self, answer: EncodingContext, dialect: ChatCompletionsWire) -> None:
         self._answer = answer
         self._azure = dialect.azure
         self._shape = dialect.shape
@@ -78,12 +87,12 @@ class _Encoder:
             "system_fingerprint": _FINGERPRINT,
         }
         self._around = {
-            "text": self._template("content"),
-            "thinking": self._template("reasoning_content"),
+            "text": self._split_template("content"),
+            "thinking": self._split_template("reasoning_content"),
         }
 
-    def opening(self) -> list[Part]:
-        role = self._choice({"role": "assistant", "content": ""}, None)
+    def opening(self) -> list[StreamPart]:
+        role = self._chunk_object({"role": "assistant", "content": ""}, None)
         filtered = {"prompt_index": 0, "content_filter_results": _UNFILTERED}
         checked = {
             "id": "",
@@ -93,30 +102,30 @@ class _Encoder:
             "choices": [],
             "prompt_filter_results": [filtered],
         }
-        return [Part("start", _event(checked))] * self._azure + [Part("role", _event(role))]
+        return [StreamPart("start", _encode_event(checked))] * self._azure + [StreamPart("role", _encode_event(role))]
 
-    def delta(self, kind: StepKind, literal: bytes) -> list[Part]:
+    def delta(self, kind: StepKind, literal: bytes) -> list[StreamPart]:
         before, after = self._around[kind]
-        return [Part("content" if kind == "text" else "thinking", b"%b%b%b" % (before, literal, after))]
+        return [StreamPart("content" if kind == "text" else "thinking", b"%b%b%b" % (before, literal, after))]
 
-    def closing(self, *, marked: bool) -> list[Part]:
-        last = self._choice({}, self._answer.schedule.finish_reason)
+    def closing(self, *, marked: bool) -> list[StreamPart]:
+        last = self._chunk_object({}, self._answer.schedule.finish_reason)
         if self._shape.place == "choice":
-            last["choices"][0]["usage"] = self._usage()
+            last["choices"][0]["usage"] = self._usage_object()
         if self._shape.place == "x_groq":
-            last["x_groq"] = {"id": f"req_{self._answer.serial}", "usage": self._usage()}
-        usage = Part("usage", _event({**self._head, "choices": [], "usage": self._usage()}))
+            last["x_groq"] = {"id": f"req_{self._answer.serial}", "usage": self._usage_object()}
+        usage = StreamPart("usage", _encode_event({**self._head, "choices": [], "usage": self._usage_object()}))
         counted = self._counted and self._shape.place != "choice"
-        return [Part("finish", _event(last))] + [usage] * counted + [_END] * marked
+        return [StreamPart("finish", _encode_event(last))] + [usage] * counted + [_DONE_PART] * marked
 
-    def error(self, message: str) -> Part:
+    def error(self, message: str) -> StreamPart:
         fields = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
-        return Part("error", _event({"error": fields}))
+        return StreamPart("error", _encode_event({"error": fields}))
 
-    def keepalive(self) -> Part:
-        return Part("ping", b": keep-alive\n\n")
+    def keepalive(self) -> StreamPart:
+        return StreamPart("ping", b": keep-alive\n\n")
 
-    def whole(self) -> bytes:
+    def body(self) -> bytes:
         schedule = self._answer.schedule
         message = {"role": "assistant", "content": schedule.text, "refusal": None}
         if schedule.thinking:
@@ -127,20 +136,20 @@ class _Encoder:
             choice["content_filter_results"] = _UNFILTERED
             extra["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": _UNFILTERED}]
         head = self._head | {"object": "chat.completion"}
-        return dumps({**head, "choices": [choice], "usage": self._usage(), **extra})
+        return dumps({**head, "choices": [choice], "usage": self._usage_object(), **extra})
 
-    def _choice(self, delta: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
+    def _chunk_object(self, delta: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         if self._azure:
             choice["content_filter_results"] = {} if reason else _UNFILTERED
         return {**self._head, "choices": [choice], **({"usage": None} if self._counted else {})}
 
-    def _template(self, field: str) -> tuple[bytes, bytes]:
+    def _split_template(self, field: str) -> tuple[bytes, bytes]:
         mark = "\0"
-        before, _, after = _event(self._choice({field: mark}, None)).partition(dumps(mark))
+        before, _, after = _encode_event(self._chunk_object({field: mark}, None)).partition(dumps(mark))
         return before, after
 
-    def _usage(self) -> dict[str, Any]:
+    def _usage_object(self) -> dict[str, Any]:
         answer, shape = self._answer, self._shape
         asked, answered = answer.input_tokens, answer.schedule.output_tokens
         thinking = answer.schedule.thinking_tokens
@@ -173,5 +182,5 @@ class _Encoder:
         return {}
 
 
-def _event(value: Mapping[str, Any]) -> bytes:
+def _encode_event(value: Mapping[str, Any]) -> bytes:
     return b"data: %b\n\n" % dumps(value)

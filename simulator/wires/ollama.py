@@ -10,92 +10,100 @@ from datetime import UTC, datetime
 from typing import Any
 
 from simulator.schedules import StepKind
-from simulator.wires.contract import Answer, Asked, Part, dumps, flag_of, model_of, prompt_of
+from simulator.wires.base import (
+    EncodingContext,
+    ParsedRequest,
+    StreamPart,
+    dumps,
+    parse_flag,
+    parse_model,
+    parse_prompt,
+)
 from streaming.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
+class OllamaChatWire:
     """Ollama's wire. `num_predict` below 1 is no limit, as there."""
 
     name: str = "ollama"
     media_type: str = "application/x-ndjson"
     id_header: str = "x-request-id"
 
-    def read(self, fields: Mapping[str, Any]) -> Asked:
+    def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
         options = fields.get("options") or {}
         limit = options.get("num_predict") if isinstance(options, dict) else None
         if not isinstance(options, dict) or not (limit is None or isinstance(limit, int)):
             raise UsageError("options must be an object, and its num_predict a whole number")
-        return Asked(
-            model=model_of(fields),
-            prompt=prompt_of(fields),
-            streamed=flag_of(fields, "stream", True),
+        return ParsedRequest(
+            model=parse_model(fields),
+            prompt=parse_prompt(fields),
+            streamed=parse_flag(fields, "stream", True),
             max_tokens=limit if limit and limit > 0 else None,
         )
 
-    def encoder(self, answer: Answer) -> "_Encoder":
-        return _Encoder(answer)
+    def encoder(self, answer: EncodingContext) -> "_OllamaChatEncoder":
+        return _OllamaChatEncoder(answer)
 
     def error(self, status: int, message: str, serial: str) -> bytes:
         return dumps({"error": message})
 
 
-class _Encoder:
-    def __init__(self, answer: Answer) -> None:
+class _OllamaChatEncoder:
+    def __init__(self, answer: EncodingContext) -> None:
         self._answer = answer
         created = datetime.fromtimestamp(answer.created_s, UTC).isoformat().replace("+00:00", "Z")
         self._head = {"model": answer.asked.model, "created_at": created}
         self._around = {
-            "text": self._template({"role": "assistant", "content": "\0"}),
-            "thinking": self._template({"role": "assistant", "content": "", "thinking": "\0"}),
+            "text": self._split_template({"role": "assistant", "content": "\0"}),
+            "thinking": self._split_template({"role": "assistant", "content": "", "thinking": "\0"}),
         }
 
-    def opening(self) -> list[Part]:
+    def opening(self) -> list[StreamPart]:
         return []
 
-    def delta(self, kind: StepKind, literal: bytes) -> list[Part]:
+    def delta(self, kind: StepKind, literal: bytes) -> list[StreamPart]:
         before, after = self._around[kind]
-        return [Part("content" if kind == "text" else "thinking", b"%b%b%b" % (before, literal, after))]
+        return [StreamPart("content" if kind == "text" else "thinking", b"%b%b%b" % (before, literal, after))]
 
-    def closing(self, *, marked: bool) -> list[Part]:
+    def closing(self, *, marked: bool) -> list[StreamPart]:
         message = {"role": "assistant", "content": ""}
-        return [Part("finish", _line({**self._head, "message": message, **self._end(marked)}))]
+        return [StreamPart("finish", _encode_line({**self._head, "message": message, **self._end_fields(marked)}))]
 
-    def error(self, message: str) -> Part:
-        return Part("error", _line({"error": message}))
+    def error(self, message: str) -> StreamPart:
+        return StreamPart("error", _encode_line({"error": message}))
 
-    def keepalive(self) -> Part:
-        return Part("ping", b"\n")
+    def keepalive(self) -> StreamPart:
+        return StreamPart("ping", b"\n")
 
-    def whole(self) -> bytes:
+    def body(self) -> bytes:
         schedule = self._answer.schedule
         message = {"role": "assistant", "content": schedule.text}
         if schedule.thinking:
             message["thinking"] = schedule.thinking
-        return dumps({**self._head, "message": message, **self._end(True)})
+        return dumps({**self._head, "message": message, **self._end_fields(True)})
 
-    def _end(self, done: bool) -> dict[str, Any]:
+    def _end_fields(self, done: bool) -> dict[str, Any]:
         schedule = self._answer.schedule
         return {
             "done": done,
             "done_reason": schedule.finish_reason,
-            "total_duration": _ns(schedule.end_at_s),
+            "total_duration": _to_ns(schedule.end_at_s),
             "load_duration": 0,
             "prompt_eval_count": self._answer.input_tokens,
-            "prompt_eval_duration": _ns(schedule.profile.ttft_s),
+            "prompt_eval_duration": _to_ns(schedule.profile.ttft_s),
             "eval_count": schedule.output_tokens,
-            "eval_duration": _ns(schedule.end_at_s - schedule.profile.ttft_s),
+            "eval_duration": _to_ns(schedule.end_at_s - schedule.profile.ttft_s),
         }
 
-    def _template(self, message: Mapping[str, str]) -> tuple[bytes, bytes]:
-        before, _, after = _line({**self._head, "message": message, "done": False}).partition(dumps("\0"))
+    def _split_template(self, message: Mapping[str, str]) -> tuple[bytes, bytes]:
+        before, _, after = _encode_line({**self._head, "message": message, "done": False}).partition(dumps("\0"))
         return before, after
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def _encode_line(value: Mapping[str, Any]) -> bytes:
     return dumps(value) + b"\n"
 
 
-def _ns(seconds: float) -> int:
+def _to_ns(seconds: float) -> int:
     return round(seconds * 1e9)

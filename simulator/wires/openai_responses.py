@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.schedules import StepKind
-from simulator.wires.contract import (
-    Answer,
-    Asked,
-    Part,
+from simulator.wires.base import (
+    EncodingContext,
+    ParsedRequest,
     PartKind,
-    count_of,
+    StreamPart,
     dumps,
-    flag_of,
-    model_of,
-    prompt_of,
-    text_of,
+    parse_content_text,
+    parse_count,
+    parse_flag,
+    parse_model,
+    parse_prompt,
 )
 from streaming.errors import UsageError
 
@@ -37,23 +37,23 @@ class Responses:
     media_type: str = "text/event-stream; charset=utf-8"
     id_header: str = "x-request-id"
 
-    def read(self, fields: Mapping[str, Any]) -> Asked:
+    def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
         given = fields.get("input")
         if isinstance(given, str) and given:
             prompt = given
         elif isinstance(given, list) and given:
-            prompt = prompt_of({"messages": given})
+            prompt = parse_prompt({"messages": given})
         else:
             raise UsageError("input must be a text or a list of messages")
-        instructions = text_of(fields.get("instructions"))
-        return Asked(
-            model=model_of(fields),
+        instructions = parse_content_text(fields.get("instructions"))
+        return ParsedRequest(
+            model=parse_model(fields),
             prompt=f"{instructions}\n{prompt}" if instructions else prompt,
-            streamed=flag_of(fields, "stream", False),
-            max_tokens=count_of(fields, "max_output_tokens"),
+            streamed=parse_flag(fields, "stream", False),
+            max_tokens=parse_count(fields, "max_output_tokens"),
         )
 
-    def encoder(self, answer: Answer) -> "_Encoder":
+    def encoder(self, answer: EncodingContext) -> "_Encoder":
         return _Encoder(answer)
 
     def error(self, status: int, message: str, serial: str) -> bytes:
@@ -62,20 +62,20 @@ class Responses:
 
 
 class _Encoder:
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: EncodingContext) -> None:
         self._answer = answer
         self._id = f"resp_simulated_{answer.serial}"
 
-    def opening(self) -> list[Part]:
+    def opening(self) -> list[StreamPart]:
         started = self._response("in_progress", [], None)
         return [_part("start", "response.created", {"response": started})]
 
-    def delta(self, kind: StepKind, literal: bytes) -> list[Part]:
+    def delta(self, kind: StepKind, literal: bytes) -> list[StreamPart]:
         name = _EVENTS[kind].encode()
         data = b'event: %b\ndata: {"type":"%b","item_id":"msg_1","output_index":0,"content_index":0,"delta":%b}\n\n'
-        return [Part("content" if kind == "text" else "thinking", data % (name, name, literal))]
+        return [StreamPart("content" if kind == "text" else "thinking", data % (name, name, literal))]
 
-    def closing(self, *, marked: bool) -> list[Part]:
+    def closing(self, *, marked: bool) -> list[StreamPart]:
         # The end, the usage and the finish reason are one event here: an unmarked end has none of them.
         status = self._status
         last = _part(
@@ -83,13 +83,13 @@ class _Encoder:
         )
         return [last] if marked else []
 
-    def error(self, message: str) -> Part:
+    def error(self, message: str) -> StreamPart:
         return _part("error", "error", {"code": "server_error", "message": message, "param": None})
 
-    def keepalive(self) -> Part:
-        return Part("ping", b": keep-alive\n\n")
+    def keepalive(self) -> StreamPart:
+        return StreamPart("ping", b": keep-alive\n\n")
 
-    def whole(self) -> bytes:
+    def body(self) -> bytes:
         return dumps(self._response(self._status, self._output(), self._usage()))
 
     @property
@@ -135,5 +135,5 @@ class _Encoder:
         }
 
 
-def _part(kind: PartKind, name: str, fields: Mapping[str, Any]) -> Part:
-    return Part(kind, b"event: %b\ndata: %b\n\n" % (name.encode(), dumps({"type": name, **fields})))
+def _part(kind: PartKind, name: str, fields: Mapping[str, Any]) -> StreamPart:
+    return StreamPart(kind, b"event: %b\ndata: %b\n\n" % (name.encode(), dumps({"type": name, **fields})))

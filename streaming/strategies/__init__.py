@@ -5,7 +5,7 @@ All of them keep the text and its order, never release before arrival, let notic
 nothing longer than `max_hold_s`. The terminal event leaves last, after all text.
 """
 
-from streaming.strategies.contract import Strategy
-from streaming.strategies.names import DEFAULT, EXAMPLES, StrategyName, parse
+from streaming.strategies.base import Strategy
+from streaming.strategies.parse import DEFAULT_STRATEGY, EXAMPLES, StrategySpec, parse
 
-__all__ = ["DEFAULT", "EXAMPLES", "Strategy", "StrategyName", "parse"]
+__all__ = ["DEFAULT_STRATEGY", "EXAMPLES", "Strategy", "StrategySpec", "parse"]

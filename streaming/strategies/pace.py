@@ -7,13 +7,13 @@ from collections import deque
 from streaming.events import Event, Failed, Finish, TextDelta, ThinkingDelta
 from streaming.meter import CHARS_PER_TOKEN
 
-HOLD_S = 2.0
-_TARGET_S = 1.5
-_LONGEST_WORD_CHARS = 100
-_UNSPACED = "\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
+MAX_HOLD_S = 2.0
+_TARGET_BACKLOG_S = 1.5
+_MAX_WORD_CHARS = 100
+_UNSPACED_CHARS = "\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
 """Characters of scripts written without spaces (CJK and its punctuation, kana): each may stand as a word."""
-_WORD = re.compile(rf"[{_UNSPACED}]|\s+|[^\s{_UNSPACED}]+\s?")
-_ALONE = re.compile(f"[{_UNSPACED}]")
+_WORD = re.compile(rf"[{_UNSPACED_CHARS}]|\s+|[^\s{_UNSPACED_CHARS}]+\s?")
+_UNSPACED_CHAR = re.compile(f"[{_UNSPACED_CHARS}]")
 
 
 class Pace:
@@ -24,7 +24,7 @@ class Pace:
     keeps its place in the order and is not paced.
     """
 
-    max_hold_s = HOLD_S
+    max_hold_s = MAX_HOLD_S
 
     def __init__(self, tokens_per_s: float) -> None:
         self.name = f"pace:{tokens_per_s:g}tps"
@@ -42,35 +42,35 @@ class Pace:
         if isinstance(event, TextDelta):
             self._add_text(event.text, now)
         elif isinstance(event, (ThinkingDelta, Finish, Failed)):
-            self._end_tail()
+            self._flush_tail()
             self._queue.append((now, event))
         else:
             return [event]
         return [] if waiting else self._release(now)
 
     def wake(self, now: float) -> list[Event]:
-        if self._tail and now >= self._tail_s + HOLD_S:
-            self._end_tail()
+        if self._tail and now >= self._tail_s + MAX_HOLD_S:
+            self._flush_tail()
         return self._release(now)
 
     def _add_text(self, text: str, now: float) -> None:
         words = _WORD.findall(self._tail + text)
         arrived_s = self._tail_s if self._tail else now
         last = words[-1]
-        complete = last[-1].isspace() or len(last) > _LONGEST_WORD_CHARS or _ALONE.match(last)
+        complete = last[-1].isspace() or len(last) > _MAX_WORD_CHARS or _UNSPACED_CHAR.match(last)
         self._tail = "" if complete else words.pop()
         self._tail_s = now if words else arrived_s
         self._newest_s = now
         for word in words:
-            self._push(word, arrived_s)
+            self._queue_word(word, arrived_s)
             arrived_s = now
 
-    def _end_tail(self) -> None:
+    def _flush_tail(self) -> None:
         if self._tail:
-            self._push(self._tail, self._tail_s)
+            self._queue_word(self._tail, self._tail_s)
             self._tail = ""
 
-    def _push(self, word: str, arrived_s: float) -> None:
+    def _queue_word(self, word: str, arrived_s: float) -> None:
         self._queue.append((arrived_s, word))
         self._backlog_chars += len(word)
 
@@ -78,35 +78,35 @@ class Pace:
         queue = self._queue
         out: list[Event] = []
         words: list[str] = []
-        self.wake_at = self._tail_s + HOLD_S if self._tail else None
+        self.wake_at = self._tail_s + MAX_HOLD_S if self._tail else None
         while queue:
             arrived_s, item = queue[0]
             if isinstance(item, str):
-                due_s = self._due_s(arrived_s)
+                due_s = self._compute_due_s(arrived_s)
                 if due_s > now:
                     self.wake_at = due_s
                     break
                 words.append(item)
-                self._left(len(item), due_s)
+                self._advance_schedule(len(item), due_s)
             else:
-                out += [*_joined(words), item]
+                out += [*_join_words(words), item]
                 words = []
             queue.popleft()
-        out += _joined(words)
+        out += _join_words(words)
         return out
 
-    def _due_s(self, arrived_s: float) -> float:
+    def _compute_due_s(self, arrived_s: float) -> float:
         if self._next_s < arrived_s:
             return arrived_s
-        limit_s = arrived_s + HOLD_S
+        limit_s = arrived_s + MAX_HOLD_S
         return self._next_s if self._next_s < limit_s else limit_s
 
-    def _left(self, chars: int, at_s: float) -> None:
-        left_s = self._newest_s + _TARGET_S - at_s
+    def _advance_schedule(self, chars: int, at_s: float) -> None:
+        left_s = self._newest_s + _TARGET_BACKLOG_S - at_s
         needed = self._backlog_chars / left_s if left_s > 0.001 else self._backlog_chars * 1000.0
         self._next_s = at_s + chars / (needed if needed > self._chars_per_s else self._chars_per_s)
         self._backlog_chars -= chars
 
 
-def _joined(words: list[str]) -> list[Event]:
+def _join_words(words: list[str]) -> list[Event]:
     return [TextDelta("".join(words))] if words else []

@@ -6,9 +6,9 @@ from playwright.sync_api import Locator, Page, expect
 
 ANSWERS = '#sg-chat [data-testid="bot"]:not(:has(.thought-group))'
 TITLES = "#sg-chat .thought-group .title"
-LABEL = "bot's message: "
+ANSWER_LABEL = "bot's message: "
 
-WATCH = """([answers, titles]) => {
+RECORDER_SCRIPT = """([answers, titles]) => {
   window.seen = { answers: [], titles: [] };
   const keep = (kept, text) => { if (text && text !== kept.at(-1)) kept.push(text); };
   new MutationObserver(() => {
@@ -58,25 +58,25 @@ class ChatPage:
     def answers(self) -> list[str]:
         """The raw text of all answers."""
         labels = [a.get_attribute("aria-label") or "" for a in self.page.locator(ANSWERS).all()]
-        return [label.removeprefix(LABEL) for label in labels]
+        return [label.removeprefix(ANSWER_LABEL) for label in labels]
 
     def choose(self, name: str) -> None:
         """Pick a provider by its line in the list."""
         self.page.click("#sg-provider input")
         self.page.get_by_role("option", name=name, exact=True).click()
 
-    def tab(self, name: str) -> Locator:
+    def open_tab(self, name: str) -> Locator:
         """Turn to a tab; give what is on it."""
         self.page.get_by_role("tab", name=name, exact=True).click()
         return self.page.locator(f"#sg-tab-{name.lower()}")
 
-    def model(self, name: str) -> None:
+    def set_model(self, name: str) -> None:
         """Ask for a model by its name."""
         field = self.page.locator("#sg-model").get_by_role("textbox")
         field.fill(name)
         field.blur()
 
-    def set(self, label: str, text: str) -> None:
+    def fill_setting(self, label: str, text: str) -> None:
         """Fill in a setting of the chat."""
         field = self.page.locator("#sg-settings").get_by_label(label, exact=True)
         field.fill(text)
@@ -86,17 +86,17 @@ class ChatPage:
         self.box.fill(text)
         self.box.press("Enter")
 
-    def watch(self) -> None:
+    def start_recording(self) -> None:
         """Begin to keep all that the last answer and the first headline show."""
-        self.page.evaluate(WATCH, [ANSWERS, TITLES])
+        self.page.evaluate(RECORDER_SCRIPT, [ANSWERS, TITLES])
 
-    def seen(self) -> list[str]:
-        """Every text of the last answer since `watch`, in order."""
+    def recorded_answers(self) -> list[str]:
+        """Every text of the last answer since `start_recording`, in order."""
         texts: list[str] = self.page.evaluate("window.seen.answers")
-        return [text.removeprefix(LABEL) for text in texts]
+        return [text.removeprefix(ANSWER_LABEL) for text in texts]
 
-    def seen_titles(self) -> list[str]:
-        """Every state of the first headline since `watch`, in order."""
+    def recorded_titles(self) -> list[str]:
+        """Every state of the first headline since `start_recording`, in order."""
         titles: list[str] = self.page.evaluate("window.seen.titles")
         return titles
 
@@ -115,6 +115,6 @@ class ChatPage:
         expect(self.box).to_be_editable()
         return self.titles.last.inner_text()
 
-    def figure(self, name: str) -> str:
+    def metric_text(self, name: str) -> str:
         """Give what the meter shows under a name."""
         return self.meter.locator("dl > div", has=self.page.locator("dt", has_text=name)).locator("dd").inner_text()

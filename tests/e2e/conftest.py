@@ -16,14 +16,14 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Request, Response, expect, sync_playwright
 
 from benchmarks import page as page_weight
+from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ChatPage
-from tests.e2e.scripted import Scripted
-from tests.e2e.speaker import Speaker
-from tests.simulator_process import simulator_process
+from tests.e2e.scripted_upstream import ScriptedUpstream
+from tests.simulator_process import run_simulator_process
 
 ROOT = Path(__file__).parents[2]
-START_S = 60.0
-STOP_S = 15.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
 # Playwright's own five seconds are few on a machine with other work; what must be quick has a limit of its own.
 expect.set_options(timeout=30_000)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -39,7 +39,7 @@ FLAGS = [
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceUnderTest:
     """A running `app.py`."""
 
     address: str
@@ -52,60 +52,68 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Upstream:
+class SimulatedUpstream:
     """A simulated service with a log of what it was asked and sent, in seconds on this machine's monotonic clock."""
 
     url: str
     log: Path
 
-    def events(self, model: str) -> list[dict[str, Any]]:
+    def events_for_model(self, model: str) -> list[dict[str, Any]]:
         """Give what is known of the requests for a model, in order."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         ids = {line["request_id"] for line in lines if line.get("model") == model}
         return [line for line in lines if line["request_id"] in ids]
 
-    def left_s(self, model: str) -> list[float]:
+    def disconnect_times_s(self, model: str) -> list[float]:
         """Give when a client left a request for the model before its end."""
-        return [line["at_s"] for line in self.events(model) if line["event"] == "closed" and line["by"] == "client"]
+        return [
+            line["at_s"]
+            for line in self.events_for_model(model)
+            if line["event"] == "closed" and line["by"] == "client"
+        ]
 
 
 @pytest.fixture(scope="session")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedUpstream]:
     """What the page knows as vLLM."""
     log = tmp_path_factory.mktemp("upstream") / "log.jsonl"
-    with simulator_process("--ttft-ms", "100", "--gap-ms", "20", "--tokens", "400", "--log", str(log)) as url:
-        yield Upstream(url, log)
+    with run_simulator_process("--ttft-ms", "100", "--gap-ms", "20", "--tokens", "400", "--log", str(log)) as url:
+        yield SimulatedUpstream(url, log)
 
 
 @pytest.fixture(scope="session")
-def speaker() -> Iterator[Speaker]:
+def canned_upstream() -> Iterator[CannedUpstream]:
     """What the page knows as LM Studio, and as Groq, which takes keys of visitors."""
-    with Speaker() as server:
+    with CannedUpstream() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
 @pytest.fixture(scope="session")
-def scripted() -> Iterator[Scripted]:
+def scripted_upstream() -> Iterator[ScriptedUpstream]:
     """What the page knows as Together."""
-    with Scripted() as server:
+    with ScriptedUpstream() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
 @pytest.fixture(scope="session")
-def even() -> Iterator[str]:
+def even_upstream() -> Iterator[str]:
     """Chunks of the same size at an even pace; the address for what the page knows by `page_weight.PROVIDER`."""
-    with page_weight.upstream() as address:
+    with page_weight.run_upstream() as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def service(
-    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, speaker: Speaker, scripted: Scripted, even: str
-) -> Iterator[Service]:
+    tmp_path_factory: pytest.TempPathFactory,
+    upstream: SimulatedUpstream,
+    canned_upstream: CannedUpstream,
+    scripted_upstream: ScriptedUpstream,
+    even_upstream: str,
+) -> Iterator[ServiceUnderTest]:
     log = tmp_path_factory.mktemp("service") / "stderr.log"
     with log.open("w") as stderr:
         command = [sys.executable, "app.py", "--port", "0"]
@@ -114,46 +122,48 @@ def service(
             **os.environ,
             "RATE_LIMIT": "off",
             "VLLM_BASE_URL": f"{upstream.url}/v1",
-            "LMSTUDIO_BASE_URL": speaker.url,
-            "GROQ_BASE_URL": speaker.url,
-            "TOGETHER_BASE_URL": scripted.url,
+            "LMSTUDIO_BASE_URL": canned_upstream.url,
+            "GROQ_BASE_URL": canned_upstream.url,
+            "TOGETHER_BASE_URL": scripted_upstream.url,
             "TOGETHER_API_KEY": "any",
-            page_weight.VARIABLE: even,
+            page_weight.VARIABLE: even_upstream,
         }
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True)
         try:
-            yield Service(_address(process, log), process)
+            yield ServiceUnderTest(_read_address(process, log), process)
         finally:
             process.terminate()
             try:
-                process.wait(STOP_S)
+                process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                pytest.fail(f"the service had to be killed {STOP_S:g} s after it was told to stop")
+                pytest.fail(f"the service had to be killed {STOP_TIMEOUT_S:g} s after it was told to stop")
             finally:
                 assert process.stdout is not None
                 process.stdout.close()
 
 
-def _address(process: "subprocess.Popen[str]", log: Path) -> str:
+def _read_address(process: "subprocess.Popen[str]", log: Path) -> str:
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout is not None
-    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
     said = []
     while True:
         try:
-            line = lines.get(timeout=START_S)
+            line = lines.get(timeout=START_TIMEOUT_S)
         except queue.Empty:
             line = ""
         said.append(line)
         if "http://" in line:
             return line[line.index("http://") :].strip()
         if not line:
-            pytest.fail(f"app.py did not come up in {START_S:g} s.\n{''.join(said)}\n{log.read_text()}", pytrace=False)
+            pytest.fail(
+                f"app.py did not come up in {START_TIMEOUT_S:g} s.\n{''.join(said)}\n{log.read_text()}", pytrace=False
+            )
 
 
-def _read(stdout: IO[str], lines: "queue.Queue[str]") -> None:
+def _read_lines(stdout: IO[str], lines: "queue.Queue[str]") -> None:
     for line in stdout:
         lines.put(line)
     lines.put("")
@@ -181,7 +191,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture(params=[(1280, 860)], ids=["desktop"])
-def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Service) -> Iterator[ChatPage]:
+def chat(request: pytest.FixtureRequest, context: BrowserContext, service: ServiceUnderTest) -> Iterator[ChatPage]:
     """A fresh page; whatever a test does with it, it asks no other origin for anything, breaks no script, and is
     refused nothing.
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.chat_page import ChatPage
 
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-FOUND = """async (levels) => {
+RUN_AXE_SCRIPT = """async (levels) => {
   const found = await axe.run(document, { runOnly: { type: "tag", values: levels }, resultTypes: ["violations"] });
   const told = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message).join("; ");
   return found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id} at ${node.target}: ${told(node)}`));
@@ -16,56 +16,56 @@ FOUND = """async (levels) => {
 
 
 @pytest.fixture(scope="session")
-def axe(packages: Path) -> str:
+def axe_source(packages: Path) -> str:
     """The source of axe-core."""
     return (packages / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
-def violations(page: Page) -> list[str]:
+def find_violations(page: Page) -> list[str]:
     """Judge the page as it stands, in dark and in light, once nothing is faded as waiting any more."""
     expect(page.locator(".pending")).to_have_count(0)
     found: list[str] = []
     for dark in (True, False):
         page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
         page.wait_for_function("!document.getAnimations().some((one) => one.playState === 'running')")
-        found += page.evaluate(FOUND, LEVELS)
+        found += page.evaluate(RUN_AXE_SCRIPT, LEVELS)
     return found
 
 
-def test_no_tab_violates_wcag_2_a_or_aa(chat: ChatPage, axe: str) -> None:
+def test_page_tabs_in_light_and_dark_have_no_wcag_a_or_aa_violation(chat: ChatPage, axe_source: str) -> None:
     page, patience_ms = chat.page, chat.patience_s * 1000
     page.emulate_media(reduced_motion="reduce", color_scheme="light")
-    page.evaluate(axe)
-    assert violations(page) == []
+    page.evaluate(axe_source)
+    assert find_violations(page) == []
 
     chat.choose("Simulated: thinking")
     chat.ask("Is 1 < 2?")
     chat.wait_for_text()
     chat.wait_for_end()
     chat.titles.last.click()
-    assert violations(page) == []
+    assert find_violations(page) == []
 
-    tab = chat.tab("Compare")
+    tab = chat.open_tab("Compare")
     tab.get_by_label("1. Who answers").click()
     page.get_by_role("option", name="Simulated: bursty", exact=True).click()
     tab.get_by_role("button", name="Ask all", exact=True).click()
     expect(tab.locator(".js-plotly-plot")).to_have_count(4, timeout=patience_ms)
-    assert violations(page) == []
+    assert find_violations(page) == []
 
-    tab = chat.tab("Pipeline")
+    tab = chat.open_tab("Pipeline")
     tab.get_by_role("button", name="Run", exact=True).click()
     expect(tab.locator("#sg-buffering figure")).to_have_count(4, timeout=patience_ms)
-    assert violations(page) == []
+    assert find_violations(page) == []
 
-    tab = chat.tab("Results")
+    tab = chat.open_tab("Results")
     tab.locator("#sg-run-picker input").click()
     page.get_by_role("option", name="sample run", exact=True).click()
     expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=patience_ms)
     expect(tab.locator(".js-plotly-plot").nth(3)).to_be_visible(timeout=patience_ms)
-    assert violations(page) == []
+    assert find_violations(page) == []
 
 
-def test_the_focus_comes_back_to_where_the_next_question_is_asked(chat: ChatPage) -> None:
+def test_focus_after_answer_or_stop_returns_to_input(chat: ChatPage) -> None:
     page = chat.page
     chat.choose("Simulated: steady")
     chat.ask("And then?")
@@ -81,7 +81,7 @@ def test_the_focus_comes_back_to_where_the_next_question_is_asked(chat: ChatPage
     chat.wait_for_end()
     expect(page.locator("body")).to_be_focused()
 
-    tab = chat.tab("Pipeline")
+    tab = chat.open_tab("Pipeline")
     run = tab.get_by_role("button", name="Run", exact=True)
     run.click()
     tab.locator("#sg-run-stop").click()

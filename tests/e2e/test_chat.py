@@ -7,38 +7,38 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.chat_page import ANSWERS, ChatPage
-from tests.e2e.conftest import Service
+from tests.e2e.conftest import ServiceUnderTest
 
 STORY = "Tell a long story about a lighthouse keeper."
 QUIET_S = 1.0
 
 
-def number(text: str) -> int:
+def leading_number(text: str) -> int:
     """The number at the beginning of a figure."""
     found = re.match(r"[\d,]+", text)
     assert found, text
     return int(found[0].replace(",", ""))
 
 
-def test_an_answer_of_the_local_model_grows_and_ends_with_a_receipt(chat: ChatPage) -> None:
-    chat.set("Temperature", "0")
-    chat.set("Longest answer, in tokens", "48")
-    chat.watch()
+def test_local_model_answer_streams_text_and_shows_receipt(chat: ChatPage) -> None:
+    chat.fill_setting("Temperature", "0")
+    chat.fill_setting("Longest answer, in tokens", "48")
+    chat.start_recording()
     chat.ask(STORY)
     chat.wait_for_text()
     headline = chat.wait_for_end()
-    seen = chat.seen()
+    seen = chat.recorded_answers()
     assert len(seen) > 3
     assert all(after.startswith(before) and len(after) > len(before) for before, after in pairwise(seen))
     assert chat.answers == [seen[-1]]
     assert "Cut at the token limit" in headline, "48 tokens do not make a long story"
     assert f"{len(seen[-1]):,} characters" in headline
-    assert number(chat.figure("Tokens out")) in range(1, 49)
-    assert "reported" in chat.figure("Tokens out")
-    assert chat.figure("First token").endswith(" s") and chat.figure("Speed").endswith("tokens/s")
+    assert leading_number(chat.metric_text("Tokens out")) in range(1, 49)
+    assert "reported" in chat.metric_text("Tokens out")
+    assert chat.metric_text("First token").endswith(" s") and chat.metric_text("Speed").endswith("tokens/s")
 
 
-def test_stop_keeps_the_text_and_ends_the_work(chat: ChatPage, service: Service) -> None:
+def test_stop_mid_answer_keeps_text_and_ends_generation(chat: ChatPage, service: ServiceUnderTest) -> None:
     chat.ask(STORY)
     chat.wait_for_text()
     chat.stop.click()
@@ -52,7 +52,7 @@ def test_stop_keeps_the_text_and_ends_the_work(chat: ChatPage, service: Service)
     assert chat.answers == [text]
 
 
-def test_waiting_has_a_clock_and_can_be_stopped_before_the_first_token(chat: ChatPage) -> None:
+def test_wait_before_first_token_shows_elapsed_time_and_can_be_stopped(chat: ChatPage) -> None:
     log = chat.page.get_by_role("log", name="chatbot conversation")
     chat.choose("Simulated: slow-start")
     chat.ask("Hello?")
@@ -63,14 +63,14 @@ def test_waiting_has_a_clock_and_can_be_stopped_before_the_first_token(chat: Cha
     assert chat.wait_for_end().startswith("Simulated · Stopped · 0 characters · 0 tokens")
     expect(log).to_have_attribute("aria-busy", "false")
     assert chat.answers == []
-    assert chat.figure("First token") == "–"
+    assert chat.metric_text("First token") == "–"
     chat.titles.last.click()
     stopped = chat.page.get_by_role("row", name=re.compile("Provider stopped within"))
     found = re.search(r"([\d.]+) s", stopped.inner_text())
     assert found and float(found[1]) < 1.0
 
 
-def test_a_failing_provider_gives_one_honest_error(chat: ChatPage) -> None:
+def test_failing_provider_shows_one_error_and_no_completion(chat: ChatPage) -> None:
     chat.choose("Simulated: error")
     chat.ask("Hello?")
     headline = chat.wait_for_end()
@@ -79,7 +79,7 @@ def test_a_failing_provider_gives_one_honest_error(chat: ChatPage) -> None:
     assert "Complete" not in chat.stage.inner_text()
 
 
-def test_a_cut_answer_is_shown_as_cut(chat: ChatPage) -> None:
+def test_truncated_answer_is_labelled_cut_off_and_keeps_text(chat: ChatPage) -> None:
     chat.choose("Simulated: cut")
     chat.ask("Hello?")
     headline = chat.wait_for_end()
@@ -88,30 +88,30 @@ def test_a_cut_answer_is_shown_as_cut(chat: ChatPage) -> None:
     expect(chat.page.get_by_text("What had been shown is kept above.")).to_be_visible()
 
 
-def test_thinking_is_shown_apart_from_the_answer(chat: ChatPage) -> None:
+def test_thinking_model_shows_thoughts_separately_from_answer(chat: ChatPage) -> None:
     chat.choose("Simulated: thinking")
-    chat.watch()
+    chat.start_recording()
     chat.ask("Hello?")
     chat.wait_for_text()
     chat.wait_for_end()
-    assert chat.seen_titles()[0].startswith("Thinking")
+    assert chat.recorded_titles()[0].startswith("Thinking")
     assert re.match(r"Thought\s*\([\d.]+s\)", chat.titles.first.inner_text())
     assert len(chat.answers) == 1
 
 
-def test_the_conversation_so_far_reaches_the_model(chat: ChatPage) -> None:
-    chat.set("Longest answer, in tokens", "12")
+def test_second_question_sends_previous_turns_to_model(chat: ChatPage) -> None:
+    chat.fill_setting("Longest answer, in tokens", "12")
     chat.ask("Name a colour.")
     chat.wait_for_end()
-    first_in, first_out = number(chat.figure("Tokens in")), number(chat.figure("Tokens out"))
+    first_in, first_out = leading_number(chat.metric_text("Tokens in")), leading_number(chat.metric_text("Tokens out"))
     chat.ask("Another one.")
     expect(chat.titles).to_have_count(2, timeout=chat.patience_s * 1000)
     chat.wait_for_end()
-    assert "reported" in chat.figure("Tokens in")
-    assert number(chat.figure("Tokens in")) > first_in + first_out
+    assert "reported" in chat.metric_text("Tokens in")
+    assert leading_number(chat.metric_text("Tokens in")) > first_in + first_out
 
 
-def test_a_message_that_cannot_be_sent_stays_in_its_box(chat: ChatPage) -> None:
+def test_invalid_message_shows_error_and_stays_in_input(chat: ChatPage) -> None:
     chat.ask("   ")
     expect(chat.page.get_by_text("Write a message first.")).to_be_visible()
     text = "x" * 32_001
@@ -121,7 +121,7 @@ def test_a_message_that_cannot_be_sent_stays_in_its_box(chat: ChatPage) -> None:
     assert chat.page.locator('[data-testid="user"]').count() == 0
 
 
-def test_what_cannot_be_asked_is_refused_with_a_line(chat: ChatPage) -> None:
+def test_invalid_settings_show_one_line_error(chat: ChatPage) -> None:
     picker = chat.page.locator("#sg-strategy input")
     picker.fill("batch:lots")
     picker.press("Enter")
@@ -139,7 +139,7 @@ def test_what_cannot_be_asked_is_refused_with_a_line(chat: ChatPage) -> None:
     expect(chat.stage).to_contain_text("OPENAI_API_KEY")
 
 
-def test_an_example_can_be_clicked(chat: ChatPage) -> None:
+def test_example_prompt_click_sends_question(chat: ChatPage) -> None:
     chat.choose("Simulated: steady")
     chat.page.locator("#sg-chat button.example").first.click()
     chat.wait_for_text()
@@ -147,7 +147,7 @@ def test_an_example_can_be_clicked(chat: ChatPage) -> None:
     expect(chat.page.get_by_test_id("user")).to_contain_text("sleep")
 
 
-def test_what_a_model_writes_is_read_and_never_acted_on(chat: ChatPage) -> None:
+def test_hostile_model_output_is_displayed_as_text_and_never_executed(chat: ChatPage) -> None:
     chat.choose("LM Studio")
     chat.ask("Be hostile.")
     chat.wait_for_text()
@@ -161,7 +161,7 @@ def test_what_a_model_writes_is_read_and_never_acted_on(chat: ChatPage) -> None:
     expect(chat.box).to_be_visible()
 
 
-def test_the_browser_itself_refuses_other_origins(chat: ChatPage) -> None:
+def test_content_security_policy_blocks_other_origins(chat: ChatPage) -> None:
     blocked = chat.page.evaluate(
         """() => new Promise((resolve) => {
           document.addEventListener("securitypolicyviolation", (event) => resolve(event.blockedURI));
@@ -172,7 +172,7 @@ def test_the_browser_itself_refuses_other_origins(chat: ChatPage) -> None:
 
 
 @pytest.mark.parametrize("chat", [(390, 844)], ids=["phone"], indirect=True)
-def test_a_phone_has_everything_at_hand(chat: ChatPage) -> None:
+def test_phone_viewport_keeps_controls_visible_without_horizontal_scroll(chat: ChatPage) -> None:
     chat.ask(STORY)
     chat.wait_for_text()
     for element in (chat.box, chat.meter, chat.stage):

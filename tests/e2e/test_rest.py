@@ -3,7 +3,7 @@
 from tests.e2e.chat_page import ChatPage
 
 WINDOWS = 10
-ASKED = """() => new Promise((tell) => {
+COUNT_REQUESTS_SCRIPT = """() => new Promise((tell) => {
   const next = () => {
     const number = requestAnimationFrame(() => {});
     cancelAnimationFrame(number);
@@ -13,7 +13,7 @@ ASKED = """() => new Promise((tell) => {
   setTimeout(() => tell(next() - before - 1), 500);
 })"""
 """Gives how many frames were asked for in half a second, by their numbers: who asks may have kept the browser's own."""
-COPIES = """() => {
+COUNT_COPIES_SCRIPT = """() => {
   const copy = window.structuredClone;
   window.copied = { functions: 0, words: 0 };
   window.structuredClone = (value, options) => {
@@ -25,18 +25,20 @@ COPIES = """() => {
 """Begins to count what Gradio copies by the page's structuredClone."""
 
 
-def test_a_page_at_rest_asks_for_no_frames(chat: ChatPage) -> None:
-    assert any(chat.page.evaluate(ASKED) == 0 for _ in range(WINDOWS))
+def test_idle_page_requests_no_animation_frames(chat: ChatPage) -> None:
+    assert any(chat.page.evaluate(COUNT_REQUESTS_SCRIPT) == 0 for _ in range(WINDOWS))
     chat.choose("Simulated: steady")
     chat.ask("Hello?")
     chat.wait_for_text()
     chat.wait_for_end()
-    assert any(chat.page.evaluate(ASKED) == 0 for _ in range(WINDOWS)), "as long as an answer has come and gone"
+    assert any(chat.page.evaluate(COUNT_REQUESTS_SCRIPT) == 0 for _ in range(WINDOWS)), (
+        "as long as an answer has come and gone"
+    )
     assert chat.page.evaluate("Object.hasOwn(performance, 'now')") is False, "the browser's own clock is back"
 
 
-def test_gradio_copies_values_one_by_one_and_functions_too_as_the_browser_would(chat: ChatPage) -> None:
-    chat.page.evaluate(COPIES)
+def test_patched_structured_clone_matches_browser_behaviour(chat: ChatPage) -> None:
+    chat.page.evaluate(COUNT_COPIES_SCRIPT)
     chat.choose("Simulated: steady")
     chat.ask("Hello?")
     chat.wait_for_text()

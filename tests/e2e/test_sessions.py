@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from playwright.sync_api import Browser, BrowserContext, expect
 
+from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ChatPage
-from tests.e2e.conftest import Service
-from tests.e2e.speaker import Speaker
+from tests.e2e.conftest import ServiceUnderTest
 
-KEPT = """async () => JSON.stringify([
+BROWSER_STORAGE_SCRIPT = """async () => JSON.stringify([
   {...localStorage}, {...sessionStorage}, document.cookie, await caches.keys(),
   (await indexedDB.databases()).map((database) => database.name),
 ])"""
@@ -18,7 +18,7 @@ KEPT = """async () => JSON.stringify([
 
 
 @dataclass(frozen=True)
-class Person:
+class PageUser:
     """Someone with a page, a key and a question; `words` is what they alone are told."""
 
     name: str
@@ -36,7 +36,7 @@ class Person:
     def words(self) -> list[str]:
         return [f"First for {self.name}.", f" Then more for {self.name}."]
 
-    def begin(self, speaker: Speaker) -> None:
+    def start_answer(self, speaker: CannedUpstream) -> None:
         """Bring the key, ask, and see the answer begin."""
         speaker.words[self.question] = [{"content": text} for text in self.words]
         self.chat.choose("Groq")
@@ -47,51 +47,53 @@ class Person:
         self.chat.ask(self.question)
         self.chat.wait_for_text()
 
-    def has(self) -> str:
+    def page_content(self) -> str:
         """Give all that stands in the document, what is not shown included."""
         values: list[str] = self.chat.page.locator("input, textarea").evaluate_all("(all) => all.map((e) => e.value)")
         return self.chat.page.content() + "\n".join(values)
 
 
 @contextmanager
-def someone(name: str, browser: Browser, service: Service) -> Iterator[Person]:
+def open_user_page(name: str, browser: Browser, service: ServiceUnderTest) -> Iterator[PageUser]:
     context: BrowserContext = browser.new_context()
     page = context.new_page()
-    yield Person(name, ChatPage(page).open(service.address))
+    yield PageUser(name, ChatPage(page).open(service.address))
     context.close()
 
 
-def test_two_people_at_once_know_nothing_of_each_other(browser: Browser, service: Service, speaker: Speaker) -> None:
-    with someone("quillon", browser, service) as one, someone("zephrine", browser, service) as two:
-        with speaker.holding():
-            one.begin(speaker)
+def test_concurrent_users_never_see_each_others_data(
+    browser: Browser, service: ServiceUnderTest, canned_upstream: CannedUpstream
+) -> None:
+    with open_user_page("quillon", browser, service) as one, open_user_page("zephrine", browser, service) as two:
+        with canned_upstream.hold_answers():
+            one.start_answer(canned_upstream)
             expect(two.chat.page.locator("#sg-badge")).not_to_contain_text("own key")
-            two.begin(speaker)
+            two.start_answer(canned_upstream)
             assert one.chat.answers == one.words[:1] and two.chat.answers == two.words[:1], "both are under way"
         for person in (one, two):
             assert person.chat.wait_for_end().startswith("Complete")
             assert person.chat.answers == ["".join(person.words)]
             expect(person.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
         for person, other in ((one, two), (two, one)):
-            assert other.name not in person.has()
-            asked = [it for it in speaker.asked if person.name in it.messages[-1]["content"]]
+            assert other.name not in person.page_content()
+            asked = [it for it in canned_upstream.asked if person.name in it.messages[-1]["content"]]
             assert [it.key for it in asked] == [person.key]
             assert other.name not in str(asked)
 
         one.chat.ask("And after that?")
         expect(one.chat.page.locator("#sg-spent")).to_contain_text("for 2 answers")
-        sent = str(speaker.asked[-1].messages)
+        sent = str(canned_upstream.asked[-1].messages)
         assert "".join(one.words) in sent and two.name not in sent, "a history of its own"
         expect(two.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
 
-        assert one.name not in one.chat.page.evaluate(KEPT)
+        assert one.name not in one.chat.page.evaluate(BROWSER_STORAGE_SCRIPT)
         one.chat.page.reload()
         one.chat.open(service.address)
         expect(one.chat.page.locator("#sg-spent")).to_contain_text("Nothing spent")
-        assert one.name not in one.has()
-        asked_before = len(speaker.asked)
+        assert one.name not in one.page_content()
+        asked_before = len(canned_upstream.asked)
         one.chat.choose("Groq")
         one.chat.ask("Who am I?")
         one.chat.wait_for_end()
         expect(one.chat.page.locator("#sg-chat")).to_contain_text("Forget it")
-        assert len(speaker.asked) == asked_before, "the service's own key is never used in place of a lost one"
+        assert len(canned_upstream.asked) == asked_before, "the service's own key is never used in place of a lost one"

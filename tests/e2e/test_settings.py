@@ -5,53 +5,55 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from guard.validation import Limits
+from guard.validation import InputLimits
 from tests.e2e.chat_page import ChatPage
-from tests.e2e.scripted import LONG, SHORT, Scripted
+from tests.e2e.scripted_upstream import LONG_TEXT, SHORT_TEXT, ScriptedUpstream
 
-LEFT_OUT = "oldest messages were left out"
+LEFT_OUT_TEXT = "oldest messages were left out"
 
 
-def test_every_setting_and_the_conversation_reach_the_service(chat: ChatPage, scripted: Scripted) -> None:
+def test_chat_settings_and_history_are_sent_to_provider(chat: ChatPage, scripted_upstream: ScriptedUpstream) -> None:
     chat.choose("Together")
-    chat.model("mine")
-    chat.set("System prompt", "Be brief.")
-    chat.set("Temperature", "0.5")
-    chat.set("Longest answer, in tokens", "77")
+    chat.set_model("mine")
+    chat.fill_setting("System prompt", "Be brief.")
+    chat.fill_setting("Temperature", "0.5")
+    chat.fill_setting("Longest answer, in tokens", "77")
     for count, question in enumerate(("One?", "Two?"), 1):
         chat.ask(question)
         expect(chat.titles).to_have_count(count)
         chat.wait_for_end()
-    body = scripted.bodies[-1]
+    body = scripted_upstream.bodies[-1]
     assert body["messages"] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "One?"},
-        {"role": "assistant", "content": SHORT},
+        {"role": "assistant", "content": SHORT_TEXT},
         {"role": "user", "content": "Two?"},
     ]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("mine", 0.5, 77)
 
 
-def test_a_very_long_conversation_is_never_refused_for_its_length(chat: ChatPage, scripted: Scripted) -> None:
-    def sent() -> int:
-        messages: list[dict[str, Any]] = scripted.bodies[-1]["messages"]
+def test_long_conversation_drops_oldest_messages_instead_of_being_rejected(
+    chat: ChatPage, scripted_upstream: ScriptedUpstream
+) -> None:
+    def count_sent_messages() -> int:
+        messages: list[dict[str, Any]] = scripted_upstream.bodies[-1]["messages"]
         return sum(len(message["content"]) for message in messages)
 
     chat.choose("Together")
-    chat.model("long")
+    chat.set_model("long")
     for count in range(1, 6):
         chat.ask("And then?")
         expect(chat.titles).to_have_count(count, timeout=chat.patience_s * 1000)
         assert chat.wait_for_end().startswith("Complete")
         if count == 4:
-            assert sent() > 3 * len(LONG), "all of it, while it fits"
-            expect(chat.stage).not_to_contain_text(LEFT_OUT)
-    assert sent() <= Limits().conversation_chars < 4 * len(LONG)
-    expect(chat.stage).to_contain_text(LEFT_OUT)
+            assert count_sent_messages() > 3 * len(LONG_TEXT), "all of it, while it fits"
+            expect(chat.stage).not_to_contain_text(LEFT_OUT_TEXT)
+    assert count_sent_messages() <= InputLimits().conversation_chars < 4 * len(LONG_TEXT)
+    expect(chat.stage).to_contain_text(LEFT_OUT_TEXT)
 
 
 @pytest.mark.parametrize("chat", [(1024, 768), (820, 1180)], ids=["tablet", "tablet upright"], indirect=True)
-def test_beside_open_settings_all_figures_are_on_the_screen(chat: ChatPage) -> None:
+def test_open_settings_on_tablet_leave_all_metrics_on_screen(chat: ChatPage) -> None:
     settings = chat.page.locator("#sg-settings")
     if "open" not in (settings.get_attribute("class") or "").split():
         settings.locator(".toggle-button").click()
@@ -60,14 +62,14 @@ def test_beside_open_settings_all_figures_are_on_the_screen(chat: ChatPage) -> N
     assert chat.page.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
-def test_the_settings_cover_nothing_after_the_window_changed_behind_another_tab(chat: ChatPage) -> None:
+def test_settings_after_resize_behind_another_tab_cover_nothing(chat: ChatPage) -> None:
     settings = chat.page.locator("#sg-settings")
     if "open" not in (settings.get_attribute("class") or "").split():
         settings.locator(".toggle-button").click()
-    chat.tab("Results")
+    chat.open_tab("Results")
     chat.page.set_viewport_size({"width": 1200, "height": 1000})
     chat.page.set_viewport_size({"width": 1280, "height": 860})
-    chat.tab("Chat")
+    chat.open_tab("Chat")
     chat.page.wait_for_function(
         """() => {
           const right = document.querySelector("#sg-chat").getBoundingClientRect().right;

@@ -5,16 +5,16 @@ import re
 
 from playwright.sync_api import expect
 
-from streaming.states import State
+from streaming.retry import State
 from tests.e2e.chat_page import ChatPage
-from tests.e2e.conftest import Service
-from ui import texts
+from tests.e2e.conftest import ServiceUnderTest
+from ui import strings
 
 KEY = "sk-visitors-own-0123456789abcdef"
 
 
-def test_two_answers_side_by_side_end_with_a_table_plots_and_a_vote(chat: ChatPage) -> None:
-    tab = chat.tab("Compare")
+def test_comparison_of_two_answers_shows_table_charts_and_vote(chat: ChatPage) -> None:
+    tab = chat.open_tab("Compare")
     tab.get_by_label("1. Who answers").click()
     chat.page.get_by_role("option", name="Simulated: slow-start", exact=True).click()
     tab.get_by_label("Blind").check()
@@ -36,8 +36,8 @@ def test_two_answers_side_by_side_end_with_a_table_plots_and_a_vote(chat: ChatPa
     expect(tab.locator("#sg-votes tbody tr")).to_have_count(1)
 
 
-def test_each_column_has_its_own_stop(chat: ChatPage) -> None:
-    tab = chat.tab("Compare")
+def test_column_stop_button_stops_only_its_column(chat: ChatPage) -> None:
+    tab = chat.open_tab("Compare")
     tab.get_by_label("1. Who answers").click()
     chat.page.get_by_role("option", name="Simulated: slow-start", exact=True).click()
     tab.get_by_role("button", name="Ask all").click()
@@ -47,8 +47,8 @@ def test_each_column_has_its_own_stop(chat: ChatPage) -> None:
     expect(tab.locator("#sg-column-1 .sg-stage")).to_contain_text("Complete", timeout=chat.patience_s * 1000)
 
 
-def test_one_stream_under_two_strategies_with_its_machine_and_pictures(chat: ChatPage) -> None:
-    tab = chat.tab("Pipeline")
+def test_pipeline_tab_shows_panes_state_diagram_and_buffering_diagrams(chat: ChatPage) -> None:
+    tab = chat.open_tab("Pipeline")
     machine = tab.locator("svg.sg-machine")
     expect(machine).to_have_attribute("data-state", "idle")
     tab.get_by_role("button", name="Run").click()
@@ -61,8 +61,8 @@ def test_one_stream_under_two_strategies_with_its_machine_and_pictures(chat: Cha
     expect(tab.locator("#sg-buffering figure")).to_have_count(4)
 
 
-def test_faults_lead_through_the_states(chat: ChatPage) -> None:
-    tab = chat.tab("Pipeline")
+def test_pipeline_fault_scenario_shows_retrying_state(chat: ChatPage) -> None:
+    tab = chat.open_tab("Pipeline")
     chat.page.evaluate(
         """() => {
           window.states = [];
@@ -81,13 +81,13 @@ def test_faults_lead_through_the_states(chat: ChatPage) -> None:
         machine = tab.locator("svg.sg-machine")
         expect(machine).to_have_attribute("data-state", states[-1], timeout=chat.patience_s * 1000)
         gone_through = machine.locator("g.sg-visited, g.sg-present").locator("text").all_text_contents()
-        assert {texts.STATES[state] for state in states} <= set(gone_through)
+        assert {strings.STATES[state] for state in states} <= set(gone_through)
     # A second long; the fallback here is over at once, and a browser draws what comes within a frame together.
     assert "retrying" in chat.page.evaluate("window.states")
 
 
-def test_the_sample_run_is_there_with_its_plots_and_where_it_comes_from(chat: ChatPage) -> None:
-    tab = chat.tab("Results")
+def test_results_tab_sample_run_shows_charts_and_provenance(chat: ChatPage) -> None:
+    tab = chat.open_tab("Results")
     tab.locator("#sg-run-picker input").click()
     chat.page.get_by_role("option", name="sample run", exact=True).click()
     expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=chat.patience_s * 1000)
@@ -95,7 +95,7 @@ def test_the_sample_run_is_there_with_its_plots_and_where_it_comes_from(chat: Ch
     expect(tab.locator("#sg-report")).to_contain_text("48 of 48 trials completed")
 
 
-def test_a_conversation_can_be_saved_continued_and_tried_again(chat: ChatPage) -> None:
+def test_conversation_can_be_exported_continued_and_retried(chat: ChatPage) -> None:
     chat.choose("Simulated: cut")
     chat.ask("Is a<b>c</b> a tag?")
     assert chat.wait_for_end().startswith("Simulated · Cut off")
@@ -117,7 +117,7 @@ def test_a_conversation_can_be_saved_continued_and_tried_again(chat: ChatPage) -
     expect(question).to_have_count(2)
 
 
-def test_what_is_copied_is_what_was_written(chat: ChatPage) -> None:
+def test_copied_message_equals_written_text(chat: ChatPage) -> None:
     chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     chat.choose("Simulated: steady")
     chat.ask("List<String> & `a<b>` &lt;?")
@@ -127,7 +127,7 @@ def test_what_is_copied_is_what_was_written(chat: ChatPage) -> None:
     assert copied.strip() == "List<String> & `a<b>` &lt;?"
 
 
-def test_what_is_copied_over_plain_http_is_what_was_written_too(chat: ChatPage, service: Service) -> None:
+def test_copied_message_over_plain_http_equals_written_text(chat: ChatPage, service: ServiceUnderTest) -> None:
     chat.page.add_init_script("delete Navigator.prototype.clipboard")
     chat.open(service.address)
     chat.choose("Simulated: steady")
@@ -139,7 +139,7 @@ def test_what_is_copied_over_plain_http_is_what_was_written_too(chat: ChatPage, 
     expect(chat.box).to_have_value("List<String> & `a<b>` &lt;?")
 
 
-def test_a_key_of_ones_own_is_taken_and_shown_nowhere(chat: ChatPage) -> None:
+def test_user_api_key_is_accepted_and_never_displayed(chat: ChatPage) -> None:
     chat.choose("OpenAI · needs OPENAI_API_KEY")
     chat.page.get_by_role("button", name="Your own key").click()
     field = chat.page.locator("#sg-key input")

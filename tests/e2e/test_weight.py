@@ -1,39 +1,42 @@
 """What an answer costs the browser: bytes over the wire, and time of its main thread."""
 
 from benchmarks import page
-from benchmarks.page import Weight
+from benchmarks.page import PageCost
 from streaming import strategies
 from tests.e2e.chat_page import ChatPage
 
-BATCH = strategies.DEFAULT
+BATCH_STRATEGY = strategies.DEFAULT_STRATEGY
 CHUNKS = 800
-MOST_BYTES = 120_000
+MAX_BYTES = 120_000
 """Of an answer of so many chunks of 8 bytes, 20 ms apart, with all that is shown beside it."""
 
 
-def weigh(chat: ChatPage, chunks: int, strategy: str) -> Weight:
+def measure_page_cost(chat: ChatPage, chunks: int, strategy: str) -> PageCost:
     """Ask for so many chunks in an empty conversation, and weigh the answer."""
-    chat.set("Longest answer, in tokens", str(chunks))
+    chat.fill_setting("Longest answer, in tokens", str(chunks))
     picker = chat.page.locator("#sg-strategy input")
     picker.fill(strategy)
     picker.press("Enter")
 
-    def answer() -> None:
+    def ask_and_wait() -> None:
         chat.ask("Go on.")
         chat.wait_for_text()
         assert f"{chunks * page.CHUNK_BYTES:,} characters" in chat.wait_for_end()
 
-    weight = page.weighed(chat.page, answer)
+    weight = page.measure_page(chat.page, ask_and_wait)
     chat.clear()
     return weight
 
 
-def test_bytes_grow_with_the_text_and_stay_few_and_batching_spares_the_browser(chat: ChatPage) -> None:
+def test_batched_answer_sends_bounded_bytes_and_uses_less_cpu_than_direct(chat: ChatPage) -> None:
     chat.choose(page.PROVIDER)
     # The first answer of a page loads what draws answers.
-    weigh(chat, 10, BATCH)
-    half, whole, direct = (weigh(chat, *of) for of in ((CHUNKS // 2, BATCH), (CHUNKS, BATCH), (CHUNKS // 4, "direct")))
-    assert whole.received_bytes <= MOST_BYTES
+    measure_page_cost(chat, 10, BATCH_STRATEGY)
+    half, whole, direct = (
+        measure_page_cost(chat, *of)
+        for of in ((CHUNKS // 2, BATCH_STRATEGY), (CHUNKS, BATCH_STRATEGY), (CHUNKS // 4, "direct"))
+    )
+    assert whole.received_bytes <= MAX_BYTES
     assert whole.received_bytes <= 2 * half.received_bytes
     assert direct.received_bytes / (CHUNKS // 4) > 2 * whole.received_bytes / CHUNKS
     assert half.cpu_s / half.during_s < 0.8 * direct.cpu_s / direct.during_s

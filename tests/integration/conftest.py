@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from providers.local import LocalModel
+from providers.local.model import LocalModel
 from settings import Settings
 
 

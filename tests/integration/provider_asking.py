@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from providers import Providers
+from providers import ProviderRegistry
 from streaming.adapter import Adapter
 from streaming.errors import StreamError
 from streaming.events import Event, Grammar, TextDelta, Usage
 from streaming.messages import ChatRequest, Message
 from streaming.session import Timeouts
-from tests.integration.provider_cases import CASES, Case
-from tests.integration.raw_server import Connection, RawServer, Script, raw_server
+from tests.integration.provider_cases import CASES, ProviderCase
+from tests.integration.raw_server import RawConnection, RawServer, Script, run_raw_server
 
-ASKED = ChatRequest(
+REQUEST = ChatRequest(
     (Message("system", "Be brief."), Message("user", "Hi \ud83c!")),
     temperature=0.5,
     max_tokens=9,
@@ -28,18 +28,18 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
 @asynccontextmanager
-async def asking(
-    case: Case, script: Script, **timeouts: float
+async def open_adapter(
+    case: ProviderCase, script: Script, **timeouts: float
 ) -> AsyncIterator[tuple[Adapter, ChatRequest, RawServer]]:
     """Give an adapter pointed at a server, and a request to it. Fails when the loop had an error nobody took."""
     loop = asyncio.get_running_loop()
     unseen: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unseen.append(context))
-    async with raw_server(script) as server:
-        providers = Providers(case.settings(server.port), timeouts=Timeouts(**timeouts))
+    async with run_raw_server(script) as server:
+        providers = ProviderRegistry(case.settings(server.port), timeouts=Timeouts(**timeouts))
         route = providers.route(case.name)
         try:
-            yield route.adapter, replace(ASKED, model=route.model), server
+            yield route.adapter, replace(REQUEST, model=route.model), server
         finally:
             await providers.aclose()
     assert unseen == []
@@ -60,10 +60,10 @@ async def collect(adapter: Adapter, request: ChatRequest) -> tuple[list[Event], 
     return events, None
 
 
-def streaming(case: Case, *texts: str, reason: str = "stop") -> Script:
-    async def script(connection: Connection) -> None:
+def stream_script(case: ProviderCase, *texts: str, reason: str = "stop") -> Script:
+    async def script(connection: RawConnection) -> None:
         connection.start(case.content_type)
-        for piece in case.stream(*texts, reason=reason):
+        for piece in case.stream_parts(*texts, reason=reason):
             connection.send(piece) if piece else None
             await connection.writer.drain()
         connection.end()
@@ -71,15 +71,15 @@ def streaming(case: Case, *texts: str, reason: str = "stop") -> Script:
     return script
 
 
-def ask(case: Case, script: Script, *, streamed: bool = True) -> tuple[list[Event], StreamError | None]:
+def ask_once(case: ProviderCase, script: Script, *, streamed: bool = True) -> tuple[list[Event], StreamError | None]:
     async def main() -> tuple[list[Event], StreamError | None]:
-        async with asking(case, script) as (adapter, request, _):
+        async with open_adapter(case, script) as (adapter, request, _):
             return await collect(adapter, replace(request, streamed=streamed))
 
     return asyncio.run(main())
 
 
-def said(events: list[Event]) -> str:
+def join_text(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
@@ -87,21 +87,21 @@ def last_usage(events: list[Event]) -> Usage:
     return [event for event in events if isinstance(event, Usage)][-1]
 
 
-def refuse(case: Case, status: str, message: str = "Because.", **headers: str) -> Script:
-    async def script(connection: Connection) -> None:
-        connection.whole("application/json", case.error(message), status, **headers)
+def error_script(case: ProviderCase, status: str, message: str = "Because.", **headers: str) -> Script:
+    async def script(connection: RawConnection) -> None:
+        connection.send_response("application/json", case.error(message), status, **headers)
 
     return script
 
 
-async def _send_late(connection: Connection, data: bytes) -> None:
+async def _send_late(connection: RawConnection, data: bytes) -> None:
     await connection.writer.drain()
     await asyncio.sleep(0.02)
     connection.send(data)
     connection.end()
 
 
-async def _break(case: Case, connection: Connection, how: str) -> None:
+async def _break_connection(case: ProviderCase, connection: RawConnection, how: str) -> None:
     match how:
         case "end":
             connection.end()
@@ -117,8 +117,8 @@ async def _break(case: Case, connection: Connection, how: str) -> None:
             await _send_late(connection, case.text("more"))
 
 
-def broken(case: Case, how: str) -> Script:
-    async def script(connection: Connection) -> None:
+def broken_script(case: ProviderCase, how: str) -> Script:
+    async def script(connection: RawConnection) -> None:
         if how == "before":
             connection.cut()
             return
@@ -129,7 +129,7 @@ def broken(case: Case, how: str) -> Script:
             # A reset throws away what its receiver has not read yet.
             await asyncio.sleep(0.05)
             connection.reset()
-        await _break(case, connection, how)
+        await _break_connection(case, connection, how)
 
     return script
 

@@ -12,7 +12,7 @@ CANARY = "sk-canary-0123456789abcdef"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ProviderCase:
     """`start`, `text` and `end` give the bytes of a stream, `whole` a body, `error` the vendor's shape of a message."""
 
     name: str
@@ -33,46 +33,46 @@ class Case:
     def settings(self, port: int) -> Settings:
         return Settings({name: value.replace("PORT", str(port)) for name, value in self.variables.items()})
 
-    def stream(self, *texts: str, reason: str = "stop") -> list[bytes]:
+    def stream_parts(self, *texts: str, reason: str = "stop") -> list[bytes]:
         return [self.start(), *map(self.text, texts), self.end(reason)]
 
 
-def _sse(*events: Any) -> bytes:
+def _encode_sse(*events: Any) -> bytes:
     return "".join(f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n" for event in events).encode()
 
 
-def _chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+def _chunk_object(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], "usage": None}
 
 
-_USED = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
-_CHAT: dict[str, Any] = {
+_USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+_CHAT_COMPLETIONS_CASE: dict[str, Any] = {
     "content_type": "text/event-stream; charset=utf-8",
-    "start": lambda: _sse(_chunk({"role": "assistant", "content": ""})),
-    "text": lambda text: _sse(_chunk({"content": text})),
-    "end": lambda reason: _sse(_chunk({}, reason), {"choices": [], "usage": _USED}, "[DONE]"),
+    "start": lambda: _encode_sse(_chunk_object({"role": "assistant", "content": ""})),
+    "text": lambda text: _encode_sse(_chunk_object({"content": text})),
+    "end": lambda reason: _encode_sse(_chunk_object({}, reason), {"choices": [], "usage": _USAGE}, "[DONE]"),
     "whole": lambda text, reason: json.dumps(
-        {"choices": [{"index": 0, "message": {"content": text}, "finish_reason": reason}], "usage": _USED}
+        {"choices": [{"index": 0, "message": {"content": text}, "finish_reason": reason}], "usage": _USAGE}
     ).encode(),
     "error": lambda message: json.dumps({"error": {"message": message, "type": "t", "code": "c"}}).encode(),
     "length": "length",
 }
-_ROWS = json.dumps({"object": "list", "data": [{"id": "a"}, {"id": "b"}]}).encode()
+_MODELS_BODY = json.dumps({"object": "list", "data": [{"id": "a"}, {"id": "b"}]}).encode()
 
 
-def _messages_end(reason: str) -> bytes:
+def _encode_messages_end(reason: str) -> bytes:
     stop = {"stop": "end_turn"}.get(reason, reason)
     delta = {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 3}}
-    return _sse(delta, {"type": "message_stop"})
+    return _encode_sse(delta, {"type": "message_stop"})
 
 
-_ANTHROPIC: dict[str, Any] = {
+_ANTHROPIC_CASE: dict[str, Any] = {
     "content_type": "text/event-stream; charset=utf-8",
-    "start": lambda: _sse(
+    "start": lambda: _encode_sse(
         {"type": "message_start", "message": {"usage": {"input_tokens": 5, "cache_read_input_tokens": 2}}}
     ),
-    "text": lambda text: _sse({"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}),
-    "end": _messages_end,
+    "text": lambda text: _encode_sse({"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}),
+    "end": _encode_messages_end,
     "whole": lambda text, reason: json.dumps(
         {
             "type": "message",
@@ -83,22 +83,22 @@ _ANTHROPIC: dict[str, Any] = {
     ).encode(),
     "error": lambda message: json.dumps({"type": "error", "error": {"type": "t", "message": message}}).encode(),
     "length": "max_tokens",
-    "models": _ROWS,
+    "models": _MODELS_BODY,
 }
 
 
-def _line(value: dict[str, Any]) -> bytes:
+def _encode_line(value: dict[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-_OLLAMA: dict[str, Any] = {
+_OLLAMA_CASE: dict[str, Any] = {
     "content_type": "application/x-ndjson",
     "start": lambda: b"",
-    "text": lambda text: _line({"message": {"content": text}, "done": False}),
-    "end": lambda reason: _line(
+    "text": lambda text: _encode_line({"message": {"content": text}, "done": False}),
+    "end": lambda reason: _encode_line(
         {"message": {"content": ""}, "done": True, "done_reason": reason, "prompt_eval_count": 7, "eval_count": 3}
     ),
-    "whole": lambda text, reason: _line(
+    "whole": lambda text, reason: _encode_line(
         {"message": {"content": text}, "done": True, "done_reason": reason, "prompt_eval_count": 7, "eval_count": 3}
     ),
     "error": lambda message: json.dumps({"error": message}).encode(),
@@ -111,14 +111,14 @@ _OLLAMA: dict[str, Any] = {
 CASES = {
     case.name.partition(":")[0]: case
     for case in (
-        Case(
+        ProviderCase(
             "openai:served-model",
             {"OPENAI_API_KEY": CANARY, "OPENAI_BASE_URL": "http://127.0.0.1:PORT/v1"},
             "/v1/chat/completions",
-            models=_ROWS,
-            **_CHAT,
+            models=_MODELS_BODY,
+            **_CHAT_COMPLETIONS_CASE,
         ),
-        Case(
+        ProviderCase(
             "azure:my-deployment",
             {
                 "AZURE_OPENAI_API_KEY": CANARY,
@@ -127,26 +127,26 @@ CASES = {
             },
             "/openai/deployments/my-deployment/chat/completions?api-version=2024-10-21",
             max_tokens="max_completion_tokens",
-            **_CHAT,
+            **_CHAT_COMPLETIONS_CASE,
         ),
-        Case(
+        ProviderCase(
             "groq:served-model",
             {"GROQ_API_KEY": CANARY, "GROQ_BASE_URL": "http://127.0.0.1:PORT/openai/v1/"},
             "/openai/v1/chat/completions",
-            models=_ROWS,
-            **_CHAT,
+            models=_MODELS_BODY,
+            **_CHAT_COMPLETIONS_CASE,
         ),
-        Case(
+        ProviderCase(
             "anthropic:served-model",
             {"ANTHROPIC_API_KEY": CANARY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:PORT"},
             "/v1/messages",
-            **_ANTHROPIC,
+            **_ANTHROPIC_CASE,
         ),
-        Case(
+        ProviderCase(
             "ollama:llama3.2:1b",
             {"OLLAMA_HOST": "127.0.0.1:PORT", "OLLAMA_API_KEY": CANARY},
             "/api/chat",
-            **_OLLAMA,
+            **_OLLAMA_CASE,
         ),
     )
 }

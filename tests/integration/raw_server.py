@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-WAIT_S = 10.0
+WAIT_TIMEOUT_S = 10.0
 """The longest that a test waits for something that should come at once."""
 
 
 @dataclass
-class Connection:
+class RawConnection:
     """One request on its connection, and the means to answer it."""
 
     reader: asyncio.StreamReader
@@ -40,7 +40,7 @@ class Connection:
     def end(self) -> None:
         self.writer.write(b"0\r\n\r\n")
 
-    def whole(self, content_type: str, body: bytes, status: str = "200 OK", **headers: str) -> None:
+    def send_response(self, content_type: str, body: bytes, status: str = "200 OK", **headers: str) -> None:
         self.start(content_type, status, **headers)
         if body:
             self.send(body)
@@ -56,12 +56,12 @@ class Connection:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
-    async def client_left(self) -> None:
+    async def wait_client_left(self) -> None:
         """Wait until the client has closed the connection."""
-        await asyncio.wait_for(self.closed.wait(), WAIT_S)
+        await asyncio.wait_for(self.closed.wait(), WAIT_TIMEOUT_S)
 
 
-Script = Callable[[Connection], Awaitable[None]]
+Script = Callable[[RawConnection], Awaitable[None]]
 
 
 class RawServer:
@@ -72,30 +72,30 @@ class RawServer:
         self.port = 0
         self.opened = 0
         self.open = 0
-        self.requests: list[Connection] = []
+        self.requests: list[RawConnection] = []
         self.idle = asyncio.Event()
         self._asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def asked(self) -> Connection:
+    async def next_request(self) -> RawConnection:
         """Wait for the next request, and give it."""
-        await asyncio.wait_for(self._asked.wait(), WAIT_S)
+        await asyncio.wait_for(self._asked.wait(), WAIT_TIMEOUT_S)
         self._asked.clear()
         return self.requests[-1]
 
-    async def all_gone(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no connection is left."""
-        await asyncio.wait_for(self.idle.wait(), WAIT_S)
+        await asyncio.wait_for(self.idle.wait(), WAIT_TIMEOUT_S)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
         self.open += 1
         self.idle.clear()
         try:
-            while (connection := await _request(reader, writer)) is not None:
+            while (connection := await _read_request(reader, writer)) is not None:
                 self.requests.append(connection)
                 self._asked.set()
-                watch = asyncio.create_task(_watch(connection))
+                watch = asyncio.create_task(_watch_client(connection))
                 self._tasks.add(watch)
                 try:
                     await self.script(connection)
@@ -115,7 +115,7 @@ class RawServer:
                 self.idle.set()
 
 
-async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Connection | None:
+async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> RawConnection | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -123,10 +123,10 @@ async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     first, *lines = head.split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Connection(reader, writer, first.split(" ")[1], headers, body)
+    return RawConnection(reader, writer, first.split(" ")[1], headers, body)
 
 
-async def _watch(connection: Connection) -> None:
+async def _watch_client(connection: RawConnection) -> None:
     """Nothing more comes after a request until it is answered: whatever the reader says is that the client left."""
     with suppress(ConnectionError):
         await connection.reader.read(1)
@@ -134,7 +134,7 @@ async def _watch(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def raw_server(script: Script) -> AsyncIterator[RawServer]:
+async def run_raw_server(script: Script) -> AsyncIterator[RawServer]:
     """Serve on a free port of this machine, and leave nothing open."""
     raw = RawServer(script)
     server = await asyncio.start_server(raw.serve, "127.0.0.1", 0, backlog=512)
@@ -147,4 +147,4 @@ async def raw_server(script: Script) -> AsyncIterator[RawServer]:
             connection.writer.transport.abort()
         await server.wait_closed()
         if raw.opened:
-            await raw.all_gone()
+            await raw.wait_idle()

@@ -13,16 +13,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+def run_app(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "app.py", "--no-ui", *arguments]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, env={**os.environ, **variables}, check=False
     )
 
 
-def test_a_port_in_use() -> None:
+def test_app_on_port_in_use_exits_with_2_and_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = run("--port", str(taken.getsockname()[1]))
+        done = run_app("--port", str(taken.getsockname()[1]))
     assert done.returncode == 2
     assert re.fullmatch(
         r"error: cannot listen on 127\.0\.0\.1:\d+: .*; choose another with --host, --port\n", done.stderr
@@ -32,22 +32,22 @@ def test_a_port_in_use() -> None:
 @pytest.mark.parametrize(
     "arguments", [("--port", "99999"), ("--port", "soon"), ("--host", "no.such.host.invalid"), ("--no-ui", "--share")]
 )
-def test_addresses_that_are_none(arguments: tuple[str, str]) -> None:
-    done = run("--port", "0", *arguments)
+def test_app_with_invalid_address_exits_with_2(arguments: tuple[str, str]) -> None:
+    done = run_app("--port", "0", *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert arguments[1] in done.stderr
 
 
-def test_a_model_file_that_is_not_there(tmp_path: Path) -> None:
-    done = run("--port", "0", STREAMGAUGE_MODEL=str(tmp_path / "gone.gguf"))
+def test_app_with_missing_model_file_exits_with_2_and_names_variable(tmp_path: Path) -> None:
+    done = run_app("--port", "0", STREAMGAUGE_MODEL=str(tmp_path / "gone.gguf"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "STREAMGAUGE_MODEL" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("variables", "address"), [({"SPACE_ID": ""}, "127.0.0.1"), ({"SPACE_ID": "a/b"}, "0.0.0.0")])
-def test_a_space_listens_for_everybody_and_nobody_else_does(variables: dict[str, str], address: str) -> None:
+def test_app_listens_on_all_addresses_only_in_a_space(variables: dict[str, str], address: str) -> None:
     command = [sys.executable, "app.py", "--no-ui", "--port", "0"]
     environment = {**os.environ, **variables}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from evaluation import calibration
+from evaluation.calibration import model
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_measures_this_machine_and_keeps_what_it_found(tmp_path: Path) -> None:
+def test_calibrate_measures_this_machine_and_writes_file(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "calibration.json"
     options = ["calibrate", "--streams", "1,8", "--ways", "plain", "--within-ms", "1000", "--out", str(file)]
     done = subprocess.run(
@@ -24,7 +24,7 @@ def test_it_measures_this_machine_and_keeps_what_it_found(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     said, kept = json.loads(done.stdout.splitlines()[-1]), json.loads(file.read_text(encoding="utf-8"))
     assert said == {"file": str(file), **kept} and said["within_at_up_to"]["plain"]["streams"] == 8
-    made = calibration.read(file)
+    made = model.read_calibration(file)
     assert made is not None and made.ways == ("plain",) and made.stamp_source in ("kernel", "callback")
     assert [(row.streams, row.answers, row.failed) for row in made.rows] == [(1, 4, 0), (8, 8, 0)]
     for row in made.rows:

@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 
-from providers import Providers
+from providers import ProviderRegistry
 from settings import Settings
 from streaming import strategies
 from streaming.clock import monotonic
 from streaming.messages import ChatRequest, Message
-from streaming.pipeline import Answer, answer
-from streaming.retry import Policy
-from tests.serving import until
-from tests.simulator_process import simulator_process
+from streaming.pipeline import AnswerStream, stream_answer
+from streaming.retry import RetryPolicy
+from tests.asgi_server import wait_until
+from tests.simulator_process import run_simulator_process
 
 WIRES = ("openai", "azure", "anthropic", "ollama")
 ABORTED = 100
 """Streams left on each wire, after 25 that let pools and caches fill."""
 
 
-def settings(url: str) -> Settings:
+def settings_for_url(url: str) -> Settings:
     return Settings(
         {
             "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "k", "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "k",
@@ -36,15 +36,17 @@ def settings(url: str) -> Settings:
     )  # fmt: skip
 
 
-def ask(
-    providers: Providers, name: str, request_id: str, *, streamed: bool = True, policy: Policy | None = None
-) -> Answer:
+def start_answer(
+    providers: ProviderRegistry, name: str, request_id: str, *, streamed: bool = True, policy: RetryPolicy | None = None
+) -> AnswerStream:
     request = ChatRequest((Message("user", "Name three colours."),), streamed=streamed, request_id=request_id)
-    session = providers.session([name], clock=monotonic, policy=policy)
-    return answer(request, session, strategies.parse("direct").make(), clock=monotonic, rates=providers.rates)
+    session = providers.new_session([name], clock=monotonic, policy=policy)
+    return stream_answer(
+        request, session, strategies.parse("direct").build(), clock=monotonic, cost_model=providers.cost_model
+    )
 
 
-class Log:
+class RequestLog:
     """The simulator's log of one request."""
 
     def __init__(self, path: Path, request_id: str) -> None:
@@ -54,7 +56,7 @@ class Log:
         lines = self._path.read_text().splitlines()
         return [e for e in map(json.loads, lines) if (e["request_id"], e["event"]) == (self._id, name)]
 
-    def has(self, name: str, count: int = 1) -> Callable[[], bool]:
+    def has_events(self, name: str, count: int = 1) -> Callable[[], bool]:
         return lambda: len(self.events(name)) >= count
 
 
@@ -67,17 +69,17 @@ PHASES: dict[str, tuple[str, bool, str]] = {
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("wire", WIRES)
-def test_the_server_sees_the_client_gone_within_a_second(wire: str, phase: str, tmp_path: Path) -> None:
+def test_cancelled_answer_disconnects_from_server_within_a_second(wire: str, phase: str, tmp_path: Path) -> None:
     model, streamed, sign = PHASES[phase]
     path = tmp_path / "truth.jsonl"
 
     async def main(url: str) -> float:
-        providers = Providers(settings(url))
-        log = Log(path, phase)
-        asked = ask(providers, f"{wire}:{model}", phase, streamed=streamed)
+        providers = ProviderRegistry(settings_for_url(url))
+        log = RequestLog(path, phase)
+        asked = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
         async with aclosing(asked):
-            reading = asyncio.create_task(_drain(asked))
-            await until(log.has(sign))
+            reading = asyncio.create_task(_read_to_end(asked))
+            await wait_until(log.has_events(sign))
             stopped_s = monotonic()
             await asked.aclose()
             await reading
@@ -85,77 +87,77 @@ def test_the_server_sees_the_client_gone_within_a_second(wire: str, phase: str, 
         assert receipt.outcome == "cancelled"
         assert receipt.stop_s is not None
         assert receipt.stop_s < 1.0
-        await until(log.has("closed"))
+        await wait_until(log.has_events("closed"))
         (closed,) = log.events("closed")
         assert closed["by"] == "client"
         await providers.aclose()
         return float(closed["at_s"]) - stopped_s
 
-    with simulator_process("--tokens", "2000", "--log", str(path)) as url:
+    with run_simulator_process("--tokens", "2000", "--log", str(path)) as url:
         assert asyncio.run(main(url)) < 1.0
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_stopping_while_waiting_to_retry_asks_no_more(wire: str, tmp_path: Path) -> None:
+def test_cancel_during_retry_wait_sends_no_further_request(wire: str, tmp_path: Path) -> None:
     path = tmp_path / "truth.jsonl"
 
     async def main(url: str) -> None:
-        providers = Providers(settings(url))
-        log = Log(path, "retrying")
-        asked = ask(providers, f"{wire}:fault-503", "retrying", policy=Policy(delays_s=(0.7,)))
+        providers = ProviderRegistry(settings_for_url(url))
+        log = RequestLog(path, "retrying")
+        asked = start_answer(providers, f"{wire}:fault-503", "retrying", policy=RetryPolicy(delays_s=(0.7,)))
         async with aclosing(asked):
-            reading = asyncio.create_task(_drain(asked))
-            await until(lambda: asked.session.state == "retrying")
+            reading = asyncio.create_task(_read_to_end(asked))
+            await wait_until(lambda: asked.session.state == "retrying")
             await asked.aclose()
             await reading
         assert asked.receipt().outcome == "cancelled"
         # A whole answer later, which takes longer than the wait would have, nothing of the stopped one has come.
-        await _drain(ask(providers, f"{wire}:steady", "later"))
-        await until(Log(path, "later").has("closed"))
+        await _read_to_end(start_answer(providers, f"{wire}:steady", "later"))
+        await wait_until(RequestLog(path, "later").has_events("closed"))
         assert len(log.events("received")) == 1
         await providers.aclose()
 
-    with simulator_process("--ttft-ms", "900", "--tokens", "2", "--log", str(path)) as url:
+    with run_simulator_process("--ttft-ms", "900", "--tokens", "2", "--log", str(path)) as url:
         asyncio.run(main(url))
 
 
-async def _drain(asked: Answer) -> None:
+async def _read_to_end(asked: AnswerStream) -> None:
     async with aclosing(asked):
         async for _ in asked:
             pass
 
 
-def test_hundreds_of_aborted_streams_leave_nothing_behind(tmp_path: Path) -> None:
+def test_many_aborted_streams_leak_no_tasks_files_or_memory(tmp_path: Path) -> None:
     path = tmp_path / "truth.jsonl"
 
-    async def abort(providers: Providers, wire: str, number: int) -> None:
-        asked = ask(providers, f"{wire}:steady", f"{wire}-{number}")
+    async def abort(providers: ProviderRegistry, wire: str, number: int) -> None:
+        asked = start_answer(providers, f"{wire}:steady", f"{wire}-{number}")
         async with aclosing(asked):
             for _ in range(number % 4):  # none: asked and left at once
-                await asked.ready()
+                await asked.next_batch()
 
     async def main(url: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        providers = Providers(settings(url))
+        providers = ProviderRegistry(settings_for_url(url))
         for wire in WIRES:
             await asyncio.gather(*(abort(providers, wire, n) for n in range(25)))
-        before = _held()
+        before = _resource_usage()
         for wire in WIRES:
             for start in range(0, ABORTED, 50):
                 await asyncio.gather(*(abort(providers, wire, n) for n in range(start, start + 50)))
-        await until(lambda: _open_requests(path) == 0, every_s=0.2)
-        after = _held()
+        await wait_until(lambda: _open_requests(path) == 0, every_s=0.2)
+        after = _resource_usage()
         await providers.aclose()
         return before, after
 
     arguments = ("--ttft-ms", "1", "--gap-ms", "20", "--tokens", "5000", "--log", str(path))
-    with simulator_process(*arguments) as url:
+    with run_simulator_process(*arguments) as url:
         (tasks, files, memory_kb), (tasks_after, files_after, memory_after_kb) = asyncio.run(main(url))
     assert tasks_after - tasks <= 5
     assert files_after - files <= 5
     assert memory_after_kb - memory_kb <= 20_000
 
 
-def _held() -> tuple[int, int, int]:
+def _resource_usage() -> tuple[int, int, int]:
     """Give this process's tasks, descriptors and resident memory in KB."""
     gc.collect()
     status = Path("/proc/self/status").read_text()

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from clients.answer import Answer
-from clients.connection import State
-from clients.errors import ClientError, ConnectionLost, Refused, StreamGoneError
-from clients.events import Broken, Cancelled, Event, Finished
+from clients.answer_stream import ClientAnswerStream
+from clients.errors import ClientError, ConnectionLostError, RequestRejectedError, StreamGoneError
+from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, Event
+from clients.reconnecting import ConnectionState
 from clients.sse import SSEClient
 from clients.websocket import WebSocketClient
 from streaming.events import TextDelta
-from tests.integration.cutting import cutting_proxy
-from tests.redis_process import redis_server
-from tests.service_process import service_process
-from tests.serving import until
-from tests.simulator_process import simulator_process
+from tests.asgi_server import wait_until
+from tests.integration.cutting_proxy import run_cutting_proxy
+from tests.redis_process import run_redis
+from tests.service_process import run_service_process
+from tests.simulator_process import run_simulator_process
 
 Client = SSEClient | WebSocketClient
 CLIENTS: list[type[Client]] = [SSEClient, WebSocketClient]
@@ -31,130 +31,132 @@ QUESTION: dict[str, Any] = {
 }  # fmt: skip
 ANSWERS = 100
 
-both = pytest.mark.parametrize("kind", CLIENTS, ids=["sse", "websocket"])
+both_clients = pytest.mark.parametrize("kind", CLIENTS, ids=["sse", "websocket"])
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with service_process() as url:
+    with run_service_process() as url:
         yield url
 
 
-async def read(answer: Answer) -> list[Event]:
+async def read_answer(answer: ClientAnswerStream) -> list[Event]:
     async with answer:
         return [event async for event in answer]
 
 
-def texts(events: list[Event]) -> list[str]:
+def text_deltas(events: list[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, TextDelta)]
 
 
-@both
-def test_an_answer_and_what_it_came_to(kind: type[Client], url: str) -> None:
+@both_clients
+def test_client_reads_answer_and_receipt(kind: type[Client], url: str) -> None:
     async def main() -> list[Event]:
         async with kind(url) as client:
-            return await read(client.ask(**QUESTION))
+            return await read_answer(client.stream(**QUESTION))
 
     *events, end = asyncio.run(main())
-    assert isinstance(end, Finished)
+    assert isinstance(end, AnswerFinished)
     assert (end.reason, end.bill.provider, end.bill.attempts) == ("length", "sim:steady", 1)
-    assert end.bill.delivered_chars == len("".join(texts(events)))
+    assert end.bill.delivered_chars == len("".join(text_deltas(events)))
     assert end.bill.usage is not None and end.bill.usage.output_tokens == 30
-    assert not any(isinstance(event, (Finished, Broken, Cancelled)) for event in events)
+    assert not any(isinstance(event, (AnswerFinished, AnswerFailed, AnswerCancelled)) for event in events)
 
 
-@both
-def test_several_questions_one_after_another(kind: type[Client], url: str) -> None:
-    states: list[State] = []
+@both_clients
+def test_client_asks_several_questions_in_sequence(kind: type[Client], url: str) -> None:
+    states: list[ConnectionState] = []
 
     async def main() -> list[list[Event]]:
         options: dict[str, Any] = {"on_state": states.append} if kind is WebSocketClient else {}
         async with kind(url, **options) as client:
-            return [await read(client.ask(**{**QUESTION, "max_tokens": count})) for count in (3, 5, 2)]
+            return [await read_answer(client.stream(**{**QUESTION, "max_tokens": count})) for count in (3, 5, 2)]
 
-    assert [len(texts(events)) for events in asyncio.run(main())] == [3, 5, 2]
+    assert [len(text_deltas(events)) for events in asyncio.run(main())] == [3, 5, 2]
     assert states in ([], ["connecting", "open", "closing", "closed"])
 
 
-@both
+@both_clients
 @pytest.mark.parametrize(
     "fields", [{"message": ""}, {"provider": "nobody:at-all"}, {"provider": "replay:/etc/passwd"}], ids=str
 )
-def test_a_refused_question_is_an_error_and_the_next_is_answered(
+def test_rejected_question_raises_and_next_question_is_answered(
     kind: type[Client], fields: dict[str, Any], url: str
 ) -> None:
     async def main() -> list[Event]:
         async with kind(url) as client:
-            with pytest.raises(Refused) as caught:
-                await read(client.ask(**{**QUESTION, **fields}))
+            with pytest.raises(RequestRejectedError) as caught:
+                await read_answer(client.stream(**{**QUESTION, **fields}))
             assert caught.value.kind in ("invalid", "bad_request")
-            return await read(client.ask(**QUESTION))
+            return await read_answer(client.stream(**QUESTION))
 
-    assert len(texts(asyncio.run(main()))) == 30
+    assert len(text_deltas(asyncio.run(main()))) == 30
 
 
-@both
-def test_a_broken_answer_ends_as_broken(kind: type[Client], url: str) -> None:
+@both_clients
+def test_truncated_answer_ends_with_failed_event(kind: type[Client], url: str) -> None:
     async def main() -> list[Event]:
         async with kind(url) as client:
-            return await read(client.ask(**{**QUESTION, "provider": "sim:cut", "max_tokens": 64}))
+            return await read_answer(client.stream(**{**QUESTION, "provider": "sim:cut", "max_tokens": 64}))
 
     events = asyncio.run(main())
-    assert isinstance(events[-1], Broken)
+    assert isinstance(events[-1], AnswerFailed)
     assert events[-1].kind == "truncated"
-    assert texts(events)
+    assert text_deltas(events)
 
 
-@both
+@both_clients
 @pytest.mark.parametrize("resume", [False, True], ids=["left alone", "kept"])
-def test_cancel_gives_the_receipt(kind: type[Client], resume: bool, url: str) -> None:
+def test_cancel_returns_receipt(kind: type[Client], resume: bool, url: str) -> None:
     async def main() -> None:
         async with (
             kind(url) as client,
-            client.ask(**{**QUESTION, "provider": "sim:slow-start"}, resume=resume) as answer,
+            client.stream(**{**QUESTION, "provider": "sim:slow-start"}, resume=resume) as answer,
         ):
             await anext(answer)
             end = await answer.cancel()
-            assert isinstance(end, Cancelled)
+            assert isinstance(end, AnswerCancelled)
             assert end.stop_s is not None
             assert [event async for event in answer][-1] == end
 
     asyncio.run(main())
 
 
-@both
+@both_clients
 @pytest.mark.parametrize("how", ["leaving", "cancelling"])
-def test_the_provider_sees_who_left_or_cancelled(kind: type[Client], how: str, tmp_path: Path) -> None:
+def test_leaving_or_cancelling_disconnects_from_provider(kind: type[Client], how: str, tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
     arguments = ("--tokens", "5000", "--gap-ms", "20", "--log", str(log))
 
-    def said(event: str) -> Callable[[], bool]:
+    def is_logged(event: str) -> Callable[[], bool]:
         return lambda: any(json.loads(line)["event"] == event for line in log.read_text().splitlines())
 
     async def main(url: str) -> None:
         async with kind(url) as client:
-            async with client.ask(**{**QUESTION, "provider": "openai:m", "max_tokens": 5000}) as answer:
+            async with client.stream(**{**QUESTION, "provider": "openai:m", "max_tokens": 5000}) as answer:
                 async for event in answer:
                     if isinstance(event, TextDelta):
                         break
                 if how == "cancelling":
-                    assert isinstance(await answer.cancel(), Cancelled)
-                assert not said("closed")() or how == "cancelling"
-            await until(said("closed"))
+                    assert isinstance(await answer.cancel(), AnswerCancelled)
+                assert not is_logged("closed")() or how == "cancelling"
+            await wait_until(is_logged("closed"))
 
     with ExitStack() as running:
-        simulator = running.enter_context(simulator_process(*arguments))
-        asyncio.run(main(running.enter_context(service_process(OPENAI_BASE_URL=f"{simulator}/v1", OPENAI_API_KEY="k"))))
+        simulator = running.enter_context(run_simulator_process(*arguments))
+        asyncio.run(
+            main(running.enter_context(run_service_process(OPENAI_BASE_URL=f"{simulator}/v1", OPENAI_API_KEY="k")))
+        )
 
 
-def points(seed: int, most: int) -> list[list[int]]:
+def cut_points(seed: int, most: int) -> list[list[int]]:
     """Give where each answer's first two connections are cut: anywhere, heads included."""
     rng = random.Random(seed)
     return [[rng.randrange(most), rng.randrange(most)] for _ in range(ANSWERS)]
 
 
 @dataclass(frozen=True)
-class Told:
+class CutAnswer:
     """What came over connections that were cut, the error if it had to be one, and how many cuts there were."""
 
     events: list[Event]
@@ -162,84 +164,86 @@ class Told:
     cuts: int
 
 
-async def asked_in_pieces(kind: type[Client], targets: list[str], cuts: list[int], interval_s: float) -> Told:
+async def ask_over_cuts(kind: type[Client], targets: list[str], cuts: list[int], interval_s: float) -> CutAnswer:
     """Ask over connections that are cut after so many bytes."""
     events: list[Event] = []
-    async with cutting_proxy(targets, cuts) as proxy, kind(proxy.url, reconnect_interval_s=interval_s) as client:
-        answer = client.ask(**QUESTION, resume=True)
+    async with run_cutting_proxy(targets, cuts) as proxy, kind(proxy.url, reconnect_interval_s=interval_s) as client:
+        answer = client.stream(**QUESTION, resume=True)
         try:
             async with answer:
                 async for event in answer:
                     events.append(event)
         except ClientError as error:
-            return Told(events, error, proxy.cut)
-    assert answer.content == "".join(texts(events))
-    return Told(events, None, proxy.cut)
+            return CutAnswer(events, error, proxy.cut)
+    assert answer.content == "".join(text_deltas(events))
+    return CutAnswer(events, None, proxy.cut)
 
 
 def check_cut_answers(kind: type[Client], targets: list[str], interval_s: float) -> None:
     """Cut a hundred answers anywhere, twice each: each is whole, or was cut before it had a name."""
 
-    async def main() -> tuple[list[str], list[Told]]:
+    async def main() -> tuple[list[str], list[CutAnswer]]:
         async with kind(targets[0]) as client:
-            whole = texts(await read(client.ask(**QUESTION)))
-        found: list[Told] = []
+            whole = text_deltas(await read_answer(client.stream(**QUESTION)))
+        found: list[CutAnswer] = []
         for start in range(0, ANSWERS, 50):
-            group = points(7, 5000)[start : start + 50]
-            found += await asyncio.gather(*(asked_in_pieces(kind, targets, cuts, interval_s) for cuts in group))
+            group = cut_points(7, 5000)[start : start + 50]
+            found += await asyncio.gather(*(ask_over_cuts(kind, targets, cuts, interval_s) for cuts in group))
         return whole, found
 
     whole, found = asyncio.run(main())
     for told in found:
         if told.error is not None:
-            assert isinstance(told.error, ConnectionLost)
+            assert isinstance(told.error, ConnectionLostError)
             assert told.events == [], "what has a name is brought to its end"
             continue
-        assert texts(told.events) == whole
-        assert [isinstance(event, (Finished, Broken, Cancelled)) for event in told.events].count(True) == 1
-        assert isinstance(told.events[-1], Finished)
+        assert text_deltas(told.events) == whole
+        assert [isinstance(event, (AnswerFinished, AnswerFailed, AnswerCancelled)) for event in told.events].count(
+            True
+        ) == 1
+        assert isinstance(told.events[-1], AnswerFinished)
     assert sum(told.error is not None for told in found) < ANSWERS / 4
     assert sum(told.cuts for told in found) > ANSWERS / 2
 
 
-@both
-def test_cut_anywhere_a_kept_answer_comes_whole(kind: type[Client], url: str) -> None:
+@both_clients
+def test_resumable_answer_cut_anywhere_is_read_whole(kind: type[Client], url: str) -> None:
     check_cut_answers(kind, [url], 0.05)
 
 
-@both
-def test_cut_anywhere_a_kept_answer_comes_whole_from_another_replica(kind: type[Client]) -> None:
+@both_clients
+def test_resumable_answer_cut_anywhere_is_read_whole_from_another_replica(kind: type[Client]) -> None:
     with ExitStack() as running:
-        redis = running.enter_context(redis_server())
-        replicas = [running.enter_context(service_process(REDIS_URL=redis.url)) for _ in range(2)]
+        redis = running.enter_context(run_redis())
+        replicas = [running.enter_context(run_service_process(REDIS_URL=redis.url)) for _ in range(2)]
         check_cut_answers(kind, replicas, 0.05)
 
 
-@both
-def test_without_resume_a_cut_is_never_a_finished_answer(kind: type[Client], url: str) -> None:
+@both_clients
+def test_cut_without_resume_raises_connection_lost(kind: type[Client], url: str) -> None:
     async def main() -> None:
-        async with cutting_proxy([url], [900]) as proxy, kind(proxy.url) as client:
-            with pytest.raises(ConnectionLost):
-                await read(client.ask(**QUESTION))
-            assert len(texts(await read(client.ask(**QUESTION)))) == 30
+        async with run_cutting_proxy([url], [900]) as proxy, kind(proxy.url) as client:
+            with pytest.raises(ConnectionLostError):
+                await read_answer(client.stream(**QUESTION))
+            assert len(text_deltas(await read_answer(client.stream(**QUESTION)))) == 30
 
     asyncio.run(main())
 
 
-@both
+@both_clients
 def test_stream_that_a_restart_of_the_service_lost_is_told_as_gone(kind: type[Client], url: str) -> None:
-    async def begin(begun_at: str) -> Answer:
-        async with kind(begun_at) as client, client.ask(**QUESTION, resume=True) as answer:
+    async def begin(begun_at: str) -> ClientAnswerStream:
+        async with kind(begun_at) as client, client.stream(**QUESTION, resume=True) as answer:
             await anext(aiter(answer))
             return answer
 
-    async def go_on(begun: Answer) -> None:
+    async def go_on(begun: ClientAnswerStream) -> None:
         assert begun.stream_id is not None
         async with kind(url) as client:
             with pytest.raises(StreamGoneError, match="expired, or the service was restarted"):
-                await read(client.resume(begun.stream_id, begun.last_id))
-            assert len(texts(await read(client.ask(**QUESTION)))) == 30
+                await read_answer(client.resume(begun.stream_id, begun.last_id))
+            assert len(text_deltas(await read_answer(client.stream(**QUESTION)))) == 30
 
-    with service_process() as another:
+    with run_service_process() as another:
         begun = asyncio.run(begin(another))
     asyncio.run(go_on(begun))

@@ -14,27 +14,27 @@ from typing import Any
 
 import pytest
 
-from evaluation import manifest, record
+from evaluation import manifest, schema
 from evaluation.__main__ import main
-from evaluation.record import Trial
-from evaluation.run import run
-from evaluation.scenario import Planned, Prompt, Scenario
-from evaluation.trial import Asked, Bench, ask_trial, prepare, rows_of
-from evaluation.wire import Wire
-from providers import Providers
+from evaluation.backends.vendor_http import TimedBackend
+from evaluation.runner.runner import run
+from evaluation.runner.trial import TrialContext, TrialResponse, prepare, run_trial, trial_rows
+from evaluation.scenario import PlannedTrial, Prompt, Scenario
+from evaluation.schema import Trial
+from providers import ProviderRegistry
 from settings import Settings
-from simulator.certificate import self_signed
+from simulator.certificate import make_self_signed
 from simulator.server import read_log
 from streaming import trace
 from streaming.clock import monotonic
 from streaming.events import TextDelta
-from tests.simulator_process import simulator_process
+from tests.simulator_process import run_simulator_process
 
 TOKENS, TTFT_S, GAP_S = 20, 0.1, 0.02
 OPTIONS = ("--tokens", str(TOKENS), "--ttft-ms", "100", "--gap-ms", "20")
-NEAR_S = 0.05
+TOLERANCE_S = 0.05
 """A stamp is late by some 0.02 ms; machines on which tests run are not quiet."""
-BROKEN = (
+FAULTS = (
     "429", "503", "redirect", "reset-before-headers", "empty-200", "html-200", "cut", "reset-mid-stream",
     "truncated", "error-in-stream", "malformed-json", "bad-utf8",
 )  # fmt: skip
@@ -46,13 +46,13 @@ def environment(url: str) -> dict[str, str]:
     return keys | addresses | {"AZURE_OPENAI_ENDPOINT": url, "OPENAI_API_VERSION": "2024-10-21"}
 
 
-def nobody_there() -> str:
+def unused_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
 
 
 @dataclass(frozen=True)
-class Finished:
+class VendorRun:
     """A run, the server's log of it by request id, and how this process was scheduled before and after."""
 
     folder: Path
@@ -61,11 +61,11 @@ class Finished:
     scheduled: tuple[int, int]
 
     def trials(self) -> list[Trial]:
-        return record.read_trials(self.folder)
+        return schema.read_trials(self.folder)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def vendor_run(tmp_path_factory: pytest.TempPathFactory) -> VendorRun:
     """48 answers of four services, 16 at a time, and a service that refuses."""
     place = tmp_path_factory.mktemp("wire")
     log, folder = place / "log.jsonl", place / "run"
@@ -73,7 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     words = f"run --providers {names} --strategies direct,batch:100ms --prompt-count 1 --repeats 6 --concurrency 16"
     more = ("--price", "openai:m=10/100", "--price", "ollama:m=0/0", "--record", "--no-plots", "--out", str(folder))
     before = os.sched_getscheduler(0)
-    with simulator_process(*OPTIONS, "--log", str(log)) as url, pytest.MonkeyPatch.context() as patch:
+    with run_simulator_process(*OPTIONS, "--log", str(log)) as url, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(url).items():
             patch.setenv(name, value)
         code = main([*words.split(), *more])
@@ -82,34 +82,34 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         if "seq" in line:
             found: Any = line
             sent_s[found["request_id"]][found["seq"]] = found["at_s"]
-    return Finished(folder, code, sent_s, (before, os.sched_getscheduler(0)))
+    return VendorRun(folder, code, sent_s, (before, os.sched_getscheduler(0)))
 
 
-def test_every_first_token_is_where_the_server_put_it(finished: Finished) -> None:
-    completed = [trial for trial in finished.trials() if trial.outcome == "completed"]
-    assert finished.code == 0 and len(completed) == 48
+def test_ttft_matches_server_log(vendor_run: VendorRun) -> None:
+    completed = [trial for trial in vendor_run.trials() if trial.outcome == "completed"]
+    assert vendor_run.code == 0 and len(completed) == 48
     for trial in completed:
         assert trial.sent_monotonic_s is not None and trial.ttft_s is not None
-        true_s = finished.sent_s[trial.trial_id][0]
-        assert trial.sent_monotonic_s + trial.ttft_s == pytest.approx(true_s, abs=NEAR_S)
+        true_s = vendor_run.sent_s[trial.trial_id][0]
+        assert trial.sent_monotonic_s + trial.ttft_s == pytest.approx(true_s, abs=TOLERANCE_S)
         assert trial.ttft_s >= TTFT_S - 0.001, "not before the server could have sent it"
 
 
-def test_gaps_are_those_of_the_server(finished: Finished) -> None:
+def test_chunk_gaps_match_server_log(vendor_run: VendorRun) -> None:
     texts: dict[str, list[float]] = defaultdict(list)
-    for row in record.read_events(finished.folder):
+    for row in schema.read_events(vendor_run.folder):
         if row.kind == "source_text" and row.source_s is not None:
             texts[row.trial_id].append(row.source_s)
     for trial_id, at_s in texts.items():
-        true_s = [moment for _, moment in sorted(finished.sent_s[trial_id].items())]
+        true_s = [moment for _, moment in sorted(vendor_run.sent_s[trial_id].items())]
         assert len(at_s) == len(true_s) == TOKENS
         for (a, b), (c, d) in zip(pairwise(at_s), pairwise(true_s), strict=True):
-            assert b - a == pytest.approx(d - c, abs=NEAR_S)
+            assert b - a == pytest.approx(d - c, abs=TOLERANCE_S)
     assert len(texts) == 48
 
 
-def test_a_trial_says_how_it_was_timed_and_what_its_time_before_was(finished: Finished) -> None:
-    for trial in finished.trials():
+def test_trial_records_timestamp_source_and_queue_and_connect_times(vendor_run: VendorRun) -> None:
+    for trial in vendor_run.trials():
         assert trial.stamp_source == "kernel" and trial.attempts == 1
         assert trial.merged_reads is not None and trial.disturbed == (trial.merged_reads > 0)
         assert trial.connect_s is not None and 0 < trial.connect_s < 1
@@ -123,8 +123,8 @@ def test_a_trial_says_how_it_was_timed_and_what_its_time_before_was(finished: Fi
             assert trial.headers_s is not None and 0 < trial.headers_s <= trial.ttft_s
 
 
-def test_a_strategy_delivers_as_it_would_have_done_live(finished: Finished) -> None:
-    completed = [trial for trial in finished.trials() if trial.outcome == "completed"]
+def test_replayed_strategy_delivers_as_in_live_run(vendor_run: VendorRun) -> None:
+    completed = [trial for trial in vendor_run.trials() if trial.outcome == "completed"]
     for trial in completed:
         assert trial.delay_max_s is not None and trial.delivered_ttft_s == trial.ttfot_s
         assert trial.delay_max_s == 0 if trial.strategy == "direct" else 0 < trial.delay_max_s <= 0.1 + 1e-6
@@ -132,8 +132,8 @@ def test_a_strategy_delivers_as_it_would_have_done_live(finished: Finished) -> N
         assert (trial.delivered_chunks == TOKENS) == (trial.strategy == "direct")
 
 
-def test_a_service_that_refuses_gives_rows_without_times(finished: Finished) -> None:
-    failed = [trial for trial in finished.trials() if trial.model == "fault-503"]
+def test_failing_service_gives_trials_without_times(vendor_run: VendorRun) -> None:
+    failed = [trial for trial in vendor_run.trials() if trial.model == "fault-503"]
     assert len(failed) == 12
     for trial in failed:
         assert (trial.outcome, trial.error_type, trial.http_status) == ("failed", "server_error", 503)
@@ -141,8 +141,8 @@ def test_a_service_that_refuses_gives_rows_without_times(finished: Finished) -> 
         assert times == (None,) * 4 and trial.cost_usd is None
 
 
-def test_cost_is_of_the_reported_tokens_at_the_price_that_was_said(finished: Finished) -> None:
-    for trial in finished.trials():
+def test_cost_uses_reported_tokens_and_given_price(vendor_run: VendorRun) -> None:
+    for trial in vendor_run.trials():
         if trial.outcome != "completed":
             continue
         assert trial.token_source == "reported" and trial.input_tokens is not None and trial.output_tokens is not None
@@ -155,20 +155,20 @@ def test_cost_is_of_the_reported_tokens_at_the_price_that_was_said(finished: Fin
             assert trial.cost_usd is None, "nobody knows what a model called m costs"
 
 
-def test_the_manifest_says_how_the_run_was_measured(finished: Finished) -> None:
-    facts = manifest.read(finished.folder)
+def test_manifest_records_instrument_and_restores_priority(vendor_run: VendorRun) -> None:
+    facts = manifest.read(vendor_run.folder)
     (sitting,) = facts["instrument"]
     assert len(sitting["stamped_sockets"]) == 5
     assert facts["real_time_priority"] is sitting["real_time_priority"]
     assert facts["warm_up"]["openai:m"] == ["completed"]
     assert facts["warm_up"]["openai:fault-503"][0].startswith("failed: ")
-    before, after = finished.scheduled
+    before, after = vendor_run.scheduled
     assert after == before, "the priority is given back"
 
 
-def test_every_stream_is_kept_as_a_trace(finished: Finished) -> None:
-    for trial in finished.trials():
-        kept = trace.loads((finished.folder / "traces" / f"{trial.trial_id}.jsonl").read_text())
+def test_recorded_run_writes_a_trace_for_every_stream(vendor_run: VendorRun) -> None:
+    for trial in vendor_run.trials():
+        kept = trace.loads((vendor_run.folder / "traces" / f"{trial.trial_id}.jsonl").read_text())
         texts = [timed.at_s for timed in kept.events if isinstance(timed.event, TextDelta)]
         assert len(texts) == trial.chunks
         if trial.ttft_s is not None:
@@ -176,25 +176,25 @@ def test_every_stream_is_kept_as_a_trace(finished: Finished) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_an_open_loop_is_timed_by_the_kernel_too(
+def test_open_loop_run_uses_kernel_timestamps(
     tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, log, options = tmp_path / "run", str(tmp_path / "log.jsonl"), list[str]()
     if tls:
-        certificate, key = self_signed(tmp_path)
+        certificate, key = make_self_signed(tmp_path)
         options = ["--tls-cert", certificate, "--tls-key", key]
         monkeypatch.setenv("SSL_CERT_FILE", certificate)
     words = "run --providers openai:m,ollama:m --prompt-count 1 --repeats 8 --rate 40 --arrivals poisson --no-plots"
-    with simulator_process(*OPTIONS, *options, "--log", log) as url:
+    with run_simulator_process(*OPTIONS, *options, "--log", log) as url:
         for name, value in environment(url).items():
             monkeypatch.setenv(name, value)
         assert main([*words.split(), "--out", str(folder)]) == 0
     first_s = {str(line["request_id"]): line["at_s"] for line in read_log(log) if line.get("seq") == 0}
-    trials = record.read_trials(folder)
+    trials = schema.read_trials(folder)
     assert len(trials) == 16 and {trial.outcome for trial in trials} == {"completed"}
     for trial in trials:
         assert trial.stamp_source == "kernel" and trial.sent_monotonic_s is not None and trial.ttft_s is not None
-        assert trial.sent_monotonic_s + trial.ttft_s == pytest.approx(first_s[trial.trial_id], abs=NEAR_S)
+        assert trial.sent_monotonic_s + trial.ttft_s == pytest.approx(first_s[trial.trial_id], abs=TOLERANCE_S)
         assert trial.intended_start_s is not None and trial.sent_monotonic_s >= trial.intended_start_s
         assert trial.connect_s is not None and trial.connect_s > 0
     (load,) = manifest.read(folder)["loads"]
@@ -202,20 +202,20 @@ def test_an_open_loop_is_timed_by_the_kernel_too(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["completed"] == 16
 
 
-def planned(provider: str) -> Planned:
-    return Planned(1, 1, 1, Prompt("p", "Why?"), provider, "batch:50ms")
+def plan_trial(provider: str) -> PlannedTrial:
+    return PlannedTrial(1, 1, 1, Prompt("p", "Why?"), provider, "batch:50ms")
 
 
-async def both_ways(providers: Providers, *names: str) -> list[tuple[Asked, Asked]]:
+async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[TrialResponse, TrialResponse]]:
     """Ask each over stamped sockets and in process."""
-    scenario = Scenario(names, ("batch:50ms",), (planned("").prompt,), warm_up=0)
-    with closing(Wire(providers, monotonic)) as wire:
-        bench = Bench("run", scenario, providers, monotonic, wire=wire)
-        found = await prepare(bench, map(planned, names))
+    scenario = Scenario(names, ("batch:50ms",), (plan_trial("").prompt,), warm_up=0)
+    with closing(TimedBackend(providers, monotonic)) as wire:
+        bench = TrialContext("run", scenario, providers, monotonic, wire=wire)
+        found = await prepare(bench, map(plan_trial, names))
         assert found["stamped_sockets"] == list(names)
-        over_wire = [await ask_trial(bench, planned(name)) for name in names]
-    live = Bench("run", scenario, providers, monotonic)
-    return [(asked, await ask_trial(live, planned(name))) for name, asked in zip(names, over_wire, strict=True)]
+        over_wire = [await run_trial(bench, plan_trial(name)) for name in names]
+    live = TrialContext("run", scenario, providers, monotonic)
+    return [(asked, await run_trial(live, plan_trial(name))) for name, asked in zip(names, over_wire, strict=True)]
 
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
@@ -223,42 +223,44 @@ def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
     return ending | {"error_message": (ending.get("error_message") or "").partition("{")[0]}
 
 
-def test_a_broken_answer_is_judged_the_same_both_ways() -> None:
-    names = [f"{provider}:fault-{fault}" for fault in BROKEN for provider in ("openai", "anthropic", "ollama")]
+def test_failed_answer_has_same_outcome_over_both_backends() -> None:
+    names = [f"{provider}:fault-{fault}" for fault in FAULTS for provider in ("openai", "anthropic", "ollama")]
     names += ["openai:m", "groq:m"]
 
-    async def ask_all(url: str) -> list[tuple[Asked, Asked]]:
-        providers = Providers(Settings(environment(url) | {"GROQ_BASE_URL": nobody_there()}))
+    async def ask_all(url: str) -> list[tuple[TrialResponse, TrialResponse]]:
+        providers = ProviderRegistry(Settings(environment(url) | {"GROQ_BASE_URL": unused_address()}))
         try:
-            return await both_ways(providers, *names)
+            return await ask_both_ways(providers, *names)
         finally:
             await providers.aclose()
 
-    with simulator_process(*("--tokens", "8", "--ttft-ms", "5", "--gap-ms", "2")) as url:
+    with run_simulator_process(*("--tokens", "8", "--ttft-ms", "5", "--gap-ms", "2")) as url:
         found = asyncio.run(ask_all(url))
     for name, (wire, live) in zip(names, found, strict=True):
         assert (wire.outcome, wire.usage) == (live.outcome, live.usage), name
         assert without_ids(wire.ending) == without_ids(live.ending), name
         for mine, theirs in ((wire.stamps.source, live.stamps.source), (wire.stamps.delivered, live.stamps.delivered)):
-            assert said(mine) == said(theirs), name
+            assert text_and_ending(mine) == text_and_ending(theirs), name
     assert {wire.outcome for wire, _ in found} == {"completed", "failed", "truncated"}
 
 
-def said(events: Any) -> tuple[str, str]:
+def text_and_ending(events: Any) -> tuple[str, str]:
     """Give the text and how it ended."""
     text = "".join(timed.event.text for timed in events if isinstance(timed.event, TextDelta))
     return text, type(events[-1].event).__name__
 
 
-def test_what_was_never_sent_has_no_time_of_sending() -> None:
+def test_unsent_request_has_no_send_time() -> None:
     async def ask() -> Trial:
-        providers = Providers(Settings({"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": nobody_there()}))
-        bench = Bench("run", Scenario(("openai:m",), ("direct",), (planned("").prompt,)), providers, monotonic)
+        providers = ProviderRegistry(Settings({"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": unused_address()}))
+        bench = TrialContext(
+            "run", Scenario(("openai:m",), ("direct",), (plan_trial("").prompt,)), providers, monotonic
+        )
         try:
-            ((asked, _),) = await both_ways(providers, "openai:m")
+            ((asked, _),) = await ask_both_ways(providers, "openai:m")
         finally:
             await providers.aclose()
-        return rows_of(bench, planned("openai:m"), asked, intended_s=monotonic())[0]
+        return trial_rows(bench, plan_trial("openai:m"), asked, intended_s=monotonic())[0]
 
     trial = asyncio.run(ask())
     assert trial.outcome == "failed" and trial.error_message and trial.intended_start_s is not None
@@ -268,19 +270,21 @@ def test_what_was_never_sent_has_no_time_of_sending() -> None:
 @pytest.mark.parametrize(
     ("providers", "retries"), [(("openai:m",), 1), (("sim:steady",), 0), (("openai:m", "sim:steady"), 0)]
 )
-def test_what_stays_in_process_says_so(tmp_path: Path, providers: tuple[str, ...], retries: int) -> None:
+def test_in_process_trial_records_in_process_timestamp_source(
+    tmp_path: Path, providers: tuple[str, ...], retries: int
+) -> None:
     async def ask(url: str) -> None:
-        access = Providers(Settings(environment(url)))
+        access = ProviderRegistry(Settings(environment(url)))
         prompts = (Prompt("p", "Why?"),)
         try:
             await run(Scenario(providers, ("direct",), prompts, retries=retries, max_tokens=4), access, tmp_path)
         finally:
             await access.aclose()
 
-    with simulator_process(*("--tokens", "4", "--ttft-ms", "5", "--gap-ms", "2")) as url:
+    with run_simulator_process(*("--tokens", "4", "--ttft-ms", "5", "--gap-ms", "2")) as url:
         asyncio.run(ask(url))
-    facts = json.loads((tmp_path / manifest.MANIFEST).read_text())
+    facts = json.loads((tmp_path / manifest.MANIFEST_FILE).read_text())
     assert facts["real_time_priority"] is False, "whoever answers in this process needs the processor too"
-    for trial in record.read_trials(tmp_path):
+    for trial in schema.read_trials(tmp_path):
         over_wire = trial.provider == "openai" and not retries
         assert trial.outcome == "completed" and trial.stamp_source == ("kernel" if over_wire else "in-process")

@@ -16,23 +16,23 @@ from typing import Any
 import pytest
 
 import evaluation
-from evaluation import manifest, record
+from evaluation import manifest, schema
 from evaluation.__main__ import main
-from evaluation.record import Trial
+from evaluation.schema import Trial
 from simulator.server import read_log
-from tests.service_process import service_process
-from tests.simulator_process import simulator_process
+from tests.service_process import run_service_process
+from tests.simulator_process import run_simulator_process
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 60.0
+WAIT_TIMEOUT_S = 60.0
 TOKENS = 16
 WIRES = ("sse", "websocket", "openai")
-EARLY_S = 0.0005
+TOLERANCE_S = 0.0005
 """By so much may two processes' moments be out of order: they are stamped with one clock, one after the other."""
 
 
 @dataclass(frozen=True)
-class Finished:
+class TransportRun:
     """A run over all transports, and the upstream's log of it by request id."""
 
     folder: Path
@@ -40,17 +40,17 @@ class Finished:
     sent_s: dict[str, dict[int, float]]
 
     def trials(self, **wanted: str) -> list[Trial]:
-        found = record.read_trials(self.folder)
+        found = schema.read_trials(self.folder)
         return [trial for trial in found if all(getattr(trial, name) == value for name, value in wanted.items())]
 
 
-def children() -> set[str]:
+def child_pids() -> set[str]:
     """Give the processes that this one has started and that live."""
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split())
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def transport_run(tmp_path_factory: pytest.TempPathFactory) -> TransportRun:
     """A service of the run's own, two upstreams of which one breaks, and a question that the guard refuses."""
     place = tmp_path_factory.mktemp("wires")
     log, folder, prompts = place / "log.jsonl", place / "run", place / "prompts.jsonl"
@@ -58,58 +58,60 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     prompts.write_text("".join(json.dumps(line) + "\n" for line in asked), encoding="utf-8")
     words = "run --providers openai:m,openai:fault-cut --strategies direct --transport in-process,sse,websocket,openai"
     more = ("--prompts", str(prompts), "--repeats", "2", "--price", "openai:m=10/100", "--out", str(folder))
-    before = children()
+    before = child_pids()
     options = ("--tokens", str(TOKENS), "--ttft-ms", "50", "--gap-ms", "20", "--log", str(log))
-    with simulator_process(*options) as url, pytest.MonkeyPatch.context() as patch:
+    with run_simulator_process(*options) as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", f"{url}/v1")
         patch.setenv("OPENAI_API_KEY", "none")
-        during = children() - before
+        during = child_pids() - before
         assert main([*words.split(), *more, "--record", "--no-plots"]) == 0
-        assert children() - before == during, "the run's service has ended with it"
+        assert child_pids() - before == during, "the run's service has ended with it"
     sent_s: dict[str, dict[int, float]] = defaultdict(dict)
     for line in read_log(str(log)):
         if "seq" in line:
             found: Any = line
             sent_s[found["request_id"]][found["seq"]] = found["at_s"]
-    return Finished(folder, manifest.read(folder), sent_s)
+    return TransportRun(folder, manifest.read(folder), sent_s)
 
 
-def test_every_cell_is_there_once_and_says_over_which_transport(finished: Finished) -> None:
-    cells = Counter((t.model, t.transport, t.prompt_id, t.repeat) for t in finished.trials())
+def test_run_records_every_cell_once_with_its_transport(transport_run: TransportRun) -> None:
+    cells = Counter((t.model, t.transport, t.prompt_id, t.repeat) for t in transport_run.trials())
     assert len(cells) == 2 * 4 * 2 * 2 and set(cells.values()) == {1}
-    assert finished.said["scenario"]["transport"] == ["in-process", *WIRES]
-    assert {f"openai:m over {wire}" for wire in WIRES} < finished.said["warm_up"].keys()
-    (sitting,) = finished.said["instrument"]
+    assert transport_run.said["scenario"]["transport"] == ["in-process", *WIRES]
+    assert {f"openai:m over {wire}" for wire in WIRES} < transport_run.said["warm_up"].keys()
+    (sitting,) = transport_run.said["instrument"]
     stamped = {f"openai:{model} over {wire}" for model in ("m", "fault-cut") for wire in ("sse", "openai")}
     assert set(sitting["stamped_sockets"]) == stamped | {"openai:m", "openai:fault-cut"}, (
         "a WebSocket's are its client's"
     )
-    assert (finished.folder / "service.log").read_text(encoding="utf-8").startswith("{")
+    assert (transport_run.folder / "service.log").read_text(encoding="utf-8").startswith("{")
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_no_token_arrives_before_the_upstream_sent_it_and_all_do(finished: Finished, wire: str) -> None:
-    trials = {t.trial_id: t for t in finished.trials(transport=wire, model="m", prompt_id="usual")}
+def test_service_transport_delivers_all_tokens_never_before_upstream_sent_them(
+    transport_run: TransportRun, wire: str
+) -> None:
+    trials = {t.trial_id: t for t in transport_run.trials(transport=wire, model="m", prompt_id="usual")}
     texts: dict[str, list[float]] = defaultdict(list)
-    for row in record.read_events(finished.folder):
+    for row in schema.read_events(transport_run.folder):
         if row.trial_id in trials and row.kind == "delivered_text" and row.delivered_s is not None:
             texts[row.trial_id].append(row.delivered_s)
     assert len(texts) == len(trials) == 2
     for trial_id, at_s in texts.items():
-        trial, true_s = trials[trial_id], [at for _, at in sorted(finished.sent_s[trial_id].items())]
+        trial, true_s = trials[trial_id], [at for _, at in sorted(transport_run.sent_s[trial_id].items())]
         assert trial.sent_monotonic_s is not None and trial.ttft_s is not None
-        assert trial.ttft_s == at_s[0] and trial.ttft_s >= 0.05 - EARLY_S
+        assert trial.ttft_s == at_s[0] and trial.ttft_s >= 0.05 - TOLERANCE_S
         assert len(at_s) == trial.chunks and 1 < len(at_s) <= len(true_s) == TOKENS, "reads may be joined on the way"
-        assert trial.sent_monotonic_s + at_s[0] >= true_s[0] - EARLY_S
-        assert trial.sent_monotonic_s + at_s[-1] >= true_s[-1] - EARLY_S
+        assert trial.sent_monotonic_s + at_s[0] >= true_s[0] - TOLERANCE_S
+        assert trial.sent_monotonic_s + at_s[-1] >= true_s[-1] - TOLERANCE_S
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_wire_tells_how_the_answer_ended_and_what_it_used(finished: Finished, wire: str) -> None:
-    for trial in finished.trials(transport=wire, model="m", prompt_id="usual"):
+def test_service_transport_reports_outcome_and_usage(transport_run: TransportRun, wire: str) -> None:
+    for trial in transport_run.trials(transport=wire, model="m", prompt_id="usual"):
         assert (trial.outcome, trial.finish_reason, trial.attempts) == ("completed", "stop", 1)
         assert (trial.output_tokens, trial.token_source) == (TOKENS, "reported")
-        (here, _) = finished.trials(transport="in-process", model="m", prompt_id="usual")
+        (here, _) = transport_run.trials(transport="in-process", model="m", prompt_id="usual")
         assert trial.cost_usd == here.cost_usd is not None and trial.price_source == here.price_source == "user"
         assert trial.stamp_source == ("callback" if wire == "websocket" else "kernel")
         assert trial.connect_s is not None and trial.connect_s > 0 and trial.loop_lag_max_s is not None
@@ -117,36 +119,39 @@ def test_a_wire_tells_how_the_answer_ended_and_what_it_used(finished: Finished, 
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_an_upstream_that_is_cut_gives_a_truncated_row_over_every_wire(finished: Finished, wire: str) -> None:
-    for trial in finished.trials(transport=wire, model="fault-cut", prompt_id="usual"):
-        (here, _) = finished.trials(transport="in-process", model="fault-cut", prompt_id="usual")
+def test_truncated_upstream_gives_truncated_trial_over_every_transport(transport_run: TransportRun, wire: str) -> None:
+    for trial in transport_run.trials(transport=wire, model="fault-cut", prompt_id="usual"):
+        (here, _) = transport_run.trials(transport="in-process", model="fault-cut", prompt_id="usual")
         assert (trial.outcome, trial.error_type) == (here.outcome, here.error_type) == ("truncated", "truncated")
         assert trial.error_message == here.error_message
         assert trial.e2e_s is None and trial.ttft_s is not None
 
 
-def test_what_the_guard_refuses_is_a_failed_row_with_its_status(finished: Finished) -> None:
+def test_guard_rejection_gives_failed_trial_with_status(transport_run: TransportRun) -> None:
     for wire in WIRES:
-        refused = finished.trials(transport=wire, prompt_id="long")
+        refused = transport_run.trials(transport=wire, prompt_id="long")
         assert len(refused) == 4
         for trial in refused:
             assert (trial.outcome, trial.error_type) == ("failed", "invalid")
             assert trial.http_status == (None if wire == "websocket" else 400), "a frame has no status"
             assert "4,000" in (trial.error_message or "") and trial.ttft_s is None and trial.cost_usd is None
-    assert {t.outcome for t in finished.trials(transport="in-process", prompt_id="long")} == {"completed", "truncated"}
+    assert {t.outcome for t in transport_run.trials(transport="in-process", prompt_id="long")} == {
+        "completed",
+        "truncated",
+    }
 
 
-def test_the_report_pairs_the_wires_and_only_a_source_is_recorded(finished: Finished) -> None:
-    text = (finished.folder / "report.md").read_text(encoding="utf-8")
+def test_report_pairs_transports_and_traces_exist_only_in_process(transport_run: TransportRun) -> None:
+    text = (transport_run.folder / "report.md").read_text(encoding="utf-8")
     for wire in WIRES:
         assert f"\n| {wire} | 2 |" in text
-    traces = {path.stem for path in (finished.folder / "traces").iterdir()}
-    assert traces == {trial.trial_id for trial in finished.trials(transport="in-process")}
+    traces = {path.stem for path in (transport_run.folder / "traces").iterdir()}
+    assert traces == {trial.trial_id for trial in transport_run.trials(transport="in-process")}
 
 
-def test_a_service_at_an_address_is_asked_with_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_url_run_sends_api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "run --providers sim:steady --transport sse,websocket,openai --prompt-count 1 --repeats 1 --max-tokens 4"
-    with service_process(API_KEYS=f"ann=sha256:{sha256(b'sesame-open').hexdigest()}") as url:
+    with run_service_process(API_KEYS=f"ann=sha256:{sha256(b'sesame-open').hexdigest()}") as url:
         closed, opened = tmp_path / "closed", tmp_path / "opened"
         main([*words.split(), "--no-warm-up", "--no-plots", "--url", url, "--out", str(closed)])
         monkeypatch.setenv("STREAMGAUGE_KEY", "sesame-open")
@@ -159,14 +164,14 @@ def test_a_service_at_an_address_is_asked_with_its_key(tmp_path: Path, monkeypat
     assert not (opened / "service.log").exists()
 
 
-def test_nobody_at_the_address_is_a_failure_over_every_wire(tmp_path: Path) -> None:
+def test_unreachable_service_url_gives_network_failure_over_every_transport(tmp_path: Path) -> None:
     words = "run --providers sim:steady --transport sse,websocket,openai --url http://127.0.0.1:9 --prompt-count 1"
     assert main([*words.split(), "--repeats", "1", "--no-plots", "--out", str(tmp_path / "run")]) == 1
-    for trial in record.read_trials(tmp_path / "run"):
+    for trial in schema.read_trials(tmp_path / "run"):
         assert (trial.outcome, trial.error_type, trial.sent_monotonic_s) == ("failed", "network", None)
 
 
-def test_a_service_that_does_not_start_is_told_with_its_last_words(
+def test_service_start_failure_reports_its_last_stderr_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STREAMGAUGE_MODEL", str(tmp_path / "missing.gguf"))
@@ -177,7 +182,7 @@ def test_a_service_that_does_not_start_is_told_with_its_last_words(
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+async def start_long_run(folder: Path) -> AsyncGenerator[asyncio.subprocess.Process, None]:
     """Start a run that takes minutes, in a group of its own as a terminal would; some trials are on disk."""
     words = "run --providers sim:steady --transport in-process,sse,websocket --max-tokens 8 --repeats 200 --no-plots"
     process = await asyncio.create_subprocess_exec(
@@ -188,8 +193,8 @@ async def running(folder: Path) -> AsyncGenerator[asyncio.subprocess.Process, No
         start_new_session=True,
     )
     try:
-        path = folder / record.TRIALS
-        async with asyncio.timeout(WAIT_S):
+        path = folder / schema.TRIALS_FILE
+        async with asyncio.timeout(WAIT_TIMEOUT_S):
             while not path.exists() or path.read_bytes().count(b"\n") < 4:  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.05)
         yield process
@@ -199,49 +204,49 @@ async def running(folder: Path) -> AsyncGenerator[asyncio.subprocess.Process, No
         await process.communicate()
 
 
-def services(pid: int) -> list[Path]:
+def child_processes(pid: int) -> list[Path]:
     """Give the processes that a run has started, as places that are there while they live."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     return [Path("/proc", child) for child in found]
 
 
-async def gone(found: list[Path]) -> None:
+async def wait_until_ended(found: list[Path]) -> None:
     """Wait until these have ended, or nobody has asked yet how."""
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(WAIT_TIMEOUT_S):
         while any(path.exists() and ") Z " not in (path / "stat").read_text() for path in found):  # noqa: ASYNC110 - others end
             await asyncio.sleep(0.05)
 
 
-def test_a_stop_ends_the_service_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    async def stop(number: signal.Signals) -> int:
-        async with running(tmp_path / number.name) as process:
-            found = services(process.pid)
+def test_signal_ends_service_process_and_run_can_resume(tmp_path: Path) -> None:
+    async def stop_run(number: signal.Signals) -> int:
+        async with start_long_run(tmp_path / number.name) as process:
+            found = child_processes(process.pid)
             assert len(found) == 1
             if number is signal.SIGINT:
                 os.killpg(process.pid, number)  # as a terminal does on Ctrl-C
             else:
                 process.kill()
-            await asyncio.wait_for(process.communicate(), WAIT_S)
-            await gone(found)
+            await asyncio.wait_for(process.communicate(), WAIT_TIMEOUT_S)
+            await wait_until_ended(found)
             return process.returncode or 0
 
-    assert asyncio.run(stop(signal.SIGINT)) == 130
+    assert asyncio.run(stop_run(signal.SIGINT)) == 130
     if sys.platform == "linux":
-        assert asyncio.run(stop(signal.SIGKILL)) == -signal.SIGKILL, "the kernel ends it where the run cannot"
+        assert asyncio.run(stop_run(signal.SIGKILL)) == -signal.SIGKILL, "the kernel ends it where the run cannot"
     for name in ("SIGINT", "SIGKILL"):
         if (tmp_path / name).exists():
-            kept = record.read_trials(tmp_path / name)
+            kept = schema.read_trials(tmp_path / name)
             assert len(kept) >= 4 and {trial.outcome for trial in kept} == {"completed"}
 
 
-def test_a_run_over_wires_is_resumed_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+def test_resumed_run_over_transports_repeats_no_trial(tmp_path: Path) -> None:
     words = "run --providers sim:steady --transport in-process,sse,openai --prompt-count 1 --repeats 2 --max-tokens 4"
     arguments = [*words.split(), "--no-plots", "--out", str(tmp_path / "run")]
     assert main(arguments) == 0
-    lines = (tmp_path / "run" / record.TRIALS).read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "run" / record.TRIALS).write_text("".join(lines[:3]), encoding="utf-8")
+    lines = (tmp_path / "run" / schema.TRIALS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "run" / schema.TRIALS_FILE).write_text("".join(lines[:3]), encoding="utf-8")
     facts = manifest.read(tmp_path / "run")
     manifest.write(tmp_path / "run", facts | {"complete": False})
     assert main([*arguments, "--resume"]) == 0
-    cells = Counter((t.transport, t.repeat) for t in record.read_trials(tmp_path / "run"))
+    cells = Counter((t.transport, t.repeat) for t in schema.read_trials(tmp_path / "run"))
     assert len(cells) == 6 and set(cells.values()) == {1}

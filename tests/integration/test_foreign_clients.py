@@ -16,33 +16,33 @@ import openai
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.integration.cutting import cutting_proxy
-from tests.service_process import service_process
-from tests.serving import post, until
-from tests.simulator_process import simulator_process
+from tests.asgi_server import post_and_read, wait_until
+from tests.integration.cutting_proxy import run_cutting_proxy
+from tests.service_process import run_service_process
+from tests.simulator_process import run_simulator_process
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 MESSAGES: Any = [{"role": "user", "content": "Name three colours."}]
-NODE_S = 60.0
+NODE_TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with service_process() as url:
+    with run_service_process() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def guarded_url() -> Iterator[str]:
     """A service that wants a key, and gives that key one question a minute."""
-    with service_process(
+    with run_service_process(
         API_KEYS=f"tester=sha256:{hashlib.sha256(b'right').hexdigest()}", RATE_LIMIT="1/minute"
     ) as url:
         yield url
 
 
 @pytest.fixture
-def node(packages: Path, tmp_path: Path) -> list[str]:
+def node_command(packages: Path, tmp_path: Path) -> list[str]:
     """The beginning of a command that runs a script of tests/foreign: its name and arguments follow."""
     found = shutil.which("node")
     assert found is not None, "npm is there, node is not: install it"
@@ -53,14 +53,14 @@ def node(packages: Path, tmp_path: Path) -> list[str]:
     return [found, str(tmp_path)]
 
 
-async def said_by(node: list[str], script: str, *arguments: str) -> Any:
+async def run_node_script(node: list[str], script: str, *arguments: str) -> Any:
     """Run a script and give the object that it prints."""
     program, folder = node
     process = await asyncio.create_subprocess_exec(
         program, f"{folder}/{script}", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        output, problems = await asyncio.wait_for(process.communicate(), NODE_S)
+        output, problems = await asyncio.wait_for(process.communicate(), NODE_TIMEOUT_S)
     finally:
         if process.returncode is None:
             process.kill()
@@ -68,10 +68,10 @@ async def said_by(node: list[str], script: str, *arguments: str) -> Any:
     return json.loads(output)
 
 
-def simulated(url: str, **fields: Any) -> dict[str, Any]:
+def ask_whole(url: str, **fields: Any) -> dict[str, Any]:
     """Give what the service itself says to the same question, whole."""
     body = {"message": "Name three colours.", "provider": "sim:steady", "max_tokens": 8, "stream": False, **fields}
-    reply = asyncio.run(post(int(url.rpartition(":")[2]), body))
+    reply = asyncio.run(post_and_read(int(url.rpartition(":")[2]), body))
     assert reply.status == 200, reply.body
     found: dict[str, Any] = reply.json()
     return found
@@ -80,14 +80,14 @@ def simulated(url: str, **fields: Any) -> dict[str, Any]:
 # ---- openai for Python ----
 
 
-def test_the_openai_sdk_streams_with_usage(url: str) -> None:
+def test_openai_sdk_streams_answer_with_usage(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
         chunks = list(
             client.chat.completions.create(
                 model="sim:steady", messages=MESSAGES, max_tokens=8, stream=True, stream_options={"include_usage": True}
             )
         )
-    expected = simulated(url)
+    expected = ask_whole(url)
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == expected["content"]
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
     assert [c.usage for c in chunks[:-1]] == [None] * (len(chunks) - 1)
@@ -97,7 +97,7 @@ def test_the_openai_sdk_streams_with_usage(url: str) -> None:
     assert len({c.id for c in chunks}) == 1
 
 
-def test_the_openai_sdk_takes_a_whole_answer_and_a_strategy(url: str) -> None:
+def test_openai_sdk_reads_whole_answer_and_accepts_strategy(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
         whole = client.chat.completions.create(model="sim:steady", messages=MESSAGES, max_tokens=8)
         asked = client.chat.completions.create(
@@ -105,13 +105,13 @@ def test_the_openai_sdk_takes_a_whole_answer_and_a_strategy(url: str) -> None:
         )
         pieces = [c.choices[0].delta.content for c in asked if c.choices and c.choices[0].delta.content]
         models = [model.id for model in client.models.list()]
-    assert whole.choices[0].message.content == simulated(url)["content"]
+    assert whole.choices[0].message.content == ask_whole(url)["content"]
     assert whole.usage is not None and whole.usage.total_tokens == 13
     assert pieces == [whole.choices[0].message.content]
     assert "sim:steady" in models
 
 
-def test_the_openai_sdk_reads_thinking_where_other_services_send_it(url: str) -> None:
+def test_openai_sdk_reads_thinking_from_reasoning_content(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
         asked = client.chat.completions.create(model="sim:thinking", messages=MESSAGES, stream=True)
         thought = [getattr(c.choices[0].delta, "reasoning_content", None) for c in asked if c.choices]
@@ -129,7 +129,7 @@ def test_the_openai_sdk_reads_thinking_where_other_services_send_it(url: str) ->
     ids=["temperature", "no message", "no provider", "no model"],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_openai_sdk_reads_refusals(
+def test_openai_sdk_raises_bad_request_for_rejections(
     fields: dict[str, Any], error: type[openai.APIStatusError], stream: bool, url: str
 ) -> None:
     question: dict[str, Any] = {"model": "sim:steady", "messages": MESSAGES, "stream": stream, **fields}
@@ -141,25 +141,25 @@ def test_the_openai_sdk_reads_refusals(
     assert caught.value.body["message"]
 
 
-def test_the_openai_sdk_reads_404_401_and_429(guarded_url: str) -> None:
-    def asked(key: str, path: str = "/v1") -> object:
+def test_openai_sdk_raises_not_found_authentication_and_rate_limit_errors(guarded_url: str) -> None:
+    def error_of_request(key: str, path: str = "/v1") -> object:
         with openai.OpenAI(base_url=f"{guarded_url}{path}", api_key=key, max_retries=0) as client:
             return client.chat.completions.create(model="sim:steady", messages=MESSAGES, max_tokens=2)
 
     with pytest.raises(openai.NotFoundError):
-        asked("right", "/v1/elsewhere")
-    assert asked("right")
+        error_of_request("right", "/v1/elsewhere")
+    assert error_of_request("right")
     with pytest.raises(openai.RateLimitError) as limited:
-        asked("right")
+        error_of_request("right")
     assert int(limited.value.response.headers["retry-after"]) > 0
     with pytest.raises(openai.AuthenticationError):
-        asked("wrong")
+        error_of_request("wrong")
 
 
-def test_closing_the_openai_sdks_stream_closes_the_provider(tmp_path: Path) -> None:
+def test_openai_sdk_stream_close_disconnects_from_provider(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
 
-    def closed() -> bool:
+    def is_closed() -> bool:
         lines = map(json.loads, log.read_text().splitlines())
         return any((line["request_id"], line["event"]) == ("left", "closed") for line in lines)
 
@@ -172,21 +172,23 @@ def test_closing_the_openai_sdks_stream_closes_the_provider(tmp_path: Path) -> N
                 async for chunk in stream:
                     if chunk.choices[0].delta.content:
                         break
-                assert not closed()
-            await until(closed)
+                assert not is_closed()
+            await wait_until(is_closed)
 
     arguments = ("--tokens", "5000", "--gap-ms", "20", "--log", str(log))
     with ExitStack() as running:
-        upstream = running.enter_context(simulator_process(*arguments))
-        asyncio.run(main(running.enter_context(service_process(OPENAI_BASE_URL=f"{upstream}/v1", OPENAI_API_KEY="k"))))
+        upstream = running.enter_context(run_simulator_process(*arguments))
+        asyncio.run(
+            main(running.enter_context(run_service_process(OPENAI_BASE_URL=f"{upstream}/v1", OPENAI_API_KEY="k")))
+        )
 
 
 # ---- for JavaScript ----
 
 
-def test_the_openai_sdk_for_javascript(node: list[str], url: str) -> None:
-    found = asyncio.run(said_by(node, "openai_sdk.mjs", url))
-    expected = simulated(url)
+def test_javascript_openai_sdk_reads_streamed_and_whole_answers(node_command: list[str], url: str) -> None:
+    found = asyncio.run(run_node_script(node_command, "openai_sdk.mjs", url))
+    expected = ask_whole(url)
     assert found["streamed"] == found["whole"] == expected["content"]
     assert found["finish"] == found["whole_finish"] == "length"
     for usage in (found["usage"], found["whole_usage"]):
@@ -196,10 +198,10 @@ def test_the_openai_sdk_for_javascript(node: list[str], url: str) -> None:
     assert "temperature" in found["refused"]["message"]
 
 
-def test_the_ai_sdk_for_javascript(node: list[str], url: str) -> None:
-    found = asyncio.run(said_by(node, "ai_sdk.mjs", url))
+def test_javascript_ai_sdk_reads_answers_and_errors(node_command: list[str], url: str) -> None:
+    found = asyncio.run(run_node_script(node_command, "ai_sdk.mjs", url))
     steady = found["steady"]
-    assert (steady["text"], steady["finish"], steady["errors"]) == (simulated(url)["content"], "length", [])
+    assert (steady["text"], steady["finish"], steady["errors"]) == (ask_whole(url)["content"], "length", [])
     assert (steady["usage"]["inputTokens"], steady["usage"]["outputTokens"]) == (5, 8)
     assert found["thinking"]["thinking"]
     (refused,) = found["refused"]["errors"]
@@ -209,17 +211,17 @@ def test_the_ai_sdk_for_javascript(node: list[str], url: str) -> None:
     assert found["broken"]["text"]
 
 
-def test_npms_eventsource_comes_back_by_itself(node: list[str], url: str) -> None:
+def test_npm_eventsource_reconnects_without_loss_or_duplication(node_command: list[str], url: str) -> None:
     async def main() -> tuple[str, Any]:
         port = int(url.rpartition(":")[2])
         body = {"message": "Hi", "provider": "sim:steady", "strategy": "direct", "max_tokens": 30, "resume": True}
-        whole = await post(port, body, "/api/chat/stream")
-        stream_id = whole.events()[0].id.partition(":")[0]
+        whole = await post_and_read(port, body, "/api/chat/stream")
+        stream_id = whole.sse_events()[0].id.partition(":")[0]
         text = "".join(
-            json.loads(e.data)["content"] for e in whole.events() if e.event == "message" and e.data[0] == "{"
+            json.loads(e.data)["content"] for e in whole.sse_events() if e.event == "message" and e.data[0] == "{"
         )
-        async with cutting_proxy([url], [900]) as proxy:
-            return text, await said_by(node, "eventsource.mjs", proxy.url, stream_id)
+        async with run_cutting_proxy([url], [900]) as proxy:
+            return text, await run_node_script(node_command, "eventsource.mjs", proxy.url, stream_id)
 
     text, found = asyncio.run(main())
     assert found["text"] == text
@@ -229,10 +231,10 @@ def test_npms_eventsource_comes_back_by_itself(node: list[str], url: str) -> Non
     assert numbers == list(range(1, len(numbers) + 1)), "nothing lost, nothing twice"
 
 
-def test_npms_ws(node: list[str], url: str) -> None:
-    found = asyncio.run(said_by(node, "ws.mjs", url))
+def test_npm_ws_client_reads_answers_and_rejections(node_command: list[str], url: str) -> None:
+    found = asyncio.run(run_node_script(node_command, "ws.mjs", url))
     assert found["protocol"] == "streamgauge"
-    assert found["texts"] == [simulated(url)["content"]] * 2
+    assert found["texts"] == [ask_whole(url)["content"]] * 2
     assert (found["types"][0], found["types"][-2:]) == ("start", ["finish", "done"])
     assert found["finish"]["finish_reason"] == "length"
     assert found["stopped"]["type"] == "cancelled"
@@ -243,7 +245,7 @@ def test_npms_ws(node: list[str], url: str) -> None:
 # ---- for Python, without ours ----
 
 
-def test_pythons_websockets(url: str) -> None:
+def test_python_websockets_client_reads_ordered_frames(url: str) -> None:
     async def main() -> list[dict[str, Any]]:
         async with connect(f"ws{url.removeprefix('http')}/api/chat/ws") as socket:
             await socket.send('{"message": "Name three colours.", "provider": "sim:steady", "max_tokens": 8}')
@@ -253,18 +255,18 @@ def test_pythons_websockets(url: str) -> None:
             return frames
 
     frames = asyncio.run(main())
-    assert "".join(f["content"] for f in frames if f["type"] == "chunk") == simulated(url)["content"]
+    assert "".join(f["content"] for f in frames if f["type"] == "chunk") == ask_whole(url)["content"]
     stream_id = frames[0]["stream_id"]
     assert [frame["id"] for frame in frames] == [f"{stream_id}:{n}" for n in range(1, len(frames) + 1)]
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",)], ids=["streamed", "whole"])
-def test_the_llm_command(options: tuple[str, ...], url: str, tmp_path: Path) -> None:
+def test_llm_command_prints_answer(options: tuple[str, ...], url: str, tmp_path: Path) -> None:
     models = f"- model_id: gauge\n  model_name: sim:steady\n  api_base: {url}/v1\n"
     (tmp_path / "extra-openai-models.yaml").write_text(models)
     # Plugins that happen to be installed are not what is asked about.
     variables = {**os.environ, "LLM_USER_PATH": str(tmp_path), "LLM_LOAD_PLUGINS": "", "OPENAI_API_KEY": "any"}
     command = [sys.executable, "-m", "llm", "-m", "gauge", "-o", "max_tokens", "8", *options, "Name three colours."]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=NODE_S, check=False)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=NODE_TIMEOUT_S, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip("\n") == simulated(url)["content"].rstrip("\n")
+    assert done.stdout.rstrip("\n") == ask_whole(url)["content"].rstrip("\n")

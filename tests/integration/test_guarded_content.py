@@ -8,19 +8,19 @@ import pytest
 
 import app
 from streaming.events import TextDelta
-from tests.playing import FINISH, PlayingAdapter
-from tests.serving import OPEN, Played, Reply, post, serving
+from tests.asgi_server import UNLIMITED_VARIABLES, HttpReply, SingleAdapterProviders, post_and_read, serve_providers
+from tests.scripted_adapter import FINISH, ScriptedAdapter
 
 SCRIPT = "Why does <script>alert(1)</script> not run, and is ' OR 1=1 -- dangerous?"
 SECRET = "correct-horse-battery-staple"
 
 
-def ask(message: str, variables: Mapping[str, str], adapter: PlayingAdapter | None = None) -> Reply:
-    played = Played(adapter or PlayingAdapter([(0.0, TextDelta("yes")), (0.0, FINISH)]))
+def ask(message: str, variables: Mapping[str, str], adapter: ScriptedAdapter | None = None) -> HttpReply:
+    played = SingleAdapterProviders(adapter or ScriptedAdapter([(0.0, TextDelta("yes")), (0.0, FINISH)]))
 
-    async def main() -> Reply:
-        async with serving(played, {**OPEN, **variables}) as port:
-            return await post(port, {"message": message, "strategy": "direct"})
+    async def main() -> HttpReply:
+        async with serve_providers(played, {**UNLIMITED_VARIABLES, **variables}) as port:
+            return await post_and_read(port, {"message": message, "strategy": "direct"})
 
     return asyncio.run(main())
 
@@ -46,9 +46,9 @@ def test_strict_validation_refuses_by_the_rule_that_it_names(message: str, off: 
 
 def test_secret_of_the_environment_does_not_leave_in_an_answer() -> None:
     pieces = [SECRET[i : i + 3] for i in range(0, len(SECRET), 3)]
-    adapter = PlayingAdapter([*((0.0, TextDelta(piece)) for piece in ["It is ", *pieces, "."]), (0.0, FINISH)])
+    adapter = ScriptedAdapter([*((0.0, TextDelta(piece)) for piece in ["It is ", *pieces, "."]), (0.0, FINISH)])
     reply = ask("What is it?", {"SOME_PASSWORD": SECRET}, adapter)
-    told = [event.data for event in reply.events() if event.event == "message"]
+    told = [event.data for event in reply.sse_events() if event.event == "message"]
     assert "".join(json.loads(data)["content"] for data in told[:-1]) == "It is [removed]."
 
 

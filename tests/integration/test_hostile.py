@@ -11,20 +11,20 @@ import websockets
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
-from tests.integration.watched import request
-from tests.playing import PlayingAdapter, words
-from tests.serving import Played, serving
+from tests.asgi_server import SingleAdapterProviders, serve_providers
+from tests.integration.service_over_simulator import send_request
+from tests.scripted_adapter import ScriptedAdapter, words_script
 
-ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
+CHAT_BODY = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
 QUESTION: dict[str, Any] = {"model": "p", "messages": [{"role": "user", "content": "a"}]}
 CHAT, STREAM, COMPLETIONS = "/api/chat", "/api/chat/stream", "/v1/chat/completions"
 
 
-def brief() -> PlayingAdapter:
-    return PlayingAdapter(words(2, first_s=0.0, gap_s=0.0))
+def make_brief_adapter() -> ScriptedAdapter:
+    return ScriptedAdapter(words_script(2, first_s=0.0, gap_s=0.0))
 
 
-def no_server_error(
+def check_no_server_error(
     operation: "schemathesis.APIOperation[Any, Any, Any, Any]",
     mode: schemathesis.GenerationMode,
     url: str,
@@ -32,41 +32,41 @@ def no_server_error(
 ) -> None:
     @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
-    def check(case: Any) -> None:
+    def check_case(case: Any) -> None:
         change(case.body)
         assert case.call(base_url=url).status_code < 500
 
-    check()
+    check_case()
 
 
-def unchanged(body: Any) -> None:
+def keep_body(body: Any) -> None:
     """Leave what was generated."""
 
 
-def with_names_that_exist(body: Any) -> None:
+def set_known_names(body: Any) -> None:
     body.update({"strategy": "direct", **({"provider": "p"} if "provider" in body else {})})
 
 
-def test_nothing_that_the_description_allows_or_forbids_breaks_the_service() -> None:
+def test_openapi_generated_requests_never_cause_server_error() -> None:
     async def main() -> None:
-        async with serving(Played(brief())) as port:
-            _, _, document = await (await request(port, "/openapi.json", method="GET")).response()
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
+            _, _, document = await (await send_request(port, "/openapi.json", method="GET")).read_response()
             await asyncio.to_thread(explore, json.loads(document), f"http://127.0.0.1:{port}")
 
     def explore(document: dict[str, Any], url: str) -> None:
         modes = schemathesis.GenerationMode
         results: Any = schemathesis.openapi.from_dict(document).get_all_operations()
         for operation in (result.ok() for result in results):
-            no_server_error(operation, modes.POSITIVE, url, unchanged)
+            check_no_server_error(operation, modes.POSITIVE, url, keep_body)
             if operation.method == "post":
-                no_server_error(operation, modes.POSITIVE, url, with_names_that_exist)
+                check_no_server_error(operation, modes.POSITIVE, url, set_known_names)
             if operation.method == "post" or ("{stream_id}" in operation.path and operation.method == "get"):
-                no_server_error(operation, modes.NEGATIVE, url, unchanged)
+                check_no_server_error(operation, modes.NEGATIVE, url, keep_body)
 
     asyncio.run(main())
 
 
-EVIL = [
+HOSTILE_TEXTS = [
     "\ud800",
     "a\udfffb",
     "\ud83d",
@@ -79,15 +79,15 @@ EVIL = [
     "%0d%0a",
 ]
 PLACES: list[tuple[str, Callable[[str], Any]]] = [
-    (CHAT, lambda text: {**ASK, "message": text}),
-    (CHAT, lambda text: {**ASK, "system": text}),
-    (CHAT, lambda text: {**ASK, "provider": text}),
-    (CHAT, lambda text: {**ASK, "provider": f"openai:{text}"}),
-    (CHAT, lambda text: {**ASK, "strategy": text}),
-    (CHAT, lambda text: {**ASK, text: 1}),
+    (CHAT, lambda text: {**CHAT_BODY, "message": text}),
+    (CHAT, lambda text: {**CHAT_BODY, "system": text}),
+    (CHAT, lambda text: {**CHAT_BODY, "provider": text}),
+    (CHAT, lambda text: {**CHAT_BODY, "provider": f"openai:{text}"}),
+    (CHAT, lambda text: {**CHAT_BODY, "strategy": text}),
+    (CHAT, lambda text: {**CHAT_BODY, text: 1}),
     (CHAT, lambda text: {"messages": [{"role": "user", "content": text}]}),
     (CHAT, lambda text: {"messages": [{"role": text, "content": "a"}]}),
-    (STREAM, lambda text: {**ASK, "message": text}),
+    (STREAM, lambda text: {**CHAT_BODY, "message": text}),
     (COMPLETIONS, lambda text: {**QUESTION, "model": text}),
     (COMPLETIONS, lambda text: {**QUESTION, "messages": [{"role": "user", "content": text}]}),
     (COMPLETIONS, lambda text: {**QUESTION, "messages": [{"role": "user", "content": [{"type": text, "text": text}]}]}),
@@ -96,13 +96,13 @@ PLACES: list[tuple[str, Callable[[str], Any]]] = [
 ]
 
 
-def test_no_text_breaks_the_service_wherever_it_stands(caplog: pytest.LogCaptureFixture) -> None:
+def test_hostile_text_in_any_field_never_causes_server_error(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> set[int]:
         statuses = set()
-        async with serving(Played(brief())) as port:
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
             for path, body in PLACES:
-                for text in EVIL:
-                    status, headers, answer = await (await request(port, path, body(text))).response()
+                for text in HOSTILE_TEXTS:
+                    status, headers, answer = await (await send_request(port, path, body(text))).read_response()
                     assert "set-cookie" not in headers
                     assert status in (200, 400), (path, body(text), answer)
                     statuses.add(status)
@@ -112,12 +112,12 @@ def test_no_text_breaks_the_service_wherever_it_stands(caplog: pytest.LogCapture
     assert caplog.records == []
 
 
-def test_no_text_in_a_socket_breaks_the_service(caplog: pytest.LogCaptureFixture) -> None:
+def test_hostile_text_over_websocket_never_causes_internal_error(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> set[str]:
         found = set()
-        async with serving(Played(brief())) as port:
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
             for path, body in PLACES:
-                for text in EVIL if path == CHAT else ():
+                for text in HOSTILE_TEXTS if path == CHAT else ():
                     async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
                         await talk.send(json.dumps(body(text)))
                         while (kind := json.loads(await talk.recv())["type"]) not in ("done", "error"):
@@ -147,11 +147,11 @@ VALUES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("path", [CHAT, STREAM, COMPLETIONS])
-def test_no_value_breaks_the_service(path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_hostile_json_values_are_rejected_without_server_error(path: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with serving(Played(brief())) as port:
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
             for name, body in VALUES.items():
-                status, _, answer = await (await request(port, path, body)).response()
+                status, _, answer = await (await send_request(port, path, body)).read_response()
                 message = json.loads(answer)["error"]["message"]
                 assert (status, "\n" in message, len(message) < 1000) == (400, False, True), (name, answer)
 

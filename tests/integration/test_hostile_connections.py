@@ -13,27 +13,27 @@ from typing import Any
 import pytest
 import websockets
 
-from server import guarded
+from server import middleware
 from server.request_bounds import ConnectionLimits
 from streaming.events import TextDelta
-from tests.integration.watched import Simulated, request, simulated
-from tests.playing import PlayingAdapter, Step, words
-from tests.service_process import service_process
-from tests.serving import Played, serving, until
+from tests.asgi_server import SingleAdapterProviders, serve_providers, wait_until
+from tests.integration.service_over_simulator import SimulatorWithLog, run_simulator, send_request
+from tests.scripted_adapter import ScriptedAdapter, ScriptStep, words_script
+from tests.service_process import run_service_process
 
-ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
+CHAT_BODY = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
 CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
-SILENT: list[Step] = [(600.0, TextDelta("late"))]
+SILENT_SCRIPT: list[ScriptStep] = [(600.0, TextDelta("late"))]
 
 
 IMPATIENT = ConnectionLimits(header_timeout_s=0.2, lingering_timeout_s=0.2)
 
 
-def brief() -> PlayingAdapter:
-    return PlayingAdapter(words(2, first_s=0.0, gap_s=0.0))
+def make_brief_adapter() -> ScriptedAdapter:
+    return ScriptedAdapter(words_script(2, first_s=0.0, gap_s=0.0))
 
 
-async def exchanged(port: int, data: bytes) -> bytes:
+async def send_and_read(port: int, data: bytes) -> bytes:
     """Send bytes and read until the server closes, which it must."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
@@ -43,7 +43,7 @@ async def exchanged(port: int, data: bytes) -> bytes:
     return found
 
 
-HEADS: dict[str, tuple[bytes, set[int]]] = {
+HOSTILE_HEADS: dict[str, tuple[bytes, set[int]]] = {
     "a path that is not ASCII": (b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n", {400}),
     "half surrogates": (
         b"GET /api/chat/stream/%ED%A0%80?last_event_id=%ED%A0%80 HTTP/1.1\r\nhost: localhost\r\n",
@@ -73,13 +73,13 @@ HEADS: dict[str, tuple[bytes, set[int]]] = {
 }
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_no_head_breaks_the_service(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    head, statuses = HEADS[name]
+@pytest.mark.parametrize("name", HOSTILE_HEADS)
+def test_hostile_request_head_is_answered_without_error_log(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    head, statuses = HOSTILE_HEADS[name]
 
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
-            return await exchanged(port, head + b"connection: close\r\n\r\n")
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
+            return await send_and_read(port, head + b"connection: close\r\n\r\n")
 
     answer = asyncio.run(main())
     assert int(answer.split(b" ", 2)[1]) in statuses
@@ -95,25 +95,25 @@ CHUNK = b"10000\r\n" + b"a" * 65536 + b"\r\n"
     [({"content-length": "999999999999"}, b"{"), ({"transfer-encoding": "chunked"}, CHUNK * 8)],
     ids=["announced", "in chunks without end"],
 )
-def test_a_huge_body_is_refused_before_it_is_there(headers: dict[str, str], body: bytes) -> None:
+def test_huge_body_is_rejected_before_it_arrives(headers: dict[str, str], body: bytes) -> None:
     async def main() -> bytes:
-        async with serving(Played(brief()), limits=IMPATIENT) as port:
-            sent = await request(port, CHAT, body, headers={"connection": "keep-alive", **headers})
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=IMPATIENT) as port:
+            sent = await send_request(port, CHAT, body, headers={"connection": "keep-alive", **headers})
             async with asyncio.timeout(10):
                 head = await sent.reader.readuntil(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 413")
                 answer = await sent.reader.readuntil(b"}}")
                 with contextlib.suppress(ConnectionResetError):
                     assert await sent.reader.read() == b""  # the rest is not waited for
-            sent.leave()
+            sent.drop()
             return answer
 
     assert json.loads(asyncio.run(main()))["error"]["rule"] == "validation.size"
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-def test_the_refusal_of_a_huge_body_reaches_who_closes_after_it(path: str) -> None:
-    def sent(url: str) -> tuple[int, Any]:
+def test_huge_body_rejection_reaches_client_that_sends_everything(path: str) -> None:
+    def post_huge_body(url: str) -> tuple[int, Any]:
         asked = urllib.request.Request(url, b'"' + b"a" * 20_000_000 + b'"', {"content-type": "application/json"})
         try:
             urllib.request.urlopen(asked)  # which says `connection: close`, and reads when all was sent
@@ -123,37 +123,37 @@ def test_the_refusal_of_a_huge_body_reaches_who_closes_after_it(path: str) -> No
         return 200, None
 
     async def main() -> tuple[int, Any]:
-        async with serving(Played(brief())) as port:
-            return await asyncio.to_thread(sent, f"http://127.0.0.1:{port}{path}")
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
+            return await asyncio.to_thread(post_huge_body, f"http://127.0.0.1:{port}{path}")
 
     status, body = asyncio.run(main())
     assert (status, body["error"]["rule"]) == (413, "validation.size")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded, "BODY_TIMEOUT_S", 0.2)
+def test_missing_body_times_out_with_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "BODY_TIMEOUT_S", 0.2)
 
     async def main() -> bytes:
-        async with serving(Played(brief()), limits=IMPATIENT) as port:
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=IMPATIENT) as port:
             head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             body = b'content-length: 99\r\n\r\n{"mess'
-            return await exchanged(port, head + body)  # kept alive by the client: the service has to close it
+            return await send_and_read(port, head + body)  # kept alive by the client: the service has to close it
 
     head, _, body = asyncio.run(main()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400") and b"connection: close" in head.lower()
     assert json.loads(body)["error"]["rule"] == "body.time"
 
 
-def test_leaving_in_the_middle_of_a_request_is_nobodys_fault(caplog: pytest.LogCaptureFixture) -> None:
+def test_client_leaving_mid_request_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        adapter = brief()
-        async with serving(Played(adapter)) as port:
+        adapter = make_brief_adapter()
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
             for path in (CHAT, COMPLETIONS):
                 for part in (b"", b'{"mess'):
-                    sent = await request(port, path, part, headers={"content-length": "99"})
+                    sent = await send_request(port, path, part, headers={"content-length": "99"})
                     await sent.writer.drain()
-                    sent.leave()
-            status, _, _ = await (await request(port, CHAT, ASK)).response()
+                    sent.drop()
+            status, _, _ = await (await send_request(port, CHAT, CHAT_BODY)).read_response()
             assert (status, len(adapter.requests)) == (200, 1)
 
     asyncio.run(main())
@@ -163,23 +163,23 @@ def test_leaving_in_the_middle_of_a_request_is_nobodys_fault(caplog: pytest.LogC
 @pytest.mark.parametrize(
     "begun", [b"", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "], ids=["nothing", "half a head"]
 )
-def test_a_head_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
+def test_missing_head_times_out_and_closes_connection(begun: bytes) -> None:
     async def main() -> bytes:
-        async with serving(Played(brief()), limits=IMPATIENT) as port:
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=IMPATIENT) as port:
             try:
-                return await exchanged(port, begun)
+                return await send_and_read(port, begun)
             except ConnectionResetError:
                 return b""
 
     assert asyncio.run(main()) == b""
 
 
-def test_the_callers_own_id_reaches_the_provider_only_if_it_can_be_a_header() -> None:
+def test_request_id_is_forwarded_only_if_valid_as_header() -> None:
     async def main() -> list[str | None]:
-        adapter = brief()
-        async with serving(Played(adapter)) as port:
+        adapter = make_brief_adapter()
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
             for said in ("mine-7", "two words", "a" * 129, "caf\xe9", "a\tb"):
-                await (await request(port, CHAT, ASK, headers={"x-client-request-id": said})).response()
+                await (await send_request(port, CHAT, CHAT_BODY, headers={"x-client-request-id": said})).read_response()
         return [asked.request_id for asked in adapter.requests]
 
     mine, *others = asyncio.run(main())
@@ -187,15 +187,15 @@ def test_the_callers_own_id_reaches_the_provider_only_if_it_can_be_a_header() ->
     assert all(other is not None and len(other) == 32 and int(other, 16) for other in others)
 
 
-def test_pipelined_requests_are_answered_in_order_and_do_not_mix() -> None:
+def test_pipelined_requests_are_answered_in_order() -> None:
     async def main() -> bytes:
-        async with serving(Played(brief())) as port:
-            body = json.dumps({**ASK, "stream": False}).encode()
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
+            body = json.dumps({**CHAT_BODY, "stream": False}).encode()
             head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             ask = head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
             missing = b"GET /api/nothing HTTP/1.1\r\nhost: localhost\r\n\r\n"
             last = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-            return await exchanged(port, ask + missing + ask + last)
+            return await send_and_read(port, ask + missing + ask + last)
 
     answer = asyncio.run(main())
     assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 404, 200, 200]
@@ -203,41 +203,41 @@ def test_pipelined_requests_are_answered_in_order_and_do_not_mix() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_leaving_stops_the_answer_though_more_was_asked_behind_it(stream: bool) -> None:
+def test_client_leaving_with_pipelined_requests_stops_answer(stream: bool) -> None:
     async def main() -> int:
-        adapter = PlayingAdapter(SILENT)
-        async with serving(Played(adapter)) as port:
-            body = json.dumps({**ASK, "stream": stream}).encode()
+        adapter = ScriptedAdapter(SILENT_SCRIPT)
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
+            body = json.dumps({**CHAT_BODY, "stream": stream}).encode()
             head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             ask = head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(ask)
-            await until(lambda: adapter.open == 1)
+            await wait_until(lambda: adapter.open == 1)
             writer.write(ask * 3)
             await writer.drain()
             writer.transport.abort()
-            await until(lambda: adapter.open == 0)
+            await wait_until(lambda: adapter.open == 0)
             return len(adapter.requests)
 
     assert asyncio.run(main()) == 1
 
 
-def test_a_socket_asked_for_behind_a_question_stops_the_answer() -> None:
+def test_websocket_upgrade_pipelined_behind_question_stops_answer() -> None:
     async def main() -> bytes:
-        adapter = PlayingAdapter(SILENT)
-        async with serving(Played(adapter)) as port:
-            sent = await request(port, CHAT, ASK, headers={"connection": "keep-alive"})
-            await until(lambda: adapter.open == 1)
+        adapter = ScriptedAdapter(SILENT_SCRIPT)
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
+            sent = await send_request(port, CHAT, CHAT_BODY, headers={"connection": "keep-alive"})
+            await wait_until(lambda: adapter.open == 1)
             head = b"GET /api/chat/ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
             key = b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             sent.writer.write(head + key)
-            await until(lambda: adapter.open == 0)
+            await wait_until(lambda: adapter.open == 0)
             try:
                 return await sent.reader.read()
             except ConnectionResetError:
                 return b""
             finally:
-                sent.leave()
+                sent.drop()
 
     assert b"101 Switching" not in asyncio.run(main())
 
@@ -253,23 +253,23 @@ def test_a_socket_asked_for_behind_a_question_stops_the_answer() -> None:
     ],
     ids=["no proxy", "appended by the proxy", "a line of the proxy's own", "both", "two proxies"],
 )
-def test_addresses_that_a_caller_makes_up_do_not_help_it(hops: str, lines: str) -> None:
+def test_forged_forwarded_addresses_do_not_evade_rate_limit(hops: str, lines: str) -> None:
     async def main() -> list[int]:
         variables = {"RATE_LIMIT": "10/minute", "BUDGETS": "off", "TRUSTED_HOPS": hops}
-        async with serving(Played(brief()), variables) as port:
-            return await asyncio.gather(*(one(port, n) for n in range(50)))
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), variables) as port:
+            return await asyncio.gather(*(ask_once(port, n) for n in range(50)))
 
-    async def one(port: int, number: int) -> int:
-        body = json.dumps({**ASK, "stream": False})
+    async def ask_once(port: int, number: int) -> int:
+        body = json.dumps({**CHAT_BODY, "stream": False})
         head = "POST /api/chat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
         head += f"{lines.format(n=number)}content-length: {len(body)}\r\n\r\n"
-        return int((await exchanged(port, (head + body).encode())).split()[1])
+        return int((await send_and_read(port, (head + body).encode())).split()[1])
 
     statuses = asyncio.run(main())
     assert (statuses.count(200), statuses.count(429)) == (10, 40)
 
 
-def stopped_reader(url: str) -> socket.socket:
+def open_stalled_reader(url: str) -> socket.socket:
     """Open a connection with next to no room for what comes."""
     found = socket.socket()
     found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -277,11 +277,11 @@ def stopped_reader(url: str) -> socket.socket:
     return found
 
 
-def test_a_reader_that_has_stopped_is_dropped_and_its_answer_with_it() -> None:
-    body = json.dumps({**ASK, "provider": "openai:steady"})
+def test_stalled_reader_is_dropped_with_its_answer() -> None:
+    body = json.dumps({**CHAT_BODY, "provider": "openai:steady"})
 
     async def by_http(url: str, request_id: str) -> Callable[[], None]:
-        reader = stopped_reader(url)
+        reader = open_stalled_reader(url)
         head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         head += f"x-client-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
         reader.sendall((head + body).encode())
@@ -290,25 +290,25 @@ def test_a_reader_that_has_stopped_is_dropped_and_its_answer_with_it() -> None:
     async def by_socket(url: str, request_id: str) -> Callable[[], None]:
         talk = await websockets.connect(
             f"{url}/api/chat/ws".replace("http", "ws"),
-            sock=stopped_reader(url),
+            sock=open_stalled_reader(url),
             additional_headers={"x-client-request-id": request_id},
         )
         await talk.send(body)
         talk.transport.pause_reading()
         return talk.transport.abort
 
-    async def main(url: str, simulator: Simulated) -> None:
+    async def main(url: str, simulator: SimulatorWithLog) -> None:
         ends = [await by_http(url, "by-http"), await by_socket(url, "by-socket")]
         for request_id in ("by-http", "by-socket"):
-            await until(lambda asked=request_id: bool(simulator.events(asked, "closed")), every_s=0.1)  # type: ignore[misc]  # bound
-            (closed,) = simulator.events(request_id, "closed")
+            await wait_until(lambda asked=request_id: bool(simulator.events_of_request(asked, "closed")), every_s=0.1)  # type: ignore[misc]  # bound
+            (closed,) = simulator.events_of_request(request_id, "closed")
             assert closed["by"] == "client"
         for end in ends:
             end()
 
     variables = {"OPENAI_API_KEY": "k", "READER_TIMEOUT_S": "1"}
     with (
-        simulated("--ttft-ms", "1", "--gap-ms", "5", "--tokens", "100000") as simulator,
-        service_process(OPENAI_BASE_URL=f"{simulator.url}/v1", **variables) as url,
+        run_simulator("--ttft-ms", "1", "--gap-ms", "5", "--tokens", "100000") as simulator,
+        run_service_process(OPENAI_BASE_URL=f"{simulator.url}/v1", **variables) as url,
     ):
         asyncio.run(main(url, simulator))

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from providers import Providers
-from providers.stamped import Asked, ask
+from providers import ProviderRegistry
+from providers.timed.send import TimedResponse, send_timed
 from settings import Settings
 from streaming.clock import monotonic
 from streaming.errors import ResponseTooLargeError
 from streaming.events import Failed
+from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.limits import MAX_STREAM_BYTES
 from streaming.messages import ChatRequest, Message
-from streaming.sockets import Sockets
 from tests.integration.hostile_provider import AFTER, KINDS, LINES, LISTS, MEGABYTE, Hostile, hostile_provider
 from tests.service_process import service_with_pid
 
@@ -127,10 +127,10 @@ def test_what_follows_the_end_of_an_answer_is_not_read_on(served: Served) -> Non
 def test_an_endless_list_of_models_is_left(kind: str) -> None:
     async def main(port: int) -> list[str]:
         settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
-        providers = Providers(settings)
+        providers = ProviderRegistry(settings)
         try:
             async with asyncio.timeout(60):
-                return await providers.models("openai")
+                return await providers.list_model_names("openai")
         finally:
             await providers.aclose()
 
@@ -147,15 +147,15 @@ MEASURED = [kind for kind in KINDS if kind not in _NOT_STREAMED]
 
 @pytest.mark.parametrize("kind", MEASURED)
 def test_a_measured_answer_has_the_same_limits(kind: str) -> None:
-    async def main(port: int) -> Asked:
+    async def main(port: int) -> TimedResponse:
         settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
-        providers = Providers(settings)
-        adapter: Any = providers.session([f"openai:{kind}"], clock=monotonic).route.adapter
+        providers = ProviderRegistry(settings)
+        adapter: Any = providers.new_session([f"openai:{kind}"], clock=monotonic).route.adapter
         prepared = await adapter.prepare(ChatRequest((Message("user", "Hi"),), model=kind))
-        sockets = Sockets()
+        sockets = TimestampingSelector()
         try:
             async with asyncio.timeout(100):
-                return await ask(sockets, prepared, "t")
+                return await send_timed(sockets, prepared, "t")
         finally:
             sockets.close()
             await providers.aclose()

@@ -14,10 +14,10 @@ import gradio as gr
 import pytest
 
 from server.hosts import AllowedHosts
-from tests.integration.started import started
-from tests.integration.watched import scraped
-from tests.playing import PlayingAdapter, words
-from tests.serving import Played, serving
+from tests.asgi_server import SingleAdapterProviders, serve_providers
+from tests.integration.captured_service import run_service
+from tests.integration.service_over_simulator import scrape_metrics
+from tests.scripted_adapter import ScriptedAdapter, words_script
 
 ROOT = Path(__file__).parents[2]
 UPGRADE = (
@@ -41,8 +41,8 @@ def status(head: bytes, hosts: AllowedHosts, add_routes: Callable[[Any], None] =
     """Send a head, finished here, to a service; return the status and the body."""
 
     async def main() -> bytes:
-        providers = Played(PlayingAdapter(words(2, first_s=0.0, gap_s=0.0)))
-        async with serving(providers, hosts=hosts, add_routes=add_routes) as port:
+        providers = SingleAdapterProviders(ScriptedAdapter(words_script(2, first_s=0.0, gap_s=0.0)))
+        async with serve_providers(providers, hosts=hosts, add_routes=add_routes) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head + b"\r\n")
             async with asyncio.timeout(30):
@@ -100,7 +100,9 @@ def test_loopback_service_asked_by_its_own_name_answers(host: str) -> None:
 @pytest.mark.parametrize(("hosts", "code"), [(NOT_TAKEN, 421), (MALFORMED, 400)], ids=["other names", "no names"])
 def test_loopback_service_asked_by_another_name_refuses(hosts: list[str], code: int) -> None:
     async def main() -> list[int]:
-        async with serving(Played(PlayingAdapter(words(1))), hosts=on_loopback()) as port:
+        async with serve_providers(
+            SingleAdapterProviders(ScriptedAdapter(words_script(1))), hosts=on_loopback()
+        ) as port:
             return [await one(port, host) for host in hosts]
 
     async def one(port: int, host: str) -> int:
@@ -205,12 +207,14 @@ def test_forwarded_host_is_not_believed() -> None:
 
 def test_refusals_of_hosts_are_counted() -> None:
     async def main() -> dict[str, float]:
-        async with serving(Played(PlayingAdapter(words(1))), hosts=on_loopback()) as port:
+        async with serve_providers(
+            SingleAdapterProviders(ScriptedAdapter(words_script(1))), hosts=on_loopback()
+        ) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
             await reader.read()
             writer.close()
-            return await scraped(port)
+            return await scrape_metrics(port)
 
     assert asyncio.run(main())['streamgauge_refusals_total{rule="host"}'] == 1
 
@@ -246,7 +250,7 @@ def asked(port: int, host: str) -> int:
 def test_service_checks_hosts_where_it_listens(
     arguments: tuple[str, ...], variables: dict[str, str], codes: dict[str, int]
 ) -> None:
-    with started(*arguments, **variables) as service:
+    with run_service(*arguments, **variables) as service:
         assert {host: asked(service.port, host) for host in codes} == codes
 
 

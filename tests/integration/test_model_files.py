@@ -9,18 +9,18 @@ from typing import Any
 import httpx
 import pytest
 
-from providers import gguf
-from providers.local import LocalModel
+from providers.local import model_file
+from providers.local.model import LocalModel
 from settings import Settings
 from streaming.errors import ModelLoadError
 from streaming.events import Finish
-from tests.integration.test_local import SHORT, answer
-from tests.service_process import service_process
+from tests.integration.test_local import SHORT_REQUEST, run_answer
+from tests.service_process import run_service_process
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     """Return files that are no model by what is wrong with them, each with the words that say so."""
-    packaged = gguf.find_model(Settings())
+    packaged = model_file.find_model(Settings())
     contents = {
         "wrong magic": (b"not a model", "is not a GGUF file"),
         "empty": (b"", "is empty"),
@@ -57,14 +57,14 @@ KINDS_OF_BROKEN_FILES = (
 def test_file_that_is_no_model_is_a_model_load_error_in_one_line(tmp_path: Path, kind: str) -> None:
     path, words = broken_files(tmp_path)[kind]
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
-    with pytest.raises(gguf.ModelFileError, match=words) as caught:
-        asyncio.run(model.ready())
+    with pytest.raises(model_file.ModelFileError, match=words) as caught:
+        asyncio.run(model.wait_base_url())
     said = str(caught.value)
     assert "\n" not in said and "STREAMGAUGE_MODEL" in said and path.stem.split("\0")[0] in said
     assert str(tmp_path) not in said, "who asks over a wire need not know where it lies"
     assert (model.state.kind, model.state.error) == ("failed", "model_load")
     with pytest.raises(ModelLoadError, match=words):
-        answer(model, SHORT)
+        run_answer(model, SHORT_REQUEST)
 
 
 def test_file_that_may_not_be_read_is_a_model_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +77,8 @@ def test_file_that_may_not_be_read_is_a_model_load_error(tmp_path: Path, monkeyp
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", refuse)  # who runs the tests as root may read every file
-        with pytest.raises(gguf.ModelFileError, match="Permission denied"):
-            model.check()
+        with pytest.raises(model_file.ModelFileError, match="Permission denied"):
+            model.validate_file()
 
 
 def test_model_file_that_is_mended_is_loaded_by_the_next_question(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_model_file_that_is_mended_is_loaded_by_the_next_question(tmp_path: Path
     path.write_bytes(b"GGUF" + bytes(1000))
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
     with pytest.raises(ModelLoadError):
-        answer(model, SHORT)
-    path.write_bytes(gguf.find_model(Settings()).read_bytes())
-    assert isinstance(answer(model, SHORT)[-1], Finish)
+        run_answer(model, SHORT_REQUEST)
+    path.write_bytes(model_file.find_model(Settings()).read_bytes())
+    assert isinstance(run_answer(model, SHORT_REQUEST)[-1], Finish)
     model.close()
 
 
@@ -106,7 +106,7 @@ def test_healthz_and_the_wires_tell_that_the_model_cannot_be_loaded(tmp_path: Pa
             replies.append(await http.get("/healthz"))
             return [(reply.status_code, reply.json()) for reply in replies]
 
-    with service_process(STREAMGAUGE_MODEL=str(path)) as url:
+    with run_service_process(STREAMGAUGE_MODEL=str(path)) as url:
         before, chat, completion, after = asyncio.run(main(url))
     assert before[1]["local_model_error"] is None
     assert chat[0] >= 500 and chat[1]["error"]["type"] == "model_load"

@@ -11,11 +11,16 @@ import pytest
 import websockets
 
 from settings import Settings
-from tests.integration.raw_server import Connection as Upstream
-from tests.integration.raw_server import RawServer, raw_server
-from tests.integration.started import started
-from tests.integration.watched import Unwarmed, open_streams, request, scraped
-from tests.serving import serving, until
+from tests.asgi_server import serve_providers, wait_until
+from tests.integration.captured_service import run_service
+from tests.integration.raw_server import RawConnection as Upstream
+from tests.integration.raw_server import RawServer, run_raw_server
+from tests.integration.service_over_simulator import (
+    ProvidersWithoutModel,
+    count_open_streams,
+    scrape_metrics,
+    send_request,
+)
 
 VENDOR = "http://api.openai.com/v1"
 KEY = {"OPENAI_API_KEY": "sk-0123456789abcdef", "OPENAI_BASE_URL": VENDOR}
@@ -60,14 +65,14 @@ async def thinking_and_cutting(asked: Upstream) -> None:
 
 
 async def refusing(asked: Upstream) -> None:
-    asked.whole("application/json", b'{"error": {"message": "no such thing"}}', "400 Bad Request")
+    asked.send_response("application/json", b'{"error": {"message": "no such thing"}}', "400 Bad Request")
 
 
 async def stalling(asked: Upstream) -> None:
     asked.start("text/event-stream")
     asked.send(chunk({"content": "Blue"}))
     await asked.writer.drain()
-    await asked.client_left()
+    await asked.wait_client_left()
 
 
 SPENT_LITTLE = saying({"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8})
@@ -80,7 +85,7 @@ async def paid(
     """Run the service with a key for a vendor that the test plays: its name leads to a port of this machine."""
     real = socket.getaddrinfo
 
-    async with raw_server(script) as vendor:
+    async with run_raw_server(script) as vendor:
 
         def found(host: Any, *arguments: Any, **options: Any) -> Any:
             if host in ("api.openai.com", "gateway.example"):
@@ -88,14 +93,14 @@ async def paid(
             return real(host, *arguments, **options)
 
         monkeypatch.setattr(socket, "getaddrinfo", found)
-        providers = Unwarmed(Settings({**KEY, **variables}))
-        async with serving(providers, variables, **more) as port:
+        providers = ProvidersWithoutModel(Settings({**KEY, **variables}))
+        async with serve_providers(providers, variables, **more) as port:
             yield port, vendor
 
 
 async def ask(port: int, body: Mapping[str, Any] = O1, path: str = "/api/chat") -> tuple[int, str]:
     """Ask to the end; give the status and the body."""
-    status, _, said = await (await request(port, path, dict(body))).response()
+    status, _, said = await (await send_request(port, path, dict(body))).read_response()
     return status, said.decode()
 
 
@@ -107,7 +112,7 @@ def rule(said: str) -> str | None:
 async def settled(port: int) -> None:
     """Wait until no answer is under way."""
     async with asyncio.timeout(30):
-        while open_streams(await scraped(port)):  # noqa: ASYNC110 - the service sets no event
+        while count_open_streams(await scrape_metrics(port)):  # noqa: ASYNC110 - the service sets no event
             await asyncio.sleep(0.01)
 
 
@@ -211,9 +216,9 @@ def test_an_answer_is_counted_by_its_reported_usage_or_as_reserved(
 def test_an_answer_that_its_reader_leaves_is_counted_as_reserved(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     async def main() -> int:
         async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
-            left = await request(port, "/api/chat", {**O1, "resume": kept})
+            left = await send_request(port, "/api/chat", {**O1, "resume": kept})
             await left.reader.readuntil(b"Blue")
-            left.leave()
+            left.drop()
             if not kept:
                 await settled(port)
             status, _ = await ask(port)
@@ -228,11 +233,11 @@ def test_of_many_that_ask_at_once_only_those_pass_that_the_budget_pays_together(
 ) -> None:
     async def main() -> tuple[list[int], int]:
         async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
-            asked = [await request(port, "/api/chat", O1) for _ in range(12)]
+            asked = [await send_request(port, "/api/chat", O1) for _ in range(12)]
             heads = await asyncio.gather(*(connection.reader.readline() for connection in asked))
-            await until(lambda: len(vendor.requests) > 0)
+            await wait_until(lambda: len(vendor.requests) > 0)
             for connection in asked:
-                connection.leave()
+                connection.drop()
             await settled(port)
             return sorted(int(head.split()[1]) for head in heads), len(vendor.requests)
 
@@ -269,9 +274,9 @@ def test_a_vendors_key_at_a_local_address_is_counted_where_the_list_knows_the_mo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[list[tuple[int, str]], int]:
-        async with raw_server(SPENT_LITTLE) as vendor:
+        async with run_raw_server(SPENT_LITTLE) as vendor:
             variables = {**KEY, **TINY, "OPENAI_BASE_URL": f"http://127.0.0.1:{vendor.port}/v1"}
-            async with serving(Unwarmed(Settings(variables)), variables) as port:
+            async with serve_providers(ProvidersWithoutModel(Settings(variables)), variables) as port:
                 answers = [await ask(port, {**O1, "provider": f"openai:{model}"}) for model in ("o1-pro", "my-own")]
                 return answers, len(vendor.requests)
 
@@ -327,9 +332,9 @@ def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatc
         async with paid(monkeypatch, SPENT_LITTLE, variables, host="0.0.0.0") as (port, _):
             names = ("openai:gpt-5-mini", "openai: gpt-5-nano", "sim:steady")
             statuses = [(await ask(port, {**O1, "provider": name, "max_tokens": 2}))[0] for name in names]
-            _, _, listed = await (await request(port, "/v1/models", method="GET")).response()
+            _, _, listed = await (await send_request(port, "/v1/models", method="GET")).read_response()
             found = [
-                (await (await request(port, f"/v1/models/openai:{model}", method="GET")).response())[0]
+                (await (await send_request(port, f"/v1/models/openai:{model}", method="GET")).read_response())[0]
                 for model in ("gpt-5-nano", "o1-pro")
             ]
             return statuses, [model["id"] for model in json.loads(listed)["data"]], found
@@ -357,12 +362,12 @@ def test_a_process_offers_models_by_the_address_that_it_listens_on(
         return [(await ask(port, {**O1, "provider": name, "stream": False}))[0] for name in names]
 
     async def cut(asked: Upstream) -> None:
-        asked.whole("application/json", b'{"error": {"message": "no"}}', "400 Bad Request")
+        asked.send_response("application/json", b'{"error": {"message": "no"}}', "400 Bad Request")
 
     async def whole() -> list[int]:
-        async with raw_server(cut) as vendor:
+        async with run_raw_server(cut) as vendor:
             environment = {**KEY, "OPENAI_BASE_URL": f"http://127.0.0.1:{vendor.port}/v1", "RATE_LIMIT": "99/minute"}
-            with started(*arguments, **environment, **variables) as service:
+            with run_service(*arguments, **environment, **variables) as service:
                 return await main(service.port)
 
     assert asyncio.run(whole()) == statuses
@@ -370,5 +375,5 @@ def test_a_process_offers_models_by_the_address_that_it_listens_on(
 
 def test_a_process_names_public_models_that_mean_nothing() -> None:
     said = r"error: PUBLIC_MODELS: 'nobody:x' cannot be used"
-    with pytest.raises(AssertionError, match=said), started(PUBLIC_MODELS="nobody:x"):
+    with pytest.raises(AssertionError, match=said), run_service(PUBLIC_MODELS="nobody:x"):
         pass

@@ -8,66 +8,66 @@ from typing import Any
 
 import pytest
 
-from providers import Providers
+from providers import ProviderRegistry
 from settings import Settings
 from streaming.errors import (
-    AuthError,
-    BadRequest,
+    AuthenticationError,
+    BadRequestError,
     FirstContentTimeout,
     NetworkError,
-    NotFound,
-    RateLimited,
+    NotFoundError,
+    RateLimitError,
     ServerError,
     StreamError,
 )
 from streaming.events import Finish, TextDelta, ThinkingDelta, Usage
-from tests.integration.watched import Unwarmed, request, serving_simulated, simulated
-from tests.playing import FINISH, PlayingAdapter, Step, words
-from tests.serving import OPEN, Played, serving
+from tests.asgi_server import UNLIMITED_VARIABLES, SingleAdapterProviders, serve_providers
+from tests.integration.service_over_simulator import ProvidersWithoutModel, run_simulator, send_request, serve_simulator
+from tests.scripted_adapter import FINISH, ScriptedAdapter, ScriptStep, words_script
 
 COMPLETIONS = "/v1/chat/completions"
-ASK: dict[str, Any] = {"model": "p", "messages": [{"role": "user", "content": "Name three colours."}]}
-STREAMED = {**ASK, "stream": True, "strategy": "direct"}
+COMPLETION_BODY: dict[str, Any] = {"model": "p", "messages": [{"role": "user", "content": "Name three colours."}]}
+STREAMED_BODY = {**COMPLETION_BODY, "stream": True, "strategy": "direct"}
 KEY = "sg-ann-0123456789abcdef0123456789abcdef"
-KEYS = {**OPEN, "API_KEYS": f"ann=sha256:{sha256(KEY.encode()).hexdigest()}"}
+KEYS_VARIABLES = {**UNLIMITED_VARIABLES, "API_KEYS": f"ann=sha256:{sha256(KEY.encode()).hexdigest()}"}
 
 Response = tuple[int, dict[str, str], bytes]
 
 
-def ask(
-    providers: Providers,
+def request_completion(
+    providers: ProviderRegistry,
     body: Any,
     *,
     path: str = COMPLETIONS,
     method: str = "POST",
-    variables: Mapping[str, str] = OPEN,
+    variables: Mapping[str, str] = UNLIMITED_VARIABLES,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     async def main() -> Response:
-        async with serving(providers, variables) as port:
-            return await (await request(port, path, body, method=method, headers=headers)).response()
+        async with serve_providers(providers, variables) as port:
+            return await (await send_request(port, path, body, method=method, headers=headers)).read_response()
 
     return asyncio.run(main())
 
 
-def played(script: list[Step], body: Any = STREAMED) -> Response:
-    return ask(Played(PlayingAdapter(script)), body)
+def request_played(script: list[ScriptStep], body: Any = STREAMED_BODY) -> Response:
+    return request_completion(SingleAdapterProviders(ScriptedAdapter(script)), body)
 
 
-def lines(body: bytes) -> list[str]:
+def sse_data_lines(body: bytes) -> list[str]:
     return [line.removeprefix("data: ") for line in body.decode().split("\n\n") if line]
 
 
-def chunks(body: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines(body) if line != "[DONE]"]
+def parse_chunks(body: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in sse_data_lines(body) if line != "[DONE]"]
 
 
-def test_a_streamed_answer_is_chunks_with_the_role_first_one_finish_and_done_last() -> None:
-    status, headers, body = played(words(3, first_s=0.0))
+def test_streamed_completion_has_role_first_one_finish_and_done_last() -> None:
+    status, headers, body = request_played(words_script(3, first_s=0.0))
     assert (status, headers["cache-control"], headers["x-accel-buffering"]) == (200, "no-cache", "no")
     assert headers["content-type"].startswith("text/event-stream")
-    assert lines(body)[-1] == "[DONE]"
-    found = chunks(body)
+    assert sse_data_lines(body)[-1] == "[DONE]"
+    found = parse_chunks(body)
     assert {(c["object"], c["model"]) for c in found} == {("chat.completion.chunk", "p")}
     assert len({c["id"] for c in found}) == 1 and found[0]["id"].startswith("chatcmpl-")
     choices = [c["choices"][0] for c in found]
@@ -77,9 +77,13 @@ def test_a_streamed_answer_is_chunks_with_the_role_first_one_finish_and_done_las
     assert all("usage" not in c for c in found)
 
 
-def test_usage_comes_in_a_chunk_of_its_own_when_asked_for_and_is_null_before() -> None:
-    script: list[Step] = [(0.0, TextDelta("a")), (0.0, Usage(7, 5, thinking_tokens=2, cached_tokens=3)), (0.0, FINISH)]
-    found = chunks(played(script, {**STREAMED, "stream_options": {"include_usage": True}})[2])
+def test_include_usage_adds_final_usage_chunk_and_null_before() -> None:
+    script: list[ScriptStep] = [
+        (0.0, TextDelta("a")),
+        (0.0, Usage(7, 5, thinking_tokens=2, cached_tokens=3)),
+        (0.0, FINISH),
+    ]
+    found = parse_chunks(request_played(script, {**STREAMED_BODY, "stream_options": {"include_usage": True}})[2])
     assert {c["usage"] for c in found[:-1]} == {None}
     assert found[-1]["choices"] == []
     assert found[-1]["usage"] == {
@@ -90,19 +94,21 @@ def test_usage_comes_in_a_chunk_of_its_own_when_asked_for_and_is_null_before() -
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_thinking_is_reasoning_content(streamed: bool) -> None:
-    script: list[Step] = [(0.0, ThinkingDelta("hm")), (0.0, TextDelta("yes")), (0.0, FINISH)]
-    body = played(script, {**STREAMED, "stream": streamed})[2]
+def test_thinking_is_returned_as_reasoning_content(streamed: bool) -> None:
+    script: list[ScriptStep] = [(0.0, ThinkingDelta("hm")), (0.0, TextDelta("yes")), (0.0, FINISH)]
+    body = request_played(script, {**STREAMED_BODY, "stream": streamed})[2]
     if streamed:
-        deltas = [c["choices"][0]["delta"] for c in chunks(body)]
+        deltas = [c["choices"][0]["delta"] for c in parse_chunks(body)]
         assert deltas[1:] == [{"reasoning_content": "hm"}, {"content": "yes"}, {}]
     else:
         message = json.loads(body)["choices"][0]["message"]
         assert (message["reasoning_content"], message["content"]) == ("hm", "yes")
 
 
-def test_a_whole_answer_has_its_usage_its_reason_and_its_bill() -> None:
-    status, headers, body = played([(0.0, TextDelta("cut")), (0.0, Usage(4, 1)), (0.0, Finish("length", "x"))], ASK)
+def test_whole_completion_has_usage_finish_reason_and_receipt() -> None:
+    status, headers, body = request_played(
+        [(0.0, TextDelta("cut")), (0.0, Usage(4, 1)), (0.0, Finish("length", "x"))], COMPLETION_BODY
+    )
     whole = json.loads(body)
     assert (status, headers["content-type"], whole["object"]) == (200, "application/json", "chat.completion")
     assert whole["choices"] == [
@@ -115,11 +121,11 @@ def test_a_whole_answer_has_its_usage_its_reason_and_its_bill() -> None:
 
 
 ERRORS: list[tuple[StreamError, int, str]] = [
-    (BadRequest("no", http_status=400), 400, "invalid_request_error"),
-    (NotFound("no such model", http_status=404), 404, "not_found_error"),
-    (RateLimited("slow down", http_status=429), 429, "rate_limit_error"),
+    (BadRequestError("no", http_status=400), 400, "invalid_request_error"),
+    (NotFoundError("no such model", http_status=404), 404, "not_found_error"),
+    (RateLimitError("slow down", http_status=429), 429, "rate_limit_error"),
     (ServerError("down", http_status=503), 502, "api_error"),
-    (AuthError("the service's own key", http_status=401), 502, "api_error"),
+    (AuthenticationError("the service's own key", http_status=401), 502, "api_error"),
     (NetworkError("refused"), 502, "api_error"),
     (FirstContentTimeout("silent"), 504, "api_error"),
 ]
@@ -127,10 +133,10 @@ ERRORS: list[tuple[StreamError, int, str]] = [
 
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(("error", "status", "kind"), ERRORS, ids=lambda value: getattr(value, "kind", ""))
-def test_what_fails_before_the_first_chunk_has_a_status(
+def test_failure_before_first_chunk_returns_error_status(
     error: StreamError, status: int, kind: str, streamed: bool
 ) -> None:
-    found, headers, body = played([(0.0, error)], {**STREAMED, "stream": streamed})
+    found, headers, body = request_played([(0.0, error)], {**STREAMED_BODY, "stream": streamed})
     assert (found, headers["content-type"]) == (status, "application/json")
     fields = json.loads(body)["error"]
     assert (fields["type"], fields["code"], fields["message"]) == (kind, error.kind, error.message)
@@ -138,27 +144,27 @@ def test_what_fails_before_the_first_chunk_has_a_status(
 
 
 @pytest.mark.parametrize("script", [[(0.0, TextDelta("part")), (0.0, ServerError("down"))], [(0.0, TextDelta("part"))]])
-def test_what_fails_in_the_middle_is_an_error_event_and_never_done(script: list[Step]) -> None:
-    status, _, body = played(script)
+def test_failure_mid_stream_sends_error_event_and_no_done(script: list[ScriptStep]) -> None:
+    status, _, body = request_played(script)
     assert status == 200
-    assert "[DONE]" not in lines(body)
-    *before, error = chunks(body)
+    assert "[DONE]" not in sse_data_lines(body)
+    *before, error = parse_chunks(body)
     assert [c["choices"][0]["delta"].get("content") for c in before] == ["", "part"]
     assert all(c["choices"][0]["finish_reason"] is None for c in before)
     assert error["error"]["type"] == "api_error" and error["error"]["message"]
 
 
-def test_a_defect_of_this_program_is_an_error_with_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+def test_internal_defect_returns_502_internal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_defect(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("streaming.pipeline.Answer._left", broken)
+    monkeypatch.setattr("streaming.pipeline.AnswerStream._record_delivered", raise_defect)
     for streamed in (True, False):
-        status, _, body = played(words(3, first_s=0.0), {**STREAMED, "stream": streamed})
+        status, _, body = request_played(words_script(3, first_s=0.0), {**STREAMED_BODY, "stream": streamed})
         assert (status, json.loads(body)["error"]["code"]) == (502, "internal")
 
 
-NO_MODEL: dict[str, tuple[str, str]] = {
+UNKNOWN_MODELS: dict[str, tuple[str, str]] = {
     "unknown provider": ("opneai:x", "opneai"),
     "a key is missing": ("openai:gpt-6.1-terra", "OPENAI_API_KEY"),
     "no name": ("", "no provider"),
@@ -166,16 +172,16 @@ NO_MODEL: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", NO_MODEL)
-def test_a_model_that_is_not_here_is_not_found_as_openai_says_it(name: str) -> None:
-    model, says = NO_MODEL[name]
-    status, _, body = ask(Unwarmed(Settings()), {**STREAMED, "model": model})
+@pytest.mark.parametrize("name", UNKNOWN_MODELS)
+def test_unknown_model_returns_404_model_not_found(name: str) -> None:
+    model, says = UNKNOWN_MODELS[name]
+    status, _, body = request_completion(ProvidersWithoutModel(Settings()), {**STREAMED_BODY, "model": model})
     error = json.loads(body)["error"]
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
     assert says in error["message"]
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+REJECTED_BODIES: dict[str, tuple[dict[str, Any], str]] = {
     "several answers": ({"n": 2}, "n"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     "functions": ({"functions": [{"name": "f"}]}, "functions"),
@@ -191,10 +197,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_done_is_refused_in_openais_shape(name: str) -> None:
-    fields, says = REFUSED[name]
-    status, _, body = ask(Unwarmed(Settings()), {**STREAMED, "model": "sim:steady", **fields})
+@pytest.mark.parametrize("name", REJECTED_BODIES)
+def test_unsupported_request_is_rejected_in_openai_shape(name: str) -> None:
+    fields, says = REJECTED_BODIES[name]
+    status, _, body = request_completion(
+        ProvidersWithoutModel(Settings()), {**STREAMED_BODY, "model": "sim:steady", **fields}
+    )
     error = json.loads(body)["error"]
     assert (status, error["type"]) == (400, "invalid_request_error")
     assert error["code"] == ("bad_request" if name == "strategy" else "invalid")
@@ -204,79 +212,93 @@ def test_what_cannot_be_done_is_refused_in_openais_shape(name: str) -> None:
         assert error["param"].startswith("messages.0.")
 
 
-def test_hints_parts_and_later_words_are_understood() -> None:
-    adapter = PlayingAdapter(words(1, first_s=0.0))
+def test_content_parts_and_newer_fields_are_accepted() -> None:
+    adapter = ScriptedAdapter(words_script(1, first_s=0.0))
     parts = [{"type": "text", "text": "Name "}, {"type": "text", "text": "three."}]
     body = {
-        **STREAMED,
+        **STREAMED_BODY,
         "messages": [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}],
         "max_completion_tokens": 9, "max_tokens": 5, "n": 1, "seed": 7, "user": "u", "store": False, "tools": [],
         "stream_options": None, "stop": None, "response_format": None, "temperature": None,
     }  # fmt: skip
-    assert ask(Played(adapter), body)[0] == 200
+    assert request_completion(SingleAdapterProviders(adapter), body)[0] == 200
     (asked,) = adapter.requests
     assert [(m.role, m.content) for m in asked.messages] == [("system", "be brief"), ("user", "Name three.")]
     assert (asked.max_tokens, asked.streamed) == (9, True)
 
 
-def test_null_is_left_out() -> None:
-    body = {**ASK, **dict.fromkeys(("stream", "stream_options", "max_tokens", "n", "tools", "stop", "user"))}
-    status, _, answer = played(words(1, first_s=0.0), body)
+def test_null_fields_are_treated_as_absent() -> None:
+    body = {
+        **COMPLETION_BODY,
+        **dict.fromkeys(("stream", "stream_options", "max_tokens", "n", "tools", "stop", "user")),
+    }
+    status, _, answer = request_played(words_script(1, first_s=0.0), body)
     assert (status, json.loads(answer)["object"]) == (200, "chat.completion")
-    status, _, answer = played(words(1, first_s=0.0), {**STREAMED, "stream_options": {"include_usage": None}})
-    assert (status, [c for c in chunks(answer) if not c["choices"]]) == (200, [])
+    status, _, answer = request_played(
+        words_script(1, first_s=0.0), {**STREAMED_BODY, "stream_options": {"include_usage": None}}
+    )
+    assert (status, [c for c in parse_chunks(answer) if not c["choices"]]) == (200, [])
 
 
-def test_several_models_are_asked_in_order_and_the_bill_names_who_answered() -> None:
+def test_several_models_are_tried_in_order_and_receipt_names_provider() -> None:
     async def main() -> Response:
-        with simulated("--ttft-ms", "1", "--gap-ms", "1", "--tokens", "3") as simulator:
-            async with serving_simulated(simulator) as port:
+        with run_simulator("--ttft-ms", "1", "--gap-ms", "1", "--tokens", "3") as simulator:
+            async with serve_simulator(simulator) as port:
                 body = {
-                    **STREAMED,
+                    **STREAMED_BODY,
                     "model": "openai:fault-429-retry-after-900, openai:steady",
                     "stream_options": {"include_usage": True},
                 }
-                return await (await request(port, COMPLETIONS, body)).response()
+                return await (await send_request(port, COMPLETIONS, body)).read_response()
 
     status, _, body = asyncio.run(main())
     assert status == 200
-    assert chunks(body)[-1]["streamgauge"]["provider"] == "openai:steady"
-    assert lines(body)[-1] == "[DONE]"
+    assert parse_chunks(body)[-1]["streamgauge"]["provider"] == "openai:steady"
+    assert sse_data_lines(body)[-1] == "[DONE]"
 
 
-def test_models_are_those_that_can_be_asked_now() -> None:
-    def listed(settings: Settings) -> set[str]:
-        status, _, body = ask(Unwarmed(settings), None, path="/v1/models", method="GET")
+def test_models_endpoint_lists_only_available_models() -> None:
+    def list_model_ids(settings: Settings) -> set[str]:
+        status, _, body = request_completion(ProvidersWithoutModel(settings), None, path="/v1/models", method="GET")
         assert (status, json.loads(body)["object"]) == (200, "list")
         assert {model["object"] for model in json.loads(body)["data"]} == {"model"}
         return {model["id"] for model in json.loads(body)["data"]}
 
-    def told(name: str) -> int:
-        return ask(Unwarmed(Settings()), None, path=f"/v1/models/{name}", method="GET")[0]
+    def model_status(name: str) -> int:
+        return request_completion(ProvidersWithoutModel(Settings()), None, path=f"/v1/models/{name}", method="GET")[0]
 
-    assert (told("sim:steady"), told("openai:gpt-6.1-terra")) == (200, 404)
-    without, with_key = listed(Settings()), listed(Settings({"OPENAI_API_KEY": "k"}))
+    assert (model_status("sim:steady"), model_status("openai:gpt-6.1-terra")) == (200, 404)
+    without, with_key = list_model_ids(Settings()), list_model_ids(Settings({"OPENAI_API_KEY": "k"}))
     assert {"local", "sim:steady"} <= without
     assert {name.partition(":")[0] for name in with_key - without} == {"openai", "openai-responses"}
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, "/v1/models"])
-def test_a_key_is_asked_for_in_openais_shape(path: str) -> None:
+def test_missing_api_key_returns_401_in_openai_shape(path: str) -> None:
     method = "POST" if path == COMPLETIONS else "GET"
     for key, status in ((None, 401), ("sg-wrong", 401), (KEY, 200)):
         headers = {"authorization": f"Bearer {key}"} if key else None
-        adapter = PlayingAdapter(words(1, first_s=0.0))
-        found, told, body = ask(Played(adapter), ASK, path=path, method=method, variables=KEYS, headers=headers)
+        adapter = ScriptedAdapter(words_script(1, first_s=0.0))
+        found, told, body = request_completion(
+            SingleAdapterProviders(adapter),
+            COMPLETION_BODY,
+            path=path,
+            method=method,
+            variables=KEYS_VARIABLES,
+            headers=headers,
+        )
         assert found == status
         if status == 401:
             assert (json.loads(body)["error"]["type"], told["www-authenticate"]) == ("authentication_error", "Bearer")
             assert adapter.requests == []
 
 
-def test_the_rate_is_told_with_the_seconds_to_wait() -> None:
+def test_rate_limited_request_returns_retry_after() -> None:
     async def main() -> list[Response]:
-        async with serving(Played(PlayingAdapter(words(1, first_s=0.0))), {"RATE_LIMIT": "1/minute"}) as port:
-            return [await (await request(port, COMPLETIONS, ASK)).response() for _ in range(2)]
+        async with serve_providers(
+            SingleAdapterProviders(ScriptedAdapter(words_script(1, first_s=0.0))), {"RATE_LIMIT": "1/minute"}
+        ) as port:
+            return [await (await send_request(port, COMPLETIONS, COMPLETION_BODY)).read_response() for _ in range(2)]
 
     (first, _, _), (second, headers, body) = asyncio.run(main())
     assert (first, second) == (200, 429)
@@ -285,7 +307,9 @@ def test_the_rate_is_told_with_the_seconds_to_wait() -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/chat/completions", 405), ("/v1/embeddings", 404)])
-def test_what_is_not_offered_is_refused_in_openais_shape(path: str, status: int) -> None:
-    found, _, body = ask(Played(PlayingAdapter(words(1))), None, path=path, method="GET")
+def test_unknown_path_or_method_is_rejected_in_openai_shape(path: str, status: int) -> None:
+    found, _, body = request_completion(
+        SingleAdapterProviders(ScriptedAdapter(words_script(1))), None, path=path, method="GET"
+    )
     assert found == status
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}

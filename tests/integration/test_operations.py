@@ -15,35 +15,35 @@ import pytest
 import websockets
 
 from streaming.events import Notice
-from tests.integration.started import ROOT, Started, started
-from tests.integration.watched import Connection, open_streams, request, scraped
-from tests.playing import PlayingAdapter, words
-from tests.serving import Played, serving, until
+from tests.asgi_server import SingleAdapterProviders, serve_providers, wait_until
+from tests.integration.captured_service import ROOT, RunningService, run_service
+from tests.integration.service_over_simulator import SentRequest, count_open_streams, scrape_metrics, send_request
+from tests.scripted_adapter import ScriptedAdapter, words_script
 
-ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
-QUESTION = {"model": "p", "messages": [{"role": "user", "content": "a"}], "strategy": "direct", "stream": True}
+CHAT_BODY = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
+COMPLETION_BODY = {"model": "p", "messages": [{"role": "user", "content": "a"}], "strategy": "direct", "stream": True}
 CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
-SIM = {"message": "Name three colours.", "provider": "sim:steady"}
+SIM_BODY = {"message": "Name three colours.", "provider": "sim:steady"}
 KEY = "sg-ann-0123456789abcdef0123456789abcdef"
 CANARY = "xylophone-canary-4711"
 
 
-async def health(port: int) -> dict[str, Any]:
-    status, headers, body = await (await request(port, "/healthz", method="GET")).response()
+async def read_health(port: int) -> dict[str, Any]:
+    status, headers, body = await (await send_request(port, "/healthz", method="GET")).read_response()
     assert (status, headers["content-type"]) == (200, "application/json")
     fields: dict[str, Any] = json.loads(body)
     return fields
 
 
-def test_health_tells_the_model_and_what_is_under_way() -> None:
+def test_healthz_reports_local_model_and_open_streams() -> None:
     async def main() -> list[dict[str, Any]]:
-        async with serving(Played(PlayingAdapter(words(900, first_s=0.0)))) as port:
-            found = [await health(port)]
-            asked = await request(port, CHAT, ASK)
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(900, first_s=0.0)))) as port:
+            found = [await read_health(port)]
+            asked = await send_request(port, CHAT, CHAT_BODY)
             await asked.reader.readuntil(b"start")
-            found.append(await health(port))
-            asked.leave()
-            while (now := await health(port))["streams_open"]:
+            found.append(await read_health(port))
+            asked.drop()
+            while (now := await read_health(port))["streams_open"]:
                 pass
             return [*found, now]
 
@@ -52,20 +52,24 @@ def test_health_tells_the_model_and_what_is_under_way() -> None:
     assert {(fields["status"], fields["local_model"]) for fields in found} == {("ok", "idle")}
 
 
-def test_metrics_tell_what_was_answered_refused_and_stopped() -> None:
-    script = [(0.0, Notice("retry", "again")), *words(3, first_s=0.06, gap_s=0.02)]
+def test_metrics_count_answers_rejections_and_cancellations() -> None:
+    script = [(0.0, Notice("retry", "again")), *words_script(3, first_s=0.06, gap_s=0.02)]
 
     async def main() -> dict[str, float]:
-        adapter = PlayingAdapter(script, script, script, words(900, first_s=0.0, gap_s=0.01))
-        async with serving(Played(adapter)) as port:
-            for path, body in ((CHAT, ASK), (CHAT, {**ASK, "stream": False}), (COMPLETIONS, QUESTION)):
-                assert (await (await request(port, path, body)).response())[0] == 200
-            await (await request(port, CHAT, {**ASK, "message": "a" * 32_001})).response()
-            asked = await request(port, CHAT, {**ASK, "provider": "q:x"})
+        adapter = ScriptedAdapter(script, script, script, words_script(900, first_s=0.0, gap_s=0.01))
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
+            for path, body in (
+                (CHAT, CHAT_BODY),
+                (CHAT, {**CHAT_BODY, "stream": False}),
+                (COMPLETIONS, COMPLETION_BODY),
+            ):
+                assert (await (await send_request(port, path, body)).read_response())[0] == 200
+            await (await send_request(port, CHAT, {**CHAT_BODY, "message": "a" * 32_001})).read_response()
+            asked = await send_request(port, CHAT, {**CHAT_BODY, "provider": "q:x"})
             await asked.reader.readuntil(b"data: {")
-            asked.leave()
-            await until(lambda: adapter.open == 0)
-            while open_streams(found := await scraped(port)):
+            asked.drop()
+            await wait_until(lambda: adapter.open == 0)
+            while count_open_streams(found := await scrape_metrics(port)):
                 pass
             return found
 
@@ -88,7 +92,7 @@ def test_metrics_tell_what_was_answered_refused_and_stopped() -> None:
     assert found[f"{name}stop_seconds_count"] == 1
 
 
-def test_the_log_is_one_json_line_an_answer_without_a_word_of_it() -> None:
+def test_log_has_one_json_line_per_answer_without_content() -> None:
     variables = {"API_KEYS": f"ann=sha256:{sha256(KEY.encode()).hexdigest()}", "OPENAI_API_KEY": "sk-canary-0123456789"}
 
     async def main(port: int) -> str:
@@ -100,22 +104,24 @@ def test_the_log_is_one_json_line_an_answer_without_a_word_of_it() -> None:
             {"provider": "sim:error", "max_tokens": 64},
             {"message": "a" * 32_001},
         ):
-            body = {**SIM, "message": f"What is a {CANARY}?", "max_tokens": 9, **fields}
-            _, _, answer = await (await request(port, CHAT, body, headers=headers)).response()
+            body = {**SIM_BODY, "message": f"What is a {CANARY}?", "max_tokens": 9, **fields}
+            _, _, answer = await (await send_request(port, CHAT, body, headers=headers)).read_response()
             text = text or json.loads(answer)["content"]
         uri = f"ws://127.0.0.1:{port}/api/chat/ws"
         async with websockets.connect(uri, subprotocols=["streamgauge", f"bearer.{KEY}"]) as talk:  # type: ignore[list-item]  # as browsers send them
-            await talk.send(json.dumps({**SIM, "message": CANARY, "max_tokens": 2}))
+            await talk.send(json.dumps({**SIM_BODY, "message": CANARY, "max_tokens": 2}))
             while json.loads(await talk.recv())["type"] != "done":
                 pass
-        await (await request(port, CHAT, {"message": CANARY}, headers={"authorization": f"Bearer {CANARY}"})).response()
+        await (
+            await send_request(port, CHAT, {"message": CANARY}, headers={"authorization": f"Bearer {CANARY}"})
+        ).read_response()
         return text
 
-    with started(**variables) as service:
+    with run_service(**variables) as service:
         text = asyncio.run(main(service.port))
-        assert service.end() in (0, -signal.SIGTERM)
-        said = service.said()
-        answers = [line for line in service.lines() if line["event"] == "answer"]
+        assert service.stop_and_wait() in (0, -signal.SIGTERM)
+        said = service.stderr_text()
+        answers = [line for line in service.log_lines() if line["event"] == "answer"]
     for secret in (CANARY, KEY, variables["OPENAI_API_KEY"], variables["API_KEYS"][-64:], text[:12]):
         assert secret not in said
     assert [(line["wire"], line["outcome"]) for line in answers] == [
@@ -131,50 +137,50 @@ def test_the_log_is_one_json_line_an_answer_without_a_word_of_it() -> None:
     assert answers[2]["error"] == "server_error"
 
 
-async def ending(service: Started, number: signal.Signals) -> tuple[bytes, list[str], int | None]:
+async def signal_and_read(service: RunningService, number: signal.Signals) -> tuple[bytes, list[str], int | None]:
     """Signal a service that answers over two wires; give what both readers saw, and the code of the close."""
-    asked = await request(service.port, CHAT, SIM)
+    asked = await send_request(service.port, CHAT, SIM_BODY)
     async with websockets.connect(f"ws://127.0.0.1:{service.port}/api/chat/ws") as talk:
-        await talk.send(json.dumps(SIM))
+        await talk.send(json.dumps(SIM_BODY))
         frames = [json.loads(await talk.recv())["type"]]
         body = await asked.reader.readuntil(b"start")
         service.process.send_signal(number)
-        await service.refuses()
+        await service.wait_port_closed()
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
                 frames.append(json.loads(await talk.recv())["type"])
-        return body + await asked.rest(), frames, talk.close_code
+        return body + await asked.read_rest(), frames, talk.close_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_ends_the_answers_under_way_and_takes_no_more(number: signal.Signals) -> None:
-    with started() as service:
-        body, frames, code = asyncio.run(ending(service, number))
+def test_signal_lets_answers_finish_and_rejects_new_requests(number: signal.Signals) -> None:
+    with run_service() as service:
+        body, frames, code = asyncio.run(signal_and_read(service, number))
         assert service.process.wait(20) in (0, -number)
-        said = service.said()
+        said = service.stderr_text()
     assert body.count(b"data: [DONE]") == 1
     assert (frames[-1], code) == ("done", 1012)
     assert "Traceback" not in said
 
 
-def test_what_has_not_ended_after_the_grace_is_told_so_on_every_wire() -> None:
+def test_answers_after_shutdown_grace_get_shutting_down_on_every_transport() -> None:
     async def main() -> tuple[list[tuple[int, dict[str, str], bytes]], list[dict[str, Any]], int | None]:
-        adapter = PlayingAdapter(words(9000, first_s=0.0, gap_s=0.01))
-        bodies = ((CHAT, ASK), (COMPLETIONS, QUESTION), (CHAT, {**ASK, "stream": False}))
+        adapter = ScriptedAdapter(words_script(9000, first_s=0.0, gap_s=0.01))
+        bodies = ((CHAT, CHAT_BODY), (COMPLETIONS, COMPLETION_BODY), (CHAT, {**CHAT_BODY, "stream": False}))
         async with contextlib.AsyncExitStack() as stack:
-            port = await stack.enter_async_context(serving(Played(adapter), grace_s=0.2))
-            asked: list[Connection] = [await request(port, path, body) for path, body in bodies]
+            port = await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter), grace_s=0.2))
+            asked: list[SentRequest] = [await send_request(port, path, body) for path, body in bodies]
             talk = await websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws")
             for _ in range(2):  # the second waits, and is not begun
-                await talk.send(json.dumps(ASK))
-            await until(lambda: adapter.open == 4 and adapter.given > 40)
+                await talk.send(json.dumps(CHAT_BODY))
+            await wait_until(lambda: adapter.open == 4 and adapter.given > 40)
             await stack.aclose()  # the service stops
             assert (adapter.open, len(adapter.requests)) == (0, 4)
             frames = []
             with contextlib.suppress(websockets.ConnectionClosed):
                 while True:
                     frames.append(json.loads(await talk.recv()))
-            return [await connection.response() for connection in asked], frames, talk.close_code
+            return [await connection.read_response() for connection in asked], frames, talk.close_code
 
     (sse, openai, whole), frames, code = asyncio.run(main())
     last = [json.loads(body.splitlines()[-2].removeprefix(b"data: "))["error"] for _, _, body in (sse, openai)]
@@ -185,12 +191,12 @@ def test_what_has_not_ended_after_the_grace_is_told_so_on_every_wire() -> None:
     assert (frames[-1]["type"], frames[-1]["error"]["type"], code) == ("error", "shutting_down", 1012)
 
 
-def test_a_socket_takes_frames_as_large_as_a_body_may_be() -> None:
+def test_websocket_frame_limit_matches_body_limit() -> None:
     async def main(port: int) -> list[tuple[dict[str, Any], int | None]]:
         found = []
         for length in (1_500_000, 2_500_000):
             async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
-                await talk.send(json.dumps({**SIM, "message": "a" * length, "max_tokens": 1}))
+                await talk.send(json.dumps({**SIM_BODY, "message": "a" * length, "max_tokens": 1}))
                 while (frame := json.loads(await talk.recv()))["type"] not in ("done", "error"):
                     pass
                 if frame["type"] == "error":
@@ -199,36 +205,36 @@ def test_a_socket_takes_frames_as_large_as_a_body_may_be() -> None:
         return found
 
     large = {"MAX_MESSAGE_CHARS": "9000000", "MAX_CONVERSATION_CHARS": "9000000", "MAX_BODY_BYTES": "2000000"}
-    with started(**large) as service:
+    with run_service(**large) as service:
         (answered, _), (refused, code) = asyncio.run(main(service.port))
     assert answered["type"] == "done"
     assert (refused["error"]["rule"], code) == ("validation.size", 1009)
 
 
-def test_it_takes_as_many_connections_as_the_system_lets_it() -> None:
+def test_service_raises_fd_limit_to_hard_limit() -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))  # what it starts with, from here
     try:
-        with started() as service:
+        with run_service() as service:
             found = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert found == (limits[1], limits[1])
 
 
-def test_a_second_interrupt_ends_it_at_once() -> None:
-    async def main(service: Started) -> None:
-        asked = await request(service.port, CHAT, {**SIM, "provider": "sim:slow-start"})
+def test_second_interrupt_ends_service_at_once() -> None:
+    async def main(service: RunningService) -> None:
+        asked = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
         await asked.reader.readuntil(b"start")
         service.process.send_signal(signal.SIGINT)
-        await service.refuses()
+        await service.wait_port_closed()
         service.process.send_signal(signal.SIGINT)
         await asyncio.to_thread(service.process.wait, 10)
-        assert b"[DONE]" not in await asked.rest()
+        assert b"[DONE]" not in await asked.read_rest()
 
-    with started() as service:
+    with run_service() as service:
         asyncio.run(main(service))
-        assert "Traceback" not in service.said()
+        assert "Traceback" not in service.stderr_text()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_a_second_interrupt_ends_it_at_once() -> None:
         (["--no-ui"], {"API_KEYS": "ann=sg-secret-key"}, "API_KEYS"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_line(arguments: list[str], variables: dict[str, str], says: str) -> None:
+def test_invalid_service_options_exit_with_one_line(arguments: list[str], variables: dict[str, str], says: str) -> None:
     done = subprocess.run(
         [sys.executable, "app.py", "--port", "0", *arguments],
         cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False,

@@ -13,13 +13,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from guard import Configuration, Guard
-from providers import Providers
-from server.service import create
+from guard import Guard, GuardConfig
+from providers import ProviderRegistry
+from server.app import create_app
 from settings import Settings
-from tests.integration.started import Started, started_with_page
-from ui.page import mount
-from ui.request_filter import TABLE
+from tests.integration.captured_service import RunningService, started_with_page
+from ui.app import mount
+from ui.request_filter.middleware import TABLE
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -43,21 +43,21 @@ def filled(path: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Started]:
+def service() -> Iterator[RunningService]:
     with started_with_page(API_KEYS="", SECRET_TOKEN=f"{CANARY}-own-secret") as running:
         yield running
 
 
-def ask(service: Started, method: str, path: str, **other: Any) -> httpx2.Response:
+def ask(service: RunningService, method: str, path: str, **other: Any) -> httpx2.Response:
     with httpx2.Client(base_url=service.address, timeout=20) as client:
         return client.request(method, path, **other)
 
 
-def test_no_route_of_the_installed_library_is_there_beside_the_table(service: Started) -> None:
+def test_no_route_of_the_installed_library_is_there_beside_the_table(service: RunningService) -> None:
     async def build() -> Any:
-        settings, guard = Settings(), Guard(Configuration())
-        providers = Providers(settings)
-        return mount(create(providers, guard, settings), providers, settings=settings, guard=guard)
+        settings, guard = Settings(), Guard(GuardConfig())
+        providers = ProviderRegistry(settings)
+        return mount(create_app(providers, guard, settings), providers, settings=settings, guard=guard)
 
     app = asyncio.run(build())
     *own, mounted = app.routes
@@ -77,7 +77,7 @@ def test_no_route_of_the_installed_library_is_there_beside_the_table(service: St
     assert wrong == []
 
 
-def test_service_keeps_its_own_routes_beside_the_page(service: Started) -> None:
+def test_service_keeps_its_own_routes_beside_the_page(service: RunningService) -> None:
     assert ask(service, "GET", "/healthz").status_code == 200
     assert ask(service, "GET", "/metrics").status_code == 200
     assert ask(service, "GET", "/v1/models").status_code == 200
@@ -110,7 +110,7 @@ def hostile(path: str) -> Iterator[Any]:
     yield {"text": "x", "files": [data]}
 
 
-def test_no_function_of_the_page_hands_out_a_file(service: Started) -> None:
+def test_no_function_of_the_page_hands_out_a_file(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     secrets = [part for part in (*os.environ.values(), Path("/etc/hostname").read_text().strip()) if len(part) > 12]
     tried, leaked = 0, []
@@ -126,13 +126,13 @@ def test_no_function_of_the_page_hands_out_a_file(service: Started) -> None:
     assert tried > 700 and leaked == []
 
 
-def test_results_that_name_a_file_are_not_served(service: Started) -> None:
+def test_results_that_name_a_file_are_not_served(service: RunningService) -> None:
     for path in FILES:
-        for door in ("file=", "file/", "proxy=http://127.0.0.1/", "custom_component/1/client/component/"):
-            assert ask(service, "GET", f"/gradio_api/{door}{path}").status_code == 404
+        for chat_service in ("file=", "file/", "proxy=http://127.0.0.1/", "custom_component/1/client/component/"):
+            assert ask(service, "GET", f"/gradio_api/{chat_service}{path}").status_code == 404
 
 
-def test_question_over_the_queue_is_answered_as_before(service: Started) -> None:
+def test_question_over_the_queue_is_answered_as_before(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     run = next(event for event in config["dependencies"] if event["api_name"] == "run")
     with httpx2.Client(base_url=service.address, timeout=30) as client:
@@ -140,7 +140,7 @@ def test_question_over_the_queue_is_answered_as_before(service: Started) -> None
         assert '"success":true' in events(client, body)
 
 
-def junk(service: Started) -> None:
+def junk(service: RunningService) -> None:
     """Send text of a visitor's to everything, in every place."""
     config = ask(service, "GET", "/config").json()
     paths = ["/", f"/{CANARY}", f"/?page={CANARY}&deep_link={CANARY}", f"/assets/{CANARY}.js", f"/theme.css?v={CANARY}",
@@ -181,8 +181,8 @@ def test_log_is_json_lines_and_has_nothing_that_a_visitor_sent() -> None:
     with started_with_page(SECRET_TOKEN="not-to-be-seen-0001") as service:
         junk(service)
         assert ask(service, "GET", "/healthz").status_code == 200
-        assert service.end() in (0, -signal.SIGTERM)
-        said, printed = service.said(), service.printed()
+        assert service.stop_and_wait() in (0, -signal.SIGTERM)
+        said, printed = service.stderr_text(), service.printed()
     assert said and all(isinstance(json.loads(line), dict) for line in said.splitlines())
     assert printed == ""
     assert CANARY not in said and "not-to-be-seen" not in said

@@ -8,43 +8,43 @@ from pathlib import Path
 
 import pytest
 
-from providers import Providers
-from providers.local import LocalAdapter, LocalModel
+from providers import ProviderRegistry
+from providers.local.model import LocalAdapter, LocalModel
 from settings import Settings
 from streaming.errors import (
-    AuthError,
-    BadRequest,
+    AuthenticationError,
+    BadRequestError,
     ConnectTimeout,
     NetworkError,
-    NotFound,
+    NotFoundError,
     ProtocolError,
-    RateLimited,
+    RateLimitError,
     ServerError,
     StreamError,
-    TruncatedStream,
+    TruncatedStreamError,
 )
-from streaming.events import Event, Finish, Notice, TextDelta, Timed, Usage
+from streaming.events import Event, Finish, Notice, TextDelta, TimedEvent, Usage
 from streaming.session import Timeouts
 from streaming.trace import dumps
 from tests.integration.provider_asking import (
-    ASKED,
-    ask,
-    asking,
-    broken,
+    REQUEST,
+    ask_once,
+    broken_script,
     collect,
+    error_script,
     every_case,
+    join_text,
     last_usage,
-    refuse,
-    said,
-    streaming,
+    open_adapter,
+    stream_script,
 )
-from tests.integration.provider_cases import CANARY, CASES, Case
-from tests.integration.raw_server import Connection, raw_server
+from tests.integration.provider_cases import CANARY, CASES, ProviderCase
+from tests.integration.raw_server import RawConnection, run_raw_server
 
 
 @every_case
-def test_a_streamed_answer(case: Case) -> None:
-    events, error = ask(case, streaming(case, "Hel", "lo 🌍"))
+def test_adapter_streams_deltas_usage_and_finish(case: ProviderCase) -> None:
+    events, error = ask_once(case, stream_script(case, "Hel", "lo 🌍"))
     assert error is None
     assert isinstance(events[0], Notice) and events[0].kind == "connected"
     assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta("Hel"), TextDelta("lo 🌍")]
@@ -54,33 +54,33 @@ def test_a_streamed_answer(case: Case) -> None:
 
 
 @every_case
-def test_an_answer_that_is_not_streamed(case: Case) -> None:
-    async def script(connection: Connection) -> None:
-        connection.whole("application/json", case.whole("Hello", "stop"))
+def test_adapter_without_streaming_returns_whole_answer(case: ProviderCase) -> None:
+    async def script(connection: RawConnection) -> None:
+        connection.send_response("application/json", case.whole("Hello", "stop"))
 
-    events, error = ask(case, script, streamed=False)
+    events, error = ask_once(case, script, streamed=False)
     assert error is None
     assert [type(event) for event in events] == [Notice, TextDelta, Usage, Finish]
-    assert said(events) == "Hello"
+    assert join_text(events) == "Hello"
     assert last_usage(events).input_tokens == 7
 
 
 @every_case
 @pytest.mark.parametrize("streamed", [True, False])
-def test_an_answer_that_met_its_limit_says_so(case: Case, streamed: bool) -> None:
-    async def whole(connection: Connection) -> None:
-        connection.whole("application/json", case.whole("x", case.length))
+def test_answer_at_token_limit_finishes_with_length(case: ProviderCase, streamed: bool) -> None:
+    async def whole(connection: RawConnection) -> None:
+        connection.send_response("application/json", case.whole("x", case.length))
 
-    script = streaming(case, "x", reason=case.length) if streamed else whole
-    events, _ = ask(case, script, streamed=streamed)
+    script = stream_script(case, "x", reason=case.length) if streamed else whole
+    events, _ = ask_once(case, script, streamed=streamed)
     assert events[-1] == Finish("length", case.length)
 
 
 @every_case
 @pytest.mark.parametrize("streamed", [True, False])
-def test_what_is_asked(case: Case, streamed: bool) -> None:
-    async def main() -> Connection:
-        async with asking(case, refuse(case, "503 Busy")) as (adapter, request, server):
+def test_adapter_sends_request_fields_in_provider_format(case: ProviderCase, streamed: bool) -> None:
+    async def main() -> RawConnection:
+        async with open_adapter(case, error_script(case, "503 Busy")) as (adapter, request, server):
             await collect(adapter, replace(request, streamed=streamed))
             return server.requests[0]
 
@@ -102,27 +102,27 @@ def test_what_is_asked(case: Case, streamed: bool) -> None:
 @pytest.mark.parametrize(
     ("status", "cls", "words"),
     [
-        ("400 Bad Request", BadRequest, "refused the request (400): Because"),
-        ("401 Unauthorized", AuthError, "refused the key (401): Because"),
-        ("403 Forbidden", AuthError, "refused the key (403): Because"),
-        ("404 Not Found", NotFound, "(404): Because"),
-        ("422 Unprocessable", BadRequest, "(422): Because"),
+        ("400 Bad Request", BadRequestError, "refused the request (400): Because"),
+        ("401 Unauthorized", AuthenticationError, "refused the key (401): Because"),
+        ("403 Forbidden", AuthenticationError, "refused the key (403): Because"),
+        ("404 Not Found", NotFoundError, "(404): Because"),
+        ("422 Unprocessable", BadRequestError, "(422): Because"),
         ("408 Timeout", ServerError, "failed (408): Because"),
         ("409 Conflict", ServerError, "(409): Because"),
-        ("429 Too Many", RateLimited, "asks for patience (429): Because"),
+        ("429 Too Many", RateLimitError, "asks for patience (429): Because"),
         ("500 Oops", ServerError, "failed (500): Because"),
         ("529 Overloaded", ServerError, "(529): Because"),
     ],
 )
-def test_an_error_status_is_its_error(case: Case, status: str, cls: type[StreamError], words: str) -> None:
-    events, error = ask(case, refuse(case, status))
+def test_error_status_maps_to_error_class(case: ProviderCase, status: str, cls: type[StreamError], words: str) -> None:
+    events, error = ask_once(case, error_script(case, status))
     assert events == []
     assert type(error) is cls
     assert words in error.message
     assert error.http_status == int(status[:3])
-    if cls is AuthError:
+    if cls is AuthenticationError:
         assert next(name for name in case.variables if name.endswith("KEY")) in error.message
-    if cls is NotFound:
+    if cls is NotFoundError:
         assert case.name.partition(":")[2] in error.message
 
 
@@ -131,18 +131,22 @@ def test_an_error_status_is_its_error(case: Case, status: str, cls: type[StreamE
     ("headers", "seconds"),
     [({"retry_after": "7"}, 7.0), ({"retry_after": "7", "retry_after_ms": "1500"}, 1.5), ({}, None)],
 )
-def test_the_patience_that_is_asked_for_is_passed_on(
-    case: Case, headers: dict[str, str], seconds: float | None
+def test_retry_after_header_is_parsed_into_error(
+    case: ProviderCase, headers: dict[str, str], seconds: float | None
 ) -> None:
-    _, error = ask(case, refuse(case, "429 Too Many", **headers))
+    _, error = ask_once(case, error_script(case, "429 Too Many", **headers))
     assert error is not None
     assert error.retry_after_s == seconds
 
 
 @every_case
-def test_a_redirect_is_not_followed(case: Case) -> None:
+def test_redirect_response_is_not_followed(case: ProviderCase) -> None:
     async def main() -> tuple[StreamError | None, int]:
-        async with asking(case, refuse(case, "307 Elsewhere", location="/elsewhere")) as (adapter, request, server):
+        async with open_adapter(case, error_script(case, "307 Elsewhere", location="/elsewhere")) as (
+            adapter,
+            request,
+            server,
+        ):
             _, error = await collect(adapter, request)
             return error, len(server.requests)
 
@@ -153,13 +157,15 @@ def test_a_redirect_is_not_followed(case: Case) -> None:
 @every_case
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(("kind", "body"), [("text/html", b"<html>busy</html>"), ("application/json", b"")])
-def test_a_success_that_is_no_answer(case: Case, streamed: bool, kind: str, body: bytes) -> None:
-    async def script(connection: Connection) -> None:
-        connection.whole(kind, body)
+def test_success_status_with_invalid_body_raises_protocol_error(
+    case: ProviderCase, streamed: bool, kind: str, body: bytes
+) -> None:
+    async def script(connection: RawConnection) -> None:
+        connection.send_response(kind, body)
 
-    events, error = ask(case, script, streamed=streamed)
+    events, error = ask_once(case, script, streamed=streamed)
     assert type(error) is ProtocolError
-    assert said(events) == ""
+    assert join_text(events) == ""
 
 
 @every_case
@@ -167,38 +173,38 @@ def test_a_success_that_is_no_answer(case: Case, streamed: bool, kind: str, body
     ("how", "cls"),
     [
         ("before", NetworkError),
-        ("end", TruncatedStream),
-        ("cut", TruncatedStream),
+        ("end", TruncatedStreamError),
+        ("cut", TruncatedStreamError),
         ("reset", NetworkError),
         ("not http", ProtocolError),
         ("text after the end", ProtocolError),
         ("late text after the end", ProtocolError),
     ],
 )
-def test_a_broken_stream_keeps_what_came_and_is_no_success(case: Case, how: str, cls: type[StreamError]) -> None:
-    events, error = ask(case, broken(case, how))
+def test_broken_stream_keeps_received_text_and_raises(case: ProviderCase, how: str, cls: type[StreamError]) -> None:
+    events, error = ask_once(case, broken_script(case, how))
     assert type(error) is cls
-    assert said(events) == ("" if how == "before" else "He")
+    assert join_text(events) == ("" if how == "before" else "He")
     assert not any(isinstance(event, Finish) for event in events)
 
 
 @every_case
-def test_a_body_that_stays_open_after_the_end_marker_is_not_waited_for(case: Case) -> None:
-    async def script(connection: Connection) -> None:
+def test_body_left_open_after_end_marker_is_not_waited_for(case: ProviderCase) -> None:
+    async def script(connection: RawConnection) -> None:
         connection.start(case.content_type)
-        for piece in case.stream("Hello"):
+        for piece in case.stream_parts("Hello"):
             connection.send(piece) if piece else None
         await connection.writer.drain()
-        await connection.client_left()
+        await connection.wait_client_left()
 
-    events, error = ask(case, script)
-    assert (said(events), type(events[-1]), error) == ("Hello", Finish, None)
+    events, error = ask_once(case, script)
+    assert (join_text(events), type(events[-1]), error) == ("Hello", Finish, None)
 
 
 @every_case
-def test_answers_one_after_another_use_one_connection(case: Case) -> None:
+def test_sequential_answers_reuse_one_connection(case: ProviderCase) -> None:
     async def main() -> tuple[int, int]:
-        async with asking(case, streaming(case, "Hello")) as (adapter, request, server):
+        async with open_adapter(case, stream_script(case, "Hello")) as (adapter, request, server):
             for _ in range(3):
                 await collect(adapter, request)
             return server.opened, len(server.requests)
@@ -207,13 +213,13 @@ def test_answers_one_after_another_use_one_connection(case: Case) -> None:
 
 
 @every_case
-def test_a_refused_connection_names_the_address(case: Case) -> None:
+def test_closed_port_raises_network_error_naming_address(case: ProviderCase) -> None:
     async def main() -> StreamError | None:
-        async with raw_server(streaming(case)) as server:
+        async with run_raw_server(stream_script(case)) as server:
             port = server.port
-        providers = Providers(case.settings(port))
+        providers = ProviderRegistry(case.settings(port))
         route = providers.route(case.name)
-        _, error = await collect(route.adapter, replace(ASKED, model=route.model))
+        _, error = await collect(route.adapter, replace(REQUEST, model=route.model))
         await providers.aclose()
         assert str(port) in (error.message if error else "")
         return error
@@ -224,16 +230,16 @@ def test_a_refused_connection_names_the_address(case: Case) -> None:
 
 
 @every_case
-def test_a_connection_that_does_not_come_about_times_out(case: Case) -> None:
+def test_connect_without_response_raises_connect_timeout(case: ProviderCase) -> None:
     async def main() -> StreamError | None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
             for _ in range(4):
                 client = waiting.enter_context(socket.socket())
                 client.setblocking(False)
                 client.connect_ex(full.getsockname())
-            providers = Providers(case.settings(full.getsockname()[1]), timeouts=Timeouts(connect_s=0.2))
+            providers = ProviderRegistry(case.settings(full.getsockname()[1]), timeouts=Timeouts(connect_s=0.2))
             route = providers.route(case.name)
-            _, error = await collect(route.adapter, replace(ASKED, model=route.model))
+            _, error = await collect(route.adapter, replace(REQUEST, model=route.model))
             await providers.aclose()
             return error
 
@@ -243,14 +249,14 @@ def test_a_connection_that_does_not_come_about_times_out(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.models], ids=lambda case: case.name)
-def test_the_models_that_a_service_lists(case: Case) -> None:
-    async def script(connection: Connection) -> None:
-        connection.whole("application/json", case.models)
+def test_adapter_lists_models_of_service(case: ProviderCase) -> None:
+    async def script(connection: RawConnection) -> None:
+        connection.send_response("application/json", case.models)
 
     async def main() -> list[str]:
-        async with raw_server(script) as server:
-            providers = Providers(case.settings(server.port))
-            found = await providers.models(case.name.partition(":")[0])
+        async with run_raw_server(script) as server:
+            providers = ProviderRegistry(case.settings(server.port))
+            found = await providers.list_model_names(case.name.partition(":")[0])
             await providers.aclose()
             return found
 
@@ -259,20 +265,20 @@ def test_the_models_that_a_service_lists(case: Case) -> None:
 
 @pytest.mark.parametrize("name", ["sim:steady", "sim:bursty", "replay", "local"])
 @pytest.mark.parametrize("streamed", [True, False])
-def test_what_this_project_brings_keeps_the_same_contract(
+def test_builtin_adapters_meet_the_same_contract(
     name: str, streamed: bool, tmp_path: Path, local_model: LocalModel
 ) -> None:
     trace = tmp_path / "trace.jsonl"
     start = (Notice("connected", "Recorded."), TextDelta("He"), TextDelta("llo"))
     answer: tuple[Event, ...] = (*start, Usage(7, 3), Finish("stop", "stop"))
-    trace.write_text(dumps({"provider": "sim"}, (Timed(i / 100, event) for i, event in enumerate(answer))))
+    trace.write_text(dumps({"provider": "sim"}, (TimedEvent(i / 100, event) for i, event in enumerate(answer))))
 
     async def main() -> tuple[list[Event], StreamError | None]:
-        providers = Providers(Settings())
+        providers = ProviderRegistry(Settings())
         route = providers.route(f"replay:{trace}" if name == "replay" else "sim:steady" if name == "local" else name)
         adapter = LocalAdapter(local_model, Timeouts()) if name == "local" else route.adapter
-        found = await collect(adapter, replace(ASKED, model=route.model, max_tokens=5, streamed=streamed))
-        stopped = adapter.stream(replace(ASKED, model=route.model))
+        found = await collect(adapter, replace(REQUEST, model=route.model, max_tokens=5, streamed=streamed))
+        stopped = adapter.stream(replace(REQUEST, model=route.model))
         assert isinstance(await anext(stopped), Notice)
         await stopped.aclose()
         await adapter.aclose()
@@ -281,7 +287,7 @@ def test_what_this_project_brings_keeps_the_same_contract(
 
     events, error = asyncio.run(main())
     assert error is None
-    assert said(events)
+    assert join_text(events)
     assert last_usage(events).output_tokens is not None
     assert isinstance(events[-1], Finish)
     assert streamed or len([event for event in events if isinstance(event, TextDelta)]) == 1

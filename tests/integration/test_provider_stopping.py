@@ -9,22 +9,22 @@ import pytest
 
 from streaming.events import Finish, Notice, TextDelta
 from tests.integration.provider_asking import (
-    asking,
-    broken,
+    broken_script,
     collect,
+    error_script,
     every_case,
+    open_adapter,
     read_until,
-    refuse,
-    streaming,
+    stream_script,
 )
-from tests.integration.provider_cases import CANARY, Case
-from tests.integration.raw_server import Connection, Script
+from tests.integration.provider_cases import CANARY, ProviderCase
+from tests.integration.raw_server import RawConnection, Script
 
 
-def stuck(case: Case, stage: str, streamed: bool) -> Script:
+def stuck_script(case: ProviderCase, stage: str, streamed: bool) -> Script:
     """Answer up to a stage, and then wait until the client has left."""
 
-    async def script(connection: Connection) -> None:
+    async def script(connection: RawConnection) -> None:
         if stage != "before the headers":
             connection.start(case.content_type if streamed else "application/json")
             if streamed:
@@ -32,7 +32,7 @@ def stuck(case: Case, stage: str, streamed: bool) -> Script:
             if stage == "in the middle":
                 connection.send(case.text("He") if streamed else case.whole("Hello", "stop")[:9])
             await connection.writer.drain()
-        await connection.client_left()
+        await connection.wait_client_left()
 
     return script
 
@@ -49,35 +49,37 @@ def stuck(case: Case, stage: str, streamed: bool) -> Script:
         ("in the middle", "close"),
     ],
 )
-def test_stopping_ends_the_upstream_at_once(case: Case, streamed: bool, stage: str, how: str) -> None:
+def test_stopping_stream_disconnects_from_upstream_at_once(
+    case: ProviderCase, streamed: bool, stage: str, how: str
+) -> None:
     async def main() -> None:
-        async with asking(case, stuck(case, stage, streamed)) as (adapter, request, server):
+        async with open_adapter(case, stuck_script(case, stage, streamed)) as (adapter, request, server):
             stream = adapter.stream(replace(request, streamed=streamed))
             if stage != "before the headers":
                 await read_until(stream, TextDelta if stage == "in the middle" and streamed else Notice)
             if how == "cancel":
                 reading = asyncio.ensure_future(read_until(stream, Finish))
-                await server.asked()
+                await server.next_request()
                 reading.cancel()
                 await asyncio.wait([reading])
                 assert reading.cancelled()
             await stream.aclose()
-            await server.requests[0].client_left()
-            await server.all_gone()
+            await server.requests[0].wait_client_left()
+            await server.wait_idle()
 
     asyncio.run(main())
 
 
 @every_case
-def test_many_stopped_streams_leave_no_socket(case: Case) -> None:
+def test_many_stopped_streams_leak_no_socket(case: ProviderCase) -> None:
     async def main() -> None:
-        async with asking(case, stuck(case, "in the middle", True)) as (adapter, request, server):
+        async with open_adapter(case, stuck_script(case, "in the middle", True)) as (adapter, request, server):
             before = 0
             for _ in range(20):
                 streams = [adapter.stream(request) for _ in range(5)]
                 await asyncio.gather(*(read_until(stream, TextDelta) for stream in streams))
                 await asyncio.gather(*(stream.aclose() for stream in streams))
-                await server.all_gone()
+                await server.wait_idle()
                 before = before or len(os.listdir("/proc/self/fd"))
             assert len(os.listdir("/proc/self/fd")) <= before
             assert server.opened == 100
@@ -86,21 +88,21 @@ def test_many_stopped_streams_leave_no_socket(case: Case) -> None:
 
 
 @every_case
-def test_the_key_is_seen_nowhere_but_in_the_request(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+def test_api_key_appears_only_in_request(case: ProviderCase, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     seen: list[object] = []
 
     async def main(script: Script) -> None:
-        async with asking(case, script) as (adapter, request, _):
+        async with open_adapter(case, script) as (adapter, request, _):
             events, error = await collect(adapter, request)
             chain = (error, error and error.__cause__, error and error.__context__)
             seen.extend([adapter, vars(adapter)["_service"], events, *chain])
 
     for script in (
-        streaming(case, "Hello"),
-        refuse(case, "401 Unauthorized", f"bad key {CANARY} {CANARY}"),
-        refuse(case, "500 Oops", f"dump: {CANARY}"),
-        broken(case, "reset"),
+        stream_script(case, "Hello"),
+        error_script(case, "401 Unauthorized", f"bad key {CANARY} {CANARY}"),
+        error_script(case, "500 Oops", f"dump: {CANARY}"),
+        broken_script(case, "reset"),
     ):
         asyncio.run(main(script))
     assert CANARY not in caplog.text

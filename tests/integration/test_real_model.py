@@ -6,22 +6,22 @@ from functools import partial
 
 import pytest
 
-from providers import Providers
-from providers.local import LocalModel
+from providers import ProviderRegistry
+from providers.local.model import LocalModel
 from settings import Settings
 from streaming import strategies
 from streaming.clock import monotonic
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Grammar, TextDelta
 from streaming.messages import ChatRequest, Message
-from streaming.pipeline import Answer, Receipt, answer
-from streaming.retry import NO_RECOVERY
+from streaming.pipeline import AnswerStream, Receipt, stream_answer
+from streaming.retry import NO_RETRY
 
 NAMES = ("openai:local", "openai-responses:local", "anthropic:local")
 QUESTION = (Message("system", "Answer in one short sentence."), Message("user", "What is the capital of France?"))
 
 
-class Asked:
+class CollectedAnswer:
     """One answer: its events and its receipt."""
 
     def __init__(self, events: list[Event], receipt: Receipt) -> None:
@@ -32,14 +32,16 @@ class Asked:
         return [e.text for e in self.events if isinstance(e, TextDelta)]
 
 
-def with_providers(model: LocalModel, use: Callable[[Providers], Awaitable[Asked]], key: str | None = None) -> Asked:
-    async def main() -> Asked:
-        server = await model.server()
+def with_providers(
+    model: LocalModel, use: Callable[[ProviderRegistry], Awaitable[CollectedAnswer]], key: str | None = None
+) -> CollectedAnswer:
+    async def main() -> CollectedAnswer:
+        server = await model.wait_server()
         variables = {
             "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": key or server.key,
             "ANTHROPIC_BASE_URL": server.base_url.removesuffix("/v1"), "ANTHROPIC_API_KEY": key or server.key,
         }  # fmt: skip
-        providers = Providers(Settings(variables))
+        providers = ProviderRegistry(Settings(variables))
         try:
             return await use(providers)
         finally:
@@ -48,13 +50,17 @@ def with_providers(model: LocalModel, use: Callable[[Providers], Awaitable[Asked
     return asyncio.run(main())
 
 
-def asking(providers: Providers, name: str, *, streamed: bool = True, max_tokens: int = 24) -> Answer:
+def start_answer(
+    providers: ProviderRegistry, name: str, *, streamed: bool = True, max_tokens: int = 24
+) -> AnswerStream:
     request = ChatRequest(QUESTION, temperature=0.0, max_tokens=max_tokens, streamed=streamed)
-    session = providers.session([name], clock=monotonic, policy=NO_RECOVERY)
-    return answer(request, session, strategies.parse("direct").make(), clock=monotonic, rates=providers.rates)
+    session = providers.new_session([name], clock=monotonic, policy=NO_RETRY)
+    return stream_answer(
+        request, session, strategies.parse("direct").build(), clock=monotonic, cost_model=providers.cost_model
+    )
 
 
-async def read(asked: Answer, *, stop_after: int | None = None) -> Asked:
+async def read_answer(asked: AnswerStream, *, stop_after: int | None = None) -> CollectedAnswer:
     grammar = Grammar()
     events: list[Event] = []
     try:
@@ -67,17 +73,17 @@ async def read(asked: Answer, *, stop_after: int | None = None) -> Asked:
             grammar.end()
     finally:
         await asked.aclose()
-    return Asked(events, asked.receipt())
+    return CollectedAnswer(events, asked.receipt())
 
 
-async def ask_streamed(name: str, streamed: bool, providers: Providers) -> Asked:
-    return await read(asking(providers, name, streamed=streamed))
+async def ask_streamed(name: str, streamed: bool, providers: ProviderRegistry) -> CollectedAnswer:
+    return await read_answer(start_answer(providers, name, streamed=streamed))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_real_answer_with_reported_usage(local_model: LocalModel, name: str, streamed: bool) -> None:
-    asked = with_providers(local_model, lambda p: read(asking(p, name, streamed=streamed)))
+def test_real_model_answer_has_reported_usage(local_model: LocalModel, name: str, streamed: bool) -> None:
+    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, streamed=streamed)))
     assert asked.receipt.outcome == "completed", asked.events[-1]
     assert asked.receipt.finish_reason in ("stop", "length")
     assert "Paris" in "".join(asked.texts)
@@ -92,8 +98,8 @@ def test_a_real_answer_with_reported_usage(local_model: LocalModel, name: str, s
 
 # llama.cpp's Responses say "completed" also where the limit cut the answer; OpenAI's say "incomplete".
 @pytest.mark.parametrize("name", ["openai:local", "anthropic:local"])
-def test_the_limit_is_told_as_the_reason(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read(asking(p, name, max_tokens=3)))
+def test_real_model_at_max_tokens_finishes_with_length(local_model: LocalModel, name: str) -> None:
+    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=3)))
     assert (asked.receipt.finish_reason, asked.receipt.reading.usage.output_tokens) == ("length", 3)
 
 
@@ -108,8 +114,8 @@ def test_same_prompt_at_temperature_0_has_the_same_text_in_every_dialect(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_stopping_is_quick_and_keeps_what_came(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read(asking(p, name, max_tokens=400), stop_after=2))
+def test_stopped_real_answer_ends_quickly_and_keeps_text(local_model: LocalModel, name: str) -> None:
+    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=400), stop_after=2))
     assert asked.receipt.outcome == "cancelled"
     assert asked.receipt.stop_s is not None
     assert asked.receipt.stop_s < 1.0
@@ -117,8 +123,8 @@ def test_stopping_is_quick_and_keeps_what_came(local_model: LocalModel, name: st
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wrong_key_is_told_as_one(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read(asking(p, name)), key="sk-wrong-canary-key")
+def test_wrong_key_gives_auth_failure_without_showing_it(local_model: LocalModel, name: str) -> None:
+    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name)), key="sk-wrong-canary-key")
     (last,) = asked.events
     assert isinstance(last, Failed)
     assert last.kind == "auth"
@@ -126,6 +132,6 @@ def test_a_wrong_key_is_told_as_one(local_model: LocalModel, name: str) -> None:
     assert "canary" not in last.message
 
 
-def test_a_missing_key_is_refused_before_anything_is_sent() -> None:
+def test_missing_key_raises_before_any_request() -> None:
     with pytest.raises(UsageError, match="ANTHROPIC_API_KEY"):
-        Providers(Settings()).route("anthropic:claude-haiku-4-5")
+        ProviderRegistry(Settings()).route("anthropic:claude-haiku-4-5")

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from evaluation.service import settle
+from evaluation.backends.service_process import wait_for_local_model
 from server.request_bounds import ConnectionLimits
-from tests.integration.started import started
-from tests.integration.watched import scraped
-from tests.playing import PlayingAdapter, words
-from tests.serving import Played, serving
+from tests.asgi_server import SingleAdapterProviders, serve_providers
+from tests.integration.captured_service import run_service
+from tests.integration.service_over_simulator import scrape_metrics
+from tests.scripted_adapter import ScriptedAdapter, words_script
 
 HOST = b"host: localhost\r\n"
 CLOSE = b"connection: close\r\n"
@@ -33,8 +33,8 @@ IMPATIENT = ConnectionLimits(header_timeout_s=0.3, body_timeout_s=0.3, lingering
 ENDLESS = 3_000_000
 
 
-def brief() -> PlayingAdapter:
-    return PlayingAdapter(words(2, first_s=0.0, gap_s=0.0))
+def brief() -> ScriptedAdapter:
+    return ScriptedAdapter(words_script(2, first_s=0.0, gap_s=0.0))
 
 
 def answers(
@@ -46,7 +46,7 @@ def answers(
     """Send data to a service until it closes, which it must; return the statuses, and all that it said."""
 
     async def main() -> bytes:
-        async with serving(Played(brief()), limits=limits, add_routes=add_routes) as port:
+        async with serve_providers(SingleAdapterProviders(brief()), limits=limits, add_routes=add_routes) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
             async def send() -> None:
@@ -241,7 +241,7 @@ def closed_with(*sent: bytes, limits: ConnectionLimits = IMPATIENT) -> int:
             return said
 
     async def main() -> bytes:
-        async with serving(Played(brief()), limits=limits) as port:
+        async with serve_providers(SingleAdapterProviders(brief()), limits=limits) as port:
             return await asyncio.to_thread(talk, port)
 
     return int.from_bytes(re.findall(rb"\x88[\x02-\x7d](..)", asyncio.run(main()), re.DOTALL)[-1], "big")
@@ -278,7 +278,7 @@ def test_compressed_websocket_frame_is_not_inflated() -> None:
 
 def answers_until(data: bytes, end: bytes) -> bytes:
     async def main() -> bytes:
-        async with serving(Played(brief()), limits=IMPATIENT) as port:
+        async with serve_providers(SingleAdapterProviders(brief()), limits=IMPATIENT) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
             async with asyncio.timeout(30):
@@ -300,8 +300,8 @@ def test_websocket_head_that_its_library_does_not_take_is_rejected_in_words(name
 def test_pings_of_a_client_that_reads_nothing_are_not_answered_for_ever() -> None:
     pings = frame(9, b"a" * 125) * 500
 
-    with started() as service:
-        settle(service.address)
+    with run_service() as service:
+        wait_for_local_model(service.address)
         resident = memory_of(service.process.pid)
         with closing(socket.socket()) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -324,8 +324,8 @@ def test_heads_without_end_grow_nothing_and_hold_nobody_up() -> None:
                 for head in heads:
                     client.sendall(head)
 
-    with started() as service:
-        settle(service.address)
+    with run_service() as service:
+        wait_for_local_model(service.address)
         assert is_healthy(service.port)
         resident = memory_of(service.process.pid)
         with ThreadPoolExecutor(3) as bombs:
@@ -335,7 +335,7 @@ def test_heads_without_end_grow_nothing_and_hold_nobody_up() -> None:
             for one in running:
                 one.result()
         assert memory_of(service.process.pid) - resident < 10_000
-        log = service.said()
+        log = service.stderr_text()
     assert "Traceback" not in log
 
 
@@ -353,14 +353,14 @@ def is_healthy(port: int) -> bool:
 
 def test_rejections_are_counted() -> None:
     async def main() -> dict[str, float]:
-        async with serving(Played(brief()), limits=IMPATIENT) as port:
+        async with serve_providers(SingleAdapterProviders(brief()), limits=IMPATIENT) as port:
             for head in (padded(GET, 70_000), b"NO HTTP\r\n\r\n", UPGRADE + b"x: a\r\n" * 150 + b"\r\n"):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(head)
                 async with asyncio.timeout(30):
                     await reader.read()
                 writer.close()
-            return await scraped(port)
+            return await scrape_metrics(port)
 
     found = asyncio.run(main())
     assert found['streamgauge_refusals_total{rule="request.head"}'] == 2
@@ -370,7 +370,7 @@ def test_rejections_are_counted() -> None:
 @pytest.mark.parametrize("part", [b"\r\n", b"x: a\r\n"], ids=["empty lines", "header lines"])
 def test_head_that_drips_after_a_response_does_not_keep_the_connection(part: bytes) -> None:
     async def main() -> None:
-        async with serving(Played(brief()), limits=IMPATIENT) as port:
+        async with serve_providers(SingleAdapterProviders(brief()), limits=IMPATIENT) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(GET + b"\r\n")
             await reader.readuntil(b"}")

@@ -10,24 +10,32 @@ from typing import Any
 import pytest
 import websockets
 
-from server import kept, remote, replicas
+from server.streams import buffer, replication
 from streaming import sse
-from tests.playing import PlayingAdapter, Step, words
-from tests.redis_process import redis_server
-from tests.serving import OPEN, Played, Reply, opened, post, serving, until
+from tests.asgi_server import (
+    UNLIMITED_VARIABLES,
+    HttpReply,
+    SingleAdapterProviders,
+    open_request,
+    post_and_read,
+    serve_providers,
+    wait_until,
+)
+from tests.redis_process import run_redis
+from tests.scripted_adapter import ScriptedAdapter, ScriptStep, words_script
 
 Cut = Callable[[int, int, int], Awaitable[list[sse.ServerSentEvent]]]
 
 WORDS = 40
 TEXT = "".join(f"w{i} " for i in range(WORDS))
-ASK = {"message": "Name three colours.", "provider": "p", "strategy": "direct", "resume": True}
+CHAT_BODY = {"message": "Name three colours.", "provider": "p", "strategy": "direct", "resume": True}
 
 
-def script() -> Sequence[Step]:
-    return words(WORDS, first_s=0.01, gap_s=0.002)
+def make_script() -> Sequence[ScriptStep]:
+    return words_script(WORDS, first_s=0.01, gap_s=0.002)
 
 
-async def request(port: int, method: str, path: str, last_id: str | None = None, key: str | None = None) -> Reply:
+async def request(port: int, method: str, path: str, last_id: str | None = None, key: str | None = None) -> HttpReply:
     """Send a request without a body and read its response to the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     headers = f"last-event-id: {last_id}\r\n" if last_id else ""
@@ -40,12 +48,12 @@ async def request(port: int, method: str, path: str, last_id: str | None = None,
     fields = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:])}
     if fields.get("transfer-encoding") == "chunked":
         body = b"".join(body.split(b"\r\n")[1::2])
-    return Reply(int(lines[0].split()[1]), fields, body)
+    return HttpReply(int(lines[0].split()[1]), fields, body)
 
 
-async def read_some(port: int, body: dict[str, Any], events: int) -> list[sse.ServerSentEvent]:
+async def read_and_cut(port: int, body: dict[str, Any], events: int) -> list[sse.ServerSentEvent]:
     """Ask, read so many events, and cut the connection."""
-    reader, writer = await opened(port, body)
+    reader, writer = await open_request(port, body)
     await reader.readuntil(b"\r\n\r\n")
     decoder, found = sse.Decoder(), list[sse.ServerSentEvent]()
     while len(found) < events:
@@ -56,40 +64,43 @@ async def read_some(port: int, body: dict[str, Any], events: int) -> list[sse.Se
     return found[:events]
 
 
-def text_of(events: Sequence[sse.ServerSentEvent]) -> str:
+def join_text(events: Sequence[sse.ServerSentEvent]) -> str:
     texts = (json.loads(e.data)["content"] for e in events if e.event == "message" and e.data != "[DONE]")
     return "".join(texts)
 
 
-def one_story(events: Sequence[sse.ServerSentEvent]) -> None:
+def assert_one_story(events: Sequence[sse.ServerSentEvent]) -> None:
     """The events of all connections together: numbered without a gap, no id twice, the whole text, one end."""
     numbers = [int(event.id.rpartition(":")[2]) for event in events]
     assert numbers == list(range(1, len(events) + 1))
-    assert text_of(events) == TEXT
+    assert join_text(events) == TEXT
     assert [event.data for event in events].count("[DONE]") == 1
     assert [event.event for event in events].count("finish") == 1
 
 
 @asynccontextmanager
-async def several(count: int, adapter: PlayingAdapter, url: str) -> AsyncIterator[list[int]]:
+async def run_services(count: int, adapter: ScriptedAdapter, url: str) -> AsyncIterator[list[int]]:
     async with AsyncExitStack() as stack:
-        variables = {**OPEN, "REDIS_URL": url}
-        yield [await stack.enter_async_context(serving(Played(adapter), variables)) for _ in range(count)]
+        variables = {**UNLIMITED_VARIABLES, "REDIS_URL": url}
+        yield [
+            await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter), variables))
+            for _ in range(count)
+        ]
 
 
-async def by_sse(first: int, second: int, at: int) -> list[sse.ServerSentEvent]:
+async def read_over_sse(first: int, second: int, at: int) -> list[sse.ServerSentEvent]:
     """Read so many events at one service, and the rest at another."""
-    before = await read_some(first, ASK, at)
+    before = await read_and_cut(first, CHAT_BODY, at)
     path = f"/api/chat/stream/{before[0].id.rpartition(':')[0]}"
     reply = await request(second, "GET", path, before[-1].id)
     assert reply.status == 200, reply.body
-    return before + reply.events()
+    return before + reply.sse_events()
 
 
-async def by_websocket(first: int, second: int, at: int) -> list[sse.ServerSentEvent]:
+async def read_over_websocket(first: int, second: int, at: int) -> list[sse.ServerSentEvent]:
     """The same over sockets; the frames are given as events."""
     async with websockets.connect(f"ws://127.0.0.1:{first}/api/chat/ws") as socket:
-        await socket.send(json.dumps(ASK))
+        await socket.send(json.dumps(CHAT_BODY))
         frames = [json.loads(await socket.recv()) for _ in range(at)]
         socket.transport.abort()
     async with websockets.connect(f"ws://127.0.0.1:{second}/api/chat/ws") as socket:
@@ -108,39 +119,39 @@ async def by_websocket(first: int, second: int, at: int) -> list[sse.ServerSentE
     ]
 
 
-@pytest.mark.parametrize("cut", [by_sse, by_websocket])
+@pytest.mark.parametrize("cut", [read_over_sse, read_over_websocket])
 @pytest.mark.parametrize("replica", [False, True], ids=["memory", "redis"])
-def test_whoever_is_cut_off_anywhere_continues_there(replica: bool, cut: Cut) -> None:
+def test_cut_stream_resumes_anywhere_without_loss(replica: bool, cut: Cut) -> None:
     async def main(url: str | None) -> list[list[sse.ServerSentEvent]]:
-        adapter = PlayingAdapter(script())
+        adapter = ScriptedAdapter(make_script())
         points = random.Random(7).choices(range(1, WORDS + 2), k=100)
         async with AsyncExitStack() as stack:
             if url is None:
-                ports = [await stack.enter_async_context(serving(Played(adapter)))] * 2
+                ports = [await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter)))] * 2
             else:
-                ports = await stack.enter_async_context(several(2, adapter, url))
+                ports = await stack.enter_async_context(run_services(2, adapter, url))
             found = []
             for start in range(0, 100, 20):
                 found += await asyncio.gather(*(cut(ports[0], ports[1], at) for at in points[start : start + 20]))
             return found
 
     if replica:
-        with redis_server() as redis:
+        with run_redis() as redis:
             stories = asyncio.run(main(redis.url))
     else:
         stories = asyncio.run(main(None))
     assert len(stories) == 100
     for events in stories:
-        one_story(events)
+        assert_one_story(events)
 
 
-def test_a_socket_that_has_seen_the_end_is_told_that_nothing_comes() -> None:
+def test_websocket_resume_after_end_sends_ended_frame() -> None:
     async def main() -> tuple[str, dict[str, Any]]:
         async with (
-            serving(Played(PlayingAdapter(script()))) as port,
+            serve_providers(SingleAdapterProviders(ScriptedAdapter(make_script()))) as port,
             websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as socket,
         ):
-            await socket.send(json.dumps(ASK))
+            await socket.send(json.dumps(CHAT_BODY))
             frame = start = json.loads(await socket.recv())
             while frame["type"] != "done":
                 frame = json.loads(await socket.recv())
@@ -152,11 +163,11 @@ def test_a_socket_that_has_seen_the_end_is_told_that_nothing_comes() -> None:
     assert frame == {"type": "ended", "stream_id": stream_id}
 
 
-def test_a_stream_that_was_read_to_its_end_has_nothing_more_and_others_do_not_exist() -> None:
+def test_resume_after_end_returns_204_and_unknown_stream_404() -> None:
     async def main() -> list[tuple[int, str]]:
-        async with serving(Played(PlayingAdapter(script()))) as port:
-            whole = (await post(port, ASK)).events()
-            lost = (await post(port, {**ASK, "resume": False})).events()
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(make_script()))) as port:
+            whole = (await post_and_read(port, CHAT_BODY)).sse_events()
+            lost = (await post_and_read(port, {**CHAT_BODY, "resume": False})).sse_events()
             stream_id, last = whole[0].id.rpartition(":")[0], whole[-1].id
             asked = [
                 (f"/api/chat/stream/{stream_id}", last),
@@ -167,7 +178,7 @@ def test_a_stream_that_was_read_to_its_end_has_nothing_more_and_others_do_not_ex
                 (f"/api/chat/stream/{stream_id}", None),
             ]
             replies = [await request(port, "GET", path, last_id) for path, last_id in asked]
-            assert replies[-1].events() == whole
+            assert replies[-1].sse_events() == whole
             return [
                 (reply.status, json.loads(reply.body or b"{}").get("error", {}).get("type")) for reply in replies[:-1]
             ]
@@ -181,16 +192,19 @@ def test_a_stream_that_was_read_to_its_end_has_nothing_more_and_others_do_not_ex
     ]
 
 
-def test_another_key_neither_reads_nor_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_of_another_key_cannot_be_read_or_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     from hashlib import sha256
 
     keys = {name: f"sg-{name}-0123456789abcdef0123456789abcdef" for name in ("ann", "bob")}
     lines = ",".join(f"{name}=sha256:{sha256(key.encode()).hexdigest()}" for name, key in keys.items())
 
     async def main() -> list[int]:
-        async with serving(Played(PlayingAdapter(words(500, gap_s=0.01))), {**OPEN, "API_KEYS": lines}) as port:
+        async with serve_providers(
+            SingleAdapterProviders(ScriptedAdapter(words_script(500, gap_s=0.01))),
+            {**UNLIMITED_VARIABLES, "API_KEYS": lines},
+        ) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            body = json.dumps(ASK)
+            body = json.dumps(CHAT_BODY)
             head = f"POST /api/chat HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {keys['ann']}\r\n"
             writer.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
             line = b""
@@ -209,18 +223,18 @@ def test_another_key_neither_reads_nor_stops_it(monkeypatch: pytest.MonkeyPatch)
     assert asyncio.run(main()) == [404, 404, 401, 200]
 
 
-def test_leaving_is_not_stopping_until_nobody_has_read_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "ALONE_S", 0.3)
+def test_orphaned_stream_is_stopped_after_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "ORPHAN_TIMEOUT_S", 0.3)
 
     async def main() -> tuple[int, list[sse.ServerSentEvent]]:
-        adapter = PlayingAdapter(words(2000, gap_s=0.01))
-        async with serving(Played(adapter)) as port:
-            before = await read_some(port, ASK, 5)
-            await until(lambda: adapter.given > 12)
+        adapter = ScriptedAdapter(words_script(2000, gap_s=0.01))
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
+            before = await read_and_cut(port, CHAT_BODY, 5)
+            await wait_until(lambda: adapter.given > 12)
             stream_id = before[0].id.rpartition(":")[0]
-            await until(lambda: adapter.open == 0)
+            await wait_until(lambda: adapter.open == 0)
             after = await request(port, "GET", f"/api/chat/stream/{stream_id}", before[-1].id)
-            return adapter.given, before + after.events()
+            return adapter.given, before + after.sse_events()
 
     given, events = asyncio.run(main())
     assert given < 2000
@@ -229,12 +243,12 @@ def test_leaving_is_not_stopping_until_nobody_has_read_for_a_while(monkeypatch: 
     assert all(event.data != "[DONE]" for event in events)
 
 
-def test_what_was_read_again_is_still_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "KEPT_S", 0.5)
+def test_resumed_stream_is_removed_after_retention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "RETENTION_S", 0.5)
 
     async def main() -> list[int]:
-        async with serving(Played(PlayingAdapter(script()))) as port:
-            whole = (await post(port, ASK)).events()
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(make_script()))) as port:
+            whole = (await post_and_read(port, CHAT_BODY)).sse_events()
             path = f"/api/chat/stream/{whole[0].id.rpartition(':')[0]}"
             found = [(await request(port, "GET", path)).status]
             async with asyncio.timeout(10):
@@ -246,35 +260,38 @@ def test_what_was_read_again_is_still_forgotten_in_time(monkeypatch: pytest.Monk
     assert set(asyncio.run(main())[:-1]) == {200}
 
 
-def test_a_stream_too_long_to_be_kept_says_so_to_whoever_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MAX_STREAM_BYTES", 2000)
+def test_oversized_stream_tells_late_reader_it_is_not_buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 2000)
 
-    async def main() -> tuple[Reply, list[sse.ServerSentEvent]]:
-        async with serving(Played(PlayingAdapter(script()))) as port:
-            whole = (await post(port, ASK)).events()
+    async def main() -> tuple[HttpReply, list[sse.ServerSentEvent]]:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(make_script()))) as port:
+            whole = (await post_and_read(port, CHAT_BODY)).sse_events()
             path = f"/api/chat/stream/{whole[0].id.rpartition(':')[0]}"
             early = await request(port, "GET", path, whole[0].id)
             late = await request(port, "GET", path, whole[-4].id)
-            assert late.events() == whole[-3:]
+            assert late.sse_events() == whole[-3:]
             return early, whole
 
     early, whole = asyncio.run(main())
-    assert text_of(whole) == TEXT
+    assert join_text(whole) == TEXT
     assert early.status == 404 and "no longer kept" in early.json()["error"]["message"]
 
 
-def test_no_more_streams_are_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MAX_STREAMS", 3)
+def test_full_stream_store_returns_503_before_asking_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "MAX_STREAMS", 3)
 
     async def main() -> tuple[list[int], int]:
-        adapter = PlayingAdapter(words(3000, gap_s=0.01))
-        async with serving(Played(adapter)) as port:
+        adapter = ScriptedAdapter(words_script(3000, gap_s=0.01))
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
             writers = []
             for _ in range(3):
-                reader, writer = await opened(port, ASK)
+                reader, writer = await open_request(port, CHAT_BODY)
                 await reader.readuntil(b"start")
                 writers.append(writer)
-            refused, plain = await post(port, ASK), await opened(port, {**ASK, "resume": False})
+            refused, plain = (
+                await post_and_read(port, CHAT_BODY),
+                await open_request(port, {**CHAT_BODY, "resume": False}),
+            )
             await plain[0].readuntil(b"start")
             for writer in [*writers, plain[1]]:
                 writer.transport.abort()
@@ -285,64 +302,66 @@ def test_no_more_streams_are_kept_than_there_is_room_for(monkeypatch: pytest.Mon
     assert asked <= 4  # what was refused was never asked
 
 
-def test_any_replica_stops_a_stream_of_any_other() -> None:
-    async def main(url: str) -> tuple[Reply, list[sse.ServerSentEvent], Reply]:
-        adapter = PlayingAdapter(words(3000, gap_s=0.01))
-        async with several(3, adapter, url) as ports:
-            reader, writer = await opened(ports[0], {**ASK, "resume": False})
+def test_cancel_at_another_replica_stops_stream() -> None:
+    async def main(url: str) -> tuple[HttpReply, list[sse.ServerSentEvent], HttpReply]:
+        adapter = ScriptedAdapter(words_script(3000, gap_s=0.01))
+        async with run_services(3, adapter, url) as ports:
+            reader, writer = await open_request(ports[0], {**CHAT_BODY, "resume": False})
             stream_id = (await reader.readuntil(b":1\n")).rpartition(b"id: ")[2].decode().partition(":")[0]
-            await until(lambda: adapter.given > 3)
+            await wait_until(lambda: adapter.given > 3)
             stopped = await request(ports[2], "DELETE", f"/api/chat/stream/{stream_id}")
             assert adapter.open == 0
             events = sse.Decoder().feed(await reader.readuntil(b"event: cancelled\ndata: {"))
             writer.close()
             return stopped, events, await request(ports[1], "DELETE", f"/api/chat/stream/{stream_id}")
 
-    with redis_server() as redis:
+    with run_redis() as redis:
         stopped, _, again = asyncio.run(main(redis.url))
     assert stopped.status == 200 and stopped.json()["outcome"] == "cancelled"
     assert stopped.json()["delivered_chars"] > 0 and stopped.json()["stop_s"] < 1
     assert again.status == 404
 
 
-def test_a_redis_that_is_killed_and_comes_back_empty_loses_nobody_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "BEAT_S", 0.2)
-    monkeypatch.setattr(replicas, "RETRY_S", 0.1)
-    monkeypatch.setattr(remote, "LOOK_S", 0.2)
+def test_restarted_empty_redis_loses_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "HEARTBEAT_INTERVAL_S", 0.2)
+    monkeypatch.setattr(replication, "RETRY_INTERVAL_S", 0.1)
+    monkeypatch.setattr(replication, "POLL_INTERVAL_S", 0.2)
 
     async def main() -> list[sse.ServerSentEvent]:
-        adapter = PlayingAdapter(words(WORDS, gap_s=0.05))
-        with redis_server() as redis:
-            async with several(2, adapter, redis.url) as ports:
-                before = await read_some(ports[0], ASK, 6)
+        adapter = ScriptedAdapter(words_script(WORDS, gap_s=0.05))
+        with run_redis() as redis:
+            async with run_services(2, adapter, redis.url) as ports:
+                before = await read_and_cut(ports[0], CHAT_BODY, 6)
                 path = f"/api/chat/stream/{before[0].id.rpartition(':')[0]}"
                 reading = asyncio.create_task(request(ports[1], "GET", path, before[-1].id))
-                await until(lambda: adapter.given > 15)
+                await wait_until(lambda: adapter.given > 15)
                 await asyncio.to_thread(redis.kill)
-                await until(lambda: adapter.given > 25)
+                await wait_until(lambda: adapter.given > 25)
                 await asyncio.to_thread(redis.start)
                 async with asyncio.timeout(20):
                     reply = await reading
                 assert reply.status == 200
-                return before + reply.events()
+                return before + reply.sse_events()
 
-    one_story(asyncio.run(main()))
+    assert_one_story(asyncio.run(main()))
 
 
-def test_readers_of_a_replica_that_has_died_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "LOOK_S", 0.1)
+def test_reader_of_dead_replica_gets_lost_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "POLL_INTERVAL_S", 0.1)
 
     async def main(url: str) -> list[sse.ServerSentEvent]:
-        async with serving(Played(PlayingAdapter(words(3))), {**OPEN, "REDIS_URL": url}) as port:
+        async with serve_providers(
+            SingleAdapterProviders(ScriptedAdapter(words_script(3))), {**UNLIMITED_VARIABLES, "REDIS_URL": url}
+        ) as port:
             from redis import asyncio as client
 
             store = client.Redis.from_url(url, protocol=2)
-            await store.set(remote.head_key("s"), json.dumps({"owner": None, "replica": "gone"}))
-            await store.xadd(remote.entries_key("s"), {"n": "start", "d": '{"stream_id":"s"}'}, id="1-0")
+            await store.set(replication.metadata_key("s"), json.dumps({"owner": None, "replica": "gone"}))
+            await store.xadd(replication.entries_key("s"), {"n": "start", "d": '{"stream_id":"s"}'}, id="1-0")
             await store.aclose()
-            return (await request(port, "GET", "/api/chat/stream/s")).events()
+            return (await request(port, "GET", "/api/chat/stream/s")).sse_events()
 
-    with redis_server() as redis:
+    with run_redis() as redis:
         start, end = asyncio.run(main(redis.url))
     assert (start.id, end.id) == ("s:1", "s:2")
     assert end.event == "error" and json.loads(end.data)["error"]["type"] == "lost"

@@ -6,39 +6,46 @@ from typing import Any
 
 import pytest
 
-from providers import Providers
+from providers import ProviderRegistry
 from settings import Settings
 from streaming.errors import ServerError
 from streaming.events import Notice, TextDelta, ThinkingDelta
-from tests.integration.watched import request, scraped
-from tests.playing import FINISH, PlayingAdapter, Step, words
-from tests.serving import Played, Reply, opened, post, serving, until
+from tests.asgi_server import (
+    HttpReply,
+    SingleAdapterProviders,
+    open_request,
+    post_and_read,
+    serve_providers,
+    wait_until,
+)
+from tests.integration.service_over_simulator import scrape_metrics, send_request
+from tests.scripted_adapter import FINISH, ScriptedAdapter, ScriptStep, words_script
 
-ASK = {"message": "Name three colours.", "strategy": "direct"}
+CHAT_BODY = {"message": "Name three colours.", "strategy": "direct"}
 
 
-def ask(adapter: PlayingAdapter, body: dict[str, Any] | bytes = ASK, path: str = "/api/chat") -> Reply:
-    async def main() -> Reply:
-        async with serving(Played(adapter)) as port:
-            return await post(port, body, path)
+def post_chat(adapter: ScriptedAdapter, body: dict[str, Any] | bytes = CHAT_BODY, path: str = "/api/chat") -> HttpReply:
+    async def main() -> HttpReply:
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
+            return await post_and_read(port, body, path)
 
     return asyncio.run(main())
 
 
-def test_text_is_plain_data_lines_as_it_comes_and_done_is_last() -> None:
-    reply = ask(PlayingAdapter(words(5, first_s=0.1, gap_s=0.1)))
+def test_sse_sends_text_as_data_lines_and_done_last() -> None:
+    reply = post_chat(ScriptedAdapter(words_script(5, first_s=0.1, gap_s=0.1)))
     assert reply.status == 200
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
-    text = [json.loads(e.data)["content"] for e in reply.events() if e.event == "message" and e.data != "[DONE]"]
+    text = [json.loads(e.data)["content"] for e in reply.sse_events() if e.event == "message" and e.data != "[DONE]"]
     assert text == ["w0 ", "w1 ", "w2 ", "w3 ", "w4 "]
     assert b'data: {"content":"w0 "}\n\n' in reply.body
     assert reply.body.endswith(b"data: [DONE]\n\n")
     assert reply.arrived_s[-1] - reply.arrived_s[0] > 0.3
 
 
-def test_every_event_has_an_id_of_its_stream_in_order_and_the_stream_is_named_first() -> None:
-    events = ask(PlayingAdapter([(0.0, Notice("connected", "")), *words(3)])).events()
+def test_sse_events_have_ordered_ids_and_start_names_stream() -> None:
+    events = post_chat(ScriptedAdapter([(0.0, Notice("connected", "")), *words_script(3)])).sse_events()
     stream_id = json.loads(events[0].data)["stream_id"]
     assert len(stream_id) >= 20
     assert [e.id for e in events] == [f"{stream_id}:{n}" for n in range(1, len(events) + 1)]
@@ -47,8 +54,8 @@ def test_every_event_has_an_id_of_its_stream_in_order_and_the_stream_is_named_fi
     ]  # fmt: skip
 
 
-def test_success_tells_reason_usage_and_an_unknown_cost_as_unknown() -> None:
-    events = ask(PlayingAdapter(words(3))).events()
+def test_finish_event_has_reason_usage_and_null_unknown_cost() -> None:
+    events = post_chat(ScriptedAdapter(words_script(3))).sse_events()
     (finish,) = [json.loads(e.data) for e in events if e.event == "finish"]
     assert (finish["finish_reason"], finish["cost_usd"]) == ("stop", None)
     assert finish["usage"] == {
@@ -63,8 +70,8 @@ def test_success_tells_reason_usage_and_an_unknown_cost_as_unknown() -> None:
         ([(0.0, TextDelta("part"))], "truncated"),
     ],
 )
-def test_a_broken_answer_ends_with_an_error_and_never_with_done(script: list[Step], kind: str) -> None:
-    events = ask(PlayingAdapter(script)).events()
+def test_failed_answer_ends_with_error_event_and_no_done(script: list[ScriptStep], kind: str) -> None:
+    events = post_chat(ScriptedAdapter(script)).sse_events()
     assert json.loads(events[-1].data)["error"]["type"] == kind
     assert events[-1].event == "error"
     assert json.loads(events[-1].data)["delivered_chars"] == 4
@@ -72,22 +79,24 @@ def test_a_broken_answer_ends_with_an_error_and_never_with_done(script: list[Ste
     assert "finish" not in [e.event for e in events]
 
 
-def test_thinking_is_apart_from_the_answer() -> None:
-    events = ask(PlayingAdapter([(0.0, ThinkingDelta("hm")), (0.0, TextDelta("yes")), (0.0, FINISH)])).events()
+def test_thinking_is_sent_as_thinking_events() -> None:
+    events = post_chat(
+        ScriptedAdapter([(0.0, ThinkingDelta("hm")), (0.0, TextDelta("yes")), (0.0, FINISH)])
+    ).sse_events()
     assert [json.loads(e.data) for e in events if e.event == "thinking"] == [{"content": "hm"}]
 
 
-def test_the_strategy_is_the_askers() -> None:
-    adapter = PlayingAdapter(words(20, first_s=0.0, gap_s=0.01))
-    events = ask(adapter, {"message": "x", "strategy": "whole"}).events()
+def test_requested_strategy_is_applied() -> None:
+    adapter = ScriptedAdapter(words_script(20, first_s=0.0, gap_s=0.01))
+    events = post_chat(adapter, {"message": "x", "strategy": "whole"}).sse_events()
     text = [json.loads(e.data)["content"] for e in events if e.event == "message" and e.data != "[DONE]"]
     assert text == ["".join(f"w{i} " for i in range(20))]
 
 
-def test_a_conversation_and_its_settings_reach_the_adapter() -> None:
-    adapter = PlayingAdapter(words(1))
+def test_conversation_and_settings_reach_adapter() -> None:
+    adapter = ScriptedAdapter(words_script(1))
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    ask(adapter, {"messages": turns, "system": "be brief", "temperature": 0.5, "max_tokens": 7})
+    post_chat(adapter, {"messages": turns, "system": "be brief", "temperature": 0.5, "max_tokens": 7})
     (request,) = adapter.requests
     assert [(m.role, m.content) for m in request.messages] == [
         ("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c")
@@ -95,9 +104,9 @@ def test_a_conversation_and_its_settings_reach_the_adapter() -> None:
     assert (request.temperature, request.max_tokens, request.streamed, request.model) == (0.5, 7, True, "m")
 
 
-def test_json_when_not_streamed() -> None:
-    adapter = PlayingAdapter([(0.1, TextDelta("red, green, blue")), (0.0, FINISH)])
-    reply = ask(adapter, {"message": "x", "stream": False})
+def test_request_without_streaming_returns_json() -> None:
+    adapter = ScriptedAdapter([(0.1, TextDelta("red, green, blue")), (0.0, FINISH)])
+    reply = post_chat(adapter, {"message": "x", "stream": False})
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     assert reply.json()["content"] == "red, green, blue"
     assert (reply.json()["finish_reason"], reply.json()["cost_usd"]) == ("stop", None)
@@ -105,19 +114,19 @@ def test_json_when_not_streamed() -> None:
     assert not adapter.requests[0].streamed
 
 
-def test_json_of_a_broken_answer_is_an_error_that_keeps_what_came() -> None:
-    reply = ask(PlayingAdapter([(0.0, TextDelta("part"))]), {"message": "x", "stream": False})
+def test_failed_json_answer_returns_502_with_partial_content() -> None:
+    reply = post_chat(ScriptedAdapter([(0.0, TextDelta("part"))]), {"message": "x", "stream": False})
     assert reply.status == 502
     assert (reply.json()["error"]["type"], reply.json()["content"]) == ("truncated", "part")
 
 
-def test_the_stream_path_streams_whatever_the_body_says() -> None:
-    reply = ask(PlayingAdapter(words(1)), {"message": "x", "stream": False}, "/api/chat/stream")
+def test_stream_path_streams_regardless_of_body() -> None:
+    reply = post_chat(ScriptedAdapter(words_script(1)), {"message": "x", "stream": False}, "/api/chat/stream")
     assert reply.body.endswith(b"data: [DONE]\n\n")
 
 
-DEEP = b'{"message": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
-REFUSED: dict[str, tuple[bytes, str]] = {
+DEEP_BODY = b'{"message": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+REJECTED_BODIES: dict[str, tuple[bytes, str]] = {
     "empty message": (b'{"message": "  "}', "empty"),
     "no message": (b"{}", "message"),
     "both": (b'{"message": "a", "messages": [{"role": "user", "content": "a"}]}', "either"),
@@ -130,7 +139,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", ""),
     "bad utf-8": (b'{"message": "\xff\xfe"}', ""),
     "half a surrogate": (b'{"message": "\\ud800"}', "surrogate"),
-    "deep": (DEEP, ""),
+    "deep": (DEEP_BODY, ""),
     "unknown field": (b'{"message": "a", "colour": "red"}', "colour"),
     "temperature": (b'{"message": "a", "temperature": 3}', "temperature"),
     "temperature NaN": (b'{"message": "a", "temperature": NaN}', "temperature"),
@@ -144,13 +153,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_bad_input_is_refused_with_one_line_that_says_what(name: str) -> None:
-    body, says = REFUSED[name]
+@pytest.mark.parametrize("name", REJECTED_BODIES)
+def test_invalid_body_is_rejected_with_one_line_message(name: str) -> None:
+    body, says = REJECTED_BODIES[name]
 
-    async def main() -> Reply:
-        async with serving(_Unwarmed(Settings())) as port:
-            return await post(port, body)
+    async def main() -> HttpReply:
+        async with serve_providers(_ColdProviders(Settings())) as port:
+            return await post_and_read(port, body)
 
     reply = asyncio.run(main())
     assert reply.status == 400
@@ -170,30 +179,32 @@ def test_bad_input_is_refused_with_one_line_that_says_what(name: str) -> None:
         (b'{"\\ud800": "a"}', "validation.unicode"),
         (b'{"message": 5}', "body.fields"),
         (b'{"message": "a", "colour": "red"}', "body.fields"),
-        (DEEP, "validation.depth"),
+        (DEEP_BODY, "validation.depth"),
     ],
 )
-def test_a_body_that_is_refused_is_refused_by_a_rule_as_on_a_socket(body: bytes, rule: str) -> None:
-    async def main() -> tuple[Reply, dict[str, float]]:
-        async with serving(Played(PlayingAdapter(words(1)))) as port:
-            return await post(port, body), await scraped(port)
+def test_rejected_body_names_rule_and_counts_in_metrics(body: bytes, rule: str) -> None:
+    async def main() -> tuple[HttpReply, dict[str, float]]:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1)))) as port:
+            return await post_and_read(port, body), await scrape_metrics(port)
 
     reply, figures = asyncio.run(main())
     assert (reply.status, reply.json()["error"]["type"], reply.json()["error"]["rule"]) == (400, "invalid", rule)
     assert figures[f'streamgauge_refusals_total{{rule="{rule}"}}'] == 1
 
 
-def test_a_listed_sites_page_may_use_any_sdk_and_learns_when_to_come_back() -> None:
+def test_listed_origin_gets_cors_headers_and_retry_after() -> None:
     origin = {"origin": "https://listed.example"}
     wanted = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-stainless-os"}
 
     async def main() -> tuple[Any, Any]:
         variables = {"ALLOWED_ORIGINS": "https://listed.example", "RATE_LIMIT": "1/minute"}
-        async with serving(Played(PlayingAdapter(words(1))), variables) as port:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1))), variables) as port:
             path = "/v1/chat/completions"
-            before = await (await request(port, path, method="OPTIONS", headers={**origin, **wanted})).response()
-            await (await request(port, "/api/chat", ASK, headers=origin)).response()
-            return before, await (await request(port, "/api/chat", ASK, headers=origin)).response()
+            before = await (
+                await send_request(port, path, method="OPTIONS", headers={**origin, **wanted})
+            ).read_response()
+            await (await send_request(port, "/api/chat", CHAT_BODY, headers=origin)).read_response()
+            return before, await (await send_request(port, "/api/chat", CHAT_BODY, headers=origin)).read_response()
 
     (status, allowed, _), (refused, headers, _) = asyncio.run(main())
     assert (status, "x-stainless-os" in allowed["access-control-allow-headers"]) == (200, True)
@@ -201,39 +212,41 @@ def test_a_listed_sites_page_may_use_any_sdk_and_learns_when_to_come_back() -> N
     assert headers["access-control-expose-headers"].lower() == "retry-after" and int(headers["retry-after"]) > 0
 
 
-class _Unwarmed(Providers):
-    def warm(self) -> None:
+class _ColdProviders(ProviderRegistry):
+    def preload_local_model(self) -> None:
         """The model is not needed to refuse."""
 
 
-def test_a_form_is_told_to_send_json() -> None:
-    async def main() -> Reply:
-        async with serving(Played(PlayingAdapter(words(1)))) as port:
-            return await post(port, b'{"message": "a"}', content_type="application/x-www-form-urlencoded")
+def test_form_content_type_is_rejected_asking_for_json() -> None:
+    async def main() -> HttpReply:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1)))) as port:
+            return await post_and_read(port, b'{"message": "a"}', content_type="application/x-www-form-urlencoded")
 
     reply = asyncio.run(main())
     assert reply.status == 400
     assert "application/json" in reply.json()["error"]["message"]
 
 
-SILENT: list[Step] = [(60.0, TextDelta("late"))]
+SILENT_SCRIPT: list[ScriptStep] = [(60.0, TextDelta("late"))]
 
 
-@pytest.mark.parametrize("body", [ASK, {**ASK, "stream": False}], ids=["sse", "json"])
+@pytest.mark.parametrize("body", [CHAT_BODY, {**CHAT_BODY, "stream": False}], ids=["sse", "json"])
 @pytest.mark.parametrize(
     "script",
-    [SILENT, [*words(3)[:3], *SILENT], [(0.02, TextDelta("x"))] * 2000],
+    [SILENT_SCRIPT, [*words_script(3)[:3], *SILENT_SCRIPT], [(0.02, TextDelta("x"))] * 2000],
     ids=["before the first token", "in a silence", "mid-stream"],
 )
-def test_a_client_that_leaves_ends_the_providers_work(body: dict[str, Any], script: list[Step]) -> None:
+def test_client_disconnect_stops_provider_within_a_second(body: dict[str, Any], script: list[ScriptStep]) -> None:
     async def main() -> float:
-        adapter = PlayingAdapter(script)
-        async with serving(Played(adapter)) as port:
-            _, writer = await opened(port, body)
-            await until(lambda: adapter.open == 1 and adapter.given >= sum(delay_s < 1 for delay_s, _ in script[:3]))
+        adapter = ScriptedAdapter(script)
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
+            _, writer = await open_request(port, body)
+            await wait_until(
+                lambda: adapter.open == 1 and adapter.given >= sum(delay_s < 1 for delay_s, _ in script[:3])
+            )
             left_s = asyncio.get_running_loop().time()
             writer.transport.abort()
-            await until(lambda: adapter.open == 0)
+            await wait_until(lambda: adapter.open == 0)
             return adapter.closed_at_s[0] - left_s
 
     assert asyncio.run(main()) < 1.0
@@ -258,9 +271,9 @@ def test_a_client_that_leaves_ends_the_providers_work(body: dict[str, Any], scri
         ("PUT /healthz", 405, "GET"),
     ],
 )
-def test_what_is_not_offered_is_refused_in_the_same_shape(request_line: str, status: int, allow: str | None) -> None:
+def test_unknown_path_or_method_is_rejected_in_error_shape(request_line: str, status: int, allow: str | None) -> None:
     async def main() -> bytes:
-        async with serving(Played(PlayingAdapter(words(1)))) as port:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1)))) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(f"{request_line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
             raw = await reader.read()
@@ -281,11 +294,11 @@ def test_what_is_not_offered_is_refused_in_the_same_shape(request_line: str, sta
         assert f"allow: {allow}".lower() in head.decode().lower()
 
 
-def test_many_readers_at_once_each_get_their_own() -> None:
-    async def main() -> list[Reply]:
-        async with serving(Played(PlayingAdapter(words(10)))) as port:
-            return await asyncio.gather(*(post(port, ASK) for _ in range(40)))
+def test_concurrent_readers_each_get_own_stream() -> None:
+    async def main() -> list[HttpReply]:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(10)))) as port:
+            return await asyncio.gather(*(post_and_read(port, CHAT_BODY) for _ in range(40)))
 
     replies = asyncio.run(main())
     assert all(r.body.endswith(b"data: [DONE]\n\n") for r in replies)
-    assert len({r.events()[0].data for r in replies}) == 40
+    assert len({r.sse_events()[0].data for r in replies}) == 40

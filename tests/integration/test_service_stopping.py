@@ -12,111 +12,113 @@ import pytest
 import websockets
 
 from streaming.clock import monotonic
-from tests.integration.watched import (
-    Connection,
-    Simulated,
-    open_streams,
-    request,
-    scraped,
-    serving_simulated,
-    simulated,
+from tests.asgi_server import wait_until
+from tests.integration.service_over_simulator import (
+    SentRequest,
+    SimulatorWithLog,
+    count_open_streams,
+    run_simulator,
+    scrape_metrics,
+    send_request,
+    serve_simulator,
 )
-from tests.serving import until
 
 Leave = Callable[[], Awaitable[None]]
 
-ASK = {"message": "Name three colours.", "strategy": "direct"}
+CHAT_BODY = {"message": "Name three colours.", "strategy": "direct"}
 CHAT, OPENAI, SOCKET = "/api/chat", "/v1/chat/completions", "/api/chat/ws"
-ABORTED = int(os.environ.get("ABORTED_STREAMS", "200"))
+ABORTED_STREAMS = int(os.environ.get("ABORTED_STREAMS", "200"))
 """Streams left on each wire, after some that let pools and caches fill; ABORTED_STREAMS=2000 makes it a longer look."""
 
 
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulated]:
-    with simulated("--tokens", "3000") as running:
+def simulator() -> Iterator[SimulatorWithLog]:
+    with run_simulator("--tokens", "3000") as running:
         yield running
 
 
-async def over_http(port: int, path: str, model: str, request_id: str, streamed: bool) -> Connection:
+async def ask_over_http(port: int, path: str, model: str, request_id: str, streamed: bool) -> SentRequest:
     name = f"openai:{model}"
     body = (
         {"model": name, "messages": [{"role": "user", "content": "Hello?"}], "stream": streamed, "strategy": "direct"}
         if path == OPENAI
-        else {**ASK, "provider": name, "stream": streamed}
+        else {**CHAT_BODY, "provider": name, "stream": streamed}
     )
-    return await request(port, path, body, headers={"x-client-request-id": request_id})
+    return await send_request(port, path, body, headers={"x-client-request-id": request_id})
 
 
-async def left(connection: Connection) -> None:
-    connection.leave()
+async def leave(connection: SentRequest) -> None:
+    connection.drop()
 
 
-async def by_leaving(path: str, streamed: bool, port: int, model: str, request_id: str) -> Leave:
-    connection = await over_http(port, path, model, request_id, streamed)
-    return lambda: left(connection)
+async def stop_by_leaving(path: str, streamed: bool, port: int, model: str, request_id: str) -> Leave:
+    connection = await ask_over_http(port, path, model, request_id, streamed)
+    return lambda: leave(connection)
 
 
-async def by_delete(port: int, model: str, request_id: str) -> Leave:
-    connection = await over_http(port, CHAT, model, request_id, True)
+async def stop_by_delete(port: int, model: str, request_id: str) -> Leave:
+    connection = await ask_over_http(port, CHAT, model, request_id, True)
     start = await connection.reader.readuntil(b'event: start\ndata: {"stream_id":"')
     stream_id = (await connection.reader.readuntil(b'"'))[:-1].decode()
     assert start.startswith(b"HTTP/1.1 200")
 
-    async def delete() -> None:
-        status, _, body = await (await request(port, f"/api/chat/stream/{stream_id}", method="DELETE")).response()
+    async def delete_stream() -> None:
+        status, _, body = await (
+            await send_request(port, f"/api/chat/stream/{stream_id}", method="DELETE")
+        ).read_response()
         assert (status, json.loads(body)["outcome"]) == (200, "cancelled")
         assert json.loads(body)["stop_s"] < 1
         told = await connection.reader.read()
         assert told.count(b"event: cancelled") == 1 and b"[DONE]" not in told
-        connection.leave()
+        connection.drop()
 
-    return delete
+    return delete_stream
 
 
-async def by_socket(cancels: bool, port: int, model: str, request_id: str) -> Leave:
+async def stop_over_websocket(cancels: bool, port: int, model: str, request_id: str) -> Leave:
     url = f"ws://127.0.0.1:{port}{SOCKET}"
     socket = await websockets.connect(url, additional_headers={"X-Client-Request-Id": request_id})
-    await socket.send(json.dumps({**ASK, "provider": f"openai:{model}"}))
+    await socket.send(json.dumps({**CHAT_BODY, "provider": f"openai:{model}"}))
 
-    async def stop() -> None:
+    async def cancel_or_close() -> None:
         if cancels:
             await socket.send('{"type": "cancel"}')
             while json.loads(await socket.recv())["type"] != "cancelled":
                 pass
         socket.transport.abort()
 
-    return stop
+    return cancel_or_close
 
 
 Edge = Callable[[int, str, str], Awaitable[Leave]]
 
 
-def leaving(path: str, streamed: bool) -> Edge:
-    return lambda port, model, request_id: by_leaving(path, streamed, port, model, request_id)
+def leaving_edge(path: str, streamed: bool) -> Edge:
+    return lambda port, model, request_id: stop_by_leaving(path, streamed, port, model, request_id)
 
 
-def socket(cancels: bool) -> Edge:
-    return lambda port, model, request_id: by_socket(cancels, port, model, request_id)
+def websocket_edge(cancels: bool) -> Edge:
+    return lambda port, model, request_id: stop_over_websocket(cancels, port, model, request_id)
 
 
-STREAMED: dict[str, Edge] = {
-    "sse left": leaving(CHAT, True),
-    "openai left": leaving(OPENAI, True),
-    "websocket left": socket(False),
-    "websocket cancelled": socket(True),
-    "sse deleted": by_delete,
+STREAMED_EDGES: dict[str, Edge] = {
+    "sse left": leaving_edge(CHAT, True),
+    "openai left": leaving_edge(OPENAI, True),
+    "websocket left": websocket_edge(False),
+    "websocket cancelled": websocket_edge(True),
+    "sse deleted": stop_by_delete,
 }
-WHOLE: dict[str, Edge] = {"json left": leaving(CHAT, False), "openai json left": leaving(OPENAI, False)}
+WHOLE_EDGES: dict[str, Edge] = {"json left": leaving_edge(CHAT, False), "openai json left": leaving_edge(OPENAI, False)}
 PHASES: dict[str, tuple[str, str, int, dict[str, Edge]]] = {
-    "before the first token": ("slow-start", "received", 1, STREAMED),
-    "mid-stream": ("steady", "sent", 10, STREAMED),
-    "in a call that is not streamed": ("steady", "received", 1, WHOLE),
+    "before the first token": ("slow-start", "received", 1, STREAMED_EDGES),
+    "mid-stream": ("steady", "sent", 10, STREAMED_EDGES),
+    "in a call that is not streamed": ("steady", "received", 1, WHOLE_EDGES),
 }
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_provider_is_left_within_a_second_over_every_wire(
-    simulator: Simulated, phase: str, caplog: pytest.LogCaptureFixture
+def test_stop_over_every_transport_disconnects_from_provider_within_a_second(
+    simulator: SimulatorWithLog, phase: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, sign, count, edges = PHASES[phase]
     ids = {name: f"{phase}-{name}".replace(" ", "-") for name in edges}
@@ -124,24 +126,24 @@ def test_the_provider_is_left_within_a_second_over_every_wire(
     async def stop(port: int, name: str) -> float:
         request_id = ids[name]
         act = await edges[name](port, model, request_id)
-        await until(lambda: len(simulator.events(request_id, sign)) >= count, every_s=0.05)
+        await wait_until(lambda: len(simulator.events_of_request(request_id, sign)) >= count, every_s=0.05)
         asked_s = monotonic()
         await act()
-        await until(lambda: bool(simulator.events(request_id, "closed")), every_s=0.05)
-        (closed,) = simulator.events(request_id, "closed")
+        await wait_until(lambda: bool(simulator.events_of_request(request_id, "closed")), every_s=0.05)
+        (closed,) = simulator.events_of_request(request_id, "closed")
         assert closed["by"] == "client", name
         return float(closed["at_s"]) - asked_s
 
     async def main() -> tuple[dict[str, float], dict[str, float]]:
-        async with serving_simulated(simulator) as port:
+        async with serve_simulator(simulator) as port:
             took_s = {name: await stop(port, name) for name in edges}
-            await until(lambda: len(_answers(caplog)) == len(edges))
-            return took_s, await scraped(port)
+            await wait_until(lambda: len(_logged_answers(caplog)) == len(edges))
+            return took_s, await scrape_metrics(port)
 
     with caplog.at_level(logging.INFO, "streamgauge"):
         took_s, metrics = asyncio.run(main())
     assert max(took_s.values()) < 1.0, took_s
-    lines = _answers(caplog)
+    lines = _logged_answers(caplog)
     assert set(lines) == set(ids.values())
     for line in lines.values():
         assert (line["outcome"], line["finish_reason"], line["error"]) == ("cancelled", None, None)
@@ -149,7 +151,7 @@ def test_the_provider_is_left_within_a_second_over_every_wire(
         if phase == "mid-stream":
             assert line["delivered_chars"] > 0 and line["output_tokens"] > 0  # type: ignore[operator]  # the same
             assert line["cost_usd"] == line["output_tokens"]
-    assert open_streams(metrics) == 0
+    assert count_open_streams(metrics) == 0
     cancelled = [v for k, v in metrics.items() if k.startswith("streamgauge_answers_total{") and "cancelled" in k]
     assert sum(cancelled) == len(edges)
     if phase == "mid-stream":
@@ -157,80 +159,82 @@ def test_the_provider_is_left_within_a_second_over_every_wire(
         assert metrics['streamgauge_cost_usd_total{provider="openai"}'] == billed
 
 
-def test_while_waiting_to_retry_nothing_more_is_asked(simulator: Simulated, caplog: pytest.LogCaptureFixture) -> None:
-    edges = {**STREAMED, **WHOLE}
+def test_stop_during_retry_wait_sends_no_further_request(
+    simulator: SimulatorWithLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    edges = {**STREAMED_EDGES, **WHOLE_EDGES}
     ids = {name: f"retrying-{name}".replace(" ", "-") for name in edges}
 
     async def main() -> None:
-        async with serving_simulated(simulator) as port:
+        async with serve_simulator(simulator) as port:
             acts = [await edge(port, "fault-503", ids[name]) for name, edge in edges.items()]
-            await until(lambda: all(simulator.events(i, "closed") for i in ids.values()), every_s=0.05)
+            await wait_until(lambda: all(simulator.events_of_request(i, "closed") for i in ids.values()), every_s=0.05)
             await asyncio.gather(*(act() for act in acts))
-            await until(lambda: len(_answers(caplog)) == len(edges))
+            await wait_until(lambda: len(_logged_answers(caplog)) == len(edges))
             # Twice the wait before a retry later, by the simulator's schedule, nothing of them has come.
-            later = await over_http(port, CHAT, "slow-start", "later", True)
-            await until(lambda: bool(simulator.events("later", "sent")), every_s=0.05)
-            later.leave()
+            later = await ask_over_http(port, CHAT, "slow-start", "later", True)
+            await wait_until(lambda: bool(simulator.events_of_request("later", "sent")), every_s=0.05)
+            later.drop()
 
     with caplog.at_level(logging.INFO, "streamgauge"):
         asyncio.run(main())
-    assert {len(simulator.events(i, "received")) for i in ids.values()} == {1}
-    assert {_answers(caplog)[i]["outcome"] for i in ids.values()} == {"cancelled"}
+    assert {len(simulator.events_of_request(i, "received")) for i in ids.values()} == {1}
+    assert {_logged_answers(caplog)[i]["outcome"] for i in ids.values()} == {"cancelled"}
 
 
-def _answers(caplog: pytest.LogCaptureFixture) -> dict[str, dict[str, object]]:
+def _logged_answers(caplog: pytest.LogCaptureFixture) -> dict[str, dict[str, object]]:
     found = [record.fields for record in caplog.records if hasattr(record, "fields")]
     return {fields["request_id"]: fields for fields in found}
 
 
-async def aborted_http(port: int, path: str, number: int) -> None:
-    connection = await over_http(port, path, "steady", f"{path}-{number}", True)
+async def abort_http(port: int, path: str, number: int) -> None:
+    connection = await ask_over_http(port, path, "steady", f"{path}-{number}", True)
     if number % 4:  # else asked and left at once
         await connection.reader.readuntil(b"\r\n\r\n")
     for _ in range(number % 4 - 1):
         await connection.reader.readuntil(b"data: ")
-    connection.leave()
+    connection.drop()
 
 
-async def aborted_socket(port: int, path: str, number: int) -> None:
+async def abort_websocket(port: int, path: str, number: int) -> None:
     async with websockets.connect(f"ws://127.0.0.1:{port}{path}") as socket:
-        await socket.send(json.dumps({**ASK, "provider": "openai:steady"}))
+        await socket.send(json.dumps({**CHAT_BODY, "provider": "openai:steady"}))
         for _ in range(number % 4):
             await socket.recv()
         socket.transport.abort()
 
 
-def test_hundreds_of_aborted_streams_leave_nothing_behind() -> None:
+def test_many_aborted_requests_leak_no_tasks_files_or_memory() -> None:
     async def abort(port: int, path: str, first: int, count: int) -> None:
-        one = aborted_socket if path == SOCKET else aborted_http
+        one = abort_websocket if path == SOCKET else abort_http
         for start in range(first, first + count, 50):
             await asyncio.gather(*(one(port, path, n) for n in range(start, min(start + 50, first + count))))
 
-    async def main(simulator: Simulated) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        async with serving_simulated(simulator) as port:
+    async def main(simulator: SimulatorWithLog) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        async with serve_simulator(simulator) as port:
             for path in (CHAT, OPENAI, SOCKET):
                 await abort(port, path, 0, 50)
-            await _settled(simulator, port)
-            before = _held()
+            await _wait_settled(simulator, port)
+            before = _resource_usage()
             for path in (CHAT, OPENAI, SOCKET):
-                await abort(port, path, 50, ABORTED)
-            await _settled(simulator, port)
-            return before, _held()
+                await abort(port, path, 50, ABORTED_STREAMS)
+            await _wait_settled(simulator, port)
+            return before, _resource_usage()
 
-    with simulated("--ttft-ms", "1", "--gap-ms", "20", "--tokens", "5000") as simulator:
+    with run_simulator("--ttft-ms", "1", "--gap-ms", "20", "--tokens", "5000") as simulator:
         (tasks, files, memory_kb), (tasks_after, files_after, memory_after_kb) = asyncio.run(main(simulator))
     assert tasks_after - tasks <= 5
     assert files_after - files <= 5
     assert memory_after_kb - memory_kb <= 20_000
 
 
-async def _settled(simulator: Simulated, port: int) -> None:
+async def _wait_settled(simulator: SimulatorWithLog, port: int) -> None:
     async with asyncio.timeout(10):
-        while simulator.open() or open_streams(await scraped(port)):  # noqa: ASYNC110 - the other party sets no event
+        while simulator.count_open() or count_open_streams(await scrape_metrics(port)):  # noqa: ASYNC110 - the other party sets no event
             await asyncio.sleep(0.2)
 
 
-def _held() -> tuple[int, int, int]:
+def _resource_usage() -> tuple[int, int, int]:
     """Give this process's tasks, descriptors and resident memory in KB."""
     gc.collect()
     resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))

@@ -13,44 +13,46 @@ from typing import Any
 import httpx2
 import pytest
 
-from evaluation import record
-from evaluation.run import run
+from evaluation import schema
+from evaluation.runner.runner import run
 from evaluation.scenario import Prompt, Scenario
-from providers import Providers
+from providers import ProviderRegistry
 from settings import Settings
 from streaming.clock import monotonic
-from streaming.errors import BadRequest, NotFound
+from streaming.errors import BadRequestError, NotFoundError
 from streaming.events import Finish, dropped_settings_of
-from tests.integration.provider_asking import ASKED, asking, collect, streaming
-from tests.integration.provider_cases import CASES, Case
-from tests.integration.raw_server import Connection, Script, raw_server
-from tests.serving import serving
-from tests.simulator_process import simulator_process
+from tests.asgi_server import serve_providers
+from tests.integration.provider_asking import REQUEST, collect, open_adapter, stream_script
+from tests.integration.provider_cases import CASES, ProviderCase
+from tests.integration.raw_server import RawConnection, Script, run_raw_server
+from tests.simulator_process import run_simulator_process
 
 ROOT = Path(__file__).parents[2]
 
 
-def picky(case: Case, *fields: str) -> Script:
+def picky(case: ProviderCase, *fields: str) -> Script:
     """Refuse every request that has one of these fields, the first one found, and answer all others."""
 
-    async def script(connection: Connection) -> None:
+    async def script(connection: RawConnection) -> None:
         body = {} if not connection.body else connection.json
         settings = {**body, **body.get("options", {})}
         found = next((name for name in fields if name in settings), None)
         if connection.path.endswith(("/models", "/tags")):
-            connection.whole("application/json", case.models or b"{}")
+            connection.send_response("application/json", case.models or b"{}")
         elif found is None:
-            await streaming(case, "Hi")(connection)
+            await stream_script(case, "Hi")(connection)
         else:
-            connection.whole("application/json", case.error(f"`{found}` is not supported here"), "400 Bad Request")
+            connection.send_response(
+                "application/json", case.error(f"`{found}` is not supported here"), "400 Bad Request"
+            )
 
     return script
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_refused_temperature_is_asked_once_more_without_it_and_remembered(case: Case) -> None:
+def test_a_refused_temperature_is_asked_once_more_without_it_and_remembered(case: ProviderCase) -> None:
     async def main() -> None:
-        async with asking(case, picky(case, "temperature")) as (adapter, request, server):
+        async with open_adapter(case, picky(case, "temperature")) as (adapter, request, server):
             for expected in (2, 3):
                 events, error = await collect(adapter, request)
                 assert error is None and isinstance(events[-1], Finish)
@@ -65,9 +67,9 @@ def test_a_limit_refused_under_both_names_is_the_vendors_refusal() -> None:
 
     async def main() -> None:
         script = picky(case, "max_tokens", "max_completion_tokens")
-        async with asking(case, script) as (adapter, request, server):
+        async with open_adapter(case, script) as (adapter, request, server):
             _, error = await collect(adapter, request)
-            assert isinstance(error, BadRequest) and "max_completion_tokens" in error.message
+            assert isinstance(error, BadRequestError) and "max_completion_tokens" in error.message
             assert len(server.requests) == 2
 
     asyncio.run(main())
@@ -77,8 +79,8 @@ def test_what_the_facts_know_is_never_sent() -> None:
     case = CASES["anthropic"]
 
     async def main() -> tuple[Any, tuple[str, ...]]:
-        async with asking(case, streaming(case, "Hi")) as (adapter, _, server):
-            request = replace(ASKED, model="claude-haiku-5-5", effort="low")
+        async with open_adapter(case, stream_script(case, "Hi")) as (adapter, _, server):
+            request = replace(REQUEST, model="claude-haiku-5-5", effort="low")
             events, error = await collect(adapter, request)
             assert error is None
             return server.requests[0].json, dropped_settings_of(events)
@@ -93,25 +95,25 @@ def test_an_unknown_model_is_told_with_the_nearest_names() -> None:
     case = CASES["openai"]
     listed = json.dumps({"data": [{"id": name} for name in ("gpt-6.1-terra", "o3", "gpt-6.1-sol", "gpt-6-sol")]})
 
-    async def script(connection: Connection) -> None:
+    async def script(connection: RawConnection) -> None:
         if connection.path.endswith("/models"):
-            connection.whole("application/json", listed.encode())
+            connection.send_response("application/json", listed.encode())
         else:
-            connection.whole("application/json", case.error("no such model"), "404 Not Found")
+            connection.send_response("application/json", case.error("no such model"), "404 Not Found")
 
     async def main() -> None:
-        async with asking(case, script) as (adapter, request, _):
+        async with open_adapter(case, script) as (adapter, request, _):
             _, error = await collect(adapter, replace(request, model="gpt-6.1-tera"))
-            assert isinstance(error, NotFound)
+            assert isinstance(error, NotFoundError)
             assert "no such model; the nearest names are gpt-6.1-terra, gpt-6.1-sol, gpt-6-sol" in error.message
 
     asyncio.run(main())
 
 
-def measure(case: Case, script: Script, scenario: Scenario, folder: Path) -> tuple[list[record.Trial], int]:
+def measure(case: ProviderCase, script: Script, scenario: Scenario, folder: Path) -> tuple[list[schema.Trial], int]:
     async def main() -> int:
-        async with raw_server(script) as server:
-            providers = Providers(case.settings(server.port))
+        async with run_raw_server(script) as server:
+            providers = ProviderRegistry(case.settings(server.port))
             try:
                 await run(scenario, providers, folder)
             finally:
@@ -119,7 +121,7 @@ def measure(case: Case, script: Script, scenario: Scenario, folder: Path) -> tup
             return len(server.requests)
 
     requests = asyncio.run(main())
-    return record.read_trials(folder), requests
+    return schema.read_trials(folder), requests
 
 
 def test_a_measured_run_learns_once_and_says_so_in_every_row(tmp_path: Path) -> None:
@@ -137,9 +139,9 @@ def test_effort_is_an_axis_of_a_run_with_rows_of_its_own(tmp_path: Path) -> None
     scenario = Scenario((case.name,), ("direct",), (Prompt("a", "A"),), effort=("low", "high"), warm_up=0)
     efforts: list[str] = []
 
-    async def script(connection: Connection) -> None:
+    async def script(connection: RawConnection) -> None:
         efforts.append(connection.json["reasoning_effort"])
-        await streaming(case, "Hi")(connection)
+        await stream_script(case, "Hi")(connection)
 
     trials, _ = measure(case, script, scenario, tmp_path)
     assert sorted(efforts) == sorted(str(t.effort) for t in trials) == ["high", "low"]
@@ -151,8 +153,8 @@ def served(body: Mapping[str, Any]) -> httpx2.Response:
 
     async def main() -> httpx2.Response:
         async with (
-            raw_server(picky(case, "temperature")) as server,
-            serving(Providers(case.settings(server.port))) as port,
+            run_raw_server(picky(case, "temperature")) as server,
+            serve_providers(ProviderRegistry(case.settings(server.port))) as port,
             httpx2.AsyncClient() as client,
         ):
             url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -198,7 +200,7 @@ def facts_with_example(folder: Path, example: str) -> str:
 def test_check_tells_an_example_that_cannot_be_relied_on(
     tmp_path: Path, example: str, code: int, state: str, words: str
 ) -> None:
-    with simulator_process() as url:
+    with run_simulator_process() as url:
         variables = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{url}/v1"}
         file = facts_with_example(tmp_path, example)
         done = command("providers", "--check", "--json", PROVIDER_FACTS=file, **variables)
@@ -224,10 +226,10 @@ def test_a_facts_file_without_a_day_is_refused_at_start_with_its_line(tmp_path: 
 
 
 def test_first_content_may_take_longer_where_a_model_thinks_unseen() -> None:
-    providers = Providers(Settings({"OPENAI_API_KEY": "k"}))
+    providers = ProviderRegistry(Settings({"OPENAI_API_KEY": "k"}))
     routes = [providers.route(f"openai:{model}") for model in ("gpt-6.1-terra", "gpt-4.1")]
     assert [route.thinks_unseen for route in routes] == [True, False]
-    session = providers.session(["openai:gpt-6.1-terra"], clock=monotonic)
+    session = providers.new_session(["openai:gpt-6.1-terra"], clock=monotonic)
     assert session.limits.first_content_s == 300
-    own = Providers(Settings({"OPENAI_API_KEY": "k", "FIRST_CONTENT_S": "7"}))
-    assert own.session(["openai:gpt-6.1-terra"], clock=monotonic).limits.first_content_s == 7
+    own = ProviderRegistry(Settings({"OPENAI_API_KEY": "k", "FIRST_CONTENT_S": "7"}))
+    assert own.new_session(["openai:gpt-6.1-terra"], clock=monotonic).limits.first_content_s == 7

@@ -17,16 +17,25 @@ from typing import Any
 
 import pytest
 
-from simulator.server import Options, Server, read_log, serving
-from simulator.service import Choices
+from simulator.request_handler import Defaults
+from simulator.server import ServerOptions, SimulatorServer, read_log, run_in_thread
 from streaming.errors import UsageError
-from tests.simulator_process import PATHS, Heard, ask, listen, opened, question, request, simulator_process
+from tests.simulator_process import (
+    PATHS,
+    RawResponse,
+    ask_simulator,
+    connect,
+    encode_request,
+    question_body,
+    read_response,
+    run_simulator_process,
+)
 
-QUICK = Choices(ttft_s=0.01, gap_s=0.001, tokens=8)
-KEEP = {"connection": "keep-alive"}
+QUICK_DEFAULTS = Defaults(ttft_s=0.01, gap_s=0.001, tokens=8)
+KEEP_ALIVE_HEADERS = {"connection": "keep-alive"}
 
 
-def until(found: Callable[[], list[Any]]) -> list[Any]:
+def wait_for(found: Callable[[], list[Any]]) -> list[Any]:
     """Look until there is something. Raises AssertionError after 5 s."""
     patience = threading.Event()
     for _ in range(500):
@@ -36,60 +45,60 @@ def until(found: Callable[[], list[Any]]) -> list[Any]:
     raise AssertionError("it did not come")
 
 
-def events(log: str, event: str) -> list[dict[str, Any]]:
+def log_events(log: str, event: str) -> list[dict[str, Any]]:
     return [line for line in read_log(log) if line["event"] == event]
 
 
-def read_answer(sock: socket.socket) -> Heard:
+def read_answer(sock: socket.socket) -> RawResponse:
     """Read one answer from a connection that stays open."""
     raw = b""
-    while not (b"\r\n\r\n" in raw and Heard(raw, "open").complete):
+    while not (b"\r\n\r\n" in raw and RawResponse(raw, "open").complete):
         data = sock.recv(65536)
         assert data
         raw += data
-    return Heard(raw, "open")
+    return RawResponse(raw, "open")
 
 
-def test_a_connection_is_kept_for_further_answers() -> None:
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+def test_keep_alive_connection_serves_further_answers() -> None:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         for streamed in (True, False, True):
-            sock.sendall(request(PATHS["openai"], question("openai", streamed), KEEP))
+            sock.sendall(encode_request(PATHS["openai"], question_body("openai", streamed), KEEP_ALIVE_HEADERS))
             assert read_answer(sock).status == 200
-        sock.sendall(request(PATHS["openai"], question("openai")))
-        assert listen(sock).how == "closed"
+        sock.sendall(encode_request(PATHS["openai"], question_body("openai")))
+        assert read_response(sock).how == "closed"
 
 
-def test_requests_that_come_together_are_answered_in_turn() -> None:
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
-        kept = request(PATHS["openai"], question("openai", False), KEEP)
-        sock.sendall(kept + kept + request(PATHS["openai"], question("openai", False)))
-        assert listen(sock).raw.count(b"HTTP/1.1 200 OK") == 3
+def test_pipelined_requests_are_answered_in_turn() -> None:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
+        kept = encode_request(PATHS["openai"], question_body("openai", False), KEEP_ALIVE_HEADERS)
+        sock.sendall(kept + kept + encode_request(PATHS["openai"], question_body("openai", False)))
+        assert read_response(sock).raw.count(b"HTTP/1.1 200 OK") == 3
 
 
-def test_a_body_in_chunks_is_read() -> None:
-    body = question("openai", False)
+def test_chunked_request_body_is_read() -> None:
+    body = question_body("openai", False)
     chunks = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
     head = f"POST {PATHS['openai']} HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         sock.sendall(head.encode() + chunks)
-        assert listen(sock).status == 200
+        assert read_response(sock).status == 200
 
 
-def test_a_client_that_expects_continue_gets_it() -> None:
-    data = request(PATHS["openai"], question("openai", False), {"expect": "100-continue"})
+def test_expect_continue_gets_100_response() -> None:
+    data = encode_request(PATHS["openai"], question_body("openai", False), {"expect": "100-continue"})
     head, _, body = data.partition(b"\r\n\r\n")
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         sock.sendall(head + b"\r\n\r\n")
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(body)
-        assert listen(sock).status == 200
+        assert read_response(sock).status == 200
 
 
-def test_an_old_client_gets_no_chunks() -> None:
-    data = request(PATHS["openai"], question("openai")).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+def test_http_1_0_client_gets_unchunked_body() -> None:
+    data = encode_request(PATHS["openai"], question_body("openai")).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         sock.sendall(data)
-        heard = listen(sock)
+        heard = read_response(sock)
     assert "transfer-encoding" not in heard.headers
     assert heard.raw.endswith(b"\n\ndata: [DONE]\n\n")
 
@@ -104,35 +113,35 @@ def test_an_old_client_gets_no_chunks() -> None:
         ("GET", "/healthz", b"", 200),
     ],
 )
-def test_what_cannot_be_answered_is_refused(method: str, path: str, body: bytes, status: int) -> None:
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
-        sock.sendall(request(path, body).replace(b"POST", method.encode(), 1))
-        heard = listen(sock)
+def test_invalid_request_is_rejected_with_status(method: str, path: str, body: bytes, status: int) -> None:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
+        sock.sendall(encode_request(path, body).replace(b"POST", method.encode(), 1))
+        heard = read_response(sock)
     assert (heard.status, heard.complete) == (status, True)
     json.loads(heard.body)
 
 
-def test_rubbish_is_refused_and_the_connection_closed() -> None:
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
+def test_non_http_bytes_return_400_and_close_connection() -> None:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         sock.sendall(b"rubbish\r\n\r\n")
-        heard = listen(sock)
+        heard = read_response(sock)
     assert (heard.status, heard.how) == (400, "closed")
 
 
 @pytest.mark.parametrize(
     ("wire", "header"), [("openai", "x-request-id"), ("anthropic", "request-id"), ("azure", "apim-request-id")]
 )
-def test_each_vendor_has_its_request_id(wire: str, header: str) -> None:
-    with serving(Options(choices=QUICK)) as server:
-        assert ask(server.url, wire).headers[header] == "req_000001"
+def test_response_has_vendor_request_id_header(wire: str, header: str) -> None:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server:
+        assert ask_simulator(server.url, wire).headers[header] == "req_000001"
 
 
-def test_the_log_tells_what_was_sent_and_when(tmp_path: Path) -> None:
+def test_log_records_what_was_sent_and_when(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
-    with serving(Options(choices=QUICK, log=log)) as server, opened(server.url) as sock:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS, log=log)) as server, connect(server.url) as sock:
         before_s = time.monotonic()
-        sock.sendall(request(PATHS["openai"], question("openai"), {"x-client-request-id": "mine"}))
-        listen(sock)
+        sock.sendall(encode_request(PATHS["openai"], question_body("openai"), {"x-client-request-id": "mine"}))
+        read_response(sock)
         after_s = time.monotonic()
     lines: list[dict[str, Any]] = read_log(log)
     assert {line["request_id"] for line in lines} == {"mine"}
@@ -152,48 +161,50 @@ def test_the_log_tells_what_was_sent_and_when(tmp_path: Path) -> None:
     assert all(line["at_s"] >= line["due_s"] for line in lines if line["event"] == "sent")
 
 
-def test_the_log_is_written_while_the_server_runs(tmp_path: Path) -> None:
+def test_log_is_written_while_server_runs(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
-    with serving(Options(choices=QUICK, log=log)) as server:
-        ask(server.url)
-        assert until(lambda: events(log, "closed"))[0]["request_id"] == "sim-000001"
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS, log=log)) as server:
+        ask_simulator(server.url)
+        assert wait_for(lambda: log_events(log, "closed"))[0]["request_id"] == "sim-000001"
 
 
 @pytest.mark.parametrize("fault", ["", "no-response", "slow-first-token-60", "stall", "keepalive-only"])
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_client_that_leaves_is_noticed_at_once(tmp_path: Path, fault: str, streamed: bool) -> None:
+def test_client_disconnect_is_logged_at_once(tmp_path: Path, fault: str, streamed: bool) -> None:
     log = str(tmp_path / "log")
-    with serving(Options(choices=Choices(ttft_s=0.1, gap_s=30), log=log)) as server:
-        with opened(server.url) as sock:
-            sock.sendall(request(PATHS["openai"], question("openai", streamed), {"x-simulator-fault": fault}))
-            assert until(lambda: events(log, "received"))
-        closed = until(lambda: events(log, "closed"))[0]
+    with run_in_thread(ServerOptions(choices=Defaults(ttft_s=0.1, gap_s=30), log=log)) as server:
+        with connect(server.url) as sock:
+            sock.sendall(
+                encode_request(PATHS["openai"], question_body("openai", streamed), {"x-simulator-fault": fault})
+            )
+            assert wait_for(lambda: log_events(log, "received"))
+        closed = wait_for(lambda: log_events(log, "closed"))[0]
     assert (closed["by"], closed["how"]) == ("client", "left")
 
 
-def test_a_reader_that_stops_gets_everything_later() -> None:
-    with serving(Options(choices=QUICK)) as server, opened(server.url) as sock:
-        sock.sendall(request(PATHS["openai"], question("openai"), {"x-simulator-fault": "big-event-20"}))
+def test_stalled_reader_receives_everything_later() -> None:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
+        sock.sendall(encode_request(PATHS["openai"], question_body("openai"), {"x-simulator-fault": "big-event-20"}))
         assert select.select([sock], [], [], 10)[0]
-        assert ask(server.url).complete  # others are served while the kernel's buffers are full
-        heard = listen(sock)
+        assert ask_simulator(server.url).complete  # others are served while the kernel's buffers are full
+        heard = read_response(sock)
     assert heard.complete and len(heard.body) > 20_000_000
 
 
-def test_many_streams_are_each_whole_and_never_early(tmp_path: Path) -> None:
+def test_concurrent_streams_are_complete_and_never_early(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
-    with simulator_process("--tokens", "16", "--log", log) as url, ThreadPoolExecutor(64) as pool:
-        heard = list(pool.map(lambda _: ask(url), range(64)))
+    with run_simulator_process("--tokens", "16", "--log", log) as url, ThreadPoolExecutor(64) as pool:
+        heard = list(pool.map(lambda _: ask_simulator(url), range(64)))
     assert len({one.body.count(b"\n\n") for one in heard}) == 1
-    late_s = [line["at_s"] - line["due_s"] for line in events(log, "sent") if "seq" in line]
+    late_s = [line["at_s"] - line["due_s"] for line in log_events(log, "sent") if "seq" in line]
     assert len(late_s) == 64 * 16
     assert min(late_s) >= 0
 
 
-def test_flags_hold_for_every_profile_and_the_seed_changes_the_text() -> None:
+def test_command_line_flags_apply_to_every_profile_and_seed_changes_text() -> None:
     def text(*flags: str, model: str = "steady") -> bytes:
-        with simulator_process("--ttft-ms", "1", "--gap-ms", "0", "--tokens", "40", *flags) as url:
-            heard = ask(url, model=model, streamed=False)
+        with run_simulator_process("--ttft-ms", "1", "--gap-ms", "0", "--tokens", "40", *flags) as url:
+            heard = ask_simulator(url, model=model, streamed=False)
         answer = json.loads(heard.body)
         assert answer["usage"]["completion_tokens"] == (40 if model == "steady" else 64)
         return str(answer["choices"][0]["message"]["content"]).encode()
@@ -203,19 +214,19 @@ def test_flags_hold_for_every_profile_and_the_seed_changes_the_text() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly_and_the_log_says_so(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_ends_simulator_cleanly_and_logs_shutdown(tmp_path: Path, number: signal.Signals) -> None:
     log = str(tmp_path / "log")
     command = [sys.executable, "-m", "simulator", "--port", "0", "--log", log]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        with opened(url) as sock:
-            sock.sendall(request(PATHS["openai"], question("openai"), {"x-simulator-fault": "stall"}))
+        with connect(url) as sock:
+            sock.sendall(encode_request(PATHS["openai"], question_body("openai"), {"x-simulator-fault": "stall"}))
             assert select.select([sock], [], [], 10)[0]
             process.send_signal(number)
             _, problems = process.communicate(timeout=10)
     assert (process.returncode, problems) == (0, "")
-    assert (events(log, "closed")[0]["by"], events(log, "closed")[0]["how"]) == ("server", "shutdown")
+    assert (log_events(log, "closed")[0]["by"], log_events(log, "closed")[0]["how"]) == ("server", "shutdown")
 
 
 @pytest.mark.parametrize(
@@ -229,17 +240,17 @@ def test_a_signal_ends_it_cleanly_and_the_log_says_so(tmp_path: Path, number: si
         (["--port", "70000"], "cannot listen on 127.0.0.1 port 70000"),
     ],
 )
-def test_what_must_be_changed_is_said_in_one_line(flags: list[str], said: str) -> None:
+def test_invalid_flags_exit_with_2_and_one_line(flags: list[str], said: str) -> None:
     done = subprocess.run([sys.executable, "-m", "simulator", *flags], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"simulator: {said}") and done.stderr.count("\n") == 1
 
 
-def test_a_port_in_use_is_said() -> None:
+def test_port_in_use_raises_usage_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1 port {port}: the port is in use"):
-            Server(Options(port=port))
+            SimulatorServer(ServerOptions(port=port))
 
 
 @pytest.fixture(scope="module")
@@ -254,28 +265,28 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return files
 
 
-def test_it_speaks_tls(certificate: tuple[str, str], tmp_path: Path) -> None:
+def test_tls_server_serves_answers(certificate: tuple[str, str], tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     context = ssl.create_default_context(cafile=certificate[0])
-    with serving(Options(choices=QUICK, tls=certificate, log=log)) as server:
+    with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS, tls=certificate, log=log)) as server:
         assert server.url.startswith("https://127.0.0.1:")
-        with context.wrap_socket(opened(server.url), server_hostname="127.0.0.1") as sock:
+        with context.wrap_socket(connect(server.url), server_hostname="127.0.0.1") as sock:
             for path in ("openai", "ollama"):
-                sock.sendall(request(PATHS[path], question(path), KEEP))
+                sock.sendall(encode_request(PATHS[path], question_body(path), KEEP_ALIVE_HEADERS))
                 assert read_answer(sock).status == 200
-            sock.sendall(request(PATHS["openai"], question("openai"), {"x-simulator-fault": "big-event"}))
+            sock.sendall(encode_request(PATHS["openai"], question_body("openai"), {"x-simulator-fault": "big-event"}))
             raw = b""
             while data := sock.recv(1_000_000):
                 raw += data
-        assert Heard(raw, "closed").complete and len(raw) > 5_000_000
-    assert [line["by"] for line in events(log, "closed")] == ["server"] * 3
+        assert RawResponse(raw, "closed").complete and len(raw) > 5_000_000
+    assert [line["by"] for line in log_events(log, "closed")] == ["server"] * 3
 
 
-def test_a_tls_client_that_leaves_is_noticed(certificate: tuple[str, str], tmp_path: Path) -> None:
+def test_tls_client_disconnect_is_logged(certificate: tuple[str, str], tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     context = ssl.create_default_context(cafile=certificate[0])
-    with serving(Options(choices=Choices(ttft_s=60), tls=certificate, log=log)) as server:
-        with context.wrap_socket(opened(server.url), server_hostname="127.0.0.1") as sock:
-            sock.sendall(request(PATHS["anthropic"], question("anthropic")))
-            assert until(lambda: events(log, "received"))
-        assert until(lambda: events(log, "closed"))[0]["by"] == "client"
+    with run_in_thread(ServerOptions(choices=Defaults(ttft_s=60), tls=certificate, log=log)) as server:
+        with context.wrap_socket(connect(server.url), server_hostname="127.0.0.1") as sock:
+            sock.sendall(encode_request(PATHS["anthropic"], question_body("anthropic")))
+            assert wait_for(lambda: log_events(log, "received"))
+        assert wait_for(lambda: log_events(log, "closed"))[0]["by"] == "client"

@@ -8,18 +8,18 @@ from decimal import Decimal
 
 import pytest
 
-from providers import Providers
+from providers import ProviderRegistry
 from settings import Settings
-from simulator.server import Options, serving
-from simulator.service import Choices
+from simulator.request_handler import Defaults
+from simulator.server import ServerOptions, run_in_thread
 from simulator.vendor_rules import VendorRules
 from streaming import strategies
 from streaming.clock import monotonic
 from streaming.messages import ChatRequest, Message
-from streaming.pipeline import Receipt, answer
-from streaming.retry import NO_RECOVERY
+from streaming.pipeline import Receipt, stream_answer
+from streaming.retry import NO_RETRY
 
-CHOICES = Choices(
+CHOICES = Defaults(
     ttft_s=0.01,
     gap_s=0.001,
     tokens=12,
@@ -31,7 +31,7 @@ CHOICES = Choices(
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with serving(Options(choices=CHOICES)) as server:
+    with run_in_thread(ServerOptions(choices=CHOICES)) as server:
         yield server.url
 
 
@@ -42,12 +42,12 @@ def ask(url: str, name: str, prompt: str = "What time is it?", **fields: float |
         variables |= {f"{service.upper()}_API_KEY": "sk-x", f"{service.upper()}_BASE_URL": f"{url}/{service}/v1"}
 
     async def main() -> Receipt:
-        providers = Providers(Settings(variables))
+        providers = ProviderRegistry(Settings(variables))
         request = ChatRequest((Message("user", prompt),), **fields)  # type: ignore[arg-type] # fields by their names
-        session = providers.session([name], clock=monotonic, policy=NO_RECOVERY)
+        session = providers.new_session([name], clock=monotonic, policy=NO_RETRY)
         try:
-            strategy = strategies.parse("direct").make()
-            asked = answer(request, session, strategy, clock=monotonic, rates=providers.rates)
+            strategy = strategies.parse("direct").build()
+            asked = stream_answer(request, session, strategy, clock=monotonic, cost_model=providers.cost_model)
             async with aclosing(asked) as events:
                 async for _ in events:
                     pass

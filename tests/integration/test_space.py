@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from providers.gguf import HUB_FILE, HUB_REPO, PACKAGE, PACKAGED_FILE
+from providers.local.model_file import HUB_FILE, HUB_REPO, PACKAGE, PACKAGED_FILE
 
 ROOT = Path(__file__).parents[2]
 
 
-def preloaded(home: Path) -> None:
+def preload_model(home: Path) -> None:
     """Put the packaged model where `preload_from_hub` leaves it."""
     package = find_spec(PACKAGE)
     assert package is not None and package.submodule_search_locations
@@ -31,7 +31,7 @@ def preloaded(home: Path) -> None:
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Iterator[str]:
+def running_space(tmp_path: Path) -> Iterator[str]:
     """Build it and start it; give its address."""
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
@@ -39,7 +39,7 @@ def space(tmp_path: Path) -> Iterator[str]:
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
     install = [*pip, "install", "--no-compile", "--progress-bar", "off", "--requirement", "requirements.txt"]
     subprocess.run(install, cwd=ROOT, check=True, capture_output=True)
-    preloaded(tmp_path / "hf")
+    preload_model(tmp_path / "hf")
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -59,7 +59,7 @@ def space(tmp_path: Path) -> Iterator[str]:
             process.terminate()
 
 
-def asked(host: str, port: int, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+def request_once(host: str, port: int, method: str, path: str, body: object = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(host, port, timeout=60)
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {"content-type": "application/json"})
@@ -70,14 +70,16 @@ def asked(host: str, port: int, method: str, path: str, body: object = None) -> 
 
 
 @pytest.mark.timeout(400)
-def test_a_space_answers_with_the_model_that_was_preloaded_and_no_key(space: str) -> None:
-    port = urlsplit(space).port
+def test_space_with_preloaded_model_answers_without_key(running_space: str) -> None:
+    port = urlsplit(running_space).port
     assert port is not None
     # Only who listens on all addresses is reached by this one, too.
     host = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-    status, page = asked(host, port, "GET", "/")
+    status, page = request_once(host, port, "GET", "/")
     assert status == 200 and b"Streamgauge" in page
-    status, body = asked(host, port, "POST", "/api/chat", {"message": "Say hello.", "stream": False, "max_tokens": 8})
+    status, body = request_once(
+        host, port, "POST", "/api/chat", {"message": "Say hello.", "stream": False, "max_tokens": 8}
+    )
     answer = json.loads(body)
     assert status == 200, answer
     assert answer["usage"]["output_tokens"] in range(1, 9)

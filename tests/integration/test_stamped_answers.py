@@ -12,60 +12,60 @@ from typing import Any
 
 import pytest
 
-from providers import Providers
-from providers.stamped import Asked, ask, decoded
-from providers.transport import Prepared
+from providers import ProviderRegistry
+from providers.timed.prepared_request import PreparedRequest
+from providers.timed.send import TimedResponse, decode_exchange, send_timed
 from streaming import strategies
 from streaming.clock import monotonic
 from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta
-from streaming.exchange import Exchange, Limits
+from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
+from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
-from streaming.pipeline import answer
-from streaming.retry import NO_RECOVERY
+from streaming.pipeline import stream_answer
+from streaming.retry import NO_RETRY
 from streaming.session import Timeouts
-from streaming.sockets import Sockets
-from tests.integration.provider_asking import ASKED, streaming
-from tests.integration.provider_cases import CANARY, CASES, Case
-from tests.integration.raw_server import Connection, RawServer, Script, raw_server
+from tests.integration.provider_asking import REQUEST, stream_script
+from tests.integration.provider_cases import CANARY, CASES, ProviderCase
+from tests.integration.raw_server import RawConnection, RawServer, Script, run_raw_server
 
-USUAL = Timeouts()
+DEFAULT_TIMEOUTS = Timeouts()
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-async def prepared(providers: Providers, case: Case, request: ChatRequest) -> Prepared:
+async def prepare_request(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest) -> PreparedRequest:
     route = providers.route(case.name)
     adapter: Any = route.adapter  # a vendor's: the others ask in this process
-    found = await adapter.prepare(replace(request, model=route.model))
-    assert isinstance(found, Prepared)
+    found = await adapter.prepare_request(replace(request, model=route.model))
+    assert isinstance(found, PreparedRequest)
     return found
 
 
-async def kept(providers: Providers, case: Case, request: ChatRequest = ASKED) -> Asked:
-    sockets = Sockets()
+async def ask_timed(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest = REQUEST) -> TimedResponse:
+    sockets = TimestampingSelector()
     try:
-        return await ask(sockets, await prepared(providers, case, request), "trial-1")
+        return await send_timed(sockets, await prepare_request(providers, case, request), "trial-1")
     finally:
         sockets.close()
 
 
-async def live(providers: Providers, case: Case, request: ChatRequest = ASKED) -> list[Event]:
-    session = providers.session([case.name], clock=monotonic, policy=NO_RECOVERY)
-    machine = strategies.parse("direct").make()
-    async with aclosing(answer(request, session, machine, clock=monotonic)) as events:
+async def ask_live(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest = REQUEST) -> list[Event]:
+    session = providers.new_session([case.name], clock=monotonic, policy=NO_RETRY)
+    machine = strategies.parse("direct").build()
+    async with aclosing(stream_answer(request, session, machine, clock=monotonic)) as events:
         return [event async for event in events]
 
 
-def both(
-    case: Case, script: Script, request: ChatRequest = ASKED, timeouts: Timeouts = USUAL
-) -> tuple[Asked, list[Event], RawServer]:
+def ask_both_ways(
+    case: ProviderCase, script: Script, request: ChatRequest = REQUEST, timeouts: Timeouts = DEFAULT_TIMEOUTS
+) -> tuple[TimedResponse, list[Event], RawServer]:
     """Ask the same server both ways."""
 
-    async def main() -> tuple[Asked, list[Event], RawServer]:
-        async with raw_server(script) as server:
-            providers = Providers(case.settings(server.port), timeouts=timeouts)
+    async def main() -> tuple[TimedResponse, list[Event], RawServer]:
+        async with run_raw_server(script) as server:
+            providers = ProviderRegistry(case.settings(server.port), timeouts=timeouts)
             try:
-                asked = await kept(providers, case, request)
-                events = await live(providers, case, request)
+                asked = await ask_timed(providers, case, request)
+                events = await ask_live(providers, case, request)
             finally:
                 await providers.aclose()
             return asked, events, server
@@ -73,80 +73,80 @@ def both(
     return asyncio.run(main())
 
 
-def without_times(asked: Asked) -> list[Event]:
+def drop_times(asked: TimedResponse) -> list[Event]:
     assert all(a.at_s <= b.at_s for a, b in pairwise(asked.events))
     return [timed.event for timed in asked.events]
 
 
-def pieces(*parts: bytes, content_type: str, end: str = "end", pause_s: float = 0.0) -> Script:
-    async def script(connection: Connection) -> None:
+def pieces_script(*parts: bytes, content_type: str, end: str = "end", pause_s: float = 0.0) -> Script:
+    async def script(connection: RawConnection) -> None:
         connection.start(content_type)
         for part in parts:
             connection.send(part)
             await connection.writer.drain()
             await asyncio.sleep(pause_s)
         if end == "wait":
-            await connection.client_left()
+            await connection.wait_client_left()
         else:
             getattr(connection, end)()
 
     return script
 
 
-def refusing(status: str, body: bytes, **headers: str) -> Script:
-    async def script(connection: Connection) -> None:
-        connection.whole("application/json", body, status, **headers)
+def error_script(status: str, body: bytes, **headers: str) -> Script:
+    async def script(connection: RawConnection) -> None:
+        connection.send_response("application/json", body, status, **headers)
 
     return script
 
 
 @every_case
-def test_a_streamed_answer(case: Case) -> None:
-    asked, events, _ = both(case, streaming(case, "Hel", "lo 🌍"))
-    assert without_times(asked) == events
+def test_timed_streamed_answer_equals_live_answer(case: ProviderCase) -> None:
+    asked, events, _ = ask_both_ways(case, stream_script(case, "Hel", "lo 🌍"))
+    assert drop_times(asked) == events
     assert isinstance(events[-1], Finish)
     assert asked.exchange.ending == "complete"
 
 
 @every_case
-def test_an_answer_that_is_not_streamed(case: Case) -> None:
-    script = refusing("200 OK", case.whole("Hello", "stop"))
-    asked, events, _ = both(case, script, replace(ASKED, streamed=False))
-    assert without_times(asked) == events
+def test_timed_whole_answer_equals_live_answer(case: ProviderCase) -> None:
+    script = error_script("200 OK", case.whole("Hello", "stop"))
+    asked, events, _ = ask_both_ways(case, script, replace(REQUEST, streamed=False))
+    assert drop_times(asked) == events
     assert [type(event) for event in events[:2]] == [Notice, TextDelta]
 
 
-def broken(case: Case) -> dict[str, Script]:
+def broken_scripts(case: ProviderCase) -> dict[str, Script]:
     """Give what a stream can die of."""
     start, text, kind = case.start(), case.text("Hi"), case.content_type
     said = [part for part in (start, text) if part]
     return {
-        "cut": pieces(*said, content_type=kind, end="cut"),
-        "reset": pieces(*said, content_type=kind, end="reset", pause_s=0.1),
-        "ends without a reason": pieces(*said, content_type=kind),
-        "empty": pieces(content_type=kind),
-        "a web page": pieces(b"<html>no</html>", content_type="text/html"),
-        "a web page in disguise": pieces(b"<html>no</html>", content_type=kind),
-        "bad UTF-8": pieces(*said, text.replace(b"Hi", b"H\xff"), content_type=kind),
-        "malformed": pieces(*said, text.replace(b"}", b"", 1), case.end("stop"), content_type=kind),
-        "text after the end": pieces(*said, case.end("stop"), text, content_type=kind),
-        "refused": refusing("400 Bad Request", case.error("too long")),
-        "the key is refused": refusing("401 Unauthorized", case.error(f"wrong key {CANARY}")),
-        "asked to wait": refusing("429 Too Many Requests", case.error("slowly"), retry_after="3"),
-        "redirected": refusing("307 Temporary Redirect", b"", location="http://127.0.0.1:9/"),
-        "no answer at all": _hang_up,
+        "cut": pieces_script(*said, content_type=kind, end="cut"),
+        "reset": pieces_script(*said, content_type=kind, end="reset", pause_s=0.1),
+        "ends without a reason": pieces_script(*said, content_type=kind),
+        "empty": pieces_script(content_type=kind),
+        "a web page": pieces_script(b"<html>no</html>", content_type="text/html"),
+        "a web page in disguise": pieces_script(b"<html>no</html>", content_type=kind),
+        "bad UTF-8": pieces_script(*said, text.replace(b"Hi", b"H\xff"), content_type=kind),
+        "malformed": pieces_script(*said, text.replace(b"}", b"", 1), case.end("stop"), content_type=kind),
+        "text after the end": pieces_script(*said, case.end("stop"), text, content_type=kind),
+        "refused": error_script("400 Bad Request", case.error("too long")),
+        "the key is refused": error_script("401 Unauthorized", case.error(f"wrong key {CANARY}")),
+        "asked to wait": error_script("429 Too Many Requests", case.error("slowly"), retry_after="3"),
+        "redirected": error_script("307 Temporary Redirect", b"", location="http://127.0.0.1:9/"),
+        "no answer at all": _close_at_once,
     }
 
 
-async def _hang_up(connection: Connection) -> None:
+async def _close_at_once(connection: RawConnection) -> None:
     connection.cut()
 
 
 @every_case
-@pytest.mark.parametrize("fault", broken(CASES["openai"]))
-def test_a_broken_answer(case: Case, fault: str) -> None:
-    asked, events, _ = both(case, broken(case)[fault])
-    assert without_times(asked) == events
+@pytest.mark.parametrize("fault", broken_scripts(CASES["openai"]))
+def test_timed_failed_answer_equals_live_answer_and_hides_key(case: ProviderCase, fault: str) -> None:
+    asked, events, _ = ask_both_ways(case, broken_scripts(case)[fault])
+    assert drop_times(asked) == events
     assert isinstance(events[-1], Failed)
     assert CANARY not in events[-1].message
     assert CANARY not in repr(asked)
@@ -161,10 +161,10 @@ def test_a_broken_answer(case: Case, fault: str) -> None:
         (Timeouts(total_s=0.3), 1, "total_timeout"),
     ],
 )
-def test_a_time_limit(case: Case, limits: Timeouts, said: int, kind: str) -> None:
+def test_timed_answer_timeout_equals_live_timeout(case: ProviderCase, limits: Timeouts, said: int, kind: str) -> None:
     """Keep-alives come all the time: they are bytes, but no content."""
 
-    async def script(connection: Connection) -> None:
+    async def script(connection: RawConnection) -> None:
         connection.start(case.content_type)
         for part in [part for part in (case.start(), case.text("Hi")) if part][: said + bool(case.start())]:
             connection.send(part)
@@ -172,41 +172,41 @@ def test_a_time_limit(case: Case, limits: Timeouts, said: int, kind: str) -> Non
             connection.send(case.ping)
             await asyncio.sleep(0.05)
 
-    asked, events, _ = both(case, script, timeouts=limits)
-    assert without_times(asked) == events
+    asked, events, _ = ask_both_ways(case, script, timeouts=limits)
+    assert drop_times(asked) == events
     assert isinstance(events[-1], Failed) and events[-1].kind == kind
     begun_s = asked.exchange.begun_s
     assert begun_s is not None
     assert asked.events[-1].at_s - begun_s == pytest.approx(0.3, abs=0.2)
 
 
-def test_an_end_marker_without_an_end_of_the_bytes_is_an_end() -> None:
+def test_end_marker_without_connection_close_ends_answer() -> None:
     case = CASES["openai"]
-    script = pieces(*case.stream("Hi"), content_type=case.content_type, end="wait")
-    asked, events, _ = both(case, script)
-    assert without_times(asked) == events
+    script = pieces_script(*case.stream_parts("Hi"), content_type=case.content_type, end="wait")
+    asked, events, _ = ask_both_ways(case, script)
+    assert drop_times(asked) == events
     assert isinstance(events[-1], Finish)
     assert asked.events[-1].at_s == asked.exchange.reads[-1].at_s, "the wait for the connection's end is no part of it"
 
 
-def test_compressed_against_the_asking_it_is_read_all_the_same() -> None:
+def test_unrequested_compression_is_decoded() -> None:
     case = CASES["openai"]
 
-    async def script(connection: Connection) -> None:
+    async def script(connection: RawConnection) -> None:
         connection.start(case.content_type, content_encoding="gzip")
-        data = gzip.compress(b"".join(case.stream("Hel", "lo")))
+        data = gzip.compress(b"".join(case.stream_parts("Hel", "lo")))
         for i in range(0, len(data), 40):
             connection.send(data[i : i + 40])
         connection.end()
 
-    asked, events, _ = both(case, script)
-    assert without_times(asked) == events
+    asked, events, _ = ask_both_ways(case, script)
+    assert drop_times(asked) == events
     assert isinstance(events[-1], Finish)
 
 
 @every_case
-def test_the_bytes_sent_are_those_that_the_sdk_would_send(case: Case) -> None:
-    _, _, server = both(case, streaming(case, "Hi"))
+def test_timed_request_bytes_equal_sdk_request(case: ProviderCase) -> None:
+    _, _, server = ask_both_ways(case, stream_script(case, "Hi"))
     ours, theirs = server.requests
     assert (ours.path, ours.body) == (theirs.path, theirs.body)
     assert ours.headers == theirs.headers
@@ -215,11 +215,11 @@ def test_the_bytes_sent_are_those_that_the_sdk_would_send(case: Case) -> None:
 
 
 @every_case
-def test_preparing_sends_nothing_and_an_id_is_put_in_cheaply(case: Case) -> None:
+def test_prepared_request_sends_nothing_and_accepts_request_id(case: ProviderCase) -> None:
     async def main() -> Sequence[bytes]:
-        async with raw_server(streaming(case, "Hi")) as server:
-            providers = Providers(case.settings(server.port))
-            found = await prepared(providers, case, ASKED)
+        async with run_raw_server(stream_script(case, "Hi")) as server:
+            providers = ProviderRegistry(case.settings(server.port))
+            found = await prepare_request(providers, case, REQUEST)
             await providers.aclose()
             assert server.opened == 0
             with pytest.raises(ValueError, match="no header"):
@@ -232,35 +232,37 @@ def test_preparing_sends_nothing_and_an_id_is_put_in_cheaply(case: Case) -> None
     assert a.lower().count(b"x-client-request-id") == 1
 
 
-def test_other_requests_go_on_while_one_is_caught() -> None:
+def test_request_capture_leaves_other_requests_unaffected() -> None:
     case = CASES["openai"]
 
     async def main() -> list[Event]:
-        async with raw_server(streaming(case, "Hi")) as server:
-            providers = Providers(case.settings(server.port))
-            found = await asyncio.gather(live(providers, case), prepared(providers, case, ASKED))
+        async with run_raw_server(stream_script(case, "Hi")) as server:
+            providers = ProviderRegistry(case.settings(server.port))
+            found = await asyncio.gather(ask_live(providers, case), prepare_request(providers, case, REQUEST))
             await providers.aclose()
             return found[0]
 
     assert isinstance(asyncio.run(main())[-1], Finish)
 
 
-def test_an_exchange_that_was_left_has_no_terminal_event() -> None:
+def test_abandoned_exchange_has_no_terminal_event() -> None:
     case = CASES["openai"]
 
     async def main() -> list[Event]:
-        async with raw_server(pieces(*case.stream("Hi")[:2], content_type=case.content_type, end="wait")) as server:
-            providers = Providers(case.settings(server.port))
-            found = await prepared(providers, case, ASKED)
-            sockets = Sockets()
-            asked = Exchange(sockets, found.target, found.with_request_id("x"), Limits())
-            async with asked as exchange, aclosing(exchange.live()) as reads:
+        async with run_raw_server(
+            pieces_script(*case.stream_parts("Hi")[:2], content_type=case.content_type, end="wait")
+        ) as server:
+            providers = ProviderRegistry(case.settings(server.port))
+            found = await prepare_request(providers, case, REQUEST)
+            sockets = TimestampingSelector()
+            asked = TimedExchange(sockets, found.target, found.with_request_id("x"), ExchangeTimeouts())
+            async with asked as exchange, aclosing(exchange.aiter_chunks()) as reads:
                 async for read in reads:
                     if b"Hi" in read.data:
                         break
             sockets.close()
             await providers.aclose()
-            return [timed.event for timed in decoded(exchange, found)]
+            return [timed.event for timed in decode_exchange(exchange, found)]
 
     events = asyncio.run(main())
     assert TextDelta("Hi") in events
@@ -268,18 +270,20 @@ def test_an_exchange_that_was_left_has_no_terminal_event() -> None:
 
 
 @pytest.mark.parametrize("ending", ["complete", "cut", "left"])
-def test_an_answer_leaves_nothing_to_the_garbage_collector(ending: str) -> None:
+def test_timed_answer_creates_no_reference_cycles(ending: str) -> None:
     case = CASES["openai"]
     end = {"complete": "end", "cut": "cut", "left": "wait"}[ending]
-    script = pieces(*case.stream("Hi")[: None if ending == "complete" else 1], content_type=case.content_type, end=end)
+    script = pieces_script(
+        *case.stream_parts("Hi")[: None if ending == "complete" else 1], content_type=case.content_type, end=end
+    )
 
     async def main() -> bool:
-        async with raw_server(script) as server:
-            providers, sockets = Providers(case.settings(server.port)), Sockets()
-            ready = await prepared(providers, case, ASKED)
-            exchange = Exchange(sockets, ready.target, ready.with_request_id("trial-1"), Limits())
+        async with run_raw_server(script) as server:
+            providers, sockets = ProviderRegistry(case.settings(server.port)), TimestampingSelector()
+            ready = await prepare_request(providers, case, REQUEST)
+            exchange = TimedExchange(sockets, ready.target, ready.with_request_id("trial-1"), ExchangeTimeouts())
             async with exchange:
-                await exchange.wait(monotonic() + (0.2 if ending == "left" else 10.0))
+                await exchange.wait_closed(monotonic() + (0.2 if ending == "left" else 10.0))
             assert exchange.ending != "open"
             left = weakref.ref(exchange)
             del exchange

@@ -2,9 +2,9 @@
 
 import doctest
 
-from benchmarks import _relay_figures
+from benchmarks import _relay_metrics
 
 
-def test_the_relay_benchmark_says_what_set_its_limit() -> None:
-    found = doctest.testmod(_relay_figures)
+def test_relay_benchmark_docstring_examples_pass() -> None:
+    found = doctest.testmod(_relay_metrics)
     assert found.attempted >= 4 and not found.failed

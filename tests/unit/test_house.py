@@ -26,11 +26,15 @@ ROOMS = (
 MACHINES = (
     "streaming/strategies/*.py", "streaming/retry.py", "streaming/thinking.py", "streaming/meter.py",
     "streaming/trace.py", "streaming/replay.py", "streaming/sse.py", "streaming/events.py", "simulator/schedules.py",
-    "simulator/faults.py", "simulator/plans.py", "simulator/wires/*.py", "providers/*_wire.py", "providers/wire.py",
-    "providers/framing.py", "providers/heads.py", "providers/refusals.py", "evaluation/measures.py",
-    "evaluation/experience.py", "streaming/states.py", "streaming/http1.py", "ui/screen.py", "ui/figures.py",
-    "ui/conversation.py", "guard/folding.py", "guard/shapes.py", "guard/output.py", "guard/validation.py",
-    "guard/content.py", "guard/budget.py", "clients/progress.py", "clients/events.py", "clients/errors.py",
+    "simulator/faults.py", "simulator/response_plans.py", "simulator/wires/*.py", "providers/*_wire.py",
+        "providers/decoding/decoder.py",
+    "providers/decoding/framing.py", "providers/decoding/framing.py", "providers/http/errors.py",
+        "evaluation/metrics/cadence.py",
+    "evaluation/metrics/experience.py", "streaming/retry.py", "streaming/http/response_parser.py", "ui/answer_view.py",
+        "ui/html.py",
+    "ui/history.py", "guard/text_normalization.py", "guard/secret_patterns.py", "guard/output_filter.py",
+        "guard/validation.py",
+    "guard/content_filter.py", "guard/budget.py", "clients/position.py", "clients/events.py", "clients/errors.py",
 )  # fmt: skip
 OWN = {*ROOMS, "app", "settings", "tests"}
 
@@ -52,7 +56,7 @@ def tree(path: Path) -> ast.Module:
 
 
 @cache
-def imported(path: Path) -> frozenset[str]:
+def imported_modules(path: Path) -> frozenset[str]:
     """Give the modules that a file imports, wherever in it; each file is read once, for all rules about imports."""
     found: set[str] = set()
     for node in ast.walk(tree(path)):
@@ -65,7 +69,7 @@ def imported(path: Path) -> frozenset[str]:
 
 
 def tops(path: Path) -> set[str]:
-    return {module.partition(".")[0] for module in imported(path)}
+    return {module.partition(".")[0] for module in imported_modules(path)}
 
 
 def attributes(path: Path, owner: str) -> Iterator[str]:
@@ -83,12 +87,12 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno + 1 <= (60 if test else 40), node.name
 
 
-def test_a_provider_author_reads_two_short_files() -> None:
+def test_adapter_contract_stays_short() -> None:
     lines = sum(len((ROOT / "streaming" / file).read_text().splitlines()) for file in ("events.py", "adapter.py"))
     assert lines < 150
 
 
-def test_the_core_needs_the_standard_library_only() -> None:
+def test_streaming_imports_only_standard_library() -> None:
     for path in (ROOT / "streaming").rglob("*.py"):
         assert tops(path) <= {*sys.stdlib_module_names, "streaming"}, name(path)
 
@@ -112,25 +116,25 @@ HOMES = {
     "anthropic": ("providers",),
     "ollama": ("providers",),
     "xllamacpp": ("providers",),
-    "uvicorn": ("server/draining.py", "server/http_protocol.py", "server/websocket_protocol.py"),
+    "uvicorn": ("server/uvicorn_server.py", "server/http_protocol.py", "server/websocket_protocol.py"),
     "argparse": ("app.py", "evaluation", "guard", "simulator", "benchmarks", "providers/__main__.py"),
 }
 
 
 @pytest.mark.parametrize("library", HOMES)
-def test_libraries_stay_in_their_rooms(library: str) -> None:
+def test_library_imports_stay_in_allowed_packages(library: str) -> None:
     allowed = (*HOMES[library], "benchmarks")
     strangers = [name(p) for p in product() if library in tops(p) and not name(p).startswith(allowed)]
     assert strangers == []
 
 
 @pytest.mark.parametrize("sdk", ["openai", "anthropic", "ollama", "xllamacpp"])
-def test_importing_the_providers_needs_no_sdk(sdk: str) -> None:
+def test_providers_import_without_sdk(sdk: str) -> None:
     code = f"import sys; sys.modules[{sdk!r}] = None; import providers, streaming.pipeline; assert providers.Providers"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
-def test_machines_do_not_wait() -> None:
+def test_pure_modules_import_no_io() -> None:
     for pattern in MACHINES:
         found = list(ROOT.glob(pattern))
         assert found, pattern
@@ -138,18 +142,24 @@ def test_machines_do_not_wait() -> None:
             assert not tops(path) & {"asyncio", "time", "socket", "threading"}, name(path)
 
 
-def test_the_environment_is_read_in_settings_alone() -> None:
+def test_environment_is_read_only_in_settings() -> None:
     readers = {name(p) for p in product() if {"environ", "getenv"} & set(attributes(p, "os"))}
     assert readers <= {"settings.py"}
 
 
-def test_clocks_are_read_in_few_places() -> None:
-    allowed = ("streaming/clock.py", "streaming/sockets.py", "simulator/", "benchmarks/", "locustfiles/")
-    readers = [name(p) for p in product() if "time" in imported(p)]
+def test_clock_is_read_only_in_allowed_modules() -> None:
+    allowed = (
+        "streaming/clock.py",
+        "streaming/http/timestamped_sockets.py",
+        "simulator/",
+        "benchmarks/",
+        "locustfiles/",
+    )
+    readers = [name(p) for p in product() if "time" in imported_modules(p)]
     assert [reader for reader in readers if not reader.startswith(allowed)] == []
 
 
-def test_app_is_thin_and_joins_server_and_ui() -> None:
+def test_app_module_stays_thin() -> None:
     path = ROOT / "app.py"
     assert len(path.read_text().splitlines()) < 150
     assert tops(path) & OWN <= {"guard", "providers", "server", "settings", "ui", "streaming"}
@@ -159,7 +169,7 @@ FIRST_WORDS = re.compile(r"^(Provides?|Comprehensive|This (class|module|function
 
 
 @pytest.mark.parametrize("path", product(), ids=name)
-def test_docstrings_say_what_types_cannot(path: Path) -> None:
+def test_docstrings_avoid_empty_phrases(path: Path) -> None:
     module = tree(path)
     assert ast.get_docstring(module), "a module says what it is for"
     for node in ast.walk(module):
@@ -179,7 +189,7 @@ REASONED = re.compile(r"^(: [A-Z]+\d+|\[[a-z-]+(, ?[a-z-]+)*\])\s+[#-]? ?\w")
 
 
 @pytest.mark.parametrize("path", all_files(), ids=name)
-def test_what_is_silenced_has_a_code_and_a_reason(path: Path) -> None:
+def test_suppression_comments_have_code_and_reason(path: Path) -> None:
     if path == Path(__file__):
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -187,7 +197,7 @@ def test_what_is_silenced_has_a_code_and_a_reason(path: Path) -> None:
             assert REASONED.match(found["rest"]), f"line {number}: {line.strip()}"
 
 
-def test_tests_do_not_sleep_for_luck() -> None:
+def test_tests_never_call_time_sleep() -> None:
     sleeping = re.compile(r"\btime\.sleep\(")
     sleepers = [
         name(p) for p in all_files() if "tests" in p.parts and p != Path(__file__) and sleeping.search(p.read_text())

@@ -7,13 +7,13 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosedError
 
-from clients.connection import Socket, State
-from clients.errors import ClientError, ConnectionLost
+from clients.errors import ClientError, ConnectionLostError
+from clients.reconnecting import ConnectionState, WebSocketProtocol
 from clients.websocket import WebSocketClient
 
 
-class FakeSocket:
-    """Gives what the service's side puts in; `lose` cuts it."""
+class FakeWebSocket:
+    """Gives what the service's side puts in; `drop` cuts it."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -22,11 +22,11 @@ class FakeSocket:
         self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
         self._closed = asyncio.Event()
 
-    def say(self, messages: Sequence[str]) -> None:
+    def push_messages(self, messages: Sequence[str]) -> None:
         for message in messages:
             self._inbox.put_nowait(message)
 
-    def lose(self, code: int = 1006, reason: str = "") -> None:
+    def drop(self, code: int = 1006, reason: str = "") -> None:
         """Close it; what was said before is still read, as from a real socket."""
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
@@ -46,30 +46,30 @@ class FakeSocket:
         return found
 
     async def close(self) -> None:
-        self.lose(1000)
+        self.drop(1000)
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
 
 
-Dialled = FakeSocket | ClientError
+ConnectResult = FakeWebSocket | ClientError
 
 
-class Network:
+class FakeNetwork:
     """Gives `ready` one a dial; an error is raised, and nothing left is an unreachable service."""
 
-    def __init__(self, *ready: Dialled) -> None:
+    def __init__(self, *ready: ConnectResult) -> None:
         self.ready = list(ready)
         self.at_s: list[float] = []
-        self.states: list[State] = []
+        self.states: list[ConnectionState] = []
 
-    async def dial(self) -> Socket:
+    async def connect(self) -> WebSocketProtocol:
         self.at_s.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
-        found = self.ready.pop(0) if self.ready else ConnectionLost("unreachable")
+        found = self.ready.pop(0) if self.ready else ConnectionLostError("unreachable")
         if isinstance(found, ClientError):
             raise found
         return found
 
-    def client(self, **options: Any) -> WebSocketClient:
-        return WebSocketClient("http://service", dialling=self.dial, on_state=self.states.append, **options)
+    def make_client(self, **options: Any) -> WebSocketClient:
+        return WebSocketClient("http://service", dialling=self.connect, on_state=self.states.append, **options)

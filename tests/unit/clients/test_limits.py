@@ -8,7 +8,7 @@ import httpx2
 import pytest
 import websockets
 
-from clients.errors import WireError
+from clients.errors import InvalidResponseError
 from clients.sse import SSEClient
 from clients.websocket import WebSocketClient
 from streaming.limits import MAX_EVENT_BYTES
@@ -41,11 +41,11 @@ def ask(status: int, headers: dict[str, str], body: Pieces) -> int:
             return httpx2.Response(status, headers=headers, stream=body)
 
         client = SSEClient("http://service", transport=httpx2.MockTransport(answer))
-        async with client, client.ask(message="Hi", resume=True) as found:
+        async with client, client.stream(message="Hi", resume=True) as found:
             async for _ in found:
                 pass
 
-    with pytest.raises(WireError, match="more than"):
+    with pytest.raises(InvalidResponseError, match="more than"):
         asyncio.run(main())
     return requests
 
@@ -71,10 +71,10 @@ def test_a_compression_that_was_not_asked_for_is_an_error() -> None:
             return httpx2.Response(200, headers={**STREAM, "content-encoding": "gzip, gzip"}, stream=Pieces())
 
         client = SSEClient("http://service", transport=httpx2.MockTransport(answer))
-        async with client, client.ask(message="Hi"):
+        async with client, client.stream(message="Hi"):
             pass
 
-    with pytest.raises(WireError, match="cannot be decompressed"):
+    with pytest.raises(InvalidResponseError, match="cannot be decompressed"):
         asyncio.run(main())
 
 
@@ -92,10 +92,10 @@ def test_a_frame_over_the_limit_is_an_error_and_the_question_is_not_asked_again(
         async with websockets.serve(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             client = WebSocketClient(f"http://127.0.0.1:{port}", reconnect_interval_s=0.01)
-            async with client, client.ask(message="Hi", resume=True) as found:
+            async with client, client.stream(message="Hi", resume=True) as found:
                 async for _ in found:
                     pass
 
-    with pytest.raises(WireError, match="more than 4 MB"):
+    with pytest.raises(InvalidResponseError, match="more than 4 MB"):
         asyncio.run(main())
     assert len(asked) == 1

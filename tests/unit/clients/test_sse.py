@@ -8,18 +8,18 @@ from typing import Any
 import httpx2
 import pytest
 
-from clients.answer import Answer
-from clients.errors import ClientError, ConnectionLost, Refused, StreamGoneError, WireError
+from clients.answer_stream import ClientAnswerStream
+from clients.errors import ClientError, ConnectionLostError, InvalidResponseError, RequestRejectedError, StreamGoneError
 from clients.events import Event
 from clients.sse import SSEClient
-from tests.unit.clients import said
-from tests.virtual_time import clock, run_virtual
+from tests.unit.clients import wire_events
+from tests.virtual_time import loop_clock, run_on_virtual_time
 
 URL = "http://service"
-Play = Callable[[httpx2.Request], httpx2.Response]
+RespondFunction = Callable[[httpx2.Request], httpx2.Response]
 
 
-class Body(httpx2.AsyncByteStream):
+class PiecewiseBody(httpx2.AsyncByteStream):
     """Gives `data` in small pieces, then waits or breaks; knows when it was closed."""
 
     def __init__(self, data: bytes, *, breaks: bool = False, hangs: bool = False, piece: int = 7) -> None:
@@ -39,10 +39,10 @@ class Body(httpx2.AsyncByteStream):
         self.closed = True
 
 
-class Service(httpx2.AsyncBaseTransport):
+class ScriptedService(httpx2.AsyncBaseTransport):
     """Answers each request by the next of `plays`, the last one for all further ones."""
 
-    def __init__(self, *plays: Play) -> None:
+    def __init__(self, *plays: RespondFunction) -> None:
         self.plays = list(plays)
         self.requests: list[httpx2.Request] = []
         self.at_s: list[float] = []
@@ -53,73 +53,82 @@ class Service(httpx2.AsyncBaseTransport):
         return (self.plays.pop(0) if len(self.plays) > 1 else self.plays[0])(request)
 
     @property
-    def asked(self) -> list[tuple[str, str, str | None]]:
+    def request_summaries(self) -> list[tuple[str, str, str | None]]:
         return [(r.method, r.url.path, r.headers.get("last-event-id")) for r in self.requests]
 
 
-def streams(data: bytes, **how: Any) -> Play:
+def stream_response(data: bytes, **how: Any) -> RespondFunction:
     headers = {"content-type": "text/event-stream; charset=utf-8"}
-    return lambda request: httpx2.Response(200, headers=headers, stream=Body(data, **how))
+    return lambda request: httpx2.Response(200, headers=headers, stream=PiecewiseBody(data, **how))
 
 
-def says(status: int, **fields: Any) -> Play:
+def plain_response(status: int, **fields: Any) -> RespondFunction:
     return lambda request: httpx2.Response(status, **fields)
 
 
-def unreachable(request: httpx2.Request) -> httpx2.Response:
+def raise_unreachable(request: httpx2.Request) -> httpx2.Response:
     raise httpx2.ConnectError("refused")
 
 
-def keeper(frames: list[said.Said], *, cut_at: list[int]) -> Play:
+def resuming_service(frames: list[wire_events.NamedEvent], *, cut_at: list[int]) -> RespondFunction:
     """Play a service that keeps the stream; its connections break after so many bytes, the last one does not."""
     cuts = list(cut_at)
 
-    def play(request: httpx2.Request) -> httpx2.Response:
+    def respond(request: httpx2.Request) -> httpx2.Response:
         seq = int(request.headers.get("last-event-id", ":0").rpartition(":")[2])
-        data = said.as_sse(frames[seq:], seq + 1)
-        return streams(data[: cuts.pop(0)], breaks=True)(request) if cuts else streams(data)(request)
+        data = wire_events.encode_sse(frames[seq:], seq + 1)
+        return stream_response(data[: cuts.pop(0)], breaks=True)(request) if cuts else stream_response(data)(request)
 
-    return play
+    return respond
 
 
-async def read(answer: Answer) -> list[Event]:
+async def read_answer(answer: ClientAnswerStream) -> list[Event]:
     async with answer:
         return [event async for event in answer]
 
 
-def ask(service: Service, *, resume: bool = False, **options: Any) -> tuple[list[Event], Answer]:
-    async def main() -> tuple[list[Event], Answer]:
+def ask_service(
+    service: ScriptedService, *, resume: bool = False, **options: Any
+) -> tuple[list[Event], ClientAnswerStream]:
+    async def main() -> tuple[list[Event], ClientAnswerStream]:
         async with SSEClient(URL, transport=service, **options) as client:
-            answer = client.ask(message="Hi", resume=resume)
-            return await read(answer), answer
+            answer = client.stream(message="Hi", resume=resume)
+            return await read_answer(answer), answer
 
-    return run_virtual(main())
+    return run_on_virtual_time(main())
 
 
-def test_an_answer_is_read_as_events() -> None:
-    service = Service(streams(said.as_sse(said.ANSWER)))
-    events, answer = ask(service, key="k-1", headers={"X-Client-Request-Id": "mine"})
-    assert events == said.READ
-    assert (answer.content, answer.end) == (said.TEXT, said.READ[-1])
-    assert (answer.stream_id, answer.last_id) == (said.ID, f"{said.ID}:{len(said.ANSWER)}")
+def test_client_reads_answer_as_events() -> None:
+    service = ScriptedService(stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS)))
+    events, answer = ask_service(service, key="k-1", headers={"X-Client-Request-Id": "mine"})
+    assert events == wire_events.PARSED_EVENTS
+    assert (answer.content, answer.end) == (wire_events.TEXT, wire_events.PARSED_EVENTS[-1])
+    assert (answer.stream_id, answer.last_id) == (
+        wire_events.ID,
+        f"{wire_events.ID}:{len(wire_events.COMPLETE_EVENTS)}",
+    )
     (request,) = service.requests
     assert (request.method, str(request.url)) == ("POST", f"{URL}/api/chat/stream")
     assert request.read() == b'{"message":"Hi","resume":false}'
     assert (request.headers["authorization"], request.headers["x-client-request-id"]) == ("Bearer k-1", "mine")
 
 
-def test_how_an_answer_broke_is_its_last_event_and_told() -> None:
+def test_failed_answer_ends_with_failed_event_and_calls_on_error() -> None:
     errors: list[ClientError] = []
-    events, _ = ask(Service(streams(said.as_sse(said.BROKEN))), on_error=errors.append)
-    assert events[-1] == said.READ_BROKEN
+    events, _ = ask_service(
+        ScriptedService(stream_response(wire_events.encode_sse(wire_events.FAILED_EVENTS))), on_error=errors.append
+    )
+    assert events[-1] == wire_events.PARSED_FAILED
     assert [str(error) for error in errors] == ["cut"]
 
 
-def test_a_refusal_is_raised_with_its_rule() -> None:
-    service = Service(says(429, json=said.refusal(retry_after_s=None), headers={"retry-after": "9"}))
+def test_rejection_raises_with_rule() -> None:
+    service = ScriptedService(
+        plain_response(429, json=wire_events.rejection_fields(retry_after_s=None), headers={"retry-after": "9"})
+    )
     errors: list[ClientError] = []
-    with pytest.raises(Refused) as caught:
-        ask(service, resume=True, on_error=errors.append)
+    with pytest.raises(RequestRejectedError) as caught:
+        ask_service(service, resume=True, on_error=errors.append)
     assert (caught.value.status, caught.value.rule, caught.value.retry_after_s) == (429, "rate_limit", 9.0)
     assert errors == [caught.value]
     assert len(service.requests) == 1, "a question is not asked again behind the asker's back"
@@ -127,137 +136,158 @@ def test_a_refusal_is_raised_with_its_rule() -> None:
 
 @pytest.mark.parametrize("breaks", [True, False], ids=["reset", "closed"])
 @pytest.mark.parametrize("frames", [0, 1, 5], ids=["before the first event", "at its start", "in the middle"])
-def test_without_resume_a_cut_is_an_error_and_nothing_is_asked_again(frames: int, breaks: bool) -> None:
-    service = Service(streams(said.as_sse(said.ANSWER[:frames]), breaks=breaks))
-    with pytest.raises(ConnectionLost):
-        ask(service)
+def test_cut_without_resume_raises_and_sends_no_second_request(frames: int, breaks: bool) -> None:
+    service = ScriptedService(
+        stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:frames]), breaks=breaks)
+    )
+    with pytest.raises(ConnectionLostError):
+        ask_service(service)
     assert len(service.requests) == 1
 
 
-def test_with_resume_an_answer_cut_anywhere_is_the_same() -> None:
-    data = said.as_sse(said.ANSWER)
-    named = len(said.as_sse(said.ANSWER[:1]))
+def test_cut_with_resume_anywhere_gives_same_answer() -> None:
+    data = wire_events.encode_sse(wire_events.COMPLETE_EVENTS)
+    named = len(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:1]))
     for cut_at in range(named, len(data) + 1):
-        service = Service(keeper(said.ANSWER, cut_at=[cut_at]))
-        events, answer = ask(service, resume=True)
-        assert (events, answer.content) == (said.READ, said.TEXT), cut_at
-        assert all(method == "POST" for method, _, _ in service.asked[:1])
-        for method, path, last_id in service.asked[1:]:
-            assert (method, path) == ("GET", f"/api/chat/stream/{said.ID}")
+        service = ScriptedService(resuming_service(wire_events.COMPLETE_EVENTS, cut_at=[cut_at]))
+        events, answer = ask_service(service, resume=True)
+        assert (events, answer.content) == (wire_events.PARSED_EVENTS, wire_events.TEXT), cut_at
+        assert all(method == "POST" for method, _, _ in service.request_summaries[:1])
+        for method, path, last_id in service.request_summaries[1:]:
+            assert (method, path) == ("GET", f"/api/chat/stream/{wire_events.ID}")
             assert last_id is not None
 
 
-def test_a_cut_before_the_stream_has_a_name_is_an_error_even_with_resume() -> None:
-    service = Service(keeper(said.ANSWER, cut_at=[20]))
-    with pytest.raises(ConnectionLost):
-        ask(service, resume=True)
+def test_cut_before_stream_id_raises_even_with_resume() -> None:
+    service = ScriptedService(resuming_service(wire_events.COMPLETE_EVENTS, cut_at=[20]))
+    with pytest.raises(ConnectionLostError):
+        ask_service(service, resume=True)
     assert len(service.requests) == 1
 
 
-def test_what_the_service_sends_again_is_given_once() -> None:
-    whole = streams(said.as_sse(said.ANSWER))
-    events, _ = ask(Service(streams(said.as_sse(said.ANSWER[:6]), breaks=True), whole), resume=True)
-    assert events == said.READ
+def test_repeated_events_are_yielded_once() -> None:
+    whole = stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS))
+    events, _ = ask_service(
+        ScriptedService(stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:6]), breaks=True), whole),
+        resume=True,
+    )
+    assert events == wire_events.PARSED_EVENTS
 
 
-def test_a_finish_stands_although_the_marker_after_it_was_cut() -> None:
-    service = Service(streams(said.as_sse(said.ANSWER[:-1]), breaks=True))
-    assert ask(service)[0] == said.READ
+def test_cut_after_finish_still_completes() -> None:
+    service = ScriptedService(stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:-1]), breaks=True))
+    assert ask_service(service)[0] == wire_events.PARSED_EVENTS
     assert len(service.requests) == 1
 
 
-def test_waits_double_between_fruitless_attempts_and_start_over_after_progress() -> None:
-    cut = streams(said.as_sse(said.ANSWER[:3]), breaks=True)
-    more = streams(said.as_sse(said.ANSWER[3:5], 4), breaks=True)
-    rest = streams(said.as_sse(said.ANSWER[5:], 6))
-    service = Service(cut, unreachable, says(503), more, unreachable, rest)
-    assert ask(service, resume=True)[0] == said.READ
+def test_reconnect_delay_doubles_and_resets_after_progress() -> None:
+    cut = stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True)
+    more = stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:5], 4), breaks=True)
+    rest = stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[5:], 6))
+    service = ScriptedService(cut, raise_unreachable, plain_response(503), more, raise_unreachable, rest)
+    assert ask_service(service, resume=True)[0] == wire_events.PARSED_EVENTS
     waits_s = [b - a for a, b in pairwise(service.at_s)]
     for wait_s, most_s in zip(waits_s, [1, 2, 4, 1, 2], strict=True):
         assert most_s / 2 <= wait_s <= most_s
 
 
-def test_the_service_says_when_to_come_back() -> None:
-    cut = streams(b"retry: 100\n\n" + said.as_sse(said.ANSWER[:3]), breaks=True)
-    rest = streams(said.as_sse(said.ANSWER[3:], 4))
-    busy = says(503, headers={"retry-after": "11"})
-    service = Service(cut, busy, rest)
-    assert ask(service, resume=True)[0] == said.READ
+def test_reconnect_delay_honours_retry_field_and_retry_after() -> None:
+    cut = stream_response(b"retry: 100\n\n" + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True)
+    rest = stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4))
+    busy = plain_response(503, headers={"retry-after": "11"})
+    service = ScriptedService(cut, busy, rest)
+    assert ask_service(service, resume=True)[0] == wire_events.PARSED_EVENTS
     first_s, second_s = (b - a for a, b in pairwise(service.at_s))
     assert 0.05 <= first_s <= 0.1
     assert second_s == 11.0
 
 
-def test_a_service_that_stays_away_is_given_up() -> None:
-    service = Service(streams(said.as_sse(said.ANSWER[:3]), breaks=True), unreachable)
-    with pytest.raises(ConnectionLost, match="no connection to http://service"):
-        ask(service, resume=True, max_retries=2)
+def test_reconnecting_gives_up_after_max_retries() -> None:
+    service = ScriptedService(
+        stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True), raise_unreachable
+    )
+    with pytest.raises(ConnectionLostError, match="no connection to http://service"):
+        ask_service(service, resume=True, max_retries=2)
     assert len(service.requests) == 3
 
 
-def test_a_question_that_cannot_have_arrived_is_asked_again() -> None:
-    service = Service(unreachable, unreachable, streams(said.as_sse(said.ANSWER)))
-    assert ask(service)[0] == said.READ
-    assert [method for method, _, _ in service.asked] == ["POST"] * 3
+def test_unsent_question_is_sent_again() -> None:
+    service = ScriptedService(
+        raise_unreachable, raise_unreachable, stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS))
+    )
+    assert ask_service(service)[0] == wire_events.PARSED_EVENTS
+    assert [method for method, _, _ in service.request_summaries] == ["POST"] * 3
 
 
 def test_resume_of_a_stream_that_is_not_kept_raises_stream_gone_and_keeps_the_text() -> None:
-    unknown = says(404, json=said.refusal("never heard of it", type="not_found", rule=None, retry_after_s=None))
-    service = Service(streams(said.as_sse(said.ANSWER[:5]), breaks=True), unknown)
+    unknown = plain_response(
+        404, json=wire_events.rejection_fields("never heard of it", type="not_found", rule=None, retry_after_s=None)
+    )
+    service = ScriptedService(
+        stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:5]), breaks=True), unknown
+    )
     told: list[ClientError] = []
 
     async def main() -> str:
         async with SSEClient(URL, transport=service, on_error=told.append) as client:
-            answer = client.ask(message="Hi", resume=True)
+            answer = client.stream(message="Hi", resume=True)
             with pytest.raises(StreamGoneError, match="expired, or the service was restarted") as caught:
-                await read(answer)
-            assert caught.value.stream_id == answer.stream_id and not isinstance(caught.value, Refused)
+                await read_answer(answer)
+            assert caught.value.stream_id == answer.stream_id and not isinstance(caught.value, RequestRejectedError)
             return answer.content
 
-    assert run_virtual(main()) != "" and [type(error) for error in told] == [StreamGoneError]
+    assert run_on_virtual_time(main()) != "" and [type(error) for error in told] == [StreamGoneError]
     assert len(service.requests) == 2
 
 
 def test_a_question_that_is_refused_with_404_is_a_refusal() -> None:
-    unknown = says(404, json=said.refusal("no such address", type="not_found", rule=None, retry_after_s=None))
-    with pytest.raises(Refused, match="no such address"):
-        ask(Service(unknown), resume=True)
+    unknown = plain_response(
+        404, json=wire_events.rejection_fields("no such address", type="not_found", rule=None, retry_after_s=None)
+    )
+    with pytest.raises(RequestRejectedError, match="no such address"):
+        ask_service(ScriptedService(unknown), resume=True)
 
 
 @pytest.mark.parametrize(
     ("play", "reason"),
     [
-        (says(200, html="<html>Sign in</html>"), "no event stream.*text/html"),
-        (says(200), "something without a type"),
-        (streams(said.as_sse(said.ANSWER[:2]) + said.as_sse(said.ANSWER[3:], 4)), "something is lost"),
-        (streams(said.as_sse(said.ANSWER[:2]) + b"id: t:3\ndata: {}\n\n"), "another"),
-        (streams(b"id: s:1\nevent: start\ndata: {not json\n\n"), "not JSON"),
-        (streams(b"data: \xff\n\n"), "UTF-8"),
-        (streams(b'data: {"content": "x"}\n\n'), "without a usable id"),
+        (plain_response(200, html="<html>Sign in</html>"), "no event stream.*text/html"),
+        (plain_response(200), "something without a type"),
+        (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2])
+            + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "something is lost"),
+        (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2]) + b"id: t:3\ndata: {}\n\n"),
+            "another"),
+        (stream_response(b"id: s:1\nevent: start\ndata: {not json\n\n"), "not JSON"),
+        (stream_response(b"data: \xff\n\n"), "UTF-8"),
+        (stream_response(b'data: {"content": "x"}\n\n'), "without a usable id"),
     ],
 )  # fmt: skip
-def test_what_is_not_the_wire_is_named(play: Play, reason: str) -> None:
-    with pytest.raises(WireError, match=reason):
-        ask(Service(play), resume=True)
+def test_invalid_response_raises_with_reason(play: RespondFunction, reason: str) -> None:
+    with pytest.raises(InvalidResponseError, match=reason):
+        ask_service(ScriptedService(play), resume=True)
 
 
-def test_nothing_left_of_an_answer_whose_end_never_came_is_an_error() -> None:
-    service = Service(streams(said.as_sse(said.ANSWER[:3]), breaks=True), says(204))
-    with pytest.raises(ConnectionLost, match="nothing is left"):
-        ask(service, resume=True)
+def test_resume_204_before_end_raises_connection_lost() -> None:
+    service = ScriptedService(
+        stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True), plain_response(204)
+    )
+    with pytest.raises(ConnectionLostError, match="nothing is left"):
+        ask_service(service, resume=True)
 
 
-def test_leaving_closes_the_connection_at_once() -> None:
-    body = Body(said.as_sse(said.BEGINNING), hangs=True)
-    service = Service(lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body))
+def test_leaving_answer_closes_connection_at_once() -> None:
+    body = PiecewiseBody(wire_events.encode_sse(wire_events.START_EVENTS), hangs=True)
+    service = ScriptedService(
+        lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+    )
     told: list[str] = []
 
     async def main() -> None:
         client = SSEClient(
             URL, transport=service, on_open=lambda: told.append("open"), on_close=lambda: told.append("close")
         )
-        async with client.ask(message="Hi") as answer:
-            assert answer.stream_id == said.ID
+        async with client.stream(message="Hi") as answer:
+            assert answer.stream_id == wire_events.ID
             async for _ in answer:
                 break
             assert (answer.is_connected, client.is_connected, body.closed) == (True, True, False)
@@ -265,96 +295,107 @@ def test_leaving_closes_the_connection_at_once() -> None:
         assert told == ["open", "close"]
         await client.aclose()
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def test_an_answer_whose_first_event_cannot_be_read_leaves_no_connection() -> None:
-    body = Body(b"id: s:1\nevent: usage\ndata: {}\n\n", hangs=True)
-    service = Service(lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body))
+def test_unreadable_first_event_closes_connection() -> None:
+    body = PiecewiseBody(b"id: s:1\nevent: usage\ndata: {}\n\n", hangs=True)
+    service = ScriptedService(
+        lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+    )
 
     async def main() -> None:
         async with SSEClient(URL, transport=service) as client:
-            with pytest.raises(WireError, match="'usage'"):
-                await read(client.ask(message="Hi"))
+            with pytest.raises(InvalidResponseError, match="'usage'"):
+                await read_answer(client.stream(message="Hi"))
             assert (client.is_connected, body.closed) == (False, True)
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def cancelled_on_delete(request: httpx2.Request) -> httpx2.Response:
+def respond_cancelled(request: httpx2.Request) -> httpx2.Response:
     return httpx2.Response(200, json={"outcome": "cancelled"})
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["by its reader", "by another task"])
-def test_cancel_gives_the_receipt_and_loses_no_event(elsewhere: bool) -> None:
+def test_cancel_returns_receipt_and_loses_no_event(elsewhere: bool) -> None:
     stopped = asyncio.Event()
 
-    class Stoppable(Body):
+    class Stoppable(PiecewiseBody):
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield said.as_sse(said.BEGINNING)
+            yield wire_events.encode_sse(wire_events.START_EVENTS)
             await stopped.wait()
-            yield said.as_sse(said.CANCELLED[-1:], len(said.CANCELLED))
+            yield wire_events.encode_sse(wire_events.CANCELLED_EVENTS[-1:], len(wire_events.CANCELLED_EVENTS))
 
     def stop(request: httpx2.Request) -> httpx2.Response:
         stopped.set()
-        return cancelled_on_delete(request)
+        return respond_cancelled(request)
 
-    begin = streams(b"")
-    service = Service(lambda r: httpx2.Response(200, headers=begin(r).headers, stream=Stoppable(b"")), stop)
+    begin = stream_response(b"")
+    service = ScriptedService(lambda r: httpx2.Response(200, headers=begin(r).headers, stream=Stoppable(b"")), stop)
 
     async def main() -> list[Event]:
-        async with SSEClient(URL, transport=service) as client, client.ask(message="Hi") as answer:
+        async with SSEClient(URL, transport=service) as client, client.stream(message="Hi") as answer:
             first = await anext(answer)
-            reading = asyncio.create_task(rest(answer)) if elsewhere else None
+            reading = asyncio.create_task(read_rest(answer)) if elsewhere else None
             await asyncio.sleep(1)
-            assert await answer.cancel() == said.READ_CANCELLED
-            return [first, *(await reading if reading else await rest(answer))]
+            assert await answer.cancel() == wire_events.PARSED_CANCELLED
+            return [first, *(await reading if reading else await read_rest(answer))]
 
-    async def rest(answer: Answer) -> list[Event]:
+    async def read_rest(answer: ClientAnswerStream) -> list[Event]:
         return [event async for event in answer]
 
-    assert run_virtual(main()) == [*said.READ_BEGINNING, said.READ_CANCELLED]
-    assert service.asked[1] == ("DELETE", f"/api/chat/stream/{said.ID}", None)
+    assert run_on_virtual_time(main()) == [*wire_events.PARSED_START_EVENTS, wire_events.PARSED_CANCELLED]
+    assert service.request_summaries[1] == ("DELETE", f"/api/chat/stream/{wire_events.ID}", None)
 
 
-def test_cancelling_what_has_ended_meanwhile_gives_that_end() -> None:
-    service = Service(streams(said.as_sse(said.ANSWER)), says(404, json=said.refusal()))
+def test_cancel_after_end_returns_that_end() -> None:
+    service = ScriptedService(
+        stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS)),
+        plain_response(404, json=wire_events.rejection_fields()),
+    )
 
     async def main() -> object:
-        async with SSEClient(URL, transport=service) as client, client.ask(message="Hi") as answer:
+        async with SSEClient(URL, transport=service) as client, client.stream(message="Hi") as answer:
             return await answer.cancel()
 
-    assert run_virtual(main()) == said.READ[-1]
+    assert run_on_virtual_time(main()) == wire_events.PARSED_EVENTS[-1]
 
 
-def test_a_cancel_that_does_not_arrive_is_an_error() -> None:
-    service = Service(streams(said.as_sse(said.BEGINNING), hangs=True), unreachable)
+def test_undelivered_cancel_raises() -> None:
+    service = ScriptedService(
+        stream_response(wire_events.encode_sse(wire_events.START_EVENTS), hangs=True), raise_unreachable
+    )
 
     async def main() -> None:
-        async with SSEClient(URL, transport=service) as client, client.ask(message="Hi") as answer:
-            with pytest.raises(ConnectionLost, match="could not be cancelled"):
+        async with SSEClient(URL, transport=service) as client, client.stream(message="Hi") as answer:
+            with pytest.raises(ConnectionLostError, match="could not be cancelled"):
                 await answer.cancel()
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def test_an_answer_is_taken_up_later_by_its_id() -> None:
-    service = Service(keeper(said.ANSWER, cut_at=[]))
+def test_resume_by_id_reads_remaining_events() -> None:
+    service = ScriptedService(resuming_service(wire_events.COMPLETE_EVENTS, cut_at=[]))
 
     async def main() -> None:
         async with SSEClient(URL, transport=service) as client:
-            assert await read(client.resume(said.ID, f"{said.ID}:7")) == said.READ[-2:]
-            assert await read(client.resume(said.ID)) == said.READ
+            assert (
+                await read_answer(client.resume(wire_events.ID, f"{wire_events.ID}:7"))
+                == wire_events.PARSED_EVENTS[-2:]
+            )
+            assert await read_answer(client.resume(wire_events.ID)) == wire_events.PARSED_EVENTS
 
-    run_virtual(main())
-    path = f"/api/chat/stream/{said.ID}"
-    assert service.asked == [("GET", path, f"{said.ID}:7"), ("GET", path, None)]
+    run_on_virtual_time(main())
+    path = f"/api/chat/stream/{wire_events.ID}"
+    assert service.request_summaries == [("GET", path, f"{wire_events.ID}:7"), ("GET", path, None)]
 
 
-def test_callbacks_tell_of_what_is_read_in_the_background_until_disconnected() -> None:
-    service = Service(
-        streams(said.as_sse(said.ANSWER)), says(401, json=said.refusal("a key is needed")),
-        streams(said.as_sse(said.BEGINNING), hangs=True),
+def test_background_reading_calls_callbacks_until_disconnect() -> None:
+    service = ScriptedService(
+        stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS)), plain_response(401,
+            json=wire_events.rejection_fields("a key is needed")),
+        stream_response(wire_events.encode_sse(wire_events.START_EVENTS), hangs=True),
     )  # fmt: skip
     text: list[str] = []
     errors: list[ClientError] = []
@@ -369,13 +410,13 @@ def test_callbacks_tell_of_what_is_read_in_the_background_until_disconnected() -
         await client.disconnect()
         assert not client.is_connected
         await client.aclose()
-        assert clock()() == 15
+        assert loop_clock()() == 15
 
-    run_virtual(main())
-    assert "".join(text) == said.TEXT * 2
+    run_on_virtual_time(main())
+    assert "".join(text) == wire_events.TEXT * 2
     assert [str(error) for error in errors] == ["a key is needed"]
 
 
-def test_an_address_that_is_none_is_refused_at_once() -> None:
+def test_invalid_url_raises_at_once() -> None:
     with pytest.raises(ClientError, match="must begin with http"):
         SSEClient("localhost:7860")

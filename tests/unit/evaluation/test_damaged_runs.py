@@ -14,11 +14,11 @@ import pytest
 
 from evaluation import manifest, tables
 from evaluation.__main__ import main
-from evaluation.record import EventRow
 from evaluation.scenario import plan
+from evaluation.schema import EventRow
 from streaming.errors import UsageError
-from tests.unit.evaluation import made
-from ui.results import Results
+from tests.unit.evaluation import factories
+from ui.results import ResultsHandlers
 
 SAMPLE = Path(__file__).parents[3] / "docs" / "sample-run"
 FACTS = json.loads((SAMPLE / "manifest.json").read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def changed(at: tuple[Any, ...], *, value: Any = None, leave_out: bool = False) 
 
 def shown_or_told(run: Path) -> str:
     """Return what the Results tab says is wrong with a run, or nothing where it shows it."""
-    written, wrong, *_ = Results(run.parent, SAMPLE).show(run.name)
+    written, wrong, *_ = ResultsHandlers(run.parent, SAMPLE).show(run.name)
     assert bool(written) != bool(wrong)
     assert len(str(wrong).splitlines()) <= 1 and "\x1b" not in str(wrong)
     return str(wrong)
@@ -171,9 +171,11 @@ def test_events_that_are_odd_are_shown(run: Path, frame: pd.DataFrame) -> None:
 
 
 def test_damaged_table_gives_way_to_the_journal(tmp_path: Path) -> None:
-    wanted = made.scenario()
+    wanted = factories.make_scenario()
     planned = plan(wanted)
-    made.write(tmp_path, wanted, [(made.trial(p), made.gaps(p, 0.1)) for p in planned])
+    factories.write_run(
+        tmp_path, wanted, [(factories.make_trial(p), factories.make_gap_events(p, 0.1)) for p in planned]
+    )
     tables.write(tmp_path, tables.from_journal(tmp_path))
     (tmp_path / "trials.parquet").write_bytes(b"PAR1")
     assert len(tables.load(tmp_path).trials) == len(planned)
@@ -188,8 +190,10 @@ def test_report_of_a_folder_without_a_journal_keeps_its_tables(run: Path, capsys
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e300, 10**400, -1])
 def test_journal_with_numbers_that_no_run_has_is_told(tmp_path: Path, value: float) -> None:
-    wanted = made.scenario()
-    made.write(tmp_path, wanted, [(made.trial(p), made.gaps(p, 0.1)) for p in plan(wanted)])
+    wanted = factories.make_scenario()
+    factories.write_run(
+        tmp_path, wanted, [(factories.make_trial(p), factories.make_gap_events(p, 0.1)) for p in plan(wanted)]
+    )
     event = EventRow("run", "run-00001", 9, "source_text", 1, None, 1.0, None)._asdict()
     with (tmp_path / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(event | {"chars": value}) + "\n")
@@ -205,7 +209,7 @@ def test_folder_of_any_name_is_shown(run: Path, name: str) -> None:
 
 def test_folders_whose_names_cannot_be_shown_can_be_chosen(run: Path) -> None:
     for name in ("a\x1b[31mb", "c\udcff", "d\ne"):
-        results = Results(run.parent, SAMPLE)
+        results = ResultsHandlers(run.parent, SAMPLE)
         run = run.rename(run.with_name(name))
         ((label, chosen), _) = results.choices()
         assert label.isprintable() and label == chosen
@@ -214,6 +218,6 @@ def test_folders_whose_names_cannot_be_shown_can_be_chosen(run: Path) -> None:
 
 def test_captions_on_the_page_are_text_alone(run: Path) -> None:
     TRIALS.assign(model="![x](http://tracker.example/p.png)").to_parquet(run / "trials.parquet", index=False)
-    outputs = Results(run.parent, SAMPLE).show(run.name)
+    outputs = ResultsHandlers(run.parent, SAMPLE).show(run.name)
     captions = [text for text in outputs if isinstance(text, str) and "tracker" in text]
     assert len(captions) > 1 and not any(re.search(r"(?<!\\)\]\(|://", text) for text in captions)

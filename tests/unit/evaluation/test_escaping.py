@@ -12,10 +12,13 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from evaluation import compare, compare_report, page, plots, report, tables, terminal
+from evaluation import tables
+from evaluation.analysis import compare
 from evaluation.escaping import to_csv, to_html, to_line, to_markdown, to_picture, to_plotly
+from evaluation.reports import compare as reports_compare
+from evaluation.reports import html, markdown, png, terminal
+from evaluation.reports.charts import build_charts
 from evaluation.tables import Run, escape_run
-from evaluation.views import views
 
 SAMPLE = Path(__file__).parents[3] / "docs" / "sample-run"
 HOSTILE = [
@@ -176,7 +179,7 @@ def storable(text: str) -> str:
 @pytest.mark.parametrize("text", [storable(text) for text in HOSTILE])
 def test_report_of_a_hostile_run_has_the_markup_of_an_ordinary_one(sample: Run, text: str) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render
-    plain, found = (report.markdown(hostile(sample, name)) for name in ("word", text))
+    plain, found = (markdown.markdown(hostile(sample, name)) for name in ("word", text))
     assert [len(line.split("|")) for line in plain.splitlines()] == [
         len(line.replace(r"\|", "").split("|")) for line in found.splitlines()
     ]
@@ -186,10 +189,10 @@ def test_report_of_a_hostile_run_has_the_markup_of_an_ordinary_one(sample: Run, 
 
 @pytest.mark.parametrize("text", [storable(text) for text in HOSTILE])
 def test_page_of_a_hostile_run_has_no_tag_of_its_making(sample: Run, text: str) -> None:
-    found = page.page(report.markdown(hostile(sample, text)), [])
-    plain = page.page(report.markdown(hostile(sample, "word")), [])
+    found = html.render_html(markdown.markdown(hostile(sample, text)), [])
+    plain = html.render_html(markdown.markdown(hostile(sample, "word")), [])
     assert re.findall(r"</?\w+", found) == re.findall(r"</?\w+", plain)
-    drawn = [page.figure(view) for view in views(hostile(sample, text))]
+    drawn = [html.plotly_figure(view) for view in build_charts(hostile(sample, text))]
     assert drawn
     assert not re.search(r"</?(?:a|b|i|img|script|span|sub|sup|br)\b", str(drawn))
 
@@ -198,7 +201,7 @@ def test_terminal_table_of_a_hostile_run_prints_names_as_they_are(sample: Run) -
     for text in map(storable, HOSTILE):
         written = StringIO()
         Console(file=written, markup=False, emoji=False, highlight=False, width=4000, force_terminal=True).print(
-            terminal.table(hostile(sample, text))
+            terminal.summary_table(hostile(sample, text))
         )
         said = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue())  # rich's own colours
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", said)
@@ -209,19 +212,19 @@ def test_comparison_of_hostile_runs_is_text_alone(sample: Run) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
     for text in map(storable, HOSTILE):
         run = hostile(sample, text)
-        found = compare_report.markdown(compare.compare(run, run), text, text)
+        found = reports_compare.comparison_markdown(compare.compare(run, run), text, text)
         assert set(re.findall(r"<(\w+)", render(found))) <= {"h1", "p", "table", "thead", "tbody", "tr", "th", "td"}
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", found)
 
 
 @pytest.mark.parametrize("text", ["$\\frac{1}{$", "$a$ $b$", "_hidden", "🙂 東京 \x1b[31m", "%d {x} \\$"])
 def test_pictures_of_a_hostile_run_are_drawn(sample: Run, text: str, tmp_path: Path) -> None:
-    written = plots.write(tmp_path, views(hostile(sample, text)), text)
+    written = png.write_pngs(tmp_path, build_charts(hostile(sample, text)), text)
     assert written and all((tmp_path / name).stat().st_size > 1000 for name in written)
 
 
 def test_picture_text_with_dollars_is_no_math() -> None:
-    figure = plots.draw(views(tables.load(SAMPLE))[0], "$x$ $")
+    figure = png.draw_chart(build_charts(tables.load(SAMPLE))[0], "$x$ $")
     figure.canvas.draw()
     assert to_picture("$x$") == r"\$x\$"
 

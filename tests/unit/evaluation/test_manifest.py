@@ -9,37 +9,37 @@ import pytest
 from evaluation import manifest
 from evaluation.scenario import plan
 from streaming.errors import UsageError
-from tests.unit.evaluation import made
+from tests.unit.evaluation import factories
 
 
-def test_a_new_folder_is_made_and_an_empty_one_taken(tmp_path: Path) -> None:
-    manifest.claim(tmp_path / "deep" / "new")
-    manifest.claim(tmp_path / "deep" / "new")
+def test_create_run_folder_makes_new_or_accepts_empty_folder(tmp_path: Path) -> None:
+    manifest.create_run_folder(tmp_path / "deep" / "new")
+    manifest.create_run_folder(tmp_path / "deep" / "new")
     assert list((tmp_path / "deep" / "new").iterdir()) == []
 
 
-def test_a_strangers_folder_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty and holds no run"):
-        manifest.claim(tmp_path)
+        manifest.create_run_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("complete", "words"), [(True, "a finished run"), (False, "a run that was broken off")])
-def test_a_run_is_never_written_over(tmp_path: Path, complete: bool, words: str) -> None:
-    made.write(tmp_path, made.scenario(), [], complete=complete)
+def test_existing_run_is_never_overwritten(tmp_path: Path, complete: bool, words: str) -> None:
+    factories.write_run(tmp_path, factories.make_scenario(), [], complete=complete)
     with pytest.raises(UsageError, match=f"holds {words}: choose another folder"):
-        manifest.claim(tmp_path)
+        manifest.create_run_folder(tmp_path)
 
 
-def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+def test_folder_blocked_by_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="choose a folder that can be written"):
-        manifest.claim(tmp_path / "file" / "run")
+        manifest.create_run_folder(tmp_path / "file" / "run")
 
 
-def test_the_manifest_tells_scenario_order_machine_and_the_measures_constants(tmp_path: Path) -> None:
-    wanted = made.scenario()
-    manifest.write(tmp_path, manifest.begin("run", wanted, plan(wanted)))
+def test_manifest_records_scenario_order_machine_and_constants(tmp_path: Path) -> None:
+    wanted = factories.make_scenario()
+    manifest.write(tmp_path, manifest.new_manifest("run", wanted, plan(wanted)))
     found = manifest.read(tmp_path)
     assert found["scenario"]["providers"] == ["sim:a", "b:c"] and found["scenario"]["seed"] == 3
     assert [row[0] for row in found["order"]] == list(range(1, wanted.trials + 1))
@@ -52,13 +52,13 @@ def test_the_manifest_tells_scenario_order_machine_and_the_measures_constants(tm
     assert found["machine"]["cpu_count"] >= 1 and os.uname().nodename not in str(found["machine"])
 
 
-def test_replacing_the_manifest_leaves_no_other_file(tmp_path: Path) -> None:
+def test_manifest_rewrite_leaves_no_other_file(tmp_path: Path) -> None:
     manifest.write(tmp_path, {"run_id": "a"})
     manifest.write(tmp_path, {"run_id": "b"})
     assert manifest.read(tmp_path) == {"run_id": "b"} and [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
 
 
-def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{oops")
     with pytest.raises(UsageError, match=r"manifest\.json"):
         manifest.read(tmp_path)
@@ -77,19 +77,19 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ({"measures": {"qoe": {"chars_per_s": "fast"}}}, "measures.qoe.chars_per_s cannot be 'fast'"),
     ],
 )
-def test_a_manifest_that_no_run_wrote_is_refused_in_words(tmp_path: Path, facts: dict[str, object], words: str) -> None:
+def test_invalid_manifest_is_rejected_with_reason(tmp_path: Path, facts: dict[str, object], words: str) -> None:
     manifest.write(tmp_path, facts)
     with pytest.raises(UsageError, match=re.escape(words)):
         manifest.read(tmp_path)
 
 
-def test_the_one_transport_of_an_older_run_is_read_as_a_list(tmp_path: Path) -> None:
-    facts = manifest.begin("run", made.scenario(), ())
+def test_manifest_with_single_transport_is_read_as_list(tmp_path: Path) -> None:
+    facts = manifest.new_manifest("run", factories.make_scenario(), ())
     manifest.write(tmp_path, facts | {"scenario": facts["scenario"] | {"transport": "in-process"}})
     assert manifest.read(tmp_path)["scenario"]["transport"] == ["in-process"]
 
 
-def test_a_manifest_without_a_bottom_is_refused(tmp_path: Path) -> None:
+def test_deeply_nested_manifest_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"a":' + "[" * 100_000)
     with pytest.raises(UsageError, match=r"manifest\.json"):
         manifest.read(tmp_path)

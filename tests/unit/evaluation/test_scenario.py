@@ -11,7 +11,7 @@ from streaming.errors import UsageError
 PROMPTS = tuple(Prompt(f"p{i}", f"Question {i}?") for i in range(3))
 
 
-def scenario(**changes: object) -> Scenario:
+def make_scenario(**changes: object) -> Scenario:
     fields: dict[str, object] = {
         "providers": ("a", "b"),
         "strategies": ("direct", "whole"),
@@ -22,15 +22,15 @@ def scenario(**changes: object) -> Scenario:
     return Scenario(**(fields | changes))  # type: ignore[arg-type] # the fields are the scenario's own, by name
 
 
-def test_every_cell_comes_exactly_once() -> None:
-    planned = plan(scenario())
+def test_plan_contains_every_cell_exactly_once() -> None:
+    planned = plan(make_scenario())
     cells = Counter((p.provider, p.strategy, p.prompt.id, p.repeat) for p in planned)
-    assert len(cells) == scenario().trials == 2 * 2 * 3 * 4 and set(cells.values()) == {1}
+    assert len(cells) == make_scenario().trials == 2 * 2 * 3 * 4 and set(cells.values()) == {1}
     assert [p.number for p in planned] == list(range(1, len(planned) + 1))
 
 
-def test_a_block_is_one_prompt_in_one_repeat_and_its_cells_are_neighbours() -> None:
-    planned = plan(scenario())
+def test_plan_groups_cells_of_one_prompt_and_repeat_into_blocks() -> None:
+    planned = plan(make_scenario())
     for start in range(0, len(planned), 4):
         block = planned[start : start + 4]
         assert len({(p.block, p.repeat, p.prompt.id) for p in block}) == 1
@@ -38,27 +38,29 @@ def test_a_block_is_one_prompt_in_one_repeat_and_its_cells_are_neighbours() -> N
     assert [p.block for p in planned[::4]] == list(range(1, 13))
 
 
-def test_transports_are_cells_of_a_block_like_strategies() -> None:
-    wanted = scenario(transport=("in-process", "sse", "websocket"))
+def test_plan_treats_transports_as_cells_of_a_block() -> None:
+    wanted = make_scenario(transport=("in-process", "sse", "websocket"))
     planned = plan(wanted)
     assert len({(p.provider, p.strategy, p.transport, p.prompt.id, p.repeat) for p in planned}) == wanted.trials == 144
     for start in range(0, len(planned), 12):
         block = planned[start : start + 12]
         assert len({(p.block, p.prompt.id) for p in block}) == 1
         assert len({(p.provider, p.strategy, p.transport) for p in block}) == 12
-    assert plan(scenario(transport=("sse",)))[0].provider == plan(scenario())[0].provider, "one transport: one order"
+    assert plan(make_scenario(transport=("sse",)))[0].provider == plan(make_scenario())[0].provider, (
+        "one transport: one order"
+    )
 
 
-def test_the_order_is_the_seeds_and_shuffled() -> None:
-    assert plan(scenario()) == plan(scenario())
-    assert plan(scenario()) != plan(scenario(seed=8))
-    firsts = {(p.provider, p.strategy) for p in plan(scenario(repeats=20))[::4]}
+def test_plan_order_is_shuffled_by_seed() -> None:
+    assert plan(make_scenario()) == plan(make_scenario())
+    assert plan(make_scenario()) != plan(make_scenario(seed=8))
+    firsts = {(p.provider, p.strategy) for p in plan(make_scenario(repeats=20))[::4]}
     assert len(firsts) == 4, "each cell is the first of a block at times"
 
 
-def test_of_two_cells_each_comes_first_as_often_as_the_other() -> None:
+def test_plan_balances_order_of_every_pair() -> None:
     first: Counter[tuple[str, str]] = Counter()
-    planned = plan(scenario())
+    planned = plan(make_scenario())
     for start in range(0, len(planned), 4):
         cells = [f"{p.provider} {p.strategy}" for p in planned[start : start + 4]]
         first.update((a, b) for place, a in enumerate(cells) for b in cells[place + 1 :])
@@ -82,25 +84,25 @@ def test_of_two_cells_each_comes_first_as_often_as_the_other() -> None:
         ({"transport": ("sse",), "providers": ("replay:x",)}, "use --transport in-process alone"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_words(changes: dict[str, object], words: str) -> None:
+def test_invalid_scenario_is_rejected_with_message(changes: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        scenario(**changes)
+        make_scenario(**changes)
 
 
-def test_strategies_get_their_full_names() -> None:
+def test_strategy_names_are_expanded() -> None:
     assert strategy_names("direct, batch,pace:20") == ("direct", "batch:100ms", "pace:20tps")
     with pytest.raises(UsageError, match="unknown strategy 'fast'"):
         strategy_names("direct,fast")
 
 
-def test_plain_prompts_are_called_after_their_lines(tmp_path: Path) -> None:
+def test_plain_text_prompts_are_named_by_line(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("First?\n\n  Third?  \n", encoding="utf-8")
     assert read_prompts(file) == (Prompt("line-1", "First?"), Prompt("line-3", "Third?"))
     assert read_prompts(file, 1) == (Prompt("line-1", "First?"),)
 
 
-def test_prompts_with_ids_are_read_from_jsonl(tmp_path: Path) -> None:
+def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"id": "x", "prompt": "Why?"}\n{"id": "y", "prompt": "How?", "more": 1}\n', encoding="utf-8")
     assert read_prompts(file) == (Prompt("x", "Why?"), Prompt("y", "How?"))
@@ -117,40 +119,40 @@ def test_prompts_with_ids_are_read_from_jsonl(tmp_path: Path) -> None:
         ("\n  \n", "there is no prompt in it"),
     ],
 )
-def test_a_bad_prompts_file_names_the_line(tmp_path: Path, text: str, words: str) -> None:
+def test_invalid_prompts_file_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=words):
         read_prompts(file)
 
 
-def test_a_missing_file_and_too_many_prompts_are_refused(tmp_path: Path) -> None:
+def test_missing_prompts_file_or_too_large_count_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_prompts(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="prompt-count must be from 1 to 10"):
         read_prompts(DEFAULT_PROMPTS, 11)
 
 
-def test_the_prompts_that_ship_are_ten_with_names() -> None:
+def test_default_prompts_are_ten_distinct_prompts() -> None:
     prompts = read_prompts(DEFAULT_PROMPTS)
     assert len(prompts) == 10 and len({p.text for p in prompts}) == 10
 
 
 @pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1])
-def test_a_temperature_is_a_number_from_0_on(temperature: float) -> None:
+def test_invalid_temperature_is_rejected(temperature: float) -> None:
     with pytest.raises(UsageError, match="temperature must be a number from 0 on"):
-        scenario(temperature=temperature)
-    assert scenario(temperature=0.0).temperature == 0.0
+        make_scenario(temperature=temperature)
+    assert make_scenario(temperature=0.0).temperature == 0.0
 
 
 @pytest.mark.parametrize(
     ("provider", "model", "name"),
     [("openai", "m", "openai:m"), ("local", None, "local"), ("local", "SmolLM2", "local"), ("x", None, "x")],
 )
-def test_a_trial_has_the_name_under_which_it_was_asked(provider: str, model: str | None, name: str) -> None:
+def test_full_name_joins_provider_and_model(provider: str, model: str | None, name: str) -> None:
     assert full_name(provider, model) == name
 
 
-def test_more_answers_than_a_run_holds_are_refused_before_they_are_planned() -> None:
+def test_too_many_trials_are_rejected_before_planning() -> None:
     with pytest.raises(UsageError, match="at most 1000000"):
         Scenario(("local",), ("direct",), (Prompt("p", "Hi"),), repeats=10**9)

@@ -7,21 +7,24 @@ import pandas as pd
 import pytest
 
 import evaluation
-from evaluation import record, tables
+from evaluation import schema, tables
 from evaluation.scenario import plan
 from streaming.errors import UsageError
-from tests.unit.evaluation import made
+from tests.unit.evaluation import factories
 
-WANTED = made.scenario()
-FIRST, SECOND, *_ = plan(WANTED)
+SCENARIO = factories.make_scenario()
+FIRST, SECOND, *_ = plan(SCENARIO)
 
 
-def test_a_finished_run_is_loaded_as_it_was_measured(tmp_path: Path) -> None:
+def test_load_returns_run_as_measured(tmp_path: Path) -> None:
     rows = [
-        (made.trial(FIRST, ttft_s=0.123456789, cost_usd=Decimal("0.00012"), stalls=0), made.gaps(FIRST, 0.02)),
-        (made.trial(SECOND, ttft_s=None, outcome="failed"), []),
+        (
+            factories.make_trial(FIRST, ttft_s=0.123456789, cost_usd=Decimal("0.00012"), stalls=0),
+            factories.make_gap_events(FIRST, 0.02),
+        ),
+        (factories.make_trial(SECOND, ttft_s=None, outcome="failed"), []),
     ]
-    made.write(tmp_path, WANTED, rows)
+    factories.write_run(tmp_path, SCENARIO, rows)
     tables.write(tmp_path, tables.from_journal(tmp_path))
     for run in (evaluation.load(tmp_path), tables.from_journal(tmp_path)):
         assert run.trials["ttft_s"].tolist()[0] == 0.123456789 and pd.isna(run.trials["ttft_s"][1])
@@ -31,17 +34,17 @@ def test_a_finished_run_is_loaded_as_it_was_measured(tmp_path: Path) -> None:
         assert run.manifest["run_id"] == "run" and run.manifest["scenario"]["seed"] == 3
 
 
-def test_dtypes_do_not_depend_on_what_is_empty(tmp_path: Path) -> None:
+def test_dtypes_are_stable_for_empty_columns(tmp_path: Path) -> None:
     none, some = tmp_path / "none", tmp_path / "some"
-    for folder, rows in ((none, []), (some, [(made.trial(FIRST), made.gaps(FIRST, 0.02))])):
+    for folder, rows in ((none, []), (some, [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02))])):
         folder.mkdir()
-        made.write(folder, WANTED, rows)
+        factories.write_run(folder, SCENARIO, rows)
         tables.write(folder, tables.from_journal(folder))
     empty, filled = evaluation.load(none), evaluation.load(some)
     assert empty.trials.dtypes.to_dict() == filled.trials.dtypes.to_dict()
     assert empty.events.dtypes.to_dict() == filled.events.dtypes.to_dict()
-    assert tuple(empty.trials.columns) == record.TRIAL_COLUMNS
-    assert tuple(empty.events.columns) == record.EVENT_COLUMNS
+    assert tuple(empty.trials.columns) == schema.TRIAL_COLUMNS
+    assert tuple(empty.events.columns) == schema.EVENT_COLUMNS
     dtypes = filled.trials.dtypes.astype(str)
     assert dtypes[["ttft_s", "cost_usd", "chunks", "disturbed", "error_type"]].tolist() == [
         "float64",
@@ -52,9 +55,15 @@ def test_dtypes_do_not_depend_on_what_is_empty(tmp_path: Path) -> None:
     ]
 
 
-def test_a_killed_runs_folder_loads_without_what_was_broken_off(tmp_path: Path) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02))], complete=False, finished_at=None)
-    with (tmp_path / record.EVENTS).open("a") as events, (tmp_path / record.TRIALS).open("a") as trials:
+def test_load_of_killed_run_drops_unfinished_trial(tmp_path: Path) -> None:
+    factories.write_run(
+        tmp_path,
+        SCENARIO,
+        [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02))],
+        complete=False,
+        finished_at=None,
+    )
+    with (tmp_path / schema.EVENTS_FILE).open("a") as events, (tmp_path / schema.TRIALS_FILE).open("a") as trials:
         events.write(f'{{"run_id":"run","trial_id":"run-{SECOND.number:05d}","seq":0,"kind":"source_text",')
         events.write('"chars":4,"tokens":null,"source_s":0.2,"delivered_s":null}\n{"run_id":"r')
         trials.write('{"run_id":"run","trial_')
@@ -64,79 +73,89 @@ def test_a_killed_runs_folder_loads_without_what_was_broken_off(tmp_path: Path) 
     assert run.manifest["complete"] is False
 
 
-def test_a_journal_alone_is_enough(tmp_path: Path) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), [])])
+def test_load_works_without_manifest(tmp_path: Path) -> None:
+    factories.write_run(tmp_path, SCENARIO, [(factories.make_trial(FIRST), [])])
     (tmp_path / "manifest.json").unlink()
     run = evaluation.load(tmp_path)
     assert len(run.trials) == 1 and run.manifest == {}
 
 
-def test_a_journal_that_grew_is_not_hidden_by_old_tables(tmp_path: Path) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), [])])
+def test_newer_journal_wins_over_old_tables(tmp_path: Path) -> None:
+    factories.write_run(tmp_path, SCENARIO, [(factories.make_trial(FIRST), [])])
     tables.write(tmp_path, tables.from_journal(tmp_path))
-    with record.Journal(tmp_path) as journal:
-        journal.add(made.trial(SECOND))
+    with schema.Journal(tmp_path) as journal:
+        journal.add(factories.make_trial(SECOND))
     assert len(evaluation.load(tmp_path).trials) == 2
 
 
 @pytest.mark.parametrize("table", ["trials.parquet", "events.parquet"])
-def test_a_damaged_table_gives_way_to_the_journal(tmp_path: Path, table: str) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02))])
+def test_damaged_table_falls_back_to_journal(tmp_path: Path, table: str) -> None:
+    factories.write_run(tmp_path, SCENARIO, [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02))])
     tables.write(tmp_path, tables.from_journal(tmp_path))
     (tmp_path / table).write_bytes(b"PAR1 not any more")
     run = evaluation.load(tmp_path)
     assert len(run.trials) == 1 and len(run.events) == 2
 
 
-def test_what_stands_in_a_journal_twice_counts_once(tmp_path: Path) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02)), (made.trial(SECOND), [])])
-    for name in (record.TRIALS, record.EVENTS):
+def test_duplicate_journal_rows_count_once(tmp_path: Path) -> None:
+    factories.write_run(
+        tmp_path,
+        SCENARIO,
+        [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02)), (factories.make_trial(SECOND), [])],
+    )
+    for name in (schema.TRIALS_FILE, schema.EVENTS_FILE):
         path = tmp_path / name
         path.write_text(path.read_text() * 2)
     run = tables.from_journal(tmp_path)
     assert run.trials["trial_id"].tolist() == ["run-00001", "run-00002"] and run.events["seq"].tolist() == [0, 1]
 
 
-def test_events_are_the_same_read_at_once_and_line_by_line(tmp_path: Path) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02, 0.3))])
+def test_events_are_equal_read_in_bulk_or_line_by_line(tmp_path: Path) -> None:
+    factories.write_run(
+        tmp_path, SCENARIO, [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02, 0.3))]
+    )
     at_once = tables.from_journal(tmp_path).events
-    with (tmp_path / record.EVENTS).open("a") as events:
+    with (tmp_path / schema.EVENTS_FILE).open("a") as events:
         events.write('{"run_id":"r')
     pd.testing.assert_frame_equal(tables.from_journal(tmp_path).events, at_once)
 
 
 @pytest.mark.parametrize("broken", ['{"run_id":"r","trial_id":"t"}', '{"what":1}', "{oops"])
-def test_a_broken_event_is_named_with_its_line(tmp_path: Path, broken: str) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, 0.02))])
-    path = tmp_path / record.EVENTS
+def test_corrupt_event_is_reported_with_line(tmp_path: Path, broken: str) -> None:
+    factories.write_run(tmp_path, SCENARIO, [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02))])
+    path = tmp_path / schema.EVENTS_FILE
     path.write_text(path.read_text() + broken + "\n")
     with pytest.raises(UsageError, match=r"events\.jsonl, line 3"):
         tables.from_journal(tmp_path)
 
 
-def test_more_rows_than_a_batch_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_batch_size_keep_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
-    made.write(tmp_path, WANTED, [(made.trial(FIRST), made.gaps(FIRST, *[0.02] * 9))])
-    with (tmp_path / record.EVENTS).open("a") as broken_off:
+    factories.write_run(
+        tmp_path, SCENARIO, [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, *[0.02] * 9))]
+    )
+    with (tmp_path / schema.EVENTS_FILE).open("a") as broken_off:
         broken_off.write("{")
     events = tables.from_journal(tmp_path).events
     assert events["seq"].tolist() == list(range(10)) and list(events.index) == list(range(10))
 
 
-def test_the_csv_is_readable_and_leaves_the_unknown_empty(tmp_path: Path) -> None:
-    made.write(tmp_path, WANTED, [(made.trial(FIRST, ttft_s=0.1 + 0.2, sent_monotonic_s=123456.789012345), [])])
+def test_csv_leaves_unknown_values_empty(tmp_path: Path) -> None:
+    factories.write_run(
+        tmp_path, SCENARIO, [(factories.make_trial(FIRST, ttft_s=0.1 + 0.2, sent_monotonic_s=123456.789012345), [])]
+    )
     tables.write(tmp_path, tables.from_journal(tmp_path))
     read = pd.read_csv(tmp_path / "trials.csv", dtype=str)
     assert read["ttft_s"][0] == "0.3" and read["sent_monotonic_s"][0] == "123456.789012"
     assert read["e2e_s"].isna().all()
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+def test_load_of_folder_without_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no run"):
         evaluation.load(tmp_path)
 
 
-def test_the_room_has_no_other_names() -> None:
+def test_package_exposes_no_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="unload"):
         _ = evaluation.unload
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from guard import Configuration, Guard
+from guard import Guard, GuardConfig
 from streaming.messages import Message
-from ui.questions import text_problem
+from ui.form import message_error
 
-GUARD = Guard(Configuration.from_variables({}))
+GUARD = Guard(GuardConfig.from_env({}))
 QUESTIONS = [
     "What does a <script> tag do, and why put <script defer src=app.js></script> at the end of <body>?",
     "Why does <img src=x onerror=alert(1)> run here? How do I sanitise it?",
@@ -49,7 +49,7 @@ QUESTIONS = [
     "print(f\"{x!r:>{width}}\")  # what do the braces mean?\n\tif x is None:\n\t\treturn",
     "admin' -- and admin'# in the access log: same attack?",
 ]  # fmt: skip
-SOURCES = ["guard/validation.py", "guard/output.py", "ui/page.js", "clients/sse.py", "app.py"]
+SOURCES = ["guard/validation.py", "guard/output_filter.py", "ui/static/page.js", "clients/sse.py", "app.py"]
 LONG = {
     "html": '<li onclick="go(1)"><script>track("x");</script></li>\n',
     "sql": "INSERT INTO t (a, b) VALUES ('x', 'y'); DELETE FROM u WHERE a = 'b' OR 1=1; -- why?\n",
@@ -59,8 +59,8 @@ LONG = {
 
 
 def assert_unchanged(text: str) -> None:
-    assert GUARD.clean([Message("user", text)]) == (Message("user", text),)
-    assert text_problem(text, GUARD.configuration.limits) is None
+    assert GUARD.validate_messages([Message("user", text)]) == (Message("user", text),)
+    assert message_error(text, GUARD.configuration.limits) is None
 
 
 @pytest.mark.parametrize("text", QUESTIONS)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard import Configuration, Guard
-from guard.output import MARK, Redactor
-from guard.shapes import MAX_HELD_CHARS, MIN_SECRET_CHARS, SECRETS, Patterns
+from guard import Guard, GuardConfig
+from guard.output_filter import REDACTION, Redactor
+from guard.secret_patterns import MAX_HELD_CHARS, MIN_SECRET_CHARS, SECRET_PATTERNS, Patterns
 from settings import Settings
 from streaming.events import Finish, TextDelta
 
-PATTERNS = Patterns([], SECRETS)
+PATTERNS = Patterns([], SECRET_PATTERNS)
 HEX = "0123456789abcdef0123456789abcdef"
 AWS = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 KEYS = {
@@ -50,7 +50,7 @@ def redact_anyhow(text: str, patterns: Patterns = PATTERNS) -> str:
 @pytest.mark.parametrize("value", EXACT.values(), ids=EXACT)
 def test_exact_value_of_a_secret_is_removed(value: str) -> None:
     patterns = Patterns([], [], [value])
-    assert redact_anyhow(f"It is {value}, yes", patterns).startswith(f"It is {MARK}")
+    assert redact_anyhow(f"It is {value}, yes", patterns).startswith(f"It is {REDACTION}")
     assert value[-8:] not in redact(f"It is {value}, yes", [], patterns)
     assert redact_anyhow(value[:-1] + "?" if len(value) < 240 else "Ab1", patterns).startswith(value[:3])
 
@@ -58,7 +58,7 @@ def test_exact_value_of_a_secret_is_removed(value: str) -> None:
 def test_exact_value_is_removed_as_urls_and_base64_write_it() -> None:
     patterns = Patterns([], [], ["pass word/with+signs"])
     for form in ("pass%20word%2Fwith%2Bsigns", "cGFzcyB3b3JkL3dpdGgrc2lnbnM"):
-        assert redact_anyhow(f"<{form}>", patterns) == f"<{MARK}>"
+        assert redact_anyhow(f"<{form}>", patterns) == f"<{REDACTION}>"
 
 
 def test_short_value_is_no_secret() -> None:
@@ -74,38 +74,41 @@ def test_secrets_of_the_environment_are_removed_from_answers() -> None:
         "GREETING": "good morning to all of you",
         "API_TOKEN_2": "token-two-0123456789",
     }
-    guard = Guard(Configuration.from_variables(variables, Settings(variables).secrets()))
+    guard = Guard(GuardConfig.from_env(variables, Settings(variables).secrets()))
     machine = guard.output_filter()
     assert machine is not None
     said = "correct horse battery staple | s3cret/s3cret-s3cret | second-key-0123456789 | token-two-0123456789 | "
     events = [*machine.feed(TextDelta(said + variables["GREETING"])), *machine.feed(Finish("stop"))]
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
-    assert text == f"{MARK} | {MARK} | {MARK} | {MARK} | good morning to all of you"
+    assert text == f"{REDACTION} | {REDACTION} | {REDACTION} | {REDACTION} | good morning to all of you"
     assert "correct horse" not in repr(guard.configuration)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("postgres://admin:hunter22@db.example/x", f"postgres://{MARK}@db.example/x"),
-        ("redis://:pa55word@localhost:6379/0", f"redis://{MARK}@localhost:6379/0"),
-        ("see https://user:p%40ss.w0rd@example.com.", f"see https://{MARK}@example.com."),
-        ("mongodb+srv://u:pw@h/?a=b and amqp://g:guest@h", f"mongodb+srv://{MARK}@h/?a=b and amqp://{MARK}@h"),
-        ("[link](ftp://me:secret@host)", f"[link](ftp://{MARK}@host)"),
-        *((f"api-key: {HEX}", f"api-key: {MARK}") for _ in "1"),
-        (f"AZURE_OPENAI_API_KEY={HEX.upper()}\n", f"AZURE_OPENAI_API_KEY={MARK}\n"),
-        (f'{{"api-key": "{HEX}"}}', f'{{"api-key": "{MARK}"}}'),
-        (f"| api-key | {HEX} |", f"| api-key | {MARK} |"),
-        (f"The API key is **{HEX}**.", f"The API key is **{MARK}**."),
-        (f"Ocp-Apim-Subscription-Key: {HEX}", f"Ocp-Apim-Subscription-Key: {MARK}"),
-        (f"openaiApiKey = '{HEX}'", f"openaiApiKey = '{MARK}'"),
-        (f"export AZURE_OPENAI_KEY={HEX}", f"export AZURE_OPENAI_KEY={MARK}"),
-        (f"aws_secret_access_key = {AWS}\nregion = eu", f"aws_secret_access_key = {MARK}\nregion = eu"),
-        (f'"SecretAccessKey": "{AWS}"', f'"SecretAccessKey": "{MARK}"'),
-        (f"awsSecretAccessKey: `{AWS}`", f"awsSecretAccessKey: `{MARK}`"),
-        (f"AccountKey={'aB3/' * 21}Ab==;EndpointSuffix=x", f"AccountKey={MARK};EndpointSuffix=x"),
-        (f"SharedAccessKey={'aB3/' * 10}abc=", f"SharedAccessKey={MARK}"),
-        (f"api-key: {HEX[:16]}\n{HEX[16:]}", f"api-key: {MARK}"),
+        ("postgres://admin:hunter22@db.example/x", f"postgres://{REDACTION}@db.example/x"),
+        ("redis://:pa55word@localhost:6379/0", f"redis://{REDACTION}@localhost:6379/0"),
+        ("see https://user:p%40ss.w0rd@example.com.", f"see https://{REDACTION}@example.com."),
+        (
+            "mongodb+srv://u:pw@h/?a=b and amqp://g:guest@h",
+            f"mongodb+srv://{REDACTION}@h/?a=b and amqp://{REDACTION}@h",
+        ),
+        ("[link](ftp://me:secret@host)", f"[link](ftp://{REDACTION}@host)"),
+        *((f"api-key: {HEX}", f"api-key: {REDACTION}") for _ in "1"),
+        (f"AZURE_OPENAI_API_KEY={HEX.upper()}\n", f"AZURE_OPENAI_API_KEY={REDACTION}\n"),
+        (f'{{"api-key": "{HEX}"}}', f'{{"api-key": "{REDACTION}"}}'),
+        (f"| api-key | {HEX} |", f"| api-key | {REDACTION} |"),
+        (f"The API key is **{HEX}**.", f"The API key is **{REDACTION}**."),
+        (f"Ocp-Apim-Subscription-Key: {HEX}", f"Ocp-Apim-Subscription-Key: {REDACTION}"),
+        (f"openaiApiKey = '{HEX}'", f"openaiApiKey = '{REDACTION}'"),
+        (f"export AZURE_OPENAI_KEY={HEX}", f"export AZURE_OPENAI_KEY={REDACTION}"),
+        (f"aws_secret_access_key = {AWS}\nregion = eu", f"aws_secret_access_key = {REDACTION}\nregion = eu"),
+        (f'"SecretAccessKey": "{AWS}"', f'"SecretAccessKey": "{REDACTION}"'),
+        (f"awsSecretAccessKey: `{AWS}`", f"awsSecretAccessKey: `{REDACTION}`"),
+        (f"AccountKey={'aB3/' * 21}Ab==;EndpointSuffix=x", f"AccountKey={REDACTION};EndpointSuffix=x"),
+        (f"SharedAccessKey={'aB3/' * 10}abc=", f"SharedAccessKey={REDACTION}"),
+        (f"api-key: {HEX[:16]}\n{HEX[16:]}", f"api-key: {REDACTION}"),
     ],
 )
 def test_password_or_named_key_is_removed_and_its_surroundings_stay(text: str, expected: str) -> None:
@@ -167,7 +170,7 @@ def test_key_that_is_split_anywhere_is_removed(key: str, split: str) -> None:
         text = f"Use {key[:place]}{split}{key[place:]} now"
         out = redact(text, [])
         assert redact(text, list(range(len(text)))) == out
-        assert MARK in out and longest_common_part(out, key) < 12, (out, whole)
+        assert REDACTION in out and longest_common_part(out, key) < 12, (out, whole)
 
 
 def longest_common_part(text: str, key: str) -> int:
@@ -183,7 +186,7 @@ def longest_common_part(text: str, key: str) -> int:
 @pytest.mark.parametrize("mark", ["**", "`", "*", "~~", "***", "**`"])
 def test_marks_around_a_key_stay(mark: str) -> None:
     for key in KEYS.values():
-        assert redact_anyhow(f"Use {mark}{key}{mark[::-1]} now") == f"Use {mark}{MARK}{mark[::-1]} now"
+        assert redact_anyhow(f"Use {mark}{key}{mark[::-1]} now") == f"Use {mark}{REDACTION}{mark[::-1]} now"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_key_with_one_look_alike_letter_is_removed(look_alike: str) -> None:
     keys = [key for key in KEYS.values() if letter in key]
     assert keys
     for key in keys:
-        assert redact_anyhow(f"Use {key.replace(letter, other, 1)}.") == f"Use {MARK}."
+        assert redact_anyhow(f"Use {key.replace(letter, other, 1)}.") == f"Use {REDACTION}."
 
 
 def test_line_after_a_key_stays_and_the_rest_of_a_wrapped_key_goes() -> None:
@@ -222,9 +225,9 @@ def test_line_after_a_key_stays_and_the_rest_of_a_wrapped_key_goes() -> None:
         "`\nand",
         "** so",
     ):
-        assert redact_anyhow(f"{key}{after}") == f"{MARK}{after}"
+        assert redact_anyhow(f"{key}{after}") == f"{REDACTION}{after}"
     for rest in ("ABCDEFGH12345678", "abcdefghijklmnopqrst", "a1b2c3d4"):
-        assert redact_anyhow(f"{key}\n{rest} end") == f"{MARK} end"
+        assert redact_anyhow(f"{key}\n{rest} end") == f"{REDACTION} end"
 
 
 def test_card_with_marks_is_removed() -> None:
@@ -238,7 +241,7 @@ def test_card_with_marks_is_removed() -> None:
 
 
 def test_number_that_goes_on_behind_a_mark_is_not_decided_before_it() -> None:
-    assert redact_anyhow("222300312200322`2") == MARK
+    assert redact_anyhow("222300312200322`2") == REDACTION
     assert redact_anyhow("222300312200322`") == "222300312200322`"
 
 
@@ -287,7 +290,7 @@ def test_output_of_any_cutting_is_the_same(text: str, cuts: list[int]) -> None:
     assert redact(text, cuts, patterns) == whole
     assert redact(text, list(range(len(text))), patterns) == whole
     kept = iter(text)
-    assert all(char in kept for part in whole.split(MARK) for char in part), "only removed, never moved"
+    assert all(char in kept for part in whole.split(REDACTION) for char in part), "only removed, never moved"
 
 
 @given(
@@ -300,4 +303,4 @@ def test_text_without_a_key_is_identical(text: str) -> None:
     assert redact(text, list(range(len(text)))) == text
 
 
-WITH_EXACT = Patterns(["top secret"], SECRETS, EXACT.values())
+WITH_EXACT = Patterns(["top secret"], SECRET_PATTERNS, EXACT.values())

@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits import parse
 
-from guard.rate_limit import RateLimit, Windows
-from guard.refusal import Refusal
+from guard.rate_limit import RateLimiter, SlidingWindows
+from guard.rejection import RejectionError
 
 
-def test_the_window_slides() -> None:
-    windows = Windows(10, 60.0)
+def test_rate_window_slides() -> None:
+    windows = SlidingWindows(10, 60.0)
     assert [windows.hit("a", 59.0) for _ in range(10)] == [0.0] * 10
     assert [windows.hit("a", 61.0) for _ in range(10)] == [58.0] * 10, "a new minute is not a new window"
     assert windows.hit("a", 119.0) == 0.0
 
 
-def test_a_place_is_free_when_the_oldest_leaves() -> None:
-    windows = Windows(2, 60.0)
+def test_hit_is_admitted_when_oldest_expires() -> None:
+    windows = SlidingWindows(2, 60.0)
     windows.hit("a", 0.0)
     windows.hit("a", 30.0)
     assert windows.wait_s("a", 59.5) == 0.5
@@ -29,8 +29,8 @@ def test_a_place_is_free_when_the_oldest_leaves() -> None:
 
 
 @given(st.lists(st.floats(0, 20), max_size=80), st.integers(1, 5))
-def test_never_more_than_the_limit_in_any_window(gaps: list[float], amount: int) -> None:
-    windows, now, let_in = Windows(amount, 60.0), 0.0, []
+def test_any_window_admits_at_most_the_limit(gaps: list[float], amount: int) -> None:
+    windows, now, let_in = SlidingWindows(amount, 60.0), 0.0, []
     for gap in gaps:
         now += gap
         wait_s = windows.wait_s("a", now)
@@ -43,15 +43,15 @@ def test_never_more_than_the_limit_in_any_window(gaps: list[float], amount: int)
         assert sum(moment <= other < moment + 60.0 for other in let_in) <= amount
 
 
-def test_a_million_callers_take_bounded_memory() -> None:
-    windows = Windows(10, 60.0, callers=1000)
+def test_million_callers_use_bounded_memory() -> None:
+    windows = SlidingWindows(10, 60.0, callers=1000)
     for number in range(1_000_000):
         windows.hit(str(number), number * 1e-6)
     assert len(windows) == 1000
 
 
-def test_who_has_not_asked_for_a_window_is_forgotten() -> None:
-    windows = Windows(10, 60.0)
+def test_idle_callers_are_evicted() -> None:
+    windows = SlidingWindows(10, 60.0)
     for number in range(500):
         windows.hit(str(number), 0.0)
     for number in range(500):
@@ -59,7 +59,7 @@ def test_who_has_not_asked_for_a_window_is_forgotten() -> None:
     assert len(windows) == 1
 
 
-class Hand:
+class AdjustableClock:
     """A clock that a test turns."""
 
     now = 1000.0
@@ -68,33 +68,33 @@ class Hand:
         return self.now
 
 
-async def let_in(limit: RateLimit, name: str, count: int) -> int:
-    results = await asyncio.gather(*(limit.enter(name) for _ in range(count)), return_exceptions=True)
-    assert all(result is None or isinstance(result, Refusal) for result in results)
+async def count_admitted(limit: RateLimiter, name: str, count: int) -> int:
+    results = await asyncio.gather(*(limit.hit(name) for _ in range(count)), return_exceptions=True)
+    assert all(result is None or isinstance(result, RejectionError) for result in results)
     return results.count(None)
 
 
-def test_fifty_at_once() -> None:
-    assert asyncio.run(let_in(RateLimit(parse("10/minute"), Hand(), None), "a", 50)) == 10
+def test_fifty_concurrent_hits_admit_ten() -> None:
+    assert asyncio.run(count_admitted(RateLimiter(parse("10/minute"), AdjustableClock(), None), "a", 50)) == 10
 
 
-def test_a_refusal_says_when_to_come_back() -> None:
-    hand = Hand()
-    limit = RateLimit(parse("2/hour"), hand, None)
+def test_rate_rejection_has_retry_after() -> None:
+    hand = AdjustableClock()
+    limit = RateLimiter(parse("2/hour"), hand, None)
 
     async def main() -> None:
-        assert await let_in(limit, "a", 2) == 2
+        assert await count_admitted(limit, "a", 2) == 2
         hand.now += 12.25
-        with pytest.raises(Refusal, match=r"^at most 2 questions in an hour: ask again in 3588 s$") as caught:
-            await limit.enter("a")
-        refusal = caught.value
-        assert (refusal.rule, refusal.kind, refusal.status, refusal.retry_after_s) == (
+        with pytest.raises(RejectionError, match=r"^at most 2 questions in an hour: ask again in 3588 s$") as caught:
+            await limit.hit("a")
+        rejection = caught.value
+        assert (rejection.rule, rejection.kind, rejection.status, rejection.retry_after_s) == (
             "rate",
             "rate_limited",
             429,
             3588,
         )
         hand.now += 3588
-        await limit.enter("a")
+        await limit.hit("a")
 
     asyncio.run(main())

@@ -10,19 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard import validation
-from guard.refusal import Refusal
-from guard.validation import STRICT, Limits, check_depth, check_size, depth_of, validated, without_controls
+from guard.rejection import RejectionError
+from guard.validation import (
+    STRICT,
+    InputLimits,
+    check_depth,
+    check_size,
+    json_depth,
+    strip_control_chars,
+    validate_conversation,
+)
 from streaming.messages import Message
 
-LIMITS = Limits()
+LIMITS = InputLimits()
 """The default limits; the guide's rules are tested under `STRICT`."""
 
 
-def refused(text: str, limits: Limits = LIMITS) -> str | None:
+def rejecting_rule(text: str, limits: InputLimits = LIMITS) -> str | None:
     try:
-        validated([Message("user", text)], limits)
-    except Refusal as refusal:
-        return refusal.rule
+        validate_conversation([Message("user", text)], limits)
+    except RejectionError as rejection:
+        return rejection.rule
     return None
 
 
@@ -67,7 +75,7 @@ INJECTIONS = [
     "' OR pg_sleep(5) --",
     "select ' UNION SELECT password FROM users",
 ]
-HONEST = [
+HARMLESS_TEXTS = [
     "How do I SELECT name FROM users?",
     "Please select a table and drop it.",
     "What is the union of both? Select from these.",
@@ -97,88 +105,92 @@ HONEST = [
 
 
 @pytest.mark.parametrize("text", SCRIPTS)
-def test_scripts(text: str) -> None:
-    assert refused(text, STRICT) == refused(f"Hello, {text} and so on", STRICT) == "validation.script"
-    assert refused(text, Limits(off=frozenset({"script"}))) is None
-    assert refused(text) is None
+def test_script_injection_is_rejected(text: str) -> None:
+    assert rejecting_rule(text, STRICT) == rejecting_rule(f"Hello, {text} and so on", STRICT) == "validation.script"
+    assert rejecting_rule(text, InputLimits(off=frozenset({"script"}))) is None
+    assert rejecting_rule(text) is None
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-def test_sql_injection(text: str) -> None:
-    assert refused(text, STRICT) == refused(text.lower(), STRICT) == "validation.sql"
-    assert refused(text, Limits(off=frozenset({"sql"}))) is None
-    assert refused(text) is None
+def test_sql_injection_is_rejected(text: str) -> None:
+    assert rejecting_rule(text, STRICT) == rejecting_rule(text.lower(), STRICT) == "validation.sql"
+    assert rejecting_rule(text, InputLimits(off=frozenset({"sql"}))) is None
+    assert rejecting_rule(text) is None
 
 
-@pytest.mark.parametrize("text", HONEST)
-def test_honest_questions_pass_unchanged(text: str) -> None:
-    assert validated([Message("user", text)], STRICT) == (Message("user", text),)
+@pytest.mark.parametrize("text", HARMLESS_TEXTS)
+def test_harmless_questions_pass_unchanged(text: str) -> None:
+    assert validate_conversation([Message("user", text)], STRICT) == (Message("user", text),)
 
 
 @pytest.mark.parametrize(("limits", "chars"), [(LIMITS, 32_000), (STRICT, 4_000)], ids=["default", "strict"])
-def test_message_length_over_the_limit_is_refused(limits: Limits, chars: int) -> None:
-    assert refused("a" * chars, limits) is None
-    assert refused("a" * (chars + 1), limits) == "validation.length"
-    assert refused("a" * (chars + 1), replace(limits, off=limits.off | {"length"})) is None
+def test_message_length_over_the_limit_is_refused(limits: InputLimits, chars: int) -> None:
+    assert rejecting_rule("a" * chars, limits) is None
+    assert rejecting_rule("a" * (chars + 1), limits) == "validation.length"
+    assert rejecting_rule("a" * (chars + 1), replace(limits, off=limits.off | {"length"})) is None
 
 
-def test_lengths() -> None:
+def test_message_over_length_limit_is_rejected() -> None:
     expected = r"^turn 2 of the conversation has 4,001 characters: write at most 4,000$"
-    with pytest.raises(Refusal, match=expected) as caught:
-        validated([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], STRICT)
+    with pytest.raises(RejectionError, match=expected) as caught:
+        validate_conversation([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], STRICT)
     assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.length", "invalid", 400)
-    with pytest.raises(Refusal, match=r"^the message has 4,001 characters"):
-        validated([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], STRICT)
+    with pytest.raises(RejectionError, match=r"^the message has 4,001 characters"):
+        validate_conversation([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], STRICT)
 
 
-def test_a_conversation_is_bounded_as_a_whole() -> None:
+def test_conversation_over_total_limits_is_rejected() -> None:
     many = [Message("user", "a")] * 101
-    with pytest.raises(Refusal, match="more than 100 turns"):
-        validated(many, LIMITS)
-    assert len(validated(many, Limits(off=frozenset({"turns"})))) == 101
-    with pytest.raises(Refusal, match="over 64,000 characters"):
-        validated([Message("assistant", "a" * 64_000), Message("user", "b")], LIMITS)
+    with pytest.raises(RejectionError, match="more than 100 turns"):
+        validate_conversation(many, LIMITS)
+    assert len(validate_conversation(many, InputLimits(off=frozenset({"turns"})))) == 101
+    with pytest.raises(RejectionError, match="over 64,000 characters"):
+        validate_conversation([Message("assistant", "a" * 64_000), Message("user", "b")], LIMITS)
 
 
-def test_answers_may_be_long_and_teach_scripts() -> None:
+def test_assistant_messages_may_be_long_and_contain_scripts() -> None:
     answer = Message("assistant", "Write <script>alert(1)</script>, then ' OR 1=1 --" + "." * 5000)
     talk = (Message("user", "How?"), answer, Message("user", "Thanks"))
-    assert validated(talk, STRICT) == talk
-    with pytest.raises(Refusal, match="surrogate"):
-        validated([Message("assistant", "\udfff"), Message("user", "a")], LIMITS)
+    assert validate_conversation(talk, STRICT) == talk
+    with pytest.raises(RejectionError, match="surrogate"):
+        validate_conversation([Message("assistant", "\udfff"), Message("user", "a")], LIMITS)
 
 
 @pytest.mark.parametrize("text", ["", "\x00", " \n\t", "\u200b\u200d", "\u3164"])
-def test_a_question_needs_text(text: str) -> None:
-    assert refused(text) == "validation.empty"
-    assert refused(text, Limits(off=frozenset({"empty"}))) is None
+def test_empty_question_is_rejected(text: str) -> None:
+    assert rejecting_rule(text) == "validation.empty"
+    assert rejecting_rule(text, InputLimits(off=frozenset({"empty"}))) is None
 
 
-def test_a_conversation_needs_a_turn() -> None:
-    with pytest.raises(Refusal, match="write a question"):
-        validated([], LIMITS)
+def test_empty_conversation_is_rejected() -> None:
+    with pytest.raises(RejectionError, match="write a question"):
+        validate_conversation([], LIMITS)
 
 
-def test_lone_surrogates_are_always_refused() -> None:
-    assert refused("a\ud800") == refused("\udc00", Limits(off=frozenset(validation.RULES))) == "validation.unicode"
+def test_lone_surrogate_is_always_rejected() -> None:
+    assert (
+        rejecting_rule("a\ud800")
+        == rejecting_rule("\udc00", InputLimits(off=frozenset(validation.RULES)))
+        == "validation.unicode"
+    )
 
 
-def test_control_characters_go_and_what_scripts_and_emoji_need_stays() -> None:
-    assert without_controls("a\x00b\x1b[31mc\x7f\x85d\u202ee\u202d") == "ab[31mcde"
-    assert without_controls("a\r\nb\rc\n\td") == "a\nb\nc\n\td"
+def test_control_characters_are_stripped_and_joiners_kept() -> None:
+    assert strip_control_chars("a\x00b\x1b[31mc\x7f\x85d\u202ee\u202d") == "ab[31mcde"
+    assert strip_control_chars("a\r\nb\rc\n\td") == "a\nb\nc\n\td"
     kept = "👩‍👩‍👧 क्‍ष \u2067עברית\u2069 \u202bx\u202c e\u0301"
-    assert without_controls(kept) == kept
-    assert validated([Message("user", "a\x00b")], LIMITS) == (Message("user", "ab"),)
+    assert strip_control_chars(kept) == kept
+    assert validate_conversation([Message("user", "a\x00b")], LIMITS) == (Message("user", "ab"),)
     untouched = replace(LIMITS, off=frozenset({"controls"}))
-    assert validated([Message("user", "a\x00b")], untouched) == (Message("user", "a\x00b"),)
+    assert validate_conversation([Message("user", "a\x00b")], untouched) == (Message("user", "a\x00b"),)
 
 
 @given(st.lists(st.text(st.characters(categories=None), max_size=60), max_size=4))
-def test_any_text_is_cleaned_or_refused(texts: list[str]) -> None:
+def test_any_text_is_cleaned_or_rejected(texts: list[str]) -> None:
     cleaned: tuple[Message, ...] = ()
-    with suppress(Refusal):
-        cleaned = validated([Message("user", text) for text in texts], LIMITS)
-    assert [without_controls(m.content) for m in cleaned] == [m.content for m in cleaned]
+    with suppress(RejectionError):
+        cleaned = validate_conversation([Message("user", text) for text in texts], LIMITS)
+    assert [strip_control_chars(m.content) for m in cleaned] == [m.content for m in cleaned]
 
 
 JSON = st.recursive(
@@ -188,46 +200,50 @@ JSON = st.recursive(
 )
 
 
-def true_depth(value: object) -> int:
+def reference_depth(value: object) -> int:
     if isinstance(value, (dict, list)):
-        return 1 + max(map(true_depth, value.values() if isinstance(value, dict) else value), default=0)
+        return 1 + max(map(reference_depth, value.values() if isinstance(value, dict) else value), default=0)
     return 0
 
 
 @given(JSON, st.booleans())
-def test_the_depth_of_json_is_found_without_parsing_it(value: object, ascii_only: bool) -> None:
-    assert depth_of(json.dumps(value, ensure_ascii=ascii_only).encode()) == true_depth(value)
+def test_json_depth_equals_depth_of_parsed_value(value: object, ascii_only: bool) -> None:
+    assert json_depth(json.dumps(value, ensure_ascii=ascii_only).encode()) == reference_depth(value)
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_have_a_depth(body: bytes) -> None:
-    assert 0 <= depth_of(body) <= body.count(b"[") + body.count(b"{")
+def test_json_depth_of_any_bytes_is_bounded(body: bytes) -> None:
+    assert 0 <= json_depth(body) <= body.count(b"[") + body.count(b"{")
 
 
-def test_depth_of_what_would_break_a_parser() -> None:
-    assert depth_of(b"[" * 1_000_000) == 1_000_000
-    assert depth_of(b'{"a":' * 200_000) == 200_000
-    assert depth_of(b'"' + b"\\" * 999_999) == depth_of(b'"[[[[') == depth_of(b"") == depth_of(b"]]]]") == 0
-    assert depth_of(('["' + "[" * 20 + '"]').encode("utf-16")) >= 1, "where strings cannot be told, all brackets count"
+def test_json_depth_handles_pathological_nesting() -> None:
+    assert json_depth(b"[" * 1_000_000) == 1_000_000
+    assert json_depth(b'{"a":' * 200_000) == 200_000
+    assert json_depth(b'"' + b"\\" * 999_999) == json_depth(b'"[[[[') == json_depth(b"") == json_depth(b"]]]]") == 0
+    assert json_depth(('["' + "[" * 20 + '"]').encode("utf-16")) >= 1, (
+        "where strings cannot be told, all brackets count"
+    )
     check_depth(b"[" * 16 + b"]" * 16, LIMITS)
-    with pytest.raises(Refusal, match="deeper than 16") as caught:
+    with pytest.raises(RejectionError, match="deeper than 16") as caught:
         check_depth(b"[" * 17, LIMITS)
     assert (caught.value.rule, caught.value.status) == ("validation.depth", 400)
 
 
-def test_sizes() -> None:
+def test_body_over_size_limit_is_rejected() -> None:
     check_size(262_144, LIMITS)
-    with pytest.raises(Refusal, match="larger than 262,144 bytes") as caught:
+    with pytest.raises(RejectionError, match="larger than 262,144 bytes") as caught:
         check_size(262_145, LIMITS)
     assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.size", "too_large", 413)
 
 
-@pytest.mark.parametrize("pattern", [validation._SCRIPT, validation._SQL, validation._UNION, validation._NUMBER])
-def test_no_pattern_can_run_away(pattern: re.Pattern[str]) -> None:
+@pytest.mark.parametrize(
+    "pattern", [validation._SCRIPT, validation._SQL, validation._SQL_UNION, validation._CHARACTER_REFERENCE]
+)
+def test_validation_patterns_have_no_unbounded_backtracking(pattern: re.Pattern[str]) -> None:
     """All repeats are bounded or possessive: the cost at one place has a bound."""
     bare = re.sub(r"\\.|\[(?:\\.|[^\]])*\]", "x", pattern.pattern)
     assert re.findall(r"[*+]", re.sub(r"[*+?}]\+", "", bare)) == []
 
 
-def test_a_number_of_any_length_is_no_error() -> None:
-    assert refused("&#" + "9" * 60_000, replace(STRICT, message_chars=100_000)) is None
+def test_long_character_reference_is_accepted() -> None:
+    assert rejecting_rule("&#" + "9" * 60_000, replace(STRICT, message_chars=100_000)) is None

@@ -13,14 +13,14 @@ import pytest
 
 from streaming.clock import monotonic
 
-answers = importlib.import_module("answers")
+answers = importlib.import_module("answer_record")
 http_exchange = importlib.import_module("http_exchange")
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @contextmanager
-def saying(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
+def serve_parts(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
     """Serve one connection: read the request, say the parts, close."""
     asked: list[bytes] = []
 
@@ -43,14 +43,17 @@ def saying(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
             server.join(10)
 
 
-def exchange(url: SplitResult, body: dict[str, Any] | None = None) -> Any:
+def open_exchange(url: SplitResult, body: dict[str, Any] | None = None) -> Any:
     return http_exchange.HttpExchange(url, "/ask", body, {"x-client-request-id": "t"}, idle_s=10)
 
 
-def test_the_request_is_sent_and_the_body_comes_with_moments_in_order() -> None:
+def test_exchange_sends_request_and_yields_timestamped_chunks() -> None:
     before_s = monotonic()
-    with saying(HEAD, b"4\r\none,\r\n", b"3\r\ntwo\r\n0\r\n\r\n") as (url, asked), exchange(url, {"a": 1}) as found:
-        parts = list(found.parts())
+    with (
+        serve_parts(HEAD, b"4\r\none,\r\n", b"3\r\ntwo\r\n0\r\n\r\n") as (url, asked),
+        open_exchange(url, {"a": 1}) as found,
+    ):
+        parts = list(found.iter_chunks())
     after_s = monotonic()
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /ask HTTP/1.1\r\n") and b"x-client-request-id: t" in head
@@ -61,44 +64,48 @@ def test_the_request_is_sent_and_the_body_comes_with_moments_in_order() -> None:
     assert found.complete and found.is_stream and found.status == 200
 
 
-def test_a_body_without_its_end_is_not_complete() -> None:
-    with saying(HEAD, b"4\r\none,\r\n") as (url, _), exchange(url) as found:
-        assert b"".join(part for _, part in found.parts()) == b"one,"
+def test_truncated_body_is_not_complete() -> None:
+    with serve_parts(HEAD, b"4\r\none,\r\n") as (url, _), open_exchange(url) as found:
+        assert b"".join(part for _, part in found.iter_chunks()) == b"one,"
     assert not found.complete
 
 
-def test_what_came_before_a_fault_is_kept() -> None:
-    with saying(HEAD, b"4\r\none,\r\n", b"no size\r\n") as (url, _), exchange(url) as found:
-        assert b"".join(part for _, part in found.reads()) == b"one,"
-    assert isinstance(found.fault, http_exchange.Http1Error)
+def test_chunks_before_fault_are_kept() -> None:
+    with serve_parts(HEAD, b"4\r\none,\r\n", b"no size\r\n") as (url, _), open_exchange(url) as found:
+        assert b"".join(part for _, part in found.iter_chunks_safe()) == b"one,"
+    assert isinstance(found.fault, http_exchange.HTTPParseError)
 
 
-def test_after_the_end_marker_an_open_line_is_not_waited_for() -> None:
+def test_open_connection_after_end_marker_is_not_waited_for() -> None:
     marker = b"data: [DONE]"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        with exchange(url) as found, listener.accept()[0] as other:
+        with open_exchange(url) as found, listener.accept()[0] as other:
             other.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + marker + b"\n\n")
-            assert b"".join(part for _, part in found.reads(marker)) == marker + b"\n\n"
+            assert b"".join(part for _, part in found.iter_chunks_safe(marker)) == marker + b"\n\n"
     assert found.fault is None
 
 
-def test_without_a_body_it_is_a_get() -> None:
-    with saying(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, asked), exchange(url) as found:
-        list(found.parts())
+def test_request_without_body_is_get() -> None:
+    with serve_parts(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, asked), open_exchange(url) as found:
+        list(found.iter_chunks())
     assert asked[0].startswith(b"GET /ask HTTP/1.1\r\n")
     assert found.status == 204 and found.complete
 
 
-def test_what_is_no_response_is_an_error_that_the_user_knows() -> None:
-    with saying(b"SSH-2.0-something\r\n") as (url, _), exchange(url) as found, pytest.raises(http_exchange.ERRORS):
-        list(found.parts())
+def test_non_http_response_raises_known_error() -> None:
+    with (
+        serve_parts(b"SSH-2.0-something\r\n") as (url, _),
+        open_exchange(url) as found,
+        pytest.raises(http_exchange.ERRORS),
+    ):
+        list(found.iter_chunks())
 
 
-def test_nobody_there_is_an_error_that_the_user_knows() -> None:
+def test_closed_port_raises_known_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    with pytest.raises(http_exchange.ERRORS), exchange(url):
+    with pytest.raises(http_exchange.ERRORS), open_exchange(url):
         pass
 
 
@@ -111,10 +118,10 @@ def test_nobody_there_is_an_error_that_the_user_knows() -> None:
         (json.JSONDecodeError("no JSON", "", 0), "protocol"),
     ],
 )
-def test_what_broke_has_a_kind_and_words(error: Exception, kind: str) -> None:
-    answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
+def test_connection_error_is_recorded_with_type_and_message(error: Exception, kind: str) -> None:
+    answer = answers.AnswerRecord("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
     assert isinstance(error, http_exchange.ERRORS)
-    http_exchange.broke(answer, 1.0, error)
+    http_exchange.record_error(answer, 1.0, error)
     assert answer.error_type == kind and len(answer.error_message) > 4
 
 
@@ -131,16 +138,16 @@ def test_what_broke_has_a_kind_and_words(error: Exception, kind: str) -> None:
         (200, b"<html>", "protocol: status 200, no event stream: b'<html>'"),
     ],
 )
-def test_a_refusal_is_told_with_its_reason(status: int, body: bytes, reason: str) -> None:
-    answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
-    http_exchange.refused(answer, 1.0, status, body)
-    assert (answer.reason, answer.http_status) == (reason, status)
+def test_rejection_is_recorded_with_reason(status: int, body: bytes, reason: str) -> None:
+    answer = answers.AnswerRecord("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
+    http_exchange.record_rejection(answer, 1.0, status, body)
+    assert (answer.failure_reason, answer.http_status) == (reason, status)
 
 
 def test_404_to_who_takes_a_stream_up_again_says_that_the_stream_is_gone() -> None:
     body = json.dumps({"error": {"type": "not_found", "message": "no such stream", "rule": None}}).encode()
-    answer = answers.Answer("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0, resumed=1)
-    http_exchange.refused(answer, 1.0, 404, body)
+    answer = answers.AnswerRecord("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0, resumed=1)
+    http_exchange.record_rejection(answer, 1.0, 404, body)
     assert (answer.error_type, answer.outcome, answer.http_status) == ("stream_gone", "truncated", 404)
 
 
@@ -154,8 +161,8 @@ def test_404_to_who_takes_a_stream_up_again_says_that_the_stream_is_gone() -> No
     ids=["a stream", "a body", "an error"],
 )
 def test_an_endless_body_is_left(head: bytes, most: str) -> None:
-    with endless(head, b"A" * 1_000_000, 100) as url, exchange(url) as found:
-        size = sum(len(part) for _, part in found.reads())
+    with endless(head, b"A" * 1_000_000, 100) as url, open_exchange(url) as found:
+        size = sum(len(part) for _, part in found.iter_chunks_safe())
     assert isinstance(found.fault, http_exchange.Http1LimitError) and f"more than {most}" in str(found.fault)
     assert size <= 64 * 1024 * 1024
 
@@ -166,13 +173,13 @@ def test_an_endless_body_is_left(head: bytes, most: str) -> None:
     ids=["interim heads", "a head", "a chunk size"],
 )
 def test_endless_framing_is_left(start: bytes, piece: bytes) -> None:
-    with endless(start, piece, 1000) as url, exchange(url) as found:
-        assert b"".join(part for _, part in found.reads()) == b""
+    with endless(start, piece, 1000) as url, open_exchange(url) as found:
+        assert b"".join(part for _, part in found.iter_chunks_safe()) == b""
     assert isinstance(found.fault, http_exchange.Http1LimitError)
 
 
 def test_a_socket_that_was_allowed_so_many_bytes_gives_no_more() -> None:
-    with endless(b"", b"A" * 1000, 1000) as url, http_exchange.StampedSocket(url, idle_s=10) as found:
+    with endless(b"", b"A" * 1000, 1000) as url, http_exchange.GeventTimestampedSocket(url, idle_s=10) as found:
         found.sendall(b"\r\n\r\n")
         found.allow(2500)
         size = 0

@@ -13,48 +13,48 @@ import pytest
 
 from evaluation.load_test import locust_run, soak
 from evaluation.load_test.__main__ import main
-from evaluation.load_test.locust_run import Load
-from evaluation.load_test.soak import Size
+from evaluation.load_test.locust_run import LocustOptions
+from evaluation.load_test.soak import ProcessStats
 from streaming.errors import UsageError
-from tests.unit.locustfiles.heard import answer
+from tests.unit.locustfiles.answer_factories import make_answer
 
 ROOT = Path(__file__).parents[3]
-LOAD = Load(250, 60, ("sse", "websocket"), more=("--provider", "local"))
+LOAD = LocustOptions(250, 60, ("sse", "websocket"), more=("--provider", "local"))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("60", 60), ("60s", 60), ("2m", 120), ("1h30m", 5400), ("1m5s", 65)])
-def test_durations(text: str, seconds: int) -> None:
+def test_duration_text_is_parsed_to_seconds(text: str, seconds: int) -> None:
     assert locust_run.parse_duration_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "soon", "-5s", "1.5m", "99h99h", "9999h"])
-def test_what_is_no_duration_is_told(text: str) -> None:
+def test_invalid_duration_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="--duration"):
         locust_run.parse_duration_s(text)
 
 
-def test_kinds_of_users() -> None:
+def test_user_kinds_are_parsed() -> None:
     assert locust_run.parse_kinds("sse, websocket,sse") == ("sse", "websocket")
     for text in ("", "carrier-pigeon", "sse,carrier-pigeon"):
         with pytest.raises(UsageError, match="--kind"):
             locust_run.parse_kinds(text)
 
 
-def test_every_kind_has_its_file() -> None:
+def test_every_user_kind_has_a_locustfile() -> None:
     assert {path.stem for path in (ROOT / "locustfiles").glob("*_user.py")} == {
-        *(f"{kind}_user" for kind in locust_run.KINDS),
-        "load_user",
+        *(f"{kind}_user" for kind in locust_run.USER_KINDS),
+        "base_user",
     }
 
 
-def test_one_process_for_a_hundred_users_as_far_as_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_count_is_one_per_hundred_users_up_to_cpu_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert [Load(users, 1).workers for users in (1, 100, 101, 1000)] == [1, 1, 2, 2]
-    assert Load(1, 1, processes=4).workers == 4
+    assert [LocustOptions(users, 1).workers for users in (1, 100, 101, 1000)] == [1, 1, 2, 2]
+    assert LocustOptions(1, 1, processes=4).workers == 4
 
 
-def test_locust_gets_what_was_asked_for(tmp_path: Path) -> None:
-    command = locust_run.command(LOAD, "http://127.0.0.1:1", tmp_path)
+def test_locust_command_contains_requested_options(tmp_path: Path) -> None:
+    command = locust_run.locust_command(LOAD, "http://127.0.0.1:1", tmp_path)
     asked = dict(itertools.pairwise(command))
     assert [Path(name).stem for name in asked["-f"].split(",")] == ["sse_user", "websocket_user"]
     assert (asked["--users"], asked["--run-time"], asked["--host"]) == ("250", "60s", "http://127.0.0.1:1")
@@ -76,7 +76,7 @@ def test_locust_gets_what_was_asked_for(tmp_path: Path) -> None:
         ["report", "nowhere"],
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_to_do(
+def test_invalid_command_exits_with_2_and_one_line(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,35 +85,35 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert len(said) == 1 and said[0].startswith("error: ")
 
 
-def test_the_users_import_neither_asyncio_nor_what_needs_it() -> None:
+def test_locustfiles_import_no_asyncio() -> None:
     allowed = {*sys.stdlib_module_names, "gevent", "locust", "websocket", "configargparse"} - {"asyncio"}
     own = {path.stem for path in (ROOT / "locustfiles").glob("*.py")}
     assert not own & {*sys.stdlib_module_names, "locust", "websocket", "gevent", "gradio", "openai"}, "named alike"
     rooms = set()
     for path in (ROOT / "locustfiles").glob("*.py"):
-        for name in imported(path):
+        for name in imported_modules(path):
             if name.partition(".")[0] in {"streaming", "providers"}:
                 rooms.add(name)
             else:
                 assert name.partition(".")[0] in allowed | own, path.name
-    assert {"streaming.sse", "providers.chat_completions_wire"} <= rooms
+    assert {"streaming.sse", "providers.decoding.chat_completions"} <= rooms
     code = f"import sys, {', '.join(sorted(rooms))}; print('asyncio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False", "nor may what they import import it"
 
 
-def imported(path: Path) -> Iterator[str]:
+def imported_modules(path: Path) -> Iterator[str]:
     """Give the modules that a file imports, those of a room with the room's name before them."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            yield from (f"{module}.{each.name}" for each in node.names) if module == "providers" else (module,)
+            yield from (f"{module}.{each.name}" for each in node.names) if module == "providers.decoding" else (module,)
 
 
-def size(**changes: int) -> Size:
-    return Size(**({"memory_bytes": 200 * 2**20, "descriptors": 40, "threads": 10, "streams": 5} | changes))
+def make_stats(**changes: int) -> ProcessStats:
+    return ProcessStats(**({"memory_bytes": 200 * 2**20, "descriptors": 40, "threads": 10, "streams": 5} | changes))
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def size(**changes: int) -> Size:
         ({"streams": 1}, "1 answers are still under way when nobody asks any more"),
     ],
 )
-def test_what_has_grown_is_told(changes: dict[str, int], words: str) -> None:
-    assert soak.grown(size(), size(**({"streams": 0} | changes))) == [words]
+def test_find_leaks_reports_growth(changes: dict[str, int], words: str) -> None:
+    assert soak.find_leaks(make_stats(), make_stats(**({"streams": 0} | changes))) == [words]
 
 
-def test_nothing_grew() -> None:
-    assert soak.grown(size(), size(memory_bytes=210 * 2**20, descriptors=38, streams=0)) == []
+def test_find_leaks_without_growth_is_empty() -> None:
+    assert soak.find_leaks(make_stats(), make_stats(memory_bytes=210 * 2**20, descriptors=38, streams=0)) == []
 
 
 @pytest.mark.parametrize(
@@ -144,16 +144,16 @@ def test_nothing_grew() -> None:
         ({"provider": "sim:cut", "outcome": "failed", "error_type": "lost"}, "lost"),
     ],
 )
-def test_what_went_wrong_is_told(changes: dict[str, Any], words: str) -> None:
-    found = soak.wrong([answer(), answer(2, **changes)])
+def test_find_wrong_answers_reports_failures(changes: dict[str, Any], words: str) -> None:
+    found = soak.find_wrong_answers([make_answer(), make_answer(2, **changes)])
     assert len(found) == 1 and words in found[0]
 
 
-def test_an_answer_that_never_ended_is_told() -> None:
-    assert soak.late_ones(0) == []
-    assert soak.late_ones(2) == ["2 answers had not ended long after the last question"]
+def test_find_unfinished_reports_open_answers() -> None:
+    assert soak.find_unfinished(0) == []
+    assert soak.find_unfinished(2) == ["2 answers had not ended long after the last question"]
 
 
-def test_what_was_meant_to_happen_is_not_wrong() -> None:
-    broken = answer(3, provider="sim:cut", outcome="truncated", error_type="truncated")
-    assert soak.wrong([answer(), answer(2, outcome="cancelled"), broken]) == []
+def test_find_wrong_answers_ignores_intended_failures() -> None:
+    broken = make_answer(3, provider="sim:cut", outcome="truncated", error_type="truncated")
+    assert soak.find_wrong_answers([make_answer(), make_answer(2, outcome="cancelled"), broken]) == []

@@ -19,9 +19,9 @@ SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 1.0)
         ("soak", [1, 50, 100, 100, 100, 100]),
     ],
 )
-def test_each_shape(shape: str, users: list[int]) -> None:
+def test_users_at_follows_each_shape(shape: str, users: list[int]) -> None:
     assert [shapes.users_at(shape, share, 100) for share in SHARES] == users
 
 
-def test_every_name_is_a_shape_of_its_own() -> None:
+def test_shapes_are_distinct() -> None:
     assert len({tuple(shapes.users_at(name, share, 100) for share in SHARES) for name in shapes.SHAPES}) == 5

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from providers import anthropic_wire, chat_completions_wire, ollama_wire
-from providers.wire import Decoder
+from providers.decoding import anthropic, chat_completions, ollama
+from providers.decoding.decoder import StreamDecoder
 from streaming import limits
 from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError
 from streaming.events import Event, TextDelta
-from streaming.retry import GiveUp, NextRoute, Policy, Situation, decide
+from streaming.retry import AttemptState, FallBackToNextRoute, GiveUp, RetryPolicy, decide
 
 CHUNK = {"choices": [{"index": 0, "delta": {"content": "word"}, "finish_reason": None}]}
 EVENT = b"data: " + json.dumps(CHUNK).encode() + b"\n\n"
@@ -18,7 +18,7 @@ LINE = b'{"message": {"role": "assistant", "content": "word"}, "done": false}\n'
 BIG = b"x" * limits.MAX_EVENT_BYTES
 
 
-def decoded(decoder: Decoder, data: bytes, step: int) -> tuple[list[Event], StreamError | None]:
+def decoded(decoder: StreamDecoder, data: bytes, step: int) -> tuple[list[Event], StreamError | None]:
     events: list[Event] = []
     try:
         for start in range(0, len(data), step):
@@ -30,14 +30,14 @@ def decoded(decoder: Decoder, data: bytes, step: int) -> tuple[list[Event], Stre
     return events, None
 
 
-CASES: dict[str, tuple[Callable[[], Decoder], bytes]] = {
-    "an endless line": (chat_completions_wire.decoder, EVENT + b'data: {"x":"' + BIG),
-    "a long event": (chat_completions_wire.decoder, EVENT + b'data: {"x":"' + BIG + b'"}\n\n'),
-    "a long event of Anthropic's": (anthropic_wire.decoder, b"event: ping\ndata: " + BIG + b"\n\n"),
-    "a crowd in an event": (chat_completions_wire.decoder, EVENT + b'data: {"x":[' + b"{}," * 300_000 + b"{}]}\n\n"),
-    "a long line": (ollama_wire.decoder, LINE + b'{"x":"' + BIG + b'"}\n'),
-    "a line without end": (ollama_wire.decoder, LINE + BIG + b"x"),
-    "a crowd in a line": (ollama_wire.decoder, LINE + b'{"x":[' + b"{}," * 300_000 + b"{}]}\n"),
+CASES: dict[str, tuple[Callable[[], StreamDecoder], bytes]] = {
+    "an endless line": (chat_completions.make_decoder, EVENT + b'data: {"x":"' + BIG),
+    "a long event": (chat_completions.make_decoder, EVENT + b'data: {"x":"' + BIG + b'"}\n\n'),
+    "a long event of Anthropic's": (anthropic.make_decoder, b"event: ping\ndata: " + BIG + b"\n\n"),
+    "a crowd in an event": (chat_completions.make_decoder, EVENT + b'data: {"x":[' + b"{}," * 300_000 + b"{}]}\n\n"),
+    "a long line": (ollama.make_decoder, LINE + b'{"x":"' + BIG + b'"}\n'),
+    "a line without end": (ollama.make_decoder, LINE + BIG + b"x"),
+    "a crowd in a line": (ollama.make_decoder, LINE + b'{"x":[' + b"{}," * 300_000 + b"{}]}\n"),
 }
 
 
@@ -51,26 +51,29 @@ def test_what_is_over_a_limit_is_an_error_after_what_came_before_it(name: str, s
 
 
 def test_a_whole_answer_over_its_limit_is_an_error() -> None:
-    decoder = chat_completions_wire.decoder(streamed=False)
+    decoder = chat_completions.make_decoder(streamed=False)
     _, error = decoded(decoder, b'{"x":"' + b"x" * limits.MAX_BODY_BYTES, 65_536)
     assert type(error) is ResponseTooLargeError and "16 MB" in error.message
 
 
 def test_a_text_over_its_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("providers.wire.MAX_ANSWER_CHARS", 10)
-    events, error = decoded(chat_completions_wire.decoder(), EVENT * 3, 10**9)
+    monkeypatch.setattr("streaming.limits.MAX_ANSWER_CHARS", 10)
+    events, error = decoded(chat_completions.make_decoder(), EVENT * 3, 10**9)
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["word", "word"]
     assert type(error) is ResponseTooLargeError
 
 
 def test_a_long_answer_in_small_events_is_read() -> None:
-    events, _ = decoded(chat_completions_wire.decoder(), EVENT * 60_000, 65_536)
+    events, _ = decoded(chat_completions.make_decoder(), EVENT * 60_000, 65_536)
     assert len(events) == 60_000
 
 
 def test_a_response_that_is_too_large_is_a_protocol_error_that_is_not_asked_for_again() -> None:
     error = ResponseTooLargeError("too large")
     assert isinstance(error, ProtocolError) and error.kind == "protocol"
-    alone = Situation(retries_done=0, streamed=True, in_fallback=False, text_delivered=False, routes_left=0)
-    others = Situation(retries_done=0, streamed=True, in_fallback=False, text_delivered=False, routes_left=1)
-    assert (decide(Policy(), error, alone), decide(Policy(), error, others)) == (GiveUp(), NextRoute())
+    alone = AttemptState(retries_done=0, streamed=True, in_fallback=False, text_delivered=False, routes_left=0)
+    others = AttemptState(retries_done=0, streamed=True, in_fallback=False, text_delivered=False, routes_left=1)
+    assert (decide(RetryPolicy(), error, alone), decide(RetryPolicy(), error, others)) == (
+        GiveUp(),
+        FallBackToNextRoute(),
+    )

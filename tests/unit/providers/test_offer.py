@@ -2,8 +2,8 @@
 
 import pytest
 
-from providers import Providers
-from providers.offer import NotOfferedError, Offer, is_loopback
+from providers import ProviderRegistry
+from providers.services import NotOfferedError, Offer, is_loopback
 from settings import Settings
 from streaming.errors import UsageError
 
@@ -105,4 +105,4 @@ def test_public_models_that_mean_nothing_are_named_at_the_start(named: str) -> N
 def test_a_name_that_means_nothing_is_left_to_whoever_opens_it(name: str) -> None:
     Offer(()).check(name)
     with pytest.raises(UsageError):
-        Providers(Settings({"OPENAI_API_KEY": "sk-0123456789"})).route(name)
+        ProviderRegistry(Settings({"OPENAI_API_KEY": "sk-0123456789"})).route(name)

@@ -5,14 +5,14 @@ from importlib.metadata import version
 
 import pytest
 
-from providers import Providers, parse_price
-from providers.catalogue import is_local_host
-from providers.pricing import TokenPrices, listed_price
-from providers.tokens import counter_for, encoding_of
+from providers import ProviderRegistry, parse_price
+from providers.models.tokens import encoding_name_for_model, token_counter_for_model
+from providers.pricing import TokenPrices, list_price
+from providers.services import is_local_host
 from settings import Settings
 from streaming.errors import UsageError
 from streaming.events import Usage
-from streaming.meter import Rates
+from streaming.meter import CostModel
 
 MILLION = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
 KEYS = {
@@ -24,9 +24,9 @@ KEYS = {
 }
 
 
-def rates(name: str, prices: str = "", **variables: str) -> Rates:
+def cost_model(name: str, prices: str = "", **variables: str) -> CostModel:
     own = dict([parse_price(prices)]) if prices else {}
-    return Providers(Settings({**KEYS, **variables}), prices=own).rates(name)
+    return ProviderRegistry(Settings({**KEYS, **variables}), prices=own).cost_model(name)
 
 
 @pytest.mark.parametrize(
@@ -37,42 +37,42 @@ def rates(name: str, prices: str = "", **variables: str) -> Rates:
         ("ollama:a=b:1b = 0 / 0", ("ollama:a=b:1b", TokenPrices(Decimal(0), Decimal(0)))),
     ],
 )
-def test_a_price_is_read(text: str, parts: tuple[str, TokenPrices]) -> None:
+def test_parse_price_reads_model_and_prices(text: str, parts: tuple[str, TokenPrices]) -> None:
     assert parse_price(text) == parts
 
 
 @pytest.mark.parametrize("text", ["", "m", "m=", "m=1", "m=1/2/3/4", "=1/2", "m=a/b", "m=-1/2", "m=nan/1", "m=inf/1"])
-def test_a_price_that_is_none_is_refused(text: str) -> None:
+def test_invalid_price_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="MODEL=IN/OUT"):
         parse_price(text)
 
 
-def test_the_askers_price_wins_and_is_called_so() -> None:
-    price = rates("openai:gpt-5-mini", "gpt-5-mini=3/5").price
+def test_custom_price_overrides_list_price_and_is_labelled() -> None:
+    price = cost_model("openai:gpt-5-mini", "gpt-5-mini=3/5").price
     assert price is not None
     cost = price(Usage(input_tokens=1000, output_tokens=2000))
     assert cost is not None
     assert (cost.input_usd, cost.output_usd, cost.price_source) == (Decimal("0.003"), Decimal("0.01"), "user")
-    assert rates("openai:other", "gpt-5-mini=3/5").price is None
+    assert cost_model("openai:other", "gpt-5-mini=3/5").price is None
 
 
-def test_a_price_for_the_full_name_holds_for_it_alone() -> None:
+def test_price_for_full_name_applies_only_to_it() -> None:
     prices = dict([parse_price("groq:m=1/1"), parse_price("m=2/2")])
-    providers = Providers(Settings(), prices=prices)
+    providers = ProviderRegistry(Settings(), prices=prices)
     for name, usd in (("groq:m", 1), ("together:m", 2)):
-        price = providers.rates(name).price
+        price = providers.cost_model(name).price
         cost = price(MILLION) if price else None
         assert cost is not None and cost.input_usd == usd
 
 
-def test_a_price_of_zero_is_a_price() -> None:
-    price = rates("ollama:llama3.2", "ollama:llama3.2=0/0").price
+def test_zero_price_is_a_known_price() -> None:
+    price = cost_model("ollama:llama3.2", "ollama:llama3.2=0/0").price
     cost = price(MILLION) if price else None
     assert cost is not None and cost.total_usd == 0
 
 
-def test_the_public_price_says_where_it_is_from() -> None:
-    price = rates("openai:gpt-5-mini").price
+def test_list_price_names_its_source() -> None:
+    price = cost_model("openai:gpt-5-mini").price
     cost = price(MILLION) if price else None
     assert cost is not None
     assert cost.price_source == f"genai-prices {version('genai-prices')}"
@@ -81,7 +81,7 @@ def test_the_public_price_says_where_it_is_from() -> None:
 
 
 def input_usd(provider: str, model: str, cached_tokens: int = 0, cache_write_tokens: int = 0) -> Decimal:
-    price = listed_price(provider, model)
+    price = list_price(provider, model)
     usage = Usage(2000, 0, None, cached_tokens, cache_write_tokens=cache_write_tokens)
     cost = price(usage) if price else None
     assert cost is not None and cost.input_usd is not None
@@ -95,27 +95,27 @@ def test_cached_input_is_cheaper_and_input_written_to_a_cache_dearer_as_the_list
 
 
 def test_cached_input_has_the_callers_own_price() -> None:
-    price = rates("openai:m", "m=1/1/0.5").price
+    price = cost_model("openai:m", "m=1/1/0.5").price
     cost = price(Usage(input_tokens=1_000_000, output_tokens=0, cached_tokens=400_000)) if price else None
     assert cost is not None and cost.total_usd == Decimal("0.8")
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
-def test_an_unknown_usage_costs_an_unknown_sum(usage: Usage) -> None:
+def test_unknown_usage_has_unknown_cost(usage: Usage) -> None:
     for prices in ("", "gpt-5-mini=1/1"):
-        price = rates("openai:gpt-5-mini", prices).price
+        price = cost_model("openai:gpt-5-mini", prices).price
         assert price is not None and price(usage) is None
 
 
 @pytest.mark.parametrize("name", ["openai:no-such-model", "ollama:llama3.2", "local", "sim:steady", "azure:my-own"])
-def test_an_unknown_price_is_none(name: str) -> None:
-    assert rates(name).price is None
+def test_unknown_model_has_no_price(name: str) -> None:
+    assert cost_model(name).price is None
 
 
-def test_the_public_price_holds_at_the_vendors_own_address_alone() -> None:
-    assert rates("openai:gpt-5-mini", OPENAI_BASE_URL="https://api.openai.com/v1/").price is not None
-    assert rates("openai:gpt-5-mini", OPENAI_BASE_URL="http://127.0.0.1:8000/v1").price is None
-    assert rates("anthropic:claude-haiku-4-5", ANTHROPIC_BASE_URL="http://127.0.0.1:8000").price is None
+def test_list_price_applies_only_at_official_address() -> None:
+    assert cost_model("openai:gpt-5-mini", OPENAI_BASE_URL="https://api.openai.com/v1/").price is not None
+    assert cost_model("openai:gpt-5-mini", OPENAI_BASE_URL="http://127.0.0.1:8000/v1").price is None
+    assert cost_model("anthropic:claude-haiku-4-5", ANTHROPIC_BASE_URL="http://127.0.0.1:8000").price is None
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_public_price_holds_at_the_vendors_own_address_alone() -> None:
 def test_a_route_is_paid_where_a_key_goes_to_an_address_that_is_not_local(
     name: str, variables: dict[str, str], paid: bool, priced: bool, cautious: bool
 ) -> None:
-    found = rates(name, **variables)
+    found = cost_model(name, **variables)
     assert (found.paid, found.price is not None, found.cautious_price is not None) == (paid, priced, cautious)
     assert (found.budget_price is not None) is (priced or cautious)
 
@@ -172,12 +172,12 @@ def test_a_host_is_local_as_it_is_written(host: str, local: bool) -> None:
 
 @pytest.mark.parametrize("model", ["moderation", "my-moderation-model", "text-embedding-3-large", "whisper-1"])
 def test_output_that_a_list_gives_for_nothing_has_no_known_price(model: str) -> None:
-    assert listed_price("openai", model) is None
-    assert listed_price("openrouter", "deepseek/deepseek-chat:free") is not None
+    assert list_price("openai", model) is None
+    assert list_price("openrouter", "deepseek/deepseek-chat:free") is not None
 
 
-def test_a_deployments_price_says_that_it_rests_on_a_name() -> None:
-    price = rates("azure:gpt-4o").price
+def test_azure_price_notes_deployment_name() -> None:
+    price = cost_model("azure:gpt-4o").price
     cost = price(MILLION) if price else None
     assert cost is not None and "by the deployment's name" in cost.price_source
 
@@ -199,21 +199,21 @@ def test_a_deployments_price_says_that_it_rests_on_a_name() -> None:
         ("gpt-6", None),
     ],
 )
-def test_the_encoding_is_known_or_not(model: str, encoding: str | None) -> None:
-    assert encoding_of(model) == encoding
+def test_encoding_name_is_known_only_for_public_models(model: str, encoding: str | None) -> None:
+    assert encoding_name_for_model(model) == encoding
 
 
-def test_tokens_are_counted_with_the_models_own_encoding() -> None:
-    new, old = counter_for("gpt-5-mini"), counter_for("gpt-4")
+def test_token_counter_uses_model_encoding() -> None:
+    new, old = token_counter_for_model("gpt-5-mini"), token_counter_for_model("gpt-4")
     assert new is not None and old is not None
     assert (new(""), new("hello world"), old("hello world"), new("<|endoftext|>") > 1) == (0, 2, 2, True)
     text = "Grüße, Москва, 東京 🌍 and a long enough sentence."
     assert 0 < new(text) < old(text)
-    assert rates("local").counter is None
+    assert cost_model("local").counter is None
 
 
-def test_unbroken_text_is_counted_in_linear_time_and_nearly_right() -> None:
-    count = counter_for("gpt-5-mini")
+def test_unbroken_text_is_counted_in_slices() -> None:
+    count = token_counter_for_model("gpt-5-mini")
     assert count is not None
     text = "".join(chr(97 + (i * i * 7 + i) % 26) for i in range(20_000))
     in_slices = sum(count(text[i : i + 128]) for i in range(0, len(text), 128))

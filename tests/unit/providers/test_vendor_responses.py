@@ -10,20 +10,19 @@ from typing import Any
 import httpx2
 import pytest
 
-from providers.catalogue import Access
-from providers.chat_completions_wire import decoder
-from providers.pricing import listed_price
-from providers.refusals import Names, refusal
-from providers.rows import ROWS
+from providers.decoding.chat_completions import make_decoder
+from providers.http.errors import ServiceLabels, error_from_response
+from providers.pricing import list_price
+from providers.services import SERVICES, ServiceEndpoint
 from streaming.errors import StreamError
 from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta, ThinkingDelta
 from streaming.messages import Message
-from streaming.meter import Meter, Reading
+from streaming.meter import Meter, MeterReading
 from streaming.pipeline import outcome_of
-from streaming.retry import Policy, Retry, Situation, decide
+from streaming.retry import AttemptState, Retry, RetryPolicy, decide
 from streaming.session import Route, Session
-from tests.playing import REQUEST, PlayingAdapter, words
-from tests.virtual_time import clock, run_virtual
+from tests.scripted_adapter import REQUEST, ScriptedAdapter, words_script
+from tests.virtual_time import loop_clock, run_on_virtual_time
 
 FOLDER = Path(__file__).parents[2] / "vendor_responses"
 CASES: dict[str, dict[str, Any]] = {
@@ -33,16 +32,16 @@ PIECES = (1 << 20, 1, 7)
 
 
 def parse_http_error(case: dict[str, Any]) -> StreamError:
-    row = ROWS[case["provider"]]
-    names = Names(row.label, row.base_url or "http://127.0.0.1:1/v1", row.key, row.base_url_variable)
-    return refusal(names, case["model"], case["status"], httpx2.Headers(case["headers"]), case["body"])
+    row = SERVICES[case["provider"]]
+    names = ServiceLabels(row.label, row.base_url or "http://127.0.0.1:1/v1", row.key, row.base_url_variable)
+    return error_from_response(names, case["model"], case["status"], httpx2.Headers(case["headers"]), case["body"])
 
 
 def decode(case: dict[str, Any], piece_bytes: int) -> list[Event]:
     """Return the events of a case's body, cut into pieces of that size; an error is the last of them."""
-    row = ROWS[case["provider"]]
-    quirks = Access(row, row.base_url or "http://127.0.0.1:1/v1", None, row.base_url is not None).quirks
-    found = decoder(streamed=case["streamed"], think_tags=quirks.think_tags, shows_thinking=quirks.shows_thinking)
+    row = SERVICES[case["provider"]]
+    quirks = ServiceEndpoint(row, row.base_url or "http://127.0.0.1:1/v1", None, row.base_url is not None).profile
+    found = make_decoder(streamed=case["streamed"], think_tags=quirks.think_tags, shows_thinking=quirks.shows_thinking)
     events: list[Event] = [Notice("connected", "answers")]
     data = case["body"].encode()
     try:
@@ -63,7 +62,7 @@ def read_events(case: dict[str, Any], piece_bytes: int) -> list[Event]:
     return [Failed(error.kind, error.message, error.http_status)]
 
 
-def read_meter(events: list[Event]) -> Reading:
+def read_meter(events: list[Event]) -> MeterReading:
     """Return the meter's reading of events that come 10 ms apart."""
     meter = Meter((Message("user", "a prompt"),), 0.0)
     for number, event in enumerate(events):
@@ -80,16 +79,16 @@ def seconds_until_next_provider(error: StreamError) -> float:
     """Return when, on virtual time, a second provider has answered after the first failed so."""
 
     async def run() -> float:
-        now = clock()
-        first, second = PlayingAdapter([(0.0, error)]), PlayingAdapter(words(1, first_s=0.0))
+        now = loop_clock()
+        first, second = ScriptedAdapter([(0.0, error)]), ScriptedAdapter(words_script(1, first_s=0.0))
         session = Session([Route("first", first, "m"), Route("second", second, "m")], now)
-        async with aclosing(session.answer(REQUEST)) as events:
+        async with aclosing(session.stream(REQUEST)) as events:
             async for _ in events:
                 pass
         assert session.route.name == "second"
         return now()
 
-    return run_virtual(run())
+    return run_on_virtual_time(run())
 
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
@@ -133,7 +132,7 @@ def test_error_that_waiting_does_not_mend_goes_to_the_next_provider_at_once(name
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "retry_min_delay" in case["expect"]])
 def test_retry_waits_at_least_as_long_as_named(name: str) -> None:
     case = CASES[name]
-    decision = decide(Policy(), parse_http_error(case), Situation(0, True, False, False, 0))
+    decision = decide(RetryPolicy(), parse_http_error(case), AttemptState(0, True, False, False, 0))
     assert isinstance(decision, Retry)
     assert decision.delay_s >= case["expect"]["retry_min_delay"]
 
@@ -141,7 +140,7 @@ def test_retry_waits_at_least_as_long_as_named(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "listed" in case["expect"]])
 def test_listed_price_of_a_response_equals_the_vendors_bill(name: str) -> None:
     provider, model, usd = CASES[name]["expect"]["listed"]
-    price = listed_price(provider, model)
+    price = list_price(provider, model)
     assert price is not None
     cost = price(read_meter(decode(CASES[name], 1 << 20)).usage)
     assert cost is not None
@@ -151,7 +150,7 @@ def test_listed_price_of_a_response_equals_the_vendors_bill(name: str) -> None:
 BILLS = list(csv.DictReader((FOLDER / "bills.csv").read_text(encoding="utf-8").splitlines()))
 
 
-def read_bill(row: dict[str, str], fields: dict[str, Any]) -> Reading:
+def read_bill(row: dict[str, str], fields: dict[str, Any]) -> MeterReading:
     """Return the meter's reading of an answer with a bill's usage; the vendor's bill is in `fields`."""
     usage = {
         "prompt_tokens": int(row["prompt"]),

@@ -68,11 +68,17 @@ def test_only_classes_of_exceptions_are_named(name: str, expected: bool) -> None
 
 
 SCRIPT = """
-import logging, os, sys, traceback, warnings
-from server import log
+import logging
+import os
+import sys
+import traceback
+import warnings
+
+from server import logging_config
 from server.captured_output import CapturedOutput
+
 with CapturedOutput() as output:
-    log.configure(str, output.error, lambda: output.trusted)
+    logging_config.configure_logging(str, output.error, lambda: output.trusted)
     output.distrust()
     output.tell("it is at CANARY-FREE")
     print("CANARY out")

@@ -3,19 +3,19 @@
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from server.metrics import Gaps
+from server.metrics import BatchedHistogram
 
 BOUNDS = (0.01, 0.02, 0.5)
 GAPS_S = (0.0, 0.01, 0.010001, 0.02, 0.3, 7.0, 0.019)
 
 
 @pytest.mark.parametrize("every", [1, 3, 64])
-def test_the_histogram_is_what_it_would_be_with_each_gap_told_to_it(every: int) -> None:
+def test_batched_histogram_equals_individual_observations(every: int) -> None:
     found = []
     for apart in (True, False):
         registry = CollectorRegistry()
         histogram = Histogram("gap_seconds", "Gaps", ["provider"], registry=registry, buckets=BOUNDS).labels("p")
-        gaps = Gaps(histogram, every)
+        gaps = BatchedHistogram(histogram, every)
         for gap_s in GAPS_S:
             gaps.observe(gap_s) if apart else histogram.observe(gap_s)
         gaps.flush()

@@ -11,15 +11,15 @@ from typing import Any
 import orjson
 import pytest
 
-from evaluation import service_wires
-from guard import Configuration
-from providers.rows import ROWS
-from providers.table import default_timeouts
-from server import draining
-from server.metrics import Accounts, Metrics
+from evaluation.backends import service
+from guard import GuardConfig
+from providers.registry import default_timeouts
+from providers.services import SERVICES
+from server import uvicorn_server
+from server.metrics import AnswerMetrics, Metrics
 from settings import METRICS_FOLDER, Settings
 from streaming.events import Usage
-from streaming.meter import Reading
+from streaming.meter import MeterReading
 from streaming.pipeline import Receipt
 
 ROOT = Path(__file__).parents[3]
@@ -27,14 +27,14 @@ PACKAGES = ("streaming", "guard", "providers", "simulator", "server", "clients",
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
-def rows(heading: str) -> dict[str, list[str]]:
+def table_rows(heading: str) -> dict[str, list[str]]:
     """Give the cells of a section's table, by the name in the first."""
     section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     found = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.MULTILINE)
     return {name: [cell.strip().strip("`") for cell in cells.split(" | ")] for name, cells in found}
 
 
-class Asked(Mapping[str, str]):
+class RecordingVariables(Mapping[str, str]):
     """No variable is set; remembers which were asked for."""
 
     def __init__(self) -> None:
@@ -51,9 +51,9 @@ class Asked(Mapping[str, str]):
         return 0
 
 
-def test_every_variable_of_the_guard_and_the_service_is_there() -> None:
-    asked = Asked()
-    Configuration.from_variables(asked)
+def test_operations_page_lists_every_variable() -> None:
+    asked = RecordingVariables()
+    GuardConfig.from_env(asked)
     settings = Settings(asked)
     for name, attribute in vars(Settings).items():
         if isinstance(attribute, property):
@@ -63,7 +63,7 @@ def test_every_variable_of_the_guard_and_the_service_is_there() -> None:
         "PROMETHEUS_MULTIPROC_DIR",
         "STREAMGAUGE_LISTENING_HOST",
     }  # set by others, not by whoever runs it
-    assert set(rows("Variables")) == asked.names - own
+    assert set(table_rows("Variables")) == asked.names - own
 
 
 FURTHER = PAGE.split("\n## Variables of providers and tools\n")[1].split("\n## ")[0]
@@ -76,8 +76,8 @@ def further_variables() -> set[str]:
 
 
 def test_variables_of_every_provider_are_documented_with_the_address_that_is_asked() -> None:
-    assert ROWS
-    for row in ROWS.values():
+    assert SERVICES
+    for row in SERVICES.values():
         needed = {name for name in (row.key, row.base_url_variable) if name}
         (line,) = [line for line in FURTHER.splitlines() if f"`{row.base_url_variable}`" in line]
         assert needed <= set(re.findall(r"`(\w+)`", line)), row.provider
@@ -104,9 +104,9 @@ def variables_in_the_code() -> Iterator[tuple[str, str]]:
 def test_every_variable_that_the_code_asks_for_by_name_is_documented() -> None:
     found = dict(variables_in_the_code())
     assert {"REDIS_URL", "RATE_LIMIT", "OPENAI_ORG_ID", "SSL_CERT_FILE"} <= set(found), "the search finds them"
-    known = set(rows("Variables")) | further_variables()
+    known = set(table_rows("Variables")) | further_variables()
     assert {name: file for name, file in found.items() if name not in known} == {}
-    assert {service_wires.KEY, METRICS_FOLDER} <= known
+    assert {service.KEY_VARIABLE, METRICS_FOLDER} <= known
 
 
 def test_every_variable_of_the_load_tests_is_documented() -> None:
@@ -118,54 +118,54 @@ def test_every_variable_of_the_load_tests_is_documented() -> None:
     assert sorted(option for option in options if f"`{option}" not in page) == []
 
 
-@pytest.mark.parametrize("name", rows("Variables"))
-def test_each_default_is_what_stands_there(name: str) -> None:
-    default = rows("Variables")[name][0].partition(" ")[0]
+@pytest.mark.parametrize("name", table_rows("Variables"))
+def test_operations_page_defaults_match_code(name: str) -> None:
+    default = table_rows("Variables")[name][0].partition(" ")[0]
     if name == "READER_TIMEOUT_S":
         assert Settings().reader_timeout_s == int(default)
     elif name == "FIRST_CONTENT_S":
         limits = default_timeouts(Settings())
-        told = re.findall(r"\d+", rows("Variables")[name][0])
+        told = re.findall(r"\d+", table_rows("Variables")[name][0])
         assert (limits.first_content_s, limits.first_content_unseen_s) == (float(told[0]), float(told[1]))
     elif default in ("", "the"):
         assert Settings({name: ""}).get(name) is None
     else:
-        assert Configuration.from_variables({name: default}) == Configuration.from_variables({})
+        assert GuardConfig.from_env({name: default}) == GuardConfig.from_env({})
 
 
-def test_every_figure_is_there_with_its_labels_and_alerts_name_none_that_is_not() -> None:
+def test_operations_page_metrics_and_alerts_match_code() -> None:
     metrics = Metrics()
     families = list(metrics._registry.collect())
     collectors: Any = metrics._registry._names_to_collectors
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
-    assert set(rows("Metrics")) == names
+    assert set(table_rows("Metrics")) == names
     for family in families:
         name = family.name + ("_total" if family.type == "counter" else "")
-        assert rows("Metrics")[name][0] == ", ".join(collectors[family.name]._labelnames)
+        assert table_rows("Metrics")[name][0] == ", ".join(collectors[family.name]._labelnames)
     used = re.findall(r"streamgauge_\w+", PAGE.split("```yaml")[1].split("```")[0])
     assert used
     assert {name.removesuffix("_bucket") for name in used} <= names
 
 
-def test_the_line_of_the_log_has_the_fields_of_a_real_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_operations_page_log_example_has_real_fields(caplog: pytest.LogCaptureFixture) -> None:
     shown: dict[str, Any] = orjson.loads(PAGE.split("## Logs")[1].split("```json\n")[1].split("\n```")[0])
     about = {name: "x" for name in ("request_id", "provider", "strategy", "caller")}
-    reading = Reading(Usage(1, 2), None, 1.0, None, None)
+    reading = MeterReading(Usage(1, 2), None, 1.0, None, None)
     receipt = Receipt("completed", "stop", "stop", None, "p", 1, None, 3, reading, None)
     with caplog.at_level(logging.INFO, "streamgauge"):
-        Accounts(Metrics(), lambda: 0.0, wire="sse", about=about).ended(receipt)
+        AnswerMetrics(Metrics(), lambda: 0.0, wire="sse", about=about).on_end(receipt)
     assert list(shown)[:4] == ["at", "level", "logger", "event"]
     assert list(shown)[4:] == list(caplog.records[0].__dict__["fields"])
 
 
-def test_the_proxy_that_compose_runs_is_the_one_that_is_shown() -> None:
+def test_operations_page_nginx_config_matches_compose() -> None:
     shown = PAGE.split("```nginx\n")[1].split("```")[0]
     run = dedent((ROOT / "compose.yaml").read_text(encoding="utf-8").split("content: |\n")[1]).replace("$$", "$")
     replicas = "    server 127.0.0.1:7860;\n    server 127.0.0.1:7861;\n"
     assert run.replace("    server app:7860;\n", replicas) == shown
 
 
-def test_the_service_keeps_a_silent_connection_longer_than_the_proxy() -> None:
+def test_keep_alive_timeout_exceeds_proxy_timeout() -> None:
     nginx_keeps_s = 60  # its default, which the configuration leaves as it is: else it asks where nobody listens
     assert "keepalive_timeout" not in PAGE
-    assert draining.config(None, grace_s=1).timeout_keep_alive > nginx_keeps_s
+    assert uvicorn_server.uvicorn_config(None, grace_s=1).timeout_keep_alive > nginx_keeps_s

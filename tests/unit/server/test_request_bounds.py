@@ -2,7 +2,7 @@
 
 import pytest
 
-from guard import Refusal
+from guard import RejectionError
 from server.request_bounds import ConnectionLimits, RequestSize
 
 LIMITS = ConnectionLimits(head_bytes=100, header_lines=3, body_bytes=50)
@@ -20,7 +20,7 @@ def test_bytes_that_no_callback_tells_of_are_counted() -> None:
         size.add_received(1)
         size.check_received()
     size.add_received(1)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RejectionError) as refused:
         size.check_received()
     assert (refused.value.status, refused.value.rule) == (431, "request.head")
 
@@ -34,7 +34,7 @@ def test_head_is_as_large_as_what_was_sent(value: bytes, is_taken: bool) -> None
     if is_taken:
         size.end_head(b"GET", b"/path")
     else:
-        with pytest.raises(Refusal):
+        with pytest.raises(RejectionError):
             size.end_head(b"GET", b"/path")
 
 
@@ -45,7 +45,7 @@ def test_header_lines_and_trailers_are_counted_together() -> None:
     size.end_head(b"GET", b"/")
     size.begin_chunk()
     size.add_header(b"c", b"")
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RejectionError) as refused:
         size.add_header(b"d", b"")
     assert refused.value.status == 431
 
@@ -56,7 +56,7 @@ def test_body_is_not_counted_as_framing() -> None:
         size.add_received(10)
         size.add_body(10, wanted=True)
         size.check_received()
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RejectionError) as refused:
         size.add_body(1, wanted=True)
     assert (refused.value.status, refused.value.rule) == (413, "validation.size")
 

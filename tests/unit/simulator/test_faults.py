@@ -1,14 +1,14 @@
 import pytest
 
-from simulator.faults import FAULTS, parse, table
+from simulator.faults import FAULTS, format_table, parse_fault
 from streaming.errors import UsageError
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_name_is_read_back(name: str) -> None:
-    fault = parse(name)
+def test_every_fault_name_round_trips(name: str) -> None:
+    fault = parse_fault(name)
     assert (fault.name, fault.number, fault.always) == (name, FAULTS[name].default, False)
-    assert name in table()
+    assert name in format_table()
 
 
 @pytest.mark.parametrize(
@@ -21,24 +21,24 @@ def test_every_name_is_read_back(name: str) -> None:
         ("cut-always", "cut", None, True),
     ],
 )
-def test_numbers_and_always_are_part_of_the_name(name: str, kind: str, number: float | None, always: bool) -> None:
-    fault = parse(name)
+def test_fault_name_includes_number_and_always(name: str, kind: str, number: float | None, always: bool) -> None:
+    fault = parse_fault(name)
     assert (fault.name, fault.number, fault.always) == (kind, number, always)
 
 
 @pytest.mark.parametrize("name", ["", "430", "429-90", "cut-3", "slow-first-token-x", "slow-first-token--1", "Cut"])
-def test_an_unknown_name_is_refused_with_the_list(name: str) -> None:
+def test_unknown_fault_name_is_rejected_with_list(name: str) -> None:
     with pytest.raises(UsageError, match=r"there is no fault .*429-retry-after, .*text-after-end"):
-        parse(name)
+        parse_fault(name)
 
 
-def test_always_is_refused_where_it_means_nothing() -> None:
+def test_always_suffix_without_meaning_is_rejected() -> None:
     with pytest.raises(UsageError, match="no -always"):
-        parse("truncated-always")
+        parse_fault("truncated-always")
 
 
 @pytest.mark.parametrize(
     ("name", "streamed", "whole"), [("503", True, True), ("cut", True, False), ("cut-always", True, True)]
 )
-def test_a_fault_of_the_stream_spares_the_whole_answer(name: str, streamed: bool, whole: bool) -> None:
-    assert (parse(name).meets(True), parse(name).meets(False)) == (streamed, whole)
+def test_stream_fault_applies_only_to_streamed_answers(name: str, streamed: bool, whole: bool) -> None:
+    assert (parse_fault(name).applies_to(True), parse_fault(name).applies_to(False)) == (streamed, whole)

@@ -6,25 +6,30 @@ from typing import Any
 
 import pytest
 
-from simulator.schedules import PROFILES, StepKind, schedule
-from simulator.wires.anthropic import Messages
-from simulator.wires.chat_completions import ChatCompletions
-from simulator.wires.contract import Answer, Dialect, Part
-from simulator.wires.ollama import Chat
+from simulator.schedules import PROFILES, StepKind, make_schedule
+from simulator.wires.anthropic import MessagesWire
+from simulator.wires.base import EncodingContext, StreamPart, Wire
+from simulator.wires.chat_completions import ChatCompletionsWire
+from simulator.wires.ollama import OllamaChatWire
 from streaming.errors import UsageError
 
-OPENAI, AZURE, ANTHROPIC, OLLAMA = ChatCompletions(), ChatCompletions(azure=True), Messages(), Chat()
-DIALECTS = [OPENAI, AZURE, ANTHROPIC, OLLAMA]
+OPENAI_WIRE, AZURE_WIRE, ANTHROPIC_WIRE, OLLAMA_WIRE = (
+    ChatCompletionsWire(),
+    ChatCompletionsWire(azure=True),
+    MessagesWire(),
+    OllamaChatWire(),
+)
+WIRES = [OPENAI_WIRE, AZURE_WIRE, ANTHROPIC_WIRE, OLLAMA_WIRE]
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "abc"}]}
 
 
-def answer(dialect: Dialect, profile: str = "thinking", **fields: Any) -> Answer:
-    asked = dialect.read({**BODY, **fields})
-    laid_out = schedule(replace(PROFILES[profile], tokens=4, thinking_tokens=0 if profile == "steady" else 2), 1)
-    return Answer(asked, laid_out, 11, "000007", 1_700_000_000.0)
+def make_context(dialect: Wire, profile: str = "thinking", **fields: Any) -> EncodingContext:
+    asked = dialect.parse_request({**BODY, **fields})
+    laid_out = make_schedule(replace(PROFILES[profile], tokens=4, thinking_tokens=0 if profile == "steady" else 2), 1)
+    return EncodingContext(asked, laid_out, 11, "000007", 1_700_000_000.0)
 
 
-def stream(dialect: Dialect, given: Answer) -> list[Part]:
+def encode_stream(dialect: Wire, given: EncodingContext) -> list[StreamPart]:
     encoder = dialect.encoder(given)
     parts = encoder.opening()
     for step in given.schedule.steps:
@@ -32,45 +37,45 @@ def stream(dialect: Dialect, given: Answer) -> list[Part]:
     return parts + encoder.closing(marked=True)
 
 
-def fields_of(part: Part) -> Any:
+def parse_part(part: StreamPart) -> Any:
     return json.loads(part.data[part.data.index(b"{") :])
 
 
-def texts(parts: list[Part], kind: StepKind) -> str:
+def join_deltas(parts: list[StreamPart], kind: StepKind) -> str:
     """Join the deltas of a kind, wherever the wire puts them."""
     wanted = {"text": ("content", "text"), "thinking": ("reasoning_content", "thinking")}[kind]
     found = []
     for part in parts:
         if part.kind in ("content", "thinking"):
-            fields = fields_of(part)
+            fields = parse_part(part)
             delta = fields.get("delta") or fields.get("message") or fields["choices"][0]["delta"]
             found += [delta[name] for name in wanted if name in delta]
     return "".join(found)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_a_stream_carries_all_of_its_text_and_thinking(dialect: Dialect) -> None:
-    given = answer(dialect)
-    parts = stream(dialect, given)
-    assert texts(parts, "text") == given.schedule.text
-    assert texts(parts, "thinking") == given.schedule.thinking
+@pytest.mark.parametrize("dialect", WIRES, ids=lambda dialect: dialect.name)
+def test_stream_contains_all_text_and_thinking(dialect: Wire) -> None:
+    given = make_context(dialect)
+    parts = encode_stream(dialect, given)
+    assert join_deltas(parts, "text") == given.schedule.text
+    assert join_deltas(parts, "thinking") == given.schedule.thinking
     assert [part.kind for part in parts if part.kind in ("content", "thinking")] == ["thinking"] * 2 + ["content"] * 4
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_a_text_that_needs_escapes_comes_back(dialect: Dialect) -> None:
+@pytest.mark.parametrize("dialect", WIRES, ids=lambda dialect: dialect.name)
+def test_escaped_text_round_trips(dialect: Wire) -> None:
     literal = json.dumps('"\n\0é\\').encode()
-    assert texts(dialect.encoder(answer(dialect)).delta("text", literal), "text") == '"\n\0é\\'
+    assert join_deltas(dialect.encoder(make_context(dialect)).delta("text", literal), "text") == '"\n\0é\\'
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_only_the_end_marker_is_left_out_of_an_unmarked_end(dialect: Dialect) -> None:
-    encoder = dialect.encoder(answer(dialect))
+@pytest.mark.parametrize("dialect", WIRES, ids=lambda dialect: dialect.name)
+def test_unmarked_closing_omits_only_end_marker(dialect: Wire) -> None:
+    encoder = dialect.encoder(make_context(dialect))
     kinds = [part.kind for part in encoder.closing(marked=False)]
     assert "finish" in kinds and "end" not in kinds
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("dialect", WIRES, ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize(
     "broken",
     [
@@ -82,54 +87,57 @@ def test_only_the_end_marker_is_left_out_of_an_unmarked_end(dialect: Dialect) ->
         {"stream": "yes"},
     ],
 )
-def test_a_request_that_a_vendor_refuses_is_refused(dialect: Dialect, broken: dict[str, Any]) -> None:
+def test_invalid_vendor_request_is_rejected(dialect: Wire, broken: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        dialect.read({**BODY, **broken})
+        dialect.parse_request({**BODY, **broken})
 
 
-@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC, OLLAMA], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("dialect", [OPENAI_WIRE, ANTHROPIC_WIRE, OLLAMA_WIRE], ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize("model", [None, "", 3])
-def test_a_model_is_needed(dialect: Dialect, model: object) -> None:
+def test_request_without_model_is_rejected(dialect: Wire, model: object) -> None:
     with pytest.raises(UsageError, match="model"):
-        dialect.read({**BODY, "model": model})
+        dialect.parse_request({**BODY, "model": model})
 
 
-@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("dialect", [OPENAI_WIRE, ANTHROPIC_WIRE], ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "9", True])
-def test_a_limit_is_a_count(dialect: Dialect, limit: object) -> None:
+def test_invalid_max_tokens_is_rejected(dialect: Wire, limit: object) -> None:
     with pytest.raises(UsageError, match="max_tokens"):
-        dialect.read({**BODY, "max_tokens": limit})
+        dialect.parse_request({**BODY, "max_tokens": limit})
 
 
-def test_openai_limits_have_two_names_and_the_newer_wins() -> None:
-    assert OPENAI.read(BODY).max_tokens == 9
-    assert OPENAI.read({**BODY, "max_completion_tokens": 5}).max_tokens == 5
+def test_openai_max_completion_tokens_overrides_max_tokens() -> None:
+    assert OPENAI_WIRE.parse_request(BODY).max_tokens == 9
+    assert OPENAI_WIRE.parse_request({**BODY, "max_completion_tokens": 5}).max_tokens == 5
 
 
-def test_azure_takes_the_model_from_its_path() -> None:
+def test_azure_reads_model_from_path() -> None:
     fields = {name: value for name, value in BODY.items() if name != "model"}
-    assert ChatCompletions(azure=True, deployment="mine").read(fields).model == "mine"
+    assert ChatCompletionsWire(azure=True, deployment="mine").parse_request(fields).model == "mine"
 
 
-def test_anthropic_needs_a_limit_and_reads_the_system_prompt() -> None:
+def test_anthropic_requires_max_tokens_and_reads_system_prompt() -> None:
     with pytest.raises(UsageError, match="max_tokens"):
-        ANTHROPIC.read({**BODY, "max_tokens": None})
-    assert ANTHROPIC.read({**BODY, "system": [{"type": "text", "text": "Be kind."}]}).prompt == "Be kind.\nabc"
+        ANTHROPIC_WIRE.parse_request({**BODY, "max_tokens": None})
+    assert (
+        ANTHROPIC_WIRE.parse_request({**BODY, "system": [{"type": "text", "text": "Be kind."}]}).prompt
+        == "Be kind.\nabc"
+    )
 
 
 @pytest.mark.parametrize(("limit", "read"), [(None, None), (-1, None), (0, None), (5, 5)])
-def test_ollama_streams_unless_told_otherwise_and_limits_with_num_predict(limit: int | None, read: int | None) -> None:
-    asked = OLLAMA.read({**BODY, "options": {"num_predict": limit}})
+def test_ollama_streams_by_default_and_reads_num_predict(limit: int | None, read: int | None) -> None:
+    asked = OLLAMA_WIRE.parse_request({**BODY, "options": {"num_predict": limit}})
     assert (asked.streamed, asked.max_tokens) == (True, read)
-    assert OLLAMA.read({**BODY, "stream": False}).streamed is False
+    assert OLLAMA_WIRE.parse_request({**BODY, "stream": False}).streamed is False
 
 
 @pytest.mark.parametrize("include", [True, False])
-def test_openai_reports_usage_only_when_asked(include: bool) -> None:
-    parts = stream(OPENAI, answer(OPENAI, stream_options={"include_usage": include}))
-    usage = [fields_of(part) for part in parts if part.kind == "usage"]
+def test_openai_reports_usage_only_if_requested(include: bool) -> None:
+    parts = encode_stream(OPENAI_WIRE, make_context(OPENAI_WIRE, stream_options={"include_usage": include}))
+    usage = [parse_part(part) for part in parts if part.kind == "usage"]
     assert len(usage) == include
-    assert ("usage" in fields_of(parts[1])) is include
+    assert ("usage" in parse_part(parts[1])) is include
     if include:
         assert usage[0]["choices"] == []
         assert usage[0]["usage"]["prompt_tokens"] == 11
@@ -137,36 +145,36 @@ def test_openai_reports_usage_only_when_asked(include: bool) -> None:
         assert usage[0]["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
 
 
-def test_openai_starts_with_the_role_and_ends_with_its_marker() -> None:
-    parts = stream(OPENAI, answer(OPENAI))
-    assert fields_of(parts[0])["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert fields_of(parts[-2])["choices"][0]["finish_reason"] == "stop"
+def test_openai_stream_starts_with_role_and_ends_with_done() -> None:
+    parts = encode_stream(OPENAI_WIRE, make_context(OPENAI_WIRE))
+    assert parse_part(parts[0])["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert parse_part(parts[-2])["choices"][0]["finish_reason"] == "stop"
     assert parts[-1].data == b"data: [DONE]\n\n"
-    assert {fields_of(part)["model"] for part in parts[:-1]} == {"m"}
+    assert {parse_part(part)["model"] for part in parts[:-1]} == {"m"}
 
 
-def test_azure_says_first_what_its_filter_found() -> None:
-    parts = stream(AZURE, answer(AZURE))
-    first = fields_of(parts[0])
+def test_azure_stream_starts_with_prompt_filter_results() -> None:
+    parts = encode_stream(AZURE_WIRE, make_context(AZURE_WIRE))
+    first = parse_part(parts[0])
     assert (first["choices"], first["prompt_filter_results"][0]["prompt_index"]) == ([], 0)
-    assert "content_filter_results" in fields_of(parts[2])["choices"][0]
+    assert "content_filter_results" in parse_part(parts[2])["choices"][0]
 
 
-def test_anthropic_opens_and_closes_a_block_for_each_kind() -> None:
-    parts = stream(ANTHROPIC, answer(ANTHROPIC))
-    names = [fields_of(part)["type"] for part in parts]
+def test_anthropic_stream_opens_and_closes_block_per_kind() -> None:
+    parts = encode_stream(ANTHROPIC_WIRE, make_context(ANTHROPIC_WIRE))
+    names = [parse_part(part)["type"] for part in parts]
     deltas = ["content_block_delta"]
     thinking = ["content_block_start", *deltas * 3, "content_block_stop"]
     text = ["content_block_start", *deltas * 4, "content_block_stop"]
     assert names == ["message_start", "ping", *thinking, *text, "message_delta", "message_stop"]
     assert all(part.data.startswith(f"event: {name}\n".encode()) for part, name in zip(parts, names, strict=True))
-    assert fields_of(parts[0])["message"]["usage"]["input_tokens"] == 11
-    assert fields_of(parts[-2])["usage"] == {"output_tokens": 6}
-    assert fields_of(parts[-2])["delta"]["stop_reason"] == "end_turn"
+    assert parse_part(parts[0])["message"]["usage"]["input_tokens"] == 11
+    assert parse_part(parts[-2])["usage"] == {"output_tokens": 6}
+    assert parse_part(parts[-2])["delta"]["stop_reason"] == "end_turn"
 
 
-def test_ollama_ends_with_its_counts_and_durations() -> None:
-    last = fields_of(stream(OLLAMA, answer(OLLAMA, "steady"))[-1])
+def test_ollama_stream_ends_with_counts_and_durations() -> None:
+    last = parse_part(encode_stream(OLLAMA_WIRE, make_context(OLLAMA_WIRE, "steady"))[-1])
     assert (last["done"], last["done_reason"], last["eval_count"], last["prompt_eval_count"]) == (True, "stop", 4, 11)
     assert (last["prompt_eval_duration"], last["eval_duration"]) == (200_000_000, 80_000_000)
     assert last["total_duration"] == 280_000_000
@@ -175,31 +183,31 @@ def test_ollama_ends_with_its_counts_and_durations() -> None:
 @pytest.mark.parametrize(
     ("dialect", "path"),
     [
-        (OPENAI, ("choices", 0, "message", "content")),
-        (AZURE, ("choices", 0, "message", "content")),
-        (ANTHROPIC, ("content", 1, "text")),
-        (OLLAMA, ("message", "content")),
+        (OPENAI_WIRE, ("choices", 0, "message", "content")),
+        (AZURE_WIRE, ("choices", 0, "message", "content")),
+        (ANTHROPIC_WIRE, ("content", 1, "text")),
+        (OLLAMA_WIRE, ("message", "content")),
     ],
 )
-def test_the_whole_answer_has_the_same_text(dialect: Dialect, path: tuple[str | int, ...]) -> None:
-    given = answer(dialect)
-    found = json.loads(dialect.encoder(given).whole())
+def test_whole_answer_has_same_text_as_stream(dialect: Wire, path: tuple[str | int, ...]) -> None:
+    given = make_context(dialect)
+    found = json.loads(dialect.encoder(given).body())
     for key in path:
         found = found[key]
     assert found == given.schedule.text
 
 
-def test_errors_have_each_vendors_shape() -> None:
-    assert json.loads(OPENAI.error(401, "no", "7"))["error"] == {
+def test_errors_have_vendor_shapes() -> None:
+    assert json.loads(OPENAI_WIRE.error(401, "no", "7"))["error"] == {
         "message": "no",
         "type": "authentication_error",
         "param": None,
         "code": "invalid_api_key",
     }
-    assert json.loads(AZURE.error(401, "no", "7")) == {"error": {"code": "401", "message": "no"}}
-    assert json.loads(ANTHROPIC.error(529, "no", "7")) == {
+    assert json.loads(AZURE_WIRE.error(401, "no", "7")) == {"error": {"code": "401", "message": "no"}}
+    assert json.loads(ANTHROPIC_WIRE.error(529, "no", "7")) == {
         "type": "error",
         "error": {"type": "overloaded_error", "message": "no"},
         "request_id": "req_7",
     }
-    assert json.loads(OLLAMA.error(500, "no", "7")) == {"error": "no"}
+    assert json.loads(OLLAMA_WIRE.error(500, "no", "7")) == {"error": "no"}

@@ -5,37 +5,44 @@ from contextlib import aclosing
 import pytest
 
 from streaming import errors, strategies
-from streaming.events import Event, Notice, TextDelta, Timed, Usage
-from streaming.meter import Meter, Rates
-from streaming.pipeline import Answer, answer
-from streaming.probe import Probe
+from streaming.events import Event, Notice, TextDelta, TimedEvent, Usage
+from streaming.meter import CostModel, Meter
+from streaming.pipeline import AnswerStream, stream_answer
 from streaming.replay import replay
-from streaming.retry import NO_RECOVERY
+from streaming.retry import NO_RETRY
 from streaming.session import Route, Session
-from tests.playing import FINISH, REQUEST, PlayingAdapter, words
-from tests.virtual_time import clock, run_virtual
+from streaming.trace import Probe
+from tests.scripted_adapter import FINISH, REQUEST, ScriptedAdapter, words_script
+from tests.virtual_time import loop_clock, run_on_virtual_time
 
 
-def ask(*adapters: PlayingAdapter, strategy: str = "direct", recover: bool = False) -> tuple[Answer, Probe]:
-    now = clock()
+def make_answer(
+    *adapters: ScriptedAdapter, strategy: str = "direct", recover: bool = False
+) -> tuple[AnswerStream, Probe]:
+    now = loop_clock()
     routes = [Route(f"p{i}:m", adapter, "m") for i, adapter in enumerate(adapters)]
-    session = Session(routes, now, policy=None if recover else NO_RECOVERY)
+    session = Session(routes, now, policy=None if recover else NO_RETRY)
     probe = Probe(now)
-    rates = {"p0:m": Rates(), "p1:m": Rates(counter=lambda text: 1000)}
-    return answer(
-        REQUEST, session, strategies.parse(strategy).make(), clock=now, rates=lambda name: rates[name], probe=probe
+    rates = {"p0:m": CostModel(), "p1:m": CostModel(counter=lambda text: 1000)}
+    return stream_answer(
+        REQUEST,
+        session,
+        strategies.parse(strategy).build(),
+        clock=now,
+        cost_model=lambda name: rates[name],
+        probe=probe,
     ), probe
 
 
-async def read(answered: Answer) -> list[Event]:
+async def read_answer(answered: AnswerStream) -> list[Event]:
     async with aclosing(answered) as events:
         return [event async for event in events]
 
 
-def test_the_text_arrives_and_the_receipt_says_so() -> None:
+def test_answer_delivers_text_and_complete_receipt() -> None:
     async def main() -> None:
-        answered, _ = ask(PlayingAdapter(words(3)))
-        assert await read(answered) == [event for _, event in words(3)]
+        answered, _ = make_answer(ScriptedAdapter(words_script(3)))
+        assert await read_answer(answered) == [event for _, event in words_script(3)]
         receipt = answered.receipt()
         assert (receipt.outcome, receipt.finish_reason, receipt.delivered_chars) == ("completed", "stop", 9)
         assert receipt.reading.usage == Usage(4, 3)
@@ -43,95 +50,95 @@ def test_the_text_arrives_and_the_receipt_says_so() -> None:
         assert receipt.reading.elapsed_s == pytest.approx(0.24)
         assert receipt.stop_s is None
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
 @pytest.mark.parametrize("strategy", strategies.EXAMPLES)
-def test_what_was_delivered_is_the_strategy_over_what_arrived(strategy: str) -> None:
+def test_delivered_events_equal_strategy_over_source(strategy: str) -> None:
     async def main() -> Probe:
-        answered, probe = ask(PlayingAdapter(words(64)), strategy=strategy)
-        await read(answered)
+        answered, probe = make_answer(ScriptedAdapter(words_script(64)), strategy=strategy)
+        await read_answer(answered)
         return probe
 
-    probe = run_virtual(main())
-    assert probe.delivered == list(replay(probe.source, strategies.parse(strategy).make()))
+    probe = run_on_virtual_time(main())
+    assert probe.delivered == list(replay(probe.source, strategies.parse(strategy).build()))
     assert probe.called_s == 0.0
-    assert probe.source[0] == Timed(0.2, TextDelta("w0 "))
+    assert probe.source[0] == TimedEvent(0.2, TextDelta("w0 "))
 
 
-def test_a_stop_is_a_cancelled_answer_with_what_was_delivered() -> None:
+def test_closed_answer_is_cancelled_with_delivered_text() -> None:
     async def main() -> None:
-        adapter = PlayingAdapter(words(50))
-        answered, _ = ask(adapter)
+        adapter = ScriptedAdapter(words_script(50))
+        answered, _ = make_answer(adapter)
         async with aclosing(answered) as events:
             async for _ in events:
-                if clock()() > 0.3:
+                if loop_clock()() > 0.3:
                     break
         receipt = answered.receipt()
         assert (receipt.outcome, receipt.delivered_chars, receipt.stop_s) == ("cancelled", 18, 0.0)
         assert receipt.reading.usage.source == "estimated"
         assert adapter.open == 0
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (errors.TruncatedStream("cut"), "truncated"),
+        (errors.TruncatedStreamError("cut"), "truncated"),
         (errors.IdleTimeout("silent"), "truncated"),
         (errors.ServerError("down"), "failed"),
     ],
 )
-def test_broken_answers_are_never_completed(error: errors.StreamError, outcome: str) -> None:
+def test_failed_answers_are_never_completed(error: errors.StreamError, outcome: str) -> None:
     async def main() -> None:
-        answered, _ = ask(PlayingAdapter([(0.1, TextDelta("part")), (0.1, error)]))
-        await read(answered)
+        answered, _ = make_answer(ScriptedAdapter([(0.1, TextDelta("part")), (0.1, error)]))
+        await read_answer(answered)
         receipt = answered.receipt()
         assert (receipt.outcome, receipt.finish_reason, receipt.delivered_chars) == (outcome, None, 4)
         assert receipt.error is not None
         assert receipt.error.kind == error.kind
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def test_a_fallback_is_counted_and_priced_as_the_one_who_served() -> None:
+def test_fallback_is_counted_and_priced_by_serving_provider() -> None:
     async def main() -> None:
-        refused = PlayingAdapter([(0.0, errors.AuthError("key", http_status=401))])
-        answered, _ = ask(refused, PlayingAdapter([(0.1, TextDelta("hello")), (0.0, FINISH)]), recover=True)
-        events = await read(answered)
+        refused = ScriptedAdapter([(0.0, errors.AuthenticationError("key", http_status=401))])
+        answered, _ = make_answer(refused, ScriptedAdapter([(0.1, TextDelta("hello")), (0.0, FINISH)]), recover=True)
+        events = await read_answer(answered)
         receipt = answered.receipt()
         assert (receipt.served_by, receipt.fell_back_to, receipt.attempts) == ("p1:m", "p1:m", 2)
         assert receipt.reading.usage == Usage(1000, 1000, 0, None, "counted")
         assert [e.kind for e in events if isinstance(e, Notice)] == ["fallback", "served_by"]
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def test_what_a_failed_provider_reported_is_not_the_next_ones() -> None:
+def test_usage_of_failed_provider_is_discarded() -> None:
     async def main() -> None:
-        refused = PlayingAdapter([(0.0, Usage(900, 1)), (0.0, errors.NotFound("gone", http_status=404))])
-        answered, _ = ask(refused, PlayingAdapter([(0.1, TextDelta("hello")), (0.0, FINISH)]), recover=True)
-        await read(answered)
+        refused = ScriptedAdapter([(0.0, Usage(900, 1)), (0.0, errors.NotFoundError("gone", http_status=404))])
+        answered, _ = make_answer(refused, ScriptedAdapter([(0.1, TextDelta("hello")), (0.0, FINISH)]), recover=True)
+        await read_answer(answered)
         assert answered.receipt().reading.usage == Usage(1000, 1000, 0, None, "counted")
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def test_an_answer_that_was_never_read_asks_nobody() -> None:
+def test_unread_answer_sends_no_request() -> None:
     async def main() -> None:
-        adapter = PlayingAdapter(words(3))
-        answered, _ = ask(adapter)
+        adapter = ScriptedAdapter(words_script(3))
+        answered, _ = make_answer(adapter)
         await answered.aclose()
         assert adapter.requests == []
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def test_a_meter_outlives_its_answer() -> None:
+def test_meter_is_readable_after_answer_ends() -> None:
     async def main() -> Meter:
-        answered, _ = ask(PlayingAdapter(words(3)), strategy="whole")
-        await read(answered)
+        answered, _ = make_answer(ScriptedAdapter(words_script(3)), strategy="whole")
+        await read_answer(answered)
         return answered.meter
 
-    assert run_virtual(main()).text == "w0 w1 w2 "
+    assert run_on_virtual_time(main()).text == "w0 w1 w2 "

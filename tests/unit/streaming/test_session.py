@@ -9,46 +9,57 @@ import pytest
 from streaming import errors
 from streaming.events import Event, Failed, Grammar, Notice, TextDelta, ThinkingDelta
 from streaming.messages import ChatRequest
-from streaming.retry import NO_RECOVERY, GiveUp, NextRoute, NonStreamed, Policy, Retry, Situation, decide
+from streaming.retry import (
+    NO_RETRY,
+    TRANSITIONS,
+    AttemptState,
+    FallBackToNextRoute,
+    FallBackToNonStreaming,
+    GiveUp,
+    Retry,
+    RetryPolicy,
+    decide,
+)
 from streaming.session import Route, Session, Timeouts
-from streaming.states import TRANSITIONS
-from streaming.thinking import Stages
-from tests.playing import FINISH, REQUEST, PlayingAdapter, Step, words
-from tests.virtual_time import clock, run_virtual
+from streaming.thinking import StageTracker
+from tests.scripted_adapter import FINISH, REQUEST, ScriptedAdapter, ScriptStep, words_script
+from tests.virtual_time import loop_clock, run_on_virtual_time
 
-BUSY = errors.RateLimited("slow down", http_status=429)
-DOWN = errors.ServerError("down", http_status=503)
-WHOLE: list[Step] = [(1.0, TextDelta("all of it")), (0.0, FINISH)]
+BUSY_ERROR = errors.RateLimitError("slow down", http_status=429)
+DOWN_ERROR = errors.ServerError("down", http_status=503)
+WHOLE_SCRIPT: list[ScriptStep] = [(1.0, TextDelta("all of it")), (0.0, FINISH)]
 
 
-class Asked:
+class SessionRun:
     """One answer, its events and its session."""
 
     def __init__(
         self,
-        *adapters: PlayingAdapter,
+        *adapters: ScriptedAdapter,
         request: ChatRequest = REQUEST,
-        policy: Policy | None = None,
+        policy: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         answers: int = 1,
     ) -> None:
         self.events: list[Event] = []
         self.adapters = adapters
         self.took_s = 0.0
-        run_virtual(self._run(request, policy, timeouts, answers))
+        run_on_virtual_time(self._run(request, policy, timeouts, answers))
 
-    async def _run(self, request: ChatRequest, policy: Policy | None, timeouts: Timeouts | None, answers: int) -> None:
+    async def _run(
+        self, request: ChatRequest, policy: RetryPolicy | None, timeouts: Timeouts | None, answers: int
+    ) -> None:
         routes = [Route(f"p{i}:m", adapter, "m") for i, adapter in enumerate(self.adapters)]
-        self.session = Session(routes, clock(), policy=policy, timeouts=timeouts)
+        self.session = Session(routes, loop_clock(), policy=policy, timeouts=timeouts)
         for _ in range(answers):
             grammar = Grammar()
             self.events.clear()
-            async with aclosing(self.session.answer(request)) as events:
+            async with aclosing(self.session.stream(request)) as events:
                 async for event in events:
                     grammar.feed(event)
                     self.events.append(event)
             grammar.end()
-        self.took_s = clock()()
+        self.took_s = loop_clock()()
         for adapter in self.adapters:
             await adapter.aclose()
 
@@ -66,16 +77,16 @@ class Asked:
         return last.kind if isinstance(last, Failed) else None
 
 
-def test_a_healthy_stream_passes_unchanged() -> None:
-    asked = Asked(PlayingAdapter(words(5)))
-    assert asked.events == [event for _, event in words(5)]
+def test_healthy_stream_passes_unchanged() -> None:
+    asked = SessionRun(ScriptedAdapter(words_script(5)))
+    assert asked.events == [event for _, event in words_script(5)]
     assert asked.session.state == "succeeded"
     assert asked.session.attempts == 1
 
 
-def test_retries_wait_one_two_and_four_seconds_then_ask_once_without_streaming() -> None:
-    adapter = PlayingAdapter([(0.0, DOWN)])
-    asked = Asked(adapter)
+def test_retries_back_off_then_fall_back_to_non_streaming() -> None:
+    adapter = ScriptedAdapter([(0.0, DOWN_ERROR)])
+    asked = SessionRun(adapter)
     assert adapter.asked_at_s == [0.0, 1.0, 3.0, 7.0, 7.0]
     assert [r.streamed for r in adapter.requests] == [True, True, True, True, False]
     assert asked.notices == ["retry", "retry", "retry", "fallback"]
@@ -83,39 +94,39 @@ def test_retries_wait_one_two_and_four_seconds_then_ask_once_without_streaming()
     assert asked.session.states == ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
 
 
-def test_without_the_fallback_four_requests_are_made() -> None:
-    adapter = PlayingAdapter([(0.0, BUSY)])
-    Asked(adapter, policy=Policy(fallback=False))
+def test_policy_without_fallback_makes_four_requests() -> None:
+    adapter = ScriptedAdapter([(0.0, BUSY_ERROR)])
+    SessionRun(adapter, policy=RetryPolicy(fallback=False))
     assert len(adapter.requests) == 4
 
 
-def test_a_retry_that_succeeds_gives_the_answer_once() -> None:
-    asked = Asked(PlayingAdapter([(0.0, DOWN)], words(3)))
+def test_successful_retry_delivers_answer_once() -> None:
+    asked = SessionRun(ScriptedAdapter([(0.0, DOWN_ERROR)], words_script(3)))
     assert asked.text == "w0 w1 w2 "
     assert asked.notices == ["retry"]
     assert asked.session.state == "succeeded"
     assert asked.session.streamed
 
 
-def test_retry_after_is_waited_for() -> None:
-    patient = errors.RateLimited("later", http_status=429, retry_after_s=17.5)
-    adapter = PlayingAdapter([(0.0, patient)], words(1))
-    Asked(adapter)
+def test_retry_after_delays_next_attempt() -> None:
+    patient = errors.RateLimitError("later", http_status=429, retry_after_s=17.5)
+    adapter = ScriptedAdapter([(0.0, patient)], words_script(1))
+    SessionRun(adapter)
     assert adapter.asked_at_s == [0.0, 17.5]
 
 
-def test_more_patience_than_a_minute_is_not_waited_for() -> None:
-    adapter = PlayingAdapter([(0.0, errors.RateLimited("later", http_status=429, retry_after_s=61))])
-    asked = Asked(adapter)
+def test_retry_after_over_a_minute_fails_at_once() -> None:
+    adapter = ScriptedAdapter([(0.0, errors.RateLimitError("later", http_status=429, retry_after_s=61))])
+    asked = SessionRun(adapter)
     assert asked.failed == "rate_limited"
     assert asked.took_s == 0.0
     assert len(adapter.requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_of_this_provider_goes_to_the_next(status: int) -> None:
-    first, second = PlayingAdapter([(0.0, errors.api_error(status, "no"))]), PlayingAdapter(words(2))
-    asked = Asked(first, second)
+def test_provider_error_falls_back_to_next_route(status: int) -> None:
+    first, second = ScriptedAdapter([(0.0, errors.error_from_status(status, "no"))]), ScriptedAdapter(words_script(2))
+    asked = SessionRun(first, second)
     assert (len(first.requests), len(second.requests)) == (1, 1)
     assert asked.text == "w0 w1 "
     assert asked.notices == ["fallback", "served_by"]
@@ -123,171 +134,178 @@ def test_a_refusal_of_this_provider_goes_to_the_next(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_refusal_of_the_question_ends_it(status: int) -> None:
-    first, second = PlayingAdapter([(0.0, errors.api_error(status, "no"))]), PlayingAdapter(words(2))
-    asked = Asked(first, second)
+def test_bad_request_ends_without_fallback(status: int) -> None:
+    first, second = ScriptedAdapter([(0.0, errors.error_from_status(status, "no"))]), ScriptedAdapter(words_script(2))
+    asked = SessionRun(first, second)
     assert (len(first.requests), len(second.requests)) == (1, 0)
     assert asked.events == [Failed("bad_request", "no", status)]
 
 
-def test_nothing_is_tried_after_text_was_delivered() -> None:
-    first, second = PlayingAdapter([*words(3)[:3], (0.0, errors.NetworkError("lost"))]), PlayingAdapter(words(2))
-    asked = Asked(first, second)
+def test_error_after_text_is_not_retried() -> None:
+    first, second = (
+        ScriptedAdapter([*words_script(3)[:3], (0.0, errors.NetworkError("lost"))]),
+        ScriptedAdapter(words_script(2)),
+    )
+    asked = SessionRun(first, second)
     assert asked.text == "w0 w1 w2 "
     assert asked.failed == "network"
     assert (len(first.requests), len(second.requests)) == (1, 0)
 
 
-def test_thinking_alone_does_not_forbid_a_retry() -> None:
-    asked = Asked(PlayingAdapter([(0.1, ThinkingDelta("hm")), (0.0, DOWN)], words(1)))
+def test_error_after_thinking_is_retried() -> None:
+    asked = SessionRun(ScriptedAdapter([(0.1, ThinkingDelta("hm")), (0.0, DOWN_ERROR)], words_script(1)))
     assert asked.text == "w0 "
 
 
-def test_after_the_fallback_the_conversation_stays_without_streaming_and_says_so() -> None:
-    adapter = PlayingAdapter(*[[(0.0, DOWN)]] * 4, WHOLE)
-    asked = Asked(adapter, answers=2)
+def test_session_stays_non_streaming_after_fallback() -> None:
+    adapter = ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT)
+    asked = SessionRun(adapter, answers=2)
     assert not asked.session.streamed
     assert asked.notices == ["non_streamed"]
     assert [r.streamed for r in adapter.requests] == [True] * 4 + [False, False]
     assert asked.text == "all of it"
 
 
-def test_the_stage_does_not_go_back_once_the_answer_has_come() -> None:
-    asked = Asked(PlayingAdapter(*[[(0.0, DOWN)]] * 4, WHOLE))
-    stages, seen = Stages(0.0), []
+def test_stage_does_not_regress_after_fallback() -> None:
+    asked = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
+    stages, seen = StageTracker(0.0), []
     for event in asked.events:
         if stages.feed(event, 0.0):
             seen.append(stages.stage)
     assert seen == ["retrying", "connecting", "generating", "done"]
 
 
-def test_the_fallback_is_announced_before_its_text() -> None:
-    asked = Asked(PlayingAdapter(*[[(0.0, DOWN)]] * 4, WHOLE))
+def test_fallback_is_announced_before_its_text() -> None:
+    asked = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
     assert asked.notices == ["retry", "retry", "retry", "fallback", "served_by", "non_streamed"]
     kinds = [type(e) for e in asked.events]
     assert kinds.index(TextDelta) == 5
 
 
-def test_a_stream_that_merely_stops_is_truncated() -> None:
-    asked = Asked(PlayingAdapter(words(3)[:3]))
+def test_stream_without_finish_is_truncated() -> None:
+    asked = SessionRun(ScriptedAdapter(words_script(3)[:3]))
     assert asked.failed == "truncated"
     assert asked.text == "w0 w1 w2 "
 
 
-def test_no_content_in_time_even_with_signs_of_life() -> None:
-    alive: list[Step] = [(5.0, Notice("connected", "here")), *[(5.0, Notice("loading", "…"))] * 100]
-    asked = Asked(PlayingAdapter(alive), policy=NO_RECOVERY)
+def test_notices_do_not_extend_first_content_timeout() -> None:
+    alive: list[ScriptStep] = [(5.0, Notice("connected", "here")), *[(5.0, Notice("loading", "…"))] * 100]
+    asked = SessionRun(ScriptedAdapter(alive), policy=NO_RETRY)
     assert asked.failed == "first_content_timeout"
     assert asked.took_s == 60.0
 
 
-def test_silence_after_content() -> None:
-    asked = Asked(PlayingAdapter([*words(3)[:3], (1e4, FINISH)]))
+def test_silence_after_content_raises_idle_timeout() -> None:
+    asked = SessionRun(ScriptedAdapter([*words_script(3)[:3], (1e4, FINISH)]))
     assert asked.failed == "idle_timeout"
     assert asked.took_s == pytest.approx(0.24 + 30)
     assert asked.text == "w0 w1 w2 "
 
 
-def test_the_whole_answer_has_a_limit() -> None:
-    asked = Asked(PlayingAdapter([(20.0, TextDelta("x"))] * 100))
+def test_long_answer_raises_total_timeout() -> None:
+    asked = SessionRun(ScriptedAdapter([(20.0, TextDelta("x"))] * 100))
     assert asked.failed == "total_timeout"
     assert asked.took_s == 600.0
 
 
-def test_no_retry_that_could_only_end_after_the_limit() -> None:
-    asked = Asked(PlayingAdapter([(9.0, DOWN)]), timeouts=Timeouts(total_s=9.5), policy=Policy(fallback=False))
+def test_retry_beyond_total_timeout_is_not_made() -> None:
+    asked = SessionRun(
+        ScriptedAdapter([(9.0, DOWN_ERROR)]), timeouts=Timeouts(total_s=9.5), policy=RetryPolicy(fallback=False)
+    )
     assert asked.failed == "server_error"
     assert asked.took_s == 9.0
 
 
-def test_a_slow_whole_answer_is_not_late() -> None:
+def test_slow_non_streamed_answer_succeeds() -> None:
     request = ChatRequest(REQUEST.messages, streamed=False)
-    asked = Asked(PlayingAdapter([(300.0, TextDelta("x")), (0.0, FINISH)]), request=request)
+    asked = SessionRun(ScriptedAdapter([(300.0, TextDelta("x")), (0.0, FINISH)]), request=request)
     assert asked.failed is None
     assert asked.session.state == "succeeded"
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.21, 1.0, 5.0])
-def test_closing_in_any_state_closes_the_adapter_and_cancels(after_s: float) -> None:
+def test_closing_in_any_state_closes_adapter(after_s: float) -> None:
     async def main() -> None:
-        adapter = PlayingAdapter([(0.5, DOWN)], [(0.5, TextDelta("x"))] * 100)
-        session = Session([Route("p:m", adapter, "m")], clock())
-        events = session.answer(REQUEST)
+        adapter = ScriptedAdapter([(0.5, DOWN_ERROR)], [(0.5, TextDelta("x"))] * 100)
+        session = Session([Route("p:m", adapter, "m")], loop_clock())
+        events = session.stream(REQUEST)
         async with aclosing(events):
             async for _ in events:
-                if clock()() >= after_s:
+                if loop_clock()() >= after_s:
                     break
         assert adapter.open == 0
         assert session.state == "cancelled"
 
-    run_virtual(main())
+    run_on_virtual_time(main())
 
 
-def test_a_defect_in_an_adapter_is_one_honest_failure() -> None:
-    asked = Asked(PlayingAdapter([(0.1, TextDelta("kept ")), (0.0, KeyError("choices"))]))
+def test_adapter_exception_becomes_internal_failure() -> None:
+    asked = SessionRun(ScriptedAdapter([(0.1, TextDelta("kept ")), (0.0, KeyError("choices"))]))
     assert asked.text == "kept "
     assert asked.failed == "internal"
 
 
-def test_every_state_can_be_reached_and_every_transition_leads_to_one() -> None:
+def test_every_state_is_reachable() -> None:
     states = {state for state, _ in TRANSITIONS} | set(TRANSITIONS.values())
     assert states == {"idle", "streaming", "retrying", "fallback", "succeeded", "failed", "cancelled"}
     assert set(TRANSITIONS.values()) == states - {"idle"}
 
 
-def situation(**changes: int | bool) -> Situation:
+def make_state(**changes: int | bool) -> AttemptState:
     fields: dict[str, int | bool] = {
         "retries_done": 0, "streamed": True, "in_fallback": False, "text_delivered": False, "routes_left": 1
     }  # fmt: skip
-    return Situation(**{**fields, **changes})  # type: ignore[arg-type] # the test names real fields
+    return AttemptState(**{**fields, **changes})  # type: ignore[arg-type] # the test names real fields
 
 
 ALL_ERRORS: Sequence[type[errors.StreamError]] = [
     errors.NetworkError, errors.ConnectTimeout, errors.FirstContentTimeout, errors.IdleTimeout, errors.TotalTimeout,
-    errors.BadRequest, errors.AuthError, errors.NotFound, errors.RateLimited, errors.ServerError,
-    errors.TruncatedStream, errors.ProtocolError,
+    errors.BadRequestError, errors.AuthenticationError, errors.NotFoundError, errors.RateLimitError, errors.ServerError,
+    errors.TruncatedStreamError, errors.ProtocolError,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", ALL_ERRORS)
-def test_text_delivered_ends_every_recovery(error: type[errors.StreamError]) -> None:
-    assert decide(Policy(), error("x"), situation(text_delivered=True)) == GiveUp()
+def test_decide_after_text_always_gives_up(error: type[errors.StreamError]) -> None:
+    assert decide(RetryPolicy(), error("x"), make_state(text_delivered=True)) == GiveUp()
 
 
 @pytest.mark.parametrize("error", ALL_ERRORS)
-def test_the_fallback_is_not_repeated(error: type[errors.StreamError]) -> None:
-    decision = decide(Policy(), error("x"), situation(in_fallback=True, streamed=False))
-    assert decision == (GiveUp() if error.recovery == "fail" else NextRoute())
+def test_decide_in_fallback_does_not_repeat_it(error: type[errors.StreamError]) -> None:
+    decision = decide(RetryPolicy(), error("x"), make_state(in_fallback=True, streamed=False))
+    assert decision == (GiveUp() if error.recovery == "fail" else FallBackToNextRoute())
 
 
-def test_delays_go_on_with_the_last() -> None:
-    policy = Policy(max_retries=6)
-    delays = [decide(policy, DOWN, situation(retries_done=n)) for n in range(7)]
-    assert delays == [*(Retry(s) for s in (1.0, 2.0, 4.0, 8.0, 8.0, 8.0)), NonStreamed()]
+def test_retry_delays_repeat_the_last() -> None:
+    policy = RetryPolicy(max_retries=6)
+    delays = [decide(policy, DOWN_ERROR, make_state(retries_done=n)) for n in range(7)]
+    assert delays == [*(Retry(s) for s in (1.0, 2.0, 4.0, 8.0, 8.0, 8.0)), FallBackToNonStreaming()]
 
 
-def test_jitter_is_seeded_and_never_longer() -> None:
-    policy = Policy(jitter=True)
-    drawn = [decide(policy, DOWN, situation(retries_done=1), random.Random(seed)) for seed in range(50)]
+def test_jitter_is_seeded_and_never_exceeds_delay() -> None:
+    policy = RetryPolicy(jitter=True)
+    drawn = [decide(policy, DOWN_ERROR, make_state(retries_done=1), random.Random(seed)) for seed in range(50)]
     assert all(isinstance(d, Retry) and 1.0 <= d.delay_s <= 2.0 for d in drawn)
     assert len({str(d) for d in drawn}) > 10
-    assert drawn[0] == decide(policy, DOWN, situation(retries_done=1), random.Random(0))
+    assert drawn[0] == decide(policy, DOWN_ERROR, make_state(retries_done=1), random.Random(0))
 
 
-def test_garbage_is_not_retried_but_asked_for_without_streaming() -> None:
-    assert decide(Policy(), errors.ProtocolError("html"), situation()) == NonStreamed()
+def test_protocol_error_falls_back_to_non_streaming() -> None:
+    assert decide(RetryPolicy(), errors.ProtocolError("html"), make_state()) == FallBackToNonStreaming()
 
 
 @pytest.mark.parametrize(
     ("status", "cls", "recovery"),
     [
-        (400, errors.BadRequest, "fail"), (401, errors.AuthError, "next"), (403, errors.AuthError, "next"),
-        (404, errors.NotFound, "next"), (408, errors.ServerError, "retry"), (409, errors.ServerError, "retry"),
-        (413, errors.BadRequest, "fail"), (418, errors.BadRequest, "fail"), (422, errors.BadRequest, "fail"),
-        (425, errors.ServerError, "retry"), (429, errors.RateLimited, "retry"), (500, errors.ServerError, "retry"),
+        (400, errors.BadRequestError, "fail"), (401, errors.AuthenticationError, "next"),
+        (403, errors.AuthenticationError, "next"),
+        (404, errors.NotFoundError, "next"), (408, errors.ServerError, "retry"), (409, errors.ServerError, "retry"),
+        (413, errors.BadRequestError, "fail"), (418, errors.BadRequestError, "fail"),
+        (422, errors.BadRequestError, "fail"),
+        (425, errors.ServerError, "retry"), (429, errors.RateLimitError, "retry"), (500, errors.ServerError, "retry"),
         (503, errors.ServerError, "retry"), (529, errors.ServerError, "retry"),
     ],
 )  # fmt: skip
-def test_status_to_error(status: int, cls: type[errors.ApiError], recovery: str) -> None:
-    error = errors.api_error(status, "x", retry_after_s=2.0)
+def test_error_from_status_selects_class_and_recovery(status: int, cls: type[errors.ApiError], recovery: str) -> None:
+    error = errors.error_from_status(status, "x", retry_after_s=2.0)
     assert (type(error), error.recovery, error.http_status, error.retry_after_s) == (cls, recovery, status, 2.0)

@@ -60,51 +60,51 @@ IDS: dict[str, tuple[bytes, list[str]]] = {
 }
 
 
-def decode(chunks: list[bytes]) -> tuple[list[ServerSentEvent], Decoder]:
+def decode_chunks(chunks: list[bytes]) -> tuple[list[ServerSentEvent], Decoder]:
     decoder = Decoder()
     events = [event for chunk in chunks for event in decoder.feed(chunk)]
     return events + decoder.flush(), decoder
 
 
-def one_by_one(data: bytes) -> list[bytes]:
+def split_bytes(data: bytes) -> list[bytes]:
     return [data[i : i + 1] for i in range(len(data))]
 
 
-@pytest.mark.parametrize("split", [lambda data: [data], one_by_one], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("split", [lambda data: [data], split_bytes], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("name", CASES)
-def test_events_as_browsers_read_them(name: str, split: object) -> None:
+def test_decoder_matches_web_platform_tests(name: str, split: object) -> None:
     data, expected = CASES[name]
-    events, _ = decode(split(data))  # type: ignore[operator] # a parametrised callable
+    events, _ = decode_chunks(split(data))  # type: ignore[operator] # a parametrised callable
     assert [(e.event, e.data) for e in events] == expected
 
 
-@pytest.mark.parametrize("split", [lambda data: [data], one_by_one], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("split", [lambda data: [data], split_bytes], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("name", IDS)
-def test_last_event_id(name: str, split: object) -> None:
+def test_last_event_id_follows_specification(name: str, split: object) -> None:
     data, expected = IDS[name]
-    events, decoder = decode(split(data))  # type: ignore[operator] # a parametrised callable
+    events, decoder = decode_chunks(split(data))  # type: ignore[operator] # a parametrised callable
     assert [e.id for e in events] == expected
     assert decoder.last_event_id == expected[-1]
 
 
-def test_an_id_without_its_empty_line_is_not_in_force() -> None:
-    _, decoder = decode([b"id:1\ndata:a\n\nid:2\ndata:b"])
+def test_id_without_empty_line_is_not_committed() -> None:
+    _, decoder = decode_chunks([b"id:1\ndata:a\n\nid:2\ndata:b"])
     assert decoder.last_event_id == "1"
 
 
 @pytest.mark.parametrize(("line", "seconds"), [(b"retry:03000", 3.0), (b"retry:10x", None), (b"retry", None)])
-def test_retry_is_digits_only(line: bytes, seconds: float | None) -> None:
-    events, decoder = decode([line + b"\ndata:x\n\ndata:y\n\n"])
+def test_retry_field_accepts_only_digits(line: bytes, seconds: float | None) -> None:
+    events, decoder = decode_chunks([line + b"\ndata:x\n\ndata:y\n\n"])
     assert decoder.retry_s == seconds
     assert [e.retry_s for e in events] == [seconds, None]
 
 
-def test_retry_that_is_not_ascii_is_ignored() -> None:
-    _, decoder = decode(["retry:١٢\ndata:x\n\n".encode()])
+def test_non_ascii_retry_is_ignored() -> None:
+    _, decoder = decode_chunks(["retry:١٢\ndata:x\n\n".encode()])
     assert decoder.retry_s is None
 
 
-def test_strict_decoding_refuses_bad_utf8() -> None:
+def test_strict_decoder_raises_on_bad_utf8() -> None:
     with pytest.raises(UnicodeDecodeError):
         Decoder("strict").feed(b"data:\xff\n\n")
     decoder = Decoder("strict")
@@ -114,34 +114,34 @@ def test_strict_decoding_refuses_bad_utf8() -> None:
 
 
 @given(st.lists(st.sampled_from(sorted(CASES)), min_size=1, max_size=4), st.data())
-def test_any_split_gives_the_same_events(names: list[str], data: st.DataObject) -> None:
+def test_any_split_gives_same_events(names: list[str], data: st.DataObject) -> None:
     whole = b"".join(CASES[name][0] for name in names)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert decode(pieces)[0] == decode([whole])[0]
+    assert decode_chunks(pieces)[0] == decode_chunks([whole])[0]
 
 
 @given(st.text(), st.sampled_from([None, "usage"]), st.sampled_from([None, "s:1"]))
-def test_what_is_encoded_is_read_back(text: str, name: str | None, id: str | None) -> None:
+def test_encoded_event_round_trips(text: str, name: str | None, id: str | None) -> None:
     text = text.encode(errors="replace").decode()
-    events, _ = decode([sse.comment("hi"), sse.encode(text, event=name, id=id)])
+    events, _ = decode_chunks([sse.comment("hi"), sse.encode(text, event=name, id=id)])
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     assert events == [ServerSentEvent(lines, name or "message", id or "")]
 
 
-def test_json_survives_the_wire() -> None:
+def test_json_payload_round_trips() -> None:
     fields = {"content": "line one\nline two\r\n  \u2028 ünï 🌍"}
-    events, _ = decode(one_by_one(sse.encode(json.dumps(fields, ensure_ascii=False))))
+    events, _ = decode_chunks(split_bytes(sse.encode(json.dumps(fields, ensure_ascii=False))))
     assert json.loads(events[0].data) == fields
 
 
 @pytest.mark.parametrize("bad", [{"id": "a\nb"}, {"event": "a\rb"}, {"id": "a\0b"}])
-def test_fields_that_could_not_be_read_back_are_refused(bad: dict[str, str]) -> None:
+def test_encode_rejects_line_breaks_in_fields(bad: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="cannot stand in this field"):
         sse.encode("x", **bad)
 
 
-def test_a_long_line_is_read_in_linear_time() -> None:
+def test_long_line_is_decoded_in_linear_time() -> None:
     decoder = Decoder()
     piece = b"x" * 1000
     decoder.feed(b"data:")

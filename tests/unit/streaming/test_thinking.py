@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta
-from streaming.thinking import Stages, ThinkTags, waiting_words
+from streaming.thinking import StageTracker, ThinkTagParser, waiting_label
 
 
-def split(pieces: list[str]) -> tuple[str, str]:
-    tags = ThinkTags()
+def split_thinking(pieces: list[str]) -> tuple[str, str]:
+    tags = ThinkTagParser()
     found = [delta for piece in pieces for delta in tags.feed(piece)] + tags.flush()
     assert all(delta.text for delta in found)
     return (
@@ -35,26 +35,26 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "thought", "said"), CASES)
-def test_whole_and_character_by_character(text: str, thought: str, said: str) -> None:
-    assert split([text]) == (thought, said)
-    assert split(list(text)) == (thought, said)
+def test_think_tags_split_whole_and_per_character(text: str, thought: str, said: str) -> None:
+    assert split_thinking([text]) == (thought, said)
+    assert split_thinking(list(text)) == (thought, said)
 
 
 @given(st.sampled_from(CASES), st.data())
-def test_any_split(case: tuple[str, str, str], data: st.DataObject) -> None:
+def test_think_tags_any_split_gives_same_result(case: tuple[str, str, str], data: st.DataObject) -> None:
     text, thought, said = case
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    assert split([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]) == (thought, said)
+    assert split_thinking([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]) == (thought, said)
 
 
-def test_text_is_not_held_once_the_start_is_known() -> None:
-    tags = ThinkTags()
+def test_text_without_think_tag_is_not_held() -> None:
+    tags = ThinkTagParser()
     assert tags.feed("Hello") == [TextDelta("Hello")]
     assert tags.feed(" <") == [TextDelta(" <")]
 
 
-def test_stages_of_a_whole_answer() -> None:
-    stages = Stages(0.0)
+def test_stages_follow_complete_answer() -> None:
+    stages = StageTracker(0.0)
     seen = [(0.0, "connecting")]
     events: list[tuple[float, Event]] = [
         (0.1, Notice("connected", "")),
@@ -81,11 +81,11 @@ def test_stages_of_a_whole_answer() -> None:
     assert not stages.stop(5.0)
 
 
-def test_stages_of_failure_and_stop() -> None:
-    failed = Stages(0.0)
+def test_stages_reflect_failure_and_stop() -> None:
+    failed = StageTracker(0.0)
     failed.feed(Failed("network", "lost"), 1.0)
     assert failed.stage == "failed"
-    stopped = Stages(0.0)
+    stopped = StageTracker(0.0)
     assert stopped.stop(1.0)
     assert stopped.stage == "stopped"
 
@@ -100,5 +100,5 @@ def test_stages_of_failure_and_stop() -> None:
         (1e9, "Generating response…"),
     ],
 )
-def test_words_while_waiting(waited_s: float, words: str) -> None:
-    assert waiting_words(waited_s) == words
+def test_waiting_label_changes_over_time(waited_s: float, words: str) -> None:
+    assert waiting_label(waited_s) == words

@@ -8,37 +8,37 @@ from hypothesis import strategies as st
 
 from streaming import trace
 from streaming.errors import UsageError
-from streaming.events import Failed, Finish, Notice, TextDelta, ThinkingDelta, Timed, Usage
+from streaming.events import Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
 
 HEADER = {"provider": "sim", "model": "steady"}
 EVENTS = (
-    Timed(0.1, Notice("connected", "here", {"delay_s": 1.0})),
-    Timed(0.2, ThinkingDelta("hm")),
-    Timed(0.2, TextDelta("Hallo 🌍\n\u2028")),
-    Timed(0.3, Usage(1, 2, None, 0)),
-    Timed(0.4, Finish("stop", "end_turn")),
+    TimedEvent(0.1, Notice("connected", "here", {"delay_s": 1.0})),
+    TimedEvent(0.2, ThinkingDelta("hm")),
+    TimedEvent(0.2, TextDelta("Hallo 🌍\n\u2028")),
+    TimedEvent(0.3, Usage(1, 2, None, 0)),
+    TimedEvent(0.4, Finish("stop", "end_turn")),
 )
 
 
-def test_round_trip() -> None:
+def test_trace_round_trips() -> None:
     read = trace.loads(trace.dumps(HEADER, EVENTS))
     assert (read.header, read.events) == (HEADER, EVENTS)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.text(min_size=1)), max_size=10))
-def test_any_text_survives(pieces: list[tuple[float, str]]) -> None:
+def test_trace_round_trips_any_text(pieces: list[tuple[float, str]]) -> None:
     times = sorted(round(at_s, 9) for at_s, _ in pieces)
-    events = tuple(Timed(at_s, TextDelta(text)) for at_s, (_, text) in zip(times, pieces, strict=True))
+    events = tuple(TimedEvent(at_s, TextDelta(text)) for at_s, (_, text) in zip(times, pieces, strict=True))
     assert trace.loads(trace.dumps({}, events)).events == events
 
 
-def test_a_trace_cut_by_a_crash_reads_up_to_its_last_whole_line() -> None:
+def test_truncated_trace_reads_up_to_last_whole_line() -> None:
     text = trace.dumps(HEADER, EVENTS)
     assert trace.loads(text[:-10]).events == EVENTS[:-1]
 
 
-def test_failures_are_kept() -> None:
-    events = (Timed(0.0, Failed("network", "lost", 502)),)
+def test_trace_round_trips_failures() -> None:
+    events = (TimedEvent(0.0, Failed("network", "lost", 502)),)
     assert trace.loads(trace.dumps({}, events)).events == events
 
 
@@ -65,19 +65,19 @@ def test_failures_are_kept() -> None:
         ('{"at_s": 1, "type": "failed", "kind": 5, "message": "x"}', "line 3: kind cannot be 5"),
     ],
 )
-def test_bad_lines_are_named(line: str, says: str) -> None:
+def test_invalid_trace_line_is_reported_with_number(line: str, says: str) -> None:
     first = json.dumps({"at_s": 0.1, "type": "text", "text": "a"})
     with pytest.raises(UsageError, match=says):
         trace.loads(f'{{"trace": 1}}\n{first}\n{line}\n', "my.jsonl")
 
 
-def test_nothing_comes_after_the_end() -> None:
-    text = trace.dumps(HEADER, [*EVENTS, Timed(0.5, TextDelta("more"))])
+def test_event_after_end_is_rejected() -> None:
+    text = trace.dumps(HEADER, [*EVENTS, TimedEvent(0.5, TextDelta("more"))])
     with pytest.raises(UsageError, match="line 7: an event after the end"):
         trace.loads(text)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "{}\n", '{"trace": 2}\n', "PK\x03\x04"])
-def test_what_is_not_a_trace(text: str) -> None:
+def test_non_trace_text_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match=r"my.jsonl, line 1: not"):
         trace.loads(text, "my.jsonl")

@@ -1,10 +1,10 @@
 """A reading and a receipt of a whole answer, for tests to vary."""
 
 from streaming.events import Usage
-from streaming.meter import Reading
+from streaming.meter import MeterReading
 from streaming.pipeline import Receipt
 
-READING = Reading(Usage(24, 130), None, 4.37, 1.61, 47.36)
+READING = MeterReading(Usage(24, 130), None, 4.37, 1.61, 47.36)
 RECEIPT = Receipt(
     outcome="completed",
     finish_reason="stop",

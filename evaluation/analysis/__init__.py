@@ -1,0 +1,1 @@
+"""Statistics over finished runs: summaries, comparisons, objectives."""

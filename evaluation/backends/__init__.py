@@ -1,0 +1,1 @@
+"""Backends: how a trial's request is sent and its response timed."""

@@ -1,0 +1,183 @@
+"""The service's own wires as a run asks them: SSE and OpenAI's over stamped sockets, WebSocket by its client.
+
+What the service says of an answer's end (tokens, cost, attempts, why it broke) is taken from the wire; when what
+arrived is stamped here. Nothing is retried, and no lost connection is made good.
+"""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clients.answer_stream import ChatParams
+from clients.errors import ClientError, ConnectionLostError, RequestRejectedError, StreamGoneError
+from clients.websocket import WebSocketClient
+from evaluation.backends.call import TrialRequest, elapsed_s, instrument_columns, request_id, sent_at
+from evaluation.backends.service_decoder import (
+    ServiceCompletionDecoder,
+    ServiceOutcome,
+    ServiceSSEDecoder,
+    TimedServiceResponse,
+)
+from evaluation.metrics import trial_metrics
+from providers.decoding.decoder import join_surrogates
+from providers.http.client import ServiceConfig, proxy_for
+from providers.http.errors import ServiceLabels
+from providers.timed import send
+from providers.timed.prepared_request import REQUEST_ID_HEADER, PreparedRequest, prepare_post
+from settings import Settings
+from streaming.clock import Clock
+from streaming.errors import NetworkError, ProtocolError, StreamError, TotalTimeout, TruncatedStreamError
+from streaming.events import Event, Failed, Notice, TimedEvent
+from streaming.http.timed_exchange import TimedExchange
+from streaming.http.timestamped_sockets import TimestampingSelector
+from streaming.session import Timeouts
+
+KEY_VARIABLE = "STREAMGAUGE_KEY"
+DROPPED_HEADER = "x-streamgauge-dropped-settings"
+_PATH_AND_DECODER: dict[str, tuple[str, type[ServiceSSEDecoder] | type[ServiceCompletionDecoder]]] = {
+    "sse": ("/api/chat", ServiceSSEDecoder),
+    "openai": ("/v1/chat/completions", ServiceCompletionDecoder),
+}
+_TIMEOUT_MARGIN_S = 30.0
+"""The service keeps an answer's time limits, and says which one passed: it is waited for a little longer here."""
+
+
+class ServiceBackend:
+    """The service at one address; its key is the variable STREAMGAUGE_KEY. `clock` is CLOCK_MONOTONIC."""
+
+    def __init__(self, url: str, settings: Settings, clock: Clock) -> None:
+        self._url, self._key, self._clock = url, settings.get(KEY_VARIABLE), clock
+        self._total_s = Timeouts().total_s + _TIMEOUT_MARGIN_S
+        self._service = ServiceConfig(
+            ServiceLabels("the service", url, KEY_VARIABLE, "--url"),
+            Timeouts(first_content_s=self._total_s, idle_s=self._total_s, total_s=self._total_s),
+            self._key,
+            proxy_for(url, settings),
+            settings.get("SSL_CERT_FILE"),
+            settings.mask_secrets,
+        )
+
+    def prepare(self, call: TrialRequest) -> PreparedRequest | None:
+        """Give a question as bytes; None for a WebSocket's, which is no request with a response."""
+        if call.transport == "websocket":
+            return None
+        path, reader = _PATH_AND_DECODER[call.transport]
+        body = _completion_body(call) if call.transport == "openai" else {**_chat_params(call)}
+        return prepare_post(self._service, path, body, call.request, lambda _: reader())
+
+    async def send_timed(
+        self, sockets: TimestampingSelector, prepared: PreparedRequest, call: TrialRequest
+    ) -> TimedServiceResponse:
+        """Ask once what was prepared. What breaks the answer is its last event."""
+        _, kind = _PATH_AND_DECODER[call.transport]
+        reader = kind()  # of this answer alone: it is asked afterwards what it was told
+        asked = await send.send_timed(sockets, replace(prepared, decoder=lambda: reader), request_id(call))
+        exchange, told = asked.exchange, reader.told
+        if exchange.response_head is not None and exchange.response_head.status >= 300:
+            body = b"".join(read.data for read in exchange.reads)
+            told.read_body(body.decode(errors="replace"), exchange.response_head.status)
+        events = [*dropped_settings_notices(exchange), *told.apply_to(asked.events)]
+        stamps = trial_metrics.TimedEvents(sent_at(exchange), None, events, sent=exchange.sent_s is not None)
+        return TimedServiceResponse(stamps, told, instrument_columns(asked))
+
+    async def send_websocket(self, call: TrialRequest) -> TimedServiceResponse:
+        """Ask once, on a socket of its own, whose client stamps what comes. What breaks it is its last event."""
+        heard = _WebSocketRecorder(self._clock)
+        try:
+            async with asyncio.timeout(self._total_s):
+                await self._read_websocket(call, heard)
+        except RequestRejectedError as refusal:
+            heard.record(Failed(refusal.kind, str(refusal), refusal.status))
+        except StreamGoneError as fault:
+            heard.record(Failed(fault.kind, str(fault), 404))
+        except (TimeoutError, ClientError) as fault:
+            error = self._map_error(fault, begun=heard.begun)
+            heard.record(Failed(error.kind, error.message))
+        return heard.to_response()
+
+    async def _read_websocket(self, call: TrialRequest, heard: "_WebSocketRecorder") -> None:
+        headers = {REQUEST_ID_HEADER: request_id(call)}
+        async with WebSocketClient(self._url, key=self._key, headers=headers, reconnect=False) as client:
+            heard.connected_s = self._clock()
+            answer = client.stream(**_chat_params(call))
+            heard.sent_s = self._clock()
+            async with answer:
+                heard.begun = True
+                async for said in answer:
+                    event = heard.told.record_event(said)
+                    if event is not None:
+                        heard.record(event)
+
+    def _map_error(self, fault: Exception, *, begun: bool) -> StreamError:
+        """Give the error that the same fault is over the other wires; `begun`: the service had answered."""
+        if isinstance(fault, TimeoutError):
+            return TotalTimeout(f"the answer was not complete within {self._total_s:g} s")
+        if isinstance(fault, ConnectionLostError):
+            return TruncatedStreamError(str(fault)) if begun else NetworkError(str(fault))
+        return ProtocolError(str(fault))
+
+
+def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
+    """Return what the OpenAI wire says in a header and the others in an event: the settings that were left out."""
+    head, at_s = exchange.response_head, exchange.headers_s
+    names = head.headers.get(DROPPED_HEADER) if head is not None else None
+    if at_s is None or not names:
+        return []
+    settings = ",".join(name.strip() for name in names.split(","))
+    return [TimedEvent(at_s, Notice("dropped_settings", f"Left out: {names}.", {"settings": settings}))]
+
+
+@dataclass(slots=True)
+class _WebSocketRecorder:
+    """What came over a WebSocket so far, each event with its moment."""
+
+    clock: Clock
+    told: ServiceOutcome = field(default_factory=ServiceOutcome)
+    events: list[TimedEvent] = field(default_factory=list)
+    begun: bool = False
+    connected_s: float | None = None
+    sent_s: float | None = None
+    asked_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asked_s = self.clock()
+
+    def record(self, event: Event) -> None:
+        self.events.append(TimedEvent(self.clock(), event))
+
+    def to_response(self) -> TimedServiceResponse:
+        sent_s = self.asked_s if self.sent_s is None else self.sent_s
+        stamps = trial_metrics.TimedEvents(sent_s, None, self.events, sent=self.sent_s is not None)
+        if self.connected_s is None:
+            return TimedServiceResponse(stamps, self.told)
+        return TimedServiceResponse(
+            stamps, self.told, {"connect_s": elapsed_s(self.asked_s, self.connected_s), "stamp_source": "callback"}
+        )
+
+
+def _chat_params(call: TrialRequest) -> ChatParams:
+    """Give the body that the service's own wires take."""
+    found = ChatParams(message=_prompt_text(call), provider=call.provider, strategy=call.strategy)
+    if call.request.max_tokens is not None:
+        found["max_tokens"] = call.request.max_tokens
+    if call.request.temperature is not None:
+        found["temperature"] = call.request.temperature
+    if call.request.effort is not None:
+        found["effort"] = call.request.effort
+    return found
+
+
+def _completion_body(call: TrialRequest) -> dict[str, Any]:
+    """Give the body that OpenAI's wire takes: the provider's full name is the model, the strategy a field more."""
+    question = _chat_params(call)
+    body: dict[str, Any] = {
+        "model": question.pop("provider"),
+        "messages": [{"role": "user", "content": question.pop("message")}],
+    }
+    if (effort := question.pop("effort", None)) is not None:
+        body["reasoning_effort"] = effort
+    return {**body, **question, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def _prompt_text(call: TrialRequest) -> str:
+    return join_surrogates(call.request.messages[-1].content)

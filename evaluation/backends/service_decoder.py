@@ -1,0 +1,192 @@
+"""What the service's wires say, read into the events and the receipt that every answer has. Pure."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from clients.errors import ClientError
+from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, AnswerReceipt, StageChanged, parse_event
+from clients.events import Event as Said
+from clients.position import StreamPosition
+from clients.sse import parse_sse_event
+from evaluation.metrics import trial_metrics
+from providers.decoding import chat_completions
+from streaming import sse
+from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError, TruncatedStreamError
+from streaming.events import Event, Failed, Finish, Notice, TextDelta, TimedEvent
+from streaming.messages import ChatRequest
+from streaming.meter import CostModel, Meter
+from streaming.pipeline import Receipt, outcome_of
+
+_CANCELLED = Failed("cancelled", "the answer was stopped at the service")
+
+
+@dataclass(slots=True)
+class ServiceOutcome:
+    """How the service said that an answer ended; None is what it did not say."""
+
+    bill: AnswerReceipt | None = None
+    failure: Failed | None = None
+
+    def record_event(self, said: Said | None) -> Event | None:
+        """Give the pipeline's event for what the service said, None where it has none."""
+        match said:
+            case None | StageChanged():
+                return None
+            case AnswerFinished(reason, bill, outcome):
+                self.bill = bill
+                return Finish(reason, refused=outcome == "refused")  # type: ignore[arg-type] # the service's words are the pipeline's
+            case AnswerFailed(kind, message, upstream_status, bill):
+                self.bill, self.failure = bill, Failed(kind, message, upstream_status)
+                return self.failure
+            case AnswerCancelled(bill):
+                self.bill, self.failure = bill, _CANCELLED
+                return self.failure
+        return said
+
+    def read_body(self, text: str, http_status: int | None = None) -> None:
+        """Take an error, or the bill beside a completion, from JSON; what is neither says nothing."""
+        with suppress(ValueError, TypeError, AttributeError, KeyError, ClientError):
+            fields = json.loads(text)
+            if (error := fields.get("error")) is not None:
+                # `code` is the service's own word where `type` must be OpenAI's.
+                self.failure = Failed(error.get("code") or error["type"], error["message"], http_status)
+            if (bill := fields.get("streamgauge")) is not None:
+                self.record_event(parse_event(("finish", {"finish_reason": "other", **bill})))
+
+    def apply_to(self, events: Sequence[TimedEvent]) -> list[TimedEvent]:
+        """Give an answer's events with the service's own word for what broke it."""
+        failure = self.failure
+        if failure is None or not isinstance(events[-1].event, Failed):
+            return list(events)
+        return [*events[:-1], replace(events[-1], event=failure)]
+
+
+class ServiceSSEDecoder:
+    """Decodes the service's event stream, as `providers.decoding.decoder.StreamDecoder` has it, and keeps what it told
+    of the end."""
+
+    def __init__(self) -> None:
+        self.told = ServiceOutcome()
+        self._sse = sse.Decoder(errors="strict")
+        self._progress = StreamPosition(resumable=False)
+
+    @property
+    def done(self) -> bool:
+        return self._progress.ended
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        try:
+            for found in self._events(data):
+                if self.done:
+                    return
+                frame = parse_sse_event(found)
+                if not self._progress.advance(found.id, frame[0]):
+                    continue
+                event = self.told.record_event(parse_event(frame))
+                if isinstance(event, Failed):
+                    raise StreamError(event.message, http_status=event.http_status)
+                if event is not None:
+                    yield event
+        except UnicodeDecodeError:
+            raise ProtocolError("the service sent bytes that are not UTF-8") from None
+        except ClientError as error:
+            raise ProtocolError(str(error)) from None
+
+    def _events(self, data: bytes) -> Iterator[sse.ServerSentEvent]:
+        try:
+            yield from self._sse.feed(data)
+        except sse.EventTooLargeError as error:
+            yield from error.events
+            raise ResponseTooLargeError(f"the service sent more than is read: {error}") from None
+
+    def flush(self) -> Iterator[Event]:
+        raise TruncatedStreamError("the stream ended before the service said how the answer did")
+
+
+class ServiceCompletionDecoder:
+    """Decodes a completion as the OpenAI adapter does, and keeps the bill that the service sends beside the usage."""
+
+    def __init__(self) -> None:
+        self.told = ServiceOutcome()
+        self._sse = sse.Decoder()
+        self._decoder = chat_completions.make_decoder(shows_thinking=True)
+
+    @property
+    def done(self) -> bool:
+        return self._decoder.done
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        for found in self._events(data):
+            # Inside of a text its quotation marks are escaped: no answer can say these.
+            if '"streamgauge"' in found.data or '"error"' in found.data:
+                self.told.read_body(found.data)
+        yield from self._decoder.feed(data)
+
+    def _events(self, data: bytes) -> list[sse.ServerSentEvent]:
+        try:
+            return self._sse.feed(data)
+        except sse.EventTooLargeError as error:
+            return error.events  # the decoder below says the same
+
+    def flush(self) -> Iterator[Event]:
+        yield from self._decoder.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class TimedServiceResponse:
+    """An answer as it came over a wire: stamps with no source, whose last event is its ending."""
+
+    stamps: trial_metrics.TimedEvents
+    told: ServiceOutcome
+    instrument: dict[str, Any] = field(default_factory=dict)
+
+
+def receipt_from_response(
+    provider: str, request: ChatRequest, arrived: TimedServiceResponse, cost_model: CostModel
+) -> Receipt:
+    """Give what an answer came to, as the service told it; tokens that it did not tell of are counted here.
+
+    The cost is that of those tokens at the asker's prices, so that all transports of a run are priced alike.
+    """
+    events, bill = arrived.stamps.delivered, arrived.told.bill
+    meter = Meter(request.messages, arrived.stamps.sent_s, cost_model)
+    for timed in events:
+        meter.feed(timed.event, timed.at_s)
+    end_s, terminal = events[-1].at_s, events[-1].event
+    meter.end(end_s)
+    reading = meter.read(end_s)
+    if bill is not None and bill.usage is not None:
+        cost = cost_model.price(bill.usage) if cost_model.price else None
+        reading = replace(reading, usage=bill.usage, cost=cost)
+    assert isinstance(terminal, (Finish, Failed))
+    finish = terminal if isinstance(terminal, Finish) else None
+    return Receipt(
+        outcome="cancelled" if terminal is _CANCELLED else outcome_of(terminal, has_text=bool(meter.text.strip())),
+        finish_reason=finish.reason if finish else None,
+        finish_raw=finish.raw if finish else None,
+        error=terminal if isinstance(terminal, Failed) else None,
+        served_by=provider,
+        attempts=(bill.attempts if bill else None) or 1,
+        fell_back_to=_find_fallback(events),
+        delivered_chars=sum(len(timed.event.text) for timed in events if isinstance(timed.event, TextDelta)),
+        reading=reading,
+        stop_s=None,
+    )
+
+
+def ending_columns(found: Receipt, told: ServiceOutcome) -> dict[str, Any]:
+    """Give the columns of how it ended; the service's own cost where the asker knows no price."""
+    columns = trial_metrics.outcome_columns(found)
+    cost_usd = told.bill.cost_usd if told.bill else None
+    if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
+        columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}
+    return columns
+
+
+def _find_fallback(events: Sequence[TimedEvent]) -> str | None:
+    notices = [timed.event for timed in events if isinstance(timed.event, Notice)]
+    return next((str(notice.detail["to"]) for notice in reversed(notices) if notice.kind == "fallback"), None)

@@ -1,0 +1,131 @@
+"""The service that is asked over its wires: somebody's at an address, or one of our own, started for a run."""
+
+import ctypes
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from urllib.request import ProxyHandler, build_opener
+
+from settings import Settings
+from streaming.clock import monotonic
+from streaming.errors import UsageError
+from streaming.limits import MAX_BODY_BYTES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOG_FILE = "service.log"
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+_PR_SET_PDEATHSIG = 1
+_DIRECT_OPENER = build_opener(ProxyHandler({}))
+_pause = Event()
+_UNLIMITED_ENV = {"RATE_LIMIT": "off", "BUDGETS": "off", "PUBLIC_MODELS": "*"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProcess:
+    """A service that can be asked; `pid` is None for one that was not started here."""
+
+    url: str
+    pid: int | None = None
+
+
+@contextmanager
+def running_service(
+    url: str | None, folder: Path, variables: Mapping[str, str] | None = None, *, page: bool = False
+) -> Iterator[ServiceProcess]:
+    """Give the service at `url`, or one of our own without limits, which logs to `service.log` in `folder`.
+
+    It is ended afterwards. `page` serves the page too. Raises UsageError.
+    """
+    if url is not None:
+        yield ServiceProcess(validate_url(url))
+        return
+    command = [sys.executable, "app.py", "--port", "0", *(() if page else ("--no-ui",))]
+    environment = {**Settings.from_environment().variables, **_UNLIMITED_ENV, **(variables or {})}
+    with start_process(command, folder / LOG_FILE, environment) as found:
+        wait_for_local_model(found.url)
+        yield found
+
+
+def wait_for_local_model(url: str) -> None:
+    """Wait until a service that has just started has built its local model, which is no part of what is measured.
+
+    At most a minute: it may be fetching the model. Raises UsageError.
+    """
+    until_s = monotonic() + _START_TIMEOUT_S
+    while json.loads(fetch(f"{url}/healthz"))["local_model"] in ("idle", "loading") and monotonic() < until_s:
+        _pause.wait(0.1)
+
+
+def fetch(address: str) -> bytes:
+    """Read what a service that was started here says at an address of its own. Raises UsageError."""
+    try:
+        with _DIRECT_OPENER.open(address, timeout=_START_TIMEOUT_S) as response:
+            said: bytes = response.read(MAX_BODY_BYTES)
+            return said
+    except OSError as error:
+        raise UsageError(
+            f"the service that was started does not answer at {address}: {error}; see {LOG_FILE}"
+        ) from None
+
+
+@contextmanager
+def start_process(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[ServiceProcess]:
+    """Start a server of this project, which says its address in its first line, and end it. Raises UsageError."""
+    with (
+        log.open("ab") as words,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=words, preexec_fn=_parent_death_hook()
+        ) as process,
+    ):
+        try:
+            url = _read_address(process)
+            if url is None:
+                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+                raise UsageError(f"{' '.join(command[1:3])} did not start: {said[-1]}")
+            yield ServiceProcess(url, process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _parent_death_hook() -> Callable[[], None] | None:
+    """Have the kernel end a child when its parent is killed and cannot; only Linux does that."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def validate_url(url: str) -> str:
+    """Give an address without a slash at its end. Raises UsageError when it is none."""
+    if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
+        raise UsageError(f"--url {url!r}: write an address such as http://127.0.0.1:7860, with no key in it")
+    return url.rstrip("/")
+
+
+def _read_address(process: subprocess.Popen[bytes]) -> str | None:
+    assert process.stdout is not None  # it is a pipe
+    until_s, said = monotonic() + _START_TIMEOUT_S, b""
+    while b"\n" not in said and (left_s := until_s - monotonic()) > 0:
+        if select.select([process.stdout], [], [], left_s)[0]:
+            data = os.read(process.stdout.fileno(), 4096)
+            if not data:
+                break
+            said += data
+    found = re.search(rb"https?://\S+", said)
+    return found[0].decode() if found else None

@@ -1,0 +1,1 @@
+"""Calibration of the instrument against a simulator with a known truth."""

@@ -1,0 +1,223 @@
+"""How true this machine's stamps are: its errors against a server that logs its sends, and up to how many streams.
+
+All clocks are CLOCK_MONOTONIC of one machine. The error of TTFT is the distance, in milliseconds, between where the
+client puts the first token (when its request was sent, plus its TTFT) and when the server sent it; that of a gap is
+the distance between the client's gap and the same gap in the log. So the way through the machine's own network is part
+of both, and a network beyond it of neither. `heard` is the time from the request's sending until the server had read
+it: the server's own queue for the most part, no error of the client's.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Any
+
+from evaluation.schema import atomic_write
+from streaming.errors import UsageError
+
+DEFAULT_FILE = Path("out", "calibration.json")
+CALIBRATE_COMMAND = "python -m evaluation calibrate"
+VERSION = 1
+CONNECTION_KINDS = ("plain", "tls")
+_MACHINE_FIELDS = ("kernel", "architecture", "cpu_model", "cpu_count")
+"""What makes a machine another one, as far as its stamps go."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedAnswer:
+    """What the instrument noted of one answer; seconds on CLOCK_MONOTONIC; `problem` says why it was not completed."""
+
+    request_id: str
+    sent_s: float | None
+    tokens_s: list[float]
+    merged_reads: int
+    stamp_source: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRow:
+    """Errors at one number of streams at once; None where no answer was completed. p50 and p99 by nearest rank."""
+
+    way: str
+    streams: int
+    answers: int
+    failed: int
+    ttft_p50_ms: float | None
+    ttft_p99_ms: float | None
+    gap_p50_ms: float | None
+    gap_p99_ms: float | None
+    heard_p99_ms: float | None
+    merged_reads: int
+    cpu_s_per_1000_chunks: float | None
+
+    def within(self, error_ms: float) -> bool:
+        """Whether every answer was completed, and TTFT and gaps are within `error_ms` at p99."""
+        if self.failed or self.ttft_p99_ms is None or self.gap_p99_ms is None:
+            return False
+        return max(self.ttft_p99_ms, self.gap_p99_ms) <= error_ms
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBar:
+    """The error at p99, in ms, that holds at every number of streams that was measured up to `streams`."""
+
+    way: str
+    streams: int
+    ttft_ms: float
+    gap_ms: float
+
+
+def compare_with_log(
+    way: str, streams: int, noted: Sequence[ObservedAnswer], log: Iterable[Mapping[str, Any]], cpu_s: float
+) -> CalibrationRow:
+    """Pair what was noted with the server's log. An answer with more or fewer tokens than were sent counts as failed.
+
+    `cpu_s` is what the client used for all of them.
+    """
+    received_s, sent_s = _times_from_log(log)
+    ttft_ms: list[float] = []
+    gap_ms: list[float] = []
+    heard_ms: list[float] = []
+    for one in noted:
+        true_s = sent_s.get(one.request_id, [])
+        if one.problem or not true_s or len(true_s) != len(one.tokens_s):
+            continue
+        ttft_ms.append(abs(one.tokens_s[0] - true_s[0]) * 1000)
+        pairs = zip(pairwise(one.tokens_s), pairwise(true_s), strict=True)
+        gap_ms += [abs((b - a) - (d - c)) * 1000 for (a, b), (c, d) in pairs]
+        if one.sent_s is not None:
+            heard_ms.append((received_s[one.request_id] - one.sent_s) * 1000)
+    chunks = sum(len(one.tokens_s) for one in noted)
+    return CalibrationRow(
+        way=way,
+        streams=streams,
+        answers=len(noted),
+        failed=len(noted) - len(ttft_ms),
+        ttft_p50_ms=_nearest_rank(ttft_ms, 50),
+        ttft_p99_ms=_nearest_rank(ttft_ms, 99),
+        gap_p50_ms=_nearest_rank(gap_ms, 50),
+        gap_p99_ms=_nearest_rank(gap_ms, 99),
+        heard_p99_ms=_nearest_rank(heard_ms, 99),
+        merged_reads=sum(one.merged_reads for one in noted),
+        cpu_s_per_1000_chunks=round(cpu_s / chunks * 1000, 4) if chunks else None,
+    )
+
+
+def _times_from_log(log: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Give when each request had been read, and when each of its tokens was sent, in their order."""
+    received_s: dict[str, float] = {}
+    by_seq: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in log:
+        if line["event"] == "received":
+            received_s[line["request_id"]] = line["at_s"]
+        elif "seq" in line:
+            by_seq[line["request_id"]][line["seq"]] = line["at_s"]
+    return received_s, {name: [at_s for _, at_s in sorted(sent.items())] for name, sent in by_seq.items()}
+
+
+def _nearest_rank(values: list[float], percent: int) -> float | None:
+    """Give the nearest rank: of few values the 99th is the largest, so that no error is talked down."""
+    if not values:
+        return None
+    return round(sorted(values)[math.ceil(len(values) * percent / 100) - 1], 4)
+
+
+def error_bar(rows: Iterable[CalibrationRow], way: str, within_ms: float) -> ErrorBar | None:
+    """Give the largest number of streams up to which every row of a way is within the error; None if none is."""
+    own = sorted((row for row in rows if row.way == way), key=lambda row: row.streams)
+    held = list(takewhile(lambda row: row.within(within_ms), own))
+    if not held:
+        return None
+    ttft_ms = max(row.ttft_p99_ms or 0.0 for row in held)
+    gap_ms = max(row.gap_p99_ms or 0.0 for row in held)
+    return ErrorBar(way, held[-1].streams, ttft_ms, gap_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One calibration, as its file holds it. `left_out` says, by way, why it was not measured.
+
+    `stamp_source` is `callback` when any stamp was not the kernel's. `real_time_priority`: whether the client had it.
+    """
+
+    made_at: str
+    within_ms: float
+    tokens: int
+    gap_ms: float
+    real_time_priority: bool
+    stamp_source: str
+    rows: tuple[CalibrationRow, ...]
+    left_out: dict[str, str]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    git_commit: str | None
+
+    def bar(self, way: str) -> ErrorBar | None:
+        """Give a way's error bar; None when not even one stream was within the error, or the way was left out."""
+        return error_bar(self.rows, way, self.within_ms)
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Give the ways that were measured."""
+        return tuple(way for way in CONNECTION_KINDS if any(row.way == way for row in self.rows))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the file's JSON object."""
+        bars = {way: asdict(found) if (found := self.bar(way)) else None for way in self.ways}
+        return {"calibration": VERSION, **asdict(self), "within_at_up_to": bars}
+
+
+def calibration_from_dict(found: Mapping[str, Any]) -> Calibration:
+    """Read what `as_dict` gives. Raises ValueError when it is not that."""
+    if found.get("calibration") != VERSION:
+        raise ValueError(f"not a calibration of version {VERSION}")
+    try:
+        values = {field.name: found[field.name] for field in fields(Calibration)}
+        values["rows"] = tuple(CalibrationRow(**row) for row in found["rows"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a whole calibration ({error})") from None
+    # pydantic takes a tenth of a second to import: whoever reads no calibration does without.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        made = TypeAdapter(Calibration).validate_python(values)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ValueError(f"not a whole calibration ({place} holds what it cannot)") from None
+    if strange := {*made.left_out, *(row.way for row in made.rows)} - set(CONNECTION_KINDS):
+        raise ValueError(f"not a whole calibration ({min(strange)[:40]!r} is no way)")
+    return made
+
+
+def write_calibration(path: Path, made: Calibration) -> None:
+    """Replace the file at once. Raises OSError."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(made.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_calibration(path: Path | None) -> Calibration | None:
+    """Read a calibration; without a path the usual one, None when that is not there. Raises UsageError."""
+    if path is None and not DEFAULT_FILE.exists():
+        return None
+    file = path or DEFAULT_FILE
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return calibration_from_dict(found if isinstance(found, dict) else {})
+    except OSError as error:
+        raise UsageError(f"calibration {file}: {error.strerror}; {CALIBRATE_COMMAND} makes one") from None
+    except ValueError as error:
+        raise UsageError(f"calibration {file}: {error}; {CALIBRATE_COMMAND} makes a new one") from None
+
+
+def machine_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Say in what the calibration's machine is another than the run's: `cpu count 2, not 8`."""
+    return [
+        f"{name.replace('_', ' ')} {theirs.get(name)}, not {ours.get(name)}"
+        for name in _MACHINE_FIELDS
+        if theirs.get(name) != ours.get(name)
+    ]

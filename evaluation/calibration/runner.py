@@ -1,0 +1,196 @@
+"""Calibrates this machine: instrument and simulator, each a process of its own, one number of streams at a time."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from evaluation.calibration.machine import describe_machine
+from evaluation.calibration.model import (
+    CONNECTION_KINDS,
+    Calibration,
+    CalibrationRow,
+    ObservedAnswer,
+    compare_with_log,
+    write_calibration,
+)
+from simulator.certificate import make_self_signed
+from simulator.server import read_log
+from streaming.clock import utc_now
+from streaming.errors import UsageError
+from streaming.os_limits import raise_fd_limit
+
+TOKENS = 64
+GAP_MS = 20.0
+MAX_STREAMS = 4096
+_MIN_ANSWERS = 4
+"""With fewer streams than this, each asks more than once."""
+_ROUND_TIMEOUT_S = 30.0
+"""Longest that a round of answers may take; an unhurried one takes one and a half seconds."""
+_STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """A calibration that was asked for."""
+
+    streams: tuple[int, ...]
+    ways: tuple[str, ...] = CONNECTION_KINDS
+    within_ms: float = 1.0
+
+
+def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptions:
+    """Read `1,16` and `plain,tls`. Raises UsageError."""
+    try:
+        numbers = sorted({int(text) for text in streams.split(",")})
+    except ValueError:
+        raise UsageError(f"--streams {streams!r}: write numbers, for example 1,16,64") from None
+    if numbers[0] < 1 or numbers[-1] > MAX_STREAMS:
+        raise UsageError(f"--streams must be from 1 to {MAX_STREAMS}")
+    chosen = tuple(way.strip() for way in ways.split(","))
+    if strange := [way for way in chosen if way not in CONNECTION_KINDS]:
+        raise UsageError(f"--ways {strange[0]!r} is not there: use {' or '.join(CONNECTION_KINDS)}")
+    if not 0 < within_ms < float("inf"):
+        raise UsageError("--within-ms must be more than 0")
+    return CalibrationOptions(tuple(numbers), tuple(way for way in CONNECTION_KINDS if way in chosen), within_ms)
+
+
+def calibrate_to_file(asked: CalibrationOptions, file: Path) -> Calibration:
+    """Calibrate, and keep it in `file`, which is replaced. Raises UsageError, at once when it cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise UsageError(f"--out {file}: {error.strerror}; choose a file that can be written") from None
+    made = calibrate(asked)
+    write_calibration(file, made)
+    return made
+
+
+def calibrate(asked: CalibrationOptions, console: Console | None = None) -> Calibration:
+    """Measure all rows, which takes some seconds each; `console` is where progress is shown, stderr if None.
+
+    Where TLS cannot be had it is left out, and the calibration says why. Raises UsageError when a process fails.
+    """
+    raise_fd_limit(max(asked.streams))  # those that are started take it over
+    made_at, machine = utc_now(), describe_machine()
+    sources, real_time, rows = set[str](), True, list[CalibrationRow]()
+    with tempfile.TemporaryDirectory() as folder, _CalibrationProgress(console or Console(stderr=True)) as progress:
+        certificates, left_out = _make_certificates(asked, Path(folder))
+        steps = [(way, streams) for way in asked.ways if way not in left_out for streams in asked.streams]
+        if not steps:
+            raise UsageError(f"nothing is left to be measured: {'; '.join(left_out.values())}")
+        for done, (way, streams) in enumerate(steps):
+            progress.set_stage(f"calibrating {way}, {streams} at a time", done, len(steps))
+            said, log = _measure_streams(streams, certificates if way == "tls" else None)
+            noted = [ObservedAnswer(**one) for one in said["noted"]]
+            sources |= {one.stamp_source for one in noted}
+            real_time = real_time and bool(said["real_time_priority"])
+            rows.append(compare_with_log(way, streams, noted, log, said["cpu_s"]))
+        progress.set_stage("calibrated", len(steps), len(steps))
+    return Calibration(
+        made_at=made_at,
+        within_ms=asked.within_ms,
+        tokens=TOKENS,
+        gap_ms=GAP_MS,
+        real_time_priority=real_time,
+        stamp_source="kernel" if sources == {"kernel"} else "callback",
+        rows=tuple(rows),
+        left_out=left_out,
+        **machine,
+    )
+
+
+def _make_certificates(asked: CalibrationOptions, folder: Path) -> tuple[tuple[str, str] | None, dict[str, str]]:
+    """Give a certificate and its key if they are needed, and what is left out for want of them."""
+    if "tls" not in asked.ways:
+        return None, {}
+    try:
+        return make_self_signed(folder), {}
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = "is not here" if isinstance(error, FileNotFoundError) else "made none"
+        return None, {"tls": f"TLS needs a certificate, and the openssl program {reason}"}
+
+
+def _measure_streams(streams: int, certificates: tuple[str, str] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Give what the client said, and the server's log."""
+    rounds = -(-_MIN_ANSWERS // streams)
+    with tempfile.TemporaryDirectory() as folder:
+        log = str(Path(folder, "log.jsonl"))
+        with _run_simulator(log, certificates) as url:
+            command = [sys.executable, "-m", "evaluation.calibration.worker", "--url", f"{url}/v1"]
+            command += ["--streams", str(streams), "--rounds", str(rounds)]
+            command += ["--ca-file", certificates[0]] if certificates else []
+            said = _run_client(command, _ROUND_TIMEOUT_S * (rounds + 1))
+        return said, read_log(log)
+
+
+def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"the instrument had not its answers after {timeout_s:g} s: try fewer --streams") from None
+    if done.returncode:
+        raise UsageError(f"the instrument failed: {_last_stderr_line(done.stderr)}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@contextmanager
+def _run_simulator(log: str, certificates: tuple[str, str] | None) -> Iterator[str]:
+    """Start a simulator on a free port and give its URL; at the end it has written its whole log."""
+    command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}", "--log", log]
+    command += ["--tls-cert", certificates[0], "--tls-key", certificates[1]] if certificates else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None  # they are pipes
+        try:
+            words = process.stdout.readline().split()
+            if not words:
+                raise UsageError(f"the simulator did not start: {_last_stderr_line(process.stderr.read())}")
+            yield words[-1]
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _last_stderr_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
+
+
+class _CalibrationProgress:
+    """A bar on a terminal, else a line a step. It is drawn between two measurements only, by no thread of its own."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn())
+        self._bar = Progress(*columns, console=console, auto_refresh=False, disable=not console.is_terminal)
+        self._task = self._bar.add_task("calibrating", total=None)
+
+    def __enter__(self) -> "_CalibrationProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def set_stage(self, stage: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=stage, completed=done, total=total)
+        self._bar.refresh()
+        if not self._console.is_terminal:
+            self._console.print(f"{stage}: {done}/{total}", highlight=False, markup=False, emoji=False, soft_wrap=True)

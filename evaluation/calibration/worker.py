@@ -1,0 +1,76 @@
+"""The process that a calibration measures: the instrument by itself, as a run uses it, asking a server of this machine.
+
+It is started as `python -m evaluation.calibration.worker` and says what it noted as one JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from evaluation.backends.interference import freeze_gc
+from evaluation.calibration.model import ObservedAnswer
+from providers import ProviderRegistry
+from providers.timed.send import send_timed
+from settings import Settings
+from streaming.clock import cpu_s
+from streaming.events import Finish, TextDelta
+from streaming.http.timestamped_sockets import TimestampingSelector
+from streaming.messages import ChatRequest, Message
+from streaming.os_limits import set_realtime_priority
+
+_QUESTION = "How late are your stamps?"
+
+
+async def _run_streams(base_url: str, ca_file: str, streams: int, rounds: int, name: str) -> list[ObservedAnswer]:
+    """Start all streams at once; each asks again, `rounds` times in all, as soon as it has its answer."""
+    settings = Settings({"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none", "SSL_CERT_FILE": ca_file})
+    providers = ProviderRegistry(settings)
+    route = providers.route("openai:steady")
+    adapter: Any = route.adapter
+    prepared = await adapter.prepare_request(ChatRequest((Message("user", _QUESTION),), model=route.model))
+    freeze_gc()  # a run does it here too
+    sockets = TimestampingSelector()
+
+    async def ask_once(request_id: str) -> ObservedAnswer:
+        asked = await send_timed(sockets, prepared, request_id)
+        exchange, last = asked.exchange, asked.events[-1].event
+        tokens_s = [timed.at_s for timed in asked.events if isinstance(timed.event, TextDelta)]
+        problem = None if isinstance(last, Finish) else f"{exchange.ending}: {last}"
+        return ObservedAnswer(
+            request_id, exchange.sent_s, tokens_s, exchange.merged_reads, exchange.timestamp_source, problem
+        )
+
+    async def run_stream(number: int) -> list[ObservedAnswer]:
+        return [await ask_once(f"{name}-{number}-{turn}") for turn in range(rounds)]
+
+    try:
+        return [noted for found in await asyncio.gather(*map(run_stream, range(streams))) for noted in found]
+    finally:
+        sockets.close()
+        await providers.aclose()
+
+
+async def _measure(asked: argparse.Namespace) -> dict[str, Any]:
+    await _run_streams(asked.url, asked.ca_file, 1, 1, "first")  # a run's warm-up
+    real_time = set_realtime_priority()
+    begun_s = cpu_s()
+    noted = await _run_streams(asked.url, asked.ca_file, asked.streams, asked.rounds, "stream")
+    used_s = cpu_s() - begun_s
+    return {"cpu_s": used_s, "real_time_priority": real_time, "noted": [asdict(one) for one in noted]}
+
+
+def main() -> None:
+    """Measure, and write the JSON object on stdout."""
+    parser = argparse.ArgumentParser("python -m evaluation.calibration.worker", description=__doc__)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--ca-file", default="")
+    parser.add_argument("--streams", type=int, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    sys.stdout.write(json.dumps(asyncio.run(_measure(parser.parse_args()))) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""What the command line understands: its options, and a `run` made of the defaults, a scenario file and the options."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from evaluation import scenario
+from evaluation.analysis import slo
+from evaluation.analysis.slo import Objective
+from evaluation.backends.service_process import validate_url
+from evaluation.calibration import model
+from evaluation.cli import scenario_file
+from evaluation.cli.scenario_file import ScenarioFile
+from evaluation.scenario import InvalidScenarioError, Scenario
+from providers.pricing import TokenPrices, parse_price
+from streaming.errors import UsageError
+
+EPILOG = (
+    "exit codes: 0 done; 1 done, but no trial was completed, or an objective was missed, or something got worse that "
+    "must not; 2 the command cannot be carried out; 3 stopped before its ceiling of cost; 130 stopped by a signal, "
+    "what was finished is kept. The last line on stdout is one JSON object."
+)
+_SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed"
+DEFAULTS: dict[str, Any] = {
+    "strategies": ("direct",),
+    "transport": (scenario.IN_PROCESS,),
+    "repeats": 3,
+    "max_tokens": 128,
+    "seed": 0,
+    "retries": 0,
+    "warm_up": True,
+    "arrivals": "constant",
+    "plots": True,
+    "prices": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """A run that was asked for; `out` None only for a dry run without a folder."""
+
+    scenario: Scenario
+    prices: Mapping[str, TokenPrices]
+    out: Path | None
+    slo: tuple[Objective, ...]
+    max_cost_usd: Decimal | None
+    record: bool
+    resume: bool
+    dry_run: bool
+    plots: bool
+    scenario_file: ScenarioFile | None
+    calibration: Path | None = None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Give the parser; options of `run` that were not given are not in what it finds."""
+    found = argparse.ArgumentParser(
+        prog="python -m evaluation", description="Measure streamed answers.", epilog=EPILOG, allow_abbrev=False
+    )
+    commands = found.add_subparsers(dest="command", title="commands")
+
+    def add_command(name: str, words: str, **more: Any) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=words, epilog=EPILOG, allow_abbrev=False, **more)
+
+    _add_run_options(
+        add_command("run", "ask, measure, and write tables and a report", argument_default=argparse.SUPPRESS)
+    )
+    _add_replay_options(
+        add_command("replay", "put recorded answers through other strategies: no waiting, no key, no cost")
+    )
+    again = add_command("report", "make the tables and the report of a folder anew from its journal")
+    again.add_argument("folder", type=Path, metavar="DIR")
+    again.add_argument("--no-plots", action="store_true", help="only the tables and report.md")
+    both = add_command("compare", "say what got better or worse between two runs")
+    both.add_argument("a", type=Path, metavar="A", help="the run to compare with")
+    both.add_argument("b", type=Path, metavar="B", help="the run that is judged")
+    both.add_argument("--slo", metavar="SLO", help=f"held to B: {_SLO_HELP}")
+    both.add_argument(
+        "--fail-if-worse", metavar="METRICS", help="for example ttft,failed: exit code 1 when one of them got worse"
+    )
+    both.add_argument("--out", type=Path, metavar="FILE", help="write the comparison there too, as Markdown")
+    _add_calibrate_options(
+        add_command("calibrate", "find out how true this machine's stamps are: the error bar of later runs")
+    )
+    return found
+
+
+def _add_calibrate_options(new: argparse.ArgumentParser) -> None:
+    new.add_argument("--streams", default="1,16,64,256,512", metavar="N,M", help="at a time (1,16,64,256,512)")
+    new.add_argument("--ways", default="plain,tls", metavar="X,Y", help="plain and TLS, or one of them (plain,tls)")
+    new.add_argument(
+        "--within-ms", type=float, default=1.0, metavar="MS", help="the error that TTFT and gaps may have at p99 (1)"
+    )
+    file = model.DEFAULT_FILE
+    new.add_argument("--out", type=Path, default=file, metavar="FILE", help=f"where it is kept ({file})")
+
+
+def _add_replay_options(new: argparse.ArgumentParser) -> None:
+    new.add_argument("traces", type=Path, nargs="+", metavar="DIR_OR_TRACE", help="a run's folder, or traces")
+    new.add_argument("--strategies", required=True, metavar="X,Y", help="for example direct,batch:100ms,pace:30tps")
+    new.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
+    new.add_argument("--no-plots", action="store_true", help="only the tables and report.md")
+
+
+def _add_run_options(new: argparse.ArgumentParser) -> None:
+    add = new.add_argument
+    add("--scenario", type=Path, metavar="FILE", help="a TOML file with any of these; the options here win over it")
+    add("--providers", type=scenario.split_names, metavar="A,B", help="for example local,sim:steady,replay:FILE")
+    add("--strategies", metavar="X,Y", help="for example direct,batch:100ms (direct)")
+    ways = ",".join(scenario.TRANSPORTS)
+    add("--transport", type=scenario.split_names, metavar="X,Y", help=f"of {ways}: all but the first ask the service")
+    add("--url", metavar="URL", help="of the service, its key in STREAMGAUGE_KEY (one that is started for the run)")
+    add("--prompts", type=Path, metavar="FILE", help="one a line, or JSONL with id and prompt")
+    few = f"only the first N (all of FILE; without FILE {scenario.DEFAULT_PROMPT_COUNT} of those that ship)"
+    add("--prompt-count", type=int, metavar="N", help=few)
+    add("--repeats", type=int, metavar="N", help="of each cell (3)")
+    load = new.add_mutually_exclusive_group()
+    load.add_argument("--concurrency", type=int, metavar="N", help="answers at a time: a closed loop (1)")
+    load.add_argument("--rate", type=float, metavar="R", help="answers started a second: an open loop")
+    add("--arrivals", choices=scenario.ARRIVALS, help="of an open loop (constant)")
+    add("--max-tokens", type=int, metavar="N", help="longest answer (128)")
+    add("--temperature", type=float, metavar="T", help="without it the provider's own")
+    add("--effort", metavar="X,Y", help="how long models may think, each in turn: low,high (the provider's own)")
+    add("--seed", type=int, metavar="N", help="of the order and the arrivals (0)")
+    add("--retries", type=int, metavar="N", help="of a failed request (0)")
+    add("--no-warm-up", dest="warm_up", action="store_false", help="leave out the one unrecorded answer a provider")
+    add("--price", action="append", metavar="MODEL=IN/OUT", help="USD for a million tokens; may be repeated")
+    add(
+        "--max-cost",
+        metavar="USD",
+        help="stop before more than this is spent, by limits and the dearest answer so far; one answer can pass it",
+    )
+    add("--dry-run", action="store_true", help="ask nobody: say what would be asked and what it would cost")
+    add("--record", action="store_true", help="keep every stream with its text as a trace, for `replay`")
+    add("--slo", metavar="SLO", help=_SLO_HELP)
+    add("--calibration", type=Path, metavar="FILE", help=f"its error bar ({model.DEFAULT_FILE}, if it is there)")
+    add("--resume", action="store_true", help="go on with the run that was broken off in DIR")
+    add("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
+    add("--out", type=Path, metavar="DIR", help="a new or an empty folder")
+
+
+def parse_run_options(asked: argparse.Namespace) -> RunOptions:
+    """Make the run of what was asked for: options win over the scenario file, both over the defaults.
+
+    Raises UsageError.
+    """
+    given = {name: value for name, value in vars(asked).items() if name != "command"}
+    file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
+    values = {**DEFAULTS, **_merge_options(file, _convert_options(given))}
+    if not values.get("providers"):
+        raise UsageError("--providers is missing (or providers in a scenario file)")
+    if values.get("out") is None and not values.get("dry_run"):
+        raise UsageError("--out is missing: a new or an empty folder")
+    try:
+        planned = _build_scenario(values)
+    except InvalidScenarioError as misfit:
+        in_file = file is not None and vars(asked).get(misfit.key) is None
+        raise UsageError(f"{file.location_of(misfit.key) if file and in_file else ''}{misfit}") from None
+    return RunOptions(
+        scenario=planned,
+        prices=values["prices"],
+        out=values.get("out"),
+        slo=slo.parse_slo(values["slo"]) if values.get("slo") is not None else (),
+        max_cost_usd=values.get("max_cost_usd"),
+        record=values.get("record", False),
+        resume=values.get("resume", False),
+        dry_run=values.get("dry_run", False),
+        plots=values["plots"],
+        scenario_file=file,
+        calibration=values.get("calibration"),
+    )
+
+
+def _merge_options(file: ScenarioFile | None, options: dict[str, Any]) -> dict[str, Any]:
+    values = dict(file.values) if file else {}
+    # One kind of load replaces the other, and a price one price.
+    if "rate" in options:
+        values.pop("concurrency", None)
+    if "concurrency" in options:
+        values.pop("rate", None)
+    if "prices" in options:
+        options["prices"] = {**values.get("prices", {}), **options["prices"]}
+    return values | options
+
+
+def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Give the options under the names and with the types that a scenario file has."""
+    changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
+        "strategies": ("strategies", scenario.strategy_names),
+        "prompts": ("prompts", scenario.read_prompts),
+        "effort": ("effort", scenario.effort_names),
+        "price": ("prices", lambda texts: dict(map(parse_price, texts))),
+        "max_cost": ("max_cost_usd", _parse_usd),
+        "url": ("url", validate_url),
+    }
+    found = {}
+    for name, value in given.items():
+        key, change = changes.get(name, (name, lambda same: same))
+        found[key] = change(value)
+    return found
+
+
+def _build_scenario(values: Mapping[str, Any]) -> Scenario:
+    prompts = values.get("prompts")
+    count = values.get("prompt_count")
+    if prompts is None:
+        prompts = scenario.read_prompts(scenario.DEFAULT_PROMPTS)
+        count = scenario.DEFAULT_PROMPT_COUNT if count is None else count
+    if count is not None and not 1 <= count <= len(prompts):
+        raise InvalidScenarioError(
+            "prompt_count", f"prompt-count must be from 1 to {len(prompts)}, as many as there are"
+        )
+    names = (
+        "repeats",
+        "seed",
+        "max_tokens",
+        "temperature",
+        "rate",
+        "arrivals",
+        "retries",
+        "transport",
+        "url",
+        "effort",
+    )
+    return Scenario(
+        providers=values["providers"],
+        strategies=values["strategies"],
+        prompts=prompts[:count],
+        concurrency=values.get("concurrency", 1),
+        warm_up=int(values["warm_up"]),
+        **{name: values[name] for name in names if name in values},
+    )
+
+
+def _parse_usd(text: str) -> Decimal:
+    try:
+        value = Decimal(text.strip().removeprefix("$"))
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or value < 0:
+        raise UsageError(f"max-cost {text!r}: write an amount in USD, for example 0.50")
+    return value

@@ -1,0 +1,113 @@
+"""A dry run: what would be asked of whom, and what it would cost, without asking anybody."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from rich.table import Table
+
+from evaluation.escaping import to_line
+from evaluation.reports import formatting
+from evaluation.runner.budget import CostEstimate, estimate_trial_cost, estimate_warm_up_cost
+from evaluation.runner.trial import ProviderAccess
+from evaluation.scenario import PlannedTrial, Scenario, display_name
+from streaming.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEstimate:
+    """What one provider would be asked, warm-up included in tokens and cost; None is an unknown price."""
+
+    provider: str
+    trials: int
+    warm_ups: int
+    input_tokens: int
+    output_tokens: int
+    most_output_tokens: int
+    usd: Decimal | None
+    at_most_usd: Decimal | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it for a program; amounts as texts, exactly."""
+        money = {"usd": self.usd, "at_most_usd": self.at_most_usd}
+        counts = {name: getattr(self, name) for name in ("provider", "trials", "warm_ups", "input_tokens")}
+        counts |= {"output_tokens": self.output_tokens, "at_most_output_tokens": self.most_output_tokens}
+        return counts | {name: None if value is None else str(value) for name, value in money.items()}
+
+
+def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[PlannedTrial]) -> list[ProviderEstimate]:
+    """Estimate what is planned, by provider."""
+    found = []
+    for provider in scenario.providers:
+        cost_model = access.cost_model(provider)
+        # Strategies ask alike: each prompt is estimated once a transport.
+        some = {(trial.prompt, trial.transport): trial for trial in planned if trial.provider == provider}
+        prompts = Counter((trial.prompt, trial.transport) for trial in planned if trial.provider == provider)
+        if not prompts:
+            continue
+        quotes = [(estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in prompts.items()]
+        transports = dict.fromkeys(transport for _, transport in prompts)
+        warm_ups = [
+            (estimate_warm_up_cost(cost_model, scenario, transport), scenario.warm_up) for transport in transports
+        ]
+        found.append(
+            _estimate_provider(provider, prompts.total(), scenario.warm_up * len(transports), quotes + warm_ups)
+        )
+    return found
+
+
+def _estimate_provider(
+    provider: str, trials: int, warm_ups: int, quotes: Sequence[tuple[CostEstimate, int]]
+) -> ProviderEstimate:
+    def sum_tokens(name: str) -> int:
+        return sum(int(getattr(quote, name)) * count for quote, count in quotes)
+
+    def sum_usd(name: str) -> Decimal | None:
+        amounts = [(getattr(quote, name), count) for quote, count in quotes]
+        known = all(amount is not None for amount, _ in amounts)
+        return sum((amount * count for amount, count in amounts), Decimal(0)) if known else None
+
+    return ProviderEstimate(
+        provider,
+        trials,
+        warm_ups,
+        sum_tokens("input_tokens"),
+        sum_tokens("output_tokens"),
+        sum_tokens("most_output_tokens"),
+        sum_usd("usd"),
+        sum_usd("at_most_usd"),
+    )
+
+
+def require_prices(shares: Sequence[ProviderEstimate]) -> None:
+    """Raise UsageError unless the price of everything is known: a ceiling cannot be kept over the unknown."""
+    unknown = [share.provider for share in shares if share.at_most_usd is None]
+    if unknown:
+        raise UsageError(
+            f"--max-cost needs a price for every provider; unknown: {', '.join(unknown)}. "
+            f"Say it, in USD for 1M tokens: --price {unknown[0]}=IN/OUT (0/0 for what costs nothing)"
+        )
+
+
+def estimate_table(shares: Sequence[ProviderEstimate]) -> Table:
+    """Give a line for each provider."""
+    found = Table(title="Dry run: nobody was asked")
+    found.add_column("provider")
+    for heading in ("trials", "input tokens, about", "output tokens, at most", "USD, about", "USD, at most"):
+        found.add_column(heading, justify="right")
+    for share in shares:
+        money = [_format_usd(share.usd), _format_usd(share.at_most_usd)]
+        found.add_row(
+            to_line(display_name(share.provider)),
+            str(share.trials),
+            str(share.input_tokens),
+            str(share.most_output_tokens),
+            *money,
+        )
+    return found
+
+
+def _format_usd(value: Decimal | None) -> str:
+    return "price unknown" if value is None else formatting.format_usd(float(value))

@@ -1,0 +1,196 @@
+"""The command `run`: asks, measures, makes the report, and says what came of it."""
+
+import argparse
+import asyncio
+from collections.abc import Coroutine
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluation import manifest, scenario
+from evaluation.backends.service_process import running_service
+from evaluation.calibration import model
+from evaluation.calibration.model import Calibration
+from evaluation.cli import arguments, output
+from evaluation.cli.arguments import RunOptions
+from evaluation.runner import resume
+from evaluation.runner.budget import LEDGER_FILE, CostCeiling, read_ledger_total
+from evaluation.runner.resume import RunState
+from evaluation.runner.runner import RunSummary, new_run_id, run
+from providers import ProviderRegistry
+from providers.local.model_file import find_model
+from settings import Settings
+from streaming.clock import monotonic
+from streaming.errors import UsageError
+
+OUT_OF_BUDGET_EXIT_CODE = 3
+
+
+def main_run(asked: argparse.Namespace) -> int:
+    """Run what was asked for and give the exit code. Raises UsageError, OSError."""
+    wanted = arguments.parse_run_options(asked)
+    if unused := _unused_prices_error(wanted):
+        output.print_note(f"note: {unused}")
+    if wanted.dry_run:
+        return asyncio.run(_run_dry(wanted))
+    assert wanted.out is not None
+    summary = _run_measurement(wanted, wanted.out)
+    facts = output.print_results(wanted.out, plots=wanted.plots)
+    kept = f"{summary.trials} of {summary.planned} trials are kept in {wanted.out}"
+    if summary.interrupted:
+        output.print_note(f"stopped: {kept}")
+    if summary.out_of_budget:
+        output.print_note(f"stopped before more than {wanted.max_cost_usd} USD could be spent: {kept}")
+    if summary.shortfall:
+        output.print_note(f"note: {summary.shortfall}")
+    facts |= {"interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
+    facts |= {"shortfall": summary.shortfall} | _check_slo(wanted.out, wanted)
+    output.print_json_line(facts)
+    return _exit_code(summary, facts)
+
+
+def _check_slo(folder: Path, wanted: RunOptions) -> dict[str, Any]:
+    """Hold a run to its objectives and say on stderr what was missed, by how much."""
+    if not wanted.slo:
+        return {}
+    from evaluation import tables
+    from evaluation.analysis import slo
+
+    verdicts = slo.check_objectives(tables.load(folder), wanted.slo)
+    return output.print_verdicts(verdicts)
+
+
+async def _run_dry(wanted: RunOptions) -> int:
+    from evaluation.cli import dry_run
+    from evaluation.reports import terminal
+
+    providers = ProviderRegistry(Settings.from_environment(), prices=wanted.prices)
+    try:
+        _read_calibration(wanted)
+        _check_providers(wanted, providers)
+        planned = scenario.plan(wanted.scenario)
+        if wanted.resume and wanted.out is not None:
+            planned = resume.inspect_run(wanted.out, wanted.scenario).left
+        found = dry_run.estimate_run(wanted.scenario, providers, planned)
+        if wanted.max_cost_usd is not None:
+            dry_run.require_prices(found)
+    finally:
+        await providers.aclose()
+    terminal.print_table(dry_run.estimate_table(found))
+    at_most = [share.at_most_usd for share in found if share.at_most_usd is not None]
+    total = str(sum(at_most)) if len(at_most) == len(found) else None
+    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in found]}
+    output.print_json_line(facts | {"at_most_usd": total})
+    return 0
+
+
+def _run_measurement(wanted: RunOptions, folder: Path) -> RunSummary:
+    settings = Settings.from_environment()
+    calibrated = _read_calibration(wanted)
+    providers = ProviderRegistry(settings, prices=wanted.prices)
+    _check_providers(wanted, providers)
+    start = _prepare_run(wanted, folder)
+    start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
+    start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in wanted.prices.items()}
+    budget = _make_cost_ceiling(wanted, providers, start, folder)
+    if not wanted.resume:
+        manifest.create_run_folder(folder)
+    ask = partial(run, wanted.scenario, providers, folder, start=start, traces=wanted.record, budget=budget)
+    ask = partial(ask, mask=settings.mask_secrets, models=_local_model_names(wanted, settings))
+    with ExitStack() as stack:
+        wires = None
+        if any(trial.transport in wanted.scenario.service_transports for trial in start.left):
+            from evaluation.backends.service import ServiceBackend
+
+            found = stack.enter_context(running_service(wanted.scenario.url, folder))
+            wires = ServiceBackend(found.url, settings, monotonic)
+        return asyncio.run(_run_and_close(ask(service=wires), providers))
+
+
+async def _run_and_close(running: Coroutine[Any, Any, RunSummary], providers: ProviderRegistry) -> RunSummary:
+    try:
+        return await running
+    finally:
+        await providers.aclose()
+
+
+def _local_model_names(wanted: RunOptions, settings: Settings) -> dict[str, str]:
+    """Give the local model's name where it is asked; it is found, or fetched, before the load."""
+    if "local" not in wanted.scenario.providers:
+        return {}
+    with suppress(UsageError):  # the trials say why there is none
+        return {"local": find_model(settings).stem}
+    return {}
+
+
+def _prepare_run(wanted: RunOptions, folder: Path) -> RunState:
+    if not wanted.resume:
+        return resume.new_run(new_run_id(), wanted.scenario)
+    start = resume.inspect_run(folder, wanted.scenario)
+    if not start.left:
+        raise UsageError(f"{folder} holds a finished run: there is nothing left to resume")
+    return start
+
+
+def _make_cost_ceiling(
+    wanted: RunOptions, providers: ProviderRegistry, start: RunState, folder: Path
+) -> CostCeiling | None:
+    """Give the ceiling with what earlier sittings were charged, or may have been."""
+    if wanted.max_cost_usd is None:
+        return None
+    from evaluation.cli import dry_run
+
+    dry_run.require_prices(dry_run.estimate_run(wanted.scenario, providers, start.left))
+    ledger = folder / LEDGER_FILE
+    if start.finished and not ledger.exists():
+        raise UsageError(f"{folder} was begun without --max-cost: what it has cost so far is not known")
+    return CostCeiling(wanted.max_cost_usd, ledger, read_ledger_total(folder))
+
+
+def _unused_prices_error(wanted: RunOptions) -> str | None:
+    """Say which prices are of nobody who is asked: a slip of the pen would leave the cost unknown, or another's."""
+    asked = {name for full in wanted.scenario.providers for name in (full, full.partition(":")[2])}
+    unused = [name for name in wanted.prices if name not in asked]
+    if not unused:
+        return None
+    known = ", ".join(wanted.scenario.providers)
+    return f"the price of {', '.join(unused)} is not used: write one of {known}, or a model's name alone"
+
+
+def _read_calibration(wanted: RunOptions) -> Calibration | None:
+    """Read the error bar that was asked for, or the usual one."""
+    try:
+        return model.read_calibration(wanted.calibration)
+    except UsageError as error:
+        scenario_file = wanted.scenario_file
+        in_file = scenario_file is not None and wanted.calibration == scenario_file.values.get("calibration")
+        raise UsageError(
+            f"{scenario_file.location_of('calibration') if scenario_file and in_file else ''}{error}"
+        ) from None
+
+
+def _check_providers(wanted: RunOptions, providers: ProviderRegistry) -> None:
+    """Find a slip of the pen before anybody is asked; whether somebody else's service has a key, only that knows."""
+    elsewhere = wanted.scenario.url is not None and scenario.IN_PROCESS not in wanted.scenario.transport
+    for name in wanted.scenario.providers:
+        try:
+            _ = providers.cost_model(name) if elsewhere else providers.route(name)
+            if name == "local" and not elsewhere:
+                providers.local_model.validate_file()
+            for effort in wanted.scenario.effort:
+                providers.check_effort(name, effort)
+            for warning in providers.warnings(name):
+                output.print_note(f"warning: {warning}")
+        except UsageError as error:
+            in_file = wanted.scenario_file is not None and name in wanted.scenario_file.values.get("providers", ())
+            where = wanted.scenario_file.location_of("providers") if in_file and wanted.scenario_file else ""
+            raise UsageError(f"{where}{error}") from None
+
+
+def _exit_code(summary: RunSummary, facts: dict[str, Any]) -> int:
+    if summary.interrupted:
+        return 130
+    if summary.out_of_budget:
+        return OUT_OF_BUDGET_EXIT_CODE
+    return 0 if summary.outcomes["completed"] and facts.get("slo", {}).get("met", True) else 1

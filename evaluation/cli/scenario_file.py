@@ -1,0 +1,243 @@
+"""A scenario as a TOML file: every option of `run` by its name, checked, and the line at fault named.
+
+`docs/scenario.toml` is an example with every key. The command's own options win over the file.
+"""
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from evaluation.analysis import slo
+from evaluation.backends.service_process import validate_url
+from evaluation.scenario import ARRIVALS, Prompt, read_prompts
+from providers.pricing import TokenPrices
+from streaming import strategies
+from streaming.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioFile:
+    """What a file asks for: `values` by the names of the options, already of their types."""
+
+    path: Path
+    values: Mapping[str, Any]
+    lines: Mapping[str, int]
+
+    def location_of(self, key: str) -> str:
+        """Give `FILE, line N: ` for a key, so that a complaint about its value can name it."""
+        return f"{self.path}, line {self.lines[key]}: " if key in self.lines else ""
+
+
+def read_scenario_file(path: Path) -> ScenarioFile:
+    """Read a scenario file. Raises UsageError in one line that names the file and, where there is one, the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"scenario {path}: {reason}") from None
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"scenario {path}: not TOML: {error}") from None
+    reader = _ScenarioFileReader(path, text)
+    values = {key: reader.read_value(key, value) for key, value in found.items()}
+    if "prompts" in values and "prompts_file" in values:
+        reader.raise_at("prompts_file", "prompts and prompts_file exclude each other")
+    if "prompts_file" in values:
+        values["prompts"] = reader.read_prompts_file(values.pop("prompts_file"))
+    return ScenarioFile(path, values, {key: reader.line_of(key) for key in found})
+
+
+def _whole_number_checker(least: int) -> Callable[[Any], int]:
+    def check_whole_number(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"a whole number from {least} on")
+        return value
+
+    return check_whole_number
+
+
+def _number_checker(least: float, *, above: bool = False) -> Callable[[Any], float]:
+    def check_number(value: Any) -> float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < least or (above and value == least):
+            raise ValueError(f"a number {'above' if above else 'from'} {least:g}{'' if above else ' on'}")
+        return float(value)
+
+    return check_number
+
+
+def _check_names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v.strip() for v in value):
+        raise ValueError('a list of names, as in ["local", "sim:steady"]')
+    return tuple(name.strip() for name in value)
+
+
+def _check_transports(value: Any) -> tuple[str, ...]:
+    return _check_names([value] if isinstance(value, str) else value)
+
+
+def _efforts(value: Any) -> tuple[str, ...]:
+    return tuple(name.lower() for name in _check_names([value] if isinstance(value, str) else value))
+
+
+def _check_url(value: Any) -> str:
+    return validate_url(_check_text(value))
+
+
+def _check_slo(value: Any) -> str:
+    text = _check_text(value)
+    slo.parse_slo(text)
+    return text
+
+
+def _check_strategies(value: Any) -> tuple[str, ...]:
+    return tuple(str(strategies.parse(name)) for name in _check_names(value))
+
+
+def _check_text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text")
+    return value
+
+
+def _check_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _check_arrivals(value: Any) -> str:
+    if value not in ARRIVALS:
+        raise ValueError(" or ".join(f'"{name}"' for name in ARRIVALS))
+    return str(value)
+
+
+def _check_usd(value: Any) -> Decimal:
+    _number_checker(0.0)(value)
+    return Decimal(str(value))
+
+
+_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
+    "providers": _check_names,
+    "strategies": _check_strategies,
+    "transport": _check_transports,
+    "url": _check_url,
+    "prompts_file": _check_text,
+    "prompt_count": _whole_number_checker(1),
+    "repeats": _whole_number_checker(1),
+    "concurrency": _whole_number_checker(1),
+    "rate": _number_checker(0.0, above=True),
+    "arrivals": _check_arrivals,
+    "max_tokens": _whole_number_checker(1),
+    "temperature": _number_checker(0.0),
+    "effort": _efforts,
+    "seed": _whole_number_checker(0),
+    "retries": _whole_number_checker(0),
+    "warm_up": _check_flag,
+    "record": _check_flag,
+    "plots": _check_flag,
+    "slo": _check_slo,
+    "max_cost_usd": _check_usd,
+    "calibration": _check_text,
+    "resume": _check_flag,
+    "dry_run": _check_flag,
+    "out": _check_text,
+}
+_PATH_KEYS = ("prompts_file", "calibration", "out")
+_PROMPT_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
+    "id": _check_text,
+    "prompt": _check_text,
+    "expected_tokens": _whole_number_checker(1),
+}
+_PRICE_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {"input": _check_usd, "output": _check_usd, "cached": _check_usd}
+
+
+class _ScenarioFileReader:
+    """Checks values; finds a value's line by its key, since the parser keeps none."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._lines = text.splitlines()
+
+    def read_value(self, key: str, value: Any) -> Any:
+        if key == "prompts":
+            return self._check_prompts(value)
+        if key == "prices":
+            return self._check_prices(value)
+        checked = self._check_value(
+            key, key, value, {**_KEY_CHECKERS, "prompts": _check_text, "prices": _check_text}, self.line_of(key)
+        )
+        if key not in _PATH_KEYS:
+            return checked
+        return self._path.parent / checked if key == "prompts_file" else Path(checked)
+
+    def line_of(self, key: str, nth: int = 0, after: int = 0) -> int:
+        """Give the line on which a key, or a table of this name, stands for the n-th time; 1 when it is not found."""
+        quoted = rf"(?:{re.escape(key)}|\"{re.escape(key)}\"|'{re.escape(key)}')"
+        start = re.compile(rf"\s*(?:{quoted}\s*[=.]|\[\[?\s*{quoted}\s*[\].])|.*[{{,]\s*{quoted}\s*=")
+        found = [number for number, line in enumerate(self._lines, start=1) if number > after and start.match(line)]
+        return found[min(nth, len(found) - 1)] if found else max(after, 1)
+
+    def raise_at(self, key: str, words: str) -> None:
+        raise UsageError(f"{self._path}, line {self.line_of(key)}: {words}")
+
+    def read_prompts_file(self, file: Path) -> tuple[Prompt, ...]:
+        """Read the file of prompts; what is wrong with it is said with the line that names it."""
+        try:
+            return read_prompts(file)
+        except UsageError as error:
+            raise UsageError(f"{self._path}, line {self.line_of('prompts_file')}: {error}") from None
+
+    def _check_value(self, name: str, key: str, value: Any, keys: Mapping[str, Callable[[Any], Any]], line: int) -> Any:
+        where = f"{self._path}, line {line}: "
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+            raise UsageError(f"{where}there is no key {key!r}; {hint}")
+        try:
+            return keys[key](value)
+        except ValueError as error:
+            raise UsageError(f"{where}{name} must be {error}") from None
+        except UsageError as error:
+            words = str(error).removeprefix("--")
+            raise UsageError(f"{where}{words if words.startswith(name) else f'{name}: {words}'}") from None
+
+    def _check_prompts(self, value: Any) -> tuple[Prompt, ...]:
+        if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
+            self.raise_at("prompts", "prompts must be tables: [[prompts]], each with id and prompt")
+        prompts: list[Prompt] = []
+        for place, entry in enumerate(value):
+            head = self.line_of("prompts", place)
+            checked = {
+                k: self._check_value(k, k, v, _PROMPT_KEY_CHECKERS, self.line_of(k, after=head))
+                for k, v in entry.items()
+            }
+            if missing := {"id", "prompt"} - set(checked):
+                raise UsageError(f"{self._path}, line {head}: this prompt has no {' and no '.join(sorted(missing))}")
+            if checked["id"] in (prompt.id for prompt in prompts):
+                raise UsageError(f"{self._path}, line {self.line_of('id', after=head)}: the id is there already")
+            prompts.append(Prompt(checked["id"], checked["prompt"], checked.get("expected_tokens")))
+        return tuple(prompts)
+
+    def _check_prices(self, value: Any) -> dict[str, TokenPrices]:
+        if not isinstance(value, dict):
+            self.raise_at("prices", 'prices must be a table: [prices], "MODEL" = { input = 1.0, output = 2.0 }')
+        found: dict[str, TokenPrices] = {}
+        for model, pair in value.items():
+            line = self.line_of(model, after=self.line_of("prices") - 1)
+            if not isinstance(pair, dict) or not {"input", "output"} <= set(pair):
+                raise UsageError(
+                    f"{self._path}, line {line}: a price is {{ input = 1.0, output = 2.0 }}, USD for 1M tokens"
+                )
+            checked = {
+                k: self._check_value(f"the price's {k}", k, v, _PRICE_KEY_CHECKERS, line) for k, v in pair.items()
+            }
+            found[model] = TokenPrices(checked["input"], checked["output"], checked.get("cached"))
+        return found

@@ -1,0 +1,67 @@
+"""The users' own error: OpenAI users on one worker against a simulator, paired with its log by request id.
+
+The error is that of a load test's TTFT and gaps on this machine, however many greenlets took turns meanwhile.
+"""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evaluation.backends.service_process import start_process
+from evaluation.calibration import model
+from evaluation.calibration.machine import describe_machine
+from evaluation.calibration.model import Calibration, ObservedAnswer
+from evaluation.load_test import import_answers, locust_run
+from evaluation.load_test.locust_run import LocustOptions
+from simulator.server import read_log
+from streaming.clock import utc_now
+from streaming.errors import UsageError
+
+TOKENS = 64
+GAP_MS = 20.0
+_DURATION_S = 8
+
+
+def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
+    """Measure one number of streams, and keep it in `file`, which is replaced. Raises UsageError, OSError."""
+    if streams < 1:
+        raise UsageError("--streams must be at least 1")
+    made_at = utc_now()
+    with tempfile.TemporaryDirectory() as folder:
+        log, heard = Path(folder, "log.jsonl"), Path(folder, "heard")
+        command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}"]
+        with start_process([*command, "--log", str(log)], Path(folder, "words")) as server:
+            load = LocustOptions(streams, _DURATION_S, ("openai",), processes=1, more=("--max-tokens", str(TOKENS)))
+            locust_run.run_locust(load, server.url, heard)
+        answers = import_answers.read_answers(heard).answers
+        row = model.compare_with_log(
+            "plain", streams, [observed_answer(answer) for answer in answers], read_log(str(log)), 0.0
+        )
+    made = Calibration(
+        made_at=made_at,
+        within_ms=within_ms,
+        tokens=TOKENS,
+        gap_ms=GAP_MS,
+        real_time_priority=all(answer["real_time"] for answer in answers),
+        stamp_source="kernel" if {answer["stamp_source"] for answer in answers} == {"kernel"} else "callback",
+        rows=(replace(row, cpu_s_per_1000_chunks=None),),  # what it cost was not measured
+        left_out={"tls": "the kernel does not stamp what is encrypted"},
+        **describe_machine(),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    model.write_calibration(file, made)
+    return made
+
+
+def observed_answer(answer: dict[str, Any]) -> ObservedAnswer:
+    """Give an answer as the calibration compares it with the server's log."""
+    return ObservedAnswer(
+        request_id=answer["trial_id"],
+        sent_s=answer["sent_s"],
+        tokens_s=[at_s for at_s, kind, _, _ in answer["events"] if kind == "text"],
+        merged_reads=answer["merged_reads"],
+        stamp_source=answer["stamp_source"] or "callback",
+        problem=None if answer["outcome"] == "completed" else answer["outcome"],
+    )

@@ -1,0 +1,202 @@
+"""From what Locust's users heard, `answers.jsonl`, to a folder as every evaluation has it: journal, manifest, tables.
+
+The figures are computed as those of any other trial. Over a wire there is one end only, where the answer arrived: a
+strategy's delay is not known. An answer that the end of the test broke off, or that was asked for while users were
+still being added (when that is wanted), is no trial; the manifest counts them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from evaluation import manifest
+from evaluation.backends.interference import is_disturbed
+from evaluation.calibration.machine import describe_machine
+from evaluation.load_test.answer_model import AnswerLine, Head, check
+from evaluation.metrics import trial_metrics
+from evaluation.metrics.experience import ReaderModel, TokenDeadlines
+from evaluation.schema import EVENTS_FILE, TRIALS_FILE, EventRow, Journal, Trial, read_lines
+from streaming.errors import UsageError
+from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
+
+ANSWERS_FILE = "answers.jsonl"
+_TOKEN_FIELDS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTestAnswers:
+    """What `answers.jsonl` holds: facts of the test, its answers, and those that are none of its trials."""
+
+    facts: dict[str, Any]
+    answers: list[dict[str, Any]]
+    unfinished: int
+    ramping: int
+
+
+def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers:
+    """Read a test's answers. Raises UsageError when there are none, or a line is broken."""
+    found = list(read_lines(folder / ANSWERS_FILE))
+    lines = [line for _, line in found]
+    if not lines or "load" not in lines[0]:
+        raise UsageError(f"{folder} holds no load test: {ANSWERS_FILE} is missing or has no header")
+    facts = {**lines[0], **{key: value for line in lines[1:] if "ended_at" in line for key, value in line.items()}}
+    check(Head, facts, f"{folder / ANSWERS_FILE}, line 1")
+    answers = []
+    for where, line in found[1:]:
+        if "trial_id" in line:
+            check(AnswerLine, line, where)
+            answers.append(line)
+    ended = [answer for answer in answers if answer["outcome"] != "open"]
+    kept = [answer for answer in ended if not (without_ramp and answer["ramping"])]
+    return LoadTestAnswers(facts, kept, len(answers) - len(ended), len(ended) - len(kept))
+
+
+def write_journal(
+    folder: Path, *, without_ramp: bool = False, instrument_error: Mapping[str, Any] | None = None
+) -> LoadTestAnswers:
+    """Write the journal and the manifest anew from a test's answers. Raises UsageError, OSError."""
+    heard = read_answers(folder, without_ramp=without_ramp)
+    for name in (TRIALS_FILE, EVENTS_FILE):
+        (folder / name).unlink(missing_ok=True)
+    run_id = str(heard.facts["run_id"])
+    with Journal(folder) as journal:
+        for number, answer in enumerate(heard.answers, start=1):
+            try:
+                journal.add(*trial_rows(run_id, number, answer))
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+                raise UsageError(f"{folder / ANSWERS_FILE}: answer {number} is not whole ({error!r})") from None
+    manifest.write(folder, manifest_facts(heard, instrument_error))
+    return heard
+
+
+def trial_rows(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial, list[EventRow]]:
+    """Give an answer's rows; `number` counts from 1 and stands for its block: load tests have no pairs."""
+    sent_s = answer["sent_s"]
+    timed = [
+        TimedEvent(at_s, _make_event(kind, chars, tokens, answer)) for at_s, kind, chars, tokens in answer["events"]
+    ]
+    stamps = trial_metrics.TimedEvents(
+        answer["asked_s"] if sent_s is None else sent_s, None, timed, sent=sent_s is not None
+    )
+    found = trial_metrics.compute_metrics(
+        stamps, answer["outcome"], _answer_usage(answer), TokenDeadlines(), ReaderModel()
+    )
+    found |= trial_metrics.queueing_metrics(sent_s, answer["asked_s"], answer["connect_s"], found.get("ttft_s"))
+    provider, _, model = answer["provider"].partition(":")
+    trial = Trial(
+        run_id=run_id,
+        prompt_id=answer["prompt_id"],
+        provider=provider,
+        model=model or None,
+        repeat=1,
+        block=number,
+        sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
+        headers_s=_elapsed_s(sent_s, answer["headers_s"]),
+        connect_s=_elapsed_s(0.0, answer["connect_s"]),
+        finish_raw=answer.get("finish_raw"),
+        disturbed=is_disturbed(answer["stamp_source"], answer["merged_reads"], None),
+        **{name: answer[name] for name in _COPIED_FIELDS},
+        **_usage_columns(answer),
+        **found,
+    )
+    return trial, list(trial_metrics.event_rows(run_id, trial.trial_id, stamps))
+
+
+_COPIED_FIELDS = (
+    "trial_id", "strategy", "transport", "outcome", "finish_reason", "error_type", "error_message", "http_status",
+    "started_at", "attempts", "fell_back_to", "merged_reads", "stamp_source",
+)  # fmt: skip
+
+
+def manifest_facts(heard: LoadTestAnswers, instrument_error: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give the manifest: what was asked for in the words that every run has, and what the load came to."""
+    facts, answers = heard.facts, heard.answers
+    prompts = sorted({answer["prompt_id"] for answer in answers})
+    return {
+        "manifest": manifest.VERSION,
+        "kind": "load",
+        "run_id": facts["run_id"],
+        "complete": "ended_at" in facts,
+        "interrupted": "ended_at" not in facts,
+        "started_at": facts["started_at"],
+        "finished_at": facts.get("ended_at"),
+        "trials_planned": None,
+        "trials_finished": len(answers),
+        "scenario": {
+            "providers": sorted({answer["provider"] for answer in answers}),
+            "strategies": sorted({answer["strategy"] for answer in answers}),
+            "prompts": [{"id": prompt_id} for prompt_id in prompts],
+            "transport": sorted({answer["transport"] for answer in answers}),
+            "repeats": 1,
+            "seed": None,
+            "max_tokens": facts["max_tokens"],
+            "temperature": None,
+            "rate": None,
+            "concurrency": facts["users"],
+            "retries": 0,
+        },
+        "measures": manifest.measure_constants(),
+        "instrument_error": instrument_error,
+        "instrument": [{"real_time_priority": all(answer["real_time"] for answer in answers)}],
+        "loads": [_count_load(facts, answers)],
+        "load": {**facts, "unfinished": heard.unfinished, "left_out_while_ramping": heard.ramping},
+        **describe_machine(),
+    }
+
+
+def _count_load(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count how many answers were under way at once, from when each was asked for to its last event."""
+    moments = sorted(moment for answer in answers for moment in _answer_span(answer))
+    now = most = 0
+    for _, step in moments:
+        now += step
+        most = max(most, now)
+    short = f"asked for {facts['users']} users, never more than {most} answers ran" if most < facts["users"] else None
+    thinking = any(facts["think_s"])
+    return {
+        "asked_concurrency": facts["users"],
+        "concurrency_max": most,
+        "shortfall": None if thinking or facts["shape"] != "steady" else short,
+    }
+
+
+def _answer_span(answer: Mapping[str, Any]) -> Iterator[tuple[float, int]]:
+    yield answer["asked_s"], 1
+    yield max([answer["asked_s"], *(event[0] for event in answer["events"])]), -1
+
+
+def _make_event(kind: str, chars: int | None, tokens: int | None, answer: Mapping[str, Any]) -> Event:
+    """Give an event back; of a text only the length was kept, which is all that the figures take of it."""
+    if kind == "text":
+        return TextDelta("·" * (chars or 0))
+    if kind == "thinking":
+        return ThinkingDelta("·" * (chars or 0))
+    if kind == "usage":
+        return Usage(output_tokens=tokens)
+    if kind == "notice":
+        return Notice("retry", "")
+    if kind == "finish":
+        return Finish(answer["finish_reason"] or "other")
+    return Failed(answer["error_type"] or "error", answer["error_message"] or "")
+
+
+def _answer_usage(answer: Mapping[str, Any]) -> Usage:
+    found = answer["usage"]
+    return Usage(**{name: found.get(name) for name in _TOKEN_FIELDS}, source=found.get("source") or "reported")
+
+
+def _usage_columns(answer: Mapping[str, Any]) -> dict[str, Any]:
+    found = answer["usage"]
+    cost = answer["cost_usd"]
+    known = any(found.get(name) is not None for name in _TOKEN_FIELDS)
+    return {
+        **{name: found.get(name) for name in _TOKEN_FIELDS},
+        "token_source": found.get("source") if known else None,
+        "cost_usd": None if cost is None else Decimal(str(cost)),
+    }
+
+
+def _elapsed_s(from_s: float | None, to_s: float | None) -> float | None:
+    return None if from_s is None or to_s is None else round(to_s - from_s, 9)

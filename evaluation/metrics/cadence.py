@@ -1,0 +1,171 @@
+"""Measures of one stream's cadence: pure functions over stamps in seconds, in order of time.
+
+A chunk is a text delta as it arrived; it is not a token. None is unknown: a figure that the stamps cannot give is
+never 0. Percentiles interpolate linearly between the order statistics (numpy's default, Hyndman and Fan's type 7).
+Answers have some hundred chunks: over so few, lists are quicker than arrays, and need no import before a load.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from streaming.events import TextDelta, TimedEvent, Usage
+
+STALL_S = 0.25
+"""No silence up to this is called a stall, however quick the stream."""
+STALL_MEDIANS = 5.0
+"""Nor one up to this many median gaps of its own stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The answer text at one end: when each chunk passed, in seconds from `sent`, and how many characters it had."""
+
+    at_s: Sequence[float]
+    chars: Sequence[int]
+
+    @classmethod
+    def from_events(cls, events: Iterable[TimedEvent], sent_s: float = 0.0) -> "Chunks":
+        """Take the text deltas out of a stream of events; thinking is not answer text."""
+        texts = [(timed.at_s - sent_s, len(timed.event.text)) for timed in events if type(timed.event) is TextDelta]
+        return cls([at_s for at_s, _ in texts], [chars for _, chars in texts])
+
+    def __len__(self) -> int:
+        return len(self.at_s)
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the first chunk to the last; 0 for fewer than two."""
+        return self.at_s[-1] - self.at_s[0] if len(self) else 0.0
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Inter-chunk latencies, one fewer than there are chunks."""
+        return [later_s - at_s for at_s, later_s in pairwise(self.at_s)]
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """Inter-chunk latency of one stream in seconds; `cv` = standard deviation / mean, from two gaps on."""
+
+    p50_s: float | None = None
+    p95_s: float | None = None
+    p99_s: float | None = None
+    max_s: float | None = None
+    cv: float | None = None
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Give a percentile of values in ascending order, of which there is one at least.
+
+    >>> percentile([1.0, 2.0, 4.0], 75.0)
+    3.0
+    """
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    if low + 1 == len(ordered):
+        return ordered[low]
+    return ordered[low] + (ordered[low + 1] - ordered[low]) * (place - low)
+
+
+def cadence(gaps_s: Sequence[float]) -> Cadence:
+    """Percentiles of the gaps between chunks, in seconds; their spread is the population's (ddof = 0).
+
+    Source: METRICS, icl_*. All None without a gap.
+
+    >>> found = cadence([0.01, 0.02, 0.03, 0.10])
+    >>> [round(x, 4) for x in (found.p50_s, found.p95_s, found.p99_s, found.max_s)]
+    [0.025, 0.0895, 0.0979, 0.1]
+    >>> round(found.cv, 4)  # mean 0.04, standard deviation 0.03536
+    0.8839
+    """
+    n = len(gaps_s)
+    if not n:
+        return Cadence()
+    ordered = sorted(gaps_s)
+    p50_s, p95_s, p99_s = (percentile(ordered, percent) for percent in (50, 95, 99))
+    mean_s = sum(ordered) / n
+    variance = sum([(gap_s - mean_s) ** 2 for gap_s in ordered]) / n
+    return Cadence(p50_s, p95_s, p99_s, ordered[-1], variance**0.5 / mean_s if n > 1 and mean_s > 0 else None)
+
+
+def stalls(gaps_s: Sequence[float]) -> tuple[int, float] | tuple[None, None]:
+    """Count the gaps over max(0.25 s, 5 x the median gap), and sum the seconds by which they are over it.
+
+    Source: METRICS, stalls and stall_s. None without a gap: a stream of one chunk had no chance to stall.
+
+    >>> stalls([0.02, 0.02, 0.02, 0.55, 0.75])  # median 0.02, so the threshold is 0.25
+    (2, 0.8)
+    >>> stalls([0.1, 0.1, 0.1, 0.45])  # median 0.1, so the threshold is 0.5
+    (0, 0.0)
+    """
+    if not len(gaps_s):
+        return None, None
+    threshold_s = max(STALL_S, STALL_MEDIANS * percentile(sorted(gaps_s), 50))
+    over_s = [gap_s - threshold_s for gap_s in gaps_s if gap_s > threshold_s]
+    return len(over_s), round(sum(over_s, 0.0), 9)
+
+
+def answer_tokens(usage: Usage) -> int | None:
+    """Tokens of the answer text: output without thinking. None when they are only estimated or thinking is unknown.
+
+    Source: METRICS, itl_s.
+
+    >>> answer_tokens(Usage(output_tokens=64, thinking_tokens=24))
+    40
+    >>> answer_tokens(Usage(output_tokens=64)) is None  # 64 with how much thinking?
+    True
+    """
+    if usage.source == "estimated" or usage.output_tokens is None or usage.thinking_tokens is None:
+        return None
+    return usage.output_tokens - usage.thinking_tokens
+
+
+def itl_s(chunks: Chunks, tokens: int | None) -> float | None:
+    """Mean seconds between tokens: (last - first chunk) / (answer tokens - 1); METRICS, itl_s.
+
+    >>> itl_s(Chunks([0.2, 0.5, 0.8], [4, 8, 8]), 7)  # 0.6 s, 6 tokens after the first
+    0.1
+    """
+    if tokens is None or tokens < 2 or len(chunks) < 2:
+        return None
+    return round(chunks.span_s / (tokens - 1), 12)
+
+
+def output_tps(chunks: Chunks, tokens: int | None) -> float | None:
+    """Answer tokens a second after the first: (answer tokens - 1) / (last - first chunk); METRICS, output_tps.
+
+    None where `itl_s` is, and for a stream that came in no time.
+
+    >>> output_tps(Chunks([0.2, 0.5, 0.8], [4, 8, 8]), 7)
+    10.0
+    """
+    if tokens is None or tokens < 2 or chunks.span_s <= 0:
+        return None
+    return round((tokens - 1) / chunks.span_s, 9)
+
+
+def chars_per_s(chunks: Chunks) -> float | None:
+    """Characters a second after the first chunk: those that came after it / (last - first chunk); METRICS.
+
+    >>> chars_per_s(Chunks([0.2, 0.5, 0.7], [4, 8, 7]))  # 15 characters in 0.5 s
+    30.0
+    """
+    if chunks.span_s <= 0:
+        return None
+    return round(sum(chunks.chars[1:]) / chunks.span_s, 9)
+
+
+def updates_per_s(delivered: Chunks) -> float | None:
+    """How often the reader's text changes: (chunks - 2) / (last but one - first chunk), both as delivered; METRICS.
+
+    The last update is left out: it comes with the answer's end, and the interval before it is cut short, which would
+    make a short answer look livelier than its strategy is. None with fewer than three updates: no whole interval.
+
+    >>> updates_per_s(Chunks([0.2, 0.3, 0.4, 0.42], [1, 1, 1, 1]))  # 2 whole intervals in 0.2 s
+    10.0
+    """
+    span_s = delivered.at_s[-2] - delivered.at_s[0] if len(delivered) > 2 else 0.0
+    if span_s <= 0:
+        return None
+    return round((len(delivered) - 2) / span_s, 9)

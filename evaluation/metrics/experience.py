@@ -1,0 +1,163 @@
+"""Measures of what the reader gets: delay by the strategy, token deadlines, reading. Pure, over `measures.Chunks`."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from evaluation.metrics.cadence import Chunks
+
+_TOLERANCE_S = 1e-9
+"""Stamps are kept to the nanosecond: a deadline is not missed by the rounding of a float."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDeadlines:
+    """When a token is due: the first text `first_s` after `sent`, each further token `token_s` after the one before.
+
+    Ten tokens a second is about twice as fast as people read English.
+    """
+
+    first_s: float = 1.0
+    token_s: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderModel:
+    """Somebody who reads `chars_per_s` and expects to begin `first_s` after asking.
+
+    The default is 238 words a minute, the mean over 190 studies of silent reading of English non-fiction (Brysbaert
+    2019, doi 10.1016/j.jml.2019.104047), at 6 characters a word with its space.
+    """
+
+    chars_per_s: float = 23.8
+    first_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Seconds that a strategy held the text, over all characters that were delivered; None when none was."""
+
+    mean_s: float | None = None
+    p95_s: float | None = None
+    max_s: float | None = None
+
+
+def delivery_delay(source: Chunks, delivered: Chunks) -> Delay:
+    """Delivered - arrived for each character, the n-th with the n-th: mean, 95th percentile and maximum in seconds.
+
+    Source: METRICS, delay_*. Characters that were never delivered have no delay. The percentile is that of the list
+    of all characters, without making the list: memory goes with the chunks.
+
+    >>> source = Chunks([0.0, 0.1, 0.2], [2, 2, 4])
+    >>> found = delivery_delay(source, Chunks([0.0, 0.3], [2, 6]))  # held: 2 x 0, 2 x 0.2, 4 x 0.1
+    >>> [round(x, 6) for x in (found.mean_s, found.p95_s, found.max_s)]
+    [0.1, 0.2, 0.2]
+    """
+    held_s, chars = _hold_times_s(source, delivered)
+    if not held_s:
+        return Delay()
+    mean_s = sum([held * count for held, count in zip(held_s, chars, strict=True)]) / sum(chars)
+    return Delay(mean_s, weighted_percentile(held_s, chars, 95.0), max(held_s))
+
+
+def _hold_times_s(source: Chunks, delivered: Chunks) -> tuple[list[float], list[int]]:
+    """Give the seconds that each run of characters was held which arrived and left together, and its length."""
+    held_s: list[float] = []
+    counts: list[int] = []
+    arrivals = zip(source.at_s, source.chars, strict=True)
+    arrived_s, here = 0.0, 0
+    for left_s, leaving in zip(delivered.at_s, delivered.chars, strict=True):
+        while leaving:
+            if not here:
+                arrived_s, here = next(arrivals, (0.0, 0))
+                if not here:
+                    return held_s, counts
+            count = min(leaving, here)
+            held_s.append(left_s - arrived_s)
+            counts.append(count)
+            leaving -= count
+            here -= count
+    return held_s, counts
+
+
+def weighted_percentile(values: Sequence[float], counts: Sequence[int], percent: float) -> float:
+    """The percentile, linearly interpolated, of the list in which each value stands `counts` times.
+
+    >>> weighted_percentile([1.0, 5.0], [3, 2], 62.5)  # of 1, 1, 1, 5, 5: place 2.5
+    3.0
+    """
+    pairs = sorted(zip(values, counts, strict=True))
+    upto = list(accumulate(count for _, count in pairs))
+    place = (upto[-1] - 1) * percent / 100
+    low = pairs[bisect_right(upto, int(place))][0]
+    high = pairs[bisect_right(upto, min(int(place) + 1, upto[-1] - 1))][0]
+    return low + (high - low) * (place - int(place))
+
+
+def fluidity(delivered: Chunks, tokens: int | None, deadlines: TokenDeadlines) -> float | None:
+    """Share of token deadlines met, 0 to 1: the fluidity index of Etalon (arXiv 2407.07000).
+
+    A token that comes early leaves its slack to those after it. One that comes late has missed its own deadline and
+    those that passed meanwhile, one every `token_s`; then the deadlines start again from its arrival. The measure is
+    met / (met + missed). Chunks are taken as delivered, the tokens spread evenly over the characters: token i of n
+    comes with character floor(i x chars / n). None without a token count that was reported or counted.
+
+    Deadlines 1 s and 0.1 s, chunks of 2 tokens at 0.5, 1.0 and 1.75 s. The 4 of the first two are met; the fifth was
+    due at 1.4 s and those at 1.4, 1.5, 1.6, 1.7 s are missed; the sixth, due at 1.85 s, is met: 5 of 9.
+
+    >>> chunks = Chunks([0.5, 1.0, 1.75], [8, 8, 8])
+    >>> round(fluidity(chunks, 6, TokenDeadlines(1.0, 0.1)), 4)
+    0.5556
+    """
+    if tokens is None or tokens < 1 or not len(delivered):
+        return None
+    upto = list(accumulate(delivered.chars))
+    due = [-(-end * tokens // upto[-1]) for end in upto]
+    return _deadlines_met_share(delivered.at_s, [b - a for a, b in pairwise([0, *due])], deadlines)
+
+
+def _deadlines_met_share(at_s: Sequence[float], counts: Sequence[int], deadlines: TokenDeadlines) -> float:
+    met = missed = 0
+    due_s = deadlines.first_s
+    for now_s, count in zip(at_s, counts, strict=True):
+        if not count:
+            continue
+        late_s = now_s - due_s
+        if late_s <= _TOLERANCE_S:
+            met += count
+            due_s += count * deadlines.token_s
+        else:
+            missed += 1 + int((late_s + _TOLERANCE_S) / deadlines.token_s)
+            met += count - 1
+            due_s = now_s + count * deadlines.token_s
+    return met / (met + missed)
+
+
+def qoe(delivered: Chunks, reader: ReaderModel) -> float | None:
+    """The reader's quality of experience, 0 to 1, in the spirit of Andes (arXiv 2404.16283).
+
+    The reader reads at one speed, never ahead of the text and never before `first_s`; ideally the text is never
+    missing. Both curves, characters read over time, run until this reader has finished: the measure is the area under
+    the real one / the area under the ideal one. Andes counts tokens, here characters are read. None without text; a cut
+    answer has none either (the caller's part): what is missing was not read.
+
+    10 characters/s from 1 s on, 10 characters at 1 s and 10 at 3 s: read during 1-2 and 3-4 s. Until 4 s the real area
+    is 10 x 2.5 + 10 x 0.5 = 30, the ideal one 20 x 2 = 40.
+
+    >>> chunks = Chunks([1.0, 3.0], [10, 10])
+    >>> qoe(chunks, ReaderModel(chars_per_s=10.0, first_s=1.0))
+    0.75
+    """
+    if not len(delivered):
+        return None
+    speed = reader.chars_per_s
+    read_at_s: list[float] = []
+    end_s = reader.first_s
+    for at_s, chars in zip(delivered.at_s, delivered.chars, strict=True):
+        end_s = max(at_s, end_s) + chars / speed
+        read_at_s.append(end_s)
+    halves = zip(read_at_s, delivered.chars, strict=True)
+    real = sum([chars * (end_s - at_s + chars / speed / 2) for at_s, chars in halves])
+    total = sum(delivered.chars)
+    return min(real / (total * (end_s - reader.first_s - total / speed / 2)), 1.0)

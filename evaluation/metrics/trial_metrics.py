@@ -1,0 +1,216 @@
+"""From an answer's stamps and receipt to its rows: pure. What a failed or cut answer cannot tell stays None.
+
+A failed trial has no times, only what was counted. A truncated or cancelled one keeps the figures of the text that
+came (first text, gaps, stalls, delay); what judges an answer as a whole (end to end, token rates, fluidity, QoE) it
+has not. A filtered, refused or empty one ended by the provider's will: it has its end, and no fluidity or QoE.
+
+Over a service's wire there is one end only, where the reader is: what arrived there is `delivered`. The figures of
+arrival are then those of the delivered events, and what the service's strategy held is not known.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.metrics import cadence as metrics_cadence
+from evaluation.metrics import experience
+from evaluation.schema import EventRow
+from streaming.events import (
+    TERMINAL,
+    Event,
+    Failed,
+    Finish,
+    Notice,
+    TextDelta,
+    ThinkingDelta,
+    TimedEvent,
+    Usage,
+    dropped_settings_of,
+)
+from streaming.pipeline import ENDED_IN_ORDER, Outcome, Receipt
+
+_KIND_BY_EVENT: dict[type[Event], str] = {
+    TextDelta: "text", ThinkingDelta: "thinking", Usage: "usage", Notice: "notice", Finish: "finish", Failed: "failed",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TimedEvents:
+    """An answer's events at both ends in order of time, and when the request was sent, all on one clock.
+
+    `source` None: it came over a service's wire. Where nothing was ever `sent`, `sent_s` is when it was asked for.
+    """
+
+    sent_s: float
+    source: Sequence[TimedEvent] | None
+    delivered: Sequence[TimedEvent]
+    sent: bool = True
+
+    @property
+    def first_end(self) -> Sequence[TimedEvent]:
+        """What came, at the first end there is."""
+        return self.delivered if self.source is None else self.source
+
+
+def compute_metrics(
+    stamps: TimedEvents,
+    outcome: Outcome,
+    usage: Usage,
+    deadlines: experience.TokenDeadlines,
+    reader: experience.ReaderModel,
+) -> dict[str, Any]:
+    """Give the columns that the stamps and the token counts tell, by name; those that they cannot tell are None."""
+    source = metrics_cadence.Chunks.from_events(stamps.first_end, stamps.sent_s)
+    return arrival_metrics(stamps, source, outcome, usage) | delivery_metrics(
+        stamps, source, outcome, usage, deadlines, reader
+    )
+
+
+def arrival_metrics(
+    stamps: TimedEvents, source: metrics_cadence.Chunks, outcome: Outcome, usage: Usage
+) -> dict[str, Any]:
+    """Give the columns of what the provider sent, whatever a strategy made of it."""
+    found: dict[str, Any] = {"chunks": len(source)}
+    if outcome == "failed":
+        return found
+    gaps_s = source.gaps_s
+    cadence = metrics_cadence.cadence(gaps_s)
+    stalls, stall_s = metrics_cadence.stalls(gaps_s)
+    found |= {
+        "ttft_s": _first_event_s(_last_attempt(stamps.first_end), (TextDelta, ThinkingDelta), stamps.sent_s),
+        "ttfot_s": _first_event_s(stamps.first_end, (TextDelta,), stamps.sent_s),
+        "icl_p50_s": cadence.p50_s,
+        "icl_p95_s": cadence.p95_s,
+        "icl_p99_s": cadence.p99_s,
+        "icl_max_s": cadence.max_s,
+        "icl_cv": cadence.cv,
+        "stalls": stalls,
+        "stall_s": stall_s,
+        "chars_per_s": metrics_cadence.chars_per_s(source),
+    }
+    if outcome in ENDED_IN_ORDER:
+        tokens = metrics_cadence.answer_tokens(usage)
+        found["e2e_s"] = _first_event_s(stamps.first_end, TERMINAL, stamps.sent_s)
+        found["itl_s"] = metrics_cadence.itl_s(source, tokens)
+        found["output_tps"] = metrics_cadence.output_tps(source, tokens)
+    return _round_floats(found)
+
+
+def delivery_metrics(
+    stamps: TimedEvents,
+    source: metrics_cadence.Chunks,
+    outcome: Outcome,
+    usage: Usage,
+    deadlines: experience.TokenDeadlines,
+    reader: experience.ReaderModel,
+) -> dict[str, Any]:
+    """Give the columns of what left the strategy, and what it cost in delay."""
+    delivered = metrics_cadence.Chunks.from_events(stamps.delivered, stamps.sent_s)
+    found: dict[str, Any] = {"delivered_chunks": len(delivered)}
+    if outcome == "failed":
+        return found
+    found["delivered_ttft_s"] = _first_event_s(stamps.delivered, (TextDelta,), stamps.sent_s)
+    found["updates_per_s"] = metrics_cadence.updates_per_s(delivered)
+    if stamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
+        delay = experience.delivery_delay(source, delivered)
+        found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
+    if outcome in ENDED_IN_ORDER:
+        found["delivered_e2e_s"] = _first_event_s(stamps.delivered, TERMINAL, stamps.sent_s)
+    if outcome == "completed":
+        found["fluidity"] = experience.fluidity(delivered, metrics_cadence.answer_tokens(usage), deadlines)
+        found["qoe"] = experience.qoe(delivered, reader)
+    return _round_floats(found)
+
+
+def _round_floats(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 9) if isinstance(value, float) else value for name, value in found.items()}
+
+
+def _last_attempt(events: Sequence[TimedEvent]) -> Sequence[TimedEvent]:
+    """Leave out what came before the last retry or fallback: the thinking of an attempt that was given up."""
+    for place in range(len(events) - 1, -1, -1):
+        event = events[place].event
+        if isinstance(event, Notice) and event.kind in ("retry", "fallback"):
+            return events[place + 1 :]
+    return events
+
+
+def _first_event_s(events: Sequence[TimedEvent], kinds: tuple[type[Event], ...], sent_s: float) -> float | None:
+    """Seconds from `sent` to the first event of these kinds; None if there is none."""
+    return next((timed.at_s - sent_s for timed in events if isinstance(timed.event, kinds)), None)
+
+
+def queueing_metrics(
+    sent_s: float | None, intended_s: float | None, connect_s: float | None, ttft_s: float | None
+) -> dict[str, Any]:
+    """Give the columns of what came before `sent`: the instrument's own wait, and the first delta with all of it.
+
+    In process there is no connection: None counts as none. All are None where no start was intended, and but for the
+    start itself where nothing was sent.
+
+    >>> queueing_metrics(10.5, 10.1, 0.3, 0.2)["queue_s"], queueing_metrics(10.5, 10.1, 0.3, 0.2)["ttft_total_s"]
+    (0.1, 0.6)
+    """
+    if intended_s is None:
+        return {}
+    intended = {"intended_start_s": round(intended_s, 9)}
+    if sent_s is None:
+        return intended
+    late_s = sent_s - intended_s
+    return intended | {
+        "queue_s": round(late_s - (connect_s or 0.0), 9),
+        "ttft_total_s": None if ttft_s is None else round(late_s + ttft_s, 9),
+    }
+
+
+def dropped_settings(stamps: TimedEvents) -> str | None:
+    """Return the settings that were left out of the request, separated by commas; None where none was."""
+    return ",".join(dropped_settings_of(timed.event for timed in stamps.first_end)) or None
+
+
+def outcome_columns(receipt: Receipt) -> dict[str, Any]:
+    """Give the columns of how it ended, the outcome aside, and of what was used.
+
+    What a failed call used, of which nothing is known, is None and not 0.
+    """
+    found: dict[str, Any] = {
+        "finish_reason": receipt.finish_reason,
+        "finish_raw": receipt.finish_raw,
+        "attempts": receipt.attempts,
+        "fell_back_to": receipt.fell_back_to,
+    }
+    if receipt.error is not None:
+        error = receipt.error
+        found |= {"error_type": error.kind, "error_message": error.message, "http_status": error.http_status}
+    usage, cost = receipt.reading.usage, receipt.reading.cost
+    if receipt.outcome == "failed" and usage.source != "reported" and not usage.output_tokens:
+        return found
+    found |= {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "thinking_tokens": usage.thinking_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "token_source": usage.source,
+    }
+    if cost is not None:
+        found |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
+        found |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
+        found |= {"price_source": cost.price_source, "price_date": cost.price_date}
+    return found
+
+
+def event_rows(run_id: str, trial_id: str, stamps: TimedEvents) -> Iterator[EventRow]:
+    """Give both ends' events merged in order of time, what arrived before what left at the same moment."""
+    source = stamps.source or ()
+    ends = [*source, *stamps.delivered]
+    arrived = len(source)
+    for seq, place in enumerate(sorted(range(len(ends)), key=lambda place: ends[place].at_s)):
+        event = ends[place].event
+        kind, at_s = _KIND_BY_EVENT[type(event)], round(ends[place].at_s - stamps.sent_s, 9)
+        chars = len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None
+        tokens = event.output_tokens if isinstance(event, Usage) else None
+        if place < arrived:
+            yield EventRow(run_id, trial_id, seq, "source_" + kind, chars, tokens, at_s, None)
+        else:
+            yield EventRow(run_id, trial_id, seq, "delivered_" + kind, chars, tokens, None, at_s)

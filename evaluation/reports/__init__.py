@@ -1,0 +1,1 @@
+"""Reports of a run or a comparison: Markdown, HTML, PNG, terminal."""

@@ -1,0 +1,139 @@
+"""A calibration in words: its table, and what it means for a run, of which only stamped trials have its error bar."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from evaluation.calibration.model import (
+    CALIBRATE_COMMAND,
+    CONNECTION_KINDS,
+    Calibration,
+    CalibrationRow,
+    ErrorBar,
+    calibration_from_dict,
+    machine_differences,
+)
+from evaluation.escaping import to_line
+from evaluation.reports import formatting
+from streaming.errors import UsageError
+
+TIMESTAMPED = ("kernel", "callback")
+_CONNECTION_LABELS = {"plain": "plain", "tls": "TLS"}
+_HEADER = (
+    "streams", "answers", "failed", "TTFT error p50/p99 ms", "gap error p50/p99 ms", "heard p99 ms", "merged reads",
+    "CPU s/1000 chunks", "within",
+)  # fmt: skip
+
+
+def calibration_table(made: Calibration) -> Table:
+    """Give one line for each way and number of streams; a dash is unknown."""
+    found = Table(title=f"Calibration {to_line(made.made_at)}: {made.tokens} tokens, {made.gap_ms:g} ms apart")
+    found.add_column("way")
+    for heading in _HEADER:
+        found.add_column(heading, justify="right")
+    for row in made.rows:
+        found.add_row(*_row_cells(row, made.within_ms))
+    return found
+
+
+def _row_cells(row: CalibrationRow, within_ms: float) -> list[str]:
+    def format_pair(low_ms: float | None, high_ms: float | None) -> str:
+        return f"{_format_ms(low_ms)}/{_format_ms(high_ms)}"
+
+    return [
+        _CONNECTION_LABELS[row.way],
+        str(row.streams),
+        str(row.answers),
+        str(row.failed),
+        format_pair(row.ttft_p50_ms, row.ttft_p99_ms),
+        format_pair(row.gap_p50_ms, row.gap_p99_ms),
+        _format_ms(row.heard_p99_ms),
+        str(row.merged_reads),
+        formatting.UNKNOWN if row.cpu_s_per_1000_chunks is None else f"{row.cpu_s_per_1000_chunks:.3f}",
+        "yes" if row.within(within_ms) else "no",
+    ]
+
+
+def _format_ms(value_ms: float | None) -> str:
+    """Write milliseconds, of which a small error has thousandths."""
+    return f"{value_ms:.3f}" if value_ms is not None and value_ms < 1 else formatting.format_number(value_ms)
+
+
+def calibration_notes(made: Calibration) -> Iterator[str]:
+    """Say what was found: a line a way, what was left out, and what holds for all of it."""
+    for way in made.ways:
+        yield f"{_CONNECTION_LABELS[way]}: {_error_bar_text(made.bar(way), made)}"
+    for way, reason in made.left_out.items():
+        yield f"{_CONNECTION_LABELS[way]}: left out: {to_line(reason)}"
+    yield f"stamps: {made.stamp_source}; real-time priority: {'taken' if made.real_time_priority else 'not to be had'}"
+
+
+def _error_bar_text(bar: ErrorBar | None, made: Calibration) -> str:
+    if bar is None:
+        return f"no number of streams is measured within {made.within_ms:g} ms"
+    return (
+        f"this machine measures TTFT within {_format_ms(bar.ttft_ms)} ms and gaps within {_format_ms(bar.gap_ms)} ms "
+        f"at up to {bar.streams} streams (p99)"
+    )
+
+
+def report_lines(facts: Mapping[str, Any], sources: Sequence[str]) -> Iterator[str]:
+    """Give a report's lines on the instrument's error; `sources` are the trials' stamp sources, as far as known."""
+    others = sum(source not in TIMESTAMPED for source in sources)
+    made = _calibration_from_facts(facts)
+    if sources and others == len(sources):
+        yield "- instrument error: not calibrated: timed in the process that asked, not by its sockets"
+        return
+    if made is None:
+        yield f"- instrument error: not calibrated: run {CALIBRATE_COMMAND}"
+    else:
+        for way in CONNECTION_KINDS:
+            known = (
+                f"{_error_bar_text(made.bar(way), made)}, calibrated on {made.made_at}"
+                if way in made.ways
+                else "not calibrated"
+            )
+            yield f"- instrument error, {_CONNECTION_LABELS[way]}: {known}"
+    for warning in calibration_warnings(facts, sources):
+        yield f"- **{warning}**"
+    if others:
+        yield f"- {others} trials were timed in the process that asked, not by its sockets: they have no error bar"
+
+
+def calibration_warnings(facts: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
+    """Say why the calibration does not hold for the stamped trials of a run; nothing where there is none of either."""
+    made, stamped = _calibration_from_facts(facts), [source for source in sources if source in TIMESTAMPED]
+    if made is None or not stamped:
+        return []
+    found = list(_beyond_calibration_notes(made, facts))
+    if different := machine_differences(facts.get("machine", {}), made.machine):
+        found.append(f"the calibration is of another machine ({'; '.join(different)})")
+    if made.stamp_source == "kernel" and (worse := len(stamped) - stamped.count("kernel")):
+        found.append(f"{worse} trials had no stamps of the kernel's, the calibration had: their error can be larger")
+    sittings = facts.get("instrument", [])
+    if made.real_time_priority and any(sitting.get("real_time_priority") is not True for sitting in sittings):
+        found.append("the calibration had real-time priority, this run had not always: its error can be larger")
+    return found
+
+
+def _beyond_calibration_notes(made: Calibration, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Compare with the concurrency that was reached, or was asked for where that is not known."""
+    reached = max((load.get("concurrency_max") or 0 for load in facts.get("loads", [])), default=0)
+    streams = reached or facts.get("scenario", {}).get("concurrency", 1)
+    for way in made.ways:
+        held = made.bar(way)
+        most = held.streams if held else 0
+        if streams > most:
+            yield (
+                f"{streams} at a time is beyond the calibration, {_CONNECTION_LABELS[way]} up to {most}: its error is "
+                "not known"
+            )
+
+
+def _calibration_from_facts(facts: Mapping[str, Any]) -> Calibration | None:
+    found = facts.get("instrument_error")
+    try:
+        return None if found is None else calibration_from_dict(found)
+    except ValueError as error:
+        raise UsageError(f"the manifest's instrument_error: {error}") from None

@@ -1,0 +1,228 @@
+"""The plots that compare strategies, cost and the course of a run. See `views`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from evaluation.analysis import statistics
+from evaluation.analysis.statistics import Floats
+from evaluation.metrics.cadence import STALL_MEDIANS, STALL_S
+from evaluation.reports import formatting
+from evaluation.scenario import display_name
+
+MAX_POINTS = 300
+"""Points drawn for a box or a line."""
+MAX_LINES = 8
+"""Answers drawn for a provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSeries:
+    """The 5th, 25th, 50th, 75th and 95th percentile of all values, and some of the values."""
+
+    place: str
+    percentiles: tuple[float, ...]
+    points: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One entry of the legend: a box, or lines or points given by `x` and `y`; `group` chooses the colour."""
+
+    name: str
+    group: int
+    box: BoxSeries | None = None
+    x: list[float] = field(default_factory=list)
+    y: list[float | str | None] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One plot; `caption` is the finding in numbers, `note` how to read it. A None in `y` ends a line."""
+
+    id: str
+    title: str
+    kind: Literal["box", "line", "step", "point"]
+    x_title: str
+    y_title: str
+    series: list[Series]
+    caption: str
+    note: str = ""
+    log_x: bool = False
+
+    @property
+    def is_step(self) -> bool:
+        """Whether a value holds until the next one: shares of bins, and text, which comes chunk by chunk."""
+        return self.kind == "step" or self.id == "progress"
+
+
+def known_values(values: "pd.Series[float]") -> Floats:
+    """Give the known values."""
+    return np.asarray(values.dropna(), dtype=np.float64)
+
+
+def sample_values(values: Floats, most: int = MAX_POINTS) -> list[float]:
+    """Give at most so many of the values, drawn with a fixed seed, to five digits."""
+    if len(values) > most:
+        values = np.random.default_rng(0).choice(values, most, replace=False)
+    return [float(f"{value:.5g}") for value in values]
+
+
+def box(name: str, group: int, place: str, values: Floats) -> Series:
+    """Make a box of all values."""
+    percentiles = tuple(float(x) for x in np.percentile(values, [5, 25, 50, 75, 95]))
+    return Series(name, group, BoxSeries(place, percentiles, sample_values(values)))
+
+
+def sampling_note(series: Sequence[Series], counts: Sequence[int]) -> str:
+    """Say that points were left out, if they were; nothing else."""
+    most = max(counts, default=0)
+    return f" Points: {MAX_POINTS} of up to {most} drawn; the boxes are of all." if most > MAX_POINTS else ""
+
+
+BOX_NOTE = "Box: middle half, line: median, whiskers: 5th to 95th percentile; every point is an answer."
+
+
+def round_values(values: Floats) -> list[float]:
+    """Give values to five digits."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def median_speed_text(cell: pd.DataFrame) -> str:
+    """Say the median speed after the first token, in tokens where they are known."""
+    tps = statistics.column_median(cell, "output_tps")
+    if tps.n:
+        return f"{formatting.format_interval(tps, in_ms=False)} tokens/s"
+    return f"{formatting.format_interval(statistics.column_median(cell, 'chars_per_s'), in_ms=False)} characters/s"
+
+
+def delay_chart(done: pd.DataFrame, names: list[str], strategies: list[str]) -> Chart | None:
+    """Draw how long each strategy held the text."""
+    title = "What the strategy costs: how long it held the text"
+    return _strategy_chart(
+        done, names, strategies, "delay", title, "delay_mean_s", "ms that a character was held, mean of an answer", 1000
+    )
+
+
+def strategy_charts(done: pd.DataFrame, names: list[str], strategies: list[str]) -> Iterator[Chart | None]:
+    """Draw what else the reader gets of each strategy."""
+    title = "When the reader saw the first text"
+    after = "ms after the request was sent"
+    yield _strategy_chart(done, names, strategies, "first-text", title, "delivered_ttft_s", after, 1000)
+    title = "How often the reader's text changed"
+    yield _strategy_chart(done, names, strategies, "updates", title, "updates_per_s", "updates a second", 1)
+
+
+def _strategy_chart(
+    done: pd.DataFrame,
+    names: list[str],
+    strategies: list[str],
+    id_: str,
+    title: str,
+    column: str,
+    x_title: str,
+    scale: float,
+) -> Chart | None:
+    series, words, counts = [], [], []
+    for strategy in strategies:
+        for name in names:
+            values = known_values(done.loc[(done["name"] == name) & (done["strategy"] == strategy), column]) * scale
+            if not len(values):
+                continue
+            place = f"{strategy} · {display_name(name)}" if len(names) > 1 else str(strategy)
+            series.append(box(display_name(name), names.index(name), place, values))
+            words.append(f"{place} {formatting.format_number(float(np.median(values)))}")
+            counts.append(len(values))
+    if not series:
+        return None
+    return Chart(
+        id_, title, "box", x_title, "", series, f"Median: {'; '.join(words)}.", BOX_NOTE + sampling_note(series, counts)
+    )
+
+
+def cost_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
+    """Draw cost for 1000 answers against speed, where both are known."""
+    priced = done[done["cost_usd"].notna() & done["output_tps"].notna()]
+    if not len(priced):
+        return None
+    series, words = [], []
+    for name in names:
+        own = priced[priced["name"] == name]
+        if len(own):
+            kept = own.sample(min(len(own), MAX_POINTS), random_state=0)
+            x, y = known_values(kept["cost_usd"]) * 1000, known_values(kept["output_tps"])
+            series.append(Series(display_name(name), names.index(name), x=round_values(x), y=[*round_values(y)]))
+            words.append(
+                f"{display_name(name)} {formatting.format_usd(round(float(own['cost_usd'].median()) * 1000, 6))} USD, "
+                f"{median_speed_text(own)}"
+            )
+    unpriced = [display_name(name) for name in names if name in set(done["name"]) - set(priced["name"])]
+    note = "Every point is an answer; higher is faster, further left is cheaper."
+    note += f" Not here, for want of a price or of known tokens: {', '.join(unpriced)}." if unpriced else ""
+    return Chart(
+        "cost",
+        "Cost against speed",
+        "point",
+        "USD for 1000 such answers",
+        "tokens/s",
+        series,
+        f"Median for 1000 answers: {'; '.join(words)}.",
+        note,
+    )
+
+
+def timeline_chart(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Chart | None:
+    """Draw every stall where it happened in the run, and every answer that was not completed."""
+    if not trials["sent_monotonic_s"].notna().any():
+        return None
+    start_s = trials["sent_monotonic_s"].min()
+    sent_s = trials.set_index("trial_id")["sent_monotonic_s"] - start_s
+    threshold_s = (texts.groupby("trial_id")["gap_s"].median() * STALL_MEDIANS).clip(lower=STALL_S)
+    stalls = texts[texts["gap_s"] > texts["trial_id"].map(threshold_s).astype("float64")]
+    series, words = [], []
+    for place, name in enumerate(names):
+        own = stalls[stalls["name"] == name].nlargest(MAX_POINTS, "gap_s")
+        broken = trials[(trials["name"] == name) & (trials["outcome"] != "completed")]
+        at_s = own["trial_id"].map(sent_s).astype("float64") + own["at_s"] - own["gap_s"]
+        sizes = round_values(known_values(own["gap_s"]))
+        series.append(
+            Series(
+                display_name(name),
+                place,
+                x=round_values(known_values(at_s)),
+                y=[display_name(name)] * len(own),
+                sizes=sizes,
+            )
+        )
+        if len(broken):
+            lost_s = sample_values(known_values(broken["sent_monotonic_s"] - start_s))
+            series.append(
+                Series(
+                    f"{display_name(name)}: not completed",
+                    place,
+                    x=lost_s,
+                    y=[display_name(name)] * len(lost_s),
+                    failed=True,
+                )
+            )
+        count, seconds = int((stalls["name"] == name).sum()), float(stalls.loc[stalls["name"] == name, "gap_s"].sum())
+        counted = f"{count} {'stall' if count == 1 else 'stalls'}"
+        words.append(
+            f"{display_name(name)} {counted}, {formatting.format_number(seconds)} s of silence, {len(broken)} not "
+            "completed"
+        )
+    if not any(one.x for one in series):
+        return None
+    note = (
+        f"A circle is a silence in a completed answer, of over {STALL_S:g} s and of over {STALL_MEDIANS:g} of its "
+        "median gaps; the larger, the longer. A cross is an answer that was not completed. At most "
+        f"{MAX_POINTS} of each are drawn."
+    )
+    return Chart(
+        "stalls", "When it stalled", "point", "seconds since the run began", "", series, f"{'; '.join(words)}.", note
+    )

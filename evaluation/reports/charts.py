@@ -1,0 +1,161 @@
+"""What the plots of a report show, as plain numbers: the HTML page and the PNGs draw the same views.
+
+A view has at most some thousand numbers, whatever the run has; where points were left out its note says so, and boxes,
+shares and the numbers in the caption are always those of all values.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from evaluation.analysis import statistics, summary
+from evaluation.analysis.statistics import Floats
+from evaluation.escaping import to_line
+from evaluation.reports import formatting
+from evaluation.reports.chart_kinds import (
+    BOX_NOTE,
+    MAX_LINES,
+    MAX_POINTS,
+    Chart,
+    Series,
+    box,
+    cost_chart,
+    delay_chart,
+    known_values,
+    median_speed_text,
+    round_values,
+    sampling_note,
+    strategy_charts,
+    timeline_chart,
+)
+from evaluation.reports.provenance import is_replay
+from evaluation.scenario import display_name
+from evaluation.tables import Run, escape_run
+
+_BINS_PER_DECADE = 12
+_MIN_GAP_MS = 0.01
+
+
+def build_charts(run: Run) -> list[Chart]:
+    """Give the plots that a run has the numbers for; their text is plain, and each format escapes it once more."""
+    run = escape_run(run, to_line)
+    trials, names = summary.add_transport_names(run, run.trials)
+    done = trials[trials["outcome"] == "completed"]
+    if not len(done):
+        return []
+    strategies = summary.order_values(run, "strategies", done["strategy"])
+    found: list[Chart | None]
+    if is_replay(run):
+        found = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies)]
+    else:
+        texts = _text_arrivals(run, done)
+        found = [_ttft_chart(done, names), _progress_chart(done, names, texts), *_gap_charts(done, names, texts)]
+        found += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
+    return [view for view in found if view is not None]
+
+
+def _text_arrivals(run: Run, done: pd.DataFrame) -> pd.DataFrame:
+    """Give the answer text as it arrived, chunk by chunk, with the gap before each chunk."""
+    return statistics.arrival_chunks(run.events).merge(done[["trial_id", "name"]], on="trial_id")
+
+
+def _ttft_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
+    cells = [(n, known_values(done.loc[done["name"] == n, "ttft_s"]) * 1000) for n in names]
+    cells = [(name, values) for name, values in cells if len(values)]
+    if not cells:
+        return None
+    series = [box(display_name(name), names.index(name), display_name(name), values) for name, values in cells]
+    words = [f"{display_name(name)} {_median_ms_text(done[done['name'] == name], values)}" for name, values in cells]
+    note = BOX_NOTE + sampling_note(series, [len(values) for _, values in cells])
+    title = "How long until the first token (TTFT)"
+    return Chart(
+        "ttft", title, "box", "ms after the request was sent", "", series, f"Median: {'; '.join(words)}.", note
+    )
+
+
+def _median_ms_text(cell: pd.DataFrame, values: Floats) -> str:
+    p95 = formatting.format_number(float(np.percentile(values, 95)))
+    return (
+        f"{formatting.format_interval(statistics.column_median(cell, 'ttft_s'), in_ms=True)} ms (p95 {p95}, n = "
+        f"{len(values)})"
+    )
+
+
+def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Chart | None:
+    """Draw tokens where they are known: an answer's tokens spread evenly over its characters; else characters."""
+    known = done[done["token_source"].isin(["reported", "counted"]) & done["output_tokens"].notna()]
+    in_tokens = set(done["trial_id"]) == set(known["trial_id"])
+    answer = (known["output_tokens"] - known["thinking_tokens"].fillna(0)).astype("float64")
+    tokens = dict(zip(known["trial_id"], answer, strict=True))
+    series = []
+    for name in names:
+        ids = done.loc[done["name"] == name, "trial_id"].drop_duplicates()
+        own = texts[texts["trial_id"].isin(ids.iloc[:MAX_LINES])]
+        line = Series(display_name(name), names.index(name))
+        for trial_id, chunks in own.groupby("trial_id", sort=False):
+            upto = np.cumsum(np.asarray(chunks["chars"], dtype=np.float64))
+            scale = tokens[str(trial_id)] / upto[-1] if in_tokens and upto[-1] else 1.0
+            step = max(1, len(upto) // (MAX_POINTS // 2))
+            line.x.extend(round(float(x), 4) for x in [*chunks["at_s"].iloc[::step], chunks["at_s"].iloc[-1]])
+            line.y.extend(round(float(y), 2) for y in [*(upto * scale)[::step], upto[-1] * scale])
+            line.x.append(line.x[-1])
+            line.y.append(None)
+        if line.x:
+            series.append(line)
+    if not series:
+        return None
+    told = {one.name for one in series}
+    words = [
+        f"{display_name(n)} {median_speed_text(done[done['name'] == n])}" for n in names if display_name(n) in told
+    ]
+    unit = "tokens" if in_tokens else "characters"
+    note = f"The first {MAX_LINES} answers of each; a flat stretch is silence."
+    note += " An answer's tokens are spread evenly over its text." if in_tokens else " Tokens are not known for all."
+    return Chart(
+        "progress",
+        f"How the answers grew, in {unit}",
+        "line",
+        "seconds after the request was sent",
+        unit,
+        series,
+        f"Median speed after the first token: {'; '.join(words)}.",
+        note,
+    )
+
+
+def _gap_charts(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> list[Chart]:
+    """Draw all gaps pooled, as shares of logarithmic bins and cumulated."""
+    every = [(name, known_values(texts.loc[texts["name"] == name, "gap_s"]) * 1000) for name in names]
+    cells = [(name, np.maximum(gaps, _MIN_GAP_MS)) for name, gaps in every if len(gaps)]
+    if not cells:
+        return []
+    edges = _bin_edges([gaps for _, gaps in cells])
+    percent = np.linspace(0, 100, MAX_POINTS)
+    bars, curves, words = [], [], []
+    for name, gaps in cells:
+        share = np.histogram(gaps, edges)[0] / len(gaps) * 100
+        bars.append(Series(display_name(name), names.index(name), x=round_values(edges), y=[*round_values(share), 0.0]))
+        upto = round_values(np.percentile(gaps, percent))
+        curves.append(Series(display_name(name), names.index(name), x=upto, y=[*round_values(percent)]))
+        figures = "/".join(formatting.format_number(float(x)) for x in np.percentile(gaps, [50, 95, 99]))
+        words.append(f"{display_name(name)} {figures} ms (n = {len(gaps)})")
+    caption = f"p50/p95/p99: {'; '.join(words)}."
+    note = (
+        f"Gaps between chunks of text as they arrived, all pooled; those under {_MIN_GAP_MS} ms are drawn there. "
+        f"A chunk is not a token.{formatting.transport_note(names)}"
+    )
+    title, axis = "How even the stream was: gaps between chunks", "ms between two chunks (logarithmic)"
+    read = "Read: so many percent of the gaps were no longer than this."
+    return [
+        Chart("gaps", title, "step", axis, "% of gaps", bars, caption, note, log_x=True),
+        Chart("gaps-ecdf", "The same gaps, cumulated", "line", axis, "% of gaps", curves, caption, read, log_x=True),
+    ]
+
+
+def _bin_edges(cells: Sequence[Floats]) -> Floats:
+    """Give bins over whole powers of ten."""
+    low = np.floor(min(np.log10(gaps.min()) for gaps in cells))
+    high = np.ceil(max(np.log10(gaps.max()) for gaps in cells) + 1e-9)
+    edges: Floats = np.logspace(low, high, int(max(high - low, 1) * _BINS_PER_DECADE) + 1)
+    return edges

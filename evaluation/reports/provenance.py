@@ -1,0 +1,181 @@
+"""What was run and where its figures come from, as Markdown: the part of a report without which no figure stands.
+
+A run is escaped before it comes here; the names of its manifest's fields are escaped here.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from evaluation.backends import interference
+from evaluation.escaping import to_markdown
+from evaluation.reports import calibration, formatting
+from evaluation.scenario import TRANSPORTS, display_name, full_name
+from evaluation.tables import Run
+
+
+def describe_run(run: Run) -> Iterator[str]:
+    """Give lines on what was asked for, as the manifest has it."""
+    facts: dict[str, Any] = run.manifest.get("scenario", {})
+    if not facts:
+        yield "The manifest is missing: what was asked for is not known, only what came of it."
+        return
+    if is_replay(run):
+        yield from _recording_notes(run, facts)
+        return
+    names = ", ".join(display_name(name) for name in facts["providers"])
+    yield f"- providers: {names}"
+    for model in run.trials.loc[run.trials["provider"] == "local", "model"].dropna().unique():
+        yield f"- the model of local: {model}"
+    yield f"- strategies: {', '.join(facts['strategies'])}; transport: {', '.join(facts['transport'])}"
+    yield from _service_note(run)
+    yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
+    yield from _settings(run, facts)
+    here = " in process" if _uses_service(run) else ""
+    yield f"- {_load_text(facts)}; seed {facts['seed']}; retries{here}: {facts['retries']}, no fallback"
+    for load in run.manifest.get("loads", []):
+        yield f"- {_reached_load_text(load)}"
+    if run.manifest.get("resumed"):
+        times = run.manifest["resumed"]
+        again = "once" if times == 1 else f"{times} times"
+        yield f"- broken off and resumed {again}: what was finished was not asked again"
+    for name, ends in run.manifest.get("warm_up", {}).items():
+        yield f"- warm-up, not recorded: {to_markdown(display_name(name))} {', '.join(ends)}"
+    if any(name.startswith("sim:") for name in facts["providers"]):
+        yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+
+
+def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
+        f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
+    )
+    if efforts := facts.get("effort"):
+        yield f"- effort: {', '.join(efforts)}"
+    yield from _dropped_settings(run)
+
+
+def _dropped_settings(run: Run) -> Iterator[str]:
+    """Say in one line which settings were left out for whom."""
+    found: dict[str, dict[str, None]] = {}
+    for provider, model, settings in run.trials[["provider", "model", "dropped_settings"]].itertuples(index=False):
+        if not pd.isna(settings):
+            for setting in str(settings).split(","):
+                name = full_name(str(provider), None if pd.isna(model) else str(model))
+                found.setdefault(setting, {})[display_name(name)] = None
+    if found:
+        words = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in found.items())
+        yield f"- **left out, as the model does not take it**: {words} (column `dropped_settings`)"
+
+
+def _uses_service(run: Run) -> bool:
+    """Whether a service of this project was asked; a load test, which asks nobody else, says so by itself."""
+    wires = set(run.manifest["scenario"]["transport"]) & set(TRANSPORTS[1:])
+    return bool(wires) and "kind" not in run.manifest
+
+
+def _service_note(run: Run) -> Iterator[str]:
+    if _uses_service(run):
+        url = run.manifest["scenario"].get("url")
+        who = f"the service at {url}" if url else "a service started for this run, with no limits"
+        yield f"- over the wires: {who}; it retries, falls back and counts itself, and what arrives left its strategy"
+
+
+def is_replay(run: Run) -> bool:
+    """Whether the trials are recordings put through strategies, and nobody was asked."""
+    return run.manifest.get("kind") == "what-if"
+
+
+def _recording_notes(run: Run, facts: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"- **what if**: {run.manifest.get('recordings')} recorded streams put through the strategies by computation; "
+        "nobody was asked, nothing was paid, and what arrived is as it was recorded"
+    )
+    yield f"- recorded from: {', '.join(display_name(name) for name in facts['providers'])}"
+    yield f"- strategies: {', '.join(facts['strategies'])}"
+
+
+def _load_text(facts: dict[str, Any]) -> str:
+    if facts.get("rate") is None:
+        return f"closed loop, {facts['concurrency']} at a time"
+    return f"open loop, {facts['rate']:g} answers started a second, arrivals {facts.get('arrivals') or 'unknown'}"
+
+
+def _reached_load_text(load: dict[str, Any]) -> str:
+    if load.get("shortfall"):
+        return f"**the load was not reached**: {load['shortfall']}"
+    if "asked_rate_per_s" in load:
+        starts, due = formatting.exact(load.get("starts_per_s")), formatting.exact(load.get("drawn_rate_per_s"))
+        return (
+            f"load reached: {starts} starts a second ({due} were due), the latest "
+            f"{formatting.format_ms(load.get('latest_start_s'))} ms late; at most {load['concurrency_max']} under way"
+        )
+    return f"load reached: {load['concurrency_max']} at a time"
+
+
+def _loop_lag_notes(run: Run) -> Iterator[str]:
+    """Tell how busy the instrument was, and whether that can be in the figures."""
+    lag_s = run.trials["loop_lag_max_s"].dropna()
+    if not len(lag_s):
+        return
+    by_kernel = run.trials["stamp_source"].dropna().eq("kernel").all()
+    yield (
+        "- worst event-loop lag of the measuring process during a trial: median "
+        f"{formatting.format_ms(lag_s.median())} ms, maximum {formatting.format_ms(lag_s.max())} ms: "
+        + (
+            "when this program was busy elsewhere, in no figure, as the kernel stamps what arrives meanwhile"
+            if by_kernel
+            else "no error bar, but where this program itself takes the time a stamp can be as late"
+        )
+    )
+
+
+def disturbance_note(run: Run) -> str | None:
+    """Say how many trials the instrument itself disturbed; None where it was none."""
+    flagged = run.trials[run.trials["disturbed"].fillna(False)]
+    if not len(flagged):
+        return None
+    merged = int((flagged["merged_reads"].fillna(0) > 0).sum())
+    why = [f"{merged} had reads that may hold several sends, of which the last stamp alone is kept"] if merged else []
+    if late := len(flagged) - merged:
+        why.append(
+            f"{late} had stamps that wait for the event loop, which was over "
+            f"{formatting.format_ms(interference.DISTURBED_LAG_S)} ms late"
+        )
+    return f"{len(flagged)} of {len(run.trials)} trials were disturbed by the instrument itself: {'; '.join(why)}"
+
+
+def describe_provenance(run: Run) -> Iterator[str]:
+    """Give lines on instrument, prices, time, machine and versions."""
+    facts = run.manifest
+    dates = sorted(run.trials["price_date"].dropna().unique())
+    sources = sorted(run.trials["price_source"].dropna().unique())
+    if is_replay(run):
+        yield "- delivery is computed on the recordings' own stamps: no error but theirs"
+    else:
+        yield from calibration.report_lines(facts, run.trials["stamp_source"].dropna().tolist())
+    yield from _loop_lag_notes(run)
+    if (words := disturbance_note(run)) is not None:
+        yield f"- **{words}** (column `disturbed`)"
+    if sources:
+        yield f"- prices: {', '.join(sources)}; price date: {', '.join(dates) or 'not known'}"
+    else:
+        yield "- prices: none known"
+    if facts.get("max_cost_usd") is not None:
+        charged = facts.get("charged_usd", formatting.UNKNOWN)
+        yield (
+            f"- ceiling of cost: {facts['max_cost_usd']} USD; charged against it: {charged} USD, warm-up "
+            "included, and what is not known at the most that it can have been"
+        )
+    yield f"- started {facts.get('started_at') or 'unknown'}, finished {facts.get('finished_at') or 'not'}"
+    machine = facts.get("machine", {})
+    shown = dict(machine)
+    if isinstance(memory := shown.pop("memory_bytes", None), int):
+        shown["memory"] = f"{memory / 1e9:.1f} GB"
+    yield from (f"- {to_markdown(key.replace('_', ' '))}: {value}" for key, value in shown.items() if value is not None)
+    versions = ", ".join(f"{to_markdown(name)} {version}" for name, version in facts.get("versions", {}).items())
+    if versions:
+        yield f"- versions: {versions}"
+    if facts.get("git_commit"):
+        yield f"- commit: {facts['git_commit']}"

@@ -1,0 +1,78 @@
+"""What recordings would have been like under each strategy: the table for the terminal, and the report's sections."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.table import Table
+
+from evaluation.analysis.statistics import MIN_TRIALS, Difference, Estimate
+from evaluation.analysis.summary import Group
+from evaluation.reports import formatting
+from evaluation.scenario import display_name
+
+HEADER = (
+    "recordings", "first text ms", "delay mean ms", "delay p95 ms", "delay max ms", "updates/s", "fluidity", "QoE",
+)  # fmt: skip
+NOTE = (
+    f"Medians over recordings of completed answers, with 95 % intervals from {MIN_TRIALS} on; delay max is over all "
+    "characters. Delay: from a character's arrival to its leaving the strategy, computed, so without any lag."
+)
+
+
+def replay_table(groups: Sequence[Group], title: str) -> Table:
+    """Give a line of medians for each provider x strategy; a dash is unknown."""
+    found = Table(title=title)
+    found.add_column("recorded from", no_wrap=True)
+    found.add_column("strategy", no_wrap=True)
+    for heading in HEADER:
+        found.add_column(heading, justify="right")
+    for group in groups:
+        found.add_row(display_name(group.name), group.strategy, *_group_cells(group, _median_cell))
+    return found
+
+
+def replay_markdown(groups: Sequence[Group]) -> Iterator[str]:
+    """Give the same as Markdown, with how it is to be read."""
+    rows = (
+        [display_name(group.name), group.strategy, *_group_cells(group, formatting.format_interval)] for group in groups
+    )
+    yield from formatting.markdown_table(["recorded from", "strategy", *HEADER], rows)
+    yield from ("", NOTE)
+
+
+def describe_finding(groups: Sequence[Group], differences: Sequence[Difference]) -> str:
+    """Say what each strategy but the first costs and saves, in a sentence."""
+    names = list(dict.fromkeys(group.strategy for group in groups))
+    if len(names) < 2:
+        return (
+            f"{names[0]} alone: with another strategy beside it there is something to compare." if names else "Nothing."
+        )
+    parts = [_strategy_clause(name, differences) for name in names[1:]]
+    return f"Against {names[0]}: {'; '.join(part for part in parts if part)}."
+
+
+def _strategy_clause(name: str, differences: Sequence[Difference]) -> str:
+    found = {d.column: d.estimate.value for d in differences if d.b == name}
+    held_s, updates = found.get("delay_mean_s"), found.get("updates_per_s")
+    words = [] if held_s is None else [f"holds a character {formatting.format_ms(held_s)} ms longer"]
+    if updates is not None:
+        words.append(
+            f"redraws {formatting.format_number(abs(updates))} times a second {'less' if updates < 0 else 'more'}"
+        )
+    return f"{name} {' and '.join(words)}" if words else ""
+
+
+def _median_cell(estimate: Estimate, *, in_ms: bool) -> str:
+    return formatting.format_ms(estimate.value) if in_ms else formatting.format_number(estimate.value)
+
+
+def _group_cells(group: Group, write: Callable[..., str]) -> list[str]:
+    return [
+        f"{group.completed}/{group.trials}",
+        write(group.delivered_ttft_s, in_ms=True),
+        write(group.delay_mean_s, in_ms=True),
+        write(group.delay_p95_s, in_ms=True),
+        formatting.format_ms(group.delay_max_s),
+        write(group.updates_per_s, in_ms=False),
+        write(group.fluidity, in_ms=False),
+        write(group.qoe, in_ms=False),
+    ]

@@ -1,0 +1,60 @@
+"""The figures of a run as a table for the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.analysis import summary
+from evaluation.analysis.summary import Group
+from evaluation.escaping import to_line
+from evaluation.reports import formatting, provenance, replay
+from evaluation.scenario import display_name
+from evaluation.tables import Run, escape_run
+
+_HEADER = ("trials", "TTFT ms", "gap p50/p95/p99 ms", "tokens/s", "stalls", "delay mean/max ms", "updates/s", "USD")
+
+
+WIDTH = 160
+"""Columns of the table where there is no terminal to ask."""
+
+
+def print_summary(run: Run) -> None:
+    """Print a run's table on stdout."""
+    print_table(summary_table(run))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout; names are printed as they are, whatever brackets or colons are in them."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(table)
+
+
+def summary_table(run: Run) -> Table:
+    """Give one line for each provider x strategy; a dash is unknown."""
+    run = escape_run(run, to_line)
+    title = f"Run {run.manifest.get('run_id', '')}".rstrip()
+    if provenance.is_replay(run):
+        return replay.replay_table(summary.groups(run), f"{title}: what if")
+    found = Table(title=title)
+    found.add_column("provider")
+    found.add_column("strategy")
+    for heading in _HEADER:
+        found.add_column(heading, justify="right")
+    for group in summary.groups(run):
+        found.add_row(display_name(group.name), group.strategy, *_group_cells(group))
+    return found
+
+
+def _group_cells(group: Group) -> list[str]:
+    gaps = "/".join(formatting.format_ms(value) for value in (group.gap_p50_s, group.gap_p95_s, group.gap_p99_s))
+    return [
+        f"{group.completed}/{group.trials}",
+        formatting.format_interval(group.ttft_s, in_ms=True),
+        gaps if group.gaps else formatting.UNKNOWN,
+        formatting.format_number(group.output_tps.value),
+        formatting.UNKNOWN if group.stalls is None else str(group.stalls),
+        f"{formatting.format_ms(group.delay_mean_s.value)}/{formatting.format_ms(group.delay_max_s)}",
+        formatting.format_number(group.updates_per_s.value),
+        formatting.format_cost(group),
+    ]

@@ -1,0 +1,1 @@
+"""Execution of a run: load, trials, budget, progress, journal."""

@@ -1,0 +1,133 @@
+"""The load of a run: when answers are due (pure, seeded), and whether what was asked for was reached."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from evaluation.scenario import Scenario
+from streaming.clock import Clock, cpu_s
+from streaming.os_limits import peak_memory_bytes
+
+REACHED_SHARE = 0.95
+"""Below this share of what was asked for, a run says that it did not reach it."""
+
+
+def arrival_offsets_s(scenario: Scenario, count: int) -> list[float]:
+    """Give when each of `count` answers is due, in seconds from the first: an open loop's plan, the same for a seed.
+
+    `poisson` draws exponential intervals with a mean of 1 / rate: callers who know nothing of each other.
+    """
+    assert scenario.rate is not None
+    mean_s = 1.0 / scenario.rate
+    if scenario.arrivals == "constant":
+        return [place * mean_s for place in range(count)]
+    rng = random.Random(f"arrivals {scenario.seed}")
+    return [0.0, *accumulate(rng.expovariate(scenario.rate) for _ in range(count - 1))][:count]
+
+
+@dataclass(slots=True)
+class LoadMonitor:
+    """Told of every answer's start and end; `clock` in seconds."""
+
+    clock: Clock
+    cpu: Clock = cpu_s
+    _cpu_from_s: float | None = None
+    _chunks: int = 0
+    _running: int = 0
+    _most: int = 0
+    _last_s: float = 0.0
+    _area: float = 0.0
+    _areas: list[float] = field(default_factory=list)
+    _starts_s: list[float] = field(default_factory=list)
+    _intended_s: list[float] = field(default_factory=list)
+
+    def on_start(self, intended_s: float) -> None:
+        now = self._advance_to_now()
+        if self._cpu_from_s is None:
+            self._cpu_from_s = self.cpu()
+        self._starts_s.append(now)
+        self._intended_s.append(intended_s)
+        self._areas.append(self._area)
+        self._running += 1
+        self._most = max(self._most, self._running)
+
+    def on_end(self) -> None:
+        self._advance_to_now()
+        self._running -= 1
+
+    def count_chunks(self, chunks: int) -> None:
+        """Count the chunks of an answer that has its rows."""
+        self._chunks += chunks
+
+    def _advance_to_now(self) -> float:
+        now = self.clock()
+        self._area += self._running * (now - self._last_s)
+        self._last_s = now
+        return now
+
+    def summary(self, scenario: Scenario) -> dict[str, Any]:
+        """Say what was asked for, what came of it, and in `shortfall` how it fell short; None: it did not.
+
+        The mean concurrency is over the time from the first start to the last, when no more is to come; of a closed
+        loop from the start that filled it.
+        """
+        starts_s = self._starts_s
+        found: dict[str, Any] = {
+            "concurrency_max": self._most,
+            "concurrency_mean": self._mean_concurrency(1 if scenario.rate is not None else scenario.concurrency),
+            "starts_per_s": _starts_per_s(starts_s),
+            **self._resource_usage(),
+        }
+        if scenario.rate is None:
+            found |= {"asked_concurrency": scenario.concurrency}
+            return found | {"shortfall": _concurrency_shortfall(found, scenario.concurrency)}
+        found |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
+        found |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
+        return found | {"shortfall": _rate_shortfall(found)}
+
+    def _resource_usage(self) -> dict[str, Any]:
+        """Say what this process used from the first start until all was kept, and its memory at the most."""
+        used_s = None if self._cpu_from_s is None else self.cpu() - self._cpu_from_s
+        return {
+            "cpu_s": None if used_s is None else round(used_s, 4),
+            "cpu_s_per_1000_chunks": round(used_s / self._chunks * 1000, 4) if used_s and self._chunks else None,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+    def _mean_concurrency(self, filled: int) -> float | None:
+        """Give the mean concurrency from the start of this number on; None where no other came after it."""
+        starts_s, areas = self._starts_s[filled - 1 :], self._areas[filled - 1 :]
+        span_s = starts_s[-1] - starts_s[0] if starts_s else 0.0
+        return round((areas[-1] - areas[0]) / span_s, 3) if span_s > 0 else None
+
+    def _max_start_delay_s(self) -> float | None:
+        late_s = [start - due for start, due in zip(self._starts_s, self._intended_s, strict=True)]
+        return round(max(late_s), 6) if late_s else None
+
+
+def _starts_per_s(at_s: Sequence[float]) -> float | None:
+    """Starts a second: intervals / (last - first); None for fewer than two."""
+    span_s = at_s[-1] - at_s[0] if at_s else 0.0
+    return round((len(at_s) - 1) / span_s, 3) if span_s > 0 else None
+
+
+def _concurrency_shortfall(found: dict[str, Any], asked: int) -> str | None:
+    most, mean = found["concurrency_max"], found["concurrency_mean"]
+    if most < asked:
+        return f"asked for {asked} answers at a time, never more than {most} ran"
+    if mean is not None and mean < REACHED_SHARE * asked:
+        return f"asked for {asked} answers at a time, {mean:.1f} ran in the mean"
+    return None
+
+
+def _rate_shortfall(found: dict[str, Any]) -> str | None:
+    drawn, reached = found["drawn_rate_per_s"], found["starts_per_s"]
+    if drawn is None or reached is None:
+        return f"asked for {found['asked_rate_per_s']:g} answers a second, fewer than two were started"
+    if reached < REACHED_SHARE * drawn:
+        return (
+            f"asked for {found['asked_rate_per_s']:g} answers a second ({drawn:g} were due), {reached:g} were started"
+        )
+    return None

@@ -1,0 +1,277 @@
+"""Runs a scenario: warm-up, trials in a closed or an open loop, the journal after each, an orderly end when stopped."""
+
+import asyncio
+import secrets
+import signal
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import product
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from evaluation import manifest
+from evaluation.backends.vendor_http import TimedBackend
+from evaluation.runner import resume
+from evaluation.runner.budget import CostCeiling, estimate_trial_cost, estimate_warm_up_cost
+from evaluation.runner.load import LoadMonitor, arrival_offsets_s
+from evaluation.runner.progress import RunProgress
+from evaluation.runner.resume import RunState
+from evaluation.runner.trial import (
+    ProviderAccess,
+    TrialContext,
+    TrialResponse,
+    describe_outcome,
+    prepare,
+    run_trial,
+    trial_rows,
+    warm_up,
+)
+from evaluation.runner.writer import TrialWriter
+from evaluation.scenario import PlannedTrial, Scenario, transport_name
+from evaluation.schema import Journal
+from streaming.clock import Clock, monotonic, utc_now
+from streaming.errors import UsageError
+from streaming.os_limits import raise_fd_limit
+
+if TYPE_CHECKING:
+    from evaluation.backends.service import ServiceBackend
+
+
+async def run_until_signal(work: Coroutine[Any, Any, None]) -> bool:
+    """Run `work` to its end or to the first signal, which a second would not wait for; say whether it was stopped."""
+    stop = asyncio.Event()
+    with _set_on_signals(stop):
+        running = asyncio.create_task(work)
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+    stopped = not running.done()
+    if stopped:
+        running.cancel()
+        await asyncio.wait({running})
+    if not running.cancelled():
+        running.result()
+    return stopped
+
+
+@contextmanager
+def _set_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+
+
+TICK_INTERVAL_S = 5.0
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What a run came to: finished trials by outcome, those of earlier sittings included.
+
+    `interrupted` when it was stopped before its end, `out_of_budget` when its ceiling stopped it, `shortfall` says in
+    words that the load that was asked for was not reached.
+    """
+
+    run_id: str
+    planned: int
+    outcomes: Counter[str] = field(default_factory=Counter)
+    interrupted: bool = False
+    out_of_budget: bool = False
+    shortfall: str | None = None
+
+    @property
+    def trials(self) -> int:
+        return self.outcomes.total()
+
+
+def new_run_id() -> str:
+    """Give a name that sorts by time and is met once."""
+    return f"{utc_now()[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(3)}"
+
+
+async def run(
+    scenario: Scenario,
+    access: ProviderAccess,
+    folder: Path,
+    *,
+    start: RunState | None = None,
+    traces: bool = False,
+    budget: CostCeiling | None = None,
+    clock: Clock = monotonic,
+    mask: Callable[[str], str] = str,
+    models: Mapping[str, str] = MappingProxyType({}),
+    service: "ServiceBackend | None" = None,
+) -> RunSummary:
+    """Run all that is left into `folder`, which `manifest.create_run_folder` has made; SIGINT and SIGTERM end it early,
+    in order.
+
+    `start` tells what is left of a resumed run, `traces` keeps each stream with its text, `budget` ends the run before
+    its ceiling is passed, `service` is asked where the scenario has wires. A trial under way when the run was stopped
+    leaves no row. Raises UsageError when the disk takes no more, or the system not so many connections.
+    """
+    raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
+    start = start or resume.new_run(new_run_id(), scenario)
+    facts = start.facts
+    summary = RunSummary(start.run_id, int(facts["trials_planned"]), Counter(trial.outcome for trial in start.finished))
+    try:
+        resume.truncate_partial_lines(folder, start)
+        manifest.write(folder, facts)
+        with (
+            closing(TimedBackend(access, clock, service)) as wire,
+            Journal(folder) as journal,
+            RunProgress(summary.planned, clock, done=start.finished) as progress,
+        ):
+            context = TrialContext(
+                start.run_id, scenario, access, clock, mask, models=models, sitting=start.resume_count
+            )
+            context = replace(context, wire=None if scenario.retries else wire)
+            writer = TrialWriter(folder, journal, traces=traces)
+            work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
+            summary.interrupted = await run_until_signal(work.run_all(start.left))
+        _finish_manifest(folder, facts, summary, work.load.summary(scenario), budget)
+    except OSError as error:
+        raise UsageError(f"{folder} takes no more ({error}); what was finished before is kept") from None
+    return summary
+
+
+def _finish_manifest(
+    folder: Path, facts: dict[str, Any], summary: RunSummary, load: dict[str, Any], budget: CostCeiling | None
+) -> None:
+    if summary.trials:
+        summary.shortfall = load["shortfall"]
+        facts["loads"] = [*facts.get("loads", []), load]
+    complete = not summary.interrupted and not summary.out_of_budget
+    facts |= {"complete": complete, "interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
+    facts |= {"finished_at": utc_now(), "trials_finished": summary.trials}
+    if budget is not None:
+        facts |= {"max_cost_usd": str(budget.ceiling_usd), "charged_usd": str(budget.charged_usd)}
+    manifest.write(folder, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _TrialRunner:
+    context: TrialContext
+    folder: Path
+    writer: TrialWriter
+    progress: RunProgress
+    summary: RunSummary
+    facts: dict[str, Any]
+    budget: CostCeiling | None
+    load: LoadMonitor
+
+    async def run_all(self, planned: tuple[PlannedTrial, ...]) -> None:
+        ticking = asyncio.create_task(self._run_ticks())
+        try:
+            self.progress.set_stage("preparing the requests")
+            sittings = self.facts["instrument"] = [
+                *self.facts.get("instrument", []),
+                await prepare(self.context, planned),
+            ]
+            self.facts["real_time_priority"] = all(sitting["real_time_priority"] for sitting in sittings)
+            await self._run_warm_up(planned)
+            if self.summary.out_of_budget:
+                return
+            self.progress.set_stage("running")
+            async with asyncio.TaskGroup() as trials:
+                if self.context.scenario.rate is not None:
+                    await self._run_open_loop(planned, trials)
+                else:
+                    self._start_closed_loop(planned, trials)
+        except BaseExceptionGroup as group:
+            raise _first_error(group) from None
+        finally:
+            ticking.cancel()
+            await self.writer.drain()
+
+    async def _run_warm_up(self, planned: tuple[PlannedTrial, ...]) -> None:
+        scenario, access = self.context.scenario, self.context.access
+        asked_for = {(trial.provider, trial.transport) for trial in planned}
+        ways = [way for way in product(scenario.providers, scenario.transport) if scenario.warm_up and way in asked_for]
+        for provider, transport in ways:
+            name, said = transport_name(provider, transport), []
+            self.progress.set_stage(f"warming up {name}")
+            for number in range(scenario.warm_up):
+                what = f"warm-up {name} {self.context.sitting}.{number}"
+                quoted = estimate_warm_up_cost(access.cost_model(provider), scenario, transport)
+                if not await self._reserve(what, quoted.at_most_usd, provider):
+                    return
+                asked = await warm_up(self.context, provider, transport)
+                self._settle(what, asked)
+                said.append(describe_outcome(asked))
+            self.facts["warm_up"][name] = said
+        manifest.write(self.folder, self.facts)
+
+    def _start_closed_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
+        left = iter(planned)
+        for _ in range(min(self.context.scenario.concurrency, len(planned))):
+            trials.create_task(self._run_worker(left))
+
+    async def _run_worker(self, left: Iterator[PlannedTrial]) -> None:
+        while not self.summary.out_of_budget and (planned := next(left, None)) is not None:
+            if await self._reserve_trial(planned):
+                await self._run_one(planned, self.context.clock())
+
+    async def _run_open_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
+        """Start each trial when it is due, whatever is still under way; one that starts late says so in `queue_s`."""
+        first_s = self.context.clock()
+        for offset_s, trial in zip(arrival_offsets_s(self.context.scenario, len(planned)), planned, strict=True):
+            await asyncio.sleep(max(first_s + offset_s - self.context.clock(), 0.0))
+            if not await self._reserve_trial(trial):
+                return
+            trials.create_task(self._run_one(trial, first_s + offset_s))
+
+    async def _run_one(self, planned: PlannedTrial, intended_s: float) -> None:
+        self.load.on_start(intended_s)
+        self.progress.on_start()
+        try:
+            asked = await run_trial(self.context, planned)
+        finally:
+            self.load.on_end()
+        self._settle(self.context.trial_id(planned), asked)
+        self.summary.outcomes[asked.outcome] += 1
+        trial = await self.writer.write(lambda: trial_rows(self.context, planned, asked, intended_s), asked)
+        self.load.count_chunks(trial.chunks or 0)
+        self.progress.on_finish(trial)
+
+    async def _reserve_trial(self, planned: PlannedTrial) -> bool:
+        if self.budget is None:
+            return True
+        cost_model = self.context.access.cost_model(planned.provider)
+        quoted = estimate_trial_cost(cost_model, self.context.scenario, planned)
+        return await self._reserve(self.context.trial_id(planned), quoted.at_most_usd, planned.provider)
+
+    async def _reserve(self, what: str, at_most_usd: Decimal | None, provider: str) -> bool:
+        """Reserve what it may cost; False ends the run: the ceiling would be passed, or might be."""
+        if self.budget is None:
+            return True
+        if at_most_usd is not None and await self.budget.reserve(what, at_most_usd, provider):
+            return True
+        self.summary.out_of_budget = True
+        return False
+
+    def _settle(self, what: str, asked: TrialResponse) -> None:
+        if self.budget is not None:
+            self.budget.settle(what, asked.ending.get("cost_usd"), asked.ending.get("attempts") or 1)
+
+    async def _run_ticks(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_INTERVAL_S)
+            self.progress.tick()
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

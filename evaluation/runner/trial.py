@@ -1,0 +1,249 @@
+"""Runs one trial, over stamped sockets or through the pipeline with a probe, and gives its rows."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from evaluation.backends import call as backends_call
+from evaluation.backends import vendor_http
+from evaluation.backends.call import TrialRequest
+from evaluation.backends.interference import LoopLagMonitor, is_disturbed
+from evaluation.backends.vendor_http import TimedBackend
+from evaluation.metrics import trial_metrics
+from evaluation.metrics.experience import ReaderModel, TokenDeadlines
+from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario
+from evaluation.schema import EventRow, Trial
+from streaming import pipeline, strategies
+from streaming.clock import Clock, utc_now
+from streaming.errors import UsageError
+from streaming.events import Usage
+from streaming.messages import ChatRequest, Message
+from streaming.meter import CostModel
+from streaming.pipeline import Outcome
+from streaming.retry import NO_RETRY, RetryPolicy
+from streaming.session import Session
+from streaming.trace import Probe
+
+WARM_UP_PROMPT = "Say hello."
+WARM_UP_TOKENS = 16
+
+
+class ProviderAccess(Protocol):
+    """What a trial needs of `providers.ProviderRegistry`."""
+
+    def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session: ...
+
+    def cost_model(self, name: str) -> CostModel: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrialContext:
+    """What all trials of a run share; `clock` has the loop's timebase, `mask` takes secrets out of an error's text."""
+
+    run_id: str
+    scenario: Scenario
+    access: ProviderAccess
+    clock: Clock
+    mask: Callable[[str], str] = str
+    deadlines: TokenDeadlines = field(default_factory=TokenDeadlines)
+    reader: ReaderModel = field(default_factory=ReaderModel)
+    wire: TimedBackend | None = None
+    """The stamped way and the service's wires, for what was prepared for them; all else is asked in process."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Which model it is, of providers that are asked without naming one."""
+    sitting: int = 0
+    """How often the run was resumed: a question that a kill broke off goes out again under another name."""
+
+    def trial_id(self, planned: PlannedTrial) -> str:
+        """Give the trial's name, which travels with its request as `X-Client-Request-Id`."""
+        again = f"-r{self.sitting}" if self.sitting else ""
+        return f"{self.run_id}-{planned.number:05d}{again}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResponse:
+    """An answer with its stamps; `ending` has the columns of how it ended.
+
+    `instrument` has those that tell how it was measured (`stamp_source`, `connect_s`, `merged_reads`, …).
+    """
+
+    started_at: str
+    ending: dict[str, Any]
+    outcome: Outcome
+    usage: Usage
+    stamps: trial_metrics.TimedEvents
+    instrument: dict[str, Any]
+
+
+async def run_trial(context: TrialContext, planned: PlannedTrial) -> TrialResponse:
+    """Ask once and stamp. Broken answers are answers too; a cancelled run has none of its unfinished trials."""
+    return await execute(context, _trial_request(context, planned))
+
+
+def trial_rows(
+    context: TrialContext, planned: PlannedTrial, asked: TrialResponse, intended_s: float | None = None
+) -> tuple[Trial, list[EventRow]]:
+    """Give a trial's rows from what was stamped, whichever way it was stamped; takes a millisecond or two.
+
+    `intended_s` is when the request should have gone out, on the bench's clock; None where nothing was intended.
+    """
+    events = list(trial_metrics.event_rows(context.run_id, context.trial_id(planned), asked.stamps))
+    return _trial_row(context, planned, asked, intended_s), events
+
+
+def _trial_row(context: TrialContext, planned: PlannedTrial, asked: TrialResponse, intended_s: float | None) -> Trial:
+    measured = trial_metrics.compute_metrics(
+        asked.stamps, asked.outcome, asked.usage, context.deadlines, context.reader
+    )
+    sent_s, how = asked.stamps.sent_s if asked.stamps.sent else None, asked.instrument
+    waited = trial_metrics.queueing_metrics(sent_s, intended_s, how.get("connect_s"), measured.get("ttft_s"))
+    provider, _, model = planned.provider.partition(":")
+    return Trial(
+        run_id=context.run_id,
+        trial_id=context.trial_id(planned),
+        prompt_id=planned.prompt.id,
+        provider=provider,
+        model=model or context.models.get(provider),
+        strategy=planned.strategy,
+        transport=planned.transport,
+        repeat=planned.repeat,
+        block=planned.block,
+        started_at=asked.started_at,
+        sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
+        outcome=asked.outcome,
+        effort=planned.effort,
+        dropped_settings=trial_metrics.dropped_settings(asked.stamps),
+        disturbed=is_disturbed(how.get("stamp_source"), how.get("merged_reads"), how.get("loop_lag_max_s")),
+        **how,
+        **asked.ending,
+        **measured,
+        **waited,
+    )
+
+
+async def warm_up(context: TrialContext, provider: str, transport: str = IN_PROCESS) -> TrialResponse:
+    """Ask once for something short, not to be recorded."""
+    return await execute(context, _warm_up_request(context, provider, transport))
+
+
+async def prepare(context: TrialContext, planned: Iterable[PlannedTrial]) -> dict[str, Any]:
+    """Have all requests to come ready before the load, and give what the manifest says of how they will be measured."""
+    if context.wire is None:
+        return {"stamped_sockets": [], "real_time_priority": False}
+    for trial in planned:
+        await context.wire.prepare(_trial_request(context, trial))
+        if context.scenario.warm_up:
+            await context.wire.prepare(_warm_up_request(context, trial.provider, trial.transport))
+    return context.wire.start()
+
+
+def describe_outcome(asked: TrialResponse) -> str:
+    """Say how it went: `completed`, or the outcome and why."""
+    why = asked.ending.get("error_message")
+    return f"{asked.outcome}: {why}" if why else asked.outcome
+
+
+def _trial_request(context: TrialContext, planned: PlannedTrial) -> TrialRequest:
+    request = _chat_request(
+        context.scenario, planned.prompt.text, context.scenario.max_tokens, context.trial_id(planned)
+    )
+    request = replace(request, effort=planned.effort)
+    return TrialRequest(planned.provider, planned.strategy, planned.transport, request)
+
+
+def _warm_up_request(context: TrialContext, provider: str, transport: str) -> TrialRequest:
+    request = _chat_request(context.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{context.run_id}-warm-up")
+    request = replace(request, effort=next(iter(context.scenario.effort), None))
+    return TrialRequest(provider, "direct", transport, request)
+
+
+def _chat_request(scenario: Scenario, text: str, max_tokens: int, request_id: str) -> ChatRequest:
+    return ChatRequest(
+        (Message("user", text),),
+        temperature=scenario.temperature,
+        max_tokens=min(max_tokens, scenario.max_tokens),
+        request_id=request_id,
+    )
+
+
+async def execute(context: TrialContext, call: TrialRequest) -> TrialResponse:
+    """Run one answer to its end. What breaks it, a defect of an adapter too, is its outcome and stops nothing else."""
+    if context.wire is not None and call.transport != IN_PROCESS:
+        return await _send_timed(context, call, _send_to_service(context, context.wire, call))
+    if context.wire is not None and context.wire.supports(call):
+        return await _send_timed(context, call, _send_to_vendor(context, context.wire, call))
+    return await _run_in_process(context, call)
+
+
+ResponseParts = tuple[trial_metrics.TimedEvents, dict[str, Any], Outcome, Usage, dict[str, Any]]
+"""Stamps, how it was measured, and how it ended: outcome, usage, the other columns."""
+
+
+async def _send_timed(context: TrialContext, call: TrialRequest, answering: Awaitable[ResponseParts]) -> TrialResponse:
+    started_at, called_s = utc_now(), context.clock()
+    source = () if call.transport == IN_PROCESS else None
+    stamps, instrument = trial_metrics.TimedEvents(called_s, source, (), sent=False), dict[str, Any]()
+    try:
+        stamps, instrument, outcome, usage, ending = await answering
+    except Exception as error:
+        outcome, usage, ending = "failed", Usage(), _defect_columns(error)
+    return TrialResponse(started_at, _mask_ending(context, ending), outcome, usage, stamps, instrument)
+
+
+async def _send_to_vendor(context: TrialContext, way: TimedBackend, call: TrialRequest) -> ResponseParts:
+    heard = await way.send(call)
+    stamps = vendor_http.event_timestamps(heard, strategies.parse(call.strategy).build())
+    receipt = vendor_http.receipt(heard, stamps.delivered, context.access.cost_model(call.provider))
+    instrument = backends_call.instrument_columns(heard.answer) | {"loop_lag_max_s": round(heard.lag_s, 9)}
+    return stamps, instrument, receipt.outcome, receipt.reading.usage, trial_metrics.outcome_columns(receipt)
+
+
+async def _send_to_service(context: TrialContext, way: TimedBackend, call: TrialRequest) -> ResponseParts:
+    from evaluation.backends import service_decoder
+
+    arrived = await way.ask_service(call)
+    cost_model = context.access.cost_model(call.provider)
+    receipt = service_decoder.receipt_from_response(call.provider, call.request, arrived, cost_model)
+    ending = service_decoder.ending_columns(receipt, arrived.told)
+    return arrived.stamps, arrived.instrument, receipt.outcome, receipt.reading.usage, ending
+
+
+async def _run_in_process(context: TrialContext, call: TrialRequest) -> TrialResponse:
+    request, machine = call.request, strategies.parse(call.strategy).build()
+    watch, started_at = LoopLagMonitor(), utc_now()
+    probe = Probe(context.clock)
+    try:
+        session = context.access.new_session(
+            [call.provider], clock=context.clock, policy=_retry_policy(context.scenario)
+        )
+        probe = Probe(context.clock)
+        answer = pipeline.stream_answer(
+            request, session, machine, clock=context.clock, cost_model=context.access.cost_model, probe=probe
+        )
+        async with aclosing(answer) as events:
+            async for _ in events:
+                pass
+        receipt = answer.receipt()
+        outcome, usage, ending = receipt.outcome, receipt.reading.usage, trial_metrics.outcome_columns(receipt)
+    except Exception as error:
+        outcome, usage, ending = "failed", Usage(), _defect_columns(error)
+    finally:
+        lag_s = watch.stop()
+    stamps = trial_metrics.TimedEvents(probe.called_s, probe.source, probe.delivered)
+    instrument = {"stamp_source": "in-process", "loop_lag_max_s": round(lag_s, 9)}
+    return TrialResponse(started_at, _mask_ending(context, ending), outcome, usage, stamps, instrument)
+
+
+def _defect_columns(error: Exception) -> dict[str, Any]:
+    kind = "usage" if isinstance(error, UsageError) else "internal"
+    return {"error_type": kind, "error_message": f"{type(error).__name__}: {error}"}
+
+
+def _mask_ending(context: TrialContext, ending: dict[str, Any]) -> dict[str, Any]:
+    message = ending.get("error_message")
+    return ending | {"error_message": context.mask(message)} if message else ending
+
+
+def _retry_policy(scenario: Scenario) -> RetryPolicy:
+    return RetryPolicy(max_retries=scenario.retries, fallback=False) if scenario.retries else NO_RETRY

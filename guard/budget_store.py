@@ -1,0 +1,235 @@
+"""Reserving and settling budgets: in this process always, and in Redis for all replicas when there is one."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from guard.budget import LEASE_S, LIMITS, UNBOUNDED_TOKENS, Budget, BudgetLedger, Estimator, Limit, Overruns, Spend
+from guard.redis_backend import OptionalRedis
+from guard.rejection import RejectionError
+from streaming.clock import Clock
+from streaming.events import Failed
+from streaming.messages import ChatRequest
+from streaming.meter import CostModel
+from streaming.pipeline import Charge
+
+_DAY_S = 86_400
+_UNPRICED = (
+    "{name}: its price is not known, and this service spends no money that it cannot count (ask another model; the "
+    "owner can set UNPRICED_USD_PER_1M=IN/OUT, what such models are taken to cost)"
+)
+
+# KEYS: tokens and cost, the caller's and all, then the leases of the caller and of all. ARGV: tokens, billionths of a
+# USD, the lease, its seconds, a day's seconds, then the six limits, -1 for none. Gives the number of the limit that
+# stands against it, 0 for none.
+_RESERVE_SCRIPT = """
+local now = tonumber(redis.call('TIME')[1])
+local take = {tonumber(ARGV[1]), tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[2]), 1, 1}
+for i = 1, 6 do
+    local level
+    if i < 5 then
+        level = tonumber(redis.call('GET', KEYS[i]) or '0')
+    else
+        redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
+        level = redis.call('ZCARD', KEYS[i])
+    end
+    local limit = tonumber(ARGV[5 + i])
+    if limit >= 0 and level + take[i] > limit then
+        return i
+    end
+end
+for i = 1, 4 do
+    redis.call('INCRBY', KEYS[i], string.format('%.0f', take[i]))
+    redis.call('EXPIRE', KEYS[i], ARGV[5] * 2)
+end
+for i = 5, 6 do
+    redis.call('ZADD', KEYS[i], now + ARGV[4], ARGV[3])
+    redis.call('EXPIRE', KEYS[i], ARGV[4])
+end
+return 0
+"""
+
+# KEYS as above. ARGV: the lease, tokens reserved, billionths reserved, tokens taken, billionths taken, a day's seconds.
+# What was reserved is given back only by the lease that took it: Redis may have been down, or begun anew, meanwhile.
+_SETTLE_SCRIPT = """
+redis.call('ZREM', KEYS[5], ARGV[1])
+local held = redis.call('ZREM', KEYS[6], ARGV[1])
+for i = 1, 4 do
+    local which = i > 2 and 1 or 0
+    local change = tonumber(ARGV[4 + which]) - held * tonumber(ARGV[2 + which])
+    redis.call('INCRBY', KEYS[i], string.format('%.0f', change))
+    redis.call('EXPIRE', KEYS[i], ARGV[6] * 2)
+end
+return held
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _BudgetHold:
+    lease: str
+    caller: str
+    amount: Spend
+    day: str
+
+    def redis_keys(self) -> list[str]:
+        who, day = f"guard:budget:{self.caller}", self.day
+        everyone = "guard:budget:all"
+        days = [f"{name}:{what}:{day}" for what in ("tokens", "usd") for name in (who, everyone)]
+        return [*days, f"{who}:streams", f"{everyone}:streams"]
+
+
+async def _to_int(running: Awaitable[Any]) -> int:
+    return int(await running)
+
+
+class Reservation:
+    """What one answer may take: ask with `request`, whose `max_tokens` may be lower than what was asked for.
+
+    It pays for one attempt; before another is made, `renew` settles that and takes as much again.
+    """
+
+    def __init__(
+        self, budgets: "BudgetService", hold: _BudgetHold, request: ChatRequest, routes: Mapping[str, CostModel]
+    ) -> None:
+        self.request = request
+        self._budgets = budgets
+        self._hold: _BudgetHold | None = hold
+        self._caller = hold.caller
+        self._routes = routes
+
+    async def renew(self, charge: Charge) -> Failed | None:
+        """Count an attempt that failed, and reserve the next one. Return why not, if the budgets do not allow it."""
+        await self.settle(charge)
+        try:
+            self._hold = await self._budgets.take(self._caller, self.request, self._routes)
+        except RejectionError as rejection:
+            return Failed(
+                "budget", f"{charge.route}: the answer broke, and is not asked for again: {rejection.message}"
+            )
+        return None
+
+    async def settle(self, charge: Charge | None) -> None:
+        """Give back what was not used, and the stream; once, however often called. None: nobody was asked.
+
+        The work is done even when the caller is cancelled while it waits.
+        """
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            await self._budgets.settle(hold, charge, self.request, self._routes)
+
+
+class BudgetService:
+    """Hands out reservations. `utc_now` gives the time of day, whose date is the day that is counted on."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        clock: Clock,
+        shared: OptionalRedis | None,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._budget = budget
+        self._estimator = Estimator(budget.unpriced)
+        self._overruns = Overruns()
+        self._ledger = BudgetLedger(budget)
+        self._clock = clock
+        self._shared = shared
+        self._utc_now = utc_now
+        self._bounds = [-1 if bound is None else bound for bound in budget.bounds()]
+
+    async def reserve(self, caller: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> Reservation:
+        """Reserve the most that an answer may take, whichever of `routes`, by name, gives it. Raise Refusal."""
+        max_tokens = self._budget.clamp_output_tokens(request.max_tokens)
+        if self._budget.limits_money:
+            if (name := self._estimator.find_unpriced(routes)) is not None:
+                raise RejectionError("budget.unpriced", "unpriced", _UNPRICED.format(name=name))
+            if max_tokens is None and any(rates.paid for rates in routes.values()):
+                # What is reserved is what may be asked for: money is bounded only where the answer is.
+                max_tokens = UNBOUNDED_TOKENS
+        request = replace(request, max_tokens=max_tokens)
+        return Reservation(self, await self.take(caller, request, routes), request, routes)
+
+    async def take(self, caller: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> _BudgetHold:
+        """Take what one attempt may cost at most. Raise Refusal."""
+        amount = self._estimator.estimate_dearest(request, routes, self._overruns.longest(routes))
+        hold = _BudgetHold(secrets.token_hex(8), caller, amount, self._utc_now().date().isoformat())
+        self._reject_over_limit(self._ledger.reserve(hold.lease, caller, amount, hold.day, self._clock()), amount)
+        try:
+            self._reject_over_limit(await self._reserve_in_redis(hold), amount)
+        except BaseException:
+            self._settle_ledger(hold, Spend())
+            raise
+        return hold
+
+    async def settle(
+        self, hold: _BudgetHold, charge: Charge | None, request: ChatRequest, routes: Mapping[str, CostModel]
+    ) -> None:
+        """Replace what was taken by what the attempt took, at the price of the route that was asked."""
+        took = Spend() if charge is None else self._count(hold, charge, request, routes)
+        self._settle_ledger(hold, took)
+        if self._shared is not None:
+            await self._shared.call(lambda: self._settle_in_redis(hold, took), 0)
+
+    def _count(self, hold: _BudgetHold, charge: Charge, request: ChatRequest, routes: Mapping[str, CostModel]) -> Spend:
+        if not routes:
+            return self._estimator.settle(charge, CostModel(), hold.amount)
+        rates = routes.get(charge.route)
+        if rates is None:  # who was asked was not reserved for: the dearest
+            return hold.amount
+        if charge.usage is not None and charge.usage.output_tokens is not None and request.max_tokens is not None:
+            self._overruns.add(charge.route, charge.usage.output_tokens, request.max_tokens)
+        extra = self._overruns.longest([charge.route])[charge.route]
+        return self._estimator.settle(charge, rates, self._estimator.estimate(request, rates, extra))
+
+    async def _reserve_in_redis(self, hold: _BudgetHold) -> Limit | None:
+        if self._shared is None:
+            return None
+        amount = hold.amount
+        arguments: list[int | str] = [amount.tokens, amount.nano_usd, hold.lease, int(LEASE_S), _DAY_S, *self._bounds]
+        script = self._shared.redis.register_script(_RESERVE_SCRIPT)
+        reserving = self._shared.start(lambda: _to_int(script(hold.redis_keys(), arguments)), 0)
+        try:
+            number = await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            self._shared.start(lambda: self._undo_reservation(hold, reserving), 0)
+            raise
+        return LIMITS[number - 1] if number else None
+
+    async def _undo_reservation(self, hold: _BudgetHold, reserving: "asyncio.Task[int]") -> int:
+        return await self._settle_in_redis(hold, Spend()) if await reserving == 0 else 0
+
+    def _settle_ledger(self, hold: _BudgetHold, took: Spend) -> None:
+        self._ledger.settle(hold.lease, hold.caller, hold.amount, took, hold.day)
+
+    async def _settle_in_redis(self, hold: _BudgetHold, took: Spend) -> int:
+        assert self._shared is not None
+        amounts = [hold.amount.tokens, hold.amount.nano_usd, took.tokens, took.nano_usd]
+        script = self._shared.redis.register_script(_SETTLE_SCRIPT)
+        return await _to_int(script(hold.redis_keys(), [hold.lease, *amounts, _DAY_S]))
+
+    def _reject_over_limit(self, limit: Limit | None, amount: Spend) -> None:
+        if limit is None:
+            return
+        what, _, whose = limit.partition("_")
+        bound = getattr(self._budget, limit)
+        yours = whose == "per_caller"
+        if what == "streams":
+            where = "on their way to you" if yours else "under way in this service"
+            raise RejectionError(
+                "budget.streams", "budget", f"{bound} answers are {where}: wait until one ends, or stop one"
+            )
+        rule = "budget.cost" if what == "usd" else "budget.tokens"
+        of = f"{bound} USD" if what == "usd" else f"{bound} tokens"
+        needs = Decimal(amount.nano_usd) / 10**9 if what == "usd" else amount.tokens
+        if needs > bound:
+            message = f"this answer may take more than the {of} of a whole day: ask for fewer max_tokens, or shorter"
+            raise RejectionError(rule, "budget", message)
+        now = self._utc_now()
+        midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+        owner = "your" if yours else "this service's"
+        message = f"{owner} {of} of the day cannot pay for this answer: ask for less, or after 00:00 UTC"
+        raise RejectionError(rule, "budget", message, retry_after_s=int((midnight - now).total_seconds()) + 1)

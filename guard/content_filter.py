@@ -1,0 +1,257 @@
+"""What is not answered at all: a block list by category, offline, as data (`blocklist.toml`); others plug in beside it.
+
+A phrase is a row of words: `a|b` is either word, `a?` may be left out, `{group}` is any word of a group. `…` in front
+stands for every way of asking that the list names (`asking`): "how to", "give me instructions for". Only whole words
+match, as `guard.words` reads them. Articles and words of `ignored` may stand between those of a phrase and do not count
+in it, unless written `=my`; an owner ("my mother's friend") may stand there too.
+
+`>name` at the end of a phrase says what may follow it, so that "make a bomb" is found and "make a bomb calorimeter" is
+not: the end of the clause, or one of the phrases of that ending. Of several that fit the longest decides; `-` in front
+of one says that the phrase does not count there.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from guard.text_normalization import normalize
+from guard.words import Vocabulary, Word
+from streaming.errors import UsageError
+
+DEFAULT_BLOCKLIST = Path(__file__).with_name("blocklist.toml")
+_WORD = re.compile(r"[^\W_]+")
+_CATEGORY_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_GROUP = re.compile(r"\{([a-z0-9-]{1,32})\}")
+_IGNORED = tuple(re.findall(r"\w+", "a an the some any my your his her our their own this that please just really"))
+_MAX_PHRASE_WORDS = 12
+_MAX_SKIPPED = 4
+"""Ignored words in a row inside a phrase; more of them separate it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedText:
+    """A text that is not let through, and the category it fell under; `message` is for who wrote it, if any."""
+
+    category: str
+    message: str | None = None
+
+
+class ContentFilter(Protocol):
+    """What judges a text before it is asked. It may not raise, and takes time in proportion to the text."""
+
+    def check(self, text: str) -> BlockedText | None:
+        """Give why the text is not let through; None lets it through."""
+
+
+@dataclass(slots=True, eq=False)
+class _PhraseNode:
+    """A place in a phrase: the words that may follow; at its end the `category`, and the `ending` that must follow."""
+
+    next: dict[str, list["_PhraseNode"]] = field(default_factory=dict)
+    category: str | None = None
+    ending: str = ""
+
+    def add(self, choices: Sequence["_Choice"], category: str, ending: str = "") -> bool:
+        """Add a phrase; return whether it has a word that must be there."""
+        ends = [self]
+        for choice in choices:
+            node = _PhraseNode()
+            for end in ends:
+                for word in choice.words:
+                    end.next.setdefault(word, []).append(node)
+            ends = [node, *ends] if choice.optional else [node]
+        if self in ends:
+            return False
+        for end in ends:
+            end.category, end.ending = category, ending
+        return True
+
+    def find_ends(
+        self, words: Sequence[Word], start: int, ignored: frozenset[str]
+    ) -> Iterator[tuple[int, "_PhraseNode"]]:
+        """Yield where a phrase that begins at `start` ends, and its last node."""
+        paths = [(self, start, 0)]
+        while paths:
+            node, place, skipped = paths.pop()
+            if node.category is not None:
+                yield place, node
+            if place == len(words):
+                continue
+            word = words[place]
+            paths += [(follower, place + 1, 0) for follower in node.next.get(word.text, ())]
+            if node is not self and node.next and skipped < _MAX_SKIPPED and (word.possessive or word.text in ignored):
+                paths.append((node, place + 1, skipped + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The words that may stand at one place of a phrase."""
+
+    words: frozenset[str]
+    optional: bool
+
+
+class _Ending:
+    """What may follow a phrase, as a tree of phrases of its own."""
+
+    def __init__(self, phrases: Iterable[str], name: str) -> None:
+        self._follows = _PhraseNode()
+        for phrase in phrases:
+            choices = _choices(phrase.removeprefix("-"), f"ending {name}", {}, frozenset())
+            self._follows.add(choices, "-" if phrase.startswith("-") else "+")
+
+    def words(self) -> Iterator[str]:
+        yield from _words_below(self._follows)
+
+    def allows(self, words: Sequence[Word], place: int) -> bool:
+        """Tell whether a phrase may end before `words[place]`; the longest phrase that follows decides."""
+        last = words[place - 1]
+        if last.ends_clause:
+            return True
+        if last.possessive or last.gap == "-":
+            return False
+        longest = max(self._follows.find_ends(words, place, frozenset()), key=_by_length, default=None)
+        return longest is not None and longest[1].category == "+"
+
+
+def _by_length(end: tuple[int, _PhraseNode]) -> tuple[int, bool]:
+    place, node = end
+    return place, node.category == "-"
+
+
+class BlockList:
+    """Phrases by category. Raises UsageError when a phrase cannot be read."""
+
+    def __init__(
+        self,
+        categories: Mapping[str, Iterable[str]],
+        asking: Iterable[str] = (),
+        messages: Mapping[str, str] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        endings: Mapping[str, Iterable[str]] | None = None,
+        ignored: Iterable[str] = (),
+    ) -> None:
+        self._messages = dict(messages or {})
+        self._groups = dict(groups or {})
+        self._ignored = frozenset(map(normalize, (*_IGNORED, *ignored)))
+        self._endings = {name: _Ending(phrases, name) for name, phrases in (endings or {}).items()}
+        self._asking, self._asked, self._said = _PhraseNode(), _PhraseNode(), _PhraseNode()
+        for phrase in asking:
+            self._add(self._asking, phrase, "asking")
+        for category, phrases in categories.items():
+            for phrase in phrases:
+                if phrase.startswith("…") and not self._asking.next:
+                    raise UsageError(f"phrase {phrase!r} in {category}: needs a list `asking` for its …")
+                self._add(self._asked if phrase.startswith("…") else self._said, phrase, category)
+        roots = (self._asking, self._asked, self._said)
+        phrases = {word for root in roots for word in _words_below(root)}
+        follows = {word for ending in self._endings.values() for word in ending.words()}
+        self._vocabulary = Vocabulary(phrases | follows | self._ignored)
+
+    @classmethod
+    def load(cls, path: Path) -> "BlockList":
+        """Read a TOML or JSON file. Raises UsageError, naming the file and its fault."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            data: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+            return cls(**_validate_blocklist(data))
+        except OSError as error:
+            raise UsageError(f"block list {path}: cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError, UsageError) as error:
+            raise UsageError(f"block list {path}: {error}") from None
+
+    def check(self, text: str) -> BlockedText | None:
+        """Give the category of the first phrase in the text; linear in its length."""
+        words = self._vocabulary.split(text)
+        for start, word in enumerate(words):
+            category = None
+            if word.text in self._said.next:
+                category = self._category(self._said, words, start)
+            if category is None and word.text in self._asking.next:
+                ends = {place for place, _ in self._asking.find_ends(words, start, self._ignored)}
+                category = next(filter(None, (self._category(self._asked, words, place) for place in ends)), None)
+            if category is not None:
+                return BlockedText(category, self._messages.get(category))
+        return None
+
+    def _category(self, root: _PhraseNode, words: Sequence[Word], start: int) -> str | None:
+        while root is self._asked and start < len(words) and words[start].text in self._ignored:
+            start += 1
+        for place, node in root.find_ends(words, start, self._ignored):
+            if not node.ending or self._endings[node.ending].allows(words, place):
+                return node.category
+        return None
+
+    def _add(self, root: _PhraseNode, phrase: str, category: str) -> None:
+        pattern, _, ending = phrase.removeprefix("…").partition(">")
+        if (name := ending.strip()) and name not in self._endings:
+            raise UsageError(f"phrase {phrase!r} in {category}: there is no ending {name!r}: add it to [endings]")
+        if not root.add(_choices(pattern, category, self._groups, self._ignored), category, name):
+            raise UsageError(f"phrase {phrase!r} in {category}: only words that do not count")
+
+
+def _words_below(root: _PhraseNode) -> Iterator[str]:
+    for word, nodes in root.next.items():
+        yield word
+        for node in nodes:
+            yield from _words_below(node)
+
+
+def _validate_blocklist(data: Any) -> dict[str, Any]:
+    parts = data if isinstance(data, dict) else {}
+    categories, messages = parts.get("categories"), parts.get("messages") or {}
+    groups, endings = parts.get("groups") or {}, parts.get("endings") or {}
+    asking, ignored = parts.get("asking") or [], parts.get("ignored") or []
+    if not isinstance(categories, dict) or not all(map(_CATEGORY_NAME.fullmatch, categories)):
+        raise UsageError("needs [categories]: lower-case names, each with a list of phrases")
+    for title, table in (("groups", groups), ("endings", endings)):
+        if not isinstance(table, dict) or not all(map(_CATEGORY_NAME.fullmatch, table)):
+            raise UsageError(f"[{title}] must have lower-case names, each with a list of phrases")
+    for table in (categories, groups, endings, {"asking": asking, "ignored": ignored}):
+        for name, phrases in table.items():
+            if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
+                raise UsageError(f"{name} must be a list of phrases in quotes")
+    if not isinstance(messages, dict) or not all(isinstance(message, str) for message in messages.values()):
+        raise UsageError("[messages] must have a text for each category that it names")
+    return {
+        "categories": categories,
+        "asking": asking,
+        "messages": messages,
+        "groups": groups,
+        "endings": endings,
+        "ignored": ignored,
+    }
+
+
+def _choices(phrase: str, category: str, groups: Mapping[str, Sequence[str]], ignored: frozenset[str]) -> list[_Choice]:
+    """Read a phrase; where an ignored word may stand nothing needs to. Raises UsageError."""
+
+    def expanded(match: re.Match[str]) -> str:
+        if match[1] not in groups:
+            raise UsageError(f"phrase {phrase!r} in {category}: there is no group {match[1]!r}: add it to [groups]")
+        return "|".join(groups[match[1]])
+
+    places = _GROUP.sub(expanded, phrase).split()
+    choices = [_read_choice(place, ignored) for place in places]
+    if not 0 < len(choices) <= _MAX_PHRASE_WORDS or None in choices:
+        fix = f"write 1 to {_MAX_PHRASE_WORDS} words, `a|b` for either, `a?` for an optional one"
+        raise UsageError(f"phrase {phrase!r} in {category}: {fix}")
+    return [choice for choice in choices if choice is not None]
+
+
+def _read_choice(written: str, ignored: frozenset[str]) -> _Choice | None:
+    """Return the words of one place in a phrase; None when they are not single words."""
+    counted, optional = set(), written.endswith("?")
+    for option in written.removesuffix("?").split("|"):
+        words = _WORD.findall(normalize(option))
+        if len(words) != 1:
+            return None
+        if words[0] in ignored and not option.startswith("="):
+            optional = True
+        else:
+            counted.add(words[0])
+    return _Choice(frozenset(counted), optional)

@@ -1,0 +1,125 @@
+"""Who asks: addresses behind proxies, and keys."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+from guard.rejection import RejectionError
+from streaming.errors import UsageError
+
+_KEY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
+_MAX_KEY_CHARS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What is known of who asks; the key never shows in a repr. `address` is the peer's after the trusted hops."""
+
+    key: str | None = field(default=None, repr=False)
+    address: str | None = None
+    session: str | None = None
+
+
+def forwarded_address(peer: str | None, forwarded_for: str | None, hops: int) -> str | None:
+    """Give the address `hops` from the right of X-Forwarded-For, which the outermost trusted proxy wrote.
+
+    Further left stands what the caller wrote. The peer itself with 0 hops, and where the header is shorter than the
+    proxies would have made it, or holds no address there: then it did not come through them.
+    """
+    if hops < 1 or not forwarded_for:
+        return peer
+    entries = forwarded_for.rsplit(",", hops)[-hops:]
+    found = _parse_address(entries[0]) if forwarded_for.count(",") >= hops - 1 else None
+    return peer if found is None else str(found)
+
+
+def client_address(peer: str | None, headers: Iterable[tuple[str, str]], hops: int) -> str | None:
+    """Return the caller's address as `forwarded_address` finds it, from a request's peer and all its header lines.
+
+    A proxy may add a line of its own below the one that the caller wrote: only together they are the list.
+    """
+    lines = [value for name, value in headers if name.lower() == "x-forwarded-for"]
+    return forwarded_address(peer, ",".join(lines), hops)
+
+
+def address_block(of: str | None) -> str:
+    """Give what counts as one address: an IPv4 address, or the /64 that one IPv6 household has all of."""
+    found = _parse_address(of or "")
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((int(found) >> 64 << 64, 64)))
+    return "unknown" if found is None else str(found)
+
+
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Read an address, with or without brackets, port or zone; an IPv4 address in IPv6 clothes is the former."""
+    bare = text.strip()[:80]
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    elif bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        found = ip_address(bare.partition("%")[0])
+    except ValueError:
+        return None
+    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeys:
+    """The callers that may ask, by name, with the hash of their key; the keys themselves are nowhere kept.
+
+    A plain SHA-256 is enough because the keys are random: there is nothing to guess.
+    """
+
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def lookup(self, key: str | None) -> str | None:
+        """Give the name of a known key; None otherwise. The time taken tells nothing of which came close."""
+        if key is None or len(key) > _MAX_KEY_CHARS:
+            return None
+        presented = hash_key(key)
+        found = None
+        for name, known in self.digests.items():
+            if hmac.compare_digest(presented, known):
+                found = name
+        return found
+
+    def identify(self, caller: Caller) -> str:
+        """Give the caller's id, `key:NAME` or `address:…`. Raises Refusal where keys are asked for and none fits."""
+        name = self.lookup(caller.key)
+        if name is None and self.digests:
+            wrong = "the key is not known" if caller.key else "this service asks for a key"
+            raise RejectionError("auth", "unauthorized", f"{wrong}: send one as `Authorization: Bearer KEY`")
+        return f"address:{address_block(caller.address)}" if name is None else f"key:{name}"
+
+
+def hash_key(key: str) -> str:
+    """Give the hash by which a key is known. Never raises, whatever the text."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def make_key(name: str) -> tuple[str, str]:
+    """Make a key; give it and its line for `API_KEYS`. Raises UsageError when the name cannot be one."""
+    if not _KEY_NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name for a key: use up to 64 letters, digits, dots, dashes and underscores")
+    key = "sg-" + secrets.token_urlsafe(32)
+    return key, f"{name}=sha256:{hash_key(key)}"
+
+
+def parse_keys(text: str) -> ApiKeys:
+    """Read `NAME=sha256:HEX`, comma-separated. Raises UsageError, which never repeats what was written as a hash."""
+    digests: dict[str, str] = {}
+    for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
+        name, _, hashed = (part.strip() for part in entry.partition("="))
+        found = _DIGEST.fullmatch(hashed)
+        if found is None or not _KEY_NAME.fullmatch(name) or name in digests:
+            raise UsageError(
+                f"API_KEYS: entry {number} is not NAME=sha256:HEX with its own name: `python -m guard NAME` makes one"
+            )
+        digests[name] = found[1].lower()
+    return ApiKeys(digests)

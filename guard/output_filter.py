@@ -1,0 +1,192 @@
+"""The output filter: banned terms and secrets are replaced while the answer streams, however it is cut into chunks.
+
+What comes out hangs on the text alone, not on its chunks. Only text that may be the beginning of something banned is
+held back, at most `MAX_HELD_CHARS` visible characters of it; all other text goes on at once, unchanged to the byte.
+One exception: after `INVISIBLE_RUN` characters in a row that show nothing (joiners, marks), more of them are dropped:
+nobody can make the filter hold without end. Emoji use a few.
+
+Text and thinking are two texts. Thinking is over, for what it held, when text comes: a reader sees it first. Nothing
+else splits a term in two: text is held over thinking, and an event that is neither passes at once.
+"""
+
+import re
+from dataclasses import replace
+
+from guard.secret_patterns import MAX_HELD_CHARS, Patterns, Tail
+from guard.text_normalization import NORMALIZED
+from streaming.events import TERMINAL, Event, Failed, Notice, TextDelta, ThinkingDelta
+
+REDACTION = "[removed]"
+INVISIBLE_RUN = 64
+_fold_char = NORMALIZED.__getitem__
+_INVISIBLE_ASCII = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+
+
+class Redactor:
+    """Takes one text out of its chunks; feed / flush."""
+
+    def __init__(self, patterns: Patterns) -> None:
+        self._patterns = patterns
+        self._search = patterns.search
+        self._held = ""
+        self._before = ""  # the last folded character before what is held: a token does not begin inside a word
+        self._tail: Tail | None = None  # of a secret that was found and may go on
+        self._undecided = False  # whether the end of what is held decides if that secret goes on
+        self._invisible = 0
+
+    @property
+    def holds(self) -> bool:
+        return self._held != ""
+
+    def feed(self, text: str) -> str:
+        """Take a chunk; give what may go on now, the chunk itself in the common case."""
+        if self._tail is None:
+            raw = self._held + text if self._held else text
+            folded = _fold_evenly(raw)
+            if folded is not None:
+                return self._pass_on(raw, self._before + folded, text)
+        return self._scan(self._drop_invisible(text), last=False)
+
+    def _pass_on(self, raw: str, seen: str, text: str) -> str:
+        """Give what may go on of a text whose characters have one folded character each."""
+        context = len(seen) - len(raw)
+        match = self._search(seen, context)
+        if match is None:
+            cut = len(seen)
+        elif self._patterns.matched_name(match) is None and match.end() - match.start() <= MAX_HELD_CHARS:
+            cut = match.start()
+        else:
+            return self._scan(self._drop_invisible(text), last=False)
+        self._held = raw[cut - context :]
+        self._before = seen[cut - 1 : cut] if cut else ""
+        self._invisible = 0
+        return raw if match is None else raw[: cut - context]
+
+    def flush(self) -> str:
+        """The text is over: give what was held back, as far as it is not banned."""
+        return self._scan("", last=True)
+
+    def _drop_invisible(self, text: str) -> str:
+        """Drop what follows too long a run of invisible characters."""
+        kept = []
+        for char in text:
+            self._invisible = 0 if NORMALIZED[char] else self._invisible + 1
+            if self._invisible <= INVISIBLE_RUN:
+                kept.append(char)
+        return "".join(kept)
+
+    def _scan(self, text: str, last: bool) -> str:
+        view = _NormalizedText(self._before, self._held + text)
+        search = self._patterns.search_last if last else self._patterns.search
+        at, out, cut = 0, [], len(view.raw)
+        if self._tail is not None:
+            at = self._pass_tail(view, self._tail, view.context, last)
+        position = view.normalized_index(at)
+        while not self._undecided and (match := search(view.seen, position)) is not None:
+            if match.end() - match.start() > MAX_HELD_CHARS:
+                position = match.start() + 1
+            elif (name := self._patterns.matched_name(match)) is None:
+                cut = view.places[match.start()]
+                break
+            elif not self._patterns.is_secret(name, match[0], view.raw_between(match.start(), match.end())):
+                position = match.start() + 1
+            else:
+                out += [view.raw[at : view.places[self._patterns.start(match)]], REDACTION]
+                at = self._secret_end(view, name, match.end(), last)
+                position = view.normalized_index(at)
+        cut = at if self._undecided else cut
+        out.append(view.raw[at:cut])
+        self._held = view.raw[cut:]
+        self._before = view.char_before(cut)
+        return "".join(out)
+
+    def _secret_end(self, view: "_NormalizedText", name: str, end: int, last: bool) -> int:
+        tail = self._patterns.tails.get(name)
+        return view.places[end - 1] + 1 if tail is None else self._pass_tail(view, tail, end, last)
+
+    def _pass_tail(self, view: "_NormalizedText", tail: Tail, start: int, last: bool) -> int:
+        """Return where the text goes on after a secret whose tail goes on at `start`."""
+        end = tail.end(view.seen, start)
+        at_end = end == len(view.seen)
+        self._undecided = not last and not at_end and tail.may_go_on(view.seen, end)
+        self._tail = tail if at_end or self._undecided else None
+        # A character may fold to several: it goes whole.
+        return max(view.places[end], view.places[end - 1] + 1) if end else view.places[end]
+
+
+def _fold_evenly(text: str) -> str | None:
+    """Return the folded text where each character folds to one; None where one vanishes or folds to several."""
+    if text.isascii():
+        return None if _INVISIBLE_ASCII(text) else text.lower()
+    folds = list(map(_fold_char, text))
+    folded = "".join(folds)
+    return folded if len(folded) == len(text) and "" not in folds else None
+
+
+class _NormalizedText:
+    """A text and its folded form; `places` has the place in `raw` of every folded character, and of the end."""
+
+    def __init__(self, before: str, raw: str) -> None:
+        folds = [NORMALIZED[char] for char in raw]
+        self.raw = raw
+        self.context = len(before)
+        self.seen = before + "".join(folds)
+        self.places = [-1] * self.context + [i for i, folded in enumerate(folds) for _ in folded] + [len(raw)]
+        self._next = self.context
+
+    def normalized_index(self, at: int) -> int:
+        """Give the first folded character that belongs to `raw[at:]`; `at` never goes back."""
+        while self.places[self._next] < at:
+            self._next += 1
+        return self._next
+
+    def raw_between(self, start: int, end: int) -> str:
+        """Give the text of some folded characters."""
+        return self.raw[self.places[start] : self.places[end - 1] + 1]
+
+    def char_before(self, cut: int) -> str:
+        """Give the folded character before `raw[cut:]`, empty when there is none."""
+        start = self.normalized_index(cut)
+        return self.seen[start - 1 : start] if start else ""
+
+
+class OutputFilter:
+    """The filter of one answer, as the pipeline takes it: every event goes through `feed`."""
+
+    def __init__(self, patterns: Patterns) -> None:
+        self._patterns = patterns
+        self._text = Redactor(patterns)
+        self._thinking = Redactor(patterns)
+
+    def feed(self, event: Event) -> list[Event]:
+        """Take an event; give what goes on now. Held text has gone before a terminal event."""
+        if isinstance(event, TextDelta):
+            thought = self._thinking.flush() if self._thinking.holds else ""
+            piece = self._text.feed(event.text)
+            if piece is event.text and not thought:
+                return [event]
+            return _make_deltas(thought, piece)
+        if isinstance(event, ThinkingDelta):
+            return _make_deltas(self._thinking.feed(event.text), "")
+        if isinstance(event, TERMINAL):
+            return [*_make_deltas(self._thinking.flush(), self._text.flush()), self._redact_event(event)]
+        return [self._redact_event(event)]
+
+    def _redact_event(self, event: Event) -> Event:
+        """Redact what is told of a failure: it repeats what the provider said, which may be anything."""
+        match event:
+            case Failed():
+                return replace(event, message=self._redact_message(event.message))
+            case Notice():
+                told = {k: self._redact_message(v) if isinstance(v, str) else v for k, v in event.detail.items()}
+                return replace(event, message=self._redact_message(event.message), detail=told)
+        return event
+
+    def _redact_message(self, message: str) -> str:
+        redactor = Redactor(self._patterns)
+        return redactor.feed(message) + redactor.flush()
+
+
+def _make_deltas(thought: str, text: str) -> list[Event]:
+    thoughts: list[Event] = [ThinkingDelta(thought)] if thought else []
+    return [*thoughts, TextDelta(text)] if text else thoughts

@@ -1,0 +1,142 @@
+"""gevent's sockets with the moment at which the kernel had their bytes: no greenlet's turn is in a figure.
+
+All moments are seconds on CLOCK_MONOTONIC, as in a simulator's log.
+"""
+
+import atexit
+import socket
+import ssl
+import time
+from functools import cache
+from types import TracebackType
+from typing import Self
+from urllib.parse import SplitResult
+
+from streaming.http.kernel_timestamps import ANCDATA_SIZE, RealtimeOffset, enable_rx_timestamps, rx_timestamp_ns
+from streaming.limits import LimitExceededError, size_text
+
+_BUFFER_BYTES = 262_144
+_MAX_CLOCK_ERROR_S = 0.001
+
+
+def _read_clocks() -> tuple[int, int, int]:
+    return time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+
+
+@cache
+def _enable_kernel_timestamps() -> tuple[RealtimeOffset, socket.socket] | None:
+    """Have the kernel stamp from now on, once a process; the socket keeps it at that, None where it knows no stamps."""
+    lamp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    if enable_rx_timestamps(lamp):
+        atexit.register(lamp.close)
+        return RealtimeOffset(_read_clocks), lamp
+    lamp.close()
+    return None
+
+
+def _wrap_tls(sock: socket.socket, host: str) -> ssl.SSLSocket:
+    return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+
+
+class GeventTimestampedSocket:
+    """One TCP connection, TLS for `https` and `wss`. Raises OSError, TimeoutError when nothing came for `idle_s`.
+
+    `at_s` is the stamp of the last byte read, `sent_s` was read directly before the call that took the last byte sent.
+    `stamp_source` is `callback` once any stamp was not the kernel's: under TLS none is.
+    """
+
+    def __init__(self, url: SplitResult, *, idle_s: float, receive_bytes: int | None = None) -> None:
+        self.idle_s = idle_s
+        self._allowed = self._allowed_left = 0
+        secure = url.scheme in ("https", "wss")
+        kernel = None if secure else _enable_kernel_timestamps()
+        begun_s = time.monotonic()
+        address = (url.hostname or "", url.port or (443 if secure else 80))
+        found = socket.create_connection(address, timeout=idle_s)
+        try:
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if receive_bytes is not None:
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            stamped = kernel is not None and enable_rx_timestamps(found)
+            self._sock = _wrap_tls(found, address[0]) if secure else found
+        except OSError:
+            found.close()
+            raise
+        self._time = kernel[0] if kernel is not None and stamped else None
+        self.stamp_source = "callback" if self._time is None else "kernel"
+        self.sent_s = self.at_s = time.monotonic()
+        self.connect_s = self.sent_s - begun_s
+
+    def sendall(self, data: bytes) -> None:
+        """Hand bytes to the kernel."""
+        left = memoryview(data)
+        while left:
+            self.sent_s = time.monotonic()
+            left = left[self._sock.send(left) :]
+
+    def send(self, data: bytes) -> int:
+        """Hand all bytes to the kernel and say how many they were: what a WebSocket library asks for."""
+        self.sendall(data)
+        return len(data)
+
+    def allow(self, size: int) -> None:
+        """Give at most so many bytes from now on, until the next call: a WebSocket library has no limit of its own."""
+        self._allowed = self._allowed_left = size
+
+    def recv(self, size: int = _BUFFER_BYTES) -> bytes:
+        """Give the next bytes, none when the other side has closed; `at_s` is theirs. Raises LimitExceededError."""
+        if self._allowed:
+            if self._allowed_left <= 0:
+                raise LimitExceededError(f"more than {size_text(self._allowed)} before the end of a message")
+            size = min(size, self._allowed_left)
+        data = self._receive(size)
+        self._allowed_left -= len(data)
+        return data
+
+    def _receive(self, size: int) -> bytes:
+        if self._time is None:
+            data = self._sock.recv(size)
+            self.at_s = time.monotonic()
+            return data
+        data, ancillary, _, _ = self._sock.recvmsg(size, ANCDATA_SIZE)
+        if data:
+            self._timestamp_read(self._time, rx_timestamp_ns(ancillary))
+        return data
+
+    def _timestamp_read(self, kernel_time: RealtimeOffset, realtime_ns: int | None) -> None:
+        """Take the kernel's moment; this one where that is missing or cannot be, since its clock was set."""
+        now_s = time.monotonic()
+        kernel_time.measure()
+        at_s = None if realtime_ns is None else kernel_time.to_monotonic_s(realtime_ns)
+        if at_s is None or not self.at_s - _MAX_CLOCK_ERROR_S <= at_s <= now_s + _MAX_CLOCK_ERROR_S:
+            self.stamp_source = "callback"
+            at_s = now_s
+        self.at_s = max(self.at_s, min(at_s, now_s))
+
+    def fileno(self) -> int:
+        """The number by which a selector knows it; a WebSocket library asks for it."""
+        return self._sock.fileno()
+
+    def settimeout(self, timeout_s: float | None) -> None:
+        """Change how long a read or a write may wait."""
+        self._sock.settimeout(timeout_s)
+
+    def gettimeout(self) -> float | None:
+        """Say how long a read or a write may wait."""
+        return self._sock.gettimeout()
+
+    def shutdown(self, how: int) -> None:
+        """End one direction; a WebSocket library calls it before `close`."""
+        self._sock.shutdown(how)
+
+    def close(self) -> None:
+        """Close at once. Safe to call twice."""
+        self._sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Decoders: the bytes of a response to events, one feed/flush machine per dialect."""

@@ -1,0 +1,108 @@
+"""The Anthropic Messages wire. Pure.
+
+Streamed: `message_start` (input tokens), content blocks with deltas, `message_delta` (stop reason, output tokens),
+`message_stop`. The kind of an event is read from its JSON, as some gateways leave out the event's name; unknown kinds
+are passed over, as the API asks of its clients. Thinking always shows as blocks: none seen means 0 thinking tokens.
+"""
+
+from typing import Any
+
+from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
+from providers.decoding.vendor_errors import error_from_payload
+from streaming.errors import ProtocolError
+from streaming.events import Event, FinishReason, Usage
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool",
+    "refusal": "content_filter",
+}
+"""Stop reasons that end an answer; `pause_turn` is none, for its turn goes on."""
+
+
+def make_decoder(*, streamed: bool = True) -> StreamDecoder:
+    """Give a decoder for one response."""
+    dialect = MessagesParser()
+    return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
+
+
+class MessagesParser:
+    """Reads stream events and whole messages."""
+
+    def __init__(self) -> None:
+        self.reply = ReplyBuilder(shows_thinking=True)
+        self._counts: dict[str, Any] = {}
+
+    def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
+        match fields.get("type"):
+            case "content_block_delta":
+                return self._parse_block(as_object(fields.get("delta")))
+            case "content_block_start":
+                return self._parse_block(as_object(fields.get("content_block")))
+            case "message_start":
+                return self._on_message_start(as_object(fields.get("message")))
+            case "message_delta":
+                self._on_stop_reason(as_object(fields.get("delta")))
+                return self._on_usage(fields)
+            case "message_stop":
+                self.reply.over = True
+            case "error":
+                raise error_from_payload(fields.get("error"))
+        return []
+
+    def parse_body(self, body: dict[str, Any]) -> list[Event]:
+        if body.get("type") == "error":
+            raise error_from_payload(body.get("error"))
+        blocks = body.get("content") or []
+        if not isinstance(blocks, list):
+            raise ProtocolError("the provider sent content that is not a list of blocks")
+        events = [event for block in blocks for event in self._parse_block(as_object(block))]
+        self._on_stop_reason(body)
+        return events + self._on_usage(body)
+
+    def _parse_block(self, block: dict[str, Any]) -> list[Event]:
+        if text := block.get("text"):
+            return self.reply.text(as_text(text))
+        if thinking := block.get("thinking"):
+            return self.reply.thinking(as_text(thinking))
+        if block.get("type") in ("thinking", "redacted_thinking"):
+            return self.reply.thinking("")
+        return []
+
+    def _on_message_start(self, message: dict[str, Any]) -> list[Event]:
+        """Note the counts at the start; the output's number there is no count of the answer."""
+        self._counts.update(as_object(message.get("usage")))
+        self._counts.pop("output_tokens", None)
+        return self.reply.usage(_parse_usage(self._counts))
+
+    def _on_stop_reason(self, fields: dict[str, Any]) -> None:
+        if raw := as_text(fields.get("stop_reason")):
+            self.reply.refused = raw == "refusal"
+            if reason := _FINISH_REASONS.get(raw):
+                self.reply.finish(reason, raw)
+            else:
+                self.reply.finish_unknown(raw)
+
+    def _on_usage(self, event: dict[str, Any]) -> list[Event]:
+        new = as_object(event.get("usage"))
+        self._counts.update((name, value) for name, value in new.items() if value is not None)
+        return self.reply.usage(_parse_usage(self._counts)) if new else []
+
+
+def _parse_usage(counts: dict[str, Any]) -> Usage:
+    """Unify: the API's `input_tokens` leaves out what was read from, or written to, its cache."""
+    fresh, read, written = (
+        parse_token_count(counts.get(name))
+        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    )
+    return Usage(
+        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
+        output_tokens=parse_token_count(counts.get("output_tokens")),
+        thinking_tokens=parse_token_count(as_object(counts.get("output_tokens_details")).get("thinking_tokens")),
+        cached_tokens=read,
+        cache_write_tokens=written,
+    )

@@ -1,0 +1,213 @@
+"""The chat-completions wire: OpenAI, Azure OpenAI and every compatible service. Pure.
+
+Streamed, each event is a chunk with `choices[0].delta`; `[DONE]` may follow the last. Only the first choice is read.
+Azure adds `content_filter_results` to a choice: what was filtered is named in `Finish.raw`.
+"""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
+from providers.decoding.vendor_errors import error_from_payload
+from streaming.errors import ProtocolError
+from streaming.events import Event, FinishReason, Usage
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "end"), "stop"),
+    **dict.fromkeys(("complete", "completed", "finished"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "model_length", "max_length", "token_limit"), "length"),
+    **dict.fromkeys(("max_new_tokens", "max_output_tokens", "max_completion_tokens", "context_length"), "length"),
+    **dict.fromkeys(("content_filter", "content_filtered", "safety", "sensitive"), "content_filter"),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool"),
+    "error": "error",
+}
+"""Finish reasons that are known to end an answer; any other (vLLM's `abort`, DeepSeek's
+`insufficient_system_resource`) leaves it unfinished."""
+
+
+def make_decoder(*, streamed: bool = True, think_tags: bool = False, shows_thinking: bool = False) -> StreamDecoder:
+    """Give a decoder for one response; `providers.services.CompatProfile` tells what the switches mean."""
+    dialect = ChatCompletionsParser(think_tags=think_tags, shows_thinking=shows_thinking)
+    return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
+
+
+class ChatCompletionsParser:
+    """Reads chunks and whole completions."""
+
+    def __init__(self, *, think_tags: bool = False, shows_thinking: bool = False) -> None:
+        self.reply = ReplyBuilder(think_tags=think_tags, shows_thinking=shows_thinking)
+        self._filtered: dict[str, None] = {}
+
+    def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
+        return self._parse_choices(fields, "delta")
+
+    def parse_body(self, body: dict[str, Any]) -> list[Event]:
+        return self._parse_choices(body, "message")
+
+    def _parse_choices(self, chunk: dict[str, Any], key: str) -> list[Event]:
+        if error := _error_of(chunk):
+            # An error may carry the usage of what it broke off; `held` brings it out.
+            self.reply.hold_usage(self._usage_of(chunk, []))
+            raise error_from_payload(error)
+        events: list[Event] = []
+        choices = [as_object(choice) for choice in _list_of(chunk.get("choices"))]
+        for choice in choices:
+            if not choice.get("index"):
+                events += self._parse_choice(choice, key)
+        if (usage := self._usage_of(chunk, choices)) is not None:
+            events += self.reply.usage(usage)
+        return events
+
+    def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
+        """Return the usage of a chunk, which Moonshot puts into a choice and Groq into a field of its own."""
+        places = (chunk, *choices, as_object(chunk.get("x_groq")))
+        found = next((usage for place in places if (usage := place.get("usage"))), None)
+        return None if found is None else read_usage(as_object(found))
+
+    def _parse_choice(self, choice: dict[str, Any], key: str) -> list[Event]:
+        reply = self.reply
+        said = as_object(choice.get(key))
+        events: list[Event] = []
+        if thinking := said.get("reasoning_content") or said.get("reasoning") or _details(said):
+            events += reply.thinking(as_text(thinking))
+        if content := said.get("content"):
+            events += reply.text(content) if isinstance(content, str) else self._parse_content_parts(content)
+        if refusal := said.get("refusal"):
+            reply.refused = True
+            events += reply.text(as_text(refusal))
+        if results := choice.get("content_filter_results"):
+            self._record_filtered(as_object(results))
+        raw = choice.get("finish_reason")
+        # Gateways send an empty reason with every chunk: it counts only where the chunk brings nothing else.
+        if raw or (raw == "" and not events):
+            self._finish(as_text(raw))
+        return events
+
+    def _parse_content_parts(self, parts: object) -> list[Event]:
+        """Read content in parts, as some services send thinking: `[{"type": "thinking", "thinking": [...]}, …]`."""
+        if not isinstance(parts, list):
+            raise ProtocolError("the provider sent content that is neither text nor parts")
+        events: list[Event] = []
+        for part in map(as_object, parts):
+            inner = part.get("thinking")
+            if isinstance(inner, list):
+                inner = "".join(as_text(as_object(piece).get("text")) for piece in inner)
+            if inner:
+                events += self.reply.thinking(as_text(inner))
+            if text := as_text(part.get("text")):
+                is_thinking = str(part.get("type", "")).startswith(("reasoning", "thinking"))
+                events += self.reply.thinking(text) if is_thinking else self.reply.text(text)
+            if refusal := part.get("refusal"):
+                self.reply.refused = True
+                events += self.reply.text(as_text(refusal))
+        return events
+
+    def _record_filtered(self, results: dict[str, Any]) -> None:
+        for category, result in results.items():
+            if isinstance(result, dict) and result.get("filtered") is True:
+                self._filtered[category] = None
+
+    def _finish(self, raw: str) -> None:
+        reason = _FINISH_REASONS.get(raw.lower()) if raw else "other"
+        if reason is None:
+            self.reply.finish_unknown(raw)
+            return
+        if reason == "content_filter" and self._filtered:
+            raw = f"{raw} ({', '.join(self._filtered)})"
+        self.reply.finish(reason, raw)
+
+
+def _error_of(chunk: dict[str, Any]) -> object:
+    """Return the error that a chunk reports, in the places where services put it."""
+    if error := chunk.get("error"):
+        return error
+    if chunk.get("object") == "error":
+        return chunk
+    groq = chunk.get("x_groq")
+    return groq.get("error") if isinstance(groq, dict) else None
+
+
+def _list_of(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    if value is None:
+        return []
+    raise ProtocolError("the provider sent choices that are not a list")
+
+
+def _details(said: dict[str, Any]) -> str:
+    """Return the thinking in `reasoning_details`, where a service has it there alone."""
+    details = said.get("reasoning_details")
+    if not isinstance(details, list):
+        return ""
+    pieces = [detail for detail in details if isinstance(detail, dict)]
+    return "".join(as_text(piece.get("text") or piece.get("summary")) for piece in pieces)
+
+
+_XAI_TICK_USD = Decimal("1e-10")
+
+
+def read_usage(usage: dict[str, Any]) -> Usage:
+    """Return the token counts of a `usage` object, and the bill where the vendor puts one beside them.
+
+    Thinking is part of `completion_tokens` at OpenAI, Anthropic and DeepSeek, and beside it at xAI: the vendor's own
+    total decides. A total that nothing explains makes output and thinking unknown, and the counts a lower bound.
+    """
+    prompt_details = as_object(usage.get("prompt_tokens_details"))
+    output_details = as_object(usage.get("completion_tokens_details"))
+    cached = parse_token_count(prompt_details.get("cached_tokens"))
+    prompt, completion = (
+        parse_token_count(usage.get("prompt_tokens")),
+        parse_token_count(usage.get("completion_tokens")),
+    )
+    thinking = parse_token_count(output_details.get("reasoning_tokens"))
+    if thinking is None:
+        thinking = parse_token_count(usage.get("reasoning_tokens"))
+    found = Usage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        thinking_tokens=thinking,
+        cached_tokens=parse_token_count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
+        cache_write_tokens=parse_token_count(prompt_details.get("cache_write_tokens")),
+        billed_usd=read_billed_usd(usage),
+    )
+    if prompt is None or completion is None:
+        return found
+    beyond = (parse_token_count(usage.get("total_tokens")) or 0) - prompt - completion
+    if beyond <= 0 or _explains(beyond, prompt_details, output_details):
+        return found
+    if beyond == thinking:
+        return replace(found, output_tokens=completion + thinking)
+    if thinking and _explains(beyond - thinking, prompt_details, output_details):
+        return replace(found, output_tokens=completion + thinking)
+    return replace(found, output_tokens=None, thinking_tokens=None, is_lower_bound=True)
+
+
+_COUNTED_INSIDE = frozenset({"cached_tokens", "cache_write_tokens", "text_tokens", "reasoning_tokens"})
+
+
+def _explains(beyond: int, *details: dict[str, Any]) -> bool:
+    """Whether other kinds of tokens (audio, images) that stand beside the text make up so many."""
+    counts = [
+        n for d in details for name, v in d.items() if name not in _COUNTED_INSIDE and (n := parse_token_count(v))
+    ]
+    return beyond in counts or (bool(counts) and beyond == sum(counts))
+
+
+def read_billed_usd(usage: dict[str, Any]) -> Decimal | None:
+    """Return the vendor's own bill: OpenRouter's number, Perplexity's object, xAI's ticks of 1e-10 USD."""
+    ticks = parse_token_count(usage.get("cost_in_usd_ticks"))
+    if ticks is not None:
+        return ticks * _XAI_TICK_USD
+    cost = usage.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost < _MAX_BILL_USD:
+        return None
+    return Decimal(str(cost))
+
+
+_MAX_BILL_USD = 1e6
+"""A larger bill for one answer is a defect of the server."""

@@ -1,0 +1,327 @@
+"""How a response's bytes are cut into JSON texts: an event stream, lines, or one whole body. Pure.
+
+Each framing is a `wire.Decoder` around a dialect, which only reads what stands in one JSON text.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import orjson
+
+from providers.decoding.decoder import LONG_BYTES, ReplyBuilder, excerpt, parse_json_object, refuse_crowd
+from providers.decoding.vendor_errors import error_from_payload
+from streaming import sse
+from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError, TruncatedStreamError
+from streaming.events import Event, TextDelta, ThinkingDelta
+from streaming.limits import MAX_BODY_BYTES, MAX_EVENT_BYTES, size_text
+
+_MAX_PREFIX_BYTES = 16_384
+
+
+def collect_prefix(head: bytes, data: bytes) -> bytes:
+    """Keep the first bytes, until something was read from them. Raises ProtocolError for a web page."""
+    if len(head) < _MAX_PREFIX_BYTES:
+        head += data[: _MAX_PREFIX_BYTES - len(head)]
+    raise_if_html(head)
+    return head
+
+
+def raise_if_html(head: bytes) -> None:
+    """Raise ProtocolError for a web page."""
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
+        raise ProtocolError("the provider sent a web page instead of an answer: check the base URL")
+
+
+def raise_for_undecodable_body(head: bytes, starts: tuple[bytes, ...]) -> None:
+    """Raise the error of a response in which nothing could be read; return when it was only cut."""
+    text = head.removeprefix(b"\xef\xbb\xbf").strip()
+    if not text:
+        raise ProtocolError("the provider sent an empty answer")
+    if text.startswith(b"{") and b"{" not in starts:
+        if error := parse_json_object(decode_utf8(text)).get("error"):
+            raise error_from_payload(error)
+        raise ProtocolError("the provider sent its answer in one piece where a stream was asked for")
+    if not text.startswith(starts):
+        raise ProtocolError(f"the provider sent something else than an answer: {excerpt(text)}")
+    raise TruncatedStreamError("the stream ended before any of the answer came")
+
+
+def decode_utf8(data: bytes) -> str:
+    """Decode strictly. Raises ProtocolError."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("the provider sent bytes that are not UTF-8") from None
+
+
+_DONE_MARKER = "[DONE]"
+_SSE_FIELD_PREFIXES = (b"data", b"event", b"error", b"id", b"retry", b":")
+
+
+class PayloadParser(Protocol):
+    """Reads the JSON objects of one reply."""
+
+    reply: ReplyBuilder
+
+    def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
+        """Take one object of a streamed reply. Raises StreamError."""
+
+    def parse_body(self, body: dict[str, Any]) -> list[Event]:
+        """Take the body of a reply that was not streamed. Raises StreamError."""
+
+
+class SSEDecoder:
+    """Server-Sent Events, strictly UTF-8; what is no event stream at all is told apart from one that was cut.
+
+    An event in the shape that vendors send, whole in one piece of bytes, is read without the general decoder, which
+    costs four times as much; everything else goes through it.
+    """
+
+    def __init__(self, dialect: PayloadParser) -> None:
+        self._dialect = dialect
+        self._sse = sse.Decoder(errors="strict", error_field=True)
+        # A blank line changes nothing, but what follows is not the beginning any more: no mark is skipped there.
+        self._begun = False
+        self._between_events = True
+        self._head: bytes | None = b""
+
+    @property
+    def done(self) -> bool:
+        return self._dialect.reply.over
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        events: list[Event] = []
+        whole_events = data[-2:] == b"\n\n"
+        try:
+            if self._head is not None:
+                self._head = collect_prefix(self._head, data)
+            if whole_events and self._between_events and b"\r" not in data and len(data) <= MAX_EVENT_BYTES:
+                self._decode_blocks(data, events)
+            else:
+                self._decode_any(data, events)
+        except StreamError as error:
+            return _yield_then_raise([*events, *self._dialect.reply.flush_held()], error)
+        self._between_events = whole_events
+        return events
+
+    def flush(self) -> Iterator[Event]:
+        if self._head is not None:
+            raise_for_undecodable_body(self._head, _SSE_FIELD_PREFIXES)
+        yield from _end(self._dialect.reply)
+
+    def _decode_blocks(self, data: bytes, events: list[Event]) -> None:
+        read = self._dialect.parse_chunk
+        for block in data[:-2].split(b"\n\n"):
+            fields = _parse_common_block(block)
+            if fields is None:
+                self._decode_any(block + b"\n\n", events)
+                continue
+            if not self._begun:
+                self._begun = True
+                self._sse.feed(b"\n")
+            self._head = None
+            events += read(fields)
+
+    def _decode_any(self, data: bytes, events: list[Event]) -> None:
+        self._begun = self._begun or bool(data)
+        for event in self._read_events(data):
+            self._head = None
+            text = event.data.strip()
+            if text == _DONE_MARKER:
+                self._dialect.reply.over = True
+            elif event.event == "error" and text:
+                raise error_from_payload(_error_in(text))
+            elif text:
+                events += self._dialect.parse_chunk(parse_json_object(text))
+
+    def _read_events(self, data: bytes) -> Iterator[sse.ServerSentEvent]:
+        try:
+            yield from self._sse.feed(data)
+        except UnicodeDecodeError as error:
+            # What is sound before the bad byte counts; the decoder has kept what it held before this call.
+            sound = error.start - (len(error.object) - len(data))
+            yield from self._read_events(data[: max(sound, 0)])
+            raise ProtocolError("the provider sent bytes that are not UTF-8") from None
+        except sse.EventTooLargeError as error:
+            yield from error.events
+            raise ResponseTooLargeError(f"the provider sent {error}") from None
+
+
+def _parse_common_block(block: bytes) -> dict[str, Any] | None:
+    """Read `data: {…}`, with or without a line `event: …` before it; None for anything else."""
+    if block.startswith(b"event: error"):
+        return None
+    if block.startswith(b"event: "):
+        block = block[block.find(b"\n") + 1 :]
+    if not block.startswith(b"data: {") or b"\n" in block:
+        return None
+    text = block[6:]
+    if len(text) > LONG_BYTES:
+        refuse_crowd(text)
+    try:
+        fields: dict[str, Any] = orjson.loads(text)
+    except ValueError:
+        return None
+    return fields
+
+
+class NDJSONDecoder:
+    """JSON, one text a line (NDJSON). One whole line in one piece of bytes, the usual case, takes a short way."""
+
+    def __init__(self, dialect: PayloadParser) -> None:
+        self._dialect = dialect
+        self._read = dialect.parse_chunk
+        self._partial: list[bytes] = []
+        self._partial_bytes = 0
+        self._head: bytes | None = b""
+
+    @property
+    def done(self) -> bool:
+        return self._dialect.reply.over
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        if self._partial or not data.endswith(b"}\n") or len(data) > LONG_BYTES:
+            return self._decode_any(data)
+        try:
+            fields = orjson.loads(data)
+        except ValueError:
+            return self._decode_any(data)
+        if not isinstance(fields, dict):
+            return self._decode_any(data)
+        self._head = None
+        try:
+            return self._read(fields)
+        except StreamError as error:
+            return _yield_then_raise(self._dialect.reply.flush_held(), error)
+
+    def _decode_any(self, data: bytes) -> Iterable[Event]:
+        events: list[Event] = []
+        try:
+            if self._head is not None:
+                self._head = collect_prefix(self._head, data)
+            for line in self._split_lines(data):
+                _refuse_long_line(len(line))
+                if line and not line.isspace():
+                    self._head = None
+                    events += self._read(_parse_line(line))
+            _refuse_long_line(self._partial_bytes)
+        except StreamError as error:
+            return _yield_then_raise([*events, *self._dialect.reply.flush_held()], error)
+        return events
+
+    def _split_lines(self, data: bytes) -> list[bytes]:
+        """Give the lines that the bytes complete; the beginning of the next is kept."""
+        *lines, rest = data.split(b"\n")
+        if self._partial and lines:
+            lines[0] = b"".join((*self._partial, lines[0]))
+            self._partial.clear()
+        if lines:
+            self._partial_bytes = 0
+        if rest:
+            self._partial.append(rest)
+            self._partial_bytes += len(rest)
+        return lines
+
+    def flush(self) -> Iterator[Event]:
+        rest = b"".join(self._partial).strip()
+        self._partial.clear()
+        if rest.endswith(b"}"):
+            yield from self._decode_last_line(rest)
+        if self._head is not None:
+            raise_for_undecodable_body(self._head, (b"{",))
+        yield from _end(self._dialect.reply)
+
+    def _decode_last_line(self, rest: bytes) -> Iterator[Event]:
+        """Read a last line without a line break; one that is no JSON was cut, which the end will say."""
+        try:
+            fields = _parse_line(rest)
+        except ProtocolError:
+            return
+        self._head = None
+        try:
+            yield from self._dialect.parse_chunk(fields)
+        except StreamError:
+            yield from self._dialect.reply.flush_held()
+            raise
+
+
+def _refuse_long_line(size: int) -> None:
+    """Raise ResponseTooLargeError for a line of more bytes than are read."""
+    if size > MAX_EVENT_BYTES:
+        raise ResponseTooLargeError(f"the provider sent a line of more than {size_text(MAX_EVENT_BYTES)}")
+
+
+def _parse_line(line: bytes) -> dict[str, Any]:
+    if len(line) > LONG_BYTES:
+        refuse_crowd(line)
+    try:
+        fields = orjson.loads(line)
+    except ValueError:
+        fields = None
+    return fields if isinstance(fields, dict) else parse_json_object(decode_utf8(line.strip()))
+
+
+class JSONBodyDecoder:
+    """One JSON body for the whole answer, read when it is complete."""
+
+    done = False
+
+    def __init__(self, dialect: PayloadParser) -> None:
+        self._dialect = dialect
+        self._parts: list[bytes] = []
+        self._left = MAX_BODY_BYTES
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        self._left -= len(data)
+        if self._left < 0:
+            raise ResponseTooLargeError(f"the provider sent an answer of more than {size_text(MAX_BODY_BYTES)}")
+        self._parts.append(data)
+        return ()
+
+    def flush(self) -> Iterator[Event]:
+        body = b"".join(self._parts).strip()
+        if not body:
+            raise ProtocolError("the provider sent an empty answer")
+        raise_if_html(body)
+        reply, fields = self._dialect.reply, parse_json_object(decode_utf8(body))
+        try:
+            events = self._dialect.parse_body(fields)
+        except StreamError:
+            yield from _join_deltas(reply.flush_held())
+            raise
+        if not reply.is_recognized:
+            raise ProtocolError(f"the provider sent JSON that is no answer ({excerpt(body)}): check the base URL")
+        yield from _join_deltas([*events, *reply.flush_held()])
+        yield from reply.end()
+
+
+def _end(reply: ReplyBuilder) -> Iterator[Event]:
+    """Yield the end of a stream. Raises ProtocolError where its events held nothing of an answer."""
+    if not (reply.is_recognized or reply.over):
+        raise ProtocolError("the provider sent events that are no answer: check the base URL")
+    yield from reply.end()
+
+
+def _error_in(text: str) -> object:
+    """Return what an event named `error` says: the error of its JSON, or its text."""
+    try:
+        fields = parse_json_object(text)
+    except ProtocolError:
+        return text
+    return fields.get("error") or fields
+
+
+def _yield_then_raise(events: list[Event], error: StreamError) -> Iterator[Event]:
+    yield from events
+    raise error
+
+
+def _join_deltas(events: list[Event]) -> Iterator[Event]:
+    """Join all text to one delta and all thinking to one before it; the rest follows."""
+    thinking = "".join(event.text for event in events if isinstance(event, ThinkingDelta))
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    if thinking:
+        yield ThinkingDelta(thinking)
+    if text:
+        yield TextDelta(text)
+    yield from (event for event in events if not isinstance(event, (TextDelta, ThinkingDelta)))

@@ -1,0 +1,126 @@
+"""Decoder for OpenAI's Responses API, as OpenAI, llama.cpp and compatible servers speak it. Pure.
+
+Streamed, every event is an object with a `type`; `response.completed`, `response.incomplete` or `response.failed` is
+the last and carries the whole response. Not streamed, the body is that response. Reasoning comes as summaries or as
+text, a refusal as content of its own kind.
+"""
+
+from typing import Any
+
+from providers.decoding.chat_completions import read_billed_usd
+from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
+from providers.decoding.vendor_errors import error_from_payload
+from streaming.errors import ProtocolError
+from streaming.events import Event, FinishReason, Usage
+
+_INCOMPLETE: dict[str, FinishReason] = {
+    "max_output_tokens": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+}
+"""Reasons of an incomplete response that end an answer in order; any other leaves it unfinished."""
+_THINKING_DELTAS = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+
+def decoder(*, streamed: bool = True, shows_thinking: bool = False) -> StreamDecoder:
+    """Return a decoder for one response."""
+    dialect = Responses(shows_thinking=shows_thinking)
+    return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
+
+
+class Responses:
+    """Reads stream events and whole responses."""
+
+    def __init__(self, *, shows_thinking: bool = False) -> None:
+        self.reply = ReplyBuilder(shows_thinking=shows_thinking)
+        self._has_deltas = False
+
+    def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
+        kind = fields.get("type")
+        if kind == "response.output_text.delta":
+            self._has_deltas = True
+            return self.reply.text(as_text(fields.get("delta")))
+        if kind in _THINKING_DELTAS:
+            return self.reply.thinking(as_text(fields.get("delta")))
+        if kind == "response.refusal.delta":
+            self._has_deltas = self.reply.refused = True
+            return self.reply.text(as_text(fields.get("delta")))
+        if kind == "error" or (kind is None and fields.get("error")):
+            raise error_from_payload(fields.get("error") or fields)
+        if kind in _ENDS:
+            response = as_object(fields.get("response"))
+            # A server that sends no deltas has the whole text here.
+            events = [] if self._has_deltas else self._read_output(response)
+            events += self._end(response, str(kind).removeprefix("response."))
+            self.reply.over = True
+            return events
+        return []
+
+    def parse_body(self, body: dict[str, Any]) -> list[Event]:
+        if body.get("error") and not body.get("output"):
+            raise error_from_payload(body["error"])
+        events = self._read_output(body)
+        return events + self._end(body, as_text(body.get("status")))
+
+    def _read_output(self, response: dict[str, Any]) -> list[Event]:
+        """Read the items of a whole response: reasoning, then messages of text and refusals."""
+        items = response.get("output") or []
+        if not isinstance(items, list):
+            raise ProtocolError("the provider sent output that is not a list")
+        events: list[Event] = []
+        for item in map(as_object, items):
+            if item.get("type") == "reasoning":
+                parts = item.get("summary") or item.get("content") or []
+                events += self.reply.thinking("".join(_text_in(part) for part in _list_of(parts)))
+            elif item.get("type") == "message":
+                for part in map(as_object, _list_of(item.get("content") or [])):
+                    events += self._read_part(part)
+        return events
+
+    def _read_part(self, part: dict[str, Any]) -> list[Event]:
+        if refusal := part.get("refusal"):
+            self.reply.refused = True
+            return self.reply.text(as_text(refusal))
+        return self.reply.text(as_text(part.get("text")))
+
+    def _end(self, response: dict[str, Any], status: str) -> list[Event]:
+        """Note how the response ended. Raises the StreamError of a failed one, with its usage kept."""
+        usage = _read_usage(as_object(response.get("usage")))
+        status = as_text(response.get("status")) or status
+        if status == "failed" or (response.get("error") and status != "completed"):
+            self.reply.hold_usage(usage)
+            raise error_from_payload(response.get("error") or {"message": "the response failed"})
+        if status == "completed":
+            self.reply.finish("stop", status)
+        elif status:
+            reason = as_text(as_object(response.get("incomplete_details")).get("reason")) or status
+            if unified := _INCOMPLETE.get(reason):
+                self.reply.finish(unified, reason)
+            else:
+                self.reply.finish_unknown(reason)
+        return self.reply.usage(usage)
+
+
+def _list_of(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    raise ProtocolError("the provider sent content that is not a list of parts")
+
+
+def _text_in(part: object) -> str:
+    return as_text(as_object(part).get("text"))
+
+
+def _read_usage(usage: dict[str, Any]) -> Usage:
+    input_details = as_object(usage.get("input_tokens_details"))
+    output_details = as_object(usage.get("output_tokens_details"))
+    return Usage(
+        input_tokens=parse_token_count(usage.get("input_tokens")),
+        output_tokens=parse_token_count(usage.get("output_tokens")),
+        thinking_tokens=parse_token_count(output_details.get("reasoning_tokens")),
+        cached_tokens=parse_token_count(input_details.get("cached_tokens")),
+        cache_write_tokens=parse_token_count(input_details.get("cache_write_tokens")),
+        billed_usd=read_billed_usd(usage),
+    )

@@ -1,0 +1,313 @@
+"""What vendors' error bodies say: their codes, their words, and the error class that follows from both. Pure.
+
+Every service has a shape of its own (OpenAI's `error` object, Google's list, FastAPI's `detail`, Mistral's nested
+`message`, OpenRouter's `metadata.raw`, llama.cpp's `error:` line). The same table serves HTTP errors and errors inside
+a stream. Sources: the vendors' error references and recorded responses, November 2026.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from providers.decoding.decoder import excerpt
+from streaming.errors import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    BillingError,
+    ContentFilterError,
+    NotFoundError,
+    RateLimitError,
+    Recovery,
+    ServerError,
+    error_from_status,
+)
+
+_MAX_DEPTH = 8
+_MAX_REASONS = 3
+
+_CODES: tuple[tuple[str, type[ApiError]], ...] = (
+    ("insufficient_quota", BillingError),
+    ("insufficient_balance", BillingError),
+    ("insufficient_credit", BillingError),
+    ("insufficient_funds", BillingError),
+    ("billing", BillingError),
+    ("payment_required", BillingError),
+    ("exceeded_current_quota", BillingError),
+    ("credits_exhausted", BillingError),
+    ("content_filter", ContentFilterError),
+    ("content_policy", ContentFilterError),
+    ("contentfilter", ContentFilterError),
+    ("responsibleaipolicy", ContentFilterError),
+    ("moderation", ContentFilterError),
+    ("flagged", ContentFilterError),
+    ("data_inspection_failed", ContentFilterError),
+    ("model_not_found", NotFoundError),
+    ("model_decommissioned", NotFoundError),
+    ("model_deprecated", NotFoundError),
+    ("model_retired", NotFoundError),
+    ("model_not_supported", NotFoundError),
+    ("model_not_available", NotFoundError),
+    ("unsupported_model", NotFoundError),
+    ("unknown_model", NotFoundError),
+    ("invalid_model", NotFoundError),
+    ("deploymentnotfound", NotFoundError),
+    ("api_key", AuthenticationError),
+    ("apikey", AuthenticationError),
+    ("authentication", AuthenticationError),
+    ("unauthenticated", AuthenticationError),
+    ("unauthorized", AuthenticationError),
+    ("permission", AuthenticationError),
+    ("auth_error", AuthenticationError),
+    ("rate_limit", RateLimitError),
+    ("ratelimit", RateLimitError),
+    ("too_many_requests", RateLimitError),
+    ("resource_exhausted", RateLimitError),
+    ("throttl", RateLimitError),
+    ("quota", RateLimitError),
+    ("overloaded", ServerError),
+    ("over_capacity", ServerError),
+    ("capacity_exceeded", ServerError),
+    ("unavailable", ServerError),
+    ("not_found", NotFoundError),
+    ("invalid_request", BadRequestError),
+    ("context_length", BadRequestError),
+    ("too_large", BadRequestError),
+)
+"""Parts of the codes that vendors give to errors, compared in lower case; the first that occurs decides."""
+_VAGUE = frozenset({BadRequestError})
+"""Classes that a vendor's code names without deciding: xAI and Groq call a wrong key or a retired model that."""
+
+_NO_CREDIT = re.compile(
+    r"\b(insufficient (account )?(balance|funds?|credits?|quota)"
+    r"|(balance|credits?|quota)\b.{0,40}\b(too low|depleted|exhausted|used up|ran out)"
+    r"|out of credits?|no (remaining )?credits?|more credits|exceeded your (current|monthly) (quota|spend)"
+    r"|add (more )?credits|top up|payment required|billing|spending limit|purchase)\b"
+)
+_BAD_KEY = re.compile(
+    r"\b(incorrect|invalid|wrong|bad|missing|expired|malformed|unknown|no|revoked|disabled)\b[^.]{0,30}"
+    r"\b(api[ _-]?key|key|token|credentials?)\b"
+    r"|\b(api[ _-]?key|access token|credentials?)\b[^.]{0,40}"
+    r"\b(not valid|invalid|incorrect|missing|expired|required|revoked|not found|wrong)\b"
+)
+_NO_MODEL = re.compile(
+    r"\bmodels?\b.{0,120}?\b(not found|does ?n[o']t exist|do not exist|not exist|is unknown|decommissioned|deprecated"
+    r"|retired|no longer|not (a )?(supported|available|valid)|unavailable|is gone|has been removed|shut ?down"
+    r"|not recogni[sz]ed)\b"
+    r"|\b(no such|unknown|invalid|unsupported|unrecogni[sz]ed|not a valid) model\b|no endpoints found"
+)
+_FLAGGED = re.compile(
+    r"\b(flagged|moderation|content (policy|filter|management)|violat\w+ .{0,40}(polic|guideline|terms)"
+    r"|usage guidelines|safety (system|check|policy))"
+)
+_STATUS_WITH_WORDS = frozenset({400, 402, 403, 404, 422, 429})
+"""Statuses of so many causes that the words of the message are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class VendorError:
+    """An error as a vendor sent it.
+
+    `words` are its own words in one line, "" where it has none; `codes` all that looks like a code, in lower case;
+    `headers` the headers of an upstream that a router quotes, in lower case.
+    """
+
+    words: str = ""
+    codes: str = ""
+    is_json: bool = True
+    flagged_for: str = ""
+    is_flagged: bool = False
+    status: int | None = None
+    retry_delay_s: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    objects: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """All objects in the error, from the outside in."""
+
+    @classmethod
+    def from_body(cls, body: str) -> "VendorError":
+        """Parse the body of an error response; anything may stand in it."""
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            return cls(is_json=False)
+        return cls.from_json(found)
+
+    @classmethod
+    def from_json(cls, value: object) -> "VendorError":
+        """Read an error in any of the vendors' shapes."""
+        words = _words(value)
+        objects = list(_objects(value))
+        codes = " ".join(_codes(objects))
+        reasons = _reasons(objects)
+        return cls(
+            words=words,
+            codes=codes,
+            flagged_for=f" for {', '.join(map(excerpt, reasons[:_MAX_REASONS]))}" if reasons else "",
+            is_flagged=bool(reasons) or any("flagged_input" in found for found in objects),
+            status=_status(objects),
+            retry_delay_s=_retry_delay_s(objects),
+            headers=_quoted_headers(objects),
+            objects=tuple(objects),
+        )
+
+    def to_stream_error(self, status: int, *, retry_after_s: float | None = None) -> ApiError:
+        """Return the error for an HTTP status: by the vendor's code, then by its words, then by the status."""
+        cls = self._class_by_code()
+        if cls is None or cls in _VAGUE:
+            cls = self._class_by_words(status) or type(error_from_status(status, ""))
+        recovery: Recovery | None = None
+        if cls is RateLimitError and status == 413:
+            recovery = "next"  # one request is larger than the limit: no wait makes it fit
+        return cls(self.words, http_status=status, retry_after_s=retry_after_s, recovery=recovery)
+
+    def to_error_in_stream(self) -> ApiError:
+        """Return the error for an event inside a stream that had begun with a success."""
+        message = f"the provider broke off with an error: {self.words or 'no reason given'}"
+        cls = self._class_by_code()
+        if cls is None or cls in _VAGUE:
+            cls = self._class_by_words(self.status or 400) or cls
+        if cls is not None:
+            return cls(message, http_status=self.status, retry_after_s=self.retry_delay_s)
+        if self.status is not None:
+            return error_from_status(self.status, message, retry_after_s=self.retry_delay_s)
+        return ServerError(message, retry_after_s=self.retry_delay_s)
+
+    def _class_by_code(self) -> type[ApiError] | None:
+        if self.is_flagged:
+            return ContentFilterError
+        return next((cls for part, cls in _CODES if part in self.codes), None)
+
+    def _class_by_words(self, status: int) -> type[ApiError] | None:
+        if status not in _STATUS_WITH_WORDS:
+            return None
+        text = self.words.lower()
+        if _NO_CREDIT.search(text):
+            return BillingError
+        if status in (400, 403) and _FLAGGED.search(text):
+            return ContentFilterError
+        if status in (400, 403) and _BAD_KEY.search(text):
+            return AuthenticationError
+        if status != 429 and _NO_MODEL.search(text):
+            return NotFoundError
+        return None
+
+
+def error_from_payload(error: object) -> ApiError:
+    """Return the error that a provider sent inside a stream."""
+    return VendorError.from_json(error).to_error_in_stream()
+
+
+def _words(value: object, depth: int = 0) -> str:
+    """Return the words of a reason, wherever they stand in it; the upstream's before a router's."""
+    if depth > _MAX_DEPTH:
+        return ""
+    if isinstance(value, str):
+        text = value.strip()
+        if text[:1] in ("{", "["):
+            try:
+                return _words(json.loads(text), depth + 1) or excerpt(text)
+            except (ValueError, RecursionError):
+                pass
+        return excerpt(text)
+    if isinstance(value, list):
+        found = [words for item in value[:_MAX_REASONS] if (words := _words(item, depth + 1))]
+        return "; ".join(found)
+    if isinstance(value, dict):
+        return _words_of_object(value, depth)
+    return ""
+
+
+def _words_of_object(value: Mapping[str, Any], depth: int) -> str:
+    metadata = value.get("metadata")
+    if isinstance(metadata, dict) and (raw := _words(metadata.get("raw"), depth + 1)):
+        name = metadata.get("provider_name")
+        return f"{excerpt(name)}: {raw}" if isinstance(name, str) and name else raw
+    for key in ("error", "message", "detail", "errors", "msg", "reason", "description", "title"):
+        if words := _words(value.get(key), depth + 1):
+            return _with_location(value, key, words)
+    for key in ("type", "code", "status"):
+        if isinstance(value.get(key), str) and value[key].strip():
+            return excerpt(value[key])
+    return ""
+
+
+def _with_location(value: Mapping[str, Any], key: str, words: str) -> str:
+    """Put the name of the field before what FastAPI and Mistral say of it."""
+    location = value.get("loc")
+    if key != "msg" or not isinstance(location, list):
+        return words
+    names = [str(part) for part in location if part != "body"]
+    return f"{excerpt('.'.join(names))}: {words}" if names else words
+
+
+def _objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Yield every object in an error, a JSON text inside a text included."""
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _objects(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value[:20]:
+            yield from _objects(item, depth + 1)
+
+
+def _codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
+    for found in objects:
+        for key in ("code", "type", "status", "reason"):
+            value = found.get(key)
+            # A code is one word; a sentence in a field of that name is a message.
+            if isinstance(value, str) and len(value.split()) == 1:
+                yield value.strip().lower()
+        error = found.get("error")
+        if isinstance(error, str) and re.fullmatch(r"[A-Za-z]+(_[A-Za-z]+)+", error):
+            yield error.lower()
+
+
+def _reasons(objects: list[Mapping[str, Any]]) -> list[str]:
+    """Return what a filter objected to, in Azure's and in OpenRouter's shape."""
+    found: list[str] = []
+    for item in objects:
+        results = item.get("content_filter_result") or item.get("content_filter_results")
+        if isinstance(results, dict):
+            found += [k for k, v in results.items() if isinstance(v, dict) and v.get("filtered") is True]
+        reasons = item.get("reasons")
+        if isinstance(reasons, list) and "flagged_input" in item:
+            found += [reason for reason in reasons if isinstance(reason, str)]
+    return list(dict.fromkeys(found))
+
+
+def _status(objects: list[Mapping[str, Any]]) -> int | None:
+    for found in objects:
+        for key in ("code", "status", "status_code"):
+            value = found.get(key)
+            if isinstance(value, str) and value.isdecimal():
+                value = int(value[:4])
+            if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
+                return value
+    return None
+
+
+def _retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
+    """Return Google's `RetryInfo`, a duration such as "34s" or "0.5s"."""
+    for found in objects:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", str(found.get("retryDelay", "")))
+        if match:
+            return float(match[1]) or None
+    return None
+
+
+def _quoted_headers(objects: list[Mapping[str, Any]]) -> dict[str, str]:
+    for found in objects:
+        headers = found.get("headers")
+        if isinstance(headers, dict):
+            return {str(name).lower(): str(value) for name, value in headers.items()}
+    return {}

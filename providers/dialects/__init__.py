@@ -1,0 +1,1 @@
+"""Adapters, one per dialect of the providers' APIs."""

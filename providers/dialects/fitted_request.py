@@ -1,0 +1,112 @@
+"""Asks a service for a request that fits its model, again without what it refuses, and explains an unknown model."""
+
+import asyncio
+import difflib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass, field, replace
+
+from providers.decoding.decoder import StreamDecoder
+from providers.http.client import ServiceConfig, StreamingResponse, stream_events
+from providers.models.fitting import MAX_ROUNDS, Fitted, SettingsFitter
+from providers.models.setting_rejections import SettingRefusedError
+from providers.timed.prepared_request import PreparedRequest
+from streaming.clock import monotonic
+from streaming.errors import NotFoundError, StreamError
+from streaming.events import Event, Notice
+from streaming.messages import ChatRequest
+
+LISTING_TIMEOUT_S = 1.0
+"""How long an unknown model's error waits for the service's list."""
+LISTING_AGE_S = 600.0
+NEAREST = 3
+MAX_COMPARED = 2000
+
+
+@dataclass(slots=True)
+class Asking:
+    """How one adapter asks. `open` opens a fitted request, `list_models` gives the names that the service lists."""
+
+    service: ServiceConfig
+    fitter: SettingsFitter
+    open: Callable[[Fitted], AbstractAsyncContextManager[StreamingResponse]]
+    decoder: Callable[[bool], StreamDecoder]
+    list_models: Callable[[], Awaitable[list[str]]]
+    _listed: list[str] = field(default_factory=list)
+    _listed_at_s: float = float("-inf")
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Yield the events of one answer. Raises StreamError."""
+        for _ in range(MAX_ROUNDS):
+            fitted = self.fitter.fit(request)
+            # A decoder that has met an error page is of no use afterwards: each round has its own.
+            events = self._announced(
+                stream_events(self.open(fitted), self.decoder(request.streamed), self.service), fitted
+            )
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        yield event
+                return
+            except StreamError as error:
+                refused = error
+            if not self.learn(fitted, refused):
+                break
+        raise await self.explain(request.model, refused)
+
+    async def _announced(self, events: AsyncGenerator[Event, None], fitted: Fitted) -> AsyncGenerator[Event, None]:
+        """Say what was done to the request once the service has answered it."""
+        async with aclosing(events):
+            async for event in events:
+                yield event
+                if isinstance(event, Notice) and event.kind == "connected":
+                    for notice in fitted.notices:
+                        yield replace(notice, message=self.service.mask(notice.message))
+
+    async def prepare(
+        self, request: ChatRequest, build: Callable[[Fitted], Awaitable[PreparedRequest]]
+    ) -> PreparedRequest:
+        """Return the request, fitted by what is known and was learned so far, as bytes. Raises StreamError."""
+        fitted = self.fitter.fit(request)
+        prepared = await build(fitted)
+        timeouts = self.service.timeouts.for_thinking(unseen=fitted.facts.thinks_unseen)
+        return replace(
+            prepared,
+            service=replace(prepared.service, timeouts=timeouts),
+            notices=fitted.notices,
+            learn=lambda error: self.learn(fitted, error),
+            explain=lambda error: self.explain(request.model, error),
+        )
+
+    def learn(self, fitted: Fitted, error: StreamError) -> bool:
+        """Remember the settings that an error names; whether asking again without them may help."""
+        return isinstance(error, SettingRefusedError) and self.fitter.learn(fitted, error.refusals)
+
+    async def explain(self, model: str, error: StreamError) -> StreamError:
+        """Return the error of an unknown model with the nearest names that there are; any other as it is."""
+        if not isinstance(error, NotFoundError) or not model or not (names := await self._names()):
+            return error
+        near = await asyncio.to_thread(find_nearest, model, names)  # up to a tenth of a second
+        if model in names or not near:
+            return error
+        return error.with_message(self.service.mask(f"{error.message}; the nearest names are {', '.join(near)}"))
+
+    async def _names(self) -> list[str]:
+        now_s = monotonic()
+        if now_s - self._listed_at_s > LISTING_AGE_S:
+            try:
+                async with asyncio.timeout(LISTING_TIMEOUT_S):
+                    self._listed = await self.list_models()
+            except (StreamError, TimeoutError):
+                self._listed = []
+            self._listed_at_s = now_s
+        return self._listed
+
+
+def find_nearest(model: str, names: list[str]) -> list[str]:
+    """Return the names most like a model's, the best first.
+
+    >>> find_nearest("gpt-6.1-tera", ["gpt-6.1-terra", "o3", "gpt-6-sol", "gpt-6.1-sol"])
+    ['gpt-6.1-terra', 'gpt-6.1-sol', 'gpt-6-sol']
+    """
+    return difflib.get_close_matches(model, list(dict.fromkeys(names))[:MAX_COMPARED], n=NEAREST, cutoff=0.0)

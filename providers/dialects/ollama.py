@@ -1,0 +1,110 @@
+"""Ollama's native API: the SDK's own request model and HTTP client, and our own decoder for the response's bytes."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import httpx
+import ollama
+
+from providers.decoding import ollama as decoding_ollama
+from providers.decoding.decoder import StreamDecoder, join_surrogates
+from providers.dialects.fitted_request import Asking
+from providers.http.client import (
+    DEFAULT_HEADERS,
+    ListedModel,
+    ServiceConfig,
+    StreamingResponse,
+    map_transport_error,
+    read_model_list,
+)
+from providers.http.errors import error_from_response
+from providers.http.transport import raw_body
+from providers.models.facts import Facts
+from providers.models.fitting import Fitted
+from providers.services import ServiceEndpoint
+from providers.timed.prepared_request import PreparedRequest, serialize_request
+from settings import Settings
+from streaming.events import Event
+from streaming.messages import ChatRequest
+from streaming.session import Timeouts
+
+
+class OllamaAdapter:
+    """Serves any number of requests at once, on one event loop."""
+
+    def __init__(self, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
+        self._service = ServiceConfig.from_settings(found, settings, timeouts)
+        client = ollama.AsyncClient(found.base_url, headers=DEFAULT_HEADERS, **self._service.client_kwargs(httpx))
+        # The SDK reads the response itself; its HTTP client, with its address and headers, is what is needed here.
+        self._http: httpx.AsyncClient = client._client
+        self._http.headers.pop("Authorization", None)
+        if found.key is not None:
+            self._http.headers["Authorization"] = f"Bearer {found.key}"
+        self._asking = Asking(self._service, found.fitter(facts), self._open_chat, self.decoder, self.list_model_names)
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        return self._asking.stream(request)
+
+    async def prepare_request(self, request: ChatRequest) -> PreparedRequest:
+        """Give the request as the SDK's HTTP client would send it, unsent, for stamped sockets. Raises StreamError."""
+        return await self._asking.prepare(request, self._unsent)
+
+    def decoder(self, streamed: bool) -> StreamDecoder:
+        """Give a decoder for the bytes of one response of this service."""
+        return decoding_ollama.make_decoder(streamed=streamed)
+
+    async def list_model_names(self) -> list[str]:
+        """Give the models that the server has. Raises StreamError."""
+        return [model.name for model in await self.list_models()]
+
+    async def list_models(self) -> list[ListedModel]:
+        """Return the models that the server has. Raises StreamError."""
+        asked = self._http.build_request("GET", "/api/tags")
+        return await read_model_list(self._open_response(asked, ""), self._service, "models", "model")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _unsent(self, fitted: Fitted) -> PreparedRequest:
+        return serialize_request(self._build_request(fitted), self._service, httpx, fitted.request, self.decoder)
+
+    def _open_chat(self, fitted: Fitted) -> AbstractAsyncContextManager[StreamingResponse]:
+        return self._open_response(self._build_request(fitted), fitted.request.model)
+
+    def _build_request(self, fitted: Fitted) -> httpx.Request:
+        request = fitted.request
+        headers = {} if request.request_id is None else {"X-Client-Request-Id": request.request_id}
+        return self._http.build_request("POST", "/api/chat", json=_request_body(fitted), headers=headers)
+
+    @asynccontextmanager
+    async def _open_response(self, asked: httpx.Request, model: str) -> AsyncIterator[StreamingResponse]:
+        answered = False
+        try:
+            response = await self._http.send(asked, stream=True)
+            answered = True
+            try:
+                if not response.is_success:
+                    await response.aread()
+                    raise error_from_response(
+                        self._service.names, model, response.status_code, response.headers, response.text
+                    )
+                yield StreamingResponse(response.headers.get("content-type", ""), raw_body(response))
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise map_transport_error(error, self._service, answered=answered) from None
+
+
+def _request_body(fitted: Fitted) -> dict[str, Any]:
+    request = fitted.request
+    options = {"temperature": request.temperature, "num_predict": request.max_tokens}
+    return ollama._types.ChatRequest(
+        model=request.model,
+        messages=[{"role": m.role, "content": join_surrogates(m.content)} for m in request.messages],
+        stream=request.streamed,
+        options={name: value for name, value in options.items() if value is not None} or None,
+        **fitted.effort_fields(),
+    ).model_dump(exclude_none=True)

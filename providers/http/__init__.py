@@ -1,0 +1,1 @@
+"""The HTTP side of all dialects: client options, transport, errors."""

@@ -1,0 +1,307 @@
+"""The way to one service over HTTP, the same for every SDK: how it is opened, read to its end, and what faults mean.
+
+The SDKs bring two HTTP libraries, httpx and httpx2, with one set of class names: faults are told apart by name.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from providers.decoding.decoder import StreamDecoder, as_object, as_text, excerpt, parse_json_object
+from providers.http.errors import ServiceLabels
+from providers.http.transport import BoundedTransport, PooledTransport
+from providers.services import ServiceEndpoint
+from settings import Settings
+from streaming.errors import (
+    BadRequestError,
+    ConnectTimeout,
+    NetworkError,
+    ProtocolError,
+    ResponseTooLargeError,
+    StreamError,
+    TruncatedStreamError,
+)
+from streaming.events import Event, Notice
+from streaming.http.connection_pool import KEEPALIVE_EXPIRY_S
+from streaming.limits import (
+    MAX_MODEL_LIST_BYTES,
+    MAX_REST_BYTES,
+    MAX_STREAM_BYTES,
+    STEP_BYTES,
+    LimitExceededError,
+    size_text,
+)
+from streaming.session import Timeouts
+
+END_OF_STREAM_GRACE_S = 0.25
+"""How long the end of the bytes is waited for after the wire's own end marker."""
+
+DEFAULT_HEADERS = {"Accept-Encoding": "identity"}
+"""Sent with every request: a compressed stream arrives in lumps."""
+
+
+def _identity(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Where one service is, and how it is reached. `mask` takes secrets out of a text that people will see.
+
+    `proxy` and `ca_file` None: straight, and the usual certificates.
+    """
+
+    names: ServiceLabels
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    key: str | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    mask: Callable[[str], str] = field(default=_identity, repr=False)
+
+    @classmethod
+    def from_settings(cls, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts) -> "ServiceConfig":
+        """Give the way to what the settings say."""
+        row = found.row
+        names = ServiceLabels(row.label, found.base_url, row.key, row.base_url_variable)
+        proxy = proxy_for(found.base_url, settings)
+        return cls(names, timeouts, found.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
+
+    def client_kwargs(self, httpx: Any) -> dict[str, Any]:
+        """Give the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
+
+        Only connecting is limited here; the session keeps the other times. No limit on the pool: waiting for a free
+        connection would pass for the provider's slowness. Through a proxy the library goes by itself.
+        """
+        certificates = self.ssl_context(httpx)
+        return {
+            "timeout": httpx.Timeout(None, connect=self.timeouts.connect_s),
+            "follow_redirects": False,
+            "trust_env": False,
+            "verify": certificates,
+            "transport": self._transport(httpx, certificates),
+        }
+
+    def _transport(self, httpx: Any, certificates: ssl.SSLContext) -> Any:
+        if self.proxy is None:
+            return PooledTransport(httpx, certificates, self.timeouts.connect_s)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY_S)
+        proxy = httpx.Proxy(self.proxy)
+        inner = httpx.AsyncHTTPTransport(verify=certificates, trust_env=False, limits=limits, proxy=proxy)
+        return BoundedTransport(httpx, inner)
+
+    def ssl_context(self, httpx: Any) -> ssl.SSLContext:
+        """Give a context that trusts whom the HTTP library trusts, or the file that the settings name."""
+        if urlsplit(self.names.base_url).scheme != "https":
+            # Loading the usual certificates takes long; this context trusts nobody.
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca_file is not None:
+            return ssl.create_default_context(cafile=self.ca_file)
+        context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingResponse:
+    """A response whose headers have come, with a success status."""
+
+    content_type: str
+    body: AsyncGenerator[bytes, None]
+
+
+async def stream_events(
+    opened: AbstractAsyncContextManager[StreamingResponse], decoder: StreamDecoder, service: ServiceConfig
+) -> AsyncGenerator[Event, None]:
+    """Open, decode to the end, close: the events of one answer. Raises StreamError with secrets taken out."""
+    try:
+        async with opened as response:
+            yield Notice("connected", f"{service.names.label} answers.")
+            raise_for_html(response.content_type, service)
+            async with aclosing(response.body) as body, aclosing(_in_steps(body, service)) as steps:
+                while not decoder.done and (data := await anext(steps, None)) is not None:
+                    for event in decoder.feed(data):
+                        yield event
+                for data in await _read_rest(steps) if decoder.done else ():
+                    for event in decoder.feed(data):
+                        yield event
+            for event in decoder.flush():
+                yield event
+    except StreamError as error:
+        failure = _mask_error(error, service)
+    else:
+        return
+    # Raised out here, it carries no context: what the SDK raised may quote a key.
+    raise failure
+
+
+async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> AsyncGenerator[bytes, None]:
+    """Yield a body a little at a time: much that came at once must not hold up others. Raises ResponseTooLargeError."""
+    left = MAX_STREAM_BYTES
+    async for data in body:
+        left -= len(data)
+        if left < 0:
+            raise _too_large(service, f"an answer of more than {size_text(MAX_STREAM_BYTES)}")
+        for number, step in enumerate(_cut_into_steps(data)):
+            if number:
+                await asyncio.sleep(0)
+            yield step
+
+
+def _cut_into_steps(data: bytes) -> Sequence[bytes]:
+    """Cut what came at once, after an event or a line where one ends: whole ones are decoded faster."""
+    if len(data) <= STEP_BYTES:
+        return (data,)
+    steps, start = [], 0
+    while start < len(data):
+        end = start + STEP_BYTES
+        for mark in (b"\n\n", b"\n"):
+            if end < len(data) and (found := data.rfind(mark, start, end)) >= 0:
+                end = found + len(mark)
+                break
+        steps.append(data[start:end])
+        start = end
+    return steps
+
+
+def raise_for_html(content_type: str, service: ServiceConfig) -> None:
+    """Raise ProtocolError when the headers of a success announce a web page."""
+    if content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+        raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as its service lists it; `shutdown_date` as it is written there, None where none is announced."""
+
+    name: str
+    shutdown_date: str | None = None
+
+
+async def read_model_list(
+    opened: AbstractAsyncContextManager[StreamingResponse], service: ServiceConfig, rows: str, name: str
+) -> list[ListedModel]:
+    """Read a list of models: the field `name` of each object in `rows`. Raises StreamError."""
+    try:
+        async with opened as response, aclosing(response.body):
+            body = await _read_list(response.body, service)
+        found = parse_json_object(body).get(rows)
+        return [_listed_model(as_object(row), name) for row in found] if isinstance(found, list) else []
+    except StreamError as error:
+        failure = _mask_error(error, service)
+    raise failure
+
+
+def _listed_model(row: dict[str, Any], name: str) -> ListedModel:
+    day = row.get("shutdown_date")
+    return ListedModel(as_text(row.get(name)), day if isinstance(day, str) and day else None)
+
+
+async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> bytes:
+    parts, left = [], MAX_MODEL_LIST_BYTES
+    async for data in body:
+        parts.append(data)
+        left -= len(data)
+        if left < 0:
+            raise _too_large(service, f"a list of models of more than {size_text(MAX_MODEL_LIST_BYTES)}")
+    return b"".join(parts)
+
+
+def _too_large(service: ServiceConfig, what: str) -> ResponseTooLargeError:
+    return ResponseTooLargeError(f"{service.names.label} sent more than is read: {what}")
+
+
+def _mask_error(error: StreamError, service: ServiceConfig) -> StreamError:
+    return error.with_message(service.mask(error.message))
+
+
+async def _read_rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
+    """Give what follows the end marker, which should be nothing; then the connection can be used again.
+
+    However the connection ends now, the answer was complete.
+    """
+    rest: list[bytes] = []
+    left = MAX_REST_BYTES
+    try:
+        async with asyncio.timeout(END_OF_STREAM_GRACE_S):
+            async for data in body:
+                rest.append(data)
+                left -= len(data)
+                if left < 0:
+                    break
+    except Exception:
+        return rest
+    return rest
+
+
+def map_transport_error(error: BaseException, service: ServiceConfig, *, answered: bool) -> StreamError:
+    """Give the error of a connection's fault; `answered`: the headers had come."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    label, where = service.names.label, service.names.base_url
+    if (limit := _limit_of(error)) is not None:
+        return _too_large(service, str(limit))
+    if "ConnectTimeout" in names:
+        return ConnectTimeout(f"no connection to {label} at {where} within {service.timeouts.connect_s:g} s")
+    if names & {"ConnectError", "ProxyError"}:
+        return NetworkError(f"no connection to {label} at {where}: {_root_cause_text(error)}")
+    if "RemoteProtocolError" in names:
+        return _map_protocol_error(error, label, answered=answered)
+    if "DecodingError" in names:
+        return ProtocolError(f"{label} sent a body that cannot be decompressed: {_root_cause_text(error)}")
+    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:
+        return BadRequestError(f"the request to {label} cannot be sent: {_root_cause_text(error)}")
+    return NetworkError(f"the connection to {label} was lost: {_root_cause_text(error)}")
+
+
+def _limit_of(error: BaseException) -> LimitExceededError | None:
+    cause: BaseException | None = error
+    for _ in range(10):
+        if cause is None or isinstance(cause, LimitExceededError):
+            return cause
+        cause = cause.__cause__
+    return None
+
+
+def _map_protocol_error(error: BaseException, label: str, *, answered: bool) -> StreamError:
+    text = str(error)
+    if answered and "closed connection" in text:
+        return TruncatedStreamError(f"{label} closed the connection in the middle of the answer")
+    if "disconnected" in text:
+        return NetworkError(f"{label} closed the connection without an answer")
+    return ProtocolError(f"{label} sent bytes that are not HTTP: {excerpt(text)}")
+
+
+def _root_cause_text(error: BaseException) -> str:
+    """Give the system's own words, from the deepest cause that has some."""
+    words, cause = str(error), error
+    for _ in range(10):
+        if isinstance(cause, OSError) and cause.errno is not None:
+            own_words = isinstance(cause, (ssl.SSLError, socket.gaierror))
+            words = str(cause.strerror) if own_words else os.strerror(cause.errno)
+        if (deeper := cause.__cause__ or cause.__context__) is None:
+            break
+        cause = deeper
+    return excerpt(words) or type(error).__name__
+
+
+def proxy_for(base_url: str, settings: Settings) -> str | None:
+    """Give the proxy that the settings name for an address; addresses of this machine have none."""
+    parts = urlsplit(base_url if "://" in base_url else f"http://{base_url}")
+    host = parts.hostname or ""
+    variable = f"{parts.scheme}_proxy"
+    proxy = _get_any_case(settings, variable) or _get_any_case(settings, "all_proxy")
+    if proxy is None or host in ("localhost", "::1") or host.startswith("127."):
+        return None
+    excepted = [
+        name.strip().lstrip("*.") for name in (_get_any_case(settings, "no_proxy") or "").split(",") if name.strip()
+    ]
+    bypassed = any(not name or host == name or host.endswith(f".{name}") for name in excepted)
+    return None if bypassed else proxy
+
+
+def _get_any_case(settings: Settings, name: str) -> str | None:
+    return settings.get(name) or settings.get(name.upper())

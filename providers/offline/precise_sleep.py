@@ -1,0 +1,53 @@
+"""Waits for moments of a schedule more finely than an event loop's timers, which are up to a millisecond late."""
+
+import asyncio
+
+from streaming.clock import Clock
+
+_SPIN_S = 0.001
+_MAX_SPINNING_WAITERS = 4
+"""How many at once may watch the clock for the last part of a millisecond; more would take the CPU from the rest."""
+
+
+class PreciseSleeper:
+    """`sleep_until` an absolute moment of `clock`, which has the running loop's timebase: lateness does not add up."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting = 0
+
+    async def sleep_until(self, due_s: float) -> None:
+        """Return at `due_s`, never before; at once if it has passed."""
+        self._waiting += 1
+        try:
+            if self._waiting <= _MAX_SPINNING_WAITERS:
+                await self._sleep_on_timer(due_s - _SPIN_S)
+                await self._spin_until(due_s)
+            await self._sleep_on_timer(due_s)
+        finally:
+            self._waiting -= 1
+
+    async def _spin_until(self, due_s: float) -> None:
+        before_s = self._clock()
+        while before_s < due_s:
+            await asyncio.sleep(0)
+            now_s = self._clock()
+            if now_s <= before_s:
+                # A clock that only timers move, as in tests: watching it would take for ever.
+                return
+            before_s = now_s
+
+    async def _sleep_on_timer(self, due_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while self._clock() < due_s:
+            reached: asyncio.Future[None] = loop.create_future()
+            timer = loop.call_at(due_s, _resolve_future, reached)
+            try:
+                await reached
+            finally:
+                timer.cancel()
+
+
+def _resolve_future(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

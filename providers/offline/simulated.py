@@ -1,0 +1,65 @@
+"""The simulated provider, in this process: a schedule played on its own times, and always called simulated."""
+
+from collections.abc import AsyncGenerator
+
+from providers.offline.buffered import buffer_events
+from providers.offline.precise_sleep import PreciseSleeper
+from simulator.schedules import Schedule, get_profile, input_tokens, make_schedule, seed_for
+from streaming.clock import Clock, monotonic
+from streaming.errors import NotFoundError, ServerError, TruncatedStreamError, UsageError
+from streaming.events import Event, Finish, Notice, TextDelta, ThinkingDelta, Usage
+from streaming.messages import ChatRequest
+
+DEFAULT_PROFILE = "steady"
+
+
+class SimAdapter:
+    """Plays `request.model`, a profile of `simulator.schedules`; empty is `steady`.
+
+    Times count from the first `anext`. The same `seed` and messages give the same answer always, and other messages
+    another one. Usage is the schedule's own count of its output; the input is counted as one token for every four
+    characters, as the simulator defines its tokens. A request that is not streamed takes the whole schedule's time.
+    """
+
+    def __init__(self, clock: Clock = monotonic, *, seed: int = 0) -> None:
+        self._clock = clock
+        self._seed = seed
+        self._moments = PreciseSleeper(clock)
+
+    def validate_model(self, model: str) -> None:
+        """Raise UsageError, listing the profiles, unless `model` is one or empty."""
+        get_profile(model or DEFAULT_PROFILE)
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        return self._stream_schedule(request) if request.streamed else buffer_events(self._stream_schedule(request))
+
+    async def aclose(self) -> None:
+        """Nothing is held between requests."""
+
+    async def _stream_schedule(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        start_s = self._clock()
+        prompt = "\n".join(message.content for message in request.messages)
+        plan = self._make_schedule(request, prompt)
+        yield Notice("connected", f"Simulated, profile {plan.profile.name}: no model answers.")
+        for step in plan.steps:
+            await self._moments.sleep_until(start_s + step.at_s)
+            yield TextDelta(step.text) if step.kind == "text" else ThinkingDelta(step.text)
+        await self._moments.sleep_until(start_s + plan.end_at_s)
+        if plan.finish_reason is None:
+            raise _broken_stream_error(plan)
+        yield Usage(input_tokens(prompt), plan.output_tokens, plan.thinking_tokens, cached_tokens=0)
+        yield Finish(plan.finish_reason, plan.finish_reason)
+
+    def _make_schedule(self, request: ChatRequest, prompt: str) -> Schedule:
+        try:
+            profile = get_profile(request.model or DEFAULT_PROFILE)
+        except UsageError as error:
+            raise NotFoundError(str(error)) from None
+        return make_schedule(profile, seed_for(self._seed, prompt), tokens=request.max_tokens)
+
+
+def _broken_stream_error(plan: Schedule) -> TruncatedStreamError | ServerError:
+    if plan.ending == "error":
+        return ServerError("the simulated provider broke off with an error")
+    return TruncatedStreamError("the simulated stream ended without a finish reason: the answer is cut")

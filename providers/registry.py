@@ -1,0 +1,277 @@
+"""The providers by name: opens each adapter at its first use, and knows how a model is counted and priced."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from providers.models.facts import ModelFacts, load_facts
+from providers.models.tokens import token_counter_for_model
+from providers.pricing import TokenPrices, custom_price, list_price
+from providers.services import (
+    BUILTIN_PROVIDERS,
+    SERVICES,
+    ServiceEndpoint,
+    example_model_name,
+    full_name,
+    missing_variable,
+    parse_model_name,
+    resolve_endpoint,
+    rows_with,
+)
+from settings import Settings
+from streaming.adapter import Adapter
+from streaming.clock import Clock, monotonic, utc_now
+from streaming.errors import UsageError
+from streaming.meter import CostModel, PriceFunction
+from streaming.retry import RetryPolicy
+from streaming.session import Route, Session, Timeouts
+
+if TYPE_CHECKING:
+    from providers.http.client import ListedModel
+    from providers.local.model import LocalModel
+from typing import Protocol
+
+from providers.http.client import ListedModel
+from providers.models.facts import Facts
+
+FIRST_CONTENT_UNSEEN_S = 300.0
+"""The limit to the first content of a model that thinks unseen, unless FIRST_CONTENT_S says another."""
+
+
+def default_timeouts(settings: Settings) -> Timeouts:
+    """Return the time limits that the settings ask for. Raises UsageError."""
+    first_content_s = settings.first_content_s
+    if first_content_s is None:
+        return Timeouts(first_content_unseen_s=FIRST_CONTENT_UNSEEN_S)
+    total_s = max(Timeouts().total_s, first_content_s)
+    return Timeouts(first_content_s=first_content_s, total_s=total_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderInfo:
+    """What a picker shows. `name` can be asked for as it stands (for Azure: with a deployment's name in its place).
+
+    `ready`: all that it needs is set, which does not say that a server answers; `needs` names the variable to set.
+    """
+
+    name: str
+    label: str
+    ready: bool
+    needs: str | None
+    simulated: bool
+
+
+class ProviderRegistry:
+    """Who can be asked, by name. Belongs to one event loop, from the first `stream` on; `aclose` ends it.
+
+    `prices`: USD for 1M tokens (input, output) by full name or model, set by the asker; they win over public prices.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timeouts: Timeouts | None = None,
+        prices: Mapping[str, TokenPrices] = MappingProxyType({}),
+        clock: Clock = monotonic,
+    ) -> None:
+        self._settings = settings
+        self._timeouts = timeouts or default_timeouts(settings)
+        self.facts = load_facts(settings.provider_facts, (*BUILTIN_PROVIDERS, *SERVICES))
+        self.rows = rows_with(self.facts)
+        self._prices = dict(prices)
+        self._clock = clock
+        self._vendors: dict[str, ServiceAdapter] = {}
+        self._own: dict[str, BuiltinAdapter] = {}
+        self._local: LocalModel | None = None
+
+    def route(self, name: str) -> Route:
+        """Give the way to `provider:model`. Raises UsageError saying what exists, or MissingKey naming the variable."""
+        provider, model = parse_model_name(name, self.rows)
+        name = full_name(provider, model)
+        if provider in self.rows:
+            return Route(name, self._service_adapter(provider), model, self._facts_of(provider, model).thinks_unseen)
+        return Route(name, self._builtin_adapter(provider, model), model)
+
+    def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session:
+        """Give a session that asks these in order; `clock` has the timebase of the running loop."""
+        routes = [self.route(name) for name in names]
+        return Session(routes, clock, policy=policy, timeouts=self._timeouts)
+
+    def model_facts(self, name: str) -> ModelFacts:
+        """Return what is known of `provider:model`. Raises UsageError."""
+        return self._facts_of(*parse_model_name(name, self.rows))
+
+    def check_effort(self, name: str, effort: str | None) -> None:
+        """Raise UsageError naming the efforts that `provider:model` takes, where this is known to be none of them."""
+        if effort is None:
+            return
+        facts = self.model_facts(name)
+        if not facts.takes_effort(effort):
+            raise UsageError(
+                f"effort {effort!r}: {name} takes {', '.join(facts.effort_values)} (choose one of them)"
+                if facts.effort_values
+                else f"effort {effort!r}: {name} takes no effort (leave it out)"
+            )
+
+    def warnings(self, name: str) -> list[str]:
+        """Return what should be known before `provider:model` is asked: that it is retired, or soon will be."""
+        facts, today = self.model_facts(name), date.fromisoformat(utc_now()[:10])
+        words = facts.describe_retirement(name, today) if facts.is_retiring(today) else None
+        return [] if words is None else [words]
+
+    def cost_model(self, name: str) -> CostModel:
+        """Say how a name is counted and priced; None where that is not known. What this project brings has no price."""
+        provider, model = parse_model_name(name, self.rows)
+        price = custom_price(self._prices, full_name(provider, model), model)
+        if provider not in self.rows:
+            return CostModel(price=price)
+        row = self.rows[provider]
+        found = None if missing_variable(row, self._settings) else resolve_endpoint(row, self._settings)
+        room = self._facts_of(provider, model).room_for_thinking(None)
+        if found is None:
+            return CostModel(token_counter_for_model(model), price, thinking_room=room)
+        public = None if price is not None else _find_public_price(found, model)
+        return CostModel(
+            token_counter_for_model(model),
+            price or (public if found.own_address else None),
+            paid=found.is_paid,
+            cautious_price=public if found.is_gateway else None,
+            thinking_room=room,
+        )
+
+    def list_providers(self) -> list[ProviderInfo]:
+        """Give one line for each that can be asked, this project's own first."""
+        from simulator.schedules import PROFILES
+
+        own = [ProviderInfo("local", "Local model", True, None, False)]
+        own += [ProviderInfo(f"sim:{name}", f"Simulated: {name}", True, None, True) for name in PROFILES]
+        rows = []
+        for row in self.rows.values():
+            missing = missing_variable(row, self._settings)
+            rows.append(ProviderInfo(example_model_name(row), row.label, missing is None, missing, False))
+        return own + rows
+
+    async def list_models(self, provider: str) -> "list[ListedModel]":
+        """Return a service's models with the day on which each is shut down. Raises StreamError, UsageError."""
+        return await self._service_adapter(provider).list_models()
+
+    async def list_model_names(self, provider: str) -> list[str]:
+        """Give the names that the service lists, [] where it has no list. Raises StreamError, UsageError."""
+        if provider in self.rows:
+            return await self._service_adapter(provider).list_model_names()
+        return [info.name.partition(":")[2] for info in self.list_providers() if info.name.startswith(f"{provider}:")]
+
+    @property
+    def local_model(self) -> "LocalModel":
+        """The model in this process; made here, started by `preload_local_model` or by the first question."""
+        if self._local is None:
+            from providers.local.model import LocalModel
+
+            self._local = LocalModel(self._settings)
+        return self._local
+
+    def preload_local_model(self) -> None:
+        """Start loading the local model in the background."""
+        self.local_model.start()
+
+    async def aclose(self) -> None:
+        """Close what was opened; the providers are not used afterwards."""
+        adapters: list[Adapter] = [*self._vendors.values(), *self._own.values()]
+        self._vendors.clear()
+        self._own.clear()
+        for adapter in adapters:
+            await adapter.aclose()
+        if self._local is not None:
+            await self._local.aclose()
+
+    def _service_adapter(self, provider: str) -> "ServiceAdapter":
+        if provider not in self._vendors:
+            found = resolve_endpoint(self.rows[provider], self._settings)
+            self._vendors[provider] = create_adapter(found, self._settings, self._timeouts, self.facts)
+        return self._vendors[provider]
+
+    def _facts_of(self, provider: str, model: str) -> ModelFacts:
+        own_address = False
+        if provider in self.rows:
+            with suppress(UsageError):  # what is missing is said when it is asked
+                own_address = resolve_endpoint(self.rows[provider], self._settings).own_address
+        return self.facts.model(provider, model, own_address=own_address)
+
+    def _builtin_adapter(self, provider: str, model: str) -> Adapter:
+        name = f"replay:{model}" if provider == "replay" else provider
+        if name not in self._own:
+            self._own[name] = self._create_builtin(provider, model)
+        adapter = self._own[name]
+        adapter.validate_model(model)
+        return adapter
+
+    def _create_builtin(self, provider: str, model: str) -> "BuiltinAdapter":
+        if provider == "local":
+            from providers.local.model import LocalAdapter
+
+            return LocalAdapter(self.local_model, self._timeouts)
+        if provider == "sim":
+            from providers.offline.simulated import SimAdapter
+
+            return SimAdapter(self._clock)
+        from providers.offline.replay import ReplayAdapter
+
+        return ReplayAdapter(model, self._clock)
+
+
+def _find_public_price(found: ServiceEndpoint, model: str) -> PriceFunction | None:
+    """Return the public price where it may hold: at the vendor's own address, or through a gateway to it."""
+    row = found.row
+    if row.prices is None or not (found.own_address or found.is_gateway):
+        return None
+    if importlib.util.find_spec("genai_prices") is None:
+        return None
+    # An Azure deployment is named by its owner: the reader is told what the price rests on.
+    return list_price(row.prices, model, " (by the deployment's name)" if row.dialect == "azure" else "")
+
+
+class ServiceAdapter(Adapter, Protocol):
+    """An adapter of a service, which may list its models."""
+
+    async def list_model_names(self) -> list[str]:
+        """Give the names, sorted as the service sorts them; [] where there is no list. Raises StreamError."""
+
+    async def list_models(self) -> list[ListedModel]:
+        """Return the same with the day on which each model is shut down. Raises StreamError."""
+
+
+class BuiltinAdapter(Adapter, Protocol):
+    """An adapter of something that this project brings itself."""
+
+    def validate_model(self, model: str) -> None:
+        """Raise UsageError when there is no such model."""
+
+
+def create_adapter(found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> ServiceAdapter:
+    """Import the service's SDK and give its adapter; nothing is sent yet. Raises UsageError."""
+    match found.row.dialect:
+        case "anthropic":
+            from providers.dialects.anthropic import AnthropicAdapter
+
+            return AnthropicAdapter(found, settings, timeouts, facts)
+        case "ollama":
+            from providers.dialects.ollama import OllamaAdapter
+
+            return OllamaAdapter(found, settings, timeouts, facts)
+        case "openai_responses":
+            from providers.dialects.openai_responses import responses_adapter
+
+            return responses_adapter(found, settings, timeouts, facts)
+        case "azure":
+            from providers.dialects.chat_completions import azure_adapter
+
+            return azure_adapter(found, settings, timeouts, facts)
+        case _:
+            from providers.dialects.chat_completions import openai_adapter
+
+            return openai_adapter(found, settings, timeouts, facts)

@@ -1,0 +1,400 @@
+"""Names, addresses and keys: reads `provider:model`, and says in one line what is missing."""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import urlsplit
+
+from providers.models.facts import Facts, load_built_in_facts
+from providers.models.fitting import SettingsFitter
+from settings import Settings
+from streaming.errors import MissingKeyError, UsageError
+
+DialectName = Literal["chat_completions", "openai_responses", "azure", "anthropic", "ollama"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompatProfile:
+    """In what a service that speaks chat completions differs.
+
+    `shows_thinking`: all thinking appears in the stream, so that none seen means none. `think_tags`: thinking may come
+    as `<think>…</think>` in the text.
+    """
+
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    include_usage: bool = True
+    think_tags: bool = True
+    shows_thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One service. `key` and `base_url_variable` are names of variables; `base_url` is the service's own address.
+
+    `base_url` None: the asker must set `base_url_variable`. `prices` is the service's id in genai-prices, None where
+    its prices are not known there. `example` is a model that it serves. A required key may be missing
+    only where the address is the asker's own (`vllm`, or another base URL than the service's).
+    """
+
+    provider: str
+    label: str
+    example: str
+    dialect: DialectName
+    base_url_variable: str
+    base_url: str | None = None
+    key: str | None = None
+    prices: str | None = None
+    profile: CompatProfile = CompatProfile()
+    key_required: bool = True
+
+
+_LOCAL_PROFILE = CompatProfile(shows_thinking=True)
+
+OFFICIAL_OPENAI = CompatProfile(max_tokens_field="max_completion_tokens", think_tags=False)
+"""The vendor's own API: reasoning models refuse `max_tokens`, and tags in an answer are the answer's."""
+
+
+def _compatible_service(
+    provider: str,
+    label: str,
+    *,
+    key: str | None = None,
+    prices: str | None = None,
+    profile: CompatProfile = CompatProfile(),
+) -> ServiceSpec:
+    variable = f"{provider.upper().replace('-', '_')}_BASE_URL"
+    return _row(provider, label, "chat_completions", variable, key, prices, profile)
+
+
+def _row(
+    provider: str,
+    label: str,
+    dialect: DialectName,
+    base_url_variable: str,
+    key: str | None = None,
+    prices: str | None = None,
+    profile: CompatProfile = CompatProfile(),
+    key_required: bool = True,
+) -> ServiceSpec:
+    """Return a row with the address and the example of the built-in facts."""
+    facts = load_built_in_facts().service(provider)
+    assert facts is not None  # a test holds every row to have an entry
+    return ServiceSpec(
+        provider, label, facts.example, dialect, base_url_variable, facts.address, key, prices, profile, key_required
+    )
+
+
+SERVICES: dict[str, ServiceSpec] = {
+    row.provider: row
+    for row in (
+        _row("openai", "OpenAI", "chat_completions", "OPENAI_BASE_URL", "OPENAI_API_KEY", "openai", OFFICIAL_OPENAI),
+        _row(
+            "openai-responses",
+            "OpenAI Responses",
+            "openai_responses",
+            "OPENAI_BASE_URL",
+            "OPENAI_API_KEY",
+            "openai",
+            OFFICIAL_OPENAI,
+        ),
+        _row(
+            "azure",
+            "Azure OpenAI",
+            "azure",
+            "AZURE_OPENAI_ENDPOINT",
+            "AZURE_OPENAI_API_KEY",
+            "azure",
+            OFFICIAL_OPENAI,
+        ),
+        _row("anthropic", "Anthropic", "anthropic", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "anthropic"),
+        _row("ollama", "Ollama", "ollama", "OLLAMA_HOST", "OLLAMA_API_KEY", key_required=False),
+        _compatible_service("openrouter", "OpenRouter", key="OPENROUTER_API_KEY", prices="openrouter"),
+        _compatible_service("groq", "Groq", key="GROQ_API_KEY", prices="groq"),
+        _compatible_service("together", "Together", key="TOGETHER_API_KEY", prices="together"),
+        _compatible_service("deepseek", "DeepSeek", key="DEEPSEEK_API_KEY", prices="deepseek"),
+        # Mistral reports usage in the last chunk unasked, and refuses to be asked for it.
+        _compatible_service(
+            "mistral", "Mistral", key="MISTRAL_API_KEY", prices="mistral", profile=CompatProfile(include_usage=False)
+        ),
+        _compatible_service("xai", "xAI", key="XAI_API_KEY", prices="x-ai"),
+        _compatible_service("hf", "Hugging Face router", key="HF_TOKEN"),
+        _compatible_service("gemini", "Gemini", key="GEMINI_API_KEY", prices="google"),
+        _compatible_service("cerebras", "Cerebras", key="CEREBRAS_API_KEY", prices="cerebras"),
+        _compatible_service("fireworks", "Fireworks", key="FIREWORKS_API_KEY", prices="fireworks"),
+        _compatible_service("moonshot", "Moonshot", key="MOONSHOT_API_KEY", prices="moonshotai"),
+        _compatible_service("zai", "Z.ai", key="ZAI_API_KEY", prices="zai"),
+        _compatible_service("perplexity", "Perplexity", key="PERPLEXITY_API_KEY", prices="perplexity"),
+        _compatible_service("vllm", "vLLM", key="VLLM_API_KEY", profile=_LOCAL_PROFILE),
+        _compatible_service("llama-server", "llama-server", key="LLAMA_SERVER_API_KEY", profile=_LOCAL_PROFILE),
+        _compatible_service("lmstudio", "LM Studio", key="LMSTUDIO_API_KEY", profile=_LOCAL_PROFILE),
+    )
+}
+
+
+def rows_with(facts: Facts) -> dict[str, ServiceSpec]:
+    """Return the rows with the addresses and examples of these facts."""
+    found = dict(SERVICES)
+    for name, row in SERVICES.items():
+        if (entry := facts.service(name)) is not None:
+            found[name] = replace(row, example=entry.example, base_url=entry.address or row.base_url)
+    return found
+
+
+BUILTIN_PROVIDERS = ("local", "sim", "replay")
+"""The providers that this project brings itself."""
+
+_DEFAULT_MODELS = {"sim": "steady"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEndpoint:
+    """Where a service is reached and with which key; `key` None: it is asked without one. A repr shows no key."""
+
+    row: ServiceSpec
+    base_url: str
+    key: str | None
+    own_address: bool
+    """True at the service's own address: its public prices hold, and its key is required."""
+    is_local: bool = False
+    """True at an address of this machine or its private network, as it is written."""
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether requests are charged to the key's owner: a key is sent to an address that is not local."""
+        return self.key is not None and not self.is_local
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether a vendor's key is sent to a local address: a gateway there may pass requests on to the vendor."""
+        return self.key is not None and self.is_local and is_public_vendor(self.row)
+
+    def __repr__(self) -> str:
+        return f"Access({self.row.provider!r}, {self.base_url!r})"
+
+    @property
+    def profile(self) -> CompatProfile:
+        """In what it differs; at an address of the asker's own, `openai` is any compatible server.
+
+        Such servers send thinking as it comes, and those that hide it count it: none seen and none counted is none.
+        """
+        if self.row.profile is OFFICIAL_OPENAI and self.row.dialect != "azure" and not self.own_address:
+            return CompatProfile(shows_thinking=True)
+        return self.row.profile
+
+    @property
+    def is_azure_v1(self) -> bool:
+        """Whether this is Azure's v1 address, which needs no API version."""
+        return self.row.dialect == "azure" and urlsplit(self.base_url).path.rstrip("/").endswith("/openai/v1")
+
+    def fitter(self, facts: Facts, profile: CompatProfile | None = None) -> SettingsFitter:
+        """Return what fits requests to the models of this service; `profile` stand in for its own."""
+        field = (profile or self.profile).max_tokens_field
+        return SettingsFitter(facts, self.row.provider, own_address=self.own_address, max_tokens_field=field)
+
+
+def parse_model_name(name: str, rows: Mapping[str, ServiceSpec] = SERVICES) -> tuple[str, str]:
+    """Give provider and model of a full name. Raises UsageError when there is no such provider, or no model."""
+    provider, _, model = name.strip().partition(":")
+    if provider not in BUILTIN_PROVIDERS and provider not in SERVICES:
+        raise UsageError(
+            f"no provider {provider!r}; there are {', '.join((*BUILTIN_PROVIDERS, *SERVICES))} (written provider:model)"
+        )
+    if provider == "local" and model:
+        raise UsageError("local has one model: write it without another name")
+    model = model.strip() or _DEFAULT_MODELS.get(provider, "")
+    if provider == "replay" and not model:
+        raise UsageError("replay: which trace? Write replay:FILE, with a recorded trace")
+    if provider in SERVICES and not model:
+        raise UsageError(
+            f"{provider}: which model? Write {provider}:MODEL, for example {example_model_name(rows[provider])}"
+        )
+    return provider, model
+
+
+def full_name(provider: str, model: str) -> str:
+    """Return the name under which a model is asked, priced and offered."""
+    return f"{provider}:{model}" if model else provider
+
+
+def example_model_name(row: ServiceSpec) -> str:
+    """Give a full name that the service can be asked by."""
+    return f"{row.provider}:{row.example}"
+
+
+def resolve_endpoint(row: ServiceSpec, settings: Settings) -> ServiceEndpoint:
+    """Give the way to a service. Raises UsageError or MissingKey naming the variable to set."""
+    given = settings.get(row.base_url_variable)
+    base_url = given or row.base_url
+    if base_url is None:
+        raise UsageError(f"{row.label}: set {row.base_url_variable} to the server's address, then ask again")
+    host = _validate_base_url(base_url, row.base_url_variable, bare_host=row.dialect == "ollama")
+    own_address = _is_official_host(row, base_url, host)
+    key = settings.get(row.key) if row.key else None
+    if row.key and row.key_required and key is None and (own_address or row.dialect == "azure"):
+        raise MissingKeyError(f"{row.label} needs a key: set {row.key}, then ask again")
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise UsageError(f"{row.key} holds characters that no key has (a space, or one outside ASCII)")
+    return ServiceEndpoint(row, base_url.rstrip("/"), key, own_address, is_local_host(host))
+
+
+def missing_variable(row: ServiceSpec, settings: Settings) -> str | None:
+    """Give the first variable that must be set before the service can be asked, None when nothing is missing."""
+    try:
+        resolve_endpoint(row, settings)
+    except MissingKeyError:
+        return row.key
+    except UsageError:
+        return row.base_url_variable
+    if row.dialect != "azure" or settings.get("OPENAI_API_VERSION") or resolve_endpoint(row, settings).is_azure_v1:
+        return None
+    return "OPENAI_API_VERSION"
+
+
+_LOCAL_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "0.0.0.0/32"),
+        *("::1/128", "::/128", "fc00::/7", "fe80::/10"),
+    )
+)
+_LOCAL_NAMES = (".localhost", ".local", ".docker.internal")
+
+
+def is_local_host(host: str) -> bool:
+    """Return whether a host is this machine or on its private network.
+
+    Names are judged as they are written, never resolved: where a name leads may change.
+    """
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(_LOCAL_NAMES):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in _LOCAL_NETWORKS)
+
+
+def is_public_vendor(row: ServiceSpec) -> bool:
+    """Return whether a service has an address of its own on the internet, where it charges for what is asked."""
+    return row.dialect == "azure" or (
+        row.base_url is not None and not is_local_host(urlsplit(row.base_url).hostname or "")
+    )
+
+
+def _validate_base_url(base_url: str, variable: str, *, bare_host: bool) -> str:
+    """Give the host name. `bare_host`: the scheme may be left out."""
+    text = f"http://{base_url}" if bare_host and "://" not in base_url else base_url
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if not host or parts.scheme not in ("http", "https") or any(c.isspace() for c in text) or parts.query:
+        raise UsageError(f"{variable} is not a base URL: {base_url!r} (write it like https://example.com/v1)")
+    return host
+
+
+def _is_official_host(row: ServiceSpec, base_url: str, host: str) -> bool:
+    if row.dialect == "azure":
+        return host.endswith((".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"))
+    return row.base_url is not None and urlsplit(base_url).netloc == urlsplit(row.base_url).netloc
+
+
+VARIABLE = "PUBLIC_MODELS"
+_MAX_NAMES_SHOWN = 12
+
+
+class NotOfferedError(UsageError):
+    """The service does not offer this model to its callers."""
+
+
+class Offer:
+    """The models that may be asked; `names` None: all.
+
+    A name is `provider:model`, or `provider:*` for all models of a provider. What runs in this process costs nobody
+    anything and is always offered, and so is each service's example model.
+    """
+
+    def __init__(self, names: Iterable[str] | None = None) -> None:
+        self._names = None if names is None else frozenset(names)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, host: str | None, *, shared: bool = False) -> "Offer":
+        """Read PUBLIC_MODELS. Raise UsageError naming it.
+
+        Where it is not set, all models are offered to a service that listens on loopback, and to one whose owner has
+        lifted the rate limit to load it. `host` is the address that the service listens on, None where nobody knows;
+        `shared`: others reach it all the same.
+        """
+        written = settings.public_models
+        if written is None:
+            is_loaded = (settings.get("RATE_LIMIT") or "").lower() == "off"
+            is_alone = host is not None and is_loopback(host) and not shared and not settings.is_behind_proxy
+            return cls(None if is_loaded or is_alone else ())
+        names = [_parse_entry(entry) for entry in written]
+        return cls(None if "*" in names else names)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all models are offered."""
+        return self._names is None
+
+    @property
+    def named(self) -> list[str]:
+        """The full names that PUBLIC_MODELS adds, sorted."""
+        return sorted(name for name in self._names or () if not name.endswith(":*"))
+
+    def check(self, name: str) -> None:
+        """Raise NotOfferedError, saying what is offered.
+
+        A name that means nothing passes: whoever opens it says so, by the same reading of names.
+        """
+        if self._names is None:
+            return
+        try:
+            provider, model = parse_model_name(name)
+        except UsageError:
+            return
+        if provider in BUILTIN_PROVIDERS:
+            return
+        full = full_name(provider, model)
+        if full in self._names or f"{provider}:*" in self._names or full == example_model_name(SERVICES[provider]):
+            return
+        raise NotOfferedError(f"{full}: this model is not offered here (ask {self._describe(provider)})")
+
+    def _describe(self, provider: str) -> str:
+        mine = [
+            example_model_name(SERVICES[provider]),
+            *(name for name in self.named if name.startswith(f"{provider}:")),
+        ]
+        shown = list(dict.fromkeys(mine))[:_MAX_NAMES_SHOWN]
+        return f"{' or '.join(shown)}; GET /v1/models lists all; the owner adds others with {VARIABLE}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a service that listens on `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _parse_entry(entry: str) -> str:
+    if entry == "*":
+        return entry
+    try:
+        provider, model = parse_model_name(entry)
+    except UsageError as error:
+        raise UsageError(f"{VARIABLE}: {entry[:40]!r} cannot be used: {error}") from None
+    if "*" in model and model != "*":
+        raise UsageError(
+            f"{VARIABLE}: {entry[:40]!r} cannot be used: write provider:model, provider:* for all its models, or *"
+        )
+    return full_name(provider, model)

@@ -1,0 +1,1 @@
+"""Requests as bytes for timestamped sockets, and the decoding of their responses."""

@@ -1,0 +1,214 @@
+"""Decodes kept bytes to events, each at the stamp of the read that completed it, by a session's rules.
+
+The same bytes give what a session without retries and fallbacks gives over the live adapter; the moments are exact. A
+time limit that passed ends the answer at the moment at which it passed, whatever came later.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from providers.http.client import END_OF_STREAM_GRACE_S, map_transport_error, raise_for_html
+from providers.http.compression import decompressor
+from providers.http.errors import error_from_response
+from providers.timed.prepared_request import PreparedRequest
+from streaming.decompression import DecompressionError, Decompressor
+from streaming.errors import (
+    FirstContentTimeout,
+    IdleTimeout,
+    InternalError,
+    StreamError,
+    StreamTimeout,
+    TotalTimeout,
+)
+from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent
+from streaming.http.timed_exchange import TimedExchange
+from streaming.limits import LimitExceededError, max_body_bytes, size_text
+
+_log = logging.getLogger(__name__)
+
+
+# Faults are told apart by these names, which the SDKs' HTTP libraries share.
+class ConnectError(Exception):
+    """There was no connection."""
+
+
+class ConnectTimeout(Exception):
+    """There was no connection in time."""
+
+
+class ReadError(Exception):
+    """The connection broke."""
+
+
+class RemoteProtocolError(Exception):
+    """What came is not HTTP, or not all of it."""
+
+
+class DecodingError(Exception):
+    """The body cannot be decompressed."""
+
+
+class ExchangeDecoder:
+    """Decodes an exchange while it grows: `decode_next` now and then, and `finish` when it has ended.
+
+    `events` then end in one `Finish` or `Failed`, unless the exchange was left before its answer had ended.
+    """
+
+    def __init__(self, exchange: TimedExchange, prepared: PreparedRequest) -> None:
+        self.events: list[TimedEvent] = []
+        self.ended = False
+        self.error: StreamError | None = None
+        """What broke the answer."""
+        self.over_s: float | None = None
+        """When the wire's own end marker came."""
+        self._exchange, self._prepared, self._service = exchange, prepared, prepared.service
+        self._decoder = prepared.decoder()
+        self._codec: Decompressor | None = None
+        self._reads_done = 0
+        self._begun = self._refused = self._content = False
+        limits = self._service.timeouts
+        begun_s = exchange.queued_s if exchange.begun_s is None else exchange.begun_s
+        self._total_due_s = begun_s + limits.total_s
+        self.due_s = min(begun_s + limits.first_content_s, self._total_due_s)
+        """When the limit passes that holds now, by what was decoded so far."""
+        if not prepared.streamed:
+            self.due_s = self._total_due_s
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether there is more to decode."""
+        return not self.ended and self._reads_done < len(self._exchange.reads)
+
+    def decode_next(self, reads: int) -> None:
+        """Decode so many more reads."""
+        if not self._begun and self._exchange.headers_s is not None:
+            self._begun = True
+            self._add_events(self._read_head(), self._exchange.headers_s)
+        for read in self._exchange.reads[self._reads_done : self._reads_done + reads]:
+            if self.ended:
+                return
+            self._reads_done += 1
+            if self._refused or (self.over_s is not None and read.at_s > self.over_s + END_OF_STREAM_GRACE_S):
+                continue
+            self._add_events(self._decode_data(read.data), read.at_s)
+            if self.over_s is None and self._decoder.done:
+                self.over_s = read.at_s
+
+    def finish(self) -> None:
+        """Decode the rest, and say how it ended: the exchange has."""
+        exchange = self._exchange
+        self.decode_next(len(exchange.reads))
+        if self.ended or exchange.ended_s is None:
+            return
+        end_s = exchange.ended_s
+        if self.over_s is not None and not self._refused:
+            # The answer ended there, however long the connection stays open.
+            end_s = self.over_s
+        if exchange.ending != "left" or self.over_s is not None or end_s >= self.due_s:
+            self._add_events(self._decode_end(), end_s)
+
+    def _add_events(self, events: Iterable[Event], at_s: float) -> None:
+        """Add events at their moment; an error, or a limit that passed before, ends the answer."""
+        if at_s >= self.due_s:
+            self._add_failure(self._timeout_error(), self.due_s)
+            return
+        try:
+            for event in events:
+                self.events.append(TimedEvent(at_s, event))
+                self._content = self._content or isinstance(event, (TextDelta, ThinkingDelta))
+                self.ended = isinstance(event, Finish)
+                if self._content and self._prepared.streamed:
+                    self.due_s = min(at_s + self._service.timeouts.idle_s, self._total_due_s)
+        except StreamError as error:
+            self._add_failure(error, at_s)
+        except Exception as defect:
+            _log.exception("a defect in %s", self._service.names.label)
+            self._add_failure(InternalError(f"a defect in this program: {type(defect).__name__}"), at_s)
+
+    def _add_failure(self, error: StreamError, at_s: float) -> None:
+        # The words of a refusal may quote a key.
+        self.error = error.with_message(self._service.mask(error.message))
+        failed = Failed(error.kind, self.error.message, error.http_status)
+        self.events.append(TimedEvent(at_s, failed))
+        self.ended = True
+
+    def _read_head(self) -> Iterator[Event]:
+        head = self._exchange.response_head
+        assert head is not None  # the headers came
+        self._refused = not 200 <= head.status < 300
+        try:
+            self._codec = decompressor(head.headers.get("content-encoding", ""), max_body_bytes(head.status))
+        except DecompressionError as error:
+            if not self._refused:
+                raise self._map_error(DecodingError(str(error))) from None
+        if not self._refused:
+            yield Notice("connected", f"{self._service.names.label} answers.")
+            for notice in self._prepared.notices:
+                yield replace(notice, message=self._service.mask(notice.message))
+            raise_for_html(head.headers.get("content-type", ""), self._service)
+
+    def _decode_data(self, data: bytes) -> Iterator[Event]:
+        for piece in self._inflate_data(data):
+            yield from self._decoder.feed(piece)
+
+    def _inflate_data(self, data: bytes) -> Iterator[bytes]:
+        if self._codec is None:
+            yield data
+            return
+        try:
+            yield from self._codec.feed(data)
+        except DecompressionError as error:
+            raise self._map_error(DecodingError(str(error))) from None
+        except LimitExceededError as error:
+            raise self._map_error(error) from None
+
+    def _refusal_body(self, status: int) -> bytes:
+        """Return what came with a status that is no success, decompressed. Raises StreamError."""
+        body = b"".join(piece for read in self._exchange.reads for piece in self._inflate_data(read.data))
+        if len(body) > (limit := max_body_bytes(status)):
+            raise self._map_error(
+                LimitExceededError(f"an error body (status {status}) of more than {size_text(limit)}")
+            )
+        return body
+
+    def _decode_end(self) -> Iterator[Event]:
+        exchange, head = self._exchange, self._exchange.response_head
+        if head is not None and self._refused:
+            body = self._refusal_body(head.status).decode(errors="replace")
+            raise error_from_response(self._service.names, self._prepared.model, head.status, head.headers, body)
+        if exchange.ending != "complete" and self.over_s is None:
+            raise self._map_error(_transport_fault(exchange))
+        yield from self._decoder.flush()
+
+    def _map_error(self, fault: Exception) -> StreamError:
+        return map_transport_error(fault, self._service, answered=self._exchange.response_head is not None)
+
+    def _timeout_error(self) -> StreamTimeout:
+        limits = self._service.timeouts
+        if self.due_s >= self._total_due_s:
+            return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
+        if self._content:
+            return IdleTimeout(f"nothing more arrived for {limits.idle_s:g} s")
+        return FirstContentTimeout(f"no content within {limits.first_content_s:g} s")
+
+
+def _transport_fault(exchange: TimedExchange) -> Exception:
+    """Give what ended an exchange as the HTTP libraries would raise it."""
+    words = str(exchange.fault or "")
+    fault: Exception
+    match exchange.ending:
+        case "connect_timeout":
+            fault = ConnectTimeout(words)
+        case "unreachable":
+            fault = ConnectError(words)
+        case "closed" if exchange.response_head is None:
+            fault = RemoteProtocolError("the server disconnected")
+        case "closed":
+            fault = RemoteProtocolError("the other side closed connection")
+        case "not_http":
+            fault = RemoteProtocolError(words)
+        case _:
+            fault = ReadError(words)
+    fault.__cause__ = exchange.fault
+    return fault

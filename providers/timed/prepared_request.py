@@ -1,0 +1,162 @@
+"""Catches the request that an SDK has finished, as bytes to be sent on stamped sockets, without sending it.
+
+Building a request costs an SDK milliseconds: it is done once for each provider, prompt and parameters.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpx2
+
+from providers.decoding.decoder import StreamDecoder
+from providers.http.client import DEFAULT_HEADERS, ServiceConfig, map_transport_error
+from streaming.errors import StreamError, UsageError
+from streaming.events import Notice
+from streaming.http.connection import Origin, Proxy
+from streaming.messages import ChatRequest
+
+REQUEST_ID_HEADER = "X-Client-Request-Id"
+
+
+def _learn_nothing(error: StreamError) -> bool:
+    return False
+
+
+async def _explain_nothing(error: StreamError) -> StreamError:
+    return error
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request that can be sent any number of times, and how its answers are decoded. A repr shows no key."""
+
+    target: Origin
+    service: ServiceConfig
+    model: str
+    streamed: bool
+    decoder: Callable[[], StreamDecoder] = field(repr=False)
+    _before_id: bytes = field(repr=False)
+    _after_id: bytes = field(repr=False)
+    notices: tuple[Notice, ...] = ()
+    """What was done to the request, to be said once it is answered."""
+    learn: Callable[[StreamError], bool] = field(default=_learn_nothing, repr=False)
+    """Takes the error of an answer; whether preparing and asking again may help."""
+    explain: Callable[[StreamError], Awaitable[StreamError]] = field(default=_explain_nothing, repr=False)
+
+    def with_request_id(self, request_id: str) -> bytes:
+        """Give the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when no header can hold it."""
+        if not (request_id.isascii() and request_id.isprintable()) or request_id != request_id.strip():
+            raise ValueError(f"no header can hold this request id: {request_id!r}")
+        return self._before_id + request_id.encode() + self._after_id
+
+
+class _CapturedRequestError(BaseException):
+    """Takes a request out of the SDK past its own error handling, which is for faults."""
+
+    def __init__(self, request: Any) -> None:
+        super().__init__()
+        self.request = request
+
+
+async def capture_request(client: Any, opening: Callable[[str], AbstractAsyncContextManager[Any]]) -> Any:
+    """Give the HTTP library's request that `opening`, with the request id it is handed, would send by `client`.
+
+    Other requests of the client go on meanwhile.
+    """
+    token = secrets.token_hex(16)
+
+    async def raise_request(request: Any) -> None:
+        if request.headers.get(REQUEST_ID_HEADER) == token:
+            raise _CapturedRequestError(request)
+
+    hooks: list[Any] = client.event_hooks["request"]
+    hooks.append(raise_request)
+    try:
+        async with opening(token):
+            pass
+    except _CapturedRequestError as found:
+        return found.request
+    finally:
+        hooks.remove(raise_request)
+    raise RuntimeError("the SDK answered without sending a request")
+
+
+def serialize_request(
+    found: Any,
+    service: ServiceConfig,
+    httpx: ModuleType,
+    request: ChatRequest,
+    decoder: Callable[[bool], StreamDecoder],
+) -> PreparedRequest:
+    """Give `found`, a finished request of `httpx` (or of httpx2), as bytes. Raises StreamError, UsageError."""
+    url = found.url
+    proxy = _parse_proxy(service.proxy)
+    secure = url.scheme == "https"
+    if url.scheme not in ("http", "https") or not url.host:
+        raise map_transport_error(httpx.UnsupportedProtocol(f"no address: {url}"), service, answered=False)
+    target = Origin(
+        url.host, url.port or (443 if secure else 80), _http1_ssl_context(service, httpx) if secure else None, proxy
+    )
+    path: bytes = url.raw_path
+    lines = [b"%b %b HTTP/1.1" % (found.method.encode(), path if secure or proxy is None else _absolute_target(url))]
+    headers = [(name, value) for name, value in found.headers.raw if name.lower() != REQUEST_ID_HEADER.lower().encode()]
+    # The host goes first, as the SDKs' HTTP libraries send it.
+    headers.sort(key=lambda header: header[0].lower() != b"host")
+    if not secure and proxy is not None and proxy.authorization is not None:
+        headers.append((b"Proxy-Authorization", proxy.authorization.encode()))
+    lines += [name + b": " + value for name, value in headers]
+    return PreparedRequest(
+        target,
+        service,
+        request.model,
+        request.streamed,
+        partial(decoder, request.streamed),
+        b"\r\n".join([*lines, REQUEST_ID_HEADER.encode() + b": "]),
+        b"\r\n\r\n" + found.content,
+    )
+
+
+def _absolute_target(url: Any) -> bytes:
+    authority: bytes = url.netloc
+    path: bytes = url.raw_path
+    return b"http://" + authority + path
+
+
+def _http1_ssl_context(service: ServiceConfig, httpx: Any) -> Any:
+    """Give a context that trusts whom the HTTP library trusts."""
+    context = service.ssl_context(httpx)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _parse_proxy(url: str | None) -> Proxy | None:
+    if url is None:
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise UsageError("only an HTTP proxy (http://host:port) can be measured through")
+    port = parts.port or 80
+    if parts.username is None:
+        return Proxy(parts.hostname, port)
+    return Proxy.basic(parts.hostname, port, unquote(parts.username), unquote(parts.password or ""))
+
+
+def prepare_post(
+    service: ServiceConfig,
+    path: str,
+    body: Mapping[str, Any],
+    request: ChatRequest,
+    decoder: Callable[[bool], StreamDecoder],
+) -> PreparedRequest:
+    """Give a POST of `body` to a path below the service's address, unsent. Raises StreamError, UsageError."""
+    headers = {**DEFAULT_HEADERS, "accept": "text/event-stream"}
+    if service.key is not None:
+        headers["authorization"] = f"Bearer {service.key}"
+    found = httpx2.Request("POST", service.names.base_url + path, headers=headers, json=dict(body))
+    return serialize_request(found, service, httpx2, request, decoder)

@@ -1,0 +1,192 @@
+"""The service: its routes, and the refusal of what is none of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, WebSocket
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
+
+from guard import Guard
+from providers import ProviderRegistry
+from providers.services import Offer
+from server.chat_service import ChatService
+from server.error_handlers import EXCEPTION_HANDLERS, ErrorResponse, OpenAPIResponses, error_responses, success_response
+from server.hosts import AllowedHosts, HostMiddleware
+from server.metrics import Metrics
+from server.middleware import GuardMiddleware
+from server.routes import openai
+from server.routes.sse import SSEResponse, collect_answer
+from server.routes.websocket import WebSocketSession
+from server.schemas import ChatRequestBody, parse_event_id
+from server.streams.events import error_fields, receipt_fields
+from settings import Settings
+from streaming.clock import monotonic
+from streaming.errors import UsageError
+
+VERSION = "0.1.0"
+_HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def create_app(
+    providers: ProviderRegistry,
+    guard: Guard,
+    settings: Settings,
+    *,
+    offer: Offer | None = None,
+    grace_s: float = 30.0,
+    hosts: AllowedHosts | None = None,
+) -> FastAPI:
+    """Build the service over `providers`, which it warms up at its start and closes at its end, with `guard` before it.
+
+    `offer`: which models callers may ask; by default as where nobody knows what address the service listens on.
+    `grace_s`: how long answers that are under way may go on when the service is told to stop. `hosts`: under which
+    names it may be asked, by default any. Raise UsageError.
+    """
+    metrics = Metrics(settings.metrics_folder)
+    offer = offer or Offer.from_settings(settings, settings.listening_host)
+    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        chat_service.start()
+        try:
+            yield {"drain": partial(chat_service.streams.drain, grace_s), "count_refusal": metrics.count_refusal}
+        finally:
+            await chat_service.aclose()
+
+    app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan, redirect_slashes=False)
+    app.state.chat_service = chat_service
+    app.include_router(router)
+    app.include_router(openai.routes)
+    app.include_router(catch_all)
+    for fault, answer in EXCEPTION_HANDLERS.items():
+        app.add_exception_handler(fault, answer)
+    _add_middleware(app, guard, metrics, settings.allowed_origins, hosts or AllowedHosts())
+    return app
+
+
+def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: frozenset[str], hosts: AllowedHosts) -> None:
+    """Add what stands in front of every route; the last that is added is asked first."""
+    app.add_middleware(GuardMiddleware, guard=guard, metrics=metrics, origins=origins)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],  # the SDKs send many of their own
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(HostMiddleware, hosts=hosts, metrics=metrics)
+
+
+_RESUME_RESPONSES: OpenAPIResponses = {**success_response("text/event-stream"), 204: {"description": "All was read"}}
+router, catch_all = APIRouter(responses=error_responses(ErrorResponse)), APIRouter()
+
+
+def _get_chat_service(request: Request) -> ChatService:
+    chat_service: ChatService = request.app.state.chat_service
+    return chat_service
+
+
+@router.post("/api/chat", response_class=Response, responses=success_response("text/event-stream", "application/json"))
+async def chat(body: ChatRequestBody, request: Request) -> Response:
+    """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
+    chat_service = _get_chat_service(request)
+    wire = "sse" if body.stream else "json"
+    stream = await chat_service.start_answer(
+        body, request.state.caller, wire, request.headers.get("x-client-request-id")
+    )
+    if body.stream:
+        return SSEResponse(await chat_service.first_reader(stream, body.resume), stream.id)
+    text, _ = await collect_answer(stream, request.receive)
+    receipt = stream.receipt()
+    fields = {
+        "stream_id": stream.id,
+        "content": text,
+        "finish_reason": receipt.finish_reason,
+        **receipt_fields(receipt),
+    }
+    if receipt.error is not None:
+        return JSONResponse({**error_fields(receipt.error), **fields}, 502)
+    return JSONResponse({**fields, "outcome": receipt.outcome})
+
+
+@router.post("/api/chat/stream", response_class=Response, responses=success_response("text/event-stream"))
+async def chat_stream(body: ChatRequestBody, request: Request) -> Response:
+    """Answer as Server-Sent Events, whatever `stream` says."""
+    return await chat(body.model_copy(update={"stream": True}), request)
+
+
+@router.get("/api/chat/stream/{stream_id}", response_class=Response, responses=_RESUME_RESPONSES)
+async def resume(stream_id: str, request: Request, last_event_id: str | None = None) -> Response:
+    """Continue a stream that was asked for with `"resume": true`, after `Last-Event-ID`; 204 when all was read."""
+    try:
+        after = parse_event_id(stream_id, request.headers.get("last-event-id") or last_event_id)
+    except ValueError as fault:
+        raise UsageError(str(fault)) from None
+    reading = await _get_chat_service(request).resume_reader(stream_id, request.state.caller, after)
+    if reading.ended:
+        await reading.aclose()
+        return Response(status_code=204)
+    return SSEResponse(reading, stream_id)
+
+
+@router.delete("/api/chat/stream/{stream_id}")
+async def cancel(stream_id: str, request: Request) -> dict[str, Any]:
+    """Stop a stream; gives the receipt: what was delivered, what it cost, how fast the provider stopped."""
+    return await _get_chat_service(request).cancel(stream_id, request.state.caller)
+
+
+@router.websocket("/api/chat/ws")
+async def websocket(socket: WebSocket) -> None:
+    """Answer questions one after another on one socket."""
+    await WebSocketSession(socket, socket.app.state.chat_service).serve()
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz")
+async def healthz(request: Request) -> dict[str, Any]:
+    """Say that the service lives, how far the local model is or why it failed, and how many answers are under way."""
+    chat_service = _get_chat_service(request)
+    local = chat_service.providers.local_model.state
+    return {
+        "status": "ok",
+        "version": VERSION,
+        "local_model": local.kind,
+        "local_model_error": local.error,
+        "streams_open": len(chat_service.streams),
+    }
+
+
+@router.head("/metrics", include_in_schema=False)
+@router.get("/metrics", response_class=Response, responses=success_response("text/plain"))
+async def metrics(request: Request) -> Response:
+    """Give the figures for Prometheus."""
+    return Response(
+        _get_chat_service(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
+
+
+@catch_all.api_route("/api/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
+@catch_all.api_route("/v1/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
+async def unknown_path(request: Request) -> Response:
+    """Refuse what is not offered in this service's own words; the page, mounted behind, would answer otherwise."""
+    path = request.url.path
+    if path == "/api/chat/ws":
+        raise HTTPException(426, "this address speaks WebSocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
+    if methods := _allowed_methods(request):
+        raise HTTPException(405, f"ask with {' or '.join(methods)}", {"Allow": ", ".join(methods)})
+    raise HTTPException(404, f"there is no {path} here")
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Give the methods that the asked address does take, as the routes say."""
+    known = [route for route in (*router.routes, *openai.routes.routes) if isinstance(route, APIRoute)]
+    partly = [route for route in known if route.matches(request.scope)[0] is Match.PARTIAL]
+    return [method for method in _HTTP_METHODS if any(method in (route.methods or ()) for route in partly)]

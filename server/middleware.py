@@ -1,0 +1,76 @@
+"""The guard in front of the wires, as pure ASGI: who asks, how often, how much; before anything is parsed."""
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from guard import Caller, Guard, RejectionError, client_address
+from guard.request_body import BODY_TIMEOUT_S, read_body, replay_body
+from server.error_handlers import rejection_response
+from server.metrics import Metrics
+
+ANSWER_PATHS = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
+API_PREFIXES = ("/api/chat", "/v1/")
+BEARER_SUBPROTOCOL = "bearer."
+"""How a subprotocol of a WebSocket begins that carries a key: a browser cannot send it otherwise."""
+
+
+class GuardMiddleware:
+    """Refuses before the application sees it; what passes has `scope["state"]["caller"]`, the caller's id.
+
+    A WebSocket's messages are each a question: they are asked about one by one, and `state["facts"]` says by whom.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, metrics: Metrics, origins: frozenset[str]) -> None:
+        self._app = app
+        self._guard = guard
+        self._metrics = metrics
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(API_PREFIXES):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            passed = await self._admit(scope, headers, receive)
+        except RejectionError as rejection:
+            self._metrics.count_refusal(rejection.rule)
+            await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
+        else:
+            await self._app(scope, passed, send)
+
+    async def _admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        caller = self.caller(scope, headers)
+        state = scope.setdefault("state", {})
+        if scope["type"] == "websocket":
+            self._check_origin(headers)
+            state["facts"] = caller
+            return receive
+        if scope["method"] != "POST" or scope["path"] not in ANSWER_PATHS:
+            state["caller"] = self._guard.identify(caller)
+            return receive
+        state["caller"] = await self._guard.admit(caller)
+        return await self._read_body(headers, receive)
+
+    def caller(self, scope: Scope, headers: Headers) -> Caller:
+        """Give what is known of who asks."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        found = key.strip() if scheme.lower() == "bearer" else ""
+        if not found and scope["type"] == "websocket":
+            found = next(
+                (p[len(BEARER_SUBPROTOCOL) :] for p in scope["subprotocols"] if p.startswith(BEARER_SUBPROTOCOL)), ""
+            )
+        peer = scope["client"][0] if scope.get("client") else None
+        where = client_address(peer, headers.items(), self._guard.configuration.hops)
+        return Caller(key=found or None, address=where)
+
+    def _check_origin(self, headers: Headers) -> None:
+        """A page of another site may open a WebSocket here with the visitor's own network behind it."""
+        origin = headers.get("origin")
+        if origin is None or origin in self._origins or origin.partition("://")[2] == headers.get("host"):
+            return
+        raise RejectionError("origin", "blocked", "this origin may not connect: list it in ALLOWED_ORIGINS")
+
+    async def _read_body(self, headers: Headers, receive: Receive) -> Receive:
+        length = headers.get("content-length", "")
+        return replay_body(await read_body(length, receive, self._guard.configuration.limits, BODY_TIMEOUT_S), receive)

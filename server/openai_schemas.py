@@ -1,0 +1,83 @@
+"""The body of a request in OpenAI's shape, turned into this service's own; what cannot be done is refused."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
+
+from server.schemas import ChatMessage, ChatRequestBody, Effort, ProviderNames, Text, tagged_union
+from streaming import strategies
+
+
+class ContentPart(BaseModel):
+    """A part of a message; only text is understood here."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class OpenAIMessage(BaseModel):
+    """One turn; `developer` is OpenAI's later word for system."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Annotated[Text, Tag("as text")] | Annotated[list[ContentPart], Tag("as parts")], tagged_union(list, "as parts")
+    ]
+
+    def to_message(self) -> ChatMessage:
+        """Give it in this service's words."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return ChatMessage(role="system" if self.role == "developer" else self.role, content=text)
+
+
+class StreamOptions(BaseModel):
+    """What else a stream should carry."""
+
+    include_usage: bool | None = None
+
+
+class CompletionRequestBody(BaseModel):
+    """`model` takes `provider:model` names, several comma-separated; hints without effect here are passed over."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: ProviderNames
+    messages: list[OpenAIMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    reasoning_effort: Effort | None = None
+    n: int | None = Field(None, ge=1, le=1)
+    strategy: Text = Field(
+        strategies.DEFAULT_STRATEGY, description="an extension: direct, batch:W, debounce:W, pace:R or whole"
+    )
+
+    @model_validator(mode="after")
+    def _reject_unsupported(self) -> Self:
+        wanted = self.model_extra or {}
+        for name in ("tools", "functions", "audio", "prediction", "stop", "logprobs", "logit_bias"):
+            if wanted.get(name):
+                raise ValueError(f"`{name}` is not offered here: leave it out")
+        form = wanted.get("response_format")
+        if isinstance(form, dict) and form.get("type") not in (None, "text"):
+            raise ValueError("`response_format` other than text is not offered here: leave it out")
+        self.to_chat_body()
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def to_chat_body(self) -> ChatRequestBody:
+        """Give the same question in this service's own body. Raises ValueError."""
+        fields: dict[str, Any] = {
+            "messages": [message.to_message() for message in self.messages],
+            "provider": self.model,
+            "strategy": self.strategy,
+            "temperature": self.temperature,
+            "max_tokens": self.max_completion_tokens or self.max_tokens,
+            "effort": self.reasoning_effort,
+            "stream": bool(self.stream),
+        }
+        return ChatRequestBody(**fields)

@@ -1,0 +1,206 @@
+"""The wire that any OpenAI client speaks: chat completions, streamed and not, and the list of models."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from server.chat_service import ChatService, UnknownProviderError
+from server.disconnect import cancel_on_disconnect
+from server.error_handlers import OpenAIErrorResponse, error_responses, openai_error_body, success_response
+from server.openai_schemas import CompletionRequestBody
+from server.routes.sse import HEADERS, KEEP_ALIVE_COMMENT, KEEP_ALIVE_INTERVAL_S, ResumableSender, collect_answer
+from server.streams.active import ActiveAnswer
+from server.streams.events import receipt_fields
+from streaming.clock import unix_s
+from streaming.events import (
+    TERMINAL,
+    Event,
+    Failed,
+    Finish,
+    FinishReason,
+    TextDelta,
+    ThinkingDelta,
+    dropped_settings_of,
+)
+from streaming.meter import MeterReading
+from streaming.pipeline import Receipt
+
+routes = APIRouter(responses=error_responses(OpenAIErrorResponse))
+
+_FINISH_REASONS: dict[FinishReason, str] = {"tool": "tool_calls"}
+"""Where OpenAI has another word."""
+_STATUS_BY_KIND = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "budget": 429, "shutting_down": 503}
+
+
+@routes.post(
+    "/v1/chat/completions",
+    response_class=Response,
+    responses=success_response("application/json", "text/event-stream"),
+)
+async def completions(body: CompletionRequestBody, request: Request) -> Response:
+    """Answer in OpenAI's shape; `model` is a `provider:model` name."""
+    chat_service: ChatService = request.app.state.chat_service
+    chat = body.to_chat_body()
+    request_id = request.headers.get("x-client-request-id")
+    stream = await chat_service.start_answer(chat, request.state.caller, "openai", request_id)
+    if body.stream:
+        return CompletionStream(stream, body.model, body.include_usage)
+    text, thinking = await collect_answer(stream, request.receive)
+    receipt = stream.receipt()
+    if receipt.error is not None or receipt.finish_reason is None:
+        return _failure_response(receipt.error, receipt)
+    message = {"role": "assistant", "content": text, "refusal": None}
+    if thinking:
+        message["reasoning_content"] = thinking
+    reason = _FINISH_REASONS.get(receipt.finish_reason, receipt.finish_reason)
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+    whole = {
+        **_completion_head(stream.id, body.model, "chat.completion"),
+        "choices": [choice],
+        "usage": _usage_fields(receipt.reading),
+    }
+    return JSONResponse({**whole, "streamgauge": receipt_fields(receipt)}, headers=_dropped(receipt.dropped_settings))
+
+
+@routes.head("/v1/models", include_in_schema=False)
+@routes.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """List what is offered and can be asked now: what needs a key that is not set is left out."""
+    chat_service: ChatService = request.app.state.chat_service
+    names = chat_service.list_models()
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition(":")[0]} for name in names]
+    return {"object": "list", "data": data}
+
+
+@routes.head("/v1/models/{name:path}", include_in_schema=False)
+@routes.get("/v1/models/{name:path}")
+async def model(name: str, request: Request) -> dict[str, Any]:
+    """Tell of one model that can be asked now."""
+    found = next((one for one in (await models(request))["data"] if one["id"] == name), None)
+    if found is None:
+        raise UnknownProviderError(f"there is no model {name!r} here now: GET /v1/models lists them")
+    return dict(found)
+
+
+class CompletionStream(Response):
+    """Sends chunks as they come. What fails before the first of them has a status of its own, as OpenAI's has."""
+
+    def __init__(self, stream: ActiveAnswer, model: str, with_usage: bool) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._stream = stream
+        self._with_usage = with_usage
+        self._head = orjson.dumps(_completion_head(stream.id, model, "chat.completion.chunk"))[:-1]
+        self._none = b',"usage":null' if with_usage else b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._stream) as stream, cancel_on_disconnect(receive):
+            events = await self._wait_first_events(KEEP_ALIVE_INTERVAL_S)
+            if stream.ended and not any(map(_is_content, events)):
+                receipt = stream.receipt()
+                await _failure_response(receipt.error, receipt)(scope, receive, send)
+                return
+            self.headers.update(_dropped(dropped_settings_of(events)))
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            unsent = ResumableSender(send)
+            said = [self._encode_chunk(b'{"role":"assistant","content":""}'), *map(self._encode_event, events)]
+
+            def send_events(events: list[Event]) -> Awaitable[None]:
+                return unsent.send(map(self._encode_event, events))
+
+            while True:
+                if stream.ended and not (events and isinstance(events[-1], TERMINAL)):
+                    await stream.answer.aclose()  # until nothing more is handed over
+                    said.append(self._encode_error(stream.receipt().error or _CANCELLED))
+                await unsent.send(said)
+                if stream.ended:
+                    break
+                events = await stream.next_events(KEEP_ALIVE_INTERVAL_S, send_events)
+                said = [*map(self._encode_event, events)] if events or stream.ended else [KEEP_ALIVE_COMMENT]
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _wait_first_events(self, within_s: float) -> list[Event]:
+        """Wait for the first content or the end, not for ever: a proxy would take a silent server for a dead one."""
+        events: list[Event] = []
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + within_s
+        while not self._stream.ended and not any(map(_is_content, events)) and (left_s := until_s - loop.time()) > 0:
+            events += await self._stream.next_events(left_s)
+        return events
+
+    def _encode_event(self, event: Event) -> bytes:
+        match event:
+            case TextDelta(text):
+                return self._encode_chunk(b'{"content":%b}' % orjson.dumps(text))
+            case ThinkingDelta(text):
+                return self._encode_chunk(b'{"reasoning_content":%b}' % orjson.dumps(text))
+            case Finish(reason):
+                return self._encode_end(_FINISH_REASONS.get(reason, reason))
+            case Failed():
+                return self._encode_error(event)
+        return b""
+
+    def _encode_chunk(self, delta: bytes, finish_reason: bytes = b"null") -> bytes:
+        choice = b'"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]' % (delta, finish_reason)
+        return b"data: %b,%b%b}\n\n" % (self._head, choice, self._none)
+
+    def _encode_end(self, reason: str) -> bytes:
+        end = self._encode_chunk(b"{}", orjson.dumps(reason))
+        if self._with_usage:
+            receipt = self._stream.receipt()
+            usage, ours = orjson.dumps(_usage_fields(receipt.reading)), orjson.dumps(receipt_fields(receipt))
+            end += b'data: %b,"choices":[],"usage":%b,"streamgauge":%b}\n\n' % (self._head, usage, ours)
+        return end + b"data: [DONE]\n\n"
+
+    def _encode_error(self, failed: Failed) -> bytes:
+        fields = openai_error_body(_http_status(failed), failed.kind, failed.message)
+        return b"data: %b\n\n" % orjson.dumps(fields)
+
+
+DROPPED_HEADER = "x-streamgauge-dropped-settings"
+_CANCELLED = Failed("cancelled", "the answer was stopped on request")
+
+
+def _dropped(settings: Sequence[str]) -> dict[str, str]:
+    """Return the header that names what was left out of the request, none where nothing was."""
+    return {DROPPED_HEADER: ", ".join(settings)} if settings else {}
+
+
+def _is_content(event: Event) -> bool:
+    return isinstance(event, (TextDelta, ThinkingDelta, Finish))
+
+
+def _completion_head(stream_id: str, model: str, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{stream_id}", "object": kind, "created": int(unix_s()), "model": model}
+
+
+def _usage_fields(reading: MeterReading) -> dict[str, Any]:
+    """OpenAI's fields; a count that nobody knows is null, and the source of the counts stands beside the bill."""
+    usage = reading.usage
+    known = usage.input_tokens is not None and usage.output_tokens is not None
+    total = (usage.input_tokens or 0) + (usage.output_tokens or 0) if known else None
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.thinking_tokens},
+    }
+
+
+def _http_status(failed: Failed) -> int:
+    return _STATUS_BY_KIND.get(failed.kind, 504 if failed.kind.endswith("timeout") else 502)
+
+
+def _failure_response(failed: Failed | None, receipt: Receipt) -> JSONResponse:
+    failed = failed or _CANCELLED
+    status = 499 if failed is _CANCELLED else _http_status(failed)
+    return JSONResponse(
+        {**openai_error_body(status, failed.kind, failed.message), "streamgauge": receipt_fields(receipt)}, status
+    )

@@ -1,0 +1,88 @@
+"""Entries as Server-Sent Events, to a reader that may leave at any moment."""
+
+from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.disconnect import cancel_on_disconnect
+from server.streams.active import ActiveAnswer
+from server.streams.events import WireEvent
+from server.streams.reader import EventReader
+from streaming import sse
+from streaming.events import TextDelta, ThinkingDelta
+
+KEEP_ALIVE_INTERVAL_S = 15.0
+HEADERS = {
+    "cache-control": "no-cache",
+    "content-type": "text/event-stream; charset=utf-8",
+    "x-accel-buffering": "no",
+}
+
+
+class SSEResponse(Response):
+    """Sends entries as they come: text as plain `data:` lines, the rest as named events, `[DONE]` after success.
+
+    Every event has an id, `stream:number`. A reader that leaves closes the reading at once.
+    """
+
+    def __init__(self, reading: EventReader, stream_id: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(headers={**HEADERS, **(headers or {})})
+        del self.headers["content-length"]
+        self._reading = reading
+        self._id = stream_id.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._reading) as reading:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            unsent = ResumableSender(send)
+
+            def send_events(entries: list[WireEvent]) -> Awaitable[None]:
+                return unsent.send(map(self._encode_event, entries))
+
+            async with cancel_on_disconnect(receive):
+                while not reading.ended:
+                    entries = await reading.next_batch(KEEP_ALIVE_INTERVAL_S, send_events)
+                    await (send_events(entries) if entries else unsent.send([KEEP_ALIVE_COMMENT]))
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _encode_event(self, entry: WireEvent) -> bytes:
+        seq, name, data = entry
+        if name == "chunk":
+            return b"id: %b:%d\ndata: %b\n\n" % (self._id, seq, data)
+        if name == "done":
+            return b"id: %b:%d\ndata: [DONE]\n\n" % (self._id, seq)
+        return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (self._id, seq, name.encode(), data)
+
+
+KEEP_ALIVE_COMMENT = sse.comment("waiting")
+
+
+class ResumableSender:
+    """Sends a body's parts, and keeps those that were not sent because who sent them was stopped: the next go after."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._parts: list[bytes] = []
+
+    async def send(self, parts: Iterable[bytes]) -> None:
+        """Send them; while the client is slow this waits before anything is sent."""
+        self._parts.extend(parts)
+        count = len(self._parts)
+        await self._send({"type": "http.response.body", "body": b"".join(self._parts), "more_body": True})
+        del self._parts[:count]
+
+
+async def collect_answer(stream: ActiveAnswer, receive: Receive) -> tuple[str, str]:
+    """Read it to its end and give its text and its thinking; it is stopped when the client leaves."""
+    text: list[str] = []
+    thinking: list[str] = []
+    async with aclosing(stream), cancel_on_disconnect(receive):
+        while not stream.ended:
+            for event in await stream.next_events():
+                if isinstance(event, TextDelta):
+                    text.append(event.text)
+                elif isinstance(event, ThinkingDelta):
+                    thinking.append(event.text)
+    return "".join(text), "".join(thinking)

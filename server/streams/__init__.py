@@ -1,0 +1,1 @@
+"""Answer streams: the active ones, their buffers, events, readers and replication."""

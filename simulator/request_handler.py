@@ -1,0 +1,275 @@
+"""Decides what a request is answered with: which wire, profile and fault, and so which plan. It does no I/O.
+
+A fault is taken from the header `X-Simulator-Fault`, else from a model called `fault-NAME`, else from the command
+line; a profile from the model's name, else from the command line. No key is checked: this is no vendor.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from simulator import response_plans
+from simulator.faults import Fault, parse_fault
+from simulator.http1 import InvalidRequestError, Request
+from simulator.response_plans import HttpFraming, ResponsePlan
+from simulator.schedules import PROFILES, Profile, input_tokens, make_schedule, seed_for
+from simulator.vendor_rules import Rejection, VendorRules, effort_of, error_body, split_vendor
+from simulator.wires import anthropic, chat_completions, model_lists, ollama, openai_responses
+from simulator.wires.base import EncodingContext, ParsedRequest, Wire
+from streaming.errors import UsageError
+
+_JSON_MEDIA_TYPE = "application/json"
+_REDIRECT_PREFIX = "/redirected"
+_AZURE_DEPLOYMENT_PATH = re.compile(r"/openai/deployments/([^/]{1,200})/chat/completions")
+_OPENAI_WIRE = chat_completions.ChatCompletionsWire()
+_AZURE_WIRE = chat_completions.ChatCompletionsWire(azure=True)
+_RESPONSES = openai_responses.Responses()
+_ANTHROPIC_WIRE = anthropic.MessagesWire()
+_OLLAMA_WIRE = ollama.OllamaChatWire()
+_SHAPES = VendorRules.load(date.min)
+"""How vendors report usage, whether or not their rules are in force."""
+_MAX_CACHED_PROMPTS = 10_000
+_WIRE_BY_PATH: Mapping[str, Wire] = {
+    "/v1/chat/completions": _OPENAI_WIRE,
+    "/openai/v1/chat/completions": _AZURE_WIRE,
+    "/v1/messages": _ANTHROPIC_WIRE,
+    "/v1/responses": _RESPONSES,
+    "/openai/v1/responses": _RESPONSES,
+    "/api/chat": _OLLAMA_WIRE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What is answered unless a request says otherwise; figures that are not None hold for every profile."""
+
+    profile: Profile = PROFILES["steady"]
+    fault: Fault | None = None
+    seed: int = 0
+    ttft_s: float | None = None
+    gap_s: float | None = None
+    tokens: int | None = None
+    thinking_tokens: int | None = None
+    effort_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Hidden tokens of thinking by the effort that a request asks for."""
+    rules: VendorRules | None = None
+    """What vendors refuse, retire and cache; None: nothing."""
+
+    def apply_to(self, profile: Profile) -> Profile:
+        """Give the profile with the figures that were asked for."""
+        figures = {
+            "ttft_s": self.ttft_s,
+            "gap_s": self.gap_s,
+            "tokens": self.tokens,
+            "thinking_tokens": self.thinking_tokens,
+        }
+        return replace(profile, **{name: value for name, value in figures.items() if value is not None})  # type: ignore[arg-type]  # the names are the fields' own
+
+
+class PlannedResponse(NamedTuple):
+    """A plan, and what the log says of the request."""
+
+    plan: ResponsePlan
+    facts: dict[str, Any]
+
+
+class RequestHandler:
+    """Answers requests. It remembers which have met `500-once`, and which prompts a vendor's cache holds."""
+
+    def __init__(self, choices: Defaults) -> None:
+        self._choices = choices
+        self._failed_once: set[str] = set()
+        self._cached_prompts: set[tuple[str, str, str]] = set()
+
+    def reply(self, request: Request, serial: str) -> PlannedResponse:
+        """Answer a request; `serial` numbers it in ids."""
+        named, path = split_vendor(request.path.removeprefix(_REDIRECT_PREFIX))
+        dialect = _wire_for_path(path, request.headers)
+        vendor = named or ("openai" if dialect is _RESPONSES else dialect.name)
+        if named is not None and isinstance(dialect, chat_completions.ChatCompletionsWire):
+            dialect = replace(dialect, vendor=named, shape=_SHAPES.usage_shape(named))
+        envelope = _make_framing(dialect, serial, request.keep_open, request.chunked)
+        call = _WireRequest(request, path, dialect, envelope, serial, vendor)
+        facts: dict[str, Any] = {"wire": dialect.name, "path": request.path, "streamed": False}
+        if (request.method, path) in model_lists.MODEL_LISTS:
+            return PlannedResponse(
+                response_plans.plan_single(call.envelope, 200, _JSON_MEDIA_TYPE, self._listing(call)), facts
+            )
+        try:
+            asked = _parse_request(call)
+            if (rejection := self._rejection(call, asked)) is not None:
+                body = error_body(vendor, rejection) or dialect.error(rejection.status, rejection.message, serial)
+                return PlannedResponse(
+                    response_plans.plan_single(call.envelope, rejection.status, _JSON_MEDIA_TYPE, body), facts
+                )
+            return self._plan_chat(call, asked, self._choose_fault(call, asked))
+        except _PathRejectedError as refused:
+            return PlannedResponse(call.plan_error(refused.status, str(refused)), facts)
+        except UsageError as error:
+            return PlannedResponse(call.plan_error(400, str(error)), facts)
+
+    def reject(self, error: InvalidRequestError, serial: str) -> PlannedResponse:
+        """Answer what is no request; the connection closes."""
+        body = _OPENAI_WIRE.error(error.status, str(error), serial)
+        plan = response_plans.plan_single(
+            _make_framing(_OPENAI_WIRE, serial, False, True), error.status, _JSON_MEDIA_TYPE, body
+        )
+        return PlannedResponse(plan, {"wire": "none", "path": "", "streamed": False})
+
+    def _rejection(self, call: "_WireRequest", asked: ParsedRequest) -> Rejection | None:
+        rules = self._choices.rules
+        if rules is None:
+            return None
+        version = call.request.headers.get("anthropic-version")
+        return rules.check(call.vendor, asked.model, call.request.fields(), version)
+
+    def _listing(self, call: "_WireRequest") -> bytes:
+        rules, path = self._choices.rules, call.path
+        if call.dialect is _ANTHROPIC_WIRE:
+            return model_lists.anthropic_models()
+        if rules is None or path not in ("/v1/models", "/openai/v1/models"):
+            return model_lists.MODEL_LISTS[call.request.method, path]()
+        vendor = call.vendor
+        return model_lists.openai({name: rules.shutdown_date(vendor, name) for name in rules.listed_models(vendor)})
+
+    def _cached(self, call: "_WireRequest", asked: ParsedRequest, tokens: int) -> tuple[int, int]:
+        """Return how many input tokens a vendor reads from its cache and writes to it, in blocks of 128."""
+        rules = self._choices.rules
+        if rules is None or not rules.caches(call.vendor, tokens):
+            return 0, 0
+        key = (call.vendor, asked.model, hashlib.sha256(asked.prompt.encode("utf-8", "replace")).hexdigest())
+        block = tokens - tokens % 128
+        if key in self._cached_prompts:
+            return block, 0
+        if len(self._cached_prompts) < _MAX_CACHED_PROMPTS:
+            self._cached_prompts.add(key)
+        return 0, block
+
+    def _plan_chat(self, call: "_WireRequest", asked: ParsedRequest, fault: Fault | None) -> PlannedResponse:
+        choices = self._choices
+        profile = choices.apply_to(PROFILES.get(_strip_latest_tag(asked.model), choices.profile))
+        effort = effort_of(call.request.fields())
+        if effort is not None and effort in choices.effort_tokens:
+            profile = replace(profile, thinking_tokens=choices.effort_tokens[effort], hides_thinking=True)
+        laid_out = make_schedule(profile, seed_for(choices.seed, asked.prompt), tokens=asked.max_tokens)
+        tokens = input_tokens(asked.prompt)
+        cached, written = self._cached(call, asked, tokens)
+        billed_usd = _SHAPES.bill_usd(tokens - cached, cached, laid_out.output_tokens)
+        answer = EncodingContext(asked, laid_out, tokens, call.serial, time.time(), cached, written, billed_usd)
+        facts = {
+            "wire": call.dialect.name,
+            "path": call.request.path,
+            "streamed": asked.streamed,
+            "model": asked.model,
+            "profile": profile.name,
+            "seed": laid_out.seed,
+            "fault": fault.name if fault else None,
+        }
+        plan = self._plan_instead(call, asked, fault) if fault else None
+        if plan is None:
+            compose = response_plans.plan_stream if asked.streamed else response_plans.plan_body
+            plan = compose(answer, call.dialect, call.envelope, fault)
+        return PlannedResponse(plan, facts)
+
+    def _plan_instead(self, call: "_WireRequest", asked: ParsedRequest, fault: Fault) -> ResponsePlan | None:
+        """Plan what comes in place of an answer; None when the fault is one of an answer under way, or is over."""
+        if fault.name == "500-once" and not self._is_first_time(call.request):
+            return None
+        if fault.kind.status is not None:
+            retry_after = (("retry-after", f"{fault.number:g}"),) if fault.number is not None else ()
+            return call.plan_error(fault.kind.status, f"simulated fault {fault.name}", *retry_after)
+        return _plan_raw_response(call, call.dialect.media_type if asked.streamed else _JSON_MEDIA_TYPE, fault.name)
+
+    def _is_first_time(self, request: Request) -> bool:
+        key = request.headers.get("x-client-request-id") or hashlib.sha256(request.body).hexdigest()
+        if key in self._failed_once:
+            self._failed_once.remove(key)
+            return False
+        self._failed_once.add(key)
+        return True
+
+    def _choose_fault(self, call: "_WireRequest", asked: ParsedRequest) -> Fault | None:
+        name = call.request.headers.get("x-simulator-fault") or _fault_from_model(asked.model)
+        fault = parse_fault(name) if name else self._choices.fault
+        if fault is None or not fault.applies_to(asked.streamed):
+            return None
+        if fault.name == "redirect" and call.path != call.request.path:
+            return None
+        return fault
+
+
+class _PathRejectedError(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _WireRequest(NamedTuple):
+    """A request with what its path says; `path` is without the mark of a redirect that was followed."""
+
+    request: Request
+    path: str
+    dialect: Wire
+    envelope: HttpFraming
+    serial: str
+    vendor: str
+
+    def plan_error(self, status: int, message: str, *extra: tuple[str, str]) -> ResponsePlan:
+        body = self.dialect.error(status, message, self.serial)
+        return response_plans.plan_single(self.envelope, status, _JSON_MEDIA_TYPE, body, *extra)
+
+
+def _parse_request(call: _WireRequest) -> ParsedRequest:
+    if call.path not in _WIRE_BY_PATH and not _AZURE_DEPLOYMENT_PATH.fullmatch(call.path):
+        raise _PathRejectedError(404, f"there is nothing at {call.path}")
+    if call.request.method != "POST":
+        raise _PathRejectedError(405, f"{call.path} takes POST")
+    return call.dialect.parse_request(call.request.fields())
+
+
+def _plan_raw_response(call: _WireRequest, media_type: str, fault: str) -> ResponsePlan | None:
+    """Plan what is no answer in the wire's own terms."""
+    match fault:
+        case "redirect":
+            location = ("location", _REDIRECT_PREFIX + call.request.target)
+            return response_plans.plan_single(call.envelope, 307, "text/plain", b"simulated redirect\n", location)
+        case "reset-before-headers":
+            return ResponsePlan(iter(()), "reset", 0.0)
+        case "no-response":
+            return ResponsePlan(iter(()), "hang", 0.0)
+        case "empty-200":
+            return response_plans.plan_single(call.envelope, 200, media_type, b"")
+        case "html-200":
+            page = b"<!doctype html><title>Simulated</title><p>A simulated page.\n"
+            return response_plans.plan_single(call.envelope, 200, "text/html; charset=utf-8", page)
+    return None
+
+
+def _strip_latest_tag(model: str) -> str:
+    return model.removesuffix(":latest")  # which Ollama's tools append to a bare name
+
+
+def _fault_from_model(model: str) -> str:
+    return _strip_latest_tag(model).removeprefix("fault-") if model.startswith("fault-") else ""
+
+
+def _wire_for_path(path: str, headers: Mapping[str, str]) -> Wire:
+    """Give the wire of a path; of one that is not served, the wire whose client most likely asked."""
+    if path in _WIRE_BY_PATH:
+        return _WIRE_BY_PATH[path]
+    if found := _AZURE_DEPLOYMENT_PATH.fullmatch(path):
+        return replace(_AZURE_WIRE, deployment=unquote(found[1]))
+    if path.startswith("/openai/"):
+        return _AZURE_WIRE
+    if path.startswith("/api/"):
+        return _OLLAMA_WIRE
+    return _ANTHROPIC_WIRE if "anthropic-version" in headers else _OPENAI_WIRE
+
+
+def _make_framing(dialect: Wire, serial: str, keep_open: bool, chunked: bool) -> HttpFraming:
+    return HttpFraming(((dialect.id_header, f"req_{serial}"),), chunked, keep_open)

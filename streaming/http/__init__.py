@@ -1,0 +1,1 @@
+"""HTTP/1.1 over timestamped sockets, on the standard library alone."""

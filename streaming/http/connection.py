@@ -1,0 +1,225 @@
+"""Opens a stamped connection to an origin: addresses, a proxy where one is given, TLS where it is asked for."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streaming.http.response_parser import HTTPParseError, ResponseParser
+from streaming.http.timestamped_sockets import TimestampedSocket, TimestampingSelector, TimestampSource
+
+_READ_SIZE = 65_536
+_INBOX_BYTES = 1_048_576
+"""What may come while the connection is being opened and nobody takes it: certificates are a few kilobytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy. `authorization` is the value of its header, None: it asks for none."""
+
+    host: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def basic(cls, host: str, port: int, user: str, password: str) -> "Proxy":
+        """Give a proxy that wants a name and a password."""
+        return cls(host, port, "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who is connected to; `tls` None: plain. Through a proxy, TLS goes by CONNECT.
+
+    A plain request through a proxy must name its address in absolute form: that is up to who writes it.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def first_hop(self) -> "Origin | Proxy":
+        """Whom to connect to."""
+        return self.proxy or self
+
+
+class ProxyError(OSError):
+    """The proxy would not connect; the message has its status."""
+
+
+DataCallback = Callable[[bytes, float, float], None]
+CloseCallback = Callable[[OSError | None], None]
+
+
+def _ignore_data(data: bytes, at_s: float, unread_s: float) -> None: ...
+
+
+def _ignore_close(error: OSError | None) -> None: ...
+
+
+class TimestampedConnection:
+    """A connection of its own for one request. `receive` is called as `SocketProtocol.data_received` is, with decrypted
+    bytes.
+
+    `end` is called once, when the other side ends the connection; not when it is closed here.
+    """
+
+    def __init__(self, sockets: TimestampingSelector, receive: DataCallback, end: CloseCallback) -> None:
+        self._sockets = sockets
+        self._receive = receive
+        self._end = end
+        self._socket: TimestampedSocket | None = None
+        self._source: TimestampSource = "callback"
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._opening = True
+        self._inbox = bytearray()
+        self._broken: OSError | None = None
+        self._news: asyncio.Future[None] | None = None
+
+    @property
+    def timestamp_source(self) -> TimestampSource:
+        """Where all stamps so far came from; one that was not the kernel's makes all of them `callback`."""
+        return self._source if self._socket is None else self._socket.stamp_source
+
+    async def open(self, target: Origin) -> None:
+        """Connect, through the proxy, and shake hands. Raises OSError (`ssl.SSLError` is one); then it is closed."""
+        proxy = target.proxy
+        try:
+            sock = await self._sockets.addresses.connect(target.first_hop.host, target.first_hop.port)
+            if self._broken is not None:
+                sock.close()
+                raise self._broken
+            self._socket = TimestampedSocket(self._sockets, sock, self)
+            if target.tls is not None:
+                if proxy is not None:
+                    await self._open_tunnel(target, proxy)
+                await self._do_handshake(target.tls, target.host)
+            self._opening = False
+        except BaseException:
+            self.close()
+            raise
+
+    async def send(self, data: bytes) -> float:
+        """Send; give the moment directly before the system call that took the last byte. Raises OSError."""
+        if self._socket is None:
+            raise self._broken or ConnectionAbortedError("closed on this side")
+        if self._tls is None:
+            return await self._socket.send(data)
+        self._tls.write(data)
+        return await self._socket.send(self._outgoing.read())
+
+    def close(self) -> None:
+        """Close at once; safe to call twice. What still waits for it to open gets an OSError.
+
+        Nobody is held on to from then on: what waits for the garbage collector holds up all others when it comes.
+        """
+        if self._socket is not None:
+            self._socket.close()
+            self._source, self._socket = self._socket.stamp_source, None
+        self._receive, self._end = _ignore_data, _ignore_close
+        if self._opening:
+            self._broken = self._broken or ConnectionAbortedError("closed on this side")
+            self._wake_reader()
+
+    def data_received(self, data: bytes, at_s: float, unread_s: float) -> None:
+        """The socket's call."""
+        if self._opening:
+            self._inbox += data
+            if len(self._inbox) > _INBOX_BYTES:
+                self._broken = self._broken or ConnectionAbortedError("too much came while the connection was opened")
+            self._wake_reader()
+        elif self._tls is None:
+            self._receive(data, at_s, unread_s)
+        else:
+            self._on_encrypted_data(self._tls, data, at_s, unread_s)
+
+    def connection_lost(self, error: OSError | None) -> None:
+        """The socket's call."""
+        if self._opening:
+            self._broken = error or ConnectionResetError("the connection was closed while it was being opened")
+            self._wake_reader()
+        else:
+            self._end(error)
+
+    def _wake_reader(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _read_more(self) -> bytes:
+        """Wait for bytes while the connection is being opened. Raises OSError."""
+        while not self._inbox or self._broken is not None:
+            if self._broken is not None:
+                raise self._broken
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        data = bytes(self._inbox)
+        self._inbox.clear()
+        return data
+
+    async def _open_tunnel(self, target: Origin, proxy: Proxy) -> None:
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        authority = f"{host}:{target.port}"
+        lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+        if proxy.authorization is not None:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        await self.send("\r\n".join([*lines, "", ""]).encode())
+        reader = ResponseParser(has_body=False)
+        try:
+            while reader.head is None:
+                reader.feed(await self._read_more())
+        except HTTPParseError as error:
+            raise ProxyError(f"the proxy does not speak HTTP: {error}") from None
+        if not 200 <= reader.head.status < 300:
+            raise ProxyError(f"the proxy refused with status {reader.head.status}")
+
+    async def _do_handshake(self, context: ssl.SSLContext, host: str) -> None:
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        while True:
+            # Computing a step takes up to a millisecond, in which nothing is read: one in each pass of the loop.
+            await self._sockets.wait_turn()
+            try:
+                tls.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                done = False
+            if self._socket is None:
+                raise self._broken or ConnectionAbortedError("closed on this side")
+            if self._outgoing.pending:
+                await self._socket.send(self._outgoing.read())
+            if done:
+                self._tls = tls
+                return
+            self._incoming.write(await self._read_more())
+
+    def _on_encrypted_data(self, tls: ssl.SSLObject, data: bytes, at_s: float, unread_s: float) -> None:
+        self._incoming.write(data)
+        plain, over, failure = self._decrypt_pending(tls)
+        if plain:
+            self._receive(plain, at_s, unread_s)
+        if over:
+            end = self._end
+            self.close()
+            end(failure)
+
+    def _decrypt_pending(self, tls: ssl.SSLObject) -> tuple[bytes, bool, OSError | None]:
+        """Give what the records so far hold, whether they were the last, and what broke them."""
+        parts: list[bytes] = []
+        try:
+            while self._incoming.pending or tls.pending():
+                parts.append(tls.read(_READ_SIZE))
+                if not parts[-1]:
+                    return b"".join(parts), True, None
+            if self._outgoing.pending and self._socket is not None:
+                # An answer to the other side's wish for new keys.
+                self._socket.write(self._outgoing.read())
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            return b"".join(parts), True, None
+        except OSError as error:
+            return b"".join(parts), True, error
+        return b"".join(parts), False, None

@@ -1,0 +1,235 @@
+"""One request and its response on a stamped connection of their own: moments, and the body's bytes with their stamps.
+
+Nothing is retried, redirected or kept alive, and no number of exchanges at once is too many. An exchange never raises
+for what the network did: `ending` says it. It is used in one of two ways:
+
+    async with Exchange(sockets, target, request, limits) as exchange:
+        await exchange.wait()               measuring: the bytes are kept, and decoded afterwards
+        async for read in exchange.live()   live: they are given as they come
+
+**Merged reads.** The kernel keeps one stamp for what it hands over at once: the last. A read is `merged` when it may
+hold several sends, so that the earlier ones' moments are lost: the socket had not been looked at for MERGE_S before the
+stamp (the loop was blocked), and the read holds parts of more than one chunk, or the body has no chunks to tell by.
+Below MERGE_S several sends in one read are not marked: the earlier ones' stamps are late by less than that.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+from streaming.clock import monotonic
+from streaming.http.connection import Origin, TimestampedConnection
+from streaming.http.response_parser import Http1LimitError, HTTPParseError, ResponseHead, ResponseParser
+from streaming.http.timestamped_sockets import TimestampingSelector, TimestampSource
+from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, max_body_bytes, size_text
+
+MERGE_WINDOW_S = 0.005
+_MIN_LIMIT_BYTES = min(MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES)
+
+CloseReason = Literal[
+    "open", "complete", "closed", "reset", "unreachable", "not_http", "connect_timeout", "idle", "total", "left"
+]
+"""open: under way. complete: the body came to the end that it announced. closed, reset: the connection ended before.
+unreachable: there was none. not_http: what came is no response, or more than is read. connect_timeout, idle, total: a
+limit passed. left: it was closed here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeTimeouts:
+    """In seconds, None is no limit; `idle_s` between any two bytes, also before the first, `total_s` from `begun_s`."""
+
+    connect_s: float | None = 10.0
+    idle_s: float | None = None
+    total_s: float | None = None
+
+
+class BodyChunk(NamedTuple):
+    """A part of the body as it was read; the stamp is its last byte's, in seconds on CLOCK_MONOTONIC."""
+
+    at_s: float
+    data: bytes
+    merged: bool
+
+
+class TimedExchange:
+    """The moments are seconds on CLOCK_MONOTONIC, None until they come.
+
+    `queued_s`: made; `begun_s`: the address is known and its turn to connect came; `connected_s`: the connection
+    stands, TLS and proxy included; `sent_s`: the last byte of the request was handed to the kernel;
+    `first_byte_s`, `headers_s`: of the response;
+    `ended_s`: the last byte's stamp, or when the limit or the connection's end was noticed.
+    `unread_max_s`: by how much a stamp can be later than the first byte of its read, at worst.
+    """
+
+    def __init__(self, sockets: TimestampingSelector, target: Origin, request: bytes, limits: ExchangeTimeouts) -> None:
+        self.queued_s = monotonic()
+        self.begun_s: float | None = None
+        self.connected_s: float | None = None
+        self.sent_s: float | None = None
+        self.first_byte_s: float | None = None
+        self.headers_s: float | None = None
+        self.last_byte_s: float | None = None
+        self.ended_s: float | None = None
+        self.ending: CloseReason = "open"
+        self.fault: Exception | None = None
+        self.reads: list[BodyChunk] = []
+        self.merged_reads = 0
+        self.unread_max_s = 0.0
+        self._target, self._request, self._limits = target, request, limits
+        self._sockets = sockets
+        self._connection = TimestampedConnection(sockets, self._on_data, self._on_closed)
+        self._reader = ResponseParser()
+        self._body_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._wakes_on_reads = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def response_head(self) -> ResponseHead | None:
+        """Status and headers, None until they came."""
+        return self._reader.head
+
+    @property
+    def timestamp_source(self) -> TimestampSource:
+        """`kernel` when every stamp was the kernel's."""
+        return self._connection.timestamp_source
+
+    async def __aenter__(self) -> "TimedExchange":
+        try:
+            await self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave: the socket is closed when this returns. Safe to call twice."""
+        self._finish("left", None, monotonic())
+
+    async def wait_closed(self, until_s: float | None = None) -> bool:
+        """Wait for the end, at the latest until a moment of CLOCK_MONOTONIC; say whether it came."""
+        if self.ending == "open":
+            await self._wait(on_reads=False, until_s=until_s)
+        return self.ending != "open"
+
+    async def aiter_chunks(self) -> AsyncGenerator[BodyChunk, None]:
+        """Give each part of the body as it comes, from the first on, until the end, whatever it is."""
+        given = 0
+        while True:
+            while given < len(self.reads):
+                given += 1
+                yield self.reads[given - 1]
+            if self.ending != "open":
+                return
+            await self._wait(on_reads=True, until_s=None)
+
+    async def _open(self) -> None:
+        limits = [limit for limit in (self._limits.connect_s, self._limits.total_s) if limit is not None]
+        try:
+            async with asyncio.timeout(min(limits, default=None)):
+                await self._connect()
+        except TimeoutError:
+            self._finish("connect_timeout", None, monotonic())
+        except OSError as error:
+            self._finish("unreachable", error, monotonic())
+        if self.ending != "open":
+            return
+        self.connected_s = monotonic()
+        try:
+            self.sent_s = await self._connection.send(self._request)
+        except OSError as error:
+            self._finish("reset", error, monotonic())
+
+    async def _connect(self) -> None:
+        near = self._target.first_hop
+        # All who wait for an address learn it in one pass of the loop: only then each has its turn.
+        await self._sockets.addresses.resolve(near.host, near.port)
+        await self._sockets.wait_turn()
+        self.begun_s = monotonic()
+        self._check_timeouts()
+        await self._connection.open(self._target)
+
+    def _on_data(self, data: bytes, at_s: float, unread_s: float) -> None:
+        if self.first_byte_s is None:
+            self.first_byte_s = at_s
+        self.last_byte_s = at_s
+        reader = self._reader
+        try:
+            body = reader.feed(data)
+        except HTTPParseError as error:
+            if error.body:
+                self.reads.append(BodyChunk(at_s, error.body, False))
+            self._finish("not_http", error, at_s)
+            return
+        if self.headers_s is None and reader.head is not None:
+            self.headers_s = at_s
+        if body:
+            self._body_bytes += len(body)
+            self.unread_max_s = max(self.unread_max_s, unread_s)
+            merged = unread_s > MERGE_WINDOW_S and reader.chunks != 1
+            self.merged_reads += merged
+            self.reads.append(BodyChunk(at_s, body, merged))
+            if self._wakes_on_reads:
+                self._wake()
+        if reader.complete or self._body_bytes > _MIN_LIMIT_BYTES:
+            self._end_if_due(at_s)
+
+    def _end_if_due(self, at_s: float) -> None:
+        """End it when its body is complete, or longer than is read."""
+        limit = max_body_bytes(self._reader.head.status if self._reader.head else 200)
+        if self._reader.complete:
+            self._finish("complete", None, at_s)
+        elif self._body_bytes > limit:
+            self._finish("not_http", Http1LimitError(f"a body of more than {size_text(limit)}"), at_s)
+
+    def _on_closed(self, error: OSError | None) -> None:
+        if error is not None:
+            self._finish("reset", error, monotonic())
+        else:
+            self._finish("complete" if self._reader.flush() else "closed", None, monotonic())
+
+    def _finish(self, ending: CloseReason, fault: Exception | None, at_s: float) -> None:
+        if self.ending != "open":
+            return
+        self.ending, self.fault, self.ended_s = ending, fault, at_s
+        self._connection.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake()
+
+    async def _wait(self, *, on_reads: bool, until_s: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        self._wakes_on_reads = on_reads
+        timer = None if until_s is None else loop.call_at(until_s, self._wake)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _check_timeouts(self) -> None:
+        """End what is over a limit, and look again when the next can be: bytes need not move any timer."""
+        assert self.begun_s is not None  # limits count from there
+        now_s = monotonic()
+        last_s = max(filter(None, (self.begun_s, self.connected_s, self.sent_s, self.last_byte_s)))
+        idle_due_s = None if self._limits.idle_s is None else last_s + self._limits.idle_s
+        total_due_s = None if self._limits.total_s is None else self.begun_s + self._limits.total_s
+        if total_due_s is not None and total_due_s <= now_s:
+            self._finish("total", None, now_s)
+        elif idle_due_s is not None and idle_due_s <= now_s:
+            self._finish("idle", None, now_s)
+        elif due := [due_s for due_s in (idle_due_s, total_due_s) if due_s is not None]:
+            self._timer = asyncio.get_running_loop().call_at(min(due), self._check_timeouts)

@@ -1,0 +1,110 @@
+"""The strategies that look at the clock and nothing else: direct, whole, batch, debounce."""
+
+import math
+
+from streaming.events import TERMINAL, Event, TextDelta
+from streaming.strategies.base import DELTAS, DeltaBuffer
+
+DEBOUNCE_LIMIT = 10
+
+
+class Direct:
+    """Every delta at once."""
+
+    max_hold_s = 0.0
+    wake_at: float | None = None
+
+    def __init__(self) -> None:
+        self.name = "direct"
+
+    def feed(self, event: Event, now: float) -> list[Event]:
+        return [event]
+
+    def wake(self, now: float) -> list[Event]:
+        return []
+
+
+class Whole:
+    """Nothing until the end, then everything: what a reader without streaming gets."""
+
+    max_hold_s = math.inf
+    wake_at: float | None = None
+
+    def __init__(self) -> None:
+        self.name = "whole"
+        self._held = DeltaBuffer()
+
+    def feed(self, event: Event, now: float) -> list[Event]:
+        if isinstance(event, DELTAS):
+            self._held.add(event)
+            return []
+        if isinstance(event, TERMINAL):
+            return [*self._held.drain(), event]
+        return [event]
+
+    def wake(self, now: float) -> list[Event]:
+        return []
+
+
+class Batch:
+    """First text at once, then at most one update every `interval_s`, the rest at the end."""
+
+    def __init__(self, interval_s: float) -> None:
+        self.name = f"batch:{format_ms(interval_s)}"
+        self.max_hold_s = interval_s
+        self._held = DeltaBuffer()
+        self._next_s = -math.inf
+        self._text_seen = False
+
+    @property
+    def wake_at(self) -> float | None:
+        return self._next_s if self._held else None
+
+    def feed(self, event: Event, now: float) -> list[Event]:
+        if isinstance(event, TERMINAL):
+            return [*self._held.drain(), event]
+        if not isinstance(event, DELTAS):
+            return [event]
+        self._held.add(event)
+        first = not self._text_seen and isinstance(event, TextDelta)
+        self._text_seen = self._text_seen or first
+        return self.wake(now) if first or now >= self._next_s else []
+
+    def wake(self, now: float) -> list[Event]:
+        self._next_s = now + self.max_hold_s
+        return self._held.drain()
+
+
+class Debounce:
+    """After `quiet_s` without new text, at the latest 10 x `quiet_s` after the oldest text held."""
+
+    def __init__(self, quiet_s: float) -> None:
+        self.name = f"debounce:{format_ms(quiet_s)}"
+        self.max_hold_s = DEBOUNCE_LIMIT * quiet_s
+        self._quiet_s = quiet_s
+        self._held = DeltaBuffer()
+        self._oldest_s = 0.0
+        self._newest_s = 0.0
+
+    @property
+    def wake_at(self) -> float | None:
+        return min(self._newest_s + self._quiet_s, self._oldest_s + self.max_hold_s) if self._held else None
+
+    def feed(self, event: Event, now: float) -> list[Event]:
+        if isinstance(event, TERMINAL):
+            return [*self._held.drain(), event]
+        if not isinstance(event, DELTAS):
+            return [event]
+        if not self._held:
+            self._oldest_s = now
+        self._newest_s = now
+        self._held.add(event)
+        return []
+
+    def wake(self, now: float) -> list[Event]:
+        return self._held.drain()
+
+
+def format_ms(seconds: float) -> str:
+    """Write an interval as names do: `100ms`."""
+    return f"{seconds * 1000:g}ms"

@@ -1,0 +1,70 @@
+"""Strategies by name: `direct`, `batch:100ms`, `debounce:100ms`, `pace:30tps`, `whole`."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streaming.errors import UsageError
+from streaming.strategies.base import Strategy
+from streaming.strategies.basic import Batch, Debounce, Direct, Whole
+from streaming.strategies.pace import Pace
+
+DEFAULT_STRATEGY = "batch:100ms"
+EXAMPLES = ("direct", "batch:100ms", "debounce:100ms", "pace:30tps", "whole")
+
+
+@dataclass(frozen=True, slots=True)
+class StrategySpec:
+    """A strategy's kind and its number, checked; `build` gives a new machine, one for each answer."""
+
+    kind: str
+    value: float | None
+
+    def build(self) -> Strategy:
+        if self.kind in _UNTIMED:
+            return _UNTIMED[self.kind]()
+        make, _, _, _ = _TIMED[self.kind]
+        assert self.value is not None
+        return make(self.value)
+
+    def __str__(self) -> str:
+        return self.build().name
+
+
+_UNTIMED: dict[str, Callable[[], Strategy]] = {"direct": Direct, "whole": Whole}
+_TIME_UNITS = {"ms": 0.001, "s": 1.0, "": 0.001}
+_TIMED: dict[str, tuple[Callable[[float], Strategy], dict[str, float], float, float]] = {
+    "batch": (Batch, _TIME_UNITS, 0.001, 60.0),
+    "debounce": (Debounce, _TIME_UNITS, 0.001, 60.0),
+    "pace": (Pace, {"tps": 1.0, "": 1.0}, 0.1, 10_000.0),
+}
+_DEFAULT_VALUES = {"batch": 0.1, "debounce": 0.1, "pace": 30.0}
+
+
+def parse(text: str) -> StrategySpec:
+    """Read `direct`, `batch:100ms`, `debounce:0.2s`, `pace:30tps` or `whole`.
+
+    A bare number is milliseconds (tokens a second for `pace`); without one, 100 ms and 30 tokens a second stand.
+    Raises UsageError.
+    """
+    kind, _, rest = text.strip().lower().partition(":")
+    if kind in _UNTIMED and not rest:
+        return StrategySpec(kind, None)
+    if kind not in _TIMED:
+        raise UsageError(f"unknown strategy {text!r}: choose one of {', '.join(EXAMPLES)}")
+    _, units, low, high = _TIMED[kind]
+    if not rest:
+        return StrategySpec(kind, _DEFAULT_VALUES[kind])
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]{0,3})", rest)
+    if not match or match[2] not in units:
+        raise UsageError(f"strategy {text!r} needs a number there, as in {_example_of_kind(kind)}")
+    value = float(match[1]) * units[match[2]]
+    if not low <= value <= high:
+        raise UsageError(
+            f"strategy {text!r} is out of range: {low:g} to {high:g} {'tokens/s' if kind == 'pace' else 's'}"
+        )
+    return StrategySpec(kind, value)
+
+
+def _example_of_kind(kind: str) -> str:
+    return next(e for e in EXAMPLES if e.startswith(kind))

@@ -1,0 +1,51 @@
+"""An adapter that plays what a test tells it, and remembers what was asked and how it ended."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from streaming.events import Event, Finish, TextDelta, Usage
+from streaming.messages import ChatRequest, Message
+
+ScriptStep = tuple[float, Event | Exception]
+"""Seconds to wait after the step before, then what happens."""
+
+REQUEST = ChatRequest((Message("user", "Name three colours."),))
+FINISH = Finish("stop", "stop")
+
+
+def words_script(count: int, *, first_s: float = 0.2, gap_s: float = 0.02) -> list[ScriptStep]:
+    """Give a healthy stream: `count` words, usage, the end."""
+    deltas: list[ScriptStep] = [(gap_s if i else first_s, TextDelta(f"w{i} ")) for i in range(count)]
+    return [*deltas, (0.0, Usage(4, count)), (0.0, FINISH)]
+
+
+class ScriptedAdapter:
+    """Plays `scripts` one a call, the last one for all further calls."""
+
+    def __init__(self, *scripts: Sequence[ScriptStep]) -> None:
+        self._scripts = list(scripts)
+        self.requests: list[ChatRequest] = []
+        self.asked_at_s: list[float] = []
+        self.open = 0
+        self.given = 0
+        self.closed_at_s: list[float] = []
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        clock = asyncio.get_running_loop().time
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        self.requests.append(request)
+        self.asked_at_s.append(clock())
+        self.open += 1
+        try:
+            for delay_s, event in script:
+                await asyncio.sleep(delay_s)
+                if isinstance(event, Exception):
+                    raise event
+                self.given += 1
+                yield event
+        finally:
+            self.open -= 1
+            self.closed_at_s.append(clock())
+
+    async def aclose(self) -> None:
+        assert self.open == 0

@@ -1,0 +1,106 @@
+"""The command line in this process: what it refuses, and that options reach the run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evaluation
+from evaluation.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--providers nobody:x", "nobody"),
+        ("--providers sim:nothing", "nothing"),
+        ("--providers sim:steady,sim:steady", "providers: one is there twice"),
+        ("--providers sim:steady --strategies fast", "unknown strategy 'fast'"),
+        ("--providers sim:steady --prompts missing.txt", "missing.txt: No such file"),
+        ("--providers sim:steady --prompt-count 11", "prompt-count must be from 1 to 10"),
+        ("--providers sim:steady --transport pigeon", "transport 'pigeon'"),
+        ("--providers sim:steady --url http://127.0.0.1:9", "url is of a service"),
+        ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': write an address"),
+        ("--providers sim:steady --transport sse --url http://me:key@there", "with no key in it"),
+        ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
+        ("--providers sim:steady --price cheap", "cheap"),
+        ("--providers replay:missing.jsonl", "missing.jsonl"),
+        ("--providers sim:steady --repeats 0", "repeats must be at least 1"),
+        ("--providers sim:steady --temperature nan", "temperature must be a number from 0 on"),
+    ],
+)
+def test_invalid_run_options_exit_with_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, words: str
+) -> None:
+    assert main(["run", *options.split(), "--out", str(tmp_path / "out")]) == 2
+    out, errors = capsys.readouterr()
+    assert words in errors and len(errors.splitlines()) == 1
+    assert out == "" and not (tmp_path / "out").exists()
+
+
+def test_uncreatable_output_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["run", "--providers", "sim:steady", "--out", str(tmp_path / "file" / "run")]) == 2
+    assert "can be written" in capsys.readouterr().err
+
+
+def test_report_of_empty_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_missing_command_prints_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, errors = capsys.readouterr()
+    assert out == "" and "usage:" in errors and "report" in errors
+
+
+@pytest.mark.parametrize("arguments", [["dance"], ["run", "--cheap"], ["replay"], ["compare", "a"]])
+def test_unknown_command_or_missing_arguments_exit_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [("", "--providers is missing"), ("--providers sim:steady", "--out is missing")]
+)
+def test_missing_required_option_is_named(options: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *options.split()]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_command_line_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"id": "mine", "prompt": "Why?"}\n')
+    options = "run --providers sim:steady --repeats 1 --max-tokens 5 --seed 9 --temperature 0.5 --no-warm-up"
+    asked = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--out", str(tmp_path / "run")]
+    assert main([*options.split(), *asked]) == 0
+    run = evaluation.load(tmp_path / "run")
+    assert run.trials[["prompt_id", "chunks", "finish_reason"]].to_numpy().tolist() == [["mine", 5, "length"]]
+    scenario = run.manifest["scenario"]
+    assert (scenario["temperature"], scenario["seed"], scenario["warm_up"]) == (0.5, 9, 0)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["completed"] == 1
+
+
+def test_run_without_completed_trial_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "run --providers sim:cut --repeats 1 --prompt-count 1 --no-warm-up"
+    assert main([*options.split(), "--out", str(tmp_path / "run")]) == 1
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["completed"], said["failed"], said["outcomes"]) == (0, 1, {"truncated": 1})
+
+
+def test_unused_price_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "run --providers sim:steady --dry-run --price steady=1/2 --price sim:steady=1/2 --price sim:stedy=1/2"
+    assert main(words.split()) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert "the price of sim:stedy is not used: write one of sim:steady" in note
+
+
+def test_command_import_does_not_load_heavy_libraries() -> None:
+    slow = {"pandas", "numpy", "pyarrow", "plotly", "matplotlib", "gradio", "openai"}
+    code = f"import sys, evaluation.__main__; found = {slow} & set(sys.modules); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=True, timeout=60)

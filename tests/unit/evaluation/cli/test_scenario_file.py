@@ -1,0 +1,168 @@
+"""Scenario files: every key, the options that win over them, and the line at fault."""
+
+import argparse
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from evaluation.__main__ import main
+from evaluation.cli import arguments, scenario_file
+from evaluation.cli.arguments import RunOptions
+from evaluation.scenario import Prompt
+from providers.pricing import TokenPrices
+from streaming.errors import UsageError
+
+ROOT = Path(__file__).parents[4]
+EXAMPLE = ROOT / "docs" / "scenario.toml"
+
+
+def parse_options(*options: str) -> RunOptions:
+    return arguments.parse_run_options(arguments.build_parser().parse_args(["run", *options]))
+
+
+def write_scenario(folder: Path, text: str) -> Path:
+    path = folder / "scenario.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_example_scenario_file_parses_as_documented() -> None:
+    found = parse_options("--scenario", str(EXAMPLE))
+    scenario = found.scenario
+    assert scenario.providers == ("sim:steady", "sim:bursty") and scenario.concurrency == 2
+    assert scenario.strategies == ("direct", "batch:100ms", "pace:30tps") and scenario.trials == 144
+    assert scenario.transport == ("in-process", "sse") and scenario.url is None
+    assert scenario.prompts[0].expected_tokens == 20 and (scenario.seed, scenario.temperature) == (7, 0.7)
+    assert found.max_cost_usd == Decimal("0.1") and found.record and found.plots and len(found.slo) == 3
+    assert found.prices["sim:bursty"] == TokenPrices(
+        Decimal("0.1"), Decimal("0.4"), Decimal("0.02")
+    ) and found.out == Path("out/scenario")
+
+
+def test_example_scenario_file_passes_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--scenario", str(EXAMPLE), "--dry-run"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["trials"] == 144 and said["at_most_usd"] is not None and not (ROOT / "out" / "scenario").exists()
+
+
+def test_transport_may_be_a_string_and_url_is_read(tmp_path: Path) -> None:
+    head = 'providers = ["sim:steady"]\nout = "x"\n'
+    found = parse_options(
+        "--scenario", str(write_scenario(tmp_path, f'{head}transport = "sse"\nurl = "http://a:1/"\n'))
+    ).scenario
+    assert (found.transport, found.url) == (("sse",), "http://a:1")
+    assert parse_options("--scenario", str(EXAMPLE), "--transport", "openai,sse").scenario.transport == (
+        "openai",
+        "sse",
+    )
+
+
+def test_example_scenario_file_mentions_every_key() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    for key in (*scenario_file._KEY_CHECKERS, *scenario_file._PROMPT_KEY_CHECKERS, *scenario_file._PRICE_KEY_CHECKERS):
+        assert f"{key} =" in text or f"# {key} =" in text, key
+
+
+def test_command_line_options_override_scenario_file() -> None:
+    found = parse_options(
+        "--scenario", str(EXAMPLE), "--repeats", "1", "--strategies", "whole", "--rate", "3", "--no-plots"
+    )
+    assert (found.scenario.repeats, found.scenario.strategies) == (1, ("whole",)) and not found.plots
+    assert found.scenario.rate == 3.0 and found.scenario.concurrency == 1, "one kind of load replaces the other"
+    priced = parse_options("--scenario", str(EXAMPLE), "--price", "sim:steady=9/9")
+    assert priced.prices["sim:steady"] == TokenPrices(Decimal(9), Decimal(9)) and "sim:bursty" in priced.prices
+
+
+def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Why?\nHow?\n")
+    path = write_scenario(tmp_path, 'providers = ["sim:steady"]\nprompts_file = "mine.txt"\n')
+    assert parse_options("--scenario", str(path), "--dry-run").scenario.prompts == (
+        Prompt("line-1", "Why?"),
+        Prompt("line-2", "How?"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('providers = ["a"]\nrepeat = 3\n', "line 2: there is no key 'repeat'; did you mean repeats?"),
+        ("seed = 1\n\nrepeats = 0\n", "line 3: repeats must be a whole number from 1 on"),
+        ('url = "a:1"\n', "line 1: url 'a:1': write an address such as"),
+        ("transport = [3]\n", "line 1: transport must be a list of names"),
+        ("repeats = true\n", "line 1: repeats must be a whole number"),
+        ('strategies = ["fast"]\n', "line 1: strategies: unknown strategy 'fast'"),
+        ('providers = "a"\n', "line 1: providers must be a list of names"),
+        ("rate = 0\n", "line 1: rate must be a number above 0"),
+        ('arrivals = "random"\n', 'line 1: arrivals must be "constant" or "poisson"'),
+        ("seed = 1\nseed = 2\n", "not TOML"),
+        ("temperature = nan\n", "line 1: temperature must be a number from 0 on"),
+        ("max_cost_usd = -1\n", "line 1: max_cost_usd must be a number from 0 on"),
+        ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "b"\n', "line 4: this prompt has no prompt"),
+        ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "a"\nprompt = "B?"\n', "line 5: the id is there"),
+        ('[[prompts]]\nid = "a"\ntext = "A?"\n', "line 3: there is no key 'text'"),
+        ('seed = 1\n[prices]\n"m:x" = { input = 1 }\n', "line 3: a price is"),
+        ('[prices]\nm = { input = "1", output = 2 }\n', "line 2: the price's input must be a number"),
+        ('seed = 1\nslo = "ttft<1s"\n', "line 2: slo: 'ttft<1s': 'ttft' must be failed"),
+        ('seed = 1\nprompts_file = "none"\n', "line 2: prompts file"),
+        ('prompts_file = "x"\n[[prompts]]\nid = "a"\nprompt = "A?"\n', "line 1: prompts and prompts_file exclude"),
+    ],
+)
+def test_invalid_value_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
+    path = write_scenario(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        scenario_file.read_scenario_file(path)
+    assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('providers = ["sim:steady", "sim:steady"]', "providers: one is there twice"),
+        ('strategies = ["direct", "direct"]', "strategies: one is there twice"),
+        ('transport = ["sse", "sse"]', "transport: one is there twice"),
+        ('transport = "pigeon"', "transport 'pigeon' is not there"),
+        ('url = "http://127.0.0.1:9"', "url is of a service"),
+        ("prompt_count = 999", "prompt-count must be from 1 to 10"),
+        ("rate = 5000", "rate must be more than 0 and at most 1000"),
+        ("rate = 5.0\nconcurrency = 2", "rate and concurrency exclude each other"),
+        ('retries = 1\ntransport = "sse"', "retries are for in-process alone"),
+        ("repeats = 10_000_000", "30000000 answers are more than a run holds"),
+        ('calibration = "none.json"', "calibration none.json: No such file"),
+    ],
+)
+def test_cross_field_error_is_reported_with_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    path = write_scenario(tmp_path, f"seed = 1\n\n{text}\n")
+    others = () if text.startswith("providers") else ("--providers", "sim:steady")
+    assert main(["run", "--scenario", str(path), "--dry-run", *others]) == 2
+    assert f"{path}, line 3: {words}" in capsys.readouterr().err
+
+
+def test_invalid_option_is_not_attributed_to_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_scenario(tmp_path, 'providers = ["sim:steady"]\nprompt_count = 2\n')
+    assert main(["run", "--scenario", str(path), "--dry-run", "--prompt-count", "99"]) == 2
+    assert capsys.readouterr().err.startswith("error: prompt-count must be")
+
+
+def test_unknown_provider_is_reported_with_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_scenario(tmp_path, 'seed = 1\nproviders = ["sim:steady", "nobody:x"]\n')
+    assert main(["run", "--scenario", str(path), "--dry-run"]) == 2
+    assert "line 2: no provider 'nobody'" in capsys.readouterr().err
+
+
+def test_missing_scenario_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.toml: No such file"):
+        scenario_file.read_scenario_file(tmp_path / "gone.toml")
+
+
+def test_scenario_file_has_a_key_for_every_run_option(tmp_path: Path) -> None:
+    text = 'providers = ["sim:steady"]\ncalibration = "bar.json"\nresume = true\ndry_run = true\nout = "o"\n'
+    found = parse_options("--scenario", str(write_scenario(tmp_path, text)))
+    assert (found.calibration, found.resume, found.dry_run) == (Path("bar.json"), True, True)
+    run = next(action for action in arguments.build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    options = {action.dest for action in run.choices["run"]._actions} - {"help", "scenario"}
+    other_names = {"price": "prices", "prompts": "prompts_file", "max_cost": "max_cost_usd"}
+    assert {other_names.get(option, option) for option in options} <= {*scenario_file._KEY_CHECKERS, "prices"}

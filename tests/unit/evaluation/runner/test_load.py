@@ -1,0 +1,132 @@
+"""Closed and open loops: when answers start, what waiting is the instrument's, and a load that was not reached."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation import manifest, schema
+from evaluation.runner.load import LoadMonitor, arrival_offsets_s
+from evaluation.runner.runner import RunSummary, run
+from evaluation.scenario import Scenario
+from streaming.errors import UsageError
+from tests.unit.evaluation import factories
+from tests.unit.evaluation.fake_backend import PricedAdapter
+from tests.virtual_time import loop_clock, run_on_virtual_time
+
+
+@pytest.fixture(autouse=True)
+def _run_in_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write to the disk here and now: a thread takes real time, and virtual time would run ahead of it."""
+
+    async def run_now(work: Callable[[], None]) -> None:
+        work()
+
+    monkeypatch.setattr(asyncio, "to_thread", run_now)
+
+
+def measure(folder: Path, wanted: Scenario, adapter: PricedAdapter) -> RunSummary:
+    async def main() -> RunSummary:
+        return await run(wanted, adapter, folder, clock=loop_clock())
+
+    return run_on_virtual_time(main(), start_s=100.0)
+
+
+def test_constant_arrivals_are_evenly_spaced() -> None:
+    assert arrival_offsets_s(factories.make_scenario(rate=4.0), 4) == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_poisson_arrivals_are_seeded_and_match_rate_on_average() -> None:
+    wanted = factories.make_scenario(rate=5.0, arrivals="poisson")
+    found = arrival_offsets_s(wanted, 20_000)
+    gaps_s = np.diff(found)
+    other = factories.make_scenario(rate=5.0, arrivals="poisson", seed=4)
+    assert found == arrival_offsets_s(wanted, 20_000) != arrival_offsets_s(other, 20_000)
+    assert gaps_s.mean() == pytest.approx(0.2, rel=0.03) and gaps_s.std() == pytest.approx(0.2, rel=0.05)
+
+
+def test_open_loop_starts_answers_on_time_regardless_of_load(tmp_path: Path) -> None:
+    adapter = PricedAdapter(takes_s=10.0)
+    wanted = factories.make_scenario(("m",), rate=2.0, warm_up=0)
+    summary = measure(tmp_path, wanted, adapter)
+    trials = sorted(schema.read_trials(tmp_path), key=lambda trial: trial.trial_id)
+    starts_s = [trial.intended_start_s or 0.0 for trial in trials]
+    assert np.diff(starts_s) == pytest.approx([0.5] * 7) and adapter.most == 8
+    assert all(t.queue_s == pytest.approx(0, abs=1e-6) and t.ttft_s == pytest.approx(10, abs=1e-6) for t in trials)
+    assert all(t.ttft_total_s == pytest.approx(10, abs=1e-6) for t in trials) and summary.shortfall is None
+    (load,) = manifest.read(tmp_path)["loads"]
+    assert load["starts_per_s"] == load["drawn_rate_per_s"] == 2.0 and load["concurrency_max"] == 8
+
+
+def test_closed_loop_reaching_concurrency_reports_no_shortfall(tmp_path: Path) -> None:
+    summary = measure(tmp_path, factories.make_scenario(("m",), concurrency=4, warm_up=0), PricedAdapter(takes_s=1.0))
+    assert summary.shortfall is None and manifest.read(tmp_path)["loads"][0]["concurrency_mean"] == pytest.approx(4)
+    assert all(trial.queue_s == 0 for trial in schema.read_trials(tmp_path))
+
+
+def test_unreached_concurrency_is_reported_as_shortfall(tmp_path: Path) -> None:
+    summary = measure(tmp_path, factories.make_scenario(("m",), concurrency=50, warm_up=0), PricedAdapter(takes_s=1.0))
+    assert summary.shortfall == "asked for 50 answers at a time, never more than 8 ran"
+
+
+async def reach_concurrency_late() -> dict[str, object]:
+    """Start four answers one after the other that all run on together."""
+    watch = LoadMonitor(loop_clock())
+    for _ in range(4):
+        watch.on_start(0.0)
+        await asyncio.sleep(0.001)
+    return watch.summary(factories.make_scenario(concurrency=4))
+
+
+def test_closed_loop_ramp_up_is_not_a_shortfall() -> None:
+    found = run_on_virtual_time(reach_concurrency_late())
+    assert (found["concurrency_max"], found["concurrency_mean"], found["shortfall"]) == (4, None, None)
+
+
+async def start_late() -> dict[str, object]:
+    """Start ten answers that were due 0.1 s apart 0.2 s apart."""
+    watch = LoadMonitor(loop_clock())
+    for number in range(10):
+        watch.on_start(number * 0.1)
+        watch.on_end()
+        await asyncio.sleep(0.2)
+    return watch.summary(factories.make_scenario(rate=10.0))
+
+
+def test_unreached_rate_is_reported_as_shortfall() -> None:
+    found = run_on_virtual_time(start_late())
+    assert found["shortfall"] == "asked for 10 answers a second (10 were due), 5 were started"
+    assert found["latest_start_s"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rate": 0.0}, "rate must be more than 0"),
+        ({"rate": 5000.0}, "at most 1000"),
+        ({"rate": 1.0, "concurrency": 2}, "exclude each other"),
+        ({"arrivals": "sometimes"}, "arrivals 'sometimes'"),
+    ],
+)
+def test_invalid_load_is_rejected(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        factories.make_scenario(**changes)
+
+
+def test_load_summary_reports_cpu_and_memory() -> None:
+    used_s = iter([10.0, 12.0])
+    watch = LoadMonitor(lambda: 0.0, cpu=lambda: next(used_s))
+    watch.on_start(0.0)
+    watch.on_start(0.0)
+    watch.count_chunks(300)
+    watch.count_chunks(200)
+    found = watch.summary(factories.make_scenario(concurrency=2))
+    assert (found["cpu_s"], found["cpu_s_per_1000_chunks"]) == (2.0, 4.0) and found["peak_memory_bytes"] > 5_000_000
+
+
+def test_load_that_never_started_has_unknown_cpu() -> None:
+    found = LoadMonitor(lambda: 0.0).summary(factories.make_scenario())
+    assert found["cpu_s"] is None and found["cpu_s_per_1000_chunks"] is None

@@ -1,0 +1,120 @@
+"""A run that was broken off goes on: nothing finished is asked again, nothing half-written is left."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from evaluation import manifest, schema, tables
+from evaluation.analysis import summary
+from evaluation.runner import resume
+from evaluation.runner.runner import RunSummary, run
+from evaluation.scenario import Prompt, Scenario, plan
+from evaluation.schema import EVENTS_FILE, TRIALS_FILE
+from streaming.errors import UsageError
+from tests.unit.evaluation import factories
+from tests.unit.evaluation.fake_backend import PricedAdapter
+
+SCENARIO = factories.make_scenario(("m", "n"))
+
+
+def kill_after(folder: Path, count: int) -> None:
+    """Leave what a kill in the middle of writing a trial leaves."""
+    asyncio.run(run(SCENARIO, PricedAdapter(), folder))
+    trials = (folder / TRIALS_FILE).read_text().splitlines(keepends=True)
+    events = (folder / EVENTS_FILE).read_text().splitlines(keepends=True)
+    own = len(events) // len(trials)
+    (folder / TRIALS_FILE).write_text("".join(trials[:count]) + trials[count][:20])
+    (folder / EVENTS_FILE).write_text("".join(events[: own * count + 2]) + '{"run_id": "br')
+    manifest.write(folder, manifest.read(folder) | {"complete": False, "finished_at": None, "loads": []})
+
+
+def resume_run(folder: Path, wanted: Scenario = SCENARIO) -> tuple[RunSummary, PricedAdapter]:
+    adapter = PricedAdapter()
+    start = resume.inspect_run(folder, wanted)
+    return asyncio.run(run(wanted, adapter, folder, start=start)), adapter
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 15])
+def test_resumed_run_asks_only_remaining_trials(tmp_path: Path, count: int) -> None:
+    kill_after(tmp_path, count)
+    before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
+    summary, adapter = resume_run(tmp_path)
+    asked = [request_id or "" for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
+    assert len(asked) == 16 - count and summary.trials == summary.planned == 16
+    assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
+    found = tables.from_journal(tmp_path)
+    cells = found.trials[["block", "prompt_id", "provider", "strategy"]].drop_duplicates()
+    assert len(cells) == len(found.trials) == 16 and found.trials["trial_id"].is_unique
+    assert (found.events.groupby("trial_id").size() == 6).all() and found.events["trial_id"].nunique() == 16
+    assert set(found.trials["repeat"]) == {p.repeat for p in plan(SCENARIO)}
+    assert found.manifest["complete"] and found.manifest["resumed"] == 1 and found.manifest["trials_finished"] == 16
+
+
+def test_remaining_trials_are_distinguished_by_transport(tmp_path: Path) -> None:
+    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"))
+    planned = plan(wanted)
+    done = [p for p in planned if p.transport == "sse"]
+    rows = [(factories.make_trial(p, transport="sse"), list[schema.EventRow]()) for p in done]
+    factories.write_run(tmp_path, wanted, rows, complete=False)
+    start = resume.inspect_run(tmp_path, wanted)
+    assert start.left == tuple(p for p in planned if p.transport == "in-process") and len(start.left) == 8
+
+
+def test_resumed_request_has_new_request_id(tmp_path: Path) -> None:
+    kill_after(tmp_path, 9)
+    _, adapter = resume_run(tmp_path)
+    assert all(
+        (request_id or "").endswith("-r1") for _, request_id in adapter.asked if "warm" not in (request_id or "")
+    )
+
+
+def test_resumed_run_skips_warm_up_of_finished_provider(tmp_path: Path) -> None:
+    wanted = factories.make_scenario(("m", "n"), prompts=factories.PROMPTS[:1], repeats=1)
+    asyncio.run(run(wanted, PricedAdapter(), tmp_path))
+    (tmp_path / TRIALS_FILE).write_text((tmp_path / TRIALS_FILE).read_text().splitlines(keepends=True)[0])
+    first = schema.read_trials(tmp_path)[0].provider
+    _, adapter = resume_run(tmp_path, wanted)
+    assert {model for model, _ in adapter.asked} == {"m", "n"} - {first}
+
+
+def test_inspect_run_writes_nothing(tmp_path: Path) -> None:
+    kill_after(tmp_path, 3)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(resume.inspect_run(tmp_path, SCENARIO).left) == 13
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_resume_with_other_scenario_is_rejected_naming_differences(tmp_path: Path) -> None:
+    kill_after(tmp_path, 3)
+    with pytest.raises(UsageError, match="another scenario: it has max_tokens 128, not 99, repeats 4, not 5"):
+        resume.inspect_run(tmp_path, factories.make_scenario(("m", "n"), repeats=5, max_tokens=99))
+
+
+def test_resume_of_empty_folder_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no run"):
+        resume.inspect_run(tmp_path, SCENARIO)
+
+
+def test_duplicate_journal_line_counts_as_one_trial(tmp_path: Path) -> None:
+    kill_after(tmp_path, 9)
+    whole = (tmp_path / TRIALS_FILE).read_text().splitlines(keepends=True)[:9]
+    (tmp_path / TRIALS_FILE).write_text("".join([*whole, *whole[3:5]]))
+    summary, _ = resume_run(tmp_path)
+    assert summary.trials == summary.planned == 16 and len(tables.from_journal(tmp_path).trials) == 16
+
+
+def test_resume_recognizes_trials_of_named_local_model(tmp_path: Path) -> None:
+    wanted = factories.make_scenario(("local",), prompts=factories.PROMPTS[:1])
+    asyncio.run(run(wanted, PricedAdapter(), tmp_path, models={"local": "SmolLM2"}))
+    assert {trial.model for trial in schema.read_trials(tmp_path)} == {"SmolLM2"}
+    assert resume.inspect_run(tmp_path, wanted).left == ()
+    assert summary.groups(tables.from_journal(tmp_path))[0].name == "local"
+
+
+def test_a_run_from_before_there_was_an_effort_is_resumed(tmp_path: Path) -> None:
+    scenario = Scenario(("sim:steady",), ("direct",), (Prompt("p", "P"),))
+    facts = resume.new_run("run-1", scenario).facts
+    del facts["scenario"]["effort"]
+    manifest.write(tmp_path, facts)
+    assert len(resume.inspect_run(tmp_path, scenario).left) == 1

@@ -1,0 +1,144 @@
+"""Finished trials on disk: whole, one after the other, whoever is cancelled meanwhile."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evaluation.metrics.trial_metrics import TimedEvents
+from evaluation.runner.trial import TrialResponse
+from evaluation.runner.writer import STEP_EVENTS, SYNC_INTERVAL_S, RowFactory, TrialWriter
+from evaluation.scenario import plan
+from evaluation.schema import EventRow, Journal, read_events, read_trials
+from streaming.events import Finish, TextDelta, TimedEvent, Usage
+from streaming.trace import loads
+from tests.unit.evaluation import factories
+from tests.virtual_time import run_on_virtual_time
+
+FIRST, SECOND, *_ = plan(factories.make_scenario())
+SOURCE = [TimedEvent(5.0 + 0.1 * n, TextDelta("höh\n")) for n in range(40)] + [TimedEvent(9.0, Finish("stop"))]
+RESPONSE = TrialResponse("", {}, "completed", Usage(), TimedEvents(4.5, SOURCE, ()), {})
+GAPS = [0.01] * 3 * STEP_EVENTS
+
+
+def make_events(number: int) -> list[EventRow]:
+    return factories.make_gap_events((FIRST, SECOND)[number], *GAPS)
+
+
+def row_factory(number: int) -> RowFactory:
+    return lambda: (factories.make_trial((FIRST, SECOND)[number]), make_events(number))
+
+
+def test_concurrent_trials_are_written_without_mixing_events(tmp_path: Path) -> None:
+    async def main() -> None:
+        with Journal(tmp_path) as journal:
+            writer = TrialWriter(tmp_path, journal)
+            both = (writer.write(row_factory(n), RESPONSE) for n in (0, 1))
+            await asyncio.gather(*both)
+
+    asyncio.run(main())
+    ids = [event.trial_id for event in read_events(tmp_path)]
+    assert ids == ["run-00001"] * len(make_events(0)) + ["run-00002"] * len(make_events(1))
+    assert len(read_trials(tmp_path)) == 2 and not (tmp_path / "traces").exists()
+
+
+def test_writing_a_trial_yields_to_event_loop(tmp_path: Path) -> None:
+    async def main() -> int:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        with Journal(tmp_path) as journal:
+            await TrialWriter(tmp_path, journal).write(row_factory(0), RESPONSE)
+        counting.cancel()
+        return turns
+
+    assert asyncio.run(main()) >= len(GAPS) // STEP_EVENTS
+
+
+def test_finished_trial_is_written_when_run_is_cancelled(tmp_path: Path) -> None:
+    async def main() -> None:
+        with Journal(tmp_path) as journal:
+            writer = TrialWriter(tmp_path, journal, traces=True)
+            task = asyncio.create_task(writer.write(row_factory(0), RESPONSE))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await writer.drain()
+
+    asyncio.run(main())
+    (trial,) = read_trials(tmp_path)
+    assert trial.trial_id == "run-00001" and len(list(read_events(tmp_path))) == len(make_events(0))
+
+
+def test_trace_has_events_relative_to_send_and_provenance(tmp_path: Path) -> None:
+    async def main() -> None:
+        with Journal(tmp_path) as journal:
+            writer = TrialWriter(tmp_path, journal, traces=True)
+            trial = factories.make_trial(FIRST, output_tokens=9, token_source="counted")
+            await writer.write(lambda: (trial, []), RESPONSE)
+
+    asyncio.run(main())
+    found = loads((tmp_path / "traces" / "run-00001.jsonl").read_text(encoding="utf-8"))
+    assert [timed.event for timed in found.events] == [timed.event for timed in SOURCE]
+    assert found.events[0].at_s == pytest.approx(0.5) and found.events[-1].at_s == pytest.approx(4.5)
+    assert found.header["prompt_id"] == FIRST.prompt.id and found.header["usage"]["output_tokens"] == 9
+
+
+def test_disk_sync_runs_at_intervals_and_at_end_without_blocking_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def run_slowly(work: Callable[[], None]) -> None:
+            synced.append((loop.time(), len(read_trials(tmp_path))))
+            await asyncio.sleep(0.5)
+            work()
+
+        monkeypatch.setattr(asyncio, "to_thread", run_slowly)
+        with Journal(tmp_path) as journal:
+            writer = TrialWriter(tmp_path, journal)
+            for number in (0, 1):
+                begun_s = loop.time()
+                await writer.write(row_factory(number), RESPONSE)
+                assert loop.time() == pytest.approx(begun_s, abs=1e-3)
+                await asyncio.sleep(SYNC_INTERVAL_S)
+            await writer.drain()
+
+    run_on_virtual_time(main())
+    first_s, last_s = synced[0][0], synced[-1][0]
+    assert [count for _, count in synced] == [1, 2] and last_s - first_s == pytest.approx(SYNC_INTERVAL_S, abs=0.51)
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_disk_failure_is_raised_by_next_write_or_drain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> None:
+    kept: list[int] = []
+
+    async def fails(_: Callable[[], None]) -> None:
+        raise OSError("no space")
+
+    async def main() -> None:
+        monkeypatch.setattr(asyncio, "to_thread", fails)
+        with Journal(tmp_path) as journal:
+            writer = TrialWriter(tmp_path, journal)
+            for number in range(trials):
+                await writer.write(row_factory(number), RESPONSE)
+                kept.append(number)
+                await asyncio.sleep(SYNC_INTERVAL_S + 1)
+            await writer.drain()
+
+    with pytest.raises(OSError, match="no space"):
+        run_on_virtual_time(main())
+    assert kept == [0]

@@ -1,0 +1,144 @@
+"""What a status means, what a person is told, and how long to wait."""
+
+import json
+import socket
+import ssl
+
+import pytest
+
+from providers.http.client import ServiceConfig, map_transport_error, proxy_for
+from providers.http.errors import ServiceLabels, error_from_response, parse_retry_after
+from settings import Settings
+from streaming.errors import BadRequestError, NetworkError, ProtocolError, StreamError
+
+NAMES = ServiceLabels("OpenAI", "https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+
+
+def error_message(status: int, body: object) -> str:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return error_from_response(NAMES, "gpt-x", status, {}, text).message
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": {"message": "No such\nthing.", "type": "t"}}, "No such thing"),
+        ({"error": "No such thing"}, "No such thing"),
+        ({"message": "No such thing"}, "No such thing"),
+        ({"detail": "No such thing"}, "No such thing"),
+        ({"type": "error", "error": {"type": "overloaded_error"}}, "overloaded_error"),
+        ("No such thing", "No such thing"),
+        ("<html><body>x</body></html>", "a web page, not an API"),
+    ],
+)
+def test_provider_message_is_passed_on_in_one_line(body: object, words: str) -> None:
+    assert error_message(500, body) == f"OpenAI failed (500): {words}"
+
+
+@pytest.mark.parametrize("body", ["", "{}", "[]", '{"error": {}}', '{"error": null}', '{"error": {"message": 5}}'])
+def test_error_without_message_still_names_status(body: str) -> None:
+    assert error_message(503, body).startswith("OpenAI failed (503)")
+
+
+def test_long_provider_message_is_shortened_to_printable_line() -> None:
+    message = error_message(400, {"error": {"message": "x\u2028\x00\ud83c" * 5000}})
+    assert len(message) < 400
+    assert message.isprintable()
+    message.encode()
+
+
+def test_azure_content_filter_category_is_named() -> None:
+    results = {"hate": {"filtered": True}, "violence": {"filtered": False}}
+    error = {"code": "content_filter", "message": "Blocked.", "innererror": {"content_filter_result": results}}
+    assert (
+        error_message(400, {"error": error}) == "OpenAI: the content filter refused the prompt for hate (400): Blocked"
+    )
+
+
+def test_error_message_names_what_to_check() -> None:
+    assert error_message(401, "no").endswith("check OPENAI_API_KEY")
+    assert "no model 'gpt-x', or https://api.openai.com/v1 is not its address" in error_message(404, "no")
+    assert "check OPENAI_BASE_URL" in error_message(307, "")
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after-ms": "x", "retry-after": "7"}, 7.0),
+        (
+            {"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"},
+            30.0,
+        ),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": "0"}, None),
+        ({"retry-after-ms": "0", "retry-after": "1"}, 1.0),
+    ],
+)
+def test_parse_retry_after_reads_headers(headers: dict[str, str], seconds: float | None) -> None:
+    assert parse_retry_after(headers) == seconds
+
+
+class RemoteProtocolError(Exception):
+    """Named as in both HTTP libraries, which are told apart by nothing else."""
+
+
+class ConnectError(Exception):
+    pass
+
+
+class DecodingError(Exception):
+    pass
+
+
+class LocalProtocolError(Exception):
+    pass
+
+
+def chain_cause(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "cls", "words"),
+    [
+        (chain_cause(ConnectError("x"), ConnectionRefusedError(111, "Connect call failed")), NetworkError, "refused"),
+        (chain_cause(ConnectError("x"), socket.gaierror(-2, "Name or service not known")), NetworkError, "not known"),
+        (chain_cause(ConnectError("x"), ssl.SSLError(1, "certificate verify failed")), NetworkError, "verify failed"),
+        (RemoteProtocolError("Server disconnected without a response"), NetworkError, "without an answer"),
+        (RemoteProtocolError("illegal status line"), ProtocolError, "not HTTP"),
+        (DecodingError("bad gzip"), ProtocolError, "bad gzip"),
+        (LocalProtocolError("illegal header"), BadRequestError, "illegal header"),
+        (ValueError("odd"), NetworkError, "was lost: odd"),
+    ],
+)
+def test_transport_errors_map_to_error_classes(error: Exception, cls: type[StreamError], words: str) -> None:
+    found = map_transport_error(error, ServiceConfig(NAMES), answered=False)
+    assert type(found) is cls
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "proxy"),
+    [
+        ("https://api.openai.com/v1", {}, None),
+        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
+        ("https://api.openai.com/v1", {"http_proxy": "http://p:1"}, None),
+        ("https://api.openai.com/v1", {"ALL_PROXY": "http://p:1"}, "http://p:1"),
+        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "x.org, .openai.com"}, None),
+        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "ai.com"}, "http://p:1"),
+        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, None),
+        ("http://127.0.0.1:8080/v1", {"HTTP_PROXY": "http://p:1"}, None),
+        ("localhost:11434", {"HTTP_PROXY": "http://p:1"}, None),
+    ],
+)
+def test_proxy_for_follows_settings(url: str, variables: dict[str, str], proxy: str | None) -> None:
+    assert proxy_for(url, Settings(variables)) == proxy

@@ -1,0 +1,77 @@
+"""Kept streams: what can be read again from where, and what a reader is told that was too slow."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clients.events import AnswerFailed, parse_event
+from server.streams import buffer
+from server.streams.buffer import BufferedStream, BufferedStreamReader, StreamGoneError, StreamStore
+from server.streams.events import WireEvent
+
+STREAM: Any = SimpleNamespace(id="s", owner=None)
+"""No more of a stream than its name: what is kept is given by the tests."""
+
+
+def make_events(first: int, last: int, size: int = 100) -> list[WireEvent]:
+    return [(number, "chunk", b"x" * size) for number in range(first, last + 1)]
+
+
+def event_numbers(found: list[WireEvent]) -> list[int]:
+    return [number for number, _, _ in found]
+
+
+def test_buffered_stream_returns_events_after_any_number() -> None:
+    stream = BufferedStream(STREAM)
+    assert (stream.first_seq, stream.last_seq, stream.events_after(0)) == (1, 0, [])
+    stream.add(make_events(1, 5))
+    assert event_numbers(stream.events_after(0)) == [1, 2, 3, 4, 5]
+    assert event_numbers(stream.events_after(4)) == [5]
+    assert stream.events_after(5) == []
+
+
+def test_oversized_stream_drops_oldest_and_raises_stream_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 1000)
+    stream = BufferedStream(STREAM)
+    grew = sum(stream.add(make_events(number, number)) for number in range(1, 21))
+    assert grew == stream.bytes <= 1000
+    assert (stream.first_seq, stream.last_seq) == (17, 20)
+    assert event_numbers(stream.events_after(16)) == [17, 18, 19, 20]
+    with pytest.raises(StreamGoneError, match="from 16 on"):
+        stream.events_after(15)
+
+
+def test_reader_behind_buffer_ends_with_lost_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 1000)
+
+    async def main() -> tuple[list[WireEvent], bool]:
+        stream = BufferedStream(STREAM)
+        stream.add(make_events(1, 2))
+        reader = BufferedStreamReader(StreamStore(), stream, 0)
+        assert event_numbers(await reader.next_batch()) == [1, 2]
+        for number in range(3, 30):
+            stream.add(make_events(number, number))
+        return await reader.next_batch(), reader.ended
+
+    ((number, name, data),), ended = asyncio.run(main())
+    assert (number, name, ended) == (3, "error", True)
+    told = parse_event((name, json.loads(data)))
+    assert isinstance(told, AnswerFailed) and (told.kind, told.bill.usage) == ("lost", None)
+
+
+def test_reader_waits_at_most_timeout_and_ends_with_stream() -> None:
+    async def main() -> None:
+        stream = BufferedStream(STREAM)
+        reader = BufferedStreamReader(StreamStore(), stream, 0)
+        assert await reader.next_batch(0.0) == []
+        waiting = asyncio.create_task(reader.next_batch())
+        await asyncio.sleep(0)
+        stream.add([(1, "done", b"{}")])
+        assert event_numbers(await waiting) == [1]
+        assert reader.ended and stream.ended
+        assert BufferedStreamReader(StreamStore(), stream, 1).ended
+
+    asyncio.run(main())

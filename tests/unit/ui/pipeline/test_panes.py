@@ -1,0 +1,73 @@
+"""One stream under several strategies: the live tally, and the pictures of buffering."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as some
+
+from streaming import strategies
+from streaming.events import Finish, TextDelta, TimedEvent
+from streaming.replay import replay
+from ui.pipeline import buffering_diagram
+from ui.pipeline.panes import Pane, gradio_update_size
+
+STREAM = [*(TimedEvent(i * 0.02, TextDelta("word ")) for i in range(50)), TimedEvent(1.0, Finish("stop"))]
+
+
+def feed_pane(name: str, events: list[TimedEvent] = STREAM) -> Pane:
+    """Feed a side as the page does: at each event, and whenever it wants to be woken."""
+    side = Pane(strategies.parse(name).build())
+    for timed in events:
+        while side.wake_at is not None and side.wake_at <= timed.at_s:
+            side.step([], side.wake_at)
+        side.step([timed.event], timed.at_s)
+    while side.wake_at is not None:
+        side.step([], side.wake_at)
+    return side
+
+
+def test_pane_delivers_same_as_replay() -> None:
+    for name in ("direct", "batch:100ms", "debounce:30ms", "pace:30tps", "whole"):
+        expected = [
+            (timed.at_s, len(timed.event.text))
+            for timed in replay(STREAM, strategies.parse(name).build())
+            if isinstance(timed.event, TextDelta)
+        ]
+        side = feed_pane(name)
+        assert side.released == expected and side.ended
+        assert side.text == "word " * 50
+
+
+def test_pane_stats_trade_updates_for_delay() -> None:
+    direct, batch, whole = (feed_pane(name).stats() for name in ("direct", "batch:100ms", "whole"))
+    assert (direct.chunks, direct.updates) == (50, 50) and (direct.delay_mean_s, direct.delay_max_s) == (0.0, 0.0)
+    assert whole.updates == 1 and whole.delay_max_s == 1.0
+    assert direct.sent_bytes > 3 * batch.sent_bytes > 3 * whole.sent_bytes
+    assert batch.delay_mean_s is not None and batch.delay_max_s is not None
+    assert 0 < batch.delay_mean_s < batch.delay_max_s <= 0.1 + 1e-9
+
+
+def test_pane_stats_before_text_have_unknown_delay() -> None:
+    tally = Pane(strategies.parse("direct").build()).stats()
+    assert (tally.chunks, tally.updates, tally.sent_bytes) == (0, 0, 0)
+    assert tally.delay_mean_s is None and tally.delay_max_s is None
+
+
+@given(some.text(max_size=50))
+def test_gradio_update_size_grows_with_text(text: str) -> None:
+    assert gradio_update_size(text) >= gradio_update_size("") + len(text)
+
+
+def test_buffering_svg_draws_four_strategies() -> None:
+    drawn = buffering_diagram.buffering_svg(STREAM, 0.1)
+    assert re.findall(r"<code>([^<]+)</code>", drawn) == ["direct", "debounce:100ms", "batch:100ms", "whole"]
+    said = re.findall(r"<br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
+    updates = [int(count) for count, _ in said]
+    delays = [int(ms) for _, ms in said]
+    assert updates == [50, 1, 11, 1], "a stream that is never quiet for 100 ms is debounced to its limit"
+    assert delays[0] == 0 < delays[2] < delays[3]
+    assert drawn.count("<svg") == 4 and drawn.count('class="sg-in"') == 4 * 50
+
+
+def test_buffering_svg_without_text_is_empty() -> None:
+    assert buffering_diagram.buffering_svg([TimedEvent(0.0, Finish("stop"))], 0.1) == ""

@@ -1,0 +1,259 @@
+"""What an event of the page may carry: what its own controls send passes, whatever names a file does not."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard import RejectionError
+from guard.validation import InputLimits
+from providers import ProviderRegistry
+from settings import Settings
+from tests.virtual_time import loop_clock, run_on_virtual_time
+from ui.answers import AnswerService
+from ui.app import build_page
+from ui.request_filter.event_schema import CONVERSATION_FACTOR, EventSchema, is_message
+
+ANSWERS = "a function that is there"
+LIMITS = InputLimits(body_bytes=20_000)
+TURN = {"role": "user", "content": [{"type": "text", "text": "hi"}], "metadata": None, "options": None}
+RECEIPT = {
+    "role": "assistant",
+    "content": [{"text": "| a |", "type": "text"}],
+    "metadata": {"title": "Complete", "id": "receipt-1", "status": "done", "duration": 0.2},
+    "options": None,
+}
+
+
+@pytest.fixture(scope="module")
+def page() -> gr.Blocks:
+    async def main() -> gr.Blocks:
+        return build_page(
+            AnswerService(
+                ProviderRegistry(Settings()), loop_clock(), None, lambda keys: ProviderRegistry(Settings(keys))
+            )
+        )
+
+    return run_on_virtual_time(main())
+
+
+@pytest.fixture(scope="module")
+def schema(page: gr.Blocks) -> EventSchema:
+    return EventSchema(page, LIMITS)
+
+
+def fitting(page: gr.Blocks, number: int) -> dict[str, Any]:
+    """Return an event as the page's own controls send it."""
+    fn = page.fns[number]
+    events = {event for _, event in fn.targets}
+    about: Any = None
+    if events & {"retry", "undo"}:
+        about = {"index": 0, "value": "hi"}
+    elif "example_select" in events:
+        about = {"index": 0, "value": {"text": "hi"}}
+    data = [value(block) for block in fn.inputs]
+    return {"data": data, "event_data": about, "fn_index": number, "trigger_id": None, "session_hash": "abc123"}
+
+
+def value(block: Any) -> Any:
+    if isinstance(block, gr.Chatbot):
+        return [TURN, RECEIPT]
+    if isinstance(block, gr.State):
+        return None
+    if isinstance(block, gr.BrowserState):
+        return []
+    return "" if isinstance(block, gr.Textbox) and block.value is None else block.value
+
+
+def refuse(schema: EventSchema, event: Any) -> str:
+    with pytest.raises(RejectionError) as caught:
+        schema.parse_event(event if isinstance(event, bytes) else json.dumps(event).encode())
+    return caught.value.message
+
+
+def test_every_function_takes_what_its_controls_send(page: gr.Blocks, schema: EventSchema) -> None:
+    assert len(schema.functions) > 50
+    for number in schema.functions:
+        event = fitting(page, number)
+        parsed = schema.parse_event(json.dumps(event).encode())
+        assert parsed.session_hash == "abc123" and json.loads(parsed.body) == event
+
+
+def test_functions_that_no_control_calls_are_none(page: gr.Blocks, schema: EventSchema) -> None:
+    names = {page.fns[number].name for number in set(page.fns) - schema.functions}
+    assert {"leave", "load_example", "option_clicked"} <= names
+    api = [number for number, fn in page.fns.items() if fn.name == "ask" and len(fn.inputs) > 5]
+    assert api and not set(api) & schema.functions
+
+
+def test_component_without_a_rule_makes_its_functions_unreachable() -> None:
+    async def main() -> EventSchema:
+        with gr.Blocks() as page:
+            picture, text, button = gr.Image(), gr.Textbox(), gr.Button()
+            button.click(lambda given: given, picture, text)
+            button.click(lambda given: given, text, picture)
+        return EventSchema(page, LIMITS)
+
+    assert run_on_virtual_time(main()).functions == {1}
+
+
+def files() -> Iterator[Any]:
+    for path in ("/etc/hostname", "/proc/self/environ", "/root/.bashrc", "settings.py", "http://127.0.0.1:9/x"):
+        data = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        yield from (data, [data], {"a": data}, {**data, "orig_name": "x", "url": path, "is_stream": True})
+        yield from ({"path": path}, {"url": path}, {"url": path, "meta": {"_type": "gradio.FileData"}})
+        yield {"__type__": "update", "value": data}
+        yield {"text": "hi", "files": [data]}
+        yield {"video": data, "subtitles": None}
+        yield [{**TURN, "content": content} for content in (data, [data], [{"type": "file", "file": data}], [[data]])]
+        yield [{**TURN, "content": [{"type": "text", "text": data}]}]
+        yield [{**TURN, "content": [{"type": "component", "component": "image", "value": data}]}]
+        yield [{**TURN, "metadata": {"title": data}}]
+        yield [{**TURN, "metadata": data}]
+        yield [{**TURN, "options": [{"label": data, "value": data}]}]
+        yield [{**TURN, "file": data}]
+        yield [[data, data]]
+        yield [(path,)]
+
+
+FILES = list(files())
+
+
+def test_value_that_names_a_file_is_refused_wherever_it_stands(page: gr.Blocks, schema: EventSchema) -> None:
+    tried = 0
+    for number in page.fns:
+        event = fitting(page, number)
+        for place in range(len(event["data"])):
+            for file in FILES:
+                refuse(schema, {**event, "data": [file if n == place else one for n, one in enumerate(event["data"])]})
+                tried += 1
+        for file in FILES:
+            for about in (file, {"index": 0, "value": file}, {"index": file, "value": "x"}):
+                refuse(schema, {**event, "event_data": about})
+            refuse(schema, {**event, "event_data": {"index": 0, "value": {"text": "x", "files": [file]}}})
+            for field in ("fn_index", "trigger_id", "session_hash", "data"):
+                refuse(schema, {**event, field: file})
+    assert tried > 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("fn_index", "3"), ("fn_index", 3.0), ("fn_index", True), ("fn_index", None), ("fn_index", -1),
+        ("fn_index", 9999), ("trigger_id", 999_999), ("trigger_id", "3"), ("trigger_id", True),
+        ("session_hash", None), ("session_hash", ""), ("session_hash", "a" * 65), ("session_hash", "../a"),
+        ("session_hash", "a\n"), ("session_hash", "ä"), ("session_hash", 5), ("event_id", "0" * 32),
+        ("simple_format", True), ("batched", True), ("oauth_token", "x"), ("request", {}), ("data", {}), ("data", None),
+        ("data", []), ("data", ["x"] * 9),
+    ],
+)  # fmt: skip
+def test_field_of_another_form_is_refused(page: gr.Blocks, schema: EventSchema, field: str, wrong: Any) -> None:
+    number = next(n for n in schema.functions if page.fns[n].name == "bring_key")
+    refuse(schema, {**fitting(page, number), field: wrong})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"null", b"1", b'"x"', b"{", b'{"data":[NaN]}', b'{"data":[Infinity]}', b"\xff\xfe{\0}\0",
+        b'{"a":1,"a":1}', b"[" * 500, b'{"data":[' + b"9" * 5000 + b"]}",
+    ],
+)  # fmt: skip
+def test_body_that_is_no_plain_object_is_refused(schema: EventSchema, body: bytes) -> None:
+    refuse(schema, body)
+
+
+def test_key_that_stands_twice_is_refused(page: gr.Blocks, schema: EventSchema) -> None:
+    number = next(n for n in schema.functions if page.fns[n].name == "badge")
+    body = json.dumps(fitting(page, number)).encode()
+    assert schema.parse_event(body)
+    refuse(schema, body[:-1] + b',"data":[{"path":"/etc/hostname"}]}')
+
+
+def test_direct_call_of_a_queued_function_is_refused(page: gr.Blocks, schema: EventSchema) -> None:
+    for number in schema.functions:
+        body = json.dumps(fitting(page, number)).encode()
+        if page.fns[number].queue:
+            with pytest.raises(RejectionError):
+                schema.parse_event(body, direct=True)
+        else:
+            assert schema.parse_event(body, direct=True)
+
+
+def test_only_a_conversation_may_be_longer_than_a_question(page: gr.Blocks, schema: EventSchema) -> None:
+    save = next(n for n in schema.functions if page.fns[n].name == "save_json")
+    long = {**TURN, "content": [{"type": "text", "text": "x" * LIMITS.body_bytes}]}
+    assert schema.parse_event(json.dumps({**fitting(page, save), "data": [[long]]}).encode())
+    begin = next(n for n in schema.functions if page.fns[n].name == "begin")
+    event = fitting(page, begin)
+    wide = json.dumps({**event, "data": ["x" * 15_000, *event["data"][1:]]}).encode() + b" " * LIMITS.body_bytes
+    with pytest.raises(RejectionError, match="larger"):
+        schema.parse_event(wide)
+    assert schema.body_limits.body_bytes == CONVERSATION_FACTOR * LIMITS.body_bytes
+
+
+def test_message_that_is_a_little_too_long_reaches_the_page_and_one_that_is_much_too_long_does_not(
+    page: gr.Blocks, schema: EventSchema
+) -> None:
+    schema = EventSchema(page, InputLimits(message_chars=1000))
+    number = next(n for n in schema.functions if page.fns[n].name == "_clear_and_save_textbox")
+    assert schema.parse_event(json.dumps({**fitting(page, number), "data": ["x" * 15_000]}).encode())
+    refuse(schema, {**fitting(page, number), "data": ["x" * 16_001]})
+    refuse(schema, {**fitting(page, number), "data": ["\ud800"]})
+
+
+def test_number_and_choice_out_of_their_range_are_refused(page: gr.Blocks, schema: EventSchema) -> None:
+    run = next(n for n in schema.functions if page.fns[n].name == "run")
+    event = fitting(page, run)
+    for place, wrongs in ((3, [9, 1001, "100", None, True, 1e308]), (1, ["nothing", 5, ["direct"]]), (0, ["x", 1])):
+        for wrong in wrongs:
+            refuse(schema, {**event, "data": [wrong if n == place else v for n, v in enumerate(event["data"])]})
+    count = next(n for n in schema.functions if page.fns[n].name == "_visible")
+    for wrong in (5, "2", 2.0, True, None):
+        refuse(schema, {**fitting(page, count), "data": [wrong]})
+
+
+def test_empty_box_is_an_empty_text(page: gr.Blocks, schema: EventSchema) -> None:
+    badge = next(n for n in schema.functions if page.fns[n].name == "badge")
+    parsed = schema.parse_event(json.dumps({**fitting(page, badge), "data": [None]}).encode())
+    assert json.loads(parsed.body)["data"] == [""]
+
+
+@pytest.mark.parametrize(
+    "cancel",
+    [
+        {"session_hash": "a", "fn_index": ANSWERS, "event_id": "x" * 32},
+        {"session_hash": "a", "fn_index": ANSWERS, "event_id": "0" * 31},
+        {"session_hash": "a", "fn_index": ANSWERS},
+        {"session_hash": "a/b", "fn_index": ANSWERS, "event_id": "0" * 32},
+        {"session_hash": "a", "fn_index": "3", "event_id": "0" * 32},
+        {"session_hash": "a", "fn_index": ANSWERS, "event_id": "0" * 32, "more": 1},
+        {"session_hash": "a", "fn_index": ANSWERS, "event_id": {"path": "/etc/hostname"}},
+    ],
+)
+def test_cancellation_of_another_form_is_refused(schema: EventSchema, cancel: dict[str, Any]) -> None:
+    asks = min(schema.functions)
+    cancel = {name: asks if value == ANSWERS else value for name, value in cancel.items()}
+    good = {"session_hash": "a", "fn_index": asks, "event_id": "0" * 32}
+    assert schema.parse_cancel(json.dumps(good).encode()).session_hash == "a"
+    assert json.loads(schema.parse_reset(json.dumps(good).encode()).body) == {"event_id": "0" * 32}
+    with pytest.raises(RejectionError):
+        schema.parse_cancel(json.dumps(cancel).encode())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_json_is_a_text_message_or_refused(found: Any) -> None:
+    if is_message(found, 100):
+        assert set(found) <= {"role", "content", "metadata", "options"}
+        assert "FileData" not in json.dumps(found.get("metadata"))

@@ -1,0 +1,290 @@
+"""What of the page's library can be reached: the table, and nothing by another name for it."""
+
+import json
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from guard import RejectionError
+from guard.validation import InputLimits
+from tests.virtual_time import run_on_virtual_time
+from ui.request_filter.event_schema import PageEvent
+from ui.request_filter.middleware import TABLE, RequestFilter, is_host
+
+HASH = "abc123"
+
+
+class Schema:
+    """Takes every body."""
+
+    body_limits = InputLimits(body_bytes=100)
+
+    def parse_event(self, body: bytes, *, direct: bool = False) -> PageEvent:
+        return PageEvent(HASH, b'{"as":"understood"}')
+
+    parse_cancel = parse_reset = parse_event
+
+
+class Sessions:
+    """Everybody is let in but `refused`; remembers addresses, and who is connected now."""
+
+    def __init__(self) -> None:
+        self.admitted: list[tuple[str, str | None]] = []
+        self.connected: list[str] = []
+
+    async def admit(self, session_hash: str, address: str | None) -> None:
+        if session_hash == "refused":
+            raise RejectionError("page.rate", "rate_limited", "too many", retry_after_s=7)
+        self.admitted.append((session_hash, address))
+
+    @contextmanager
+    def connect(self, session_hash: str) -> Iterator[None]:
+        self.connected.append(session_hash)
+        yield
+        self.connected.remove(session_hash)
+
+    def __contains__(self, session_hash: object) -> bool:
+        return session_hash == HASH
+
+
+class Library:
+    """Remembers what reached it."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.scopes: list[MutableMapping[str, Any]] = []
+        self.bodies: list[bytes] = []
+        self.connected: list[str] = []
+        self._sessions = sessions
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        self.connected += self._sessions.connected
+        self.bodies.append((await receive()).get("body", b""))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"library"})
+
+
+HOST = (b"host", b"127.0.0.1:7860")
+JSON = (b"content-type", b"application/json")
+
+
+class Asked:
+    """One request through the filter."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: bytes = b"",
+        headers: tuple[tuple[bytes, bytes], ...] = (HOST,),
+        body: bytes = b"{}",
+        raw_path: bytes | None = None,
+        hops: int = 0,
+        kind: str = "http",
+    ) -> None:
+        self.sessions = Sessions()
+        self.library = Library(self.sessions)
+        self.sent: list[MutableMapping[str, Any]] = []
+        scope = {
+            "type": kind, "method": method, "path": path, "raw_path": path.encode() if raw_path is None else raw_path,
+            "query_string": query, "headers": list(headers), "client": ("10.0.0.1", 5), "root_path": "",
+        }  # fmt: skip
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> MutableMapping[str, Any]:
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            self.sent.append(message)
+
+        schema: Any = Schema()
+        run_on_virtual_time(RequestFilter(self.library, schema, self.sessions, hops)(scope, receive, send))
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def reached(self) -> bool:
+        return bool(self.library.scopes)
+
+
+def path_of(pattern: str) -> str:
+    """Return a path that a row's expression matches."""
+    plain = pattern.replace("\\", "").replace("(?P<session>[A-Za-z0-9_-]+)", HASH).replace("(?:_nosize)?", "")
+    return plain.replace("[A-Za-z0-9_-]+(?:.[A-Za-z0-9_-]+)+", "index-Dphv_y.js")
+
+
+ROWS = [(method, path_of(row.path.pattern), row) for row in TABLE for method in sorted(row.methods)]
+
+
+def ask_row(method: str, path: str, row: Any, **other: Any) -> Asked:
+    query = f"session_hash={HASH}".encode() if row.session == "known" and row.body == "none" else b""
+    return Asked(method, path, **{"query": query, "headers": (HOST, JSON) if row.body != "none" else (HOST,), **other})
+
+
+@pytest.mark.parametrize(("method", "path", "row"), ROWS)
+def test_request_of_the_table_reaches_the_library(method: str, path: str, row: Any) -> None:
+    asked = ask_row(method, path, row)
+    assert asked.status == 200 and asked.reached
+    assert asked.library.connected == ([HASH] if row.stream else [])
+    assert asked.sessions.connected == []
+    assert asked.library.bodies == [b'{"as":"understood"}' if row.body != "none" else b"{}"]
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND")
+
+
+@pytest.mark.parametrize(("method", "path", "row"), ROWS)
+def test_other_methods_of_a_row_are_not_there(method: str, path: str, row: Any) -> None:
+    offered = {other for other, same, _ in ROWS if same == path}
+    for other in set(METHODS) - offered:
+        asked = ask_row(other, path, row)
+        assert asked.status == 404 and not asked.reached
+
+
+@pytest.mark.parametrize(("method", "path", "row"), ROWS)
+def test_other_spellings_of_a_row_are_not_there(method: str, path: str, row: Any) -> None:
+    bare = path.rstrip("/") or "/"
+    spellings = {f"{bare}/", f"/{bare}", bare.replace("/", "//"), f"/.{bare}", f"/x/..{bare}", bare.upper(),
+                 f"{bare}%00", f"{bare};x", f"{bare}\\", f"{bare}.", f"/gradio_api{bare}", f"{bare}\n", f" {bare}",
+                 f"{bare}?x", f"http://x{bare}", f"{bare}/.", f"{bare}/..", bare[1:]} - {path, ""}  # fmt: skip
+    for spelling in spellings:
+        asked = ask_row(method, spelling, row)
+        assert asked.status == 404 and not asked.reached, spelling
+    encoded = ("%2f" + path[1:]).encode()
+    assert ask_row(method, path, row, raw_path=encoded).status == 404
+    assert ask_row(method, path, row, raw_path=path.encode().replace(b"a", b"%61") + b"%2e").status == 404
+    assert ask_row(method, path, row, raw_path=path.encode() + b"/..").status == 404
+
+
+DOORS = [
+    "upload", "upload_progress", "file=/etc/hostname", "file/etc/hostname", "proxy=http://127.0.0.1",
+    "component_server", "component_server/", "deep_link", "stream/abc123", "stream/abc123/1/2/playlist.m3u8",
+    "run/ask", "run/predict/", "api/predict", "call/ask", "call/v2/ask", "call/ask/abc123", "info", "info/",
+    "openapi.json", "queue/status", "queue/join/", "queue/data/", "startup-events", "theme.css", "user", "token",
+    "login_check", "dev/reload", "runs", "process_recording", "vibe-edit", "vibe-code",
+    "vibe-starter-queries", "custom_component/1/client/component/a", "heartbeat", "heartbeat/", "heartbeat/a/b",
+    "mcp", "mcp/sse", "profiling/traces", "reset/", "cancel/", "run-history/buckets",
+]  # fmt: skip
+OUTSIDE = [
+    "/login", "/login/", "/logout", "/monitoring", "/monitoring/summary", "/svelte/x", "/pwa_icon", "/pwa_icon/1",
+    "/robots.txt", "/docs", "/openapi.json", "/config/", "/assets/", "/assets/../config", "/assets/..%2fx",
+    "/assets/a/b.js", "/assets/.env", "/static/x", "/static/js/../x", "/static/fonts/x", "/.env", "/index.html",
+    "/gradio_api", "/gradio_api/", "/queue/join", "/upload", "/file=/etc/hostname", "/manifest.json/",
+    "/favicon.ico/x", "/~", "/*", "/app.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [*(f"/gradio_api/{chat_service}" for chat_service in DOORS), *OUTSIDE])
+def test_what_the_page_does_not_use_is_not_there(path: str) -> None:
+    for method in METHODS:
+        asked = Asked(method, path, headers=(HOST, JSON))
+        assert asked.status == 404 and not asked.reached
+
+
+def test_websocket_is_closed_before_the_library_sees_it() -> None:
+    asked = Asked("GET", "/gradio_api/queue/join", kind="websocket")
+    assert asked.sent == [{"type": "websocket.close", "code": 1008}] and not asked.reached
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"", b"session_hash=", b"session_hash=a/b", b"session_hash=" + b"a" * 65, b"session_hash=abc123&session_hash=b",
+        b"session_hash=abc123&x=1", b"Session_Hash=abc123", b"session_hash=abc123%00", b"session_hash", b"\xff=1",
+        b"session_hash=abc123&" + b"v=1&" * 20 + b"v=1", b"v=" + b"x" * 5000, b"session_hash=unknown",
+    ],
+)  # fmt: skip
+def test_event_stream_needs_one_known_session(query: bytes) -> None:
+    asked = Asked("GET", "/gradio_api/queue/data", query=query)
+    assert asked.status == 404 and not asked.reached
+
+
+def test_query_is_not_handed_on() -> None:
+    asked = Asked("GET", "/", query=b"page=x&deep_link=../../y&__theme=dark&\xff\xfe")
+    assert asked.reached and asked.library.scopes[0]["query_string"] == b""
+    asked = Asked("GET", "/gradio_api/queue/data", query=b"session_hash=abc123&__sign=xyz")
+    assert asked.library.scopes[0]["query_string"] == b"session_hash=abc123"
+    assert Asked("GET", "/config", query=b"deep_link=x").status == 404
+
+
+def test_only_headers_that_the_library_needs_are_handed_on() -> None:
+    junk = ((b"Cookie", b"a=b"), (b"Authorization", b"x"), (b"X-Forwarded-Host", b"<x>"), (b"x-forwarded-proto", b"y"),
+            (b"x-gradio-user", b"z"), (b"range", b"bytes=0-"), (b"accept", b"a" * 2000))  # fmt: skip
+    good = ((b"Accept-Encoding", b"br"), (b"x-forwarded-host", b"chat.example.com"), (b"x-forwarded-proto", b"https"))
+    asked = Asked("GET", "/", headers=(HOST, *junk, *good))
+    assert asked.library.scopes[0]["headers"] == [HOST, *((name.lower(), value) for name, value in good)]
+
+
+@pytest.mark.parametrize(
+    "hosts", [(), (HOST, HOST), ((b"host", b"a/b"),), ((b"host", b"999.1.1.1"),), ((b"host", b""),)]
+)
+def test_request_without_one_good_host_is_refused(hosts: tuple[tuple[bytes, bytes], ...]) -> None:
+    asked = Asked("GET", "/", headers=hosts)
+    assert asked.status == 400 and not asked.reached
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        (b"localhost", True), (b"127.0.0.1:7860", True), (b"[::1]:7860", True), (b"a-b.hf.space", True), (b"x_y", True),
+        (b"[::1", False), (b"[1.2]", False), (b"::1", False), (b"a:99999", False), (b"a:", False), (b"a..b", False),
+        (b"1.2.3", False), (b"a b", False), (b"a@b", False), (b"\xff", False), (b"-a", False), (b"a" * 300, False),
+        (b"a" * 64 + b".b", False), (b"a:1:2", False), (b"a\n", False),
+    ],
+)  # fmt: skip
+def test_host_is_what_a_url_can_have(host: bytes, good: bool) -> None:
+    assert is_host(host) is good
+
+
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"CROSS-SITE", b"x"])
+def test_other_site_may_open_the_page_and_nothing_else(site: bytes) -> None:
+    header = (b"sec-fetch-site", site)
+    assert Asked("GET", "/", headers=(HOST, header)).reached
+    assert Asked("POST", "/gradio_api/run/predict", headers=(HOST, JSON, header)).status == 404
+    assert Asked("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, header)).status == 404
+    same = (b"sec-fetch-site", b"same-origin")
+    assert Asked("POST", "/gradio_api/run/predict", headers=(HOST, JSON, same)).reached
+
+
+@pytest.mark.parametrize("kind", [b"text/plain", b"multipart/form-data; boundary=x", b"", b"application/jsonx"])
+def test_body_that_is_not_json_is_refused(kind: bytes) -> None:
+    asked = Asked("POST", "/gradio_api/queue/join", headers=(HOST, (b"content-type", kind)))
+    assert asked.status == 400 and not asked.reached
+
+
+def test_body_under_a_get_is_not_there() -> None:
+    for framing in ((b"content-length", b"5"), (b"transfer-encoding", b"chunked")):
+        assert Asked("GET", "/", headers=(HOST, framing)).status == 404
+
+
+def test_body_is_handed_on_as_it_was_understood_with_its_own_length() -> None:
+    asked = Asked("POST", "/gradio_api/queue/join", headers=(HOST, JSON, (b"content-length", b"2")))
+    assert (b"content-length", b"19") in asked.library.scopes[0]["headers"]
+    assert (b"content-length", b"2") not in asked.library.scopes[0]["headers"]
+
+
+def test_body_over_the_limit_is_refused_by_length_and_by_size() -> None:
+    early = Asked("POST", "/gradio_api/queue/join", headers=(HOST, JSON, (b"content-length", b"101")))
+    late = Asked("POST", "/gradio_api/queue/join", headers=(HOST, JSON), body=b"x" * 101)
+    assert (early.status, late.status) == (413, 413) and not early.reached and not late.reached
+
+
+def test_refused_newcomer_is_told_why_and_when() -> None:
+    asked = Asked("GET", "/gradio_api/heartbeat/refused")
+    told = json.loads(asked.sent[1]["body"])
+    assert asked.status == 429 and (b"retry-after", b"7") in asked.sent[0]["headers"]
+    assert told == {"detail": "too many", "error": "too many"}
+
+
+def test_address_of_a_newcomer_counts_trusted_hops_over_all_lines() -> None:
+    lines = ((b"x-forwarded-for", b"6.6.6.6"), (b"X-Forwarded-For", b"203.0.113.8"))
+    asked = Asked("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, *lines), hops=1)
+    assert asked.sessions.admitted == [(HASH, "203.0.113.8")]
+    assert Asked("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, *lines)).sessions.admitted == [
+        (HASH, "10.0.0.1")
+    ]

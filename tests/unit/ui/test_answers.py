@@ -1,0 +1,397 @@
+"""The guard, the budget and the visitor's own keys, between the page and the pipeline."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import gradio as gr
+import pytest
+from limits import parse
+
+from guard import Guard, GuardConfig
+from guard.budget import Budget
+from guard.identity import make_key, parse_keys
+from guard.validation import STRICT
+from providers.services import Offer
+from streaming.errors import UsageError
+from streaming.events import Event, TextDelta, Usage
+from streaming.meter import Cost
+from streaming.pipeline import Receipt
+from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_request
+from tests.virtual_time import loop_clock, run_on_virtual_time
+from ui import strings
+from ui.answer_view import AnswerView
+from ui.answers import AnswerService
+from ui.chat.handlers import ChatHandlers
+from ui.form import ChatForm
+
+KEY = "sk-visitors-own-0123456789"
+
+
+def price_usage(usage: Usage) -> Cost | None:
+    """A cent for every token out."""
+    return Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "user")
+
+
+async def ask_to_end(answer_service: AnswerService, **settings: str) -> AnswerView:
+    """Ask one question to its end; give the screen."""
+    question = ChatForm("Count.", **({"provider": "ollama:a", "strategy": "direct"} | settings))  # type: ignore[arg-type]  # strings
+    view = answer_service.new_view(answer_service.page_sessions.get("a"), question)
+    async for _ in answer_service.run("chat", question, view, make_request()):
+        pass
+    return view
+
+
+def last_message(view: AnswerView) -> str:
+    return str(view.messages()[-1])
+
+
+def test_rate_limited_answer_shows_wait_time() -> None:
+    async def main() -> tuple[AnswerView, AnswerView, int]:
+        house = FakeProviders(SlowAdapter())
+        answer_service = AnswerService(
+            house, loop_clock(), Guard(GuardConfig(rate=parse("1/minute")), clock=loop_clock())
+        )
+        return await ask_to_end(answer_service), await ask_to_end(answer_service), len(house.adapter.asked)
+
+    first, second, count = run_on_virtual_time(main())
+    assert first.receipt is not None and first.receipt.outcome == "completed"
+    assert second.receipt is None and count == 1
+    assert strings.NOT_ANSWERED in second.stage and 'data-left-s="56"' in second.stage, "4 s of the minute are over"
+
+
+def test_guard_rejection_is_shown_with_reason() -> None:
+    async def main() -> tuple[AnswerView, int]:
+        house = FakeProviders(SlowAdapter())
+        answer_service = AnswerService(house, loop_clock(), Guard(GuardConfig(limits=STRICT), clock=loop_clock()))
+        question = ChatForm("<script>alert(1)</script>", provider="local")
+        view = answer_service.new_view(answer_service.page_sessions.get("a"), question)
+        async for _ in answer_service.run("chat", question, view, make_request()):
+            pass
+        return view, len(house.adapter.asked)
+
+    view, count = run_on_virtual_time(main())
+    assert count == 0 and strings.NOT_ANSWERED in view.stage and view.unfinished
+
+
+def test_service_with_keys_requires_access_key_on_page() -> None:
+    async def main() -> tuple[bool, AnswerView, AnswerView]:
+        key, line = make_key("somebody")
+        answer_service = AnswerService(
+            FakeProviders(SlowAdapter()), loop_clock(), Guard(GuardConfig(keys=parse_keys(line)), clock=loop_clock())
+        )
+        without = await ask_to_end(answer_service)
+        ChatHandlers(answer_service).set_access_key(f" {key} ", make_request())
+        return answer_service.wants_access_key, without, await ask_to_end(answer_service)
+
+    wanted, without, with_key = run_on_virtual_time(main())
+    assert wanted and without.receipt is None and "access key" in without.stage
+    assert with_key.receipt is not None
+
+
+def test_service_without_keys_requires_no_access_key() -> None:
+    async def main() -> bool:
+        return AnswerService(
+            FakeProviders(SlowAdapter()), loop_clock(), Guard(GuardConfig(), clock=loop_clock())
+        ).wants_access_key
+
+    assert run_on_virtual_time(main()) is False
+
+
+@pytest.mark.parametrize("stop_at_s", [0.5, 1.5, 60.0])
+def test_reservation_is_settled_however_answer_ends(stop_at_s: float) -> None:
+    async def main() -> list[str]:
+        guard = Guard(GuardConfig(budget=Budget(streams_per_caller=1)), clock=loop_clock())
+        answer_service = AnswerService(FakeProviders(SlowAdapter()), loop_clock(), guard)
+        asking = asyncio.create_task(ask_to_end(answer_service))
+        await asyncio.sleep(stop_at_s)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        again = await ask_to_end(answer_service)
+        return [again.receipt.outcome if again.receipt else last_message(again)]
+
+    assert run_on_virtual_time(main()) == ["completed"], "the one stream that may be open is free again"
+
+
+@pytest.mark.parametrize(("stop_at_s", "outcome"), [(1.5, "cancelled"), (60.0, "completed")])
+def test_observer_is_notified_however_answer_ends(stop_at_s: float, outcome: str) -> None:
+    class AnswerRecorder:
+        text, receipts = "", list[Receipt]()
+
+        def on_events(self, events: list[Event], now: float) -> None:
+            self.text += "".join(event.text for event in events if isinstance(event, TextDelta))
+
+        def on_end(self, receipt: Receipt) -> None:
+            self.receipts.append(receipt)
+
+    kept, opened = AnswerRecorder(), list[tuple[str, str | None]]()
+
+    def account(wire: str, about: Mapping[str, str | None]) -> AnswerRecorder:
+        opened.append((wire, about["provider"]))
+        return kept
+
+    async def main() -> None:
+        asking = asyncio.create_task(
+            ask_to_end(AnswerService(FakeProviders(SlowAdapter()), loop_clock(), observer=account))
+        )
+        await asyncio.sleep(stop_at_s)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    run_on_virtual_time(main())
+    assert opened == [("page", "ollama:a")]
+    assert [receipt.outcome for receipt in kept.receipts] == [outcome]
+    assert len(kept.text) == kept.receipts[0].delivered_chars > 0
+
+
+def test_answer_stops_at_page_budget_and_next_is_rejected() -> None:
+    async def main() -> tuple[AnswerView, AnswerView, list[float]]:
+        house = FakeProviders(SlowAdapter())
+        house.price = price_usage
+        answer_service = AnswerService(house, loop_clock())
+        return (
+            await ask_to_end(answer_service, budget="0.02"),
+            await ask_to_end(answer_service, budget="0.02"),
+            house.adapter.closed_s,
+        )
+
+    first, second, closed_s = run_on_virtual_time(main())
+    assert first.receipt is not None and first.receipt.outcome == "cancelled"
+    assert strings.BUDGET_REACHED in last_message(first)
+    assert closed_s == [2.0], "8 characters are two tokens, and those came with the second word"
+    assert second.receipt is None and "has spent $0.020" in second.stage
+
+
+def test_spending_is_recorded_after_stop() -> None:
+    async def main() -> tuple[Decimal, int, int]:
+        house = FakeProviders(SlowAdapter())
+        house.price = price_usage
+        answer_service = AnswerService(house, loop_clock())
+        asking = asyncio.create_task(ask_to_end(answer_service))
+        await asyncio.sleep(1.5)
+        await answer_service.page_sessions.get("a").slot("chat").stop()
+        await asking
+        spending = answer_service.page_sessions.get("a").spending
+        return spending.usd, spending.answers, spending.unknown
+
+    assert run_on_virtual_time(main()) == (Decimal("0.01"), 1, 0)
+
+
+def desk_with_keys() -> tuple[AnswerService, list[Mapping[str, str]], list[FakeProviders]]:
+    given: list[Mapping[str, str]] = []
+    houses: list[FakeProviders] = []
+
+    def with_keys(keys: Mapping[str, str]) -> FakeProviders:
+        given.append(dict(keys))
+        houses.append(FakeProviders(SlowAdapter(), has_key=True))
+        return houses[-1]
+
+    return AnswerService(FakeProviders(SlowAdapter()), loop_clock(), None, with_keys), given, houses
+
+
+def test_page_key_is_used_only_by_its_page_and_removed_on_close(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> tuple[AnswerView, AnswerView, list[Mapping[str, str]], list[bool], list[str]]:
+        answer_service, given, houses = desk_with_keys()
+        chat = ChatHandlers(answer_service)
+        shown = [*await chat.set_key("openai:a", KEY, make_request())]
+        own = await ask_to_end(answer_service, provider="openai:a")
+        question = ChatForm("Count.", provider="openai:a")
+        other = answer_service.new_view(answer_service.page_sessions.get("b"), question)
+        async for _ in answer_service.run("chat", question, other, make_request("b")):
+            pass
+        history = [{"role": "user", "content": f"My key is {KEY}"}, *own.messages()]
+        shown += [
+            chat.export_json(history, make_request()),
+            chat.export_markdown(history, make_request()),
+            *map(str, own.messages()),
+        ]
+        await answer_service.page_sessions.close("a")
+        return own, other, given, [house.closed for house in houses], shown
+
+    with caplog.at_level(logging.DEBUG):
+        own, other, given, closed, shown = run_on_virtual_time(main())
+    assert own.receipt is not None and own.receipt.outcome == "completed"
+    assert other.receipt is None and "OPENAI_API_KEY" in other.stage
+    assert given == [{"OPENAI_API_KEY": KEY}] and closed == [True]
+    assert not any(KEY in text for text in (*shown, caplog.text))
+    assert strings.KEY_REMOVED in shown[3]
+
+
+def test_page_key_can_be_removed() -> None:
+    async def main() -> tuple[AnswerView, list[bool]]:
+        answer_service, _, houses = desk_with_keys()
+        chat = ChatHandlers(answer_service)
+        await chat.set_key("openai:a", KEY, make_request())
+        await chat.forget_key("openai:a", make_request())
+        return await ask_to_end(answer_service, provider="openai:a"), [house.closed for house in houses]
+
+    view, closed = run_on_virtual_time(main())
+    assert view.receipt is None and closed == [True]
+
+
+@pytest.mark.parametrize("key", ["two words", "schlüssel", "x" * 501])
+def test_invalid_page_key_is_rejected(key: str) -> None:
+    async def main() -> tuple[str, str, str]:
+        answer_service, given, _ = desk_with_keys()
+        badge = await ChatHandlers(answer_service).set_key("openai:a", key, make_request())
+        assert given == []
+        return badge
+
+    badge, box, changed = run_on_virtual_time(main())
+    assert strings.BAD_KEY in badge and box == "" and key not in badge and changed == ""
+
+
+@pytest.mark.parametrize("how", ["dropped", "restarted", "removed"])
+def test_own_key_lost_by_the_service_refuses_the_question_until_the_page_decides(how: str) -> None:
+    """The service has a key of its own for the provider: nobody is answered with that who brought another."""
+
+    async def main() -> tuple[AnswerView, str, AnswerView, AnswerView]:
+        houses: list[FakeProviders] = []
+
+        def with_keys(keys: Mapping[str, str]) -> FakeProviders:
+            houses.append(FakeProviders(SlowAdapter(), has_key=True))
+            return houses[-1]
+
+        answer_service = AnswerService(FakeProviders(SlowAdapter(), has_key=True), loop_clock(), None, with_keys)
+        chat = ChatHandlers(answer_service)
+        changed = (await chat.set_key("openai:a", KEY, make_request()))[2]
+        assert changed == "+OPENAI_API_KEY"
+        if how == "dropped":
+            await answer_service.page_sessions.close("a")
+        elif how == "restarted":
+            answer_service = AnswerService(FakeProviders(SlowAdapter(), has_key=True), loop_clock(), None, with_keys)
+            chat = ChatHandlers(answer_service)
+        else:
+            await answer_service.page_sessions.get("a").set_keys({}, None, None)
+        lost = await ask_to_end(answer_service, provider="openai:a", brought="OPENAI_API_KEY")
+        badge = chat.warn_of_gone_key("openai:a", "OPENAI_API_KEY", make_request())
+        assert (await chat.forget_key("openai:a", make_request()))[2] == "-OPENAI_API_KEY"
+        without = await ask_to_end(answer_service, provider="openai:a", brought="")
+        await chat.set_key("openai:a", KEY, make_request())
+        again = await ask_to_end(answer_service, provider="openai:a", brought="OPENAI_API_KEY")
+        assert houses[-1].names == ["openai:a"]
+        return lost, badge, without, again
+
+    lost, badge, without, again = run_on_virtual_time(main())
+    assert lost.receipt is None and "is no longer here" in lost.stage and "is no longer here" in badge
+    assert without.receipt is not None and without.receipt.outcome == "completed"
+    assert again.receipt is not None and again.receipt.outcome == "completed"
+
+
+def test_own_key_lost_says_nothing_of_other_providers() -> None:
+    async def main() -> tuple[AnswerView, Any]:
+        answer_service = AnswerService(
+            FakeProviders(SlowAdapter(), has_key=True),
+            loop_clock(),
+            None,
+            lambda keys: FakeProviders(SlowAdapter(), has_key=True),
+        )
+        warned = ChatHandlers(answer_service).warn_of_gone_key("ollama:a", "OPENAI_API_KEY", make_request())
+        return await ask_to_end(answer_service, provider="ollama:a", brought="OPENAI_API_KEY"), warned
+
+    view, warned = run_on_virtual_time(main())
+    assert view.receipt is not None and warned == gr.skip()
+
+
+def test_own_key_brought_between_two_questions_answers_the_second() -> None:
+    async def main() -> list[list[str]]:
+        house, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
+        answer_service = AnswerService(house, loop_clock(), None, lambda keys: own)
+        await ask_to_end(answer_service, provider="openai:a")
+        await ChatHandlers(answer_service).set_key("openai:a", KEY, make_request())
+        await ask_to_end(answer_service, provider="openai:a", brought="OPENAI_API_KEY")
+        return [house.names, own.names]
+
+    assert run_on_virtual_time(main()) == [["openai:a"], ["openai:a"]]
+
+
+@pytest.mark.parametrize("provider", ["local", "sim:steady", "vllm:my-model", "nobody", None])
+def test_page_key_is_accepted_only_for_official_addresses(provider: str | None) -> None:
+    async def main() -> str:
+        answer_service, _, _ = desk_with_keys()
+        return answer_service.key_variable(provider)
+
+    with pytest.raises(UsageError, match="takes no key from this page"):
+        run_on_virtual_time(main())
+
+
+def test_answer_with_page_key_is_not_charged_to_service_budget() -> None:
+    async def main() -> str:
+        guard = Guard(GuardConfig(budget=Budget(usd_per_caller=Decimal("0.01"))), clock=loop_clock())
+        house = FakeProviders(SlowAdapter(), has_key=True)
+        house.price = price_usage
+        answer_service = AnswerService(FakeProviders(SlowAdapter()), loop_clock(), guard, lambda keys: house)
+        await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
+        view = await ask_to_end(answer_service, provider="openai:a")
+        return view.receipt.outcome if view.receipt else last_message(view)
+
+    assert run_on_virtual_time(main()) == "completed"
+
+
+def test_the_model_box_is_held_to_what_the_service_offers() -> None:
+    async def main() -> tuple[list[AnswerView], list[str]]:
+        house = FakeProviders(SlowAdapter(), has_key=True)
+        answer_service = AnswerService(house, loop_clock(), offer=Offer({"openai:o1"}))
+        models = ("o1-pro", "gpt-6.1-terra,openai:o1-pro", "o1", "gpt-6.1-terra")
+        return [await ask_to_end(answer_service, provider="openai:a", model=model) for model in models], house.names
+
+    screens, names = run_on_virtual_time(main())
+    assert names == ["openai:o1", "openai:gpt-6.1-terra"]
+    assert [view.receipt is not None for view in screens] == [False, False, True, True]
+    assert "openai:o1-pro: this model is not offered here" in screens[0].stage
+
+
+def test_a_visitors_own_key_is_not_held_to_what_the_service_offers_but_only_for_its_provider() -> None:
+    async def main() -> tuple[AnswerView, AnswerView]:
+        answer_service = AnswerService(
+            FakeProviders(SlowAdapter()),
+            loop_clock(),
+            None,
+            lambda keys: FakeProviders(SlowAdapter(), has_key=True),
+            offer=Offer(()),
+        )
+        await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
+        return await ask_to_end(answer_service, provider="openai:a", model="o1-pro"), await ask_to_end(
+            answer_service, provider="ollama:a", model="big"
+        )
+
+    own, services = run_on_virtual_time(main())
+    assert own.receipt is not None and own.receipt.outcome == "completed"
+    assert services.receipt is None and "ollama:big: this model is not offered here" in services.stage
+
+
+def test_a_conversation_that_brings_a_key_is_not_answered_with_the_services_any_more() -> None:
+    async def main() -> tuple[int, int]:
+        services, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
+        answer_service = AnswerService(services, loop_clock(), None, lambda keys: own)
+        await ask_to_end(answer_service, provider="openai:a")
+        await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
+        await ask_to_end(answer_service, provider="openai:a")
+        return len(services.adapter.asked), len(own.adapter.asked)
+
+    assert run_on_virtual_time(main()) == (1, 1)
+
+
+def test_an_unpriced_paid_model_is_refused_on_the_page() -> None:
+    async def main() -> tuple[AnswerView, int]:
+        house = FakeProviders(SlowAdapter(), has_key=True)
+        house.paid = True
+        answer_service = AnswerService(house, loop_clock(), Guard(GuardConfig(), clock=loop_clock()))
+        return await ask_to_end(answer_service, provider="openai:a"), len(house.adapter.asked)
+
+    view, count = run_on_virtual_time(main())
+    assert count == 0 and view.receipt is None and "its price is not known" in view.stage
+
+
+def test_an_answer_that_reported_nothing_is_counted_as_reserved_on_the_page() -> None:
+    async def main() -> tuple[AnswerView, AnswerView]:
+        house = FakeProviders(SlowAdapter(), has_key=True)
+        house.price, house.paid = price_usage, True
+        guard = Guard(GuardConfig(budget=Budget(usd_per_caller=Decimal("0.15"))), clock=loop_clock())
+        answer_service = AnswerService(house, loop_clock(), guard)
+        return await ask_to_end(answer_service, max_tokens="10"), await ask_to_end(answer_service, max_tokens="10")
+
+    first, second = run_on_virtual_time(main())
+    assert first.receipt is not None and second.receipt is None and "0.15 USD of the day" in second.stage

@@ -1,0 +1,101 @@
+"""The page as Gradio is told of it: what is private, what is limited, what is kept nowhere."""
+
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from providers import ProviderRegistry
+from settings import Settings
+from tests.virtual_time import loop_clock, run_on_virtual_time
+from ui.answers import AnswerService
+from ui.app import CONTENT_SECURITY_POLICY, QUEUE_SIZE, build_page
+from ui.components import CONCURRENCY_LIMIT
+from ui.results import MAX_PLOTS, SAMPLE, ResultsHandlers
+
+
+@pytest.fixture(scope="module")
+def page_config() -> Any:
+    async def main() -> Any:
+        return build_page(
+            AnswerService(
+                ProviderRegistry(Settings()), loop_clock(), None, lambda keys: ProviderRegistry(Settings(keys))
+            )
+        )
+
+    return run_on_virtual_time(main())
+
+
+def page_functions(page: Any) -> list[Any]:
+    return list(page.fns.values())
+
+
+def test_events_with_keys_or_conversations_are_not_in_public_api(page_config: Any) -> None:
+    keys = {block._id for block in page_config.blocks.values() if getattr(block, "type", "") == "password"}
+    assert keys
+    for function in page_functions(page_config):
+        if keys & {block._id for block in (*function.inputs, *function.outputs)}:
+            assert function.api_visibility == "private"
+    assert not [f.api_name for f in page_functions(page_config) if f.api_visibility == "public"]
+
+
+def test_streaming_events_have_concurrency_limits_and_short_queue(page_config: Any) -> None:
+    streaming = [f for f in page_functions(page_config) if f.types_generator]
+    assert len(streaming) >= 6, "the chat, four columns, the pipeline"
+    assert {f.concurrency_limit for f in streaming} <= {CONCURRENCY_LIMIT, "default"}
+    assert page_config._queue.default_concurrency_limit == CONCURRENCY_LIMIT
+    assert page_config._queue.max_size == QUEUE_SIZE
+    assert page_config.api_open is False
+
+
+def test_content_security_policy_allows_no_other_origin() -> None:
+    allowed = {word for rule in CONTENT_SECURITY_POLICY.split("; ") for word in rule.split()[1:]}
+    assert allowed <= {"'self'", "'none'", "'unsafe-inline'", "'unsafe-eval'", "blob:", "data:"}
+    script = next(rule for rule in CONTENT_SECURITY_POLICY.split("; ") if rule.startswith("script-src"))
+    assert "data:" not in script
+
+
+def test_sample_run_is_shown_with_charts_and_provenance() -> None:
+    results = ResultsHandlers()
+    assert ("sample run", "") in results.choices()
+    report, wrong, *rest = results.show("")
+    boxes, plots, captions = (rest[i * MAX_PLOTS : (i + 1) * MAX_PLOTS] for i in range(3))
+    assert wrong == "" and "## Provenance" in report and "sim:steady (simulated)" in report
+    shown = sum(box["visible"] for box in boxes)
+    assert shown >= 4
+    assert [plot is not None for plot in plots] == [bool(caption) for caption in captions]
+    assert sum(plot is not None for plot in plots) == shown
+
+
+@pytest.mark.parametrize("name", ["../docs/sample-run", "/etc", "nothing", None])
+def test_results_rejects_unlisted_run(name: str | None) -> None:
+    report, wrong, *_ = ResultsHandlers().show(name)
+    assert report == "" and "There is no such run" in wrong
+
+
+def test_results_shows_error_for_unreadable_run(tmp_path: Any) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    report, wrong, *_ = ResultsHandlers(tmp_path).show("broken")
+    assert report == "" and 'role="alert"' in wrong
+
+
+def test_sample_run_is_small() -> None:
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 300_000
+
+
+def test_stale_update_is_discarded_from_all_cleared_outputs(page_config: Any) -> None:
+    emptied = [f.outputs for f in page_functions(page_config) if f.name == "clear"]
+    settled = [f.outputs for f in page_functions(page_config) if f.name == "discard_stale_update"]
+    assert len(emptied) == 1 and len(settled) >= 2
+    assert all(outputs == emptied[0] for outputs in settled)
+
+
+def test_progress_is_shown_only_on_chats_and_report(page_config: Any) -> None:
+    told = {type(part) for f in page_functions(page_config) for part in f.show_progress_on}
+    assert told == {gr.Chatbot, gr.Markdown}, "chats, and the report of a run that is read"
+
+
+def test_provider_picker_is_no_event_input(page_config: Any) -> None:
+    picker = next(block for block in page_config.blocks.values() if block.elem_id == "sg-provider")
+    assert not [f for f in page_functions(page_config) if f.fn is not None and picker in f.inputs]

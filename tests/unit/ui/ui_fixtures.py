@@ -1,0 +1,93 @@
+"""A page without a browser: providers that a test plays, and the events called as Gradio would call them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
+
+import gradio as gr
+
+from streaming.clock import Clock
+from streaming.errors import MissingKeyError, TruncatedStreamError
+from streaming.events import Event, Finish, TextDelta
+from streaming.messages import ChatRequest
+from streaming.meter import CostModel, PriceFunction
+from streaming.retry import NO_RETRY
+from streaming.session import Route, Session
+from tests.virtual_time import loop_clock
+
+
+@dataclass(frozen=True)
+class FakeProviderInfo:
+    """A row of the provider picker."""
+
+    name: str
+    label: str = "Label"
+    ready: bool = True
+    needs: str | None = None
+    simulated: bool = False
+
+
+class SlowAdapter:
+    """Waits, then says "one two three" a word a second; `cut` ends it there. Keeps what it was asked and its closes."""
+
+    def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:
+        self.first_s, self.cut = first_s, cut
+        self.asked: list[ChatRequest] = []
+        self.closed_s: list[float] = []
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        self.asked.append(request)
+        try:
+            await asyncio.sleep(self.first_s)
+            for word in ("one ", "two ", "three"):
+                yield TextDelta(word)
+                await asyncio.sleep(1.0)
+            if self.cut:
+                raise TruncatedStreamError("the stream ended without a finish reason")
+            yield Finish("stop")
+        finally:
+            self.closed_s.append(loop_clock()())
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+class FakeProviders:
+    """Stands in for the providers: one adapter for every name but `openai:…`, which has no key."""
+
+    def __init__(self, adapter: SlowAdapter, *, has_key: bool = False) -> None:
+        self.adapter = adapter
+        self.names: list[str] = []
+        self.price: PriceFunction | None = None
+        self.paid = False
+        self.closed = False
+        self._has_key = has_key
+
+    def list_providers(self) -> Sequence[FakeProviderInfo]:
+        openai = FakeProviderInfo("openai:a", ready=self._has_key, needs=None if self._has_key else "OPENAI_API_KEY")
+        return [
+            FakeProviderInfo("local"),
+            FakeProviderInfo("sim:steady", simulated=True),
+            openai,
+            FakeProviderInfo("ollama:a"),
+        ]
+
+    def new_session(self, names: Sequence[str], *, clock: Clock) -> Session:
+        if names[0].startswith("openai") and not self._has_key:
+            raise MissingKeyError("OpenAI needs a key: set OPENAI_API_KEY, then ask again")
+        self.names.append(names[0])
+        return Session([Route(names[0], self.adapter, "")], clock, policy=NO_RETRY)
+
+    def cost_model(self, name: str) -> CostModel:
+        return CostModel(price=self.price, paid=self.paid)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def make_request(session_hash: str = "a", address: str = "203.0.113.7") -> gr.Request:
+    """Give what Gradio hands to an event."""
+    client = SimpleNamespace(host=address)
+    return cast(gr.Request, SimpleNamespace(session_hash=session_hash, client=client, headers={}))

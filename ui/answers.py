@@ -1,0 +1,270 @@
+"""One answer for the page: the guard, the visitor's own keys and budget, and the way through `pipeline.answer`."""
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import gradio as gr
+
+from guard import Caller, Guard, OutputFilter, RejectionError, Reservation, client_address
+from guard.validation import InputLimits
+from providers.services import SERVICES, Offer
+from streaming.clock import Clock
+from streaming.errors import UsageError
+from streaming.events import Notice
+from streaming.messages import ChatRequest
+from streaming.meter import CostModel
+from streaming.pipeline import AnswerObserver, AnswerStream, stream_answer
+from streaming.session import Session
+from streaming.trace import Probe
+from ui import html, strings
+from ui.answer_view import AnswerView
+from ui.form import LOCAL_PROVIDER, ChatForm, ProviderRow, ValidatedQuestion, validate_form
+from ui.sessions import AnswerSlot, PageSession, PageSessions
+from ui.types import ProviderSource
+
+TICK_INTERVAL_S = 0.5
+"""The longest time without an update while waiting: only an update notices that the page is gone."""
+
+TRANSPORT_LABEL = "page"
+"""How the page is called beside the service's wires, in metrics and the log."""
+
+log = logging.getLogger(__name__)
+
+
+class AnswerService:
+    """Takes questions from every tab. Times are on `clock`, the running loop's timebase.
+
+    `with_keys` gives who answers with the visitor's own keys in place of the service's; None: no keys are taken.
+    `account` opens the account of an answer, by the wire's name and what is known of the answer; None: nobody is told.
+    `offer` says which models may be asked on the service's own keys.
+    """
+
+    def __init__(
+        self,
+        providers: ProviderSource,
+        clock: Clock,
+        guard: Guard | None = None,
+        with_keys: Callable[[Mapping[str, str]], ProviderSource] | None = None,
+        observer: Callable[[str, Mapping[str, str | None]], AnswerObserver] | None = None,
+        offer: Offer | None = None,
+    ) -> None:
+        self.clock = clock
+        self.page_sessions = PageSessions(clock=clock, enter=guard.enter_page if guard else None)
+        self._providers = providers
+        self._guard = guard
+        self._with_keys = with_keys
+        self._observer = observer
+        self._offer = offer or Offer()
+
+    def providers(self, page_session: PageSession) -> ProviderSource:
+        """Give who answers this visitor."""
+        return page_session.own or self._providers
+
+    @property
+    def wants_access_key(self) -> bool:
+        """Whether visitors must show a key of this service's."""
+        return self._guard is not None and bool(self._guard.configuration.keys.digests)
+
+    @property
+    def limits(self) -> InputLimits:
+        """How large a question may be."""
+        return self._guard.configuration.limits if self._guard else InputLimits()
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether visitors may bring keys of their own."""
+        return self._with_keys is not None
+
+    def provider_info(self, name: str) -> ProviderRow | None:
+        """Give the picker's row of a provider, as it stands without a visitor's keys."""
+        return next((row for row in self._providers.list_providers() if row.name == name), None)
+
+    def list_providers(self) -> Sequence[ProviderRow]:
+        """Give everyone who can be asked here."""
+        return self._providers.list_providers()
+
+    def session(self, name: str) -> Session:
+        """Give a session of this service's own with `name`."""
+        return self._providers.new_session([name], clock=self.clock)
+
+    def new_view(self, page_session: PageSession, question: ChatForm, *, blind: bool = False) -> AnswerView:
+        """Make the screen for a question, which may yet be refused."""
+        row = next((r for r in self.providers(page_session).list_providers() if r.name == question.provider), None)
+        simulated = row is not None and row.simulated
+        no_price = (
+            strings.SIMULATED_PRICE
+            if simulated
+            else strings.LOCAL_PRICE
+            if question.provider == LOCAL_PROVIDER
+            else None
+        )
+        return AnswerView(self.clock(), simulated=simulated, no_price=no_price or strings.UNKNOWN_PRICE, blind=blind)
+
+    async def run(
+        self, place: str, question: ChatForm, view: AnswerView, request: gr.Request, probe: Probe | None = None
+    ) -> AsyncGenerator[None, None]:
+        """Ask and answer on `view`; yield whenever it has changed, last when a receipt or a refusal stands on it."""
+        page_session = self.page_sessions.get(request.session_hash)
+        try:
+            if self.is_key_gone(page_session, question.provider, question.brought):
+                raise UsageError(strings.KEY_GONE.format(name=question.provider))
+            asked = validate_form(question, self.providers(page_session).list_providers(), self.limits)
+            async with aclosing(self._admit(page_session, place, asked, view, request, probe)) as changes:
+                async for _ in changes:
+                    yield
+        except RejectionError as rejection:
+            words = (
+                strings.ACCESS_NEEDED if rejection.kind == "unauthorized" else html.capitalize_first(rejection.message)
+            )
+            view.show_error(words, rejection.retry_after_s)
+        except UsageError as error:
+            view.show_error(str(error))
+        except Exception:
+            log.exception("an answer on the page broke")
+            view.show_error(strings.DEFECT)
+        yield
+
+    def key_variable(self, provider: str | None, missing: str | None = None) -> str:
+        """Name the variable that a visitor's key stands in for. Raises UsageError unless `missing` is given."""
+        row = SERVICES.get((provider or "").partition(":")[0])
+        if self._with_keys is not None and row is not None and row.key is not None and row.base_url is not None:
+            return row.key
+        if missing is not None:
+            return missing
+        raise UsageError(strings.KEY_NOT_HERE.format(name=provider or strings.UNKNOWN))
+
+    def is_key_gone(self, page_session: PageSession, provider: str | None, brought: str | None) -> bool:
+        """Return whether the page has brought a key for a provider that is not here any more.
+
+        Nobody who means to pay with a key of their own is answered with the service's instead.
+        """
+        variable = self.key_variable(provider, missing="")
+        return bool(variable) and variable in (brought or "").split(",") and variable not in page_session.keys
+
+    async def set_key(self, page_session: PageSession, variable: str, key: str) -> None:
+        """Take a key for this page alone; an empty one takes the one before back. Raises UsageError."""
+        if self._with_keys is None:
+            raise UsageError(strings.NO_KEYS)
+        if len(key) > 500 or not (key.isascii() and key.isprintable()) or " " in key:
+            raise UsageError(strings.BAD_KEY)
+        keys = {name: value for name, value in (page_session.keys | {variable: key}).items() if value}
+        own = self._with_keys(keys) if keys else None
+        await page_session.set_keys(keys, own, own.aclose if own else None)
+
+    async def _admit(
+        self,
+        page_session: PageSession,
+        place: str,
+        asked: ValidatedQuestion,
+        view: AnswerView,
+        request: gr.Request,
+        probe: Probe | None,
+    ) -> AsyncGenerator[None, None]:
+        if asked.budget_usd is not None and page_session.usd >= asked.budget_usd:
+            raise UsageError(strings.BUDGET_SPENT.format(spent=html.format_usd(page_session.usd)))
+        providers = self.providers(page_session)
+        routes = {asked.name: self._charged_cost_model(page_session, asked.name)}
+        slot = page_session.slot(place)
+        session = slot.session(asked.name, lambda name: providers.new_session([name], clock=self.clock))
+        reserved = await self.reserve(asked.request, routes, request)
+        asked = replace(asked, request=reserved.request) if reserved else asked
+        session.streamed = asked.request.streamed
+        answered = stream_answer(
+            asked.request,
+            session,
+            asked.strategy,
+            clock=self.clock,
+            cost_model=providers.cost_model,
+            probe=probe,
+            filter=self.output_filter(),
+            before_retry=reserved.renew if reserved else None,
+        )
+        try:
+            async with aclosing(self._show_answer(page_session, slot, answered, asked, view)) as changes:
+                async for _ in changes:
+                    yield
+        finally:
+            if reserved is not None:
+                await reserved.settle(answered.charge())
+
+    async def reserve(
+        self, question: ChatRequest, routes: Mapping[str, CostModel], request: gr.Request
+    ) -> Reservation | None:
+        """Ask the guard; a reservation has the question as it may be sent, and must be settled. Raises Refusal."""
+        if self._guard is None:
+            return None
+        caller_id = await self._guard.admit(self._identify_caller(request))
+        cleaned = replace(question, messages=self._guard.validate_messages(question.messages))
+        return await self._guard.reserve(caller_id, cleaned, routes)
+
+    def output_filter(self) -> OutputFilter | None:
+        """Give a filter for one answer; None when it is off."""
+        return self._guard.output_filter() if self._guard else None
+
+    def _charged_cost_model(self, page_session: PageSession, name: str) -> CostModel:
+        """Return how this service's budgets count an answer: what a visitor's own key pays for costs it nothing.
+
+        Raise NotOfferedError for a model that is not offered on the service's own keys.
+        """
+        cost_model = self.providers(page_session).cost_model(name)
+        if self.key_variable(name, missing="") in page_session.keys:
+            return CostModel(cost_model.counter)
+        self._offer.check(name)
+        return cost_model
+
+    def _identify_caller(self, request: gr.Request) -> Caller:
+        assert self._guard is not None
+        peer = request.client.host if request.client else None
+        hops = self._guard.configuration.hops
+        where = client_address(peer, request.headers.items(), hops)
+        return Caller(self.page_sessions.get(request.session_hash).access_key, where, request.session_hash)
+
+    async def _show_answer(
+        self,
+        page_session: PageSession,
+        slot: AnswerSlot,
+        answered: AnswerStream,
+        asked: ValidatedQuestion,
+        view: AnswerView,
+    ) -> AsyncGenerator[None, None]:
+        """Take the answer in; its cost is entered however it ends, and its receipt is the screen's last."""
+        await slot.begin(answered)
+        observer = self._observer(TRANSPORT_LABEL, _log_labels(asked)) if self._observer else None
+        if asked.left_out:
+            view.feed([Notice("trimmed", strings.TRIMMED.format(count=asked.left_out))], self.clock())
+        try:
+            async with aclosing(answered):
+                yield
+                while not answered.ended:
+                    events = await answered.next_batch(TICK_INTERVAL_S)
+                    if events and observer is not None:
+                        observer.on_events(events, self.clock())
+                    view.feed(events, self.clock())
+                    view.refresh(answered.meter_reading(), self.clock())
+                    if _is_over_budget(asked, page_session) and not answered.ended:
+                        view.feed([Notice("budget", strings.BUDGET_REACHED)], self.clock())
+                        await slot.stop()
+                    if not answered.ended:
+                        yield
+                await slot.wait_stopped()
+        finally:
+            free = asked.simulated or asked.name == LOCAL_PROVIDER
+            receipt = answered.receipt()
+            if observer is not None:
+                observer.on_end(receipt)
+            name = page_session.spending.add(
+                receipt, strategy=asked.strategy.name, simulated=asked.simulated, free=free
+            )
+        view.close(receipt, self.clock(), name)
+
+
+def _log_labels(asked: ValidatedQuestion) -> dict[str, str | None]:
+    request_id = asked.request.request_id
+    return {"request_id": request_id, "provider": asked.name, "strategy": asked.strategy.name, "caller": None}
+
+
+def _is_over_budget(asked: ValidatedQuestion, page_session: PageSession) -> bool:
+    """Whether the page's answers, those under way included, have brought it to its budget."""
+    return asked.budget_usd is not None and page_session.usd >= asked.budget_usd

@@ -1,0 +1,36 @@
+"""Plots for the page, as plotly's JSON: the browser draws them, and nothing of plotly is imported here."""
+
+import json
+from typing import Any
+
+from gradio.components.plot import PlotData
+
+from evaluation.reports.chart_kinds import Chart, Series
+from evaluation.reports.html import height_px, plotly_figure
+
+_MARGIN = {"l": 60, "r": 16, "t": 44, "b": 96}
+_FRAME_PX = 140
+_BELOW_PX = 62
+"""Where the legend begins, below the axis and its title."""
+
+
+def chart_figure(view: Chart) -> PlotData:
+    """Draw one plot of an evaluation."""
+    found = plotly_figure(view)
+    return plot_data(view.title, found["data"], found["layout"] | {"height": height_px(view) + 72})
+
+
+def non_empty_series(series: list[Series]) -> list[Series]:
+    return [one for one in series if one.x]
+
+
+def plot_data(title: str, data: list[dict[str, Any]], layout: dict[str, Any]) -> PlotData:
+    look = {
+        "title": {"text": title, "x": 0.01, "font": {"size": 14}},
+        "margin": _MARGIN,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "legend": {"orientation": "h", "yanchor": "top", "y": -_BELOW_PX / (layout["height"] - _FRAME_PX)},
+    }
+    # A `</script>` inside of a name ends nothing here: this is data, which plotly draws as text but for a few tags.
+    return PlotData(type="plotly", plot=json.dumps({"data": data, "layout": look | layout}, allow_nan=False))

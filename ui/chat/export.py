@@ -1,0 +1,60 @@
+"""A conversation as a file to keep: Markdown to read, JSON to work with. Pure; keys of the visitor's are taken out."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from evaluation.escaping import to_markdown
+from ui import strings
+from ui.history import HistoryMessage, message_text, message_title
+from ui.markdown_text import to_file
+
+ReceiptLookup = Callable[[str], Mapping[str, Any] | None]
+"""Gives what an answer came to, by the id of its receipt."""
+
+
+def export_markdown(
+    history: Sequence[HistoryMessage], facts: ReceiptLookup, exported_at: str, keys: Sequence[str] = ()
+) -> str:
+    """Write a conversation for people; thinking is quoted, a receipt is one line.
+
+    Keys go first: escaped ones would not be found.
+    """
+    lines = [f"# {strings.NAME}", "", f"{strings.EXPORTED} {exported_at}", ""]
+    for message in _export_messages(history, facts):
+        if "receipt" in message:
+            lines += [f"*{to_markdown(_remove_keys(keys, message['summary']))}*", ""]
+        elif "thinking" in message:
+            lines += [
+                f"> {line}".rstrip() for line in to_file(_remove_keys(keys, message["thinking"])).splitlines()
+            ] + [""]
+        else:
+            who = strings.YOU if message["role"] == "user" else strings.MODEL
+            lines += [f"## {who}", "", to_file(_remove_keys(keys, message["content"])), ""]
+    return _remove_keys(keys, "\n".join(lines))
+
+
+def export_json(
+    history: Sequence[HistoryMessage], facts: ReceiptLookup, exported_at: str, keys: Sequence[str] = ()
+) -> str:
+    """Write a conversation for programs: messages in order, each answer followed by its receipt; null is unknown."""
+    found = {"exported_at": exported_at, "messages": list(_export_messages(history, facts))}
+    return _remove_keys(keys, json.dumps(found, ensure_ascii=False, indent=2))
+
+
+def _export_messages(history: Sequence[HistoryMessage], facts: ReceiptLookup) -> Iterator[dict[str, Any]]:
+    for turn in history:
+        title, text = message_title(turn), message_text(turn)
+        name = (turn.get("metadata") or {}).get("id")
+        if title is None:
+            yield {"role": turn["role"], "content": text}
+        elif name is None and title in (strings.THINKING_NOW, strings.THINKING_DONE):
+            yield {"role": "assistant", "thinking": text}
+        else:
+            yield {"role": "assistant", "summary": title, "receipt": facts(str(name)) if name else None}
+
+
+def _remove_keys(keys: Sequence[str], text: str) -> str:
+    for key in keys:
+        text = text.replace(key, strings.KEY_REMOVED)
+    return text

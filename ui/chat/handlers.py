@@ -1,0 +1,192 @@
+"""The conversation tab's events: between Gradio's inputs and outputs and the desk."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+
+from streaming.clock import utc_now
+from streaming.errors import UsageError
+from ui import html, strings
+from ui.answer_view import AnswerView
+from ui.answers import AnswerService
+from ui.chat import export
+from ui.components import HIDDEN_IN_DOM
+from ui.form import ChatForm, message_error
+from ui.history import HistoryMessage
+from ui.sessions import PageSession
+
+SLOT = "chat"
+
+ChatUpdate = tuple[list[HistoryMessage], str, str, str, Any, Any, Any, Any, Any, Any]
+"""One update of the page: messages, stage line, announcement, meter, the buttons Stop, Continue and Retry, what the
+page has spent, the "ask for a stream" switch, the box for the message."""
+
+
+class ChatHandlers:
+    """Asks at the desk, and shows what comes."""
+
+    def __init__(self, answer_service: AnswerService) -> None:
+        self._answer_service = answer_service
+
+    async def ask(
+        self,
+        message: str,
+        history: list[dict[str, Any]],
+        provider: str | None,
+        model: str | None,
+        strategy: str | None,
+        system: str | None,
+        temperature: str | None,
+        max_tokens: str | None,
+        budget: str | None,
+        streamed: bool,
+        brought: str | None,
+        request: gr.Request,
+    ) -> AsyncGenerator[ChatUpdate, None]:
+        """Answer on the page, frame by frame; the last frame has the receipt, also after a stop."""
+        question = ChatForm(
+            message, history, provider, model, strategy, system, temperature, max_tokens, streamed, budget, brought
+        )
+        page_session = self._get_session(request)
+        view, slot = self._answer_service.new_view(page_session, question), page_session.slot(SLOT)
+        first, slot.asked_in = True, slot.conversation
+        async with aclosing(self._answer_service.run(SLOT, question, view, request)) as changes:
+            async for _ in changes:
+                if slot.asked_in != slot.conversation:
+                    return
+                if view.ended:
+                    break
+                yield _first_update(view) if first else _make_update(view)
+                first = False
+        yield _last_update(view, page_session, slot.next_is_streamed(streamed))
+
+    async def stop(self, request: gr.Request) -> None:
+        """End the answer under way; the asking generator then shows the receipt."""
+        await self._get_session(request).slot(SLOT).stop()
+
+    async def clear(self, request: gr.Request) -> tuple[Any, ...]:
+        """The conversation was cleared, and what was asking has been cancelled: give the empty page."""
+        await self._get_session(request).slot(SLOT).reset()
+        return _empty_page_update()
+
+    def current_history(self, history: list[Any], request: gr.Request) -> list[Any]:
+        """Give the history to go on from: none directly after the conversation was cleared, whatever the page has."""
+        slot = self._get_session(request).slot(SLOT)
+        return history if slot.asked_in == slot.conversation else []
+
+    def discard_stale_update(self, request: gr.Request) -> tuple[Any, ...]:
+        """After an answer's end: what came too late into a conversation that was cleared goes again.
+
+        A frame that was under way when `clear` was called may be drawn after the empty page, all parts of it.
+        """
+        slot, empty = self._get_session(request).slot(SLOT), _empty_page_update()
+        return empty if slot.asked_in != slot.conversation else (gr.skip(),) * len(empty)
+
+    async def unload(self, request: gr.Request) -> None:
+        """The page was closed."""
+        await self._answer_service.page_sessions.close(request.session_hash)
+
+    def validate(self, text: str, request: gr.Request) -> dict[str, Any]:
+        """Say whether a message can be sent; the text stays in its box if not."""
+        problem = message_error(text, self._answer_service.limits)
+        if problem is None and self._get_session(request).slot(SLOT).busy:
+            problem = strings.BUSY
+        verdict: dict[str, Any] = gr.validate(problem is None, problem or "")
+        return verdict
+
+    async def set_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str, str]:
+        """Take a key of the visitor's; give the provider's badge, an empty box, and what changed for the page to keep.
+
+        The last is `+NAME` or `-NAME` for the variable that a key stands in for, empty where nothing changed.
+        """
+        page_session = self._get_session(request)
+        try:
+            variable = self._answer_service.key_variable(provider)
+            await self._answer_service.set_key(page_session, variable, (key or "").strip())
+        except UsageError as error:
+            return html.error_badge(str(error)), "", ""
+        return (
+            self._provider_badge(provider, page_session),
+            "",
+            ("+" if variable in page_session.keys else "-") + variable,
+        )
+
+    async def forget_key(self, provider: str | None, request: gr.Request) -> tuple[str, str, str]:
+        """Let go of the visitor's key for a provider."""
+        return await self.set_key(provider, "", request)
+
+    def warn_of_gone_key(self, provider: str | None, brought: str | None, request: gr.Request) -> Any:
+        """Return the badge of a provider whose key the page has brought and this service has lost; else leave it."""
+        if self._answer_service.is_key_gone(self._get_session(request), provider, brought):
+            return html.error_badge(strings.KEY_GONE.format(name=provider))
+        return gr.skip()
+
+    def set_access_key(self, key: str | None, request: gr.Request) -> tuple[str, str]:
+        """Keep the key that this service asks for; give a line that says so, and an empty box."""
+        self._get_session(request).access_key = (key or "").strip() or None
+        return html.success_badge(strings.ACCESS_TAKEN), ""
+
+    def badge(self, provider: str | None, request: gr.Request) -> str:
+        """Say whether a provider can be asked by this visitor. Blocks: the provider's token tables are read here."""
+        page_session = self._get_session(request)
+        if provider in {row.name for row in self._answer_service.list_providers()}:
+            counter = self._answer_service.providers(page_session).cost_model(provider).counter
+            if counter is not None:
+                counter(strings.NAME)
+        return self._provider_badge(provider, page_session)
+
+    def _provider_badge(self, provider: str | None, page_session: PageSession) -> str:
+        row = next(
+            (row for row in self._answer_service.providers(page_session).list_providers() if row.name == provider), None
+        )
+        return html.provider_badge(
+            row, own_key=self._answer_service.key_variable(provider, missing="") in page_session.keys
+        )
+
+    def export_markdown(self, history: Sequence[HistoryMessage], request: gr.Request) -> str:
+        """Give the conversation as Markdown."""
+        page_session = self._get_session(request)
+        return export.export_markdown(
+            history, page_session.spending.receipt_facts, utc_now(), [*page_session.keys.values()]
+        )
+
+    def export_json(self, history: Sequence[HistoryMessage], request: gr.Request) -> str:
+        """Give the conversation as JSON."""
+        page_session = self._get_session(request)
+        return export.export_json(
+            history, page_session.spending.receipt_facts, utc_now(), [*page_session.keys.values()]
+        )
+
+    def _get_session(self, request: gr.Request) -> PageSession:
+        return self._answer_service.page_sessions.get(request.session_hash)
+
+
+def _empty_page_update() -> tuple[Any, ...]:
+    """Give what a page has before its first question; text in the box for the message stays."""
+    hidden = gr.update(visible=HIDDEN_IN_DOM)
+    box = gr.update(interactive=True, placeholder=strings.PLACEHOLDER, submit_btn=strings.SEND)
+    return [], [], html.stage_html(strings.IDLE), strings.IDLE, html.meter_html(None), hidden, hidden, hidden, box
+
+
+def _make_update(view: AnswerView, *controls: Any) -> ChatUpdate:
+    """Give a frame; without `controls` these stay as they are, and are not drawn anew."""
+    stop, go_on, again, spent, switch, box = controls or (gr.skip(),) * 6
+    shown = view.messages(), view.stage, view.announcement, view.meter
+    return *shown, stop, go_on, again, spent, switch, box
+
+
+def _first_update(view: AnswerView) -> ChatUpdate:
+    hidden = gr.update(visible=HIDDEN_IN_DOM)
+    box = gr.update(placeholder=strings.PLACEHOLDER_BUSY)
+    return _make_update(view, gr.update(visible=True), hidden, hidden, gr.skip(), gr.skip(), box)
+
+
+def _last_update(view: AnswerView, page_session: PageSession, streamed: bool) -> ChatUpdate:
+    go_on = gr.update(visible=True if view.has_partial_text else HIDDEN_IN_DOM)
+    again = gr.update(visible=True if view.unfinished else HIDDEN_IN_DOM)
+    box = gr.update(placeholder=strings.PLACEHOLDER)
+    return _make_update(
+        view, gr.update(visible=HIDDEN_IN_DOM), go_on, again, html.spending_html(page_session.spending), streamed, box
+    )

@@ -1,0 +1,229 @@
+"""The conversation tab: layout and wiring of `ChatHandlers`."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from streaming import strategies
+from ui import html, strings
+from ui.answers import AnswerService
+from ui.chat.handlers import ChatHandlers
+from ui.components import (
+    CONCURRENCY_LIMIT,
+    HIDDEN_IN_DOM,
+    event_options,
+    provider_choices,
+    render_here,
+    strategy_picker,
+)
+from ui.form import LOCAL_PROVIDER
+from ui.history import user_message
+from ui.markdown_text import unescape_prose
+
+DEFAULT_MAX_TOKENS = 400
+_KEEP_BROUGHT = """(changed, brought) => {
+  const names = new Set(brought.split(",").filter(Boolean)), name = changed.slice(1);
+  if (changed.startsWith("+")) names.add(name);
+  if (changed.startsWith("-")) names.delete(name);
+  const kept = [...names].join(",");
+  sessionStorage.setItem("streamgauge-brought", kept);
+  return kept;
+}"""
+"""The page remembers for which providers it brought a key: by it a key is missed that the service has lost."""
+KEPT_BROUGHT = '() => sessionStorage.getItem("streamgauge-brought") || ""'
+"""The same when it is loaded anew, which Gradio does by itself once a lost service is there again."""
+
+
+class StoppableChatInterface(gr.ChatInterface):
+    """Gradio's chat, but for three things.
+
+    What the visitor wrote is drawn as text; what asks can be cancelled; and `kept` has the last word on the history:
+    an answer that still came while the conversation was cleared may have left it on the page.
+    """
+
+    asking: list[Any]
+    kept: Callable[[list[Any], gr.Request], list[Any]]
+
+    async def _stream_fn(self, message: Any, history: list[Any], *args: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        frames = super()._stream_fn(message, self.kept(history, args[-1]), *args)
+        async with aclosing(frames):
+            async for frame in frames:
+                yield frame
+
+    def _message_as_message_dict(self, message: Any, role: Any) -> list[Any]:
+        if role == "user" and isinstance(message, str):
+            return [user_message(message)]
+        return super()._message_as_message_dict(message, role)
+
+    def _pop_last_user_message(self, history: Any) -> Any:
+        kept, message = super()._pop_last_user_message(history)
+        return kept, unescape_prose(message) if isinstance(message, str) else message
+
+    def _setup_stop_events(self, event_triggers: Any, events_to_cancel: list[Any], after_success: Any) -> None:
+        self.asking = events_to_cancel
+        super()._setup_stop_events(event_triggers, events_to_cancel, after_success)
+
+
+def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Component, gr.HTML, Component]:
+    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
+
+    Gives what the other tabs share: the page's budget, the line that says what it has spent, and what keys it brought.
+    """
+    chat = ChatHandlers(answer_service)
+    with gr.Sidebar(label=strings.SETTINGS, position="right", width=340, open=False, elem_id="sg-settings"):
+        settings, spent, (as_markdown, as_json) = _add_settings(chat, answer_service)
+    stage = gr.HTML(html.stage_html(strings.IDLE), elem_id="sg-stage", render=False)
+    meter = gr.HTML(html.meter_html(None), elem_id="sg-gauge", render=False)
+    stop = gr.Button(strings.STOP, variant="stop", size="sm", visible=HIDDEN_IN_DOM, elem_id="sg-stop", render=False)
+    go_on = gr.Button(strings.CONTINUE, size="sm", visible=HIDDEN_IN_DOM, elem_id="sg-continue", render=False)
+    again = gr.Button(strings.RETRY, size="sm", visible=HIDDEN_IN_DOM, elem_id="sg-retry", render=False)
+    box = _make_textbox()
+    *_, budget, streamed, brought = settings
+    outputs: list[Any] = [stage, announcement, meter, stop, go_on, again, spent, streamed, box]
+    interface = _make_interface(chat, box, settings, outputs)
+    interface.kept = chat.current_history
+    with gr.Row(elem_id="sg-line"):
+        render_here(stage, go_on, again, stop)
+    render_here(meter)
+    go_on.click(None, None, None, js=f"() => window.streamgauge.send({json.dumps(strings.CONTINUE_WORDS)})")
+    again.click(None, None, None, js="() => window.streamgauge.retry()")
+    stop.click(chat.stop, queue=False, **event_options())
+    emptied = [interface.chatbot, interface.chatbot_state, stage, announcement, meter, stop, go_on, again, box]
+    interface.chatbot.clear(chat.clear, None, emptied, queue=False, cancels=interface.asking, **event_options())
+    for asking in interface.asking:
+        asking.then(chat.discard_stale_update, None, emptied, queue=False, **event_options())
+    _add_export_buttons(chat, interface, as_markdown, as_json)
+    return budget, spent, brought
+
+
+def _add_export_buttons(
+    chat: ChatHandlers, interface: StoppableChatInterface, as_markdown: gr.Button, as_json: gr.Button
+) -> None:
+    # The file is made in the browser: what was said is never written to this service's disk.
+    text = gr.Textbox(visible=HIDDEN_IN_DOM, elem_id="sg-export")
+    for button, write, name in (
+        (as_markdown, chat.export_markdown, "conversation.md"),
+        (as_json, chat.export_json, "conversation.json"),
+    ):
+        made = button.click(write, interface.chatbot, text, queue=False, **event_options())
+        made.then(None, text, None, js=f"(text) => window.streamgauge.save({json.dumps(name)}, text)")
+
+
+def _add_settings(
+    chat: ChatHandlers, answer_service: AnswerService
+) -> tuple[list[Component], gr.HTML, tuple[gr.Button, gr.Button]]:
+    """Draw the settings and give them in the order in which `ChatHandlers.ask` takes them."""
+    picker = gr.Dropdown(
+        provider_choices(answer_service), value=LOCAL_PROVIDER, label=strings.PROVIDER, elem_id="sg-provider"
+    )
+    # What was ever an input Gradio copies whole with every update of an answer: all choices, were it the picker itself.
+    provider = gr.Textbox(LOCAL_PROVIDER, visible=HIDDEN_IN_DOM, elem_id="sg-asked")
+    picker.change(None, picker, provider, js="(name) => name")
+    badge = gr.HTML(html.provider_badge(answer_service.provider_info(LOCAL_PROVIDER)), elem_id="sg-badge")
+    brought = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-brought")
+    with gr.Accordion(strings.KEY, open=False, visible=answer_service.takes_keys, elem_id="sg-key"):
+        key = gr.Textbox(
+            label=strings.KEY, info=strings.KEY_INFO, placeholder=strings.KEY_HINT, type="password", max_lines=1
+        )
+        with gr.Row():
+            use, forget = gr.Button(strings.KEY_USE, size="sm"), gr.Button(strings.KEY_FORGET, size="sm")
+    with gr.Accordion(strings.ACCESS, open=True, visible=answer_service.wants_access_key):
+        access = gr.Textbox(label=strings.ACCESS, info=strings.ACCESS_INFO, type="password", max_lines=1)
+        taken = gr.HTML("")
+        access.submit(chat.set_access_key, access, [taken, access], queue=False, **event_options())
+    model = gr.Textbox(
+        label=strings.MODEL, placeholder=strings.MODEL_HINT, info=strings.MODEL_INFO, max_lines=1, elem_id="sg-model"
+    )
+    strategy = strategy_picker(strategies.DEFAULT_STRATEGY, elem_id="sg-strategy", wrong_id="sg-wrong")
+    system = gr.Textbox(label=strings.SYSTEM, placeholder=strings.SYSTEM_HINT, lines=3, max_lines=8)
+    # Gradio draws an empty Number as 0 and sends it: text it is, where empty stays empty.
+    temperature = gr.Textbox(label=strings.TEMPERATURE, placeholder=strings.LEFT_TO_PROVIDER, max_lines=1)
+    max_tokens = gr.Textbox(
+        label=strings.MAX_TOKENS, value=str(DEFAULT_MAX_TOKENS), placeholder=strings.LEFT_TO_PROVIDER, max_lines=1
+    )
+    budget = gr.Textbox(label=strings.BUDGET, placeholder=strings.BUDGET_HINT, max_lines=1)
+    spent = gr.HTML(f'<p class="sg-badge">{strings.SPENT_NOTHING}</p>', elem_id="sg-spent")
+    streamed = gr.Checkbox(label=strings.STREAMED, info=strings.STREAMED_INFO, value=True)
+    with gr.Row():
+        save = (gr.Button(strings.EXPORT_MARKDOWN, size="sm"), gr.Button(strings.EXPORT_JSON, size="sm"))
+    _keep_badge(chat, provider, brought, badge)
+    _take_keys(chat, (use, key, forget), provider, brought, badge)
+    return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
+
+
+def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:
+    told = provider.change(chat.badge, provider, badge, queue=False, **event_options())
+    told.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **event_options())
+
+
+def _take_keys(
+    chat: ChatHandlers,
+    controls: tuple[gr.Button, gr.Textbox, gr.Button],
+    provider: Component,
+    brought: Component,
+    badge: gr.HTML,
+) -> None:
+    use, key, forget = controls
+    changed = gr.Textbox("", visible=HIDDEN_IN_DOM)
+    after: list[Component] = [badge, key, changed]
+    for taking in (
+        use.click(chat.set_key, [provider, key], after, queue=False, **event_options()),
+        key.submit(chat.set_key, [provider, key], after, queue=False, **event_options()),
+        forget.click(chat.forget_key, provider, after, queue=False, **event_options()),
+    ):
+        taking.then(None, [changed, brought], brought, js=_KEEP_BROUGHT)
+
+
+def _make_textbox() -> gr.Textbox:
+    return gr.Textbox(
+        placeholder=strings.PLACEHOLDER,
+        label=strings.MESSAGE,
+        show_label=False,
+        lines=1,
+        max_lines=6,
+        autofocus=True,
+        submit_btn=strings.SEND,
+        stop_btn=False,
+        elem_id="sg-message",
+        render=False,
+    )
+
+
+def _make_interface(
+    chat: ChatHandlers, textbox: gr.Textbox, settings: list[Component], outputs: list[Any]
+) -> StoppableChatInterface:
+    chatbot = gr.Chatbot(
+        label=strings.CHAT,
+        show_label=False,
+        placeholder=strings.EMPTY,
+        buttons=["copy", "copy_all"],
+        layout="bubble",
+        height="60dvh",
+        elem_id="sg-chat",
+        allow_tags=False,
+        feedback_options=None,
+        autoscroll=False,
+        render=False,
+    )
+    return StoppableChatInterface(
+        chat.ask,
+        chatbot=chatbot,
+        textbox=textbox,
+        additional_inputs=[*settings],
+        additional_outputs=[*outputs],
+        examples=[[example] for example in strings.EXAMPLES],
+        cache_examples=False,
+        flagging_mode="never",
+        analytics_enabled=False,
+        editable=False,
+        save_history=False,
+        show_progress="hidden",
+        concurrency_limit=CONCURRENCY_LIMIT,
+        api_visibility="private",
+        fill_height=True,
+        validator=chat.validate,
+    )

@@ -1,0 +1,188 @@
+"""The comparison tab's events: each column asks, shows and stops by itself."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from html import escape
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import gradio as gr
+
+from streaming.trace import Probe
+from ui import components, html, strings
+from ui.answer_view import AnswerView
+from ui.answers import AnswerService
+from ui.compare import charts, round
+from ui.compare.round import COLUMN_LETTERS, ColumnResult, Comparison, Round, Votes
+from ui.components import HIDDEN_IN_DOM
+from ui.form import ChatForm, message_error
+from ui.history import HistoryMessage
+from ui.sessions import PageSession
+
+COLUMNS = len(COLUMN_LETTERS)
+FIELDS_PER_COLUMN = 3
+"""What a column is asked with: provider, model, delivery."""
+
+PLOTS = 4
+
+ColumnUpdate = tuple[list[HistoryMessage], str, str, Any]
+"""One update of a column: messages, stage line, meter, Stop button."""
+NO_UPDATE: Any = (gr.skip(),) * 4
+
+
+class CompareHandlers:
+    """Asks several at the desk. `rng` shuffles the columns of a blind round."""
+
+    def __init__(self, answer_service: AnswerService, rng: random.Random | None = None) -> None:
+        self._answer_service = answer_service
+        self._rng = rng or random.SystemRandom()
+        self._comparisons: WeakKeyDictionary[PageSession, Comparison] = WeakKeyDictionary()
+
+    def comparison(self, session_hash: str | None) -> Comparison:
+        """Return what a page compares, which goes when the page does."""
+        return self._comparisons.setdefault(self._answer_service.page_sessions.get(session_hash), Comparison())
+
+    async def begin(
+        self,
+        request: gr.Request,
+        prompt: str,
+        count: float,
+        blind: bool,
+        max_tokens: str | None,
+        budget: str | None,
+        brought: str | None,
+        *fields: str | None,
+    ) -> tuple[Any, ...]:
+        """Lay out a round: the headings, a line on what is wrong, Stop-all, and the last round's results put away."""
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        problem = message_error(prompt, self._answer_service.limits)
+        asked = ChatForm(prompt, max_tokens=max_tokens, budget=budget, brought=brought)
+        columns = [
+            _make_column(asked, fields[n * FIELDS_PER_COLUMN : (n + 1) * FIELDS_PER_COLUMN]) for n in range(int(count))
+        ]
+        if blind:
+            self._rng.shuffle(columns)
+        comparison = self.comparison(request.session_hash)
+        comparison.round = None if problem else Round(prompt, columns, blind)
+        # The round before is over by now: its answers, which are stopped here, have no place and no results any more.
+        await asyncio.gather(*(page_session.slot(slot_name(n)).reset() for n in range(COLUMNS)))
+        wrong = html.error_badge(problem) if problem else ""
+        stop_all = gr.update(visible=HIDDEN_IN_DOM if problem else True)
+        told = problem or strings.COMPARE_ASKED.format(count=len(columns))
+        return (
+            *_column_headings(comparison.round),
+            escape(told),
+            wrong,
+            stop_all,
+            *[gr.update(visible=False)] * (2 + PLOTS),
+        )
+
+    async def ask(self, number: int, request: gr.Request) -> AsyncGenerator[ColumnUpdate, None]:
+        """Answer in one column, frame by frame; nothing changes in a column that the round does not have.
+
+        Once another round has begun, the column is that one's.
+        """
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        comparison = self.comparison(request.session_hash)
+        found = comparison.round
+        if found is None or number >= len(found.columns) or found.columns[number].probe is not None:
+            # Without a frame Gradio would empty the column, the word on its button included.
+            yield NO_UPDATE
+            return
+        column = found.columns[number]
+        column.probe = Probe(self._answer_service.clock)
+        view = self._answer_service.new_view(page_session, column.question, blind=found.blind)
+        answering = self._answer_service.run(slot_name(number), column.question, view, request, column.probe)
+        async with aclosing(answering) as changes:
+            async for _ in changes:
+                if view.ended or comparison.round is not found:
+                    break
+                yield _column_update(view, gr.update(visible=True))
+        column.receipt, column.no_price, column.ended = view.receipt, view.no_price, True
+        yield _column_update(view, gr.update(visible=HIDDEN_IN_DOM)) if comparison.round is found else NO_UPDATE
+
+    async def stop(self, number: int, request: gr.Request) -> None:
+        """End the answer of one column."""
+        await self._answer_service.page_sessions.get(request.session_hash).slot(slot_name(number)).stop()
+
+    async def stop_all(self, request: gr.Request) -> None:
+        """End the answers of all columns."""
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        await asyncio.gather(*(page_session.slot(slot_name(number)).stop() for number in range(COLUMNS)))
+
+    def on_column_end(self, request: gr.Request) -> tuple[Any, ...]:
+        """After a column's end: once all have ended, the vote and, unless the round is blind, what came of it."""
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        comparison = self.comparison(request.session_hash)
+        found = comparison.round
+        if found is None or not found.ended:
+            return (gr.skip(),) * (5 + PLOTS)
+        ballot = gr.update(visible=found.vote is None and any(column.receipt for column in found.columns))
+        stop_all = gr.update(visible=HIDDEN_IN_DOM)
+        return (
+            ballot,
+            escape(strings.COMPARE_DONE),
+            stop_all,
+            _spending_update(page_session, found),
+            *_result_updates(found),
+        )
+
+    def vote(self, choice: str, request: gr.Request) -> tuple[Any, ...]:
+        """Take a vote: names and results are shown, and the votes so far."""
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        comparison = self.comparison(request.session_hash)
+        found = comparison.round
+        if found is None or not found.ended:
+            return (gr.skip(),) * (COLUMNS + 4 + PLOTS)
+        comparison.votes.cast_vote(found, choice)
+        shown = _votes_html(comparison.votes), _spending_update(page_session, found), *_result_updates(found)
+        return *_column_headings(found), gr.update(visible=False), *shown
+
+
+def slot_name(number: int) -> str:
+    """Name the lane of a column."""
+    return f"compare-{number}"
+
+
+def _make_column(asked: ChatForm, fields: Sequence[str | None]) -> ColumnResult:
+    provider, model, strategy = fields
+    return ColumnResult(replace(asked, provider=provider, model=model, strategy=strategy))
+
+
+def _column_update(view: AnswerView, stop: Any) -> ColumnUpdate:
+    return view.messages(), view.stage, view.meter, stop
+
+
+def _column_headings(found: Round | None) -> list[str]:
+    count = len(found.columns) if found else 0
+    return [f"<h3>{escape(found.heading(n))}</h3>" if found and n < count else "" for n in range(COLUMNS)]
+
+
+def _spending_update(page_session: PageSession, found: Round) -> Any:
+    """What a blind round has cost would tell who answers."""
+    return html.spending_html(page_session.spending) if found.revealed else gr.skip()
+
+
+def _result_updates(found: Round) -> tuple[Any, ...]:
+    if not found.revealed:
+        return (gr.skip(),) * (1 + PLOTS)
+    header, rows, marked = round.comparison_table(found)
+    drawn = [gr.update(value=plot, visible=True) for plot in charts.round_charts(found)]
+    note = f'<p class="sg-note">{escape(strings.COMPARE_NOTE)}</p>'
+    return gr.update(value=components.html_table(header, rows, marked=marked) + note, visible=True), *drawn
+
+
+def _votes_html(votes: Votes) -> str:
+    rows = [
+        [
+            vote.winner,
+            ", ".join(vote.names),
+            strings.YES_NO[vote.blind],
+            html.truncate(vote.prompt),
+        ]
+        for vote in votes.cast
+    ]
+    return f"<h3>{escape(strings.VOTES)}</h3>" + components.html_table([*strings.VOTES_HEADER], rows)

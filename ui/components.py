@@ -1,0 +1,78 @@
+"""What the tabs share: limits, pickers, and how quiet an event is."""
+
+from collections.abc import Set as AbstractSet
+from html import escape
+from typing import Any, Final
+
+import gradio as gr
+from gradio.components import Component
+
+from streaming import strategies
+from ui import html, strings
+from ui.answers import AnswerService
+from ui.form import ProviderRow, strategy_error
+
+CONCURRENCY_LIMIT = 64
+"""Answers that a tab lets come at the same time; further ones wait in Gradio's queue."""
+
+
+def event_options() -> dict[str, Any]:
+    """Give what every event of the page has: no progress drawn over it, and no name in an API."""
+    return {"show_progress": "hidden", "api_visibility": "private"}
+
+
+def render_here(*components: Component) -> None:
+    """Draw here what had to exist before what it is an output of."""
+    for component in components:
+        component.render()  # type: ignore[no-untyped-call]  # gradio leaves this one method without types
+
+
+def provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
+    """Give the provider picker's lines."""
+    return [(provider_label(row), row.name) for row in answer_service.list_providers()]
+
+
+def provider_label(row: ProviderRow) -> str:
+    """Give a provider's line in the picker: its label, and what it lacks if anything."""
+    return row.label if row.ready else f"{row.label} · needs {row.needs}"
+
+
+def strategy_picker(value: str, *, elem_id: str, wrong_id: str, label: str = strings.STRATEGY) -> gr.Dropdown:
+    """Draw the picker of delivery strategies, with a line below it for a name that is none."""
+    strategy = gr.Dropdown(
+        list(strategies.EXAMPLES),
+        value=value,
+        label=label,
+        info=strings.STRATEGY_INFO,
+        allow_custom_value=True,
+        elem_id=elem_id,
+    )
+    wrong = gr.HTML("", elem_id=wrong_id)
+    strategy.change(_strategy_error_badge, strategy, wrong, queue=False, **event_options())
+    return strategy
+
+
+def html_table(header: list[str], rows: list[list[str]], *, marked: AbstractSet[tuple[int, int]] = frozenset()) -> str:
+    """Write an HTML table of plain text; `marked` cells, by row and column from 0, are the better ones."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = "".join(
+        "<tr>" + "".join(_table_cell(cell, (y, x) in marked, x == 0) for x, cell in enumerate(row)) + "</tr>"
+        for y, row in enumerate(rows)
+    )
+    written = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="sg-wide" tabindex="0"><table class="sg-table">{written}</table></div>'
+
+
+def _table_cell(text: str, better: bool, first: bool) -> str:
+    tag = 'th scope="row"' if first else "td"
+    mark = f' <span class="sg-better">{escape(strings.BETTER)}</span>' if better else ""
+    return f"<{tag}>{escape(text)}{mark}</{tag.split()[0]}>"
+
+
+def _strategy_error_badge(name: str | None) -> str:
+    problem = strategy_error(name)
+    return html.error_badge(problem) if problem else ""
+
+
+HIDDEN_IN_DOM: Final = "hidden"
+"""Gradio's word for what stays in the document while it is not shown, ready to be clicked at once."""

@@ -1,0 +1,246 @@
+"""The stage line, the meter and the receipt as text and HTML. Pure; None is shown as unknown, never as 0."""
+
+from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
+from html import escape
+
+from streaming.meter import Cost, MeterReading
+from streaming.pipeline import Receipt
+from ui import strings
+from ui.form import ProviderRow
+from ui.spending import PageSpending
+
+
+def format_seconds(value: float | None) -> str:
+    """Write a duration: `0.42 s`, `12.3 s`, `2 min 5 s`."""
+    if value is None:
+        return strings.UNKNOWN
+    if value >= 120:
+        return f"{int(value) // 60} min {int(value) % 60} s"
+    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s"
+
+
+def format_cost(cost: Cost | None, source: str, no_price: str = strings.UNKNOWN_PRICE) -> str:
+    """Format a cost with two significant digits: `≈` where nobody reported the tokens, `≥` for a lower bound."""
+    if cost is None:
+        return no_price
+    is_exact = cost.billed_usd is not None or source == "reported" or cost.total_usd == 0
+    about = "≥ " if cost.is_lower_bound else "" if is_exact else "≈ "
+    return f"{about}{format_usd(cost.total_usd)}"
+
+
+def format_usd(total_usd: Decimal) -> str:
+    """Write an amount with two significant digits at least."""
+    if total_usd == 0:
+        return "$0"
+    digits = 2 if total_usd >= 1 else 1 - total_usd.adjusted()
+    return f"${total_usd.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
+
+
+def spending_html(spending: PageSpending) -> str:
+    """Say what the page has cost so far, and what that leaves out."""
+    if not spending.answers:
+        return f'<p class="sg-badge">{escape(strings.SPENT_NOTHING)}</p>'
+    about = "≈ " if spending.estimated else ""
+    words = strings.SPENT.format(usd=f"{about}{format_usd(spending.usd)}", answers=_count_answers(spending.answers))
+    unknown = strings.SPENT_UNKNOWN.format(count=spending.unknown) if spending.unknown else ""
+    return f'<p class="sg-badge"><strong>{escape(words)}</strong> {escape(unknown)}</p>'
+
+
+def _count_answers(number: int) -> str:
+    one, many = strings.ANSWERS
+    return one if number == 1 else many.format(count=number)
+
+
+def format_count(value: int | None) -> str:
+    """Write a number of tokens."""
+    return strings.UNKNOWN if value is None else f"{value:,}"
+
+
+def capitalize_first(text: str) -> str:
+    """Write a line as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
+def truncate(text: str, most_chars: int = 80) -> str:
+    """Write the beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most_chars else f"{line[: most_chars - 1]}…"
+
+
+def format_speed(tokens_per_s: float | None) -> str:
+    """Write a speed, one digit after the point."""
+    return strings.UNKNOWN if tokens_per_s is None else f"{tokens_per_s:.1f} tokens/s"
+
+
+def stage_html(
+    words: str,
+    seconds_s: float | None = None,
+    extra: str = "",
+    *,
+    kind: str = "idle",
+    left_s: float | None = None,
+    badge: str = "",
+) -> str:
+    """Give the stage line; `kind` is its style: idle, busy, coming, good or bad. The page counts `left_s` down itself.
+
+    Only what is waited for, which is busy, has a sign that moves: where text is coming, the text does.
+    """
+    parts = [f"<strong>{escape(words)}</strong>"]
+    if seconds_s is not None:
+        parts.append(f'<span class="sg-clock">{seconds_s:.1f} s</span>')
+    if left_s is not None:
+        parts.append(f'<span class="sg-clock" data-left-s="{left_s:.0f}">{left_s:.0f} {escape(strings.LEFT)}</span>')
+    if extra:
+        parts.append(f"<span>{escape(extra)}</span>")
+    if badge:
+        parts.append(f'<span class="sg-fallback">{escape(badge)}</span>')
+    return f'<div class="sg-stage sg-{kind}"><i aria-hidden="true"></i>{" · ".join(parts)}</div>'
+
+
+def meter_html(reading: MeterReading | None, no_price: str = strings.UNKNOWN_PRICE) -> str:
+    """Give the row of figures; without a reading all of them are unknown."""
+    cells = "".join(
+        f'<div><dt>{escape(name)}</dt><dd title="{escape(hint)}">{escape(value)}'
+        f" <small>{escape(label)}</small></dd></div>"
+        for name, value, label, hint in _meter_cells(reading, no_price)
+    )
+    return f'<dl class="sg-meter" aria-label="{escape(strings.GAUGE)}">{cells}</dl>'
+
+
+def _meter_cells(reading: MeterReading | None, no_price: str) -> Iterator[tuple[str, str, str, str]]:
+    """Name, value, label and hint of each figure."""
+    usage = reading.usage if reading else None
+    source = usage.source if usage else ""
+    cost, _, why = (format_cost(reading.cost, source, no_price) if reading else strings.UNKNOWN).partition(", ")
+    yield (
+        "First token",
+        format_seconds(reading.ttft_s if reading else None),
+        "",
+        "from asking to the first piece of any kind",
+    )
+    rate, _, unit = format_speed(reading.tokens_per_s if reading else None).partition(" ")
+    yield "Speed", rate, unit, "over the answer after its first piece"
+    yield "Tokens in", format_count(usage.input_tokens if usage else None), source, _TOKENS_HINT
+    yield "Tokens out", format_count(usage.output_tokens if usage else None), source, _TOKENS_HINT
+    yield "Cost", cost, why, _price_note(reading.cost if reading else None)
+    yield "Elapsed", format_seconds(reading.elapsed_s if reading else None), "", "since the question was sent"
+
+
+_TOKENS_HINT = "reported by the provider, counted with the model's encoding, or estimated at 4 characters a token"
+
+
+def _price_note(cost: Cost | None) -> str:
+    if cost is None:
+        return ""
+    if cost.billed_usd is not None:
+        return "billed by the provider"
+    return f"prices: {cost.price_source}" + (f", {cost.price_date}" if cost.price_date else "")
+
+
+def outcome_label(receipt: Receipt) -> str:
+    """Say in a few words how the answer ended; only a plain end is called complete."""
+    if receipt.outcome in ("completed", "failed") and receipt.finish_reason in strings.ENDINGS:
+        return strings.ENDINGS[receipt.finish_reason]
+    return strings.OUTCOMES[receipt.outcome]
+
+
+def is_complete(receipt: Receipt) -> bool:
+    """Whether the reader has all that the model had to say."""
+    return receipt.outcome == "completed" and receipt.finish_reason == "stop"
+
+
+def receipt_headline(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) -> str:
+    """The receipt in one line."""
+    reading = receipt.reading
+    tokens = f"{format_count(reading.usage.output_tokens)} tokens {reading.usage.source}"
+    cost = format_cost(reading.cost, reading.usage.source, no_price)
+    parts = [
+        outcome_label(receipt),
+        f"{receipt.delivered_chars:,} characters",
+        tokens,
+        format_seconds(reading.elapsed_s),
+        cost,
+    ]
+    return " · ".join(parts)
+
+
+def receipt_markdown(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) -> str:
+    """The receipt in full, as a Markdown table, the error above it."""
+    rows = "\n".join(
+        f"| {escape_markdown(name)} | {escape_markdown(value)} |" for name, value in _receipt_rows(receipt, no_price)
+    )
+    return f"{failure_text(receipt)}\n\n| Receipt | |\n|---|---|\n{rows}".lstrip()
+
+
+def failure_text(receipt: Receipt) -> str:
+    """What went wrong and what stands nevertheless; empty after a whole answer."""
+    if is_complete(receipt):
+        return ""
+    kept = strings.KEPT if receipt.delivered_chars else strings.NOTHING_KEPT
+    if receipt.error is None:
+        return kept
+    return f"**{escape_markdown(capitalize_first(receipt.error.message.strip().rstrip('.')))}.** {kept}"
+
+
+def _receipt_rows(receipt: Receipt, no_price: str) -> Iterator[tuple[str, str]]:
+    reading = receipt.reading
+    usage = reading.usage
+    yield "Outcome", outcome_label(receipt)
+    yield "Served by", receipt.served_by
+    if receipt.fell_back_to:
+        yield "Fell back to", receipt.fell_back_to
+    if receipt.attempts > 1:
+        yield "Attempts", str(receipt.attempts)
+    yield "Delivered", f"{receipt.delivered_chars:,} characters"
+    yield "Tokens in", f"{format_count(usage.input_tokens)} ({usage.source})"
+    yield "Tokens out", f"{format_count(usage.output_tokens)} ({usage.source})"
+    if usage.thinking_tokens:
+        yield "of these, thinking", f"{usage.thinking_tokens:,}"
+    if usage.cached_tokens:
+        yield "of the input, cached", f"{usage.cached_tokens:,}"
+    yield "First token after", format_seconds(reading.ttft_s)
+    yield "Speed after it", format_speed(reading.tokens_per_s)
+    yield "Elapsed", format_seconds(reading.elapsed_s)
+    if receipt.stop_s is not None:
+        yield "Provider stopped within", format_seconds(receipt.stop_s)
+    yield (
+        "Cost",
+        no_price
+        if reading.cost is None
+        else f"{format_cost(reading.cost, usage.source)} ({_price_note(reading.cost)})",
+    )
+    if receipt.error is not None and receipt.error.http_status is not None:
+        yield "HTTP status", str(receipt.error.http_status)
+
+
+_MARKDOWN_ESCAPES = str.maketrans(
+    {c: f"\\{c}" for c in "\\`*_[]|!#~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
+)
+
+
+def escape_markdown(text: str) -> str:
+    """Keep a provider's words from being read as Markdown or HTML."""
+    return text.translate(_MARKDOWN_ESCAPES)
+
+
+def provider_badge(row: ProviderRow | None, *, own_key: bool = False) -> str:
+    """Say whether a provider can be asked."""
+    if row is None:
+        return ""
+    if row.simulated:
+        return f'<p class="sg-badge sg-simulated">{escape(strings.SIMULATED)}</p>'
+    if not row.ready:
+        return error_badge(strings.NEEDS.format(needs=row.needs))
+    words = strings.KEY_TAKEN if own_key else strings.READY
+    return success_badge(f"{words} · {row.name}")
+
+
+def success_badge(words: str) -> str:
+    """Say that something is as it should be."""
+    return f'<p class="sg-badge sg-ready">{escape(words)}</p>'
+
+
+def error_badge(words: str) -> str:
+    """Say what is wrong, beside what it is wrong with."""
+    return f'<p class="sg-badge sg-needs" role="alert">{escape(words)}</p>'

@@ -1,0 +1,217 @@
+"""The pipeline tab's events: one stream, two strategies, and the state machine, live."""
+
+import logging
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from guard import RejectionError
+from streaming import strategies
+from streaming.errors import UsageError
+from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta
+from streaming.messages import ChatRequest, Message
+from streaming.meter import CostModel
+from streaming.pipeline import AnswerStream, stream_answer
+from streaming.retry import State
+from streaming.trace import Probe
+from ui import html, strings
+from ui.answers import TICK_INTERVAL_S, AnswerService
+from ui.components import HIDDEN_IN_DOM
+from ui.form import LOCAL_PROVIDER
+from ui.pipeline import buffering_diagram, state_diagram
+from ui.pipeline.panes import Pane, PanePlayback, PaneStats
+from ui.pipeline.scenarios import Scenarios
+
+SLOT = "pipeline"
+REFRESH_INTERVAL_S = 0.25
+MAX_TOKENS = 200
+MAX_SHOWN_CHARS = 10_000
+_FREE_COST_MODEL: Mapping[str, CostModel] = {}
+"""What is played here has no price: its tokens are counted against this service's budgets, as in the chat."""
+
+log = logging.getLogger(__name__)
+
+PipelineUpdate = tuple[Any, ...]
+"""One update of the tab: both texts, both figures, machine, stage line, pictures, Stop, announcement."""
+
+
+class PipelineHandlers:
+    """Plays a scenario into two strategies at once."""
+
+    def __init__(self, answer_service: AnswerService, scenarios: Scenarios) -> None:
+        self._answer_service = answer_service
+        self._scenarios = scenarios
+
+    async def run(
+        self, scenario: str, left: str, right: str, interval_ms: float, prompt: str, request: gr.Request
+    ) -> AsyncGenerator[PipelineUpdate, None]:
+        """Play, and show both sides; Stop, or the stream's end, ends it."""
+        slot = self._answer_service.page_sessions.get(request.session_hash).slot(SLOT)
+        try:
+            sides = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in (left, right)]
+            question = ChatRequest((Message("user", prompt.strip() or strings.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
+            session = self._scenarios.session(scenario)
+            reserved = await self._answer_service.reserve(question, _FREE_COST_MODEL, request)
+            answered = stream_answer(
+                reserved.request if reserved else question,
+                session,
+                strategies.parse("direct").build(),
+                clock=self._answer_service.clock,
+                probe=(probe := Probe(self._answer_service.clock)),
+                filter=self._answer_service.output_filter(),
+                before_retry=reserved.renew if reserved else None,
+            )
+            try:
+                await slot.begin(answered)
+                watch = _StateWatch(self._answer_service.clock())
+                async with aclosing(self._stream_updates(answered, sides, watch)) as frames:
+                    async for frame in frames:
+                        yield frame
+                await slot.wait_stopped()
+                pictures = buffering_diagram.buffering_svg(probe.source, interval_ms / 1000)
+                yield _last_update(answered, sides, watch, pictures, simulated=scenario != LOCAL_PROVIDER)
+            finally:
+                if reserved is not None:
+                    await reserved.settle(answered.charge())
+        except RejectionError as rejection:
+            yield _rejection_update(html.capitalize_first(rejection.message), rejection.retry_after_s)
+        except UsageError as error:
+            yield _rejection_update(str(error))
+        except Exception:
+            log.exception("the pipeline tab broke")
+            yield _rejection_update(strings.DEFECT)
+
+    async def stop(self, request: gr.Request) -> None:
+        """End the stream."""
+        await self._answer_service.page_sessions.get(request.session_hash).slot(SLOT).stop()
+
+    async def _stream_updates(
+        self, answered: AnswerStream, sides: Sequence[Pane], watch: "_StateWatch"
+    ) -> AsyncGenerator[PipelineUpdate, None]:
+        """Yield whenever a side has more to show, and at least every tick."""
+        clock = self._answer_service.clock
+        tallies = [_stats_html(side.stats()) for side in sides]
+        yield (
+            "",
+            "",
+            *tallies,
+            *watch.render_current(answered),
+            "",
+            gr.update(visible=True),
+            strings.STATES["streaming"],
+        )
+        play = PanePlayback(
+            answered, sides, clock, lambda events, now: watch.on_events(events, answered, now), TICK_INTERVAL_S
+        )
+        told = [0] * len(sides)
+        async with aclosing(answered), aclosing(play.updates()) as changes:
+            async for _ in changes:
+                for drawn in watch.iter_passed(answered):
+                    yield (*[gr.skip()] * 4, *drawn, *[gr.skip()] * 3)
+                grown = [len(side.text) > chars for side, chars in zip(sides, told, strict=True)]
+                told = [len(side.text) for side in sides]
+                shown = [
+                    _truncate_shown(side.text) if more else gr.skip() for side, more in zip(sides, grown, strict=True)
+                ]
+                if watch.is_due(clock()):
+                    figures_of = [_stats_html(side.stats()) for side in sides]
+                    yield (*shown, *figures_of, *watch.render_current(answered), *[gr.skip()] * 3)
+                elif any(grown):
+                    yield (*shown, *[gr.skip()] * 7)
+
+
+class _StateWatch:
+    """What the state machine went through, and when it is time to draw again."""
+
+    def __init__(self, started_s: float) -> None:
+        self._started_s = started_s
+        self._states = 0
+        self._drawn_s = float("-inf")
+        self._now_s = started_s
+        self._note = ""
+        self._text = False
+
+    def on_events(self, events: Sequence[Event], answered: AnswerStream, now: float) -> None:
+        self._now_s = now
+        if len(answered.session.states) > self._states:
+            self._drawn_s = float("-inf")
+        for event in events:
+            self._text = self._text or isinstance(event, (TextDelta, ThinkingDelta))
+            if isinstance(event, (Notice, Failed)) and event.kind != "connected":
+                self._note = event.message
+
+    def is_due(self, now: float) -> bool:
+        return now - self._drawn_s >= REFRESH_INTERVAL_S
+
+    def iter_passed(self, answered: AnswerStream) -> Iterator[tuple[str, str]]:
+        """Give machine and stage line in each state that came and went since they were drawn."""
+        for count in range(self._states + 1, len(answered.session.states)):
+            yield self._render(answered.session.states[:count])
+
+    def render_current(self, answered: AnswerStream) -> tuple[str, str]:
+        """Give the machine and the stage line."""
+        self._drawn_s = self._now_s
+        return self._render([*answered.session.states])
+
+    def _render(self, states: Sequence[State]) -> tuple[str, str]:
+        self._states = len(states)
+        kind = "coming" if self._text and states[-1] == "streaming" else "busy"
+        line = html.stage_html(strings.STATES[states[-1]], self._now_s - self._started_s, self._note, kind=kind)
+        return state_diagram.state_diagram_svg(states), line
+
+
+def strategy_name(kind: str, interval_ms: float) -> str:
+    """Give a strategy's full name: the interval is of those that have one."""
+    return f"{kind}:{interval_ms:g}ms" if kind in ("batch", "debounce") else kind
+
+
+def _last_update(
+    answered: AnswerStream, sides: Sequence[Pane], watch: _StateWatch, pictures: str, *, simulated: bool
+) -> PipelineUpdate:
+    receipt = answered.receipt()
+    said = (f"{strings.SIMULATED_LABEL} · " if simulated else "") + html.outcome_label(receipt)
+    kind = "good" if html.is_complete(receipt) else "idle" if receipt.outcome == "cancelled" else "bad"
+    extra = receipt.error.message if receipt.error else ""
+    drawn, _ = watch.render_current(answered)
+    line = html.stage_html(said, None, extra, kind=kind)
+    tallies = [_stats_html(side.stats()) for side in sides]
+    return (
+        *(_truncate_shown(side.text) for side in sides),
+        *tallies,
+        drawn,
+        line,
+        pictures,
+        gr.update(visible=HIDDEN_IN_DOM),
+        said,
+    )
+
+
+def _truncate_shown(text: str) -> str:
+    """Give what of a text is drawn: a box of millions of characters would hold up the browser."""
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    return text[:MAX_SHOWN_CHARS] + strings.SHOWN_CUT.format(chars=len(text))
+
+
+def _rejection_update(message: str, retry_after_s: float | None = None) -> PipelineUpdate:
+    line = html.stage_html(strings.NOT_ANSWERED, None, message, kind="bad", left_s=retry_after_s)
+    return (*[gr.skip()] * 5, line, gr.skip(), gr.update(visible=HIDDEN_IN_DOM), escape(message))
+
+
+def _stats_html(tally: PaneStats) -> str:
+    delay = strings.UNKNOWN if tally.delay_mean_s is None else f"{tally.delay_mean_s * 1000:.0f} ms"
+    longest = "" if tally.delay_max_s is None else strings.AT_MOST.format(ms=tally.delay_max_s * 1000)
+    cells = [
+        (strings.CHUNKS_IN, f"{tally.chunks:,}", ""),
+        (strings.UPDATES_OUT, f"{tally.updates:,}", ""),
+        (strings.BYTES, f"{tally.sent_bytes / 1000:.1f} kB", ""),
+        (strings.ADDED_DELAY, delay, longest),
+    ]
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(note)}</small></dd></div>"
+        for name, value, note in cells
+    )
+    return f'<dl class="sg-meter sg-four">{rows}</dl>'

@@ -1,0 +1,155 @@
+"""One stream under several delivery strategies at once: the same events, at the same moments. Pure."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+
+from streaming.clock import Clock
+from streaming.events import TERMINAL, Event, TextDelta
+from streaming.pipeline import AnswerStream
+from streaming.strategies import Strategy
+
+_GRADIO_MESSAGE = {
+    "msg": "process_generating",
+    "event_id": "0" * 32,
+    "output": {
+        "data": [],
+        "is_generating": True,
+        "duration": 0.001234567890123,
+        "average_duration": 0.001234567890123,
+        "render_config": None,
+        "changed_state_ids": [],
+    },
+    "success": True,
+    "time_limit": None,
+}
+
+
+def gradio_update_size(text: str) -> int:
+    """Give the bytes by which Gradio tells the browser that `text` was appended: one server-sent event."""
+    output = {**_GRADIO_MESSAGE["output"], "data": [[["append", [], text]]]}  # type: ignore[dict-item]  # a mapping it is
+    return len(f"data: {json.dumps({**_GRADIO_MESSAGE, 'output': output})}\n\n".encode())
+
+
+@dataclass(frozen=True, slots=True)
+class PaneStats:
+    """What a strategy made of the stream so far; delays are seconds a character was held, None before any text."""
+
+    chunks: int
+    updates: int
+    sent_bytes: int
+    delay_mean_s: float | None
+    delay_max_s: float | None
+
+
+class Pane:
+    """A strategy that is fed what a stream brings; `text` is what its reader sees."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.text = ""
+        self.ended = False
+        self.released: list[tuple[float, int]] = []
+        """When text went on, and how many characters."""
+        self._held: deque[tuple[float, int]] = deque()
+        self._chunks = self._bytes = 0
+        self._delay_s = self._longest_s = 0.0
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `step` is due without an event."""
+        return self.strategy.wake_at
+
+    def step(self, events: Sequence[Event], now: float) -> bool:
+        """Let time pass to `now` and take what has arrived then; True when the reader sees more."""
+        out: list[Event] = []
+        if self.wake_at is not None and self.wake_at <= now:
+            out += self.strategy.wake(now)
+        for event in events:
+            if isinstance(event, TextDelta):
+                self._chunks += 1
+                self._held.append((now, len(event.text)))
+            out += self.strategy.feed(event, now)
+        self.ended = self.ended or any(isinstance(event, TERMINAL) for event in out)
+        text = "".join(event.text for event in out if isinstance(event, TextDelta))
+        if text:
+            self._add_released(text, now)
+        return bool(text)
+
+    def stats(self) -> PaneStats:
+        """Give the figures so far."""
+        chars = len(self.text)
+        mean_s = self._delay_s / chars if chars else None
+        return PaneStats(self._chunks, len(self.released), self._bytes, mean_s, self._longest_s if chars else None)
+
+    def _add_released(self, text: str, now: float) -> None:
+        self.text += text
+        self.released.append((now, len(text)))
+        self._bytes += gradio_update_size(text)
+        left = len(text)
+        while left and self._held:
+            arrived_s, chars = self._held.popleft()
+            taken = min(left, chars)
+            self._delay_s += taken * (now - arrived_s)
+            self._longest_s = max(self._longest_s, now - arrived_s)
+            left -= taken
+            if chars > taken:
+                self._held.appendleft((arrived_s, chars - taken))
+
+
+OnEvents = Callable[[Sequence[Event], float], None]
+"""Is told of what came, and when; also of nothing, when time alone has passed."""
+
+
+class PanePlayback:
+    """Feeds what an answer brings to its sides. `tick_s` is the longest time without a change.
+
+    A task of its own does so: a browser that draws slowly makes no strategy late.
+    """
+
+    def __init__(
+        self, answered: AnswerStream, sides: Sequence[Pane], clock: Clock, see: OnEvents, tick_s: float
+    ) -> None:
+        self._answered = answered
+        self._sides = sides
+        self._clock = clock
+        self._see = see
+        self._tick_s = tick_s
+        self._changed = asyncio.Event()
+
+    async def updates(self) -> AsyncGenerator[None, None]:
+        """Yield when something has changed; ends with the last side, or when the answer is stopped."""
+        feeding = asyncio.create_task(self._feed_panes())
+        feeding.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not feeding.done():
+                await self._changed.wait()
+                self._changed.clear()
+                yield
+        finally:
+            feeding.cancel()
+            await asyncio.wait([feeding])
+        feeding.result()
+
+    async def _feed_panes(self) -> None:
+        complete = False
+        while not all(side.ended for side in self._sides):
+            now = self._clock()
+            due = [side.wake_at for side in self._sides if side.wake_at is not None]
+            wait_s = max(min([*due, now + self._tick_s]) - now, 0.0)
+            events: list[Event] = []
+            if complete:
+                # Nothing more arrives: what a strategy still holds goes at its own times.
+                await asyncio.sleep(wait_s)
+            else:
+                events = await self._answered.next_batch(wait_s)
+            complete = complete or any(isinstance(event, TERMINAL) for event in events)
+            if self._answered.ended and not complete:
+                return
+            now = self._clock()
+            self._see(events, now)
+            for side in self._sides:
+                side.step(events, now)
+            self._changed.set()

@@ -1,0 +1,63 @@
+"""Streams to look at in the pipeline tab: real answers, every timing profile, every fault. Always called what it is.
+
+Profiles are played in this process. Faults need a wire to break: the simulator is started on a port of 127.0.0.1 that
+the system chooses, at the first fault that is asked for, and the OpenAI adapter asks it as it would ask a service.
+"""
+
+from threading import Thread
+
+from providers import ProviderRegistry
+from settings import Settings
+from simulator.faults import FAULTS
+from simulator.request_handler import Defaults
+from simulator.schedules import PROFILES, Profile
+from simulator.server import ServerOptions, SimulatorServer
+from streaming.errors import UsageError
+from streaming.session import Session, Timeouts
+from ui import strings
+from ui.answers import AnswerService
+from ui.form import LOCAL_PROVIDER
+
+_TIMEOUTS = Timeouts(connect_s=2.0, first_content_s=2.0, idle_s=2.0, total_s=60.0)
+"""Short, so that a visitor sees what a timeout does."""
+_ANSWER_PROFILE = Profile("steady", ttft_s=0.4, gap_s=0.02, tokens=120)
+_FAULT_PREFIX = "fault:"
+_PLACEHOLDER_KEY = "none"
+"""No word that the simulator says: a key is taken out of every message."""
+
+
+class Scenarios:
+    """Gives sessions for scenario names. Its server is a daemon thread's, and goes with the process."""
+
+    def __init__(self, answer_service: AnswerService) -> None:
+        self._answer_service = answer_service
+        self._simulated: ProviderRegistry | None = None
+
+    def choices(self) -> list[tuple[str, str]]:
+        """Give the picker's lines: label and name."""
+        # Of real models only the one that costs nobody anything: here nothing is charged to a budget.
+        real = [(row.label, row.name) for row in self._answer_service.list_providers() if row.name == LOCAL_PROVIDER]
+        profiles = [(strings.SCENARIO_PROFILE.format(name=name), f"sim:{name}") for name in PROFILES]
+        faults = [
+            (strings.SCENARIO_FAULT.format(name=kind.name, does=kind.description), f"{_FAULT_PREFIX}{kind.name}")
+            for kind in FAULTS.values()
+        ]
+        return [*profiles, *faults, *real]
+
+    def session(self, name: str) -> Session:
+        """Give a session that plays a scenario. Raises UsageError for one that is not of the list."""
+        if name not in {value for _, value in self.choices()}:
+            raise UsageError(strings.UNKNOWN_SCENARIO.format(name=name))
+        if name.startswith(_FAULT_PREFIX):
+            return self._fault_providers().new_session(
+                [f"openai:fault-{name.removeprefix(_FAULT_PREFIX)}"], clock=self._answer_service.clock
+            )
+        return self._answer_service.session(name)
+
+    def _fault_providers(self) -> ProviderRegistry:
+        if self._simulated is None:
+            server = SimulatorServer(ServerOptions(choices=Defaults(profile=_ANSWER_PROFILE)))
+            Thread(target=server.run, name="simulator", daemon=True).start()
+            variables = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": _PLACEHOLDER_KEY}
+            self._simulated = ProviderRegistry(Settings(variables), timeouts=_TIMEOUTS)
+        return self._simulated

@@ -1,0 +1,382 @@
+"""What an event of the page may carry, derived from the page's own components: the body of every POST is checked here.
+
+Whatever is not described is refused: a component without a rule makes its functions unreachable. Nothing that names a
+file fits any rule. What passes is written anew, so that the page's library reads exactly what was checked.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from guard import RejectionError
+from guard.validation import InputLimits, check_size
+
+Check = Callable[[Any], bool]
+"""Whether a JSON value may stand here."""
+
+CONVERSATION_FACTOR = 8
+"""A conversation, with its thoughts and receipts, comes back with each question: so many times a question's size."""
+MIN_JSON_DEPTH = 8
+"""What the page's own events need."""
+MAX_FREE_TEXT_CHARS = 500
+"""Of a picker into which anything may be written."""
+MAX_MESSAGES = 2_000
+"""Messages of a conversation on the page, receipts and thoughts among them."""
+MAX_INTEGER = 10_000_000
+
+_SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EVENT = re.compile(r"[0-9a-f]{32}")
+_FIELDS = frozenset({"data", "event_data", "fn_index", "session_hash", "trigger_id"})
+_MESSAGE = frozenset({"role", "content", "metadata", "options"})
+_METADATA = frozenset({"title", "id", "parent_id", "duration", "status", "log"})
+_EXTRA_CHARS = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class PageEvent:
+    """A checked body, written anew, and the session that it belongs to."""
+
+    session_hash: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    inputs: tuple[Check, ...]
+    texts: tuple[bool, ...]
+    event_data: tuple[Check, ...]
+    needs_event_data: bool
+    queued: bool
+    has_conversation: bool
+
+
+class EventSchema:
+    """The functions that this page's own controls call, by index, with what each takes."""
+
+    def __init__(self, page: gr.Blocks, limits: InputLimits) -> None:
+        self._limits = limits
+        self._functions = {number: self._describe(page, page.fns[number]) for number in _reachable(page)}
+        self._triggers = {target for fn in page.fns.values() for target, _ in fn.targets if target is not None}
+
+    @property
+    def functions(self) -> frozenset[int]:
+        """The indices of the functions that can be called."""
+        return frozenset(self._functions)
+
+    @property
+    def body_limits(self) -> InputLimits:
+        """The limits for a body before it is known which function it is for."""
+        limits = self._limits
+        size = limits.body_bytes * CONVERSATION_FACTOR
+        return replace(limits, body_bytes=size, json_depth=max(limits.json_depth, MIN_JSON_DEPTH))
+
+    def parse_event(self, body: bytes, *, direct: bool = False) -> PageEvent:
+        """Return the checked event. `direct` events are answered at once, and only unqueued functions may be. Raises
+        Refusal.
+        """
+        fields = _parse_object(body)
+        function = self._functions.get(fields["fn_index"]) if _is_integer(fields.get("fn_index")) else None
+        if function is None or (direct and function.queued):
+            raise _reject("there is no such function")
+        if not function.has_conversation:
+            check_size(len(body), self._limits)
+        if not fields.keys() <= _FIELDS or not is_session_hash(fields.get("session_hash")):
+            raise _reject("an event has data, event_data, fn_index, session_hash and trigger_id only")
+        trigger = fields.get("trigger_id")
+        if trigger is not None and not (_is_integer(trigger) and trigger in self._triggers):
+            raise _reject("there is no such trigger")
+        _check_data(function, fields)
+        # A box that nobody has written into yet has no text, which functions need not tell from an empty one.
+        boxes = zip(function.texts, fields["data"], strict=True)
+        fields["data"] = ["" if is_box and value is None else value for is_box, value in boxes]
+        return PageEvent(fields["session_hash"], _to_bytes(fields))
+
+    def parse_cancel(self, body: bytes) -> PageEvent:
+        """Return the checked request to cancel an event. Raises Refusal."""
+        fields = _parse_object(body)
+        known = _is_integer(fields.get("fn_index")) and fields["fn_index"] in self._functions
+        if not known or fields.keys() != {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
+            raise _reject("a cancellation has session_hash, fn_index and event_id")
+        if not is_session_hash(fields["session_hash"]):
+            raise _reject("this is no session")
+        return PageEvent(fields["session_hash"], _to_bytes(fields))
+
+    def parse_reset(self, body: bytes) -> PageEvent:
+        """Return the checked end of an event, which belongs to no session. Raises Refusal."""
+        fields = _parse_object(body)
+        if not fields.keys() <= {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
+            raise _reject("a reset has an event_id")
+        return PageEvent("", _to_bytes({"event_id": fields["event_id"]}))
+
+    def _describe(self, page: gr.Blocks, fn: Any) -> _Function:
+        dynamic = {block for other in page.fns.values() for block in other.outputs}
+        inputs = tuple(_check_for(block, self._limits, dynamic=block in dynamic) for block in fn.inputs)
+        events = {event for _, event in fn.targets} & _EVENTS.keys()
+        return _Function(
+            inputs=inputs,
+            texts=tuple(isinstance(block, gr.Textbox) for block in fn.inputs),
+            event_data=tuple(_EVENTS[event](self._limits) for event in sorted(events)),
+            needs_event_data=bool(events & _TELLING),
+            queued=fn.queue,
+            has_conversation=any(isinstance(block, gr.Chatbot) for block in fn.inputs),
+        )
+
+
+def is_session_hash(value: object) -> bool:
+    """Return whether a value has the shape of a session that a browser makes up."""
+    return isinstance(value, str) and _SESSION.fullmatch(value) is not None
+
+
+def _check_data(function: _Function, fields: Mapping[str, Any]) -> None:
+    data = fields.get("data")
+    if not isinstance(data, list) or len(data) != len(function.inputs):
+        raise _reject("data has one value for each input")
+    for number, (check, value) in enumerate(zip(function.inputs, data, strict=True), 1):
+        if not check(value):
+            raise _reject(f"value {number} is not what its control holds")
+    about = fields.get("event_data")
+    if about is None and not function.needs_event_data:
+        return
+    if not any(check(about) for check in function.event_data):
+        raise _reject("event_data is not what the control tells")
+
+
+def _reachable(page: gr.Blocks) -> Iterator[int]:
+    """Yield the functions that controls on the page call, and what follows them, if all their inputs have a rule.
+
+    A control that is drawn nowhere and that nothing can show calls none.
+    """
+    shown = {block for fn in page.fns.values() for block in fn.outputs}
+
+    def drawn(number: int | None) -> bool:
+        block = page.blocks.get(number) if number is not None else None
+        return block is not None and (block in shown or getattr(block, "visible", True) is not False)
+
+    reached: set[int] = set()
+    for number, fn in sorted(page.fns.items()):
+        begins = any(event in _EVENTS and drawn(target) for target, event in fn.targets)
+        follows = fn.trigger_after in reached
+        if begins or follows:
+            reached.add(number)
+            if fn.fn is not None and all(_rule_of(block) is not None for block in fn.inputs):
+                yield number
+
+
+def _check_for(block: Component, limits: InputLimits, *, dynamic: bool) -> Check:
+    rule = _rule_of(block)
+    assert rule is not None, "only functions whose inputs have rules are described"
+    return rule(block, limits, dynamic)
+
+
+_Rule = Callable[[Any, InputLimits, bool], Check]
+
+
+def _rule_of(block: object) -> _Rule | None:
+    return next((rule for kind, rule in _RULES.items() if isinstance(block, kind)), None)
+
+
+def _textbox(block: gr.Textbox, limits: InputLimits, dynamic: bool) -> Check:
+    del dynamic
+    # What is a little too long is told in words where it was written.
+    most = block.max_length or max(4 * limits.message_chars, _EXTRA_CHARS)
+    return lambda value: value is None or is_text(value, most)
+
+
+def _dropdown(block: gr.Dropdown, limits: InputLimits, dynamic: bool) -> Check:
+    del limits
+    if block.allow_custom_value or dynamic:  # an update may have brought other choices
+        return lambda value: value is None or is_text(value, MAX_FREE_TEXT_CHARS)
+    names = {value for _, value in block.choices}
+    return lambda value: value is None or (isinstance(value, str) and value in names)
+
+
+def _radio(block: gr.Radio, limits: InputLimits, dynamic: bool) -> Check:
+    del limits, dynamic
+    values = [value for _, value in block.choices]
+    return lambda value: any(type(value) is type(choice) and value == choice for choice in values)
+
+
+def _slider(block: gr.Slider, limits: InputLimits, dynamic: bool) -> Check:
+    del limits, dynamic
+    low, high = block.minimum, block.maximum
+    return lambda value: _is_number(value) and low <= value <= high
+
+
+def _checkbox(block: gr.Checkbox, limits: InputLimits, dynamic: bool) -> Check:
+    del block, limits, dynamic
+    return lambda value: isinstance(value, bool)
+
+
+def _state(block: gr.State, limits: InputLimits, dynamic: bool) -> Check:
+    """A state is the service's: a browser has none of it."""
+    del block, limits, dynamic
+    return lambda value: value is None
+
+
+def _browser_state(block: gr.BrowserState, limits: InputLimits, dynamic: bool) -> Check:
+    """Conversations are not kept in the browser here."""
+    del block, limits, dynamic
+    return lambda value: value is None or value == []
+
+
+def _chatbot(block: gr.Chatbot, limits: InputLimits, dynamic: bool) -> Check:
+    del block, dynamic
+    most = limits.body_bytes * CONVERSATION_FACTOR
+    return lambda value: (
+        isinstance(value, list) and len(value) <= MAX_MESSAGES and all(is_message(one, most) for one in value)
+    )
+
+
+_RULES: Mapping[type, _Rule] = {
+    gr.Textbox: _textbox,
+    gr.Dropdown: _dropdown,
+    gr.Radio: _radio,
+    gr.Slider: _slider,
+    gr.Checkbox: _checkbox,
+    gr.BrowserState: _browser_state,
+    gr.State: _state,
+    gr.Chatbot: _chatbot,
+}
+
+
+def is_text(value: object, max_chars: int) -> bool:
+    """Return whether a value is text of that length at most, and valid Unicode."""
+    if not isinstance(value, str) or len(value) > max_chars:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_message(value: object, max_chars: int) -> bool:
+    """Return whether a value is a message of a conversation that holds text only."""
+    if not isinstance(value, dict) or not {"role", "content"} <= value.keys() <= _MESSAGE:
+        return False
+    if value["role"] not in ("user", "assistant") or value.get("options") not in (None, []):
+        return False
+    content, metadata = value["content"], value.get("metadata")
+    parts = content if isinstance(content, list) else [content]
+    return all(_is_part(part, max_chars) for part in parts) and (metadata is None or _is_metadata(metadata))
+
+
+def _is_part(value: object, max_chars: int) -> bool:
+    if isinstance(value, dict):
+        return value.keys() == {"type", "text"} and value["type"] == "text" and is_text(value["text"], max_chars)
+    return is_text(value, max_chars)
+
+
+def _is_metadata(value: object) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= _METADATA:
+        return False
+    return all(one is None or is_text(one, _EXTRA_CHARS) or _is_number(one) for one in value.values())
+
+
+def _changed(limits: InputLimits) -> Check:
+    most = max(4 * limits.message_chars, _EXTRA_CHARS)
+    return lambda value: isinstance(value, bool) or _is_number(value) or is_text(value, most)
+
+
+def _nothing(limits: InputLimits) -> Check:
+    del limits
+    return lambda value: value is None
+
+
+def _selected(limits: InputLimits) -> Check:
+    most = max(4 * limits.message_chars, _EXTRA_CHARS)
+
+    def check(value: object) -> bool:
+        if not isinstance(value, dict) or not {"index", "value"} <= value.keys() <= {"index", "value", "selected"}:
+            return False
+        if not _is_index(value["index"]) or not isinstance(value.get("selected", True), bool):
+            return False
+        return is_text(value["value"], most)
+
+    return check
+
+
+def _example(limits: InputLimits) -> Check:
+    most = max(4 * limits.message_chars, _EXTRA_CHARS)
+
+    def check(value: object) -> bool:
+        if not isinstance(value, dict) or value.keys() != {"index", "value"} or not _is_index(value["index"]):
+            return False
+        chosen = value["value"]
+        return isinstance(chosen, dict) and chosen.keys() == {"text"} and is_text(chosen["text"], most)
+
+    return check
+
+
+_EVENTS: Mapping[str, Callable[[InputLimits], Check]] = {
+    "change": _changed,
+    "input": _changed,
+    "submit": _changed,
+    "click": _nothing,
+    "clear": _nothing,
+    "select": _selected,
+    "retry": _selected,
+    "undo": _selected,
+    "example_select": _example,
+}
+"""What controls tell of themselves, by the name of the event; an event that is not here calls nothing."""
+
+
+_TELLING = frozenset({"retry", "undo", "example_select"})
+"""Events whose functions need what the control tells."""
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INTEGER
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= MAX_INTEGER and math.isfinite(value)
+
+
+def _is_index(value: object) -> bool:
+    pair = isinstance(value, list) and len(value) == 2 and all(map(_is_integer, value))
+    return _is_integer(value) or pair
+
+
+def _is_event_id(fields: Mapping[str, Any]) -> bool:
+    value = fields.get("event_id")
+    return isinstance(value, str) and _EVENT.fullmatch(value) is not None
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object in UTF-8 with each key once and finite numbers. Raises Refusal."""
+    try:
+        found = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise _reject("the body is not one JSON object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _to_bytes(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _reject(problem: str) -> RejectionError:
+    return RejectionError("page.event", "invalid", f"the page's event: {problem} (load the page anew)")

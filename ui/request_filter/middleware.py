@@ -1,0 +1,262 @@
+"""What of the page's library can be reached: one table of requests. Whatever else is asked for is not there (404).
+
+Pure ASGI, in front of all that Gradio mounts. A new feature of the page adds a row, with a test that it is used.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Literal, Protocol
+from urllib.parse import parse_qsl, urlencode
+
+from guard import RejectionError, client_address
+from guard.request_body import read_body, replay_body
+from ui.request_filter.event_schema import EventSchema, PageEvent, is_session_hash
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Body = Literal["none", "event", "direct", "cancel", "reset"]
+
+API = "/gradio_api"
+MAX_QUERY_BYTES = 4_096
+MAX_QUERY_FIELDS = 8
+QUERY_IGNORED = frozenset({"v", "__sign", "__theme"})
+"""Parameters that browsers and Spaces add; they are not handed on."""
+HEADERS = frozenset(
+    {b"accept", b"accept-encoding", b"content-type", b"if-modified-since", b"if-none-match", b"user-agent"}
+)
+"""What is handed on besides the host and what proxies say of it."""
+MAX_HEADER_BYTES = 1_024
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Requests that are let through. `path` is a regular expression for all of it; a group `session` is a session.
+
+    `session` says what a request's session must be: of a page that is known, or one that is let in as new. `stream`:
+    the response lasts, and holds the page's session as long. `any_query`: whatever stands there is dropped.
+    """
+
+    methods: frozenset[str]
+    path: re.Pattern[str]
+    body: Body = "none"
+    session: Literal["none", "known", "new"] = "none"
+    stream: bool = False
+    any_query: bool = False
+
+
+def _row(methods: str, path: str, **settings: Any) -> Row:
+    return Row(frozenset(methods.split()), re.compile(path), **settings)
+
+
+TABLE = (
+    _row("GET HEAD", r"/", any_query=True),
+    _row("GET", r"/config"),
+    _row("GET", r"/theme\.css"),
+    _row("GET", r"/favicon\.ico"),
+    _row("GET", r"/manifest\.json"),
+    _row("GET", r"/assets/[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"),
+    _row("GET", r"/static/js/iframeResizer\.contentWindow\.min\.js"),
+    _row("GET", r"/static/img/logo(?:_nosize)?\.svg"),
+    _row("GET", rf"{API}/app_id"),
+    _row("GET", rf"{API}/heartbeat/(?P<session>[A-Za-z0-9_-]+)", session="new", stream=True),
+    _row("GET", rf"{API}/queue/data", session="known", stream=True),
+    _row("POST", rf"{API}/queue/join", body="event", session="new"),
+    _row("POST", rf"{API}/run/predict", body="direct", session="new"),
+    _row("POST", rf"{API}/cancel", body="cancel", session="known"),
+    _row("POST", rf"{API}/reset", body="reset"),
+)
+"""The requests that Chromium sends for the page, and `/config`, from which load tests read it. By `app_id` a page whose
+connection broke learns that the service is there again.
+"""
+
+
+class Sessions(Protocol):
+    """What the filter needs of `ui.sessions.PageSessions`."""
+
+    async def admit(self, session_hash: str, address: str | None) -> None: ...
+    def connect(self, session_hash: str) -> AbstractContextManager[None]: ...
+    def __contains__(self, session_hash: object) -> bool: ...
+
+
+class _NotFound(Exception):
+    """The request is none of the table."""
+
+
+class RequestFilter:
+    """Lets through to `app` what is in the table, with a body that fits the page. `hops` is of trusted proxies."""
+
+    def __init__(self, app: App, schema: EventSchema, sessions: Sessions, hops: int) -> None:
+        self._app = app
+        self._schema = schema
+        self._sessions = sessions
+        self._hops = hops
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            row, session = _find(scope)
+            scope["headers"] = _clean_headers(scope["headers"])
+            event, receive = await self._read(row, scope, receive)
+            session = session or event.session_hash
+            await self._admit(row, session, scope)
+        except _NotFound:
+            await _answer(scope, send, 404, {"detail": "Not Found"})
+        except RejectionError as rejection:
+            await _answer(scope, send, rejection.status, _explain(rejection), rejection.retry_after_s)
+        else:
+            with self._sessions.connect(session) if row.stream else nullcontext():
+                await self._app(scope, receive, send)
+
+    async def _admit(self, row: Row, session: str, scope: Scope) -> None:
+        if row.session == "known" and session not in self._sessions:
+            raise _NotFound
+        if row.session == "new":
+            peer = scope["client"][0] if scope.get("client") else None
+            await self._sessions.admit(session, client_address(peer, _decode(scope["headers"]), self._hops))
+
+    async def _read(self, row: Row, scope: Scope, receive: Receive) -> tuple[PageEvent, Receive]:
+        """Read and check the body; give the event, and a `receive` that hands it over as it was understood."""
+        headers = dict(_decode(scope["headers"]))
+        if row.body == "none":
+            if headers.pop("content-length", "0") != "0" or "transfer-encoding" in headers:
+                raise _NotFound
+            scope["headers"] = [one for one in scope["headers"] if one[0] not in _FRAMING]
+            return PageEvent("", b""), receive
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise RejectionError("page.event", "invalid", "the page's event: the body is no JSON (load the page anew)")
+        length = headers.get("content-length", "")
+        body = await read_body(length, receive, self._schema.body_limits)
+        if body is None:
+            return PageEvent("", b""), replay_body(None, receive)
+        event = self._parse(row.body, body)
+        scope["headers"] = [one for one in scope["headers"] if one[0] not in _FRAMING]
+        scope["headers"].append((b"content-length", str(len(event.body)).encode()))
+        return event, replay_body(event.body, receive)
+
+    def _parse(self, kind: Body, body: bytes) -> PageEvent:
+        if kind == "cancel":
+            return self._schema.parse_cancel(body)
+        if kind == "reset":
+            return self._schema.parse_reset(body)
+        return self._schema.parse_event(body, direct=kind == "direct")
+
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+def _find(scope: Scope) -> tuple[Row, str]:
+    """Return the row of a request and the session that its address names; hand on no other query. Raises _NotFound."""
+    path, raw = scope["path"], scope.get("raw_path")
+    plain = path.isascii() and (raw is None or raw.partition(b"?")[0] == path.encode())
+    if scope["type"] != "http" or not plain or _is_from_elsewhere(scope):
+        raise _NotFound
+    for row in TABLE:
+        found = row.path.fullmatch(path)
+        if found is not None and scope["method"] in row.methods:
+            session = found.groupdict().get("session") or ""
+            if session and not is_session_hash(session):
+                raise _NotFound
+            return row, _take_query(row, scope) or session
+    raise _NotFound
+
+
+def _is_from_elsewhere(scope: Scope) -> bool:
+    """Return whether a page of another site asks: a browser says so. To open the page itself is allowed."""
+    values = [value for name, value in scope["headers"] if name.lower() == b"sec-fetch-site"]
+    return scope["path"].startswith(API) and any(value not in (b"same-origin", b"none") for value in values)
+
+
+def _take_query(row: Row, scope: Scope) -> str:
+    """Return the session of the query, which alone is handed on."""
+    query: bytes = scope.get("query_string", b"")
+    scope["query_string"] = b""
+    if row.any_query:
+        return ""
+    try:
+        text = query.decode("ascii")
+        if len(query) > MAX_QUERY_BYTES:
+            raise _NotFound
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError:
+        raise _NotFound from None
+    named = [pair for pair in pairs if pair[0] not in QUERY_IGNORED]
+    if row.session != "known" or row.body != "none":
+        if named:
+            raise _NotFound
+        return ""
+    if len(named) != 1 or named[0][0] != "session_hash" or not is_session_hash(named[0][1]):
+        raise _NotFound
+    scope["query_string"] = urlencode(named).encode()
+    return named[0][1]
+
+
+def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that the library may see, each of a form that it can read. Raises Refusal for a bad host."""
+    kept: list[tuple[bytes, bytes]] = []
+    hosts = 0
+    for name, value in headers:
+        name = name.lower()
+        if name == b"host":
+            hosts += 1
+            if not is_host(value):
+                raise RejectionError(
+                    "page.host", "invalid", "Host: this is no host's name (load the page by its address)"
+                )
+            kept.append((name, value))
+        elif name == b"x-forwarded-host":
+            kept += [(name, value)] if is_host(value.partition(b",")[0].strip()) else []
+        elif name == b"x-forwarded-proto":
+            kept += [(name, value)] if value.partition(b",")[0].strip() in (b"http", b"https") else []
+        elif name in HEADERS or name in _FRAMING or name == b"x-forwarded-for":
+            kept += [(name, value)] if len(value) <= MAX_HEADER_BYTES or name == b"x-forwarded-for" else []
+    if hosts != 1:
+        raise RejectionError("page.host", "invalid", "Host: there must be one (load the page by its address)")
+    return kept
+
+
+def is_host(value: bytes) -> bool:
+    """Return whether a value is a host's name or address, perhaps with a port, that a URL can have."""
+    found = _HOST.fullmatch(value.decode("latin-1"))
+    if found is None or int(found[2] or 0) > 65_535:
+        return False
+    name = found[1].strip("[]")
+    if name == found[1] and not re.fullmatch(r"[0-9.]+", name):
+        return ".." not in name and all(len(label) <= 63 for label in name.split("."))
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _decode(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _explain(rejection: RejectionError) -> dict[str, str]:
+    """Return a refusal in the two forms that the page's library shows: for queued and for direct events."""
+    return {"detail": rejection.message, "error": rejection.message}
+
+
+async def _answer(
+    scope: Scope, send: Send, status: int, fields: dict[str, str], retry_after_s: int | None = None
+) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = json.dumps(fields).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

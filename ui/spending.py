@@ -1,0 +1,67 @@
+"""What a page's answers came to: the running cost, and the facts of each receipt for an export. Pure."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any
+
+from streaming.pipeline import Receipt
+
+_MAX_RECEIPTS = 200
+"""Receipts kept for an export; older ones remain in the text of the conversation."""
+
+
+class PageSpending:
+    """Every answer of one page. `usd` is what is known to have been paid, `unknown` how many answers it leaves out."""
+
+    def __init__(self) -> None:
+        self.usd = Decimal(0)
+        self.answers = 0
+        self.unknown = 0
+        self.estimated = False
+        self._facts: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+
+    def add(self, receipt: Receipt, *, strategy: str, simulated: bool, free: bool) -> str:
+        """Enter an answer; give the id under which its facts are found. `free`: nobody charges for it."""
+        self.answers += 1
+        cost = receipt.reading.cost
+        if cost is not None:
+            self.usd += cost.total_usd
+            self.estimated |= receipt.reading.usage.source != "reported" and cost.total_usd > 0
+        elif not free:
+            self.unknown += 1
+        name = f"receipt-{self.answers}"
+        self._facts[name] = _receipt_facts(receipt, strategy, simulated)
+        if len(self._facts) > _MAX_RECEIPTS:
+            self._facts.popitem(last=False)
+        return name
+
+    def receipt_facts(self, name: str) -> Mapping[str, Any] | None:
+        """Give what an answer came to, in units that the names say; None is unknown."""
+        return self._facts.get(name)
+
+
+def _receipt_facts(receipt: Receipt, strategy: str, simulated: bool) -> dict[str, Any]:
+    reading, cost, error = receipt.reading, receipt.reading.cost, receipt.error
+    usage = asdict(reading.usage)
+    source = usage.pop("source")
+    return {
+        "outcome": receipt.outcome,
+        "finish_reason": receipt.finish_reason,
+        "error": None if error is None else {"kind": error.kind, "message": error.message},
+        "served_by": receipt.served_by,
+        "simulated": simulated,
+        "strategy": strategy,
+        "attempts": receipt.attempts,
+        "fell_back_to": receipt.fell_back_to,
+        "delivered_chars": receipt.delivered_chars,
+        "ttft_s": reading.ttft_s,
+        "tokens_per_s": reading.tokens_per_s,
+        "elapsed_s": reading.elapsed_s,
+        "stop_s": receipt.stop_s,
+        **usage,
+        "token_source": source,
+        "cost_usd": None if cost is None else str(cost.total_usd),
+        "price_source": None if cost is None else cost.price_source,
+    }
