@@ -22,8 +22,7 @@ def compute_metrics(
     Raises RuntimeError where chunks were lost on the way.
     """
     received_s = {line["request_id"]: line["at_s"] for line in log if line["event"] == "received"}
-    sent_s: dict[str, list[float]] = defaultdict(list)
-    late_ms = []
+    sent_s, late_ms = defaultdict[str, list[float]](list), list[float]()
     for line in log:
         if line["event"] == "sent" and "seq" in line:
             sent_s[line["request_id"]].append(line["at_s"])
@@ -40,8 +39,8 @@ def compute_metrics(
         added_ms += [abs(gap - (b - a)) * 1000 for gap, (a, b) in zip(gaps, pairwise(truth), strict=True)]
         chunks += len(came)
         merged += row["merged"]
-    seconds = max(row["came_s"][-1] for row in noted) - min(row["came_s"][0] for row in noted)
-    whole_s = max(row["came_s"][-1] for row in noted) - min(row["sent_s"] for row in noted)
+    last_s = max(row["came_s"][-1] for row in noted)
+    seconds, whole_s = last_s - min(row["came_s"][0] for row in noted), last_s - min(row["sent_s"] for row in noted)
     return {
         "ttft_p50_ms": _percentile(ttft_ms, 50),
         "ttft_p99_ms": _percentile(ttft_ms, 99),

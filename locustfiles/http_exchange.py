@@ -8,7 +8,7 @@ from urllib.parse import SplitResult
 from answer_record import AnswerRecord
 from timestamped_socket import GeventTimestampedSocket
 
-from streaming.http.response_parser import Http1LimitError, HTTPParseError, ResponseParser
+from streaming.http.response_parser import HTTPLimitError, HTTPParseError, ResponseParser
 from streaming.limits import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, size_text
 
 GRACE_S = 0.25
@@ -78,7 +78,7 @@ class HttpExchange:
             part = self._reader.feed(data)
             size += len(part)
             if size > self._max_bytes:
-                raise Http1LimitError(f"a body of more than {size_text(self._max_bytes)}")
+                raise HTTPLimitError(f"a body of more than {size_text(self._max_bytes)}")
             if last is not None and not marked and last in part[-_TAIL_BYTES:]:
                 marked = True
                 self.socket.settimeout(GRACE_S)

@@ -53,6 +53,10 @@ def add_options(parser: Any) -> None:
     add(
         "--drain-s", type=_parse_seconds, default=30.0, env_var="LOAD_DRAIN_S", help="what is under way may end in (30)"
     )
+    _add_run_options(add)
+
+
+def _add_run_options(add: Any) -> None:
     add("--key", default="", env_var="LOAD_KEY", is_secret=True, help="API key, sent as a bearer")
     add("--shape", default="steady", choices=SHAPES, env_var="LOAD_SHAPE", help="how many users, when (steady)")
     add("--out", default="", env_var="LOAD_OUT", help="folder of the rows and the report (out/load-TIME)")

@@ -93,12 +93,14 @@ def mount(
         mcp_server=False,
         pwa=False,
     )
-    mounted = app.routes[-1]
-    hops = guard.configuration.hops if guard else 0
-    mounted.app = RequestFilter(
-        mounted.app, EventSchema(page, answer_service.limits), answer_service.page_sessions, hops
-    )
+    _filter_requests(app.routes[-1], page, answer_service, guard.configuration.hops if guard else 0)
     return app
+
+
+def _filter_requests(mount: Any, page: gr.Blocks, answer_service: AnswerService, hops: int) -> None:
+    """Put the request filter before everything that Gradio has mounted."""
+    schema = EventSchema(page, answer_service.limits)
+    mount.app = RequestFilter(mount.app, schema, answer_service.page_sessions, hops)
 
 
 def build_page(answer_service: AnswerService) -> gr.Blocks:

@@ -189,33 +189,16 @@ def timeline_chart(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) 
         own = stalls[stalls["name"] == name].nlargest(MAX_POINTS, "gap_s")
         broken = trials[(trials["name"] == name) & (trials["outcome"] != "completed")]
         at_s = own["trial_id"].map(sent_s).astype("float64") + own["at_s"] - own["gap_s"]
-        sizes = round_values(known_values(own["gap_s"]))
-        series.append(
-            Series(
-                display_name(name),
-                place,
-                x=round_values(known_values(at_s)),
-                y=[display_name(name)] * len(own),
-                sizes=sizes,
-            )
-        )
+        title = display_name(name)
+        at, sizes = round_values(known_values(at_s)), round_values(known_values(own["gap_s"]))
+        series.append(Series(title, place, x=at, y=[title] * len(own), sizes=sizes))
         if len(broken):
             lost_s = sample_values(known_values(broken["sent_monotonic_s"] - start_s))
-            series.append(
-                Series(
-                    f"{display_name(name)}: not completed",
-                    place,
-                    x=lost_s,
-                    y=[display_name(name)] * len(lost_s),
-                    failed=True,
-                )
-            )
-        count, seconds = int((stalls["name"] == name).sum()), float(stalls.loc[stalls["name"] == name, "gap_s"].sum())
-        counted = f"{count} {'stall' if count == 1 else 'stalls'}"
-        words.append(
-            f"{display_name(name)} {counted}, {formatting.format_number(seconds)} s of silence, {len(broken)} not "
-            "completed"
-        )
+            series.append(Series(f"{title}: not completed", place, x=lost_s, y=[title] * len(lost_s), failed=True))
+        silences_s = stalls.loc[stalls["name"] == name, "gap_s"]
+        counted = f"{len(silences_s)} {'stall' if len(silences_s) == 1 else 'stalls'}"
+        seconds = formatting.format_number(float(silences_s.sum()))
+        words.append(f"{title} {counted}, {seconds} s of silence, {len(broken)} not completed")
     if not any(one.x for one in series):
         return None
     note = (

@@ -113,8 +113,7 @@ async def run(
     models: Mapping[str, str] = MappingProxyType({}),
     service: "ServiceBackend | None" = None,
 ) -> RunSummary:
-    """Run all that is left into `folder`, which `manifest.create_run_folder` has made; SIGINT and SIGTERM end it early,
-    in order.
+    """Run all that is left into `folder`, made by `manifest.create_run_folder`; SIGINT and SIGTERM end it in order.
 
     `start` tells what is left of a resumed run, `traces` keeps each stream with its text, `budget` ends the run before
     its ceiling is passed, `service` is asked where the scenario has wires. A trial under way when the run was stopped
@@ -132,9 +131,8 @@ async def run(
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
-            context = TrialContext(
-                start.run_id, scenario, access, clock, mask, models=models, sitting=start.resume_count
-            )
+            sitting = start.resume_count
+            context = TrialContext(start.run_id, scenario, access, clock, mask, models=models, sitting=sitting)
             context = replace(context, wire=None if scenario.retries else wire)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))

@@ -33,7 +33,7 @@ class HTTPParseError(Exception):
     body = b""
 
 
-class Http1LimitError(HTTPParseError, LimitExceededError):
+class HTTPLimitError(HTTPParseError, LimitExceededError):
     """A part of the response's framing is larger than is read; the message names the part and its limit."""
 
 
@@ -126,7 +126,7 @@ class ResponseParser:
             self._searched = len(buffer)
             size = len(buffer) - _HEAD_END_BYTES + 1 if end is None else end.start()
             if size > MAX_HEAD_BYTES:
-                raise Http1LimitError(f"a head of more than {size_text(MAX_HEAD_BYTES)}")
+                raise HTTPLimitError(f"a head of more than {size_text(MAX_HEAD_BYTES)}")
             if end is None:
                 return None
             head = self._parse_head(bytes(buffer[: end.start()]))
@@ -140,7 +140,7 @@ class ResponseParser:
                 return rest
             self._interim_heads += 1
             if self._interim_heads > MAX_INTERIM_HEADS:
-                raise Http1LimitError(f"more than {MAX_INTERIM_HEADS} interim responses")
+                raise HTTPLimitError(f"more than {MAX_INTERIM_HEADS} interim responses")
 
     def _parse_head(self, data: bytes) -> ResponseHead:
         first, *lines = data.replace(b"\r\n", b"\n").split(b"\n")
@@ -148,7 +148,7 @@ class ResponseParser:
         if status is None:
             raise HTTPParseError(f"no status line: {first[:80]!r}")
         if len(lines) > MAX_HEADER_LINES:
-            raise Http1LimitError(f"more than {MAX_HEADER_LINES} header lines")
+            raise HTTPLimitError(f"more than {MAX_HEADER_LINES} header lines")
         self._http_1_0 = status[1] == b"0"
         headers: dict[str, str] = {}
         for line in _unfold(lines):
@@ -246,13 +246,13 @@ class ResponseParser:
 
     def _hold_partial_line(self, rest: bytes) -> None:
         if len(rest) > MAX_CHUNK_LINE_BYTES + 1:  # the carriage return is not the line's
-            raise Http1LimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
+            raise HTTPLimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
         self._partial = rest
 
     def _parse_chunk_line(self, line: bytes) -> None:
         """Take the line before a chunk (its size), after it (empty), or one of the trailer's, whose last is empty."""
         if len(line) > MAX_CHUNK_LINE_BYTES:
-            raise Http1LimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
+            raise HTTPLimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
         if self._line_due == "size":
             self._start_chunk(line)
         elif self._line_due == "end":
@@ -270,7 +270,7 @@ class ResponseParser:
             raise HTTPParseError(f"no chunk size: {line[:80]!r}")
         self._extension_bytes += max(len(line) - _SIZE_CHARS, 0)
         if self._extension_bytes > MAX_CHUNK_EXTENSION_BYTES:
-            raise Http1LimitError(f"chunk extensions of more than {size_text(MAX_CHUNK_EXTENSION_BYTES)}")
+            raise HTTPLimitError(f"chunk extensions of more than {size_text(MAX_CHUNK_EXTENSION_BYTES)}")
         self._left = int(found[1], 16)
         self._line_due = "end" if self._left else "trailer"
 
@@ -279,9 +279,9 @@ class ResponseParser:
         self._trailer_lines += 1
         self._trailer_bytes += len(line)
         if self._trailer_lines > MAX_HEADER_LINES:
-            raise Http1LimitError(f"more than {MAX_HEADER_LINES} trailer lines")
+            raise HTTPLimitError(f"more than {MAX_HEADER_LINES} trailer lines")
         if self._trailer_bytes > MAX_HEAD_BYTES:
-            raise Http1LimitError(f"trailers of more than {size_text(MAX_HEAD_BYTES)}")
+            raise HTTPLimitError(f"trailers of more than {size_text(MAX_HEAD_BYTES)}")
 
 
 def _unfold(lines: list[bytes]) -> list[bytes]:

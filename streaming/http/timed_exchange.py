@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 from streaming.clock import monotonic
 from streaming.http.connection import Origin, TimestampedConnection
-from streaming.http.response_parser import Http1LimitError, HTTPParseError, ResponseHead, ResponseParser
+from streaming.http.response_parser import HTTPLimitError, HTTPParseError, ResponseHead, ResponseParser
 from streaming.http.timestamped_sockets import TimestampingSelector, TimestampSource
 from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, max_body_bytes, size_text
 
@@ -187,7 +187,7 @@ class TimedExchange:
         if self._reader.complete:
             self._finish("complete", None, at_s)
         elif self._body_bytes > limit:
-            self._finish("not_http", Http1LimitError(f"a body of more than {size_text(limit)}"), at_s)
+            self._finish("not_http", HTTPLimitError(f"a body of more than {size_text(limit)}"), at_s)
 
     def _on_closed(self, error: OSError | None) -> None:
         if error is not None:

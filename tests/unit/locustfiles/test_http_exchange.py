@@ -163,7 +163,7 @@ def test_404_to_who_takes_a_stream_up_again_says_that_the_stream_is_gone() -> No
 def test_an_endless_body_is_left(head: bytes, most: str) -> None:
     with endless(head, b"A" * 1_000_000, 100) as url, open_exchange(url) as found:
         size = sum(len(part) for _, part in found.iter_chunks_safe())
-    assert isinstance(found.fault, http_exchange.Http1LimitError) and f"more than {most}" in str(found.fault)
+    assert isinstance(found.fault, http_exchange.HTTPLimitError) and f"more than {most}" in str(found.fault)
     assert size <= 64 * 1024 * 1024
 
 
@@ -175,7 +175,7 @@ def test_an_endless_body_is_left(head: bytes, most: str) -> None:
 def test_endless_framing_is_left(start: bytes, piece: bytes) -> None:
     with endless(start, piece, 1000) as url, open_exchange(url) as found:
         assert b"".join(part for _, part in found.iter_chunks_safe()) == b""
-    assert isinstance(found.fault, http_exchange.Http1LimitError)
+    assert isinstance(found.fault, http_exchange.HTTPLimitError)
 
 
 def test_a_socket_that_was_allowed_so_many_bytes_gives_no_more() -> None:

@@ -57,7 +57,7 @@ def test_a_whole_answer_over_its_limit_is_an_error() -> None:
 
 
 def test_a_text_over_its_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.limits.MAX_ANSWER_CHARS", 10)
+    monkeypatch.setattr("providers.decoding.decoder.MAX_ANSWER_CHARS", 10)
     events, error = decoded(chat_completions.make_decoder(), EVENT * 3, 10**9)
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["word", "word"]
     assert type(error) is ResponseTooLargeError

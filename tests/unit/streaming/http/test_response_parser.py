@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks import http_fuzz
 from streaming import limits
-from streaming.http.response_parser import Http1LimitError, HTTPParseError, ResponseParser
+from streaming.http.response_parser import HTTPLimitError, HTTPParseError, ResponseParser
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
@@ -157,7 +157,7 @@ TOO_LARGE = {
 def test_a_response_over_a_limit_is_refused_however_it_is_cut(name: str) -> None:
     raw = TOO_LARGE[name]
     for cuts in ([], list(range(1, len(raw), 7)), list(range(0, len(raw), 4096))):
-        with pytest.raises(Http1LimitError, match="more than"):
+        with pytest.raises(HTTPLimitError, match="more than"):
             parse_in_pieces(raw, cuts)
 
 
@@ -245,4 +245,4 @@ def test_a_connection_is_reusable_only_after_a_response_beyond_doubt(raw: bytes,
 def test_mutated_responses_are_read_alike_however_they_are_cut() -> None:
     result = http_fuzz.fuzz_reader(1500, seed=20)
     assert result.problems == []
-    assert min(result.counts[kind] for kind in ("complete", "cut", "Http1Error", "Http1LimitError")) > 50
+    assert min(result.counts[kind] for kind in ("complete", "cut", "HTTPParseError", "HTTPLimitError")) > 50

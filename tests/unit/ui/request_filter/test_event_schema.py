@@ -85,7 +85,7 @@ def test_every_function_takes_what_its_controls_send(page: gr.Blocks, schema: Ev
 
 def test_functions_that_no_control_calls_are_none(page: gr.Blocks, schema: EventSchema) -> None:
     names = {page.fns[number].name for number in set(page.fns) - schema.functions}
-    assert {"leave", "load_example", "option_clicked"} <= names
+    assert {"close_session", "load_example", "option_clicked"} <= names
     api = [number for number, fn in page.fns.items() if fn.name == "ask" and len(fn.inputs) > 5]
     assert api and not set(api) & schema.functions
 
@@ -152,7 +152,7 @@ def test_value_that_names_a_file_is_refused_wherever_it_stands(page: gr.Blocks, 
     ],
 )  # fmt: skip
 def test_field_of_another_form_is_refused(page: gr.Blocks, schema: EventSchema, field: str, wrong: Any) -> None:
-    number = next(n for n in schema.functions if page.fns[n].name == "bring_key")
+    number = next(n for n in schema.functions if page.fns[n].name == "set_key")
     refuse(schema, {**fitting(page, number), field: wrong})
 
 
@@ -185,7 +185,7 @@ def test_direct_call_of_a_queued_function_is_refused(page: gr.Blocks, schema: Ev
 
 
 def test_only_a_conversation_may_be_longer_than_a_question(page: gr.Blocks, schema: EventSchema) -> None:
-    save = next(n for n in schema.functions if page.fns[n].name == "save_json")
+    save = next(n for n in schema.functions if page.fns[n].name == "export_json")
     long = {**TURN, "content": [{"type": "text", "text": "x" * LIMITS.body_bytes}]}
     assert schema.parse_event(json.dumps({**fitting(page, save), "data": [[long]]}).encode())
     begin = next(n for n in schema.functions if page.fns[n].name == "begin")
@@ -212,7 +212,7 @@ def test_number_and_choice_out_of_their_range_are_refused(page: gr.Blocks, schem
     for place, wrongs in ((3, [9, 1001, "100", None, True, 1e308]), (1, ["nothing", 5, ["direct"]]), (0, ["x", 1])):
         for wrong in wrongs:
             refuse(schema, {**event, "data": [wrong if n == place else v for n, v in enumerate(event["data"])]})
-    count = next(n for n in schema.functions if page.fns[n].name == "_visible")
+    count = next(n for n in schema.functions if page.fns[n].name == "_visibility_updates")
     for wrong in (5, "2", 2.0, True, None):
         refuse(schema, {**fitting(page, count), "data": [wrong]})
 
