@@ -29,8 +29,7 @@ def compute_metrics(
             late_ms.append((line["at_s"] - line["due_s"]) * 1000)
     ttft_ms, gap_ms, added_ms, chunks, merged = [], [], [], 0, 0
     for row in noted:
-        truth = sent_s[row["name"]]
-        came = row["came_s"]
+        truth, came = sent_s[row["name"]], row["came_s"]
         if len(came) != len(truth):
             raise RuntimeError(f"{row['name']}: {len(came)} chunks came of {len(truth)}")
         ttft_ms.append((came[0] - truth[0] + received_s[row["name"]] - row["sent_s"]) * 1000)

@@ -121,8 +121,8 @@ async def run(
     """
     raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
     start = start or resume.new_run(new_run_id(), scenario)
-    facts = start.facts
-    summary = RunSummary(start.run_id, int(facts["trials_planned"]), Counter(trial.outcome for trial in start.finished))
+    facts, outcomes = start.facts, Counter[str](trial.outcome for trial in start.finished)
+    summary = RunSummary(start.run_id, int(facts["trials_planned"]), outcomes)
     try:
         resume.truncate_partial_lines(folder, start)
         manifest.write(folder, facts)
@@ -133,7 +133,7 @@ async def run(
         ):
             sitting = start.resume_count
             context = TrialContext(start.run_id, scenario, access, clock, mask, models=models, sitting=sitting)
-            context = replace(context, wire=None if scenario.retries else wire)
+            context = context if scenario.retries else replace(context, wire=wire)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
