@@ -1,4 +1,4 @@
-"""One answer for the page: the guard, the visitor's own keys and budget, and the way through `pipeline.answer`."""
+"""One answer for the page: the guard's checks, the user's own API keys and budget, and `streaming.pipeline`."""
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -25,20 +25,20 @@ from ui.sessions import AnswerSlot, PageSession, PageSessions
 from ui.types import ProviderSource
 
 TICK_INTERVAL_S = 0.5
-"""The longest time without an update while waiting: only an update notices that the page is gone."""
+"""Longest time between two updates while an answer is pending: only an update detects a closed page."""
 
 TRANSPORT_LABEL = "page"
-"""How the page is called beside the service's wires, in metrics and the log."""
+"""The page's transport label in metrics and the log, beside the service's own transports."""
 
 log = logging.getLogger(__name__)
 
 
 class AnswerService:
-    """Takes questions from every tab. Times are on `clock`, the running loop's timebase.
+    """The service that answers the chat requests of every tab. Timestamps are on `clock`, the event loop's timebase.
 
-    `with_keys` gives who answers with the visitor's own keys in place of the service's; None: no keys are taken.
-    `account` opens the account of an answer, by the wire's name and what is known of the answer; None: nobody is told.
-    `offer` says which models may be asked on the service's own keys.
+    `with_keys` builds providers that use the user's own API keys instead of the service's; None: the page accepts no
+    keys. `observer` creates the observer of an answer from the transport's name and the answer's labels; None: answers
+    are not observed. `offer` lists the models that may be requested with the service's own keys.
     """
 
     def __init__(
@@ -59,38 +59,38 @@ class AnswerService:
         self._offer = offer or Offer()
 
     def providers(self, page_session: PageSession) -> ProviderSource:
-        """Give who answers this visitor."""
+        """Return the providers for a page: those with the user's own keys if any, otherwise the service's."""
         return page_session.own or self._providers
 
     @property
     def wants_access_key(self) -> bool:
-        """Whether visitors must show a key of this service's."""
+        """Whether users must enter an access key of this service."""
         return self._guard is not None and bool(self._guard.configuration.keys.digests)
 
     @property
     def limits(self) -> InputLimits:
-        """How large a question may be."""
+        """The input limits for a chat request."""
         return self._guard.configuration.limits if self._guard else InputLimits()
 
     @property
     def takes_keys(self) -> bool:
-        """Whether visitors may bring keys of their own."""
+        """Whether users may enter their own provider API keys."""
         return self._with_keys is not None
 
     def provider_info(self, name: str) -> ProviderRow | None:
-        """Give the picker's row of a provider, as it stands without a visitor's keys."""
+        """Return a provider's row of the picker, regardless of the user's own keys; None for an unknown name."""
         return next((row for row in self._providers.list_providers() if row.name == name), None)
 
     def list_providers(self) -> Sequence[ProviderRow]:
-        """Give everyone who can be asked here."""
+        """Return all providers of this service."""
         return self._providers.list_providers()
 
     def session(self, name: str) -> Session:
-        """Give a session of this service's own with `name`."""
+        """Create a session with the provider `name` that uses the service's own keys."""
         return self._providers.new_session([name], clock=self.clock)
 
     def new_view(self, page_session: PageSession, question: ChatForm, *, blind: bool = False) -> AnswerView:
-        """Make the screen for a question, which may yet be refused."""
+        """Create the view for a chat request, before the guard has admitted it."""
         row = next((r for r in self.providers(page_session).list_providers() if r.name == question.provider), None)
         simulated = row is not None and row.simulated
         no_price = (
@@ -105,7 +105,7 @@ class AnswerService:
     async def run(
         self, place: str, question: ChatForm, view: AnswerView, request: gr.Request, probe: Probe | None = None
     ) -> AsyncGenerator[None, None]:
-        """Ask and answer on `view`; yield whenever it has changed, last when a receipt or a refusal stands on it."""
+        """Send the request and stream its answer into `view`; yield after every change, last with receipt or error."""
         page_session = self.page_sessions.get(request.session_hash)
         try:
             if self.is_key_gone(page_session, question.provider, question.brought):
@@ -127,7 +127,10 @@ class AnswerService:
         yield
 
     def key_variable(self, provider: str | None, missing: str | None = None) -> str:
-        """Name the variable that a visitor's key stands in for. Raises UsageError unless `missing` is given."""
+        """Return the environment variable that the user's own key for `provider` replaces.
+
+        Returns `missing` for a provider that accepts no key here; raises UsageError if `missing` is None.
+        """
         row = SERVICES.get((provider or "").partition(":")[0])
         if self._with_keys is not None and row is not None and row.key is not None and row.base_url is not None:
             return row.key
@@ -136,15 +139,16 @@ class AnswerService:
         raise UsageError(strings.KEY_NOT_HERE.format(name=provider or strings.UNKNOWN))
 
     def is_key_gone(self, page_session: PageSession, provider: str | None, brought: str | None) -> bool:
-        """Return whether the page has brought a key for a provider that is not here any more.
+        """Return whether the page has sent a key for `provider` that the service no longer holds.
 
-        Nobody who means to pay with a key of their own is answered with the service's instead.
+        A user who means to pay with their own key must not be served with the service's key instead. `brought` lists
+        the variables for which the page has sent keys, comma-separated.
         """
         variable = self.key_variable(provider, missing="")
         return bool(variable) and variable in (brought or "").split(",") and variable not in page_session.keys
 
     async def set_key(self, page_session: PageSession, variable: str, key: str) -> None:
-        """Take a key for this page alone; an empty one takes the one before back. Raises UsageError."""
+        """Store an API key for this page only; an empty key removes the stored one. Raises UsageError for a bad key."""
         if self._with_keys is None:
             raise UsageError(strings.NO_KEYS)
         if len(key) > 500 or not (key.isascii() and key.isprintable()) or " " in key:
@@ -192,7 +196,11 @@ class AnswerService:
     async def reserve(
         self, question: ChatRequest, routes: Mapping[str, CostModel], request: gr.Request
     ) -> Reservation | None:
-        """Ask the guard; a reservation has the question as it may be sent, and must be settled. Raises Refusal."""
+        """Admit the caller, validate the request and reserve its budget; return None without a guard.
+
+        The reservation holds the request as it may be sent, and the caller must settle it. Raises RejectionError when
+        the guard rejects the request.
+        """
         if self._guard is None:
             return None
         caller_id = await self._guard.admit(self._identify_caller(request))
@@ -200,13 +208,13 @@ class AnswerService:
         return await self._guard.reserve(caller_id, cleaned, routes)
 
     def output_filter(self) -> OutputFilter | None:
-        """Give a filter for one answer; None when it is off."""
+        """Create an output filter for one answer; None when filtering is off."""
         return self._guard.output_filter() if self._guard else None
 
     def _charged_cost_model(self, page_session: PageSession, name: str) -> CostModel:
-        """Return how this service's budgets count an answer: what a visitor's own key pays for costs it nothing.
+        """Return the cost model by which the service's budgets charge an answer; the user's own key costs them nothing.
 
-        Raise NotOfferedError for a model that is not offered on the service's own keys.
+        Raises NotOfferedError for a model that is not offered with the service's own keys.
         """
         cost_model = self.providers(page_session).cost_model(name)
         if self.key_variable(name, missing="") in page_session.keys:
@@ -229,7 +237,7 @@ class AnswerService:
         asked: ValidatedQuestion,
         view: AnswerView,
     ) -> AsyncGenerator[None, None]:
-        """Take the answer in; its cost is entered however it ends, and its receipt is the screen's last."""
+        """Stream the answer into `view`, record its cost however it ends, and close the view with its receipt."""
         await slot.begin(answered)
         observer = self._observer(TRANSPORT_LABEL, _log_labels(asked)) if self._observer else None
         if asked.left_out:
@@ -266,5 +274,5 @@ def _log_labels(asked: ValidatedQuestion) -> dict[str, str | None]:
 
 
 def _is_over_budget(asked: ValidatedQuestion, page_session: PageSession) -> bool:
-    """Whether the page's answers, those under way included, have brought it to its budget."""
+    """Return whether the page's answers, including those under way, have used up its budget."""
     return asked.budget_usd is not None and page_session.usd >= asked.budget_usd

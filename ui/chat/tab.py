@@ -1,4 +1,4 @@
-"""The conversation tab: layout and wiring of `ChatHandlers`."""
+"""Layout of the chat tab, and wiring of its events to `ChatHandlers`."""
 
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -33,16 +33,16 @@ _KEEP_BROUGHT = """(changed, brought) => {
   sessionStorage.setItem("streamgauge-brought", kept);
   return kept;
 }"""
-"""The page remembers for which providers it brought a key: by it a key is missed that the service has lost."""
+"""Records in the browser which keys the page has sent, so that a key that the service has lost is detected."""
 KEPT_BROUGHT = '() => sessionStorage.getItem("streamgauge-brought") || ""'
-"""The same when it is loaded anew, which Gradio does by itself once a lost service is there again."""
+"""Reads that record after a reload, which Gradio does by itself when the service is reachable again."""
 
 
 class StoppableChatInterface(gr.ChatInterface):
-    """Gradio's chat, but for three things.
+    """Gradio's ChatInterface with three changes.
 
-    What the visitor wrote is drawn as text; what asks can be cancelled; and `kept` has the last word on the history:
-    an answer that still came while the conversation was cleared may have left it on the page.
+    It shows the user's messages as plain text, exposes its submit events so that they can be cancelled, and filters
+    the history through `current_history`: an answer that arrived during a clear may still be on the page.
     """
 
     asking: list[Any]
@@ -69,9 +69,9 @@ class StoppableChatInterface(gr.ChatInterface):
 
 
 def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Component, gr.HTML, Component]:
-    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
+    """Build the tab into the current page; `announcement` is the page's live region for screen readers.
 
-    Gives what the other tabs share: the page's budget, the line that says what it has spent, and what keys it brought.
+    Returns the components that the other tabs share: the page's budget, its spending line, and its list of sent keys.
     """
     chat = ChatHandlers(answer_service)
     with gr.Sidebar(label=strings.SETTINGS, position="right", width=340, open=False, elem_id="sg-settings"):
@@ -103,7 +103,7 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Com
 def _add_export_buttons(
     chat: ChatHandlers, interface: StoppableChatInterface, as_markdown: gr.Button, as_json: gr.Button
 ) -> None:
-    # The file is made in the browser: what was said is never written to this service's disk.
+    # The browser creates the file, so that no conversation is written to the service's disk.
     text = gr.Textbox(visible=HIDDEN_IN_DOM, elem_id="sg-export")
     for button, write, name in (
         (as_markdown, chat.export_markdown, "conversation.md"),
@@ -116,11 +116,11 @@ def _add_export_buttons(
 def _add_settings(
     chat: ChatHandlers, answer_service: AnswerService
 ) -> tuple[list[Component], gr.HTML, tuple[gr.Button, gr.Button]]:
-    """Draw the settings and give them in the order in which `ChatHandlers.ask` takes them."""
+    """Build the settings; return them in the parameter order of `ChatHandlers.ask`, then spending and buttons."""
     picker = gr.Dropdown(
         provider_choices(answer_service), value=LOCAL_PROVIDER, label=strings.PROVIDER, elem_id="sg-provider"
     )
-    # What was ever an input Gradio copies whole with every update of an answer: all choices, were it the picker itself.
+    # Gradio copies every input component with each update of an answer. This textbox avoids copying all choices.
     provider = gr.Textbox(LOCAL_PROVIDER, visible=HIDDEN_IN_DOM, elem_id="sg-asked")
     picker.change(None, picker, provider, js="(name) => name")
     badge = gr.HTML(html.provider_badge(answer_service.provider_info(LOCAL_PROVIDER)), elem_id="sg-badge")
@@ -140,7 +140,7 @@ def _add_settings(
     )
     strategy = strategy_picker(strategies.DEFAULT_STRATEGY, elem_id="sg-strategy", wrong_id="sg-wrong")
     system = gr.Textbox(label=strings.SYSTEM, placeholder=strings.SYSTEM_HINT, lines=3, max_lines=8)
-    # Gradio draws an empty Number as 0 and sends it: text it is, where empty stays empty.
+    # An empty gr.Number would be shown and sent as 0; an empty textbox stays empty.
     temperature = gr.Textbox(label=strings.TEMPERATURE, placeholder=strings.LEFT_TO_PROVIDER, max_lines=1)
     max_tokens = gr.Textbox(
         label=strings.MAX_TOKENS, value=str(DEFAULT_MAX_TOKENS), placeholder=strings.LEFT_TO_PROVIDER, max_lines=1

@@ -1,4 +1,4 @@
-"""Charts of one comparison round."""
+"""Charts of one comparison round: text over time, inter-chunk latency, TTFT and cost."""
 
 from gradio.components.plot import PlotData
 
@@ -10,7 +10,7 @@ from ui.compare.round import ColumnResult, Round
 
 
 def round_charts(found: Round) -> list[PlotData]:
-    """Draw a comparison: text over time, gaps, first token, cost; in this order."""
+    """Build the charts of a round: text over time, gaps between chunks, time to first token, cost; in this order."""
     growth = [
         Series(found.heading(p), p, x=xs, y=[*ys]) for p, c in enumerate(found.columns) for xs, ys in [_token_growth(c)]
     ]
@@ -33,7 +33,7 @@ def round_charts(found: Round) -> list[PlotData]:
 
 
 def _token_growth(column: ColumnResult) -> tuple[list[float], list[float]]:
-    """Give seconds and tokens so far; the answer's tokens are spread evenly over its text."""
+    """Return seconds and cumulative tokens, assuming a constant number of tokens per character."""
     arrivals, receipt = column.arrivals(), column.receipt
     total = sum(chars for _, chars in arrivals)
     if receipt is None or not total:
@@ -49,7 +49,7 @@ def _token_growth(column: ColumnResult) -> tuple[list[float], list[float]]:
 
 
 def _gap_shares(column: ColumnResult) -> tuple[list[float], list[float]]:
-    """Give each gap in milliseconds, and the share of gaps that are no longer."""
+    """Return the sorted gaps in milliseconds and, for each, the percentage of gaps that are no longer."""
     gaps_ms = sorted(max(gap_s * 1000, 0.1) for gap_s in column.gaps_s())
     return [round(gap, 2) for gap in gaps_ms], [round((i + 1) * 100 / len(gaps_ms), 1) for i in range(len(gaps_ms))]
 

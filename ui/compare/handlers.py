@@ -1,4 +1,4 @@
-"""The comparison tab's events: each column asks, shows and stops by itself."""
+"""Event handlers of the compare tab: each column requests, shows and stops its answer independently."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ from ui.sessions import PageSession
 
 COLUMNS = len(COLUMN_LETTERS)
 FIELDS_PER_COLUMN = 3
-"""What a column is asked with: provider, model, delivery."""
+"""Form fields of a column: provider, model, delivery strategy."""
 
 PLOTS = 4
 
@@ -34,7 +34,7 @@ NO_UPDATE: Any = (gr.skip(),) * 4
 
 
 class CompareHandlers:
-    """Asks several at the desk. `rng` shuffles the columns of a blind round."""
+    """Event handlers of the compare tab on an `AnswerService`. `rng` shuffles the columns of a blind round."""
 
     def __init__(self, answer_service: AnswerService, rng: random.Random | None = None) -> None:
         self._answer_service = answer_service
@@ -42,7 +42,7 @@ class CompareHandlers:
         self._comparisons: WeakKeyDictionary[PageSession, Comparison] = WeakKeyDictionary()
 
     def comparison(self, session_hash: str | None) -> Comparison:
-        """Return what a page compares, which goes when the page does."""
+        """Return the comparison of a page, which lives as long as the page's session."""
         return self._comparisons.setdefault(self._answer_service.page_sessions.get(session_hash), Comparison())
 
     async def begin(
@@ -56,7 +56,7 @@ class CompareHandlers:
         brought: str | None,
         *fields: str | None,
     ) -> tuple[Any, ...]:
-        """Lay out a round: the headings, a line on what is wrong, Stop-all, and the last round's results put away."""
+        """Start a round; return updates of headings, announcement, error line and Stop-all, and hide old results."""
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         problem = message_error(prompt, self._answer_service.limits)
         asked = ChatForm(prompt, max_tokens=max_tokens, budget=budget, brought=brought)
@@ -67,7 +67,7 @@ class CompareHandlers:
             self._rng.shuffle(columns)
         comparison = self.comparison(request.session_hash)
         comparison.round = None if problem else Round(prompt, columns, blind)
-        # The round before is over by now: its answers, which are stopped here, have no place and no results any more.
+        # The previous round has been replaced: stop its answers, which are no longer shown.
         await asyncio.gather(*(page_session.slot(slot_name(n)).reset() for n in range(COLUMNS)))
         wrong = html.error_badge(problem) if problem else ""
         stop_all = gr.update(visible=HIDDEN_IN_DOM if problem else True)
@@ -81,15 +81,15 @@ class CompareHandlers:
         )
 
     async def ask(self, number: int, request: gr.Request) -> AsyncGenerator[ColumnUpdate, None]:
-        """Answer in one column, frame by frame; nothing changes in a column that the round does not have.
+        """Send the request of one column and yield updates; a column outside the round does not change.
 
-        Once another round has begun, the column is that one's.
+        Updates end as soon as another round starts, because the column then belongs to that round.
         """
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
         found = comparison.round
         if found is None or number >= len(found.columns) or found.columns[number].probe is not None:
-            # Without a frame Gradio would empty the column, the word on its button included.
+            # Without an update Gradio would clear the column's components, including the label of its button.
             yield NO_UPDATE
             return
         column = found.columns[number]
@@ -105,16 +105,16 @@ class CompareHandlers:
         yield _column_update(view, gr.update(visible=HIDDEN_IN_DOM)) if comparison.round is found else NO_UPDATE
 
     async def stop(self, number: int, request: gr.Request) -> None:
-        """End the answer of one column."""
+        """Stop the answer of one column."""
         await self._answer_service.page_sessions.get(request.session_hash).slot(slot_name(number)).stop()
 
     async def stop_all(self, request: gr.Request) -> None:
-        """End the answers of all columns."""
+        """Stop the answers of all columns."""
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         await asyncio.gather(*(page_session.slot(slot_name(number)).stop() for number in range(COLUMNS)))
 
     def on_column_end(self, request: gr.Request) -> tuple[Any, ...]:
-        """After a column's end: once all have ended, the vote and, unless the round is blind, what came of it."""
+        """Show the vote once all columns have ended, and the results unless the round is blind."""
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
         found = comparison.round
@@ -131,7 +131,7 @@ class CompareHandlers:
         )
 
     def vote(self, choice: str, request: gr.Request) -> tuple[Any, ...]:
-        """Take a vote: names and results are shown, and the votes so far."""
+        """Record a vote; return updates that show names, results and the votes so far."""
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
         found = comparison.round
@@ -143,7 +143,7 @@ class CompareHandlers:
 
 
 def slot_name(number: int) -> str:
-    """Name the lane of a column."""
+    """Return the name of a column's answer slot."""
     return f"compare-{number}"
 
 
@@ -162,7 +162,7 @@ def _column_headings(found: Round | None) -> list[str]:
 
 
 def _spending_update(page_session: PageSession, found: Round) -> Any:
-    """What a blind round has cost would tell who answers."""
+    """Return the spending line, or no update for a blind round, whose cost could reveal the providers."""
     return html.spending_html(page_session.spending) if found.revealed else gr.skip()
 
 

@@ -1,4 +1,4 @@
-"""The pipeline tab's events: one stream, two strategies, and the state machine, live."""
+"""Event handlers of the pipeline tab: one stream under two strategies, with its live state machine."""
 
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -30,16 +30,16 @@ REFRESH_INTERVAL_S = 0.25
 MAX_TOKENS = 200
 MAX_SHOWN_CHARS = 10_000
 _FREE_COST_MODEL: Mapping[str, CostModel] = {}
-"""What is played here has no price: its tokens are counted against this service's budgets, as in the chat."""
+"""The streams of this tab have no price; the service's budgets still count their tokens, as in the chat."""
 
 log = logging.getLogger(__name__)
 
 PipelineUpdate = tuple[Any, ...]
-"""One update of the tab: both texts, both figures, machine, stage line, pictures, Stop, announcement."""
+"""One update of the tab: texts and metrics of both panes, state diagram, stage line, buffering diagrams, Stop, announcement."""
 
 
 class PipelineHandlers:
-    """Plays a scenario into two strategies at once."""
+    """Event handlers that deliver one scenario through two strategies at once."""
 
     def __init__(self, answer_service: AnswerService, scenarios: Scenarios) -> None:
         self._answer_service = answer_service
@@ -48,7 +48,7 @@ class PipelineHandlers:
     async def run(
         self, scenario: str, left: str, right: str, interval_ms: float, prompt: str, request: gr.Request
     ) -> AsyncGenerator[PipelineUpdate, None]:
-        """Play, and show both sides; Stop, or the stream's end, ends it."""
+        """Play the scenario and yield updates of both panes until the stream ends or is stopped."""
         slot = self._answer_service.page_sessions.get(request.session_hash).slot(SLOT)
         try:
             sides = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in (left, right)]
@@ -85,13 +85,13 @@ class PipelineHandlers:
             yield _rejection_update(strings.DEFECT)
 
     async def stop(self, request: gr.Request) -> None:
-        """End the stream."""
+        """Stop the stream."""
         await self._answer_service.page_sessions.get(request.session_hash).slot(SLOT).stop()
 
     async def _stream_updates(
         self, answered: AnswerStream, sides: Sequence[Pane], watch: "_StateWatch"
     ) -> AsyncGenerator[PipelineUpdate, None]:
-        """Yield whenever a side has more to show, and at least every tick."""
+        """Yield an update when a pane has more text, and refresh metrics and state at least every tick."""
         clock = self._answer_service.clock
         tallies = [_stats_html(side.stats()) for side in sides]
         yield (
@@ -124,7 +124,7 @@ class PipelineHandlers:
 
 
 class _StateWatch:
-    """What the state machine went through, and when it is time to draw again."""
+    """The states that an answer has passed, and the time of their next redraw."""
 
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
@@ -135,6 +135,7 @@ class _StateWatch:
         self._text = False
 
     def on_events(self, events: Sequence[Event], answered: AnswerStream, now: float) -> None:
+        """Record the events received at `now`, and force a redraw after a state change."""
         self._now_s = now
         if len(answered.session.states) > self._states:
             self._drawn_s = float("-inf")
@@ -144,15 +145,16 @@ class _StateWatch:
                 self._note = event.message
 
     def is_due(self, now: float) -> bool:
+        """Return whether the last redraw is at least `REFRESH_INTERVAL_S` old."""
         return now - self._drawn_s >= REFRESH_INTERVAL_S
 
     def iter_passed(self, answered: AnswerStream) -> Iterator[tuple[str, str]]:
-        """Give machine and stage line in each state that came and went since they were drawn."""
+        """Yield state diagram and stage line for each state entered and left since the last redraw."""
         for count in range(self._states + 1, len(answered.session.states)):
             yield self._render(answered.session.states[:count])
 
     def render_current(self, answered: AnswerStream) -> tuple[str, str]:
-        """Give the machine and the stage line."""
+        """Return state diagram and stage line in the current state."""
         self._drawn_s = self._now_s
         return self._render([*answered.session.states])
 
@@ -164,7 +166,7 @@ class _StateWatch:
 
 
 def strategy_name(kind: str, interval_ms: float) -> str:
-    """Give a strategy's full name: the interval is of those that have one."""
+    """Return a strategy's full name, with the interval for the kinds that have one."""
     return f"{kind}:{interval_ms:g}ms" if kind in ("batch", "debounce") else kind
 
 
@@ -190,7 +192,7 @@ def _last_update(
 
 
 def _truncate_shown(text: str) -> str:
-    """Give what of a text is drawn: a box of millions of characters would hold up the browser."""
+    """Return the text cut to `MAX_SHOWN_CHARS`: millions of characters in a textbox would block the browser."""
     if len(text) <= MAX_SHOWN_CHARS:
         return text
     return text[:MAX_SHOWN_CHARS] + strings.SHOWN_CUT.format(chars=len(text))

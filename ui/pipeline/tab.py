@@ -1,4 +1,4 @@
-"""The pipeline tab: layout and wiring of `PipelineHandlers`."""
+"""Layout of the pipeline tab, and wiring of its events to `PipelineHandlers`."""
 
 import gradio as gr
 
@@ -13,7 +13,7 @@ _STRATEGY_KINDS = ("direct", "batch", "debounce", "pace", "whole")
 
 
 def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> None:
-    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers."""
+    """Build the tab into the current page; `announcement` is the page's live region for screen readers."""
     scenarios = Scenarios(answer_service)
     pipeline = PipelineHandlers(answer_service, scenarios)
     gr.HTML(f'<p class="sg-intro">{strings.PIPELINE_INTRO}</p>')

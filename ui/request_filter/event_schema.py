@@ -1,7 +1,7 @@
-"""What an event of the page may carry, derived from the page's own components: the body of every POST is checked here.
+"""A schema for the body of every POST to Gradio, derived from the page's own components.
 
-Whatever is not described is refused: a component without a rule makes its functions unreachable. Nothing that names a
-file fits any rule. What passes is written anew, so that the page's library reads exactly what was checked.
+Anything without a rule is rejected: a component without one makes its functions unreachable. No rule accepts a value
+that names a file. An accepted body is serialised again, so that Gradio parses exactly what was checked.
 """
 
 import json
@@ -18,16 +18,16 @@ from guard import RejectionError
 from guard.validation import InputLimits, check_size
 
 Check = Callable[[Any], bool]
-"""Whether a JSON value may stand here."""
+"""Returns whether a JSON value is valid for an input."""
 
 CONVERSATION_FACTOR = 8
-"""A conversation, with its thoughts and receipts, comes back with each question: so many times a question's size."""
+"""Body limit of an event with a conversation, as a multiple of the normal limit: it holds thinking and receipts."""
 MIN_JSON_DEPTH = 8
-"""What the page's own events need."""
+"""Nesting depth of JSON that the page's own events need."""
 MAX_FREE_TEXT_CHARS = 500
-"""Of a picker into which anything may be written."""
+"""Maximum length of a value from a picker that accepts free text."""
 MAX_MESSAGES = 2_000
-"""Messages of a conversation on the page, receipts and thoughts among them."""
+"""Maximum number of messages in a conversation on the page, including receipts and thinking."""
 MAX_INTEGER = 10_000_000
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -40,7 +40,7 @@ _EXTRA_CHARS = 16_000
 
 @dataclass(frozen=True, slots=True)
 class PageEvent:
-    """A checked body, written anew, and the session that it belongs to."""
+    """A checked and re-serialised body, and the hash of its session (empty for none)."""
 
     session_hash: str
     body: bytes
@@ -57,7 +57,7 @@ class _Function:
 
 
 class EventSchema:
-    """The functions that this page's own controls call, by index, with what each takes."""
+    """The functions that the page's own controls can call, by index, with checks for their inputs."""
 
     def __init__(self, page: gr.Blocks, limits: InputLimits) -> None:
         self._limits = limits
@@ -66,19 +66,20 @@ class EventSchema:
 
     @property
     def functions(self) -> frozenset[int]:
-        """The indices of the functions that can be called."""
+        """The indices of the callable functions."""
         return frozenset(self._functions)
 
     @property
     def body_limits(self) -> InputLimits:
-        """The limits for a body before it is known which function it is for."""
+        """The limits for a body before its function is known."""
         limits = self._limits
         size = limits.body_bytes * CONVERSATION_FACTOR
         return replace(limits, body_bytes=size, json_depth=max(limits.json_depth, MIN_JSON_DEPTH))
 
     def parse_event(self, body: bytes, *, direct: bool = False) -> PageEvent:
-        """Return the checked event. `direct` events are answered at once, and only unqueued functions may be. Raises
-        Refusal.
+        """Return the checked event. `direct` events bypass the queue, and only unqueued functions accept them.
+
+        Raises RejectionError for an event that does not match the page.
         """
         fields = _parse_object(body)
         function = self._functions.get(fields["fn_index"]) if _is_integer(fields.get("fn_index")) else None
@@ -92,13 +93,13 @@ class EventSchema:
         if trigger is not None and not (_is_integer(trigger) and trigger in self._triggers):
             raise _reject("there is no such trigger")
         _check_data(function, fields)
-        # A box that nobody has written into yet has no text, which functions need not tell from an empty one.
+        # Gradio sends None for an untouched textbox; functions treat it as an empty one.
         boxes = zip(function.texts, fields["data"], strict=True)
         fields["data"] = ["" if is_box and value is None else value for is_box, value in boxes]
         return PageEvent(fields["session_hash"], _to_bytes(fields))
 
     def parse_cancel(self, body: bytes) -> PageEvent:
-        """Return the checked request to cancel an event. Raises Refusal."""
+        """Return the checked request to cancel an event. Raises RejectionError for any other body."""
         fields = _parse_object(body)
         known = _is_integer(fields.get("fn_index")) and fields["fn_index"] in self._functions
         if not known or fields.keys() != {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
@@ -108,7 +109,7 @@ class EventSchema:
         return PageEvent(fields["session_hash"], _to_bytes(fields))
 
     def parse_reset(self, body: bytes) -> PageEvent:
-        """Return the checked end of an event, which belongs to no session. Raises Refusal."""
+        """Return the checked reset of an event, which belongs to no session. Raises RejectionError otherwise."""
         fields = _parse_object(body)
         if not fields.keys() <= {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
             raise _reject("a reset has an event_id")
@@ -129,7 +130,7 @@ class EventSchema:
 
 
 def is_session_hash(value: object) -> bool:
-    """Return whether a value has the shape of a session that a browser makes up."""
+    """Return whether a value has the format of a session hash, which the browser generates."""
     return isinstance(value, str) and _SESSION.fullmatch(value) is not None
 
 
@@ -148,9 +149,9 @@ def _check_data(function: _Function, fields: Mapping[str, Any]) -> None:
 
 
 def _reachable(page: gr.Blocks) -> Iterator[int]:
-    """Yield the functions that controls on the page call, and what follows them, if all their inputs have a rule.
+    """Yield the indices of functions that a control can trigger, directly or in a chain, if all inputs have a rule.
 
-    A control that is drawn nowhere and that nothing can show calls none.
+    A control that is hidden and that no function can show triggers nothing.
     """
     shown = {block for fn in page.fns.values() for block in fn.outputs}
 
@@ -183,14 +184,14 @@ def _rule_of(block: object) -> _Rule | None:
 
 def _textbox(block: gr.Textbox, limits: InputLimits, dynamic: bool) -> Check:
     del dynamic
-    # What is a little too long is told in words where it was written.
+    # Text a little over the limit passes here: the handler rejects it with a clear message.
     most = block.max_length or max(4 * limits.message_chars, _EXTRA_CHARS)
     return lambda value: value is None or is_text(value, most)
 
 
 def _dropdown(block: gr.Dropdown, limits: InputLimits, dynamic: bool) -> Check:
     del limits
-    if block.allow_custom_value or dynamic:  # an update may have brought other choices
+    if block.allow_custom_value or dynamic:  # an update may have changed the choices
         return lambda value: value is None or is_text(value, MAX_FREE_TEXT_CHARS)
     names = {value for _, value in block.choices}
     return lambda value: value is None or (isinstance(value, str) and value in names)
@@ -214,13 +215,13 @@ def _checkbox(block: gr.Checkbox, limits: InputLimits, dynamic: bool) -> Check:
 
 
 def _state(block: gr.State, limits: InputLimits, dynamic: bool) -> Check:
-    """A state is the service's: a browser has none of it."""
+    """Return a check for None: Gradio holds a State on the server, so the browser sends no value."""
     del block, limits, dynamic
     return lambda value: value is None
 
 
 def _browser_state(block: gr.BrowserState, limits: InputLimits, dynamic: bool) -> Check:
-    """Conversations are not kept in the browser here."""
+    """Return a check for no conversations: this page saves none in the browser."""
     del block, limits, dynamic
     return lambda value: value is None or value == []
 
@@ -246,7 +247,7 @@ _RULES: Mapping[type, _Rule] = {
 
 
 def is_text(value: object, max_chars: int) -> bool:
-    """Return whether a value is text of that length at most, and valid Unicode."""
+    """Return whether a value is valid Unicode text of at most `max_chars` characters."""
     if not isinstance(value, str) or len(value) > max_chars:
         return False
     try:
@@ -257,7 +258,7 @@ def is_text(value: object, max_chars: int) -> bool:
 
 
 def is_message(value: object, max_chars: int) -> bool:
-    """Return whether a value is a message of a conversation that holds text only."""
+    """Return whether a value is a chat message that contains only text."""
     if not isinstance(value, dict) or not {"role", "content"} <= value.keys() <= _MESSAGE:
         return False
     if value["role"] not in ("user", "assistant") or value.get("options") not in (None, []):
@@ -325,11 +326,11 @@ _EVENTS: Mapping[str, Callable[[InputLimits], Check]] = {
     "undo": _selected,
     "example_select": _example,
 }
-"""What controls tell of themselves, by the name of the event; an event that is not here calls nothing."""
+"""Checks for the event data that controls send, by event name; any other event triggers nothing."""
 
 
 _TELLING = frozenset({"retry", "undo", "example_select"})
-"""Events whose functions need what the control tells."""
+"""Events whose functions require event data."""
 
 
 def _is_integer(value: object) -> bool:
@@ -353,7 +354,7 @@ def _is_event_id(fields: Mapping[str, Any]) -> bool:
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object in UTF-8 with each key once and finite numbers. Raises Refusal."""
+    """Parse a JSON object in UTF-8 with unique keys and finite numbers. Raises RejectionError for anything else."""
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
