@@ -110,8 +110,8 @@ class AnswerService:
         try:
             if self.is_key_gone(page_session, question.provider, question.brought):
                 raise UsageError(strings.KEY_GONE.format(name=question.provider))
-            asked = validate_form(question, self.providers(page_session).list_providers(), self.limits)
-            async with aclosing(self._admit(page_session, place, asked, view, request, probe)) as changes:
+            validated = validate_form(question, self.providers(page_session).list_providers(), self.limits)
+            async with aclosing(self._admit(page_session, place, validated, view, request, probe)) as changes:
                 async for _ in changes:
                     yield
         except RejectionError as rejection:
@@ -161,37 +161,37 @@ class AnswerService:
         self,
         page_session: PageSession,
         place: str,
-        asked: ValidatedQuestion,
+        validated: ValidatedQuestion,
         view: AnswerView,
         request: gr.Request,
         probe: Probe | None,
     ) -> AsyncGenerator[None, None]:
-        if asked.budget_usd is not None and page_session.usd >= asked.budget_usd:
+        if validated.budget_usd is not None and page_session.usd >= validated.budget_usd:
             raise UsageError(strings.BUDGET_SPENT.format(spent=html.format_usd(page_session.usd)))
         providers = self.providers(page_session)
-        routes = {asked.name: self._charged_cost_model(page_session, asked.name)}
+        routes = {validated.name: self._charged_cost_model(page_session, validated.name)}
         slot = page_session.slot(place)
-        session = slot.session(asked.name, lambda name: providers.new_session([name], clock=self.clock))
-        reserved = await self.reserve(asked.request, routes, request)
-        asked = replace(asked, request=reserved.request) if reserved else asked
-        session.streamed = asked.request.streamed
-        answered = stream_answer(
-            asked.request,
+        session = slot.session(validated.name, lambda name: providers.new_session([name], clock=self.clock))
+        reservation = await self.reserve(validated.request, routes, request)
+        validated = replace(validated, request=reservation.request) if reservation else validated
+        session.streamed = validated.request.streamed
+        answer_stream = stream_answer(
+            validated.request,
             session,
-            asked.strategy,
+            validated.strategy,
             clock=self.clock,
             cost_model=providers.cost_model,
             probe=probe,
             filter=self.output_filter(),
-            before_retry=reserved.renew if reserved else None,
+            before_retry=reservation.renew if reservation else None,
         )
         try:
-            async with aclosing(self._show_answer(page_session, slot, answered, asked, view)) as changes:
+            async with aclosing(self._show_answer(page_session, slot, answer_stream, validated, view)) as changes:
                 async for _ in changes:
                     yield
         finally:
-            if reserved is not None:
-                await reserved.settle(answered.charge())
+            if reservation is not None:
+                await reservation.settle(answer_stream.charge())
 
     async def reserve(
         self, question: ChatRequest, routes: Mapping[str, CostModel], request: gr.Request
@@ -233,46 +233,46 @@ class AnswerService:
         self,
         page_session: PageSession,
         slot: AnswerSlot,
-        answered: AnswerStream,
-        asked: ValidatedQuestion,
+        answer_stream: AnswerStream,
+        validated: ValidatedQuestion,
         view: AnswerView,
     ) -> AsyncGenerator[None, None]:
         """Stream the answer into `view`, record its cost however it ends, and close the view with its receipt."""
-        await slot.begin(answered)
-        observer = self._observer(TRANSPORT_LABEL, _log_labels(asked)) if self._observer else None
-        if asked.left_out:
-            view.feed([Notice("trimmed", strings.TRIMMED.format(count=asked.left_out))], self.clock())
+        await slot.begin(answer_stream)
+        observer = self._observer(TRANSPORT_LABEL, _log_labels(validated)) if self._observer else None
+        if validated.left_out:
+            view.feed([Notice("trimmed", strings.TRIMMED.format(count=validated.left_out))], self.clock())
         try:
-            async with aclosing(answered):
+            async with aclosing(answer_stream):
                 yield
-                while not answered.ended:
-                    events = await answered.next_batch(TICK_INTERVAL_S)
+                while not answer_stream.ended:
+                    events = await answer_stream.next_batch(TICK_INTERVAL_S)
                     if events and observer is not None:
                         observer.on_events(events, self.clock())
                     view.feed(events, self.clock())
-                    view.refresh(answered.meter_reading(), self.clock())
-                    if _is_over_budget(asked, page_session) and not answered.ended:
+                    view.refresh(answer_stream.meter_reading(), self.clock())
+                    if _is_over_budget(validated, page_session) and not answer_stream.ended:
                         view.feed([Notice("budget", strings.BUDGET_REACHED)], self.clock())
                         await slot.stop()
-                    if not answered.ended:
+                    if not answer_stream.ended:
                         yield
                 await slot.wait_stopped()
         finally:
-            free = asked.simulated or asked.name == LOCAL_PROVIDER
-            receipt = answered.receipt()
+            free = validated.simulated or validated.name == LOCAL_PROVIDER
+            receipt = answer_stream.receipt()
             if observer is not None:
                 observer.on_end(receipt)
             name = page_session.spending.add(
-                receipt, strategy=asked.strategy.name, simulated=asked.simulated, free=free
+                receipt, strategy=validated.strategy.name, simulated=validated.simulated, free=free
             )
         view.close(receipt, self.clock(), name)
 
 
-def _log_labels(asked: ValidatedQuestion) -> dict[str, str | None]:
-    request_id = asked.request.request_id
-    return {"request_id": request_id, "provider": asked.name, "strategy": asked.strategy.name, "caller": None}
+def _log_labels(validated: ValidatedQuestion) -> dict[str, str | None]:
+    request_id = validated.request.request_id
+    return {"request_id": request_id, "provider": validated.name, "strategy": validated.strategy.name, "caller": None}
 
 
-def _is_over_budget(asked: ValidatedQuestion, page_session: PageSession) -> bool:
+def _is_over_budget(validated: ValidatedQuestion, page_session: PageSession) -> bool:
     """Return whether the page's answers, including those under way, have used up its budget."""
-    return asked.budget_usd is not None and page_session.usd >= asked.budget_usd
+    return validated.budget_usd is not None and page_session.usd >= validated.budget_usd

@@ -147,21 +147,20 @@ def _header_html() -> str:
     return f'<header class="sg-header">{mark}<h1>{strings.NAME}</h1><p>{strings.TAGLINE}</p></header>'
 
 
-def share(port: int, say: Callable[[str], None], on_link: Callable[[str], None]) -> Thread:
+def share(port: int, report: Callable[[str], None], on_link: Callable[[str], None]) -> Thread:
     """Open a tunnel to a local port in a daemon thread; return the thread.
 
-    Passes the public link, or the reason why there is none, to `say` as a sentence. `on_link` is called with the link
-    first.
+    Calls `on_link` with the public link, then `report` with a sentence about the link or about the failure.
     """
 
     def open_tunnel() -> None:
         try:
             link = setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
         except Exception as error:  # download, certificate, process and server each fail in their own way
-            say(strings.NO_LINK.format(reason=type(error.__cause__ or error).__name__))
+            report(strings.NO_LINK.format(reason=type(error.__cause__ or error).__name__))
         else:
             on_link(link)
-            say(strings.SHARED.format(link=link))
+            report(strings.SHARED.format(link=link))
 
     thread = Thread(target=open_tunnel, name="share", daemon=True)
     thread.start()

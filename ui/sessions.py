@@ -33,7 +33,7 @@ class AnswerSlot:
         self._stopping = asyncio.Lock()
         self.conversation = 0
         """Number of the current conversation; answers of an earlier, cleared one are no longer shown."""
-        self.asked_in = 0
+        self.last_request_conversation = 0
         """Number of the conversation to which the last request belongs."""
 
     def session(self, name: str, make: Callable[[str], Session]) -> Session:
@@ -105,7 +105,7 @@ class PageSession:
         """Address block of the page's client; all its addresses count as one client."""
         self.connections = 0
         """Number of open event streams and heartbeats."""
-        self.heard_s = 0.0
+        self.last_seen_s = 0.0
 
     def slot(self, name: str) -> AnswerSlot:
         """Return the answer slot `name`, created at first use."""
@@ -172,7 +172,7 @@ class PageSessions:
             return PageSession()
         page_session = self._by_hash.setdefault(session_hash, PageSession())
         self._by_hash.move_to_end(session_hash)
-        page_session.heard_s = self._clock()
+        page_session.last_seen_s = self._clock()
         if len(self._by_hash) > self._limit and (oldest := self._droppable(besides=session_hash)) is not None:
             self._close_session(self._by_hash.pop(oldest))
         return page_session
@@ -199,7 +199,7 @@ class PageSessions:
             yield
         finally:
             page_session.connections -= 1
-            page_session.heard_s = self._clock()
+            page_session.last_seen_s = self._clock()
 
     def _make_room(self, near: str) -> None:
         if sum(page_session.network == near for page_session in self._by_hash.values()) >= max(self._limit // 2, 1):
@@ -222,7 +222,7 @@ class PageSessions:
 
     def _is_held(self, page_session: PageSession) -> bool:
         brought = (
-            bool(page_session.keys or page_session.access_key) and self._clock() - page_session.heard_s < KEY_KEPT_S
+            bool(page_session.keys or page_session.access_key) and self._clock() - page_session.last_seen_s < KEY_KEPT_S
         )
         return brought or page_session.busy or page_session.connections > 0
 

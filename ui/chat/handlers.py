@@ -51,10 +51,10 @@ class ChatHandlers:
         )
         page_session = self._get_session(request)
         view, slot = self._answer_service.new_view(page_session, question), page_session.slot(SLOT)
-        first, slot.asked_in = True, slot.conversation
+        first, slot.last_request_conversation = True, slot.conversation
         async with aclosing(self._answer_service.run(SLOT, question, view, request)) as changes:
             async for _ in changes:
-                if slot.asked_in != slot.conversation:
+                if slot.last_request_conversation != slot.conversation:
                     return
                 if view.ended:
                     break
@@ -74,7 +74,7 @@ class ChatHandlers:
     def current_history(self, history: list[Any], request: gr.Request) -> list[Any]:
         """Return the history for the next request: empty right after a clear, even if the page still shows messages."""
         slot = self._get_session(request).slot(SLOT)
-        return history if slot.asked_in == slot.conversation else []
+        return history if slot.last_request_conversation == slot.conversation else []
 
     def discard_stale_update(self, request: gr.Request) -> tuple[Any, ...]:
         """Empty the page again if an ended answer belongs to a conversation that has been cleared.
@@ -82,7 +82,7 @@ class ChatHandlers:
         The browser may draw an update that was in transit when `clear` was called after the empty page.
         """
         slot, empty = self._get_session(request).slot(SLOT), _empty_page_update()
-        return empty if slot.asked_in != slot.conversation else (gr.skip(),) * len(empty)
+        return empty if slot.last_request_conversation != slot.conversation else (gr.skip(),) * len(empty)
 
     async def unload(self, request: gr.Request) -> None:
         """Close the session of a closed page."""

@@ -45,11 +45,11 @@ class StoppableChatInterface(gr.ChatInterface):
     the history through `current_history`: an answer that arrived during a clear may still be on the page.
     """
 
-    asking: list[Any]
-    kept: Callable[[list[Any], gr.Request], list[Any]]
+    submit_events: list[Any]
+    current_history: Callable[[list[Any], gr.Request], list[Any]]
 
     async def _stream_fn(self, message: Any, history: list[Any], *args: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        frames = super()._stream_fn(message, self.kept(history, args[-1]), *args)
+        frames = super()._stream_fn(message, self.current_history(history, args[-1]), *args)
         async with aclosing(frames):
             async for frame in frames:
                 yield frame
@@ -60,11 +60,11 @@ class StoppableChatInterface(gr.ChatInterface):
         return super()._message_as_message_dict(message, role)
 
     def _pop_last_user_message(self, history: Any) -> Any:
-        kept, message = super()._pop_last_user_message(history)
-        return kept, unescape_prose(message) if isinstance(message, str) else message
+        earlier, message = super()._pop_last_user_message(history)
+        return earlier, unescape_prose(message) if isinstance(message, str) else message
 
     def _setup_stop_events(self, event_triggers: Any, events_to_cancel: list[Any], after_success: Any) -> None:
-        self.asking = events_to_cancel
+        self.submit_events = events_to_cancel
         super()._setup_stop_events(event_triggers, events_to_cancel, after_success)
 
 
@@ -85,7 +85,7 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Com
     *_, budget, streamed, brought = settings
     outputs: list[Any] = [stage, announcement, meter, stop, go_on, again, spent, streamed, box]
     interface = _make_interface(chat, box, settings, outputs)
-    interface.kept = chat.current_history
+    interface.current_history = chat.current_history
     with gr.Row(elem_id="sg-line"):
         render_here(stage, go_on, again, stop)
     render_here(meter)
@@ -93,9 +93,9 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Com
     again.click(None, None, None, js="() => window.streamgauge.retry()")
     stop.click(chat.stop, queue=False, **event_options())
     emptied = [interface.chatbot, interface.chatbot_state, stage, announcement, meter, stop, go_on, again, box]
-    interface.chatbot.clear(chat.clear, None, emptied, queue=False, cancels=interface.asking, **event_options())
-    for asking in interface.asking:
-        asking.then(chat.discard_stale_update, None, emptied, queue=False, **event_options())
+    interface.chatbot.clear(chat.clear, None, emptied, queue=False, cancels=interface.submit_events, **event_options())
+    for submit_event in interface.submit_events:
+        submit_event.then(chat.discard_stale_update, None, emptied, queue=False, **event_options())
     _add_export_buttons(chat, interface, as_markdown, as_json)
     return budget, spent, brought
 
@@ -156,8 +156,8 @@ def _add_settings(
 
 
 def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:
-    told = provider.change(chat.badge, provider, badge, queue=False, **event_options())
-    told.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **event_options())
+    updated = provider.change(chat.badge, provider, badge, queue=False, **event_options())
+    updated.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **event_options())
 
 
 def _take_keys(

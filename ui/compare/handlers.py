@@ -16,7 +16,7 @@ from ui import components, html, strings
 from ui.answer_view import AnswerView
 from ui.answers import AnswerService
 from ui.compare import charts, round
-from ui.compare.round import COLUMN_LETTERS, ColumnResult, Comparison, Round, Votes
+from ui.compare.round import COLUMN_LETTERS, ColumnResult, PageComparison, Round, Votes
 from ui.components import HIDDEN_IN_DOM
 from ui.form import ChatForm, message_error
 from ui.history import HistoryMessage
@@ -39,11 +39,11 @@ class CompareHandlers:
     def __init__(self, answer_service: AnswerService, rng: random.Random | None = None) -> None:
         self._answer_service = answer_service
         self._rng = rng or random.SystemRandom()
-        self._comparisons: WeakKeyDictionary[PageSession, Comparison] = WeakKeyDictionary()
+        self._comparisons: WeakKeyDictionary[PageSession, PageComparison] = WeakKeyDictionary()
 
-    def comparison(self, session_hash: str | None) -> Comparison:
+    def comparison(self, session_hash: str | None) -> PageComparison:
         """Return the comparison of a page, which lives as long as the page's session."""
-        return self._comparisons.setdefault(self._answer_service.page_sessions.get(session_hash), Comparison())
+        return self._comparisons.setdefault(self._answer_service.page_sessions.get(session_hash), PageComparison())
 
     async def begin(
         self,
@@ -71,10 +71,10 @@ class CompareHandlers:
         await asyncio.gather(*(page_session.slot(slot_name(n)).reset() for n in range(COLUMNS)))
         wrong = html.error_badge(problem) if problem else ""
         stop_all = gr.update(visible=HIDDEN_IN_DOM if problem else True)
-        told = problem or strings.COMPARE_ASKED.format(count=len(columns))
+        announcement = problem or strings.COMPARE_ASKED.format(count=len(columns))
         return (
             *_column_headings(comparison.round),
-            escape(told),
+            escape(announcement),
             wrong,
             stop_all,
             *[gr.update(visible=False)] * (2 + PLOTS),

@@ -115,7 +115,7 @@ class Votes:
 
 
 @dataclass(slots=True, weakref_slot=True)
-class Comparison:
+class PageComparison:
     """The comparison on one open page: the current round, and the votes of all rounds."""
 
     round: Round | None = None

@@ -63,28 +63,28 @@ def build_tab(
     heads = [column.head for column in columns]
     inputs = [prompt, count, blind, max_tokens, budget, brought, *(field for _, own in asked for field in own)]
     shown: list[Any] = [*heads, announcement, wrong, stop_all, verdict.ballot, verdict.results, *verdict.plots]
-    begun = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **event_options())
+    round_started = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **event_options())
     stop_all.click(compare.stop_all, queue=False, **event_options())
-    _wire_events(compare, begun, columns, verdict, [announcement, stop_all, spent])
+    _wire_events(compare, round_started, columns, verdict, [announcement, stop_all, spent])
 
 
 def _wire_events(
     compare: CompareHandlers,
-    begun: Dependency,
+    round_started: Dependency,
     columns: list[_ColumnComponents],
     verdict: "_VerdictComponents",
-    told: list[Any],
+    shared_outputs: list[Any],
 ) -> None:
     """Start every column independently when a round begins, and show the verdict after the last column."""
     # With its default trigger mode Gradio would drop the events of a round that starts while answers are under way.
     always: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": CONCURRENCY_LIMIT, **event_options()}
     for number, column in enumerate(columns):
-        answered = begun.then(_ask_handler(compare, number), None, column.outputs, **always)
-        shown = [verdict.ballot, *told, verdict.results, *verdict.plots]
+        answered = round_started.then(_ask_handler(compare, number), None, column.outputs, **always)
+        shown = [verdict.ballot, *shared_outputs, verdict.results, *verdict.plots]
         answered.then(compare.on_column_end, None, shown, **always)
         column.stop.click(_stop_handler(compare, number), queue=False, **event_options())
     heads = [column.head for column in columns]
-    after: list[Any] = [*heads, verdict.ballot, verdict.votes, told[-1], verdict.results, *verdict.plots]
+    after: list[Any] = [*heads, verdict.ballot, verdict.votes, shared_outputs[-1], verdict.results, *verdict.plots]
     for choice, button in [*zip(COLUMN_LETTERS, verdict.letters, strict=True), ("", verdict.tie)]:
         button.click(_vote_handler(compare, choice), None, after, queue=False, **event_options())
 

@@ -110,12 +110,12 @@ class PanePlayback:
     """
 
     def __init__(
-        self, answered: AnswerStream, sides: Sequence[Pane], clock: Clock, see: OnEvents, tick_s: float
+        self, answer_stream: AnswerStream, panes: Sequence[Pane], clock: Clock, on_events: OnEvents, tick_s: float
     ) -> None:
-        self._answered = answered
-        self._sides = sides
+        self._answer_stream = answer_stream
+        self._panes = panes
         self._clock = clock
-        self._see = see
+        self._on_events = on_events
         self._tick_s = tick_s
         self._changed = asyncio.Event()
 
@@ -135,21 +135,21 @@ class PanePlayback:
 
     async def _feed_panes(self) -> None:
         complete = False
-        while not all(side.ended for side in self._sides):
+        while not all(pane.ended for pane in self._panes):
             now = self._clock()
-            due = [side.wake_at for side in self._sides if side.wake_at is not None]
+            due = [pane.wake_at for pane in self._panes if pane.wake_at is not None]
             wait_s = max(min([*due, now + self._tick_s]) - now, 0.0)
             events: list[Event] = []
             if complete:
                 # No more events arrive: wait until a strategy releases the text that it still buffers.
                 await asyncio.sleep(wait_s)
             else:
-                events = await self._answered.next_batch(wait_s)
+                events = await self._answer_stream.next_batch(wait_s)
             complete = complete or any(isinstance(event, TERMINAL) for event in events)
-            if self._answered.ended and not complete:
+            if self._answer_stream.ended and not complete:
                 return
             now = self._clock()
-            self._see(events, now)
-            for side in self._sides:
-                side.step(events, now)
+            self._on_events(events, now)
+            for pane in self._panes:
+                pane.step(events, now)
             self._changed.set()

@@ -31,8 +31,8 @@ MAX_MESSAGES = 2_000
 MAX_INTEGER = 10_000_000
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_EVENT = re.compile(r"[0-9a-f]{32}")
-_FIELDS = frozenset({"data", "event_data", "fn_index", "session_hash", "trigger_id"})
+_EVENT_ID = re.compile(r"[0-9a-f]{32}")
+_EVENT_FIELDS = frozenset({"data", "event_data", "fn_index", "session_hash", "trigger_id"})
 _MESSAGE = frozenset({"role", "content", "metadata", "options"})
 _METADATA = frozenset({"title", "id", "parent_id", "duration", "status", "log"})
 _EXTRA_CHARS = 16_000
@@ -61,7 +61,7 @@ class EventSchema:
 
     def __init__(self, page: gr.Blocks, limits: InputLimits) -> None:
         self._limits = limits
-        self._functions = {number: self._describe(page, page.fns[number]) for number in _reachable(page)}
+        self._functions = {number: self._describe(page, page.fns[number]) for number in _iter_reachable(page)}
         self._triggers = {target for fn in page.fns.values() for target, _ in fn.targets if target is not None}
 
     @property
@@ -87,7 +87,7 @@ class EventSchema:
             raise _reject("there is no such function")
         if not function.has_conversation:
             check_size(len(body), self._limits)
-        if not fields.keys() <= _FIELDS or not is_session_hash(fields.get("session_hash")):
+        if not fields.keys() <= _EVENT_FIELDS or not is_session_hash(fields.get("session_hash")):
             raise _reject("an event has data, event_data, fn_index, session_hash and trigger_id only")
         trigger = fields.get("trigger_id")
         if trigger is not None and not (_is_integer(trigger) and trigger in self._triggers):
@@ -118,12 +118,12 @@ class EventSchema:
     def _describe(self, page: gr.Blocks, fn: Any) -> _Function:
         dynamic = {block for other in page.fns.values() for block in other.outputs}
         inputs = tuple(_check_for(block, self._limits, dynamic=block in dynamic) for block in fn.inputs)
-        events = {event for _, event in fn.targets} & _EVENTS.keys()
+        events = {event for _, event in fn.targets} & _EVENT_CHECKS.keys()
         return _Function(
             inputs=inputs,
             texts=tuple(isinstance(block, gr.Textbox) for block in fn.inputs),
-            event_data=tuple(_EVENTS[event](self._limits) for event in sorted(events)),
-            needs_event_data=bool(events & _TELLING),
+            event_data=tuple(_EVENT_CHECKS[event](self._limits) for event in sorted(events)),
+            needs_event_data=bool(events & _EVENTS_WITH_REQUIRED_DATA),
             queued=fn.queue,
             has_conversation=any(isinstance(block, gr.Chatbot) for block in fn.inputs),
         )
@@ -148,29 +148,29 @@ def _check_data(function: _Function, fields: Mapping[str, Any]) -> None:
         raise _reject("event_data is not what the control tells")
 
 
-def _reachable(page: gr.Blocks) -> Iterator[int]:
+def _iter_reachable(page: gr.Blocks) -> Iterator[int]:
     """Yield the indices of functions that a control can trigger, directly or in a chain, if all inputs have a rule.
 
     A control that is hidden and that no function can show triggers nothing.
     """
     shown = {block for fn in page.fns.values() for block in fn.outputs}
 
-    def drawn(number: int | None) -> bool:
+    def is_visible(number: int | None) -> bool:
         block = page.blocks.get(number) if number is not None else None
         return block is not None and (block in shown or getattr(block, "visible", True) is not False)
 
     reached: set[int] = set()
     for number, fn in sorted(page.fns.items()):
-        begins = any(event in _EVENTS and drawn(target) for target, event in fn.targets)
+        begins = any(event in _EVENT_CHECKS and is_visible(target) for target, event in fn.targets)
         follows = fn.trigger_after in reached
         if begins or follows:
             reached.add(number)
-            if fn.fn is not None and all(_rule_of(block) is not None for block in fn.inputs):
+            if fn.fn is not None and all(_find_rule(block) is not None for block in fn.inputs):
                 yield number
 
 
 def _check_for(block: Component, limits: InputLimits, *, dynamic: bool) -> Check:
-    rule = _rule_of(block)
+    rule = _find_rule(block)
     assert rule is not None, "only functions whose inputs have rules are described"
     return rule(block, limits, dynamic)
 
@@ -178,18 +178,18 @@ def _check_for(block: Component, limits: InputLimits, *, dynamic: bool) -> Check
 _Rule = Callable[[Any, InputLimits, bool], Check]
 
 
-def _rule_of(block: object) -> _Rule | None:
+def _find_rule(block: object) -> _Rule | None:
     return next((rule for kind, rule in _RULES.items() if isinstance(block, kind)), None)
 
 
-def _textbox(block: gr.Textbox, limits: InputLimits, dynamic: bool) -> Check:
+def _make_textbox_check(block: gr.Textbox, limits: InputLimits, dynamic: bool) -> Check:
     del dynamic
     # Text a little over the limit passes here: the handler rejects it with a clear message.
     most = block.max_length or max(4 * limits.message_chars, _EXTRA_CHARS)
     return lambda value: value is None or is_text(value, most)
 
 
-def _dropdown(block: gr.Dropdown, limits: InputLimits, dynamic: bool) -> Check:
+def _make_dropdown_check(block: gr.Dropdown, limits: InputLimits, dynamic: bool) -> Check:
     del limits
     if block.allow_custom_value or dynamic:  # an update may have changed the choices
         return lambda value: value is None or is_text(value, MAX_FREE_TEXT_CHARS)
@@ -197,36 +197,36 @@ def _dropdown(block: gr.Dropdown, limits: InputLimits, dynamic: bool) -> Check:
     return lambda value: value is None or (isinstance(value, str) and value in names)
 
 
-def _radio(block: gr.Radio, limits: InputLimits, dynamic: bool) -> Check:
+def _make_radio_check(block: gr.Radio, limits: InputLimits, dynamic: bool) -> Check:
     del limits, dynamic
     values = [value for _, value in block.choices]
     return lambda value: any(type(value) is type(choice) and value == choice for choice in values)
 
 
-def _slider(block: gr.Slider, limits: InputLimits, dynamic: bool) -> Check:
+def _make_slider_check(block: gr.Slider, limits: InputLimits, dynamic: bool) -> Check:
     del limits, dynamic
     low, high = block.minimum, block.maximum
     return lambda value: _is_number(value) and low <= value <= high
 
 
-def _checkbox(block: gr.Checkbox, limits: InputLimits, dynamic: bool) -> Check:
+def _make_checkbox_check(block: gr.Checkbox, limits: InputLimits, dynamic: bool) -> Check:
     del block, limits, dynamic
     return lambda value: isinstance(value, bool)
 
 
-def _state(block: gr.State, limits: InputLimits, dynamic: bool) -> Check:
+def _make_state_check(block: gr.State, limits: InputLimits, dynamic: bool) -> Check:
     """Return a check for None: Gradio holds a State on the server, so the browser sends no value."""
     del block, limits, dynamic
     return lambda value: value is None
 
 
-def _browser_state(block: gr.BrowserState, limits: InputLimits, dynamic: bool) -> Check:
+def _make_browser_state_check(block: gr.BrowserState, limits: InputLimits, dynamic: bool) -> Check:
     """Return a check for no conversations: this page saves none in the browser."""
     del block, limits, dynamic
     return lambda value: value is None or value == []
 
 
-def _chatbot(block: gr.Chatbot, limits: InputLimits, dynamic: bool) -> Check:
+def _make_chatbot_check(block: gr.Chatbot, limits: InputLimits, dynamic: bool) -> Check:
     del block, dynamic
     most = limits.body_bytes * CONVERSATION_FACTOR
     return lambda value: (
@@ -235,14 +235,14 @@ def _chatbot(block: gr.Chatbot, limits: InputLimits, dynamic: bool) -> Check:
 
 
 _RULES: Mapping[type, _Rule] = {
-    gr.Textbox: _textbox,
-    gr.Dropdown: _dropdown,
-    gr.Radio: _radio,
-    gr.Slider: _slider,
-    gr.Checkbox: _checkbox,
-    gr.BrowserState: _browser_state,
-    gr.State: _state,
-    gr.Chatbot: _chatbot,
+    gr.Textbox: _make_textbox_check,
+    gr.Dropdown: _make_dropdown_check,
+    gr.Radio: _make_radio_check,
+    gr.Slider: _make_slider_check,
+    gr.Checkbox: _make_checkbox_check,
+    gr.BrowserState: _make_browser_state_check,
+    gr.State: _make_state_check,
+    gr.Chatbot: _make_chatbot_check,
 }
 
 
@@ -280,17 +280,17 @@ def _is_metadata(value: object) -> bool:
     return all(one is None or is_text(one, _EXTRA_CHARS) or _is_number(one) for one in value.values())
 
 
-def _changed(limits: InputLimits) -> Check:
+def _make_value_check(limits: InputLimits) -> Check:
     most = max(4 * limits.message_chars, _EXTRA_CHARS)
     return lambda value: isinstance(value, bool) or _is_number(value) or is_text(value, most)
 
 
-def _nothing(limits: InputLimits) -> Check:
+def _make_no_data_check(limits: InputLimits) -> Check:
     del limits
     return lambda value: value is None
 
 
-def _selected(limits: InputLimits) -> Check:
+def _make_selection_check(limits: InputLimits) -> Check:
     most = max(4 * limits.message_chars, _EXTRA_CHARS)
 
     def check(value: object) -> bool:
@@ -303,7 +303,7 @@ def _selected(limits: InputLimits) -> Check:
     return check
 
 
-def _example(limits: InputLimits) -> Check:
+def _make_example_check(limits: InputLimits) -> Check:
     most = max(4 * limits.message_chars, _EXTRA_CHARS)
 
     def check(value: object) -> bool:
@@ -315,21 +315,21 @@ def _example(limits: InputLimits) -> Check:
     return check
 
 
-_EVENTS: Mapping[str, Callable[[InputLimits], Check]] = {
-    "change": _changed,
-    "input": _changed,
-    "submit": _changed,
-    "click": _nothing,
-    "clear": _nothing,
-    "select": _selected,
-    "retry": _selected,
-    "undo": _selected,
-    "example_select": _example,
+_EVENT_CHECKS: Mapping[str, Callable[[InputLimits], Check]] = {
+    "change": _make_value_check,
+    "input": _make_value_check,
+    "submit": _make_value_check,
+    "click": _make_no_data_check,
+    "clear": _make_no_data_check,
+    "select": _make_selection_check,
+    "retry": _make_selection_check,
+    "undo": _make_selection_check,
+    "example_select": _make_example_check,
 }
 """Checks for the event data that controls send, by event name; any other event triggers nothing."""
 
 
-_TELLING = frozenset({"retry", "undo", "example_select"})
+_EVENTS_WITH_REQUIRED_DATA = frozenset({"retry", "undo", "example_select"})
 """Events whose functions require event data."""
 
 
@@ -350,13 +350,15 @@ def _is_index(value: object) -> bool:
 
 def _is_event_id(fields: Mapping[str, Any]) -> bool:
     value = fields.get("event_id")
-    return isinstance(value, str) and _EVENT.fullmatch(value) is not None
+    return isinstance(value, str) and _EVENT_ID.fullmatch(value) is not None
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     """Parse a JSON object in UTF-8 with unique keys and finite numbers. Raises RejectionError for anything else."""
     try:
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant
+        )
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -364,14 +366,14 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 

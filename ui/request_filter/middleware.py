@@ -52,26 +52,26 @@ class Row:
     any_query: bool = False
 
 
-def _row(methods: str, path: str, **settings: Any) -> Row:
+def _make_row(methods: str, path: str, **settings: Any) -> Row:
     return Row(frozenset(methods.split()), re.compile(path), **settings)
 
 
 TABLE = (
-    _row("GET HEAD", r"/", any_query=True),
-    _row("GET", r"/config"),
-    _row("GET", r"/theme\.css"),
-    _row("GET", r"/favicon\.ico"),
-    _row("GET", r"/manifest\.json"),
-    _row("GET", r"/assets/[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"),
-    _row("GET", r"/static/js/iframeResizer\.contentWindow\.min\.js"),
-    _row("GET", r"/static/img/logo(?:_nosize)?\.svg"),
-    _row("GET", rf"{API}/app_id"),
-    _row("GET", rf"{API}/heartbeat/(?P<session>[A-Za-z0-9_-]+)", session="new", stream=True),
-    _row("GET", rf"{API}/queue/data", session="known", stream=True),
-    _row("POST", rf"{API}/queue/join", body="event", session="new"),
-    _row("POST", rf"{API}/run/predict", body="direct", session="new"),
-    _row("POST", rf"{API}/cancel", body="cancel", session="known"),
-    _row("POST", rf"{API}/reset", body="reset"),
+    _make_row("GET HEAD", r"/", any_query=True),
+    _make_row("GET", r"/config"),
+    _make_row("GET", r"/theme\.css"),
+    _make_row("GET", r"/favicon\.ico"),
+    _make_row("GET", r"/manifest\.json"),
+    _make_row("GET", r"/assets/[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"),
+    _make_row("GET", r"/static/js/iframeResizer\.contentWindow\.min\.js"),
+    _make_row("GET", r"/static/img/logo(?:_nosize)?\.svg"),
+    _make_row("GET", rf"{API}/app_id"),
+    _make_row("GET", rf"{API}/heartbeat/(?P<session>[A-Za-z0-9_-]+)", session="new", stream=True),
+    _make_row("GET", rf"{API}/queue/data", session="known", stream=True),
+    _make_row("POST", rf"{API}/queue/join", body="event", session="new"),
+    _make_row("POST", rf"{API}/run/predict", body="direct", session="new"),
+    _make_row("POST", rf"{API}/cancel", body="cancel", session="known"),
+    _make_row("POST", rf"{API}/reset", body="reset"),
 )
 """The requests that Chromium sends for the page, and `/config`, which the load tests read.
 
@@ -105,15 +105,15 @@ class RequestFilter:
             await self._app(scope, receive, send)
             return
         try:
-            row, session = _find(scope)
+            row, session = _match_row(scope)
             scope["headers"] = _clean_headers(scope["headers"])
             event, receive = await self._read(row, scope, receive)
             session = session or event.session_hash
             await self._admit(row, session, scope)
         except _NotFound:
-            await _answer(scope, send, 404, {"detail": "Not Found"})
+            await _send_json(scope, send, 404, {"detail": "Not Found"})
         except RejectionError as rejection:
-            await _answer(scope, send, rejection.status, _explain(rejection), rejection.retry_after_s)
+            await _send_json(scope, send, rejection.status, _error_fields(rejection), rejection.retry_after_s)
         else:
             with self._sessions.connect(session) if row.stream else nullcontext():
                 await self._app(scope, receive, send)
@@ -155,11 +155,11 @@ class RequestFilter:
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-def _find(scope: Scope) -> tuple[Row, str]:
+def _match_row(scope: Scope) -> tuple[Row, str]:
     """Return the matching row and the session hash in the URL; remove the rest of the query. Raises _NotFound."""
     path, raw = scope["path"], scope.get("raw_path")
     plain = path.isascii() and (raw is None or raw.partition(b"?")[0] == path.encode())
-    if scope["type"] != "http" or not plain or _is_from_elsewhere(scope):
+    if scope["type"] != "http" or not plain or _is_cross_site(scope):
         raise _NotFound
     for row in TABLE:
         found = row.path.fullmatch(path)
@@ -171,7 +171,7 @@ def _find(scope: Scope) -> tuple[Row, str]:
     raise _NotFound
 
 
-def _is_from_elsewhere(scope: Scope) -> bool:
+def _is_cross_site(scope: Scope) -> bool:
     """Return whether a page of another site sends an API request, by `Sec-Fetch-Site`; opening the page is allowed."""
     values = [value for name, value in scope["headers"] if name.lower() == b"sec-fetch-site"]
     return scope["path"].startswith(API) and any(value not in (b"same-origin", b"none") for value in values)
@@ -244,12 +244,12 @@ def _decode(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
-def _explain(rejection: RejectionError) -> dict[str, str]:
+def _error_fields(rejection: RejectionError) -> dict[str, str]:
     """Return the response fields of a rejection; Gradio shows `detail` for queued and `error` for direct events."""
     return {"detail": rejection.message, "error": rejection.message}
 
 
-async def _answer(
+async def _send_json(
     scope: Scope, send: Send, status: int, fields: dict[str, str], retry_after_s: int | None = None
 ) -> None:
     if scope["type"] == "websocket":
