@@ -1,8 +1,8 @@
-"""Makes the pictures in docs/images: starts `app.py`, asks the local model, and photographs the page.
+"""Create the screenshots in docs/images: start `app.py`, send requests to the local model, and capture the page.
 
     python docs/screenshots.py
 
-Needs Playwright and a Chromium, or Google Chrome, on the path. The answers are the model's own, as they come.
+Requires Playwright and Chromium or Google Chrome on the path. The answers are the model's real output.
 """
 
 import queue
@@ -30,7 +30,7 @@ QUESTION = "Give me three tips for a good night's sleep."
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a tab; `streaming`: taken while the answer still comes."""
+    """One screenshot of a tab; `streaming`: taken during the answer."""
 
     name: str
     scheme: Literal["light", "dark"]
@@ -51,7 +51,7 @@ PICTURES = (
 
 
 def main() -> int:
-    """Take all pictures; give the exit code."""
+    """Take all screenshots; return the exit code, 1 if one is larger than `LARGEST_BYTES`."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     with _service() as address, sync_playwright() as playwright:
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _take(browser: Browser, address: str, picture: Picture) -> int:
-    """Photograph one tab at work; give the file's size in bytes."""
+    """Take a screenshot of one tab; return the file's size in bytes."""
     page = browser.new_page(
         viewport={"width": picture.width, "height": picture.height},
         color_scheme=picture.scheme,
@@ -120,11 +120,11 @@ _PLAYED = {"Chat": _chat, "Compare": _compare, "Pipeline": _pipeline, "Results":
 
 @contextmanager
 def _service() -> Iterator[str]:
-    """Run the service on a free port; give its address."""
+    """Run the service on a free port; yield its URL."""
     process = subprocess.Popen([sys.executable, "app.py", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout is not None
-    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]  # it is a pipe
+    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]  # stdout is a pipe
     try:
         line = lines.get(timeout=START_S)
         if "http://" not in line:

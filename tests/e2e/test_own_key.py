@@ -1,4 +1,4 @@
-"""A visitor's own key that the service has lost: it is missed, and the service's own is not used in its place."""
+"""Test of a user's own key that the service has lost: the page detects it, and the service's key is not used."""
 
 from playwright.sync_api import expect
 
@@ -14,7 +14,7 @@ def bring(chat: ChatPage) -> None:
     expect(chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
 
 
-def test_own_key_gone_after_a_reload_refuses_the_question_until_the_visitor_decides(
+def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     chat: ChatPage, scripted_upstream: ScriptedUpstream
 ) -> None:
     badge = chat.page.locator("#sg-badge")

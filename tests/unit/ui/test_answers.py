@@ -1,4 +1,4 @@
-"""The guard, the budget and the visitor's own keys, between the page and the pipeline."""
+"""Tests of guard, budget and the user's own API keys between page and pipeline."""
 
 import asyncio
 import logging
@@ -31,12 +31,12 @@ KEY = "sk-visitors-own-0123456789"
 
 
 def price_usage(usage: Usage) -> Cost | None:
-    """A cent for every token out."""
+    """Return a cost of one cent per output token."""
     return Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "user")
 
 
 async def ask_to_end(answer_service: AnswerService, **settings: str) -> AnswerView:
-    """Ask one question to its end; give the screen."""
+    """Send one message, wait for the end of its answer, and return the view."""
     question = ChatForm("Count.", **({"provider": "ollama:a", "strategy": "direct"} | settings))  # type: ignore[arg-type]  # strings
     view = answer_service.new_view(answer_service.page_sessions.get("a"), question)
     async for _ in answer_service.run("chat", question, view, make_request()):
@@ -244,8 +244,8 @@ def test_invalid_page_key_is_rejected(key: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["dropped", "restarted", "removed"])
-def test_own_key_lost_by_the_service_refuses_the_question_until_the_page_decides(how: str) -> None:
-    """The service has a key of its own for the provider: nobody is answered with that who brought another."""
+def test_own_key_lost_by_service_rejects_requests_until_user_decides(how: str) -> None:
+    """The service's own key for the provider must not serve a user who entered another."""
 
     async def main() -> tuple[AnswerView, str, AnswerView, AnswerView]:
         houses: list[FakeProviders] = []
@@ -280,7 +280,7 @@ def test_own_key_lost_by_the_service_refuses_the_question_until_the_page_decides
     assert again.receipt is not None and again.receipt.outcome == "completed"
 
 
-def test_own_key_lost_says_nothing_of_other_providers() -> None:
+def test_lost_own_key_does_not_affect_other_providers() -> None:
     async def main() -> tuple[AnswerView, Any]:
         answer_service = AnswerService(
             FakeProviders(SlowAdapter(), has_key=True),
@@ -295,7 +295,7 @@ def test_own_key_lost_says_nothing_of_other_providers() -> None:
     assert view.receipt is not None and warned == gr.skip()
 
 
-def test_own_key_brought_between_two_questions_answers_the_second() -> None:
+def test_own_key_entered_between_two_requests_is_used_for_second() -> None:
     async def main() -> list[list[str]]:
         house, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
         answer_service = AnswerService(house, loop_clock(), None, lambda keys: own)
@@ -330,7 +330,7 @@ def test_answer_with_page_key_is_not_charged_to_service_budget() -> None:
     assert run_on_virtual_time(main()) == "completed"
 
 
-def test_the_model_box_is_held_to_what_the_service_offers() -> None:
+def test_custom_model_not_offered_by_service_is_rejected() -> None:
     async def main() -> tuple[list[AnswerView], list[str]]:
         house = FakeProviders(SlowAdapter(), has_key=True)
         answer_service = AnswerService(house, loop_clock(), offer=Offer({"openai:o1"}))
@@ -343,7 +343,7 @@ def test_the_model_box_is_held_to_what_the_service_offers() -> None:
     assert "openai:o1-pro: this model is not offered here" in screens[0].stage
 
 
-def test_a_visitors_own_key_is_not_held_to_what_the_service_offers_but_only_for_its_provider() -> None:
+def test_own_key_allows_unoffered_models_of_its_provider_only() -> None:
     async def main() -> tuple[AnswerView, AnswerView]:
         answer_service = AnswerService(
             FakeProviders(SlowAdapter()),
@@ -362,7 +362,7 @@ def test_a_visitors_own_key_is_not_held_to_what_the_service_offers_but_only_for_
     assert services.receipt is None and "ollama:big: this model is not offered here" in services.stage
 
 
-def test_a_conversation_that_brings_a_key_is_not_answered_with_the_services_any_more() -> None:
+def test_conversation_with_own_key_stops_using_service_key() -> None:
     async def main() -> tuple[int, int]:
         services, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
         answer_service = AnswerService(services, loop_clock(), None, lambda keys: own)
@@ -374,7 +374,7 @@ def test_a_conversation_that_brings_a_key_is_not_answered_with_the_services_any_
     assert run_on_virtual_time(main()) == (1, 1)
 
 
-def test_an_unpriced_paid_model_is_refused_on_the_page() -> None:
+def test_paid_model_of_unknown_price_is_rejected_on_page() -> None:
     async def main() -> tuple[AnswerView, int]:
         house = FakeProviders(SlowAdapter(), has_key=True)
         house.paid = True
@@ -385,7 +385,7 @@ def test_an_unpriced_paid_model_is_refused_on_the_page() -> None:
     assert count == 0 and view.receipt is None and "its price is not known" in view.stage
 
 
-def test_an_answer_that_reported_nothing_is_counted_as_reserved_on_the_page() -> None:
+def test_answer_without_reported_usage_is_charged_as_reserved_on_page() -> None:
     async def main() -> tuple[AnswerView, AnswerView]:
         house = FakeProviders(SlowAdapter(), has_key=True)
         house.price, house.paid = price_usage, True

@@ -1,4 +1,4 @@
-"""The page as Gradio is told of it: what is private, what is limited, what is kept nowhere."""
+"""Tests of the page's Gradio configuration: private events, limits, and the results tab."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Asking, stopping and leaving, without a browser: the events of the page driven on virtual time."""
+"""Tests of the chat tab's event handlers without a browser, on virtual time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -20,7 +20,7 @@ from ui.chat.handlers import ChatHandlers, ChatUpdate
 
 
 class ChatPageDriver:
-    """One visitor's page over `ChatHandlers`, as Gradio would call it."""
+    """One user's page that calls `ChatHandlers` as Gradio does."""
 
     def __init__(self, adapter: SlowAdapter, session_hash: str = "a") -> None:
         self.house = FakeProviders(adapter)
@@ -57,7 +57,7 @@ def last_title(frame: ChatUpdate) -> str:
 
 
 def stop_button_visible(frame: ChatUpdate) -> bool | None:
-    """Whether a frame shows Stop or hides it; None when it leaves it as it is."""
+    """Return whether an update shows or hides Stop; None if it leaves it unchanged."""
     shown: bool | str | None = frame[4].get("visible")
     return None if shown is None else shown is True
 

@@ -1,4 +1,4 @@
-"""The comparison and the pipeline tab's events on virtual time."""
+"""Tests of the event handlers of the compare and pipeline tabs on virtual time."""
 
 import asyncio
 import random
@@ -31,7 +31,7 @@ COLUMN_FIELDS = ["ollama:a", "", "direct", "sim:steady", "", "whole", "local", "
 
 
 class ComparisonDriver:
-    """A comparison as the page calls it."""
+    """A page that calls `CompareHandlers` as Gradio does."""
 
     def __init__(self, *, blind: bool = False, count: int = 2, seed: int = 0, budget: str = "") -> None:
         self.house = FakeProviders(SlowAdapter())
@@ -69,7 +69,7 @@ def test_columns_stream_independently_and_unused_ones_stay_idle() -> None:
 
 
 class PartlyStalledProviders(FakeProviders):
-    """A house in which one model never answers."""
+    """Providers of which one model never answers."""
 
     def new_session(self, names: Sequence[str], *, clock: Clock) -> Session:
         adapter = SlowAdapter(1e9) if names[0] == "ollama:stalled" else self.adapter
@@ -105,7 +105,7 @@ def test_stop_ends_one_column_and_stop_all_ends_every_column() -> None:
         await table.compare.stop(0, make_request())
         await asyncio.sleep(1.0)
         await table.compare.stop_all(make_request())
-        adapter = table.answer_service._providers.adapter  # type: ignore[attr-defined]  # the house is the test's
+        adapter = table.answer_service._providers.adapter  # type: ignore[attr-defined]  # these are the test's providers
         return await running, adapter.closed_s
 
     (first, second, *_), closed_s = run_on_virtual_time(main())
@@ -283,7 +283,7 @@ def test_pipeline_run_applies_output_filter() -> None:
 
 
 class FloodAdapter(SlowAdapter):
-    """Says a million characters at once."""
+    """An adapter that sends a million characters at once."""
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         yield TextDelta("x" * 1_000_000)
@@ -291,7 +291,7 @@ class FloodAdapter(SlowAdapter):
 
 
 class FailingAdapter(SlowAdapter):
-    """Fails at once, however often it is asked."""
+    """An adapter that fails every request immediately."""
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         raise TruncatedStreamError("down")
