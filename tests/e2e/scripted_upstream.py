@@ -16,7 +16,7 @@ class ScriptedUpstream(ThreadingHTTPServer):
 
     Model `thinker` sends thinking and never an answer; `whole-only` answers a streaming request with an HTML page and
     never answers others; `long` sends a long answer at once; any other sends one word. `left_s` are the timestamps of
-    client disconnects, by model.
+    client disconnects, in seconds on the monotonic clock.
     """
 
     daemon_threads = True

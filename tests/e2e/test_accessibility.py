@@ -10,8 +10,8 @@ from tests.e2e.chat_page import ChatPage
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 RUN_AXE_SCRIPT = """async (levels) => {
   const found = await axe.run(document, { runOnly: { type: "tag", values: levels }, resultTypes: ["violations"] });
-  const told = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message).join("; ");
-  return found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id} at ${node.target}: ${told(node)}`));
+  const text = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message).join("; ");
+  return found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id} at ${node.target}: ${text(node)}`));
 }"""
 
 

@@ -8,7 +8,7 @@ from tests.e2e.scripted_upstream import ScriptedUpstream
 KEY = "tgp-own-0123456789abcdef"
 
 
-def bring(chat: ChatPage) -> None:
+def enter_key(chat: ChatPage) -> None:
     chat.page.locator("#sg-key input").fill(KEY)
     chat.page.get_by_role("button", name="Use this key").click()
     expect(chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
@@ -20,7 +20,7 @@ def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     badge = chat.page.locator("#sg-badge")
     chat.choose("Together")
     chat.page.get_by_role("button", name="Your own key").click()
-    bring(chat)
+    enter_key(chat)
     chat.page.reload()
     expect(chat.page.get_by_label("Settings").first).to_be_attached()
     chat.choose("Together")
@@ -29,7 +29,7 @@ def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     chat.ask("Who pays for this?")
     expect(chat.stage).to_contain_text("is no longer here")
     chat.page.get_by_role("button", name="Your own key").click()
-    bring(chat)
+    enter_key(chat)
     chat.page.get_by_role("button", name="Forget it").click()
     expect(badge).to_contain_text("Ready")
     assert len(scripted_upstream.bodies) == asked, "nobody was asked with the service's key"

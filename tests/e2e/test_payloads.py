@@ -110,10 +110,10 @@ def page_side_effects(chat: ChatPage) -> list[str]:
     return seen
 
 
-def ask_for_texts(chat: ChatPage, speaker: CannedUpstream, question: str, kind: str, texts: list[str]) -> Locator:
+def ask_for_texts(chat: ChatPage, provider: CannedUpstream, question: str, kind: str, texts: list[str]) -> Locator:
     """Send the texts as paragraphs of one answer or of its thinking; return the element that shows them."""
     end = f"That was: {question}"
-    speaker.words[question] = [{kind: f"{text}\n\n"} for text in [*texts, end]]
+    provider.words[question] = [{kind: f"{text}\n\n"} for text in [*texts, end]]
     chat.ask(question)
     # Each thought and each receipt has a headline; the receipt is the last.
     expect(chat.titles).to_have_count(2 if kind == THINKING else 1, timeout=chat.patience_s * 1000)

@@ -36,9 +36,9 @@ class PageUser:
     def words(self) -> list[str]:
         return [f"First for {self.name}.", f" Then more for {self.name}."]
 
-    def start_answer(self, speaker: CannedUpstream) -> None:
+    def start_answer(self, provider: CannedUpstream) -> None:
         """Enter the key, send the message, and wait for the start of the answer."""
-        speaker.words[self.question] = [{"content": text} for text in self.words]
+        provider.words[self.question] = [{"content": text} for text in self.words]
         self.chat.choose("Groq")
         self.chat.page.get_by_role("button", name="Your own key").click()
         self.chat.page.locator("#sg-key input").fill(self.key)

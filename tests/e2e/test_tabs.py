@@ -101,9 +101,9 @@ def test_conversation_can_be_exported_continued_and_retried(chat: ChatPage) -> N
     assert chat.wait_for_end().startswith("Simulated · Cut off")
     question = chat.page.get_by_test_id("user")
     assert question.inner_text().strip() == "Is a<b>c</b> a tag?"
-    with chat.page.expect_download() as told:
+    with chat.page.expect_download() as download_info:
         chat.page.get_by_role("button", name="Save as JSON").click()
-    messages = json.loads(told.value.path().read_text())["messages"]
+    messages = json.loads(download_info.value.path().read_text())["messages"]
     assert messages[0] == {"role": "user", "content": "Is a<b>c</b> a tag?"}
     assert messages[1]["content"] == chat.answers[0]
     assert messages[2]["receipt"]["outcome"] == "truncated" and messages[2]["receipt"]["simulated"] is True

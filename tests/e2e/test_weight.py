@@ -8,7 +8,7 @@ from tests.e2e.chat_page import ChatPage
 BATCH_STRATEGY = strategies.DEFAULT_STRATEGY
 CHUNKS = 800
 MAX_BYTES = 120_000
-"""Bounds for an answer of this many chunks of 8 bytes, 20 ms apart, with the rest of the page."""
+"""Limit for an answer of `CHUNKS` chunks of 8 bytes, 20 ms apart, including all other updates of the page."""
 
 
 def measure_page_cost(chat: ChatPage, chunks: int, strategy: str) -> PageCost:

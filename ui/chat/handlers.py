@@ -20,8 +20,8 @@ from ui.sessions import PageSession
 SLOT = "chat"
 
 ChatUpdate = tuple[list[HistoryMessage], str, str, str, Any, Any, Any, Any, Any, Any]
-"""One update of the page: messages, stage line, announcement, meter, the buttons Stop, Continue and Retry, what the
-page has spent, the "ask for a stream" switch, the box for the message."""
+"""One update of the page: messages, stage line, announcement, meter, the buttons Stop, Continue and Retry, the spending
+line, the streaming switch, and the message textbox."""
 
 
 class ChatHandlers:

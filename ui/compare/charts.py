@@ -9,13 +9,17 @@ from ui.charts import chart_figure, non_empty_series, plot_data
 from ui.compare.round import ColumnResult, Round
 
 
-def round_charts(found: Round) -> list[PlotData]:
+def round_charts(this_round: Round) -> list[PlotData]:
     """Build the charts of a round: text over time, gaps between chunks, time to first token, cost; in this order."""
     growth = [
-        Series(found.heading(p), p, x=xs, y=[*ys]) for p, c in enumerate(found.columns) for xs, ys in [_token_growth(c)]
+        Series(this_round.heading(p), p, x=xs, y=[*ys])
+        for p, c in enumerate(this_round.columns)
+        for xs, ys in [_token_growth(c)]
     ]
     gaps = [
-        Series(found.heading(p), p, x=xs, y=[*ys]) for p, c in enumerate(found.columns) for xs, ys in [_gap_shares(c)]
+        Series(this_round.heading(p), p, x=xs, y=[*ys])
+        for p, c in enumerate(this_round.columns)
+        for xs, ys in [_gap_shares(c)]
     ]
     titles = strings.PLOT_GROWTH, strings.PLOT_GAPS
     return [
@@ -27,8 +31,8 @@ def round_charts(found: Round) -> list[PlotData]:
                 "gaps", titles[1], "line", strings.AXIS_GAP, strings.AXIS_SHARE, non_empty_series(gaps), "", log_x=True
             )
         ),
-        _bar_chart(found, strings.PLOT_TTFT, strings.AXIS_SECONDS, "ttft_s"),
-        _bar_chart(found, strings.PLOT_COST, strings.AXIS_USD, "cost_usd"),
+        _bar_chart(this_round, strings.PLOT_TTFT, strings.AXIS_SECONDS, "ttft_s"),
+        _bar_chart(this_round, strings.PLOT_COST, strings.AXIS_USD, "cost_usd"),
     ]
 
 
@@ -54,14 +58,14 @@ def _gap_shares(column: ColumnResult) -> tuple[list[float], list[float]]:
     return [round(gap, 2) for gap in gaps_ms], [round((i + 1) * 100 / len(gaps_ms), 1) for i in range(len(gaps_ms))]
 
 
-def _bar_chart(found: Round, title: str, axis: str, measure: str) -> PlotData:
-    values = [column.metrics[measure] for column in found.columns]
+def _bar_chart(this_round: Round, title: str, axis: str, measure: str) -> PlotData:
+    values = [column.metrics[measure] for column in this_round.columns]
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": [found.heading(place) for place in range(len(values))],
+        "y": [this_round.heading(index) for index in range(len(values))],
         "x": values,
-        "marker": {"color": [PALETTE[place] for place in range(len(values))]},
+        "marker": {"color": [PALETTE[index] for index in range(len(values))]},
     }
     layout = {
         "height": 150 + 46 * len(values),

@@ -87,22 +87,22 @@ class CompareHandlers:
         """
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
-        found = comparison.round
-        if found is None or number >= len(found.columns) or found.columns[number].probe is not None:
+        this_round = comparison.round
+        if this_round is None or number >= len(this_round.columns) or this_round.columns[number].probe is not None:
             # Without an update Gradio would clear the column's components, including the label of its button.
             yield NO_UPDATE
             return
-        column = found.columns[number]
+        column = this_round.columns[number]
         column.probe = Probe(self._answer_service.clock)
-        view = self._answer_service.new_view(page_session, column.question, blind=found.blind)
+        view = self._answer_service.new_view(page_session, column.question, blind=this_round.blind)
         answering = self._answer_service.run(slot_name(number), column.question, view, request, column.probe)
         async with aclosing(answering) as changes:
             async for _ in changes:
-                if view.ended or comparison.round is not found:
+                if view.ended or comparison.round is not this_round:
                     break
                 yield _column_update(view, gr.update(visible=True))
         column.receipt, column.no_price, column.ended = view.receipt, view.no_price, True
-        yield _column_update(view, gr.update(visible=HIDDEN_IN_DOM)) if comparison.round is found else NO_UPDATE
+        yield _column_update(view, gr.update(visible=HIDDEN_IN_DOM)) if comparison.round is this_round else NO_UPDATE
 
     async def stop(self, number: int, request: gr.Request) -> None:
         """Stop the answer of one column."""
@@ -117,29 +117,29 @@ class CompareHandlers:
         """Show the vote once all columns have ended, and the results unless the round is blind."""
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
-        found = comparison.round
-        if found is None or not found.ended:
+        this_round = comparison.round
+        if this_round is None or not this_round.ended:
             return (gr.skip(),) * (5 + PLOTS)
-        ballot = gr.update(visible=found.vote is None and any(column.receipt for column in found.columns))
+        ballot = gr.update(visible=this_round.vote is None and any(column.receipt for column in this_round.columns))
         stop_all = gr.update(visible=HIDDEN_IN_DOM)
         return (
             ballot,
             escape(strings.COMPARE_DONE),
             stop_all,
-            _spending_update(page_session, found),
-            *_result_updates(found),
+            _spending_update(page_session, this_round),
+            *_result_updates(this_round),
         )
 
     def vote(self, choice: str, request: gr.Request) -> tuple[Any, ...]:
         """Record a vote; return updates that show names, results and the votes so far."""
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
-        found = comparison.round
-        if found is None or not found.ended:
+        this_round = comparison.round
+        if this_round is None or not this_round.ended:
             return (gr.skip(),) * (COLUMNS + 4 + PLOTS)
-        comparison.votes.cast_vote(found, choice)
-        shown = _votes_html(comparison.votes), _spending_update(page_session, found), *_result_updates(found)
-        return *_column_headings(found), gr.update(visible=False), *shown
+        comparison.votes.cast_vote(this_round, choice)
+        shown = _votes_html(comparison.votes), _spending_update(page_session, this_round), *_result_updates(this_round)
+        return *_column_headings(this_round), gr.update(visible=False), *shown
 
 
 def slot_name(number: int) -> str:
@@ -156,21 +156,21 @@ def _column_update(view: AnswerView, stop: Any) -> ColumnUpdate:
     return view.messages(), view.stage, view.meter, stop
 
 
-def _column_headings(found: Round | None) -> list[str]:
-    count = len(found.columns) if found else 0
-    return [f"<h3>{escape(found.heading(n))}</h3>" if found and n < count else "" for n in range(COLUMNS)]
+def _column_headings(this_round: Round | None) -> list[str]:
+    count = len(this_round.columns) if this_round else 0
+    return [f"<h3>{escape(this_round.heading(n))}</h3>" if this_round and n < count else "" for n in range(COLUMNS)]
 
 
-def _spending_update(page_session: PageSession, found: Round) -> Any:
+def _spending_update(page_session: PageSession, this_round: Round) -> Any:
     """Return the spending line, or no update for a blind round, whose cost could reveal the providers."""
-    return html.spending_html(page_session.spending) if found.revealed else gr.skip()
+    return html.spending_html(page_session.spending) if this_round.revealed else gr.skip()
 
 
-def _result_updates(found: Round) -> tuple[Any, ...]:
-    if not found.revealed:
+def _result_updates(this_round: Round) -> tuple[Any, ...]:
+    if not this_round.revealed:
         return (gr.skip(),) * (1 + PLOTS)
-    header, rows, marked = round.comparison_table(found)
-    drawn = [gr.update(value=plot, visible=True) for plot in charts.round_charts(found)]
+    header, rows, marked = round.comparison_table(this_round)
+    drawn = [gr.update(value=plot, visible=True) for plot in charts.round_charts(this_round)]
     note = f'<p class="sg-note">{escape(strings.COMPARE_NOTE)}</p>'
     return gr.update(value=components.html_table(header, rows, marked=marked) + note, visible=True), *drawn
 

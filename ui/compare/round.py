@@ -82,10 +82,10 @@ class Round:
         """Whether the names of the providers are shown."""
         return not self.blind or self.vote is not None
 
-    def heading(self, place: int) -> str:
+    def heading(self, index: int) -> str:
         """Return the heading of a column: its letter, and its name if revealed."""
-        letter = strings.ANSWER.format(letter=COLUMN_LETTERS[place])
-        return f"{letter} · {self.columns[place].name}" if self.revealed else letter
+        letter = strings.ANSWER.format(letter=COLUMN_LETTERS[index])
+        return f"{letter} · {self.columns[index].name}" if self.revealed else letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +104,16 @@ class Votes:
 
     cast: list[Vote] = field(default_factory=list)
 
-    def cast_vote(self, found: Round, choice: str) -> None:
+    def cast_vote(self, this_round: Round, choice: str) -> None:
         """Record the first vote of a round and ignore later ones; a `choice` that is no column's letter is a tie."""
-        if found.vote is not None:
+        if this_round.vote is not None:
             return
-        found.vote = choice
-        place = COLUMN_LETTERS.find(choice) if len(choice) == 1 else -1
-        winner = found.columns[place].name if 0 <= place < len(found.columns) else strings.TIE
-        self.cast.append(Vote(found.prompt, tuple(column.name for column in found.columns), winner, found.blind))
+        this_round.vote = choice
+        index = COLUMN_LETTERS.find(choice) if len(choice) == 1 else -1
+        winner = this_round.columns[index].name if 0 <= index < len(this_round.columns) else strings.TIE
+        self.cast.append(
+            Vote(this_round.prompt, tuple(column.name for column in this_round.columns), winner, this_round.blind)
+        )
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -122,10 +124,10 @@ class PageComparison:
     votes: Votes = field(default_factory=Votes)
 
 
-def comparison_table(found: Round) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
+def comparison_table(this_round: Round) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
     """Return header, rows, and the (row, column) positions of the cells to mark as better."""
-    rows = [_comparison_row(found, place, column) for place, column in enumerate(found.columns)]
-    measured = [column.metrics for column in found.columns]
+    rows = [_comparison_row(this_round, index, column) for index, column in enumerate(this_round.columns)]
+    measured = [column.metrics for column in this_round.columns]
     marked = set()
     for x, measure in enumerate(_MIN_DIFFERENCES, 2):
         best = best_index(
@@ -141,24 +143,24 @@ def best_index(values: Sequence[float | None], *, higher: bool, least: float) ->
 
     Unknown values are left out, and a single known value is never the best.
     """
-    known = [(value, place) for place, value in enumerate(values) if value is not None]
+    known = [(value, index) for index, value in enumerate(values) if value is not None]
     if len(known) < 2:
         return None
     known.sort(reverse=higher)
-    (best, place), (second, _) = known[:2]
+    (best, index), (second, _) = known[:2]
     apart = abs(second - best)
-    return place if apart > least * (1 - 1e-9) and apart > BETTER_MARGIN * max(abs(best), abs(second)) else None
+    return index if apart > least * (1 - 1e-9) and apart > BETTER_MARGIN * max(abs(best), abs(second)) else None
 
 
-def _comparison_row(found: Round, place: int, column: ColumnResult) -> list[str]:
+def _comparison_row(this_round: Round, index: int, column: ColumnResult) -> list[str]:
     receipt = column.receipt
     if receipt is None:
-        return [found.heading(place), strings.NOT_ANSWERED, *[strings.UNKNOWN] * 6]
+        return [this_round.heading(index), strings.NOT_ANSWERED, *[strings.UNKNOWN] * 6]
     reading = receipt.reading
     count, over_s = stalls(column.gaps_s())
     silence = strings.UNKNOWN if count is None else f"{count} · {html.format_seconds(over_s)}" if count else "0"
     return [
-        found.heading(place),
+        this_round.heading(index),
         html.outcome_label(receipt),
         html.format_seconds(reading.ttft_s),
         html.format_speed(reading.tokens_per_s),

@@ -109,13 +109,13 @@ def test_keys_of_abandoned_pages_are_removed() -> None:
 
 async def flood(page_sessions: PageSessions, count: int, address: str = "203.0.113.9") -> int:
     """Admit new pages; return how many were rejected."""
-    refused = 0
+    rejected = 0
     for number in range(count):
         try:
             await page_sessions.admit(f"{address}-{number}".replace(".", "-").replace(":", "-"), address)
-        except RejectionError as refusal:
-            refused += refusal.kind == "rate_limited" and refusal.retry_after_s is not None
-    return refused
+        except RejectionError as rejection:
+            rejected += rejection.kind == "rate_limited" and rejection.retry_after_s is not None
+    return rejected
 
 
 def test_flood_of_new_sessions_does_not_evict_keyed_or_connected_ones() -> None:
@@ -125,7 +125,7 @@ def test_flood_of_new_sessions_does_not_evict_keyed_or_connected_ones() -> None:
             await page_sessions.admit(name, "192.0.2.1")
         page_sessions.get("keyed").keys = {"OPENAI_API_KEY": "k"}
         page_sessions.get("let-in").access_key = "sg-key"
-        begun(page_sessions.get("busy").slot("chat"))
+        mark_busy(page_sessions.get("busy").slot("chat"))
         with page_sessions.connect("connected"):
             await flood(page_sessions, 2000)
             for number in range(40):
@@ -133,7 +133,7 @@ def test_flood_of_new_sessions_does_not_evict_keyed_or_connected_ones() -> None:
             kept = [name in page_sessions for name in ("keyed", "let-in", "connected", "busy", "idle")]
         return (*kept, len(page_sessions))  # type: ignore[return-value]  # five and one
 
-    def begun(slot: AnswerSlot) -> None:
+    def mark_busy(slot: AnswerSlot) -> None:
         slot._answer = RunningAnswer()  # type: ignore[assignment]  # it has the methods that a slot calls
 
     assert run_on_virtual_time(main()) == (True, True, True, True, False, 50)
@@ -142,15 +142,15 @@ def test_flood_of_new_sessions_does_not_evict_keyed_or_connected_ones() -> None:
 def test_one_address_block_may_hold_half_of_all_sessions() -> None:
     async def main() -> tuple[int, int]:
         page_sessions = PageSessions(limit=10, clock=loop_clock())
-        refused = 0
+        rejected = 0
         for number in range(12):
             try:
                 await page_sessions.admit(f"k{number}", "2001:db8::1" if number % 2 else "2001:db8::2")
             except RejectionError:
-                refused += 1
+                rejected += 1
             else:
                 page_sessions.get(f"k{number}").keys = {"OPENAI_API_KEY": "k"}
-        return refused, await flood(page_sessions, 5, "192.0.2.7")
+        return rejected, await flood(page_sessions, 5, "192.0.2.7")
 
     assert run_on_virtual_time(main()) == (7, 0)
 

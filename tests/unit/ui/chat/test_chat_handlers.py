@@ -23,15 +23,15 @@ class ChatPageDriver:
     """One user's page that calls `ChatHandlers` as Gradio does."""
 
     def __init__(self, adapter: SlowAdapter, session_hash: str = "a") -> None:
-        self.house = FakeProviders(adapter)
-        self.answer_service = AnswerService(self.house, loop_clock())
+        self.providers = FakeProviders(adapter)
+        self.answer_service = AnswerService(self.providers, loop_clock())
         self.chat = ChatHandlers(self.answer_service)
         self.request = make_request(session_hash)
 
     def ask(
         self, text: str = "Count.", history: Sequence[dict[str, Any]] = (), **other: Any
     ) -> AsyncGenerator[ChatUpdate]:
-        given: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "provider": "local",
             "model": "",
             "strategy": "direct",
@@ -42,7 +42,7 @@ class ChatPageDriver:
             "streamed": True,
             "brought": "",
         }
-        return self.chat.ask(text, list(history), request=self.request, **(given | other))
+        return self.chat.ask(text, list(history), request=self.request, **(defaults | other))
 
     async def frames(self, *arguments: Any, **other: Any) -> list[ChatUpdate]:
         return [frame async for frame in self.ask(*arguments, **other)]
@@ -202,7 +202,7 @@ def test_custom_model_replaces_default(settings: dict[str, str], names: list[str
         page = ChatPageDriver(SlowAdapter())
         await page.frames(**settings)
         await page.frames(**settings)
-        return page.house.names
+        return page.providers.names
 
     assert run_on_virtual_time(main()) == names, "one session for the conversation"
 
@@ -262,7 +262,7 @@ def test_message_is_validated_before_sending() -> None:
 def test_internal_defect_is_shown_without_details(caplog: pytest.LogCaptureFixture) -> None:
     async def main(broken: Callable[..., Session]) -> list[ChatUpdate]:
         page = ChatPageDriver(SlowAdapter())
-        page.house.new_session = broken  # type: ignore[method-assign]  # the defect under test
+        page.providers.new_session = broken  # type: ignore[method-assign]  # the defect under test
         return await page.frames()
 
     def raise_defect(names: Sequence[str], *, clock: Clock) -> Session:

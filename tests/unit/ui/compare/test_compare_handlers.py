@@ -34,8 +34,8 @@ class ComparisonDriver:
     """A page that calls `CompareHandlers` as Gradio does."""
 
     def __init__(self, *, blind: bool = False, count: int = 2, seed: int = 0, budget: str = "") -> None:
-        self.house = FakeProviders(SlowAdapter())
-        self.answer_service = AnswerService(self.house, loop_clock())
+        self.providers = FakeProviders(SlowAdapter())
+        self.answer_service = AnswerService(self.providers, loop_clock())
         self.budget = budget
         self.compare = CompareHandlers(self.answer_service, random.Random(seed))
         self.blind, self.count = blind, count
@@ -126,7 +126,7 @@ def test_new_round_replaces_columns_of_previous_round() -> None:
         ended = table.compare.comparison("a").round
         frames = await first, await second
         assert ended is not None
-        return *frames, table.house.adapter.closed_s[:2], ended.ended
+        return *frames, table.providers.adapter.closed_s[:2], ended.ended
 
     first, second, closed_s, ended = run_on_virtual_time(main())
     assert closed_s == [1.5, 1.5] and [column[-1] for column in first] == [NO_UPDATE] * COLUMNS
@@ -162,8 +162,8 @@ def test_blind_round_hides_providers_until_vote(seed: int) -> None:
         return *shown, table.compare.vote("A", make_request())
 
     *before, after = run_on_virtual_time(main())
-    told = str(before).lower()
-    assert not any(word in told for word in ("ollama", "sim:", "simulated", "no price"))
+    shown_text = str(before).lower()
+    assert not any(word in shown_text for word in ("ollama", "sim:", "simulated", "no price"))
     heads = after[:2]
     assert {"ollama:a", "sim:steady"} == {head.partition(" · ")[2].removesuffix("</h3>") for head in heads}
     votes = after[COLUMNS + 1]
@@ -175,8 +175,8 @@ def test_invalid_prompt_starts_no_column() -> None:
         table = ComparisonDriver()
         return await table.begin("  "), await table.run_column(0)
 
-    begun, frames = run_on_virtual_time(main())
-    assert begun[COLUMNS] == strings.EMPTY_MESSAGE and strings.EMPTY_MESSAGE in begun[COLUMNS + 1]
+    started, frames = run_on_virtual_time(main())
+    assert started[COLUMNS] == strings.EMPTY_MESSAGE and strings.EMPTY_MESSAGE in started[COLUMNS + 1]
     assert frames == [NO_UPDATE]
 
 
@@ -186,10 +186,10 @@ def test_columns_share_page_budget() -> None:
 
     async def main() -> tuple[list[list[Any]], list[float], Any]:
         table = ComparisonDriver(budget="0.025")
-        table.house.price = price
+        table.providers.price = price
         first = await table.run_round()
         assert table.compare.on_column_end(make_request())[3].count("$") == 1
-        return first, [*table.house.adapter.closed_s], await table.run_round()
+        return first, [*table.providers.adapter.closed_s], await table.run_round()
 
     first, closed_s, again = run_on_virtual_time(main())
     assert all(strings.BUDGET_REACHED in str(column[-1]) for column in first[:1])
