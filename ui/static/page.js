@@ -98,9 +98,9 @@
     });
   }
 
-  // A conversation scrolls to its end as it grows, unless the reader has scrolled back or has opened a thought or receipt
-  // and not scrolled since; closing it resumes scrolling. A ResizeObserver runs after layout, whereas Gradio's own
-  // autoscroll forces two more layouts.
+  // A conversation scrolls to its end as it grows, unless the reader has scrolled back, or has opened a thought or a
+  // receipt without scrolling since; closing it resumes scrolling. A ResizeObserver runs after layout, whereas Gradio's
+  // own autoscroll forces two more layouts.
   const ends = new WeakMap(), left = new WeakSet();
   const follow = new ResizeObserver((sizes) => {
     for (const log of new Set(sizes.map(({ target }) => target.closest('[role="log"]')))) {
@@ -131,7 +131,7 @@
       const busy = String(visible(place.querySelector("#sg-stop, .sg-stop")));
       if (log.getAttribute("aria-busy") === busy) continue;
       log.setAttribute("aria-busy", busy);
-      if (busy === "true") left.delete(log.querySelector(".message-wrap"));  // a user who sends a message wants to see the answer
+      if (busy === "true") left.delete(log.querySelector(".message-wrap"));  // a sender wants to see the answer
     }
   };
 

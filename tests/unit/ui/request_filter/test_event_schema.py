@@ -69,7 +69,7 @@ def value(block: Any) -> Any:
     return "" if isinstance(block, gr.Textbox) and block.value is None else block.value
 
 
-def refuse(schema: EventSchema, event: Any) -> str:
+def assert_rejected(schema: EventSchema, event: Any) -> str:
     with pytest.raises(RejectionError) as caught:
         schema.parse_event(event if isinstance(event, bytes) else json.dumps(event).encode())
     return caught.value.message
@@ -85,7 +85,7 @@ def test_every_function_with_events_of_its_controls_accepts_them(page: gr.Blocks
 
 def test_functions_without_a_control_are_unreachable(page: gr.Blocks, schema: EventSchema) -> None:
     names = {page.fns[number].name for number in set(page.fns) - schema.functions}
-    assert {"leave", "load_example", "option_clicked"} <= names
+    assert {"close_session", "load_example", "option_clicked"} <= names
     api = [number for number, fn in page.fns.items() if fn.name == "ask" and len(fn.inputs) > 5]
     assert api and not set(api) & schema.functions
 
@@ -129,14 +129,16 @@ def test_value_that_names_a_file_is_rejected_in_every_input(page: gr.Blocks, sch
         event = make_valid_event(page, number)
         for place in range(len(event["data"])):
             for file in FILES:
-                refuse(schema, {**event, "data": [file if n == place else one for n, one in enumerate(event["data"])]})
+                assert_rejected(
+                    schema, {**event, "data": [file if n == place else one for n, one in enumerate(event["data"])]}
+                )
                 tried += 1
         for file in FILES:
             for about in (file, {"index": 0, "value": file}, {"index": file, "value": "x"}):
-                refuse(schema, {**event, "event_data": about})
-            refuse(schema, {**event, "event_data": {"index": 0, "value": {"text": "x", "files": [file]}}})
+                assert_rejected(schema, {**event, "event_data": about})
+            assert_rejected(schema, {**event, "event_data": {"index": 0, "value": {"text": "x", "files": [file]}}})
             for field in ("fn_index", "trigger_id", "session_hash", "data"):
-                refuse(schema, {**event, field: file})
+                assert_rejected(schema, {**event, field: file})
     assert tried > 1000
 
 
@@ -152,8 +154,8 @@ def test_value_that_names_a_file_is_rejected_in_every_input(page: gr.Blocks, sch
     ],
 )  # fmt: skip
 def test_event_field_of_wrong_type_is_rejected(page: gr.Blocks, schema: EventSchema, field: str, wrong: Any) -> None:
-    number = next(n for n in schema.functions if page.fns[n].name == "bring_key")
-    refuse(schema, {**make_valid_event(page, number), field: wrong})
+    number = next(n for n in schema.functions if page.fns[n].name == "set_key")
+    assert_rejected(schema, {**make_valid_event(page, number), field: wrong})
 
 
 @pytest.mark.parametrize(
@@ -164,14 +166,14 @@ def test_event_field_of_wrong_type_is_rejected(page: gr.Blocks, schema: EventSch
     ],
 )  # fmt: skip
 def test_body_that_is_not_a_json_object_is_rejected(schema: EventSchema, body: bytes) -> None:
-    refuse(schema, body)
+    assert_rejected(schema, body)
 
 
 def test_body_with_duplicate_key_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
     number = next(n for n in schema.functions if page.fns[n].name == "badge")
     body = json.dumps(make_valid_event(page, number)).encode()
     assert schema.parse_event(body)
-    refuse(schema, body[:-1] + b',"data":[{"path":"/etc/hostname"}]}')
+    assert_rejected(schema, body[:-1] + b',"data":[{"path":"/etc/hostname"}]}')
 
 
 def test_direct_call_of_queued_function_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
@@ -185,7 +187,7 @@ def test_direct_call_of_queued_function_is_rejected(page: gr.Blocks, schema: Eve
 
 
 def test_only_event_with_conversation_may_exceed_message_limit(page: gr.Blocks, schema: EventSchema) -> None:
-    save = next(n for n in schema.functions if page.fns[n].name == "save_json")
+    save = next(n for n in schema.functions if page.fns[n].name == "export_json")
     long = {**TURN, "content": [{"type": "text", "text": "x" * LIMITS.body_bytes}]}
     assert schema.parse_event(json.dumps({**make_valid_event(page, save), "data": [[long]]}).encode())
     begin = next(n for n in schema.functions if page.fns[n].name == "begin")
@@ -202,8 +204,8 @@ def test_message_slightly_over_limit_reaches_page_and_far_over_limit_is_rejected
     schema = EventSchema(page, InputLimits(message_chars=1000))
     number = next(n for n in schema.functions if page.fns[n].name == "_clear_and_save_textbox")
     assert schema.parse_event(json.dumps({**make_valid_event(page, number), "data": ["x" * 15_000]}).encode())
-    refuse(schema, {**make_valid_event(page, number), "data": ["x" * 16_001]})
-    refuse(schema, {**make_valid_event(page, number), "data": ["\ud800"]})
+    assert_rejected(schema, {**make_valid_event(page, number), "data": ["x" * 16_001]})
+    assert_rejected(schema, {**make_valid_event(page, number), "data": ["\ud800"]})
 
 
 def test_number_or_choice_out_of_range_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
@@ -211,10 +213,12 @@ def test_number_or_choice_out_of_range_is_rejected(page: gr.Blocks, schema: Even
     event = make_valid_event(page, run)
     for place, wrongs in ((3, [9, 1001, "100", None, True, 1e308]), (1, ["nothing", 5, ["direct"]]), (0, ["x", 1])):
         for wrong in wrongs:
-            refuse(schema, {**event, "data": [wrong if n == place else v for n, v in enumerate(event["data"])]})
-    count = next(n for n in schema.functions if page.fns[n].name == "_visible")
+            assert_rejected(
+                schema, {**event, "data": [wrong if n == place else v for n, v in enumerate(event["data"])]}
+            )
+    count = next(n for n in schema.functions if page.fns[n].name == "_visibility_updates")
     for wrong in (5, "2", 2.0, True, None):
-        refuse(schema, {**make_valid_event(page, count), "data": [wrong]})
+        assert_rejected(schema, {**make_valid_event(page, count), "data": [wrong]})
 
 
 def test_untouched_textbox_becomes_empty_text(page: gr.Blocks, schema: EventSchema) -> None:
