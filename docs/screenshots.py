@@ -1,8 +1,8 @@
-"""Makes the pictures in docs/images: starts `app.py`, asks the local model, and photographs the page.
+"""Create the screenshots in docs/images: start `app.py`, send requests to the local model, and capture the page.
 
     python docs/screenshots.py
 
-Needs Playwright and a Chromium, or Google Chrome, on the path. The answers are the model's own, as they come.
+Requires Playwright and Chromium or Google Chrome on the path. The answers are the model's real output.
 """
 
 import queue
@@ -29,8 +29,8 @@ QUESTION = "Give me three tips for a good night's sleep."
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a tab; `streaming`: taken while the answer still comes."""
+class Screenshot:
+    """One screenshot of a tab; `streaming`: taken during the answer."""
 
     name: str
     scheme: Literal["light", "dark"]
@@ -40,53 +40,53 @@ class Picture:
     streaming: bool = False
 
 
-PICTURES = (
-    Picture("chat-light", "light", 1280, 800),
-    Picture("chat-dark", "dark", 1280, 800, streaming=True),
-    Picture("chat-phone", "light", 390, 844),
-    Picture("compare", "light", 1280, 1500, "Compare"),
-    Picture("pipeline", "dark", 1280, 1240, "Pipeline"),
-    Picture("results", "light", 1280, 1100, "Results"),
+SCREENSHOTS = (
+    Screenshot("chat-light", "light", 1280, 800),
+    Screenshot("chat-dark", "dark", 1280, 800, streaming=True),
+    Screenshot("chat-phone", "light", 390, 844),
+    Screenshot("compare", "light", 1280, 1500, "Compare"),
+    Screenshot("pipeline", "dark", 1280, 1240, "Pipeline"),
+    Screenshot("results", "light", 1280, 1100, "Results"),
 )
 
 
 def main() -> int:
-    """Take all pictures; give the exit code."""
+    """Take all screenshots; return the exit code, 1 if one is larger than `LARGEST_BYTES`."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    with _service() as address, sync_playwright() as playwright:
+    with _run_service() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        sizes = {picture.name: _take(browser, address, picture) for picture in PICTURES}
+        sizes = {screenshot.name: _take_screenshot(browser, address, screenshot) for screenshot in SCREENSHOTS}
         browser.close()
     for name, size in sizes.items():
         sys.stdout.write(f"docs/images/{name}.png {size / 1000:.0f} kB\n")
     return 0 if max(sizes.values()) <= LARGEST_BYTES else 1
 
 
-def _take(browser: Browser, address: str, picture: Picture) -> int:
-    """Photograph one tab at work; give the file's size in bytes."""
+def _take_screenshot(browser: Browser, address: str, screenshot: Screenshot) -> int:
+    """Take a screenshot of one tab; return the file's size in bytes."""
     page = browser.new_page(
-        viewport={"width": picture.width, "height": picture.height},
-        color_scheme=picture.scheme,
+        viewport={"width": screenshot.width, "height": screenshot.height},
+        color_scheme=screenshot.scheme,
         reduced_motion="reduce",
     )
     page.goto(address)
     page.locator("#sg-message textarea").wait_for(timeout=ANSWER_MS)
-    if picture.tab != "Chat":
-        page.get_by_role("tab", name=picture.tab, exact=True).click()
-    _PLAYED[picture.tab](page, picture)
-    path = IMAGES / f"{picture.name}.png"
+    if screenshot.tab != "Chat":
+        page.get_by_role("tab", name=screenshot.tab, exact=True).click()
+    _RUNNERS[screenshot.tab](page, screenshot)
+    path = IMAGES / f"{screenshot.name}.png"
     page.screenshot(path=path)
     page.close()
     return path.stat().st_size
 
 
-def _chat(page: Page, picture: Picture) -> None:
+def _run_chat(page: Page, screenshot: Screenshot) -> None:
     box = page.locator("#sg-message textarea")
     box.fill(QUESTION)
     box.press("Enter")
     page.locator('#sg-chat [data-testid="bot"]').first.wait_for(timeout=ANSWER_MS)
-    if picture.streaming:
+    if screenshot.streaming:
         page.wait_for_function(
             """() => document.querySelector('#sg-chat [data-testid="bot"]').innerText.length > 200
                   || document.querySelector("#sg-stop").offsetParent === null""",
@@ -97,34 +97,34 @@ def _chat(page: Page, picture: Picture) -> None:
         page.locator("#sg-message button.submit-button").wait_for(timeout=ANSWER_MS)
 
 
-def _compare(page: Page, picture: Picture) -> None:
+def _run_compare(page: Page, screenshot: Screenshot) -> None:
     page.locator("#sg-compare-ask").click()
     page.locator("#sg-compare-results table").wait_for(timeout=ANSWER_MS)
     page.locator(".js-plotly-plot").nth(3).wait_for(timeout=ANSWER_MS)
 
 
-def _pipeline(page: Page, picture: Picture) -> None:
+def _run_pipeline(page: Page, screenshot: Screenshot) -> None:
     page.locator("#sg-run").click()
     page.locator("#sg-buffering figure").first.wait_for(timeout=ANSWER_MS)
 
 
-def _results(page: Page, picture: Picture) -> None:
+def _run_results(page: Page, screenshot: Screenshot) -> None:
     page.locator("#sg-run-picker input").click()
     page.get_by_role("option", name="sample run", exact=True).click()
     page.locator(".js-plotly-plot").nth(3).wait_for(timeout=ANSWER_MS)
     page.get_by_role("listbox").wait_for(state="hidden")
 
 
-_PLAYED = {"Chat": _chat, "Compare": _compare, "Pipeline": _pipeline, "Results": _results}
+_RUNNERS = {"Chat": _run_chat, "Compare": _run_compare, "Pipeline": _run_pipeline, "Results": _run_results}
 
 
 @contextmanager
-def _service() -> Iterator[str]:
-    """Run the service on a free port; give its address."""
+def _run_service() -> Iterator[str]:
+    """Run the service on a free port; yield its URL."""
     process = subprocess.Popen([sys.executable, "app.py", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout is not None
-    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]  # it is a pipe
+    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]  # stdout is a pipe
     try:
         line = lines.get(timeout=START_S)
         if "http://" not in line:

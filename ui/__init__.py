@@ -1,1 +1,1 @@
-"""The page: what a person sees. `page.mount` puts it on a service."""
+"""The web page of the service, built with Gradio. `ui.app.mount` adds it to a FastAPI app."""

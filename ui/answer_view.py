@@ -1,4 +1,4 @@
-"""What one answer looks like while it comes: fed its events, gives messages, stage line and announcements. Pure."""
+"""The rendering of one answer under way: events in; messages, stage line and announcements out. No I/O."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from ui.history import HistoryMessage, assistant_message
 from ui.markdown_text import escape_prose
 
 REFRESH_INTERVAL_S = 0.5
-"""The stage line and the meter change at most this often while the stage stays."""
+"""Shortest time between two updates of the stage line and the meter while the stage does not change."""
 
 STICKY_NOTICES = ("fallback", "served_by", "non_streamed", "trimmed", "budget", "dropped_settings", "retiring")
 
 
 @dataclass(slots=True)
 class _TextBlock:
-    """A run of answer text or of thinking; `ended_s` is when something else followed."""
+    """A run of answer text or of thinking text; `ended_s` is the timestamp at which other content followed."""
 
     thinking: bool
     started_s: float
@@ -29,10 +29,10 @@ class _TextBlock:
 
 
 class AnswerView:
-    """One answer on the page; `simulated` marks it as no model's work wherever it is summed up.
+    """The view of one answer on the page.
 
-    `no_price` is what stands in place of a cost that the meter does not know. A `blind` screen shows nothing by which
-    the provider could be known.
+    `simulated` labels the answer as simulated in every summary. `no_price` is shown in place of an unknown cost.
+    A `blind` view shows nothing that identifies the provider. All timestamps are in seconds on the caller's clock.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class AnswerView:
         self._notices: list[Notice] = []
         self._ending: HistoryMessage | None = None
         self.unfinished = False
-        """Whether it has ended without all that the model had to say: it can be continued, or asked again."""
+        """True when the answer ended incomplete, so that the user can continue or retry it."""
         self._drawn_s = float("-inf")
         self.stage = html.stage_html(strings.STAGES["connecting"], 0.0, kind="busy")
         self.meter = html.meter_html(None)
@@ -72,7 +72,7 @@ class AnswerView:
                 self._add_delta(event, now)
 
     def refresh(self, reading: MeterReading, now: float) -> None:
-        """Bring the stage line and the meter up to date, if it is time."""
+        """Update the stage line and the meter if the last update is at least `REFRESH_INTERVAL_S` old."""
         if now - self._drawn_s < REFRESH_INTERVAL_S:
             return
         self._drawn_s = now
@@ -83,7 +83,7 @@ class AnswerView:
         self.announcement = escape(self._announcement_text(words))
 
     def close(self, receipt: Receipt, now: float, name: str | None = None) -> None:
-        """The answer is over: the receipt takes the place of the stage, and joins the messages under `name`."""
+        """Show the receipt of the ended answer on the stage line, and add it to the messages under the id `name`."""
         self._stages.stop(now)
         self._end_block(now)
         label = f"{strings.SIMULATED_LABEL} · " if self._simulated else ""
@@ -106,7 +106,10 @@ class AnswerView:
         self.announcement = escape(f"{label}{html.outcome_label(receipt)}. {extra}".strip())
 
     def show_error(self, message: str, retry_after_s: float | None = None) -> None:
-        """The question was not sent, or this service broke; what is there stays. The page counts the seconds down."""
+        """Show that the request was not sent or that the service failed; keep the text shown so far.
+
+        The browser counts `retry_after_s` down.
+        """
         self._ending = assistant_message(html.escape_markdown(message), title=strings.NOT_ANSWERED)
         self.unfinished = True
         self.stage = html.stage_html(strings.NOT_ANSWERED, None, message, kind="bad", left_s=retry_after_s)
@@ -114,16 +117,16 @@ class AnswerView:
 
     @property
     def has_partial_text(self) -> bool:
-        """Whether there is a part of an answer to go on from."""
+        """Whether the answer ended incomplete with some text that can be continued."""
         return self.unfinished and any(not block.thinking for block in self._blocks)
 
     @property
     def ended(self) -> bool:
-        """Whether the receipt, or a refusal, stands."""
+        """Whether the answer has ended, with a receipt or an error."""
         return self._ending is not None
 
     def messages(self) -> list[HistoryMessage]:
-        """All that the answer has put into the conversation so far."""
+        """Return the messages that the answer has added to the conversation so far."""
         ending = [self._ending] if self._ending and not (self._blind and self.receipt) else []
         return [*(self._block_message(block) for block in self._blocks), *ending]
 

@@ -1,4 +1,4 @@
-"""One answer for the page: the guard, the visitor's own keys and budget, and the way through `pipeline.answer`."""
+"""One answer for the page: the guard's checks, the user's own API keys and budget, and `streaming.pipeline`."""
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -25,20 +25,20 @@ from ui.sessions import AnswerSlot, PageSession, PageSessions
 from ui.types import ProviderSource
 
 TICK_INTERVAL_S = 0.5
-"""The longest time without an update while waiting: only an update notices that the page is gone."""
+"""Longest time between two updates while an answer is pending: only an update detects a closed page."""
 
 TRANSPORT_LABEL = "page"
-"""How the page is called beside the service's wires, in metrics and the log."""
+"""The page's transport label in metrics and the log, beside the service's own transports."""
 
 log = logging.getLogger(__name__)
 
 
 class AnswerService:
-    """Takes questions from every tab. Times are on `clock`, the running loop's timebase.
+    """The service that answers the chat requests of every tab. Timestamps are on `clock`, the event loop's timebase.
 
-    `with_keys` gives who answers with the visitor's own keys in place of the service's; None: no keys are taken.
-    `account` opens the account of an answer, by the wire's name and what is known of the answer; None: nobody is told.
-    `offer` says which models may be asked on the service's own keys.
+    `with_keys` builds providers that use the user's own API keys instead of the service's; None: the page accepts no
+    keys. `observer` creates the observer of an answer from the transport's name and the answer's labels; None: answers
+    are not observed. `offer` lists the models that may be requested with the service's own keys.
     """
 
     def __init__(
@@ -59,38 +59,38 @@ class AnswerService:
         self._offer = offer or Offer()
 
     def providers(self, page_session: PageSession) -> ProviderSource:
-        """Give who answers this visitor."""
+        """Return the providers for a page: those with the user's own keys if any, otherwise the service's."""
         return page_session.own or self._providers
 
     @property
     def wants_access_key(self) -> bool:
-        """Whether visitors must show a key of this service's."""
+        """Whether users must enter an access key of this service."""
         return self._guard is not None and bool(self._guard.configuration.keys.digests)
 
     @property
     def limits(self) -> InputLimits:
-        """How large a question may be."""
+        """The input limits for a chat request."""
         return self._guard.configuration.limits if self._guard else InputLimits()
 
     @property
     def takes_keys(self) -> bool:
-        """Whether visitors may bring keys of their own."""
+        """Whether users may enter their own provider API keys."""
         return self._with_keys is not None
 
     def provider_info(self, name: str) -> ProviderRow | None:
-        """Give the picker's row of a provider, as it stands without a visitor's keys."""
+        """Return a provider's row of the picker, regardless of the user's own keys; None for an unknown name."""
         return next((row for row in self._providers.list_providers() if row.name == name), None)
 
     def list_providers(self) -> Sequence[ProviderRow]:
-        """Give everyone who can be asked here."""
+        """Return all providers of this service."""
         return self._providers.list_providers()
 
     def session(self, name: str) -> Session:
-        """Give a session of this service's own with `name`."""
+        """Create a session with the provider `name` that uses the service's own keys."""
         return self._providers.new_session([name], clock=self.clock)
 
     def new_view(self, page_session: PageSession, question: ChatForm, *, blind: bool = False) -> AnswerView:
-        """Make the screen for a question, which may yet be refused."""
+        """Create the view for a chat request, before the guard has admitted it."""
         row = next((r for r in self.providers(page_session).list_providers() if r.name == question.provider), None)
         simulated = row is not None and row.simulated
         no_price = (
@@ -105,13 +105,13 @@ class AnswerService:
     async def run(
         self, place: str, question: ChatForm, view: AnswerView, request: gr.Request, probe: Probe | None = None
     ) -> AsyncGenerator[None, None]:
-        """Ask and answer on `view`; yield whenever it has changed, last when a receipt or a refusal stands on it."""
+        """Send the request and stream its answer into `view`; yield after every change, last with receipt or error."""
         page_session = self.page_sessions.get(request.session_hash)
         try:
             if self.is_key_gone(page_session, question.provider, question.brought):
                 raise UsageError(strings.KEY_GONE.format(name=question.provider))
-            asked = validate_form(question, self.providers(page_session).list_providers(), self.limits)
-            async with aclosing(self._admit(page_session, place, asked, view, request, probe)) as changes:
+            validated = validate_form(question, self.providers(page_session).list_providers(), self.limits)
+            async with aclosing(self._admit(page_session, place, validated, view, request, probe)) as changes:
                 async for _ in changes:
                     yield
         except RejectionError as rejection:
@@ -127,7 +127,10 @@ class AnswerService:
         yield
 
     def key_variable(self, provider: str | None, missing: str | None = None) -> str:
-        """Name the variable that a visitor's key stands in for. Raises UsageError unless `missing` is given."""
+        """Return the environment variable that the user's own key for `provider` replaces.
+
+        Returns `missing` for a provider that accepts no key here; raises UsageError if `missing` is None.
+        """
         row = SERVICES.get((provider or "").partition(":")[0])
         if self._with_keys is not None and row is not None and row.key is not None and row.base_url is not None:
             return row.key
@@ -136,15 +139,16 @@ class AnswerService:
         raise UsageError(strings.KEY_NOT_HERE.format(name=provider or strings.UNKNOWN))
 
     def is_key_gone(self, page_session: PageSession, provider: str | None, brought: str | None) -> bool:
-        """Return whether the page has brought a key for a provider that is not here any more.
+        """Return whether the page has sent a key for `provider` that the service no longer holds.
 
-        Nobody who means to pay with a key of their own is answered with the service's instead.
+        A user who means to pay with their own key must not be served with the service's key instead. `brought` lists
+        the variables for which the page has sent keys, comma-separated.
         """
         variable = self.key_variable(provider, missing="")
         return bool(variable) and variable in (brought or "").split(",") and variable not in page_session.keys
 
     async def set_key(self, page_session: PageSession, variable: str, key: str) -> None:
-        """Take a key for this page alone; an empty one takes the one before back. Raises UsageError."""
+        """Store an API key for this page only; an empty key removes the stored one. Raises UsageError for a bad key."""
         if self._with_keys is None:
             raise UsageError(strings.NO_KEYS)
         if len(key) > 500 or not (key.isascii() and key.isprintable()) or " " in key:
@@ -157,42 +161,46 @@ class AnswerService:
         self,
         page_session: PageSession,
         place: str,
-        asked: ValidatedQuestion,
+        validated: ValidatedQuestion,
         view: AnswerView,
         request: gr.Request,
         probe: Probe | None,
     ) -> AsyncGenerator[None, None]:
-        if asked.budget_usd is not None and page_session.usd >= asked.budget_usd:
+        if validated.budget_usd is not None and page_session.usd >= validated.budget_usd:
             raise UsageError(strings.BUDGET_SPENT.format(spent=html.format_usd(page_session.usd)))
         providers = self.providers(page_session)
-        routes = {asked.name: self._charged_cost_model(page_session, asked.name)}
+        routes = {validated.name: self._charged_cost_model(page_session, validated.name)}
         slot = page_session.slot(place)
-        session = slot.session(asked.name, lambda name: providers.new_session([name], clock=self.clock))
-        reserved = await self.reserve(asked.request, routes, request)
-        asked = replace(asked, request=reserved.request) if reserved else asked
-        session.streamed = asked.request.streamed
-        answered = stream_answer(
-            asked.request,
+        session = slot.session(validated.name, lambda name: providers.new_session([name], clock=self.clock))
+        reservation = await self.reserve(validated.request, routes, request)
+        validated = replace(validated, request=reservation.request) if reservation else validated
+        session.streamed = validated.request.streamed
+        answer_stream = stream_answer(
+            validated.request,
             session,
-            asked.strategy,
+            validated.strategy,
             clock=self.clock,
             cost_model=providers.cost_model,
             probe=probe,
             filter=self.output_filter(),
-            before_retry=reserved.renew if reserved else None,
+            before_retry=reservation.renew if reservation else None,
         )
         try:
-            async with aclosing(self._show_answer(page_session, slot, answered, asked, view)) as changes:
+            async with aclosing(self._show_answer(page_session, slot, answer_stream, validated, view)) as changes:
                 async for _ in changes:
                     yield
         finally:
-            if reserved is not None:
-                await reserved.settle(answered.charge())
+            if reservation is not None:
+                await reservation.settle(answer_stream.charge())
 
     async def reserve(
         self, question: ChatRequest, routes: Mapping[str, CostModel], request: gr.Request
     ) -> Reservation | None:
-        """Ask the guard; a reservation has the question as it may be sent, and must be settled. Raises Refusal."""
+        """Admit the caller, validate the request and reserve its budget; return None without a guard.
+
+        The reservation holds the request as it may be sent, and the caller must settle it. Raises RejectionError when
+        the guard rejects the request.
+        """
         if self._guard is None:
             return None
         caller_id = await self._guard.admit(self._identify_caller(request))
@@ -200,13 +208,13 @@ class AnswerService:
         return await self._guard.reserve(caller_id, cleaned, routes)
 
     def output_filter(self) -> OutputFilter | None:
-        """Give a filter for one answer; None when it is off."""
+        """Create an output filter for one answer; None when filtering is off."""
         return self._guard.output_filter() if self._guard else None
 
     def _charged_cost_model(self, page_session: PageSession, name: str) -> CostModel:
-        """Return how this service's budgets count an answer: what a visitor's own key pays for costs it nothing.
+        """Return the cost model by which the service's budgets charge an answer; the user's own key costs them nothing.
 
-        Raise NotOfferedError for a model that is not offered on the service's own keys.
+        Raises NotOfferedError for a model that is not offered with the service's own keys.
         """
         cost_model = self.providers(page_session).cost_model(name)
         if self.key_variable(name, missing="") in page_session.keys:
@@ -225,46 +233,46 @@ class AnswerService:
         self,
         page_session: PageSession,
         slot: AnswerSlot,
-        answered: AnswerStream,
-        asked: ValidatedQuestion,
+        answer_stream: AnswerStream,
+        validated: ValidatedQuestion,
         view: AnswerView,
     ) -> AsyncGenerator[None, None]:
-        """Take the answer in; its cost is entered however it ends, and its receipt is the screen's last."""
-        await slot.begin(answered)
-        observer = self._observer(TRANSPORT_LABEL, _log_labels(asked)) if self._observer else None
-        if asked.left_out:
-            view.feed([Notice("trimmed", strings.TRIMMED.format(count=asked.left_out))], self.clock())
+        """Stream the answer into `view`, record its cost however it ends, and close the view with its receipt."""
+        await slot.begin(answer_stream)
+        observer = self._observer(TRANSPORT_LABEL, _log_labels(validated)) if self._observer else None
+        if validated.left_out:
+            view.feed([Notice("trimmed", strings.TRIMMED.format(count=validated.left_out))], self.clock())
         try:
-            async with aclosing(answered):
+            async with aclosing(answer_stream):
                 yield
-                while not answered.ended:
-                    events = await answered.next_batch(TICK_INTERVAL_S)
+                while not answer_stream.ended:
+                    events = await answer_stream.next_batch(TICK_INTERVAL_S)
                     if events and observer is not None:
                         observer.on_events(events, self.clock())
                     view.feed(events, self.clock())
-                    view.refresh(answered.meter_reading(), self.clock())
-                    if _is_over_budget(asked, page_session) and not answered.ended:
+                    view.refresh(answer_stream.meter_reading(), self.clock())
+                    if _is_over_budget(validated, page_session) and not answer_stream.ended:
                         view.feed([Notice("budget", strings.BUDGET_REACHED)], self.clock())
                         await slot.stop()
-                    if not answered.ended:
+                    if not answer_stream.ended:
                         yield
                 await slot.wait_stopped()
         finally:
-            free = asked.simulated or asked.name == LOCAL_PROVIDER
-            receipt = answered.receipt()
+            free = validated.simulated or validated.name == LOCAL_PROVIDER
+            receipt = answer_stream.receipt()
             if observer is not None:
                 observer.on_end(receipt)
             name = page_session.spending.add(
-                receipt, strategy=asked.strategy.name, simulated=asked.simulated, free=free
+                receipt, strategy=validated.strategy.name, simulated=validated.simulated, free=free
             )
         view.close(receipt, self.clock(), name)
 
 
-def _log_labels(asked: ValidatedQuestion) -> dict[str, str | None]:
-    request_id = asked.request.request_id
-    return {"request_id": request_id, "provider": asked.name, "strategy": asked.strategy.name, "caller": None}
+def _log_labels(validated: ValidatedQuestion) -> dict[str, str | None]:
+    request_id = validated.request.request_id
+    return {"request_id": request_id, "provider": validated.name, "strategy": validated.strategy.name, "caller": None}
 
 
-def _is_over_budget(asked: ValidatedQuestion, page_session: PageSession) -> bool:
-    """Whether the page's answers, those under way included, have brought it to its budget."""
-    return asked.budget_usd is not None and page_session.usd >= asked.budget_usd
+def _is_over_budget(validated: ValidatedQuestion, page_session: PageSession) -> bool:
+    """Return whether the page's answers, including those under way, have used up its budget."""
+    return validated.budget_usd is not None and page_session.usd >= validated.budget_usd

@@ -1,4 +1,4 @@
-"""The page: its tabs, and its mount on a service."""
+"""The Gradio page: its tabs, its mount on a FastAPI app, and a public link to it."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ from ui.theme import CSS, SCRIPT, theme
 from ui.types import ProviderSource
 
 QUEUE_SIZE = 256
-"""Questions and clicks that may wait; further ones are refused with a line that says so."""
+"""Maximum number of queued events (requests and clicks); Gradio rejects further ones with a message."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -43,7 +43,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "form-action 'self'",
     )
 )
-"""The browser itself refuses to load anything from elsewhere, an image in a model's answer included."""
+"""Forbids the browser to load anything from other origins, including images in a model's answer."""
 HEAD_HTML = (
     f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">'
     '<meta name="color-scheme" content="light dark"><meta name="referrer" content="same-origin">'
@@ -66,16 +66,16 @@ def mount(
     observer: Callable[[str, Mapping[str, str | None]], AnswerObserver] | None = None,
     clock: Clock = monotonic,
 ) -> Any:
-    """Put the page on a FastAPI `app` at `/`, after the app's own routes; give the app to serve.
+    """Mount the page on a FastAPI `app` at `/`, after the app's own routes; return the app to serve.
 
-    With `settings`, visitors may bring keys of their own, which take the place of the service's for their page.
-    `offer` says which models may be asked on the service's keys; None: all.
-    `observer` opens the account of an answer, for metrics and the log.
+    With `settings`, users may enter their own API keys, which replace the service's keys for their page.
+    `offer` lists the models that may be requested with the service's keys; None: all.
+    `observer` creates the observer of an answer, for metrics and the log.
     """
     with_keys = partial(_providers_with_keys, settings) if settings is not None else None
     answer_service = AnswerService(providers, clock, guard, with_keys, observer, offer)
     page = build_page(answer_service)
-    # Mounted, the page would never be marked as launched, and its library would check no path that it is given.
+    # Gradio does not mark a mounted page as launched, and validates file paths only on a launched one.
     page.has_launched = True
     app = gr.mount_gradio_app(
         app,
@@ -104,7 +104,7 @@ def _filter_requests(mount: Any, page: gr.Blocks, answer_service: AnswerService,
 
 
 def build_page(answer_service: AnswerService) -> gr.Blocks:
-    """Build the page over a desk."""
+    """Build the page with its four tabs on `answer_service`."""
     page = gr.Blocks(title=strings.NAME, analytics_enabled=False, fill_height=True, fill_width=True)
     with page:
         gr.HTML(_header_html(), elem_id="sg-header")
@@ -130,9 +130,9 @@ def build_page(answer_service: AnswerService) -> gr.Blocks:
 
 
 def _limit_progress_indicators(page: gr.Blocks) -> None:
-    """Tell of an event's state only what shows it: a chat, and what was named.
+    """Show an event's progress only on the components named for it, otherwise on its chats.
 
-    Gradio would have every output of every event that ever ran draw it anew, with each update of an answer.
+    By default Gradio redraws the progress on every output of every event that ever ran, with each update of an answer.
     """
     for event in page.fns.values():
         if event.show_progress_on is None:
@@ -140,7 +140,7 @@ def _limit_progress_indicators(page: gr.Blocks) -> None:
 
 
 def _providers_with_keys(settings: Settings, keys: Mapping[str, str]) -> ProviderRegistry:
-    """Give providers that use a visitor's keys; the addresses remain the service's."""
+    """Create providers that use the user's API keys with the service's own base URLs."""
     return ProviderRegistry(Settings({**settings.variables, **keys}))
 
 
@@ -149,20 +149,20 @@ def _header_html() -> str:
     return f'<header class="sg-header">{mark}<h1>{strings.NAME}</h1><p>{strings.TAGLINE}</p></header>'
 
 
-def share(port: int, say: Callable[[str], None], on_link: Callable[[str], None]) -> Thread:
-    """Open a tunnel to a port of this machine in the background, and `say` its link, or why there is none.
+def share(port: int, report: Callable[[str], None], on_link: Callable[[str], None]) -> Thread:
+    """Open a tunnel to a local port in a daemon thread; return the thread.
 
-    `on_link` has the link before anybody reads it.
+    Calls `on_link` with the public link, then `report` with a sentence about the link or about the failure.
     """
 
     def open_tunnel() -> None:
         try:
             link = setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
-        except Exception as error:  # whatever the tunnel's download, certificate, process or server fail with
-            say(strings.NO_LINK.format(reason=type(error.__cause__ or error).__name__))
+        except Exception as error:  # download, certificate, process and server each fail in their own way
+            report(strings.NO_LINK.format(reason=type(error.__cause__ or error).__name__))
         else:
             on_link(link)
-            say(strings.SHARED.format(link=link))
+            report(strings.SHARED.format(link=link))
 
     thread = Thread(target=open_tunnel, name="share", daemon=True)
     thread.start()

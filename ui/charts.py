@@ -1,4 +1,4 @@
-"""Plots for the page, as plotly's JSON: the browser draws them, and nothing of plotly is imported here."""
+"""Charts for the page as Plotly JSON. The browser draws them, so the Plotly package is not needed here."""
 
 import json
 from typing import Any
@@ -11,20 +11,22 @@ from evaluation.reports.html import height_px, plotly_figure
 _MARGIN = {"l": 60, "r": 16, "t": 44, "b": 96}
 _FRAME_PX = 140
 _BELOW_PX = 62
-"""Where the legend begins, below the axis and its title."""
+"""Distance of the legend from the plot area, in pixels: below the axis and its title."""
 
 
 def chart_figure(view: Chart) -> PlotData:
-    """Draw one plot of an evaluation."""
+    """Convert a chart of an evaluation to the data of a Gradio plot."""
     found = plotly_figure(view)
     return plot_data(view.title, found["data"], found["layout"] | {"height": height_px(view) + 72})
 
 
 def non_empty_series(series: list[Series]) -> list[Series]:
+    """Return the series that have at least one point."""
     return [one for one in series if one.x]
 
 
 def plot_data(title: str, data: list[dict[str, Any]], layout: dict[str, Any]) -> PlotData:
+    """Wrap Plotly traces and a layout, which must have a height in pixels, in the page's common style."""
     look = {
         "title": {"text": title, "x": 0.01, "font": {"size": 14}},
         "margin": _MARGIN,
@@ -32,5 +34,5 @@ def plot_data(title: str, data: list[dict[str, Any]], layout: dict[str, Any]) ->
         "plot_bgcolor": "rgba(0,0,0,0)",
         "legend": {"orientation": "h", "yanchor": "top", "y": -_BELOW_PX / (layout["height"] - _FRAME_PX)},
     }
-    # A `</script>` inside of a name ends nothing here: this is data, which plotly draws as text but for a few tags.
+    # A `</script>` inside a name is harmless: this is data, and Plotly draws all but a few tags as text.
     return PlotData(type="plotly", plot=json.dumps({"data": data, "layout": look | layout}, allow_nan=False))

@@ -1,4 +1,4 @@
-"""What the tabs share: limits, pickers, and how quiet an event is."""
+"""Components and event options that the tabs share."""
 
 from collections.abc import Set as AbstractSet
 from html import escape
@@ -13,32 +13,32 @@ from ui.answers import AnswerService
 from ui.form import ProviderRow, strategy_error
 
 CONCURRENCY_LIMIT = 64
-"""Answers that a tab lets come at the same time; further ones wait in Gradio's queue."""
+"""Maximum number of concurrent answers of a tab; further ones wait in Gradio's queue."""
 
 
 def event_options() -> dict[str, Any]:
-    """Give what every event of the page has: no progress drawn over it, and no name in an API."""
+    """Return the options that all events of the page share: no progress overlay, and not in Gradio's API."""
     return {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def render_here(*components: Component) -> None:
-    """Draw here what had to exist before what it is an output of."""
+    """Render components at this place that were created earlier because an event needed them as outputs."""
     for component in components:
-        component.render()  # type: ignore[no-untyped-call]  # gradio leaves this one method without types
+        component.render()  # type: ignore[no-untyped-call]  # Gradio leaves this method without types
 
 
 def provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
-    """Give the provider picker's lines."""
+    """Return the options of the provider picker as pairs of label and provider name."""
     return [(provider_label(row), row.name) for row in answer_service.list_providers()]
 
 
 def provider_label(row: ProviderRow) -> str:
-    """Give a provider's line in the picker: its label, and what it lacks if anything."""
+    """Return a provider's label for the picker, with the missing requirement if it is not ready."""
     return row.label if row.ready else f"{row.label} · needs {row.needs}"
 
 
 def strategy_picker(value: str, *, elem_id: str, wrong_id: str, label: str = strings.STRATEGY) -> gr.Dropdown:
-    """Draw the picker of delivery strategies, with a line below it for a name that is none."""
+    """Create a picker of delivery strategies, with an error line below it for an invalid name."""
     strategy = gr.Dropdown(
         list(strategies.EXAMPLES),
         value=value,
@@ -53,7 +53,7 @@ def strategy_picker(value: str, *, elem_id: str, wrong_id: str, label: str = str
 
 
 def html_table(header: list[str], rows: list[list[str]], *, marked: AbstractSet[tuple[int, int]] = frozenset()) -> str:
-    """Write an HTML table of plain text; `marked` cells, by row and column from 0, are the better ones."""
+    """Render an HTML table of plain text; cells in `marked` (row, column from 0) are labelled as better."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join(
         "<tr>" + "".join(_table_cell(cell, (y, x) in marked, x == 0) for x, cell in enumerate(row)) + "</tr>"
@@ -75,4 +75,4 @@ def _strategy_error_badge(name: str | None) -> str:
 
 
 HIDDEN_IN_DOM: Final = "hidden"
-"""Gradio's word for what stays in the document while it is not shown, ready to be clicked at once."""
+"""Gradio's value for a component that is invisible but stays in the document, so that scripts can click it."""

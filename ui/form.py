@@ -1,4 +1,4 @@
-"""A question with its settings as they come from the page, checked and turned into a request. Pure."""
+"""Validation of the page's form, and its conversion to a chat request. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,15 +16,15 @@ from ui.history import HistoryMessage, to_messages
 MAX_MODEL_CHARS = 200
 LOCAL_PROVIDER = "local"
 CHARS_PER_TOKEN = 3
-"""Below the usual four: what is trimmed to fit must fit in other languages than English too."""
+"""Characters per token when trimming: below the usual four, because other languages use more tokens."""
 CONTEXT_TOKENS = 20_000
-"""What a conversation is trimmed to where nothing less is known."""
+"""Context size, in tokens, to which a conversation is trimmed unless a smaller one is known."""
 LOCAL_CONTEXT_TOKENS = 4096
-"""The local model's context, as `providers.local.server` starts it."""
+"""Context size of the local model, as `providers.local.server` starts it."""
 
 
 class ProviderRow(Protocol):
-    """A row of the provider picker; `needs` names what is missing while it is not `ready`."""
+    """A row of the provider picker; `needs` names what is missing when the provider is not `ready`."""
 
     @property
     def name(self) -> str: ...
@@ -40,7 +40,7 @@ class ProviderRow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChatForm:
-    """A question with its settings: nothing of it is checked yet."""
+    """A message with its settings as the page sends them, not yet validated."""
 
     text: str
     history: Sequence[HistoryMessage] = ()
@@ -53,12 +53,12 @@ class ChatForm:
     streamed: bool = True
     budget: str | None = None
     brought: str | None = None
-    """The variables that the page says it has brought keys for, comma-separated."""
+    """The variables for which the page has sent API keys, comma-separated."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValidatedQuestion:
-    """A question that may be sent: `name` is who is asked in full, `left_out` counts messages that were too many."""
+    """A valid chat request with `name`, the provider's full name, and `left_out`, the count of trimmed messages."""
 
     name: str
     request: ChatRequest
@@ -69,7 +69,7 @@ class ValidatedQuestion:
 
 
 def validate_form(question: ChatForm, listing: Sequence[ProviderRow], limits: InputLimits) -> ValidatedQuestion:
-    """Check a question against who can be asked. Raises UsageError saying what to change."""
+    """Validate a form against the listed providers and the limits. Raises UsageError that names what to change."""
     if (problem := message_error(question.text, limits)) is not None:
         raise UsageError(problem)
     row = next((row for row in listing if row.name == question.provider), None)
@@ -83,7 +83,7 @@ def validate_form(question: ChatForm, listing: Sequence[ProviderRow], limits: In
 
 
 def message_error(text: str, limits: InputLimits) -> str | None:
-    """Say what keeps a message from being sent, None if nothing does."""
+    """Return why a message cannot be sent, or None if it can."""
     if not text.strip():
         return strings.EMPTY_MESSAGE
     if "length" not in limits.off and len(text) > limits.message_chars:
@@ -92,7 +92,7 @@ def message_error(text: str, limits: InputLimits) -> str | None:
 
 
 def strategy_error(name: str | None) -> str | None:
-    """Say what is wrong with a delivery strategy's name, None if nothing is."""
+    """Return the error in a delivery strategy's name, or None if it is valid."""
     try:
         strategies.parse(name or strategies.DEFAULT_STRATEGY)
     except UsageError as error:
@@ -101,7 +101,7 @@ def strategy_error(name: str | None) -> str | None:
 
 
 def parse_budget(text: str | None) -> Decimal | None:
-    """Read an amount of USD that may be left out. Raises UsageError."""
+    """Parse an optional amount in USD; None if empty. Raises UsageError for an invalid amount."""
     written = (text or "").strip().removeprefix("$").strip()
     if not written:
         return None
@@ -115,7 +115,10 @@ def parse_budget(text: str | None) -> Decimal | None:
 
 
 def _resolve_full_name(row: ProviderRow, model: str) -> str:
-    """Give the full name to ask; only what the picker offers can be asked, under another model's name if given."""
+    """Return the full name of provider and model, with `model` in place of the row's own model if it is not empty.
+
+    Raises UsageError for a model name that is too long, or for a provider without other models.
+    """
     if not model:
         return row.name
     if len(model) > MAX_MODEL_CHARS:
@@ -141,7 +144,7 @@ def _make_request(question: ChatForm, limits: InputLimits) -> ChatRequest:
 
 
 def _parse_number(text: str | None, low: float, high: float, problem: str) -> float | None:
-    """Read a number that may be left out. Raises UsageError with `problem`."""
+    """Parse an optional number from `low` to `high`; None if empty. Raises UsageError with `problem`."""
     if not (text or "").strip():
         return None
     try:
@@ -154,9 +157,10 @@ def _parse_number(text: str | None, low: float, high: float, problem: str) -> fl
 
 
 def _fit_to_context(request: ChatRequest, context_tokens: int, limits: InputLimits) -> tuple[ChatRequest, int]:
-    """Leave out the oldest turns, whole questions with their answers, until the rest and the answer may fit.
+    """Drop the oldest turns, each a user message with its answer, until the rest and the answer should fit.
 
-    They must fit the model's context, and what this service lets through: a conversation is never refused for its age.
+    The limits are the model's context and the service's own input limits, so that a long conversation is trimmed and
+    not rejected. Returns the request and the number of dropped messages.
     """
     kept = list(request.messages)
     system = [kept.pop(0)] if kept[0].role == "system" else []

@@ -1,4 +1,4 @@
-"""Between Gradio's history and the messages that a model gets. Pure."""
+"""Conversion between Gradio's chat history and the messages that are sent to a model. No I/O."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,8 +7,10 @@ from streaming.messages import Message, Role
 from ui.markdown_text import escape_prose, unescape_prose
 
 HistoryMessage = Mapping[str, Any]
-"""A message as Gradio has it: role, content (text, or a list of typed parts) and metadata, whose title makes it a
-thought or a receipt, which no model ever wrote as its answer."""
+"""A message in Gradio's format: role, content (text or a list of typed parts) and metadata.
+
+A title in the metadata marks thinking or a receipt, neither of which is part of the model's answer.
+"""
 
 
 def assistant_message(
@@ -19,9 +21,9 @@ def assistant_message(
     duration_s: float | None = None,
     receipt: str | None = None,
 ) -> HistoryMessage:
-    """Make an assistant's message; text in a typed part is shown as it is, where a bare string would be dedented.
+    """Create an assistant message. Its text is a typed part, because Gradio would dedent a bare string.
 
-    `receipt` is the id of the facts that the message sums up.
+    `receipt` is the id of the receipt that the message summarises.
     """
     marks = {"title": title, "status": status, "duration": duration_s, "id": receipt}
     metadata = {key: value for key, value in marks.items() if value is not None}
@@ -29,14 +31,14 @@ def assistant_message(
 
 
 def user_message(text: str) -> HistoryMessage:
-    """Make the visitor's message, all of which is seen: the chat would draw a tag in it."""
+    """Create a user message with HTML tags escaped, so that the chat shows them as text."""
     return {"role": "user", "content": [{"type": "text", "text": escape_prose(text)}]}
 
 
 def to_messages(history: Sequence[HistoryMessage], question: str, system: str) -> tuple[Message, ...]:
-    """Give what the model is sent, user and assistant in turn.
+    """Build the messages to send to the model, with alternating user and assistant roles.
 
-    Left out are thoughts, receipts and questions that were never answered (stopped or failed before any text).
+    Omits thinking, receipts, and user messages whose answer was stopped or failed before any text.
     """
     out: list[Message] = []
     for message in [*_spoken_messages(history), Message("user", question)]:
@@ -47,7 +49,7 @@ def to_messages(history: Sequence[HistoryMessage], question: str, system: str) -
 
 
 def message_text(turn: HistoryMessage) -> str:
-    """Give what was written in a message, as it was written."""
+    """Return the original text of a message, with HTML entities unescaped."""
     content = turn["content"]
     parts = content if isinstance(content, list) else [content]
     texts = (p if isinstance(p, str) else p.get("text", "") for p in parts if isinstance(p, (str, Mapping)))
@@ -55,7 +57,7 @@ def message_text(turn: HistoryMessage) -> str:
 
 
 def message_title(turn: HistoryMessage) -> str | None:
-    """Give the title that makes a message a thought or a receipt; None for what was said."""
+    """Return the title that marks a message as thinking or a receipt; None for user and answer text."""
     return (turn.get("metadata") or {}).get("title")
 
 

@@ -1,4 +1,4 @@
-"""The stage line, the meter and the receipt as text and HTML. Pure; None is shown as unknown, never as 0."""
+"""Rendering of the stage line, the meter and the receipt as text and HTML. None is shown as unknown, never as 0."""
 
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
@@ -12,7 +12,7 @@ from ui.spending import PageSpending
 
 
 def format_seconds(value: float | None) -> str:
-    """Write a duration: `0.42 s`, `12.3 s`, `2 min 5 s`."""
+    """Format a duration: `0.42 s`, `12.3 s`, `2 min 5 s`."""
     if value is None:
         return strings.UNKNOWN
     if value >= 120:
@@ -21,7 +21,7 @@ def format_seconds(value: float | None) -> str:
 
 
 def format_cost(cost: Cost | None, source: str, no_price: str = strings.UNKNOWN_PRICE) -> str:
-    """Format a cost with two significant digits: `≈` where nobody reported the tokens, `≥` for a lower bound."""
+    """Format a cost with two significant digits: `≈` if the token counts are not reported, `≥` for a lower bound."""
     if cost is None:
         return no_price
     is_exact = cost.billed_usd is not None or source == "reported" or cost.total_usd == 0
@@ -30,7 +30,7 @@ def format_cost(cost: Cost | None, source: str, no_price: str = strings.UNKNOWN_
 
 
 def format_usd(total_usd: Decimal) -> str:
-    """Write an amount with two significant digits at least."""
+    """Format an amount in USD with at least two significant digits."""
     if total_usd == 0:
         return "$0"
     digits = 2 if total_usd >= 1 else 1 - total_usd.adjusted()
@@ -38,7 +38,7 @@ def format_usd(total_usd: Decimal) -> str:
 
 
 def spending_html(spending: PageSpending) -> str:
-    """Say what the page has cost so far, and what that leaves out."""
+    """Render the page's cost so far, and the number of answers of unknown price that it excludes."""
     if not spending.answers:
         return f'<p class="sg-badge">{escape(strings.SPENT_NOTHING)}</p>'
     about = "≈ " if spending.estimated else ""
@@ -53,23 +53,23 @@ def _count_answers(number: int) -> str:
 
 
 def format_count(value: int | None) -> str:
-    """Write a number of tokens."""
+    """Format a number of tokens."""
     return strings.UNKNOWN if value is None else f"{value:,}"
 
 
 def capitalize_first(text: str) -> str:
-    """Write a line as a sentence begins."""
+    """Return the text with its first letter in upper case; the rest is unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def truncate(text: str, most_chars: int = 80) -> str:
-    """Write the beginning of a text on one line."""
+    """Return the text on one line, cut to `most_chars` characters with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= most_chars else f"{line[: most_chars - 1]}…"
 
 
 def format_speed(tokens_per_s: float | None) -> str:
-    """Write a speed, one digit after the point."""
+    """Format a speed in tokens/s with one decimal."""
     return strings.UNKNOWN if tokens_per_s is None else f"{tokens_per_s:.1f} tokens/s"
 
 
@@ -82,9 +82,9 @@ def stage_html(
     left_s: float | None = None,
     badge: str = "",
 ) -> str:
-    """Give the stage line; `kind` is its style: idle, busy, coming, good or bad. The page counts `left_s` down itself.
+    """Render the stage line. `kind` is its style: idle, busy, coming, good or bad.
 
-    Only what is waited for, which is busy, has a sign that moves: where text is coming, the text does.
+    The browser counts `left_s` down. Only the busy style is animated: while text arrives, the text itself moves.
     """
     parts = [f"<strong>{escape(words)}</strong>"]
     if seconds_s is not None:
@@ -99,7 +99,7 @@ def stage_html(
 
 
 def meter_html(reading: MeterReading | None, no_price: str = strings.UNKNOWN_PRICE) -> str:
-    """Give the row of figures; without a reading all of them are unknown."""
+    """Render the row of metrics; without a reading all of them are unknown."""
     cells = "".join(
         f'<div><dt>{escape(name)}</dt><dd title="{escape(hint)}">{escape(value)}'
         f" <small>{escape(label)}</small></dd></div>"
@@ -109,7 +109,7 @@ def meter_html(reading: MeterReading | None, no_price: str = strings.UNKNOWN_PRI
 
 
 def _meter_cells(reading: MeterReading | None, no_price: str) -> Iterator[tuple[str, str, str, str]]:
-    """Name, value, label and hint of each figure."""
+    """Yield name, value, label and hint of each metric."""
     usage = reading.usage if reading else None
     source = usage.source if usage else ""
     cost, _, why = (format_cost(reading.cost, source, no_price) if reading else strings.UNKNOWN).partition(", ")
@@ -139,19 +139,19 @@ def _price_note(cost: Cost | None) -> str:
 
 
 def outcome_label(receipt: Receipt) -> str:
-    """Say in a few words how the answer ended; only a plain end is called complete."""
+    """Return a short label for the outcome of an answer; only a normal stop is labelled complete."""
     if receipt.outcome in ("completed", "failed") and receipt.finish_reason in strings.ENDINGS:
         return strings.ENDINGS[receipt.finish_reason]
     return strings.OUTCOMES[receipt.outcome]
 
 
 def is_complete(receipt: Receipt) -> bool:
-    """Whether the reader has all that the model had to say."""
+    """Return whether the answer completed with finish reason `stop`, so that nothing is missing."""
     return receipt.outcome == "completed" and receipt.finish_reason == "stop"
 
 
 def receipt_headline(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) -> str:
-    """The receipt in one line."""
+    """Format the receipt as one line."""
     reading = receipt.reading
     tokens = f"{format_count(reading.usage.output_tokens)} tokens {reading.usage.source}"
     cost = format_cost(reading.cost, reading.usage.source, no_price)
@@ -166,7 +166,7 @@ def receipt_headline(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) ->
 
 
 def receipt_markdown(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) -> str:
-    """The receipt in full, as a Markdown table, the error above it."""
+    """Format the full receipt as a Markdown table below its error."""
     rows = "\n".join(
         f"| {escape_markdown(name)} | {escape_markdown(value)} |" for name, value in _receipt_rows(receipt, no_price)
     )
@@ -174,7 +174,7 @@ def receipt_markdown(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) ->
 
 
 def failure_text(receipt: Receipt) -> str:
-    """What went wrong and what stands nevertheless; empty after a whole answer."""
+    """Describe the error and what text is kept, as Markdown; empty for a complete answer."""
     if is_complete(receipt):
         return ""
     kept = strings.KEPT if receipt.delivered_chars else strings.NOTHING_KEPT
@@ -220,12 +220,12 @@ _MARKDOWN_ESCAPES = str.maketrans(
 
 
 def escape_markdown(text: str) -> str:
-    """Keep a provider's words from being read as Markdown or HTML."""
+    """Escape text from a provider so that it renders as plain text, not as Markdown or HTML."""
     return text.translate(_MARKDOWN_ESCAPES)
 
 
 def provider_badge(row: ProviderRow | None, *, own_key: bool = False) -> str:
-    """Say whether a provider can be asked."""
+    """Render a badge with the provider's readiness; empty without a row."""
     if row is None:
         return ""
     if row.simulated:
@@ -237,10 +237,10 @@ def provider_badge(row: ProviderRow | None, *, own_key: bool = False) -> str:
 
 
 def success_badge(words: str) -> str:
-    """Say that something is as it should be."""
+    """Render a badge for a successful state."""
     return f'<p class="sg-badge sg-ready">{escape(words)}</p>'
 
 
 def error_badge(words: str) -> str:
-    """Say what is wrong, beside what it is wrong with."""
+    """Render an error badge, which screen readers announce, to place beside its control."""
     return f'<p class="sg-badge sg-needs" role="alert">{escape(words)}</p>'

@@ -1,8 +1,7 @@
-"""Between what a model wrote and what the chat draws: angle brackets in prose are text, never tags. Pure.
+"""Escaping of a model's text for the chat: angle brackets in prose are shown as text, never parsed as tags. No I/O.
 
-The chat draws Markdown, in which `a<b` or `List<String>` outside of code begins a tag and swallows what follows.
-There `<`, and `&` before a name and `;`, are written as entities. Code is left alone, and
-what is escaped with a backslash.
+The chat renders Markdown, in which `a<b` or `List<String>` outside code starts a tag and hides the text after it.
+Outside code, `<` and any `&` that starts an entity are replaced by entities. Code and backslash escapes are unchanged.
 """
 
 import re
@@ -14,9 +13,9 @@ _CODE = re.compile(
     r"|\\[^\w\s]|(?P<address>(?:(?:ftp|https?)://|www\.)\S*)",
     re.MULTILINE,
 )
-"""What is left alone: a fenced block, to its fence or the end of the text, a span of code in a paragraph, an escape.
+"""Matches text to leave unchanged: a fenced block (to its closing fence or the end), a code span, a backslash escape.
 
-A bare address is prose to its end, whatever is in it.
+A bare URL is matched as well, but as prose: backticks inside it start no code span.
 """
 _TAG = re.compile(r"<|&(?=#?\w{1,32};)")
 _ENTITY = re.compile(r"&(lt|amp);")
@@ -25,17 +24,17 @@ _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 
 def escape_prose(text: str) -> str:
-    """Write a model's text so that all of it is seen; appending to `text` appends to the result, code spans aside."""
+    """Escape tags and entities outside code. Appending to `text` appends to the result, except around code spans."""
     return _replace_outside_code(text, lambda prose: _TAG.sub(lambda found: _ENTITIES[found[0]], prose))
 
 
 def to_file(text: str) -> str:
-    """Return a model's Markdown for a file that anything may open: no HTML, and no image to load."""
+    """Return a model's Markdown that is safe to open in any viewer: without HTML and without images."""
     return _replace_outside_code(escape_prose(text), lambda prose: prose.replace("![", "\\!["))
 
 
 def unescape_prose(text: str) -> str:
-    """Give back what was `escape_prose`."""
+    """Reverse `escape_prose`."""
     return _replace_outside_code(text, lambda prose: _ENTITY.sub(lambda found: _CHARACTERS[found[1]], prose))
 
 

@@ -1,4 +1,4 @@
-"""The results tab's events: evaluation and load-test runs of a folder, as tables and plots."""
+"""The results tab: evaluation and load-test runs of a folder, as tables and charts."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -23,33 +23,36 @@ _MANIFEST_FILE = "manifest.json"
 
 
 class ResultsHandlers:
-    """Browses the runs of `folder`, newest first, and the sample, so that there always is one."""
+    """Event handlers that list the runs in `folder`, newest first, and the bundled sample run last."""
 
     def __init__(self, folder: Path = ROOT / "out", sample: Path = SAMPLE) -> None:
         self._folder = folder
         self._sample = sample
 
     def choices(self) -> list[tuple[str, str]]:
-        """Give the picker's lines: label and name."""
+        """Return the options of the run picker as pairs of label and name."""
         return [(name or strings.SAMPLE_RUN, name) for name in self._folders()]
 
     def _folders(self) -> dict[str, Path]:
-        """Return the runs' folders, newest first, by the names that can be shown, and the sample by an empty one."""
+        """Return the runs' folders by display name, newest first; the sample run has an empty name."""
         found: list[tuple[float, Path]] = []
         for path in self._folder.glob(f"*/{_MANIFEST_FILE}"):
-            with suppress(OSError):  # removed meanwhile
+            with suppress(OSError):  # the folder was removed since it was listed
                 found.append((path.stat().st_mtime, path.parent))
         folders: dict[str, Path] = {to_line(folder.name): folder for _, folder in sorted(found, reverse=True)}
         return {**folders, "": self._sample} if (self._sample / _MANIFEST_FILE).exists() else folders
 
     def refresh(self, chosen: str | None) -> Any:
-        """Give the picker as the folder is now; what was chosen stays if it is still there."""
+        """Return an update of the picker from the folder; the chosen run stays selected if it still exists."""
         choices = self.choices()
         names = [name for _, name in choices]
         return gr.update(choices=choices, value=chosen if chosen in names else next(iter(names), None))
 
     def show(self, chosen: str | None) -> tuple[Any, ...]:
-        """Give the report, a line on what is wrong, and each plot with its caption. Blocks: tables are read."""
+        """Return updates of the report, the error line, the chart boxes, the charts and their captions, in this order.
+
+        Reads the run's files and blocks meanwhile.
+        """
         hidden = [gr.update(visible=False)] * MAX_PLOTS
         runs = self._folders()
         if chosen is None or chosen not in runs:
@@ -74,13 +77,13 @@ class ResultsHandlers:
 
 
 def _caption(view: Chart) -> str:
-    """Return what stands below a plot, as Markdown."""
+    """Return a chart's caption and note as Markdown."""
     caption = to_markdown(view.caption)
     return f"{caption} *{to_markdown(view.note)}*" if view.note else caption
 
 
 def build_tab(tab: gr.Tab) -> None:
-    """Draw the tab into the page that is being built; `tab` tells when it is looked at."""
+    """Build the tab into the current page; selecting `tab` refreshes it."""
     results = ResultsHandlers()
     gr.HTML(f'<p class="sg-intro">{strings.RESULTS_INTRO}</p>')
     choices = results.choices()
@@ -100,7 +103,7 @@ def build_tab(tab: gr.Tab) -> None:
             boxes.append(box)
     report = gr.Markdown("", elem_id="sg-report", latex_delimiters=[])
     outputs = [report, wrong, *boxes, *plots, *captions]
-    # Reading the tables takes a while: Gradio's own progress says so.
+    # Reading the tables takes a while, so these events show Gradio's progress.
     shown: dict[str, Any] = {"api_visibility": "private", "show_progress": "full", "show_progress_on": report}
     tab.select(results.refresh, run, run, **event_options()).then(results.show, run, outputs, **shown)
     refresh.click(results.refresh, run, run, **event_options()).then(results.show, run, outputs, **shown)

@@ -1,4 +1,4 @@
-"""What a page's answers came to: the running cost, and the facts of each receipt for an export. Pure."""
+"""The cost of a page's answers, and their receipts for the export. No I/O."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from typing import Any
 from streaming.pipeline import Receipt
 
 _MAX_RECEIPTS = 200
-"""Receipts kept for an export; older ones remain in the text of the conversation."""
+"""Maximum number of receipts kept for the export; older ones remain as text in the conversation."""
 
 
 class PageSpending:
-    """Every answer of one page. `usd` is what is known to have been paid, `unknown` how many answers it leaves out."""
+    """The spending of one page. `usd` is the known cost; `unknown` counts the answers of unknown price."""
 
     def __init__(self) -> None:
         self.usd = Decimal(0)
@@ -23,7 +23,7 @@ class PageSpending:
         self._facts: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     def add(self, receipt: Receipt, *, strategy: str, simulated: bool, free: bool) -> str:
-        """Enter an answer; give the id under which its facts are found. `free`: nobody charges for it."""
+        """Add an answer; return the id of its receipt. `free`: the provider charges nothing."""
         self.answers += 1
         cost = receipt.reading.cost
         if cost is not None:
@@ -38,7 +38,7 @@ class PageSpending:
         return name
 
     def receipt_facts(self, name: str) -> Mapping[str, Any] | None:
-        """Give what an answer came to, in units that the names say; None is unknown."""
+        """Return a receipt's fields, with units in their names; None as a field is unknown, as the result not found."""
         return self._facts.get(name)
 
 

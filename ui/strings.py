@@ -1,4 +1,4 @@
-"""Every sentence of the page that is not an answer, in one place."""
+"""All texts of the page except the answers."""
 
 from streaming.events import FinishReason
 from streaming.pipeline import Outcome
@@ -75,7 +75,7 @@ ENDINGS: dict[FinishReason, str] = {
     "error": "Ended by an error at the provider",
     "other": "Ended for a reason of the provider's own",
 }
-"""Finish reasons that are not a plain end."""
+"""Labels of the finish reasons other than a normal stop."""
 KEPT = "What had been shown is kept above."
 NOTHING_KEPT = "Nothing of the answer had been shown yet."
 NOT_ANSWERED = "Not answered"

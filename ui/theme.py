@@ -1,4 +1,4 @@
-"""The page's looks: colours and type as a Gradio theme, the rest in `page.css`. Nothing is loaded from elsewhere."""
+"""The page's theme: colours and fonts as a Gradio theme, the rest in `page.css`. Nothing is loaded from other hosts."""
 
 from pathlib import Path
 
@@ -71,11 +71,11 @@ THEME_OVERRIDES = {
     "color_accent_soft": "*primary_50",
     "color_accent_soft_dark": "#123330",
 }
-"""What differs from Gradio's base theme, by the names of its variables."""
+"""Overrides of Gradio's base theme, by variable name."""
 
 
 def theme() -> gr.themes.Base:
-    """Give the theme: calm greys, one accent, the system's own fonts."""
+    """Return the page's theme: greys, one accent colour and the system fonts."""
     base = gr.themes.Base(
         primary_hue=TEAL,
         secondary_hue=TEAL,

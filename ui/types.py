@@ -1,4 +1,4 @@
-"""Interfaces that the page needs from the rest of the project."""
+"""Interfaces that the page requires of other packages."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from ui.form import ProviderRow
 
 
 class ProviderSource(Protocol):
-    """What the page needs of `providers.ProviderRegistry`."""
+    """The part of `providers.ProviderRegistry` that the page uses."""
 
     def list_providers(self) -> Sequence[ProviderRow]: ...
     def new_session(self, names: Sequence[str], *, clock: Clock) -> Session: ...

@@ -1,4 +1,4 @@
-"""A service that says what a test wants said, hostile words to any other question, and keeps what it was asked."""
+"""A fake provider with canned answers by message, hostile text for any other, and a record of requests."""
 
 import json
 import threading
@@ -14,19 +14,19 @@ HOSTILE_TEXT = (
     "</div></div><style>body { display: none }</style> <a href='data:text/html,x'>go</a> "
     "$\\href{javascript:hacked}{x}$ end."
 )
-"""What no page may act on, and every reader may read."""
+"""Hostile text that the page must show but never execute."""
 
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request: the key that came with it, and the messages, the question last."""
+    """One request: its API key and its messages, the latest last."""
 
     key: str
     messages: list[dict[str, str]]
 
 
 class CannedUpstream(ThreadingHTTPServer):
-    """Speaks chat completions on a free port. `words` are the deltas of an answer, by its question."""
+    """A chat completions server on a free port. `words` are the deltas of an answer, by user message."""
 
     daemon_threads = True
 
@@ -39,7 +39,7 @@ class CannedUpstream(ThreadingHTTPServer):
 
     @contextmanager
     def hold_answers(self) -> Iterator[None]:
-        """Let answers wait after their first delta meanwhile."""
+        """Pause answers after their first delta inside this context."""
         self.go_on.clear()
         try:
             yield
@@ -54,7 +54,7 @@ class CannedUpstream(ThreadingHTTPServer):
 class _CannedHandler(BaseHTTPRequestHandler):
     server: CannedUpstream
 
-    def do_POST(self) -> None:  # the name is the library's
+    def do_POST(self) -> None:  # http.server requires this name
         messages = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"]
         self.server.asked.append(ReceivedRequest(self.headers["authorization"].removeprefix("Bearer "), messages))
         self.send_response(200)
@@ -74,4 +74,4 @@ class _CannedHandler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Discard the log message."""

@@ -1,4 +1,4 @@
-"""The chat page as a person uses it: what to click, and where to look."""
+"""A page object for the chat: its controls and its content."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ RECORDER_SCRIPT = """([answers, titles]) => {
     keep(window.seen.titles, document.querySelector(titles)?.innerText);
   }).observe(document.body, { childList: true, subtree: true, characterData: true, attributes: true });
 }"""
-"""Keeps every state of the last answer's text, and of the first headline, that the browser has shown."""
+"""Records every state of the last answer's text and of the first headline that the browser has rendered."""
 
 
 @dataclass(frozen=True)
 class ChatPage:
-    """One open page. Waits end when the page says so, and fail after `patience_s`."""
+    """One open page. Waits end with an event on the page, and fail after `patience_s`."""
 
     page: Page
     patience_s: float = 30.0
@@ -29,7 +29,7 @@ class ChatPage:
     def open(self, address: str) -> "ChatPage":
         self.page.goto(address)
         expect(self.box).to_be_visible(timeout=self.patience_s * 1000)
-        # The script of the page has run when it has named the button: its listeners are there.
+        # The page's script names the button when it has run, so its listeners are registered.
         expect(self.page.get_by_label("Settings").first).to_be_attached()
         return self
 
@@ -51,27 +51,27 @@ class ChatPage:
 
     @property
     def titles(self) -> Locator:
-        """The headlines of thoughts and receipts."""
+        """Return the headlines of thoughts and receipts."""
         return self.page.locator(TITLES)
 
     @property
     def answers(self) -> list[str]:
-        """The raw text of all answers."""
+        """Return the raw text of all answers."""
         labels = [a.get_attribute("aria-label") or "" for a in self.page.locator(ANSWERS).all()]
         return [label.removeprefix(ANSWER_LABEL) for label in labels]
 
     def choose(self, name: str) -> None:
-        """Pick a provider by its line in the list."""
+        """Select a provider by its label in the picker."""
         self.page.click("#sg-provider input")
         self.page.get_by_role("option", name=name, exact=True).click()
 
     def open_tab(self, name: str) -> Locator:
-        """Turn to a tab; give what is on it."""
+        """Open a tab; return its panel."""
         self.page.get_by_role("tab", name=name, exact=True).click()
         return self.page.locator(f"#sg-tab-{name.lower()}")
 
     def set_model(self, name: str) -> None:
-        """Ask for a model by its name."""
+        """Fill in the model's name."""
         field = self.page.locator("#sg-model").get_by_role("textbox")
         field.fill(name)
         field.blur()
@@ -87,34 +87,34 @@ class ChatPage:
         self.box.press("Enter")
 
     def start_recording(self) -> None:
-        """Begin to keep all that the last answer and the first headline show."""
+        """Start to record the text of the last answer and of the first headline."""
         self.page.evaluate(RECORDER_SCRIPT, [ANSWERS, TITLES])
 
     def recorded_answers(self) -> list[str]:
-        """Every text of the last answer since `start_recording`, in order."""
+        """Return all texts of the last answer since `start_recording`, in order."""
         texts: list[str] = self.page.evaluate("window.seen.answers")
         return [text.removeprefix(ANSWER_LABEL) for text in texts]
 
     def recorded_titles(self) -> list[str]:
-        """Every state of the first headline since `start_recording`, in order."""
+        """Return all states of the first headline since `start_recording`, in order."""
         titles: list[str] = self.page.evaluate("window.seen.titles")
         return titles
 
     def clear(self) -> None:
-        """Empty the conversation."""
+        """Clear the conversation."""
         self.page.locator("#sg-chat").get_by_label("Clear", exact=True).click()
         expect(self.page.get_by_test_id("user")).to_have_count(0)
 
     def wait_for_text(self) -> None:
-        """Wait until an answer has begun."""
+        """Wait until an answer has text."""
         expect(self.page.locator(ANSWERS).last).to_be_visible(timeout=self.patience_s * 1000)
 
     def wait_for_end(self) -> str:
-        """Wait until nothing comes any more; give the receipt's headline."""
+        """Wait for the end of the answer; return the receipt's headline."""
         expect(self.stop).to_be_hidden(timeout=self.patience_s * 1000)
         expect(self.box).to_be_editable()
         return self.titles.last.inner_text()
 
     def metric_text(self, name: str) -> str:
-        """Give what the meter shows under a name."""
+        """Return the meter's value of a metric."""
         return self.meter.locator("dl > div", has=self.page.locator("dt", has_text=name)).locator("dd").inner_text()

@@ -1,4 +1,4 @@
-"""The service as people start it, and a real Chromium on it."""
+"""Fixtures: the service as users start it, fake providers, and a real Chromium."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.simulator_process import run_simulator_process
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
-# Playwright's own five seconds are few on a machine with other work; what must be quick has a limit of its own.
+# Playwright's default of 5 s is too short on a busy machine; tests of latency set their own limits.
 expect.set_options(timeout=30_000)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -40,32 +40,32 @@ FLAGS = [
 
 @dataclass(frozen=True)
 class ServiceUnderTest:
-    """A running `app.py`."""
+    """A running `app.py` process."""
 
     address: str
     process: "subprocess.Popen[str]"
 
     def cpu_s(self) -> float:
-        """Seconds of CPU that it has used, all threads; from Linux's /proc, at 100 ticks a second."""
+        """Return the CPU time of all its threads in seconds, from Linux's /proc at 100 ticks per second."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
 
 
 @dataclass(frozen=True)
 class SimulatedUpstream:
-    """A simulated service with a log of what it was asked and sent, in seconds on this machine's monotonic clock."""
+    """A simulated provider with a log of requests and responses, in seconds on this machine's monotonic clock."""
 
     url: str
     log: Path
 
     def events_for_model(self, model: str) -> list[dict[str, Any]]:
-        """Give what is known of the requests for a model, in order."""
+        """Return the log entries of the requests for a model, in order."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         ids = {line["request_id"] for line in lines if line.get("model") == model}
         return [line for line in lines if line["request_id"] in ids]
 
     def disconnect_times_s(self, model: str) -> list[float]:
-        """Give when a client left a request for the model before its end."""
+        """Return the timestamps at which a client disconnected from a request for the model before its end."""
         return [
             line["at_s"]
             for line in self.events_for_model(model)
@@ -75,7 +75,7 @@ class SimulatedUpstream:
 
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedUpstream]:
-    """What the page knows as vLLM."""
+    """Run the simulated provider that the page knows as vLLM."""
     log = tmp_path_factory.mktemp("upstream") / "log.jsonl"
     with run_simulator_process("--ttft-ms", "100", "--gap-ms", "20", "--tokens", "400", "--log", str(log)) as url:
         yield SimulatedUpstream(url, log)
@@ -83,7 +83,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedUpst
 
 @pytest.fixture(scope="session")
 def canned_upstream() -> Iterator[CannedUpstream]:
-    """What the page knows as LM Studio, and as Groq, which takes keys of visitors."""
+    """Run the fake provider that the page knows as LM Studio, and as Groq, for which users can enter keys."""
     with CannedUpstream() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -92,7 +92,7 @@ def canned_upstream() -> Iterator[CannedUpstream]:
 
 @pytest.fixture(scope="session")
 def scripted_upstream() -> Iterator[ScriptedUpstream]:
-    """What the page knows as Together."""
+    """Run the fake provider that the page knows as Together."""
     with ScriptedUpstream() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -101,7 +101,7 @@ def scripted_upstream() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="session")
 def even_upstream() -> Iterator[str]:
-    """Chunks of the same size at an even pace; the address for what the page knows by `page_weight.PROVIDER`."""
+    """Run a simulator with even chunks at an even pace for `page_weight.PROVIDER`; yield its base URL."""
     with page_weight.run_upstream() as address:
         yield address
 
@@ -117,7 +117,7 @@ def service(
     log = tmp_path_factory.mktemp("service") / "stderr.log"
     with log.open("w") as stderr:
         command = [sys.executable, "app.py", "--port", "0"]
-        # Tests ask more often than people do; the guard's limit has tests of its own.
+        # Tests send requests more often than users do; the guard's rate limit is tested separately.
         variables = {
             **os.environ,
             "RATE_LIMIT": "off",
@@ -171,7 +171,7 @@ def _read_lines(stdout: IO[str], lines: "queue.Queue[str]") -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium; for a module only, since Playwright keeps a loop running in this thread, where no other may run."""
+    """Launch Chromium per module: Playwright's event loop in this thread excludes any other."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     with sync_playwright() as playwright:
         try:
@@ -184,7 +184,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """One profile for all tests: its cache makes later pages quick to load. Gradio keeps nothing of ours in it."""
+    """Open one browser profile for all tests, whose cache speeds up later pages. Gradio stores nothing in it."""
     context = browser.new_context()
     yield context
     context.close()
@@ -192,10 +192,10 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture(params=[(1280, 860)], ids=["desktop"])
 def chat(request: pytest.FixtureRequest, context: BrowserContext, service: ServiceUnderTest) -> Iterator[ChatPage]:
-    """A fresh page; whatever a test does with it, it asks no other origin for anything, breaks no script, and is
-    refused nothing.
+    """Open a fresh page, and check afterwards that it sent no request to another origin, raised no script error, and
+    received no error response.
 
-    What the page's own policy keeps in the browser was not asked for.
+    Requests that the page's content security policy blocks in the browser do not count.
     """
     width, height = request.param
     page = context.new_page()
@@ -212,8 +212,8 @@ def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Servi
     assert any(sent.url.startswith(own[0]) for sent in asked), "the recorder of requests works"
     assert [sent.url for sent in asked if not sent.url.startswith(own) and sent.failure != "csp"] == []
     assert broken == []
-    # What the page says to an empty or a long message Gradio sends as 422.
-    # Pictures are what a model's answer names, and may name anything.
+    # Gradio sends the page's rejection of an empty or long message as status 422.
+    # Images come from a model's answer, which may name any URL.
     unfit = (422, f"{service.address}/gradio_api/queue/join?")
     own_use = [(found.status, found.url) for found in answered if found.request.resource_type != "image"]
     assert [found for found in own_use if found[0] >= 400 and found != unfit] == []

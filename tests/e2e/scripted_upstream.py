@@ -1,4 +1,4 @@
-"""A service that does what the model's name says, and keeps what it was asked and when it was left."""
+"""A fake provider whose behaviour depends on the model's name; records requests and disconnects."""
 
 import json
 import time
@@ -7,15 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 LONG_TEXT = "So it runs on, word by word. " * 600
-"""An answer of 17,400 characters."""
+"""A long answer of 17,400 characters."""
 SHORT_TEXT = "Aye."
 
 
 class ScriptedUpstream(ThreadingHTTPServer):
-    """Speaks chat completions on a free port.
+    """A chat completions server on a free port.
 
-    thinker thinks and never answers; whole-only has an HTML page for what is to be streamed, and never answers the
-    rest; long says much at once; any other model says one word. `left_s`: when a client left it waiting.
+    Model `thinker` sends thinking and never an answer; `whole-only` answers a streaming request with an HTML page and
+    never answers others; `long` sends a long answer at once; any other sends one word. `left_s` are the timestamps of
+    client disconnects, in seconds on the monotonic clock.
     """
 
     daemon_threads = True
@@ -33,7 +34,7 @@ class ScriptedUpstream(ThreadingHTTPServer):
 class _ScriptedHandler(BaseHTTPRequestHandler):
     server: ScriptedUpstream
 
-    def do_POST(self) -> None:  # the name is the library's
+    def do_POST(self) -> None:  # http.server requires this name
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.bodies.append(body)
         model = body["model"]
@@ -59,11 +60,11 @@ class _ScriptedHandler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
 
     def _wait_for_disconnect(self) -> None:
-        """Wait until the client leaves."""
+        """Wait until the client disconnects."""
         with suppress(ConnectionResetError):
             self.connection.recv(1)
         self.server.left_s.append(time.monotonic())
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Discard the log message."""

@@ -1,4 +1,4 @@
-"""Every tab with something on it, light and dark, as axe-core judges it by WCAG 2, levels A and AA."""
+"""Tests of all tabs with content, in light and dark mode, with axe-core against WCAG 2 levels A and AA."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from tests.e2e.chat_page import ChatPage
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 RUN_AXE_SCRIPT = """async (levels) => {
   const found = await axe.run(document, { runOnly: { type: "tag", values: levels }, resultTypes: ["violations"] });
-  const told = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message).join("; ");
-  return found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id} at ${node.target}: ${told(node)}`));
+  const text = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message).join("; ");
+  return found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id} at ${node.target}: ${text(node)}`));
 }"""
 
 
 @pytest.fixture(scope="session")
 def axe_source(packages: Path) -> str:
-    """The source of axe-core."""
+    """Return the source of axe-core."""
     return (packages / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 def find_violations(page: Page) -> list[str]:
-    """Judge the page as it stands, in dark and in light, once nothing is faded as waiting any more."""
+    """Run axe-core in dark and light mode once no element is faded as pending; return the violations."""
     expect(page.locator(".pending")).to_have_count(0)
     found: list[str] = []
     for dark in (True, False):

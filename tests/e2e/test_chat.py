@@ -1,4 +1,4 @@
-"""The chat page in a real browser, with the real local model and the simulated profiles."""
+"""Tests of the chat in a real browser, with the local model and the simulated profiles."""
 
 import re
 from itertools import pairwise
@@ -14,7 +14,7 @@ QUIET_S = 1.0
 
 
 def leading_number(text: str) -> int:
-    """The number at the beginning of a figure."""
+    """Return the number at the start of a metric's text."""
     found = re.match(r"[\d,]+", text)
     assert found, text
     return int(found[0].replace(",", ""))
@@ -56,7 +56,7 @@ def test_wait_before_first_token_shows_elapsed_time_and_can_be_stopped(chat: Cha
     log = chat.page.get_by_role("log", name="chatbot conversation")
     chat.choose("Simulated: slow-start")
     chat.ask("Hello?")
-    # The profile answers after 2 s: the stop must come before, on a slow machine too.
+    # The profile answers after 2 s: the stop must come before that, even on a slow machine.
     expect(chat.stage).to_contain_text(re.compile(r"\d\.\d s · (Thinking|Analyzing)…"))
     expect(log).to_have_attribute("aria-busy", "true")
     chat.page.keyboard.press("Escape")

@@ -1,15 +1,15 @@
-"""Answers side by side in a real browser: one that stalls holds up none of the others."""
+"""Tests of the compare tab in a real browser: a stalled answer does not delay the others."""
 
 from playwright.sync_api import Locator, expect
 
 from tests.e2e.chat_page import ChatPage
 
 TOKEN_LIMIT_LABEL = "Cut at the token limit"
-"""How the simulated service's long answers end here."""
+"""The last words of the simulated provider's long answers."""
 
 
 def ask_in_columns(chat: ChatPage, tab: Locator, count: int) -> list[Locator]:
-    """Ask in so many columns; give their stage lines, once all are under way."""
+    """Start a round with `count` columns; return their stage lines once all answers are under way."""
     tab.get_by_label(str(count), exact=True).check()
     expect(tab.locator("#sg-column-3")).to_be_visible(visible=count == 4)
     tab.get_by_role("button", name="Ask all").click()
@@ -30,7 +30,7 @@ def test_stalled_column_does_not_delay_others_and_can_be_stopped(chat: ChatPage)
         tab.get_by_role("textbox", name="Model").nth(number).fill("fault-stall" if number == 3 else "steady")
     for stage in ask_in_columns(chat, tab, 3):
         expect(stage).to_contain_text(TOKEN_LIMIT_LABEL, timeout=chat.patience_s * 1000)
-    # The fourth sat out a round before: it has all that the others have.
+    # The fourth column was unused in the previous round, so its components must still be complete.
     *others, stalled = ask_in_columns(chat, tab, 4)
     logs = [tab.locator(f"#sg-column-{number}").get_by_role("log") for number in range(4)]
     expect(logs[3]).to_have_attribute("aria-busy", "true")

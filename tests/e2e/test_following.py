@@ -1,4 +1,4 @@
-"""A long answer in a real browser: the conversation follows it to its end, and leaves alone who has gone back."""
+"""Test of autoscroll in a real browser: it follows a long answer unless the reader has scrolled back."""
 
 import pytest
 from playwright.sync_api import Locator, expect
@@ -8,12 +8,12 @@ from tests.e2e.chat_page import ChatPage
 
 CHUNKS = "700"
 DISTANCE_TO_END_SCRIPT = "(log) => log.scrollHeight - log.clientHeight - log.scrollTop"
-"""Pixels of the conversation below what is in view."""
+"""Returns the height of the conversation below the visible part, in pixels."""
 HEIGHT_REACHED_SCRIPT = "([log, px]) => log.scrollHeight > px"
 
 
 def wait_for_height(chat: ChatPage, log: Locator, px: int) -> None:
-    """Wait until the conversation is so high."""
+    """Wait until the conversation has at least this height."""
     chat.page.wait_for_function(HEIGHT_REACHED_SCRIPT, arg=[log.element_handle(), px], timeout=chat.patience_s * 1000)
 
 

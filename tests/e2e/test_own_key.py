@@ -1,4 +1,4 @@
-"""A visitor's own key that the service has lost: it is missed, and the service's own is not used in its place."""
+"""Test of a user's own key that the service has lost: the page detects it, and the service's key is not used."""
 
 from playwright.sync_api import expect
 
@@ -8,19 +8,19 @@ from tests.e2e.scripted_upstream import ScriptedUpstream
 KEY = "tgp-own-0123456789abcdef"
 
 
-def bring(chat: ChatPage) -> None:
+def enter_key(chat: ChatPage) -> None:
     chat.page.locator("#sg-key input").fill(KEY)
     chat.page.get_by_role("button", name="Use this key").click()
     expect(chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
 
 
-def test_own_key_gone_after_a_reload_refuses_the_question_until_the_visitor_decides(
+def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     chat: ChatPage, scripted_upstream: ScriptedUpstream
 ) -> None:
     badge = chat.page.locator("#sg-badge")
     chat.choose("Together")
     chat.page.get_by_role("button", name="Your own key").click()
-    bring(chat)
+    enter_key(chat)
     chat.page.reload()
     expect(chat.page.get_by_label("Settings").first).to_be_attached()
     chat.choose("Together")
@@ -29,7 +29,7 @@ def test_own_key_gone_after_a_reload_refuses_the_question_until_the_visitor_deci
     chat.ask("Who pays for this?")
     expect(chat.stage).to_contain_text("is no longer here")
     chat.page.get_by_role("button", name="Your own key").click()
-    bring(chat)
+    enter_key(chat)
     chat.page.get_by_role("button", name="Forget it").click()
     expect(badge).to_contain_text("Ready")
     assert len(scripted_upstream.bodies) == asked, "nobody was asked with the service's key"

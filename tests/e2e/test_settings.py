@@ -1,4 +1,4 @@
-"""What the settings of the chat do, by what the service is sent; and a very long conversation."""
+"""Tests of the chat's settings by the requests that the provider receives, and of a very long conversation."""
 
 from typing import Any
 

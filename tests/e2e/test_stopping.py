@@ -1,6 +1,6 @@
-"""Stopping and leaving, by the log of the service that is asked: what ends on the page ends there.
+"""Tests of stopping an answer and closing the page, by the provider's log: the request must end there too.
 
-How soon it does is measured by `benchmarks.page_stop`; here it must, before its answer would have ended by itself.
+`benchmarks.page_stop` measures the latency of a stop; here it only must precede the regular end of the answer.
 """
 
 import re
@@ -16,7 +16,7 @@ from tests.e2e.scripted_upstream import ScriptedUpstream
 
 
 def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 10.0) -> None:
-    """Look again and again for what another process says; the page goes on meanwhile."""
+    """Poll a condition in another process while the page keeps running."""
     give_up_s = time.monotonic() + patience_s
     while not true():
         assert time.monotonic() < give_up_s
@@ -24,14 +24,14 @@ def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 10.0) -
 
 
 def ask_and_wait(chat: ChatPage, upstream: SimulatedUpstream, model: str) -> None:
-    """Ask, and wait until the service has heard of it."""
+    """Send a message, and wait until the provider has received the request."""
     chat.set_model(model)
     chat.ask("Hello?")
     wait_until(chat.page, lambda: bool(upstream.events_for_model(model)))
 
 
-def measure_stop_s(chat: ChatPage, left_s: Callable[[], list[float]]) -> None:
-    """Press Stop, and wait until the service says that it was left, and the page that it has stopped."""
+def stop_and_wait(chat: ChatPage, left_s: Callable[[], list[float]]) -> None:
+    """Press Stop; wait for the disconnect at the provider and for the stop on the page."""
     expect(chat.stop).to_be_visible()
     before = len(left_s())
     chat.stop.click()
@@ -44,7 +44,7 @@ def test_stop_in_every_state_disconnects_from_provider(
 ) -> None:
     chat.choose("vLLM")
     ask_and_wait(chat, upstream, "fault-no-response")
-    measure_stop_s(chat, partial(upstream.disconnect_times_s, "fault-no-response"))  # before the first token
+    stop_and_wait(chat, partial(upstream.disconnect_times_s, "fault-no-response"))  # before the first token
 
     ask_and_wait(chat, upstream, "fault-503")
     expect(chat.stage).to_contain_text(re.compile(r"\d\.\d s left · .*Retry 2 of 3"))
@@ -56,7 +56,7 @@ def test_stop_in_every_state_disconnects_from_provider(
     chat.set_model("thinker")
     chat.ask("Hello?")
     expect(chat.page.get_by_text("Well", exact=True)).to_be_visible()
-    measure_stop_s(chat, lambda: scripted_upstream.left_s)  # while it thinks
+    stop_and_wait(chat, lambda: scripted_upstream.left_s)  # while it thinks
 
     chat.set_model("whole-only")
     chat.ask("Hello?")
@@ -64,7 +64,7 @@ def test_stop_in_every_state_disconnects_from_provider(
     wait_until(
         chat.page, lambda: [body.get("stream", False) for body in scripted_upstream.bodies[-2:]] == [True, False]
     )
-    measure_stop_s(chat, lambda: scripted_upstream.left_s)  # while the whole answer is asked for instead
+    stop_and_wait(chat, lambda: scripted_upstream.left_s)  # during the fallback to a non-streaming request
     assert len(upstream.events_for_model("fault-503")) == asked, "nothing was tried again after the stop"
 
 
@@ -74,7 +74,7 @@ def test_stop_mid_answer_twenty_times_disconnects_every_time(chat: ChatPage, ups
     for count in range(1, 21):
         chat.ask("Go on.")
         expect(chat.page.locator(ANSWERS)).to_have_count(count)
-        measure_stop_s(chat, partial(upstream.disconnect_times_s, "my-model"))
+        stop_and_wait(chat, partial(upstream.disconnect_times_s, "my-model"))
     assert len(upstream.disconnect_times_s("my-model")) - before == 20
     expect(chat.page.locator("#sg-continue")).to_be_visible()
 

@@ -1,4 +1,4 @@
-"""The tabs beside the chat, in a real browser."""
+"""Tests of the compare, pipeline and results tabs, export and keys in a real browser."""
 
 import json
 import re
@@ -82,7 +82,7 @@ def test_pipeline_fault_scenario_shows_retrying_state(chat: ChatPage) -> None:
         expect(machine).to_have_attribute("data-state", states[-1], timeout=chat.patience_s * 1000)
         gone_through = machine.locator("g.sg-visited, g.sg-present").locator("text").all_text_contents()
         assert {strings.STATES[state] for state in states} <= set(gone_through)
-    # A second long; the fallback here is over at once, and a browser draws what comes within a frame together.
+    # Retrying lasts a second; the fallback ends at once, and a browser renders changes within one frame together.
     assert "retrying" in chat.page.evaluate("window.states")
 
 
@@ -101,9 +101,9 @@ def test_conversation_can_be_exported_continued_and_retried(chat: ChatPage) -> N
     assert chat.wait_for_end().startswith("Simulated · Cut off")
     question = chat.page.get_by_test_id("user")
     assert question.inner_text().strip() == "Is a<b>c</b> a tag?"
-    with chat.page.expect_download() as told:
+    with chat.page.expect_download() as download_info:
         chat.page.get_by_role("button", name="Save as JSON").click()
-    messages = json.loads(told.value.path().read_text())["messages"]
+    messages = json.loads(download_info.value.path().read_text())["messages"]
     assert messages[0] == {"role": "user", "content": "Is a<b>c</b> a tag?"}
     assert messages[1]["content"] == chat.answers[0]
     assert messages[2]["receipt"]["outcome"] == "truncated" and messages[2]["receipt"]["simulated"] is True

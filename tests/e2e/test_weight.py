@@ -1,4 +1,4 @@
-"""What an answer costs the browser: bytes over the wire, and time of its main thread."""
+"""Test of an answer's cost in the browser: bytes received, and CPU time of the main thread."""
 
 from benchmarks import page
 from benchmarks.page import PageCost
@@ -8,11 +8,11 @@ from tests.e2e.chat_page import ChatPage
 BATCH_STRATEGY = strategies.DEFAULT_STRATEGY
 CHUNKS = 800
 MAX_BYTES = 120_000
-"""Of an answer of so many chunks of 8 bytes, 20 ms apart, with all that is shown beside it."""
+"""Limit for an answer of `CHUNKS` chunks of 8 bytes, 20 ms apart, including all other updates of the page."""
 
 
 def measure_page_cost(chat: ChatPage, chunks: int, strategy: str) -> PageCost:
-    """Ask for so many chunks in an empty conversation, and weigh the answer."""
+    """Request an answer of so many chunks in an empty conversation; return its cost."""
     chat.fill_setting("Longest answer, in tokens", str(chunks))
     picker = chat.page.locator("#sg-strategy input")
     picker.fill(strategy)
@@ -30,7 +30,7 @@ def measure_page_cost(chat: ChatPage, chunks: int, strategy: str) -> PageCost:
 
 def test_batched_answer_sends_bounded_bytes_and_uses_less_cpu_than_direct(chat: ChatPage) -> None:
     chat.choose(page.PROVIDER)
-    # The first answer of a page loads what draws answers.
+    # The first answer of a page loads the scripts that render answers.
     measure_page_cost(chat, 10, BATCH_STRATEGY)
     half, whole, direct = (
         measure_page_cost(chat, *of)

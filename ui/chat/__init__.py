@@ -1,1 +1,1 @@
-"""The chat tab."""
+"""The chat tab: layout, event handlers and export."""

@@ -1,4 +1,4 @@
-"""A conversation as a file to keep: Markdown to read, JSON to work with. Pure; keys of the visitor's are taken out."""
+"""Export of a conversation as Markdown or JSON, with the user's API keys removed. No I/O."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,15 +10,15 @@ from ui.history import HistoryMessage, message_text, message_title
 from ui.markdown_text import to_file
 
 ReceiptLookup = Callable[[str], Mapping[str, Any] | None]
-"""Gives what an answer came to, by the id of its receipt."""
+"""Returns the fields of a receipt by its id; None if it is not found."""
 
 
 def export_markdown(
     history: Sequence[HistoryMessage], facts: ReceiptLookup, exported_at: str, keys: Sequence[str] = ()
 ) -> str:
-    """Write a conversation for people; thinking is quoted, a receipt is one line.
+    """Format a conversation as Markdown; thinking is a block quote, a receipt is one line.
 
-    Keys go first: escaped ones would not be found.
+    Keys are removed before text is escaped, because an escaped key would not match.
     """
     lines = [f"# {strings.NAME}", "", f"{strings.EXPORTED} {exported_at}", ""]
     for message in _export_messages(history, facts):
@@ -37,7 +37,7 @@ def export_markdown(
 def export_json(
     history: Sequence[HistoryMessage], facts: ReceiptLookup, exported_at: str, keys: Sequence[str] = ()
 ) -> str:
-    """Write a conversation for programs: messages in order, each answer followed by its receipt; null is unknown."""
+    """Format a conversation as JSON: messages in order, each answer followed by its receipt; null is unknown."""
     found = {"exported_at": exported_at, "messages": list(_export_messages(history, facts))}
     return _remove_keys(keys, json.dumps(found, ensure_ascii=False, indent=2))
 

@@ -1,4 +1,4 @@
-"""The conversation tab's events: between Gradio's inputs and outputs and the desk."""
+"""Event handlers of the chat tab: they map Gradio's inputs to `AnswerService` and its views to Gradio's outputs."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -20,12 +20,12 @@ from ui.sessions import PageSession
 SLOT = "chat"
 
 ChatUpdate = tuple[list[HistoryMessage], str, str, str, Any, Any, Any, Any, Any, Any]
-"""One update of the page: messages, stage line, announcement, meter, the buttons Stop, Continue and Retry, what the
-page has spent, the "ask for a stream" switch, the box for the message."""
+"""One update of the page: messages, stage line, announcement, meter, the buttons Stop, Continue and Retry, the spending
+line, the streaming switch, and the message textbox."""
 
 
 class ChatHandlers:
-    """Asks at the desk, and shows what comes."""
+    """Event handlers of the chat tab on an `AnswerService`."""
 
     def __init__(self, answer_service: AnswerService) -> None:
         self._answer_service = answer_service
@@ -45,16 +45,16 @@ class ChatHandlers:
         brought: str | None,
         request: gr.Request,
     ) -> AsyncGenerator[ChatUpdate, None]:
-        """Answer on the page, frame by frame; the last frame has the receipt, also after a stop."""
+        """Send the message and yield updates of the page; the last one has the receipt, also after a stop."""
         question = ChatForm(
             message, history, provider, model, strategy, system, temperature, max_tokens, streamed, budget, brought
         )
         page_session = self._get_session(request)
         view, slot = self._answer_service.new_view(page_session, question), page_session.slot(SLOT)
-        first, slot.asked_in = True, slot.conversation
+        first, slot.last_request_conversation = True, slot.conversation
         async with aclosing(self._answer_service.run(SLOT, question, view, request)) as changes:
             async for _ in changes:
-                if slot.asked_in != slot.conversation:
+                if slot.last_request_conversation != slot.conversation:
                     return
                 if view.ended:
                     break
@@ -63,33 +63,33 @@ class ChatHandlers:
         yield _last_update(view, page_session, slot.next_is_streamed(streamed))
 
     async def stop(self, request: gr.Request) -> None:
-        """End the answer under way; the asking generator then shows the receipt."""
+        """Stop the answer under way; the running `ask` generator then shows its receipt."""
         await self._get_session(request).slot(SLOT).stop()
 
     async def clear(self, request: gr.Request) -> tuple[Any, ...]:
-        """The conversation was cleared, and what was asking has been cancelled: give the empty page."""
+        """Reset the session of a cleared conversation, whose `ask` event is cancelled; return an empty page."""
         await self._get_session(request).slot(SLOT).reset()
         return _empty_page_update()
 
     def current_history(self, history: list[Any], request: gr.Request) -> list[Any]:
-        """Give the history to go on from: none directly after the conversation was cleared, whatever the page has."""
+        """Return the history for the next request: empty right after a clear, even if the page still shows messages."""
         slot = self._get_session(request).slot(SLOT)
-        return history if slot.asked_in == slot.conversation else []
+        return history if slot.last_request_conversation == slot.conversation else []
 
     def discard_stale_update(self, request: gr.Request) -> tuple[Any, ...]:
-        """After an answer's end: what came too late into a conversation that was cleared goes again.
+        """Empty the page again if an ended answer belongs to a conversation that has been cleared.
 
-        A frame that was under way when `clear` was called may be drawn after the empty page, all parts of it.
+        The browser may draw an update that was in transit when `clear` was called after the empty page.
         """
         slot, empty = self._get_session(request).slot(SLOT), _empty_page_update()
-        return empty if slot.asked_in != slot.conversation else (gr.skip(),) * len(empty)
+        return empty if slot.last_request_conversation != slot.conversation else (gr.skip(),) * len(empty)
 
     async def unload(self, request: gr.Request) -> None:
-        """The page was closed."""
+        """Close the session of a closed page."""
         await self._answer_service.page_sessions.close(request.session_hash)
 
     def validate(self, text: str, request: gr.Request) -> dict[str, Any]:
-        """Say whether a message can be sent; the text stays in its box if not."""
+        """Return Gradio's validation result for a message; an invalid one stays in its textbox."""
         problem = message_error(text, self._answer_service.limits)
         if problem is None and self._get_session(request).slot(SLOT).busy:
             problem = strings.BUSY
@@ -97,9 +97,9 @@ class ChatHandlers:
         return verdict
 
     async def set_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str, str]:
-        """Take a key of the visitor's; give the provider's badge, an empty box, and what changed for the page to keep.
+        """Store the user's API key; return the provider's badge, an empty textbox, and the change for the page.
 
-        The last is `+NAME` or `-NAME` for the variable that a key stands in for, empty where nothing changed.
+        The change is `+NAME` or `-NAME` for the environment variable that the key replaces, empty for no change.
         """
         page_session = self._get_session(request)
         try:
@@ -114,22 +114,22 @@ class ChatHandlers:
         )
 
     async def forget_key(self, provider: str | None, request: gr.Request) -> tuple[str, str, str]:
-        """Let go of the visitor's key for a provider."""
+        """Remove the user's key for a provider."""
         return await self.set_key(provider, "", request)
 
     def warn_of_gone_key(self, provider: str | None, brought: str | None, request: gr.Request) -> Any:
-        """Return the badge of a provider whose key the page has brought and this service has lost; else leave it."""
+        """Return an error badge if the page has sent a key that the service no longer holds, otherwise no update."""
         if self._answer_service.is_key_gone(self._get_session(request), provider, brought):
             return html.error_badge(strings.KEY_GONE.format(name=provider))
         return gr.skip()
 
     def set_access_key(self, key: str | None, request: gr.Request) -> tuple[str, str]:
-        """Keep the key that this service asks for; give a line that says so, and an empty box."""
+        """Store the user's access key of this service; return a confirmation badge and an empty textbox."""
         self._get_session(request).access_key = (key or "").strip() or None
         return html.success_badge(strings.ACCESS_TAKEN), ""
 
     def badge(self, provider: str | None, request: gr.Request) -> str:
-        """Say whether a provider can be asked by this visitor. Blocks: the provider's token tables are read here."""
+        """Return the badge of a provider for this page. Loads the provider's token tables and blocks meanwhile."""
         page_session = self._get_session(request)
         if provider in {row.name for row in self._answer_service.list_providers()}:
             counter = self._answer_service.providers(page_session).cost_model(provider).counter
@@ -146,14 +146,14 @@ class ChatHandlers:
         )
 
     def export_markdown(self, history: Sequence[HistoryMessage], request: gr.Request) -> str:
-        """Give the conversation as Markdown."""
+        """Return the conversation as Markdown."""
         page_session = self._get_session(request)
         return export.export_markdown(
             history, page_session.spending.receipt_facts, utc_now(), [*page_session.keys.values()]
         )
 
     def export_json(self, history: Sequence[HistoryMessage], request: gr.Request) -> str:
-        """Give the conversation as JSON."""
+        """Return the conversation as JSON."""
         page_session = self._get_session(request)
         return export.export_json(
             history, page_session.spending.receipt_facts, utc_now(), [*page_session.keys.values()]
@@ -164,14 +164,14 @@ class ChatHandlers:
 
 
 def _empty_page_update() -> tuple[Any, ...]:
-    """Give what a page has before its first question; text in the box for the message stays."""
+    """Return an update to the empty page; text in the message textbox is kept."""
     hidden = gr.update(visible=HIDDEN_IN_DOM)
     box = gr.update(interactive=True, placeholder=strings.PLACEHOLDER, submit_btn=strings.SEND)
     return [], [], html.stage_html(strings.IDLE), strings.IDLE, html.meter_html(None), hidden, hidden, hidden, box
 
 
 def _make_update(view: AnswerView, *controls: Any) -> ChatUpdate:
-    """Give a frame; without `controls` these stay as they are, and are not drawn anew."""
+    """Return one update of the page; without `controls` these components are not redrawn."""
     stop, go_on, again, spent, switch, box = controls or (gr.skip(),) * 6
     shown = view.messages(), view.stage, view.announcement, view.meter
     return *shown, stop, go_on, again, spent, switch, box

@@ -1,4 +1,4 @@
-"""The conversation tab: layout and wiring of `ChatHandlers`."""
+"""Layout of the chat tab, and wiring of its events to `ChatHandlers`."""
 
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -33,23 +33,23 @@ _KEEP_BROUGHT = """(changed, brought) => {
   sessionStorage.setItem("streamgauge-brought", kept);
   return kept;
 }"""
-"""The page remembers for which providers it brought a key: by it a key is missed that the service has lost."""
+"""Records in the browser which keys the page has sent, so that a key that the service has lost is detected."""
 KEPT_BROUGHT = '() => sessionStorage.getItem("streamgauge-brought") || ""'
-"""The same when it is loaded anew, which Gradio does by itself once a lost service is there again."""
+"""Reads that record after a reload, which Gradio does by itself when the service is reachable again."""
 
 
 class StoppableChatInterface(gr.ChatInterface):
-    """Gradio's chat, but for three things.
+    """Gradio's ChatInterface with three changes.
 
-    What the visitor wrote is drawn as text; what asks can be cancelled; and `kept` has the last word on the history:
-    an answer that still came while the conversation was cleared may have left it on the page.
+    It shows the user's messages as plain text, exposes its submit events so that they can be cancelled, and filters
+    the history through `current_history`: an answer that arrived during a clear may still be on the page.
     """
 
-    asking: list[Any]
-    kept: Callable[[list[Any], gr.Request], list[Any]]
+    submit_events: list[Any]
+    current_history: Callable[[list[Any], gr.Request], list[Any]]
 
     async def _stream_fn(self, message: Any, history: list[Any], *args: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        frames = super()._stream_fn(message, self.kept(history, args[-1]), *args)
+        frames = super()._stream_fn(message, self.current_history(history, args[-1]), *args)
         async with aclosing(frames):
             async for frame in frames:
                 yield frame
@@ -60,18 +60,18 @@ class StoppableChatInterface(gr.ChatInterface):
         return super()._message_as_message_dict(message, role)
 
     def _pop_last_user_message(self, history: Any) -> Any:
-        kept, message = super()._pop_last_user_message(history)
-        return kept, unescape_prose(message) if isinstance(message, str) else message
+        earlier, message = super()._pop_last_user_message(history)
+        return earlier, unescape_prose(message) if isinstance(message, str) else message
 
     def _setup_stop_events(self, event_triggers: Any, events_to_cancel: list[Any], after_success: Any) -> None:
-        self.asking = events_to_cancel
+        self.submit_events = events_to_cancel
         super()._setup_stop_events(event_triggers, events_to_cancel, after_success)
 
 
 def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Component, gr.HTML, Component]:
-    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
+    """Build the tab into the current page; `announcement` is the page's live region for screen readers.
 
-    Gives what the other tabs share: the page's budget, the line that says what it has spent, and what keys it brought.
+    Returns the components that the other tabs share: the page's budget, its spending line, and its list of sent keys.
     """
     chat = ChatHandlers(answer_service)
     with gr.Sidebar(label=strings.SETTINGS, position="right", width=340, open=False, elem_id="sg-settings"):
@@ -85,7 +85,7 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Com
     *_, budget, streamed, brought = settings
     outputs: list[Any] = [stage, announcement, meter, stop, go_on, again, spent, streamed, box]
     interface = _make_interface(chat, box, settings, outputs)
-    interface.kept = chat.current_history
+    interface.current_history = chat.current_history
     with gr.Row(elem_id="sg-line"):
         render_here(stage, go_on, again, stop)
     render_here(meter)
@@ -93,9 +93,9 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Com
     again.click(None, None, None, js="() => window.streamgauge.retry()")
     stop.click(chat.stop, queue=False, **event_options())
     emptied = [interface.chatbot, interface.chatbot_state, stage, announcement, meter, stop, go_on, again, box]
-    interface.chatbot.clear(chat.clear, None, emptied, queue=False, cancels=interface.asking, **event_options())
-    for asking in interface.asking:
-        asking.then(chat.discard_stale_update, None, emptied, queue=False, **event_options())
+    interface.chatbot.clear(chat.clear, None, emptied, queue=False, cancels=interface.submit_events, **event_options())
+    for submit_event in interface.submit_events:
+        submit_event.then(chat.discard_stale_update, None, emptied, queue=False, **event_options())
     _add_export_buttons(chat, interface, as_markdown, as_json)
     return budget, spent, brought
 
@@ -103,7 +103,7 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> tuple[Com
 def _add_export_buttons(
     chat: ChatHandlers, interface: StoppableChatInterface, as_markdown: gr.Button, as_json: gr.Button
 ) -> None:
-    # The file is made in the browser: what was said is never written to this service's disk.
+    # The browser creates the file, so that no conversation is written to the service's disk.
     text = gr.Textbox(visible=HIDDEN_IN_DOM, elem_id="sg-export")
     for button, write, name in (
         (as_markdown, chat.export_markdown, "conversation.md"),
@@ -116,11 +116,11 @@ def _add_export_buttons(
 def _add_settings(
     chat: ChatHandlers, answer_service: AnswerService
 ) -> tuple[list[Component], gr.HTML, tuple[gr.Button, gr.Button]]:
-    """Draw the settings and give them in the order in which `ChatHandlers.ask` takes them."""
+    """Build the settings; return them in the parameter order of `ChatHandlers.ask`, then spending and buttons."""
     picker = gr.Dropdown(
         provider_choices(answer_service), value=LOCAL_PROVIDER, label=strings.PROVIDER, elem_id="sg-provider"
     )
-    # What was ever an input Gradio copies whole with every update of an answer: all choices, were it the picker itself.
+    # Gradio copies every input component with each update of an answer. This textbox avoids copying all choices.
     provider = gr.Textbox(LOCAL_PROVIDER, visible=HIDDEN_IN_DOM, elem_id="sg-asked")
     picker.change(None, picker, provider, js="(name) => name")
     badge = gr.HTML(html.provider_badge(answer_service.provider_info(LOCAL_PROVIDER)), elem_id="sg-badge")
@@ -140,7 +140,7 @@ def _add_settings(
     )
     strategy = strategy_picker(strategies.DEFAULT_STRATEGY, elem_id="sg-strategy", wrong_id="sg-wrong")
     system = gr.Textbox(label=strings.SYSTEM, placeholder=strings.SYSTEM_HINT, lines=3, max_lines=8)
-    # Gradio draws an empty Number as 0 and sends it: text it is, where empty stays empty.
+    # An empty gr.Number would be shown and sent as 0; an empty textbox stays empty.
     temperature = gr.Textbox(label=strings.TEMPERATURE, placeholder=strings.LEFT_TO_PROVIDER, max_lines=1)
     max_tokens = gr.Textbox(
         label=strings.MAX_TOKENS, value=str(DEFAULT_MAX_TOKENS), placeholder=strings.LEFT_TO_PROVIDER, max_lines=1
@@ -156,8 +156,8 @@ def _add_settings(
 
 
 def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:
-    told = provider.change(chat.badge, provider, badge, queue=False, **event_options())
-    told.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **event_options())
+    updated = provider.change(chat.badge, provider, badge, queue=False, **event_options())
+    updated.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **event_options())
 
 
 def _take_keys(

@@ -1,1 +1,1 @@
-"""The compare tab."""
+"""The compare tab: several answers to one prompt, side by side."""

@@ -1,4 +1,4 @@
-"""Charts of one comparison round."""
+"""Charts of one comparison round: text over time, inter-chunk latency, TTFT and cost."""
 
 from gradio.components.plot import PlotData
 
@@ -9,13 +9,17 @@ from ui.charts import chart_figure, non_empty_series, plot_data
 from ui.compare.round import ColumnResult, Round
 
 
-def round_charts(found: Round) -> list[PlotData]:
-    """Draw a comparison: text over time, gaps, first token, cost; in this order."""
+def round_charts(this_round: Round) -> list[PlotData]:
+    """Build the charts of a round: text over time, gaps between chunks, time to first token, cost; in this order."""
     growth = [
-        Series(found.heading(p), p, x=xs, y=[*ys]) for p, c in enumerate(found.columns) for xs, ys in [_token_growth(c)]
+        Series(this_round.heading(p), p, x=xs, y=[*ys])
+        for p, c in enumerate(this_round.columns)
+        for xs, ys in [_token_growth(c)]
     ]
     gaps = [
-        Series(found.heading(p), p, x=xs, y=[*ys]) for p, c in enumerate(found.columns) for xs, ys in [_gap_shares(c)]
+        Series(this_round.heading(p), p, x=xs, y=[*ys])
+        for p, c in enumerate(this_round.columns)
+        for xs, ys in [_gap_shares(c)]
     ]
     titles = strings.PLOT_GROWTH, strings.PLOT_GAPS
     return [
@@ -27,13 +31,13 @@ def round_charts(found: Round) -> list[PlotData]:
                 "gaps", titles[1], "line", strings.AXIS_GAP, strings.AXIS_SHARE, non_empty_series(gaps), "", log_x=True
             )
         ),
-        _bar_chart(found, strings.PLOT_TTFT, strings.AXIS_SECONDS, "ttft_s"),
-        _bar_chart(found, strings.PLOT_COST, strings.AXIS_USD, "cost_usd"),
+        _bar_chart(this_round, strings.PLOT_TTFT, strings.AXIS_SECONDS, "ttft_s"),
+        _bar_chart(this_round, strings.PLOT_COST, strings.AXIS_USD, "cost_usd"),
     ]
 
 
 def _token_growth(column: ColumnResult) -> tuple[list[float], list[float]]:
-    """Give seconds and tokens so far; the answer's tokens are spread evenly over its text."""
+    """Return seconds and cumulative tokens, assuming a constant number of tokens per character."""
     arrivals, receipt = column.arrivals(), column.receipt
     total = sum(chars for _, chars in arrivals)
     if receipt is None or not total:
@@ -49,19 +53,19 @@ def _token_growth(column: ColumnResult) -> tuple[list[float], list[float]]:
 
 
 def _gap_shares(column: ColumnResult) -> tuple[list[float], list[float]]:
-    """Give each gap in milliseconds, and the share of gaps that are no longer."""
+    """Return the sorted gaps in milliseconds and, for each, the percentage of gaps that are no longer."""
     gaps_ms = sorted(max(gap_s * 1000, 0.1) for gap_s in column.gaps_s())
     return [round(gap, 2) for gap in gaps_ms], [round((i + 1) * 100 / len(gaps_ms), 1) for i in range(len(gaps_ms))]
 
 
-def _bar_chart(found: Round, title: str, axis: str, measure: str) -> PlotData:
-    values = [column.metrics[measure] for column in found.columns]
+def _bar_chart(this_round: Round, title: str, axis: str, measure: str) -> PlotData:
+    values = [column.metrics[measure] for column in this_round.columns]
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": [found.heading(place) for place in range(len(values))],
+        "y": [this_round.heading(index) for index in range(len(values))],
         "x": values,
-        "marker": {"color": [PALETTE[place] for place in range(len(values))]},
+        "marker": {"color": [PALETTE[index] for index in range(len(values))]},
     }
     layout = {
         "height": 150 + 46 * len(values),

@@ -1,4 +1,4 @@
-"""The comparison tab: layout and wiring of `CompareHandlers`."""
+"""Layout of the compare tab, and wiring of its events to `CompareHandlers`."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -22,7 +22,7 @@ _MAX_TOKENS = "200"
 
 @dataclass(frozen=True, slots=True)
 class _ColumnComponents:
-    """The components of one column; `outputs` is what its answer is shown in."""
+    """The components of one column; `outputs` are those that show its answer."""
 
     box: gr.Column
     head: gr.HTML
@@ -33,9 +33,9 @@ class _ColumnComponents:
 def build_tab(
     answer_service: AnswerService, announcement: gr.HTML, budget: Component, spent: gr.HTML, brought: Component
 ) -> None:
-    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers.
+    """Build the tab into the current page; `announcement` is the page's live region for screen readers.
 
-    `budget`, `spent` and `brought` are the page's, whatever tab its money goes through.
+    `budget`, `spent` and `brought` are components that all tabs of the page share.
     """
     compare = CompareHandlers(answer_service)
     gr.HTML(f'<p class="sg-intro">{strings.COMPARE_INTRO}</p>')
@@ -63,35 +63,35 @@ def build_tab(
     heads = [column.head for column in columns]
     inputs = [prompt, count, blind, max_tokens, budget, brought, *(field for _, own in asked for field in own)]
     shown: list[Any] = [*heads, announcement, wrong, stop_all, verdict.ballot, verdict.results, *verdict.plots]
-    begun = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **event_options())
+    round_started = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **event_options())
     stop_all.click(compare.stop_all, queue=False, **event_options())
-    _wire_events(compare, begun, columns, verdict, [announcement, stop_all, spent])
+    _wire_events(compare, round_started, columns, verdict, [announcement, stop_all, spent])
 
 
 def _wire_events(
     compare: CompareHandlers,
-    begun: Dependency,
+    round_started: Dependency,
     columns: list[_ColumnComponents],
     verdict: "_VerdictComponents",
-    told: list[Any],
+    shared_outputs: list[Any],
 ) -> None:
-    """Let every column answer by itself once a round has begun, and the verdict follow the last."""
-    # Asked again while answers still come, by default Gradio would leave the new round's out.
+    """Start every column independently when a round begins, and show the verdict after the last column."""
+    # With its default trigger mode Gradio would drop the events of a round that starts while answers are under way.
     always: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": CONCURRENCY_LIMIT, **event_options()}
     for number, column in enumerate(columns):
-        answered = begun.then(_ask_handler(compare, number), None, column.outputs, **always)
-        shown = [verdict.ballot, *told, verdict.results, *verdict.plots]
+        answered = round_started.then(_ask_handler(compare, number), None, column.outputs, **always)
+        shown = [verdict.ballot, *shared_outputs, verdict.results, *verdict.plots]
         answered.then(compare.on_column_end, None, shown, **always)
         column.stop.click(_stop_handler(compare, number), queue=False, **event_options())
     heads = [column.head for column in columns]
-    after: list[Any] = [*heads, verdict.ballot, verdict.votes, told[-1], verdict.results, *verdict.plots]
+    after: list[Any] = [*heads, verdict.ballot, verdict.votes, shared_outputs[-1], verdict.results, *verdict.plots]
     for choice, button in [*zip(COLUMN_LETTERS, verdict.letters, strict=True), ("", verdict.tie)]:
         button.click(_vote_handler(compare, choice), None, after, queue=False, **event_options())
 
 
 @dataclass(frozen=True, slots=True)
 class _VerdictComponents:
-    """The components below the columns."""
+    """The components below the columns: vote, results and charts."""
 
     ballot: gr.Row
     letters: list[gr.Button]
@@ -112,7 +112,7 @@ def _add_verdict() -> _VerdictComponents:
     return _VerdictComponents(ballot, letters, tie, results, plots, gr.HTML("", elem_id="sg-votes"))
 
 
-# Gradio hands the request to functions with a signature of their own, which a partial has not.
+# Gradio passes the request only to functions that declare it in their signature; a partial does not.
 def _ask_handler(compare: CompareHandlers, number: int) -> Callable[[gr.Request], AsyncGenerator[ColumnUpdate, None]]:
     async def stream_column(request: gr.Request) -> AsyncGenerator[ColumnUpdate, None]:
         async with aclosing(compare.ask(number, request)) as frames:
@@ -137,7 +137,7 @@ def _vote_handler(compare: CompareHandlers, choice: str) -> Callable[[gr.Request
 
 
 def _add_fields(answer_service: AnswerService, number: int) -> tuple[gr.Column, list[Component]]:
-    """Draw what one answer is asked with, in the order of a column's question."""
+    """Build the form fields of one column, in the order that `CompareHandlers.begin` expects."""
     with gr.Column(visible=number < 2, min_width=220) as box:
         provider = gr.Dropdown(
             provider_choices(answer_service), value=_FIRST_PROVIDERS[number], label=f"{number + 1}. {strings.PROVIDER}"

@@ -1,1 +1,1 @@
-"""The pipeline tab."""
+"""The pipeline tab: one stream under two delivery strategies, with its state machine."""

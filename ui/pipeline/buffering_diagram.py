@@ -1,6 +1,6 @@
-"""Four pictures of buffering, drawn from a stream that was really received: chunks in, buffer, updates out. Pure.
+"""Diagrams of a received stream under four buffering strategies: chunks in, buffer, updates out. No I/O.
 
-Each strategy gets the recorded events by `streaming.replay`, which gives the same as live delivery.
+Each strategy receives the recorded events from `streaming.replay`, whose output equals live delivery.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,17 @@ from ui.pipeline.panes import gradio_update_size
 _WIDTH, _LEFT = 560, 84
 _ROW_Y = {"in": 16, "buffer": 42, "out": 68}
 _SHOWN_S = 1.6
-"""So much of the stream is drawn, from its first chunk on: more would be a grey band."""
+"""Length of the drawn part from the first chunk on, in seconds; a longer part would be unreadable."""
 
 
 def diagram_strategies(interval_s: float) -> tuple[str, str, str, str]:
-    """Give the four strategies that are drawn, at an interval."""
+    """Return the names of the four strategies to draw, with the interval for those that have one."""
     written = f"{interval_s * 1000:g}ms"
     return "direct", f"debounce:{written}", f"batch:{written}", "whole"
 
 
 def buffering_svg(events: Sequence[TimedEvent], interval_s: float) -> str:
-    """Draw what each of the four strategies makes of a stream; empty before any text has come."""
+    """Render one diagram for each of the four strategies; empty if the stream has no text."""
     if not any(isinstance(timed.event, TextDelta) for timed in events):
         return ""
     drawn = "".join(_render_diagram(events, strategies.parse(name).build()) for name in diagram_strategies(interval_s))
@@ -55,7 +55,7 @@ def _text_sizes(events: "Sequence[TimedEvent] | Iterator[TimedEvent]") -> list[t
 def _match_held_runs(
     arrived: list[tuple[float, int]], released: list[tuple[float, int]]
 ) -> Iterator[tuple[float, float, int]]:
-    """Give runs of characters with the moments of their arrival and of their going on."""
+    """Yield runs of characters as (arrival timestamp, release timestamp, number of characters)."""
     left = iter(released)
     out_s, room = next(left, (0.0, 0))
     for in_s, count in arrived:

@@ -1,4 +1,4 @@
-"""The pipeline tab's events: one stream, two strategies, and the state machine, live."""
+"""Event handlers of the pipeline tab: one stream under two strategies, with its live state machine."""
 
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -30,16 +30,16 @@ REFRESH_INTERVAL_S = 0.25
 MAX_TOKENS = 200
 MAX_SHOWN_CHARS = 10_000
 _FREE_COST_MODEL: Mapping[str, CostModel] = {}
-"""What is played here has no price: its tokens are counted against this service's budgets, as in the chat."""
+"""The streams of this tab have no price; the service's budgets still count their tokens, as in the chat."""
 
 log = logging.getLogger(__name__)
 
 PipelineUpdate = tuple[Any, ...]
-"""One update of the tab: both texts, both figures, machine, stage line, pictures, Stop, announcement."""
+"""One update: texts and metrics of both panes, state diagram, stage line, buffering diagrams, Stop, announcement."""
 
 
 class PipelineHandlers:
-    """Plays a scenario into two strategies at once."""
+    """Event handlers that deliver one scenario through two strategies at once."""
 
     def __init__(self, answer_service: AnswerService, scenarios: Scenarios) -> None:
         self._answer_service = answer_service
@@ -48,34 +48,34 @@ class PipelineHandlers:
     async def run(
         self, scenario: str, left: str, right: str, interval_ms: float, prompt: str, request: gr.Request
     ) -> AsyncGenerator[PipelineUpdate, None]:
-        """Play, and show both sides; Stop, or the stream's end, ends it."""
+        """Play the scenario and yield updates of both panes until the stream ends or is stopped."""
         slot = self._answer_service.page_sessions.get(request.session_hash).slot(SLOT)
         try:
-            sides = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in (left, right)]
+            panes = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in (left, right)]
             question = ChatRequest((Message("user", prompt.strip() or strings.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
             session = self._scenarios.session(scenario)
-            reserved = await self._answer_service.reserve(question, _FREE_COST_MODEL, request)
-            answered = stream_answer(
-                reserved.request if reserved else question,
+            reservation = await self._answer_service.reserve(question, _FREE_COST_MODEL, request)
+            answer_stream = stream_answer(
+                reservation.request if reservation else question,
                 session,
                 strategies.parse("direct").build(),
                 clock=self._answer_service.clock,
                 probe=(probe := Probe(self._answer_service.clock)),
                 filter=self._answer_service.output_filter(),
-                before_retry=reserved.renew if reserved else None,
+                before_retry=reservation.renew if reservation else None,
             )
             try:
-                await slot.begin(answered)
-                watch = _StateWatch(self._answer_service.clock())
-                async with aclosing(self._stream_updates(answered, sides, watch)) as frames:
+                await slot.begin(answer_stream)
+                state_watch = _StateWatch(self._answer_service.clock())
+                async with aclosing(self._stream_updates(answer_stream, panes, state_watch)) as frames:
                     async for frame in frames:
                         yield frame
                 await slot.wait_stopped()
-                pictures = buffering_diagram.buffering_svg(probe.source, interval_ms / 1000)
-                yield _last_update(answered, sides, watch, pictures, simulated=scenario != LOCAL_PROVIDER)
+                diagrams = buffering_diagram.buffering_svg(probe.source, interval_ms / 1000)
+                yield _last_update(answer_stream, panes, state_watch, diagrams, simulated=scenario != LOCAL_PROVIDER)
             finally:
-                if reserved is not None:
-                    await reserved.settle(answered.charge())
+                if reservation is not None:
+                    await reservation.settle(answer_stream.charge())
         except RejectionError as rejection:
             yield _rejection_update(html.capitalize_first(rejection.message), rejection.retry_after_s)
         except UsageError as error:
@@ -85,46 +85,50 @@ class PipelineHandlers:
             yield _rejection_update(strings.DEFECT)
 
     async def stop(self, request: gr.Request) -> None:
-        """End the stream."""
+        """Stop the stream."""
         await self._answer_service.page_sessions.get(request.session_hash).slot(SLOT).stop()
 
     async def _stream_updates(
-        self, answered: AnswerStream, sides: Sequence[Pane], watch: "_StateWatch"
+        self, answer_stream: AnswerStream, panes: Sequence[Pane], state_watch: "_StateWatch"
     ) -> AsyncGenerator[PipelineUpdate, None]:
-        """Yield whenever a side has more to show, and at least every tick."""
+        """Yield an update when a pane has more text, and refresh metrics and state at least every tick."""
         clock = self._answer_service.clock
-        tallies = [_stats_html(side.stats()) for side in sides]
+        stats_htmls = [_stats_html(pane.stats()) for pane in panes]
         yield (
             "",
             "",
-            *tallies,
-            *watch.render_current(answered),
+            *stats_htmls,
+            *state_watch.render_current(answer_stream),
             "",
             gr.update(visible=True),
             strings.STATES["streaming"],
         )
         play = PanePlayback(
-            answered, sides, clock, lambda events, now: watch.on_events(events, answered, now), TICK_INTERVAL_S
+            answer_stream,
+            panes,
+            clock,
+            lambda events, now: state_watch.on_events(events, answer_stream, now),
+            TICK_INTERVAL_S,
         )
-        told = [0] * len(sides)
-        async with aclosing(answered), aclosing(play.updates()) as changes:
+        shown_chars = [0] * len(panes)
+        async with aclosing(answer_stream), aclosing(play.updates()) as changes:
             async for _ in changes:
-                for drawn in watch.iter_passed(answered):
-                    yield (*[gr.skip()] * 4, *drawn, *[gr.skip()] * 3)
-                grown = [len(side.text) > chars for side, chars in zip(sides, told, strict=True)]
-                told = [len(side.text) for side in sides]
+                for diagram_and_stage in state_watch.iter_passed(answer_stream):
+                    yield (*[gr.skip()] * 4, *diagram_and_stage, *[gr.skip()] * 3)
+                grown = [len(pane.text) > chars for pane, chars in zip(panes, shown_chars, strict=True)]
+                shown_chars = [len(pane.text) for pane in panes]
                 shown = [
-                    _truncate_shown(side.text) if more else gr.skip() for side, more in zip(sides, grown, strict=True)
+                    _truncate_shown(pane.text) if more else gr.skip() for pane, more in zip(panes, grown, strict=True)
                 ]
-                if watch.is_due(clock()):
-                    figures_of = [_stats_html(side.stats()) for side in sides]
-                    yield (*shown, *figures_of, *watch.render_current(answered), *[gr.skip()] * 3)
+                if state_watch.is_due(clock()):
+                    stats_htmls = [_stats_html(pane.stats()) for pane in panes]
+                    yield (*shown, *stats_htmls, *state_watch.render_current(answer_stream), *[gr.skip()] * 3)
                 elif any(grown):
                     yield (*shown, *[gr.skip()] * 7)
 
 
 class _StateWatch:
-    """What the state machine went through, and when it is time to draw again."""
+    """The states that an answer has passed, and the time of their next redraw."""
 
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
@@ -134,9 +138,10 @@ class _StateWatch:
         self._note = ""
         self._text = False
 
-    def on_events(self, events: Sequence[Event], answered: AnswerStream, now: float) -> None:
+    def on_events(self, events: Sequence[Event], answer_stream: AnswerStream, now: float) -> None:
+        """Record the events received at `now`, and force a redraw after a state change."""
         self._now_s = now
-        if len(answered.session.states) > self._states:
+        if len(answer_stream.session.states) > self._states:
             self._drawn_s = float("-inf")
         for event in events:
             self._text = self._text or isinstance(event, (TextDelta, ThinkingDelta))
@@ -144,17 +149,18 @@ class _StateWatch:
                 self._note = event.message
 
     def is_due(self, now: float) -> bool:
+        """Return whether the last redraw is at least `REFRESH_INTERVAL_S` old."""
         return now - self._drawn_s >= REFRESH_INTERVAL_S
 
-    def iter_passed(self, answered: AnswerStream) -> Iterator[tuple[str, str]]:
-        """Give machine and stage line in each state that came and went since they were drawn."""
-        for count in range(self._states + 1, len(answered.session.states)):
-            yield self._render(answered.session.states[:count])
+    def iter_passed(self, answer_stream: AnswerStream) -> Iterator[tuple[str, str]]:
+        """Yield state diagram and stage line for each state entered and left since the last redraw."""
+        for count in range(self._states + 1, len(answer_stream.session.states)):
+            yield self._render(answer_stream.session.states[:count])
 
-    def render_current(self, answered: AnswerStream) -> tuple[str, str]:
-        """Give the machine and the stage line."""
+    def render_current(self, answer_stream: AnswerStream) -> tuple[str, str]:
+        """Return state diagram and stage line in the current state."""
         self._drawn_s = self._now_s
-        return self._render([*answered.session.states])
+        return self._render([*answer_stream.session.states])
 
     def _render(self, states: Sequence[State]) -> tuple[str, str]:
         self._states = len(states)
@@ -164,33 +170,33 @@ class _StateWatch:
 
 
 def strategy_name(kind: str, interval_ms: float) -> str:
-    """Give a strategy's full name: the interval is of those that have one."""
+    """Return a strategy's full name, with the interval for the kinds that have one."""
     return f"{kind}:{interval_ms:g}ms" if kind in ("batch", "debounce") else kind
 
 
 def _last_update(
-    answered: AnswerStream, sides: Sequence[Pane], watch: _StateWatch, pictures: str, *, simulated: bool
+    answer_stream: AnswerStream, panes: Sequence[Pane], state_watch: _StateWatch, diagrams: str, *, simulated: bool
 ) -> PipelineUpdate:
-    receipt = answered.receipt()
-    said = (f"{strings.SIMULATED_LABEL} · " if simulated else "") + html.outcome_label(receipt)
+    receipt = answer_stream.receipt()
+    label = (f"{strings.SIMULATED_LABEL} · " if simulated else "") + html.outcome_label(receipt)
     kind = "good" if html.is_complete(receipt) else "idle" if receipt.outcome == "cancelled" else "bad"
     extra = receipt.error.message if receipt.error else ""
-    drawn, _ = watch.render_current(answered)
-    line = html.stage_html(said, None, extra, kind=kind)
-    tallies = [_stats_html(side.stats()) for side in sides]
+    diagram, _ = state_watch.render_current(answer_stream)
+    line = html.stage_html(label, None, extra, kind=kind)
+    stats_htmls = [_stats_html(pane.stats()) for pane in panes]
     return (
-        *(_truncate_shown(side.text) for side in sides),
-        *tallies,
-        drawn,
+        *(_truncate_shown(pane.text) for pane in panes),
+        *stats_htmls,
+        diagram,
         line,
-        pictures,
+        diagrams,
         gr.update(visible=HIDDEN_IN_DOM),
-        said,
+        label,
     )
 
 
 def _truncate_shown(text: str) -> str:
-    """Give what of a text is drawn: a box of millions of characters would hold up the browser."""
+    """Return the text cut to `MAX_SHOWN_CHARS`: millions of characters in a textbox would block the browser."""
     if len(text) <= MAX_SHOWN_CHARS:
         return text
     return text[:MAX_SHOWN_CHARS] + strings.SHOWN_CUT.format(chars=len(text))
@@ -201,13 +207,13 @@ def _rejection_update(message: str, retry_after_s: float | None = None) -> Pipel
     return (*[gr.skip()] * 5, line, gr.skip(), gr.update(visible=HIDDEN_IN_DOM), escape(message))
 
 
-def _stats_html(tally: PaneStats) -> str:
-    delay = strings.UNKNOWN if tally.delay_mean_s is None else f"{tally.delay_mean_s * 1000:.0f} ms"
-    longest = "" if tally.delay_max_s is None else strings.AT_MOST.format(ms=tally.delay_max_s * 1000)
+def _stats_html(stats: PaneStats) -> str:
+    delay = strings.UNKNOWN if stats.delay_mean_s is None else f"{stats.delay_mean_s * 1000:.0f} ms"
+    longest = "" if stats.delay_max_s is None else strings.AT_MOST.format(ms=stats.delay_max_s * 1000)
     cells = [
-        (strings.CHUNKS_IN, f"{tally.chunks:,}", ""),
-        (strings.UPDATES_OUT, f"{tally.updates:,}", ""),
-        (strings.BYTES, f"{tally.sent_bytes / 1000:.1f} kB", ""),
+        (strings.CHUNKS_IN, f"{stats.chunks:,}", ""),
+        (strings.UPDATES_OUT, f"{stats.updates:,}", ""),
+        (strings.BYTES, f"{stats.sent_bytes / 1000:.1f} kB", ""),
         (strings.ADDED_DELAY, delay, longest),
     ]
     rows = "".join(

@@ -1,4 +1,4 @@
-"""One stream under several delivery strategies at once: the same events, at the same moments. Pure."""
+"""One stream under several delivery strategies at once: each receives the same events at the same timestamps."""
 
 import asyncio
 import json
@@ -28,14 +28,14 @@ _GRADIO_MESSAGE = {
 
 
 def gradio_update_size(text: str) -> int:
-    """Give the bytes by which Gradio tells the browser that `text` was appended: one server-sent event."""
-    output = {**_GRADIO_MESSAGE["output"], "data": [[["append", [], text]]]}  # type: ignore[dict-item]  # a mapping it is
+    """Return the size in bytes of the server-sent event with which Gradio appends `text` in the browser."""
+    output = {**_GRADIO_MESSAGE["output"], "data": [[["append", [], text]]]}  # type: ignore[dict-item]  # a mapping
     return len(f"data: {json.dumps({**_GRADIO_MESSAGE, 'output': output})}\n\n".encode())
 
 
 @dataclass(frozen=True, slots=True)
 class PaneStats:
-    """What a strategy made of the stream so far; delays are seconds a character was held, None before any text."""
+    """Metrics of a strategy so far; delays are the buffering time per character in seconds, None before any text."""
 
     chunks: int
     updates: int
@@ -45,25 +45,25 @@ class PaneStats:
 
 
 class Pane:
-    """A strategy that is fed what a stream brings; `text` is what its reader sees."""
+    """A strategy with the events of a stream as input; `text` is the text released to the reader."""
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
         self.text = ""
         self.ended = False
         self.released: list[tuple[float, int]] = []
-        """When text went on, and how many characters."""
+        """Each release of text: timestamp, number of characters."""
         self._held: deque[tuple[float, int]] = deque()
         self._chunks = self._bytes = 0
         self._delay_s = self._longest_s = 0.0
 
     @property
     def wake_at(self) -> float | None:
-        """When `step` is due without an event."""
+        """Timestamp at which `step` is due without an event; None if it is not."""
         return self.strategy.wake_at
 
     def step(self, events: Sequence[Event], now: float) -> bool:
-        """Let time pass to `now` and take what has arrived then; True when the reader sees more."""
+        """Advance to `now` and feed the events that arrived then; return True if text was released."""
         out: list[Event] = []
         if self.wake_at is not None and self.wake_at <= now:
             out += self.strategy.wake(now)
@@ -79,7 +79,7 @@ class Pane:
         return bool(text)
 
     def stats(self) -> PaneStats:
-        """Give the figures so far."""
+        """Return the metrics so far."""
         chars = len(self.text)
         mean_s = self._delay_s / chars if chars else None
         return PaneStats(self._chunks, len(self.released), self._bytes, mean_s, self._longest_s if chars else None)
@@ -100,27 +100,27 @@ class Pane:
 
 
 OnEvents = Callable[[Sequence[Event], float], None]
-"""Is told of what came, and when; also of nothing, when time alone has passed."""
+"""Called with the events that arrived and their timestamp; with no events when only time has passed."""
 
 
 class PanePlayback:
-    """Feeds what an answer brings to its sides. `tick_s` is the longest time without a change.
+    """Playback of an answer into several panes. `tick_s` is the longest time between two updates.
 
-    A task of its own does so: a browser that draws slowly makes no strategy late.
+    A separate task feeds the panes, so that a slow browser does not delay a strategy.
     """
 
     def __init__(
-        self, answered: AnswerStream, sides: Sequence[Pane], clock: Clock, see: OnEvents, tick_s: float
+        self, answer_stream: AnswerStream, panes: Sequence[Pane], clock: Clock, on_events: OnEvents, tick_s: float
     ) -> None:
-        self._answered = answered
-        self._sides = sides
+        self._answer_stream = answer_stream
+        self._panes = panes
         self._clock = clock
-        self._see = see
+        self._on_events = on_events
         self._tick_s = tick_s
         self._changed = asyncio.Event()
 
     async def updates(self) -> AsyncGenerator[None, None]:
-        """Yield when something has changed; ends with the last side, or when the answer is stopped."""
+        """Yield after changes until all panes have ended or the answer is stopped."""
         feeding = asyncio.create_task(self._feed_panes())
         feeding.add_done_callback(lambda _: self._changed.set())
         try:
@@ -135,21 +135,21 @@ class PanePlayback:
 
     async def _feed_panes(self) -> None:
         complete = False
-        while not all(side.ended for side in self._sides):
+        while not all(pane.ended for pane in self._panes):
             now = self._clock()
-            due = [side.wake_at for side in self._sides if side.wake_at is not None]
+            due = [pane.wake_at for pane in self._panes if pane.wake_at is not None]
             wait_s = max(min([*due, now + self._tick_s]) - now, 0.0)
             events: list[Event] = []
             if complete:
-                # Nothing more arrives: what a strategy still holds goes at its own times.
+                # No more events arrive: wait until a strategy releases the text that it still buffers.
                 await asyncio.sleep(wait_s)
             else:
-                events = await self._answered.next_batch(wait_s)
+                events = await self._answer_stream.next_batch(wait_s)
             complete = complete or any(isinstance(event, TERMINAL) for event in events)
-            if self._answered.ended and not complete:
+            if self._answer_stream.ended and not complete:
                 return
             now = self._clock()
-            self._see(events, now)
-            for side in self._sides:
-                side.step(events, now)
+            self._on_events(events, now)
+            for pane in self._panes:
+                pane.step(events, now)
             self._changed.set()

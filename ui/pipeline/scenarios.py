@@ -1,7 +1,7 @@
-"""Streams to look at in the pipeline tab: real answers, every timing profile, every fault. Always called what it is.
+"""The streams of the pipeline tab: local model, simulated timing profiles and simulated faults, labelled as such.
 
-Profiles are played in this process. Faults need a wire to break: the simulator is started on a port of 127.0.0.1 that
-the system chooses, at the first fault that is asked for, and the OpenAI adapter asks it as it would ask a service.
+Profiles are played in this process. Faults need a real connection: the first fault starts the simulator on a free port
+of 127.0.0.1, and the OpenAI adapter sends its requests there as to any other service.
 """
 
 from threading import Thread
@@ -19,23 +19,23 @@ from ui.answers import AnswerService
 from ui.form import LOCAL_PROVIDER
 
 _TIMEOUTS = Timeouts(connect_s=2.0, first_content_s=2.0, idle_s=2.0, total_s=60.0)
-"""Short, so that a visitor sees what a timeout does."""
+"""Short, so that users see the effect of a timeout."""
 _ANSWER_PROFILE = Profile("steady", ttft_s=0.4, gap_s=0.02, tokens=120)
 _FAULT_PREFIX = "fault:"
 _PLACEHOLDER_KEY = "none"
-"""No word that the simulator says: a key is taken out of every message."""
+"""A word that the simulator never sends: the adapter removes the key's text from every message."""
 
 
 class Scenarios:
-    """Gives sessions for scenario names. Its server is a daemon thread's, and goes with the process."""
+    """The scenarios and their sessions. The simulator runs in a daemon thread and ends with the process."""
 
     def __init__(self, answer_service: AnswerService) -> None:
         self._answer_service = answer_service
         self._simulated: ProviderRegistry | None = None
 
     def choices(self) -> list[tuple[str, str]]:
-        """Give the picker's lines: label and name."""
-        # Of real models only the one that costs nobody anything: here nothing is charged to a budget.
+        """Return the options of the scenario picker as pairs of label and name."""
+        # The local model is the only real one, because it is free: this tab charges no cost to a budget.
         real = [(row.label, row.name) for row in self._answer_service.list_providers() if row.name == LOCAL_PROVIDER]
         profiles = [(strings.SCENARIO_PROFILE.format(name=name), f"sim:{name}") for name in PROFILES]
         faults = [
@@ -45,7 +45,7 @@ class Scenarios:
         return [*profiles, *faults, *real]
 
     def session(self, name: str) -> Session:
-        """Give a session that plays a scenario. Raises UsageError for one that is not of the list."""
+        """Create a session that plays a scenario. Raises UsageError for an unknown name."""
         if name not in {value for _, value in self.choices()}:
             raise UsageError(strings.UNKNOWN_SCENARIO.format(name=name))
         if name.startswith(_FAULT_PREFIX):

@@ -1,4 +1,4 @@
-"""The state machine of an answer as a picture: every transition of the table, the present state marked. Pure."""
+"""The state machine of an answer as an SVG diagram: all transitions, with the current state marked. No I/O."""
 
 from collections.abc import Sequence
 from html import escape
@@ -25,7 +25,7 @@ _ARROW_MARKER = (
 
 
 def state_diagram_svg(visited: Sequence[State]) -> str:
-    """Draw the machine; `visited` are the states that an answer has been in, in order, the present one last."""
+    """Render the state machine; `visited` are the answer's states in order, the current one last."""
     state, taken = visited[-1], {*pairwise(visited)}
     pairs = {(before, after): None for (before, _), after in TRANSITIONS.items() if before != after}
     lines = "".join(_render_arrow(before, after, (before, after) in taken) for before, after in pairs)
@@ -49,7 +49,7 @@ def _render_state(name: State, present: bool, visited: bool) -> str:
 
 
 def _render_arrow(before: State, after: State, taken: bool) -> str:
-    """Draw an arrow from border to border, bent so that there and back lie apart."""
+    """Render an arrow between two boxes, curved so that opposite arrows do not overlap."""
     (x1, y1), (x2, y2) = _STATE_POSITIONS[before], _STATE_POSITIONS[after]
     length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
     along, across = ((x2 - x1) / length, (y2 - y1) / length), (-(y2 - y1) / length, (x2 - x1) / length)

@@ -1,4 +1,4 @@
-"""The pipeline tab: layout and wiring of `PipelineHandlers`."""
+"""Layout of the pipeline tab, and wiring of its events to `PipelineHandlers`."""
 
 import gradio as gr
 
@@ -13,7 +13,7 @@ _STRATEGY_KINDS = ("direct", "batch", "debounce", "pace", "whole")
 
 
 def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> None:
-    """Draw the tab into the page that is being built; `announcement` is the page's one line for screen readers."""
+    """Build the tab into the current page; `announcement` is the page's live region for screen readers."""
     scenarios = Scenarios(answer_service)
     pipeline = PipelineHandlers(answer_service, scenarios)
     gr.HTML(f'<p class="sg-intro">{strings.PIPELINE_INTRO}</p>')
@@ -32,13 +32,13 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> None:
         stop = gr.Button(strings.STOP, variant="stop", visible=HIDDEN_IN_DOM, elem_id="sg-run-stop", min_width=110)
     stage = gr.HTML(html.stage_html(strings.IDLE), elem_id="sg-run-stage")
     with gr.Row(elem_classes="sg-sides"):
-        left, left_text, left_tally = _add_pane(strings.LEFT_SIDE, "direct", "sg-left")
-        right, right_text, right_tally = _add_pane(strings.RIGHT_SIDE, "batch", "sg-right")
+        left, left_text, left_stats = _add_pane(strings.LEFT_SIDE, "direct", "sg-left")
+        right, right_text, right_stats = _add_pane(strings.RIGHT_SIDE, "batch", "sg-right")
     gr.HTML(f"<h3>{strings.MACHINE_TITLE}</h3>")
-    drawn = gr.HTML(state_diagram.state_diagram_svg(["idle"]), elem_id="sg-machine")
+    diagram = gr.HTML(state_diagram.state_diagram_svg(["idle"]), elem_id="sg-machine")
     gr.HTML(f"<h3>{strings.PICTURES_TITLE}</h3>")
-    pictures = gr.HTML(f'<p class="sg-note">{strings.PICTURES_EMPTY}</p>', elem_id="sg-buffering")
-    outputs = [left_text, right_text, left_tally, right_tally, drawn, stage, pictures, stop, announcement]
+    diagrams = gr.HTML(f'<p class="sg-note">{strings.PICTURES_EMPTY}</p>', elem_id="sg-buffering")
+    outputs = [left_text, right_text, left_stats, right_stats, diagram, stage, diagrams, stop, announcement]
     gr.on(
         [run.click, prompt.submit],
         pipeline.run,
@@ -57,5 +57,5 @@ def _add_pane(label: str, kind: str, elem_id: str) -> tuple[gr.Dropdown, gr.Text
             label=f"{label}: {strings.ANSWER.format(letter='')}".strip(), lines=8, max_lines=8, interactive=False,
             autoscroll=True, show_label=False,
         )  # fmt: skip
-        tally = gr.HTML("")
-    return picker, text, tally
+        stats = gr.HTML("")
+    return picker, text, stats

@@ -1,1 +1,1 @@
-"""The requests of the page's library that are served, and what their bodies may hold."""
+"""A filter for requests to the mounted Gradio app: an allowlist of requests and a schema of their bodies."""

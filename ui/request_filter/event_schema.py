@@ -1,7 +1,7 @@
-"""What an event of the page may carry, derived from the page's own components: the body of every POST is checked here.
+"""A schema for the body of every POST to Gradio, derived from the page's own components.
 
-Whatever is not described is refused: a component without a rule makes its functions unreachable. Nothing that names a
-file fits any rule. What passes is written anew, so that the page's library reads exactly what was checked.
+Anything without a rule is rejected: a component without one makes its functions unreachable. No rule accepts a value
+that names a file. An accepted body is serialised again, so that Gradio parses exactly what was checked.
 """
 
 import json
@@ -18,21 +18,21 @@ from guard import RejectionError
 from guard.validation import InputLimits, check_size
 
 Check = Callable[[Any], bool]
-"""Whether a JSON value may stand here."""
+"""Returns whether a JSON value is valid for an input."""
 
 CONVERSATION_FACTOR = 8
-"""A conversation, with its thoughts and receipts, comes back with each question: so many times a question's size."""
+"""Body limit of an event with a conversation, as a multiple of the normal limit: it holds thinking and receipts."""
 MIN_JSON_DEPTH = 8
-"""What the page's own events need."""
+"""Nesting depth of JSON that the page's own events need."""
 MAX_FREE_TEXT_CHARS = 500
-"""Of a picker into which anything may be written."""
+"""Maximum length of a value from a picker that accepts free text."""
 MAX_MESSAGES = 2_000
-"""Messages of a conversation on the page, receipts and thoughts among them."""
+"""Maximum number of messages in a conversation on the page, including receipts and thinking."""
 MAX_INTEGER = 10_000_000
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_EVENT = re.compile(r"[0-9a-f]{32}")
-_FIELDS = frozenset({"data", "event_data", "fn_index", "session_hash", "trigger_id"})
+_EVENT_ID = re.compile(r"[0-9a-f]{32}")
+_EVENT_FIELDS = frozenset({"data", "event_data", "fn_index", "session_hash", "trigger_id"})
 _MESSAGE = frozenset({"role", "content", "metadata", "options"})
 _METADATA = frozenset({"title", "id", "parent_id", "duration", "status", "log"})
 _EXTRA_CHARS = 16_000
@@ -40,7 +40,7 @@ _EXTRA_CHARS = 16_000
 
 @dataclass(frozen=True, slots=True)
 class PageEvent:
-    """A checked body, written anew, and the session that it belongs to."""
+    """A checked and re-serialised body, and the hash of its session (empty for none)."""
 
     session_hash: str
     body: bytes
@@ -57,28 +57,29 @@ class _Function:
 
 
 class EventSchema:
-    """The functions that this page's own controls call, by index, with what each takes."""
+    """The functions that the page's own controls can call, by index, with checks for their inputs."""
 
     def __init__(self, page: gr.Blocks, limits: InputLimits) -> None:
         self._limits = limits
-        self._functions = {number: self._describe(page, page.fns[number]) for number in _reachable(page)}
+        self._functions = {number: self._describe(page, page.fns[number]) for number in _iter_reachable(page)}
         self._triggers = {target for fn in page.fns.values() for target, _ in fn.targets if target is not None}
 
     @property
     def functions(self) -> frozenset[int]:
-        """The indices of the functions that can be called."""
+        """The indices of the callable functions."""
         return frozenset(self._functions)
 
     @property
     def body_limits(self) -> InputLimits:
-        """The limits for a body before it is known which function it is for."""
+        """The limits for a body before its function is known."""
         limits = self._limits
         size = limits.body_bytes * CONVERSATION_FACTOR
         return replace(limits, body_bytes=size, json_depth=max(limits.json_depth, MIN_JSON_DEPTH))
 
     def parse_event(self, body: bytes, *, direct: bool = False) -> PageEvent:
-        """Return the checked event. `direct` events are answered at once, and only unqueued functions may be. Raises
-        Refusal.
+        """Return the checked event. `direct` events bypass the queue, and only unqueued functions accept them.
+
+        Raises RejectionError for an event that does not match the page.
         """
         fields = _parse_object(body)
         function = self._functions.get(fields["fn_index"]) if _is_integer(fields.get("fn_index")) else None
@@ -86,19 +87,19 @@ class EventSchema:
             raise _reject("there is no such function")
         if not function.has_conversation:
             check_size(len(body), self._limits)
-        if not fields.keys() <= _FIELDS or not is_session_hash(fields.get("session_hash")):
+        if not fields.keys() <= _EVENT_FIELDS or not is_session_hash(fields.get("session_hash")):
             raise _reject("an event has data, event_data, fn_index, session_hash and trigger_id only")
         trigger = fields.get("trigger_id")
         if trigger is not None and not (_is_integer(trigger) and trigger in self._triggers):
             raise _reject("there is no such trigger")
         _check_data(function, fields)
-        # A box that nobody has written into yet has no text, which functions need not tell from an empty one.
+        # Gradio sends None for an untouched textbox; functions treat it as an empty one.
         boxes = zip(function.texts, fields["data"], strict=True)
         fields["data"] = ["" if is_box and value is None else value for is_box, value in boxes]
         return PageEvent(fields["session_hash"], _to_bytes(fields))
 
     def parse_cancel(self, body: bytes) -> PageEvent:
-        """Return the checked request to cancel an event. Raises Refusal."""
+        """Return the checked request to cancel an event. Raises RejectionError for any other body."""
         fields = _parse_object(body)
         known = _is_integer(fields.get("fn_index")) and fields["fn_index"] in self._functions
         if not known or fields.keys() != {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
@@ -108,7 +109,7 @@ class EventSchema:
         return PageEvent(fields["session_hash"], _to_bytes(fields))
 
     def parse_reset(self, body: bytes) -> PageEvent:
-        """Return the checked end of an event, which belongs to no session. Raises Refusal."""
+        """Return the checked reset of an event, which belongs to no session. Raises RejectionError otherwise."""
         fields = _parse_object(body)
         if not fields.keys() <= {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
             raise _reject("a reset has an event_id")
@@ -117,19 +118,19 @@ class EventSchema:
     def _describe(self, page: gr.Blocks, fn: Any) -> _Function:
         dynamic = {block for other in page.fns.values() for block in other.outputs}
         inputs = tuple(_check_for(block, self._limits, dynamic=block in dynamic) for block in fn.inputs)
-        events = {event for _, event in fn.targets} & _EVENTS.keys()
+        events = {event for _, event in fn.targets} & _EVENT_CHECKS.keys()
         return _Function(
             inputs=inputs,
             texts=tuple(isinstance(block, gr.Textbox) for block in fn.inputs),
-            event_data=tuple(_EVENTS[event](self._limits) for event in sorted(events)),
-            needs_event_data=bool(events & _TELLING),
+            event_data=tuple(_EVENT_CHECKS[event](self._limits) for event in sorted(events)),
+            needs_event_data=bool(events & _EVENTS_WITH_REQUIRED_DATA),
             queued=fn.queue,
             has_conversation=any(isinstance(block, gr.Chatbot) for block in fn.inputs),
         )
 
 
 def is_session_hash(value: object) -> bool:
-    """Return whether a value has the shape of a session that a browser makes up."""
+    """Return whether a value has the format of a session hash, which the browser generates."""
     return isinstance(value, str) and _SESSION.fullmatch(value) is not None
 
 
@@ -147,29 +148,29 @@ def _check_data(function: _Function, fields: Mapping[str, Any]) -> None:
         raise _reject("event_data is not what the control tells")
 
 
-def _reachable(page: gr.Blocks) -> Iterator[int]:
-    """Yield the functions that controls on the page call, and what follows them, if all their inputs have a rule.
+def _iter_reachable(page: gr.Blocks) -> Iterator[int]:
+    """Yield the indices of functions that a control can trigger, directly or in a chain, if all inputs have a rule.
 
-    A control that is drawn nowhere and that nothing can show calls none.
+    A control that is hidden and that no function can show triggers nothing.
     """
     shown = {block for fn in page.fns.values() for block in fn.outputs}
 
-    def drawn(number: int | None) -> bool:
+    def is_visible(number: int | None) -> bool:
         block = page.blocks.get(number) if number is not None else None
         return block is not None and (block in shown or getattr(block, "visible", True) is not False)
 
     reached: set[int] = set()
     for number, fn in sorted(page.fns.items()):
-        begins = any(event in _EVENTS and drawn(target) for target, event in fn.targets)
+        begins = any(event in _EVENT_CHECKS and is_visible(target) for target, event in fn.targets)
         follows = fn.trigger_after in reached
         if begins or follows:
             reached.add(number)
-            if fn.fn is not None and all(_rule_of(block) is not None for block in fn.inputs):
+            if fn.fn is not None and all(_find_rule(block) is not None for block in fn.inputs):
                 yield number
 
 
 def _check_for(block: Component, limits: InputLimits, *, dynamic: bool) -> Check:
-    rule = _rule_of(block)
+    rule = _find_rule(block)
     assert rule is not None, "only functions whose inputs have rules are described"
     return rule(block, limits, dynamic)
 
@@ -177,55 +178,55 @@ def _check_for(block: Component, limits: InputLimits, *, dynamic: bool) -> Check
 _Rule = Callable[[Any, InputLimits, bool], Check]
 
 
-def _rule_of(block: object) -> _Rule | None:
+def _find_rule(block: object) -> _Rule | None:
     return next((rule for kind, rule in _RULES.items() if isinstance(block, kind)), None)
 
 
-def _textbox(block: gr.Textbox, limits: InputLimits, dynamic: bool) -> Check:
+def _make_textbox_check(block: gr.Textbox, limits: InputLimits, dynamic: bool) -> Check:
     del dynamic
-    # What is a little too long is told in words where it was written.
+    # Text a little over the limit passes here: the handler rejects it with a clear message.
     most = block.max_length or max(4 * limits.message_chars, _EXTRA_CHARS)
     return lambda value: value is None or is_text(value, most)
 
 
-def _dropdown(block: gr.Dropdown, limits: InputLimits, dynamic: bool) -> Check:
+def _make_dropdown_check(block: gr.Dropdown, limits: InputLimits, dynamic: bool) -> Check:
     del limits
-    if block.allow_custom_value or dynamic:  # an update may have brought other choices
+    if block.allow_custom_value or dynamic:  # an update may have changed the choices
         return lambda value: value is None or is_text(value, MAX_FREE_TEXT_CHARS)
     names = {value for _, value in block.choices}
     return lambda value: value is None or (isinstance(value, str) and value in names)
 
 
-def _radio(block: gr.Radio, limits: InputLimits, dynamic: bool) -> Check:
+def _make_radio_check(block: gr.Radio, limits: InputLimits, dynamic: bool) -> Check:
     del limits, dynamic
     values = [value for _, value in block.choices]
     return lambda value: any(type(value) is type(choice) and value == choice for choice in values)
 
 
-def _slider(block: gr.Slider, limits: InputLimits, dynamic: bool) -> Check:
+def _make_slider_check(block: gr.Slider, limits: InputLimits, dynamic: bool) -> Check:
     del limits, dynamic
     low, high = block.minimum, block.maximum
     return lambda value: _is_number(value) and low <= value <= high
 
 
-def _checkbox(block: gr.Checkbox, limits: InputLimits, dynamic: bool) -> Check:
+def _make_checkbox_check(block: gr.Checkbox, limits: InputLimits, dynamic: bool) -> Check:
     del block, limits, dynamic
     return lambda value: isinstance(value, bool)
 
 
-def _state(block: gr.State, limits: InputLimits, dynamic: bool) -> Check:
-    """A state is the service's: a browser has none of it."""
+def _make_state_check(block: gr.State, limits: InputLimits, dynamic: bool) -> Check:
+    """Return a check for None: Gradio holds a State on the server, so the browser sends no value."""
     del block, limits, dynamic
     return lambda value: value is None
 
 
-def _browser_state(block: gr.BrowserState, limits: InputLimits, dynamic: bool) -> Check:
-    """Conversations are not kept in the browser here."""
+def _make_browser_state_check(block: gr.BrowserState, limits: InputLimits, dynamic: bool) -> Check:
+    """Return a check for no conversations: this page saves none in the browser."""
     del block, limits, dynamic
     return lambda value: value is None or value == []
 
 
-def _chatbot(block: gr.Chatbot, limits: InputLimits, dynamic: bool) -> Check:
+def _make_chatbot_check(block: gr.Chatbot, limits: InputLimits, dynamic: bool) -> Check:
     del block, dynamic
     most = limits.body_bytes * CONVERSATION_FACTOR
     return lambda value: (
@@ -234,19 +235,19 @@ def _chatbot(block: gr.Chatbot, limits: InputLimits, dynamic: bool) -> Check:
 
 
 _RULES: Mapping[type, _Rule] = {
-    gr.Textbox: _textbox,
-    gr.Dropdown: _dropdown,
-    gr.Radio: _radio,
-    gr.Slider: _slider,
-    gr.Checkbox: _checkbox,
-    gr.BrowserState: _browser_state,
-    gr.State: _state,
-    gr.Chatbot: _chatbot,
+    gr.Textbox: _make_textbox_check,
+    gr.Dropdown: _make_dropdown_check,
+    gr.Radio: _make_radio_check,
+    gr.Slider: _make_slider_check,
+    gr.Checkbox: _make_checkbox_check,
+    gr.BrowserState: _make_browser_state_check,
+    gr.State: _make_state_check,
+    gr.Chatbot: _make_chatbot_check,
 }
 
 
 def is_text(value: object, max_chars: int) -> bool:
-    """Return whether a value is text of that length at most, and valid Unicode."""
+    """Return whether a value is valid Unicode text of at most `max_chars` characters."""
     if not isinstance(value, str) or len(value) > max_chars:
         return False
     try:
@@ -257,7 +258,7 @@ def is_text(value: object, max_chars: int) -> bool:
 
 
 def is_message(value: object, max_chars: int) -> bool:
-    """Return whether a value is a message of a conversation that holds text only."""
+    """Return whether a value is a chat message that contains only text."""
     if not isinstance(value, dict) or not {"role", "content"} <= value.keys() <= _MESSAGE:
         return False
     if value["role"] not in ("user", "assistant") or value.get("options") not in (None, []):
@@ -279,17 +280,17 @@ def _is_metadata(value: object) -> bool:
     return all(one is None or is_text(one, _EXTRA_CHARS) or _is_number(one) for one in value.values())
 
 
-def _changed(limits: InputLimits) -> Check:
+def _make_value_check(limits: InputLimits) -> Check:
     most = max(4 * limits.message_chars, _EXTRA_CHARS)
     return lambda value: isinstance(value, bool) or _is_number(value) or is_text(value, most)
 
 
-def _nothing(limits: InputLimits) -> Check:
+def _make_no_data_check(limits: InputLimits) -> Check:
     del limits
     return lambda value: value is None
 
 
-def _selected(limits: InputLimits) -> Check:
+def _make_selection_check(limits: InputLimits) -> Check:
     most = max(4 * limits.message_chars, _EXTRA_CHARS)
 
     def check(value: object) -> bool:
@@ -302,7 +303,7 @@ def _selected(limits: InputLimits) -> Check:
     return check
 
 
-def _example(limits: InputLimits) -> Check:
+def _make_example_check(limits: InputLimits) -> Check:
     most = max(4 * limits.message_chars, _EXTRA_CHARS)
 
     def check(value: object) -> bool:
@@ -314,22 +315,22 @@ def _example(limits: InputLimits) -> Check:
     return check
 
 
-_EVENTS: Mapping[str, Callable[[InputLimits], Check]] = {
-    "change": _changed,
-    "input": _changed,
-    "submit": _changed,
-    "click": _nothing,
-    "clear": _nothing,
-    "select": _selected,
-    "retry": _selected,
-    "undo": _selected,
-    "example_select": _example,
+_EVENT_CHECKS: Mapping[str, Callable[[InputLimits], Check]] = {
+    "change": _make_value_check,
+    "input": _make_value_check,
+    "submit": _make_value_check,
+    "click": _make_no_data_check,
+    "clear": _make_no_data_check,
+    "select": _make_selection_check,
+    "retry": _make_selection_check,
+    "undo": _make_selection_check,
+    "example_select": _make_example_check,
 }
-"""What controls tell of themselves, by the name of the event; an event that is not here calls nothing."""
+"""Checks for the event data that controls send, by event name; any other event triggers nothing."""
 
 
-_TELLING = frozenset({"retry", "undo", "example_select"})
-"""Events whose functions need what the control tells."""
+_EVENTS_WITH_REQUIRED_DATA = frozenset({"retry", "undo", "example_select"})
+"""Events whose functions require event data."""
 
 
 def _is_integer(value: object) -> bool:
@@ -349,13 +350,15 @@ def _is_index(value: object) -> bool:
 
 def _is_event_id(fields: Mapping[str, Any]) -> bool:
     value = fields.get("event_id")
-    return isinstance(value, str) and _EVENT.fullmatch(value) is not None
+    return isinstance(value, str) and _EVENT_ID.fullmatch(value) is not None
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object in UTF-8 with each key once and finite numbers. Raises Refusal."""
+    """Parse a JSON object in UTF-8 with unique keys and finite numbers. Raises RejectionError for anything else."""
     try:
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant
+        )
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -363,14 +366,14 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 

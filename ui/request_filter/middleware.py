@@ -1,6 +1,6 @@
-"""What of the page's library can be reached: one table of requests. Whatever else is asked for is not there (404).
+"""ASGI middleware with an allowlist of requests to Gradio; any other request is answered with 404.
 
-Pure ASGI, in front of all that Gradio mounts. A new feature of the page adds a row, with a test that it is used.
+It runs before everything that Gradio mounts. A new feature of the page adds a row, with a test that it is used.
 """
 
 import json
@@ -27,21 +27,21 @@ API = "/gradio_api"
 MAX_QUERY_BYTES = 4_096
 MAX_QUERY_FIELDS = 8
 QUERY_IGNORED = frozenset({"v", "__sign", "__theme"})
-"""Parameters that browsers and Spaces add; they are not handed on."""
+"""Query parameters that browsers and Hugging Face Spaces add; the filter removes them."""
 HEADERS = frozenset(
     {b"accept", b"accept-encoding", b"content-type", b"if-modified-since", b"if-none-match", b"user-agent"}
 )
-"""What is handed on besides the host and what proxies say of it."""
+"""Headers that are passed on, besides the host, forwarding and framing headers."""
 MAX_HEADER_BYTES = 1_024
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)(?::([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Requests that are let through. `path` is a regular expression for all of it; a group `session` is a session.
+    """One kind of allowed request. `path` is a regular expression for the whole path; its group `session` is a hash.
 
-    `session` says what a request's session must be: of a page that is known, or one that is let in as new. `stream`:
-    the response lasts, and holds the page's session as long. `any_query`: whatever stands there is dropped.
+    `session` is the required session: of a known page, or of a page that is admitted if new. `stream`: a long-lived
+    response that keeps the page's session while it is open. `any_query`: any query is accepted and removed.
     """
 
     methods: frozenset[str]
@@ -52,34 +52,35 @@ class Row:
     any_query: bool = False
 
 
-def _row(methods: str, path: str, **settings: Any) -> Row:
+def _make_row(methods: str, path: str, **settings: Any) -> Row:
     return Row(frozenset(methods.split()), re.compile(path), **settings)
 
 
 TABLE = (
-    _row("GET HEAD", r"/", any_query=True),
-    _row("GET", r"/config"),
-    _row("GET", r"/theme\.css"),
-    _row("GET", r"/favicon\.ico"),
-    _row("GET", r"/manifest\.json"),
-    _row("GET", r"/assets/[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"),
-    _row("GET", r"/static/js/iframeResizer\.contentWindow\.min\.js"),
-    _row("GET", r"/static/img/logo(?:_nosize)?\.svg"),
-    _row("GET", rf"{API}/app_id"),
-    _row("GET", rf"{API}/heartbeat/(?P<session>[A-Za-z0-9_-]+)", session="new", stream=True),
-    _row("GET", rf"{API}/queue/data", session="known", stream=True),
-    _row("POST", rf"{API}/queue/join", body="event", session="new"),
-    _row("POST", rf"{API}/run/predict", body="direct", session="new"),
-    _row("POST", rf"{API}/cancel", body="cancel", session="known"),
-    _row("POST", rf"{API}/reset", body="reset"),
+    _make_row("GET HEAD", r"/", any_query=True),
+    _make_row("GET", r"/config"),
+    _make_row("GET", r"/theme\.css"),
+    _make_row("GET", r"/favicon\.ico"),
+    _make_row("GET", r"/manifest\.json"),
+    _make_row("GET", r"/assets/[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+"),
+    _make_row("GET", r"/static/js/iframeResizer\.contentWindow\.min\.js"),
+    _make_row("GET", r"/static/img/logo(?:_nosize)?\.svg"),
+    _make_row("GET", rf"{API}/app_id"),
+    _make_row("GET", rf"{API}/heartbeat/(?P<session>[A-Za-z0-9_-]+)", session="new", stream=True),
+    _make_row("GET", rf"{API}/queue/data", session="known", stream=True),
+    _make_row("POST", rf"{API}/queue/join", body="event", session="new"),
+    _make_row("POST", rf"{API}/run/predict", body="direct", session="new"),
+    _make_row("POST", rf"{API}/cancel", body="cancel", session="known"),
+    _make_row("POST", rf"{API}/reset", body="reset"),
 )
-"""The requests that Chromium sends for the page, and `/config`, from which load tests read it. By `app_id` a page whose
-connection broke learns that the service is there again.
+"""The requests that Chromium sends for the page, and `/config`, which the load tests read.
+
+After a lost connection, Gradio's page polls `app_id` to detect that the service is reachable again.
 """
 
 
 class Sessions(Protocol):
-    """What the filter needs of `ui.sessions.PageSessions`."""
+    """The part of `ui.sessions.PageSessions` that the filter uses."""
 
     async def admit(self, session_hash: str, address: str | None) -> None: ...
     def connect(self, session_hash: str) -> AbstractContextManager[None]: ...
@@ -87,11 +88,11 @@ class Sessions(Protocol):
 
 
 class _NotFound(Exception):
-    """The request is none of the table."""
+    """The request matches no row of the table."""
 
 
 class RequestFilter:
-    """Lets through to `app` what is in the table, with a body that fits the page. `hops` is of trusted proxies."""
+    """Middleware that passes a request on to `app` if its row and body are valid. `hops` counts trusted proxies."""
 
     def __init__(self, app: App, schema: EventSchema, sessions: Sessions, hops: int) -> None:
         self._app = app
@@ -104,15 +105,15 @@ class RequestFilter:
             await self._app(scope, receive, send)
             return
         try:
-            row, session = _find(scope)
+            row, session = _match_row(scope)
             scope["headers"] = _clean_headers(scope["headers"])
             event, receive = await self._read(row, scope, receive)
             session = session or event.session_hash
             await self._admit(row, session, scope)
         except _NotFound:
-            await _answer(scope, send, 404, {"detail": "Not Found"})
+            await _send_json(scope, send, 404, {"detail": "Not Found"})
         except RejectionError as rejection:
-            await _answer(scope, send, rejection.status, _explain(rejection), rejection.retry_after_s)
+            await _send_json(scope, send, rejection.status, _error_fields(rejection), rejection.retry_after_s)
         else:
             with self._sessions.connect(session) if row.stream else nullcontext():
                 await self._app(scope, receive, send)
@@ -125,7 +126,7 @@ class RequestFilter:
             await self._sessions.admit(session, client_address(peer, _decode(scope["headers"]), self._hops))
 
     async def _read(self, row: Row, scope: Scope, receive: Receive) -> tuple[PageEvent, Receive]:
-        """Read and check the body; give the event, and a `receive` that hands it over as it was understood."""
+        """Read and check the body; return the event, and a `receive` that replays its re-serialised body."""
         headers = dict(_decode(scope["headers"]))
         if row.body == "none":
             if headers.pop("content-length", "0") != "0" or "transfer-encoding" in headers:
@@ -154,11 +155,11 @@ class RequestFilter:
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-def _find(scope: Scope) -> tuple[Row, str]:
-    """Return the row of a request and the session that its address names; hand on no other query. Raises _NotFound."""
+def _match_row(scope: Scope) -> tuple[Row, str]:
+    """Return the matching row and the session hash in the URL; remove the rest of the query. Raises _NotFound."""
     path, raw = scope["path"], scope.get("raw_path")
     plain = path.isascii() and (raw is None or raw.partition(b"?")[0] == path.encode())
-    if scope["type"] != "http" or not plain or _is_from_elsewhere(scope):
+    if scope["type"] != "http" or not plain or _is_cross_site(scope):
         raise _NotFound
     for row in TABLE:
         found = row.path.fullmatch(path)
@@ -170,14 +171,14 @@ def _find(scope: Scope) -> tuple[Row, str]:
     raise _NotFound
 
 
-def _is_from_elsewhere(scope: Scope) -> bool:
-    """Return whether a page of another site asks: a browser says so. To open the page itself is allowed."""
+def _is_cross_site(scope: Scope) -> bool:
+    """Return whether a page of another site sends an API request, by `Sec-Fetch-Site`; opening the page is allowed."""
     values = [value for name, value in scope["headers"] if name.lower() == b"sec-fetch-site"]
     return scope["path"].startswith(API) and any(value not in (b"same-origin", b"none") for value in values)
 
 
 def _take_query(row: Row, scope: Scope) -> str:
-    """Return the session of the query, which alone is handed on."""
+    """Return the session hash in the query, the only parameter passed on. Raises _NotFound for any other query."""
     query: bytes = scope.get("query_string", b"")
     scope["query_string"] = b""
     if row.any_query:
@@ -201,7 +202,7 @@ def _take_query(row: Row, scope: Scope) -> str:
 
 
 def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the headers that the library may see, each of a form that it can read. Raises Refusal for a bad host."""
+    """Return the allowed headers with a valid value. Raises RejectionError for a missing, repeated or invalid host."""
     kept: list[tuple[bytes, bytes]] = []
     hosts = 0
     for name, value in headers:
@@ -225,7 +226,7 @@ def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
 
 def is_host(value: bytes) -> bool:
-    """Return whether a value is a host's name or address, perhaps with a port, that a URL can have."""
+    """Return whether a value is a valid host name or IP address, with an optional port."""
     found = _HOST.fullmatch(value.decode("latin-1"))
     if found is None or int(found[2] or 0) > 65_535:
         return False
@@ -243,12 +244,12 @@ def _decode(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
-def _explain(rejection: RejectionError) -> dict[str, str]:
-    """Return a refusal in the two forms that the page's library shows: for queued and for direct events."""
+def _error_fields(rejection: RejectionError) -> dict[str, str]:
+    """Return the response fields of a rejection; Gradio shows `detail` for queued and `error` for direct events."""
     return {"detail": rejection.message, "error": rejection.message}
 
 
-async def _answer(
+async def _send_json(
     scope: Scope, send: Send, status: int, fields: dict[str, str], retry_after_s: int | None = None
 ) -> None:
     if scope["type"] == "websocket":

@@ -1,8 +1,8 @@
-// Runs once when the page has loaded. Gradio draws the elements; what it has no setting for is done here.
+// Runs once after the page has loaded. Gradio renders the elements; this script does what Gradio has no setting for.
 () => {
-  // The sign that Gradio shows while a page loads goes on counting in every frame when it is gone, and the browser draws
-  // every frame for it. It asks for the time and then for its next frame, whose number is one more than the last: that
-  // one is taken back, and the counting has ended.
+  // Gradio's loading indicator keeps requesting animation frames after it is removed, so the browser draws every frame.
+  // It reads the time and then requests its next frame, whose id is one more than the last id: cancelling that frame
+  // ends its timer.
   performance.now = () => {
     if (new Error().stack.includes("/statustracker-")) {
       const number = requestAnimationFrame(() => {}) + 1;
@@ -12,8 +12,8 @@
   };
   requestAnimationFrame(() => requestAnimationFrame(() => { delete performance.now; }));
 
-  // With every update Gradio copies what the inputs of its events are made of, value by value, functions too: for all
-  // but objects the browser's own copying is dear. What comes out is the same.
+  // With every update Gradio copies the properties of its events' input components one by one, functions included. The
+  // browser's structuredClone is slow for anything but objects; this shortcut has the same result.
   const copy = window.structuredClone.bind(window);
   const uncopied = new DOMException("A function cannot be copied.", "DataCloneError");
   window.structuredClone = (value, options) => {
@@ -24,14 +24,14 @@
   const find = (selector) => document.querySelector(selector);
   const visible = (element) => element !== null && element.offsetParent !== null;
 
-  // Where it would cover the conversation, the settings stay closed until they are asked for.
+  // On a narrow screen the settings would cover the conversation, so they stay closed until the user opens them.
   const settings = find("#sg-settings .toggle-button");
   settings.title = "Settings";
   settings.setAttribute("aria-label", "Settings");
   const open = find("#sg-settings.open") !== null;
   if (!open && matchMedia("(min-width: 1000px)").matches) settings.click();
 
-  // Stop is there once the service has heard of a question: an Escape before that, of who has just asked, waits for it.
+  // Stop appears once the service has received the request. An Escape right after sending, before that, is deferred.
   const asks = '#sg-message button.submit-button, #sg-compare-ask, #sg-run, #sg-chat button[aria-label="Retry"]';
   const stops = "#sg-stop, #sg-compare-stop-all, #sg-run-stop";
   const PATIENCE_MS = 5000;
@@ -54,7 +54,7 @@
   });
 
   window.streamgauge = {
-    // What a person would do: write into the box and press Send.
+    // Do as a user would: fill in the textbox and press Send.
     send: (text) => {
       const box = find("#sg-message textarea");
       box.value = text;
@@ -62,7 +62,7 @@
       requestAnimationFrame(() => find("#sg-message button.submit-button")?.click());
     },
     retry: () => find('#sg-chat button[aria-label="Retry"], #sg-chat button[title="Retry"]')?.click(),
-    // The file is made here, of text that is here: it is asked for nowhere.
+    // The browser creates the file from text that it already has, without a request.
     save: (name, text) => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
@@ -72,8 +72,8 @@
     },
   };
 
-  // The chat is handed angle brackets as entities, so that they are not drawn as tags; what is copied is what was
-  // written. The pattern is that of ui/markdown_text.py: code has no entities.
+  // The service sends angle brackets to the chat as entities, so that they are not parsed as tags; copying must restore
+  // the original text. The pattern equals that of ui/markdown_text.py: code has no entities.
   const CODE =
     /^ {0,3}(`{3,}|~{3,})[^\n]*(?:\n(?:.*\n)*? {0,3}\1[`~]*[ \t]*$|(?:\n.*)*$(?![\s\S]))|(?<!`)(`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)\2(?!`)|\\[^\w\s]|((?:(?:ftp|https?):\/\/|www\.)\S*)/gm;
   const written = (text) => {
@@ -90,7 +90,7 @@
     const write = navigator.clipboard.writeText.bind(navigator.clipboard);
     navigator.clipboard.writeText = (text) => write(written(text));
   } else {
-    // Over plain http there is no clipboard to write to: Gradio puts a textarea first in the body, and copies that.
+    // Over plain HTTP there is no clipboard API: Gradio adds a temporary textarea to the body and copies from it.
     document.addEventListener("copy", (event) => {
       if (event.target.parentElement !== document.body || event.target.tagName !== "TEXTAREA") return;
       event.clipboardData.setData("text/plain", written(event.target.value));
@@ -98,9 +98,9 @@
     });
   }
 
-  // A conversation follows its text to the end, unless its reader has gone back, or has opened something and not moved
-  // since: closed again, all is as before. Told of sizes, the script finds all laid out; Gradio's own following has it
-  // laid out twice more.
+  // A conversation scrolls to its end as it grows, unless the reader has scrolled back, or has opened a thought or a
+  // receipt without scrolling since; closing it resumes scrolling. A ResizeObserver runs after layout, whereas Gradio's
+  // own autoscroll forces two more layouts.
   const ends = new WeakMap(), left = new WeakSet();
   const follow = new ResizeObserver((sizes) => {
     for (const log of new Set(sizes.map(({ target }) => target.closest('[role="log"]')))) {
@@ -124,19 +124,19 @@
   };
   for (const kind of ["click", "keydown"]) document.addEventListener(kind, opened, { capture: true });
 
-  // A log is busy while its answer comes, so that a screen reader hears the status line and then the whole answer.
+  // A log is busy during its answer, so that a screen reader announces the status line and then the complete answer.
   const mark = () => {
     for (const log of document.querySelectorAll('#sg-tab-chat [role="log"], .sg-column [role="log"]')) {
       const place = log.closest(".sg-column") ?? log.closest("#sg-tab-chat");
       const busy = String(visible(place.querySelector("#sg-stop, .sg-stop")));
       if (log.getAttribute("aria-busy") === busy) continue;
       log.setAttribute("aria-busy", busy);
-      if (busy === "true") left.delete(log.querySelector(".message-wrap"));  // who asks wants to see the answer
+      if (busy === "true") left.delete(log.querySelector(".message-wrap"));  // a sender wants to see the answer
     }
   };
 
-  // What Gradio and Markdown draw and assistive technology trips over: a list that holds buttons and no items, a button
-  // without a name inside of a button, tables that scroll and cannot be reached by keyboard.
+  // Repair accessibility faults in the HTML of Gradio and Markdown: a list with buttons but no items, an unnamed button
+  // inside a button, and scrollable tables that the keyboard cannot reach.
   const mend = () => {
     for (const list of document.querySelectorAll('.examples[role="list"]')) list.removeAttribute("role");
     for (const arrow of document.querySelectorAll(".thought-group .title .arrow:not([inert])")) arrow.inert = true;
@@ -151,8 +151,8 @@
     mark();
     heard();
   };
-  // What had the focus may be switched off or hidden while an answer comes, and the focus is nowhere then. It goes to
-  // where the next question is asked, unless it was put elsewhere meanwhile; no finger's keyboard is opened for it.
+  // The focused element may be disabled or hidden during an answer, which loses the focus. Move it to the input for the
+  // next request unless the user has moved it meanwhile; do not open a touch keyboard for it.
   const homes = ["#sg-message textarea", "#sg-compare-ask", "#sg-run"];
   const usable = (element) => visible(element) && !element.disabled;
   let last = null, tab = null;
@@ -170,8 +170,8 @@
     wanted.focus({ preventScroll: true });
   };
 
-  // In the frame that draws what has changed: asked for before, where things are would have to be found out for this alone.
-  // In the text of an answer nothing is mended. What is hidden or switched off loses the focus only after that frame.
+  // Run in the frame that renders the change: reading positions earlier would force an extra layout. Changes inside an
+  // answer's text need no repair. A hidden or disabled element loses the focus only after that frame.
   let due = false;
   const changed = new MutationObserver((changes) => {
     if (due || changes.every(({ target }) => target.closest('[role="log"] .md'))) return;
@@ -186,14 +186,14 @@
   changed.observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mend();
 
-  // Gradio makes room for the settings when the window's size changes, which it misses while another tab is shown.
+  // Gradio makes room for the settings on a window resize, which it misses while another tab is shown.
   let shown = true;
   new ResizeObserver(([{ contentRect }]) => {
     if (contentRect.width > 0 && !shown) dispatchEvent(new Event("resize"));
     shown = contentRect.width > 0;
   }).observe(find("#sg-tab-chat"));
 
-  // A refusal that passes says for how long yet.
+  // Count down the seconds until a rejected request can be sent again.
   const until = new WeakMap();
   setInterval(() => {
     for (const element of document.querySelectorAll("[data-left-s]")) {

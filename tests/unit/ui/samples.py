@@ -1,4 +1,4 @@
-"""A reading and a receipt of a whole answer, for tests to vary."""
+"""A sample meter reading and receipt of a complete answer, for tests to vary."""
 
 from streaming.events import Usage
 from streaming.meter import MeterReading

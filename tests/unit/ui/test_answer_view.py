@@ -1,4 +1,4 @@
-"""How one answer looks at each moment."""
+"""Tests of the view of one answer at each stage."""
 
 from collections.abc import Sequence
 from dataclasses import replace

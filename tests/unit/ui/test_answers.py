@@ -1,4 +1,4 @@
-"""The guard, the budget and the visitor's own keys, between the page and the pipeline."""
+"""Tests of guard, budget and the user's own API keys between page and pipeline."""
 
 import asyncio
 import logging
@@ -31,12 +31,12 @@ KEY = "sk-visitors-own-0123456789"
 
 
 def price_usage(usage: Usage) -> Cost | None:
-    """A cent for every token out."""
+    """Return a cost of one cent per output token."""
     return Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "user")
 
 
 async def ask_to_end(answer_service: AnswerService, **settings: str) -> AnswerView:
-    """Ask one question to its end; give the screen."""
+    """Send one message, wait for the end of its answer, and return the view."""
     question = ChatForm("Count.", **({"provider": "ollama:a", "strategy": "direct"} | settings))  # type: ignore[arg-type]  # strings
     view = answer_service.new_view(answer_service.page_sessions.get("a"), question)
     async for _ in answer_service.run("chat", question, view, make_request()):
@@ -50,11 +50,11 @@ def last_message(view: AnswerView) -> str:
 
 def test_rate_limited_answer_shows_wait_time() -> None:
     async def main() -> tuple[AnswerView, AnswerView, int]:
-        house = FakeProviders(SlowAdapter())
+        providers = FakeProviders(SlowAdapter())
         answer_service = AnswerService(
-            house, loop_clock(), Guard(GuardConfig(rate=parse("1/minute")), clock=loop_clock())
+            providers, loop_clock(), Guard(GuardConfig(rate=parse("1/minute")), clock=loop_clock())
         )
-        return await ask_to_end(answer_service), await ask_to_end(answer_service), len(house.adapter.asked)
+        return await ask_to_end(answer_service), await ask_to_end(answer_service), len(providers.adapter.asked)
 
     first, second, count = run_on_virtual_time(main())
     assert first.receipt is not None and first.receipt.outcome == "completed"
@@ -64,13 +64,13 @@ def test_rate_limited_answer_shows_wait_time() -> None:
 
 def test_guard_rejection_is_shown_with_reason() -> None:
     async def main() -> tuple[AnswerView, int]:
-        house = FakeProviders(SlowAdapter())
-        answer_service = AnswerService(house, loop_clock(), Guard(GuardConfig(limits=STRICT), clock=loop_clock()))
+        providers = FakeProviders(SlowAdapter())
+        answer_service = AnswerService(providers, loop_clock(), Guard(GuardConfig(limits=STRICT), clock=loop_clock()))
         question = ChatForm("<script>alert(1)</script>", provider="local")
         view = answer_service.new_view(answer_service.page_sessions.get("a"), question)
         async for _ in answer_service.run("chat", question, view, make_request()):
             pass
-        return view, len(house.adapter.asked)
+        return view, len(providers.adapter.asked)
 
     view, count = run_on_virtual_time(main())
     assert count == 0 and strings.NOT_ANSWERED in view.stage and view.unfinished
@@ -128,13 +128,13 @@ def test_observer_is_notified_however_answer_ends(stop_at_s: float, outcome: str
 
     kept, opened = AnswerRecorder(), list[tuple[str, str | None]]()
 
-    def account(wire: str, about: Mapping[str, str | None]) -> AnswerRecorder:
-        opened.append((wire, about["provider"]))
+    def create_observer(transport: str, about: Mapping[str, str | None]) -> AnswerRecorder:
+        opened.append((transport, about["provider"]))
         return kept
 
     async def main() -> None:
         asking = asyncio.create_task(
-            ask_to_end(AnswerService(FakeProviders(SlowAdapter()), loop_clock(), observer=account))
+            ask_to_end(AnswerService(FakeProviders(SlowAdapter()), loop_clock(), observer=create_observer))
         )
         await asyncio.sleep(stop_at_s)
         asking.cancel()
@@ -148,13 +148,13 @@ def test_observer_is_notified_however_answer_ends(stop_at_s: float, outcome: str
 
 def test_answer_stops_at_page_budget_and_next_is_rejected() -> None:
     async def main() -> tuple[AnswerView, AnswerView, list[float]]:
-        house = FakeProviders(SlowAdapter())
-        house.price = price_usage
-        answer_service = AnswerService(house, loop_clock())
+        providers = FakeProviders(SlowAdapter())
+        providers.price = price_usage
+        answer_service = AnswerService(providers, loop_clock())
         return (
             await ask_to_end(answer_service, budget="0.02"),
             await ask_to_end(answer_service, budget="0.02"),
-            house.adapter.closed_s,
+            providers.adapter.closed_s,
         )
 
     first, second, closed_s = run_on_virtual_time(main())
@@ -166,9 +166,9 @@ def test_answer_stops_at_page_budget_and_next_is_rejected() -> None:
 
 def test_spending_is_recorded_after_stop() -> None:
     async def main() -> tuple[Decimal, int, int]:
-        house = FakeProviders(SlowAdapter())
-        house.price = price_usage
-        answer_service = AnswerService(house, loop_clock())
+        providers = FakeProviders(SlowAdapter())
+        providers.price = price_usage
+        answer_service = AnswerService(providers, loop_clock())
         asking = asyncio.create_task(ask_to_end(answer_service))
         await asyncio.sleep(1.5)
         await answer_service.page_sessions.get("a").slot("chat").stop()
@@ -179,21 +179,21 @@ def test_spending_is_recorded_after_stop() -> None:
     assert run_on_virtual_time(main()) == (Decimal("0.01"), 1, 0)
 
 
-def desk_with_keys() -> tuple[AnswerService, list[Mapping[str, str]], list[FakeProviders]]:
-    given: list[Mapping[str, str]] = []
-    houses: list[FakeProviders] = []
+def make_service_with_keys() -> tuple[AnswerService, list[Mapping[str, str]], list[FakeProviders]]:
+    received_keys: list[Mapping[str, str]] = []
+    created_providers: list[FakeProviders] = []
 
     def with_keys(keys: Mapping[str, str]) -> FakeProviders:
-        given.append(dict(keys))
-        houses.append(FakeProviders(SlowAdapter(), has_key=True))
-        return houses[-1]
+        received_keys.append(dict(keys))
+        created_providers.append(FakeProviders(SlowAdapter(), has_key=True))
+        return created_providers[-1]
 
-    return AnswerService(FakeProviders(SlowAdapter()), loop_clock(), None, with_keys), given, houses
+    return AnswerService(FakeProviders(SlowAdapter()), loop_clock(), None, with_keys), received_keys, created_providers
 
 
 def test_page_key_is_used_only_by_its_page_and_removed_on_close(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> tuple[AnswerView, AnswerView, list[Mapping[str, str]], list[bool], list[str]]:
-        answer_service, given, houses = desk_with_keys()
+        answer_service, received_keys, created_providers = make_service_with_keys()
         chat = ChatHandlers(answer_service)
         shown = [*await chat.set_key("openai:a", KEY, make_request())]
         own = await ask_to_end(answer_service, provider="openai:a")
@@ -208,24 +208,26 @@ def test_page_key_is_used_only_by_its_page_and_removed_on_close(caplog: pytest.L
             *map(str, own.messages()),
         ]
         await answer_service.page_sessions.close("a")
-        return own, other, given, [house.closed for house in houses], shown
+        return own, other, received_keys, [providers.closed for providers in created_providers], shown
 
     with caplog.at_level(logging.DEBUG):
-        own, other, given, closed, shown = run_on_virtual_time(main())
+        own, other, received_keys, closed, shown = run_on_virtual_time(main())
     assert own.receipt is not None and own.receipt.outcome == "completed"
     assert other.receipt is None and "OPENAI_API_KEY" in other.stage
-    assert given == [{"OPENAI_API_KEY": KEY}] and closed == [True]
+    assert received_keys == [{"OPENAI_API_KEY": KEY}] and closed == [True]
     assert not any(KEY in text for text in (*shown, caplog.text))
     assert strings.KEY_REMOVED in shown[3]
 
 
 def test_page_key_can_be_removed() -> None:
     async def main() -> tuple[AnswerView, list[bool]]:
-        answer_service, _, houses = desk_with_keys()
+        answer_service, _, created_providers = make_service_with_keys()
         chat = ChatHandlers(answer_service)
         await chat.set_key("openai:a", KEY, make_request())
         await chat.forget_key("openai:a", make_request())
-        return await ask_to_end(answer_service, provider="openai:a"), [house.closed for house in houses]
+        return await ask_to_end(answer_service, provider="openai:a"), [
+            providers.closed for providers in created_providers
+        ]
 
     view, closed = run_on_virtual_time(main())
     assert view.receipt is None and closed == [True]
@@ -234,9 +236,9 @@ def test_page_key_can_be_removed() -> None:
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "x" * 501])
 def test_invalid_page_key_is_rejected(key: str) -> None:
     async def main() -> tuple[str, str, str]:
-        answer_service, given, _ = desk_with_keys()
+        answer_service, received_keys, _ = make_service_with_keys()
         badge = await ChatHandlers(answer_service).set_key("openai:a", key, make_request())
-        assert given == []
+        assert received_keys == []
         return badge
 
     badge, box, changed = run_on_virtual_time(main())
@@ -244,15 +246,15 @@ def test_invalid_page_key_is_rejected(key: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["dropped", "restarted", "removed"])
-def test_own_key_lost_by_the_service_refuses_the_question_until_the_page_decides(how: str) -> None:
-    """The service has a key of its own for the provider: nobody is answered with that who brought another."""
+def test_own_key_lost_by_service_rejects_requests_until_user_decides(how: str) -> None:
+    """The service's own key for the provider must not serve a user who entered another."""
 
     async def main() -> tuple[AnswerView, str, AnswerView, AnswerView]:
-        houses: list[FakeProviders] = []
+        created_providers: list[FakeProviders] = []
 
         def with_keys(keys: Mapping[str, str]) -> FakeProviders:
-            houses.append(FakeProviders(SlowAdapter(), has_key=True))
-            return houses[-1]
+            created_providers.append(FakeProviders(SlowAdapter(), has_key=True))
+            return created_providers[-1]
 
         answer_service = AnswerService(FakeProviders(SlowAdapter(), has_key=True), loop_clock(), None, with_keys)
         chat = ChatHandlers(answer_service)
@@ -271,7 +273,7 @@ def test_own_key_lost_by_the_service_refuses_the_question_until_the_page_decides
         without = await ask_to_end(answer_service, provider="openai:a", brought="")
         await chat.set_key("openai:a", KEY, make_request())
         again = await ask_to_end(answer_service, provider="openai:a", brought="OPENAI_API_KEY")
-        assert houses[-1].names == ["openai:a"]
+        assert created_providers[-1].names == ["openai:a"]
         return lost, badge, without, again
 
     lost, badge, without, again = run_on_virtual_time(main())
@@ -280,7 +282,7 @@ def test_own_key_lost_by_the_service_refuses_the_question_until_the_page_decides
     assert again.receipt is not None and again.receipt.outcome == "completed"
 
 
-def test_own_key_lost_says_nothing_of_other_providers() -> None:
+def test_lost_own_key_does_not_affect_other_providers() -> None:
     async def main() -> tuple[AnswerView, Any]:
         answer_service = AnswerService(
             FakeProviders(SlowAdapter(), has_key=True),
@@ -295,14 +297,14 @@ def test_own_key_lost_says_nothing_of_other_providers() -> None:
     assert view.receipt is not None and warned == gr.skip()
 
 
-def test_own_key_brought_between_two_questions_answers_the_second() -> None:
+def test_own_key_entered_between_two_requests_is_used_for_second() -> None:
     async def main() -> list[list[str]]:
-        house, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
-        answer_service = AnswerService(house, loop_clock(), None, lambda keys: own)
+        providers, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
+        answer_service = AnswerService(providers, loop_clock(), None, lambda keys: own)
         await ask_to_end(answer_service, provider="openai:a")
         await ChatHandlers(answer_service).set_key("openai:a", KEY, make_request())
         await ask_to_end(answer_service, provider="openai:a", brought="OPENAI_API_KEY")
-        return [house.names, own.names]
+        return [providers.names, own.names]
 
     assert run_on_virtual_time(main()) == [["openai:a"], ["openai:a"]]
 
@@ -310,7 +312,7 @@ def test_own_key_brought_between_two_questions_answers_the_second() -> None:
 @pytest.mark.parametrize("provider", ["local", "sim:steady", "vllm:my-model", "nobody", None])
 def test_page_key_is_accepted_only_for_official_addresses(provider: str | None) -> None:
     async def main() -> str:
-        answer_service, _, _ = desk_with_keys()
+        answer_service, _, _ = make_service_with_keys()
         return answer_service.key_variable(provider)
 
     with pytest.raises(UsageError, match="takes no key from this page"):
@@ -320,9 +322,9 @@ def test_page_key_is_accepted_only_for_official_addresses(provider: str | None) 
 def test_answer_with_page_key_is_not_charged_to_service_budget() -> None:
     async def main() -> str:
         guard = Guard(GuardConfig(budget=Budget(usd_per_caller=Decimal("0.01"))), clock=loop_clock())
-        house = FakeProviders(SlowAdapter(), has_key=True)
-        house.price = price_usage
-        answer_service = AnswerService(FakeProviders(SlowAdapter()), loop_clock(), guard, lambda keys: house)
+        providers = FakeProviders(SlowAdapter(), has_key=True)
+        providers.price = price_usage
+        answer_service = AnswerService(FakeProviders(SlowAdapter()), loop_clock(), guard, lambda keys: providers)
         await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
         view = await ask_to_end(answer_service, provider="openai:a")
         return view.receipt.outcome if view.receipt else last_message(view)
@@ -330,12 +332,12 @@ def test_answer_with_page_key_is_not_charged_to_service_budget() -> None:
     assert run_on_virtual_time(main()) == "completed"
 
 
-def test_the_model_box_is_held_to_what_the_service_offers() -> None:
+def test_custom_model_not_offered_by_service_is_rejected() -> None:
     async def main() -> tuple[list[AnswerView], list[str]]:
-        house = FakeProviders(SlowAdapter(), has_key=True)
-        answer_service = AnswerService(house, loop_clock(), offer=Offer({"openai:o1"}))
+        providers = FakeProviders(SlowAdapter(), has_key=True)
+        answer_service = AnswerService(providers, loop_clock(), offer=Offer({"openai:o1"}))
         models = ("o1-pro", "gpt-6.1-terra,openai:o1-pro", "o1", "gpt-6.1-terra")
-        return [await ask_to_end(answer_service, provider="openai:a", model=model) for model in models], house.names
+        return [await ask_to_end(answer_service, provider="openai:a", model=model) for model in models], providers.names
 
     screens, names = run_on_virtual_time(main())
     assert names == ["openai:o1", "openai:gpt-6.1-terra"]
@@ -343,7 +345,7 @@ def test_the_model_box_is_held_to_what_the_service_offers() -> None:
     assert "openai:o1-pro: this model is not offered here" in screens[0].stage
 
 
-def test_a_visitors_own_key_is_not_held_to_what_the_service_offers_but_only_for_its_provider() -> None:
+def test_own_key_allows_unoffered_models_of_its_provider_only() -> None:
     async def main() -> tuple[AnswerView, AnswerView]:
         answer_service = AnswerService(
             FakeProviders(SlowAdapter()),
@@ -362,7 +364,7 @@ def test_a_visitors_own_key_is_not_held_to_what_the_service_offers_but_only_for_
     assert services.receipt is None and "ollama:big: this model is not offered here" in services.stage
 
 
-def test_a_conversation_that_brings_a_key_is_not_answered_with_the_services_any_more() -> None:
+def test_conversation_with_own_key_stops_using_service_key() -> None:
     async def main() -> tuple[int, int]:
         services, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
         answer_service = AnswerService(services, loop_clock(), None, lambda keys: own)
@@ -374,23 +376,23 @@ def test_a_conversation_that_brings_a_key_is_not_answered_with_the_services_any_
     assert run_on_virtual_time(main()) == (1, 1)
 
 
-def test_an_unpriced_paid_model_is_refused_on_the_page() -> None:
+def test_paid_model_of_unknown_price_is_rejected_on_page() -> None:
     async def main() -> tuple[AnswerView, int]:
-        house = FakeProviders(SlowAdapter(), has_key=True)
-        house.paid = True
-        answer_service = AnswerService(house, loop_clock(), Guard(GuardConfig(), clock=loop_clock()))
-        return await ask_to_end(answer_service, provider="openai:a"), len(house.adapter.asked)
+        providers = FakeProviders(SlowAdapter(), has_key=True)
+        providers.paid = True
+        answer_service = AnswerService(providers, loop_clock(), Guard(GuardConfig(), clock=loop_clock()))
+        return await ask_to_end(answer_service, provider="openai:a"), len(providers.adapter.asked)
 
     view, count = run_on_virtual_time(main())
     assert count == 0 and view.receipt is None and "its price is not known" in view.stage
 
 
-def test_an_answer_that_reported_nothing_is_counted_as_reserved_on_the_page() -> None:
+def test_answer_without_reported_usage_is_charged_as_reserved_on_page() -> None:
     async def main() -> tuple[AnswerView, AnswerView]:
-        house = FakeProviders(SlowAdapter(), has_key=True)
-        house.price, house.paid = price_usage, True
+        providers = FakeProviders(SlowAdapter(), has_key=True)
+        providers.price, providers.paid = price_usage, True
         guard = Guard(GuardConfig(budget=Budget(usd_per_caller=Decimal("0.15"))), clock=loop_clock())
-        answer_service = AnswerService(house, loop_clock(), guard)
+        answer_service = AnswerService(providers, loop_clock(), guard)
         return await ask_to_end(answer_service, max_tokens="10"), await ask_to_end(answer_service, max_tokens="10")
 
     first, second = run_on_virtual_time(main())

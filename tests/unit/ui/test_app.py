@@ -1,4 +1,4 @@
-"""The page as Gradio is told of it: what is private, what is limited, what is kept nowhere."""
+"""Tests of the page's Gradio configuration: private events, limits, and the results tab."""
 
 from typing import Any
 
@@ -92,8 +92,8 @@ def test_stale_update_is_discarded_from_all_cleared_outputs(page_config: Any) ->
 
 
 def test_progress_is_shown_only_on_chats_and_report(page_config: Any) -> None:
-    told = {type(part) for f in page_functions(page_config) for part in f.show_progress_on}
-    assert told == {gr.Chatbot, gr.Markdown}, "chats, and the report of a run that is read"
+    component_types = {type(part) for f in page_functions(page_config) for part in f.show_progress_on}
+    assert component_types == {gr.Chatbot, gr.Markdown}, "chats, and the report of a run that is read"
 
 
 def test_provider_picker_is_no_event_input(page_config: Any) -> None:

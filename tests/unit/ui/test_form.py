@@ -1,4 +1,4 @@
-"""What may be asked, and what of a conversation is sent."""
+"""Tests of the form's validation and of trimming a conversation."""
 
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,7 @@ LISTING = FakeProviders(SlowAdapter()).list_providers()
 
 
 def make_turns(count: int, chars: int) -> list[dict[str, Any]]:
-    """Give so many questions, each with its answer, numbered and filled up to a length."""
+    """Return numbered user messages and answers, each padded to a length."""
     roles = ("user", "assistant")
     return [{"role": roles[i % 2], "content": f"{i}".ljust(chars, ".")} for i in range(2 * count)]
 

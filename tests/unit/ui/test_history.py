@@ -1,4 +1,4 @@
-"""What of the page's history a model is sent."""
+"""Tests of the messages that are sent to a model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the reader is told in figures: unknown is never 0, an estimate is labelled, a cut answer is never complete."""
+"""Tests of rendered metrics: unknown is never 0, estimates are labelled, and a cut answer is never complete."""
 
 from dataclasses import replace
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Angle brackets in an answer: all of it is seen, code is left alone, and the model gets its own words back."""
+"""Tests of escaping: all text stays visible, code is unchanged, and escaping is reversible."""
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ def test_escaped_prose_round_trips(text: str) -> None:
 
 
 @given(st.text(alphabet="ab<>/! .\n\\", max_size=40), st.text(alphabet="ab<>&;/! lt.\n", max_size=40))
-def test_escaped_prose_of_longer_text_extends_the_shorter(text: str, more: str) -> None:
+def test_escape_prose_of_longer_text_extends_escaped_prefix(text: str, more: str) -> None:
     assert escape_prose(text + more).startswith(escape_prose(text))
 
 

@@ -1,4 +1,4 @@
-"""Conversations by session, and how many of them are kept."""
+"""Tests of page sessions: slots, keys, and how many sessions are kept."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ from ui.sessions import KEY_KEPT_S, AnswerSlot, PageSession, PageSessions
 
 
 class RunningAnswer:
-    """An answer that runs until it is closed."""
+    """An answer stream that runs until it is closed."""
 
     ended = False
 
@@ -24,7 +24,7 @@ class RunningAnswer:
 
 def start_answer(slot: AnswerSlot) -> RunningAnswer:
     answer = RunningAnswer()
-    run_on_virtual_time(slot.begin(answer))  # type: ignore[arg-type]  # it has what a visitor asks of an answer
+    run_on_virtual_time(slot.begin(answer))  # type: ignore[arg-type]  # it has the methods that a slot calls
     return answer
 
 
@@ -108,24 +108,24 @@ def test_keys_of_abandoned_pages_are_removed() -> None:
 
 
 async def flood(page_sessions: PageSessions, count: int, address: str = "203.0.113.9") -> int:
-    """Admit newcomers; return how many were refused."""
-    refused = 0
+    """Admit new pages; return how many were rejected."""
+    rejected = 0
     for number in range(count):
         try:
             await page_sessions.admit(f"{address}-{number}".replace(".", "-").replace(":", "-"), address)
-        except RejectionError as refusal:
-            refused += refusal.kind == "rate_limited" and refusal.retry_after_s is not None
-    return refused
+        except RejectionError as rejection:
+            rejected += rejection.kind == "rate_limited" and rejection.retry_after_s is not None
+    return rejected
 
 
-def test_made_up_sessions_do_not_displace_who_brought_a_key_or_is_connected() -> None:
+def test_flood_of_new_sessions_does_not_evict_keyed_or_connected_ones() -> None:
     async def main() -> tuple[bool, bool, bool, bool, bool, int]:
         page_sessions = PageSessions(limit=50, clock=loop_clock())
         for name in ("keyed", "let-in", "connected", "idle"):
             await page_sessions.admit(name, "192.0.2.1")
         page_sessions.get("keyed").keys = {"OPENAI_API_KEY": "k"}
         page_sessions.get("let-in").access_key = "sg-key"
-        begun(page_sessions.get("busy").slot("chat"))
+        mark_busy(page_sessions.get("busy").slot("chat"))
         with page_sessions.connect("connected"):
             await flood(page_sessions, 2000)
             for number in range(40):
@@ -133,29 +133,29 @@ def test_made_up_sessions_do_not_displace_who_brought_a_key_or_is_connected() ->
             kept = [name in page_sessions for name in ("keyed", "let-in", "connected", "busy", "idle")]
         return (*kept, len(page_sessions))  # type: ignore[return-value]  # five and one
 
-    def begun(slot: AnswerSlot) -> None:
-        slot._answer = RunningAnswer()  # type: ignore[assignment]  # it has what a visitor asks of an answer
+    def mark_busy(slot: AnswerSlot) -> None:
+        slot._answer = RunningAnswer()  # type: ignore[assignment]  # it has the methods that a slot calls
 
     assert run_on_virtual_time(main()) == (True, True, True, True, False, 50)
 
 
-def test_one_address_has_half_of_the_places_at_most() -> None:
+def test_one_address_block_may_hold_half_of_all_sessions() -> None:
     async def main() -> tuple[int, int]:
         page_sessions = PageSessions(limit=10, clock=loop_clock())
-        refused = 0
+        rejected = 0
         for number in range(12):
             try:
                 await page_sessions.admit(f"k{number}", "2001:db8::1" if number % 2 else "2001:db8::2")
             except RejectionError:
-                refused += 1
+                rejected += 1
             else:
                 page_sessions.get(f"k{number}").keys = {"OPENAI_API_KEY": "k"}
-        return refused, await flood(page_sessions, 5, "192.0.2.7")
+        return rejected, await flood(page_sessions, 5, "192.0.2.7")
 
     assert run_on_virtual_time(main()) == (7, 0)
 
 
-def test_newcomer_is_refused_where_everybody_is_held() -> None:
+def test_new_page_is_rejected_when_no_session_can_be_evicted() -> None:
     async def main() -> tuple[int, int]:
         page_sessions = PageSessions(limit=4, clock=loop_clock())
         for number in range(4):
@@ -168,7 +168,7 @@ def test_newcomer_is_refused_where_everybody_is_held() -> None:
     assert run_on_virtual_time(main()) == (1, 0)
 
 
-def test_new_sessions_are_counted_once_by_the_guard() -> None:
+def test_guard_counts_each_new_session_once() -> None:
     async def main() -> tuple[int, int, int]:
         guard = Guard(GuardConfig.from_env({"PAGE_RATE_LIMIT": "5/minute"}), clock=loop_clock())
         page_sessions = PageSessions(clock=loop_clock(), enter=guard.enter_page)
@@ -181,7 +181,7 @@ def test_new_sessions_are_counted_once_by_the_guard() -> None:
 
 
 @pytest.mark.parametrize("variables", [{"RATE_LIMIT": "off"}, {"PAGE_RATE_LIMIT": "off"}])
-def test_new_sessions_are_not_limited_where_the_limit_is_off(variables: dict[str, str]) -> None:
+def test_new_sessions_are_unlimited_when_limit_is_off(variables: dict[str, str]) -> None:
     async def main() -> int:
         guard = Guard(GuardConfig.from_env(variables), clock=loop_clock())
         return await flood(PageSessions(clock=loop_clock(), enter=guard.enter_page), 200)

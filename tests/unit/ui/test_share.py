@@ -1,4 +1,4 @@
-"""The link for others, where there is a share server and where there is none."""
+"""Tests of the public link, with and without a share server."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def test_share_link_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[:2] == ["127.0.0.1", 7861] and len(str(asked[2])) >= 32, "nobody guesses the tunnel's token"
 
 
-def test_the_link_is_known_to_the_host_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_share_link_is_passed_to_host_check(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = AllowedHosts.from_listener("127.0.0.1", frozenset(), is_proxied=False)
     with pytest.raises(RejectionError):
         hosts.check([b"abc.gradio.live"], "1.1")

@@ -1,4 +1,4 @@
-"""The README's front matter, by which a Space is built: what it says is what is here."""
+"""Tests of the README's front matter, from which Hugging Face builds the Space."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A page without a browser: providers that a test plays, and the events called as Gradio would call them."""
+"""Fixtures for the page without a browser: fake providers, and events called as Gradio calls them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -20,7 +20,7 @@ from tests.virtual_time import loop_clock
 
 @dataclass(frozen=True)
 class FakeProviderInfo:
-    """A row of the provider picker."""
+    """A fake row of the provider picker."""
 
     name: str
     label: str = "Label"
@@ -30,7 +30,7 @@ class FakeProviderInfo:
 
 
 class SlowAdapter:
-    """Waits, then says "one two three" a word a second; `cut` ends it there. Keeps what it was asked and its closes."""
+    """An adapter that waits, then sends "one two three" at a word per second; `cut` ends it there. Records requests."""
 
     def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:
         self.first_s, self.cut = first_s, cut
@@ -51,11 +51,11 @@ class SlowAdapter:
             self.closed_s.append(loop_clock()())
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Release nothing: there are no resources."""
 
 
 class FakeProviders:
-    """Stands in for the providers: one adapter for every name but `openai:…`, which has no key."""
+    """Fake providers: one adapter for every name except `openai:…`, which has no key."""
 
     def __init__(self, adapter: SlowAdapter, *, has_key: bool = False) -> None:
         self.adapter = adapter
@@ -88,6 +88,6 @@ class FakeProviders:
 
 
 def make_request(session_hash: str = "a", address: str = "203.0.113.7") -> gr.Request:
-    """Give what Gradio hands to an event."""
+    """Return a request as Gradio passes it to an event."""
     client = SimpleNamespace(host=address)
     return cast(gr.Request, SimpleNamespace(session_hash=session_hash, client=client, headers={}))

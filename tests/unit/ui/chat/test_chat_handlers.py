@@ -1,4 +1,4 @@
-"""Asking, stopping and leaving, without a browser: the events of the page driven on virtual time."""
+"""Tests of the chat tab's event handlers without a browser, on virtual time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -20,18 +20,18 @@ from ui.chat.handlers import ChatHandlers, ChatUpdate
 
 
 class ChatPageDriver:
-    """One visitor's page over `ChatHandlers`, as Gradio would call it."""
+    """One user's page that calls `ChatHandlers` as Gradio does."""
 
     def __init__(self, adapter: SlowAdapter, session_hash: str = "a") -> None:
-        self.house = FakeProviders(adapter)
-        self.answer_service = AnswerService(self.house, loop_clock())
+        self.providers = FakeProviders(adapter)
+        self.answer_service = AnswerService(self.providers, loop_clock())
         self.chat = ChatHandlers(self.answer_service)
         self.request = make_request(session_hash)
 
     def ask(
         self, text: str = "Count.", history: Sequence[dict[str, Any]] = (), **other: Any
     ) -> AsyncGenerator[ChatUpdate]:
-        given: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "provider": "local",
             "model": "",
             "strategy": "direct",
@@ -42,7 +42,7 @@ class ChatPageDriver:
             "streamed": True,
             "brought": "",
         }
-        return self.chat.ask(text, list(history), request=self.request, **(given | other))
+        return self.chat.ask(text, list(history), request=self.request, **(defaults | other))
 
     async def frames(self, *arguments: Any, **other: Any) -> list[ChatUpdate]:
         return [frame async for frame in self.ask(*arguments, **other)]
@@ -57,7 +57,7 @@ def last_title(frame: ChatUpdate) -> str:
 
 
 def stop_button_visible(frame: ChatUpdate) -> bool | None:
-    """Whether a frame shows Stop or hides it; None when it leaves it as it is."""
+    """Return whether an update shows or hides Stop; None if it leaves it unchanged."""
     shown: bool | str | None = frame[4].get("visible")
     return None if shown is None else shown is True
 
@@ -202,7 +202,7 @@ def test_custom_model_replaces_default(settings: dict[str, str], names: list[str
         page = ChatPageDriver(SlowAdapter())
         await page.frames(**settings)
         await page.frames(**settings)
-        return page.house.names
+        return page.providers.names
 
     assert run_on_virtual_time(main()) == names, "one session for the conversation"
 
@@ -262,7 +262,7 @@ def test_message_is_validated_before_sending() -> None:
 def test_internal_defect_is_shown_without_details(caplog: pytest.LogCaptureFixture) -> None:
     async def main(broken: Callable[..., Session]) -> list[ChatUpdate]:
         page = ChatPageDriver(SlowAdapter())
-        page.house.new_session = broken  # type: ignore[method-assign]  # the defect under test
+        page.providers.new_session = broken  # type: ignore[method-assign]  # the defect under test
         return await page.frames()
 
     def raise_defect(names: Sequence[str], *, clock: Clock) -> Session:

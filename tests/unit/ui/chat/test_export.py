@@ -1,4 +1,4 @@
-"""A conversation as a file."""
+"""Tests of the export of a conversation."""
 
 import json
 from typing import Any
@@ -57,7 +57,7 @@ def test_markdown_export_keeps_order_and_removes_keys() -> None:
     assert "sk-secret-123" not in written
 
 
-def test_markdown_of_a_hostile_conversation_loads_nothing_and_has_no_html() -> None:
+def test_markdown_export_of_hostile_conversation_has_no_html_or_images() -> None:
     hostile = "![x](http://tracker.example/p.png) <img src=http://tracker.example/q.png> ![r][1] `![kept](code)`"
     history: list[Any] = [
         user_message(hostile),

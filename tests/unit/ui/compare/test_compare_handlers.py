@@ -1,4 +1,4 @@
-"""The comparison and the pipeline tab's events on virtual time."""
+"""Tests of the event handlers of the compare and pipeline tabs on virtual time."""
 
 import asyncio
 import random
@@ -31,11 +31,11 @@ COLUMN_FIELDS = ["ollama:a", "", "direct", "sim:steady", "", "whole", "local", "
 
 
 class ComparisonDriver:
-    """A comparison as the page calls it."""
+    """A page that calls `CompareHandlers` as Gradio does."""
 
     def __init__(self, *, blind: bool = False, count: int = 2, seed: int = 0, budget: str = "") -> None:
-        self.house = FakeProviders(SlowAdapter())
-        self.answer_service = AnswerService(self.house, loop_clock())
+        self.providers = FakeProviders(SlowAdapter())
+        self.answer_service = AnswerService(self.providers, loop_clock())
         self.budget = budget
         self.compare = CompareHandlers(self.answer_service, random.Random(seed))
         self.blind, self.count = blind, count
@@ -69,7 +69,7 @@ def test_columns_stream_independently_and_unused_ones_stay_idle() -> None:
 
 
 class PartlyStalledProviders(FakeProviders):
-    """A house in which one model never answers."""
+    """Providers of which one model never answers."""
 
     def new_session(self, names: Sequence[str], *, clock: Clock) -> Session:
         adapter = SlowAdapter(1e9) if names[0] == "ollama:stalled" else self.adapter
@@ -105,7 +105,7 @@ def test_stop_ends_one_column_and_stop_all_ends_every_column() -> None:
         await table.compare.stop(0, make_request())
         await asyncio.sleep(1.0)
         await table.compare.stop_all(make_request())
-        adapter = table.answer_service._providers.adapter  # type: ignore[attr-defined]  # the house is the test's
+        adapter = table.answer_service._providers.adapter  # type: ignore[attr-defined]  # these are the test's providers
         return await running, adapter.closed_s
 
     (first, second, *_), closed_s = run_on_virtual_time(main())
@@ -126,7 +126,7 @@ def test_new_round_replaces_columns_of_previous_round() -> None:
         ended = table.compare.comparison("a").round
         frames = await first, await second
         assert ended is not None
-        return *frames, table.house.adapter.closed_s[:2], ended.ended
+        return *frames, table.providers.adapter.closed_s[:2], ended.ended
 
     first, second, closed_s, ended = run_on_virtual_time(main())
     assert closed_s == [1.5, 1.5] and [column[-1] for column in first] == [NO_UPDATE] * COLUMNS
@@ -162,8 +162,8 @@ def test_blind_round_hides_providers_until_vote(seed: int) -> None:
         return *shown, table.compare.vote("A", make_request())
 
     *before, after = run_on_virtual_time(main())
-    told = str(before).lower()
-    assert not any(word in told for word in ("ollama", "sim:", "simulated", "no price"))
+    shown_text = str(before).lower()
+    assert not any(word in shown_text for word in ("ollama", "sim:", "simulated", "no price"))
     heads = after[:2]
     assert {"ollama:a", "sim:steady"} == {head.partition(" · ")[2].removesuffix("</h3>") for head in heads}
     votes = after[COLUMNS + 1]
@@ -175,8 +175,8 @@ def test_invalid_prompt_starts_no_column() -> None:
         table = ComparisonDriver()
         return await table.begin("  "), await table.run_column(0)
 
-    begun, frames = run_on_virtual_time(main())
-    assert begun[COLUMNS] == strings.EMPTY_MESSAGE and strings.EMPTY_MESSAGE in begun[COLUMNS + 1]
+    started, frames = run_on_virtual_time(main())
+    assert started[COLUMNS] == strings.EMPTY_MESSAGE and strings.EMPTY_MESSAGE in started[COLUMNS + 1]
     assert frames == [NO_UPDATE]
 
 
@@ -186,10 +186,10 @@ def test_columns_share_page_budget() -> None:
 
     async def main() -> tuple[list[list[Any]], list[float], Any]:
         table = ComparisonDriver(budget="0.025")
-        table.house.price = price
+        table.providers.price = price
         first = await table.run_round()
         assert table.compare.on_column_end(make_request())[3].count("$") == 1
-        return first, [*table.house.adapter.closed_s], await table.run_round()
+        return first, [*table.providers.adapter.closed_s], await table.run_round()
 
     first, closed_s, again = run_on_virtual_time(main())
     assert all(strings.BUDGET_REACHED in str(column[-1]) for column in first[:1])
@@ -283,7 +283,7 @@ def test_pipeline_run_applies_output_filter() -> None:
 
 
 class FloodAdapter(SlowAdapter):
-    """Says a million characters at once."""
+    """An adapter that sends a million characters at once."""
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         yield TextDelta("x" * 1_000_000)
@@ -291,7 +291,7 @@ class FloodAdapter(SlowAdapter):
 
 
 class FailingAdapter(SlowAdapter):
-    """Fails at once, however often it is asked."""
+    """An adapter that fails every request immediately."""
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         raise TruncatedStreamError("down")

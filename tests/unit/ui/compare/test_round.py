@@ -1,4 +1,4 @@
-"""Which of several answers was really better, and what may be seen before a vote."""
+"""Tests of the comparison of answers, and of what is hidden before a vote."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -57,7 +57,7 @@ def test_incomplete_answer_is_never_marked_better() -> None:
     assert marked == set()
 
 
-def test_estimated_tokens_give_no_speed_or_cost_metric() -> None:
+def test_estimated_tokens_yield_no_speed_or_cost_metric() -> None:
     guessed = make_column("a", source="estimated")
     cheap = Cost(Decimal(0), Decimal("0.001"), "user")
     assert guessed.receipt is not None

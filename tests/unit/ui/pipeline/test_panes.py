@@ -1,4 +1,4 @@
-"""One stream under several strategies: the live tally, and the pictures of buffering."""
+"""Tests of one stream under several strategies: metrics of the panes, and buffering diagrams."""
 
 import re
 
@@ -15,7 +15,7 @@ STREAM = [*(TimedEvent(i * 0.02, TextDelta("word ")) for i in range(50)), TimedE
 
 
 def feed_pane(name: str, events: list[TimedEvent] = STREAM) -> Pane:
-    """Feed a side as the page does: at each event, and whenever it wants to be woken."""
+    """Feed a pane as the page does: at each event and at each wake-up time."""
     side = Pane(strategies.parse(name).build())
     for timed in events:
         while side.wake_at is not None and side.wake_at <= timed.at_s:

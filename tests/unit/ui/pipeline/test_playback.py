@@ -1,4 +1,4 @@
-"""A stream in the pipeline tab, on virtual time: a browser that draws slowly makes no strategy late."""
+"""Tests of playback in the pipeline tab on virtual time: a slow browser delays no strategy."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -21,7 +21,7 @@ TICK_S = 0.5
 
 
 class EvenAdapter:
-    """Twenty words, 20 ms apart."""
+    """An adapter that sends twenty words, 20 ms apart."""
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         for _ in range(20):
@@ -30,7 +30,7 @@ class EvenAdapter:
         yield Finish("stop")
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Release nothing: there are no resources."""
 
 
 class BrokenAdapter(EvenAdapter):
@@ -50,7 +50,7 @@ def make_panes(*names: str) -> list[Pane]:
 
 
 async def play_to_end(answered: AnswerStream, into: list[Pane], drawing_s: float) -> list[float]:
-    """Play to the end while each drawing takes so long; give the moments of the changes."""
+    """Play to the end with slow drawing; return the timestamps of the changes."""
     at_s: list[float] = []
     play = PanePlayback(answered, into, loop_clock(), lambda events, now: None, TICK_S)
     async with aclosing(answered), aclosing(play.updates()) as changes:

@@ -1,4 +1,4 @@
-"""The picture of the state machine."""
+"""Tests of the state diagram."""
 
 import re
 from typing import get_args

@@ -1,4 +1,4 @@
-"""What an event of the page may carry: what its own controls send passes, whatever names a file does not."""
+"""Tests of the event schema: events of the page's own controls pass, and values that name a file do not."""
 
 import json
 from collections.abc import Iterator
@@ -46,8 +46,8 @@ def schema(page: gr.Blocks) -> EventSchema:
     return EventSchema(page, LIMITS)
 
 
-def fitting(page: gr.Blocks, number: int) -> dict[str, Any]:
-    """Return an event as the page's own controls send it."""
+def make_valid_event(page: gr.Blocks, number: int) -> dict[str, Any]:
+    """Return a valid event as the page's own controls send it."""
     fn = page.fns[number]
     events = {event for _, event in fn.targets}
     about: Any = None
@@ -69,28 +69,28 @@ def value(block: Any) -> Any:
     return "" if isinstance(block, gr.Textbox) and block.value is None else block.value
 
 
-def refuse(schema: EventSchema, event: Any) -> str:
+def assert_rejected(schema: EventSchema, event: Any) -> str:
     with pytest.raises(RejectionError) as caught:
         schema.parse_event(event if isinstance(event, bytes) else json.dumps(event).encode())
     return caught.value.message
 
 
-def test_every_function_takes_what_its_controls_send(page: gr.Blocks, schema: EventSchema) -> None:
+def test_every_function_with_events_of_its_controls_accepts_them(page: gr.Blocks, schema: EventSchema) -> None:
     assert len(schema.functions) > 50
     for number in schema.functions:
-        event = fitting(page, number)
+        event = make_valid_event(page, number)
         parsed = schema.parse_event(json.dumps(event).encode())
         assert parsed.session_hash == "abc123" and json.loads(parsed.body) == event
 
 
-def test_functions_that_no_control_calls_are_none(page: gr.Blocks, schema: EventSchema) -> None:
+def test_functions_without_a_control_are_unreachable(page: gr.Blocks, schema: EventSchema) -> None:
     names = {page.fns[number].name for number in set(page.fns) - schema.functions}
     assert {"close_session", "load_example", "option_clicked"} <= names
     api = [number for number, fn in page.fns.items() if fn.name == "ask" and len(fn.inputs) > 5]
     assert api and not set(api) & schema.functions
 
 
-def test_component_without_a_rule_makes_its_functions_unreachable() -> None:
+def test_component_without_rule_makes_its_functions_unreachable() -> None:
     async def main() -> EventSchema:
         with gr.Blocks() as page:
             picture, text, button = gr.Image(), gr.Textbox(), gr.Button()
@@ -123,20 +123,22 @@ def files() -> Iterator[Any]:
 FILES = list(files())
 
 
-def test_value_that_names_a_file_is_refused_wherever_it_stands(page: gr.Blocks, schema: EventSchema) -> None:
+def test_value_that_names_a_file_is_rejected_in_every_input(page: gr.Blocks, schema: EventSchema) -> None:
     tried = 0
     for number in page.fns:
-        event = fitting(page, number)
+        event = make_valid_event(page, number)
         for place in range(len(event["data"])):
             for file in FILES:
-                refuse(schema, {**event, "data": [file if n == place else one for n, one in enumerate(event["data"])]})
+                assert_rejected(
+                    schema, {**event, "data": [file if n == place else one for n, one in enumerate(event["data"])]}
+                )
                 tried += 1
         for file in FILES:
             for about in (file, {"index": 0, "value": file}, {"index": file, "value": "x"}):
-                refuse(schema, {**event, "event_data": about})
-            refuse(schema, {**event, "event_data": {"index": 0, "value": {"text": "x", "files": [file]}}})
+                assert_rejected(schema, {**event, "event_data": about})
+            assert_rejected(schema, {**event, "event_data": {"index": 0, "value": {"text": "x", "files": [file]}}})
             for field in ("fn_index", "trigger_id", "session_hash", "data"):
-                refuse(schema, {**event, field: file})
+                assert_rejected(schema, {**event, field: file})
     assert tried > 1000
 
 
@@ -151,9 +153,9 @@ def test_value_that_names_a_file_is_refused_wherever_it_stands(page: gr.Blocks, 
         ("data", []), ("data", ["x"] * 9),
     ],
 )  # fmt: skip
-def test_field_of_another_form_is_refused(page: gr.Blocks, schema: EventSchema, field: str, wrong: Any) -> None:
+def test_event_field_of_wrong_type_is_rejected(page: gr.Blocks, schema: EventSchema, field: str, wrong: Any) -> None:
     number = next(n for n in schema.functions if page.fns[n].name == "set_key")
-    refuse(schema, {**fitting(page, number), field: wrong})
+    assert_rejected(schema, {**make_valid_event(page, number), field: wrong})
 
 
 @pytest.mark.parametrize(
@@ -163,20 +165,20 @@ def test_field_of_another_form_is_refused(page: gr.Blocks, schema: EventSchema, 
         b'{"a":1,"a":1}', b"[" * 500, b'{"data":[' + b"9" * 5000 + b"]}",
     ],
 )  # fmt: skip
-def test_body_that_is_no_plain_object_is_refused(schema: EventSchema, body: bytes) -> None:
-    refuse(schema, body)
+def test_body_that_is_not_a_json_object_is_rejected(schema: EventSchema, body: bytes) -> None:
+    assert_rejected(schema, body)
 
 
-def test_key_that_stands_twice_is_refused(page: gr.Blocks, schema: EventSchema) -> None:
+def test_body_with_duplicate_key_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
     number = next(n for n in schema.functions if page.fns[n].name == "badge")
-    body = json.dumps(fitting(page, number)).encode()
+    body = json.dumps(make_valid_event(page, number)).encode()
     assert schema.parse_event(body)
-    refuse(schema, body[:-1] + b',"data":[{"path":"/etc/hostname"}]}')
+    assert_rejected(schema, body[:-1] + b',"data":[{"path":"/etc/hostname"}]}')
 
 
-def test_direct_call_of_a_queued_function_is_refused(page: gr.Blocks, schema: EventSchema) -> None:
+def test_direct_call_of_queued_function_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
     for number in schema.functions:
-        body = json.dumps(fitting(page, number)).encode()
+        body = json.dumps(make_valid_event(page, number)).encode()
         if page.fns[number].queue:
             with pytest.raises(RejectionError):
                 schema.parse_event(body, direct=True)
@@ -184,42 +186,44 @@ def test_direct_call_of_a_queued_function_is_refused(page: gr.Blocks, schema: Ev
             assert schema.parse_event(body, direct=True)
 
 
-def test_only_a_conversation_may_be_longer_than_a_question(page: gr.Blocks, schema: EventSchema) -> None:
+def test_only_event_with_conversation_may_exceed_message_limit(page: gr.Blocks, schema: EventSchema) -> None:
     save = next(n for n in schema.functions if page.fns[n].name == "export_json")
     long = {**TURN, "content": [{"type": "text", "text": "x" * LIMITS.body_bytes}]}
-    assert schema.parse_event(json.dumps({**fitting(page, save), "data": [[long]]}).encode())
+    assert schema.parse_event(json.dumps({**make_valid_event(page, save), "data": [[long]]}).encode())
     begin = next(n for n in schema.functions if page.fns[n].name == "begin")
-    event = fitting(page, begin)
+    event = make_valid_event(page, begin)
     wide = json.dumps({**event, "data": ["x" * 15_000, *event["data"][1:]]}).encode() + b" " * LIMITS.body_bytes
     with pytest.raises(RejectionError, match="larger"):
         schema.parse_event(wide)
     assert schema.body_limits.body_bytes == CONVERSATION_FACTOR * LIMITS.body_bytes
 
 
-def test_message_that_is_a_little_too_long_reaches_the_page_and_one_that_is_much_too_long_does_not(
+def test_message_slightly_over_limit_reaches_page_and_far_over_limit_is_rejected(
     page: gr.Blocks, schema: EventSchema
 ) -> None:
     schema = EventSchema(page, InputLimits(message_chars=1000))
     number = next(n for n in schema.functions if page.fns[n].name == "_clear_and_save_textbox")
-    assert schema.parse_event(json.dumps({**fitting(page, number), "data": ["x" * 15_000]}).encode())
-    refuse(schema, {**fitting(page, number), "data": ["x" * 16_001]})
-    refuse(schema, {**fitting(page, number), "data": ["\ud800"]})
+    assert schema.parse_event(json.dumps({**make_valid_event(page, number), "data": ["x" * 15_000]}).encode())
+    assert_rejected(schema, {**make_valid_event(page, number), "data": ["x" * 16_001]})
+    assert_rejected(schema, {**make_valid_event(page, number), "data": ["\ud800"]})
 
 
-def test_number_and_choice_out_of_their_range_are_refused(page: gr.Blocks, schema: EventSchema) -> None:
+def test_number_or_choice_out_of_range_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
     run = next(n for n in schema.functions if page.fns[n].name == "run")
-    event = fitting(page, run)
+    event = make_valid_event(page, run)
     for place, wrongs in ((3, [9, 1001, "100", None, True, 1e308]), (1, ["nothing", 5, ["direct"]]), (0, ["x", 1])):
         for wrong in wrongs:
-            refuse(schema, {**event, "data": [wrong if n == place else v for n, v in enumerate(event["data"])]})
+            assert_rejected(
+                schema, {**event, "data": [wrong if n == place else v for n, v in enumerate(event["data"])]}
+            )
     count = next(n for n in schema.functions if page.fns[n].name == "_visibility_updates")
     for wrong in (5, "2", 2.0, True, None):
-        refuse(schema, {**fitting(page, count), "data": [wrong]})
+        assert_rejected(schema, {**make_valid_event(page, count), "data": [wrong]})
 
 
-def test_empty_box_is_an_empty_text(page: gr.Blocks, schema: EventSchema) -> None:
+def test_untouched_textbox_becomes_empty_text(page: gr.Blocks, schema: EventSchema) -> None:
     badge = next(n for n in schema.functions if page.fns[n].name == "badge")
-    parsed = schema.parse_event(json.dumps({**fitting(page, badge), "data": [None]}).encode())
+    parsed = schema.parse_event(json.dumps({**make_valid_event(page, badge), "data": [None]}).encode())
     assert json.loads(parsed.body)["data"] == [""]
 
 
@@ -235,7 +239,7 @@ def test_empty_box_is_an_empty_text(page: gr.Blocks, schema: EventSchema) -> Non
         {"session_hash": "a", "fn_index": ANSWERS, "event_id": {"path": "/etc/hostname"}},
     ],
 )
-def test_cancellation_of_another_form_is_refused(schema: EventSchema, cancel: dict[str, Any]) -> None:
+def test_malformed_cancellation_is_rejected(schema: EventSchema, cancel: dict[str, Any]) -> None:
     asks = min(schema.functions)
     cancel = {name: asks if value == ANSWERS else value for name, value in cancel.items()}
     good = {"session_hash": "a", "fn_index": asks, "event_id": "0" * 32}
@@ -253,7 +257,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_json_is_a_text_message_or_refused(found: Any) -> None:
+def test_any_json_value_is_text_message_or_rejected(found: Any) -> None:
     if is_message(found, 100):
         assert set(found) <= {"role", "content", "metadata", "options"}
         assert "FileData" not in json.dumps(found.get("metadata"))

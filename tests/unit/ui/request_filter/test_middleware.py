@@ -1,4 +1,4 @@
-"""What of the page's library can be reached: the table, and nothing by another name for it."""
+"""Tests of the request filter: only requests of the table reach Gradio, in no other spelling."""
 
 import json
 from collections.abc import Iterator, MutableMapping
@@ -17,7 +17,7 @@ HASH = "abc123"
 
 
 class Schema:
-    """Takes every body."""
+    """A schema that accepts every body."""
 
     body_limits = InputLimits(body_bytes=100)
 
@@ -28,7 +28,7 @@ class Schema:
 
 
 class Sessions:
-    """Everybody is let in but `refused`; remembers addresses, and who is connected now."""
+    """Sessions that admit all but `refused`; records addresses and current connections."""
 
     def __init__(self) -> None:
         self.admitted: list[tuple[str, str | None]] = []
@@ -49,8 +49,8 @@ class Sessions:
         return session_hash == HASH
 
 
-class Library:
-    """Remembers what reached it."""
+class FakeGradioApp:
+    """An ASGI app in place of Gradio; records the requests that reach it."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.scopes: list[MutableMapping[str, Any]] = []
@@ -70,8 +70,8 @@ HOST = (b"host", b"127.0.0.1:7860")
 JSON = (b"content-type", b"application/json")
 
 
-class Asked:
-    """One request through the filter."""
+class FilteredRequest:
+    """One request sent through the filter."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Asked:
         kind: str = "http",
     ) -> None:
         self.sessions = Sessions()
-        self.library = Library(self.sessions)
+        self.gradio_app = FakeGradioApp(self.sessions)
         self.sent: list[MutableMapping[str, Any]] = []
         scope = {
             "type": kind, "method": method, "path": path, "raw_path": path.encode() if raw_path is None else raw_path,
@@ -101,7 +101,7 @@ class Asked:
             self.sent.append(message)
 
         schema: Any = Schema()
-        run_on_virtual_time(RequestFilter(self.library, schema, self.sessions, hops)(scope, receive, send))
+        run_on_virtual_time(RequestFilter(self.gradio_app, schema, self.sessions, hops)(scope, receive, send))
 
     @property
     def status(self) -> int:
@@ -109,56 +109,58 @@ class Asked:
 
     @property
     def reached(self) -> bool:
-        return bool(self.library.scopes)
+        return bool(self.gradio_app.scopes)
 
 
-def path_of(pattern: str) -> str:
-    """Return a path that a row's expression matches."""
+def make_matching_path(pattern: str) -> str:
+    """Return a path that matches a row's regular expression."""
     plain = pattern.replace("\\", "").replace("(?P<session>[A-Za-z0-9_-]+)", HASH).replace("(?:_nosize)?", "")
     return plain.replace("[A-Za-z0-9_-]+(?:.[A-Za-z0-9_-]+)+", "index-Dphv_y.js")
 
 
-ROWS = [(method, path_of(row.path.pattern), row) for row in TABLE for method in sorted(row.methods)]
+ROWS = [(method, make_matching_path(row.path.pattern), row) for row in TABLE for method in sorted(row.methods)]
 
 
-def ask_row(method: str, path: str, row: Any, **other: Any) -> Asked:
+def send_row_request(method: str, path: str, row: Any, **other: Any) -> FilteredRequest:
     query = f"session_hash={HASH}".encode() if row.session == "known" and row.body == "none" else b""
-    return Asked(method, path, **{"query": query, "headers": (HOST, JSON) if row.body != "none" else (HOST,), **other})
+    return FilteredRequest(
+        method, path, **{"query": query, "headers": (HOST, JSON) if row.body != "none" else (HOST,), **other}
+    )
 
 
 @pytest.mark.parametrize(("method", "path", "row"), ROWS)
-def test_request_of_the_table_reaches_the_library(method: str, path: str, row: Any) -> None:
-    asked = ask_row(method, path, row)
-    assert asked.status == 200 and asked.reached
-    assert asked.library.connected == ([HASH] if row.stream else [])
-    assert asked.sessions.connected == []
-    assert asked.library.bodies == [b'{"as":"understood"}' if row.body != "none" else b"{}"]
+def test_request_of_table_reaches_gradio(method: str, path: str, row: Any) -> None:
+    request = send_row_request(method, path, row)
+    assert request.status == 200 and request.reached
+    assert request.gradio_app.connected == ([HASH] if row.stream else [])
+    assert request.sessions.connected == []
+    assert request.gradio_app.bodies == [b'{"as":"understood"}' if row.body != "none" else b"{}"]
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND")
 
 
 @pytest.mark.parametrize(("method", "path", "row"), ROWS)
-def test_other_methods_of_a_row_are_not_there(method: str, path: str, row: Any) -> None:
+def test_other_method_of_row_returns_404(method: str, path: str, row: Any) -> None:
     offered = {other for other, same, _ in ROWS if same == path}
     for other in set(METHODS) - offered:
-        asked = ask_row(other, path, row)
-        assert asked.status == 404 and not asked.reached
+        request = send_row_request(other, path, row)
+        assert request.status == 404 and not request.reached
 
 
 @pytest.mark.parametrize(("method", "path", "row"), ROWS)
-def test_other_spellings_of_a_row_are_not_there(method: str, path: str, row: Any) -> None:
+def test_other_spelling_of_row_path_returns_404(method: str, path: str, row: Any) -> None:
     bare = path.rstrip("/") or "/"
     spellings = {f"{bare}/", f"/{bare}", bare.replace("/", "//"), f"/.{bare}", f"/x/..{bare}", bare.upper(),
                  f"{bare}%00", f"{bare};x", f"{bare}\\", f"{bare}.", f"/gradio_api{bare}", f"{bare}\n", f" {bare}",
                  f"{bare}?x", f"http://x{bare}", f"{bare}/.", f"{bare}/..", bare[1:]} - {path, ""}  # fmt: skip
     for spelling in spellings:
-        asked = ask_row(method, spelling, row)
-        assert asked.status == 404 and not asked.reached, spelling
+        request = send_row_request(method, spelling, row)
+        assert request.status == 404 and not request.reached, spelling
     encoded = ("%2f" + path[1:]).encode()
-    assert ask_row(method, path, row, raw_path=encoded).status == 404
-    assert ask_row(method, path, row, raw_path=path.encode().replace(b"a", b"%61") + b"%2e").status == 404
-    assert ask_row(method, path, row, raw_path=path.encode() + b"/..").status == 404
+    assert send_row_request(method, path, row, raw_path=encoded).status == 404
+    assert send_row_request(method, path, row, raw_path=path.encode().replace(b"a", b"%61") + b"%2e").status == 404
+    assert send_row_request(method, path, row, raw_path=path.encode() + b"/..").status == 404
 
 
 DOORS = [
@@ -180,15 +182,15 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("path", [*(f"/gradio_api/{chat_service}" for chat_service in DOORS), *OUTSIDE])
-def test_what_the_page_does_not_use_is_not_there(path: str) -> None:
+def test_unlisted_gradio_route_returns_404(path: str) -> None:
     for method in METHODS:
-        asked = Asked(method, path, headers=(HOST, JSON))
-        assert asked.status == 404 and not asked.reached
+        request = FilteredRequest(method, path, headers=(HOST, JSON))
+        assert request.status == 404 and not request.reached
 
 
-def test_websocket_is_closed_before_the_library_sees_it() -> None:
-    asked = Asked("GET", "/gradio_api/queue/join", kind="websocket")
-    assert asked.sent == [{"type": "websocket.close", "code": 1008}] and not asked.reached
+def test_websocket_is_closed_before_reaching_gradio() -> None:
+    request = FilteredRequest("GET", "/gradio_api/queue/join", kind="websocket")
+    assert request.sent == [{"type": "websocket.close", "code": 1008}] and not request.reached
 
 
 @pytest.mark.parametrize(
@@ -199,33 +201,33 @@ def test_websocket_is_closed_before_the_library_sees_it() -> None:
         b"session_hash=abc123&" + b"v=1&" * 20 + b"v=1", b"v=" + b"x" * 5000, b"session_hash=unknown",
     ],
 )  # fmt: skip
-def test_event_stream_needs_one_known_session(query: bytes) -> None:
-    asked = Asked("GET", "/gradio_api/queue/data", query=query)
-    assert asked.status == 404 and not asked.reached
+def test_event_stream_without_one_known_session_returns_404(query: bytes) -> None:
+    request = FilteredRequest("GET", "/gradio_api/queue/data", query=query)
+    assert request.status == 404 and not request.reached
 
 
-def test_query_is_not_handed_on() -> None:
-    asked = Asked("GET", "/", query=b"page=x&deep_link=../../y&__theme=dark&\xff\xfe")
-    assert asked.reached and asked.library.scopes[0]["query_string"] == b""
-    asked = Asked("GET", "/gradio_api/queue/data", query=b"session_hash=abc123&__sign=xyz")
-    assert asked.library.scopes[0]["query_string"] == b"session_hash=abc123"
-    assert Asked("GET", "/config", query=b"deep_link=x").status == 404
+def test_query_other_than_session_is_not_forwarded() -> None:
+    request = FilteredRequest("GET", "/", query=b"page=x&deep_link=../../y&__theme=dark&\xff\xfe")
+    assert request.reached and request.gradio_app.scopes[0]["query_string"] == b""
+    request = FilteredRequest("GET", "/gradio_api/queue/data", query=b"session_hash=abc123&__sign=xyz")
+    assert request.gradio_app.scopes[0]["query_string"] == b"session_hash=abc123"
+    assert FilteredRequest("GET", "/config", query=b"deep_link=x").status == 404
 
 
-def test_only_headers_that_the_library_needs_are_handed_on() -> None:
+def test_only_allowed_headers_are_forwarded() -> None:
     junk = ((b"Cookie", b"a=b"), (b"Authorization", b"x"), (b"X-Forwarded-Host", b"<x>"), (b"x-forwarded-proto", b"y"),
             (b"x-gradio-user", b"z"), (b"range", b"bytes=0-"), (b"accept", b"a" * 2000))  # fmt: skip
     good = ((b"Accept-Encoding", b"br"), (b"x-forwarded-host", b"chat.example.com"), (b"x-forwarded-proto", b"https"))
-    asked = Asked("GET", "/", headers=(HOST, *junk, *good))
-    assert asked.library.scopes[0]["headers"] == [HOST, *((name.lower(), value) for name, value in good)]
+    request = FilteredRequest("GET", "/", headers=(HOST, *junk, *good))
+    assert request.gradio_app.scopes[0]["headers"] == [HOST, *((name.lower(), value) for name, value in good)]
 
 
 @pytest.mark.parametrize(
     "hosts", [(), (HOST, HOST), ((b"host", b"a/b"),), ((b"host", b"999.1.1.1"),), ((b"host", b""),)]
 )
-def test_request_without_one_good_host_is_refused(hosts: tuple[tuple[bytes, bytes], ...]) -> None:
-    asked = Asked("GET", "/", headers=hosts)
-    assert asked.status == 400 and not asked.reached
+def test_request_without_exactly_one_valid_host_is_rejected(hosts: tuple[tuple[bytes, bytes], ...]) -> None:
+    request = FilteredRequest("GET", "/", headers=hosts)
+    assert request.status == 400 and not request.reached
 
 
 @pytest.mark.parametrize(
@@ -237,54 +239,54 @@ def test_request_without_one_good_host_is_refused(hosts: tuple[tuple[bytes, byte
         (b"a" * 64 + b".b", False), (b"a:1:2", False), (b"a\n", False),
     ],
 )  # fmt: skip
-def test_host_is_what_a_url_can_have(host: bytes, good: bool) -> None:
+def test_is_host_accepts_only_valid_url_hosts(host: bytes, good: bool) -> None:
     assert is_host(host) is good
 
 
 @pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"CROSS-SITE", b"x"])
-def test_other_site_may_open_the_page_and_nothing_else(site: bytes) -> None:
+def test_cross_site_request_may_only_open_page(site: bytes) -> None:
     header = (b"sec-fetch-site", site)
-    assert Asked("GET", "/", headers=(HOST, header)).reached
-    assert Asked("POST", "/gradio_api/run/predict", headers=(HOST, JSON, header)).status == 404
-    assert Asked("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, header)).status == 404
+    assert FilteredRequest("GET", "/", headers=(HOST, header)).reached
+    assert FilteredRequest("POST", "/gradio_api/run/predict", headers=(HOST, JSON, header)).status == 404
+    assert FilteredRequest("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, header)).status == 404
     same = (b"sec-fetch-site", b"same-origin")
-    assert Asked("POST", "/gradio_api/run/predict", headers=(HOST, JSON, same)).reached
+    assert FilteredRequest("POST", "/gradio_api/run/predict", headers=(HOST, JSON, same)).reached
 
 
 @pytest.mark.parametrize("kind", [b"text/plain", b"multipart/form-data; boundary=x", b"", b"application/jsonx"])
-def test_body_that_is_not_json_is_refused(kind: bytes) -> None:
-    asked = Asked("POST", "/gradio_api/queue/join", headers=(HOST, (b"content-type", kind)))
-    assert asked.status == 400 and not asked.reached
+def test_body_with_other_content_type_is_rejected(kind: bytes) -> None:
+    request = FilteredRequest("POST", "/gradio_api/queue/join", headers=(HOST, (b"content-type", kind)))
+    assert request.status == 400 and not request.reached
 
 
-def test_body_under_a_get_is_not_there() -> None:
+def test_get_with_body_returns_404() -> None:
     for framing in ((b"content-length", b"5"), (b"transfer-encoding", b"chunked")):
-        assert Asked("GET", "/", headers=(HOST, framing)).status == 404
+        assert FilteredRequest("GET", "/", headers=(HOST, framing)).status == 404
 
 
-def test_body_is_handed_on_as_it_was_understood_with_its_own_length() -> None:
-    asked = Asked("POST", "/gradio_api/queue/join", headers=(HOST, JSON, (b"content-length", b"2")))
-    assert (b"content-length", b"19") in asked.library.scopes[0]["headers"]
-    assert (b"content-length", b"2") not in asked.library.scopes[0]["headers"]
+def test_body_is_forwarded_reserialised_with_its_own_length() -> None:
+    request = FilteredRequest("POST", "/gradio_api/queue/join", headers=(HOST, JSON, (b"content-length", b"2")))
+    assert (b"content-length", b"19") in request.gradio_app.scopes[0]["headers"]
+    assert (b"content-length", b"2") not in request.gradio_app.scopes[0]["headers"]
 
 
-def test_body_over_the_limit_is_refused_by_length_and_by_size() -> None:
-    early = Asked("POST", "/gradio_api/queue/join", headers=(HOST, JSON, (b"content-length", b"101")))
-    late = Asked("POST", "/gradio_api/queue/join", headers=(HOST, JSON), body=b"x" * 101)
+def test_body_over_limit_is_rejected_by_header_and_by_size() -> None:
+    early = FilteredRequest("POST", "/gradio_api/queue/join", headers=(HOST, JSON, (b"content-length", b"101")))
+    late = FilteredRequest("POST", "/gradio_api/queue/join", headers=(HOST, JSON), body=b"x" * 101)
     assert (early.status, late.status) == (413, 413) and not early.reached and not late.reached
 
 
-def test_refused_newcomer_is_told_why_and_when() -> None:
-    asked = Asked("GET", "/gradio_api/heartbeat/refused")
-    told = json.loads(asked.sent[1]["body"])
-    assert asked.status == 429 and (b"retry-after", b"7") in asked.sent[0]["headers"]
-    assert told == {"detail": "too many", "error": "too many"}
+def test_rejected_new_page_receives_reason_and_retry_after() -> None:
+    request = FilteredRequest("GET", "/gradio_api/heartbeat/refused")
+    fields = json.loads(request.sent[1]["body"])
+    assert request.status == 429 and (b"retry-after", b"7") in request.sent[0]["headers"]
+    assert fields == {"detail": "too many", "error": "too many"}
 
 
-def test_address_of_a_newcomer_counts_trusted_hops_over_all_lines() -> None:
+def test_new_page_address_counts_trusted_hops_over_all_header_lines() -> None:
     lines = ((b"x-forwarded-for", b"6.6.6.6"), (b"X-Forwarded-For", b"203.0.113.8"))
-    asked = Asked("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, *lines), hops=1)
-    assert asked.sessions.admitted == [(HASH, "203.0.113.8")]
-    assert Asked("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, *lines)).sessions.admitted == [
+    request = FilteredRequest("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, *lines), hops=1)
+    assert request.sessions.admitted == [(HASH, "203.0.113.8")]
+    assert FilteredRequest("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, *lines)).sessions.admitted == [
         (HASH, "10.0.0.1")
     ]
