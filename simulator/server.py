@@ -34,7 +34,7 @@ class ServerOptions:
 
 
 class SimulatorServer:
-    """A server that listens from its construction on, and serves in `run` until `stop`. Raises UsageError when it cannot listen."""
+    """A server that listens from its construction on. Raises UsageError when it cannot listen."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._context = _load_tls_context(options.tls) if options.tls else None
