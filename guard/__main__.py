@@ -1,4 +1,4 @@
-"""Makes a key for the service: `python -m guard NAME`; the last line is one JSON object."""
+"""Make an API key for the service: `python -m guard NAME`; the last line is one JSON object."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from streaming.errors import UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a new key, which is kept nowhere, and the line that lets it in; give the exit code."""
+    """Print a new key, which is kept nowhere, and the entry for `API_KEYS`; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m guard", description="Make a key for the service.")
     parser.add_argument("name", help="whose key it is; it names the caller in logs and budgets")
     try:

@@ -59,12 +59,12 @@ class Budget:
         return self.usd_per_caller is not None or self.usd_total is not None
 
     def bounds(self) -> tuple[int | None, ...]:
-        """Give the limits in the order of `LIMITS`; money in billionths of a USD."""
+        """Return the limits in the order of `LIMITS`; money in billionths of a USD."""
         values = (getattr(self, name) for name in LIMITS)
         return tuple(to_nano_usd(value) if isinstance(value, Decimal) else value for value in values)
 
     def clamp_output_tokens(self, asked: int | None) -> int | None:
-        """Give the output tokens that an answer may have; None where nobody bounds them."""
+        """Return the output tokens that an answer may have; None where nobody bounds them."""
         return min((bound for bound in (asked, self.output_tokens) if bound is not None), default=None)
 
 
@@ -83,7 +83,7 @@ class Spend:
 
 
 def to_nano_usd(usd: Decimal) -> int:
-    """Give billionths of a USD, rounded up."""
+    """Return billionths of a USD, rounded up."""
     return _clamp(int((usd * _NANO).to_integral_value(ROUND_CEILING)))
 
 
@@ -201,7 +201,7 @@ class BudgetLedger:
         self._streams: Counter[str] = Counter()
 
     def reserve(self, lease: str, caller: str, amount: Spend, day: str, now: float) -> Limit | None:
-        """Take `amount` and a stream; give the limit that stands against it, and then nothing was taken."""
+        """Take `amount` and a stream; return the limit that forbids it, in which case nothing was taken."""
         self._start_day(day)
         self._expire_leases(now)
         mine = self._taken.get(caller, Spend()).plus(amount)
@@ -217,7 +217,7 @@ class BudgetLedger:
         return None
 
     def settle(self, lease: str, caller: str, reserved: Spend, took: Spend, day: str) -> None:
-        """Give the stream back and count what it took; `day` is the day of the reservation."""
+        """Release the stream and count what it took; `day` is the day of the reservation."""
         if day == self._day:
             change = took.minus(reserved)
             # Of a caller that was forgotten meanwhile nothing is reserved: it is given nothing back.

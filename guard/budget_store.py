@@ -113,7 +113,7 @@ class Reservation:
         return None
 
     async def settle(self, charge: Charge | None) -> None:
-        """Give back what was not used, and the stream; once, however often called. None: nobody was asked.
+        """Release what was not used, and the stream; once, however often called. None: no request was sent.
 
         The work is done even when the caller is cancelled while it waits.
         """
@@ -123,7 +123,7 @@ class Reservation:
 
 
 class BudgetService:
-    """Hands out reservations. `utc_now` gives the time of day, whose date is the day that is counted on."""
+    """The reservations of all callers. `utc_now` returns the current time; budgets are counted by its date."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class BudgetService:
         self._bounds = [-1 if bound is None else bound for bound in budget.bounds()]
 
     async def reserve(self, caller: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> Reservation:
-        """Reserve the most that an answer may take, whichever of `routes`, by name, gives it. Raise Refusal."""
+        """Reserve the most that an answer may take, whichever of `routes`, by name, gives it. Raises RejectionError."""
         max_tokens = self._budget.clamp_output_tokens(request.max_tokens)
         if self._budget.limits_money:
             if (name := self._estimator.find_unpriced(routes)) is not None:
@@ -154,7 +154,7 @@ class BudgetService:
         return Reservation(self, await self.take(caller, request, routes), request, routes)
 
     async def take(self, caller: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> _BudgetHold:
-        """Take what one attempt may cost at most. Raise Refusal."""
+        """Take what one attempt may cost at most. Raises RejectionError."""
         amount = self._estimator.estimate_dearest(request, routes, self._overruns.longest(routes))
         hold = _BudgetHold(secrets.token_hex(8), caller, amount, self._utc_now().date().isoformat())
         self._reject_over_limit(self._ledger.reserve(hold.lease, caller, amount, hold.day, self._clock()), amount)

@@ -52,7 +52,7 @@ class GuardConfig:
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str], secrets: Iterable[str] = ()) -> "GuardConfig":
-        """Read the variables that are set; the others stay at their defaults. Raises UsageError."""
+        """Parse the variables that are set; the others stay at their defaults. Raises UsageError."""
         read = _VariableReader(variables)
         default = cls()
         content = read.read("CONTENT_FILTER", _parse_switch, True)
@@ -79,7 +79,7 @@ class _VariableReader:
         self._variables = variables
 
     def read(self, name: str, parsed: Callable[[str, str], T], default: T) -> T:
-        """Give a variable's value; the default where it is unset or empty."""
+        """Return a variable's value; the default where it is unset or empty."""
         value = self._variables.get(name, "").strip()
         return parsed(name, value) if value else default
 

@@ -44,7 +44,7 @@ class ContentFilter(Protocol):
     """What judges a text before it is asked. It may not raise, and takes time in proportion to the text."""
 
     def check(self, text: str) -> BlockedText | None:
-        """Give why the text is not let through; None lets it through."""
+        """Return why the text is not let through; None lets it through."""
 
 
 @dataclass(slots=True, eq=False)
@@ -154,7 +154,7 @@ class BlockList:
 
     @classmethod
     def load(cls, path: Path) -> "BlockList":
-        """Read a TOML or JSON file. Raises UsageError, naming the file and its fault."""
+        """Parse a TOML or JSON file. Raises UsageError, naming the file and its fault."""
         try:
             text = path.read_text(encoding="utf-8")
             data: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -165,7 +165,7 @@ class BlockList:
             raise UsageError(f"block list {path}: {error}") from None
 
     def check(self, text: str) -> BlockedText | None:
-        """Give the category of the first phrase in the text; linear in its length."""
+        """Return the category of the first phrase in the text; linear in its length."""
         words = self._vocabulary.split(text)
         for start, word in enumerate(words):
             category = None
@@ -228,14 +228,14 @@ def _validate_blocklist(data: Any) -> dict[str, Any]:
 
 
 def _choices(phrase: str, category: str, groups: Mapping[str, Sequence[str]], ignored: frozenset[str]) -> list[_Choice]:
-    """Read a phrase; where an ignored word may stand nothing needs to. Raises UsageError."""
+    """Parse a phrase; where an ignored word may stand nothing needs to. Raises UsageError."""
 
-    def expanded(match: re.Match[str]) -> str:
+    def expand_group(match: re.Match[str]) -> str:
         if match[1] not in groups:
             raise UsageError(f"phrase {phrase!r} in {category}: there is no group {match[1]!r}: add it to [groups]")
         return "|".join(groups[match[1]])
 
-    places = _GROUP.sub(expanded, phrase).split()
+    places = _GROUP.sub(expand_group, phrase).split()
     choices = [_read_choice(place, ignored) for place in places]
     if not 0 < len(choices) <= _MAX_PHRASE_WORDS or None in choices:
         fix = f"write 1 to {_MAX_PHRASE_WORDS} words, `a|b` for either, `a?` for an optional one"

@@ -1,7 +1,8 @@
-"""The guard: who may ask, how often, what, and for how much; the service and the page ask it before every answer.
+"""The guard decides who may send a request, how often, with what content and at what cost.
 
-Its order: `enter` (rate limit, then key), `clean` (validation, then content), `reserve` (budgets), the answer with
-`output_filter` in its pipeline, and at last the reservation's `settle`.
+The service and the page call it before every answer, in this order: `admit` (rate limit, then API key),
+`validate_messages` (validation, then content filter), `reserve` (budgets), the answer with `output_filter` in its
+pipeline, and at the end the reservation's `settle`.
 """
 
 import hashlib
@@ -52,7 +53,7 @@ class Guard:
             self._patterns = Patterns(configuration.banned, SECRET_PATTERNS, configuration.secrets)
 
     async def admit(self, caller: Caller) -> str:
-        """Count a question and give the caller's id, `key:NAME` or `address:…`. Raises Refusal.
+        """Count a request and return the caller's id, `key:NAME` or `address:…`. Raises RejectionError.
 
         A known key has a window of its own. Everybody else has the address's, whoever shows a wrong key too. A
         session has one besides, at the same rate: a new session is not let in more often, nor one that changes its
@@ -64,16 +65,16 @@ class Guard:
         return self.identify(caller)
 
     async def enter_page(self, client_address: str | None) -> None:
-        """Count a page that is newly opened from an address. Raises Refusal."""
+        """Count a page that is newly opened from an address. Raises RejectionError."""
         if self._page_rate is not None:
             await self._page_rate.hit(f"page:{address_block(client_address)}")
 
     def identify(self, caller: Caller) -> str:
-        """Give the caller's id without counting a question. Raises Refusal."""
+        """Return the caller's id without counting a request. Raises RejectionError."""
         return self._keys.identify(caller)
 
     def validate_messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Give the conversation as it may be asked: all turns checked, control characters removed. Raises Refusal."""
+        """Return the conversation, all messages checked and control characters removed. Raises RejectionError."""
         cleaned = validate_conversation(messages, self.configuration.limits)
         for place, message in enumerate(cleaned, start=1):
             for judge in self._filters:
@@ -84,14 +85,14 @@ class Guard:
         return cleaned
 
     async def reserve(self, caller_id: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> Reservation:
-        """Reserve what the answer may cost, whichever of `routes`, by full name, gives it.
+        """Reserve what the answer may cost, whichever of `routes`, by full name, produces it.
 
-        Raise Refusal; else the reservation must be settled.
+        Raises RejectionError; else the reservation must be settled.
         """
         return await self._budgets.reserve(caller_id, request, routes)
 
     def output_filter(self) -> OutputFilter | None:
-        """Give a filter for one answer; None when it is off."""
+        """Return a filter for one answer; None when it is off."""
         return None if self._patterns is None else OutputFilter(self._patterns)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""Who asks: addresses behind proxies, and keys."""
+"""Callers: their addresses behind proxies, and their API keys."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ _MAX_KEY_CHARS = 512
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What is known of who asks; the key never shows in a repr. `address` is the peer's after the trusted hops."""
+    """What is known of a caller; the key never shows in a repr. `address` is the peer's after the trusted hops."""
 
     key: str | None = field(default=None, repr=False)
     address: str | None = None
@@ -26,7 +26,7 @@ class Caller:
 
 
 def forwarded_address(peer: str | None, forwarded_for: str | None, hops: int) -> str | None:
-    """Give the address `hops` from the right of X-Forwarded-For, which the outermost trusted proxy wrote.
+    """Return the address `hops` from the right of X-Forwarded-For, which the outermost trusted proxy wrote.
 
     Further left stands what the caller wrote. The peer itself with 0 hops, and where the header is shorter than the
     proxies would have made it, or holds no address there: then it did not come through them.
@@ -48,7 +48,7 @@ def client_address(peer: str | None, headers: Iterable[tuple[str, str]], hops: i
 
 
 def address_block(of: str | None) -> str:
-    """Give what counts as one address: an IPv4 address, or the /64 that one IPv6 household has all of."""
+    """Return what counts as one address: an IPv4 address, or the /64 that one IPv6 household has all of."""
     found = _parse_address(of or "")
     if isinstance(found, IPv6Address):
         return str(IPv6Network((int(found) >> 64 << 64, 64)))
@@ -56,7 +56,7 @@ def address_block(of: str | None) -> str:
 
 
 def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address, with or without brackets, port or zone; an IPv4 address in IPv6 clothes is the former."""
+    """Parse an address, with or without brackets, port or zone; an IPv4 address in IPv6 clothes is the former."""
     bare = text.strip()[:80]
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]
@@ -79,7 +79,7 @@ class ApiKeys:
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def lookup(self, key: str | None) -> str | None:
-        """Give the name of a known key; None otherwise. The time taken tells nothing of which came close."""
+        """Return the name of a known key; None otherwise. The time taken tells nothing of which came close."""
         if key is None or len(key) > _MAX_KEY_CHARS:
             return None
         presented = hash_key(key)
@@ -90,7 +90,7 @@ class ApiKeys:
         return found
 
     def identify(self, caller: Caller) -> str:
-        """Give the caller's id, `key:NAME` or `address:…`. Raises Refusal where keys are asked for and none fits."""
+        """Return the caller's id, `key:NAME` or `address:…`. Raises RejectionError for a missing or unknown key."""
         name = self.lookup(caller.key)
         if name is None and self.digests:
             wrong = "the key is not known" if caller.key else "this service asks for a key"
@@ -99,12 +99,12 @@ class ApiKeys:
 
 
 def hash_key(key: str) -> str:
-    """Give the hash by which a key is known. Never raises, whatever the text."""
+    """Return the hash by which a key is known. Never raises, whatever the text."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def make_key(name: str) -> tuple[str, str]:
-    """Make a key; give it and its line for `API_KEYS`. Raises UsageError when the name cannot be one."""
+    """Make a key; return it and its line for `API_KEYS`. Raises UsageError when the name cannot be one."""
     if not _KEY_NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a key: use up to 64 letters, digits, dots, dashes and underscores")
     key = "sg-" + secrets.token_urlsafe(32)
@@ -112,7 +112,7 @@ def make_key(name: str) -> tuple[str, str]:
 
 
 def parse_keys(text: str) -> ApiKeys:
-    """Read `NAME=sha256:HEX`, comma-separated. Raises UsageError, which never repeats what was written as a hash."""
+    """Parse `NAME=sha256:HEX`, comma-separated. Raises UsageError, which never repeats what was written as a hash."""
     digests: dict[str, str] = {}
     for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
         name, _, hashed = (part.strip() for part in entry.partition("="))

@@ -23,7 +23,7 @@ _INVISIBLE_ASCII = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 
 
 class Redactor:
-    """Takes one text out of its chunks; feed / flush."""
+    """A redactor of one text that arrives in chunks (feed, then flush)."""
 
     def __init__(self, patterns: Patterns) -> None:
         self._patterns = patterns
@@ -39,7 +39,7 @@ class Redactor:
         return self._held != ""
 
     def feed(self, text: str) -> str:
-        """Take a chunk; give what may go on now, the chunk itself in the common case."""
+        """Take a chunk and return the text that may be released now, the chunk itself in the common case."""
         if self._tail is None:
             raw = self._held + text if self._held else text
             folded = _fold_evenly(raw)
@@ -48,7 +48,7 @@ class Redactor:
         return self._scan(self._drop_invisible(text), last=False)
 
     def _pass_on(self, raw: str, seen: str, text: str) -> str:
-        """Give what may go on of a text whose characters have one folded character each."""
+        """Return what may go on of a text whose characters have one folded character each."""
         context = len(seen) - len(raw)
         match = self._search(seen, context)
         if match is None:
@@ -63,7 +63,7 @@ class Redactor:
         return raw if match is None else raw[: cut - context]
 
     def flush(self) -> str:
-        """The text is over: give what was held back, as far as it is not banned."""
+        """Return the text held back at the end, as far as it is not banned."""
         return self._scan("", last=True)
 
     def _drop_invisible(self, text: str) -> str:
@@ -135,17 +135,17 @@ class _NormalizedText:
         self._next = self.context
 
     def normalized_index(self, at: int) -> int:
-        """Give the first folded character that belongs to `raw[at:]`; `at` never goes back."""
+        """Return the first folded character that belongs to `raw[at:]`; `at` never goes back."""
         while self.places[self._next] < at:
             self._next += 1
         return self._next
 
     def raw_between(self, start: int, end: int) -> str:
-        """Give the text of some folded characters."""
+        """Return the text of some folded characters."""
         return self.raw[self.places[start] : self.places[end - 1] + 1]
 
     def char_before(self, cut: int) -> str:
-        """Give the folded character before `raw[cut:]`, empty when there is none."""
+        """Return the folded character before `raw[cut:]`, empty when there is none."""
         start = self.normalized_index(cut)
         return self.seen[start - 1 : start] if start else ""
 
@@ -159,7 +159,7 @@ class OutputFilter:
         self._thinking = Redactor(patterns)
 
     def feed(self, event: Event) -> list[Event]:
-        """Take an event; give what goes on now. Held text has gone before a terminal event."""
+        """Take an event and return the events to release now; held text is released before a terminal event."""
         if isinstance(event, TextDelta):
             thought = self._thinking.flush() if self._thinking.holds else ""
             piece = self._text.feed(event.text)

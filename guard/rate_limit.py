@@ -30,14 +30,14 @@ class SlidingWindows:
         return len(self._let_in)
 
     def wait_s(self, caller: str, now: float) -> float:
-        """Give the seconds until the caller may ask, 0 if now."""
+        """Return the seconds until the caller may ask, 0 if now."""
         moments = self._let_in.get(caller, [])
         if len(moments) < self._amount:
             return 0.0
         return max(moments[-self._amount] + self._window_s - now, 0.0)
 
     def hit(self, caller: str, now: float) -> float:
-        """Let the caller in if it may; give the seconds until it may, 0 when it was let in."""
+        """Admit the caller if the window allows it; return the seconds to wait, 0 when it was admitted."""
         wait_s = self.wait_s(caller, now)
         if wait_s > 0:
             return wait_s
@@ -59,7 +59,7 @@ class SlidingWindows:
 
 
 class RateLimiter:
-    """Lets in at most `limit` questions under each name; one that is refused does not count.
+    """A sliding window of at most `limit` requests under each name; a rejected request does not count.
 
     With Redis the window is one for all replicas (`limits`), and what it let in is counted here as well: when Redis is
     gone the local window stands, and knows who was here. `limits`' own memory is not used: it keeps every caller, and
@@ -83,7 +83,7 @@ class RateLimiter:
         self._windows = SlidingWindows(limit.amount, limit.get_expiry())
 
     async def hit(self, name: str) -> None:
-        """Count one question. Raises Refusal, with the seconds until a place is free."""
+        """Count one question. Raises RejectionError, with the seconds until a place is free."""
         self._reject_if_limited(self._windows.wait_s(name, self._clock()))
         if self._shared is not None:
             self._reject_if_limited(await self._shared.call(lambda: self._hit_redis(name), 0.0))

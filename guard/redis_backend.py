@@ -53,7 +53,7 @@ class OptionalRedis:
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def call(self, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Do work with Redis; give `otherwise` when Redis fails or is being left alone. Never raises for its sake."""
+        """Do work with Redis; return `otherwise` when Redis fails or is being left alone. Never raises for its sake."""
         return await asyncio.shield(self.start(work, otherwise))
 
     def start(self, work: Callable[[], Awaitable[T]], otherwise: T) -> asyncio.Task[T]:

@@ -19,7 +19,7 @@ async def read_body(
 ) -> bytes | None:
     """Return the whole body, checked for size and depth of nesting; None when the client has left.
 
-    `content_length` is the header's value, empty where there is none. Raises Refusal.
+    `content_length` is the header's value, empty where there is none. Raises RejectionError.
     """
     if content_length.isdecimal():
         check_size(int(content_length[:20]), limits)

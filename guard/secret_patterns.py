@@ -1,4 +1,4 @@
-"""What must not be in an answer, as one regular expression over folded text that also tells what may still become it.
+r"""What must not be in an answer, as one regular expression over folded text that also tells what may still become it.
 
 Each shape is a sequence of (class, least, most). Its expression matches the whole shape, or the beginning of it that
 reaches the end of the text (`\\Z` at every step): the part to hold back. Every step is possessive and bounded, so that
@@ -91,7 +91,7 @@ def _has_check_digit(folded: str, raw: str) -> bool:
     return passes_luhn(folded)
 
 
-def _named(label: str, names: Sequence[str], value: CharClassRun, tail: str) -> Iterable[SecretPattern]:
+def _named_secret(label: str, names: Sequence[str], value: CharClassRun, tail: str) -> Iterable[SecretPattern]:
     """Yield shapes of a value that is a secret only beside its name; `?` in a name stands for - or _ or a space."""
     gap = rf"[\s\"':=|>(,{_MARKS}]"
     for number, name in enumerate(names):
@@ -172,16 +172,20 @@ SECRET_PATTERNS: tuple[SecretPattern, ...] = (
     *(_private_key_pattern(kind) for kind in ("", "rsa ", "ec ", "dsa ", "openssh ", "encrypted ")),
     *_card_patterns(),
     _URL_PASSWORD,
-    *_named(
+    *_named_secret(
         "azure",
         ("api?key", "openai?api?key", "subscription?key", "openai?key", "azure?key"),
         (_TOKEN_FIRST_CHARS, 32, 32),
         _TOKEN_CHARS,
     ),
-    *_named("storage", ("account?key", "shared?access?key", "access?key"), ("[a-z0-9+/]", 40, 40), _BASE64_CHARS),
-    *_named("aws", ("secret?access?key", "aws?secret?access?key", "secret?key"), ("[a-z0-9+/]", 40, 40), _BASE64_CHARS),
-    *_named("session", ("session?token",), ("[a-z0-9+/=]", 64, 64), _BASE64_CHARS),
-    *_named("client", ("client?secret",), ("[a-z0-9~._-]", 32, 32), "[a-z0-9~._-]"),
+    *_named_secret(
+        "storage", ("account?key", "shared?access?key", "access?key"), ("[a-z0-9+/]", 40, 40), _BASE64_CHARS
+    ),
+    *_named_secret(
+        "aws", ("secret?access?key", "aws?secret?access?key", "secret?key"), ("[a-z0-9+/]", 40, 40), _BASE64_CHARS
+    ),
+    *_named_secret("session", ("session?token",), ("[a-z0-9+/=]", 64, 64), _BASE64_CHARS),
+    *_named_secret("client", ("client?secret",), ("[a-z0-9~._-]", 32, 32), "[a-z0-9~._-]"),
 )
 """Keys of the providers, of common services and of this one; signed tokens (JWT, whose first field is alg, typ or kid);
 private keys; card numbers (which must also pass `passes_luhn`); passwords in URLs; and the keys of Azure and AWS that
@@ -288,7 +292,7 @@ class _Rest:
 
 
 def _build_expression(shapes: Sequence[SecretPattern], last: bool) -> str:
-    """Give a tree of all beginnings, so that a character is compared once for all that share it."""
+    """Return a tree of all beginnings, so that a character is compared once for all that share it."""
     end = "" if last else r"\Z"
     trees: dict[tuple[str, str], list[_Rest]] = {}
     for shape in shapes:
@@ -308,7 +312,7 @@ def _build_expression(shapes: Sequence[SecretPattern], last: bool) -> str:
 
 
 def _build_branches(rests: Sequence[_Rest], end: str) -> list[str]:
-    """Give what may follow: ends of shapes, then steps with what follows them, then the end of the text."""
+    """Return what may follow: ends of shapes, then steps with what follows them, then the end of the text."""
     found = [rest.ending for rest in rests if not rest.steps]
     by_joint: dict[str, dict[CharClassRun, list[_Rest]]] = {}
     for rest in rests:
@@ -326,7 +330,7 @@ def _build_branches(rests: Sequence[_Rest], end: str) -> list[str]:
 
 
 def _step_branches(step: CharClassRun, joint: str, following: Sequence[_Rest], end: str) -> list[str]:
-    """Give a step, with all that may follow it, behind its first joint; then its beginning that reaches the end."""
+    """Return a step, with all that may follow it, behind its first joint; then its beginning that reaches the end."""
     cls, least, most = step
     after = _alternation(_build_branches(following, end))
     if most == 0 or (least, most) == (1, 1):

@@ -67,9 +67,9 @@ class _NormalizationCache(dict[str, str]):
 
 
 NORMALIZED = _NormalizationCache()
-"""Gives one character's folded form: none, one or several characters."""
+"""A function that returns one character's folded form: none, one or several characters."""
 
 
 def normalize(text: str) -> str:
-    """Give the text as it is compared; linear, and at most `MAX_EXPANSION` times as long."""
+    """Return the text as it is compared; linear, and at most `MAX_EXPANSION` times as long."""
     return "".join([NORMALIZED[char] for char in text])

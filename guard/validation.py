@@ -47,7 +47,7 @@ STRICT = InputLimits(message_chars=MAX_STRICT_MESSAGE_CHARS, off=frozenset())
 
 
 def check_size(body_bytes: int, limits: InputLimits) -> None:
-    """Refuse a body that is too large. Raises Refusal; the bytes may still be arriving."""
+    """Refuse a body that is too large. Raises RejectionError; the bytes may still be arriving."""
     if body_bytes > limits.body_bytes:
         raise RejectionError(
             "validation.size", "too_large", f"the body is larger than {limits.body_bytes:,} bytes: send less"
@@ -55,7 +55,7 @@ def check_size(body_bytes: int, limits: InputLimits) -> None:
 
 
 def check_depth(body: bytes, limits: InputLimits) -> None:
-    """Refuse JSON that is nested too deep, before a parser meets it. Raises Refusal."""
+    """Refuse JSON that is nested too deep, before a parser meets it. Raises RejectionError."""
     if json_depth(body) > limits.json_depth:
         raise RejectionError(
             "validation.depth", "invalid", f"the JSON is nested deeper than {limits.json_depth}: flatten it"
@@ -68,7 +68,7 @@ _DEPTH_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def json_depth(body: bytes) -> int:
-    """Give how deep the brackets of JSON in UTF-8 nest, in linear time and without a stack; strings do not count.
+    """Return how deep the brackets of JSON in UTF-8 nest, in linear time and without a stack; strings do not count.
 
     A text in UTF-16 or UTF-32 has null bytes, where strings cannot be told: every opening bracket counts there.
     """
@@ -79,7 +79,7 @@ def json_depth(body: bytes) -> int:
 
 
 def validate_conversation(messages: Sequence[Message], limits: InputLimits) -> tuple[Message, ...]:
-    """Give the conversation without control characters. Raises Refusal, naming the rule and the turn.
+    """Return the conversation without control characters. Raises RejectionError, naming the rule and the turn.
 
     An answer of the model may be longer than a question, and teaches scripts and SQL to whoever asks: for those turns
     the rules of length, script and sql do not hold, only the others.
@@ -136,7 +136,7 @@ _CONTROL_CHARS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e]")
 
 
 def strip_control_chars(text: str) -> str:
-    """Give the text without control characters and overrides; every kind of line end becomes a newline."""
+    """Return the text without control characters and overrides; every kind of line end becomes a newline."""
     return _CONTROL_CHARS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -147,7 +147,7 @@ _SQL_COMMENT = re.compile(r"/\*[^*]{0,64}\*/")
 
 
 def _normalize_markup(text: str) -> str:
-    """Give the text as a browser or a database would take it: entities, width, case, comments and gaps undone."""
+    """Return the text as a browser or a database would take it: entities, width, case, comments and gaps undone."""
     unescaped = html.unescape(_CHARACTER_REFERENCE.sub(r"\1\2", text))
     return _SPACE.sub(" ", _SQL_COMMENT.sub(" ", normalize(unescaped)))
 

@@ -64,15 +64,15 @@ def _read_words(folded: str, known: Collection[str]) -> list[Word]:
         possessive = text[-1] == "s" and _POSSESSIVE.fullmatch(gap) is not None
         ends = gap != " " and not possessive and _CLAUSE_END.search(gap) is not None
         if text in known or text.isalpha():
-            words.append(Word(text if text in known else _unrepeated(text, known), ends, possessive, gap))
+            words.append(Word(text if text in known else _collapse_repeats(text, known), ends, possessive, gap))
         else:
-            words += _undisguised(text, Word(text, ends, possessive, gap), known)
+            words += _undo_disguise(text, Word(text, ends, possessive, gap), known)
     if words:
         words[-1] = Word(words[-1].text, True)
     return words
 
 
-def _unrepeated(text: str, known: Collection[str]) -> str:
+def _collapse_repeats(text: str, known: Collection[str]) -> str:
     if _REPEATED.search(text) is None:
         return text
     runs = [(char, len(list(run))) for char, run in groupby(text[:_MAX_REPEATED])]
@@ -81,7 +81,7 @@ def _unrepeated(text: str, known: Collection[str]) -> str:
     return next((form for form in (once, twice) if form in known), text)
 
 
-def _undisguised(text: str, word: Word, known: Collection[str]) -> Iterator[Word]:
+def _undo_disguise(text: str, word: Word, known: Collection[str]) -> Iterator[Word]:
     found = next((plain for plain in _plain_forms(text) if plain in known), None)
     parts = [found] if found else _PARTS.findall(text)
     for part in parts[:-1]:
@@ -106,13 +106,13 @@ def _join_spaced_letters(words: list[Word], known: Collection[str], beginnings: 
     for single, run in groupby(words, _is_letter):
         letters = list(run)
         if single and len(letters) > 2:
-            joined += _segmented(letters, known, beginnings)
+            joined += _split_segments(letters, known, beginnings)
         else:
             joined += letters
     return joined
 
 
-def _segmented(letters: Sequence[Word], known: Collection[str], beginnings: Collection[str]) -> Iterator[Word]:
+def _split_segments(letters: Sequence[Word], known: Collection[str], beginnings: Collection[str]) -> Iterator[Word]:
     """Yield the longest known word at each place, and letters where there is none."""
     plain = "".join(_SIGNS.get(word.text, word.text)[0] for word in letters)
     place = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def make_self_signed(folder: Path) -> tuple[str, str]:
-    """Write a certificate, which signs itself, and its key to `folder`; give both files' names, PEM.
+    """Write a certificate, which signs itself, and its key to `folder`; return both files' names, PEM.
 
     Raises OSError and subprocess.SubprocessError where openssl is missing or does not do it.
     """

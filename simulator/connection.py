@@ -31,7 +31,7 @@ class ConnectionHost(Protocol):
     log: TruthLog
 
     def reply(self, request: Request | InvalidRequestError) -> tuple[str, PlannedResponse]:
-        """Give the request's id and what it is answered with."""
+        """Return the request's id and what it is answered with."""
 
     def on_closed(self, connection: "Connection") -> None: ...
 
@@ -45,7 +45,7 @@ class WriteBatch(NamedTuple):
 
 
 class Connection:
-    """Lives from accept to close."""
+    """One client connection, from accept to close."""
 
     def __init__(self, host: ConnectionHost, sock: socket.socket) -> None:
         self._host = host
@@ -141,7 +141,7 @@ class Connection:
             self._finish_answer(ending, keep_open)
 
     def _send_bytes(self, data: bytes | memoryview, batch: WriteBatch) -> int:
-        """Hand bytes to the kernel; give how many it did not take. Its errors close the connection."""
+        """Send bytes to the kernel; return how many it did not take. Its errors close the connection."""
         at_s = self._now()
         try:
             rest = len(data) - self._sock.send(data)
@@ -195,7 +195,7 @@ class Connection:
 
 
 class _PlanRunner:
-    """Carries out one plan on the loop's timers. The next batch is made ready right after the one before it."""
+    """The execution of one plan on the loop's timers. The next batch is made ready right after the one before it."""
 
     def __init__(
         self, connection: Connection, loop: EventLoop, plan: ResponsePlan, request_id: str, zero_s: float

@@ -94,7 +94,7 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
 
 
 def parse_fault(name: str) -> Fault:
-    """Read a name such as `cut`, `cut-always` or `429-retry-after-90`. Raises UsageError for one that is none."""
+    """Parse a name such as `cut`, `cut-always` or `429-retry-after-90`. Raises UsageError for one that is none."""
     base = name.removesuffix("-always")
     head, _, tail = base.rpartition("-")
     if base in FAULTS:
@@ -109,7 +109,7 @@ def parse_fault(name: str) -> Fault:
 
 
 def format_table() -> str:
-    """Give the list for people, a line a fault."""
+    """Return the list for people, a line a fault."""
     return "\n".join(f"  {_format_usage(kind):26} {kind.scope:7} {kind.description}" for kind in FAULTS.values())
 
 

@@ -41,7 +41,7 @@ class Request:
         return self.target.partition("?")[0]
 
     def fields(self) -> dict[str, Any]:
-        """Give the body's JSON object. Raises UsageError for anything else."""
+        """Return the body's JSON object. Raises UsageError for anything else."""
         try:
             found = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -61,7 +61,7 @@ class RequestReader:
         self._size = 0
 
     def feed(self, data: bytes) -> Request | None:
-        """Take bytes (none at all to go on with those that waited); give the request that is complete with them.
+        """Take bytes (none to continue with buffered ones); return the request that is complete with them.
 
         Raises BadRequest.
         """
@@ -120,7 +120,7 @@ class RequestReader:
 
 
 def encode_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
-    """Give a status line and headers, blank line included."""
+    """Return a status line and headers, blank line included."""
     lines = [
         f"HTTP/1.1 {status} {_REASON_PHRASES.get(status, 'Unknown')}",
         *(f"{name}: {value}" for name, value in headers),
@@ -129,5 +129,5 @@ def encode_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """Give one chunk of a chunked body."""
+    """Return one chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)

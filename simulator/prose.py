@@ -15,7 +15,7 @@ _FILLER_TEXT = (
 
 
 def make_tokens(rng: random.Random, count: int) -> tuple[str, ...]:
-    """Give `count` tokens of about four characters; joined they read as prose that ends with a full stop."""
+    """Return `count` tokens of about four characters; joined they read as prose that ends with a full stop."""
     found = list(_OPENING_TOKENS[:count])
     while len(found) < count:
         pieces = [piece for word in _make_sentence(rng).split() for piece in _split_word(word)]
@@ -38,7 +38,7 @@ def _make_sentence(rng: random.Random) -> str:
 
 @cache
 def _split_word(word: str) -> tuple[str, ...]:
-    """A word with the space before it, and a long one in even parts, as a model's tokens would be."""
+    """Split a word with the space before it, and a long one in even parts, as a model's tokens would be."""
     text = " " + word
     parts = max(1, round(len(text) / 4))
     return tuple(text[len(text) * part // parts : len(text) * (part + 1) // parts] for part in range(parts))

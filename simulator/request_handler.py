@@ -1,4 +1,4 @@
-"""Decides what a request is answered with: which wire, profile and fault, and so which plan. It does no I/O.
+"""Selects the wire format, profile and fault of a request, and with them the response plan. Performs no I/O.
 
 A fault is taken from the header `X-Simulator-Fault`, else from a model called `fault-NAME`, else from the command
 line; a profile from the model's name, else from the command line. No key is checked: this is no vendor.
@@ -28,7 +28,7 @@ _REDIRECT_PREFIX = "/redirected"
 _AZURE_DEPLOYMENT_PATH = re.compile(r"/openai/deployments/([^/]{1,200})/chat/completions")
 _OPENAI_WIRE = chat_completions.ChatCompletionsWire()
 _AZURE_WIRE = chat_completions.ChatCompletionsWire(azure=True)
-_RESPONSES = openai_responses.Responses()
+_RESPONSES = openai_responses.ResponsesWire()
 _ANTHROPIC_WIRE = anthropic.MessagesWire()
 _OLLAMA_WIRE = ollama.OllamaChatWire()
 _SHAPES = VendorRules.load(date.min)
@@ -61,7 +61,7 @@ class Defaults:
     """What vendors refuse, retire and cache; None: nothing."""
 
     def apply_to(self, profile: Profile) -> Profile:
-        """Give the profile with the figures that were asked for."""
+        """Return the profile with the figures that were asked for."""
         figures = {
             "ttft_s": self.ttft_s,
             "gap_s": self.gap_s,
@@ -79,7 +79,7 @@ class PlannedResponse(NamedTuple):
 
 
 class RequestHandler:
-    """Answers requests. It remembers which have met `500-once`, and which prompts a vendor's cache holds."""
+    """The handler of all requests. It remembers which have met `500-once`, and which prompts a vendor's cache holds."""
 
     def __init__(self, choices: Defaults) -> None:
         self._choices = choices
@@ -137,7 +137,7 @@ class RequestHandler:
         vendor = call.vendor
         return model_lists.openai({name: rules.shutdown_date(vendor, name) for name in rules.listed_models(vendor)})
 
-    def _cached(self, call: "_WireRequest", asked: ParsedRequest, tokens: int) -> tuple[int, int]:
+    def _count_cached_tokens(self, call: "_WireRequest", asked: ParsedRequest, tokens: int) -> tuple[int, int]:
         """Return how many input tokens a vendor reads from its cache and writes to it, in blocks of 128."""
         rules = self._choices.rules
         if rules is None or not rules.caches(call.vendor, tokens):
@@ -158,7 +158,7 @@ class RequestHandler:
             profile = replace(profile, thinking_tokens=choices.effort_tokens[effort], hides_thinking=True)
         laid_out = make_schedule(profile, seed_for(choices.seed, asked.prompt), tokens=asked.max_tokens)
         tokens = input_tokens(asked.prompt)
-        cached, written = self._cached(call, asked, tokens)
+        cached, written = self._count_cached_tokens(call, asked, tokens)
         billed_usd = _SHAPES.bill_usd(tokens - cached, cached, laid_out.output_tokens)
         answer = EncodingContext(asked, laid_out, tokens, call.serial, time.time(), cached, written, billed_usd)
         facts = {
@@ -259,7 +259,7 @@ def _fault_from_model(model: str) -> str:
 
 
 def _wire_for_path(path: str, headers: Mapping[str, str]) -> Wire:
-    """Give the wire of a path; of one that is not served, the wire whose client most likely asked."""
+    """Return the wire of a path; of one that is not served, the wire whose client most likely asked."""
     if path in _WIRE_BY_PATH:
         return _WIRE_BY_PATH[path]
     if found := _AZURE_DEPLOYMENT_PATH.fullmatch(path):

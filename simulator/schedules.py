@@ -1,4 +1,4 @@
-"""What a simulated answer sends, and when: pure and seeded; the same profile and seed give the same schedule always.
+"""What a simulated answer sends, and when: pure and seeded; the same profile and seed always produce the same schedule.
 
 Times are seconds from the arrival of the complete request. A step is one token. The finish follows the last token by
 one gap, as a model needs one more step to find that it has ended; the tokens of `bursty` come together, at one moment.
@@ -101,7 +101,7 @@ class Schedule:
 
 
 def get_profile(name: str) -> Profile:
-    """Give a profile. Raises UsageError that lists what there is."""
+    """Return a profile. Raises UsageError that lists what there is."""
     if name not in PROFILES:
         raise UsageError(f"there is no timing profile {name!r}; there are {', '.join(PROFILES)}")
     return PROFILES[name]

@@ -34,7 +34,7 @@ class ServerOptions:
 
 
 class SimulatorServer:
-    """Listens from the start, and serves in `run` until `stop`. Raises UsageError when it cannot listen."""
+    """A server that listens from its construction on. Raises UsageError when it cannot listen."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._context = _load_tls_context(options.tls) if options.tls else None
@@ -97,7 +97,7 @@ class SimulatorServer:
 
 @contextmanager
 def run_in_thread(options: ServerOptions) -> Iterator[SimulatorServer]:
-    """Run a server in a thread of this process while the block lasts; for figures that count, give it its own."""
+    """Run a server in a thread of this process while the block lasts; for figures that count, return it its own."""
     server = SimulatorServer(options)
     thread = Thread(target=server.run, name="simulator", daemon=True)
     thread.start()
@@ -109,7 +109,7 @@ def run_in_thread(options: ServerOptions) -> Iterator[SimulatorServer]:
 
 
 def read_log(path: str) -> list[dict[str, object]]:
-    """Give the lines of a log that are whole so far."""
+    """Return the lines of a log that are whole so far."""
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file if line.endswith("\n")]
 

@@ -54,7 +54,7 @@ class VendorRules:
 
     @classmethod
     def load(cls, today: date) -> "VendorRules":
-        """Read the packaged table."""
+        """Parse the packaged table."""
         return cls(_read_table(), today)
 
     def check(self, vendor: str, model: str, fields: Mapping[str, Any], api_version: str | None) -> Rejection | None:
@@ -68,12 +68,12 @@ class VendorRules:
 
     def shutdown_date(self, vendor: str, model: str) -> date | None:
         """Return the day on which a vendor shuts a model down, None where none is set."""
-        return next((rule["since"] for rule in self._retired(vendor) if rule["model"] == model), None)
+        return next((rule["since"] for rule in self._list_retired(vendor) if rule["model"] == model), None)
 
     def listed_models(self, vendor: str) -> list[str]:
         """Return the models of a vendor that the table knows and that still answer, and their successors."""
         found: dict[str, None] = {}
-        for rule in self._retired(vendor):
+        for rule in self._list_retired(vendor):
             if rule["since"] > self.today:
                 found[rule["model"]] = None
             found[rule["successor"]] = None
@@ -92,7 +92,7 @@ class VendorRules:
     def _objections(
         self, vendor: str, model: str, fields: Mapping[str, Any], api_version: str | None
     ) -> Iterator[Rejection]:
-        for rule in self._retired(vendor):
+        for rule in self._list_retired(vendor):
             if rule["model"] == model and rule["since"] <= self.today:
                 yield _rejection(rule, {"model": model, "successor": rule["successor"]})
         known = self.table["known_fields"].get(vendor, fields)
@@ -113,7 +113,7 @@ class VendorRules:
             message = f"Unsupported value: '{effort}' is not supported with this model. Supported values are: {values}."
             yield Rejection(400, message, "unsupported_value", "reasoning_effort")
 
-    def _retired(self, vendor: str) -> list[Mapping[str, Any]]:
+    def _list_retired(self, vendor: str) -> list[Mapping[str, Any]]:
         return [rule for rule in self.table["retired"] if rule["vendor"] == vendor]
 
 

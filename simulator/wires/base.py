@@ -49,25 +49,25 @@ class EncodingContext:
 
 
 class Encoder(Protocol):
-    """Puts one answer into bytes. `literal` is a text as JSON, so that a fault can hand over what is none."""
+    """An encoder of one answer. `literal` is a text as JSON, so that a fault can hand over what is none."""
 
     def opening(self) -> list[StreamPart]:
-        """Give what precedes the first token."""
+        """Return what precedes the first token."""
 
     def delta(self, kind: StepKind, literal: bytes) -> list[StreamPart]:
-        """Give one token, with whatever the wire puts before it when the kind changes."""
+        """Return one token, with whatever the wire puts before it when the kind changes."""
 
     def closing(self, *, marked: bool) -> list[StreamPart]:
-        """Give the finish reason, the usage and, if `marked`, the end marker."""
+        """Return the finish reason, the usage and, if `marked`, the end marker."""
 
     def error(self, message: str) -> StreamPart:
-        """Give the error that the vendor sends inside a stream."""
+        """Return the error that the vendor sends inside a stream."""
 
     def keepalive(self) -> StreamPart:
-        """Give what the wire sends to keep a silent connection open."""
+        """Return what the wire sends to keep a silent connection open."""
 
     def body(self) -> bytes:
-        """Give the body of the answer that is not streamed."""
+        """Return the body of the answer that is not streamed."""
 
 
 class Wire(Protocol):
@@ -85,21 +85,21 @@ class Wire(Protocol):
         """The response header with the vendor's request id."""
 
     def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
-        """Read a request's JSON object. Raises UsageError for one that the vendor would refuse."""
+        """Parse a request's JSON object. Raises UsageError for one that the vendor would refuse."""
 
     def encoder(self, answer: EncodingContext) -> Encoder: ...
 
     def error(self, status: int, message: str, serial: str) -> bytes:
-        """Give the body of an error answer."""
+        """Return the body of an error answer."""
 
 
 def dumps(value: Any) -> bytes:
-    """Give JSON without spaces, as the vendors send it."""
+    """Return JSON without spaces, as the vendors send it."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def parse_content_text(content: Any) -> str:
-    """Give the text of a message's content: a string, or a list of parts of which the text ones count."""
+    """Return the text of a message's content: a string, or a list of parts of which the text ones count."""
     if isinstance(content, str):
         return content
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
@@ -110,7 +110,7 @@ def parse_content_text(content: Any) -> str:
 
 
 def parse_prompt(fields: Mapping[str, Any]) -> str:
-    """Give the text of all messages. Raises UsageError unless there is at least one, each with a role."""
+    """Return the text of all messages. Raises UsageError unless there is at least one, each with a role."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise UsageError("messages must be a list with at least one message")
@@ -120,7 +120,7 @@ def parse_prompt(fields: Mapping[str, Any]) -> str:
 
 
 def parse_model(fields: Mapping[str, Any]) -> str:
-    """Give the model's name. Raises UsageError for none."""
+    """Return the model's name. Raises UsageError for none."""
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise UsageError("model must be a string that is not empty")
@@ -128,7 +128,7 @@ def parse_model(fields: Mapping[str, Any]) -> str:
 
 
 def parse_flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
-    """Give a boolean field. Raises UsageError for what is none."""
+    """Return a boolean field. Raises UsageError for what is none."""
     value = fields.get(name)
     if value is None:
         return default
@@ -138,7 +138,7 @@ def parse_flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def parse_count(fields: Mapping[str, Any], name: str) -> int | None:
-    """Give a count from 1; None when it is not set. Raises UsageError for anything else."""
+    """Return a count from 1; None when it is not set. Raises UsageError for anything else."""
     value = fields.get(name)
     if value is None:
         return None

@@ -37,7 +37,7 @@ def openai(known: Mapping[str, date | None]) -> bytes:
 
 
 def anthropic_models() -> bytes:
-    """Give Anthropic's list of models."""
+    """Return Anthropic's list of models."""
     data = [
         {"type": "model", "id": name, "display_name": f"{name} (simulated)", "created_at": _EPOCH}
         for name in MODEL_NAMES

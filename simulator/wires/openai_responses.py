@@ -30,7 +30,7 @@ _EVENTS: Mapping[StepKind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Responses:
+class ResponsesWire:
     """The wire of the Responses API."""
 
     name: str = "openai-responses"
@@ -53,15 +53,15 @@ class Responses:
             max_tokens=parse_count(fields, "max_output_tokens"),
         )
 
-    def encoder(self, answer: EncodingContext) -> "_Encoder":
-        return _Encoder(answer)
+    def encoder(self, answer: EncodingContext) -> "_ResponsesEncoder":
+        return _ResponsesEncoder(answer)
 
     def error(self, status: int, message: str, serial: str) -> bytes:
         kind = "server_error" if status >= 500 else "invalid_request_error"
         return dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
 
 
-class _Encoder:
+class _ResponsesEncoder:
     def __init__(self, answer: EncodingContext) -> None:
         self._answer = answer
         self._id = f"resp_simulated_{answer.serial}"
