@@ -24,13 +24,13 @@ _THINKING_DELTAS = frozenset({"response.reasoning_summary_text.delta", "response
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
-def decoder(*, streamed: bool = True, shows_thinking: bool = False) -> StreamDecoder:
+def make_decoder(*, streamed: bool = True, shows_thinking: bool = False) -> StreamDecoder:
     """Return a decoder for one response."""
-    dialect = Responses(shows_thinking=shows_thinking)
+    dialect = ResponsesParser(shows_thinking=shows_thinking)
     return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
-class Responses:
+class ResponsesParser:
     """Reads stream events and whole responses."""
 
     def __init__(self, *, shows_thinking: bool = False) -> None:

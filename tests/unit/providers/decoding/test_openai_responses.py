@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from providers.decoding.openai_responses import decoder
+from providers.decoding.openai_responses import make_decoder
 from streaming.errors import (
     BillingError,
     ProtocolError,
@@ -36,7 +36,7 @@ def ended(status: str = "completed", **fields: Any) -> dict[str, Any]:
 
 
 def decode(data: bytes, piece_bytes: int, *, streamed: bool = True) -> tuple[list[Event], StreamError | None]:
-    found, events = decoder(streamed=streamed), list[Event]()
+    found, events = make_decoder(streamed=streamed), list[Event]()
     try:
         for start in range(0, len(data), piece_bytes):
             for event in found.feed(data[start : start + piece_bytes]):
