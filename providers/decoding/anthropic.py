@@ -1,8 +1,9 @@
-"""The Anthropic Messages wire. Pure.
+"""Decoder of Anthropic's Messages API. Pure.
 
-Streamed: `message_start` (input tokens), content blocks with deltas, `message_delta` (stop reason, output tokens),
-`message_stop`. The kind of an event is read from its JSON, as some gateways leave out the event's name; unknown kinds
-are passed over, as the API asks of its clients. Thinking always shows as blocks: none seen means 0 thinking tokens.
+A stream consists of `message_start` (input tokens), content blocks with deltas, `message_delta` (stop reason, output
+tokens) and `message_stop`. The type of an event is read from its JSON because some gateways omit the SSE event name;
+unknown types are ignored, as the API requires of clients. Thinking always appears as blocks, so a response without
+such blocks has 0 thinking tokens.
 """
 
 from typing import Any
@@ -21,17 +22,17 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "tool_use": "tool",
     "refusal": "content_filter",
 }
-"""Stop reasons that end an answer; `pause_turn` is none, for its turn goes on."""
+"""Stop reasons that end an answer. `pause_turn` is not among them, because the turn continues."""
 
 
 def make_decoder(*, streamed: bool = True) -> StreamDecoder:
-    """Give a decoder for one response."""
+    """Return a decoder for one response."""
     dialect = MessagesParser()
     return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
 class MessagesParser:
-    """Reads stream events and whole messages."""
+    """A parser of stream events and whole messages."""
 
     def __init__(self) -> None:
         self.reply = ReplyBuilder(shows_thinking=True)
@@ -74,7 +75,7 @@ class MessagesParser:
         return []
 
     def _on_message_start(self, message: dict[str, Any]) -> list[Event]:
-        """Note the counts at the start; the output's number there is no count of the answer."""
+        """Record the input counts at the start. `output_tokens` is ignored here, as it does not count the answer."""
         self._counts.update(as_object(message.get("usage")))
         self._counts.pop("output_tokens", None)
         return self.reply.usage(_parse_usage(self._counts))
@@ -94,7 +95,7 @@ class MessagesParser:
 
 
 def _parse_usage(counts: dict[str, Any]) -> Usage:
-    """Unify: the API's `input_tokens` leaves out what was read from, or written to, its cache."""
+    """Return unified counts: the API's `input_tokens` excludes tokens read from or written to its cache."""
     fresh, read, written = (
         parse_token_count(counts.get(name))
         for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

@@ -1,4 +1,4 @@
-"""Ollama's native chat wire: one JSON object a line, the last with `done`. Pure."""
+"""Decoder of Ollama's native chat API: one JSON object per line, the last one with `done`. Pure."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 def make_decoder(*, streamed: bool = True) -> StreamDecoder:
-    """Give a decoder for one response."""
+    """Return a decoder for one response."""
     dialect = OllamaChatParser()
     return NDJSONDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
 class OllamaChatParser:
-    """Reads lines and whole bodies; both have the same fields. Older models put their thinking in tags."""
+    """A parser of lines and whole bodies, which have the same fields. Older models put their thinking into tags."""
 
     def __init__(self) -> None:
         self.reply = ReplyBuilder(think_tags=True, shows_thinking=True)
@@ -29,7 +29,7 @@ class OllamaChatParser:
         if fields.get("error"):
             raise error_from_payload(fields["error"])
         message = fields.get("message")
-        # The usual line has text and nothing else: it is read without a further call.
+        # The usual line has text and nothing else: it is parsed here, without a further call, to save time.
         text = message.get("content") if isinstance(message, dict) and "thinking" not in message else None
         events = self.reply.text(text) if text and isinstance(text, str) else self._parse_message(as_object(message))
         if fields.get("done") or "done_reason" in fields:
@@ -46,7 +46,7 @@ class OllamaChatParser:
         done = fields.get("done") is True
         if not done and raw is None:
             return []
-        # A server from before `done_reason` says no more than that it is done.
+        # Older servers send `done` without `done_reason`.
         if reason := _FINISH_REASONS.get(raw or "stop"):
             self.reply.finish(reason, raw)
         else:
@@ -59,9 +59,9 @@ class OllamaChatParser:
 
 
 def _timings_notice(fields: dict[str, Any]) -> list[Event]:
-    """Give what the server says of its own time, in seconds; it says so in nanoseconds."""
-    timed = {
+    """Return a notice with the server's own durations in seconds (the API has nanoseconds), none when it has none."""
+    durations_ns = {
         name: parse_token_count(fields.get(f"{name}_duration")) for name in ("total", "load", "prompt_eval", "eval")
     }
-    detail = {f"{name}_s": ns / 1e9 for name, ns in timed.items() if ns is not None}
+    detail = {f"{name}_s": ns / 1e9 for name, ns in durations_ns.items() if ns is not None}
     return [Notice("timings", "The server's own timings.", detail)] if detail else []

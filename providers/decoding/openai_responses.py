@@ -1,8 +1,8 @@
-"""Decoder for OpenAI's Responses API, as OpenAI, llama.cpp and compatible servers speak it. Pure.
+"""Decoder of OpenAI's Responses API, for OpenAI, llama.cpp and compatible servers. Pure.
 
-Streamed, every event is an object with a `type`; `response.completed`, `response.incomplete` or `response.failed` is
-the last and carries the whole response. Not streamed, the body is that response. Reasoning comes as summaries or as
-text, a refusal as content of its own kind.
+In a stream, every event is an object with a `type`. The last one is `response.completed`, `response.incomplete` or
+`response.failed` and contains the whole response. Without streaming, the body is that response. Reasoning arrives as
+summaries or as text, a refusal as a separate kind of content.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _INCOMPLETE: dict[str, FinishReason] = {
     "max_tokens": "length",
     "content_filter": "content_filter",
 }
-"""Reasons of an incomplete response that end an answer in order; any other leaves it unfinished."""
+"""Reasons of an incomplete response that end an answer normally. After any other the answer counts as incomplete."""
 _THINKING_DELTAS = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
@@ -31,7 +31,7 @@ def make_decoder(*, streamed: bool = True, shows_thinking: bool = False) -> Stre
 
 
 class ResponsesParser:
-    """Reads stream events and whole responses."""
+    """A parser of stream events and whole responses."""
 
     def __init__(self, *, shows_thinking: bool = False) -> None:
         self.reply = ReplyBuilder(shows_thinking=shows_thinking)
@@ -51,7 +51,7 @@ class ResponsesParser:
             raise error_from_payload(fields.get("error") or fields)
         if kind in _ENDS:
             response = as_object(fields.get("response"))
-            # A server that sends no deltas has the whole text here.
+            # A server that sends no deltas sends the whole text here.
             events = [] if self._has_deltas else self._read_output(response)
             events += self._end(response, str(kind).removeprefix("response."))
             self.reply.over = True
@@ -65,7 +65,7 @@ class ResponsesParser:
         return events + self._end(body, as_text(body.get("status")))
 
     def _read_output(self, response: dict[str, Any]) -> list[Event]:
-        """Read the items of a whole response: reasoning, then messages of text and refusals."""
+        """Return the events of a whole response's output items: reasoning, text and refusals, in their order."""
         items = response.get("output") or []
         if not isinstance(items, list):
             raise ProtocolError("the provider sent output that is not a list")
@@ -86,7 +86,7 @@ class ResponsesParser:
         return self.reply.text(as_text(part.get("text")))
 
     def _end(self, response: dict[str, Any], status: str) -> list[Event]:
-        """Note how the response ended. Raises the StreamError of a failed one, with its usage kept."""
+        """Record how the response ended and return its usage event. Raises the StreamError of a failed response."""
         usage = _read_usage(as_object(response.get("usage")))
         status = as_text(response.get("status")) or status
         if status == "failed" or (response.get("error") and status != "completed"):
