@@ -194,7 +194,7 @@ class ServiceEndpoint:
 
 
 def parse_model_name(name: str, rows: Mapping[str, ServiceSpec] = SERVICES) -> tuple[str, str]:
-    """Return the provider and the model of a full name. Raises UsageError for an unknown provider or a missing model."""
+    """Return provider and model of a full name. Raises UsageError for an unknown provider or a missing model."""
     provider, _, model = name.strip().partition(":")
     if provider not in BUILTIN_PROVIDERS and provider not in SERVICES:
         raise UsageError(

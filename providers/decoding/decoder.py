@@ -36,7 +36,7 @@ class StreamDecoder(Protocol):
         """True after the dialect's end marker, when only the end of the body is still expected."""
 
     def feed(self, data: bytes) -> Iterable[Event]:
-        """Decode the next bytes. Iteration raises StreamError after the preceding events; the decoder has then ended."""
+        """Decode the next bytes. Iteration raises StreamError after the preceding events, and the decoder has ended."""
 
     def flush(self) -> Iterable[Event]:
         """Return the remaining events and `Finish` at the end of the body.

@@ -1,4 +1,4 @@
-"""Framing: decoders that split a response's bytes into JSON texts, from an SSE stream, from lines or from one body. Pure.
+"""Framing: decoders that split a response's bytes into JSON texts, from SSE, from lines or from one body. Pure.
 
 Each class here is a `StreamDecoder` around a dialect's `PayloadParser`, which only parses single JSON objects.
 """
@@ -114,7 +114,7 @@ class SSEDecoder:
     def flush(self) -> Iterator[Event]:
         if self._head is not None:
             raise_for_undecodable_body(self._head, _SSE_FIELD_PREFIXES)
-        yield from _end(self._dialect.reply)
+        yield from _finish_stream(self._dialect.reply)
 
     def _decode_blocks(self, data: bytes, events: list[Event]) -> None:
         read = self._dialect.parse_chunk
@@ -236,7 +236,7 @@ class NDJSONDecoder:
             yield from self._decode_last_line(rest)
         if self._head is not None:
             raise_for_undecodable_body(self._head, (b"{",))
-        yield from _end(self._dialect.reply)
+        yield from _finish_stream(self._dialect.reply)
 
     def _decode_last_line(self, rest: bytes) -> Iterator[Event]:
         """Yield the events of a last line without a line break. An invalid line was cut, which `reply.end` reports."""
@@ -302,7 +302,7 @@ class JSONBodyDecoder:
         yield from reply.end()
 
 
-def _end(reply: ReplyBuilder) -> Iterator[Event]:
+def _finish_stream(reply: ReplyBuilder) -> Iterator[Event]:
     """Yield the last events of a stream. Raises ProtocolError when its events contained no part of an answer."""
     if not (reply.is_recognized or reply.over):
         raise ProtocolError("the provider sent events that are no answer: check the base URL")

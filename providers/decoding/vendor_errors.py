@@ -137,18 +137,18 @@ class VendorError:
     @classmethod
     def from_json(cls, value: object) -> "VendorError":
         """Parse an error in any vendor's format."""
-        words = _words(value)
-        objects = list(_objects(value))
-        codes = " ".join(_codes(objects))
-        reasons = _reasons(objects)
+        words = _find_message(value)
+        objects = list(_iter_objects(value))
+        codes = " ".join(_iter_codes(objects))
+        reasons = _find_filter_reasons(objects)
         return cls(
             words=words,
             codes=codes,
             flagged_for=f" for {', '.join(map(excerpt, reasons[:_MAX_REASONS]))}" if reasons else "",
             is_flagged=bool(reasons) or any("flagged_input" in found for found in objects),
-            status=_status(objects),
-            retry_delay_s=_retry_delay_s(objects),
-            headers=_quoted_headers(objects),
+            status=_find_status(objects),
+            retry_delay_s=_find_retry_delay_s(objects),
+            headers=_find_quoted_headers(objects),
             objects=tuple(objects),
         )
 
@@ -199,7 +199,7 @@ def error_from_payload(error: object) -> ApiError:
     return VendorError.from_json(error).to_error_in_stream()
 
 
-def _words(value: object, depth: int = 0) -> str:
+def _find_message(value: object, depth: int = 0) -> str:
     """Return the message of an error, wherever its format puts it. An upstream's message comes before a router's."""
     if depth > _MAX_DEPTH:
         return ""
@@ -207,33 +207,33 @@ def _words(value: object, depth: int = 0) -> str:
         text = value.strip()
         if text[:1] in ("{", "["):
             try:
-                return _words(json.loads(text), depth + 1) or excerpt(text)
+                return _find_message(json.loads(text), depth + 1) or excerpt(text)
             except (ValueError, RecursionError):
                 pass
         return excerpt(text)
     if isinstance(value, list):
-        found = [words for item in value[:_MAX_REASONS] if (words := _words(item, depth + 1))]
+        found = [words for item in value[:_MAX_REASONS] if (words := _find_message(item, depth + 1))]
         return "; ".join(found)
     if isinstance(value, dict):
-        return _words_of_object(value, depth)
+        return _find_message_in_object(value, depth)
     return ""
 
 
-def _words_of_object(value: Mapping[str, Any], depth: int) -> str:
+def _find_message_in_object(value: Mapping[str, Any], depth: int) -> str:
     metadata = value.get("metadata")
-    if isinstance(metadata, dict) and (raw := _words(metadata.get("raw"), depth + 1)):
+    if isinstance(metadata, dict) and (raw := _find_message(metadata.get("raw"), depth + 1)):
         name = metadata.get("provider_name")
         return f"{excerpt(name)}: {raw}" if isinstance(name, str) and name else raw
     for key in ("error", "message", "detail", "errors", "msg", "reason", "description", "title"):
-        if words := _words(value.get(key), depth + 1):
-            return _with_location(value, key, words)
+        if words := _find_message(value.get(key), depth + 1):
+            return _prefix_location(value, key, words)
     for key in ("type", "code", "status"):
         if isinstance(value.get(key), str) and value[key].strip():
             return excerpt(value[key])
     return ""
 
 
-def _with_location(value: Mapping[str, Any], key: str, words: str) -> str:
+def _prefix_location(value: Mapping[str, Any], key: str, words: str) -> str:
     """Return the message with the field's name in front, for the validation errors of FastAPI and Mistral."""
     location = value.get("loc")
     if key != "msg" or not isinstance(location, list):
@@ -242,7 +242,7 @@ def _with_location(value: Mapping[str, Any], key: str, words: str) -> str:
     return f"{excerpt('.'.join(names))}: {words}" if names else words
 
 
-def _objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+def _iter_objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
     """Yield every JSON object in an error, including those in JSON that is quoted inside a string."""
     if depth > _MAX_DEPTH:
         return
@@ -254,13 +254,13 @@ def _objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, dict):
         yield value
         for item in value.values():
-            yield from _objects(item, depth + 1)
+            yield from _iter_objects(item, depth + 1)
     elif isinstance(value, list):
         for item in value[:20]:
-            yield from _objects(item, depth + 1)
+            yield from _iter_objects(item, depth + 1)
 
 
-def _codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
+def _iter_codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
     for found in objects:
         for key in ("code", "type", "status", "reason"):
             value = found.get(key)
@@ -272,7 +272,7 @@ def _codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
             yield error.lower()
 
 
-def _reasons(objects: list[Mapping[str, Any]]) -> list[str]:
+def _find_filter_reasons(objects: list[Mapping[str, Any]]) -> list[str]:
     """Return the categories that a content filter named, in Azure's and OpenRouter's formats."""
     found: list[str] = []
     for item in objects:
@@ -285,7 +285,7 @@ def _reasons(objects: list[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _status(objects: list[Mapping[str, Any]]) -> int | None:
+def _find_status(objects: list[Mapping[str, Any]]) -> int | None:
     for found in objects:
         for key in ("code", "status", "status_code"):
             value = found.get(key)
@@ -296,7 +296,7 @@ def _status(objects: list[Mapping[str, Any]]) -> int | None:
     return None
 
 
-def _retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
+def _find_retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
     """Return the seconds in Google's `RetryInfo`, a duration such as "34s" or "0.5s"; None when there is none."""
     for found in objects:
         match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", str(found.get("retryDelay", "")))
@@ -305,7 +305,7 @@ def _retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
     return None
 
 
-def _quoted_headers(objects: list[Mapping[str, Any]]) -> dict[str, str]:
+def _find_quoted_headers(objects: list[Mapping[str, Any]]) -> dict[str, str]:
     for found in objects:
         headers = found.get("headers")
         if isinstance(headers, dict):

@@ -41,7 +41,9 @@ class OllamaAdapter:
         self._http.headers.pop("Authorization", None)
         if found.key is not None:
             self._http.headers["Authorization"] = f"Bearer {found.key}"
-        self._sender = RequestSender(self._service, found.fitter(facts), self._open_chat, self.decoder, self.list_model_names)
+        self._sender = RequestSender(
+            self._service, found.fitter(facts), self._open_chat, self.decoder, self.list_model_names
+        )
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Return the events of one answer; see `streaming.adapter.Adapter`."""

@@ -52,29 +52,29 @@ def error_from_response(
     if wait_s is None:
         wait_s = _reset_s(error, headers)
     found = error.to_stream_error(status, retry_after_s=wait_s)
-    said = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
-    if not said and not error.is_json:
-        said = excerpt(body)
+    words = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
+    if not words and not error.is_json:
+        words = excerpt(body)
     lead = _describe_error(found, names, model, error)
-    message = f"{lead} ({status}): {said}" if said else f"{lead} ({status})"
+    message = f"{lead} ({status}): {words}" if words else f"{lead} ({status})"
     if isinstance(found, AuthenticationError) and names.key_variable:
         message += f"; check {names.key_variable}"
     if isinstance(found, BillingError):
         message += "; add credits or raise the limit of the account"
     recovery = _recovery_by_header(found, headers)
-    refusals = find_field_refusals(status, error.words or said, error.codes, error.objects)
+    refusals = find_field_refusals(status, words, error.codes, error.objects)
     if refusals and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
-        message = f"{names.label} refused the request ({status}): {said}"
+        message = f"{names.label} refused the request ({status}): {words}"
         return SettingRefusedError(message, http_status=status, recovery=found.recovery, refusals=refusals)
     return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
 
 
 def _recovery_by_header(error: StreamError, headers: Mapping[str, str]) -> Any:
     """Return the error's recovery as changed by the header `x-should-retry`, as in the OpenAI and Anthropic SDKs."""
-    said = headers.get("x-should-retry", "").strip().lower()
-    if said == "false" and error.recovery == "retry":
+    should_retry = headers.get("x-should-retry", "").strip().lower()
+    if should_retry == "false" and error.recovery == "retry":
         return "next"
-    if said == "true" and isinstance(error, BadRequestError):
+    if should_retry == "true" and isinstance(error, BadRequestError):
         return "retry"
     return error.recovery
 
