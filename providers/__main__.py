@@ -180,8 +180,8 @@ def to_json(reports: list[ServiceReport]) -> Mapping[str, Any]:
 WIDTH = 160
 """The table's width in columns when the output is no terminal."""
 EPILOG = (
-    "exit codes: 0 done; 1 with --check, when the example of a ready service is missing, retired or soon to be, or the "
-    "service cannot be reached; 2 the command cannot be carried out."
+    "exit codes: 0 success; 1 with --check, when the example of a ready service is missing, retired or retiring soon, or "
+    "the service cannot be reached; 2 the command cannot be carried out."
 )
 
 
@@ -189,12 +189,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the services and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m providers",
-        description="Show which services can be asked, and ask those whose key is set for their models.",
+        description="Show which services can be used, and list the models of those whose key is set.",
         epilog=EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument("--check", action="store_true", help="exit 1 when an example cannot be relied on")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
+    parser.add_argument(
+        "--check", action="store_true", help="exit 1 when the example model of a ready service cannot be used"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parsed = parser.parse_args(arguments)
     settings = Settings.from_environment()
     try:

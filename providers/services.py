@@ -201,7 +201,7 @@ def parse_model_name(name: str, rows: Mapping[str, ServiceSpec] = SERVICES) -> t
             f"no provider {provider!r}; there are {', '.join((*BUILTIN_PROVIDERS, *SERVICES))} (written provider:model)"
         )
     if provider == "local" and model:
-        raise UsageError("local has one model: write it without another name")
+        raise UsageError("local has one model: write local without a model name")
     model = model.strip() or _DEFAULT_MODELS.get(provider, "")
     if provider == "replay" and not model:
         raise UsageError("replay: which trace? Write replay:FILE, with a recorded trace")
@@ -226,14 +226,14 @@ def resolve_endpoint(row: ServiceSpec, settings: Settings) -> ServiceEndpoint:
     """Return the address and key of a service. Raises UsageError or MissingKeyError naming the variable to set."""
     base_url = settings.get(row.base_url_variable) or row.base_url
     if base_url is None:
-        raise UsageError(f"{row.label}: set {row.base_url_variable} to the server's address, then ask again")
+        raise UsageError(f"{row.label}: set {row.base_url_variable} to the server's address, then try again")
     host = _validate_base_url(base_url, row.base_url_variable, bare_host=row.dialect == "ollama")
     own_address = _is_official_host(row, base_url, host)
     key = settings.get(row.key) if row.key else None
     if row.key and row.key_required and key is None and (own_address or row.dialect == "azure"):
-        raise MissingKeyError(f"{row.label} needs a key: set {row.key}, then ask again")
+        raise MissingKeyError(f"{row.label} needs a key: set {row.key}, then try again")
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-        raise UsageError(f"{row.key} holds characters that no key has (a space, or one outside ASCII)")
+        raise UsageError(f"{row.key} contains characters that no key has (a space, or one outside ASCII)")
     return ServiceEndpoint(row, base_url.rstrip("/"), key, own_address, is_local_host(host))
 
 

@@ -168,7 +168,7 @@ class ReplyBuilder:
         if finish is None:
             raise TruncatedStreamError("the stream ended without a finish reason: the answer is cut")
         if finish.reason == "error":
-            raise ServerError("the provider says that its answer ended with an error")
+            raise ServerError("the provider reported that its answer ended with an error")
         yield replace(finish, refused=self.refused) if self.refused else finish
 
     @property
@@ -286,7 +286,7 @@ def as_object(value: object) -> dict[str, Any]:
         return value
     if value is None:
         return {}
-    raise ProtocolError(f"the provider sent something else than an object: {excerpt(value)}")
+    raise ProtocolError(f"the provider sent a value that is not an object: {excerpt(value)}")
 
 
 def as_text(value: object) -> str:
@@ -295,4 +295,4 @@ def as_text(value: object) -> str:
         return value
     if value is None:
         return ""
-    raise ProtocolError(f"the provider sent something else than text: {excerpt(value)}")
+    raise ProtocolError(f"the provider sent a value that is not text: {excerpt(value)}")

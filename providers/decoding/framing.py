@@ -46,9 +46,9 @@ def raise_for_undecodable_body(head: bytes, starts: tuple[bytes, ...]) -> None:
     if text.startswith(b"{") and b"{" not in starts:
         if error := parse_json_object(decode_utf8(text)).get("error"):
             raise error_from_payload(error)
-        raise ProtocolError("the provider sent its answer in one piece where a stream was asked for")
+        raise ProtocolError("the provider sent its answer in one piece although a stream was requested")
     if not text.startswith(starts):
-        raise ProtocolError(f"the provider sent something else than an answer: {excerpt(text)}")
+        raise ProtocolError(f"the provider sent something else instead of an answer: {excerpt(text)}")
     raise TruncatedStreamError("the stream ended before any of the answer came")
 
 
@@ -297,7 +297,7 @@ class JSONBodyDecoder:
             yield from _join_deltas(reply.flush_held())
             raise
         if not reply.is_recognized:
-            raise ProtocolError(f"the provider sent JSON that is no answer ({excerpt(body)}): check the base URL")
+            raise ProtocolError(f"the provider sent JSON that is not an answer ({excerpt(body)}): check the base URL")
         yield from _join_deltas([*events, *reply.flush_held()])
         yield from reply.end()
 
@@ -305,7 +305,7 @@ class JSONBodyDecoder:
 def _finish_stream(reply: ReplyBuilder) -> Iterator[Event]:
     """Yield the last events of a stream. Raises ProtocolError when its events contained no part of an answer."""
     if not (reply.is_recognized or reply.over):
-        raise ProtocolError("the provider sent events that are no answer: check the base URL")
+        raise ProtocolError("the provider sent events that are not an answer: check the base URL")
     yield from reply.end()
 
 

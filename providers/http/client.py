@@ -213,7 +213,7 @@ async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) 
 
 
 def _too_large(service: ServiceConfig, what: str) -> ResponseTooLargeError:
-    return ResponseTooLargeError(f"{service.names.label} sent more than is read: {what}")
+    return ResponseTooLargeError(f"{service.names.label} exceeded a size limit: {what}")
 
 
 def _mask_error(error: StreamError, service: ServiceConfig) -> StreamError:

@@ -64,7 +64,7 @@ def error_from_response(
     recovery = _recovery_by_header(found, headers)
     refusals = find_field_refusals(status, words, error.codes, error.objects)
     if refusals and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
-        message = f"{names.label} refused the request ({status}): {words}"
+        message = f"{names.label} rejected the request ({status}): {words}"
         return SettingRefusedError(message, http_status=status, recovery=found.recovery, refusals=refusals)
     return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
 
@@ -138,16 +138,16 @@ def _describe_error(found: StreamError, names: ServiceLabels, model: str, error:
     label = names.label
     match found:
         case AuthenticationError():
-            return f"{label} refused the key"
+            return f"{label} rejected the key"
         case BillingError():
             return f"{label} has no credit left for this key"
         case NotFoundError():
             return f"{label} has no model {excerpt(model)!r}, or {names.base_url} is not its address"
         case RateLimitError():
-            return f"{label} asks for patience"
+            return f"{label}: rate limit reached"
         case ContentFilterError():
-            return f"{label}: the content filter refused the prompt{error.flagged_for}"
+            return f"{label}: the content filter rejected the prompt{error.flagged_for}"
         case BadRequestError():
-            return f"{label} refused the request"
+            return f"{label} rejected the request"
         case _:
             return f"{label} failed"

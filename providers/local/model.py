@@ -156,7 +156,7 @@ class LocalAdapter:
     def validate_model(self, model: str) -> None:
         """Raise UsageError unless `model` is empty. Errors of the model's file are raised by `stream` instead."""
         if model:
-            raise UsageError("local has one model: write it without another name")
+            raise UsageError("local has one model: write local without a model name")
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; see `streaming.adapter.Adapter`."""

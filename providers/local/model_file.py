@@ -108,4 +108,6 @@ def _download() -> Path:
         hub.get_hf_file_metadata(hub.hf_hub_url(HUB_REPO, HUB_FILE), token=False, timeout=_PROBE_TIMEOUT_S)
         return Path(hub.hf_hub_download(HUB_REPO, HUB_FILE, token=False))
     except Exception as error:  # the Hub's client also raises the errors of its HTTP library
-        raise NoModelError(f"no local model, and the Hub gave none ({type(error).__name__}): {advice}") from None
+        raise NoModelError(
+            f"no local model here, and none could be downloaded from the Hub ({type(error).__name__}): {advice}"
+        ) from None

@@ -171,15 +171,15 @@ def _find_drop_reason(name: Setting, request: ChatRequest, facts: ModelFacts, me
     value = getattr(request, name)
     if value is None:
         return None
-    refused = memory.settings.get(name) or memory.values.get((name, value))
-    if refused is not None:
-        return f"was refused: {refused}"
+    rejection = memory.settings.get(name) or memory.values.get((name, value))
+    if rejection is not None:
+        return f"was rejected: {rejection}"
     if name == "effort":
         return None if facts.takes_effort(value) else describe_efforts(facts)
     if facts.refuses_setting(name, request.effort):
-        return "is not taken"
+        return "is not accepted"
     if name == "temperature" and facts.max_temperature is not None and value > facts.max_temperature:
-        return f"is taken up to {facts.max_temperature:g}"
+        return f"is accepted up to {facts.max_temperature:g}"
     return None
 
 
@@ -187,7 +187,7 @@ def describe_efforts(facts: ModelFacts) -> str:
     """Return a phrase that lists the efforts a model accepts."""
     if facts.effort_values is None:
         return "which efforts it takes is not known"
-    return f"takes {', '.join(facts.effort_values)}" if facts.effort_values else "is not taken"
+    return f"takes {', '.join(facts.effort_values)}" if facts.effort_values else "is not accepted"
 
 
 def _dropped_notice(name: str, why: Mapping[str, str]) -> Notice:

@@ -142,7 +142,7 @@ def _parse_proxy(url: str | None) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UsageError("only an HTTP proxy (http://host:port) can be measured through")
+        raise UsageError("measurements support only an HTTP proxy (write http://host:port)")
     port = parts.port or 80
     if parts.username is None:
         return Proxy(parts.hostname, port)

@@ -51,7 +51,7 @@ def test_azure_content_filter_category_is_named() -> None:
     results = {"hate": {"filtered": True}, "violence": {"filtered": False}}
     error = {"code": "content_filter", "message": "Blocked.", "innererror": {"content_filter_result": results}}
     assert (
-        error_message(400, {"error": error}) == "OpenAI: the content filter refused the prompt for hate (400): Blocked"
+        error_message(400, {"error": error}) == "OpenAI: the content filter rejected the prompt for hate (400): Blocked"
     )
 
 
