@@ -180,8 +180,8 @@ def to_json(reports: list[ServiceReport]) -> Mapping[str, Any]:
 WIDTH = 160
 """The table's width in columns when the output is no terminal."""
 EPILOG = (
-    "exit codes: 0 success; 1 with --check, when the example of a ready service is missing, retired or retiring soon, or "
-    "the service cannot be reached; 2 the command cannot be carried out."
+    "exit codes: 0 success; 1 with --check, when the example of a ready service is missing, retired or retiring soon, "
+    "or the service cannot be reached; 2 the command cannot be carried out."
 )
 
 

@@ -8,7 +8,7 @@ such blocks has 0 thinking tokens.
 
 from typing import Any
 
-from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -35,7 +35,7 @@ class MessagesParser:
     """A parser of stream events and whole messages."""
 
     def __init__(self) -> None:
-        self.reply = ReplyBuilder(shows_thinking=True)
+        self.answer = AnswerBuilder(shows_thinking=True)
         self._counts: dict[str, Any] = {}
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
@@ -50,7 +50,7 @@ class MessagesParser:
                 self._on_stop_reason(as_object(fields.get("delta")))
                 return self._on_usage(fields)
             case "message_stop":
-                self.reply.over = True
+                self.answer.over = True
             case "error":
                 raise error_from_payload(fields.get("error"))
         return []
@@ -67,31 +67,31 @@ class MessagesParser:
 
     def _parse_block(self, block: dict[str, Any]) -> list[Event]:
         if text := block.get("text"):
-            return self.reply.text(as_text(text))
+            return self.answer.add_text(as_text(text))
         if thinking := block.get("thinking"):
-            return self.reply.thinking(as_text(thinking))
+            return self.answer.add_thinking(as_text(thinking))
         if block.get("type") in ("thinking", "redacted_thinking"):
-            return self.reply.thinking("")
+            return self.answer.add_thinking("")
         return []
 
     def _on_message_start(self, message: dict[str, Any]) -> list[Event]:
         """Record the input counts at the start. `output_tokens` is ignored here, as it does not count the answer."""
         self._counts.update(as_object(message.get("usage")))
         self._counts.pop("output_tokens", None)
-        return self.reply.usage(_parse_usage(self._counts))
+        return self.answer.add_usage(_parse_usage(self._counts))
 
     def _on_stop_reason(self, fields: dict[str, Any]) -> None:
         if raw := as_text(fields.get("stop_reason")):
-            self.reply.refused = raw == "refusal"
+            self.answer.refused = raw == "refusal"
             if reason := _FINISH_REASONS.get(raw):
-                self.reply.finish(reason, raw)
+                self.answer.finish(reason, raw)
             else:
-                self.reply.finish_unknown(raw)
+                self.answer.finish_unknown(raw)
 
     def _on_usage(self, event: dict[str, Any]) -> list[Event]:
         new = as_object(event.get("usage"))
         self._counts.update((name, value) for name, value in new.items() if value is not None)
-        return self.reply.usage(_parse_usage(self._counts)) if new else []
+        return self.answer.add_usage(_parse_usage(self._counts)) if new else []
 
 
 def _parse_usage(counts: dict[str, Any]) -> Usage:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -37,7 +37,7 @@ class ChatCompletionsParser:
     """A parser of stream chunks and whole completions."""
 
     def __init__(self, *, think_tags: bool = False, shows_thinking: bool = False) -> None:
-        self.reply = ReplyBuilder(think_tags=think_tags, shows_thinking=shows_thinking)
+        self.answer = AnswerBuilder(think_tags=think_tags, shows_thinking=shows_thinking)
         self._filtered: dict[str, None] = {}
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
@@ -49,7 +49,7 @@ class ChatCompletionsParser:
     def _parse_choices(self, chunk: dict[str, Any], key: str) -> list[Event]:
         if error := _error_of(chunk):
             # An error may carry the usage of the interrupted answer; `flush_held` returns it.
-            self.reply.hold_usage(self._usage_of(chunk, []))
+            self.answer.hold_usage(self._usage_of(chunk, []))
             raise error_from_payload(error)
         events: list[Event] = []
         choices = [as_object(choice) for choice in _list_of(chunk.get("choices"))]
@@ -57,7 +57,7 @@ class ChatCompletionsParser:
             if not choice.get("index"):
                 events += self._parse_choice(choice, key)
         if (usage := self._usage_of(chunk, choices)) is not None:
-            events += self.reply.usage(usage)
+            events += self.answer.add_usage(usage)
         return events
 
     def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
@@ -67,16 +67,16 @@ class ChatCompletionsParser:
         return None if found is None else read_usage(as_object(found))
 
     def _parse_choice(self, choice: dict[str, Any], key: str) -> list[Event]:
-        reply = self.reply
+        answer = self.answer
         message = as_object(choice.get(key))
         events: list[Event] = []
         if thinking := message.get("reasoning_content") or message.get("reasoning") or _reasoning_details(message):
-            events += reply.thinking(as_text(thinking))
+            events += answer.add_thinking(as_text(thinking))
         if content := message.get("content"):
-            events += reply.text(content) if isinstance(content, str) else self._parse_content_parts(content)
+            events += answer.add_text(content) if isinstance(content, str) else self._parse_content_parts(content)
         if refusal := message.get("refusal"):
-            reply.refused = True
-            events += reply.text(as_text(refusal))
+            answer.refused = True
+            events += answer.add_text(as_text(refusal))
         if results := choice.get("content_filter_results"):
             self._record_filtered(as_object(results))
         raw = choice.get("finish_reason")
@@ -95,13 +95,13 @@ class ChatCompletionsParser:
             if isinstance(inner, list):
                 inner = "".join(as_text(as_object(piece).get("text")) for piece in inner)
             if inner:
-                events += self.reply.thinking(as_text(inner))
+                events += self.answer.add_thinking(as_text(inner))
             if text := as_text(part.get("text")):
                 is_thinking = str(part.get("type", "")).startswith(("reasoning", "thinking"))
-                events += self.reply.thinking(text) if is_thinking else self.reply.text(text)
+                events += self.answer.add_thinking(text) if is_thinking else self.answer.add_text(text)
             if refusal := part.get("refusal"):
-                self.reply.refused = True
-                events += self.reply.text(as_text(refusal))
+                self.answer.refused = True
+                events += self.answer.add_text(as_text(refusal))
         return events
 
     def _record_filtered(self, results: dict[str, Any]) -> None:
@@ -112,11 +112,11 @@ class ChatCompletionsParser:
     def _finish(self, raw: str) -> None:
         reason = _FINISH_REASONS.get(raw.lower()) if raw else "other"
         if reason is None:
-            self.reply.finish_unknown(raw)
+            self.answer.finish_unknown(raw)
             return
         if reason == "content_filter" and self._filtered:
             raw = f"{raw} ({', '.join(self._filtered)})"
-        self.reply.finish(reason, raw)
+        self.answer.finish(reason, raw)
 
 
 def _error_of(chunk: dict[str, Any]) -> object:

@@ -45,7 +45,7 @@ class StreamDecoder(Protocol):
         """
 
 
-class ReplyBuilder:
+class AnswerBuilder:
     """The state of one answer. Each dialect's parser calls its methods and passes on the events that they return.
 
     `shows_thinking`: the service streams all thinking, so a stream without thinking means 0 thinking tokens instead of
@@ -77,7 +77,7 @@ class ReplyBuilder:
     def _ended(self) -> bool:
         return self._finish is not None or self._unknown_end is not None
 
-    def text(self, text: str) -> list[Event]:
+    def add_text(self, text: str) -> list[Event]:
         """Add text to the answer and return its events.
 
         Text after a finish reason cancels that reason, because some gateways send the reason with every chunk. Raises
@@ -95,7 +95,7 @@ class ReplyBuilder:
             return self._split_thinking(self._tags, text)
         return [TextDelta(text)] if text else []
 
-    def thinking(self, text: str) -> list[Event]:
+    def add_thinking(self, text: str) -> list[Event]:
         """Add thinking to the answer and return its events. Raises ProtocolError after the dialect's end marker."""
         if self.over:
             raise ProtocolError(_TEXT_AFTER_END_ERROR)
@@ -106,7 +106,7 @@ class ReplyBuilder:
         text = self._thinking.feed(text)
         return [ThinkingDelta(text)] if text else []
 
-    def usage(self, usage: Usage) -> list[Event]:
+    def add_usage(self, usage: Usage) -> list[Event]:
         """Record token counts and return their event, none when they repeat the last ones.
 
         Counts that arrive while text is held back are returned after that text, so that they cover the whole answer.

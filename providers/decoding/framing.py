@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from providers.decoding.decoder import LONG_BYTES, ReplyBuilder, excerpt, parse_json_object, raise_for_too_many_values
+from providers.decoding.decoder import LONG_BYTES, AnswerBuilder, excerpt, parse_json_object, raise_for_too_many_values
 from providers.decoding.vendor_errors import error_from_payload
 from streaming import sse
 from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError, TruncatedStreamError
@@ -67,7 +67,7 @@ _SSE_FIELD_PREFIXES = (b"data", b"event", b"error", b"id", b"retry", b":")
 class PayloadParser(Protocol):
     """A dialect's parser of the JSON objects of one answer."""
 
-    reply: ReplyBuilder
+    answer: AnswerBuilder
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
         """Return the events of one object of a streamed answer. Raises StreamError."""
@@ -94,7 +94,7 @@ class SSEDecoder:
 
     @property
     def done(self) -> bool:
-        return self._dialect.reply.over
+        return self._dialect.answer.over
 
     def feed(self, data: bytes) -> Iterable[Event]:
         events: list[Event] = []
@@ -107,14 +107,14 @@ class SSEDecoder:
             else:
                 self._decode_any(data, events)
         except StreamError as error:
-            return _yield_then_raise([*events, *self._dialect.reply.flush_held()], error)
+            return _yield_then_raise([*events, *self._dialect.answer.flush_held()], error)
         self._between_events = whole_events
         return events
 
     def flush(self) -> Iterator[Event]:
         if self._head is not None:
             raise_for_undecodable_body(self._head, _SSE_FIELD_PREFIXES)
-        yield from _finish_stream(self._dialect.reply)
+        yield from _finish_stream(self._dialect.answer)
 
     def _decode_blocks(self, data: bytes, events: list[Event]) -> None:
         read = self._dialect.parse_chunk
@@ -135,7 +135,7 @@ class SSEDecoder:
             self._head = None
             text = event.data.strip()
             if text == _DONE_MARKER:
-                self._dialect.reply.over = True
+                self._dialect.answer.over = True
             elif event.event == "error" and text:
                 raise error_from_payload(_error_payload(text))
             elif text:
@@ -184,7 +184,7 @@ class NDJSONDecoder:
 
     @property
     def done(self) -> bool:
-        return self._dialect.reply.over
+        return self._dialect.answer.over
 
     def feed(self, data: bytes) -> Iterable[Event]:
         if self._partial or not data.endswith(b"}\n") or len(data) > LONG_BYTES:
@@ -199,7 +199,7 @@ class NDJSONDecoder:
         try:
             return self._read(fields)
         except StreamError as error:
-            return _yield_then_raise(self._dialect.reply.flush_held(), error)
+            return _yield_then_raise(self._dialect.answer.flush_held(), error)
 
     def _decode_any(self, data: bytes) -> Iterable[Event]:
         events: list[Event] = []
@@ -213,7 +213,7 @@ class NDJSONDecoder:
                     events += self._read(_parse_line(line))
             _raise_for_long_line(self._partial_bytes)
         except StreamError as error:
-            return _yield_then_raise([*events, *self._dialect.reply.flush_held()], error)
+            return _yield_then_raise([*events, *self._dialect.answer.flush_held()], error)
         return events
 
     def _split_lines(self, data: bytes) -> list[bytes]:
@@ -236,10 +236,10 @@ class NDJSONDecoder:
             yield from self._decode_last_line(rest)
         if self._head is not None:
             raise_for_undecodable_body(self._head, (b"{",))
-        yield from _finish_stream(self._dialect.reply)
+        yield from _finish_stream(self._dialect.answer)
 
     def _decode_last_line(self, rest: bytes) -> Iterator[Event]:
-        """Yield the events of a last line without a line break. An invalid line was cut, which `reply.end` reports."""
+        """Yield the events of a last line without a line break. An invalid line was cut, which `answer.end` reports."""
         try:
             fields = _parse_line(rest)
         except ProtocolError:
@@ -248,7 +248,7 @@ class NDJSONDecoder:
         try:
             yield from self._dialect.parse_chunk(fields)
         except StreamError:
-            yield from self._dialect.reply.flush_held()
+            yield from self._dialect.answer.flush_held()
             raise
 
 
@@ -290,23 +290,23 @@ class JSONBodyDecoder:
         if not body:
             raise ProtocolError("the provider sent an empty answer")
         raise_if_html(body)
-        reply, fields = self._dialect.reply, parse_json_object(decode_utf8(body))
+        answer, fields = self._dialect.answer, parse_json_object(decode_utf8(body))
         try:
             events = self._dialect.parse_body(fields)
         except StreamError:
-            yield from _join_deltas(reply.flush_held())
+            yield from _join_deltas(answer.flush_held())
             raise
-        if not reply.is_recognized:
+        if not answer.is_recognized:
             raise ProtocolError(f"the provider sent JSON that is not an answer ({excerpt(body)}): check the base URL")
-        yield from _join_deltas([*events, *reply.flush_held()])
-        yield from reply.end()
+        yield from _join_deltas([*events, *answer.flush_held()])
+        yield from answer.end()
 
 
-def _finish_stream(reply: ReplyBuilder) -> Iterator[Event]:
+def _finish_stream(answer: AnswerBuilder) -> Iterator[Event]:
     """Yield the last events of a stream. Raises ProtocolError when its events contained no part of an answer."""
-    if not (reply.is_recognized or reply.over):
+    if not (answer.is_recognized or answer.over):
         raise ProtocolError("the provider sent events that are not an answer: check the base URL")
-    yield from reply.end()
+    yield from answer.end()
 
 
 def _error_payload(text: str) -> object:

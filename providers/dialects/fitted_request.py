@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from providers.decoding.decoder import StreamDecoder
 from providers.http.client import ServiceConfig, StreamingResponse, stream_events
 from providers.models.fitting import MAX_ROUNDS, Fitted, SettingsFitter
-from providers.models.setting_rejections import SettingRefusedError
+from providers.models.setting_rejections import SettingRejectedError
 from providers.timed.prepared_request import PreparedRequest
 from streaming.clock import monotonic
 from streaming.errors import NotFoundError, StreamError
@@ -83,7 +83,7 @@ class RequestSender:
 
     def learn(self, fitted: Fitted, error: StreamError) -> bool:
         """Record the settings that an error names, and return whether a retry without them may succeed."""
-        return isinstance(error, SettingRefusedError) and self.fitter.learn(fitted, error.refusals)
+        return isinstance(error, SettingRejectedError) and self.fitter.learn(fitted, error.rejections)
 
     async def explain(self, model: str, error: StreamError) -> StreamError:
         """Return the error of an unknown model with the most similar listed names added; return others unchanged."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from providers.decoding.decoder import excerpt
 from providers.decoding.vendor_errors import VendorError
-from providers.models.setting_rejections import SettingRefusedError, find_field_refusals
+from providers.models.setting_rejections import SettingRejectedError, find_field_rejections
 from streaming.clock import utc_now
 from streaming.errors import (
     AuthenticationError,
@@ -62,10 +62,10 @@ def error_from_response(
     if isinstance(found, BillingError):
         message += "; add credits or raise the limit of the account"
     recovery = _recovery_by_header(found, headers)
-    refusals = find_field_refusals(status, words, error.codes, error.objects)
-    if refusals and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
+    rejections = find_field_rejections(status, words, error.codes, error.objects)
+    if rejections and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
         message = f"{names.label} rejected the request ({status}): {words}"
-        return SettingRefusedError(message, http_status=status, recovery=found.recovery, refusals=refusals)
+        return SettingRejectedError(message, http_status=status, recovery=found.recovery, rejections=rejections)
     return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
 
 

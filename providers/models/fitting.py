@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any, Literal
 
 from providers.models.facts import EffortField, Facts, ModelFacts, Setting
-from providers.models.setting_rejections import FieldRefusal
+from providers.models.setting_rejections import FieldRejection
 from streaming.clock import utc_now
 from streaming.events import Notice
 from streaming.messages import ChatRequest
@@ -139,25 +139,25 @@ class SettingsFitter:
             tuple(why),
         )
 
-    def learn(self, fitted: Fitted, refusals: Sequence[FieldRefusal]) -> bool:
+    def learn(self, fitted: Fitted, rejections: Sequence[FieldRejection]) -> bool:
         """Remember what the service rejected, and return whether a newly fitted request is worth sending."""
         memory = self._memories.setdefault(fitted.request.model, _Memory())
-        return any([self._learn_one(fitted, memory, refusal) for refusal in refusals])
+        return any([self._learn_one(fitted, memory, rejection) for rejection in rejections])
 
-    def _learn_one(self, fitted: Fitted, memory: _Memory, refusal: FieldRefusal) -> bool:
-        name, request = refusal.setting, fitted.request
+    def _learn_one(self, fitted: Fitted, memory: _Memory, rejection: FieldRejection) -> bool:
+        name, request = rejection.setting, fitted.request
         if name == "max_tokens":
             # Some services reject both names; then the first rejection is the answer's error.
-            if memory.max_tokens_field is not None or request.max_tokens is None or refusal.is_about_value:
+            if memory.max_tokens_field is not None or request.max_tokens is None or rejection.is_about_value:
                 return False
             memory.max_tokens_field = _OTHER_FIELD[fitted.max_tokens_field]
             return True
         if name in fitted.without or (name != "stream_options" and getattr(request, name, None) is None):
             return False
-        if refusal.is_about_value:
-            memory.values[name, getattr(request, name, None)] = refusal.words
+        if rejection.is_about_value:
+            memory.values[name, getattr(request, name, None)] = rejection.words
         else:
-            memory.settings[name] = refusal.words
+            memory.settings[name] = rejection.words
         return True
 
     def _name(self, request: ChatRequest) -> str:

@@ -49,7 +49,7 @@ _REJECTS_THINKING = re.compile(r"does ?n[o']t support (thinking|reasoning)|(thin
 
 
 @dataclass(frozen=True, slots=True)
-class FieldRefusal:
+class FieldRejection:
     """A setting that a service rejected, with its message. `is_about_value`: another value may be accepted."""
 
     setting: Setting
@@ -57,7 +57,7 @@ class FieldRefusal:
     is_about_value: bool = False
 
 
-class SettingRefusedError(BadRequestError):
+class SettingRejectedError(BadRequestError):
     """Raised when the provider rejected a setting of the request, not its messages."""
 
     kind = "bad_request"
@@ -69,35 +69,35 @@ class SettingRefusedError(BadRequestError):
         http_status: int | None = None,
         retry_after_s: float | None = None,
         recovery: Recovery | None = None,
-        refusals: tuple[FieldRefusal, ...] = (),
+        rejections: tuple[FieldRejection, ...] = (),
     ) -> None:
         super().__init__(message, http_status=http_status, retry_after_s=retry_after_s, recovery=recovery)
-        self.refusals = refusals
+        self.rejections = rejections
 
-    def with_message(self, message: str) -> "SettingRefusedError":
+    def with_message(self, message: str) -> "SettingRejectedError":
         """Return the same error with another message."""
         return type(self)(
             message,
             http_status=self.http_status,
             retry_after_s=self.retry_after_s,
             recovery=self.recovery,
-            refusals=self.refusals,
+            rejections=self.rejections,
         )
 
 
-def find_field_refusals(
+def find_field_rejections(
     status: int, words: str, codes: str, objects: Sequence[Mapping[str, Any]]
-) -> tuple[FieldRefusal, ...]:
+) -> tuple[FieldRejection, ...]:
     """Return the settings that an error rejects, each once; none when the error has another subject.
 
     `words` is the error's message, `codes` are its codes, and `objects` all JSON objects in it.
     """
     if status not in _STATUSES:
         return ()
-    found: dict[Setting, FieldRefusal] = {}
+    found: dict[Setting, FieldRejection] = {}
     for setting, message in [*_find_in_fields(objects, words), *_find_in_message(words)]:
         about_value = _is_about_value(f"{message} {codes}" if message == words else message, codes)
-        found.setdefault(setting, FieldRefusal(setting, message, about_value))
+        found.setdefault(setting, FieldRejection(setting, message, about_value))
     return tuple(found.values())
 
 
@@ -120,9 +120,9 @@ def _find_in_message(words: str) -> Iterable[tuple[Setting, str]]:
     if _REJECTS_THINKING.search(words):
         yield "effort", words
     # "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead" rejects the first name only.
-    refused = re.split(r"\b(?:use|try|instead)\b", words, maxsplit=1, flags=re.IGNORECASE)[0]
-    for name in re.findall(r"[A-Za-z]+(?:_[A-Za-z]+)*(?:\.[a-z]+)?", refused):
-        if name.lower() in ("reasoning", "thinking", "think", "effort") and not _is_quoted(name, refused):
+    rejecting = re.split(r"\b(?:use|try|instead)\b", words, maxsplit=1, flags=re.IGNORECASE)[0]
+    for name in re.findall(r"[A-Za-z]+(?:_[A-Za-z]+)*(?:\.[a-z]+)?", rejecting):
+        if name.lower() in ("reasoning", "thinking", "think", "effort") and not _is_quoted(name, rejecting):
             continue
         if setting := _setting_of(name):
             yield setting, words

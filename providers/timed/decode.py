@@ -49,7 +49,7 @@ class ExchangeDecoder:
         self._decoder = prepared.decoder()
         self._codec: Decompressor | None = None
         self._reads_done = 0
-        self._begun = self._refused = self._content = False
+        self._begun = self._rejected = self._content = False
         limits = self._service.timeouts
         begun_s = exchange.queued_s if exchange.begun_s is None else exchange.begun_s
         self._total_due_s = begun_s + limits.total_s
@@ -72,7 +72,7 @@ class ExchangeDecoder:
             if self.ended:
                 return
             self._reads_done += 1
-            if self._refused or (self.over_s is not None and read.at_s > self.over_s + END_OF_STREAM_GRACE_S):
+            if self._rejected or (self.over_s is not None and read.at_s > self.over_s + END_OF_STREAM_GRACE_S):
                 continue
             self._add_events(self._decode_data(read.data), read.at_s)
             if self.over_s is None and self._decoder.done:
@@ -85,7 +85,7 @@ class ExchangeDecoder:
         if self.ended or exchange.ended_s is None:
             return
         end_s = exchange.ended_s
-        if self.over_s is not None and not self._refused:
+        if self.over_s is not None and not self._rejected:
             # The answer ended there, however long the connection stays open.
             end_s = self.over_s
         if exchange.ending != "left" or self.over_s is not None or end_s >= self.due_s:
@@ -119,13 +119,13 @@ class ExchangeDecoder:
     def _read_head(self) -> Iterator[Event]:
         head = self._exchange.response_head
         assert head is not None  # the headers came
-        self._refused = not 200 <= head.status < 300
+        self._rejected = not 200 <= head.status < 300
         try:
             self._codec = decompressor(head.headers.get("content-encoding", ""), max_body_bytes(head.status))
         except DecompressionError as error:
-            if not self._refused:
+            if not self._rejected:
                 raise self._map_error(httpx2.DecodingError(str(error))) from None
-        if not self._refused:
+        if not self._rejected:
             yield Notice("connected", f"{self._service.names.label} answers.")
             for notice in self._prepared.notices:
                 yield replace(notice, message=self._service.mask(notice.message))
@@ -157,7 +157,7 @@ class ExchangeDecoder:
 
     def _decode_end(self) -> Iterator[Event]:
         exchange, head = self._exchange, self._exchange.response_head
-        if head is not None and self._refused:
+        if head is not None and self._rejected:
             body = self._rejection_body(head.status).decode(errors="replace")
             raise error_from_response(self._service.names, self._prepared.model, head.status, head.headers, body)
         if exchange.ending != "complete" and self.over_s is None:

@@ -1,4 +1,4 @@
-"""What a status means, what a person is told, and how long to wait."""
+"""Errors from HTTP responses: their classes and messages, and the wait before a retry."""
 
 import json
 import socket
@@ -87,7 +87,7 @@ def test_parse_retry_after_reads_headers(headers: dict[str, str], seconds: float
 
 
 class RemoteProtocolError(Exception):
-    """Named as in both HTTP libraries, which are told apart by nothing else."""
+    """An exception with the name used by both HTTP libraries, because errors are classified by name."""
 
 
 class ConnectError(Exception):
