@@ -1,7 +1,7 @@
-"""Who answers: a table by name, then one module for each dialect; no SDK is imported before it is needed.
+"""The providers: a registry by name and one adapter for each API dialect. No SDK is imported before it is needed.
 
-What the package gives is imported on use, so that a dialect's decoder alone stays light: load tests read with it where
-no asyncio may be.
+The package's public names are imported on first use, so that importing one dialect's decoder stays cheap: load tests
+use a decoder where asyncio must not be imported.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -24,14 +24,14 @@ from streaming.errors import StreamError, UsageError
 LISTING_TIMEOUT_S = 10.0
 
 State = Literal["not ready", "found", "missing", "retiring", "unreachable", "not running", "not listed"]
-"""What asking for the models came to. `not running`: a server on this machine that nobody set up; `not listed`: the
-service lists no models, or its owner names them."""
+"""The result of listing a service's models. `not running`: a server on this machine that is not configured and does
+not respond. `not listed`: the service has no list of models, or its owner names them."""
 _FAULTS: frozenset[State] = frozenset({"missing", "retiring", "unreachable"})
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """One service. `models` None: they were not listed; `is_fault`: its example cannot be relied on."""
+    """The report on one service. `models` is the number of listed models, None when they were not listed."""
 
     service: str
     label: str
@@ -48,10 +48,11 @@ class ServiceReport:
 
     @property
     def is_fault(self) -> bool:
+        """Whether the service's example model is missing or retiring, or the service cannot be reached."""
         return self.state in _FAULTS
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for a program."""
+        """Return the report as an object for JSON."""
         names = ("service", "label", "key", "ready", "needs", "example", "address", "confirmed", "state", "models")
         found = {name: getattr(self, name) for name in names}
         checked = None if self.checked is None else self.checked.isoformat()
@@ -59,7 +60,7 @@ class ServiceReport:
 
 
 async def survey(providers: ProviderRegistry, settings: Settings, today: date) -> list[ServiceReport]:
-    """Ask every ready service for its models, all at once, and report on each."""
+    """List the models of every ready service concurrently, and return a report on each service."""
     return list(
         await asyncio.gather(*(_survey_one(row, providers, settings, today) for row in providers.rows.values()))
     )
@@ -127,7 +128,7 @@ def _with_list(
 
 
 def _with_retirement(report: ServiceReport, row: ServiceSpec, facts: ModelFacts, today: date) -> ServiceReport:
-    """Add what is known of the example's retirement; a service that is not ready is not at fault."""
+    """Return the report with the example's known retirement. Only a ready service changes to `retiring`."""
     words = facts.describe_retirement(row.example, today)
     if words is None:
         return report
@@ -138,7 +139,7 @@ def _with_retirement(report: ServiceReport, row: ServiceSpec, facts: ModelFacts,
 def _with_shutdown_date(
     report: ServiceReport, row: ServiceSpec, listed: list[ListedModel], today: date
 ) -> ServiceReport:
-    """Add the day on which the service itself says that the example is shut down."""
+    """Return the report with the example's shutdown date from the service's own list."""
     model = _find(row.example, listed)
     if model is None or model.shutdown_date is None:
         return report
@@ -152,48 +153,50 @@ def _with_shutdown_date(
 
 
 def _find(name: str, listed: list[ListedModel]) -> ListedModel | None:
-    """Return the model of a name; Gemini lists `models/NAME`, Ollama `NAME:latest`."""
+    """Return the listed model of a name, None when there is none. Gemini lists `models/NAME`, Ollama `NAME:latest`."""
     wanted = {name.lower(), f"models/{name}".lower(), f"{name}:latest".lower()}
     return next((model for model in listed if model.name.lower() in wanted), None)
 
 
 def to_table(reports: list[ServiceReport]) -> Table:
-    """Return a line for each service."""
-    found = Table(title="Services")
+    """Return a table with one row for each service."""
+    table = Table(title="Services")
     for heading in ("service", "key", "example", "models", "checked", "notes"):
-        found.add_column(heading, justify="right" if heading == "models" else "left", overflow="fold")
+        table.add_column(heading, justify="right" if heading == "models" else "left", overflow="fold")
     for report in reports:
         models = "–" if report.models is None else str(report.models)
         checked = "–" if report.checked is None else f"{report.checked.isoformat()} ({report.confirmed})"
         state = () if report.state in ("not ready", "found") else (report.state,)
         notes = "; ".join((*state, *report.notes))
-        found.add_row(report.service, report.key or "none needed", report.example, models, checked, notes)
-    return found
+        table.add_row(report.service, report.key or "none needed", report.example, models, checked, notes)
+    return table
 
 
 def to_json(reports: list[ServiceReport]) -> Mapping[str, Any]:
-    """Return all reports for a program."""
+    """Return all reports and the names of the services with faults, for JSON."""
     return {"services": [report.as_dict() for report in reports], "faults": [r.service for r in reports if r.is_fault]}
 
 
 WIDTH = 160
-"""Columns of the table where there is no terminal to ask."""
+"""The table's width in columns when the output is no terminal."""
 EPILOG = (
-    "exit codes: 0 done; 1 with --check, when the example of a ready service is missing, retired or soon to be, or the "
-    "service cannot be reached; 2 the command cannot be carried out."
+    "exit codes: 0 success; 1 with --check, when the example of a ready service is missing, retired or retiring soon, "
+    "or the service cannot be reached; 2 the command cannot be carried out."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show the services, and return the exit code."""
+    """Print the services and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m providers",
-        description="Show which services can be asked, and ask those whose key is set for their models.",
+        description="Show which services can be used, and list the models of those whose key is set.",
         epilog=EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument("--check", action="store_true", help="exit 1 when an example cannot be relied on")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
+    parser.add_argument(
+        "--check", action="store_true", help="exit 1 when the example model of a ready service cannot be used"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parsed = parser.parse_args(arguments)
     settings = Settings.from_environment()
     try:

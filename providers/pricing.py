@@ -1,4 +1,4 @@
-"""What tokens cost: the asker's own price first, else the public price list of genai-prices, else unknown."""
+"""Prices of tokens: the caller's own price first, then the public price list of genai-prices, else unknown."""
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -13,7 +13,7 @@ _MILLION = Decimal(1_000_000)
 
 
 class TokenPrices(NamedTuple):
-    """USD for a million tokens; `cached_usd` None: cached input costs what other input does."""
+    """Prices in USD per million tokens. When `cached_usd` is None, cached input costs as much as other input."""
 
     input_usd: Decimal
     output_usd: Decimal
@@ -21,9 +21,9 @@ class TokenPrices(NamedTuple):
 
 
 def parse_price(text: str) -> tuple[str, TokenPrices]:
-    """Parse `MODEL=IN/OUT[/CACHED]`, USD for a million tokens, for example `openai:gpt-5-mini=0.25/2/0.025`.
+    """Parse `MODEL=IN/OUT[/CACHED]` in USD per million tokens, for example `openai:gpt-5-mini=0.25/2/0.025`.
 
-    Raises UsageError.
+    Raises UsageError for any other form and for prices that are negative or not finite.
     """
     name, _, rest = text.rpartition("=")
     try:
@@ -42,7 +42,10 @@ def parse_price(text: str) -> tuple[str, TokenPrices]:
 
 
 def custom_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> PriceFunction | None:
-    """Return the price that the caller set for the full name, else for the model; None if neither."""
+    """Return the caller's price for the full name, else for the model, else None.
+
+    The price of an answer is None until both its input and its output tokens are known.
+    """
     found = prices.get(name) or prices.get(model)
     if found is None:
         return None
@@ -59,12 +62,12 @@ def custom_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> Pr
 
 
 def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction | None:
-    """Return the public price; None where the list has no such model. `remark` is added to the price's source.
+    """Return the public price, or None when the list does not have the model. `remark` is appended to the source.
 
-    A list has prices of 0 for what is not paid by the token of text, and finds some models by a part of their name:
-    output that costs nothing is unknown, unless the model is named `…:free`.
-    Input read from a cache and written to one is priced as such; thinking is output. The list carries no day for its
-    prices.
+    The list has a price of 0 for models that are not billed per text token, and matches some models by a part of their
+    name. An output price of 0 therefore counts as unknown, unless the model is named `…:free`.
+    Input tokens read from a cache or written to one have their own prices; thinking is priced as output. The list does
+    not say on which day its prices were valid.
     """
     from genai_prices import Usage as Counts
     from genai_prices import __version__, calc_price
@@ -77,7 +80,7 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
         return None
     source = f"genai-prices {__version__}{remark}"
 
-    # A meter is read many times between two changes of the usage, and a look-up costs a quarter of a millisecond.
+    # A meter is read many times between two changes of the usage, and one price lookup takes 0.25 ms.
     @lru_cache(maxsize=16)
     def price_usage(usage: Usage) -> Cost | None:
         if usage.input_tokens is None or usage.output_tokens is None:

@@ -1,4 +1,4 @@
-"""The providers by name: opens each adapter at its first use, and knows how a model is counted and priced."""
+"""The registry of providers by name: their adapters, created on first use, and their models' tokens and prices."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -39,11 +39,11 @@ from providers.http.client import ListedModel
 from providers.models.facts import Facts
 
 FIRST_CONTENT_UNSEEN_S = 300.0
-"""The limit to the first content of a model that thinks unseen, unless FIRST_CONTENT_S says another."""
+"""The first-content timeout of a model that thinks without streaming its thinking, unless FIRST_CONTENT_S is set."""
 
 
 def default_timeouts(settings: Settings) -> Timeouts:
-    """Return the time limits that the settings ask for. Raises UsageError."""
+    """Return the timeouts of the settings. Raises UsageError when FIRST_CONTENT_S is not valid."""
     first_content_s = settings.first_content_s
     if first_content_s is None:
         return Timeouts(first_content_unseen_s=FIRST_CONTENT_UNSEEN_S)
@@ -53,9 +53,9 @@ def default_timeouts(settings: Settings) -> Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ProviderInfo:
-    """What a picker shows. `name` can be asked for as it stands (for Azure: with a deployment's name in its place).
+    """One entry of a provider menu. `name` is a usable full name (for Azure, put in the name of a deployment).
 
-    `ready`: all that it needs is set, which does not say that a server answers; `needs` names the variable to set.
+    `ready`: all required variables are set, which does not mean that a server responds. `needs` is the variable to set.
     """
 
     name: str
@@ -66,9 +66,9 @@ class ProviderInfo:
 
 
 class ProviderRegistry:
-    """Who can be asked, by name. Belongs to one event loop, from the first `stream` on; `aclose` ends it.
+    """All providers by name. A registry belongs to one event loop from the first `stream` on and ends with `aclose`.
 
-    `prices`: USD for 1M tokens (input, output) by full name or model, set by the asker; they win over public prices.
+    `prices`: the caller's prices by full name or by model; they take precedence over public prices.
     """
 
     def __init__(
@@ -90,7 +90,10 @@ class ProviderRegistry:
         self._local: LocalModel | None = None
 
     def route(self, name: str) -> Route:
-        """Give the way to `provider:model`. Raises UsageError saying what exists, or MissingKey naming the variable."""
+        """Return the route to `provider:model`.
+
+        Raises UsageError listing the providers, or MissingKeyError naming the variable to set.
+        """
         provider, model = parse_model_name(name, self.rows)
         name = full_name(provider, model)
         if provider in self.rows:
@@ -98,16 +101,16 @@ class ProviderRegistry:
         return Route(name, self._builtin_adapter(provider, model), model)
 
     def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session:
-        """Give a session that asks these in order; `clock` has the timebase of the running loop."""
+        """Return a session that tries these providers in order. `clock` must have the timebase of the running loop."""
         routes = [self.route(name) for name in names]
         return Session(routes, clock, policy=policy, timeouts=self._timeouts)
 
     def model_facts(self, name: str) -> ModelFacts:
-        """Return what is known of `provider:model`. Raises UsageError."""
+        """Return the known facts about `provider:model`. Raises UsageError for an invalid name."""
         return self._facts_of(*parse_model_name(name, self.rows))
 
     def check_effort(self, name: str, effort: str | None) -> None:
-        """Raise UsageError naming the efforts that `provider:model` takes, where this is known to be none of them."""
+        """Raise UsageError, with the accepted values, when `provider:model` is known to reject this effort."""
         if effort is None:
             return
         facts = self.model_facts(name)
@@ -119,13 +122,16 @@ class ProviderRegistry:
             )
 
     def warnings(self, name: str) -> list[str]:
-        """Return what should be known before `provider:model` is asked: that it is retired, or soon will be."""
+        """Return warnings for users of `provider:model`: that it is retired or will be soon."""
         facts, today = self.model_facts(name), date.fromisoformat(utc_now()[:10])
         words = facts.describe_retirement(name, today) if facts.is_retiring(today) else None
         return [] if words is None else [words]
 
     def cost_model(self, name: str) -> CostModel:
-        """Say how a name is counted and priced; None where that is not known. What this project brings has no price."""
+        """Return how the tokens of a name are counted and priced, with None for what is unknown.
+
+        The built-in providers have no price unless the caller has set one.
+        """
         provider, model = parse_model_name(name, self.rows)
         price = custom_price(self._prices, full_name(provider, model), model)
         if provider not in self.rows:
@@ -145,7 +151,7 @@ class ProviderRegistry:
         )
 
     def list_providers(self) -> list[ProviderInfo]:
-        """Give one line for each that can be asked, this project's own first."""
+        """Return one entry for each provider, the built-in ones first."""
         from simulator.schedules import PROFILES
 
         own = [ProviderInfo("local", "Local model", True, None, False)]
@@ -157,18 +163,18 @@ class ProviderRegistry:
         return own + rows
 
     async def list_models(self, provider: str) -> "list[ListedModel]":
-        """Return a service's models with the day on which each is shut down. Raises StreamError, UsageError."""
+        """Return the models that a service lists, with their shutdown dates. Raises StreamError or UsageError."""
         return await self._service_adapter(provider).list_models()
 
     async def list_model_names(self, provider: str) -> list[str]:
-        """Give the names that the service lists, [] where it has no list. Raises StreamError, UsageError."""
+        """Return the model names that a provider lists, [] when it has no list. Raises StreamError or UsageError."""
         if provider in self.rows:
             return await self._service_adapter(provider).list_model_names()
         return [info.name.partition(":")[2] for info in self.list_providers() if info.name.startswith(f"{provider}:")]
 
     @property
     def local_model(self) -> "LocalModel":
-        """The model in this process; made here, started by `preload_local_model` or by the first question."""
+        """The model in this process, created here; `preload_local_model` or the first request starts loading it."""
         if self._local is None:
             from providers.local.model import LocalModel
 
@@ -180,7 +186,7 @@ class ProviderRegistry:
         self.local_model.start()
 
     async def aclose(self) -> None:
-        """Close what was opened; the providers are not used afterwards."""
+        """Close all adapters and the local model. The registry must not be used afterwards."""
         adapters: list[Adapter] = [*self._vendors.values(), *self._own.values()]
         self._vendors.clear()
         self._own.clear()
@@ -198,7 +204,7 @@ class ProviderRegistry:
     def _facts_of(self, provider: str, model: str) -> ModelFacts:
         own_address = False
         if provider in self.rows:
-            with suppress(UsageError):  # what is missing is said when it is asked
+            with suppress(UsageError):  # a missing variable is reported when the provider is used
                 own_address = resolve_endpoint(self.rows[provider], self._settings).own_address
         return self.facts.model(provider, model, own_address=own_address)
 
@@ -225,35 +231,35 @@ class ProviderRegistry:
 
 
 def _find_public_price(found: ServiceEndpoint, model: str) -> PriceFunction | None:
-    """Return the public price where it may hold: at the vendor's own address, or through a gateway to it."""
+    """Return the public price if it may apply: at the vendor's own address, or through a gateway to it."""
     row = found.row
     if row.prices is None or not (found.own_address or found.is_gateway):
         return None
     if importlib.util.find_spec("genai_prices") is None:
         return None
-    # An Azure deployment is named by its owner: the reader is told what the price rests on.
+    # Owners choose the names of their Azure deployments, so the price's source says that it rests on the name.
     return list_price(row.prices, model, " (by the deployment's name)" if row.dialect == "azure" else "")
 
 
 class ServiceAdapter(Adapter, Protocol):
-    """An adapter of a service, which may list its models."""
+    """An adapter of a service, which may be able to list its models."""
 
     async def list_model_names(self) -> list[str]:
-        """Give the names, sorted as the service sorts them; [] where there is no list. Raises StreamError."""
+        """Return the model names in the service's order, [] when it has no list. Raises StreamError."""
 
     async def list_models(self) -> list[ListedModel]:
-        """Return the same with the day on which each model is shut down. Raises StreamError."""
+        """Return the models in the service's order, with their shutdown dates. Raises StreamError."""
 
 
 class BuiltinAdapter(Adapter, Protocol):
-    """An adapter of something that this project brings itself."""
+    """An adapter of a built-in provider."""
 
     def validate_model(self, model: str) -> None:
-        """Raise UsageError when there is no such model."""
+        """Raise UsageError when the provider has no such model."""
 
 
 def create_adapter(found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> ServiceAdapter:
-    """Import the service's SDK and give its adapter; nothing is sent yet. Raises UsageError."""
+    """Import the service's SDK and return its adapter, without sending anything. Raises UsageError."""
     match found.row.dialect:
         case "anthropic":
             from providers.dialects.anthropic import AnthropicAdapter

@@ -1,4 +1,4 @@
-"""Names, addresses and keys: reads `provider:model`, and says in one line what is missing."""
+"""The table of services: their names, addresses and keys, parsing of `provider:model`, and the offered models."""
 
 import ipaddress
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,10 @@ DialectName = Literal["chat_completions", "openai_responses", "azure", "anthropi
 
 @dataclass(frozen=True, slots=True)
 class CompatProfile:
-    """In what a service that speaks chat completions differs.
+    """How one chat-completions service differs from the others.
 
-    `shows_thinking`: all thinking appears in the stream, so that none seen means none. `think_tags`: thinking may come
-    as `<think>…</think>` in the text.
+    `shows_thinking`: the service streams all thinking, so a stream without thinking means 0 thinking tokens.
+    `think_tags`: thinking may arrive as `<think>…</think>` in the text.
     """
 
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -30,11 +30,11 @@ class CompatProfile:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """One service. `key` and `base_url_variable` are names of variables; `base_url` is the service's own address.
+    """One row of the services table. `key` and `base_url_variable` are the names of environment variables.
 
-    `base_url` None: the asker must set `base_url_variable`. `prices` is the service's id in genai-prices, None where
-    its prices are not known there. `example` is a model that it serves. A required key may be missing
-    only where the address is the asker's own (`vllm`, or another base URL than the service's).
+    `base_url` is the service's own address; when it is None, `base_url_variable` must be set. `prices` is the service's
+    id in genai-prices, None when its prices are not listed there. `example` is a model that the service has. A required
+    key may be missing only when the address is not the service's own (`vllm`, or another base URL than the service's).
     """
 
     provider: str
@@ -52,7 +52,7 @@ class ServiceSpec:
 _LOCAL_PROFILE = CompatProfile(shows_thinking=True)
 
 OFFICIAL_OPENAI = CompatProfile(max_tokens_field="max_completion_tokens", think_tags=False)
-"""The vendor's own API: reasoning models refuse `max_tokens`, and tags in an answer are the answer's."""
+"""The vendor's own API: reasoning models reject `max_tokens`, and tags in the text belong to the text."""
 
 
 def _compatible_service(
@@ -77,9 +77,9 @@ def _row(
     profile: CompatProfile = CompatProfile(),
     key_required: bool = True,
 ) -> ServiceSpec:
-    """Return a row with the address and the example of the built-in facts."""
+    """Return a row of the table, with its address and example model from the built-in facts."""
     facts = load_built_in_facts().service(provider)
-    assert facts is not None  # a test holds every row to have an entry
+    assert facts is not None  # a test checks that every row has an entry
     return ServiceSpec(
         provider, label, facts.example, dialect, base_url_variable, facts.address, key, prices, profile, key_required
     )
@@ -113,7 +113,7 @@ SERVICES: dict[str, ServiceSpec] = {
         _compatible_service("groq", "Groq", key="GROQ_API_KEY", prices="groq"),
         _compatible_service("together", "Together", key="TOGETHER_API_KEY", prices="together"),
         _compatible_service("deepseek", "DeepSeek", key="DEEPSEEK_API_KEY", prices="deepseek"),
-        # Mistral reports usage in the last chunk unasked, and refuses to be asked for it.
+        # Mistral always reports usage in the last chunk, and rejects requests that contain `stream_options`.
         _compatible_service(
             "mistral", "Mistral", key="MISTRAL_API_KEY", prices="mistral", profile=CompatProfile(include_usage=False)
         ),
@@ -133,7 +133,7 @@ SERVICES: dict[str, ServiceSpec] = {
 
 
 def rows_with(facts: Facts) -> dict[str, ServiceSpec]:
-    """Return the rows with the addresses and examples of these facts."""
+    """Return the services table with the addresses and example models of these facts."""
     found = dict(SERVICES)
     for name, row in SERVICES.items():
         if (entry := facts.service(name)) is not None:
@@ -142,41 +142,41 @@ def rows_with(facts: Facts) -> dict[str, ServiceSpec]:
 
 
 BUILTIN_PROVIDERS = ("local", "sim", "replay")
-"""The providers that this project brings itself."""
+"""The providers that are built into this project."""
 
 _DEFAULT_MODELS = {"sim": "steady"}
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceEndpoint:
-    """Where a service is reached and with which key; `key` None: it is asked without one. A repr shows no key."""
+    """The address and key for one service. When `key` is None, requests carry no key. The repr shows no key."""
 
     row: ServiceSpec
     base_url: str
     key: str | None
     own_address: bool
-    """True at the service's own address: its public prices hold, and its key is required."""
+    """True at the service's own address, where its public prices apply and its key is required."""
     is_local: bool = False
-    """True at an address of this machine or its private network, as it is written."""
+    """True when the address, as it is written, is on this machine or its private network."""
 
     @property
     def is_paid(self) -> bool:
-        """Whether requests are charged to the key's owner: a key is sent to an address that is not local."""
+        """Whether requests are charged to the key's owner, which is assumed for a key sent to a non-local address."""
         return self.key is not None and not self.is_local
 
     @property
     def is_gateway(self) -> bool:
-        """Whether a vendor's key is sent to a local address: a gateway there may pass requests on to the vendor."""
+        """Whether a vendor's key is sent to a local address, where a gateway may forward requests to the vendor."""
         return self.key is not None and self.is_local and is_public_vendor(self.row)
 
     def __repr__(self) -> str:
-        return f"Access({self.row.provider!r}, {self.base_url!r})"
+        return f"ServiceEndpoint({self.row.provider!r}, {self.base_url!r})"
 
     @property
     def profile(self) -> CompatProfile:
-        """In what it differs; at an address of the asker's own, `openai` is any compatible server.
+        """The compatibility profile. At another address than OpenAI's, `openai` can be any compatible server.
 
-        Such servers send thinking as it comes, and those that hide it count it: none seen and none counted is none.
+        Such servers stream all their thinking, or count it if they hide it: without either there was none.
         """
         if self.row.profile is OFFICIAL_OPENAI and self.row.dialect != "azure" and not self.own_address:
             return CompatProfile(shows_thinking=True)
@@ -184,24 +184,24 @@ class ServiceEndpoint:
 
     @property
     def is_azure_v1(self) -> bool:
-        """Whether this is Azure's v1 address, which needs no API version."""
+        """Whether this is Azure's v1 API, which needs no API version."""
         return self.row.dialect == "azure" and urlsplit(self.base_url).path.rstrip("/").endswith("/openai/v1")
 
     def fitter(self, facts: Facts, profile: CompatProfile | None = None) -> SettingsFitter:
-        """Return what fits requests to the models of this service; `profile` stand in for its own."""
+        """Return a fitter of requests to this service's models. `profile` replaces the endpoint's own profile."""
         field = (profile or self.profile).max_tokens_field
         return SettingsFitter(facts, self.row.provider, own_address=self.own_address, max_tokens_field=field)
 
 
 def parse_model_name(name: str, rows: Mapping[str, ServiceSpec] = SERVICES) -> tuple[str, str]:
-    """Give provider and model of a full name. Raises UsageError when there is no such provider, or no model."""
+    """Return provider and model of a full name. Raises UsageError for an unknown provider or a missing model."""
     provider, _, model = name.strip().partition(":")
     if provider not in BUILTIN_PROVIDERS and provider not in SERVICES:
         raise UsageError(
             f"no provider {provider!r}; there are {', '.join((*BUILTIN_PROVIDERS, *SERVICES))} (written provider:model)"
         )
     if provider == "local" and model:
-        raise UsageError("local has one model: write it without another name")
+        raise UsageError("local has one model: write local without a model name")
     model = model.strip() or _DEFAULT_MODELS.get(provider, "")
     if provider == "replay" and not model:
         raise UsageError("replay: which trace? Write replay:FILE, with a recorded trace")
@@ -213,33 +213,32 @@ def parse_model_name(name: str, rows: Mapping[str, ServiceSpec] = SERVICES) -> t
 
 
 def full_name(provider: str, model: str) -> str:
-    """Return the name under which a model is asked, priced and offered."""
+    """Return the name by which a model is requested, priced and offered: `provider:model`, or `provider` alone."""
     return f"{provider}:{model}" if model else provider
 
 
 def example_model_name(row: ServiceSpec) -> str:
-    """Give a full name that the service can be asked by."""
+    """Return the full name of the service's example model."""
     return f"{row.provider}:{row.example}"
 
 
 def resolve_endpoint(row: ServiceSpec, settings: Settings) -> ServiceEndpoint:
-    """Give the way to a service. Raises UsageError or MissingKey naming the variable to set."""
-    given = settings.get(row.base_url_variable)
-    base_url = given or row.base_url
+    """Return the address and key of a service. Raises UsageError or MissingKeyError naming the variable to set."""
+    base_url = settings.get(row.base_url_variable) or row.base_url
     if base_url is None:
-        raise UsageError(f"{row.label}: set {row.base_url_variable} to the server's address, then ask again")
+        raise UsageError(f"{row.label}: set {row.base_url_variable} to the server's address, then try again")
     host = _validate_base_url(base_url, row.base_url_variable, bare_host=row.dialect == "ollama")
     own_address = _is_official_host(row, base_url, host)
     key = settings.get(row.key) if row.key else None
     if row.key and row.key_required and key is None and (own_address or row.dialect == "azure"):
-        raise MissingKeyError(f"{row.label} needs a key: set {row.key}, then ask again")
+        raise MissingKeyError(f"{row.label} needs a key: set {row.key}, then try again")
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-        raise UsageError(f"{row.key} holds characters that no key has (a space, or one outside ASCII)")
+        raise UsageError(f"{row.key} contains characters that no key has (a space, or one outside ASCII)")
     return ServiceEndpoint(row, base_url.rstrip("/"), key, own_address, is_local_host(host))
 
 
 def missing_variable(row: ServiceSpec, settings: Settings) -> str | None:
-    """Give the first variable that must be set before the service can be asked, None when nothing is missing."""
+    """Return the first variable that must be set before the service can be used, None when nothing is missing."""
     try:
         resolve_endpoint(row, settings)
     except MissingKeyError:
@@ -264,7 +263,7 @@ _LOCAL_NAMES = (".localhost", ".local", ".docker.internal")
 def is_local_host(host: str) -> bool:
     """Return whether a host is this machine or on its private network.
 
-    Names are judged as they are written, never resolved: where a name leads may change.
+    Names are compared as they are written and never resolved, because their addresses may change.
     """
     host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith(_LOCAL_NAMES):
@@ -278,14 +277,14 @@ def is_local_host(host: str) -> bool:
 
 
 def is_public_vendor(row: ServiceSpec) -> bool:
-    """Return whether a service has an address of its own on the internet, where it charges for what is asked."""
+    """Return whether a service has its own public address, where it charges for requests."""
     return row.dialect == "azure" or (
         row.base_url is not None and not is_local_host(urlsplit(row.base_url).hostname or "")
     )
 
 
 def _validate_base_url(base_url: str, variable: str, *, bare_host: bool) -> str:
-    """Give the host name. `bare_host`: the scheme may be left out."""
+    """Return the host of a base URL. `bare_host`: the scheme is optional. Raises UsageError for no base URL."""
     text = f"http://{base_url}" if bare_host and "://" not in base_url else base_url
     try:
         parts = urlsplit(text)
@@ -308,14 +307,14 @@ _MAX_NAMES_SHOWN = 12
 
 
 class NotOfferedError(UsageError):
-    """The service does not offer this model to its callers."""
+    """Raised when this service does not offer a model to its callers."""
 
 
 class Offer:
-    """The models that may be asked; `names` None: all.
+    """The models that callers may use. When `names` is None, all models are offered.
 
-    A name is `provider:model`, or `provider:*` for all models of a provider. What runs in this process costs nobody
-    anything and is always offered, and so is each service's example model.
+    A name is `provider:model`, or `provider:*` for all models of a provider. The built-in providers cost nothing and
+    are always offered; so is each service's example model.
     """
 
     def __init__(self, names: Iterable[str] | None = None) -> None:
@@ -323,11 +322,11 @@ class Offer:
 
     @classmethod
     def from_settings(cls, settings: Settings, host: str | None, *, shared: bool = False) -> "Offer":
-        """Read PUBLIC_MODELS. Raise UsageError naming it.
+        """Return the offer that PUBLIC_MODELS describes. Raises UsageError naming the variable.
 
-        Where it is not set, all models are offered to a service that listens on loopback, and to one whose owner has
-        lifted the rate limit to load it. `host` is the address that the service listens on, None where nobody knows;
-        `shared`: others reach it all the same.
+        When it is not set, all models are offered if the service listens on loopback, or if its owner has switched the
+        rate limit off for a load test. `host` is the address that the service listens on, None when it is not known;
+        `shared`: other machines reach the service although it listens on loopback.
         """
         written = settings.public_models
         if written is None:
@@ -344,13 +343,13 @@ class Offer:
 
     @property
     def named(self) -> list[str]:
-        """The full names that PUBLIC_MODELS adds, sorted."""
+        """The full names in PUBLIC_MODELS, without patterns, sorted."""
         return sorted(name for name in self._names or () if not name.endswith(":*"))
 
     def check(self, name: str) -> None:
-        """Raise NotOfferedError, saying what is offered.
+        """Raise NotOfferedError, with the offered names, when a model is not offered.
 
-        A name that means nothing passes: whoever opens it says so, by the same reading of names.
+        An invalid name passes this check: the registry rejects it later, because it parses names in the same way.
         """
         if self._names is None:
             return
@@ -375,7 +374,7 @@ class Offer:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a service that listens on `host`."""
+    """Return whether a service that listens on `host` can be reached from this machine only."""
     if host.lower() == "localhost":
         return True
     try:

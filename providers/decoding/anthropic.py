@@ -1,13 +1,14 @@
-"""The Anthropic Messages wire. Pure.
+"""Decoder of Anthropic's Messages API. Pure.
 
-Streamed: `message_start` (input tokens), content blocks with deltas, `message_delta` (stop reason, output tokens),
-`message_stop`. The kind of an event is read from its JSON, as some gateways leave out the event's name; unknown kinds
-are passed over, as the API asks of its clients. Thinking always shows as blocks: none seen means 0 thinking tokens.
+A stream consists of `message_start` (input tokens), content blocks with deltas, `message_delta` (stop reason, output
+tokens) and `message_stop`. The type of an event is read from its JSON because some gateways omit the SSE event name;
+unknown types are ignored, as the API requires of clients. Thinking always appears as blocks, so a response without
+such blocks has 0 thinking tokens.
 """
 
 from typing import Any
 
-from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -21,20 +22,20 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "tool_use": "tool",
     "refusal": "content_filter",
 }
-"""Stop reasons that end an answer; `pause_turn` is none, for its turn goes on."""
+"""Stop reasons that end an answer. `pause_turn` is not among them, because the turn continues."""
 
 
 def make_decoder(*, streamed: bool = True) -> StreamDecoder:
-    """Give a decoder for one response."""
+    """Return a decoder for one response."""
     dialect = MessagesParser()
     return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
 class MessagesParser:
-    """Reads stream events and whole messages."""
+    """A parser of stream events and whole messages."""
 
     def __init__(self) -> None:
-        self.reply = ReplyBuilder(shows_thinking=True)
+        self.answer = AnswerBuilder(shows_thinking=True)
         self._counts: dict[str, Any] = {}
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
@@ -49,7 +50,7 @@ class MessagesParser:
                 self._on_stop_reason(as_object(fields.get("delta")))
                 return self._on_usage(fields)
             case "message_stop":
-                self.reply.over = True
+                self.answer.over = True
             case "error":
                 raise error_from_payload(fields.get("error"))
         return []
@@ -66,35 +67,35 @@ class MessagesParser:
 
     def _parse_block(self, block: dict[str, Any]) -> list[Event]:
         if text := block.get("text"):
-            return self.reply.text(as_text(text))
+            return self.answer.add_text(as_text(text))
         if thinking := block.get("thinking"):
-            return self.reply.thinking(as_text(thinking))
+            return self.answer.add_thinking(as_text(thinking))
         if block.get("type") in ("thinking", "redacted_thinking"):
-            return self.reply.thinking("")
+            return self.answer.add_thinking("")
         return []
 
     def _on_message_start(self, message: dict[str, Any]) -> list[Event]:
-        """Note the counts at the start; the output's number there is no count of the answer."""
+        """Record the input counts at the start. `output_tokens` is ignored here, as it does not count the answer."""
         self._counts.update(as_object(message.get("usage")))
         self._counts.pop("output_tokens", None)
-        return self.reply.usage(_parse_usage(self._counts))
+        return self.answer.add_usage(_parse_usage(self._counts))
 
     def _on_stop_reason(self, fields: dict[str, Any]) -> None:
         if raw := as_text(fields.get("stop_reason")):
-            self.reply.refused = raw == "refusal"
+            self.answer.refused = raw == "refusal"
             if reason := _FINISH_REASONS.get(raw):
-                self.reply.finish(reason, raw)
+                self.answer.finish(reason, raw)
             else:
-                self.reply.finish_unknown(raw)
+                self.answer.finish_unknown(raw)
 
     def _on_usage(self, event: dict[str, Any]) -> list[Event]:
         new = as_object(event.get("usage"))
         self._counts.update((name, value) for name, value in new.items() if value is not None)
-        return self.reply.usage(_parse_usage(self._counts)) if new else []
+        return self.answer.add_usage(_parse_usage(self._counts)) if new else []
 
 
 def _parse_usage(counts: dict[str, Any]) -> Usage:
-    """Unify: the API's `input_tokens` leaves out what was read from, or written to, its cache."""
+    """Return unified counts: the API's `input_tokens` excludes tokens read from or written to its cache."""
     fresh, read, written = (
         parse_token_count(counts.get(name))
         for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

@@ -1,14 +1,14 @@
-"""The chat-completions wire: OpenAI, Azure OpenAI and every compatible service. Pure.
+"""Decoder of chat completions, for OpenAI, Azure OpenAI and every compatible service. Pure.
 
-Streamed, each event is a chunk with `choices[0].delta`; `[DONE]` may follow the last. Only the first choice is read.
-Azure adds `content_filter_results` to a choice: what was filtered is named in `Finish.raw`.
+In a stream, each event is a chunk with `choices[0].delta`; `[DONE]` may follow the last one. Only the first choice is
+parsed. Azure adds `content_filter_results` to a choice; the filtered categories are named in `Finish.raw`.
 """
 
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -23,21 +23,21 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool"),
     "error": "error",
 }
-"""Finish reasons that are known to end an answer; any other (vLLM's `abort`, DeepSeek's
-`insufficient_system_resource`) leaves it unfinished."""
+"""Finish reasons that are known to end an answer. After any other (vLLM's `abort`, DeepSeek's
+`insufficient_system_resource`) the answer counts as incomplete."""
 
 
 def make_decoder(*, streamed: bool = True, think_tags: bool = False, shows_thinking: bool = False) -> StreamDecoder:
-    """Give a decoder for one response; `providers.services.CompatProfile` tells what the switches mean."""
+    """Return a decoder for one response. `providers.services.CompatProfile` explains the options."""
     dialect = ChatCompletionsParser(think_tags=think_tags, shows_thinking=shows_thinking)
     return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
 class ChatCompletionsParser:
-    """Reads chunks and whole completions."""
+    """A parser of stream chunks and whole completions."""
 
     def __init__(self, *, think_tags: bool = False, shows_thinking: bool = False) -> None:
-        self.reply = ReplyBuilder(think_tags=think_tags, shows_thinking=shows_thinking)
+        self.answer = AnswerBuilder(think_tags=think_tags, shows_thinking=shows_thinking)
         self._filtered: dict[str, None] = {}
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
@@ -48,8 +48,8 @@ class ChatCompletionsParser:
 
     def _parse_choices(self, chunk: dict[str, Any], key: str) -> list[Event]:
         if error := _error_of(chunk):
-            # An error may carry the usage of what it broke off; `held` brings it out.
-            self.reply.hold_usage(self._usage_of(chunk, []))
+            # An error may carry the usage of the interrupted answer; `flush_held` returns it.
+            self.answer.hold_usage(self._usage_of(chunk, []))
             raise error_from_payload(error)
         events: list[Event] = []
         choices = [as_object(choice) for choice in _list_of(chunk.get("choices"))]
@@ -57,36 +57,36 @@ class ChatCompletionsParser:
             if not choice.get("index"):
                 events += self._parse_choice(choice, key)
         if (usage := self._usage_of(chunk, choices)) is not None:
-            events += self.reply.usage(usage)
+            events += self.answer.add_usage(usage)
         return events
 
     def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
-        """Return the usage of a chunk, which Moonshot puts into a choice and Groq into a field of its own."""
+        """Return the usage of a chunk, None when it has none. Moonshot puts it into a choice, Groq into `x_groq`."""
         places = (chunk, *choices, as_object(chunk.get("x_groq")))
         found = next((usage for place in places if (usage := place.get("usage"))), None)
         return None if found is None else read_usage(as_object(found))
 
     def _parse_choice(self, choice: dict[str, Any], key: str) -> list[Event]:
-        reply = self.reply
-        said = as_object(choice.get(key))
+        answer = self.answer
+        message = as_object(choice.get(key))
         events: list[Event] = []
-        if thinking := said.get("reasoning_content") or said.get("reasoning") or _details(said):
-            events += reply.thinking(as_text(thinking))
-        if content := said.get("content"):
-            events += reply.text(content) if isinstance(content, str) else self._parse_content_parts(content)
-        if refusal := said.get("refusal"):
-            reply.refused = True
-            events += reply.text(as_text(refusal))
+        if thinking := message.get("reasoning_content") or message.get("reasoning") or _reasoning_details(message):
+            events += answer.add_thinking(as_text(thinking))
+        if content := message.get("content"):
+            events += answer.add_text(content) if isinstance(content, str) else self._parse_content_parts(content)
+        if refusal := message.get("refusal"):
+            answer.refused = True
+            events += answer.add_text(as_text(refusal))
         if results := choice.get("content_filter_results"):
             self._record_filtered(as_object(results))
         raw = choice.get("finish_reason")
-        # Gateways send an empty reason with every chunk: it counts only where the chunk brings nothing else.
+        # Some gateways send an empty reason with every chunk: it counts only if the chunk contains nothing else.
         if raw or (raw == "" and not events):
             self._finish(as_text(raw))
         return events
 
     def _parse_content_parts(self, parts: object) -> list[Event]:
-        """Read content in parts, as some services send thinking: `[{"type": "thinking", "thinking": [...]}, …]`."""
+        """Parse content in parts, as some services send thinking: `[{"type": "thinking", "thinking": [...]}, …]`."""
         if not isinstance(parts, list):
             raise ProtocolError("the provider sent content that is neither text nor parts")
         events: list[Event] = []
@@ -95,13 +95,13 @@ class ChatCompletionsParser:
             if isinstance(inner, list):
                 inner = "".join(as_text(as_object(piece).get("text")) for piece in inner)
             if inner:
-                events += self.reply.thinking(as_text(inner))
+                events += self.answer.add_thinking(as_text(inner))
             if text := as_text(part.get("text")):
                 is_thinking = str(part.get("type", "")).startswith(("reasoning", "thinking"))
-                events += self.reply.thinking(text) if is_thinking else self.reply.text(text)
+                events += self.answer.add_thinking(text) if is_thinking else self.answer.add_text(text)
             if refusal := part.get("refusal"):
-                self.reply.refused = True
-                events += self.reply.text(as_text(refusal))
+                self.answer.refused = True
+                events += self.answer.add_text(as_text(refusal))
         return events
 
     def _record_filtered(self, results: dict[str, Any]) -> None:
@@ -112,15 +112,15 @@ class ChatCompletionsParser:
     def _finish(self, raw: str) -> None:
         reason = _FINISH_REASONS.get(raw.lower()) if raw else "other"
         if reason is None:
-            self.reply.finish_unknown(raw)
+            self.answer.finish_unknown(raw)
             return
         if reason == "content_filter" and self._filtered:
             raw = f"{raw} ({', '.join(self._filtered)})"
-        self.reply.finish(reason, raw)
+        self.answer.finish(reason, raw)
 
 
 def _error_of(chunk: dict[str, Any]) -> object:
-    """Return the error that a chunk reports, in the places where services put it."""
+    """Return the error in a chunk, from any of the fields that services use, or None."""
     if error := chunk.get("error"):
         return error
     if chunk.get("object") == "error":
@@ -137,9 +137,9 @@ def _list_of(value: object) -> list[Any]:
     raise ProtocolError("the provider sent choices that are not a list")
 
 
-def _details(said: dict[str, Any]) -> str:
-    """Return the thinking in `reasoning_details`, where a service has it there alone."""
-    details = said.get("reasoning_details")
+def _reasoning_details(message: dict[str, Any]) -> str:
+    """Return the thinking in `reasoning_details`, the only place where some services put it."""
+    details = message.get("reasoning_details")
     if not isinstance(details, list):
         return ""
     pieces = [detail for detail in details if isinstance(detail, dict)]
@@ -150,10 +150,11 @@ _XAI_TICK_USD = Decimal("1e-10")
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:
-    """Return the token counts of a `usage` object, and the bill where the vendor puts one beside them.
+    """Return the token counts of a `usage` object, with the vendor's own cost if it is included.
 
-    Thinking is part of `completion_tokens` at OpenAI, Anthropic and DeepSeek, and beside it at xAI: the vendor's own
-    total decides. A total that nothing explains makes output and thinking unknown, and the counts a lower bound.
+    Thinking is part of `completion_tokens` at OpenAI, Anthropic and DeepSeek but separate at xAI; the vendor's
+    `total_tokens` shows which. If the counts do not add up to the total, output and thinking are unknown and the counts
+    are a lower bound.
     """
     prompt_details = as_object(usage.get("prompt_tokens_details"))
     output_details = as_object(usage.get("completion_tokens_details"))
@@ -189,7 +190,7 @@ _COUNTED_INSIDE = frozenset({"cached_tokens", "cache_write_tokens", "text_tokens
 
 
 def _explains(beyond: int, *details: dict[str, Any]) -> bool:
-    """Whether other kinds of tokens (audio, images) that stand beside the text make up so many."""
+    """Return whether the counts of other kinds of tokens (audio, images) explain `beyond` additional tokens."""
     counts = [
         n for d in details for name, v in d.items() if name not in _COUNTED_INSIDE and (n := parse_token_count(v))
     ]
@@ -197,7 +198,7 @@ def _explains(beyond: int, *details: dict[str, Any]) -> bool:
 
 
 def read_billed_usd(usage: dict[str, Any]) -> Decimal | None:
-    """Return the vendor's own bill: OpenRouter's number, Perplexity's object, xAI's ticks of 1e-10 USD."""
+    """Return the cost that the vendor reports: OpenRouter's number, Perplexity's object, xAI's ticks of 1e-10 USD."""
     ticks = parse_token_count(usage.get("cost_in_usd_ticks"))
     if ticks is not None:
         return ticks * _XAI_TICK_USD
@@ -210,4 +211,4 @@ def read_billed_usd(usage: dict[str, Any]) -> Decimal | None:
 
 
 _MAX_BILL_USD = 1e6
-"""A larger bill for one answer is a defect of the server."""
+"""A higher cost for one answer is a defect of the server."""

@@ -1,8 +1,8 @@
-"""What the dialects' decoders share: a reply's state, JSON, halves of characters, errors inside a stream. Pure.
+"""Code shared by the dialects' decoders: the state of an answer, JSON parsing, joining of surrogates. Pure.
 
-A decoder is feed / flush. What either gives is to be iterated: it raises a fault after the events that came before it,
-and any split of the bytes gives the same events and the same error. `Finish` comes from `flush` alone, when the bytes
-are over: a later text would make it untrue.
+A decoder has the methods `feed` and `flush`. The caller must iterate over what they return: an error is raised after
+the events that preceded it. The events and the error do not depend on how the bytes are split. `Finish` comes from
+`flush` only, at the end of the body, because more text may follow a finish reason.
 """
 
 import json
@@ -19,39 +19,43 @@ from streaming.limits import MAX_ANSWER_CHARS, MAX_JSON_PARTS
 from streaming.thinking import ThinkTagParser
 
 LONG_BYTES = 65_536
-"""A JSON text that is longer is looked at before it is read: it may hold a great many objects."""
+"""A longer JSON text is checked before it is parsed, because it may contain a very large number of values."""
 
 _TEXT_AFTER_END_ERROR = "the provider sent text after the end of its answer"
 _MAX_SHOWN_CHARS = 300
 _MAX_TOKENS = 10**12
-"""More than any answer can have: such a number is a defect of the server, and would not fit a table."""
+"""A higher token count is a defect of the server, and too wide for the tables."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class StreamDecoder(Protocol):
-    """Bytes of one response in, events out."""
+    """A decoder of one response's bytes to events."""
 
     @property
     def done(self) -> bool:
-        """True once the wire's own end marker came: nothing more is due but the end of the bytes."""
+        """True after the dialect's end marker, when only the end of the body is still expected."""
 
     def feed(self, data: bytes) -> Iterable[Event]:
-        """Take the next bytes. Iterating raises StreamError, after what came before the fault; then all is over."""
+        """Decode the next bytes. Iteration raises StreamError after the preceding events, and the decoder has ended."""
 
     def flush(self) -> Iterable[Event]:
-        """The bytes are over: give the rest and `Finish`. Raises TruncatedStream when no finish reason came."""
+        """Return the remaining events and `Finish` at the end of the body.
+
+        Iteration raises TruncatedStreamError when no finish reason has arrived.
+        """
 
 
-class ReplyBuilder:
-    """What one answer has come to; every dialect tells it what it read and passes on the events that it gives.
+class AnswerBuilder:
+    """The state of one answer. Each dialect's parser calls its methods and passes on the events that they return.
 
-    `shows_thinking`: all thinking is in the stream, so that none seen is 0 thinking tokens and not an unknown number.
+    `shows_thinking`: the service streams all thinking, so a stream without thinking means 0 thinking tokens instead of
+    an unknown number.
     """
 
     def __init__(self, *, think_tags: bool = False, shows_thinking: bool = False) -> None:
         self.over = False
         self.refused = False
-        """The model declined to answer; its words, if any, are the text."""
+        """Whether the model refused to answer; its explanation, if any, is the text."""
         self._finish: Finish | None = None
         self._unknown_end: str | None = None
         self._tags = ThinkTagParser() if think_tags else None
@@ -66,17 +70,18 @@ class ReplyBuilder:
 
     @property
     def is_recognized(self) -> bool:
-        """Whether anything of an answer was read."""
+        """Whether any part of an answer has been decoded."""
         return self._wrote or self._thought or self._usage is not None or self._ended
 
     @property
     def _ended(self) -> bool:
         return self._finish is not None or self._unknown_end is not None
 
-    def text(self, text: str) -> list[Event]:
-        """Take a piece of the answer; one after a finish reason un-ends the answer, as gateways repeat the reason.
+    def add_text(self, text: str) -> list[Event]:
+        """Add text to the answer and return its events.
 
-        Raises ProtocolError after the wire's own end marker.
+        Text after a finish reason cancels that reason, because some gateways send the reason with every chunk. Raises
+        ProtocolError after the dialect's end marker.
         """
         if self.over:
             raise ProtocolError(_TEXT_AFTER_END_ERROR)
@@ -90,8 +95,8 @@ class ReplyBuilder:
             return self._split_thinking(self._tags, text)
         return [TextDelta(text)] if text else []
 
-    def thinking(self, text: str) -> list[Event]:
-        """Take a piece of thinking. Raises ProtocolError after the wire's own end marker."""
+    def add_thinking(self, text: str) -> list[Event]:
+        """Add thinking to the answer and return its events. Raises ProtocolError after the dialect's end marker."""
         if self.over:
             raise ProtocolError(_TEXT_AFTER_END_ERROR)
         self._count(text)
@@ -101,10 +106,10 @@ class ReplyBuilder:
         text = self._thinking.feed(text)
         return [ThinkingDelta(text)] if text else []
 
-    def usage(self, usage: Usage) -> list[Event]:
-        """Take token counts; a repetition yields no event.
+    def add_usage(self, usage: Usage) -> list[Event]:
+        """Record token counts and return their event, none when they repeat the last ones.
 
-        Counts that come while text is held back follow that text, so that they still cover the whole answer.
+        Counts that arrive while text is held back are returned after that text, so that they cover the whole answer.
         """
         usage = self._plausible(usage)
         if usage.input_tokens is None and usage.output_tokens is None and usage.billed_usd is None:
@@ -119,20 +124,20 @@ class ReplyBuilder:
         return [usage]
 
     def hold_usage(self, usage: Usage | None) -> None:
-        """Keep the token counts that came with an error; `flush_held` returns them."""
+        """Record token counts that arrived with an error; `flush_held` returns them."""
         if usage is not None:
             self._late_usage = self._usage = self._plausible(usage)
 
     def finish(self, reason: FinishReason, raw: str | None) -> None:
-        """Note why the provider ended; a second reason without text between changes nothing."""
+        """Record the finish reason. A second reason without text in between is ignored."""
         self._finish = self._finish or Finish(reason, raw)
 
     def finish_unknown(self, raw: str) -> None:
-        """Note an end that is on no list of successes: what came so far is not a finished answer."""
+        """Record a finish reason that is not known to be a success: the answer counts as incomplete."""
         self._unknown_end = raw
 
     def flush_held(self) -> list[Event]:
-        """Return what was held back for its other half: nothing of it will come."""
+        """Return the events of all text, thinking and token counts that were held back for more input."""
         events: list[Event] = []
         if text := self._thinking.flush():
             events.append(ThinkingDelta(text))
@@ -147,9 +152,10 @@ class ReplyBuilder:
         return events
 
     def end(self) -> Iterator[Event]:
-        """Yield what was held, then `Finish`: the bytes are over.
+        """Yield the events that were held back, then `Finish`, at the end of the body.
 
-        Raises TruncatedStream where neither a finish reason on the list of successes nor the wire's end marker came.
+        Raises TruncatedStreamError when neither a known finish reason nor the dialect's end marker has arrived, and
+        ServerError when the finish reason is an error.
         """
         yield from self.flush_held()
         if self._unknown_end is not None:
@@ -162,7 +168,7 @@ class ReplyBuilder:
         if finish is None:
             raise TruncatedStreamError("the stream ended without a finish reason: the answer is cut")
         if finish.reason == "error":
-            raise ServerError("the provider says that its answer ended with an error")
+            raise ServerError("the provider reported that its answer ended with an error")
         yield replace(finish, refused=self.refused) if self.refused else finish
 
     @property
@@ -170,7 +176,10 @@ class ReplyBuilder:
         return bool(self._text.held or self._thinking.held or (self._tags is not None and self._tags.holds_text))
 
     def _plausible(self, usage: Usage) -> Usage:
-        """Make unknown what cannot be: no tokens for a text, more cached than sent, more thinking than all output."""
+        """Return the counts with impossible ones set to unknown.
+
+        Impossible are 0 tokens for some text, more cached tokens than input, and more thinking than output.
+        """
         wrote = self._wrote or self._thought
         if usage.output_tokens == 0 and wrote:
             usage = replace(usage, output_tokens=None, thinking_tokens=None)
@@ -181,7 +190,7 @@ class ReplyBuilder:
         if usage.output_tokens is not None and (usage.thinking_tokens or 0) > usage.output_tokens:
             usage = replace(usage, thinking_tokens=None)
         elif usage.thinking_tokens is None and self._shows_thinking and not self._thought and self._ended:
-            # All thinking would have been in the stream, unless the vendor used tokens that it does not explain.
+            # All thinking would have been in the stream, except when the total contains tokens of an unknown kind.
             usage = usage if usage.is_lower_bound else replace(usage, thinking_tokens=0)
         return usage
 
@@ -195,15 +204,15 @@ class ReplyBuilder:
         if events and isinstance(events[0], ThinkingDelta):
             self._thought = True
         if events and isinstance(events[-1], TextDelta):
-            # Tags count only where the answer begins with them.
+            # Tags mark thinking only at the beginning of an answer.
             self._tags = None
         return events
 
 
 class SurrogateJoiner:
-    """Joins the two halves of a character that a provider escaped one by one and cut apart; feed / flush.
+    """A joiner of surrogate pairs that a provider escaped as `\\uXXXX` and split between two chunks.
 
-    Half a character whose other half does not come is U+FFFD.
+    A surrogate without its other half becomes U+FFFD.
     """
 
     def __init__(self) -> None:
@@ -222,14 +231,14 @@ class SurrogateJoiner:
 
 
 def join_surrogates(text: str) -> str:
-    """Give the text with its halves of characters joined, and lone ones as U+FFFD: it can be encoded."""
+    """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """Read one JSON object. Raises ProtocolError."""
+    """Parse one JSON object. Raises ProtocolError for anything else, and ResponseTooLargeError for too many values."""
     if len(text) > LONG_BYTES:
-        refuse_crowd(text)
+        raise_for_too_many_values(text)
     try:
         found = orjson.loads(text)
     except ValueError:
@@ -239,15 +248,18 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     return found
 
 
-def refuse_crowd(text: str | bytes) -> None:
-    """Raise ResponseTooLargeError for a JSON text of more values than are read: each is far larger as an object."""
+def raise_for_too_many_values(text: str | bytes) -> None:
+    """Raise ResponseTooLargeError for a JSON text of more than MAX_JSON_PARTS values.
+
+    Parsed values take much more memory than their text.
+    """
     marks: tuple[Any, ...] = (",", "{", "[") if isinstance(text, str) else (b",", b"{", b"[")
     if sum(map(text.count, marks)) > MAX_JSON_PARTS:
         raise ResponseTooLargeError(f"the provider sent JSON of more than {MAX_JSON_PARTS:,} values")
 
 
 def _parse_json_leniently(text: str | bytes) -> object:
-    # The quick parser refuses escaped halves of characters, which the standard's grammar allows.
+    # orjson rejects escaped lone surrogates, which the JSON standard allows.
     try:
         return json.loads(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError):
@@ -255,7 +267,7 @@ def _parse_json_leniently(text: str | bytes) -> object:
 
 
 def excerpt(text: object) -> str:
-    """Give a text of the provider's as one short line that can be encoded."""
+    """Return a provider's text as one short printable line, for error messages."""
     if isinstance(text, bytes):
         text = text[: 4 * _MAX_SHOWN_CHARS].decode(errors="replace")
     line = " ".join(join_surrogates(str(text)[: 4 * _MAX_SHOWN_CHARS]).split())
@@ -264,23 +276,23 @@ def excerpt(text: object) -> str:
 
 
 def parse_token_count(value: object) -> int | None:
-    """Give a number of tokens as the provider reported it; None for anything that is not one."""
+    """Return a reported number of tokens, None for a value that cannot be one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS else None
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """Give an object's fields; none where it is missing or null. Raises ProtocolError for anything else."""
+    """Return the fields of an object, none when it is missing or null. Raises ProtocolError for any other value."""
     if isinstance(value, dict):
         return value
     if value is None:
         return {}
-    raise ProtocolError(f"the provider sent something else than an object: {excerpt(value)}")
+    raise ProtocolError(f"the provider sent a value that is not an object: {excerpt(value)}")
 
 
 def as_text(value: object) -> str:
-    """Give the text of a field that may be missing or null. Raises ProtocolError for anything else."""
+    """Return the text of a field, "" when it is missing or null. Raises ProtocolError for any other value."""
     if isinstance(value, str):
         return value
     if value is None:
         return ""
-    raise ProtocolError(f"the provider sent something else than text: {excerpt(value)}")
+    raise ProtocolError(f"the provider sent a value that is not text: {excerpt(value)}")

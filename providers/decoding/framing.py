@@ -1,6 +1,6 @@
-"""How a response's bytes are cut into JSON texts: an event stream, lines, or one whole body. Pure.
+"""Framing: decoders that split a response's bytes into JSON texts, from SSE, from lines or from one body. Pure.
 
-Each framing is a `wire.Decoder` around a dialect, which only reads what stands in one JSON text.
+Each class here is a `StreamDecoder` around a dialect's `PayloadParser`, which only parses single JSON objects.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from providers.decoding.decoder import LONG_BYTES, ReplyBuilder, excerpt, parse_json_object, refuse_crowd
+from providers.decoding.decoder import LONG_BYTES, AnswerBuilder, excerpt, parse_json_object, raise_for_too_many_values
 from providers.decoding.vendor_errors import error_from_payload
 from streaming import sse
 from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError, TruncatedStreamError
@@ -19,7 +19,10 @@ _MAX_PREFIX_BYTES = 16_384
 
 
 def collect_prefix(head: bytes, data: bytes) -> bytes:
-    """Keep the first bytes, until something was read from them. Raises ProtocolError for a web page."""
+    """Return the first bytes of a body, extended by `data` up to a limit. Raises ProtocolError for a web page.
+
+    They are collected until something could be decoded, for the error message when nothing can.
+    """
     if len(head) < _MAX_PREFIX_BYTES:
         head += data[: _MAX_PREFIX_BYTES - len(head)]
     raise_if_html(head)
@@ -27,27 +30,30 @@ def collect_prefix(head: bytes, data: bytes) -> bytes:
 
 
 def raise_if_html(head: bytes) -> None:
-    """Raise ProtocolError for a web page."""
+    """Raise ProtocolError when a body begins like a web page."""
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
         raise ProtocolError("the provider sent a web page instead of an answer: check the base URL")
 
 
 def raise_for_undecodable_body(head: bytes, starts: tuple[bytes, ...]) -> None:
-    """Raise the error of a response in which nothing could be read; return when it was only cut."""
+    """Raise the error of a response in which nothing could be decoded. `starts` are the prefixes of a valid body.
+
+    Raises TruncatedStreamError when the body began validly, else ProtocolError or the error in its JSON.
+    """
     text = head.removeprefix(b"\xef\xbb\xbf").strip()
     if not text:
         raise ProtocolError("the provider sent an empty answer")
     if text.startswith(b"{") and b"{" not in starts:
         if error := parse_json_object(decode_utf8(text)).get("error"):
             raise error_from_payload(error)
-        raise ProtocolError("the provider sent its answer in one piece where a stream was asked for")
+        raise ProtocolError("the provider sent its answer in one piece although a stream was requested")
     if not text.startswith(starts):
-        raise ProtocolError(f"the provider sent something else than an answer: {excerpt(text)}")
+        raise ProtocolError(f"the provider sent something else instead of an answer: {excerpt(text)}")
     raise TruncatedStreamError("the stream ended before any of the answer came")
 
 
 def decode_utf8(data: bytes) -> str:
-    """Decode strictly. Raises ProtocolError."""
+    """Decode UTF-8 strictly. Raises ProtocolError for invalid bytes."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -59,35 +65,36 @@ _SSE_FIELD_PREFIXES = (b"data", b"event", b"error", b"id", b"retry", b":")
 
 
 class PayloadParser(Protocol):
-    """Reads the JSON objects of one reply."""
+    """A dialect's parser of the JSON objects of one answer."""
 
-    reply: ReplyBuilder
+    answer: AnswerBuilder
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
-        """Take one object of a streamed reply. Raises StreamError."""
+        """Return the events of one object of a streamed answer. Raises StreamError."""
 
     def parse_body(self, body: dict[str, Any]) -> list[Event]:
-        """Take the body of a reply that was not streamed. Raises StreamError."""
+        """Return the events of the body of an answer that was not streamed. Raises StreamError."""
 
 
 class SSEDecoder:
-    """Server-Sent Events, strictly UTF-8; what is no event stream at all is told apart from one that was cut.
+    """A decoder of Server-Sent Events in strict UTF-8. A body that is no event stream has another error than a cut one.
 
-    An event in the shape that vendors send, whole in one piece of bytes, is read without the general decoder, which
-    costs four times as much; everything else goes through it.
+    Complete events in the form that vendors send are parsed on a fast path, at a quarter of the cost of the general SSE
+    decoder, which handles everything else.
     """
 
     def __init__(self, dialect: PayloadParser) -> None:
         self._dialect = dialect
         self._sse = sse.Decoder(errors="strict", error_field=True)
-        # A blank line changes nothing, but what follows is not the beginning any more: no mark is skipped there.
+        # Before the first event of the fast path, the general decoder is fed a blank line. It has no effect except that
+        # a later byte order mark is no longer at the beginning, where it would be skipped.
         self._begun = False
         self._between_events = True
         self._head: bytes | None = b""
 
     @property
     def done(self) -> bool:
-        return self._dialect.reply.over
+        return self._dialect.answer.over
 
     def feed(self, data: bytes) -> Iterable[Event]:
         events: list[Event] = []
@@ -100,14 +107,14 @@ class SSEDecoder:
             else:
                 self._decode_any(data, events)
         except StreamError as error:
-            return _yield_then_raise([*events, *self._dialect.reply.flush_held()], error)
+            return _yield_then_raise([*events, *self._dialect.answer.flush_held()], error)
         self._between_events = whole_events
         return events
 
     def flush(self) -> Iterator[Event]:
         if self._head is not None:
             raise_for_undecodable_body(self._head, _SSE_FIELD_PREFIXES)
-        yield from _end(self._dialect.reply)
+        yield from _finish_stream(self._dialect.answer)
 
     def _decode_blocks(self, data: bytes, events: list[Event]) -> None:
         read = self._dialect.parse_chunk
@@ -128,9 +135,9 @@ class SSEDecoder:
             self._head = None
             text = event.data.strip()
             if text == _DONE_MARKER:
-                self._dialect.reply.over = True
+                self._dialect.answer.over = True
             elif event.event == "error" and text:
-                raise error_from_payload(_error_in(text))
+                raise error_from_payload(_error_payload(text))
             elif text:
                 events += self._dialect.parse_chunk(parse_json_object(text))
 
@@ -138,9 +145,9 @@ class SSEDecoder:
         try:
             yield from self._sse.feed(data)
         except UnicodeDecodeError as error:
-            # What is sound before the bad byte counts; the decoder has kept what it held before this call.
-            sound = error.start - (len(error.object) - len(data))
-            yield from self._read_events(data[: max(sound, 0)])
+            # The valid bytes before the bad one are decoded; the decoder still holds what it held before this call.
+            valid = error.start - (len(error.object) - len(data))
+            yield from self._read_events(data[: max(valid, 0)])
             raise ProtocolError("the provider sent bytes that are not UTF-8") from None
         except sse.EventTooLargeError as error:
             yield from error.events
@@ -148,7 +155,7 @@ class SSEDecoder:
 
 
 def _parse_common_block(block: bytes) -> dict[str, Any] | None:
-    """Read `data: {…}`, with or without a line `event: …` before it; None for anything else."""
+    """Parse a block of `data: {…}` with or without an `event: …` line before it. Return None for any other block."""
     if block.startswith(b"event: error"):
         return None
     if block.startswith(b"event: "):
@@ -157,7 +164,7 @@ def _parse_common_block(block: bytes) -> dict[str, Any] | None:
         return None
     text = block[6:]
     if len(text) > LONG_BYTES:
-        refuse_crowd(text)
+        raise_for_too_many_values(text)
     try:
         fields: dict[str, Any] = orjson.loads(text)
     except ValueError:
@@ -166,7 +173,7 @@ def _parse_common_block(block: bytes) -> dict[str, Any] | None:
 
 
 class NDJSONDecoder:
-    """JSON, one text a line (NDJSON). One whole line in one piece of bytes, the usual case, takes a short way."""
+    """A decoder of newline-delimited JSON. One complete line in one read, the usual case, is parsed on a fast path."""
 
     def __init__(self, dialect: PayloadParser) -> None:
         self._dialect = dialect
@@ -177,7 +184,7 @@ class NDJSONDecoder:
 
     @property
     def done(self) -> bool:
-        return self._dialect.reply.over
+        return self._dialect.answer.over
 
     def feed(self, data: bytes) -> Iterable[Event]:
         if self._partial or not data.endswith(b"}\n") or len(data) > LONG_BYTES:
@@ -192,7 +199,7 @@ class NDJSONDecoder:
         try:
             return self._read(fields)
         except StreamError as error:
-            return _yield_then_raise(self._dialect.reply.flush_held(), error)
+            return _yield_then_raise(self._dialect.answer.flush_held(), error)
 
     def _decode_any(self, data: bytes) -> Iterable[Event]:
         events: list[Event] = []
@@ -200,17 +207,17 @@ class NDJSONDecoder:
             if self._head is not None:
                 self._head = collect_prefix(self._head, data)
             for line in self._split_lines(data):
-                _refuse_long_line(len(line))
+                _raise_for_long_line(len(line))
                 if line and not line.isspace():
                     self._head = None
                     events += self._read(_parse_line(line))
-            _refuse_long_line(self._partial_bytes)
+            _raise_for_long_line(self._partial_bytes)
         except StreamError as error:
-            return _yield_then_raise([*events, *self._dialect.reply.flush_held()], error)
+            return _yield_then_raise([*events, *self._dialect.answer.flush_held()], error)
         return events
 
     def _split_lines(self, data: bytes) -> list[bytes]:
-        """Give the lines that the bytes complete; the beginning of the next is kept."""
+        """Return the lines that these bytes complete, and keep the beginning of the next line."""
         *lines, rest = data.split(b"\n")
         if self._partial and lines:
             lines[0] = b"".join((*self._partial, lines[0]))
@@ -229,10 +236,10 @@ class NDJSONDecoder:
             yield from self._decode_last_line(rest)
         if self._head is not None:
             raise_for_undecodable_body(self._head, (b"{",))
-        yield from _end(self._dialect.reply)
+        yield from _finish_stream(self._dialect.answer)
 
     def _decode_last_line(self, rest: bytes) -> Iterator[Event]:
-        """Read a last line without a line break; one that is no JSON was cut, which the end will say."""
+        """Yield the events of a last line without a line break. An invalid line was cut, which `answer.end` reports."""
         try:
             fields = _parse_line(rest)
         except ProtocolError:
@@ -241,19 +248,19 @@ class NDJSONDecoder:
         try:
             yield from self._dialect.parse_chunk(fields)
         except StreamError:
-            yield from self._dialect.reply.flush_held()
+            yield from self._dialect.answer.flush_held()
             raise
 
 
-def _refuse_long_line(size: int) -> None:
-    """Raise ResponseTooLargeError for a line of more bytes than are read."""
+def _raise_for_long_line(size: int) -> None:
+    """Raise ResponseTooLargeError for a line of more than MAX_EVENT_BYTES."""
     if size > MAX_EVENT_BYTES:
         raise ResponseTooLargeError(f"the provider sent a line of more than {size_text(MAX_EVENT_BYTES)}")
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:
     if len(line) > LONG_BYTES:
-        refuse_crowd(line)
+        raise_for_too_many_values(line)
     try:
         fields = orjson.loads(line)
     except ValueError:
@@ -262,7 +269,7 @@ def _parse_line(line: bytes) -> dict[str, Any]:
 
 
 class JSONBodyDecoder:
-    """One JSON body for the whole answer, read when it is complete."""
+    """A decoder of one JSON body that holds the whole answer. It is parsed when it is complete."""
 
     done = False
 
@@ -283,27 +290,27 @@ class JSONBodyDecoder:
         if not body:
             raise ProtocolError("the provider sent an empty answer")
         raise_if_html(body)
-        reply, fields = self._dialect.reply, parse_json_object(decode_utf8(body))
+        answer, fields = self._dialect.answer, parse_json_object(decode_utf8(body))
         try:
             events = self._dialect.parse_body(fields)
         except StreamError:
-            yield from _join_deltas(reply.flush_held())
+            yield from _join_deltas(answer.flush_held())
             raise
-        if not reply.is_recognized:
-            raise ProtocolError(f"the provider sent JSON that is no answer ({excerpt(body)}): check the base URL")
-        yield from _join_deltas([*events, *reply.flush_held()])
-        yield from reply.end()
+        if not answer.is_recognized:
+            raise ProtocolError(f"the provider sent JSON that is not an answer ({excerpt(body)}): check the base URL")
+        yield from _join_deltas([*events, *answer.flush_held()])
+        yield from answer.end()
 
 
-def _end(reply: ReplyBuilder) -> Iterator[Event]:
-    """Yield the end of a stream. Raises ProtocolError where its events held nothing of an answer."""
-    if not (reply.is_recognized or reply.over):
-        raise ProtocolError("the provider sent events that are no answer: check the base URL")
-    yield from reply.end()
+def _finish_stream(answer: AnswerBuilder) -> Iterator[Event]:
+    """Yield the last events of a stream. Raises ProtocolError when its events contained no part of an answer."""
+    if not (answer.is_recognized or answer.over):
+        raise ProtocolError("the provider sent events that are not an answer: check the base URL")
+    yield from answer.end()
 
 
-def _error_in(text: str) -> object:
-    """Return what an event named `error` says: the error of its JSON, or its text."""
+def _error_payload(text: str) -> object:
+    """Return the payload of an event named `error`: the error in its JSON, else its text."""
     try:
         fields = parse_json_object(text)
     except ProtocolError:
@@ -317,7 +324,7 @@ def _yield_then_raise(events: list[Event], error: StreamError) -> Iterator[Event
 
 
 def _join_deltas(events: list[Event]) -> Iterator[Event]:
-    """Join all text to one delta and all thinking to one before it; the rest follows."""
+    """Yield all thinking as one delta, all text as one delta, then the other events."""
     thinking = "".join(event.text for event in events if isinstance(event, ThinkingDelta))
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     if thinking:

@@ -1,8 +1,8 @@
-"""Ollama's native chat wire: one JSON object a line, the last with `done`. Pure."""
+"""Decoder of Ollama's native chat API: one JSON object per line, the last one with `done`. Pure."""
 
 from typing import Any
 
-from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
 from providers.decoding.framing import JSONBodyDecoder, NDJSONDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.events import Event, FinishReason, Notice, Usage
@@ -11,16 +11,16 @@ _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 def make_decoder(*, streamed: bool = True) -> StreamDecoder:
-    """Give a decoder for one response."""
+    """Return a decoder for one response."""
     dialect = OllamaChatParser()
     return NDJSONDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
 class OllamaChatParser:
-    """Reads lines and whole bodies; both have the same fields. Older models put their thinking in tags."""
+    """A parser of lines and whole bodies, which have the same fields. Older models put their thinking into tags."""
 
     def __init__(self) -> None:
-        self.reply = ReplyBuilder(think_tags=True, shows_thinking=True)
+        self.answer = AnswerBuilder(think_tags=True, shows_thinking=True)
 
     def parse_body(self, body: dict[str, Any]) -> list[Event]:
         return self.parse_chunk(body)
@@ -29,39 +29,41 @@ class OllamaChatParser:
         if fields.get("error"):
             raise error_from_payload(fields["error"])
         message = fields.get("message")
-        # The usual line has text and nothing else: it is read without a further call.
+        # The usual line has text and nothing else: it is parsed here, without a further call, to save time.
         text = message.get("content") if isinstance(message, dict) and "thinking" not in message else None
-        events = self.reply.text(text) if text and isinstance(text, str) else self._parse_message(as_object(message))
+        events = (
+            self.answer.add_text(text) if text and isinstance(text, str) else self._parse_message(as_object(message))
+        )
         if fields.get("done") or "done_reason" in fields:
             return events + self._parse_done(fields)
         return events
 
     def _parse_message(self, message: dict[str, Any]) -> list[Event]:
         thinking, text = as_text(message.get("thinking")), as_text(message.get("content"))
-        events = self.reply.thinking(thinking) if thinking else []
-        return events + self.reply.text(text) if text else events
+        events = self.answer.add_thinking(thinking) if thinking else []
+        return events + self.answer.add_text(text) if text else events
 
     def _parse_done(self, fields: dict[str, Any]) -> list[Event]:
         raw = as_text(fields.get("done_reason")) or None
         done = fields.get("done") is True
         if not done and raw is None:
             return []
-        # A server from before `done_reason` says no more than that it is done.
+        # Older servers send `done` without `done_reason`.
         if reason := _FINISH_REASONS.get(raw or "stop"):
-            self.reply.finish(reason, raw)
+            self.answer.finish(reason, raw)
         else:
-            self.reply.finish_unknown(raw or "")
-        events = self.reply.usage(
+            self.answer.finish_unknown(raw or "")
+        events = self.answer.add_usage(
             Usage(parse_token_count(fields.get("prompt_eval_count")), parse_token_count(fields.get("eval_count")))
         )
-        self.reply.over = self.reply.over or done
+        self.answer.over = self.answer.over or done
         return events + _timings_notice(fields)
 
 
 def _timings_notice(fields: dict[str, Any]) -> list[Event]:
-    """Give what the server says of its own time, in seconds; it says so in nanoseconds."""
-    timed = {
+    """Return a notice with the server's own durations in seconds (the API has nanoseconds), none when it has none."""
+    durations_ns = {
         name: parse_token_count(fields.get(f"{name}_duration")) for name in ("total", "load", "prompt_eval", "eval")
     }
-    detail = {f"{name}_s": ns / 1e9 for name, ns in timed.items() if ns is not None}
+    detail = {f"{name}_s": ns / 1e9 for name, ns in durations_ns.items() if ns is not None}
     return [Notice("timings", "The server's own timings.", detail)] if detail else []

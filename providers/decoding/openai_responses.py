@@ -1,14 +1,14 @@
-"""Decoder for OpenAI's Responses API, as OpenAI, llama.cpp and compatible servers speak it. Pure.
+"""Decoder of OpenAI's Responses API, for OpenAI, llama.cpp and compatible servers. Pure.
 
-Streamed, every event is an object with a `type`; `response.completed`, `response.incomplete` or `response.failed` is
-the last and carries the whole response. Not streamed, the body is that response. Reasoning comes as summaries or as
-text, a refusal as content of its own kind.
+In a stream, every event is an object with a `type`. The last one is `response.completed`, `response.incomplete` or
+`response.failed` and contains the whole response. Without streaming, the body is that response. Reasoning arrives as
+summaries or as text, a refusal as a separate kind of content.
 """
 
 from typing import Any
 
 from providers.decoding.chat_completions import read_billed_usd
-from providers.decoding.decoder import ReplyBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -19,42 +19,42 @@ _INCOMPLETE: dict[str, FinishReason] = {
     "max_tokens": "length",
     "content_filter": "content_filter",
 }
-"""Reasons of an incomplete response that end an answer in order; any other leaves it unfinished."""
+"""Reasons of an incomplete response that end an answer normally. After any other the answer counts as incomplete."""
 _THINKING_DELTAS = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
-def decoder(*, streamed: bool = True, shows_thinking: bool = False) -> StreamDecoder:
+def make_decoder(*, streamed: bool = True, shows_thinking: bool = False) -> StreamDecoder:
     """Return a decoder for one response."""
-    dialect = Responses(shows_thinking=shows_thinking)
+    dialect = ResponsesParser(shows_thinking=shows_thinking)
     return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
-class Responses:
-    """Reads stream events and whole responses."""
+class ResponsesParser:
+    """A parser of stream events and whole responses."""
 
     def __init__(self, *, shows_thinking: bool = False) -> None:
-        self.reply = ReplyBuilder(shows_thinking=shows_thinking)
+        self.answer = AnswerBuilder(shows_thinking=shows_thinking)
         self._has_deltas = False
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
         kind = fields.get("type")
         if kind == "response.output_text.delta":
             self._has_deltas = True
-            return self.reply.text(as_text(fields.get("delta")))
+            return self.answer.add_text(as_text(fields.get("delta")))
         if kind in _THINKING_DELTAS:
-            return self.reply.thinking(as_text(fields.get("delta")))
+            return self.answer.add_thinking(as_text(fields.get("delta")))
         if kind == "response.refusal.delta":
-            self._has_deltas = self.reply.refused = True
-            return self.reply.text(as_text(fields.get("delta")))
+            self._has_deltas = self.answer.refused = True
+            return self.answer.add_text(as_text(fields.get("delta")))
         if kind == "error" or (kind is None and fields.get("error")):
             raise error_from_payload(fields.get("error") or fields)
         if kind in _ENDS:
             response = as_object(fields.get("response"))
-            # A server that sends no deltas has the whole text here.
+            # A server that sends no deltas sends the whole text here.
             events = [] if self._has_deltas else self._read_output(response)
             events += self._end(response, str(kind).removeprefix("response."))
-            self.reply.over = True
+            self.answer.over = True
             return events
         return []
 
@@ -65,7 +65,7 @@ class Responses:
         return events + self._end(body, as_text(body.get("status")))
 
     def _read_output(self, response: dict[str, Any]) -> list[Event]:
-        """Read the items of a whole response: reasoning, then messages of text and refusals."""
+        """Return the events of a whole response's output items: reasoning, text and refusals, in their order."""
         items = response.get("output") or []
         if not isinstance(items, list):
             raise ProtocolError("the provider sent output that is not a list")
@@ -73,7 +73,7 @@ class Responses:
         for item in map(as_object, items):
             if item.get("type") == "reasoning":
                 parts = item.get("summary") or item.get("content") or []
-                events += self.reply.thinking("".join(_text_in(part) for part in _list_of(parts)))
+                events += self.answer.add_thinking("".join(_text_in(part) for part in _list_of(parts)))
             elif item.get("type") == "message":
                 for part in map(as_object, _list_of(item.get("content") or [])):
                     events += self._read_part(part)
@@ -81,26 +81,26 @@ class Responses:
 
     def _read_part(self, part: dict[str, Any]) -> list[Event]:
         if refusal := part.get("refusal"):
-            self.reply.refused = True
-            return self.reply.text(as_text(refusal))
-        return self.reply.text(as_text(part.get("text")))
+            self.answer.refused = True
+            return self.answer.add_text(as_text(refusal))
+        return self.answer.add_text(as_text(part.get("text")))
 
     def _end(self, response: dict[str, Any], status: str) -> list[Event]:
-        """Note how the response ended. Raises the StreamError of a failed one, with its usage kept."""
+        """Record how the response ended and return its usage event. Raises the StreamError of a failed response."""
         usage = _read_usage(as_object(response.get("usage")))
         status = as_text(response.get("status")) or status
         if status == "failed" or (response.get("error") and status != "completed"):
-            self.reply.hold_usage(usage)
+            self.answer.hold_usage(usage)
             raise error_from_payload(response.get("error") or {"message": "the response failed"})
         if status == "completed":
-            self.reply.finish("stop", status)
+            self.answer.finish("stop", status)
         elif status:
             reason = as_text(as_object(response.get("incomplete_details")).get("reason")) or status
             if unified := _INCOMPLETE.get(reason):
-                self.reply.finish(unified, reason)
+                self.answer.finish(unified, reason)
             else:
-                self.reply.finish_unknown(reason)
-        return self.reply.usage(usage)
+                self.answer.finish_unknown(reason)
+        return self.answer.add_usage(usage)
 
 
 def _list_of(value: object) -> list[Any]:

@@ -1,8 +1,8 @@
-"""What vendors' error bodies say: their codes, their words, and the error class that follows from both. Pure.
+"""Parsing of vendors' error bodies: their codes, their messages, and the error class that follows from both. Pure.
 
-Every service has a shape of its own (OpenAI's `error` object, Google's list, FastAPI's `detail`, Mistral's nested
-`message`, OpenRouter's `metadata.raw`, llama.cpp's `error:` line). The same table serves HTTP errors and errors inside
-a stream. Sources: the vendors' error references and recorded responses, November 2026.
+Every service has its own format (OpenAI's `error` object, Google's list, FastAPI's `detail`, Mistral's nested
+`message`, OpenRouter's `metadata.raw`, llama.cpp's `error:` line). The same rules apply to HTTP errors and to errors
+inside a stream. Sources: the vendors' error references and recorded responses, November 2026.
 """
 
 import json
@@ -76,9 +76,9 @@ _CODES: tuple[tuple[str, type[ApiError]], ...] = (
     ("context_length", BadRequestError),
     ("too_large", BadRequestError),
 )
-"""Parts of the codes that vendors give to errors, compared in lower case; the first that occurs decides."""
+"""Parts of vendors' error codes in lower case with their error class; the first part that occurs decides."""
 _VAGUE = frozenset({BadRequestError})
-"""Classes that a vendor's code names without deciding: xAI and Groq call a wrong key or a retired model that."""
+"""Classes that a code suggests without deciding: xAI and Groq use such codes for wrong keys and retired models too."""
 
 _NO_CREDIT = re.compile(
     r"\b(insufficient (account )?(balance|funds?|credits?|quota)"
@@ -103,15 +103,15 @@ _FLAGGED = re.compile(
     r"|usage guidelines|safety (system|check|policy))"
 )
 _STATUS_WITH_WORDS = frozenset({400, 402, 403, 404, 422, 429})
-"""Statuses of so many causes that the words of the message are looked at."""
+"""Statuses with so many possible causes that the text of the message is examined."""
 
 
 @dataclass(frozen=True, slots=True)
 class VendorError:
-    """An error as a vendor sent it.
+    """The content of a vendor's error.
 
-    `words` are its own words in one line, "" where it has none; `codes` all that looks like a code, in lower case;
-    `headers` the headers of an upstream that a router quotes, in lower case.
+    `words` is its message in one line, "" if it has none; `codes` are all values that look like codes, in lower case;
+    `headers` are an upstream's headers quoted by a router, with names in lower case.
     """
 
     words: str = ""
@@ -123,11 +123,11 @@ class VendorError:
     retry_delay_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     objects: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    """All objects in the error, from the outside in."""
+    """All JSON objects in the error, outer ones first."""
 
     @classmethod
     def from_body(cls, body: str) -> "VendorError":
-        """Parse the body of an error response; anything may stand in it."""
+        """Parse the body of an error response, which may be anything."""
         try:
             found = json.loads(body)
         except (ValueError, RecursionError):
@@ -136,34 +136,34 @@ class VendorError:
 
     @classmethod
     def from_json(cls, value: object) -> "VendorError":
-        """Read an error in any of the vendors' shapes."""
-        words = _words(value)
-        objects = list(_objects(value))
-        codes = " ".join(_codes(objects))
-        reasons = _reasons(objects)
+        """Parse an error in any vendor's format."""
+        words = _find_message(value)
+        objects = list(_iter_objects(value))
+        codes = " ".join(_iter_codes(objects))
+        reasons = _find_filter_reasons(objects)
         return cls(
             words=words,
             codes=codes,
             flagged_for=f" for {', '.join(map(excerpt, reasons[:_MAX_REASONS]))}" if reasons else "",
             is_flagged=bool(reasons) or any("flagged_input" in found for found in objects),
-            status=_status(objects),
-            retry_delay_s=_retry_delay_s(objects),
-            headers=_quoted_headers(objects),
+            status=_find_status(objects),
+            retry_delay_s=_find_retry_delay_s(objects),
+            headers=_find_quoted_headers(objects),
             objects=tuple(objects),
         )
 
     def to_stream_error(self, status: int, *, retry_after_s: float | None = None) -> ApiError:
-        """Return the error for an HTTP status: by the vendor's code, then by its words, then by the status."""
+        """Return the error of an HTTP response; its class follows from the code, then the message, then the status."""
         cls = self._class_by_code()
         if cls is None or cls in _VAGUE:
             cls = self._class_by_words(status) or type(error_from_status(status, ""))
         recovery: Recovery | None = None
         if cls is RateLimitError and status == 413:
-            recovery = "next"  # one request is larger than the limit: no wait makes it fit
+            recovery = "next"  # the request itself exceeds the limit, so waiting does not help
         return cls(self.words, http_status=status, retry_after_s=retry_after_s, recovery=recovery)
 
     def to_error_in_stream(self) -> ApiError:
-        """Return the error for an event inside a stream that had begun with a success."""
+        """Return the error for an error event inside a stream that began with a success status."""
         message = f"the provider broke off with an error: {self.words or 'no reason given'}"
         cls = self._class_by_code()
         if cls is None or cls in _VAGUE:
@@ -195,46 +195,46 @@ class VendorError:
 
 
 def error_from_payload(error: object) -> ApiError:
-    """Return the error that a provider sent inside a stream."""
+    """Return the error for the payload of an error that a provider sent inside a stream."""
     return VendorError.from_json(error).to_error_in_stream()
 
 
-def _words(value: object, depth: int = 0) -> str:
-    """Return the words of a reason, wherever they stand in it; the upstream's before a router's."""
+def _find_message(value: object, depth: int = 0) -> str:
+    """Return the message of an error, wherever its format puts it. An upstream's message comes before a router's."""
     if depth > _MAX_DEPTH:
         return ""
     if isinstance(value, str):
         text = value.strip()
         if text[:1] in ("{", "["):
             try:
-                return _words(json.loads(text), depth + 1) or excerpt(text)
+                return _find_message(json.loads(text), depth + 1) or excerpt(text)
             except (ValueError, RecursionError):
                 pass
         return excerpt(text)
     if isinstance(value, list):
-        found = [words for item in value[:_MAX_REASONS] if (words := _words(item, depth + 1))]
+        found = [words for item in value[:_MAX_REASONS] if (words := _find_message(item, depth + 1))]
         return "; ".join(found)
     if isinstance(value, dict):
-        return _words_of_object(value, depth)
+        return _find_message_in_object(value, depth)
     return ""
 
 
-def _words_of_object(value: Mapping[str, Any], depth: int) -> str:
+def _find_message_in_object(value: Mapping[str, Any], depth: int) -> str:
     metadata = value.get("metadata")
-    if isinstance(metadata, dict) and (raw := _words(metadata.get("raw"), depth + 1)):
+    if isinstance(metadata, dict) and (raw := _find_message(metadata.get("raw"), depth + 1)):
         name = metadata.get("provider_name")
         return f"{excerpt(name)}: {raw}" if isinstance(name, str) and name else raw
     for key in ("error", "message", "detail", "errors", "msg", "reason", "description", "title"):
-        if words := _words(value.get(key), depth + 1):
-            return _with_location(value, key, words)
+        if words := _find_message(value.get(key), depth + 1):
+            return _prefix_location(value, key, words)
     for key in ("type", "code", "status"):
         if isinstance(value.get(key), str) and value[key].strip():
             return excerpt(value[key])
     return ""
 
 
-def _with_location(value: Mapping[str, Any], key: str, words: str) -> str:
-    """Put the name of the field before what FastAPI and Mistral say of it."""
+def _prefix_location(value: Mapping[str, Any], key: str, words: str) -> str:
+    """Return the message with the field's name in front, for the validation errors of FastAPI and Mistral."""
     location = value.get("loc")
     if key != "msg" or not isinstance(location, list):
         return words
@@ -242,8 +242,8 @@ def _with_location(value: Mapping[str, Any], key: str, words: str) -> str:
     return f"{excerpt('.'.join(names))}: {words}" if names else words
 
 
-def _objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yield every object in an error, a JSON text inside a text included."""
+def _iter_objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Yield every JSON object in an error, including those in JSON that is quoted inside a string."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
@@ -254,17 +254,17 @@ def _objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, dict):
         yield value
         for item in value.values():
-            yield from _objects(item, depth + 1)
+            yield from _iter_objects(item, depth + 1)
     elif isinstance(value, list):
         for item in value[:20]:
-            yield from _objects(item, depth + 1)
+            yield from _iter_objects(item, depth + 1)
 
 
-def _codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
+def _iter_codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
     for found in objects:
         for key in ("code", "type", "status", "reason"):
             value = found.get(key)
-            # A code is one word; a sentence in a field of that name is a message.
+            # A code is one word; several words in such a field are a message.
             if isinstance(value, str) and len(value.split()) == 1:
                 yield value.strip().lower()
         error = found.get("error")
@@ -272,8 +272,8 @@ def _codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
             yield error.lower()
 
 
-def _reasons(objects: list[Mapping[str, Any]]) -> list[str]:
-    """Return what a filter objected to, in Azure's and in OpenRouter's shape."""
+def _find_filter_reasons(objects: list[Mapping[str, Any]]) -> list[str]:
+    """Return the categories that a content filter named, in Azure's and OpenRouter's formats."""
     found: list[str] = []
     for item in objects:
         results = item.get("content_filter_result") or item.get("content_filter_results")
@@ -285,7 +285,7 @@ def _reasons(objects: list[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _status(objects: list[Mapping[str, Any]]) -> int | None:
+def _find_status(objects: list[Mapping[str, Any]]) -> int | None:
     for found in objects:
         for key in ("code", "status", "status_code"):
             value = found.get(key)
@@ -296,8 +296,8 @@ def _status(objects: list[Mapping[str, Any]]) -> int | None:
     return None
 
 
-def _retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
-    """Return Google's `RetryInfo`, a duration such as "34s" or "0.5s"."""
+def _find_retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
+    """Return the seconds in Google's `RetryInfo`, a duration such as "34s" or "0.5s"; None when there is none."""
     for found in objects:
         match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", str(found.get("retryDelay", "")))
         if match:
@@ -305,7 +305,7 @@ def _retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
     return None
 
 
-def _quoted_headers(objects: list[Mapping[str, Any]]) -> dict[str, str]:
+def _find_quoted_headers(objects: list[Mapping[str, Any]]) -> dict[str, str]:
     for found in objects:
         headers = found.get("headers")
         if isinstance(headers, dict):

@@ -11,7 +11,7 @@ import anthropic
 
 from providers.decoding import anthropic as decoding_anthropic
 from providers.decoding.decoder import StreamDecoder, join_surrogates
-from providers.dialects.fitted_request import Asking
+from providers.dialects.fitted_request import RequestSender
 from providers.dialects.sdk_client import (
     PLACEHOLDER_KEY,
     get_call,
@@ -31,11 +31,11 @@ from streaming.messages import ChatRequest
 from streaming.session import Timeouts
 
 MAX_TOKENS = 1024
-"""The API requires a limit; this one stands where the asker sets none."""
+"""The default `max_tokens` of a request without a limit, because the API requires one."""
 
 
 class AnthropicAdapter:
-    """Serves any number of requests at once, on one event loop."""
+    """The adapter of Anthropic's Messages API. It serves any number of concurrent requests on one event loop."""
 
     def __init__(self, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
         self._service = ServiceConfig.from_settings(found, settings, timeouts)
@@ -49,27 +49,30 @@ class AnthropicAdapter:
         )
         # The SDK reads headers from the environment by itself.
         self._client._custom_headers = DEFAULT_HEADERS
-        self._asking = Asking(
+        self._sender = RequestSender(
             self._service, found.fitter(facts), self._open_response, self.decoder, self.list_model_names
         )
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Give the events of one answer; see `streaming.adapter.Adapter`."""
-        return self._asking.stream(request)
+        """Return the events of one answer; see `streaming.adapter.Adapter`."""
+        return self._sender.stream(request)
 
     async def prepare_request(self, request: ChatRequest) -> PreparedRequest:
-        """Give the request as the SDK would send it, unsent, for stamped sockets. Raises StreamError, UsageError."""
-        return await self._asking.prepare(
+        """Return the request as the SDK would send it, without sending it, for a measurement on timestamped sockets.
+
+        Raises StreamError or UsageError.
+        """
+        return await self._sender.prepare(
             request,
             lambda fitted: prepare_request(self._client, self._open_response, self._service, fitted, self.decoder),
         )
 
     def decoder(self, streamed: bool) -> StreamDecoder:
-        """Give a decoder for the bytes of one response of this service."""
+        """Return a decoder for the bytes of one response of this service."""
         return decoding_anthropic.make_decoder(streamed=streamed)
 
     async def list_model_names(self) -> list[str]:
-        """Give the models that the service lists. Raises StreamError."""
+        """Return the names of the models that the service lists. Raises StreamError."""
         return [model.name for model in await self.list_models()]
 
     async def list_models(self) -> list[ListedModel]:
@@ -87,7 +90,7 @@ class AnthropicAdapter:
 
 
 def _request_body(fitted: Fitted) -> dict[str, Any]:
-    """Lift the system messages out of the turns, as the API wants them."""
+    """Return the JSON body; system messages move to the field `system`, as the API requires."""
     request = fitted.request
     body: dict[str, Any] = {
         "model": request.model,
@@ -109,7 +112,7 @@ def _default_limit(fitted: Fitted) -> int:
 
 
 def _effort_fields(effort: str | None) -> dict[str, Any]:
-    """Return the fields of adaptive thinking; the model decides how long it thinks, by the effort."""
+    """Return the fields for adaptive thinking, where the model decides from the effort how long it thinks."""
     if effort is None:
         return {}
     if effort == "none":

@@ -1,4 +1,4 @@
-"""Chat completions: OpenAI, Azure OpenAI, the compatible services and the local server, through the OpenAI SDK.
+"""The chat-completions API of OpenAI, Azure OpenAI, compatible services and the local server, through the OpenAI SDK.
 
 The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
 """
@@ -11,7 +11,7 @@ import openai
 
 from providers.decoding import chat_completions
 from providers.decoding.decoder import StreamDecoder, join_surrogates
-from providers.dialects.fitted_request import Asking
+from providers.dialects.fitted_request import RequestSender
 from providers.dialects.sdk_client import (
     PLACEHOLDER_KEY,
     get_call,
@@ -32,13 +32,13 @@ from streaming.messages import ChatRequest
 from streaming.session import Timeouts
 
 _COMPLETION_TOKENS_SINCE = "2024-09"
-"""The first of Azure's API versions that takes `max_completion_tokens`."""
+"""The first Azure API version that accepts `max_completion_tokens`."""
 
 
 class ChatCompletionsAdapter:
-    """One service that speaks chat completions; serves any number of requests at once, on one event loop.
+    """The adapter of one chat-completions service. It serves any number of concurrent requests on one event loop.
 
-    `client` None: a plain server at the service's base URL, `/v1` included.
+    When `client` is None, the adapter connects to a plain server at the service's base URL, which includes `/v1`.
     """
 
     def __init__(
@@ -52,34 +52,37 @@ class ChatCompletionsAdapter:
         self._profile = profile or CompatProfile()
         self._client = client or openai_client(service)
         fitter = fitter or SettingsFitter(max_tokens_field=self._profile.max_tokens_field)
-        self._asking = Asking(service, fitter, self._open_response, self.decoder, self.list_model_names)
+        self._sender = RequestSender(service, fitter, self._open_response, self.decoder, self.list_model_names)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Give the events of one answer; see `streaming.adapter.Adapter`."""
-        return self._asking.stream(request)
+        """Return the events of one answer; see `streaming.adapter.Adapter`."""
+        return self._sender.stream(request)
 
     async def prepare_request(self, request: ChatRequest) -> PreparedRequest:
-        """Give the request as the SDK would send it, unsent, for stamped sockets. Raises StreamError, UsageError."""
-        return await self._asking.prepare(
+        """Return the request as the SDK would send it, without sending it, for a measurement on timestamped sockets.
+
+        Raises StreamError or UsageError.
+        """
+        return await self._sender.prepare(
             request,
             lambda fitted: prepare_request(self._client, self._open_response, self._service, fitted, self.decoder),
         )
 
     def decoder(self, streamed: bool) -> StreamDecoder:
-        """Give a decoder for the bytes of one response of this service."""
+        """Return a decoder for the bytes of one response of this service."""
         profile = self._profile
         return chat_completions.make_decoder(
             streamed=streamed, think_tags=profile.think_tags, shows_thinking=profile.shows_thinking
         )
 
     async def list_model_names(self) -> list[str]:
-        """Give the models that the service lists. Raises StreamError."""
+        """Return the names of the models that the service lists. Raises StreamError."""
         return [model.name for model in await self.list_models()]
 
     async def list_models(self) -> list[ListedModel]:
-        """Return the models that the service lists, with the day on which each is shut down. Raises StreamError."""
+        """Return the models that the service lists, with their shutdown dates. Raises StreamError."""
         if isinstance(self._client, openai.AsyncAzureOpenAI):
-            # Azure lists the models of a region there, not the deployments that can be asked.
+            # This endpoint of Azure lists a region's models, not the deployments that accept requests.
             return []
         call = get_call(self._client, "/models")
         return await read_model_list(open_response(call, openai, self._service, ""), self._service, "data", "id")
@@ -111,7 +114,7 @@ class ChatCompletionsAdapter:
 def openai_adapter(
     found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
 ) -> ChatCompletionsAdapter:
-    """Give the adapter of OpenAI or of a compatible service."""
+    """Return the adapter of OpenAI or of a compatible service."""
     service = ServiceConfig.from_settings(found, settings, timeouts)
     client = openai_client(service)
     if found.own_address and found.row.provider == "openai":
@@ -123,9 +126,10 @@ def openai_adapter(
 def azure_adapter(
     found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
 ) -> ChatCompletionsAdapter:
-    """Give the adapter of an Azure resource; the model of a request is a deployment. Raises MissingKey.
+    """Return the adapter of an Azure resource, where a request's model is the name of a deployment.
 
-    At Azure's v1 address a plain client asks; at the older one each request carries an API version.
+    Azure's v1 address works with the plain client; requests to the older address carry an API version. Raises
+    MissingKeyError when that version is not set.
     """
     if found.is_azure_v1:
         service = ServiceConfig.from_settings(found, settings, timeouts)
@@ -139,12 +143,12 @@ def azure_adapter(
     )
     profile = found.profile if version >= _COMPLETION_TOKENS_SINCE else CompatProfile(think_tags=False)
     if version < _COMPLETION_TOKENS_SINCE:
-        facts = Facts()  # today's settings are not those of that version
+        facts = Facts()  # the known facts describe current API versions, not this old one
     return ChatCompletionsAdapter(service, profile, _ignore_sdk_environment(client), found.fitter(facts, profile))
 
 
 def openai_client(service: ServiceConfig) -> openai.AsyncOpenAI:
-    """Return the SDK's client for a service, which reads nothing of the environment."""
+    """Return an SDK client for a service, with everything removed that the SDK reads from the environment."""
     return _ignore_sdk_environment(
         openai.AsyncOpenAI(
             base_url=service.names.base_url, api_key=service.key or PLACEHOLDER_KEY, **_client_kwargs(service)
@@ -157,7 +161,7 @@ def _client_kwargs(service: ServiceConfig) -> dict[str, Any]:
 
 
 def _ignore_sdk_environment(client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
-    """Take back what the SDK read from the environment by itself, for every service alike."""
+    """Return the client after clearing the options that the SDK itself read from the environment."""
     client.organization = client.project = None
     client._custom_headers = DEFAULT_HEADERS
     return client

@@ -1,4 +1,4 @@
-"""Asks a service for a request that fits its model, again without what it refuses, and explains an unknown model."""
+"""Sending of requests fitted to their model: retries without rejected settings, suggestions for unknown models."""
 
 import asyncio
 import difflib
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from providers.decoding.decoder import StreamDecoder
 from providers.http.client import ServiceConfig, StreamingResponse, stream_events
 from providers.models.fitting import MAX_ROUNDS, Fitted, SettingsFitter
-from providers.models.setting_rejections import SettingRefusedError
+from providers.models.setting_rejections import SettingRejectedError
 from providers.timed.prepared_request import PreparedRequest
 from streaming.clock import monotonic
 from streaming.errors import NotFoundError, StreamError
@@ -17,15 +17,18 @@ from streaming.events import Event, Notice
 from streaming.messages import ChatRequest
 
 LISTING_TIMEOUT_S = 1.0
-"""How long an unknown model's error waits for the service's list."""
+"""How long the error for an unknown model may wait for the service's list of models."""
 LISTING_AGE_S = 600.0
 NEAREST = 3
 MAX_COMPARED = 2000
 
 
 @dataclass(slots=True)
-class Asking:
-    """How one adapter asks. `open` opens a fitted request, `list_models` gives the names that the service lists."""
+class RequestSender:
+    """The sender of one adapter's requests.
+
+    `open` sends a fitted request and opens its response; `list_models` returns the names that the service lists.
+    """
 
     service: ServiceConfig
     fitter: SettingsFitter
@@ -39,8 +42,8 @@ class Asking:
         """Yield the events of one answer. Raises StreamError."""
         for _ in range(MAX_ROUNDS):
             fitted = self.fitter.fit(request)
-            # A decoder that has met an error page is of no use afterwards: each round has its own.
-            events = self._announced(
+            # A decoder cannot be reused after an error page, so each attempt has a new one.
+            events = self._insert_notices(
                 stream_events(self.open(fitted), self.decoder(request.streamed), self.service), fitted
             )
             try:
@@ -49,13 +52,13 @@ class Asking:
                         yield event
                 return
             except StreamError as error:
-                refused = error
-            if not self.learn(fitted, refused):
+                failure = error
+            if not self.learn(fitted, failure):
                 break
-        raise await self.explain(request.model, refused)
+        raise await self.explain(request.model, failure)
 
-    async def _announced(self, events: AsyncGenerator[Event, None], fitted: Fitted) -> AsyncGenerator[Event, None]:
-        """Say what was done to the request once the service has answered it."""
+    async def _insert_notices(self, events: AsyncGenerator[Event, None], fitted: Fitted) -> AsyncGenerator[Event, None]:
+        """Yield the events, and after `connected` the notices on how the request was changed to fit its model."""
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -66,7 +69,7 @@ class Asking:
     async def prepare(
         self, request: ChatRequest, build: Callable[[Fitted], Awaitable[PreparedRequest]]
     ) -> PreparedRequest:
-        """Return the request, fitted by what is known and was learned so far, as bytes. Raises StreamError."""
+        """Return the request as bytes, fitted to what is known of its model so far. Raises StreamError."""
         fitted = self.fitter.fit(request)
         prepared = await build(fitted)
         timeouts = self.service.timeouts.for_thinking(unseen=fitted.facts.thinks_unseen)
@@ -79,14 +82,14 @@ class Asking:
         )
 
     def learn(self, fitted: Fitted, error: StreamError) -> bool:
-        """Remember the settings that an error names; whether asking again without them may help."""
-        return isinstance(error, SettingRefusedError) and self.fitter.learn(fitted, error.refusals)
+        """Record the settings that an error names, and return whether a retry without them may succeed."""
+        return isinstance(error, SettingRejectedError) and self.fitter.learn(fitted, error.rejections)
 
     async def explain(self, model: str, error: StreamError) -> StreamError:
-        """Return the error of an unknown model with the nearest names that there are; any other as it is."""
+        """Return the error of an unknown model with the most similar listed names added; return others unchanged."""
         if not isinstance(error, NotFoundError) or not model or not (names := await self._names()):
             return error
-        near = await asyncio.to_thread(find_nearest, model, names)  # up to a tenth of a second
+        near = await asyncio.to_thread(find_nearest, model, names)  # takes up to 0.1 s
         if model in names or not near:
             return error
         return error.with_message(self.service.mask(f"{error.message}; the nearest names are {', '.join(near)}"))
@@ -104,7 +107,7 @@ class Asking:
 
 
 def find_nearest(model: str, names: list[str]) -> list[str]:
-    """Return the names most like a model's, the best first.
+    """Return the names most similar to `model`, the most similar first.
 
     >>> find_nearest("gpt-6.1-tera", ["gpt-6.1-terra", "o3", "gpt-6-sol", "gpt-6.1-sol"])
     ['gpt-6.1-terra', 'gpt-6.1-sol', 'gpt-6-sol']

@@ -1,4 +1,4 @@
-"""Ollama's native API: the SDK's own request model and HTTP client, and our own decoder for the response's bytes."""
+"""Ollama's native API: requests through the SDK's request model and HTTP client, responses through our own decoder."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,7 +9,7 @@ import ollama
 
 from providers.decoding import ollama as decoding_ollama
 from providers.decoding.decoder import StreamDecoder, join_surrogates
-from providers.dialects.fitted_request import Asking
+from providers.dialects.fitted_request import RequestSender
 from providers.http.client import (
     DEFAULT_HEADERS,
     ListedModel,
@@ -31,44 +31,49 @@ from streaming.session import Timeouts
 
 
 class OllamaAdapter:
-    """Serves any number of requests at once, on one event loop."""
+    """The adapter of Ollama's native API. It serves any number of concurrent requests on one event loop."""
 
     def __init__(self, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
         self._service = ServiceConfig.from_settings(found, settings, timeouts)
         client = ollama.AsyncClient(found.base_url, headers=DEFAULT_HEADERS, **self._service.client_kwargs(httpx))
-        # The SDK reads the response itself; its HTTP client, with its address and headers, is what is needed here.
+        # The SDK's own methods also read the response. Only its HTTP client is needed here, for address and headers.
         self._http: httpx.AsyncClient = client._client
         self._http.headers.pop("Authorization", None)
         if found.key is not None:
             self._http.headers["Authorization"] = f"Bearer {found.key}"
-        self._asking = Asking(self._service, found.fitter(facts), self._open_chat, self.decoder, self.list_model_names)
+        self._sender = RequestSender(
+            self._service, found.fitter(facts), self._open_chat, self.decoder, self.list_model_names
+        )
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Give the events of one answer; see `streaming.adapter.Adapter`."""
-        return self._asking.stream(request)
+        """Return the events of one answer; see `streaming.adapter.Adapter`."""
+        return self._sender.stream(request)
 
     async def prepare_request(self, request: ChatRequest) -> PreparedRequest:
-        """Give the request as the SDK's HTTP client would send it, unsent, for stamped sockets. Raises StreamError."""
-        return await self._asking.prepare(request, self._unsent)
+        """Return the request as the SDK's HTTP client would send it, without sending it, for timestamped sockets.
+
+        Raises StreamError or UsageError.
+        """
+        return await self._sender.prepare(request, self._serialize_request)
 
     def decoder(self, streamed: bool) -> StreamDecoder:
-        """Give a decoder for the bytes of one response of this service."""
+        """Return a decoder for the bytes of one response of this service."""
         return decoding_ollama.make_decoder(streamed=streamed)
 
     async def list_model_names(self) -> list[str]:
-        """Give the models that the server has. Raises StreamError."""
+        """Return the names of the models that the server has. Raises StreamError."""
         return [model.name for model in await self.list_models()]
 
     async def list_models(self) -> list[ListedModel]:
         """Return the models that the server has. Raises StreamError."""
-        asked = self._http.build_request("GET", "/api/tags")
-        return await read_model_list(self._open_response(asked, ""), self._service, "models", "model")
+        request = self._http.build_request("GET", "/api/tags")
+        return await read_model_list(self._open_response(request, ""), self._service, "models", "model")
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _unsent(self, fitted: Fitted) -> PreparedRequest:
+    async def _serialize_request(self, fitted: Fitted) -> PreparedRequest:
         return serialize_request(self._build_request(fitted), self._service, httpx, fitted.request, self.decoder)
 
     def _open_chat(self, fitted: Fitted) -> AbstractAsyncContextManager[StreamingResponse]:
@@ -80,10 +85,10 @@ class OllamaAdapter:
         return self._http.build_request("POST", "/api/chat", json=_request_body(fitted), headers=headers)
 
     @asynccontextmanager
-    async def _open_response(self, asked: httpx.Request, model: str) -> AsyncIterator[StreamingResponse]:
+    async def _open_response(self, request: httpx.Request, model: str) -> AsyncIterator[StreamingResponse]:
         answered = False
         try:
-            response = await self._http.send(asked, stream=True)
+            response = await self._http.send(request, stream=True)
             answered = True
             try:
                 if not response.is_success:

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API, through the OpenAI SDK; also compatible servers, such as llama.cpp's own.
+"""OpenAI's Responses API and compatible servers (for example llama.cpp's), through the OpenAI SDK.
 
 The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
 """
@@ -12,7 +12,7 @@ import openai
 from providers.decoding import openai_responses
 from providers.decoding.decoder import StreamDecoder, join_surrogates
 from providers.dialects.chat_completions import openai_client
-from providers.dialects.fitted_request import Asking
+from providers.dialects.fitted_request import RequestSender
 from providers.dialects.sdk_client import get_call, open_response, post_call, prepare_request
 from providers.http.client import ListedModel, ServiceConfig, StreamingResponse, read_model_list
 from providers.models.facts import Facts
@@ -26,9 +26,9 @@ from streaming.session import Timeouts
 
 
 class ResponsesAdapter:
-    """One service that speaks Responses; serves any number of requests at once, on one event loop.
+    """The adapter of one Responses service. It serves any number of concurrent requests on one event loop.
 
-    `shows_thinking`: all thinking appears in the stream, so that none seen means none.
+    `shows_thinking`: the service streams all thinking, so a stream without thinking means 0 thinking tokens.
     """
 
     def __init__(
@@ -42,28 +42,34 @@ class ResponsesAdapter:
         self._service = service
         self._client = client
         self._shows_thinking = shows_thinking
-        self._asking = Asking(service, fitter or SettingsFitter(), self._opened, self.decoder, self.list_model_names)
+        self._sender = RequestSender(
+            service, fitter or SettingsFitter(), self._open_response, self.decoder, self.list_model_names
+        )
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Yield the events of one answer; see `streaming.adapter.Adapter`."""
-        return self._asking.stream(request)
+        """Return the events of one answer; see `streaming.adapter.Adapter`."""
+        return self._sender.stream(request)
 
-    async def prepare(self, request: ChatRequest) -> PreparedRequest:
-        """Return the request as the SDK would send it, for timestamped sockets. Raises StreamError, UsageError."""
-        return await self._asking.prepare(
-            request, lambda fitted: prepare_request(self._client, self._opened, self._service, fitted, self.decoder)
+    async def prepare_request(self, request: ChatRequest) -> PreparedRequest:
+        """Return the request as the SDK would send it, without sending it, for a measurement on timestamped sockets.
+
+        Raises StreamError or UsageError.
+        """
+        return await self._sender.prepare(
+            request,
+            lambda fitted: prepare_request(self._client, self._open_response, self._service, fitted, self.decoder),
         )
 
     def decoder(self, streamed: bool) -> StreamDecoder:
         """Return a decoder for the bytes of one response of this service."""
-        return openai_responses.decoder(streamed=streamed, shows_thinking=self._shows_thinking)
+        return openai_responses.make_decoder(streamed=streamed, shows_thinking=self._shows_thinking)
 
     async def list_model_names(self) -> list[str]:
-        """Return the models that the service lists. Raises StreamError."""
+        """Return the names of the models that the service lists. Raises StreamError."""
         return [model.name for model in await self.list_models()]
 
     async def list_models(self) -> list[ListedModel]:
-        """Return the models that the service lists, with the day on which each is shut down. Raises StreamError."""
+        """Return the models that the service lists, with their shutdown dates. Raises StreamError."""
         call = get_call(self._client, "/models")
         return await read_model_list(open_response(call, openai, self._service, ""), self._service, "data", "id")
 
@@ -71,13 +77,13 @@ class ResponsesAdapter:
         """Close the connections."""
         await self._client.close()
 
-    def _opened(self, fitted: Fitted) -> AbstractAsyncContextManager[StreamingResponse]:
+    def _open_response(self, fitted: Fitted) -> AbstractAsyncContextManager[StreamingResponse]:
         call = post_call(self._client, "/responses", build_body(fitted.request), fitted.request)
         return open_response(call, openai, self._service, fitted.request.model)
 
 
 def build_body(request: ChatRequest) -> dict[str, Any]:
-    """Return the JSON body: system messages become `instructions`; nothing is stored at the vendor's."""
+    """Return the JSON body. System messages become `instructions`, and `store` is false so that nothing is retained."""
     body: dict[str, Any] = {
         "model": request.model,
         "input": [

@@ -1,4 +1,4 @@
-"""What the OpenAI and the Anthropic SDK share: both stand on httpx2 and name their calls and errors alike."""
+"""Code shared by the adapters of the OpenAI and Anthropic SDKs, which both use httpx2 and the same names for errors."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -17,28 +17,28 @@ from providers.timed.prepared_request import REQUEST_ID_HEADER, PreparedRequest,
 from streaming.messages import ChatRequest
 
 PLACEHOLDER_KEY = "no-key"
-"""What an SDK is given where a server asks for no key: it insists on one."""
+"""The API key for servers that need none, because the SDKs require a value."""
 _RAW_STREAM_OPTIONS = {"cast_to": httpx2.Response, "stream": True}
-"""Has an SDK give the response itself, with its body unread."""
+"""Options that make an SDK return the HTTP response itself, with its body unread."""
 
 
 def http_client(service: ServiceConfig) -> httpx2.AsyncClient:
-    """Give the HTTP client that an SDK is told to use."""
+    """Return the HTTP client to pass to an SDK."""
     return httpx2.AsyncClient(**service.client_kwargs(httpx2))
 
 
 def get_call(client: Any, path: str, **params: Any) -> Callable[[], Awaitable[httpx2.Response]]:
-    """Give the call by which an SDK's client asks for `path`."""
+    """Return a function that sends a GET request for `path` with an SDK's client."""
     return partial(client.get, path, options={"params": params}, **_RAW_STREAM_OPTIONS)
 
 
 def post_call(
     client: Any, path: str, body: dict[str, Any], request: ChatRequest
 ) -> Callable[[], Awaitable[httpx2.Response]]:
-    """Give the call by which an SDK's client posts `body`.
+    """Return a function that posts `body` to `path` with an SDK's client.
 
-    An SDK's method for an endpoint first looks through every type that a body of it could have, which is a tenth of
-    all that an answer's beginning costs; this is the one that SDKs document for endpoints without such a method.
+    It uses the generic method that the SDKs document for endpoints without a method of their own: the specific methods
+    first check the body against every possible type, which is a tenth of the CPU time up to an answer's first event.
     """
     headers = {} if request.request_id is None else {REQUEST_ID_HEADER: request.request_id}
     return partial(client.post, path, body=body, options={"headers": headers}, **_RAW_STREAM_OPTIONS)
@@ -48,9 +48,9 @@ def post_call(
 async def open_response(
     call: Callable[[], Awaitable[httpx2.Response]], sdk: Any, service: ServiceConfig, model: str
 ) -> AsyncIterator[StreamingResponse]:
-    """Make an SDK's call and leave its response closed; its errors come out as StreamError.
+    """Make an SDK's call, yield its response and close it afterwards. Raises StreamError for the SDK's errors.
 
-    The call is made on entering: of one that is not entered nothing is left, no coroutine that nobody awaits.
+    The call is made on entry, so that a context which is never entered leaves no coroutine unawaited.
     """
     answered = False
     try:
@@ -74,7 +74,10 @@ async def prepare_request(
     fitted: Fitted,
     decoder: Callable[[bool], StreamDecoder],
 ) -> PreparedRequest:
-    """Give what `opening` would send by the SDK's `client`, unsent. Raises StreamError, UsageError."""
+    """Return the request that `opening` would send with the SDK's `client`, without sending it.
+
+    Raises StreamError or UsageError.
+    """
     request = fitted.request
     found = await capture_request(
         client._client, lambda request_id: opening(replace(fitted, request=replace(request, request_id=request_id)))

@@ -1,6 +1,7 @@
-"""The way to one service over HTTP, the same for every SDK: how it is opened, read to its end, and what faults mean.
+"""HTTP access to one service, shared by all SDKs: client options, reading of responses, mapping of transport errors.
 
-The SDKs bring two HTTP libraries, httpx and httpx2, with one set of class names: faults are told apart by name.
+The SDKs use two HTTP libraries, httpx and httpx2, whose exception classes have the same names. Errors are therefore
+classified by class name.
 """
 
 import asyncio
@@ -40,10 +41,10 @@ from streaming.limits import (
 from streaming.session import Timeouts
 
 END_OF_STREAM_GRACE_S = 0.25
-"""How long the end of the bytes is waited for after the wire's own end marker."""
+"""How long to wait for the end of the body after the dialect's end marker has arrived."""
 
 DEFAULT_HEADERS = {"Accept-Encoding": "identity"}
-"""Sent with every request: a compressed stream arrives in lumps."""
+"""Headers of every request. Compression is declined because a compressed stream arrives in large pieces."""
 
 
 def _identity(text: str) -> str:
@@ -52,9 +53,9 @@ def _identity(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """Where one service is, and how it is reached. `mask` takes secrets out of a text that people will see.
+    """The address of one service and the options for connecting to it. `mask` removes secrets from user-visible text.
 
-    `proxy` and `ca_file` None: straight, and the usual certificates.
+    When `proxy` is None the connection is direct; when `ca_file` is None the HTTP library's certificates are used.
     """
 
     names: ServiceLabels
@@ -66,17 +67,17 @@ class ServiceConfig:
 
     @classmethod
     def from_settings(cls, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts) -> "ServiceConfig":
-        """Give the way to what the settings say."""
+        """Return the configuration for an endpoint, with proxy, certificates and secrets from the settings."""
         row = found.row
         names = ServiceLabels(row.label, found.base_url, row.key, row.base_url_variable)
         proxy = proxy_for(found.base_url, settings)
         return cls(names, timeouts, found.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
 
     def client_kwargs(self, httpx: Any) -> dict[str, Any]:
-        """Give the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
+        """Return the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
 
-        Only connecting is limited here; the session keeps the other times. No limit on the pool: waiting for a free
-        connection would pass for the provider's slowness. Through a proxy the library goes by itself.
+        Only the connect timeout is set here; the session enforces the others. The pool has no limit because waiting
+        for a free connection would be measured as the provider's latency. Proxies are left to the library.
         """
         certificates = self.ssl_context(httpx)
         return {
@@ -96,9 +97,9 @@ class ServiceConfig:
         return BoundedTransport(httpx, inner)
 
     def ssl_context(self, httpx: Any) -> ssl.SSLContext:
-        """Give a context that trusts whom the HTTP library trusts, or the file that the settings name."""
+        """Return a TLS context with the HTTP library's certificates, or those of the file that the settings name."""
         if urlsplit(self.names.base_url).scheme != "https":
-            # Loading the usual certificates takes long; this context trusts nobody.
+            # Loading the default certificates is slow and a plain HTTP address needs none: this context trusts nobody.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca_file is not None:
             return ssl.create_default_context(cafile=self.ca_file)
@@ -108,7 +109,7 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class StreamingResponse:
-    """A response whose headers have come, with a success status."""
+    """A response with a success status whose headers have arrived."""
 
     content_type: str
     body: AsyncGenerator[bytes, None]
@@ -117,7 +118,7 @@ class StreamingResponse:
 async def stream_events(
     opened: AbstractAsyncContextManager[StreamingResponse], decoder: StreamDecoder, service: ServiceConfig
 ) -> AsyncGenerator[Event, None]:
-    """Open, decode to the end, close: the events of one answer. Raises StreamError with secrets taken out."""
+    """Open a response, yield its decoded events to the end, and close it. Raises StreamError with secrets masked."""
     try:
         async with opened as response:
             yield Notice("connected", f"{service.names.label} answers.")
@@ -135,12 +136,12 @@ async def stream_events(
         failure = _mask_error(error, service)
     else:
         return
-    # Raised out here, it carries no context: what the SDK raised may quote a key.
+    # Raised outside the except block so that it has no context: the SDK's own exception may quote an API key.
     raise failure
 
 
 async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> AsyncGenerator[bytes, None]:
-    """Yield a body a little at a time: much that came at once must not hold up others. Raises ResponseTooLargeError."""
+    """Yield a body in small steps, so that a large read does not block the event loop. Raises ResponseTooLargeError."""
     left = MAX_STREAM_BYTES
     async for data in body:
         left -= len(data)
@@ -153,7 +154,7 @@ async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -
 
 
 def _cut_into_steps(data: bytes) -> Sequence[bytes]:
-    """Cut what came at once, after an event or a line where one ends: whole ones are decoded faster."""
+    """Cut a large read into steps, where possible after a complete event or line, because these are decoded faster."""
     if len(data) <= STEP_BYTES:
         return (data,)
     steps, start = [], 0
@@ -169,14 +170,14 @@ def _cut_into_steps(data: bytes) -> Sequence[bytes]:
 
 
 def raise_for_html(content_type: str, service: ServiceConfig) -> None:
-    """Raise ProtocolError when the headers of a success announce a web page."""
+    """Raise ProtocolError when a successful response has the content type of a web page."""
     if content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
         raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model as its service lists it; `shutdown_date` as it is written there, None where none is announced."""
+    """A model in a service's list. `shutdown_date` is the text of the list, None when the list has no date."""
 
     name: str
     shutdown_date: str | None = None
@@ -185,7 +186,7 @@ class ListedModel:
 async def read_model_list(
     opened: AbstractAsyncContextManager[StreamingResponse], service: ServiceConfig, rows: str, name: str
 ) -> list[ListedModel]:
-    """Read a list of models: the field `name` of each object in `rows`. Raises StreamError."""
+    """Return the models of a list: the field `name` of each object in the field `rows`. Raises StreamError."""
     try:
         async with opened as response, aclosing(response.body):
             body = await _read_list(response.body, service)
@@ -212,7 +213,7 @@ async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) 
 
 
 def _too_large(service: ServiceConfig, what: str) -> ResponseTooLargeError:
-    return ResponseTooLargeError(f"{service.names.label} sent more than is read: {what}")
+    return ResponseTooLargeError(f"{service.names.label} exceeded a size limit: {what}")
 
 
 def _mask_error(error: StreamError, service: ServiceConfig) -> StreamError:
@@ -220,9 +221,9 @@ def _mask_error(error: StreamError, service: ServiceConfig) -> StreamError:
 
 
 async def _read_rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
-    """Give what follows the end marker, which should be nothing; then the connection can be used again.
+    """Return the bytes after the end marker, normally none, so that the connection can be reused.
 
-    However the connection ends now, the answer was complete.
+    Errors of the connection are ignored here, because the answer is already complete.
     """
     rest: list[bytes] = []
     left = MAX_REST_BYTES
@@ -239,7 +240,7 @@ async def _read_rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
 
 
 def map_transport_error(error: BaseException, service: ServiceConfig, *, answered: bool) -> StreamError:
-    """Give the error of a connection's fault; `answered`: the headers had come."""
+    """Return this project's error for an HTTP library's exception. `answered`: the headers had arrived before it."""
     names = {cls.__name__ for cls in type(error).__mro__}
     label, where = service.names.label, service.names.base_url
     if (limit := _limit_of(error)) is not None:
@@ -276,7 +277,7 @@ def _map_protocol_error(error: BaseException, label: str, *, answered: bool) -> 
 
 
 def _root_cause_text(error: BaseException) -> str:
-    """Give the system's own words, from the deepest cause that has some."""
+    """Return the operating system's error text from the deepest cause that has one, else the error's own text."""
     words, cause = str(error), error
     for _ in range(10):
         if isinstance(cause, OSError) and cause.errno is not None:
@@ -289,7 +290,7 @@ def _root_cause_text(error: BaseException) -> str:
 
 
 def proxy_for(base_url: str, settings: Settings) -> str | None:
-    """Give the proxy that the settings name for an address; addresses of this machine have none."""
+    """Return the URL of the proxy that the settings name for an address. Loopback addresses have no proxy."""
     parts = urlsplit(base_url if "://" in base_url else f"http://{base_url}")
     host = parts.hostname or ""
     variable = f"{parts.scheme}_proxy"

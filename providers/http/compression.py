@@ -1,7 +1,7 @@
-"""The compressions that providers' bodies are read in: `streaming.decompression`, and Brotli where it is bounded.
+"""Decompression of providers' response bodies: the codings of `streaming.decompression`, and Brotli.
 
-Brotli's library comes with others of this project's; it can bound its output since version 1.2. An older one would
-decompress a small body to gigabytes in one call: with it, or without any, such a body is refused.
+The Brotli library is an indirect dependency and can limit its output since version 1.2. An older version would
+decompress a small body to gigabytes in one call, so with an older version, or without the library, Brotli is rejected.
 """
 
 from streaming import decompression
@@ -22,7 +22,7 @@ class _Brotli:
 
     def step(self, data: bytes) -> tuple[bytes, bytes]:
         try:
-            # It keeps the input that it has not read: until it accepts more, it is asked again without any.
+            # The decompressor buffers unread input; until it accepts more, it is called again with no new data.
             piece = self._decompressor.process(data, output_buffer_limit=STEP_BYTES)
         except brotli.error as error:
             raise DecompressionError(str(error)) from None
@@ -31,7 +31,10 @@ class _Brotli:
 
 
 def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
-    """Return a decompressor for a `Content-Encoding`; None for `identity`. Raises DecompressionError for another."""
+    """Return a decompressor for a `Content-Encoding`, or None for `identity`.
+
+    Raises DecompressionError for a coding that is not supported.
+    """
     if coding.strip().lower() == "br" and _BROTLI_IS_BOUNDED:
         return Decompressor(_Brotli(), max_bytes)
     return decompression.decompressor(coding, max_bytes)

@@ -1,7 +1,7 @@
-"""Turns an HTTP response that is not a success into one of this project's errors, in the vendor's own words. Pure.
+"""Mapping of unsuccessful HTTP responses to this project's errors, with the vendor's own message. Pure functions.
 
-The vendor's code decides first, the words of its message second, the HTTP status last
-(`providers.decoding.vendor_errors`).
+The class of an error follows from the vendor's error code first, then from the words of its message, and last from the
+HTTP status (`providers.decoding.vendor_errors`).
 """
 
 import email.utils
@@ -12,7 +12,7 @@ from typing import Any
 
 from providers.decoding.decoder import excerpt
 from providers.decoding.vendor_errors import VendorError
-from providers.models.setting_rejections import SettingRefusedError, find_field_refusals
+from providers.models.setting_rejections import SettingRejectedError, find_field_rejections
 from streaming.clock import utc_now
 from streaming.errors import (
     AuthenticationError,
@@ -26,12 +26,12 @@ from streaming.errors import (
 )
 
 _EPOCH_S = 1e9
-"""A reset larger than this is a point in time since 1970, not a duration."""
+"""A rate limit's reset value above this is a Unix timestamp in seconds, not a duration."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceLabels:
-    """How the reader is told what to look at: the service, its address, and the variables that they come from."""
+    """The names of a service for error messages: its label, its address, and the variables that configure it."""
 
     label: str
     base_url: str
@@ -42,7 +42,7 @@ class ServiceLabels:
 def error_from_response(
     names: ServiceLabels, model: str, status: int, headers: Mapping[str, str], body: str
 ) -> StreamError:
-    """Return the error for a response's status, headers and body. `headers` ignores case."""
+    """Return the error for a response's status, headers and body. `headers` must ignore the case of names."""
     if 300 <= status < 400:
         check = f": check {names.base_url_variable}" if names.base_url_variable else ""
         redirected = f"{names.label} redirects to another address ({status}), which is not followed{check}"
@@ -52,37 +52,37 @@ def error_from_response(
     if wait_s is None:
         wait_s = _reset_s(error, headers)
     found = error.to_stream_error(status, retry_after_s=wait_s)
-    said = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
-    if not said and not error.is_json:
-        said = excerpt(body)
+    words = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
+    if not words and not error.is_json:
+        words = excerpt(body)
     lead = _describe_error(found, names, model, error)
-    message = f"{lead} ({status}): {said}" if said else f"{lead} ({status})"
+    message = f"{lead} ({status}): {words}" if words else f"{lead} ({status})"
     if isinstance(found, AuthenticationError) and names.key_variable:
         message += f"; check {names.key_variable}"
     if isinstance(found, BillingError):
         message += "; add credits or raise the limit of the account"
     recovery = _recovery_by_header(found, headers)
-    refusals = find_field_refusals(status, error.words or said, error.codes, error.objects)
-    if refusals and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
-        message = f"{names.label} refused the request ({status}): {said}"
-        return SettingRefusedError(message, http_status=status, recovery=found.recovery, refusals=refusals)
+    rejections = find_field_rejections(status, words, error.codes, error.objects)
+    if rejections and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
+        message = f"{names.label} rejected the request ({status}): {words}"
+        return SettingRejectedError(message, http_status=status, recovery=found.recovery, rejections=rejections)
     return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
 
 
 def _recovery_by_header(error: StreamError, headers: Mapping[str, str]) -> Any:
-    """Return the recovery after `x-should-retry`, which both large SDKs obey."""
-    said = headers.get("x-should-retry", "").strip().lower()
-    if said == "false" and error.recovery == "retry":
+    """Return the error's recovery as changed by the header `x-should-retry`, as in the OpenAI and Anthropic SDKs."""
+    should_retry = headers.get("x-should-retry", "").strip().lower()
+    if should_retry == "false" and error.recovery == "retry":
         return "next"
-    if said == "true" and isinstance(error, BadRequestError):
+    if should_retry == "true" and isinstance(error, BadRequestError):
         return "retry"
     return error.recovery
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return how long to wait in seconds: `retry-after-ms`, else `Retry-After` in seconds or as a date.
+    """Return the wait before a retry in seconds, from `retry-after-ms`, else from `Retry-After` (seconds or a date).
 
-    None where neither names a wait: a wait of 0, or until a time that has passed, is none.
+    Return None when neither header has a wait; 0 and a date in the past count as no wait.
     """
     milliseconds = _parse_seconds(headers.get("retry-after-ms"))
     if milliseconds:
@@ -94,13 +94,13 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     until = _parse_http_date(value)
     if until is None:
         return None
-    # The server's own clock, where it tells: ours may be wrong.
+    # Prefer the server's clock (its `Date` header), because the local clock may be wrong.
     wait_s = (until - _now(headers)).total_seconds()
     return wait_s if wait_s > 0 else None
 
 
 def _reset_s(error: VendorError, headers: Mapping[str, str]) -> float | None:
-    """Return the wait until a rate limit resets: Google's `RetryInfo`, OpenRouter's `X-RateLimit-Reset`."""
+    """Return the seconds until a rate limit resets, from Google's `RetryInfo` or OpenRouter's `X-RateLimit-Reset`."""
     if error.retry_delay_s:
         return error.retry_delay_s
     reset = _parse_seconds(headers.get("x-ratelimit-reset"))
@@ -138,16 +138,16 @@ def _describe_error(found: StreamError, names: ServiceLabels, model: str, error:
     label = names.label
     match found:
         case AuthenticationError():
-            return f"{label} refused the key"
+            return f"{label} rejected the key"
         case BillingError():
             return f"{label} has no credit left for this key"
         case NotFoundError():
             return f"{label} has no model {excerpt(model)!r}, or {names.base_url} is not its address"
         case RateLimitError():
-            return f"{label} asks for patience"
+            return f"{label}: rate limit reached"
         case ContentFilterError():
-            return f"{label}: the content filter refused the prompt{error.flagged_for}"
+            return f"{label}: the content filter rejected the prompt{error.flagged_for}"
         case BadRequestError():
-            return f"{label} refused the request"
+            return f"{label} rejected the request"
         case _:
             return f"{label} failed"

@@ -1,6 +1,6 @@
-"""What the SDKs' HTTP libraries send by: this project's own connections, behind the libraries' face for transports.
+"""Transports for the SDKs' HTTP libraries, built on this project's own connection pool.
 
-Reading by the libraries' own costs more for each chunk than all the rest of an answer's way.
+The libraries' own transports need more CPU time for each chunk than the rest of the streaming path together.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from streaming.http.response_parser import HTTPParseError
 from streaming.limits import LimitExceededError, max_body_bytes, size_text
 
 RAW_BODY_EXTENSION = "streamgauge.body"
-"""Where a response has its body as it came."""
+"""The key of a response's extension that holds its body stream."""
 _FORBIDDEN_BYTES = re.compile(rb"[\r\n\0]")
-"""The libraries take such a header, and leave it to who writes it to refuse it."""
+"""Bytes that no header may contain. The libraries accept them and leave the check to the transport."""
 
 
 class PooledTransport:
-    """A transport of `httpx` (or of httpx2): its errors are that library's."""
+    """A transport for `httpx` (or httpx2) on our own connection pool. It raises that library's exceptions."""
 
     def __init__(self, httpx: Any, context: Any, connect_s: float) -> None:
         self._httpx = httpx
@@ -33,7 +33,7 @@ class PooledTransport:
         self._body = _stream_type(_ResponseBodyStream, httpx)
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Send a request; give the response once its head has come."""
+        """Send a request and return the response as soon as its headers have arrived."""
         httpx, url = self._httpx, request.url
         if url.scheme not in ("http", "https") or not url.host:
             raise httpx.UnsupportedProtocol(f"no address: {url}")
@@ -65,14 +65,14 @@ class PooledTransport:
 
 
 class BoundedTransport:
-    """Puts the limits of `streaming.limits` on what a transport of `httpx` (or of httpx2) gives: through a proxy."""
+    """A wrapper that applies `streaming.limits` to the responses of the library's own transport, used for proxies."""
 
     def __init__(self, httpx: Any, inner: Any) -> None:
         self._httpx = httpx
         self._inner = inner
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Send a request; give the response once its head has come."""
+        """Send a request and return the response as soon as its headers have arrived."""
         response = await self._inner.handle_async_request(request)
         return respond(self._httpx, response.status_code, response.headers.multi_items(), _Raw(response.stream))
 
@@ -87,7 +87,7 @@ class BoundedTransport:
 
 
 class _Source(Protocol):
-    """A body as it came."""
+    """A source of body bytes as they arrive."""
 
     async def __anext__(self) -> bytes: ...
 
@@ -95,7 +95,7 @@ class _Source(Protocol):
 
 
 class _Raw:
-    """The body of a library's own transport."""
+    """The response body of a library's own transport."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -110,7 +110,7 @@ class _Raw:
 
 
 class _ResponseBodyStream:
-    """A response's body, read once."""
+    """The body of a response of our own pool. It can be read once."""
 
     def __init__(self, response: Response, httpx: Any) -> None:
         self._response = response
@@ -133,9 +133,9 @@ class _ResponseBodyStream:
 
 
 class _BoundedBody:
-    """A body that is decompressed, or that may only have so many bytes, read once; over the limit it is left.
+    """A body with a limit on its size and optional decompression. It can be read once and is closed over the limit.
 
-    It is decompressed a little at a time, and others have their turn between: a small body may stand for a huge one.
+    Decompression yields to the event loop after every piece, because a small body may decompress to a very large one.
     """
 
     def __init__(self, source: _Source, httpx: Any, status: int, codec: Decompressor | None) -> None:
@@ -161,13 +161,14 @@ class _BoundedBody:
 
     async def _next(self) -> bytes:
         if self._codec is None:
-            return self._counted(await anext(self._source))
+            return self._check_limit(await anext(self._source))
         while (piece := next(self._pieces, None)) is None:
             self._pieces = self._codec.feed(await anext(self._source))
         await asyncio.sleep(0)
-        return self._counted(piece)
+        return self._check_limit(piece)
 
-    def _counted(self, data: bytes) -> bytes:
+    def _check_limit(self, data: bytes) -> bytes:
+        """Return the bytes after subtracting them from the limit. Raises LimitExceededError."""
         self._left -= len(data)
         if self._left < 0:
             kind = "a body" if 200 <= self._status < 300 else f"an error body (status {self._status})"
@@ -179,9 +180,9 @@ class _BoundedBody:
 
 
 def respond(httpx: Any, status: int, headers: list[tuple[str, str]], source: Any) -> Any:
-    """Give the library's response whose body is `source`, within its limits and decompressed where it is compressed.
+    """Return the library's response object whose body is `source`, limited in size and decompressed if necessary.
 
-    Raises DecodingError of the library for a success in a compression that is not read.
+    Raises the library's DecodingError when a successful response has an unsupported compression.
     """
     coding = ", ".join(value for name, value in headers if name.lower() == "content-encoding")
     succeeded = 200 <= status < 300
@@ -190,7 +191,7 @@ def respond(httpx: Any, status: int, headers: list[tuple[str, str]], source: Any
     except DecompressionError as error:
         if succeeded:
             raise httpx.DecodingError(str(error)) from error
-        codec = None  # the status says more than the body
+        codec = None  # the error status is worth more than the unreadable body
     if coding:
         gone = ("content-encoding", "content-length")
         headers = [(name, value) for name, value in headers if name.lower() not in gone]
@@ -201,12 +202,12 @@ def respond(httpx: Any, status: int, headers: list[tuple[str, str]], source: Any
 
 @cache
 def _stream_type(base: type, httpx: Any) -> Any:
-    """Give `base` as the library's own kind of stream."""
+    """Return a subclass of `base` that is also the library's `AsyncByteStream`."""
     return type(base.__name__, (base, httpx.AsyncByteStream), {})
 
 
 def raw_body(response: Any) -> AsyncGenerator[bytes, None]:
-    """Give a response's bytes as they come, decompressed where the other side compressed them unasked."""
+    """Return a response's body as it arrives, decompressed if the server compressed it despite `identity`."""
     return cast("AsyncGenerator[bytes, None]", response.extensions[RAW_BODY_EXTENSION])
 
 

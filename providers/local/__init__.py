@@ -1,1 +1,1 @@
-"""The local model: its file, its llama.cpp server, its chat adapter."""
+"""The local model: its file, its llama.cpp server and its adapter."""

@@ -1,4 +1,4 @@
-"""The chat with the model in this process: chat completions, always streamed, with the prompt's progress."""
+"""The adapter of the local llama.cpp server: chat completions, always streamed, with the progress of the prompt."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -19,21 +19,21 @@ from streaming.session import Timeouts
 
 
 class LocalChatAdapter(ChatCompletionsAdapter):
-    """Asks the server at `base_url` with `key`.
+    """The adapter of the server at `base_url`, which requires `key`.
 
-    llama.cpp notices by writing that its client has left. So it is asked for its progress after every batch of the
-    prompt, and for a stream also when the reader wants the whole answer at once.
+    llama.cpp notices only when it writes that its client has disconnected. It is therefore always requested to stream,
+    even when the caller wants the whole answer at once, and to report its progress after every batch of the prompt.
     """
 
     def __init__(self, base_url: str, key: str, timeouts: Timeouts) -> None:
         names = ServiceLabels("The local model", base_url)
         fitter = SettingsFitter(load_built_in_facts(), "local")
         super().__init__(ServiceConfig(names, timeouts, key), CompatProfile(shows_thinking=True), fitter=fitter)
-        # It ends a connection soon after an answer, now and then just when the next question is on its way.
+        # The server closes idle connections soon after an answer, sometimes while the next request is being sent.
         self._client._custom_headers = {**DEFAULT_HEADERS, "Connection": "close"}
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        """Return the events of one answer; see `streaming.adapter.Adapter`."""
         events = _add_advice(super().stream(replace(request, streamed=True)))
         return events if request.streamed else buffer_events(events)
 
@@ -42,7 +42,7 @@ class LocalChatAdapter(ChatCompletionsAdapter):
 
 
 async def _add_advice(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """Say what to do about a question that does not fit; llama.cpp's advice is for who runs it."""
+    """Yield the events. When a prompt is too long, replace llama.cpp's advice for operators with advice for users."""
     try:
         async with aclosing(events):
             async for event in events:

@@ -1,4 +1,4 @@
-"""A real language model in this process: found, loaded in the background, and asked like any other provider."""
+"""The language model in this process, which is loaded in the background and used like any other provider."""
 
 import asyncio
 import importlib
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from providers.local.chat import LocalChatAdapter
 
 MAX_TOKENS = 512
-"""The limit of an answer where the asker sets none: a small model may ramble without end."""
+"""The default `max_tokens` of a request without a limit, because a small model may never stop by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """Where the model stands; `message` is for a person, `elapsed_s` how long it has been loading, or took to load.
+    """The state of the model. `message` is for users; `elapsed_s` is how long loading has taken so far, or took.
 
-    `error` is the kind of error that answers end with while it has failed.
+    `error` is the `kind` of the error with which answers end after a failed load.
     """
 
     kind: Literal["idle", "loading", "ready", "failed"]
@@ -40,9 +40,9 @@ class ModelState:
 
 
 class LocalModel:
-    """The model's life. Nothing is read before `start`; it may be called from any thread, and any number of times.
+    """The local model from loading to closing. `start` begins to load; it may be called repeatedly from any thread.
 
-    A load that failed is tried again by the next `start`. At the process's exit the model is closed, if it is not yet.
+    After a failed load, the next `start` tries again. At the exit of the process the model is closed if it still runs.
     """
 
     def __init__(self, settings: Settings, clock: Clock = monotonic) -> None:
@@ -52,15 +52,15 @@ class LocalModel:
         self._loaded: Future[LlamaServer] | None = None
         self._started_s = 0.0
         self._took_s = 0.0
-        self._keeper = ServerSlot()
-        self._finalizer = weakref.finalize(self, self._keeper.close)
+        self._server_slot = ServerSlot()
+        self._finalizer = weakref.finalize(self, self._server_slot.close)
 
     def validate_file(self) -> None:
-        """Raise UsageError when the settings name a file that is not a model's."""
+        """Raise UsageError when the settings name a file that is not a model."""
         configured_model_file(self._settings)
 
     def start(self) -> None:
-        """Begin to load, unless that has begun."""
+        """Begin to load the model, unless loading has already begun."""
         self._start_loading()
 
     @property
@@ -77,31 +77,37 @@ class LocalModel:
         return ModelState("ready", f"The model is ready (loaded in {elapsed_s:.1f} s).", elapsed_s)
 
     async def wait_base_url(self) -> str:
-        """Start if need be, wait, and give the base URL, `/v1` included. Raises UsageError saying what to do."""
+        """Start the model if necessary, wait until it is ready, and return its base URL, which includes `/v1`.
+
+        Raises UsageError saying what to do.
+        """
         return (await self.wait_server()).base_url
 
     async def wait_server(self) -> LlamaServer:
-        """Start if need be, wait, and give the server. Cancelling the wait does not end the load. Raises UsageError."""
+        """Start the model if necessary, wait until it is ready, and return its server.
+
+        Cancelling the wait does not stop the load. Raises UsageError when the load has failed.
+        """
         loaded, done, loop = self._start_loading(), asyncio.Event(), asyncio.get_running_loop()
 
         def wake_waiter(_: "Future[LlamaServer]") -> None:
-            with suppress(RuntimeError):  # the loop that waited has been closed meanwhile
+            with suppress(RuntimeError):  # the waiting event loop may have been closed
                 loop.call_soon_threadsafe(done.set)
 
         loaded.add_done_callback(wake_waiter)
         await done.wait()
         if (error := loaded.exception()) is not None:
-            raise type(error)(str(error))  # each who waits has an exception of its own
+            raise type(error)(str(error))  # every waiter raises its own exception object
         return loaded.result()
 
     def close(self) -> None:
-        """End the model and every answer on its way; waits for a load that has begun. Again is harmless."""
+        """Wait for a load that has begun, then close the model and abort its running answers. Safe to call twice."""
         self._finalizer()
         with self._lock:
             self._loaded = None
 
     async def aclose(self) -> None:
-        """`close` without holding up the loop while a load is waited for."""
+        """Close the model without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
     def _start_loading(self) -> "Future[LlamaServer]":
@@ -109,7 +115,7 @@ class LocalModel:
             if self._loaded is None or (self._loaded.done() and self._loaded.exception() is not None):
                 self._loaded = Future()
                 self._started_s, self._took_s = self._clock(), 0.0
-                # A daemon: an exit does not wait for a download, and `close` waits for what must be waited for.
+                # A daemon thread, so that the process can exit during a download; `close` waits for the server itself.
                 threading.Thread(
                     target=self._load_server, args=(self._loaded,), name="local-model", daemon=True
                 ).start()
@@ -119,10 +125,10 @@ class LocalModel:
         try:
             path = find_model(self._settings)
             warm_page_cache(path)
-            # Here, because importing the SDK takes a second, which the first question would wait for.
+            # Importing the SDK takes about a second; imported here, it does not delay the first request.
             importlib.import_module("providers.local.chat")
-            server = self._keeper.open(path)
-        except Exception as error:  # it is told to who waits
+            server = self._server_slot.open(path)
+        except Exception as error:  # passed on to all waiters
             self._record_duration()
             loaded.set_exception(error if isinstance(error, UsageError) else UsageError(f"no local model: {error}"))
         else:
@@ -135,12 +141,12 @@ class LocalModel:
 
 
 def _stream_error(error: BaseException) -> StreamError:
-    """Return the error of an answer for what the model could not be loaded for."""
+    """Return the error of an answer for the exception with which the model failed to load."""
     return (NotFoundError if isinstance(error, NoModelError) else ModelLoadError)(str(error))
 
 
 class LocalAdapter:
-    """Asks the model in this process; says that it is loading while it is. Used on one event loop."""
+    """The adapter of the local model. Its answers begin with a notice while the model loads. Used on one event loop."""
 
     def __init__(self, model: LocalModel, timeouts: Timeouts) -> None:
         self._model = model
@@ -148,9 +154,9 @@ class LocalAdapter:
         self._chats: dict[str, LocalChatAdapter] = {}
 
     def validate_model(self, model: str) -> None:
-        """Raise UsageError for another name than none. What is wrong with the model's file, an answer ends with."""
+        """Raise UsageError unless `model` is empty. Errors of the model's file are raised by `stream` instead."""
         if model:
-            raise UsageError("local has one model: write it without another name")
+            raise UsageError("local has one model: write local without a model name")
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; see `streaming.adapter.Adapter`."""
@@ -162,13 +168,13 @@ class LocalAdapter:
         except UsageError as error:
             raise _stream_error(error) from None
         max_tokens = MAX_TOKENS if request.max_tokens is None else request.max_tokens
-        asked = replace(request, model="local", max_tokens=max_tokens)
-        async with aclosing(self._chat_adapter(server).stream(asked)) as events:
+        local_request = replace(request, model="local", max_tokens=max_tokens)
+        async with aclosing(self._chat_adapter(server).stream(local_request)) as events:
             async for event in events:
                 yield event
 
     async def aclose(self) -> None:
-        """Close the connections; the model itself is closed by its owner."""
+        """Close the connections. The model itself is closed by its owner."""
         chats, self._chats = self._chats, {}
         for chat in chats.values():
             await chat.aclose()

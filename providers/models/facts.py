@@ -1,8 +1,8 @@
-"""What is known of services and models, as data with a date: `facts.toml`, and PROVIDER_FACTS=FILE after it.
+"""Facts about services and models, as dated entries in `facts.toml` and in the file that PROVIDER_FACTS names.
 
-A fact can be wrong tomorrow. So every entry names its source, the day it was checked and how it was confirmed; a
-service that refuses a setting all the same is asked again without it (`providers.models.fitting`), and a retirement
-date warns without blocking anything.
+Facts become outdated. Therefore every entry names its source, the day it was checked and how it was confirmed. If a
+service rejects a setting that the facts allow, the request is retried without it (`providers.models.fitting`). A
+retirement date causes a warning and blocks nothing.
 """
 
 import difflib
@@ -24,14 +24,14 @@ BUILT_IN = Path(__file__).with_name("facts.toml")
 VARIABLE = "PROVIDER_FACTS"
 MAX_FILE_BYTES = 1_000_000
 RETIRING_DAYS = 30
-"""A model that retires within so many days is called retiring."""
+"""A model whose retirement is at most so many days away counts as retiring."""
 
 Setting = Literal["temperature", "top_p", "top_k", "max_tokens", "effort", "stream_options"]
 EffortField = Literal["reasoning_effort", "reasoning", "think", "thinking", "thinking_and_reasoning_effort"]
-"""Where a chat request carries the effort. The Anthropic and the Responses dialect each have one place of their own.
+"""The field of a chat request that carries the effort. The Anthropic and Responses dialects have fixed fields instead.
 
 `reasoning`: an object with `effort`; `think`: Ollama's flag or level; `thinking`: an object that switches thinking on
-or off; `thinking_and_reasoning_effort`: DeepSeek's pair.
+or off; `thinking_and_reasoning_effort`: DeepSeek's two fields.
 """
 Confirmation = Literal["page", "sdk", "recording", "report", "unconfirmed"]
 Day = Annotated[date, Strict()]
@@ -48,7 +48,7 @@ Words = Annotated[tuple[Word, ...], BeforeValidator(_as_list), Field(min_length=
 
 
 class Entry(BaseModel):
-    """What every entry says of itself."""
+    """The fields that every entry has: its source, the day it was checked, and how it was confirmed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,9 +58,10 @@ class Entry(BaseModel):
 
 
 class ServiceFacts(Entry):
-    """Where one service is, and a model that it serves.
+    """The address of one service and an example of its models.
 
-    `example_is_placeholder`: its owner names the models; `lists_models` false: it has no list of them.
+    `example_is_placeholder`: the service's owner chooses the models' names. When `lists_models` is false, the service
+    has no list of models.
     """
 
     service: Word
@@ -71,7 +72,7 @@ class ServiceFacts(Entry):
 
 
 class ModelEntry(Entry):
-    """What the models of some services take. None says nothing; `models` are patterns."""
+    """What certain models of certain services accept. `models` are patterns; a field that is None states nothing."""
 
     service: Words
     models: Words
@@ -91,7 +92,7 @@ class ModelEntry(Entry):
     successor: Word | None = None
 
     def matches(self, service: str, model: str, *, own_address: bool) -> bool:
-        """Whether the entry speaks of this model."""
+        """Return whether the entry applies to this model."""
         if service not in self.service or (self.own_address_only and not own_address):
             return False
         return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in self.models)
@@ -99,10 +100,10 @@ class ModelEntry(Entry):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of one model, all entries put together; None is unknown.
+    """What is known about one model from all entries that apply to it. None means unknown.
 
-    `effort_values` empty: it takes no effort. `thinking_room`: tokens that the vendor's limit must hold beside the
-    visible answer while the model thinks. `checked` is the oldest day of the entries that said something.
+    Empty `effort_values`: the model accepts no effort. `thinking_room`: the number of tokens for thinking to add to the
+    vendor's limit beside the visible answer. `checked` is the earliest day of the entries that apply.
     """
 
     refuses: frozenset[Setting] = frozenset()
@@ -120,19 +121,19 @@ class ModelFacts:
     checked: date | None = None
 
     def refuses_setting(self, setting: Setting, effort: str | None) -> bool:
-        """Whether the model is known not to take a setting beside this effort."""
+        """Return whether the model is known to reject a setting when it is combined with this effort."""
         return setting in self.refuses and not (effort == "none" and setting in self.takes_with_effort_none)
 
     def takes_effort(self, effort: str) -> bool:
-        """Whether the model may take this effort; True where it is not known."""
+        """Return whether the model may accept this effort. True when its efforts are unknown."""
         return self.effort_values is None or effort in self.effort_values
 
     def room_for_thinking(self, effort: str | None) -> int:
-        """Return the tokens to add to the vendor's limit, so that thinking leaves the visible answer its own."""
+        """Return the tokens to add to the vendor's limit, so that thinking does not use up the visible answer's."""
         return 0 if effort == "none" and self.takes_effort("none") else self.thinking_room
 
     def describe_retirement(self, model: str, today: date) -> str | None:
-        """Return since or from when the model is gone, and what follows it; None where no date is known."""
+        """Return a sentence with the model's retirement date and its successor, None when no date is known."""
         if self.retires is None:
             return None
         follows = f"; {self.successor} follows it" if self.successor else ""
@@ -140,32 +141,32 @@ class ModelFacts:
         return f"{model} {verb} on {self.retires.isoformat()}{follows}"
 
     def is_retiring(self, today: date) -> bool:
-        """Whether the model is retired, or will be within RETIRING_DAYS."""
+        """Return whether the model is retired or will be within RETIRING_DAYS."""
         return self.retires is not None and (self.retires - today).days <= RETIRING_DAYS
 
 
 class Facts:
-    """All entries, the built-in ones first. Immutable."""
+    """All entries about services and models, the built-in ones first. Immutable."""
 
     def __init__(self, services: Sequence[ServiceFacts] = (), models: Sequence[ModelEntry] = ()) -> None:
         self._services = {entry.service: entry for entry in services}
         self._models = tuple(models)
 
     def extend(self, other: "Facts") -> "Facts":
-        """Return both together; the other's entries win."""
+        """Return the entries of both; those of `other` take precedence."""
         return Facts([*self._services.values(), *other._services.values()], [*self._models, *other._models])
 
     def service(self, name: str) -> ServiceFacts | None:
-        """Return what is known of a service, None where it has no entry."""
+        """Return the facts about a service, None when it has no entry."""
         return self._services.get(name)
 
     def services(self) -> tuple[str, ...]:
-        """Return the names of the services that any entry speaks of."""
+        """Return the names of all services that entries mention."""
         named = [name for entry in self._models for name in entry.service]
         return tuple(dict.fromkeys([*self._services, *named]))
 
     def model(self, service: str, model: str, *, own_address: bool = True) -> ModelFacts:
-        """Return what is known of a model; `own_address`: it is asked at the vendor's own address."""
+        """Return the facts about a model. `own_address`: requests go to the vendor's own address."""
         found = ModelFacts()
         for entry in self._models:
             if entry.matches(service, model, own_address=own_address):
@@ -174,7 +175,7 @@ class Facts:
 
 
 def _merge(facts: ModelFacts, entry: ModelEntry) -> ModelFacts:
-    """Put an entry on top of what is known: what it says wins."""
+    """Return the facts updated with one entry, whose values take precedence."""
     names: tuple[str, ...] = (
         "max_tokens_field",
         "max_temperature",
@@ -183,25 +184,26 @@ def _merge(facts: ModelFacts, entry: ModelEntry) -> ModelFacts:
         "effort_values",
     )
     names += ("thinks", "thinks_unseen", "thinking_room", "retires", "successor")
-    said = {name: value for name in names if (value := getattr(entry, name)) is not None}
+    changes = {name: value for name in names if (value := getattr(entry, name)) is not None}
     refuses = facts.refuses if entry.refuses is None else frozenset(entry.refuses)
-    said["refuses"] = refuses - frozenset(entry.takes)
+    changes["refuses"] = refuses - frozenset(entry.takes)
     if entry.takes_with_effort_none is not None:
-        said["takes_with_effort_none"] = frozenset(entry.takes_with_effort_none)
-    said["checked"] = entry.checked if facts.checked is None else min(entry.checked, facts.checked)
-    return replace(facts, **said)
+        changes["takes_with_effort_none"] = frozenset(entry.takes_with_effort_none)
+    changes["checked"] = entry.checked if facts.checked is None else min(entry.checked, facts.checked)
+    return replace(facts, **changes)
 
 
 @lru_cache(maxsize=1)
 def load_built_in_facts() -> Facts:
-    """Return the facts that ship with this project."""
+    """Return the facts that are part of this project."""
     return read_facts(BUILT_IN)
 
 
 def load_facts(path: str | None, services: Sequence[str] = ()) -> Facts:
-    """Return the built-in facts, and those of a file after them. Raises UsageError naming the file and the line.
+    """Return the built-in facts, extended by those of a file if `path` is set.
 
-    `services`: the names that entries of the file may speak of; none allows any.
+    `services`: the service names that the file may use; an empty sequence allows any. Raises UsageError naming the file
+    and the line.
     """
     if path is None:
         return load_built_in_facts()
@@ -212,7 +214,7 @@ def load_facts(path: str | None, services: Sequence[str] = ()) -> Facts:
 
 
 def read_facts(path: Path, services: Sequence[str] = ()) -> Facts:
-    """Read a file of facts. Raises UsageError naming the file and, where there is one, the line."""
+    """Read a file of facts. Raises UsageError naming the file and, if possible, the line."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
@@ -224,7 +226,7 @@ def read_facts(path: Path, services: Sequence[str] = ()) -> Facts:
 
 
 def parse_facts(text: str, name: str, services: Sequence[str] = ()) -> Facts:
-    """Parse facts; `name` is what errors call the file. Raises UsageError naming the line."""
+    """Parse the text of a file of facts. `name` is the file's name in errors. Raises UsageError naming the line."""
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -250,7 +252,7 @@ def _parse_entry(cls: Any, entry: Mapping[str, Any], lines: "_Lines", kind: str,
     try:
         return cls.model_validate(entry)
     except ValidationError as error:
-        # A misspelt field is what most often makes another one missing.
+        # A misspelt field often causes another error, that of a missing field: report the misspelling first.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = str(first["loc"][0]) if first["loc"] else ""
         where = lines.where_in_entry(kind, number, key)
@@ -269,22 +271,22 @@ def _problem(error: Any, key: str, entry: Mapping[str, Any], known: tuple[str, .
 
 
 class _Lines:
-    """Finds the lines of entries and their keys, since the parser keeps none."""
+    """A finder of the line numbers of entries and keys, which the TOML parser does not report."""
 
     def __init__(self, text: str, name: str) -> None:
         self._lines = text.splitlines()
         self._name = name
 
     def where(self, key: str) -> str:
-        """Return `FILE, line N: ` for a key or a table of the top level."""
+        """Return `FILE, line N: ` for a top-level key or table."""
         return self._at(next(self._matching(rf"\s*(?:\[\[?\s*)?[\"']?{re.escape(key)}\b"), 1))
 
     def where_text(self, text: str) -> str:
-        """Return `FILE, line N: ` for the first line that quotes a text."""
+        """Return `FILE, line N: ` for the first line that contains a text in quotes."""
         return self._at(next(self._matching(rf".*[\"']{re.escape(text)}[\"']"), 1))
 
     def where_in_entry(self, kind: str, number: int, key: str) -> str:
-        """Return `FILE, line N: ` for a key of the n-th entry, else for the entry itself."""
+        """Return `FILE, line N: ` for a key of the entry with index `number`, else for the entry itself."""
         heads = list(self._matching(rf"\s*\[\[\s*[\"']?{kind}[\"']?\s*\]\]"))
         if number >= len(heads):
             return self.where(kind)

@@ -1,8 +1,8 @@
-"""Fits a request to the model that it goes to: what the model does not take is left out, and said.
+"""Fitting of requests to their models: settings that a model does not accept are dropped, with a notice.
 
-By the facts first. A service that refuses a setting all the same (400 or 422) is asked again without it, and the
-refusal is remembered for as long as the adapter lives, by model. A limit on the answer is never left out: it bounds
-what the answer costs. Where its field is refused, the other name of the field is tried.
+Known facts are applied first. If the service still rejects a setting (status 400 or 422), the request is retried
+without it, and the rejection is remembered for each model as long as the adapter exists. `max_tokens` is never dropped
+because it limits the cost of the answer; if its field is rejected, the field's other name is tried.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from datetime import date
 from typing import Any, Literal
 
 from providers.models.facts import EffortField, Facts, ModelFacts, Setting
-from providers.models.setting_rejections import FieldRefusal
+from providers.models.setting_rejections import FieldRejection
 from streaming.clock import utc_now
 from streaming.events import Notice
 from streaming.messages import ChatRequest
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 MAX_ROUNDS = 5
-"""How often one request is asked again at most, each time without one setting more."""
+"""How often one request is sent at most. Each retry drops a setting or uses another field for `max_tokens`."""
 _OPTIONAL: tuple[Setting, ...] = ("temperature", "effort")
-"""The settings of a request that may be left out."""
+"""The settings of a request that may be dropped."""
 _OTHER_FIELD: dict[MaxTokensField, MaxTokensField] = {
     "max_tokens": "max_completion_tokens",
     "max_completion_tokens": "max_tokens",
@@ -29,9 +29,10 @@ _OTHER_FIELD: dict[MaxTokensField, MaxTokensField] = {
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A request as its model takes it. `max_tokens` of the request is what the vendor's limit must be.
+    """A request that has been fitted to its model. `request.max_tokens` is the limit to send, with room for thinking.
 
-    `without` are fields that the service refuses and that are no settings of a request (`stream_options`).
+    `without` are fields to leave out that are not settings of a chat request (`stream_options`). `dropped` are the
+    names of all settings that are left out.
     """
 
     request: ChatRequest
@@ -42,12 +43,12 @@ class Fitted:
     dropped: tuple[str, ...] = ()
 
     def effort_fields(self) -> dict[str, Any]:
-        """Return the fields of a chat request that carry the effort."""
+        """Return the fields of a chat request that carry its effort, none when it has no effort."""
         return {} if self.request.effort is None else build_effort_fields(self.facts.effort_field, self.request.effort)
 
 
 def build_effort_fields(place: EffortField, effort: str) -> dict[str, Any]:
-    """Return the fields by which a vendor is told the effort.
+    """Return the fields that carry the effort in a vendor's request.
 
     >>> build_effort_fields("reasoning", "low")
     {'reasoning': {'effort': 'low'}}
@@ -68,7 +69,7 @@ def build_effort_fields(place: EffortField, effort: str) -> dict[str, Any]:
 
 
 def _to_think(effort: str) -> bool | str:
-    """Return Ollama's `think`: a level where it has one of that name, else whether to think at all."""
+    """Return the value of Ollama's `think`: the level if Ollama has one of that name, else whether to think."""
     if effort == "none":
         return False
     return effort if effort in ("low", "medium", "high") else True
@@ -76,7 +77,7 @@ def _to_think(effort: str) -> bool | str:
 
 @dataclass(slots=True)
 class _Memory:
-    """What one model refused: settings at any value, settings at some values, and the limit's field that it takes."""
+    """What one model has rejected: settings at any value, settings at some values, and the field for `max_tokens`."""
 
     settings: dict[Setting, str] = field(default_factory=dict)
     values: dict[tuple[Setting, object], str] = field(default_factory=dict)
@@ -84,9 +85,9 @@ class _Memory:
 
 
 class SettingsFitter:
-    """Knows what the models of one service take. Belongs to one adapter.
+    """A fitter of requests to the models of one service, with the rejections it has learned. Belongs to one adapter.
 
-    `max_tokens_field` is the service's own where no fact names another.
+    `max_tokens_field` is the service's field for the limit, unless the facts name another.
     """
 
     def __init__(
@@ -105,17 +106,17 @@ class SettingsFitter:
         self._memories: dict[str, _Memory] = {}
 
     def facts_of(self, model: str) -> ModelFacts:
-        """Return what is known of a model."""
+        """Return the facts about a model."""
         if model not in self._known:
-            if len(self._known) >= 1000:  # names come from callers
+            if len(self._known) >= 1000:  # a bound, because callers choose the names
                 self._known.clear()
             self._known[model] = self._facts.model(self._service, model, own_address=self._own_address)
         return self._known[model]
 
     def fit(self, request: ChatRequest, today: date | None = None) -> Fitted:
-        """Return the request without what its model does not take, and the notices that say so."""
+        """Return the request without the settings that its model rejects, and notices about the dropped settings."""
         facts, memory = self.facts_of(request.model), self._memories.get(request.model, _Memory())
-        reasons = {name: _why_not(name, request, facts, memory) for name in _OPTIONAL}
+        reasons = {name: _find_drop_reason(name, request, facts, memory) for name in _OPTIONAL}
         why: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
         left_out: dict[str, Any] = dict.fromkeys(why)
         effort = None if "effort" in why else request.effort
@@ -138,25 +139,25 @@ class SettingsFitter:
             tuple(why),
         )
 
-    def learn(self, fitted: Fitted, refusals: Sequence[FieldRefusal]) -> bool:
-        """Remember what the service refused; whether the request is another one now and worth asking again."""
+    def learn(self, fitted: Fitted, rejections: Sequence[FieldRejection]) -> bool:
+        """Remember what the service rejected, and return whether a newly fitted request is worth sending."""
         memory = self._memories.setdefault(fitted.request.model, _Memory())
-        return any([self._learn_one(fitted, memory, refusal) for refusal in refusals])
+        return any([self._learn_one(fitted, memory, rejection) for rejection in rejections])
 
-    def _learn_one(self, fitted: Fitted, memory: _Memory, refusal: FieldRefusal) -> bool:
-        name, request = refusal.setting, fitted.request
+    def _learn_one(self, fitted: Fitted, memory: _Memory, rejection: FieldRejection) -> bool:
+        name, request = rejection.setting, fitted.request
         if name == "max_tokens":
-            # Some refuse both names: the first refusal stands then.
-            if memory.max_tokens_field is not None or request.max_tokens is None or refusal.is_about_value:
+            # Some services reject both names; then the first rejection is the answer's error.
+            if memory.max_tokens_field is not None or request.max_tokens is None or rejection.is_about_value:
                 return False
             memory.max_tokens_field = _OTHER_FIELD[fitted.max_tokens_field]
             return True
         if name in fitted.without or (name != "stream_options" and getattr(request, name, None) is None):
             return False
-        if refusal.is_about_value:
-            memory.values[name, getattr(request, name, None)] = refusal.words
+        if rejection.is_about_value:
+            memory.values[name, getattr(request, name, None)] = rejection.words
         else:
-            memory.settings[name] = refusal.words
+            memory.settings[name] = rejection.words
         return True
 
     def _name(self, request: ChatRequest) -> str:
@@ -165,28 +166,28 @@ class SettingsFitter:
         return f"{self._service}:{request.model}"
 
 
-def _why_not(name: Setting, request: ChatRequest, facts: ModelFacts, memory: _Memory) -> str | None:
-    """Return why a setting of the request is left out, None where it is sent or was never set."""
+def _find_drop_reason(name: Setting, request: ChatRequest, facts: ModelFacts, memory: _Memory) -> str | None:
+    """Return why a setting of the request is dropped, None when it is sent or not set."""
     value = getattr(request, name)
     if value is None:
         return None
-    refused = memory.settings.get(name) or memory.values.get((name, value))
-    if refused is not None:
-        return f"was refused: {refused}"
+    rejection = memory.settings.get(name) or memory.values.get((name, value))
+    if rejection is not None:
+        return f"was rejected: {rejection}"
     if name == "effort":
         return None if facts.takes_effort(value) else describe_efforts(facts)
     if facts.refuses_setting(name, request.effort):
-        return "is not taken"
+        return "is not accepted"
     if name == "temperature" and facts.max_temperature is not None and value > facts.max_temperature:
-        return f"is taken up to {facts.max_temperature:g}"
+        return f"is accepted up to {facts.max_temperature:g}"
     return None
 
 
 def describe_efforts(facts: ModelFacts) -> str:
-    """Say which efforts a model takes."""
+    """Return a phrase that lists the efforts a model accepts."""
     if facts.effort_values is None:
         return "which efforts it takes is not known"
-    return f"takes {', '.join(facts.effort_values)}" if facts.effort_values else "is not taken"
+    return f"takes {', '.join(facts.effort_values)}" if facts.effort_values else "is not accepted"
 
 
 def _dropped_notice(name: str, why: Mapping[str, str]) -> Notice:

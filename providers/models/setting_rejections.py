@@ -1,4 +1,4 @@
-"""Which settings a refusal names: in OpenAI's `param`, FastAPI's and Mistral's `loc`, Google's `field`, or words."""
+"""Detection of the settings that a rejection names, in `param` (OpenAI), `loc` (FastAPI), `field` (Google) or prose."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ _NAMES: dict[str, Setting] = {
     "maxtokens": "max_tokens",
     "maxoutputtokens": "max_tokens",
 }
-"""The names that fields have on the wires."""
+"""The settings by the names of their fields in the vendors' APIs."""
 _STATUSES = (400, 422)
 _ABOUT_USE = re.compile(
     r"unsupported|not support|n[o']t support|not (be )?(allowed|permitted|accepted|available|recogni[sz]ed|applicable)"
@@ -45,20 +45,20 @@ _ABOUT_VALUE = re.compile(
     re.IGNORECASE,
 )
 _FIXED = re.compile(r"only the default", re.IGNORECASE)
-_WORD_OF_EFFORT = re.compile(r"does ?n[o']t support (thinking|reasoning)|(thinking|reasoning) is not supported", re.I)
+_REJECTS_THINKING = re.compile(r"does ?n[o']t support (thinking|reasoning)|(thinking|reasoning) is not supported", re.I)
 
 
 @dataclass(frozen=True, slots=True)
-class FieldRefusal:
-    """A setting that a service refused, in its words; `is_about_value`: another value may be taken."""
+class FieldRejection:
+    """A setting that a service rejected, with its message. `is_about_value`: another value may be accepted."""
 
     setting: Setting
     words: str
     is_about_value: bool = False
 
 
-class SettingRefusedError(BadRequestError):
-    """The provider refused a setting of the request, not the question."""
+class SettingRejectedError(BadRequestError):
+    """Raised when the provider rejected a setting of the request, not its messages."""
 
     kind = "bad_request"
 
@@ -69,40 +69,40 @@ class SettingRefusedError(BadRequestError):
         http_status: int | None = None,
         retry_after_s: float | None = None,
         recovery: Recovery | None = None,
-        refusals: tuple[FieldRefusal, ...] = (),
+        rejections: tuple[FieldRejection, ...] = (),
     ) -> None:
         super().__init__(message, http_status=http_status, retry_after_s=retry_after_s, recovery=recovery)
-        self.refusals = refusals
+        self.rejections = rejections
 
-    def with_message(self, message: str) -> "SettingRefusedError":
+    def with_message(self, message: str) -> "SettingRejectedError":
         """Return the same error with another message."""
         return type(self)(
             message,
             http_status=self.http_status,
             retry_after_s=self.retry_after_s,
             recovery=self.recovery,
-            refusals=self.refusals,
+            rejections=self.rejections,
         )
 
 
-def find_field_refusals(
+def find_field_rejections(
     status: int, words: str, codes: str, objects: Sequence[Mapping[str, Any]]
-) -> tuple[FieldRefusal, ...]:
-    """Return the settings that an error names, each once; none where it is about something else.
+) -> tuple[FieldRejection, ...]:
+    """Return the settings that an error rejects, each once; none when the error has another subject.
 
-    `words` and `codes` are the error's own, `objects` all objects in it.
+    `words` is the error's message, `codes` are its codes, and `objects` all JSON objects in it.
     """
     if status not in _STATUSES:
         return ()
-    found: dict[Setting, FieldRefusal] = {}
-    for setting, said in [*_structured(objects, words), *_in_words(words)]:
-        about_value = _is_about_value(f"{said} {codes}" if said == words else said, codes)
-        found.setdefault(setting, FieldRefusal(setting, said, about_value))
+    found: dict[Setting, FieldRejection] = {}
+    for setting, message in [*_find_in_fields(objects, words), *_find_in_message(words)]:
+        about_value = _is_about_value(f"{message} {codes}" if message == words else message, codes)
+        found.setdefault(setting, FieldRejection(setting, message, about_value))
     return tuple(found.values())
 
 
-def _structured(objects: Sequence[Mapping[str, Any]], words: str) -> Iterable[tuple[Setting, str]]:
-    """Yield what is named in a field made for it: `param`, `loc`, Google's `field`."""
+def _find_in_fields(objects: Sequence[Mapping[str, Any]], words: str) -> Iterable[tuple[Setting, str]]:
+    """Yield each setting that the fields `param`, `field` or `loc` of an error name, with the message about it."""
     for item in objects:
         if (setting := _setting_of(item.get("param"))) or (setting := _setting_of(item.get("field"))):
             yield setting, excerpt(item.get("message") or item.get("description") or words)
@@ -113,16 +113,16 @@ def _structured(objects: Sequence[Mapping[str, Any]], words: str) -> Iterable[tu
                 yield names[0], excerpt(f"{item.get('msg') or words} {item.get('type') or ''}".strip())
 
 
-def _in_words(words: str) -> Iterable[tuple[Setting, str]]:
-    """Yield what a sentence names, where it says that it is not taken."""
+def _find_in_message(words: str) -> Iterable[tuple[Setting, str]]:
+    """Yield each setting that the message names, if the message says that something is not accepted."""
     if not (_ABOUT_USE.search(words) or _ABOUT_VALUE.search(words)):
         return
-    if _WORD_OF_EFFORT.search(words):
+    if _REJECTS_THINKING.search(words):
         yield "effort", words
-    # Of "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead" the first is refused.
-    refused = re.split(r"\b(?:use|try|instead)\b", words, maxsplit=1, flags=re.IGNORECASE)[0]
-    for name in re.findall(r"[A-Za-z]+(?:_[A-Za-z]+)*(?:\.[a-z]+)?", refused):
-        if name.lower() in ("reasoning", "thinking", "think", "effort") and not _is_quoted(name, refused):
+    # "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead" rejects the first name only.
+    rejecting = re.split(r"\b(?:use|try|instead)\b", words, maxsplit=1, flags=re.IGNORECASE)[0]
+    for name in re.findall(r"[A-Za-z]+(?:_[A-Za-z]+)*(?:\.[a-z]+)?", rejecting):
+        if name.lower() in ("reasoning", "thinking", "think", "effort") and not _is_quoted(name, rejecting):
             continue
         if setting := _setting_of(name):
             yield setting, words

@@ -1,4 +1,4 @@
-"""Counts tokens with a model's own encoding, offline, for the models whose encoding is public."""
+"""Offline token counting for the models whose encoding is public."""
 
 import re
 from itertools import pairwise
@@ -19,14 +19,14 @@ _ENCODING_BY_PREFIX: tuple[tuple[str, str], ...] = (
     ("gpt-3.5-turbo", "cl100k_base"),
     ("gpt-35-turbo", "cl100k_base"),
 )
-"""OpenAI's models by the beginning of their names, the longer beginnings before the shorter ones."""
+"""Encodings by the prefix of a model's name, longer prefixes before shorter ones."""
 
 _MAX_WORD_CHARS = 128
 _LONG_WORDS = re.compile(rf"\S{{{_MAX_WORD_CHARS}}}")
 
 
 def encoding_name_for_model(model: str) -> str | None:
-    """Give the encoding's name, None where it is not known; a maker's prefix (`openai/`) is left out of account."""
+    """Return the name of a model's encoding, None when it is not known. The prefix `openai/` is ignored."""
     name = model.removeprefix("openai/")
     for start, encoding in _ENCODING_BY_PREFIX:
         if name == start or name.startswith((f"{start}-", f"{start}.", f"{start}:")):
@@ -35,7 +35,10 @@ def encoding_name_for_model(model: str) -> str | None:
 
 
 def token_counter_for_model(model: str) -> TokenCounter | None:
-    """Give a counter; its tables are read at the first count (about half a second). None: the encoding is not known."""
+    """Return a token counter, None when the model's encoding is not known.
+
+    The first count loads the encoding's tables, which takes about 0.5 s.
+    """
     encoding = encoding_name_for_model(model)
     if encoding is None:
         return None
@@ -50,6 +53,6 @@ def token_counter_for_model(model: str) -> TokenCounter | None:
 
 
 def _split_long_words(text: str) -> list[str]:
-    """Cut unbroken text into slices: merging is quadratic in a word's length. Each cut costs at most a token or two."""
+    """Split long words, whose encoding takes quadratic time. Each split adds at most 1 or 2 tokens to the count."""
     cuts = [0, *(match.end() for match in _LONG_WORDS.finditer(text)), len(text)]
     return [text[start:end] for start, end in pairwise(cuts)]

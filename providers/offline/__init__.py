@@ -1,1 +1,1 @@
-"""Providers that need no network: the simulated and the replayed one."""
+"""Providers that need no network: the simulator and the replay of traces."""

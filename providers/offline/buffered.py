@@ -1,4 +1,4 @@
-"""A streamed answer held to its end, for adapters whose source knows streaming only."""
+"""Buffering of a streamed answer to its end, for adapters whose source can only stream."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,9 +8,9 @@ from streaming.strategies.basic import Whole
 
 
 async def buffer_events(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """Yield notices as they come, and at the end all text as one delta, then the usage; an error leaves neither.
+    """Yield notices at once, and at the end all text as one delta, then the usage. After an error yield neither.
 
-    The usage stays behind the text that it is about: text after it would say that it was not yet the whole.
+    The usage follows the text that it counts, because text after a usage would mean that the usage is incomplete.
     """
     holder = Whole()
     usages: list[Event] = []

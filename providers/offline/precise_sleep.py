@@ -1,4 +1,4 @@
-"""Waits for moments of a schedule more finely than an event loop's timers, which are up to a millisecond late."""
+"""Sleeping until the times of a schedule, more precisely than an event loop's timers, which are up to 1 ms late."""
 
 import asyncio
 
@@ -6,18 +6,21 @@ from streaming.clock import Clock
 
 _SPIN_S = 0.001
 _MAX_SPINNING_WAITERS = 4
-"""How many at once may watch the clock for the last part of a millisecond; more would take the CPU from the rest."""
+"""How many concurrent waiters may poll the clock during the last millisecond; more would use too much CPU time."""
 
 
 class PreciseSleeper:
-    """`sleep_until` an absolute moment of `clock`, which has the running loop's timebase: lateness does not add up."""
+    """A sleeper until absolute times of `clock`, so that delays do not add up.
+
+    The clock must have the running loop's timebase.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiting = 0
 
     async def sleep_until(self, due_s: float) -> None:
-        """Return at `due_s`, never before; at once if it has passed."""
+        """Wait until `due_s`, never less; return at once if it has passed."""
         self._waiting += 1
         try:
             if self._waiting <= _MAX_SPINNING_WAITERS:
@@ -33,7 +36,7 @@ class PreciseSleeper:
             await asyncio.sleep(0)
             now_s = self._clock()
             if now_s <= before_s:
-                # A clock that only timers move, as in tests: watching it would take for ever.
+                # A virtual clock, as in tests, which only timers advance: polling it would never end.
                 return
             before_s = now_s
 

@@ -1,4 +1,4 @@
-"""A recorded stream, played again with its own timing, and always called a replay."""
+"""The replay provider: a recorded stream, replayed with its own timing and always labelled as a replay."""
 
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -13,35 +13,35 @@ from streaming.trace import Trace, loads
 
 
 class ReplayAdapter:
-    """Plays the trace in `path`, whatever is asked; times count from the first `anext`.
+    """An adapter that replays the trace in `path` for any request. Times count from the first `anext`.
 
-    The trace is read once, here. What failed in it is raised as the same error; a trace with no end is a cut answer.
-    A request that is not streamed takes as long, and its text comes at the end.
+    The trace is read once, on creation. A recorded failure is raised as the same error; a trace without an end is a cut
+    answer. A request without streaming takes as long, and its text arrives at the end.
     """
 
     def __init__(self, path: str, clock: Clock = monotonic) -> None:
-        """Raise UsageError when there is no readable trace at `path`."""
+        """Read the trace. Raises UsageError when there is no readable trace at `path`."""
         self._trace = read_trace(path)
         self._name = Path(path).name
         self._clock = clock
-        self._moments = PreciseSleeper(clock)
+        self._sleeper = PreciseSleeper(clock)
 
     def validate_model(self, model: str) -> None:
         """Raise UsageError unless `model` is the path of a readable trace."""
         read_trace(model)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        """Return the events of one answer; see `streaming.adapter.Adapter`."""
         return self._replay_events() if request.streamed else buffer_events(self._replay_events())
 
     async def aclose(self) -> None:
-        """Nothing is held between requests."""
+        """Do nothing, because no resources are held between requests."""
 
     async def _replay_events(self) -> AsyncGenerator[Event, None]:
         start_s = self._clock()
         yield Notice("connected", f"Replay of {self._name}{_describe_origin(self._trace)}: no model answers.")
         for timed in self._trace.events:
-            await self._moments.sleep_until(start_s + timed.at_s)
+            await self._sleeper.sleep_until(start_s + timed.at_s)
             if isinstance(timed.event, Failed):
                 raise error_from_failed(timed.event)
             yield timed.event
@@ -51,7 +51,7 @@ class ReplayAdapter:
 
 
 def read_trace(path: str) -> Trace:
-    """Read the trace in a file. Raises UsageError in one line."""
+    """Return the trace in a file. Raises UsageError with a one-line message."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -61,10 +61,10 @@ def read_trace(path: str) -> Trace:
 
 
 def error_from_failed(failed: Failed) -> StreamError:
-    """Give the error that a recorded failure was; of a kind that is not known, one that nothing is done about."""
+    """Return the error for a recorded failure. For an unknown kind, return a StreamError, which is never retried."""
     classes: dict[str, type[StreamError]] = {}
     for cls in _iter_error_classes(StreamError):
-        classes.setdefault(cls.kind, cls)  # a subclass of the same kind cannot be told from it
+        classes.setdefault(cls.kind, cls)  # a class and its subclass of the same kind cannot be distinguished
     return classes.get(failed.kind, StreamError)(failed.message, http_status=failed.http_status)
 
 

@@ -1,4 +1,4 @@
-"""The simulated provider, in this process: a schedule played on its own times, and always called simulated."""
+"""The simulated provider in this process: schedules of events, always labelled as simulated."""
 
 from collections.abc import AsyncGenerator
 
@@ -14,28 +14,29 @@ DEFAULT_PROFILE = "steady"
 
 
 class SimAdapter:
-    """Plays `request.model`, a profile of `simulator.schedules`; empty is `steady`.
+    """An adapter that streams the profile `request.model` of `simulator.schedules`; an empty name means `steady`.
 
-    Times count from the first `anext`. The same `seed` and messages give the same answer always, and other messages
-    another one. Usage is the schedule's own count of its output; the input is counted as one token for every four
-    characters, as the simulator defines its tokens. A request that is not streamed takes the whole schedule's time.
+    Times count from the first `anext`. The same `seed` and messages always produce the same answer; other messages
+    produce another one. Output tokens are the schedule's own count; input is counted as one token for every four
+    characters, which is how the simulator defines its tokens. A request without streaming takes the whole schedule's
+    time.
     """
 
     def __init__(self, clock: Clock = monotonic, *, seed: int = 0) -> None:
         self._clock = clock
         self._seed = seed
-        self._moments = PreciseSleeper(clock)
+        self._sleeper = PreciseSleeper(clock)
 
     def validate_model(self, model: str) -> None:
-        """Raise UsageError, listing the profiles, unless `model` is one or empty."""
+        """Raise UsageError with the names of the profiles, unless `model` is one of them or empty."""
         get_profile(model or DEFAULT_PROFILE)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Give the events of one answer; see `streaming.adapter.Adapter`."""
+        """Return the events of one answer; see `streaming.adapter.Adapter`."""
         return self._stream_schedule(request) if request.streamed else buffer_events(self._stream_schedule(request))
 
     async def aclose(self) -> None:
-        """Nothing is held between requests."""
+        """Do nothing, because no resources are held between requests."""
 
     async def _stream_schedule(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         start_s = self._clock()
@@ -43,9 +44,9 @@ class SimAdapter:
         plan = self._make_schedule(request, prompt)
         yield Notice("connected", f"Simulated, profile {plan.profile.name}: no model answers.")
         for step in plan.steps:
-            await self._moments.sleep_until(start_s + step.at_s)
+            await self._sleeper.sleep_until(start_s + step.at_s)
             yield TextDelta(step.text) if step.kind == "text" else ThinkingDelta(step.text)
-        await self._moments.sleep_until(start_s + plan.end_at_s)
+        await self._sleeper.sleep_until(start_s + plan.end_at_s)
         if plan.finish_reason is None:
             raise _broken_stream_error(plan)
         yield Usage(input_tokens(prompt), plan.output_tokens, plan.thinking_tokens, cached_tokens=0)

@@ -1,12 +1,15 @@
-"""Decodes kept bytes to events, each at the stamp of the read that completed it, by a session's rules.
+"""Decoding of recorded bytes to events. Each event has the timestamp of the read that completed it.
 
-The same bytes give what a session without retries and fallbacks gives over the live adapter; the moments are exact. A
-time limit that passed ends the answer at the moment at which it passed, whatever came later.
+The events are those that a session without retries and fallbacks would yield over the live adapter, but their
+timestamps are those of the socket reads. A time limit that expired ends the answer at the time of its expiry, whatever
+arrived later.
 """
 
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+
+import httpx2
 
 from providers.http.client import END_OF_STREAM_GRACE_S, map_transport_error, raise_for_html
 from providers.http.compression import decompressor
@@ -28,60 +31,40 @@ from streaming.limits import LimitExceededError, max_body_bytes, size_text
 _log = logging.getLogger(__name__)
 
 
-# Faults are told apart by these names, which the SDKs' HTTP libraries share.
-class ConnectError(Exception):
-    """There was no connection."""
-
-
-class ConnectTimeout(Exception):
-    """There was no connection in time."""
-
-
-class ReadError(Exception):
-    """The connection broke."""
-
-
-class RemoteProtocolError(Exception):
-    """What came is not HTTP, or not all of it."""
-
-
-class DecodingError(Exception):
-    """The body cannot be decompressed."""
-
-
 class ExchangeDecoder:
-    """Decodes an exchange while it grows: `decode_next` now and then, and `finish` when it has ended.
+    """A decoder of an exchange that is still growing: call `decode_next` repeatedly and `finish` after its end.
 
-    `events` then end in one `Finish` or `Failed`, unless the exchange was left before its answer had ended.
+    After `finish`, `events` ends in one `Finish` or `Failed`, unless the caller left the exchange before its answer had
+    ended.
     """
 
     def __init__(self, exchange: TimedExchange, prepared: PreparedRequest) -> None:
         self.events: list[TimedEvent] = []
         self.ended = False
         self.error: StreamError | None = None
-        """What broke the answer."""
+        """The error that ended the answer, if one did."""
         self.over_s: float | None = None
-        """When the wire's own end marker came."""
+        """The timestamp of the read that completed the dialect's end marker."""
         self._exchange, self._prepared, self._service = exchange, prepared, prepared.service
         self._decoder = prepared.decoder()
         self._codec: Decompressor | None = None
         self._reads_done = 0
-        self._begun = self._refused = self._content = False
+        self._begun = self._rejected = self._content = False
         limits = self._service.timeouts
         begun_s = exchange.queued_s if exchange.begun_s is None else exchange.begun_s
         self._total_due_s = begun_s + limits.total_s
         self.due_s = min(begun_s + limits.first_content_s, self._total_due_s)
-        """When the limit passes that holds now, by what was decoded so far."""
+        """The time at which the current limit expires, as far as the exchange has been decoded."""
         if not prepared.streamed:
             self.due_s = self._total_due_s
 
     @property
     def has_pending(self) -> bool:
-        """Whether there is more to decode."""
+        """Whether the exchange has reads that are not decoded yet."""
         return not self.ended and self._reads_done < len(self._exchange.reads)
 
     def decode_next(self, reads: int) -> None:
-        """Decode so many more reads."""
+        """Decode at most `reads` further reads."""
         if not self._begun and self._exchange.headers_s is not None:
             self._begun = True
             self._add_events(self._read_head(), self._exchange.headers_s)
@@ -89,27 +72,27 @@ class ExchangeDecoder:
             if self.ended:
                 return
             self._reads_done += 1
-            if self._refused or (self.over_s is not None and read.at_s > self.over_s + END_OF_STREAM_GRACE_S):
+            if self._rejected or (self.over_s is not None and read.at_s > self.over_s + END_OF_STREAM_GRACE_S):
                 continue
             self._add_events(self._decode_data(read.data), read.at_s)
             if self.over_s is None and self._decoder.done:
                 self.over_s = read.at_s
 
     def finish(self) -> None:
-        """Decode the rest, and say how it ended: the exchange has."""
+        """Decode the rest of an exchange that has ended, and add the terminal event."""
         exchange = self._exchange
         self.decode_next(len(exchange.reads))
         if self.ended or exchange.ended_s is None:
             return
         end_s = exchange.ended_s
-        if self.over_s is not None and not self._refused:
+        if self.over_s is not None and not self._rejected:
             # The answer ended there, however long the connection stays open.
             end_s = self.over_s
         if exchange.ending != "left" or self.over_s is not None or end_s >= self.due_s:
             self._add_events(self._decode_end(), end_s)
 
     def _add_events(self, events: Iterable[Event], at_s: float) -> None:
-        """Add events at their moment; an error, or a limit that passed before, ends the answer."""
+        """Add events with their timestamp. An error, or a limit that expired before `at_s`, ends the answer."""
         if at_s >= self.due_s:
             self._add_failure(self._timeout_error(), self.due_s)
             return
@@ -127,7 +110,7 @@ class ExchangeDecoder:
             self._add_failure(InternalError(f"a defect in this program: {type(defect).__name__}"), at_s)
 
     def _add_failure(self, error: StreamError, at_s: float) -> None:
-        # The words of a refusal may quote a key.
+        # The message of a rejection may quote an API key.
         self.error = error.with_message(self._service.mask(error.message))
         failed = Failed(error.kind, self.error.message, error.http_status)
         self.events.append(TimedEvent(at_s, failed))
@@ -136,13 +119,13 @@ class ExchangeDecoder:
     def _read_head(self) -> Iterator[Event]:
         head = self._exchange.response_head
         assert head is not None  # the headers came
-        self._refused = not 200 <= head.status < 300
+        self._rejected = not 200 <= head.status < 300
         try:
             self._codec = decompressor(head.headers.get("content-encoding", ""), max_body_bytes(head.status))
         except DecompressionError as error:
-            if not self._refused:
-                raise self._map_error(DecodingError(str(error))) from None
-        if not self._refused:
+            if not self._rejected:
+                raise self._map_error(httpx2.DecodingError(str(error))) from None
+        if not self._rejected:
             yield Notice("connected", f"{self._service.names.label} answers.")
             for notice in self._prepared.notices:
                 yield replace(notice, message=self._service.mask(notice.message))
@@ -159,12 +142,12 @@ class ExchangeDecoder:
         try:
             yield from self._codec.feed(data)
         except DecompressionError as error:
-            raise self._map_error(DecodingError(str(error))) from None
+            raise self._map_error(httpx2.DecodingError(str(error))) from None
         except LimitExceededError as error:
             raise self._map_error(error) from None
 
-    def _refusal_body(self, status: int) -> bytes:
-        """Return what came with a status that is no success, decompressed. Raises StreamError."""
+    def _rejection_body(self, status: int) -> bytes:
+        """Return the decompressed body of an unsuccessful response. Raises StreamError."""
         body = b"".join(piece for read in self._exchange.reads for piece in self._inflate_data(read.data))
         if len(body) > (limit := max_body_bytes(status)):
             raise self._map_error(
@@ -174,8 +157,8 @@ class ExchangeDecoder:
 
     def _decode_end(self) -> Iterator[Event]:
         exchange, head = self._exchange, self._exchange.response_head
-        if head is not None and self._refused:
-            body = self._refusal_body(head.status).decode(errors="replace")
+        if head is not None and self._rejected:
+            body = self._rejection_body(head.status).decode(errors="replace")
             raise error_from_response(self._service.names, self._prepared.model, head.status, head.headers, body)
         if exchange.ending != "complete" and self.over_s is None:
             raise self._map_error(_transport_fault(exchange))
@@ -194,21 +177,21 @@ class ExchangeDecoder:
 
 
 def _transport_fault(exchange: TimedExchange) -> Exception:
-    """Give what ended an exchange as the HTTP libraries would raise it."""
+    """Return the exception that an HTTP library would raise for the end of this exchange."""
     words = str(exchange.fault or "")
     fault: Exception
     match exchange.ending:
         case "connect_timeout":
-            fault = ConnectTimeout(words)
+            fault = httpx2.ConnectTimeout(words)
         case "unreachable":
-            fault = ConnectError(words)
+            fault = httpx2.ConnectError(words)
         case "closed" if exchange.response_head is None:
-            fault = RemoteProtocolError("the server disconnected")
+            fault = httpx2.RemoteProtocolError("the server disconnected")
         case "closed":
-            fault = RemoteProtocolError("the other side closed connection")
+            fault = httpx2.RemoteProtocolError("the other side closed connection")
         case "not_http":
-            fault = RemoteProtocolError(words)
+            fault = httpx2.RemoteProtocolError(words)
         case _:
-            fault = ReadError(words)
+            fault = httpx2.ReadError(words)
     fault.__cause__ = exchange.fault
     return fault

@@ -1,6 +1,6 @@
-"""Catches the request that an SDK has finished, as bytes to be sent on stamped sockets, without sending it.
+"""Capture of the requests that the SDKs build, as bytes for the timestamped sockets, without sending them.
 
-Building a request costs an SDK milliseconds: it is done once for each provider, prompt and parameters.
+An SDK needs milliseconds to build a request, so each combination of provider, prompt and parameters is built once.
 """
 
 import secrets
@@ -34,7 +34,7 @@ async def _explain_nothing(error: StreamError) -> StreamError:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request that can be sent any number of times, and how its answers are decoded. A repr shows no key."""
+    """A request that can be sent any number of times, with the decoder for its answers. Its repr shows no API key."""
 
     target: Origin
     service: ServiceConfig
@@ -44,20 +44,21 @@ class PreparedRequest:
     _before_id: bytes = field(repr=False)
     _after_id: bytes = field(repr=False)
     notices: tuple[Notice, ...] = ()
-    """What was done to the request, to be said once it is answered."""
+    """Notices about changes to the request, to be shown once the provider has accepted it."""
     learn: Callable[[StreamError], bool] = field(default=_learn_nothing, repr=False)
-    """Takes the error of an answer; whether preparing and asking again may help."""
+    """Takes the error of an answer and returns whether preparing and sending the request again may succeed."""
     explain: Callable[[StreamError], Awaitable[StreamError]] = field(default=_explain_nothing, repr=False)
+    """Takes the error of an answer and returns it, with suggestions added where they are known."""
 
     def with_request_id(self, request_id: str) -> bytes:
-        """Give the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when no header can hold it."""
+        """Return the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when it is no header value."""
         if not (request_id.isascii() and request_id.isprintable()) or request_id != request_id.strip():
             raise ValueError(f"no header can hold this request id: {request_id!r}")
         return self._before_id + request_id.encode() + self._after_id
 
 
 class _CapturedRequestError(BaseException):
-    """Takes a request out of the SDK past its own error handling, which is for faults."""
+    """Carries a captured request out of the SDK. As a BaseException it bypasses the SDK's own error handling."""
 
     def __init__(self, request: Any) -> None:
         super().__init__()
@@ -65,9 +66,10 @@ class _CapturedRequestError(BaseException):
 
 
 async def capture_request(client: Any, opening: Callable[[str], AbstractAsyncContextManager[Any]]) -> Any:
-    """Give the HTTP library's request that `opening`, with the request id it is handed, would send by `client`.
+    """Return the HTTP library's request that `opening` would send with `client`.
 
-    Other requests of the client go on meanwhile.
+    `opening` is called with a random request id, by which its request is recognised. Other requests of the same client
+    are not affected.
     """
     token = secrets.token_hex(16)
 
@@ -94,7 +96,7 @@ def serialize_request(
     request: ChatRequest,
     decoder: Callable[[bool], StreamDecoder],
 ) -> PreparedRequest:
-    """Give `found`, a finished request of `httpx` (or of httpx2), as bytes. Raises StreamError, UsageError."""
+    """Return `found`, a complete request of `httpx` (or httpx2), as bytes to send. Raises StreamError or UsageError."""
     url = found.url
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"
@@ -106,7 +108,7 @@ def serialize_request(
     path: bytes = url.raw_path
     lines = [b"%b %b HTTP/1.1" % (found.method.encode(), path if secure or proxy is None else _absolute_target(url))]
     headers = [(name, value) for name, value in found.headers.raw if name.lower() != REQUEST_ID_HEADER.lower().encode()]
-    # The host goes first, as the SDKs' HTTP libraries send it.
+    # `Host` comes first, as the SDKs' HTTP libraries send it.
     headers.sort(key=lambda header: header[0].lower() != b"host")
     if not secure and proxy is not None and proxy.authorization is not None:
         headers.append((b"Proxy-Authorization", proxy.authorization.encode()))
@@ -129,7 +131,7 @@ def _absolute_target(url: Any) -> bytes:
 
 
 def _http1_ssl_context(service: ServiceConfig, httpx: Any) -> Any:
-    """Give a context that trusts whom the HTTP library trusts."""
+    """Return the service's TLS context, restricted to HTTP/1.1."""
     context = service.ssl_context(httpx)
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -140,7 +142,7 @@ def _parse_proxy(url: str | None) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UsageError("only an HTTP proxy (http://host:port) can be measured through")
+        raise UsageError("measurements support only an HTTP proxy (write http://host:port)")
     port = parts.port or 80
     if parts.username is None:
         return Proxy(parts.hostname, port)
@@ -154,7 +156,10 @@ def prepare_post(
     request: ChatRequest,
     decoder: Callable[[bool], StreamDecoder],
 ) -> PreparedRequest:
-    """Give a POST of `body` to a path below the service's address, unsent. Raises StreamError, UsageError."""
+    """Return a POST request of `body` to a path below the service's base URL, without sending it.
+
+    Raises StreamError or UsageError.
+    """
     headers = {**DEFAULT_HEADERS, "accept": "text/event-stream"}
     if service.key is not None:
         headers["authorization"] = f"Bearer {service.key}"

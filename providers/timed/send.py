@@ -1,8 +1,8 @@
-"""Asks over stamped sockets: keeps the answer's bytes with their stamps, and decodes them to events at those moments.
+"""Sending of prepared requests over timestamped sockets, and decoding of the answers to events with exact timestamps.
 
-prepared = await adapter.prepare(request)               once for each prompt and its parameters
-asked = await ask(sockets, prepared, "trial-1")         any number at once
-asked.events, asked.exchange
+prepared = await adapter.prepare_request(request)            # once for each prompt and its parameters
+response = await send_timed(sockets, prepared, "trial-1")    # any number concurrently
+response.events, response.exchange
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 
 _POLL_INTERVAL_S = 1.0
-"""How often an answer that goes on is looked into: so long, and GRACE_S, may a connection outlive its answer."""
+"""How often an unfinished answer is decoded. A connection may outlive its answer by this and END_OF_STREAM_GRACE_S."""
 
 _MAX_READS_PER_TURN = 32
-"""Decoding them takes less than half a millisecond; then others are read."""
+"""Decoding so many reads takes less than 0.5 ms; then the sockets are read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedResponse:
-    """An answer: `events` end in one `Finish` or `Failed`; all moments are seconds on CLOCK_MONOTONIC.
+    """One answer. `events` ends in one `Finish` or `Failed`; all timestamps are seconds on CLOCK_MONOTONIC.
 
-    `error` is what broke it.
+    `error` is the error of a failed answer.
     """
 
     exchange: TimedExchange
@@ -36,9 +36,10 @@ class TimedResponse:
 
 
 async def send_timed(sockets: TimestampingSelector, prepared: PreparedRequest, request_id: str) -> TimedResponse:
-    """Ask once, and read and decode the answer to its end, whatever it is. Cancelling closes the connection at once.
+    """Send a request once and return its answer, read and decoded to its end. Errors are events of the answer.
 
-    Decoding is done once a second and at the end, a little in each pass of the loop: reading goes before it.
+    Cancelling closes the connection at once. Decoding takes place once a second and at the end, a few reads in each
+    turn of the event loop, so that it does not delay reading from the sockets.
     """
     timeouts = prepared.service.timeouts
     limits = ExchangeTimeouts(connect_s=timeouts.connect_s, total_s=timeouts.total_s)
@@ -53,14 +54,17 @@ async def send_timed(sockets: TimestampingSelector, prepared: PreparedRequest, r
 
 
 def decode_exchange(exchange: TimedExchange, prepared: PreparedRequest) -> list[TimedEvent]:
-    """Decode an exchange that has ended; with no terminal event when it was left before its answer had ended."""
+    """Return the events of an exchange that has ended.
+
+    The terminal event is missing when the caller left the exchange before its answer had ended.
+    """
     decoding = ExchangeDecoder(exchange, prepared)
     decoding.finish()
     return decoding.events
 
 
 async def _is_settled(sockets: TimestampingSelector, decoding: ExchangeDecoder) -> bool:
-    """Say whether an exchange that is still open has shown all of its answer, or let a limit pass."""
+    """Decode what has arrived, and return whether the answer is complete or a time limit has expired."""
     now_s = monotonic()
     await _decode_pending(sockets, decoding)
     over = decoding.over_s is not None and now_s >= decoding.over_s + END_OF_STREAM_GRACE_S

@@ -151,7 +151,7 @@ def test_a_measured_answer_has_the_same_limits(kind: str) -> None:
         settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
         providers = ProviderRegistry(settings)
         adapter: Any = providers.new_session([f"openai:{kind}"], clock=monotonic).route.adapter
-        prepared = await adapter.prepare(ChatRequest((Message("user", "Hi"),), model=kind))
+        prepared = await adapter.prepare_request(ChatRequest((Message("user", "Hi"),), model=kind))
         sockets = TimestampingSelector()
         try:
             async with asyncio.timeout(100):

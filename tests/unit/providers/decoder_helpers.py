@@ -1,4 +1,4 @@
-"""Feeds a decoder in pieces, and says what came out: the events, and the error that ended them."""
+"""Helpers that feed a decoder in pieces and return its events and the error that ended them."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ Outcome = tuple[list[Event], tuple[type[StreamError], str] | None]
 
 
 def decode(decoder: StreamDecoder, pieces: Iterable[bytes]) -> Outcome:
-    """Feed all pieces and flush; stop at the first error."""
+    """Feed all pieces and flush the decoder. Stop at the first error."""
     events: list[Event] = []
     try:
         for piece in pieces:
@@ -27,14 +27,14 @@ def decode(decoder: StreamDecoder, pieces: Iterable[bytes]) -> Outcome:
 
 
 def decode_both_ways(make: Callable[[], StreamDecoder], data: bytes) -> Outcome:
-    """Feed the bytes whole and one by one; the same must come out."""
+    """Feed the bytes at once and one by one, and check that the outcome is the same."""
     whole = decode(make(), [data])
     assert decode(make(), [data[i : i + 1] for i in range(len(data))]) == whole
     return whole
 
 
 def assert_ends(outcome: Outcome, error: type[StreamError], *before: Event) -> str:
-    """Check how it ended and what had come before; give the error's message."""
+    """Check the error and the events before it, and return the error's message."""
     events, found = outcome
     assert events == list(before)
     assert found is not None
@@ -43,17 +43,17 @@ def assert_ends(outcome: Outcome, error: type[StreamError], *before: Event) -> s
 
 
 def cut_bytes(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """Cut the bytes at these places, wherever they are."""
+    """Cut the bytes at these offsets, taken modulo the length."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     return [data[a:b] for a, b in pairwise(places)]
 
 
 def encode_sse(*events: Any, end: str = "\n") -> bytes:
-    """Give an event stream; strings are data as they are, anything else becomes JSON."""
+    """Return an SSE stream. Strings are used as data unchanged; other values are encoded as JSON."""
     texts = [event if isinstance(event, str) else json.dumps(event) for event in events]
     return "".join(f"data: {text}{end}{end}" for text in texts).encode()
 
 
 def encode_ndjson(*lines: Any) -> bytes:
-    """Give lines; strings as they are, anything else becomes JSON."""
+    """Return lines of NDJSON. Strings are used unchanged; other values are encoded as JSON."""
     return "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines).encode()

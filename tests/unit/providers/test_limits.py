@@ -1,4 +1,4 @@
-"""How much of an answer the decoders read, and that what is over it is not asked for again."""
+"""The decoders' size limits, and that a response over them is not requested again."""
 
 import json
 from collections.abc import Callable
@@ -43,14 +43,14 @@ CASES: dict[str, tuple[Callable[[], StreamDecoder], bytes]] = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("step", [4096, 65_536, 10**9])
-def test_what_is_over_a_limit_is_an_error_after_what_came_before_it(name: str, step: int) -> None:
+def test_decoder_input_over_a_limit_raises_after_the_events_before_it(name: str, step: int) -> None:
     make, data = CASES[name]
     events, error = decoded(make(), data, step)
     assert type(error) is ResponseTooLargeError and "more than" in error.message
     assert [event.text for event in events if isinstance(event, TextDelta)] == ([] if "Anthropic" in name else ["word"])
 
 
-def test_a_whole_answer_over_its_limit_is_an_error() -> None:
+def test_whole_body_over_the_limit_raises() -> None:
     decoder = chat_completions.make_decoder(streamed=False)
     _, error = decoded(decoder, b'{"x":"' + b"x" * limits.MAX_BODY_BYTES, 65_536)
     assert type(error) is ResponseTooLargeError and "16 MB" in error.message
@@ -63,12 +63,12 @@ def test_a_text_over_its_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     assert type(error) is ResponseTooLargeError
 
 
-def test_a_long_answer_in_small_events_is_read() -> None:
+def test_long_answer_in_small_events_is_decoded() -> None:
     events, _ = decoded(chat_completions.make_decoder(), EVENT * 60_000, 65_536)
     assert len(events) == 60_000
 
 
-def test_a_response_that_is_too_large_is_a_protocol_error_that_is_not_asked_for_again() -> None:
+def test_too_large_response_is_a_protocol_error_without_retry() -> None:
     error = ResponseTooLargeError("too large")
     assert isinstance(error, ProtocolError) and error.kind == "protocol"
     alone = AttemptState(retries_done=0, streamed=True, in_fallback=False, text_delivered=False, routes_left=0)

@@ -1,4 +1,4 @@
-"""Names, keys and addresses: what can be asked, and what a person is told when it cannot."""
+"""Provider names, keys and addresses: which providers can be used, and the errors when one cannot."""
 
 import subprocess
 import sys
@@ -53,9 +53,9 @@ def test_parse_model_name_splits_provider_and_model(name: str, parts: tuple[str,
     ],
 )
 def test_unknown_name_is_rejected_in_one_line(name: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words) as told:
+    with pytest.raises(UsageError, match=words) as raised:
         ProviderRegistry(Settings()).route(name)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_azure_requires_three_variables() -> None:
 @pytest.mark.parametrize(
     "value", ["example.com/v1", "ftp://example.com", "http://", "http://a b", "http://x:y", "https://x/?a=1", "[::1"]
 )
-def test_invalid_base_url_is_named(value: str) -> None:
+def test_invalid_base_url_error_names_its_variable(value: str) -> None:
     with pytest.raises(UsageError, match="OPENAI_BASE_URL is not a base URL"):
         resolve_access("openai", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=value)
 
@@ -102,9 +102,9 @@ def test_ollama_accepts_bare_host() -> None:
 
 @pytest.mark.parametrize("value", ["sk-ключ-0123456789", "sk 123 456", "sk-\u201cquoted\u201d"])
 def test_invalid_key_is_rejected_without_showing_it(value: str) -> None:
-    with pytest.raises(UsageError, match="OPENAI_API_KEY") as told:
+    with pytest.raises(UsageError, match="OPENAI_API_KEY") as raised:
         resolve_access("openai", OPENAI_API_KEY=value)
-    assert value not in str(told.value)
+    assert value not in str(raised.value)
 
 
 def test_custom_base_url_needs_no_key_and_uses_compatible_profile() -> None:
@@ -120,17 +120,17 @@ def test_endpoint_repr_hides_key() -> None:
 
 
 def test_provider_list_names_missing_variables() -> None:
-    told = list_infos(OPENAI_API_KEY=KEY)
-    assert (told["openai:gpt-6.1-terra"].ready, told["openai:gpt-6.1-terra"].needs) == (True, None)
-    assert (told["anthropic:claude-haiku-5-5"].ready, told["anthropic:claude-haiku-5-5"].needs) == (
+    infos = list_infos(OPENAI_API_KEY=KEY)
+    assert (infos["openai:gpt-6.1-terra"].ready, infos["openai:gpt-6.1-terra"].needs) == (True, None)
+    assert (infos["anthropic:claude-haiku-5-5"].ready, infos["anthropic:claude-haiku-5-5"].needs) == (
         False,
         "ANTHROPIC_API_KEY",
     )
-    assert told["vllm:my-model"].needs == "VLLM_BASE_URL"
-    assert told["azure:my-deployment"].needs == "AZURE_OPENAI_ENDPOINT"
-    assert told["local"].ready
-    assert [info.name for info in told.values() if info.simulated] == [n for n in told if n.startswith("sim:")]
-    assert told["sim:steady"].label.startswith("Simulated")
+    assert infos["vllm:my-model"].needs == "VLLM_BASE_URL"
+    assert infos["azure:my-deployment"].needs == "AZURE_OPENAI_ENDPOINT"
+    assert infos["local"].ready
+    assert [info.name for info in infos.values() if info.simulated] == [n for n in infos if n.startswith("sim:")]
+    assert infos["sim:steady"].label.startswith("Simulated")
 
 
 def test_every_ready_provider_can_be_routed() -> None:

@@ -1,4 +1,4 @@
-"""Which models callers may ask: by how the service listens, and by what its owner names."""
+"""The offered models: by the address on which the service listens, and by PUBLIC_MODELS."""
 
 import pytest
 
@@ -11,7 +11,7 @@ DEAR = "openai:o1-pro"
 
 
 def offers(name: str, host: str | None = "0.0.0.0", *, shared: bool = False, **variables: str) -> bool:
-    """Say whether a model is offered."""
+    """Return whether a model is offered."""
     offer = Offer.from_settings(Settings(variables), host, shared=shared)
     try:
         offer.check(name)
@@ -20,7 +20,7 @@ def offers(name: str, host: str | None = "0.0.0.0", *, shared: bool = False, **v
     return True
 
 
-def test_a_refusal_names_the_model_and_what_is_offered() -> None:
+def test_rejection_names_the_model_and_the_offered_ones() -> None:
     offer = Offer.from_settings(Settings({"PUBLIC_MODELS": "openai:gpt-5,groq:x"}), None)
     said = (
         r"^openai:o1-pro: this model is not offered here \(ask openai:gpt-6.1-terra or openai:gpt-5; "
@@ -36,7 +36,7 @@ def test_offer_on_loopback_has_every_model(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "10.0.0.1", "fe80::1%eth0", "example.org", None])
-def test_offer_elsewhere_has_the_example_models_and_what_costs_nothing(host: str | None) -> None:
+def test_offer_beyond_loopback_has_the_example_and_built_in_models_only(host: str | None) -> None:
     assert not offers(DEAR, host) and not offers("ollama:llama3.1:405b", host) and not offers("vllm:x", host)
     for name in (
         "local",
@@ -52,12 +52,12 @@ def test_offer_elsewhere_has_the_example_models_and_what_costs_nothing(host: str
 @pytest.mark.parametrize(
     "more", [{"shared": True}, {"TRUSTED_HOPS": "1"}, {"TRUSTED_HOPS": "02"}, {"PUBLIC_MODELS": "groq:*"}]
 )
-def test_offer_on_loopback_is_for_others_where_others_reach_it(more: dict[str, str]) -> None:
+def test_offer_on_loopback_is_limited_when_others_reach_the_service(more: dict[str, str]) -> None:
     assert not offers(DEAR, "127.0.0.1", **more)  # type: ignore[arg-type]  # only `shared` is a bool
     assert offers(DEAR, "127.0.0.1", TRUSTED_HOPS="0")
 
 
-def test_offer_without_a_rate_limit_has_every_model_unless_some_are_named() -> None:
+def test_offer_without_a_rate_limit_has_every_model_unless_public_models_is_set() -> None:
     assert offers(DEAR, None, RATE_LIMIT="off") and offers(DEAR, RATE_LIMIT=" OFF ")
     assert not offers(DEAR, RATE_LIMIT="100/hour") and not offers(DEAR, RATE_LIMIT="off", PUBLIC_MODELS="openai:gpt-5")
 
@@ -81,11 +81,11 @@ def test_offer_without_a_rate_limit_has_every_model_unless_some_are_named() -> N
         (",", DEAR, False),
     ],
 )
-def test_offer_has_what_public_models_names(named: str, name: str, offered: bool) -> None:
+def test_offer_has_the_models_of_public_models(named: str, name: str, offered: bool) -> None:
     assert offers(name, PUBLIC_MODELS=named) is offered
 
 
-def test_offer_lists_what_is_named_in_full() -> None:
+def test_offer_lists_full_names_without_patterns() -> None:
     assert Offer.from_settings(Settings({"PUBLIC_MODELS": "openai:o1, groq:*,openai:gpt-5"}), None).named == [
         "openai:gpt-5",
         "openai:o1",
@@ -96,13 +96,13 @@ def test_offer_lists_what_is_named_in_full() -> None:
 @pytest.mark.parametrize(
     "named", ["nobody:x", "openai", "openai:", "openai:gpt-*", "gpt-5", "**", "local:x", "*:gpt-5"]
 )
-def test_public_models_that_mean_nothing_are_named_at_the_start(named: str) -> None:
+def test_invalid_public_models_raise_an_error_that_names_them(named: str) -> None:
     with pytest.raises(UsageError, match=r"^PUBLIC_MODELS: "):
         Offer.from_settings(Settings({"PUBLIC_MODELS": f"openai:o1,{named}"}), "127.0.0.1")
 
 
 @pytest.mark.parametrize("name", ["nobody:x", "openai", "openai:", "", "p"])
-def test_a_name_that_means_nothing_is_left_to_whoever_opens_it(name: str) -> None:
+def test_offer_check_of_an_invalid_name_passes(name: str) -> None:
     Offer(()).check(name)
     with pytest.raises(UsageError):
         ProviderRegistry(Settings({"OPENAI_API_KEY": "sk-0123456789"})).route(name)

@@ -1,4 +1,4 @@
-"""Prices and counts: whose they are, what they come to, and when they are unknown."""
+"""Prices and token counts: their sources, the resulting costs, and when they are unknown."""
 
 from decimal import Decimal
 from importlib.metadata import version
@@ -88,13 +88,13 @@ def input_usd(provider: str, model: str, cached_tokens: int = 0, cache_write_tok
     return cost.input_usd
 
 
-def test_cached_input_is_cheaper_and_input_written_to_a_cache_dearer_as_the_list_has_it() -> None:
+def test_cached_and_cache_writing_input_have_their_own_list_prices() -> None:
     plain = input_usd("anthropic", "claude-sonnet-4-5")
     assert 0 < input_usd("anthropic", "claude-sonnet-4-5", cached_tokens=2000) < plain
     assert input_usd("anthropic", "claude-sonnet-4-5", cache_write_tokens=2000) == plain * Decimal("1.25")
 
 
-def test_cached_input_has_the_callers_own_price() -> None:
+def test_cached_input_uses_the_callers_cached_price() -> None:
     price = cost_model("openai:m", "m=1/1/0.5").price
     cost = price(Usage(input_tokens=1_000_000, output_tokens=0, cached_tokens=400_000)) if price else None
     assert cost is not None and cost.total_usd == Decimal("0.8")
@@ -145,7 +145,7 @@ def test_list_price_applies_only_at_official_address() -> None:
         ("sim:steady", {}, False, False, False),
     ],
 )
-def test_a_route_is_paid_where_a_key_goes_to_an_address_that_is_not_local(
+def test_route_is_paid_when_a_key_is_sent_to_a_non_local_address(
     name: str, variables: dict[str, str], paid: bool, priced: bool, cautious: bool
 ) -> None:
     found = cost_model(name, **variables)
@@ -166,12 +166,12 @@ def test_a_route_is_paid_where_a_key_goes_to_an_address_that_is_not_local(
         *((host, False) for host in ("203.0.113.7", "2001:db8::1", "::ffff:8.8.8.8", "127.0.0.1.example.com", "vllm")),
     ],
 )
-def test_a_host_is_local_as_it_is_written(host: str, local: bool) -> None:
+def test_host_is_local_by_its_written_form(host: str, local: bool) -> None:
     assert is_local_host(host) is local
 
 
 @pytest.mark.parametrize("model", ["moderation", "my-moderation-model", "text-embedding-3-large", "whisper-1"])
-def test_output_that_a_list_gives_for_nothing_has_no_known_price(model: str) -> None:
+def test_list_price_of_zero_for_output_counts_as_unknown(model: str) -> None:
     assert list_price("openai", model) is None
     assert list_price("openrouter", "deepseek/deepseek-chat:free") is not None
 
@@ -212,7 +212,7 @@ def test_token_counter_uses_model_encoding() -> None:
     assert cost_model("local").counter is None
 
 
-def test_unbroken_text_is_counted_in_slices() -> None:
+def test_long_words_are_counted_in_slices() -> None:
     count = token_counter_for_model("gpt-5-mini")
     assert count is not None
     text = "".join(chr(97 + (i * i * 7 + i) % 26) for i in range(20_000))

@@ -1,4 +1,4 @@
-"""Responses as vendors' servers send them, each with what must come out: decoded, metered, rejected and retried."""
+"""Recorded vendor responses with their expected results: events, meter readings, errors and retries."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def parse_http_error(case: dict[str, Any]) -> StreamError:
 
 
 def decode(case: dict[str, Any], piece_bytes: int) -> list[Event]:
-    """Return the events of a case's body, cut into pieces of that size; an error is the last of them."""
+    """Return the events of a case's body, fed in pieces of that size. An error is the last event."""
     row = SERVICES[case["provider"]]
     quirks = ServiceEndpoint(row, row.base_url or "http://127.0.0.1:1/v1", None, row.base_url is not None).profile
     found = make_decoder(streamed=case["streamed"], think_tags=quirks.think_tags, shows_thinking=quirks.shows_thinking)
@@ -63,7 +63,7 @@ def read_events(case: dict[str, Any], piece_bytes: int) -> list[Event]:
 
 
 def read_meter(events: list[Event]) -> MeterReading:
-    """Return the meter's reading of events that come 10 ms apart."""
+    """Return the meter's reading of events at intervals of 10 ms."""
     meter = Meter((Message("user", "a prompt"),), 0.0)
     for number, event in enumerate(events):
         meter.feed(event, number / 100)
@@ -76,7 +76,7 @@ def text_of(events: list[Event], kind: type[TextDelta | ThinkingDelta]) -> str:
 
 
 def seconds_until_next_provider(error: StreamError) -> float:
-    """Return when, on virtual time, a second provider has answered after the first failed so."""
+    """Return the virtual time at which a second provider has answered after the first one failed with this error."""
 
     async def run() -> float:
         now = loop_clock()
@@ -93,7 +93,7 @@ def seconds_until_next_provider(error: StreamError) -> float:
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
 @pytest.mark.parametrize("name", CASES)
-def test_vendor_response_comes_out_right(name: str, piece_bytes: int) -> None:
+def test_vendor_response_decodes_to_its_expected_result(name: str, piece_bytes: int) -> None:
     case = CASES[name]
     expect, events = case["expect"], read_events(case, piece_bytes)
     last, usage = events[-1], read_meter(events).usage
@@ -124,13 +124,13 @@ def test_vendor_response_comes_out_right(name: str, piece_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "next_within" in case["expect"]])
-def test_error_that_waiting_does_not_mend_goes_to_the_next_provider_at_once(name: str) -> None:
+def test_permanent_error_falls_back_to_the_next_provider_at_once(name: str) -> None:
     case = CASES[name]
     assert seconds_until_next_provider(parse_http_error(case)) <= case["expect"]["next_within"]
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "retry_min_delay" in case["expect"]])
-def test_retry_waits_at_least_as_long_as_named(name: str) -> None:
+def test_retry_waits_at_least_as_long_as_the_response_requests(name: str) -> None:
     case = CASES[name]
     decision = decide(RetryPolicy(), parse_http_error(case), AttemptState(0, True, False, False, 0))
     assert isinstance(decision, Retry)
@@ -138,7 +138,7 @@ def test_retry_waits_at_least_as_long_as_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "listed" in case["expect"]])
-def test_listed_price_of_a_response_equals_the_vendors_bill(name: str) -> None:
+def test_list_price_of_a_response_equals_the_vendors_cost(name: str) -> None:
     provider, model, usd = CASES[name]["expect"]["listed"]
     price = list_price(provider, model)
     assert price is not None
@@ -151,7 +151,7 @@ BILLS = list(csv.DictReader((FOLDER / "bills.csv").read_text(encoding="utf-8").s
 
 
 def read_bill(row: dict[str, str], fields: dict[str, Any]) -> MeterReading:
-    """Return the meter's reading of an answer with a bill's usage; the vendor's bill is in `fields`."""
+    """Return the meter's reading of an answer with this row's usage; `fields` has the vendor's own cost."""
     usage = {
         "prompt_tokens": int(row["prompt"]),
         "completion_tokens": int(row["completion"]),
@@ -168,7 +168,7 @@ def read_bill(row: dict[str, str], fields: dict[str, Any]) -> MeterReading:
 
 
 @pytest.mark.parametrize("row", BILLS, ids=lambda row: f"{row['service']}-{row['model']}")
-def test_bill_in_the_answer_is_the_cost(row: dict[str, str]) -> None:
+def test_cost_in_the_answer_is_the_metered_cost(row: dict[str, str]) -> None:
     bill = Decimal(row["billed_by_vendor_usd"])
     forms: dict[str, dict[str, Any]] = {
         "xai": {"cost_in_usd_ticks": int(bill * 10**10)},

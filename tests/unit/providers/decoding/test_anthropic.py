@@ -1,4 +1,4 @@
-"""The Messages decoder, fed whole and byte by byte."""
+"""The decoder of Anthropic's Messages API, fed at once and byte by byte."""
 
 import json
 from functools import partial
@@ -145,18 +145,18 @@ def test_end_without_stop_reason_is_truncated(tail: tuple[dict[str, Any], ...]) 
 
 
 @pytest.mark.parametrize("tail", [(STOP,), (message_delta_event(None), STOP)])
-def test_end_marker_after_content_ends_the_answer_without_a_reason(tail: tuple[dict[str, Any], ...]) -> None:
+def test_end_marker_after_content_without_stop_reason_finishes_as_other(tail: tuple[dict[str, Any], ...]) -> None:
     assert decode_events(text_delta_event("x"), *tail) == ([TextDelta("x"), Finish("other")], None)
 
 
-def test_refusal_finishes_an_answer_that_the_model_declined() -> None:
+def test_refusal_stop_reason_finishes_as_refused() -> None:
     assert decode_events(text_delta_event("x"), message_delta_event("refusal"), STOP)[0][-1] == Finish(
         "content_filter", "refusal", refused=True
     )
 
 
 @pytest.mark.parametrize("raw", ["pause_turn", "something_new"])
-def test_stop_reason_on_no_list_of_successes_is_a_cut(raw: str) -> None:
+def test_unknown_stop_reason_raises_truncated_stream(raw: str) -> None:
     assert raw in assert_ends(
         decode_events(text_delta_event("x"), message_delta_event(raw), STOP), TruncatedStreamError, TextDelta("x")
     )

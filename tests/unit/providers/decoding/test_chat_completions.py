@@ -1,4 +1,4 @@
-"""The chat-completions decoder, fed whole and byte by byte."""
+"""The chat-completions decoder, fed at once and byte by byte."""
 
 import json
 import time
@@ -86,7 +86,7 @@ def test_think_tags_across_chunks_become_thinking() -> None:
     assert events == [ThinkingDelta("deep"), TextDelta("shallow"), Finish("stop", "stop")]
 
 
-def test_think_tags_stay_text_without_the_switch() -> None:
+def test_think_tags_without_the_option_stay_text() -> None:
     assert decode_chunks(text_chunk("<think>x</think>"), STOP)[0][0] == TextDelta("<think>x</think>")
 
 
@@ -161,19 +161,19 @@ def test_end_after_finish_reason_completes_without_marker() -> None:
     assert decode_chunks(text_chunk("x"), STOP) == ([TextDelta("x"), Finish("stop", "stop")], None)
 
 
-def test_end_without_finish_reason_or_marker_is_a_cut() -> None:
+def test_end_without_finish_reason_or_marker_raises_truncated_stream() -> None:
     assert_ends(decode_chunks(ROLE, text_chunk("x")), TruncatedStreamError, TextDelta("x"))
 
 
-def test_end_marker_after_content_ends_the_answer_without_a_reason() -> None:
+def test_end_marker_after_content_without_finish_reason_finishes_as_other() -> None:
     assert decode_chunks(ROLE, text_chunk("x"), DONE) == ([TextDelta("x"), Finish("other")], None)
 
 
-def test_end_marker_without_content_is_a_cut() -> None:
+def test_end_marker_without_content_raises_truncated_stream() -> None:
     assert_ends(decode_chunks(ROLE, DONE), TruncatedStreamError)
 
 
-def test_finish_reason_with_every_chunk_ends_the_answer_at_the_last() -> None:
+def test_finish_reason_in_every_chunk_finishes_at_the_last_one() -> None:
     chunks = [{"choices": [{"index": 0, "delta": {"content": part}, "finish_reason": "stop"}]} for part in "abc"]
     assert decode_chunks(*chunks, DONE) == (
         [TextDelta("a"), TextDelta("b"), TextDelta("c"), Finish("stop", "stop")],
@@ -182,12 +182,12 @@ def test_finish_reason_with_every_chunk_ends_the_answer_at_the_last() -> None:
 
 
 @pytest.mark.parametrize("raw", ["abort", "insufficient_system_resource", "pause_turn", "network_error"])
-def test_finish_reason_on_no_list_of_successes_is_a_cut(raw: str) -> None:
+def test_unknown_finish_reason_raises_truncated_stream(raw: str) -> None:
     last = {"choices": [{"index": 0, "delta": {}, "finish_reason": raw}]}
     assert raw in assert_ends(decode_chunks(text_chunk("x"), last, DONE), TruncatedStreamError, TextDelta("x"))
 
 
-def test_empty_finish_reason_counts_only_in_a_chunk_of_its_own() -> None:
+def test_empty_finish_reason_counts_only_in_an_otherwise_empty_chunk() -> None:
     with_text = {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": ""}]}
     alone = {"choices": [{"index": 0, "delta": {}, "finish_reason": ""}]}
     assert_ends(decode_chunks(with_text), TruncatedStreamError, TextDelta("x"))
@@ -203,13 +203,13 @@ def test_doubled_finish_is_ignored() -> None:
     assert decode_chunks(text_chunk("x"), STOP, STOP, DONE, DONE) == ([TextDelta("x"), Finish("stop", "stop")], None)
 
 
-def test_text_after_the_end_marker_is_an_error() -> None:
+def test_text_after_the_end_marker_raises_protocol_error() -> None:
     assert "after the end" in assert_ends(
         decode_chunks(text_chunk("x"), STOP, DONE, text_chunk("y")), ProtocolError, TextDelta("x")
     )
 
 
-def test_text_after_a_finish_reason_makes_the_answer_unfinished() -> None:
+def test_text_after_finish_reason_cancels_the_reason() -> None:
     assert_ends(
         decode_chunks(text_chunk("x"), STOP, text_chunk("y")), TruncatedStreamError, TextDelta("x"), TextDelta("y")
     )

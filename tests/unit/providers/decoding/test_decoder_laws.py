@@ -1,4 +1,4 @@
-"""Laws that hold for every dialect: any split of the bytes, and any JSON at all."""
+"""Properties of every dialect's decoder, for any split of the bytes and for arbitrary JSON."""
 
 import json
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def test_arbitrary_json_never_breaks_body_decoder(body: Any) -> None:
 
 
 @given(st.sampled_from(sorted(WIRES)), st.binary(max_size=200))
-def test_arbitrary_bytes_are_never_an_answer(wire: str, data: bytes) -> None:
+def test_arbitrary_bytes_never_decode_to_an_answer(wire: str, data: bytes) -> None:
     events, error = decode(WIRES[wire][0](), [data])
     assert events == []
     assert error is not None

@@ -1,4 +1,4 @@
-"""The Ollama decoder, fed whole and byte by byte."""
+"""The Ollama decoder, fed at once and byte by byte."""
 
 import json
 from functools import partial
@@ -64,7 +64,7 @@ def test_done_reason_maps_to_finish_reason(raw: str | None, reason: FinishReason
     assert decode_lines(text_line("x"), done_line(raw)) == ([TextDelta("x"), Finish(reason, raw)], None)
 
 
-def test_end_without_done_is_truncated_unless_reason_came() -> None:
+def test_end_without_done_or_reason_raises_truncated_stream() -> None:
     assert_ends(decode_lines(text_line("x")), TruncatedStreamError, TextDelta("x"))
     assert decode_lines(text_line("x"), {**done_line(), "done": False}) == (
         [TextDelta("x"), Finish("stop", "stop")],

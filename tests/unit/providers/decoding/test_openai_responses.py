@@ -1,11 +1,11 @@
-"""Decoding OpenAI's Responses API: text, reasoning, refusals, ends and usage, however the bytes are cut."""
+"""The decoder of OpenAI's Responses API: text, reasoning, refusals, ends and usage, for any split of the bytes."""
 
 from typing import Any
 
 import orjson
 import pytest
 
-from providers.decoding.openai_responses import decoder
+from providers.decoding.openai_responses import make_decoder
 from streaming.errors import (
     BillingError,
     ProtocolError,
@@ -36,7 +36,7 @@ def ended(status: str = "completed", **fields: Any) -> dict[str, Any]:
 
 
 def decode(data: bytes, piece_bytes: int, *, streamed: bool = True) -> tuple[list[Event], StreamError | None]:
-    found, events = decoder(streamed=streamed), list[Event]()
+    found, events = make_decoder(streamed=streamed), list[Event]()
     try:
         for start in range(0, len(data), piece_bytes):
             for event in found.feed(data[start : start + piece_bytes]):
@@ -49,7 +49,7 @@ def decode(data: bytes, piece_bytes: int, *, streamed: bool = True) -> tuple[lis
 
 
 def run(*events: dict[str, Any]) -> tuple[list[Event], StreamError | None]:
-    """Return what a stream of these events becomes, the same in every cutting."""
+    """Return the outcome of a stream of these events, after checking that it is the same for several splits."""
     data = b"".join(b"event: %s\ndata: %s\n\n" % (event["type"].encode(), orjson.dumps(event)) for event in events)
     found = decode(data, len(data) or 1)
     for piece_bytes in (1, 7):
@@ -88,7 +88,7 @@ def test_incomplete_response_with_a_known_reason_finishes(reason: str, unified: 
 
 
 @pytest.mark.parametrize("details", [None, {"reason": "steered"}, {}])
-def test_incomplete_response_with_another_reason_is_a_cut(details: dict[str, str] | None) -> None:
+def test_incomplete_response_with_an_unknown_reason_raises_truncated_stream(details: dict[str, str] | None) -> None:
     events, error = run(text("x"), ended("incomplete", incomplete_details=details))
     assert isinstance(error, TruncatedStreamError)
     assert events[0] == TextDelta("x")
@@ -111,19 +111,19 @@ def test_error_event_raises_the_vendors_error() -> None:
     assert "THE-WORDS" in error.message
 
 
-def test_stream_without_a_last_event_is_a_cut() -> None:
+def test_stream_without_a_last_event_raises_truncated_stream() -> None:
     events, error = run(CREATED, text("x"))
     assert isinstance(error, TruncatedStreamError)
     assert events == [TextDelta("x")]
 
 
-def test_text_that_only_the_last_event_has_is_read() -> None:
+def test_text_only_in_the_last_event_is_decoded() -> None:
     output = [{"type": "message", "content": [{"type": "output_text", "text": "whole"}]}]
     events, _ = run(CREATED, ended(output=output))
     assert events[0] == TextDelta("whole")
 
 
-def test_whole_response_is_read_in_order() -> None:
+def test_whole_response_is_decoded_in_order() -> None:
     body = {
         "object": "response",
         "status": "completed",
@@ -138,6 +138,6 @@ def test_whole_response_is_read_in_order() -> None:
     assert events == [ThinkingDelta("thought"), TextDelta("an answer"), COUNTED, Finish("stop", "completed")]
 
 
-def test_whole_body_that_is_no_response_is_a_protocol_error() -> None:
+def test_whole_body_without_a_response_raises_protocol_error() -> None:
     _, error = decode(b'{"contentType": "application/json"}', 1 << 20, streamed=False)
     assert isinstance(error, ProtocolError)

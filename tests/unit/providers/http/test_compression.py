@@ -1,4 +1,4 @@
-"""Bodies that are decompressed as they come: the same however they are cut, and never much at once."""
+"""Streaming decompression of bodies: independent of how they are split, and always in small pieces."""
 
 import gzip
 import itertools
@@ -23,7 +23,7 @@ PACKED = {
 }
 
 
-def unpacked(coding: str, data: bytes, step: int, most: int = 10**9) -> list[bytes]:
+def decompress(coding: str, data: bytes, step: int, most: int = 10**9) -> list[bytes]:
     codec = decompressor(coding, most)
     assert codec is not None
     return list(itertools.chain.from_iterable(codec.feed(data[at : at + step]) for at in range(0, len(data), step)))
@@ -31,12 +31,12 @@ def unpacked(coding: str, data: bytes, step: int, most: int = 10**9) -> list[byt
 
 @pytest.mark.parametrize("name", PACKED)
 @pytest.mark.parametrize("step", [1, 7, 1000, 10**9])
-def test_a_body_is_the_same_however_it_is_cut(name: str, step: int) -> None:
-    assert b"".join(unpacked(*PACKED[name], step)) == BODY
+def test_decompressor_input_split_anywhere_yields_the_same_body(name: str, step: int) -> None:
+    assert b"".join(decompress(*PACKED[name], step)) == BODY
 
 
 @pytest.mark.parametrize("packed", [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", brotli.compress)])
-def test_a_bomb_comes_in_small_pieces(packed: tuple[str, object]) -> None:
+def test_decompressor_fed_a_decompression_bomb_yields_small_pieces(packed: tuple[str, object]) -> None:
     coding, compress = packed
     data = compress(b"\0" * 30_000_000)  # type: ignore[operator] # one of the three above
     codec = decompressor(coding, 10**9)
@@ -50,20 +50,20 @@ def test_a_bomb_comes_in_small_pieces(packed: tuple[str, object]) -> None:
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_a_body_over_its_limit_is_refused(name: str) -> None:
+def test_decompressor_body_over_the_limit_raises(name: str) -> None:
     with pytest.raises(LimitExceededError, match="more than 64 KB when decompressed"):
-        unpacked(*PACKED[name], 1000, 65_536)
+        decompress(*PACKED[name], 1000, 65_536)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
 @pytest.mark.parametrize("step", [1, 10**9])
-def test_bytes_in_another_form_are_an_error(coding: str, step: int) -> None:
+def test_decompressor_fed_uncompressed_bytes_raises(coding: str, step: int) -> None:
     with pytest.raises(DecompressionError):
-        unpacked(coding, b"\x07data: hello\n\n" * 9, step)
+        decompress(coding, b"\x07data: hello\n\n" * 9, step)
 
 
 @pytest.mark.parametrize("coding", ["zstd", "gzip, gzip", "gzip, br", "compress", "x" * 500])
-def test_a_coding_that_is_not_read_is_refused(coding: str) -> None:
+def test_decompressor_for_an_unsupported_coding_raises(coding: str) -> None:
     with pytest.raises(DecompressionError, match="not read"):
         decompressor(coding, 1)
 

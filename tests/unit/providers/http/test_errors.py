@@ -1,4 +1,4 @@
-"""What a status means, what a person is told, and how long to wait."""
+"""Errors from HTTP responses: their classes and messages, and the wait before a retry."""
 
 import json
 import socket
@@ -51,7 +51,7 @@ def test_azure_content_filter_category_is_named() -> None:
     results = {"hate": {"filtered": True}, "violence": {"filtered": False}}
     error = {"code": "content_filter", "message": "Blocked.", "innererror": {"content_filter_result": results}}
     assert (
-        error_message(400, {"error": error}) == "OpenAI: the content filter refused the prompt for hate (400): Blocked"
+        error_message(400, {"error": error}) == "OpenAI: the content filter rejected the prompt for hate (400): Blocked"
     )
 
 
@@ -87,7 +87,7 @@ def test_parse_retry_after_reads_headers(headers: dict[str, str], seconds: float
 
 
 class RemoteProtocolError(Exception):
-    """Named as in both HTTP libraries, which are told apart by nothing else."""
+    """An exception with the name used by both HTTP libraries, because errors are classified by name."""
 
 
 class ConnectError(Exception):

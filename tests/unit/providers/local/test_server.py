@@ -1,4 +1,4 @@
-"""The server of the local model: what is said where llama.cpp cannot be imported, and how its connections are cut."""
+"""The local model's server: errors when llama.cpp cannot be imported, and the shutdown of its connections."""
 
 import builtins
 import socket
@@ -14,26 +14,26 @@ LIBRARY = "libgomp.so.1: cannot open shared object file: No such file or directo
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "words"),
     [(ModuleNotFoundError("xllamacpp"), "pip install xllamacpp"), (ImportError(LIBRARY), "libgomp.so.1.*install")],
 )
-def test_missing_library_is_named_in_error(error: ImportError, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named_in_error(error: ImportError, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
-    def importing(name: str, *args: Any, **kwargs: Any) -> Any:
+    def import_or_raise(name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "xllamacpp":
             raise error
         return real(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "__import__", importing)
-    with pytest.raises(UsageError, match=said):
+    monkeypatch.setattr(builtins, "__import__", import_or_raise)
+    with pytest.raises(UsageError, match=words):
         LlamaServer(Path("any.gguf"))
 
 
 def test_half_closed_connection_does_not_block_shutdown_of_others() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        # Made first, the one that is gone already has the lower number and is cut first.
+        # The half-closed connection is created first: it has the lowest file descriptor and is shut down first.
         gone = socket.create_connection(("127.0.0.1", port))
         accepted, _ = listener.accept()
         gone.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Facts of services and models: what is built in, and what a file of one's own may say."""
+"""Facts about services and models: the built-in entries, and those of the file in PROVIDER_FACTS."""
 
 from datetime import date
 from pathlib import Path
@@ -14,7 +14,7 @@ from streaming.errors import UsageError
 ENTRY = '[[model]]\nservice = "openai"\nmodels = "gpt-7*"\nsource = "s"\nchecked = 2026-11-28\nconfirmed = "page"\n'
 
 
-def test_every_row_has_a_dated_entry() -> None:
+def test_every_service_has_a_dated_entry() -> None:
     facts = load_built_in_facts()
     assert [name for name in SERVICES if facts.service(name) is None] == []
 
@@ -31,18 +31,18 @@ def test_every_row_has_a_dated_entry() -> None:
         ("groq", "openai/gpt-oss-120b", True, False),
     ],
 )
-def test_temperature_is_known_to_be_taken_or_not(service: str, model: str, own: bool, refused: bool) -> None:
+def test_known_models_accept_or_reject_temperature(service: str, model: str, own: bool, refused: bool) -> None:
     facts = load_built_in_facts().model(service, model, own_address=own)
     assert facts.refuses_setting("temperature", None) is refused
 
 
-def test_temperature_beside_effort_none_is_taken_where_the_vendor_takes_it() -> None:
+def test_temperature_with_effort_none_is_accepted_as_the_facts_state() -> None:
     facts = load_built_in_facts()
     assert not facts.model("openai", "gpt-6.1-terra").refuses_setting("temperature", "none")
     assert facts.model("openai", "gpt-6.2-sol").refuses_setting("temperature", "none")
 
 
-def test_a_retirement_is_told_with_its_successor() -> None:
+def test_retirement_description_names_the_successor() -> None:
     facts = load_built_in_facts().model("openai", "gpt-5-mini")
     words = facts.describe_retirement("gpt-5-mini", date(2026, 11, 28))
     assert words == "gpt-5-mini retires on 2026-12-11; gpt-6.1-terra follows it"
@@ -64,13 +64,13 @@ def test_a_retirement_is_told_with_its_successor() -> None:
         ("[[model]\n", "f.toml: not TOML"),
     ],
 )
-def test_a_wrong_entry_is_refused_with_its_line(text: str, words: str) -> None:
+def test_invalid_entry_is_rejected_with_its_line(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as told:
         parse_facts(text, "f.toml", tuple(SERVICES))
     assert "\n" not in str(told.value)
 
 
-def test_a_file_of_ones_own_wins_and_a_wrong_one_stops_the_start(tmp_path: Path) -> None:
+def test_facts_file_overrides_built_in_facts_and_an_invalid_one_raises(tmp_path: Path) -> None:
     file = tmp_path / "facts.toml"
     file.write_text(ENTRY.replace("gpt-7*", "gpt-6*") + "refuses = []\n", encoding="utf-8")
     assert not load_facts(str(file)).model("openai", "gpt-6.1-terra").refuses
@@ -78,7 +78,7 @@ def test_a_file_of_ones_own_wins_and_a_wrong_one_stops_the_start(tmp_path: Path)
         ProviderRegistry(Settings({"PROVIDER_FACTS": str(tmp_path / "none.toml")}))
 
 
-def test_an_effort_that_is_not_taken_is_refused_naming_those_that_are() -> None:
+def test_unaccepted_effort_is_rejected_with_the_accepted_ones() -> None:
     providers = ProviderRegistry(Settings({}))
     with pytest.raises(UsageError, match="takes none, low, medium, high, xhigh"):
         providers.check_effort("openai:gpt-6.1-terra", "max")

@@ -1,4 +1,4 @@
-"""Requests fitted to their models: what is left out, what is learned from refusals, how effort travels."""
+"""Fitting of requests to their models: dropped settings, learning from rejections, and the fields of effort."""
 
 import json
 from typing import Any
@@ -8,17 +8,17 @@ import pytest
 from providers.http.errors import ServiceLabels, error_from_response
 from providers.models.facts import load_built_in_facts
 from providers.models.fitting import SettingsFitter, build_effort_fields
-from providers.models.setting_rejections import SettingRefusedError
+from providers.models.setting_rejections import SettingRejectedError
 from streaming.messages import ChatRequest, Message
 
 REQUEST = ChatRequest((Message("user", "Hi"),), model="m", temperature=0.2, max_tokens=10)
 
 
-def refused(status: int, body: Any) -> dict[str, bool]:
+def find_rejected_settings(status: int, body: Any) -> dict[str, bool]:
     error = error_from_response(ServiceLabels("X", "http://x"), "m", status, {}, json.dumps(body))
-    if not isinstance(error, SettingRefusedError):
+    if not isinstance(error, SettingRejectedError):
         return {}
-    return {found.setting: found.is_about_value for found in error.refusals}
+    return {found.setting: found.is_about_value for found in error.rejections}
 
 
 @pytest.mark.parametrize(
@@ -44,18 +44,18 @@ def refused(status: int, body: Any) -> dict[str, bool]:
         (401, {"error": {"message": "temperature is not supported"}}, {}),
     ],
 )  # fmt: skip
-def test_a_refusal_names_its_settings(status: int, body: Any, expected: dict[str, bool]) -> None:
-    assert refused(status, body) == expected
+def test_rejection_names_its_settings(status: int, body: Any, expected: dict[str, bool]) -> None:
+    assert find_rejected_settings(status, body) == expected
 
 
 def learn(fitter: SettingsFitter, request: ChatRequest, status: int, message: str, param: str) -> bool:
     body = json.dumps({"error": {"message": message, "param": param}})
     error = error_from_response(ServiceLabels("X", "http://x"), request.model, status, {}, body)
-    assert isinstance(error, SettingRefusedError)
-    return fitter.learn(fitter.fit(request), error.refusals)
+    assert isinstance(error, SettingRejectedError)
+    return fitter.learn(fitter.fit(request), error.rejections)
 
 
-def test_a_refused_setting_is_left_out_from_then_on_for_that_model_alone() -> None:
+def test_rejected_setting_is_dropped_from_later_requests_of_that_model_only() -> None:
     fitter = SettingsFitter()
     assert fitter.fit(REQUEST).dropped == ()
     assert learn(fitter, REQUEST, 400, "temperature is not supported", "temperature")
@@ -67,7 +67,7 @@ def test_a_refused_setting_is_left_out_from_then_on_for_that_model_alone() -> No
     assert fitter.fit(other).request.temperature == 0.2
 
 
-def test_a_refused_limit_is_tried_under_its_other_name_once_and_never_left_out() -> None:
+def test_rejected_max_tokens_field_is_replaced_once_and_never_dropped() -> None:
     fitter = SettingsFitter()
     assert learn(fitter, REQUEST, 400, "max_tokens is not supported", "max_tokens")
     fitted = fitter.fit(REQUEST)
@@ -75,7 +75,7 @@ def test_a_refused_limit_is_tried_under_its_other_name_once_and_never_left_out()
     assert not learn(fitter, REQUEST, 400, "max_completion_tokens is not supported", "max_completion_tokens")
 
 
-def test_room_for_thinking_is_added_to_the_limit_and_left_out_with_effort_none() -> None:
+def test_room_for_thinking_is_added_to_the_limit_except_with_effort_none() -> None:
     fitter = SettingsFitter(load_built_in_facts(), "openai")
     request = ChatRequest(REQUEST.messages, model="gpt-6.1-terra", max_tokens=10)
     assert fitter.fit(request).request.max_tokens == 10 + 8192
@@ -95,5 +95,5 @@ def test_room_for_thinking_is_added_to_the_limit_and_left_out_with_effort_none()
         ("thinking_and_reasoning_effort", "low", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
     ],
 )
-def test_effort_travels_as_each_vendor_takes_it(place: Any, effort: str, fields: dict[str, Any]) -> None:
+def test_effort_is_sent_in_each_vendors_fields(place: Any, effort: str, fields: dict[str, Any]) -> None:
     assert build_effort_fields(place, effort) == fields

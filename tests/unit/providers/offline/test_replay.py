@@ -1,4 +1,4 @@
-"""A replay keeps the recorded times, and ends as the recording ended."""
+"""The replay provider: events at their recorded times, and the same end as the recording."""
 
 import asyncio
 from contextlib import aclosing

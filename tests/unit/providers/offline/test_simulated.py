@@ -1,4 +1,4 @@
-"""The simulated provider keeps its schedule, and breaks where its profile says so."""
+"""The simulated provider: events on schedule, and errors where the profile has them."""
 
 import asyncio
 from contextlib import aclosing
@@ -21,7 +21,7 @@ PROMPT = "Be brief.\nName three colours."
 
 
 async def collect_timed(adapter: SimAdapter, request: ChatRequest) -> tuple[list[TimedEvent], StreamError | None]:
-    """Give the events with seconds since the call, and how it broke."""
+    """Return the events with their times in seconds since the call, and the error that ended them, if any."""
     now = asyncio.get_running_loop().time
     start_s, found = now(), []
     try:
