@@ -1,4 +1,4 @@
-"""Strategies by name: `direct`, `batch:100ms`, `debounce:100ms`, `pace:30tps`, `whole`."""
+"""The parser for strategy names: `direct`, `batch:100ms`, `debounce:100ms`, `pace:30tps`, `whole`."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ EXAMPLES = ("direct", "batch:100ms", "debounce:100ms", "pace:30tps", "whole")
 
 @dataclass(frozen=True, slots=True)
 class StrategySpec:
-    """A strategy's kind and its number, checked; `build` gives a new machine, one for each answer."""
+    """A validated strategy kind with its number; `build` returns a new strategy, one for each answer."""
 
     kind: str
     value: float | None
@@ -42,10 +42,10 @@ _DEFAULT_VALUES = {"batch": 0.1, "debounce": 0.1, "pace": 30.0}
 
 
 def parse(text: str) -> StrategySpec:
-    """Read `direct`, `batch:100ms`, `debounce:0.2s`, `pace:30tps` or `whole`.
+    """Parse `direct`, `batch:100ms`, `debounce:0.2s`, `pace:30tps` or `whole`.
 
-    A bare number is milliseconds (tokens a second for `pace`); without one, 100 ms and 30 tokens a second stand.
-    Raises UsageError.
+    A number without a unit is in milliseconds (tokens/s for `pace`). The defaults are 100 ms and 30 tokens/s.
+    Raises UsageError when the kind is unknown or the number is invalid or out of range.
     """
     kind, _, rest = text.strip().lower().partition(":")
     if kind in _UNTIMED and not rest:
