@@ -1,6 +1,6 @@
 """A timeout that is rescheduled with every event.
 
-It uses one timer for a whole stream: an `asyncio.timeout` scope for each event would cost as much as decoding the event.
+It uses one timer for a whole stream: an `asyncio.timeout` scope for each event would cost as much as decoding it.
 """
 
 import asyncio

@@ -72,7 +72,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The answer failed; text delivered before stays valid. `kind` is a `StreamError.kind`; `message` says what to do."""
+    """The answer failed; text that was delivered stays valid. `kind` is a `StreamError.kind`.
+
+    `message` says what to do.
+    """
 
     kind: str
     message: str

@@ -11,7 +11,7 @@ from streaming.errors import StreamError
 class RetryPolicy:
     """The number of retries and their backoff. `delays_s` are the waits before the retries; the last one repeats.
 
-    When a provider's `Retry-After` is longer than `longest_wait_s`, the request is not retried. With `jitter`, each wait
+    If a provider's `Retry-After` is longer than `longest_wait_s`, the request is not retried. With `jitter`, each wait
     without a `Retry-After` is drawn between half of the delay and all of it, so that clients do not retry in step.
     """
 

@@ -14,10 +14,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """One dispatched event. `id` is the last event id so far; `retry_s` is a reconnection time set since the last event.
-
-    Both follow the standard's rules for the fields `id` and `retry`.
-    """
+    """One dispatched event. `id` is the last event id so far; `retry_s` is a reconnection time that came with it."""
 
     data: str
     event: str = "message"
@@ -38,9 +35,9 @@ class Decoder:
 
     A line, and the data of one event, may have at most `MAX_EVENT_BYTES`; beyond that, `feed` raises EventTooLargeError
     and must not be called again. `errors="replace"` handles bad UTF-8 as the standard requires; with `"strict"`, `feed`
-    raises UnicodeDecodeError. `error_field`: a field named `error`, which the standard ignores, becomes an event of that
-    name, because servers built on llama.cpp until late 2025 report failures in that field. After the end, a client
-    reconnects with `last_event_id` and `retry_s`.
+    raises UnicodeDecodeError. `error_field`: a field named `error`, which the standard ignores, becomes an event of
+    that name, because servers built on llama.cpp until late 2025 report failures in that field. After the end, a
+    client reconnects with `last_event_id` and `retry_s`.
     """
 
     def __init__(self, errors: str = "replace", *, error_field: bool = False) -> None:

@@ -55,7 +55,7 @@ class Trace:
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
-    """Return an event as JSON-ready fields with its `type`; fields that older traces lack are included only when set."""
+    """Return an event as JSON-ready fields with its `type`; fields that older traces lack are left out unless set."""
     fields = asdict(event)
     for name, default in _LATER_FIELDS.items():
         if fields.get(name, default) == default:
