@@ -1,6 +1,6 @@
-"""The load tests' own options, beside Locust's: on the command line, or in the environment where a name is given.
+"""The load tests' options in addition to Locust's, from the command line or an environment variable.
 
-Locust hands them from the master to its workers, so they are written once, in the master's command.
+Locust passes them from the master to its workers, so they are set only in the master's command.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ _SHARE_OPTIONS = (
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
-    """Give Locust's parser, its help and its web page the options of a load of streamed answers."""
+    """Add the options of a streaming load test to Locust's parser, and so to its help and its web page."""
     add = parser.add_argument
     add("--provider", default="sim:steady", env_var="LOAD_PROVIDER", help="who answers in the service (sim:steady)")
     add("--strategy", default="", env_var="LOAD_STRATEGY", help="of delivery (direct; openai: the server's own)")
@@ -67,7 +67,10 @@ def add_options(parser: Any) -> None:
 
 
 def _check_prompts_file(text: str) -> str:
-    """Take a file that can be read and has something in it; the empty default stands for the prompts that ship."""
+    """Return `text` if it names a readable file that is not empty; an empty name means the prompts of this project.
+
+    Raises ArgumentTypeError.
+    """
     try:
         filled = not text or bool(Path(text).read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +81,10 @@ def _check_prompts_file(text: str) -> str:
 
 
 def _check_range(text: str) -> str:
-    """Take a range that can be read, as it is written: Locust's page writes it again."""
+    """Return `text` unchanged if it is a valid range, because Locust's page displays it again.
+
+    Raises ArgumentTypeError.
+    """
     low_s, high_s = parse_range_s(text)
     if low_s > high_s:
         raise ArgumentTypeError(f"{text}: the first number is the larger one")
@@ -87,7 +93,7 @@ def _check_range(text: str) -> str:
 
 @cache
 def parse_range_s(text: str) -> tuple[float, float]:
-    """Read `2` or `1-5` as a range in seconds."""
+    """Parse `2` or `1-5` as a range in seconds. Raises ArgumentTypeError."""
     low, dash, high = text.partition("-")
     return _parse_seconds(low), _parse_seconds(high if dash else low)
 

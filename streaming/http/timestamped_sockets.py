@@ -45,7 +45,7 @@ class SocketProtocol(Protocol):
 class TimestampingSelector:
     """The timestamped sockets of the running event loop; `close` closes them all.
 
-    `worst_look_s` is the longest time between two polls while any socket was open, a bound on the time in which reads
+    `max_poll_gap_s` is the longest time between two polls while any socket was open, a bound on the time in which reads
     may have been merged. `kernel_stamps=False` takes the timestamps in the callback, as on a system without kernel
     timestamps.
     """
@@ -58,7 +58,7 @@ class TimestampingSelector:
         self.buffer = bytearray(_BUFFER_BYTES)
         self.buffers = [memoryview(self.buffer)]
         self.polled_s = monotonic()
-        self.worst_look_s = 0.0
+        self.max_poll_gap_s = 0.0
         self._poll_timer: asyncio.TimerHandle | None = None
         self._turns: deque[asyncio.Future[None]] = deque()
         # The kernel starts to take timestamps some time after the first socket enables them. This socket does so early.
@@ -147,7 +147,7 @@ class TimestampingSelector:
         for _ in range(_MAX_ROUNDS):
             now_s = monotonic()
             ready = self._selector.select(0)
-            self.worst_look_s = max(self.worst_look_s, now_s - self.polled_s)
+            self.max_poll_gap_s = max(self.max_poll_gap_s, now_s - self.polled_s)
             for key, mask in ready:
                 key.data.on_ready(mask)
             self.polled_s = now_s
