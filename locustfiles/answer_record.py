@@ -205,7 +205,7 @@ class WireEventReader:
         """Record a failure unless all characters that the service delivered were received."""
         received = self.answer.chars
         if delivered_chars is not None and received != delivered_chars:
-            self.answer.on_failure(at_s, "lost", f"{received} characters came of {delivered_chars} that were delivered")
+            self.answer.on_failure(at_s, "lost", f"{received} of {delivered_chars} delivered characters arrived")
 
     def _check_seq(self, at_s: float, frame_id: str) -> bool:
         """Check a frame's sequence number and return whether the frame is new; duplicates and gaps are failures."""

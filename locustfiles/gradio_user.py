@@ -182,7 +182,7 @@ class GradioConfig:
             answer.mark_complete()
         else:
             words = _HTML_TAG.sub(" ", stage)
-            answer.on_failure(at_s, "failed", " ".join(words.split()) or "the page did not say how it ended")
+            answer.on_failure(at_s, "failed", " ".join(words.split()) or "the page did not report an outcome")
 
 
 class QueueUpdates:

@@ -132,7 +132,7 @@ def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body
 def record_error(answer: AnswerRecord, at_s: float, error: Exception) -> None:
     """Record an error of the connection, or of data that cannot be parsed."""
     if isinstance(error, TimeoutError):
-        answer.on_failure(at_s, "idle_timeout", "nothing came for longer than --idle-s")
+        answer.on_failure(at_s, "idle_timeout", "nothing arrived for longer than --idle-s")
     elif isinstance(error, OSError):
         answer.on_failure(at_s, "network", str(error) or type(error).__name__)
     else:

@@ -108,4 +108,4 @@ def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
             return Decompressor(_Gzip(), max_bytes)
         case "deflate":
             return Decompressor(_Deflate(), max_bytes)
-    raise DecompressionError(f"the content encoding {coding[:80]!r} is not read, and was not asked for")
+    raise DecompressionError(f"the content encoding {coding[:80]!r} is not supported, and was not requested")

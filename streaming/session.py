@@ -86,8 +86,10 @@ class _Attempt:
 
 _log = logging.getLogger(__name__)
 _CONTENT_EVENTS = (TextDelta, ThinkingDelta, Finish)
-_STILL_NOT_STREAMED_TEXT = "Asked without streaming, as since the last failure; it can be switched back."
-_STREAMING_OFF_TEXT = "Streaming is off for this conversation until it is switched back."
+_STILL_NOT_STREAMED_TEXT = (
+    "Streaming is off since the last failure; this request is not streamed. You can turn streaming on again."
+)
+_STREAMING_OFF_TEXT = "Streaming is off for this conversation until you turn it on again."
 
 
 class Session:
@@ -239,11 +241,11 @@ class Session:
             )
             return Notice("retry", message, {"delay_s": decision.delay_s, "retry": number, "error": error.kind})
         if isinstance(decision, FallBackToNonStreaming):
-            message = f"{name}: {error.message}. Asking once more without streaming."
+            message = f"{name}: {error.message}. Retrying without streaming."
             return Notice("fallback", message, {"to": name, "error": error.kind})
         after = self.routes[attempt.route + 1].name
         return Notice(
-            "fallback", f"{name}: {error.message}. Asking {after} instead.", {"to": after, "error": error.kind}
+            "fallback", f"{name}: {error.message}. Falling back to {after}.", {"to": after, "error": error.kind}
         )
 
     def _served_by_notice(self, attempt: _Attempt) -> Notice:

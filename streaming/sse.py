@@ -167,5 +167,5 @@ def comment(text: str = "") -> bytes:
 
 def _require_one_line(text: str) -> str:
     if "\n" in text or "\r" in text or "\0" in text:
-        raise ValueError(f"a line break or NUL cannot stand in this field: {text!r}")
+        raise ValueError(f"this field cannot contain a line break or NUL: {text!r}")
     return text

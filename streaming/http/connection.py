@@ -137,7 +137,7 @@ class TimestampedConnection:
         if self._opening:
             self._inbox += data
             if len(self._inbox) > _INBOX_BYTES:
-                self._broken = self._broken or ConnectionAbortedError("too much came while the connection was opened")
+                self._broken = self._broken or ConnectionAbortedError("too much data arrived while opening")
             self._wake_reader()
         elif self._tls is None:
             self._receive(data, at_s, unread_s)
@@ -179,9 +179,9 @@ class TimestampedConnection:
             while reader.head is None:
                 reader.feed(await self._read_more())
         except HTTPParseError as error:
-            raise ProxyError(f"the proxy does not speak HTTP: {error}") from None
+            raise ProxyError(f"the proxy did not return an HTTP response: {error}") from None
         if not 200 <= reader.head.status < 300:
-            raise ProxyError(f"the proxy refused with status {reader.head.status}")
+            raise ProxyError(f"the proxy rejected the tunnel with status {reader.head.status}")
 
     async def _do_handshake(self, context: ssl.SSLContext, host: str) -> None:
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)

@@ -276,7 +276,7 @@ class _PooledConnection(asyncio.Protocol):
             return
         if self._response is None:
             # No request is pending, so these bytes belong to none.
-            self._fault = HTTPParseError(f"bytes that nothing was asked for: {data[:80]!r}")
+            self._fault = HTTPParseError(f"bytes that belong to no request: {data[:80]!r}")
             self.close()
             return
         self._response.receive(data)

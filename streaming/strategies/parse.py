@@ -51,17 +51,17 @@ def parse(text: str) -> StrategySpec:
     if kind in _UNTIMED and not rest:
         return StrategySpec(kind, None)
     if kind not in _TIMED:
-        raise UsageError(f"unknown strategy {text!r}: choose one of {', '.join(EXAMPLES)}")
+        raise UsageError(f"unknown strategy {text!r} (choose one of {', '.join(EXAMPLES)})")
     _, units, low, high = _TIMED[kind]
     if not rest:
         return StrategySpec(kind, _DEFAULT_VALUES[kind])
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]{0,3})", rest)
     if not match or match[2] not in units:
-        raise UsageError(f"strategy {text!r} needs a number there, as in {_example_of_kind(kind)}")
+        raise UsageError(f"strategy {text!r}: needs a number after the colon (for example {_example_of_kind(kind)})")
     value = float(match[1]) * units[match[2]]
     if not low <= value <= high:
         raise UsageError(
-            f"strategy {text!r} is out of range: {low:g} to {high:g} {'tokens/s' if kind == 'pace' else 's'}"
+            f"strategy {text!r}: out of range (use {low:g} to {high:g} {'tokens/s' if kind == 'pace' else 's'})"
         )
     return StrategySpec(kind, value)
 
