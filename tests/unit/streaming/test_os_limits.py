@@ -1,4 +1,4 @@
-"""What an instrument asks of the system: a processor, files for its connections, or words."""
+"""The operating-system limits of a measuring process: real-time priority, open files and memory use."""
 
 import os
 import resource
@@ -11,7 +11,7 @@ from streaming.errors import UsageError
 
 
 class FakeResourceLimits:
-    """The limits of a system, in the place of the real ones."""
+    """Resource limits that replace those of the system."""
 
     def __init__(self, soft: int, hard: int) -> None:
         self.now = (soft, hard)
