@@ -152,7 +152,7 @@ class Meter:
             self._reported = _merge_usage(self._reported, event)
             return
         else:
-            self._note(event)
+            self._record_milestone(event)
             return
         if self._first_delta_s is None:
             self._first_delta_s = now
@@ -160,7 +160,7 @@ class Meter:
             # Text that arrives after a usage report is not covered by it.
             self._reported = replace(self._reported, output_tokens=None, thinking_tokens=None, billed_usd=None)
 
-    def _note(self, event: Event) -> None:
+    def _record_milestone(self, event: Event) -> None:
         """Record how an attempt began and ended. An attempt that was rejected with an HTTP status used no tokens."""
         if isinstance(event, Notice) and event.kind == "connected":
             self._connected = True

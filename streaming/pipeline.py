@@ -229,7 +229,7 @@ class AnswerStream:
                     self._attempt = _AttemptRecord(self.session.attempts)
                     meter.start_attempt(self._cost_model(self.session.route.name))
                 if isinstance(event, _MILESTONES):
-                    event = await self._see(event)
+                    event = await self._record_milestone(event)
                 now = clock()
                 meter.feed(event, now)
                 if isinstance(event, TERMINAL):
@@ -239,9 +239,9 @@ class AnswerStream:
                 if isinstance(event, Failed):
                     return
 
-    async def _see(self, event: Event) -> Event:
+    async def _record_milestone(self, event: Event) -> Event:
         """Record a milestone of the attempt. Return the event, or a failure that ends the answer before a retry."""
-        self._attempt.see(event, self.session.states)
+        self._attempt.record(event, self.session.states)
         self._dropped_settings |= dict.fromkeys(dropped_settings_of([event]))
         if not (isinstance(event, Notice) and event.kind in _NEXT_ATTEMPT) or self._before_retry is None:
             return event
@@ -280,7 +280,7 @@ class _AttemptRecord:
     error: str | None = None
     was_streamed: bool = True
 
-    def see(self, event: Event, states: Sequence[State]) -> None:
+    def record(self, event: Event, states: Sequence[State]) -> None:
         match event:
             case Notice(kind="connected"):
                 self.is_connected = True

@@ -77,8 +77,8 @@ class TimestampedConnection:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._opening = True
         self._inbox = bytearray()
-        self._broken: OSError | None = None
-        self._news: asyncio.Future[None] | None = None
+        self._open_error: OSError | None = None
+        self._data_waiter: asyncio.Future[None] | None = None
 
     @property
     def timestamp_source(self) -> TimestampSource:
@@ -93,9 +93,9 @@ class TimestampedConnection:
         proxy = target.proxy
         try:
             sock = await self._sockets.addresses.connect(target.first_hop.host, target.first_hop.port)
-            if self._broken is not None:
+            if self._open_error is not None:
                 sock.close()
-                raise self._broken
+                raise self._open_error
             self._socket = TimestampedSocket(self._sockets, sock, self)
             if target.tls is not None:
                 if proxy is not None:
@@ -112,7 +112,7 @@ class TimestampedConnection:
         Raises OSError.
         """
         if self._socket is None:
-            raise self._broken or ConnectionAbortedError("closed on this side")
+            raise self._open_error or ConnectionAbortedError("closed on this side")
         if self._tls is None:
             return await self._socket.send(data)
         self._tls.write(data)
@@ -129,7 +129,7 @@ class TimestampedConnection:
             self._source, self._socket = self._socket.stamp_source, None
         self._receive, self._end = _ignore_data, _ignore_close
         if self._opening:
-            self._broken = self._broken or ConnectionAbortedError("closed on this side")
+            self._open_error = self._open_error or ConnectionAbortedError("closed on this side")
             self._wake_reader()
 
     def data_received(self, data: bytes, at_s: float, unread_s: float) -> None:
@@ -137,7 +137,7 @@ class TimestampedConnection:
         if self._opening:
             self._inbox += data
             if len(self._inbox) > _INBOX_BYTES:
-                self._broken = self._broken or ConnectionAbortedError("too much data arrived while opening")
+                self._open_error = self._open_error or ConnectionAbortedError("too much data arrived while opening")
             self._wake_reader()
         elif self._tls is None:
             self._receive(data, at_s, unread_s)
@@ -147,22 +147,22 @@ class TimestampedConnection:
     def connection_lost(self, error: OSError | None) -> None:
         """Process the end of the connection; see `SocketProtocol`."""
         if self._opening:
-            self._broken = error or ConnectionResetError("the connection was closed while it was being opened")
+            self._open_error = error or ConnectionResetError("the connection was closed while it was being opened")
             self._wake_reader()
         else:
             self._end(error)
 
     def _wake_reader(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        if self._data_waiter is not None and not self._data_waiter.done():
+            self._data_waiter.set_result(None)
 
     async def _read_more(self) -> bytes:
         """Wait for bytes while the connection is being opened. Raises OSError."""
-        while not self._inbox or self._broken is not None:
-            if self._broken is not None:
-                raise self._broken
-            self._news = asyncio.get_running_loop().create_future()
-            await self._news
+        while not self._inbox or self._open_error is not None:
+            if self._open_error is not None:
+                raise self._open_error
+            self._data_waiter = asyncio.get_running_loop().create_future()
+            await self._data_waiter
         data = bytes(self._inbox)
         self._inbox.clear()
         return data
@@ -195,7 +195,7 @@ class TimestampedConnection:
             except ssl.SSLWantReadError:
                 done = False
             if self._socket is None:
-                raise self._broken or ConnectionAbortedError("closed on this side")
+                raise self._open_error or ConnectionAbortedError("closed on this side")
             if self._outgoing.pending:
                 await self._socket.send(self._outgoing.read())
             if done:
@@ -205,10 +205,10 @@ class TimestampedConnection:
 
     def _on_encrypted_data(self, tls: ssl.SSLObject, data: bytes, at_s: float, unread_s: float) -> None:
         self._incoming.write(data)
-        plain, over, failure = self._decrypt_pending(tls)
+        plain, has_ended, failure = self._decrypt_pending(tls)
         if plain:
             self._receive(plain, at_s, unread_s)
-        if over:
+        if has_ended:
             end = self._end
             self.close()
             end(failure)

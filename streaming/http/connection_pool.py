@@ -58,9 +58,9 @@ class Response:
             if self._connection is None:
                 return b""
             if self._reader.complete:
-                self._leave()
+                self._detach()
                 return b""
-            await self._news()
+            await self._wait_for_data()
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         if self._unread > _MAX_UNREAD_BYTES and self._connection is not None:
@@ -71,13 +71,13 @@ class Response:
     async def aclose(self) -> None:
         """Stop reading: the connection is reused if the response is complete, else closed at once."""
         self._parts.clear()
-        self._leave()
+        self._detach()
         self._wake()
 
     async def wait_for_head(self) -> None:
         """Wait until the head is complete. Raises ConnectionClosedError and HTTPParseError."""
         while self._reader.head is None:
-            await self._news()
+            await self._wait_for_data()
 
     def receive(self, data: bytes) -> None:
         """Parse bytes from the connection, which passes none on after a fault."""
@@ -108,7 +108,7 @@ class Response:
         self._fault = self._fault or fault
         self._wake()
 
-    def _leave(self) -> None:
+    def _detach(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release(reusable=self._fault is None and self._reader.allows_reuse)
@@ -117,7 +117,7 @@ class Response:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _news(self) -> asyncio.Future[None]:
+    def _wait_for_data(self) -> asyncio.Future[None]:
         """Return a future that is done when more data has arrived or the connection has ended.
 
         Raises ConnectionClosedError and HTTPParseError.
@@ -234,9 +234,9 @@ class _PooledConnection(asyncio.Protocol):
         if self._fault is not None:
             return False
         assert self._transport is not None  # it was connected
-        look = select.poll()
-        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not look.poll(0)
+        poller = select.poll()
+        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poller.poll(0)
 
     def release(self, *, reusable: bool) -> None:
         """Detach the response, and return the connection to the pool or close it."""

@@ -12,21 +12,21 @@ class Resolver:
     """A cache of host addresses. Each host is resolved once; the last address that accepted is tried first."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], asyncio.Task[_AddressInfos]] = {}
+        self._lookups: dict[tuple[str, int], asyncio.Task[_AddressInfos]] = {}
 
     async def resolve(self, host: str, port: int) -> _AddressInfos:
         """Return the result of `getaddrinfo`. Raises OSError; a failure is not cached."""
         key = (host, port)
-        if key not in self._found:
+        if key not in self._lookups:
             lookup = asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            self._found[key] = asyncio.create_task(_resolve_to_list(lookup))
+            self._lookups[key] = asyncio.create_task(_resolve_to_list(lookup))
             # The callers may have been cancelled by then: retrieve the exception so that asyncio does not log it.
-            self._found[key].add_done_callback(lambda task: task.cancelled() or task.exception())
-        task = self._found[key]
+            self._lookups[key].add_done_callback(lambda task: task.cancelled() or task.exception())
+        task = self._lookups[key]
         try:
             return task.result() if task.done() else await asyncio.shield(task)
         except OSError:
-            self._found.pop(key, None)
+            self._lookups.pop(key, None)
             raise
 
     async def connect(self, host: str, port: int) -> socket.socket:
@@ -58,7 +58,7 @@ class Resolver:
 
     def close(self) -> None:
         """Cancel the pending look-ups."""
-        for task in self._found.values():
+        for task in self._lookups.values():
             task.cancel()
 
 

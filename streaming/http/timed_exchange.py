@@ -152,9 +152,9 @@ class TimedExchange:
             self._finish("reset", error, monotonic())
 
     async def _connect(self) -> None:
-        near = self._target.first_hop
+        hop = self._target.first_hop
         # All exchanges that wait for an address receive it in one pass of the event loop. Let them connect one by one.
-        await self._sockets.addresses.resolve(near.host, near.port)
+        await self._sockets.addresses.resolve(hop.host, hop.port)
         await self._sockets.wait_turn()
         self.begun_s = monotonic()
         self._check_timeouts()

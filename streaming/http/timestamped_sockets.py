@@ -46,11 +46,11 @@ class TimestampingSelector:
     """The timestamped sockets of the running event loop; `close` closes them all.
 
     `max_poll_gap_s` is the longest time between two polls while any socket was open, a bound on the time in which reads
-    may have been merged. `kernel_stamps=False` takes the timestamps in the callback, as on a system without kernel
+    may have been merged. `kernel_timestamps=False` takes the timestamps in the callback, as on a system without kernel
     timestamps.
     """
 
-    def __init__(self, *, kernel_stamps: bool = True) -> None:
+    def __init__(self, *, kernel_timestamps: bool = True) -> None:
         self._loop = asyncio.get_running_loop()
         self._selector = selectors.DefaultSelector()
         self._watched = self._selector.fileno()
@@ -64,7 +64,9 @@ class TimestampingSelector:
         # The kernel starts to take timestamps some time after the first socket enables them. This socket does so early.
         self._timestamping_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.kernel = (
-            RealtimeOffset(_read_clocks) if kernel_stamps and enable_rx_timestamps(self._timestamping_socket) else None
+            RealtimeOffset(_read_clocks)
+            if kernel_timestamps and enable_rx_timestamps(self._timestamping_socket)
+            else None
         )
         self._stepped = False
         self._loop.add_reader(self._watched, self._poll_ready)
@@ -89,11 +91,11 @@ class TimestampingSelector:
 
         Each pass of the event loop permits one caller, so that the sockets are read in between.
         """
-        mine = self._loop.create_future()
-        self._turns.append(mine)
+        turn = self._loop.create_future()
+        self._turns.append(turn)
         if len(self._turns) == 1:
             self._loop.call_soon(self._grant_turn)
-        await mine
+        await turn
 
     def register(self, found: "TimestampedSocket", sock: socket.socket, mask: int) -> None:
         """Call `found.on_ready` from now on when `sock` is ready for `mask`."""
@@ -120,9 +122,9 @@ class TimestampingSelector:
 
     def _grant_turn(self) -> None:
         while self._turns:
-            mine = self._turns[0]
-            if not mine.done():
-                mine.set_result(None)
+            turn = self._turns[0]
+            if not turn.done():
+                turn.set_result(None)
                 self._loop.call_soon(self._end_turn)
                 return
             self._turns.popleft()
