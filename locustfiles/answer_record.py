@@ -78,8 +78,8 @@ class AnswerRecord:
             self.outcome = "truncated" if kind in ("truncated", STREAM_GONE) else "failed"
             self.events.append((at_s, "failed", None, None))
 
-    def stream_gone(self, at_s: float, kind: str, message: str) -> bool:
-        """Record a failed resume if `kind` says that the service no longer has the stream; return whether it does."""
+    def record_stream_gone(self, at_s: float, kind: str, message: str) -> bool:
+        """Record a failed resume if `kind` means that the service no longer has the stream; return whether it did."""
         if not self.resumed or kind != "not_found":
             return False
         self.on_failure(
@@ -95,10 +95,7 @@ class AnswerRecord:
             self.outcome = "filtered" if filtered else "completed" if has_text else "empty"
 
     def mark_cancelled(self) -> None:
-        """Record that the user stopped the answer or left on purpose; this is no failure, unless there was one before.
-
-        An earlier failure keeps its outcome.
-        """
+        """Record that the user stopped the answer or left on purpose, which is no failure; an earlier failure stays."""
         if self.error_type is None:
             self.outcome = "cancelled"
 
@@ -195,7 +192,7 @@ class WireEventReader:
             error = fields["error"]
             status = error.get("upstream_status") or fields.get("status")
             kind, message = error.get("type") or "error", error.get("message") or "no reason given"
-            if not answer.stream_gone(at_s, kind, message):
+            if not answer.record_stream_gone(at_s, kind, message):
                 answer.on_failure(at_s, kind, message, status)
         elif name == "cancelled":
             answer.mark_cancelled()

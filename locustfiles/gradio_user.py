@@ -1,4 +1,4 @@
-"""Users of the page, who send their messages over Gradio's queue as a browser does, each in a new session.
+"""Users that send messages to the page over Gradio's queue, as a browser does, each message in a new session.
 
 Run it directly: `locust -f locustfiles/gradio_user.py -H http://HOST:PORT`. The page's `/config` describes what a
 browser does after Enter: the event of the message box, then every event that follows it, in order. The answer is timed

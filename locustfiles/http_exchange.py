@@ -125,7 +125,7 @@ def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body
             message = error.get("message") or error.get("detail") or message
     except (ValueError, AttributeError):
         pass  # not JSON, or none of these shapes: the message above describes the response
-    if not answer.stream_gone(at_s, str(kind), str(message)):
+    if not answer.record_stream_gone(at_s, str(kind), str(message)):
         answer.on_failure(at_s, str(kind), str(message), status)
 
 

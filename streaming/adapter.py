@@ -18,7 +18,8 @@ class Adapter(Protocol):
     complete answer in one response and yields the same events with at most one `TextDelta`.
     """
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]: ...
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Send the request and yield the events of the answer. Raises StreamError."""
 
     async def aclose(self) -> None:
         """Release what the adapter holds between requests, such as connection pools. It cannot be used afterwards."""

@@ -111,6 +111,7 @@ class Grammar:
         self.terminal: Finish | Failed | None = None
 
     def feed(self, event: Event) -> None:
+        """Check the next event. Raises GrammarError."""
         if self.terminal is not None:
             raise GrammarError(f"{event!r} came after the end, {self.terminal!r}")
         if isinstance(event, TERMINAL):
@@ -119,5 +120,6 @@ class Grammar:
             raise GrammarError("an empty delta")
 
     def end(self) -> None:
+        """Check that the stream had a terminal event. Raises GrammarError."""
         if self.terminal is None:
             raise GrammarError("the stream ended with neither Finish nor Failed")

@@ -139,6 +139,7 @@ class Meter:
         self._connected = False
 
     def feed(self, event: Event, now: float) -> None:
+        """Process an event that arrived at `now`."""
         if isinstance(event, TextDelta):
             if self._first_text_s is None:
                 self._first_text_s = now
@@ -260,9 +261,11 @@ class _TokenTally:
         self._count = 0
 
     def reset_count(self) -> None:
+        """Forget the count, so that the whole text is counted the next time."""
         self._done = self._count = 0
 
     def count_tokens(self, count: TokenCounter) -> int:
+        """Count the parts that were added since the last call and return the total."""
         if self._done < len(self.parts):
             self._count += count("".join(self.parts[self._done :]))
             self._done = len(self.parts)

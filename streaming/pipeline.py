@@ -170,6 +170,7 @@ class AnswerStream:
 
     @property
     def ended(self) -> bool:
+        """True when no more events will follow."""
         return self._delivery.ended
 
     def meter_reading(self) -> MeterReading:
@@ -281,6 +282,7 @@ class _AttemptRecord:
     was_streamed: bool = True
 
     def record(self, event: Event, states: Sequence[State]) -> None:
+        """Update the record from a milestone; `states` are the session's states."""
         match event:
             case Notice(kind="connected"):
                 self.is_connected = True

@@ -175,7 +175,9 @@ class Probe:
         self.delivered: list[TimedEvent] = []
 
     def on_source(self, event: Event) -> None:
+        """Record an event that arrived from the provider, with its source timestamp."""
         self.source.append(TimedEvent(self._clock(), event))
 
     def on_delivered(self, event: Event) -> None:
+        """Record an event that left the strategy, with its delivered timestamp."""
         self.delivered.append(TimedEvent(self._clock(), event))

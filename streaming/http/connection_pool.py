@@ -253,6 +253,7 @@ class _PooledConnection(asyncio.Protocol):
         self._pool.release(self)
 
     def close(self) -> None:
+        """Close the connection at once and remove it from the idle ones."""
         self._fault = self._fault or _closed_error(None)
         if self._expiry is not None:
             self._expiry.cancel()
@@ -261,10 +262,12 @@ class _PooledConnection(asyncio.Protocol):
         self._pool.remove_idle(self)
 
     def pause(self) -> None:
+        """Stop reading from the socket."""
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume(self) -> None:
+        """Continue reading from the socket."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 

@@ -211,7 +211,7 @@ class TimestampedSocket:
             self._drained.set_exception(ConnectionAbortedError("closed on this side"))
 
     def on_ready(self, mask: int) -> None:
-        """Read or write as the selector's event mask says."""
+        """Read and write according to the selector's event mask."""
         if mask & selectors.EVENT_READ and not self._closed:
             self._read()
         if mask & selectors.EVENT_WRITE and not self._closed:

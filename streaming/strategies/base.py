@@ -35,9 +35,11 @@ class DeltaBuffer:
         return bool(self._deltas)
 
     def add(self, delta: Delta) -> None:
+        """Append a delta."""
         self._deltas.append(delta)
 
     def drain(self) -> list[Event]:
+        """Return all held deltas, with adjacent deltas of the same kind joined, and empty the buffer."""
         deltas, self._deltas = self._deltas, []
         if len(deltas) < 2:
             return [*deltas]

@@ -21,6 +21,7 @@ class StrategySpec:
     value: float | None
 
     def build(self) -> Strategy:
+        """Return a new strategy."""
         if self.kind in _UNTIMED:
             return _UNTIMED[self.kind]()
         make, _, _, _ = _TIMED[self.kind]
