@@ -3,6 +3,7 @@
 Locust passes them from the master to its workers, so they are set only in the master's command.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ _SHARE_OPTIONS = (
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
     """Add the options of a streaming load test to Locust's parser, and so to its help and its web page."""
-    add = parser.add_argument
+    _add_request_options(parser.add_argument)
+    _add_test_options(parser.add_argument)
+
+
+def _add_request_options(add: Callable[..., Any]) -> None:
     add(
         "--provider",
         default="sim:steady",
@@ -54,6 +59,9 @@ def add_options(parser: Any) -> None:
     )
     for name, variable, meaning in _SHARE_OPTIONS:
         add(name, type=_parse_share, default=0.0, env_var=variable, help=f"share {meaning} (0)")
+
+
+def _add_test_options(add: Callable[..., Any]) -> None:
     add(
         "--idle-s",
         type=_parse_seconds,
