@@ -1,6 +1,6 @@
-"""What one user heard of one answer, and what the service's own frames say of it: the same on SSE and WebSocket.
+"""The record of one answer that a load-test user received, and the reader of the service's frames (SSE and WebSocket).
 
-Pure: moments come as arguments, in seconds on CLOCK_MONOTONIC. None is unknown, 0 is measured.
+Performs no I/O: timestamps are arguments, in seconds on CLOCK_MONOTONIC. None is unknown, 0 is measured.
 """
 
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ from typing import Any
 
 _NOTICE_EVENTS = ("notice", "retry", "fallback")
 STREAM_GONE = "stream_gone"
-"""The error of an answer that was to go on after a lost connection, and whose stream the service no longer had."""
+"""The error of an answer whose stream could not be resumed, because the service no longer had it."""
 USAGE_FIELDS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "source")
 
 
 @dataclass(slots=True)
 class AnswerRecord:
-    """One answer asked for; `events` are (moment, kind, characters, output tokens) in order of time.
+    """One requested answer. `events` are tuples (timestamp, kind, characters, output tokens) in order of time.
 
-    `outcome` is `open` until the end was heard, and stays so for an answer that the test's own end broke off.
-    `ramping`: users were still being added when it was asked for. `merged_reads` held more than one text delta, of
-    which only the last has its own moment. `real_time`: the process had real-time priority.
-    `resumed` counts how often a dropped line was taken up again.
+    `outcome` is `open` until the answer ends, and stays so if the end of the test interrupts the answer. `ramping`:
+    users were still being added when the request was sent. `merged_reads` counts the reads with more than one text
+    delta, of which only the last has an exact timestamp. `real_time`: the process had real-time priority. `resumed`
+    counts how often the stream was resumed after a dropped connection.
     """
 
     trial_id: str
@@ -52,35 +52,34 @@ class AnswerRecord:
     events: list[tuple[float, str, int | None, int | None]] = field(default_factory=list)
 
     def on_text(self, at_s: float, content: str) -> None:
-        """A piece of the answer came."""
+        """Record a text delta; an empty one is ignored."""
         if content:
             self.events.append((at_s, "text", len(content), None))
 
     def on_thinking(self, at_s: float, content: str) -> None:
-        """A piece of the thinking came."""
+        """Record a thinking delta; an empty one is ignored."""
         if content:
             self.events.append((at_s, "thinking", len(content), None))
 
     def on_usage(self, at_s: float, usage: Mapping[str, Any]) -> None:
-        """Token counts came; they replace earlier ones."""
+        """Record token counts, which replace earlier ones."""
         self.usage = {name: usage.get(name) for name in USAGE_FIELDS}
         self.events.append((at_s, "usage", None, self.usage["output_tokens"]))
 
     def on_finish(self, at_s: float, reason: str | None, raw: str | None = None) -> None:
-        """The end was announced, `raw` in the provider's own word; it is `mark_complete` when the stream then ends
-        so."""
+        """Record the finish reason; `raw` is the provider's own word. `mark_complete` follows when the stream ends."""
         self.finish_reason, self.finish_raw = reason, raw
         self.events.append((at_s, "finish", None, None))
 
     def on_failure(self, at_s: float, kind: str, message: str, status: int | None = None) -> None:
-        """It broke, or was refused; the first reason stands."""
+        """Record a failure or a rejection; only the first one counts."""
         if self.error_type is None:
             self.error_type, self.error_message, self.http_status = kind, message, status
             self.outcome = "truncated" if kind in ("truncated", STREAM_GONE) else "failed"
             self.events.append((at_s, "failed", None, None))
 
-    def stream_gone(self, at_s: float, kind: str, message: str) -> bool:
-        """Take a refusal to go on with a stream that the service no longer has; return whether it was one."""
+    def record_stream_gone(self, at_s: float, kind: str, message: str) -> bool:
+        """Record a failed resume if `kind` means that the service no longer has the stream; return whether it did."""
         if not self.resumed or kind != "not_found":
             return False
         self.on_failure(
@@ -89,35 +88,35 @@ class AnswerRecord:
         return True
 
     def mark_complete(self) -> None:
-        """The stream ended as it should, after `on_finish`."""
+        """Set the outcome of an answer whose stream ended normally after `on_finish`."""
         if self.error_type is None:
             has_text = any(kind == "text" for _, kind, _, _ in self.events)
             filtered = self.finish_reason == "content_filter"
             self.outcome = "filtered" if filtered else "completed" if has_text else "empty"
 
     def mark_cancelled(self) -> None:
-        """The user left on purpose, or stopped it: no failure, unless it had broken before."""
+        """Record that the user stopped the answer or left on purpose, which is no failure; an earlier failure stays."""
         if self.error_type is None:
             self.outcome = "cancelled"
 
     @property
     def text_times_s(self) -> list[float]:
-        """When its text came."""
+        """The timestamps of the text deltas, in seconds."""
         return [at_s for at_s, kind, _, _ in self.events if kind == "text"]
 
     @property
     def chars(self) -> int:
-        """How many characters of it came."""
+        """The number of characters of text received."""
         return sum(chars or 0 for _, kind, chars, _ in self.events if kind == "text")
 
     @property
     def first_delta_s(self) -> float | None:
-        """When the first delta of any kind came."""
+        """The timestamp of the first delta of any kind, or None before it."""
         return next((at_s for at_s, kind, _, _ in self.events if kind in ("text", "thinking")), None)
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Give its speed after the first token, as a trial's `output_tps`; None where that is not known."""
+        """The throughput after the first token, computed like a trial's `output_tps`; None when it is unknown."""
         tokens, texts_s = self.usage.get("output_tokens"), self.text_times_s
         span_s = texts_s[-1] - texts_s[0] if texts_s else 0.0
         after_first = (tokens or 0) - (self.usage.get("thinking_tokens") or 0) - 1
@@ -125,13 +124,13 @@ class AnswerRecord:
 
     @property
     def failure_reason(self) -> str | None:
-        """Why it is a failure, in one line; None for one that is none."""
+        """The reason of a failure in one line, or None for an answer that did not fail."""
         if self.outcome in ("completed", "filtered", "cancelled"):
             return None
         return f"{self.error_type or 'unfinished'}: {self.error_message or 'the test ended before it did'}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Give all of it, ready for a message or a line of JSON."""
+        """Return all fields as a dict for a message or a line of JSON."""
         return {name: getattr(self, name) for name in _ANSWER_FIELDS}
 
 
@@ -139,9 +138,10 @@ _ANSWER_FIELDS = tuple(each.name for each in fields(AnswerRecord))
 
 
 class WireEventReader:
-    """Reads the service's frames, in their order, into an answer; knows where to resume and what came twice or never.
+    """A reader that writes the service's frames, in order, into an answer record.
 
-    `ended` is set by the frame after which none comes: `done`, `error` or `cancelled`.
+    It knows the position for a resume and detects duplicate and missing frames. `ended` is true after the last frame of
+    an answer: `done`, `error` or `cancelled`.
     """
 
     def __init__(self, answer: AnswerRecord) -> None:
@@ -151,7 +151,7 @@ class WireEventReader:
         self.ended = False
 
     def feed(self, at_s: float, name: str, fields: Mapping[str, Any], frame_id: str = "") -> None:
-        """Take one frame: its name (`chunk` for text, `done` for the end marker), its fields and its id."""
+        """Process one frame: its name (`chunk` for text, `done` for the end marker), its fields and its id."""
         if frame_id and not self._check_seq(at_s, frame_id):
             return
         answer = self.answer
@@ -170,7 +170,7 @@ class WireEventReader:
             self._handle_end(at_s, name, fields)
 
     def finish(self, at_s: float) -> None:
-        """Nothing more will come: an answer without its end marker is cut."""
+        """End the input; an answer without its end marker is recorded as truncated."""
         if not self.ended:
             self.answer.on_failure(at_s, "truncated", "the stream stopped before its end marker")
 
@@ -192,20 +192,20 @@ class WireEventReader:
             error = fields["error"]
             status = error.get("upstream_status") or fields.get("status")
             kind, message = error.get("type") or "error", error.get("message") or "no reason given"
-            if not answer.stream_gone(at_s, kind, message):
+            if not answer.record_stream_gone(at_s, kind, message):
                 answer.on_failure(at_s, kind, message, status)
         elif name == "cancelled":
             answer.mark_cancelled()
         self.ended = self.ended or name in ("done", "error", "cancelled")
 
     def _check_chars(self, at_s: float, delivered_chars: int | None) -> None:
-        """Check that as much text came as the service says it delivered."""
-        came = self.answer.chars
-        if delivered_chars is not None and came != delivered_chars:
-            self.answer.on_failure(at_s, "lost", f"{came} characters came of {delivered_chars} that were delivered")
+        """Record a failure unless all characters that the service delivered were received."""
+        received = self.answer.chars
+        if delivered_chars is not None and received != delivered_chars:
+            self.answer.on_failure(at_s, "lost", f"{received} of {delivered_chars} delivered characters arrived")
 
     def _check_seq(self, at_s: float, frame_id: str) -> bool:
-        """Check the number of a frame: one that came before is a failure, and so is one that never came."""
+        """Check a frame's sequence number and return whether the frame is new; duplicates and gaps are failures."""
         number = frame_id.rpartition(":")[2]
         seq = int(number) if number.isdigit() else 0
         if seq <= self.last_seq:

@@ -1,7 +1,7 @@
-"""What all kinds of users share: which question when, what they do to an answer, and Locust's own figures of it.
+"""The base class of all load-test users: the choice of request and behaviour, and the metrics reported to Locust.
 
-Beside the whole answer Locust is told of TTFT, every gap, every stall, the duration and the tokens a second, each under
-a name of its own. Locust rounds what it is told; the rows do not.
+Besides the whole answer, Locust receives TTFT, every gap, every stall, the duration and the throughput (tokens/s), each
+as a request with a separate name. Locust rounds these values; the recorded answers are not rounded.
 """
 
 import json
@@ -26,7 +26,7 @@ from shapes import users_at
 from streaming.clock import monotonic, utc_now
 
 FAILURE_PAUSE_S = 1.0
-"""After a failure nobody asks again at once: a service that refuses must not be stormed."""
+"""The pause of a user after a failure, so that a service that rejects requests is not flooded with them."""
 SLOW_BUFFER_BYTES = 2_048
 SLOW_PAUSE_S = 0.2
 _STALL_S, _STALL_MEDIANS = 0.25, 5.0
@@ -37,21 +37,21 @@ FAULTY_MODELS = ("sim:cut", "sim:error")
 
 
 class LoadShape(LoadTestShape):
-    """The shape that was asked for; without `-t` it is held until the test is stopped, which only `steady` can be."""
+    """The load shape selected by `--shape`; without `-t` the full number of users stays until the test is stopped."""
 
     use_common_options = True
     duration_s: int | None = None
 
     def tick(self) -> tuple[int, float] | None:
-        """Give users and how many a second are added or leave; None: it is over."""
+        """Return the number of users and the spawn rate per second, or None when the test is over."""
         assert self.runner is not None and self.runner.environment.parsed_options is not None
         options = self.runner.environment.parsed_options
         if options.run_time:
-            # Taken from Locust, whose master would wait for that time once more after the shape's end.
+            # Clear Locust's own run time: its master would wait for that time again after the shape's end.
             self.duration_s, options.run_time = options.run_time, None
         passed_s = self.get_run_time()
         if self.duration_s and passed_s >= self.duration_s:
-            self.duration_s = None  # the next test on Locust's page has one of its own, or none
+            self.duration_s = None  # the next test on Locust's page sets it again, or has none
             return None
         share = passed_s / self.duration_s if self.duration_s else 1.0
         return users_at(options.shape, share, options.num_users or 1), float(options.spawn_rate or 1)
@@ -59,7 +59,10 @@ class LoadShape(LoadTestShape):
 
 @dataclass(frozen=True, slots=True)
 class RequestPlan:
-    """What the user will do: `after` so many pieces it leaves for good (cancel), or drops the line to come back."""
+    """One request and the user's behaviour: after `after` pieces it cancels, or drops the connection to resume.
+
+    `slow` users read slowly, out of a small receive buffer.
+    """
 
     prompt_id: str
     prompt: str
@@ -71,7 +74,7 @@ class RequestPlan:
 
 
 class StreamUser(User):
-    """Asks, listens to the end, thinks, asks again. A kind of user says how it listens, in `stream_answer`."""
+    """A user that sends a request, reads the answer, waits, and repeats. Subclasses implement `stream_answer`."""
 
     abstract = True
     transport: ClassVar[str]
@@ -85,24 +88,24 @@ class StreamUser(User):
         self.random = random.Random()
 
     def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
-        """Ask, and write into `answer` what comes. Raises what `http_exchange.ERRORS` has for a broken connection."""
+        """Send the request and record the answer. Raises one of `http_exchange.ERRORS` when the connection fails."""
         raise NotImplementedError
 
     def model_name(self) -> str:
-        """Give the name of who is to answer."""
+        """Return the name of the provider or model to request."""
         return str(self.options.provider)
 
     def display_name(self, plan: RequestPlan) -> str:
-        """Give the name under which the answer stands in the tables."""
+        """Return the provider's name for the report's tables."""
         return plan.provider
 
     def wait_time(self) -> float:
-        """Give the seconds until the next question."""
+        """Return the time in seconds until the next request."""
         return self.random.uniform(*load_options.parse_range_s(self.options.think_s))
 
     @task
     def ask(self) -> None:
-        """Ask once."""
+        """Send one request, read its answer and report both."""
         result_collector.wait_while_closing()
         plan = self._draw_plan()
         answer = AnswerRecord(
@@ -127,17 +130,17 @@ class StreamUser(User):
             gevent.sleep(FAILURE_PAUSE_S)
 
     def headers(self, answer: AnswerRecord) -> dict[str, str]:
-        """Give what every request carries: the answer's id, by which a server's log is paired, and the key."""
+        """Return the headers of every request: the answer's id, to match it with a server's log, and the API key."""
         key = {"authorization": f"Bearer {self.options.key}"} if self.options.key else {}
         return {"x-client-request-id": answer.trial_id, **key}
 
     def body(self, answer: AnswerRecord, plan: RequestPlan) -> dict[str, Any]:
-        """Give the question as the service's own wires take it."""
+        """Return the request body for the service's SSE and WebSocket transports."""
         fields = {"message": plan.prompt, "provider": plan.provider, "strategy": answer.strategy}
         return {**fields, "max_tokens": self.options.max_tokens, **({"resume": True} if plan.reconnect else {})}
 
     def socket_options(self, plan: RequestPlan) -> dict[str, Any]:
-        """Give how the user's socket is made."""
+        """Return the arguments for the user's socket: the idle timeout and the receive buffer's size."""
         return {"idle_s": self.options.idle_s, "receive_bytes": SLOW_BUFFER_BYTES if plan.slow else None}
 
     def _draw_plan(self) -> RequestPlan:
@@ -152,7 +155,7 @@ class StreamUser(User):
         )
 
     def _report_answer(self, answer: AnswerRecord) -> None:
-        """Tell Locust: the answer as a request of its own, and the figures beside it, in ms (tokens/s: tokens)."""
+        """Report to Locust the answer as a request, and its metrics as further ones, in ms (tokens/s: in tokens)."""
         end_s = answer.events[-1][0] if answer.events else monotonic()
         start_s = answer.sent_s if answer.sent_s is not None else answer.asked_s
         failure = RuntimeError(answer.failure_reason) if answer.failure_reason is not None else None
@@ -165,8 +168,8 @@ class StreamUser(User):
         texts_s = answer.text_times_s
         gaps_s = [later - earlier for earlier, later in pairwise(texts_s)]
         longest_s = max(_STALL_S, _STALL_MEDIANS * median(gaps_s)) if gaps_s else 0.0
-        with result_collector.turns.slices(gaps_s) as slowly:
-            for gap_s in slowly:
+        with result_collector.turns.slices(gaps_s) as sliced_gaps_s:
+            for gap_s in sliced_gaps_s:
                 self._fire_request("gap", gap_s)
                 if gap_s > longest_s:
                     self._fire_request("stall", gap_s)
@@ -186,7 +189,7 @@ class StreamUser(User):
 
 @cache
 def read_prompts(path: str) -> tuple[tuple[str, str], ...]:
-    """Read prompts as an evaluation does: one a line, called after its place, or JSONL with `id` and `prompt`."""
+    """Read prompts as an evaluation does: one per line, with `line-NUMBER` as id, or JSONL with `id` and `prompt`."""
     file = Path(path) if path else _DEFAULT_PROMPTS
     lines = [(number, line.strip()) for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)]
     filled = [(number, line) for number, line in lines if line]

@@ -1,8 +1,8 @@
-"""Users of the page, over the queue as browsers use it: every question in a fresh session.
+"""Users that send messages to the page over Gradio's queue, as a browser does, each message in a new session.
 
-By hand: `locust -f locustfiles/gradio_user.py -H http://HOST:PORT`. What a browser does after Enter is read from the
-page's own `/config`: the event of the message box, then every event that follows it, in order. The answer counts from
-the first request of these, as a person waits; its pieces are the updates of the chat.
+Run it directly: `locust -f locustfiles/gradio_user.py -H http://HOST:PORT`. The page's `/config` describes what a
+browser does after Enter: the event of the message box, then every event that follows it, in order. The answer is timed
+from the first of these requests, because a person waits from there; its pieces are the updates of the chat.
 """
 
 import json
@@ -22,20 +22,20 @@ MESSAGE, CHAT, STAGE = "sg-message", "sg-chat", "sg-stage"
 _HTML_TAG = re.compile(r"<[^>]{0,500}>")
 
 __all__ = ["GradioUser", "LoadShape"]
-"""What Locust finds here: it takes users and the shape from the file that it was given."""
+"""Locust takes the users and the load shape from the names in this file."""
 
 
 class GradioUser(StreamUser):
-    """Loads the page's description once, then asks as its message box does."""
+    """A user that loads the page's configuration once and then sends messages as its message box does."""
 
     transport = "gradio"
 
     def on_start(self) -> None:
-        """Nothing is loaded yet: the first question loads it."""
+        """Start without the page's configuration, which the first message loads."""
         self.page: GradioConfig | None = None
 
     def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
-        """Ask, and listen to the update that is the answer's last."""
+        """Send the message and record the answer up to its last update."""
         if self.page is None:
             config, status = self._request(answer, plan, "/config", None)
             if status != 200:
@@ -53,7 +53,7 @@ class GradioUser(StreamUser):
     def _run_event(
         self, answer: AnswerRecord, plan: RequestPlan, values: dict[int, Any], event: Mapping[str, Any], session: str
     ) -> bool:
-        """Carry out one event of the page; False when the user left or it failed."""
+        """Run one event of the page and return whether it succeeded; False also when the user left."""
         page = self.page
         assert page is not None
         body = page.body(event, values, session)
@@ -64,9 +64,9 @@ class GradioUser(StreamUser):
                 return False
             page.apply(event, values, json.loads(data)["data"])
             return True
-        said, status = self._request(answer, plan, f"{page.prefix}/queue/join", body)
+        reply, status = self._request(answer, plan, f"{page.prefix}/queue/join", body)
         if status != 200:
-            record_rejection(answer, answer.asked_s, status, said)
+            record_rejection(answer, answer.asked_s, status, reply)
             return False
         return self._read_queue(answer, plan, values, event, session)
 
@@ -76,17 +76,17 @@ class GradioUser(StreamUser):
         page = self.page
         assert page is not None
         is_answer = page.chat in event["outputs"] and answer.outcome == "open"
-        kept: list[tuple[float, bytes]] = []
+        chunks: list[tuple[float, bytes]] = []
         left = False
         target = f"{self.base}{page.prefix}/queue/data?session_hash={session}"
         with HttpExchange(self.url, target, None, self.headers(answer), **self.socket_options(plan)) as exchange:
             for read in exchange.iter_chunks_safe():
-                kept.append(read)
-                if left := is_answer and plan.cancel and len(kept) > plan.after:
+                chunks.append(read)
+                if left := is_answer and plan.cancel and len(chunks) > plan.after:
                     break
         updates = QueueUpdates(answer, event["outputs"].index(page.chat) if is_answer else None)
         decoder = Decoder()
-        with turns.slices(kept) as reads:
+        with turns.slices(chunks) as reads:
             for at_s, part in reads:
                 before = len(answer.events)
                 for found in decoder.feed(part):
@@ -104,7 +104,7 @@ class GradioUser(StreamUser):
     def _request(
         self, answer: AnswerRecord, plan: RequestPlan, path: str, body: Mapping[str, Any] | None
     ) -> tuple[bytes, int | None]:
-        """Ask once and give body and status; an answer's first request is its `sent`."""
+        """Send one request and return the body and the status; an answer's first POST sets its `sent_s`."""
         with HttpExchange(
             self.url, f"{self.base}{path}", body, self.headers(answer), **self.socket_options(plan)
         ) as exchange:
@@ -117,7 +117,7 @@ class GradioUser(StreamUser):
 
 
 def _record_incomplete(answer: AnswerRecord, exchange: HttpExchange, problem: str | None, *, left: bool) -> None:
-    """Say why an event came to no end: the page failed, the user left, or the line broke."""
+    """Record why an event did not complete: the page failed, the user left, or the connection failed."""
     at_s = exchange.socket.at_s
     if problem is not None:
         answer.on_failure(at_s, "failed", problem)
@@ -130,7 +130,7 @@ def _record_incomplete(answer: AnswerRecord, exchange: HttpExchange, problem: st
 
 
 class GradioConfig:
-    """What `/config` says of the page: its components' values, and which events follow which."""
+    """The page's `/config`: the components' values, and the order of the events."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.prefix: str = config.get("api_prefix", "")
@@ -145,13 +145,13 @@ class GradioConfig:
         self.entry = next(event for event in self._events.values() if [self.message, "submit"] in event["targets"])
 
     def values(self, plan: RequestPlan, strategy: str) -> dict[int, Any]:
-        """Give every component's value for a new question."""
+        """Return every component's value for a new message, by component id."""
         found = {number: component["props"].get("value") for number, component in self._components.items()}
         found |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
         return found | {self._names["sg-strategy"]: strategy}
 
     def next_events(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Give the events that follow one that succeeded, and that the server carries out."""
+        """Return the events that run on the server after `event` has succeeded."""
         return [
             other
             for other in self._events.values()
@@ -161,13 +161,13 @@ class GradioConfig:
         ]
 
     def body(self, event: Mapping[str, Any], values: Mapping[int, Any], session: str) -> dict[str, Any]:
-        """Give an event's request."""
+        """Return the request body of an event."""
         data = [values[number] for number in event["inputs"]]
         fields = {"data": data, "fn_index": event["id"], "session_hash": session}
         return {**fields, "trigger_id": self.message, "event_data": None}
 
     def apply(self, event: Mapping[str, Any], values: dict[int, Any], data: list[Any]) -> None:
-        """Put an event's results into the components; an update changes the value only if it names one."""
+        """Store an event's results in the components; an update without a value leaves the value unchanged."""
         for number, value in zip(event["outputs"], data, strict=True):
             if isinstance(value, dict) and value.get("__type__") == "update":
                 values[number] = value.get("value", values[number])
@@ -175,18 +175,18 @@ class GradioConfig:
                 values[number] = value
 
     def read_outcome(self, answer: AnswerRecord, values: Mapping[int, Any], at_s: float) -> None:
-        """Read from the stage line how it ended: its style is `good` after success."""
+        """Record the outcome from the stage line, which has the style `good` after success."""
         stage = str(values[self.stage])
         if "sg-good" in stage:
             answer.on_finish(at_s, "stop")
             answer.mark_complete()
         else:
             words = _HTML_TAG.sub(" ", stage)
-            answer.on_failure(at_s, "failed", " ".join(words.split()) or "the page did not say how it ended")
+            answer.on_failure(at_s, "failed", " ".join(words.split()) or "the page did not report an outcome")
 
 
 class QueueUpdates:
-    """Reads the queue's messages of one event; the growth of the chat at `place` are the answer's pieces."""
+    """The queue's messages of one event. The text that the output at index `place` gains is recorded as deltas."""
 
     def __init__(self, answer: AnswerRecord, place: int | None) -> None:
         self._answer, self._place = answer, place
@@ -196,7 +196,7 @@ class QueueUpdates:
         self.problem: str | None = None
 
     def feed(self, at_s: float, message: Mapping[str, Any]) -> None:
-        """Take one message of the queue."""
+        """Process one message of the queue."""
         kind = message["msg"]
         output = message.get("output") or {}
         if kind == "process_completed" and message.get("success"):
@@ -210,7 +210,7 @@ class QueueUpdates:
             self._first = False
 
     def _added_text(self, change: list[Any]) -> str:
-        """Give the text that a change adds to the answer; messages with a title are notes beside it."""
+        """Return the text that a change adds to the answer; messages with a title are not part of the answer."""
         operation, path, value = change
         if operation == "add" and len(path) == 1 and isinstance(value, dict):
             if (value.get("metadata") or {}).get("title"):

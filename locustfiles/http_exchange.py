@@ -1,4 +1,4 @@
-"""One HTTP request over a stamped socket: the body's parts as they come, each with its moment."""
+"""One HTTP request over a timestamped socket; each part of the body has a timestamp."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,15 +12,16 @@ from streaming.http.response_parser import HTTPLimitError, HTTPParseError, Respo
 from streaming.limits import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, size_text
 
 GRACE_S = 0.25
-"""How long the end of a body is waited for after the wire's own end marker: as long as the evaluation waits."""
+"""How long to wait for the end of the body after the protocol's end marker; the evaluation waits as long."""
 _TAIL_BYTES = 64
-"""Where a marker is looked for: it is the last line, and may have blank lines and a chunk's end behind it."""
+"""The length of the tail that is searched for the marker: the last line, with any blank lines and a chunk's end."""
 
 
 class HttpExchange:
-    """Sends on entry and closes on exit; what came before is in `answer`: connect, sent and head moments.
+    """An HTTP exchange as a context manager: it connects and sends on entry and closes on exit.
 
-    A body or its absence tells the method: POST, GET. Raises OSError (TimeoutError too) and Http1Error.
+    The method is POST with a body and GET without one. `record_timings` copies the connect and sent timestamps. Raises
+    OSError (including TimeoutError) and HTTPParseError.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class HttpExchange:
         self.socket.close()
 
     def record_timings(self, answer: AnswerRecord) -> None:
-        """Write how it was sent into the first exchange of an answer."""
+        """Copy the connect time and the sent timestamp of an answer's first exchange to `answer`."""
         answer.connect_s, answer.sent_s = self.socket.connect_s, self.socket.sent_s
 
     @property
     def status(self) -> int | None:
-        """Give the response's status; None before its head came."""
+        """The response's status, or None before its head has arrived."""
         return self._reader.head.status if self._reader.head else None
 
     @property
@@ -59,9 +60,9 @@ class HttpExchange:
         return head is not None and head.headers.get("content-type", "").startswith("text/event-stream")
 
     def iter_chunks(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
-        """Give the body's parts with their moments; ends with the body, `complete` or not.
+        """Yield (timestamp, part of the body) until the body ends, `complete` or not.
 
-        After a line `last` the body's own end is waited for no longer than `GRACE_S`: some servers keep the line open.
+        After the line `last`, wait for the body's end no longer than `GRACE_S`: some servers keep the connection open.
         """
         marked = False
         size = 0
@@ -87,14 +88,16 @@ class HttpExchange:
 
     @property
     def _max_bytes(self) -> int:
-        """How much of a body is read; no form of compression was asked for, and none is undone."""
+        """The size limit of the body. The request accepts no compression, and none is decoded."""
         if self.status is not None and not 200 <= self.status < 300:
             return MAX_ERROR_BODY_BYTES
         return MAX_STREAM_BYTES if self.is_stream else MAX_BODY_BYTES
 
     def iter_chunks_safe(self, last: bytes | None = None) -> Iterator[tuple[float, bytes]]:
-        """Give the parts as `iter_chunks` does; what broke the connection is in `fault` then: what came before it
-        counts."""
+        """Yield the parts as `iter_chunks` does, but store an error in `fault` instead of raising it.
+
+        The parts received before the error still count.
+        """
         try:
             yield from self.iter_chunks(last)
         except ERRORS as error:
@@ -104,12 +107,12 @@ class HttpExchange:
 
     @property
     def complete(self) -> bool:
-        """Whether the body came to the end that it announced."""
+        """Whether the body reached its announced end."""
         return self._reader.complete
 
 
 def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body: bytes) -> None:
-    """Take a response that is no stream: its error in one of the shapes that servers give it, or that it was none."""
+    """Record a response that is not a stream: its error in one of the usual JSON shapes, or else its status."""
     kind = "protocol" if status == 200 else f"http_{status}"
     message = f"status {status}, no event stream: {body[:80]!r}"
     try:
@@ -121,15 +124,15 @@ def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body
             kind = error.get("rule") or error.get("type") or kind
             message = error.get("message") or error.get("detail") or message
     except (ValueError, AttributeError):
-        pass  # no JSON, or none of these shapes: the words above say what it was
-    if not answer.stream_gone(at_s, str(kind), str(message)):
+        pass  # not JSON, or none of these shapes: the message above describes the response
+    if not answer.record_stream_gone(at_s, str(kind), str(message)):
         answer.on_failure(at_s, str(kind), str(message), status)
 
 
 def record_error(answer: AnswerRecord, at_s: float, error: Exception) -> None:
-    """Take what ended the connection, or what came and cannot be read."""
+    """Record an error of the connection, or of data that cannot be parsed."""
     if isinstance(error, TimeoutError):
-        answer.on_failure(at_s, "idle_timeout", "nothing came for longer than --idle-s")
+        answer.on_failure(at_s, "idle_timeout", "nothing arrived for longer than --idle-s")
     elif isinstance(error, OSError):
         answer.on_failure(at_s, "network", str(error) or type(error).__name__)
     else:
@@ -137,7 +140,7 @@ def record_error(answer: AnswerRecord, at_s: float, error: Exception) -> None:
 
 
 ERRORS = (OSError, HTTPParseError, ValueError, KeyError, TypeError, AttributeError)
-"""What a broken connection raises, and what frames raise that are not as they should be: bad JSON, a field missing."""
+"""The exceptions of a failed connection and of invalid frames, such as bad JSON or a missing field."""
 
 
 def _encode_request(url: SplitResult, target: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> bytes:

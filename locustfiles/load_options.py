@@ -1,8 +1,9 @@
-"""The load tests' own options, beside Locust's: on the command line, or in the environment where a name is given.
+"""The load tests' options in addition to Locust's, from the command line or an environment variable.
 
-Locust hands them from the master to its workers, so they are written once, in the master's command.
+Locust passes them from the master to its workers, so they are set only in the master's command.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,85 +14,109 @@ from shapes import SHAPES
 
 _SHARE_OPTIONS = (
     ("--cancel-rate", "LOAD_CANCEL_RATE", "of answers that the user stops half-way"),
-    ("--reconnect-rate", "LOAD_RECONNECT_RATE", "of answers whose line is dropped and taken up again (sse, websocket)"),
-    ("--fault-rate", "LOAD_FAULT_RATE", "of questions put to a simulator that breaks its answers off"),
-    ("--slow-rate", "LOAD_SLOW_RATE", "of answers whose user reads slowly, out of a small buffer"),
+    ("--reconnect-rate", "LOAD_RECONNECT_RATE", "of answers that are resumed after a lost connection (sse, websocket)"),
+    ("--fault-rate", "LOAD_FAULT_RATE", "of requests to a simulated model that fails"),
+    ("--slow-rate", "LOAD_SLOW_RATE", "of answers whose user reads slowly, from a small buffer"),
 )
 
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
-    """Give Locust's parser, its help and its web page the options of a load of streamed answers."""
-    add = parser.add_argument
-    add("--provider", default="sim:steady", env_var="LOAD_PROVIDER", help="who answers in the service (sim:steady)")
-    add("--strategy", default="", env_var="LOAD_STRATEGY", help="of delivery (direct; openai: the server's own)")
-    add("--model", default="sim:steady", env_var="LOAD_MODEL", help="model that the OpenAI users ask for (sim:steady)")
-    add("--max-tokens", type=_parse_whole_number, default=128, env_var="LOAD_MAX_TOKENS", help="of an answer (128)")
+    """Add the options of a streaming load test to Locust's parser, and so to its help and its web page."""
+    _add_request_options(parser.add_argument)
+    _add_test_options(parser.add_argument)
+
+
+def _add_request_options(add: Callable[..., Any]) -> None:
+    add(
+        "--provider",
+        default="sim:steady",
+        env_var="LOAD_PROVIDER",
+        help="provider to request from the service (sim:steady)",
+    )
+    add("--strategy", default="", env_var="LOAD_STRATEGY", help="delivery strategy (direct; openai: the server's)")
+    add("--model", default="sim:steady", env_var="LOAD_MODEL", help="model that the OpenAI users request (sim:steady)")
+    add(
+        "--max-tokens",
+        type=_parse_whole_number,
+        default=128,
+        env_var="LOAD_MAX_TOKENS",
+        help="max tokens of an answer (128)",
+    )
     add(
         "--prompts",
         type=_check_prompts_file,
         default="",
         env_var="LOAD_PROMPTS",
-        help="file, one prompt a line or JSONL with id and prompt",
+        help="file with one prompt per line, or JSONL with id and prompt",
     )
     add(
         "--think-s",
         type=_check_range,
         default="0",
         env_var="LOAD_THINK_S",
-        help="seconds between questions, or a range, 1-5 (0)",
+        help="seconds between requests, or a range such as 1-5 (0)",
     )
     for name, variable, meaning in _SHARE_OPTIONS:
         add(name, type=_parse_share, default=0.0, env_var=variable, help=f"share {meaning} (0)")
+
+
+def _add_test_options(add: Callable[..., Any]) -> None:
     add(
         "--idle-s",
         type=_parse_seconds,
         default=60.0,
         env_var="LOAD_IDLE_S",
-        help="silence that counts as a failure (60)",
+        help="seconds without data that count as a failure (60)",
     )
     add(
-        "--drain-s", type=_parse_seconds, default=30.0, env_var="LOAD_DRAIN_S", help="what is under way may end in (30)"
+        "--drain-s",
+        type=_parse_seconds,
+        default=30.0,
+        env_var="LOAD_DRAIN_S",
+        help="seconds for answers to end when the test stops (30)",
     )
-    _add_run_options(add)
-
-
-def _add_run_options(add: Any) -> None:
-    add("--key", default="", env_var="LOAD_KEY", is_secret=True, help="API key, sent as a bearer")
-    add("--shape", default="steady", choices=SHAPES, env_var="LOAD_SHAPE", help="how many users, when (steady)")
-    add("--out", default="", env_var="LOAD_OUT", help="folder of the rows and the report (out/load-TIME)")
+    add("--key", default="", env_var="LOAD_KEY", is_secret=True, help="API key, sent as a bearer token")
+    add("--shape", default="steady", choices=SHAPES, env_var="LOAD_SHAPE", help="number of users over time (steady)")
+    add("--out", default="", env_var="LOAD_OUT", help="folder for the results and the report (out/load-TIME)")
     add(
         "--slo",
         default="failed<1%",
         env_var="LOAD_SLO",
         help="objectives: ttft_p95<800ms … (failed<1%%); exit code 1 if missed",
     )
-    add("--no-real-time", dest="real_time", action="store_false", help="wait for a processor like everybody else")
-    add("--no-report", dest="report", action="store_false", help="only keep what was heard, in answers.jsonl")
+    add("--no-real-time", dest="real_time", action="store_false", help="do not use real-time priority")
+    add("--no-report", dest="report", action="store_false", help="only write answers.jsonl, no report")
 
 
 def _check_prompts_file(text: str) -> str:
-    """Take a file that can be read and has something in it; the empty default stands for the prompts that ship."""
+    """Return `text` if it names a readable file that is not empty; an empty name means the prompts of this project.
+
+    Raises ArgumentTypeError.
+    """
     try:
         filled = not text or bool(Path(text).read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentTypeError(f"{text}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
     if not filled:
-        raise ArgumentTypeError(f"{text}: there is no prompt in it")
+        raise ArgumentTypeError(f"{text}: the file has no prompts (write one per line)")
     return text
 
 
 def _check_range(text: str) -> str:
-    """Take a range that can be read, as it is written: Locust's page writes it again."""
+    """Return `text` unchanged if it is a valid range, because Locust's page displays it again.
+
+    Raises ArgumentTypeError.
+    """
     low_s, high_s = parse_range_s(text)
     if low_s > high_s:
-        raise ArgumentTypeError(f"{text}: the first number is the larger one")
+        raise ArgumentTypeError(f"{text}: the first number is the larger one (write the smaller one first)")
     return text
 
 
 @cache
 def parse_range_s(text: str) -> tuple[float, float]:
-    """Read `2` or `1-5` as a range in seconds."""
+    """Parse `2` or `1-5` as a range in seconds. Raises ArgumentTypeError."""
     low, dash, high = text.partition("-")
     return _parse_seconds(low), _parse_seconds(high if dash else low)
 

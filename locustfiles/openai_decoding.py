@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server's bytes read into an answer, by the decoder that the evaluation reads with.
+"""Decoding of an OpenAI-compatible server's bytes into an answer record, with the decoder of the evaluation.
 
-So the same bytes come to the same outcome, the same tokens and the same text in a load test and in an evaluation.
-Knows no Locust.
+The same bytes therefore have the same outcome, tokens and text in a load test and in an evaluation. Does not depend on
+Locust.
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from streaming.errors import StreamError
 from streaming.events import Event, Finish, TextDelta, ThinkingDelta, Usage
 
 
-def decode_chunks(decoder: StreamDecoder, kept: Iterable[tuple[float, bytes]], answer: AnswerRecord) -> None:
-    """Decode what was kept, each event at the moment of its read; `kept` are moments and bytes."""
-    for at_s, part in kept:
+def decode_chunks(decoder: StreamDecoder, chunks: Iterable[tuple[float, bytes]], answer: AnswerRecord) -> None:
+    """Decode the chunks, pairs of timestamp and bytes; each event has the timestamp of its read."""
+    for at_s, part in chunks:
         texts = 0
         try:
             for event in decoder.feed(part):
@@ -28,7 +28,7 @@ def decode_chunks(decoder: StreamDecoder, kept: Iterable[tuple[float, bytes]], a
 
 
 def decode_end(decoder: StreamDecoder, at_s: float, answer: AnswerRecord) -> None:
-    """Take what the decoder makes of the end of the bytes: a finish, or that the answer is cut."""
+    """Flush the decoder and record the end of the answer: a finish, or a truncated stream."""
     try:
         for event in decoder.flush():
             _apply_event(at_s, event, answer)

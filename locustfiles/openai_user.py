@@ -1,6 +1,7 @@
-"""Users of any OpenAI-compatible server: this service, llama.cpp's, vLLM, a vendor's.
+"""Users of any OpenAI-compatible server: this service, llama.cpp's server, vLLM, or a vendor.
 
-By hand, with or without /v1 in the address: `locust -f locustfiles/openai_user.py -H http://HOST:PORT --model NAME`.
+Run it directly, with or without /v1 in the address:
+`locust -f locustfiles/openai_user.py -H http://HOST:PORT --model NAME`.
 """
 
 from typing import Any
@@ -14,28 +15,28 @@ from result_collector import turns
 from providers.decoding import chat_completions
 
 _DONE_MARKER = b"data: [DONE]"
-"""The wire's own end marker: what comes after it is not waited for."""
+"""The end marker of the protocol; later data is not waited for."""
 
 __all__ = ["LoadShape", "OpenAIUser"]
-"""What Locust finds here: it takes users and the shape from the file that it was given."""
+"""Locust takes the users and the load shape from the names in this file."""
 
 
 class OpenAIUser(StreamUser):
-    """Asks for a streamed completion with its usage; reads it to its end, or leaves half-way."""
+    """A user that requests a streamed completion with usage, and reads it to the end or leaves half-way."""
 
     transport = "openai"
     own_strategy = "default"
 
     def model_name(self) -> str:
-        """Give the model's name."""
+        """Return the name of the model to request."""
         return str(self.options.model)
 
     def display_name(self, plan: RequestPlan) -> str:
-        """Give the dialect and the model."""
+        """Return the dialect and the model, as in `openai:gpt-4o`."""
         return f"openai:{plan.provider}"
 
     def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
-        """Ask and listen."""
+        """Send the request and record the answer."""
         target = f"{self.base.removesuffix('/v1')}/v1/chat/completions"
         body: dict[str, Any] = {
             "model": plan.provider,
@@ -44,23 +45,23 @@ class OpenAIUser(StreamUser):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if self.options.strategy:  # a field that this service alone knows
+        if self.options.strategy:  # only this service has this field
             body["strategy"] = self.options.strategy
-        kept: list[tuple[float, bytes]] = []
+        chunks: list[tuple[float, bytes]] = []
         left = False
         with HttpExchange(self.url, target, body, self.headers(answer), **self.socket_options(plan)) as exchange:
             exchange.record_timings(answer)
             for read in exchange.iter_chunks_safe(_DONE_MARKER):
-                kept.append(read)
-                if left := plan.cancel and len(kept) > plan.after:
+                chunks.append(read)
+                if left := plan.cancel and len(chunks) > plan.after:
                     break
-        answer.headers_s = kept[0][0] if kept else None
+        answer.headers_s = chunks[0][0] if chunks else None
         answer.stamp_source = exchange.socket.stamp_source
         if exchange.status is not None and not 200 <= exchange.status < 300:
-            record_rejection(answer, exchange.socket.at_s, exchange.status, b"".join(part for _, part in kept))
+            record_rejection(answer, exchange.socket.at_s, exchange.status, b"".join(part for _, part in chunks))
             return
         decoder = chat_completions.make_decoder()
-        with turns.slices(kept) as reads:
+        with turns.slices(chunks) as reads:
             decode_chunks(decoder, reads, answer)
         if left and not decoder.done:
             answer.mark_cancelled()

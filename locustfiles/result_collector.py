@@ -1,11 +1,12 @@
-"""From users on any number of workers to one folder: every answer is a message to the master, which writes it down.
+"""The collection of all users' answers in one folder: each worker sends its answers to the master, which writes them.
 
-The folder's `answers.jsonl` has a header and a line an answer; `python -m evaluation.load_test report FOLDER`, run when
-the test ends, makes of it the rows, tables and report of an evaluation. That is a process of its own: gevent must not
-meet asyncio code.
+The folder's `answers.jsonl` has a header and one line per answer. At the end of the test
+`python -m evaluation.load_test report FOLDER` turns it into the rows, tables and report of an evaluation. That command
+runs in a separate process, because gevent and asyncio must not run in the same one.
 
-A test ends in order. Whoever stops it, nobody asks anything new, what is under way may end within `--drain-s`, and the
-master goes when every worker has said that it is done: its last answers came before, by the same way.
+A test ends in an orderly way, whoever stops it: no user sends a new request, answers under way may end within
+`--drain-s`, and the master exits after every worker has reported that it is done. A worker's last answers arrive before
+that report because they use the same connection.
 """
 
 import gc
@@ -40,7 +41,7 @@ _PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
 class _CollectorState:
-    """What this process knows of the test."""
+    """The state of the test in this process."""
 
     def __init__(self) -> None:
         self.open_answers = 0
@@ -58,7 +59,7 @@ state = _CollectorState()
 
 @contextmanager
 def open_answer(environment: Environment, answer: AnswerRecord) -> Iterator[None]:
-    """Count an answer as open meanwhile, and report it when it is over, even when its user is killed."""
+    """Count an answer as open in the context, and report it on exit, even when its user is killed."""
     state.open_answers += 1
     try:
         yield
@@ -69,9 +70,9 @@ def open_answer(environment: Environment, answer: AnswerRecord) -> Iterator[None
 
 
 class DecodingTurns:
-    """Has one user at a time work on what it heard, in slices: all others go on reading between two of them.
+    """A lock that lets one user at a time decode its data, in slices, between which all other users read.
 
-    What is read late has its own stamp all the same, unless the next bytes have joined it in the socket by then.
+    Data that is read late still has its exact kernel timestamp, unless more bytes have joined it in the socket.
     """
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class DecodingTurns:
 
     @contextmanager
     def slices(self, items: Sequence[T]) -> Iterator[Iterator[T]]:
-        """Give the items, with a rest after every few; the turn is over on leaving, wherever the reading broke off."""
+        """Return an iterator that lets other users run after every few items. Leaving the context ends the turn."""
         with self._turn:
             yield _yield_between_slices(items)
 
@@ -94,7 +95,7 @@ turns = DecodingTurns()
 
 
 def wait_while_closing() -> None:
-    """Return at once during the test; once it is ending, never: the user is ended here."""
+    """Return at once during the test. While the test is ending, block forever; Locust then kills the user here."""
     if state.closing:
         state.never.wait()
 
@@ -111,7 +112,7 @@ def _on_init(environment: Environment, runner: Any, **_: object) -> None:
 @events.test_start.add_listener
 def _on_test_start(environment: Environment, **_: object) -> None:
     state.closing, state.ramping = False, True
-    # What is here stays: walking through it while answers are under way would hold up their reading.
+    # Exclude the current objects from garbage collection: scanning them during the test would delay reads.
     gc.collect()
     gc.freeze()
     options = environment.parsed_options
@@ -136,23 +137,23 @@ def _on_spawning_complete(user_count: int, **_: object) -> None:
 
 @events.test_stopping.add_listener
 def _on_test_stopping(environment: Environment, **_: object) -> None:
-    """Have what is under way end, here or on the workers."""
+    """Let the answers under way end, here or on the workers."""
     runner, options = environment.runner, environment.parsed_options
     if isinstance(runner, WorkerRunner) or options is None:
         return
     if not isinstance(runner, MasterRunner):
         _drain(options.drain_s)
         return
-    asked = {client.id for client in runner.clients.all}
+    workers = {client.id for client in runner.clients.all}
     runner.send_message("last_orders", {"drain_s": options.drain_s})
     until_s = time.monotonic() + options.drain_s + 5
-    while asked - state.gone_workers and asked & set(runner.clients) and time.monotonic() < until_s:
+    while workers - state.gone_workers and workers & set(runner.clients) and time.monotonic() < until_s:
         gevent.sleep(_POLL_INTERVAL_S)
 
 
 @events.quitting.add_listener
 def _on_quitting(environment: Environment, **_: object) -> None:
-    """Close the file, and have the report made, whose exit code is this test's."""
+    """Close the file and create the report, whose exit code becomes that of the test."""
     if isinstance(environment.runner, WorkerRunner) or environment.parsed_options is None or state.file is None:
         return
     if environment.runner is not None:
@@ -167,7 +168,7 @@ def _on_quitting(environment: Environment, **_: object) -> None:
 
 
 def _on_drain_request(environment: Environment, msg: Any, **_: object) -> None:
-    """Worker: end in order, and say so after everything else was said."""
+    """Drain this worker, and report `done` to the master after all its answers."""
     _drain(msg.data["drain_s"])
     assert environment.runner is not None
     environment.runner.send_message("done", {})
@@ -189,21 +190,21 @@ def _on_answer(environment: Environment, msg: Any, **_: object) -> None:
 
 
 def _open_answers_file(environment: Environment) -> None:
-    """Make the folder and the file, before any answer."""
+    """Create the folder and the file before the first answer."""
     options = environment.parsed_options
     if options is None:
         return
     if options.headless and not environment.host:
-        sys.exit("error: say who is to be loaded: -H http://127.0.0.1:7860")
+        sys.exit("error: --host: no service to test (use -H with its address, for example -H http://127.0.0.1:7860)")
     folder = Path(options.out or Path("out", f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}")).absolute()
     if (folder / ANSWERS_FILE).exists():
-        sys.exit(f"error: --out {options.out} holds a load test: choose a new or an empty folder")
+        sys.exit(f"error: --out {options.out}: already contains a load test (choose a new or an empty folder)")
     folder.mkdir(parents=True, exist_ok=True)
     state.folder, state.file = folder, (folder / ANSWERS_FILE).open("a", encoding="utf-8")
 
 
 def _write_head(environment: Environment, options: Any) -> None:
-    """Write what is asked for: on Locust's page that is known when its first test starts."""
+    """Write the header with the test's options; on Locust's page they are known only when the first test starts."""
     assert state.folder is not None
     names = ("provider", "strategy", "model", "max_tokens", "cancel_rate", "reconnect_rate", "slow_rate", "shape")
     facts: dict[str, Any] = {name: getattr(options, name) for name in names}
@@ -218,7 +219,7 @@ def _write_head(environment: Environment, options: Any) -> None:
 
 
 def _write_line(line: Mapping[str, Any]) -> None:
-    """Add a line, in the system's hands at once."""
+    """Append a line and flush it, so that it survives a crash of this process."""
     if state.file is not None:
         state.file.write(json.dumps(line, separators=(",", ":")) + "\n")
         state.file.flush()

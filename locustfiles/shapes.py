@@ -1,7 +1,8 @@
-"""How many users there are at which moment, by the name given with `--shape`: pure.
+"""The number of users over time, by the name of the `--shape`. Performs no I/O.
 
-steady: all of them from the start. ramp: from one to all, evenly, until the end. spike: a quarter, in the middle fifth
-all of them, then a quarter again. step: five steps of a fifth. soak: up over the first tenth, then all, until the end.
+steady: all users from the start. ramp: evenly from one user to all, until the end. spike: a quarter of the users, all
+of them in the middle fifth of the time, then a quarter again. step: five steps of a fifth each. soak: up during the
+first tenth, then all users until the end.
 """
 
 SHAPES = ("steady", "ramp", "spike", "step", "soak")
@@ -10,7 +11,7 @@ RAMP_SHARE = 0.1
 
 
 def users_at(shape: str, share: float, users: int) -> int:
-    """Give the number of users when `share` of the duration (0 to 1) has passed; there is always one.
+    """Return the number of users when `share` of the duration (0 to 1) has passed; at least one.
 
     >>> [users_at("ramp", share, 100) for share in (0, 0.25, 1)], [users_at("step", share, 100) for share in (0, 0.5)]
     ([1, 25, 100], [20, 60])

@@ -1,6 +1,7 @@
-"""Users of `POST /api/chat`: Server-Sent Events. By hand: `locust -f locustfiles/sse_user.py -H http://HOST:PORT`.
+"""Users of `POST /api/chat`, the SSE transport.
 
-The bytes are kept with their moments and read when the stream has ended, so that reading delays no other user.
+Run it directly: `locust -f locustfiles/sse_user.py -H http://HOST:PORT`. The bytes are stored with their timestamps and
+decoded after the stream has ended, so that decoding does not delay the reads of other users.
 """
 
 import json
@@ -16,16 +17,16 @@ from streaming.sse import Decoder
 TimedChunk = tuple[float, bytes]
 
 __all__ = ["LoadShape", "SseUser"]
-"""What Locust finds here: it takes users and the shape from the file that it was given."""
+"""Locust takes the users and the load shape from the names in this file."""
 
 
 class SseUser(StreamUser):
-    """Reads an answer to its end marker, leaves half-way, or drops the line and takes the stream up where it was."""
+    """A user that reads an answer to its end marker, leaves half-way, or drops the connection and resumes."""
 
     transport = "sse"
 
     def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
-        """Ask and listen; after a dropped line once more."""
+        """Send the request and record the answer; after a dropped connection, resume it once."""
         frames = WireEventReader(answer)
         headers = {**self.headers(answer), "accept": "text/event-stream"}
         with HttpExchange(
@@ -50,23 +51,23 @@ class SseUser(StreamUser):
     def _read_stream(
         self, exchange: HttpExchange, frames: WireEventReader, plan: RequestPlan, leave_after: int | None
     ) -> bool:
-        """Listen to the end, or until so many pieces came; say whether the user left before the end."""
-        kept: list[TimedChunk] = []
+        """Read to the end, or until `leave_after` pieces; return whether the user left before the end."""
+        chunks: list[TimedChunk] = []
         for read in exchange.iter_chunks_safe():
-            kept.append(read)
-            if leave_after is not None and len(kept) > leave_after:
+            chunks.append(read)
+            if leave_after is not None and len(chunks) > leave_after:
                 break
             if plan.slow:
                 gevent.sleep(SLOW_PAUSE_S)
         answer = frames.answer
         answer.stamp_source = exchange.socket.stamp_source
-        if answer.headers_s is None and kept:
-            answer.headers_s = kept[0][0]
+        if answer.headers_s is None and chunks:
+            answer.headers_s = chunks[0][0]
         if exchange.status is not None and exchange.status != 204 and not exchange.is_stream:
-            record_rejection(answer, exchange.socket.at_s, exchange.status, b"".join(part for _, part in kept))
+            record_rejection(answer, exchange.socket.at_s, exchange.status, b"".join(part for _, part in chunks))
             return False
-        decode_events(kept, frames)
-        left = leave_after is not None and len(kept) > leave_after and not frames.ended
+        decode_events(chunks, frames)
+        left = leave_after is not None and len(chunks) > leave_after and not frames.ended
         if not left and not frames.ended and exchange.fault is not None:
             record_error(answer, exchange.socket.at_s, exchange.fault)
         elif not left:
@@ -74,10 +75,10 @@ class SseUser(StreamUser):
         return left
 
 
-def decode_events(kept: list[TimedChunk], frames: WireEventReader) -> None:
-    """Decode what was kept, each event at the moment of its read."""
+def decode_events(chunks: list[TimedChunk], frames: WireEventReader) -> None:
+    """Decode the chunks; each event has the timestamp of its read."""
     decoder = Decoder()
-    with turns.slices(kept) as reads:
+    with turns.slices(chunks) as reads:
         for at_s, part in reads:
             texts = 0
             for event in decoder.feed(part):

@@ -1,6 +1,6 @@
-"""gevent's sockets with the moment at which the kernel had their bytes: no greenlet's turn is in a figure.
+"""A gevent socket with the kernel's receive timestamps, so that greenlet scheduling does not add to any latency.
 
-All moments are seconds on CLOCK_MONOTONIC, as in a simulator's log.
+All timestamps are seconds on CLOCK_MONOTONIC, as in the simulator's log.
 """
 
 import atexit
@@ -25,12 +25,15 @@ def _read_clocks() -> tuple[int, int, int]:
 
 @cache
 def _enable_kernel_timestamps() -> tuple[RealtimeOffset, socket.socket] | None:
-    """Have the kernel stamp from now on, once a process; the socket keeps it at that, None where it knows no stamps."""
-    lamp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    if enable_rx_timestamps(lamp):
-        atexit.register(lamp.close)
-        return RealtimeOffset(_read_clocks), lamp
-    lamp.close()
+    """Enable kernel timestamps once per process; return None where the system does not support them.
+
+    The returned socket must stay open: the kernel takes timestamps while any socket has them enabled.
+    """
+    enabling_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    if enable_rx_timestamps(enabling_socket):
+        atexit.register(enabling_socket.close)
+        return RealtimeOffset(_read_clocks), enabling_socket
+    enabling_socket.close()
     return None
 
 
@@ -39,10 +42,11 @@ def _wrap_tls(sock: socket.socket, host: str) -> ssl.SSLSocket:
 
 
 class GeventTimestampedSocket:
-    """One TCP connection, TLS for `https` and `wss`. Raises OSError, TimeoutError when nothing came for `idle_s`.
+    """One TCP connection, with TLS for `https` and `wss`.
 
-    `at_s` is the stamp of the last byte read, `sent_s` was read directly before the call that took the last byte sent.
-    `stamp_source` is `callback` once any stamp was not the kernel's: under TLS none is.
+    `at_s` is the timestamp of the last byte read. `sent_s` is the timestamp directly before the call that took the last
+    byte sent. `stamp_source` becomes `callback` when any timestamp does not come from the kernel, which is always the
+    case with TLS. Raises OSError, and TimeoutError when nothing arrives for `idle_s`.
     """
 
     def __init__(self, url: SplitResult, *, idle_s: float, receive_bytes: int | None = None) -> None:
@@ -68,23 +72,23 @@ class GeventTimestampedSocket:
         self.connect_s = self.sent_s - begun_s
 
     def sendall(self, data: bytes) -> None:
-        """Hand bytes to the kernel."""
+        """Pass all bytes to the kernel."""
         left = memoryview(data)
         while left:
             self.sent_s = time.monotonic()
             left = left[self._sock.send(left) :]
 
     def send(self, data: bytes) -> int:
-        """Hand all bytes to the kernel and say how many they were: what a WebSocket library asks for."""
+        """Pass all bytes to the kernel and return their number, as the WebSocket library expects."""
         self.sendall(data)
         return len(data)
 
     def allow(self, size: int) -> None:
-        """Give at most so many bytes from now on, until the next call: a WebSocket library has no limit of its own."""
+        """Allow at most `size` bytes to be read until the next call. The WebSocket library itself has no limit."""
         self._allowed = self._allowed_left = size
 
     def recv(self, size: int = _BUFFER_BYTES) -> bytes:
-        """Give the next bytes, none when the other side has closed; `at_s` is theirs. Raises LimitExceededError."""
+        """Return the next bytes and set `at_s`; empty when the peer has closed. Raises LimitExceededError."""
         if self._allowed:
             if self._allowed_left <= 0:
                 raise LimitExceededError(f"more than {size_text(self._allowed)} before the end of a message")
@@ -104,7 +108,7 @@ class GeventTimestampedSocket:
         return data
 
     def _timestamp_read(self, kernel_time: RealtimeOffset, realtime_ns: int | None) -> None:
-        """Take the kernel's moment; this one where that is missing or cannot be, since its clock was set."""
+        """Set `at_s` to the kernel's timestamp, or to now if that is missing or implausible after a clock step."""
         now_s = time.monotonic()
         kernel_time.measure()
         at_s = None if realtime_ns is None else kernel_time.to_monotonic_s(realtime_ns)
@@ -114,19 +118,19 @@ class GeventTimestampedSocket:
         self.at_s = max(self.at_s, min(at_s, now_s))
 
     def fileno(self) -> int:
-        """The number by which a selector knows it; a WebSocket library asks for it."""
+        """Return the socket's file descriptor, which the WebSocket library needs."""
         return self._sock.fileno()
 
     def settimeout(self, timeout_s: float | None) -> None:
-        """Change how long a read or a write may wait."""
+        """Set the timeout of a read or a write in seconds."""
         self._sock.settimeout(timeout_s)
 
     def gettimeout(self) -> float | None:
-        """Say how long a read or a write may wait."""
+        """Return the timeout of a read or a write in seconds."""
         return self._sock.gettimeout()
 
     def shutdown(self, how: int) -> None:
-        """End one direction; a WebSocket library calls it before `close`."""
+        """Shut down one direction; the WebSocket library calls it before `close`."""
         self._sock.shutdown(how)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Users of `/api/chat/ws`: one socket a user, question after question.
+"""Users of `/api/chat/ws`, the WebSocket transport: each user has one socket for all its requests.
 
-By hand: `locust -f locustfiles/websocket_user.py -H http://HOST:PORT`.
-The frames' moments are those of the socket underneath the WebSocket library, not of the library's return.
+Run it directly: `locust -f locustfiles/websocket_user.py -H http://HOST:PORT`. The frames have the timestamps of the
+socket underneath the WebSocket library, not of the library's return.
 """
 
 import json
@@ -19,28 +19,28 @@ from streaming.clock import monotonic
 from streaming.limits import MAX_EVENT_BYTES, MAX_HEAD_BYTES
 
 __all__ = ["LoadShape", "WebSocketUser"]
-"""What Locust finds here: it takes users and the shape from the file that it was given."""
+"""Locust takes the users and the load shape from the names in this file."""
 
 
 class WebSocketUser(StreamUser):
-    """Reads each answer to its end, sends `cancel` half-way, or drops the socket and resumes on a new one."""
+    """A user that reads each answer to its end, sends `cancel` half-way, or drops the socket and resumes."""
 
     transport = "websocket"
 
     def on_start(self) -> None:
-        """Nothing is connected yet: the first question connects."""
+        """Start without a connection; the first request connects."""
         self.socket: GeventTimestampedSocket | None = None
         self.wire: WebSocket | None = None
 
     def on_stop(self) -> None:
-        """Close what is open."""
+        """Close the socket if it is open."""
         self._drop_socket()
 
     def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
-        """Ask and listen; after a dropped socket once more."""
+        """Send the request and record the answer; after a dropped socket, resume it once."""
         frames = WireEventReader(answer)
         try:
-            self._send_question(answer, plan)
+            self._send_request(answer, plan)
             if self._read_answer(frames, plan, plan.after if plan.reconnect else None):
                 self._drop_socket()
                 answer.resumed += 1
@@ -58,8 +58,8 @@ class WebSocketUser(StreamUser):
         if not frames.ended or plan.slow or answer.failure_reason is not None:
             self._drop_socket()
 
-    def _send_question(self, answer: AnswerRecord, plan: RequestPlan) -> None:
-        """Send the question, on a new socket where there is none."""
+    def _send_request(self, answer: AnswerRecord, plan: RequestPlan) -> None:
+        """Send the request, on a new socket if there is none."""
         if self.wire is None or plan.slow:
             self._drop_socket()
             answer.connect_s = self._connect(answer, plan)
@@ -68,7 +68,7 @@ class WebSocketUser(StreamUser):
         answer.sent_s = self.socket.sent_s
 
     def _connect(self, answer: AnswerRecord, plan: RequestPlan) -> float:
-        """Open a socket, the WebSocket's handshake included, and give how long it took, in seconds."""
+        """Open a socket with its WebSocket handshake, and return how long that took in seconds."""
         begun_s = monotonic()
         scheme = {"https": "wss", "http": "ws"}.get(self.url.scheme, self.url.scheme)
         self.socket = GeventTimestampedSocket(self.url, **self.socket_options(plan))
@@ -84,22 +84,23 @@ class WebSocketUser(StreamUser):
         self.wire.send(json.dumps(frame))
 
     def _read_answer(self, frames: WireEventReader, plan: RequestPlan, leave_after: int | None) -> bool:
-        """Listen to the answer's last frame, or until so many came; say whether the user dropped the socket."""
+        """Read to the answer's last frame, or for `leave_after` frames; return whether to drop the socket now."""
         assert self.wire is not None and self.socket is not None
-        heard, cancelled, last_text_s = 0, False, 0.0
+        frame_count, cancelled, last_text_s = 0, False, 0.0
         while not frames.ended:
-            self.socket.allow(MAX_EVENT_BYTES + MAX_HEAD_BYTES)  # with pings, and the heads of frames
+            self.socket.allow(MAX_EVENT_BYTES + MAX_HEAD_BYTES)  # includes pings and frame headers
             frame = json.loads(self.wire.recv())
             at_s, name = self.socket.at_s, frame.pop("type")
             frames.feed(at_s, name, frame, str(frame.pop("id", "")))
-            heard += 1
+            frame_count += 1
             if name == "chunk":
-                # Of frames that the kernel handed over at once only the last has its own stamp.
+                # Of frames that one read returns, only the last has an exact timestamp.
                 frames.answer.merged_reads += at_s == last_text_s
                 last_text_s = at_s
-            if leave_after is not None and heard > leave_after and frames.stream_id is not None and not frames.ended:
+            has_left = leave_after is not None and frame_count > leave_after
+            if has_left and frames.stream_id is not None and not frames.ended:
                 return True
-            if plan.cancel and not cancelled and heard > plan.after and not frames.ended:
+            if plan.cancel and not cancelled and frame_count > plan.after and not frames.ended:
                 cancelled = True
                 self._send_frame({"type": "cancel"})
             if plan.slow:
@@ -108,7 +109,7 @@ class WebSocketUser(StreamUser):
         return False
 
     def _drop_socket(self) -> None:
-        """Close without a word, as a lost line does."""
+        """Close the socket without a close frame, as a lost connection does."""
         if self.socket is not None:
             with suppress(OSError):
                 self.socket.close()

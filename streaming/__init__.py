@@ -1,1 +1,1 @@
-"""The core: one answer's way from a provider's events to a reader, on the standard library alone."""
+"""The core: the path of one answer from a provider's events to a reader. Uses the standard library only."""

@@ -1,7 +1,7 @@
-"""The one source of time. A `Clock` is a callable, injected, so that tests run on virtual time.
+"""The only source of time. A `Clock` is an injected callable, so that tests can run on virtual time.
 
-Live it is CLOCK_MONOTONIC, the timebase of asyncio's loop, of `SO_TIMESTAMPING` after conversion, and of any other
-process on the same machine.
+In production it is CLOCK_MONOTONIC. The asyncio event loop, every other process on the same machine and, after
+conversion, the kernel's `SO_TIMESTAMPING` timestamps use the same timebase.
 """
 
 import time
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 Clock = Callable[[], float]
-"""Seconds on a monotonic clock with the same zero as the running loop's `time()`."""
+"""Returns seconds on a monotonic clock with the same zero as the running loop's `time()`."""
 
 monotonic: Clock = time.monotonic
 
 
 def cpu_s() -> float:
-    """Seconds of CPU that this process has used, all threads."""
+    """Return the CPU time in seconds that all threads of this process have used."""
     return time.process_time()
 
 
 def unix_s() -> float:
-    """Seconds since 1970, for those who ask for them; never used to measure."""
+    """Return the Unix time in seconds, for formats that require it. Never use it to measure."""
     return time.time()
 
 
 def utc_now() -> str:
-    """Wall-clock time for people, ISO 8601 in UTC to the millisecond; never used to measure."""
+    """Return the wall-clock time for display, as ISO 8601 in UTC with milliseconds. Never use it to measure."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

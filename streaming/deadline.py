@@ -1,5 +1,7 @@
-"""A time limit that moves with every event: one timer for a whole stream, where a scope for each event costs as much as
-decoding it."""
+"""A timeout that is rescheduled with every event.
+
+It uses one timer for a whole stream: an `asyncio.timeout` scope for each event would cost as much as decoding it.
+"""
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,18 +13,19 @@ T = TypeVar("T")
 
 
 class DeadlineExceededError(Exception):
-    """What was waited for did not come in time; unlike TimeoutError nobody else raises it."""
+    """The awaited result did not arrive in time. Unlike TimeoutError, no other code raises it."""
 
 
 class Deadline:
-    """Ends what a task waits for once `clock`, which has the running loop's timebase, comes to `due_s`.
+    """A timeout that interrupts the current task's `wait` when `clock` reaches `due_s`.
 
-    It belongs to the task that makes it. Outside `wait` nothing is ended. `close` gives the timer back.
+    `clock` must have the running loop's timebase. The deadline belongs to the task that creates it and interrupts
+    nothing outside `wait`. `close` cancels the timer.
     """
 
     def __init__(self, clock: Clock, due_s: float) -> None:
         task = asyncio.current_task()
-        assert task is not None  # only a task waits
+        assert task is not None  # only a task can be interrupted
         self._task = task
         self._loop = asyncio.get_running_loop()
         self._clock = clock
@@ -32,13 +35,13 @@ class Deadline:
         self._waiting = self._expired = False
 
     def reschedule(self, due_s: float) -> None:
-        """Set another moment."""
+        """Move the deadline to `due_s`."""
         self._due_s = due_s
         if self._timer is not None and due_s < self._armed_s:
             self.close()
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
-        """Wait at most until it is due. Raises DeadlinePassed."""
+        """Wait for `awaitable`, at most until the deadline. Raises DeadlineExceededError."""
         if self._timer is None:
             self._schedule()
         cancelling = self._task.cancelling()
@@ -53,7 +56,7 @@ class Deadline:
             self._waiting = False
 
     def close(self) -> None:
-        """Give the timer back; safe to call twice."""
+        """Cancel the timer. Safe to call twice."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,7 @@
-"""Decompresses a body as it comes, in bounded pieces, so that a small one cannot become a huge one at once. Pure.
+"""Incremental decompression of a response body in pieces of bounded size, as a defence against decompression bombs.
 
-gzip (RFC 1952, several members included) and deflate (RFC 9110: zlib's format; raw deflate too, which some servers send
-under that name). No other is read here, nor one inside another.
+Supports gzip (RFC 1952, including several members) and deflate (RFC 9110: zlib's format, and also raw deflate, which
+some servers send under that name). No other coding and no nested coding is supported. Performs no I/O.
 """
 
 import zlib
@@ -11,26 +11,26 @@ from typing import Protocol
 from streaming.limits import STEP_BYTES, LimitExceededError, size_text
 
 _INPUT_BYTES = 16_384
-"""A piece's unread rest is copied with every step: short pieces keep that cheap."""
+"""Input per piece. zlib copies the unread rest of a piece with every step, which is cheap only for short pieces."""
 
 
 class DecompressionError(ValueError):
-    """The bytes are not what their `Content-Encoding` says."""
+    """The bytes are not valid for their `Content-Encoding`, or that encoding is not supported."""
 
 
 class Codec(Protocol):
-    """Decompresses one form, a step at a time."""
+    """A decompressor for one content coding that works in steps."""
 
     def step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return about `STEP_BYTES` of output, and the rest of `data`. Raises DecompressionError."""
+        """Return at most `STEP_BYTES` of output and the unread rest of `data`. Raises DecompressionError."""
 
     @property
     def has_output(self) -> bool:
-        """True while output waits for which no further input is needed."""
+        """Whether more output is available without further input."""
 
 
 class Decompressor:
-    """One body. `max_bytes` bounds its decompressed form as a whole."""
+    """A decompressor for one response body. `max_bytes` is the limit for the whole decompressed body."""
 
     def __init__(self, codec: Codec, max_bytes: int) -> None:
         self._codec = codec
@@ -38,7 +38,7 @@ class Decompressor:
         self._total = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` decompresses to, in pieces. Raises DecompressionError, LimitExceededError."""
+        """Yield the decompressed form of `data` in pieces. Raises DecompressionError and LimitExceededError."""
         codec = self._codec
         for start in range(0, len(data), _INPUT_BYTES):
             rest = data[start : start + _INPUT_BYTES]
@@ -62,7 +62,7 @@ class _Gzip:
             if not data:
                 return b"", b""
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 16)
-        piece, rest = _inflated(self._inflate, data)
+        piece, rest = _inflate_step(self._inflate, data)
         self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
         return piece, self._inflate.unused_data if self._inflate.eof else rest
 
@@ -82,13 +82,13 @@ class _Deflate:
             is_zlib = data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
         if self._inflate.eof:
-            return b"", b""  # what follows the end is nobody's
-        piece, rest = _inflated(self._inflate, data)
+            return b"", b""  # ignore bytes after the end of the stream
+        piece, rest = _inflate_step(self._inflate, data)
         self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
         return piece, b"" if self._inflate.eof else rest
 
 
-def _inflated(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
+def _inflate_step(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
     try:
         piece = inflate.decompress(data, STEP_BYTES)
     except zlib.error as error:
@@ -97,9 +97,9 @@ def _inflated(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
 
 
 def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
-    """Return a decompressor for a `Content-Encoding`; None for `identity`.
+    """Return a decompressor for a `Content-Encoding` value, or None for `identity`.
 
-    Raises DecompressionError for one that is not read: what came cannot be understood.
+    Raises DecompressionError when the coding is not supported.
     """
     match coding.strip().lower():
         case "" | "identity":
@@ -108,4 +108,4 @@ def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
             return Decompressor(_Gzip(), max_bytes)
         case "deflate":
             return Decompressor(_Deflate(), max_bytes)
-    raise DecompressionError(f"the content encoding {coding[:80]!r} is not read, and was not asked for")
+    raise DecompressionError(f"the content encoding {coding[:80]!r} is not supported, and was not requested")

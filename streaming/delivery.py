@@ -1,4 +1,4 @@
-"""Drives a strategy over a live stream: one pump, one bounded inbox, one timer."""
+"""Delivery of a live stream through a strategy, with one pump task, one bounded inbox and one timer."""
 
 import asyncio
 import math
@@ -14,18 +14,18 @@ from streaming.strategies import Strategy
 QUEUE_SIZE = 256
 
 COALESCE_S = 0.001
-"""What comes so soon after something that was handed over waits for the reader's turn, and so for what follows."""
+"""Events that arrive this soon after a call of the sink are left to the reader's task, which delivers them together."""
 
 EventSink = Callable[[list[Event]], Awaitable[None]]
-"""Takes what is due to a reader; where that is slow, nothing more is read until it has been taken."""
+"""Receives the events that are due to a reader. While a call is pending, nothing more is read from the source."""
 
 
 class Delivery:
-    """An answer on its way to one reader: an async iterator of events that its owner closes (`aclosing`).
+    """The delivery of one answer to one reader: an async iterator of events that its owner closes (`aclosing`).
 
-    The pump reads `source` in a task of its own, so that timeouts and closing work while the reader is busy; a reader
-    that stops reading stops the pump after 256 events, a taker that is busy at once. `clock` has the timebase of the
-    running loop. Closing, from any task, ends the source and waits until it has ended.
+    The pump reads `source` in a separate task, so that timeouts and closing work while the reader is busy. A reader
+    that stops reading stops the pump after 256 events; a busy sink stops it at once. `clock` must have the timebase of
+    the running loop. Closing, from any task, ends the source and waits until it has ended.
     """
 
     def __init__(self, source: AsyncGenerator[Event, None], strategy: Strategy, clock: Clock) -> None:
@@ -44,7 +44,7 @@ class Delivery:
         self._taken_s = -math.inf
         self._stopping = False
         self.ended = False
-        """True when nothing more will come: the terminal event was given, or the delivery was closed."""
+        """True when no more events will follow: the terminal event was returned, or the delivery was closed."""
 
     def __aiter__(self) -> "Delivery":
         return self
@@ -57,12 +57,12 @@ class Delivery:
         return self._out.popleft()
 
     async def next_batch(self, timeout_s: float | None = None, sink: EventSink | None = None) -> list[Event]:
-        """Wait for the next events and give all that are due, joined by nothing but time.
+        """Wait for the next events and return all that are due; adjacent deltas are not merged.
 
-        Empty after `timeout_s` without any (a moment for a clock tick or a keep-alive), and once `ended`. What becomes
-        due while this waits may go to the `sink`, if there is one, in the pump's task: to wake the reader's for each
-        event costs as much as all else about it. The terminal event is always given, so is what a strategy
-        held until a time.
+        Returns an empty list after `timeout_s` without an event (so that the caller can send a keep-alive), and when
+        `ended`. If there is a `sink`, events that become due during the wait may go to it in the pump's task: waking
+        the reader's task for each event costs as much as the rest of its processing. The terminal event, and events
+        that a strategy held until a set time, are always returned and never go to the sink.
         """
         if self._pump is None and not self.ended:
             self._pump = asyncio.create_task(self._run_pump())
@@ -71,7 +71,7 @@ class Delivery:
             if self._taking:
                 await self._wait_for_events(sink)
                 continue
-            # Nothing came and nothing is held: no step is due, which is so once for every event.
+            # Skip the strategy when nothing arrived and nothing is held. That happens once for every event.
             if (self._inbox or self._strategy.wake_at is not None) and (out := self._run_strategy(self._clock())):
                 if isinstance(out[-1], TERMINAL):
                     self._mark_ended()
@@ -87,13 +87,13 @@ class Delivery:
         return []
 
     async def aclose(self) -> None:
-        """Stop: the source is closed and has ended when this returns, also when another task closes it already."""
+        """Close the source and wait until it has ended, also when another task is already closing it."""
         self._mark_ended()
         self._out.clear()
         _resolve_future(self._reader)
         if self._pump is not None:
             if not self._stopping:
-                # Once: a second one would break off the source's own cleaning up.
+                # Cancel only once: a second cancellation would interrupt the source's cleanup.
                 self._stopping = True
                 self._pump.cancel()
             await asyncio.wait([self._pump])
@@ -120,7 +120,7 @@ class Delivery:
             self._reader = self._sink = None
 
     def _set_timer(self, due_s: float | None) -> None:
-        """Have the reader look again then. An alarm that rings too early costs less than a new one for every event."""
+        """Wake the reader at `due_s` or earlier. A timer that fires too early costs less than a new one per event."""
         if due_s is not None and due_s < self._rings_s:
             self._cancel_timer()
             self._rings_s = due_s
@@ -155,7 +155,7 @@ class Delivery:
             _resolve_future(self._reader)
 
     async def _push_to_sink(self, sink: EventSink) -> None:
-        """Let the taker have what is due to the reader, who waits, unless its own turn has come already."""
+        """Send the due events to the sink while the reader waits, unless the reader has already been woken."""
         reader, now = self._reader, self._clock()
         if now < self._taken_s + COALESCE_S:
             _resolve_future(reader)
@@ -167,7 +167,7 @@ class Delivery:
             finally:
                 self._taking = False
             if self._reader is not reader:
-                _resolve_future(self._reader)  # it looked meanwhile, and left everything to this
+                _resolve_future(self._reader)  # a new wait began during the call and left the events to this method
         self._set_timer(self._strategy.wake_at)
 
     def _raise_source_error(self, pump: "asyncio.Task[None]") -> NoReturn:

@@ -1,34 +1,35 @@
-"""The error tree. Every class says what may be done about it (`recovery`).
+"""The error tree. Each class has a `recovery`: the action that may still lead to an answer.
 
     StreamgaugeError
-    ├── UsageError              the asker must change something: exit code 2, HTTP 400
-    │   └── MissingKey          a provider's key is not set
-    └── StreamError             an answer broke                            kind               recovery
-        ├── NetworkError        refused, reset, unreachable                network            retry
+    ├── UsageError                    the caller must change something: exit code 2, HTTP 400
+    │   └── MissingKeyError           a provider's API key is not set
+    └── StreamError                   an answer failed                     kind                   recovery
+        ├── NetworkError              refused, reset, unreachable          network                retry
         ├── StreamTimeout
-        │   ├── ConnectTimeout      no connection in time                  connect_timeout    retry
-        │   ├── FirstContentTimeout connected, but no content in time      first_content_timeout retry
-        │   ├── IdleTimeout         content, then silence                  idle_timeout       retry
-        │   └── TotalTimeout        the whole answer took too long         total_timeout      fail
-        ├── ApiError            the provider answered with an error
-        │   ├── BadRequest      400, 413, 422: the question itself         bad_request        fail
-        │   ├── ContentFilterError  the prompt was flagged                 content_filter     fail
-        │   ├── AuthError       401, 403: the key                          auth               next
-        │   ├── BillingError    402, a quota or credit used up             billing            next
-        │   ├── NotFound        404, 405, 410: the model or the address    not_found          next
-        │   ├── RateLimited     429                                        rate_limited       retry
-        │   └── ServerError     408, 409, 425, 498, 5xx, inside a stream   server_error       retry
-        ├── TruncatedStream     the stream stopped with no finish reason   truncated          retry
-        ├── ProtocolError       bytes that are not the wire's: HTML, bad
-        │   │                   JSON or UTF-8, text after the end          protocol           fallback
-        │   └── ResponseTooLargeError   more came than is read             protocol           next
-        ├── ModelLoadError      the local model cannot be loaded           model_load         next
-        └── InternalError       a defect of this project                   internal           next
+        │   ├── ConnectTimeout        no connection in time                connect_timeout        retry
+        │   ├── FirstContentTimeout   connected, but no content in time    first_content_timeout  retry
+        │   ├── IdleTimeout           content, then silence                idle_timeout           retry
+        │   └── TotalTimeout          the whole answer took too long       total_timeout          fail
+        ├── ApiError                  the provider returned an error
+        │   ├── BadRequestError       400, 413, 422: an invalid request    bad_request            fail
+        │   ├── ContentFilterError    the prompt was flagged               content_filter         fail
+        │   ├── AuthenticationError   401, 403: the API key                auth                   next
+        │   ├── BillingError          402, a quota or credit used up       billing                next
+        │   ├── NotFoundError         404, 405, 410: the model or address  not_found              next
+        │   ├── RateLimitError        429                                  rate_limited           retry
+        │   └── ServerError           408, 409, 425, 498, 5xx, or an error
+        │                             inside a stream                      server_error           retry
+        ├── TruncatedStreamError      no finish reason at the stream's end truncated              retry
+        ├── ProtocolError             HTML, bad JSON or UTF-8, text after
+        │   │                         the end of the answer                protocol               fallback
+        │   └── ResponseTooLargeError the response exceeds a size limit    protocol               next
+        ├── ModelLoadError            the local model cannot be loaded     model_load             next
+        └── InternalError             a defect of this project             internal               next
 
-`retry`: the same request may pass later (then `fallback`, then `next`). `fallback`: not streamed it may pass.
-`next`: another provider may answer. `fail`: nothing else would. Nothing is done after text was delivered.
-A provider's own code can change the recovery of a single error. A rate limit is never followed by a non-streamed
-request to the same provider, which would count against the same limit.
+`retry`: the same request may succeed later (if not: `fallback`, then `next`). `fallback`: the request may succeed
+without streaming. `next`: another provider may answer. `fail`: no other attempt would succeed. After text was
+delivered, no recovery is attempted. A provider's own error code can change the recovery of a single error. A rate
+limit is never followed by a non-streamed request to the same provider, because that counts against the same limit.
 """
 
 from typing import ClassVar, Literal, Self
@@ -37,28 +38,28 @@ Recovery = Literal["retry", "fallback", "next", "fail"]
 
 
 class StreamgaugeError(Exception):
-    """All errors that this project raises on purpose; the message is one line for a person."""
+    """Base class of the errors that this project raises deliberately. The message is one line of plain text."""
 
 
 class UsageError(StreamgaugeError):
-    """The asker must change something; the message says what."""
+    """The caller must change something; the message says what."""
 
 
 class MissingKeyError(UsageError):
-    """A provider needs a key that is not set; the message names the variable."""
+    """A provider needs an API key that is not set; the message names the environment variable."""
 
 
 class StreamError(StreamgaugeError):
-    """An answer broke.
+    """An answer failed.
 
-    `http_status` and `retry_after_s` are what the provider said, None if nothing. `recovery` replaces the class's own
-    where the provider's code says more than its status.
+    `http_status` and `retry_after_s` come from the provider's response; None means that it had none. `recovery`
+    overrides the class's default when the provider's error code is more specific than the HTTP status.
     """
 
     kind: ClassVar[str] = "error"
     recovery: Recovery = "fail"
     falls_back: ClassVar[bool] = True
-    """Whether a non-streamed request to the same provider may succeed where retries did not."""
+    """Whether a non-streamed request to the same provider may succeed after the retries have failed."""
 
     def __init__(
         self,
@@ -83,86 +84,86 @@ class StreamError(StreamgaugeError):
 
 
 class NetworkError(StreamError):
-    """The connection was refused, reset or lost before the answer's end was known."""
+    """The connection was refused, reset or lost before the answer was complete."""
 
     kind = "network"
     recovery: Recovery = "retry"
 
 
 class StreamTimeout(StreamError):
-    """One of the four time limits passed."""
+    """One of the four timeouts expired."""
 
     kind = "timeout"
     recovery: Recovery = "retry"
 
 
 class ConnectTimeout(StreamTimeout):
-    """No connection within the connect limit."""
+    """No connection was made within the connect timeout."""
 
     kind = "connect_timeout"
 
 
 class FirstContentTimeout(StreamTimeout):
-    """No content within the limit; keep-alives do not count."""
+    """No content arrived within the first-content timeout. Keep-alives are not content."""
 
     kind = "first_content_timeout"
 
 
 class IdleTimeout(StreamTimeout):
-    """Content came, then none for longer than the idle limit."""
+    """After some content, no more arrived within the idle timeout."""
 
     kind = "idle_timeout"
 
 
 class TotalTimeout(StreamTimeout):
-    """The whole answer, attempts and waits included, took longer than its limit."""
+    """The whole answer, including all attempts and waits, took longer than the total timeout."""
 
     kind = "total_timeout"
     recovery: Recovery = "fail"
 
 
 class ApiError(StreamError):
-    """The provider answered with an error of its own."""
+    """The provider returned an error."""
 
     kind = "api_error"
     recovery: Recovery = "fail"
 
 
 class BadRequestError(ApiError):
-    """The provider refused the question itself."""
+    """The provider rejected the request as invalid."""
 
     kind = "bad_request"
 
 
 class ContentFilterError(ApiError):
-    """The provider flagged the prompt; no other provider is sent it."""
+    """The provider flagged the prompt. The prompt is not sent to another provider."""
 
     kind = "content_filter"
 
 
 class BillingError(ApiError):
-    """The account has no credit, or its quota is used up: waiting does not help."""
+    """The account has no credit, or its quota is used up. Waiting does not help."""
 
     kind = "billing"
     recovery: Recovery = "next"
 
 
 class AuthenticationError(ApiError):
-    """The provider refused the key."""
+    """The provider rejected the API key."""
 
     kind = "auth"
     recovery: Recovery = "next"
 
 
 class NotFoundError(ApiError):
-    """The provider knows no such model, deployment or address."""
+    """The provider does not have this model, deployment or address."""
 
     kind = "not_found"
     recovery: Recovery = "next"
 
 
 class RateLimitError(ApiError):
-    """The provider asks for patience."""
+    """The provider's rate limit was reached."""
 
     kind = "rate_limited"
     recovery: Recovery = "retry"
@@ -170,41 +171,41 @@ class RateLimitError(ApiError):
 
 
 class ServerError(ApiError):
-    """The provider failed in a way that may pass."""
+    """The provider failed, possibly only for a while."""
 
     kind = "server_error"
     recovery: Recovery = "retry"
 
 
 class TruncatedStreamError(StreamError):
-    """The stream stopped without a finish reason: a cut answer is not a finished one."""
+    """The stream ended without a finish reason, so the answer may be incomplete."""
 
     kind = "truncated"
     recovery: Recovery = "retry"
 
 
 class ProtocolError(StreamError):
-    """The provider sent bytes that its own wire does not allow."""
+    """The provider sent bytes that violate its own wire format."""
 
     kind = "protocol"
     recovery: Recovery = "fallback"
 
 
 class ModelLoadError(StreamError):
-    """The local model cannot be loaded: its file is damaged, unreadable or none, or llama.cpp cannot be used here."""
+    """The local model cannot be loaded: the file is missing, unreadable or damaged, or llama.cpp does not run here."""
 
     kind = "model_load"
     recovery: Recovery = "next"
 
 
 class ResponseTooLargeError(ProtocolError):
-    """The provider sent more than is read (`streaming.limits`): asked again, it would send as much."""
+    """The response exceeds a limit of `streaming.limits`. It is not retried: it would be as large again."""
 
     recovery: Recovery = "next"
 
 
 class InternalError(StreamError):
-    """A defect of this project; the log has its trace."""
+    """A defect of this project; the log has the traceback."""
 
     kind = "internal"
     recovery: Recovery = "next"
@@ -226,6 +227,6 @@ _ERROR_BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def error_from_status(status: int, message: str, *, retry_after_s: float | None = None) -> ApiError:
-    """Give the error class of an HTTP status; 5xx may pass, other unknown 4xx may not."""
+    """Return the error for an HTTP status: ServerError for other 5xx, BadRequestError for other 4xx."""
     cls = _ERROR_BY_STATUS.get(status, ServerError if status >= 500 else BadRequestError)
     return cls(message, http_status=status, retry_after_s=retry_after_s)

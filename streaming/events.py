@@ -1,6 +1,6 @@
-"""Events of one streamed answer: a closed union of frozen dataclasses, and the grammar they obey.
+"""The events of one streamed answer: a closed union of frozen dataclasses, and the grammar that they obey.
 
-Grammar: any number of deltas, usage and notices, then exactly one `Finish` or `Failed`, last.
+Grammar: any number of deltas, usage reports and notices, then exactly one `Finish` or `Failed` as the last event.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,25 +18,25 @@ NoticeKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of the answer, never empty; a delta is not a token and not a word."""
+    """A piece of the answer's text, never empty. A delta is neither a token nor a word."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """A piece of the model's thinking (what OpenAI calls reasoning), never empty."""
+    """A piece of the model's thinking (OpenAI's term is reasoning), never empty."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of the whole answer so far; a later one replaces an earlier one; None is unknown.
+    """Token counts of the whole answer so far. A later report replaces an earlier one; None is unknown.
 
-    `output_tokens` includes thinking; `input_tokens` includes those read from a cache (`cached_tokens`) and those
-    written to one (`cache_write_tokens`). `billed_usd` is the vendor's own bill, where the answer carries one.
-    `is_lower_bound`: the vendor used tokens that its report does not explain.
+    `output_tokens` includes thinking. `input_tokens` includes the tokens read from a cache (`cached_tokens`) and those
+    written to one (`cache_write_tokens`). `billed_usd` is the amount that the vendor says it charges, if the answer
+    contains one. `is_lower_bound`: the vendor used more tokens than its report accounts for.
     """
 
     input_tokens: int | None = None
@@ -51,7 +51,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something told beside the answer: a retry (`delay_s` in `detail`), a fallback, a server's own timings.
+    """Information about the answer's progress: a retry (`delay_s` in `detail`), a fallback, a server's own timings.
 
     `dropped_settings`: settings were left out of the request (`settings` in `detail`, separated by commas).
     """
@@ -63,7 +63,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The answer is complete. `raw` is the provider's own word for `reason`; `refused`: the model declined."""
+    """The answer is complete. `raw` is the provider's own finish reason; `refused`: the model declined to answer."""
 
     reason: FinishReason
     raw: str | None = None
@@ -72,7 +72,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The answer broke; what was delivered stands. `kind` is a `StreamError.kind`, `message` says what to do."""
+    """The answer failed; text that was delivered stays valid. `kind` is a `StreamError.kind`.
+
+    `message` says what to do.
+    """
 
     kind: str
     message: str
@@ -85,29 +88,30 @@ TERMINAL = (Finish, Failed)
 
 @dataclass(frozen=True, slots=True)
 class TimedEvent:
-    """An event and its moment in seconds, on whichever monotonic clock the holder says."""
+    """An event and its timestamp in seconds; the context defines the monotonic clock and its zero."""
 
     at_s: float
     event: Event
 
 
 def dropped_settings_of(events: Iterable[Event]) -> tuple[str, ...]:
-    """Return the settings that notices among the events say were left out, each once."""
+    """Return the settings that the `dropped_settings` notices among the events list, without duplicates."""
     notices = (event for event in events if isinstance(event, Notice) and event.kind == "dropped_settings")
     return tuple(dict.fromkeys(name for notice in notices for name in str(notice.detail["settings"]).split(",")))
 
 
 class GrammarError(Exception):
-    """A stream of events broke the grammar: a defect of an adapter or of this project, never of the reader."""
+    """A stream of events broke the grammar: a defect of an adapter or of this project, never of the caller."""
 
 
 class Grammar:
-    """Checks a stream as it passes; `end` says that no more will come."""
+    """A check of one stream, event by event; `end` checks that the stream had a terminal event."""
 
     def __init__(self) -> None:
         self.terminal: Finish | Failed | None = None
 
     def feed(self, event: Event) -> None:
+        """Check the next event. Raises GrammarError."""
         if self.terminal is not None:
             raise GrammarError(f"{event!r} came after the end, {self.terminal!r}")
         if isinstance(event, TERMINAL):
@@ -116,5 +120,6 @@ class Grammar:
             raise GrammarError("an empty delta")
 
     def end(self) -> None:
+        """Check that the stream had a terminal event. Raises GrammarError."""
         if self.terminal is None:
             raise GrammarError("the stream ended with neither Finish nor Failed")

@@ -1,10 +1,10 @@
-"""What is asked: messages and the request that an adapter receives."""
+"""The input of a model: the messages of a conversation and the request that an adapter receives."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 EFFORT_PATTERN = r"^[a-zA-Z][a-zA-Z0-9_-]{0,31}$"
-"""An effort is one word; which words there are is the vendors' to say."""
+"""An effort is a single word; each vendor defines its own set of words."""
 
 Role = Literal["system", "user", "assistant"]
 
@@ -19,11 +19,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One question to a model, with its history, oldest first.
+    """One request to a model with the conversation's messages, oldest first.
 
-    None leaves a setting to the provider. `streamed=False` asks for the whole answer in one response.
-    `effort` is the vendor's word for how long the model may think (none, low, medium, high, …); `max_tokens` bounds the
-    visible answer. `request_id` travels as `X-Client-Request-Id`, so that a server's log can be paired with ours.
+    None leaves a setting to the provider's default. `streamed=False` requests the complete answer in one response.
+    `effort` is the vendor's word for how long the model may think (none, low, medium, high, …). `max_tokens` limits
+    the visible answer. `request_id` is sent as `X-Client-Request-Id`, so that a server's log can be matched with ours.
     """
 
     messages: tuple[Message, ...]

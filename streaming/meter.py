@@ -1,6 +1,7 @@
-"""The running meter of one answer: tokens, cost, speed; pure, and handed a counter and a price.
+"""The running meter of one answer: tokens, cost and throughput. The token counter and the price are injected.
 
-Reported usage wins over counted, counted over estimated, and the reading says which it is.
+Token counts come from the provider's report if there is one, else from a tokenizer, else from an estimate; the reading
+names its source. Performs no I/O.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +13,10 @@ from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta, Us
 from streaming.messages import Message
 
 CHARS_PER_TOKEN = 4
-"""A rule of thumb for English text; only ever used under the name of an estimate or a pace."""
+"""A rule of thumb for English text, used only for estimates and for the pace strategy."""
 
 MAX_COUNTED_CHARS = 1_000_000
-"""Counting more would hold the event loop for longer than a second; what has more is estimated."""
+"""Longer answers are estimated: counting their tokens would block the event loop for more than a second."""
 
 TokenCounter = Callable[[str], int]
 """Counts the tokens of a text with the model's own encoding."""
@@ -23,17 +24,18 @@ TokenCounter = Callable[[str], int]
 
 CostSource = Literal["billed", "listed", "user"]
 USER_PRICE = "user"
-"""The `price_source` of a price that the caller set."""
+"""The `price_source` of a price that the user set."""
 BILL_ONLY = "the provider's bill"
-"""The `price_source` where no price is known."""
+"""The `price_source` when only the amount billed by the provider is known, but no price."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the tokens cost in USD; `price_source` says whose price it is, `price_date` its day, if known.
+    """The cost of an answer in USD. `price_source` says whose price was used, `price_date` its date, if known.
 
-    `billed_usd` is the vendor's own bill, which wins over the price; `input_usd` and `output_usd` are by price, None
-    where only the bill is known. `is_lower_bound`: the vendor used tokens that its report does not explain.
+    `billed_usd` is the amount that the vendor reports and takes precedence over the price. `input_usd` and `output_usd`
+    are tokens times price, None when only the billed amount is known. `is_lower_bound`: the vendor used more tokens
+    than its report accounts for.
     """
 
     input_usd: Decimal | None
@@ -45,33 +47,34 @@ class Cost:
 
     @property
     def list_usd(self) -> Decimal | None:
-        """The cost by price, None where no price is known."""
+        """The cost at the list price, or None when no price is known."""
         return None if self.input_usd is None or self.output_usd is None else self.input_usd + self.output_usd
 
     @property
     def total_usd(self) -> Decimal:
-        """The vendor's bill, else the cost by price."""
+        """The amount that the vendor reports, else the cost at the list price."""
         return self.billed_usd if self.billed_usd is not None else self.list_usd or Decimal(0)
 
     @property
     def source(self) -> CostSource:
-        """Where the total comes from."""
+        """The source of `total_usd`."""
         if self.billed_usd is not None:
             return "billed"
         return "user" if self.price_source == USER_PRICE else "listed"
 
 
 PriceFunction = Callable[[Usage], Cost | None]
-"""Gives the cost of a usage, None where the price is unknown."""
+"""Returns the cost of a usage, or None when the price is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """How one provider's model is counted and priced; None where that is not known.
+    """The token counter and the price of one provider's model; None when unknown.
 
-    `paid`: requests are charged to somebody, known price or not. `cautious_price` is for budgets alone: what the answer
-    may cost where `price` is unknown because a vendor's model is asked through a local address, such as a gateway's.
-    `thinking_room` is how many tokens of thinking a request allows beside its limit of visible text.
+    `paid`: requests cost money, whether or not the price is known. `cautious_price` is for budgets only: the highest
+    likely price of an answer whose `price` is unknown because a vendor's model is reached through a local address, such
+    as a gateway's. `thinking_room` is the number of thinking tokens that a request allows in addition to its limit for
+    visible text.
     """
 
     counter: TokenCounter | None = None
@@ -82,16 +85,16 @@ class CostModel:
 
     @property
     def budget_price(self) -> PriceFunction | None:
-        """The price that budgets reserve and count; None where nothing is known."""
+        """The price that budgets use to reserve and to charge, or None when no price is known."""
         return self.price or self.cautious_price
 
 
 @dataclass(frozen=True, slots=True)
 class MeterReading:
-    """What the meter shows at one moment; None is unknown.
+    """The metrics of an answer at one point in time; None is unknown.
 
-    `ttft_s` is from the call to the first delta, `tokens_per_s` is over the answer text after its first delta; unknown
-    where there was thinking and nobody says how many tokens of it.
+    `ttft_s` runs from the call to the first delta. `tokens_per_s` covers the answer text after its first delta; it is
+    unknown when there was thinking and its token count is unknown.
     """
 
     usage: Usage
@@ -102,7 +105,7 @@ class MeterReading:
 
 
 class Meter:
-    """Fed every event with its time; `read` may be called at any moment and costs only what is new since."""
+    """A meter that is fed every event with its timestamp. `read` may be called at any time and counts only new text."""
 
     def __init__(self, messages: Sequence[Message], started_s: float, cost_model: CostModel | None = None) -> None:
         self._started_s = started_s
@@ -122,11 +125,11 @@ class Meter:
 
     @property
     def text(self) -> str:
-        """The answer so far, as it came from the provider."""
+        """The text of the answer so far, as it arrived from the provider."""
         return "".join(self._text.parts)
 
     def start_attempt(self, cost_model: CostModel) -> None:
-        """Another attempt begins, maybe of another model: count and price anew, and forget what the last reported."""
+        """Start another attempt, possibly with another model: reset the counts and the last attempt's report."""
         self._cost_model = cost_model
         self._input = None
         self._reported = None
@@ -136,6 +139,7 @@ class Meter:
         self._connected = False
 
     def feed(self, event: Event, now: float) -> None:
+        """Process an event that arrived at `now`."""
         if isinstance(event, TextDelta):
             if self._first_text_s is None:
                 self._first_text_s = now
@@ -149,37 +153,37 @@ class Meter:
             self._reported = _merge_usage(self._reported, event)
             return
         else:
-            self._note(event)
+            self._record_milestone(event)
             return
         if self._first_delta_s is None:
             self._first_delta_s = now
         if self._reported is not None and self._reported.output_tokens is not None:
-            # More came after it: what was reported is not the whole.
+            # Text that arrives after a usage report is not covered by it.
             self._reported = replace(self._reported, output_tokens=None, thinking_tokens=None, billed_usd=None)
 
-    def _note(self, event: Event) -> None:
-        """Note how an attempt began and ended: one that the provider rejected by an HTTP status used nothing."""
+    def _record_milestone(self, event: Event) -> None:
+        """Record how an attempt began and ended. An attempt that was rejected with an HTTP status used no tokens."""
         if isinstance(event, Notice) and event.kind == "connected":
             self._connected = True
         elif isinstance(event, Failed):
             self._rejected = event.http_status is not None and not self._connected and not self._text.parts
 
     def end(self, now: float) -> None:
-        """Stop the clock; later readings count the whole text once more instead of its pieces."""
+        """Stop the clock. Later readings count the tokens of the whole text instead of adding up those of its parts."""
         if self._ended_s is None:
             self._ended_s = now
             self._text.reset_count()
             self._thinking.reset_count()
 
     def read(self, now: float) -> MeterReading:
-        """Give the figures at `now`, same clock as the events."""
+        """Return the metrics at `now`, which is on the same clock as the events."""
         now = now if self._ended_s is None else self._ended_s
         usage = self._current_usage()
         ttft_s = None if self._first_delta_s is None else self._first_delta_s - self._started_s
         return MeterReading(usage, self._cost(usage), now - self._started_s, ttft_s, self._compute_tokens_per_s(usage))
 
     def _cost(self, usage: Usage) -> Cost | None:
-        """Return the cost: the vendor's bill where there is one, else the tokens at their price."""
+        """Return the cost: the amount that the vendor reports if there is one, else tokens times price."""
         listed = self._cost_model.price(usage) if self._cost_model.price else None
         if usage.billed_usd is not None:
             listed = listed or Cost(None, None, BILL_ONLY)
@@ -187,9 +191,10 @@ class Meter:
         return replace(listed, is_lower_bound=True) if listed and usage.is_lower_bound else listed
 
     def final_usage(self) -> Usage | None:
-        """Return what the provider counted for this attempt; None where it counted nothing, a part, or cannot be right.
+        """Return the provider's token counts for this attempt, or None when they are missing, partial or implausible.
 
-        Zero input tokens, zero output tokens beside text, and more thinking than output are no counts.
+        Implausible counts are zero input tokens, zero output tokens for an answer with content, and more thinking
+        tokens than output tokens.
         """
         usage = self._reported
         if usage is None or usage.output_tokens is None or (usage.input_tokens or 0) <= 0:
@@ -200,7 +205,7 @@ class Meter:
 
     @property
     def is_silent(self) -> bool:
-        """Whether this attempt has delivered neither text nor thinking, and counted nothing."""
+        """Whether this attempt has delivered neither text nor thinking, nor reported any usage."""
         return self._first_delta_s is None and self._reported is None
 
     def _current_usage(self) -> Usage:
@@ -248,7 +253,7 @@ class Meter:
 
 
 class _TokenTally:
-    """Text in parts, and the tokens of those parts counted once."""
+    """Text in parts, and a running token count that counts each part only once."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -256,9 +261,11 @@ class _TokenTally:
         self._count = 0
 
     def reset_count(self) -> None:
+        """Forget the count, so that the whole text is counted the next time."""
         self._done = self._count = 0
 
     def count_tokens(self, count: TokenCounter) -> int:
+        """Count the parts that were added since the last call and return the total."""
         if self._done < len(self.parts):
             self._count += count("".join(self.parts[self._done :]))
             self._done = len(self.parts)

@@ -1,4 +1,4 @@
-"""What an instrument asks of the system: a processor when it wants one, and as many open files as connections."""
+"""Operating-system limits that a measuring process needs to raise: scheduling priority and open files."""
 
 import os
 import sys
@@ -7,16 +7,17 @@ from streaming.errors import UsageError
 
 _FIFO_PRIORITY = 2
 _OPEN_MAX = 10_240
-"""What macOS allows at most where it says that there is no limit."""
+"""The real maximum on macOS when it reports no limit."""
 _SPARE_FILES = 64
-"""What a process has open beside its connections."""
+"""Files that a process has open besides its connections."""
 
 
 def set_realtime_priority() -> bool:
-    """Have this process run before ordinary ones, where the system allows it (root on Linux); say whether it does.
+    """Set a real-time scheduling priority for this process and return whether the system allowed it (root on Linux).
 
-    For short runs that wait most of the time. It is above the lowest, which a server may have, as the simulator does:
-    of two alike on one processor each may run for 0.1 s before the other does, and what arrives meanwhile is merged.
+    Use it for short runs that wait most of the time. The priority is above the lowest real-time priority, which a
+    server such as the simulator may have: of two processes with the same priority on one processor, each may run for
+    0.1 s before the other, and data that arrives during that time is merged into one read.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_FIFO_PRIORITY))
@@ -26,13 +27,13 @@ def set_realtime_priority() -> bool:
 
 
 def raise_fd_limit(count: int | None) -> None:
-    """Have this process, and those it starts, open so many connections at a time; None: as many as it may.
+    """Raise the open-file limit so that this process and its children can hold `count` connections at a time.
 
-    Raises UsageError when the system allows fewer.
+    None raises the limit to the system's maximum. Raises UsageError when the system allows fewer than `count`.
     """
     try:
         import resource
-    except ImportError:  # no such limits here
+    except ImportError:  # Windows has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = hard == resource.RLIM_INFINITY
@@ -40,18 +41,18 @@ def raise_fd_limit(count: int | None) -> None:
     wanted = most if count is None else count + _SPARE_FILES
     if not unlimited and wanted > hard:
         raise UsageError(
-            f"{count} connections at a time need {wanted} open files, this system allows {hard}: "
-            f"ask for {max(hard - _SPARE_FILES, 1)} at a time, or raise the limit first (ulimit -Hn {wanted})"
+            f"{count} connections at a time need {wanted} open files, this system allows {hard} "
+            f"(use at most {max(hard - _SPARE_FILES, 1)} at a time, or raise the limit first: ulimit -Hn {wanted})"
         )
     if soft != resource.RLIM_INFINITY and (wanted > soft or wanted == resource.RLIM_INFINITY):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def peak_memory_bytes() -> int | None:
-    """Give the most memory that this process ever had; None where the system does not tell."""
+    """Return the peak memory use of this process in bytes, or None where the system does not report it."""
     try:
         import resource
     except ImportError:
         return None
-    # The kernel of macOS counts bytes, others kibibytes.
+    # macOS reports bytes, other systems kibibytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,7 +1,7 @@
-"""The whole way of one answer: session → meter → filter → strategy, stamped at both ends.
+"""The pipeline of one answer, with timestamps at both ends: session, meter, filter, strategy.
 
-session( adapter → retry / fallback ) → meter → filter → strategy → wire or screen
-                ↑ tap "source"                           ↑ tap "delivered"
+session( adapter → retry / fallback ) → meter → filter → strategy → transport or page
+                                      ↑ source timestamps         ↑ delivered timestamps
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -30,26 +30,30 @@ from streaming.strategies import Strategy
 from streaming.trace import Probe
 
 Outcome = Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"]
-"""What an answer came to; only `completed` is a success. `empty` ended in order without any answer text, `refused` was
-declined by the model, `filtered` cut or rejected by the vendor's content filter."""
+"""The outcome of an answer; only `completed` is a success. `empty`: the answer ended normally without any text.
+`refused`: the model declined. `filtered`: the vendor's content filter cut or rejected the answer."""
 
 ENDED_IN_ORDER: frozenset[Outcome] = frozenset({"completed", "empty", "refused", "filtered"})
-"""Outcomes of answers that the provider ended by its own will: they have an end-to-end latency."""
+"""Outcomes of answers that the provider ended normally; only these have an end-to-end latency."""
 
 
 class EventFilter(Protocol):
-    """What may be taken out of an answer on its way; made for this answer alone."""
+    """A filter that removes parts of one answer before delivery; created for that answer only."""
 
     def feed(self, event: Event) -> list[Event]:
-        """Take an event; give what goes on now. Text may be held back, and has all gone before a terminal event."""
+        """Process an event and return the events to pass on now.
+
+        The filter may hold text back, but must pass on or remove all of it before it returns a terminal event.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an answer came to. `served_by` is the full name of who answered last; None is unknown.
+    """The outcome, tokens and cost of an answer; None is unknown.
 
-    `delivered_chars` left the strategy towards the reader; `reading` has the tokens and the cost of what the provider
-    sent; `stop_s` is how long the provider took to be stopped, None when it was not stopped.
+    `served_by` is the full name of the route that answered last. `delivered_chars` counts the characters of text that
+    left the strategy; `reading` has the tokens and cost of everything that the provider sent. `stop_s` is the time in
+    seconds that stopping the provider took, None when it was not stopped.
     """
 
     outcome: Outcome
@@ -63,11 +67,11 @@ class Receipt:
     reading: MeterReading
     stop_s: float | None
     dropped_settings: tuple[str, ...] = ()
-    """Settings that were left out of the request, as its model does not take them."""
+    """Settings that were left out of the request because the model does not accept them."""
 
     @property
     def explanation(self) -> str | None:
-        """Why an answer that ended in order is no success, and what to do; None for every other answer."""
+        """Why an answer that ended normally is not a success, and what to do; None for every other answer."""
         if self.outcome == "refused":
             return "the model declined to answer (rephrase the prompt, or choose another model)"
         if self.outcome == "filtered" and self.error is None:
@@ -81,10 +85,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one attempt at an answer may be charged for, to whoever pays for `route`.
+    """The chargeable usage of one attempt at an answer, for the budget of `route`.
 
-    `usage` is what the provider itself counted for the whole attempt, None where it did not, or was stopped before.
-    `rejected`: the provider answered with an error before any content, or was not reached; that costs nothing.
+    `usage` has the provider's own counts for the whole attempt, None when it reported none or was stopped before.
+    `rejected`: the provider returned an error before any content, or was not reached; such an attempt costs nothing.
     """
 
     route: str
@@ -94,28 +98,31 @@ class Charge:
 
 
 BeforeRetry = Callable[[Charge], Awaitable[Failed | None]]
-"""Is told what the failed attempt may be charged for, before another is made; a failure ends the answer instead."""
+"""Called with the failed attempt's charge before another attempt; a returned failure ends the answer instead."""
 
 _REJECTIONS = frozenset(
     ("bad_request", "content_filter", "auth", "billing", "not_found", "rate_limited", "server_error", "connect_timeout")
 )
-"""The kinds of errors with which a provider turns a request away."""
+"""The kinds of errors with which a provider rejects a request."""
 _MILESTONES = (Notice, *TERMINAL)
 _NEXT_ATTEMPT = frozenset(("retry", "fallback"))
 
 
 class AnswerObserver(Protocol):
-    """Is told of an answer as it goes: what metrics and a log make of it."""
+    """An observer of an answer under way, used for metrics and the log."""
 
     def on_events(self, events: list[Event], now: float) -> None:
-        """These events go to the reader now."""
+        """Handle events that are being delivered to the reader at `now`."""
 
     def on_end(self, receipt: Receipt) -> None:
-        """Nothing more comes."""
+        """Handle the end of the answer."""
 
 
 class AnswerStream:
-    """One answer: an async iterator of events, closed by its owner (`aclosing`); the receipt stands afterwards."""
+    """One answer under way: an async iterator of events that its owner closes (`aclosing`).
+
+    The receipt remains available afterwards.
+    """
 
     def __init__(
         self,
@@ -152,9 +159,9 @@ class AnswerStream:
         return event
 
     async def next_batch(self, timeout_s: float | None = None, sink: EventSink | None = None) -> list[Event]:
-        """Give all events that are due, waiting for the first; empty after `timeout_s` and once `ended`.
+        """Wait for the next events and return all that are due; empty after `timeout_s` and when `ended`.
 
-        What comes while this waits goes to the `sink`, if there is one; see `streaming.delivery`.
+        If there is a `sink`, events that become due during the wait go to it; see `streaming.delivery`.
         """
         events = await self._delivery.next_batch(timeout_s, sink and self._make_recording_sink(sink))
         for event in events:
@@ -163,14 +170,15 @@ class AnswerStream:
 
     @property
     def ended(self) -> bool:
+        """True when no more events will follow."""
         return self._delivery.ended
 
     def meter_reading(self) -> MeterReading:
-        """What the meter shows now."""
+        """Return the metrics of the answer now."""
         return self.meter.read(self._clock())
 
     async def aclose(self) -> None:
-        """Stop if it has not ended; the provider's work has ended when this returns."""
+        """Stop the answer unless it has ended, and wait until the provider's work has ended."""
         called_s = self._clock()
         if self._terminal is None and not self.ended:
             self._stopping_s = called_s
@@ -180,7 +188,7 @@ class AnswerStream:
             self._stop_s = self._clock() - self._stopping_s
 
     def receipt(self) -> Receipt:
-        """What it came to; before the end, what it would come to if it were stopped now."""
+        """Return the receipt; before the end, the receipt as if the answer were stopped now."""
         finish = self._terminal if isinstance(self._terminal, Finish) else None
         return Receipt(
             outcome=outcome_of(self._terminal, has_text=bool(self.meter.text.strip())),
@@ -197,16 +205,17 @@ class AnswerStream:
         )
 
     def charge(self) -> Charge | None:
-        """Return what the latest attempt may be charged for; None when nobody was asked since `before_retry` was."""
+        """Return the latest attempt's charge; None without an attempt, or if `before_retry` already received it."""
         number, record = self.session.attempts, self._attempt
         if number == 0 or (record.is_charged and number == record.number):
             return None
         route, reading = self.session.route.name, self.meter_reading()
-        if number > record.number:  # asked, and nothing heard of it yet
+        if number > record.number:  # the attempt has begun and has no event yet
             return Charge(route, reading)
         if record.is_finished:
             return Charge(route, reading, self.meter.final_usage())
-        # A vendor begins a stream before its model writes, and a whole answer after it: that may have cost already.
+        # A vendor starts a stream before its model generates, but sends a non-streamed answer only afterwards: without
+        # a stream, a network error may follow work that is charged.
         unreached = record.error == "network" and not record.is_connected and record.was_streamed
         rejected = unreached or record.error in _REJECTIONS
         return Charge(route, reading, rejected=rejected and self.meter.is_silent)
@@ -221,7 +230,7 @@ class AnswerStream:
                     self._attempt = _AttemptRecord(self.session.attempts)
                     meter.start_attempt(self._cost_model(self.session.route.name))
                 if isinstance(event, _MILESTONES):
-                    event = await self._see(event)
+                    event = await self._record_milestone(event)
                 now = clock()
                 meter.feed(event, now)
                 if isinstance(event, TERMINAL):
@@ -231,9 +240,9 @@ class AnswerStream:
                 if isinstance(event, Failed):
                     return
 
-    async def _see(self, event: Event) -> Event:
-        """Note how an attempt goes. Return the event, or the failure that ends the answer instead of a retry."""
-        self._attempt.see(event, self.session.states)
+    async def _record_milestone(self, event: Event) -> Event:
+        """Record a milestone of the attempt. Return the event, or a failure that ends the answer before a retry."""
+        self._attempt.record(event, self.session.states)
         self._dropped_settings |= dict.fromkeys(dropped_settings_of([event]))
         if not (isinstance(event, Notice) and event.kind in _NEXT_ATTEMPT) or self._before_retry is None:
             return event
@@ -263,7 +272,7 @@ class AnswerStream:
 
 @dataclass(slots=True)
 class _AttemptRecord:
-    """What is known of the latest attempt that was heard of; `error` is the kind of the error that ended it."""
+    """The state of the latest attempt that has sent an event; `error` is the kind of the error that ended it."""
 
     number: int = 1
     is_connected: bool = False
@@ -272,7 +281,8 @@ class _AttemptRecord:
     error: str | None = None
     was_streamed: bool = True
 
-    def see(self, event: Event, states: Sequence[State]) -> None:
+    def record(self, event: Event, states: Sequence[State]) -> None:
+        """Update the record from a milestone; `states` are the session's states."""
         match event:
             case Notice(kind="connected"):
                 self.is_connected = True
@@ -299,19 +309,19 @@ def stream_answer(
     filter: EventFilter | None = None,
     before_retry: BeforeRetry | None = None,
 ) -> AnswerStream:
-    """Ask, and give the answer on its way; nothing is sent before the first event is asked for.
+    """Return a stream of the answer to `request`. The request is sent when the first event is read.
 
-    `clock` has the timebase of the running loop; `strategy` is a machine made for this answer alone; `cost_model` gives
-    the counter and the price of a route by its name; `filter` takes out what the reader must not see;
-    `before_retry` is asked before another attempt is made after one that may be charged for.
+    `clock` must have the timebase of the running loop. `strategy` must be created for this answer only. `cost_model`
+    returns the counter and the price of a route by its name. `filter` removes what the reader must not see.
+    `before_retry` is called before another attempt when the failed one may be charged.
     """
     return AnswerStream(request, session, strategy, clock, cost_model, probe, filter, before_retry)
 
 
 def outcome_of(terminal: Finish | Failed | None, *, has_text: bool) -> Outcome:
-    """Return the outcome of an answer that ended so; None is an answer that was stopped before its end.
+    """Return the outcome of an answer with this terminal event; None means that it was stopped before its end.
 
-    `has_text`: whether any answer text came from the provider, white space and thinking left out.
+    `has_text`: whether the provider sent any answer text, not counting white space and thinking.
     """
     if terminal is None:
         return "cancelled"

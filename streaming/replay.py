@@ -1,4 +1,4 @@
-"""Drives a strategy over recorded events: no loop, no waiting, the same output as live delivery at the same times."""
+"""Replay of recorded events through a strategy, without an event loop; the output equals that of live delivery."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,7 +7,7 @@ from streaming.strategies import Strategy
 
 
 def replay(events: Iterable[TimedEvent], strategy: Strategy) -> Iterator[TimedEvent]:
-    """Give what `strategy` delivers, and when, for `events` in order of time (any zero, seconds)."""
+    """Yield the events that `strategy` delivers, with timestamps, for `events` in order of time (seconds, any zero)."""
     for timed in events:
         at_s = timed.at_s
         while (wake_at := strategy.wake_at) is not None and wake_at <= at_s:

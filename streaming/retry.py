@@ -1,4 +1,4 @@
-"""What to do after an attempt failed: one pure decision. `session` carries it out."""
+"""The decision about the next step after a failed attempt, as a pure function; `session` carries it out."""
 
 import random
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from streaming.errors import StreamError
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How much is tried. `delays_s` are the waits before the retries; the last one stands for all further ones.
+    """The number of retries and their backoff. `delays_s` are the waits before the retries; the last one repeats.
 
-    A provider that asks for more patience than `longest_wait_s` is not waited for at all. With `jitter` each wait
-    without a `Retry-After` is drawn between half and all of it, so that many clients do not return together.
+    If a provider's `Retry-After` is longer than `longest_wait_s`, the request is not retried. With `jitter`, each wait
+    without a `Retry-After` is drawn between half of the delay and all of it, so that clients do not retry in step.
     """
 
     max_retries: int = 3
@@ -20,7 +20,7 @@ class RetryPolicy:
     longest_wait_s: float = 60.0
     jitter: bool = False
     fallback: bool = True
-    """Whether the same provider is asked once more without streaming."""
+    """Whether to send one more request, without streaming, to the same provider."""
 
 
 NO_RETRY = RetryPolicy(max_retries=0, fallback=False)
@@ -28,7 +28,7 @@ NO_RETRY = RetryPolicy(max_retries=0, fallback=False)
 
 @dataclass(frozen=True, slots=True)
 class AttemptState:
-    """Where an answer stands when an attempt fails; `in_fallback`: it was the non-streamed fallback already."""
+    """The state of an answer when an attempt fails. `in_fallback`: that attempt was the non-streamed fallback."""
 
     retries_done: int
     streamed: bool
@@ -39,24 +39,24 @@ class AttemptState:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The same request once more, after `delay_s`."""
+    """Send the same request again after `delay_s`."""
 
     delay_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class FallBackToNonStreaming:
-    """The same provider, asked for the whole answer at once."""
+    """Send the request to the same provider without streaming."""
 
 
 @dataclass(frozen=True, slots=True)
 class FallBackToNextRoute:
-    """The next provider of the list."""
+    """Send the request to the next provider in the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The error is the answer's end."""
+    """End the answer with the error."""
 
 
 Decision = Retry | FallBackToNonStreaming | FallBackToNextRoute | GiveUp
@@ -65,7 +65,10 @@ Decision = Retry | FallBackToNonStreaming | FallBackToNextRoute | GiveUp
 def decide(
     policy: RetryPolicy, error: StreamError, situation: AttemptState, rng: random.Random | None = None
 ) -> Decision:
-    """Decide. After delivered text nothing is tried; a failed non-streamed request is not repeated."""
+    """Return the next step after `error`.
+
+    After delivered text the answer always ends, and a failed non-streamed fallback is never repeated.
+    """
     if situation.text_delivered or error.recovery == "fail":
         return GiveUp()
     if (error.retry_after_s or 0.0) <= policy.longest_wait_s and not situation.in_fallback:
@@ -106,8 +109,8 @@ TRANSITIONS: dict[tuple[State, Transition], State] = {
     ("fallback", "fail"): "failed",
     ("fallback", "cancel"): "cancelled",
 }
-"""The guide's error handling state machine; what is not here cannot happen.
+"""All transitions of the error-handling state machine; any other is a defect.
 
-`streaming` is a streamed attempt at any provider, `fallback` a non-streamed one, whether asked for or fallen back to.
-The last three states are an answer's end; the next answer starts from `idle`.
+`streaming` is a streamed attempt at any provider. `fallback` is a non-streamed attempt, whether the caller requested it
+or it followed a failure. `succeeded`, `failed` and `cancelled` end an answer; the next answer starts from `idle`.
 """

@@ -1,7 +1,7 @@
-"""Runs the attempts of an answer: timeouts, retries, fallbacks, the state machine, exactly one terminal event.
+"""The attempts of an answer: timeouts, retries, fallbacks, the state machine, and exactly one terminal event.
 
-A session belongs to one conversation: after a fallback to a non-streamed request it stays non-streamed, and says so,
-until `streamed` is set again.
+A session belongs to one conversation. After a successful non-streamed fallback the session stays non-streamed, and
+reports that in a notice, until `streamed` is set again.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ from streaming.retry import (
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits in seconds; `connect_s` is kept by the adapters, the others here.
+    """Timeouts in seconds. The adapters enforce `connect_s`, the session enforces the others.
 
-    `first_content_s` and `idle_s` hold for streamed requests; keep-alives do not count as content.
+    `first_content_s` and `idle_s` apply to streamed requests. Keep-alives do not count as content.
     """
 
     connect_s: float = 10.0
@@ -51,10 +51,10 @@ class Timeouts:
     idle_s: float = 30.0
     total_s: float = 600.0
     first_content_unseen_s: float | None = None
-    """The same as `first_content_s` for models that think unseen; None: as long as for others."""
+    """Replaces `first_content_s` for models that think without showing it; None: the same timeout as for others."""
 
     def for_thinking(self, *, unseen: bool) -> "Timeouts":
-        """Return the limits for one model; `unseen`: it thinks before anything of it shows."""
+        """Return the timeouts for one model. `unseen`: the model thinks before it sends any content."""
         if not unseen or self.first_content_unseen_s is None:
             return self
         return replace(self, first_content_s=self.first_content_unseen_s)
@@ -62,9 +62,9 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way to an answer: `name` is the full `provider:model`, `model` what the adapter is asked for.
+    """One provider and model to try. `name` is the full `provider:model`, `model` is the model name for the adapter.
 
-    `thinks_unseen`: the model thinks before anything of it shows, so that its first content may take longer.
+    `thinks_unseen`: the model thinks before it sends any content, so its first content may take longer.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Route:
 
 @dataclass(slots=True)
 class _Attempt:
-    """What is tried next, and what was tried before it."""
+    """The next attempt, and the routes that failed before it."""
 
     route: int = 0
     streamed: bool = True
@@ -86,15 +86,17 @@ class _Attempt:
 
 _log = logging.getLogger(__name__)
 _CONTENT_EVENTS = (TextDelta, ThinkingDelta, Finish)
-_STILL_NOT_STREAMED_TEXT = "Asked without streaming, as since the last failure; it can be switched back."
-_STREAMING_OFF_TEXT = "Streaming is off for this conversation until it is switched back."
+_STILL_NOT_STREAMED_TEXT = (
+    "Streaming is off since the last failure; this request is not streamed. You can turn streaming on again."
+)
+_STREAMING_OFF_TEXT = "Streaming is off for this conversation until you turn it on again."
 
 
 class Session:
-    """Asks `routes` in order until one answers. One answer at a time; times are on `clock`, the loop's timebase.
+    """The routes of one conversation, tried in order until one answers. Runs one answer at a time.
 
-    `streamed` is the conversation's mode, `states` are what the present answer went through, the present one last;
-    `route` and `attempts` tell of it too.
+    `clock` must have the running loop's timebase. `streamed` is the conversation's mode. `states` are the states of
+    the current answer, the current state last; `route` and `attempts` also describe the current answer.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Session:
         self._rng = rng
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Yield the events of one answer; failures end in one `Failed`, never in an exception."""
+        """Yield the events of one answer. A failure ends in one `Failed` event, never in an exception."""
         self.states, self.attempts, self.fell_back_to = ["idle"], 0, None
         total_at_s = self._clock() + self._timeouts.total_s
         attempt = _Attempt(streamed=self.streamed and request.streamed)
@@ -153,12 +155,12 @@ class Session:
 
     @property
     def state(self) -> State:
-        """Where the machine is."""
+        """The current state of the answer."""
         return self.states[-1]
 
     @property
     def limits(self) -> Timeouts:
-        """The time limits of the route that is asked now."""
+        """The timeouts of the current route."""
         return self._timeouts.for_thinking(unseen=self.route.thinks_unseen)
 
     def _mark_cancelled(self) -> None:
@@ -171,15 +173,15 @@ class Session:
     async def _run_attempt(
         self, attempt: _Attempt, request: ChatRequest, total_at_s: float
     ) -> AsyncGenerator[Event, None]:
-        """Ask once: yield the events under the time limits and the grammar, up to the Finish."""
+        """Run one attempt: yield its events up to the Finish, and enforce the timeouts and the grammar."""
         route = self.route = self.routes[attempt.route]
         self.attempts += 1
         self._transition("stream" if attempt.streamed else "ask_whole")
         grammar, limits, content, announced = Grammar(), self.limits, False, not attempt.failures
         due_s = self._clock() + limits.first_content_s if attempt.streamed else total_at_s
         deadline = Deadline(self._clock, min(due_s, total_at_s))
-        asked = replace(request, model=route.model, streamed=attempt.streamed)
-        async with aclosing(route.adapter.stream(asked)) as stream:
+        attempt_request = replace(request, model=route.model, streamed=attempt.streamed)
+        async with aclosing(route.adapter.stream(attempt_request)) as stream:
             try:
                 while True:
                     event = await deadline.wait(anext(stream, None))
@@ -239,11 +241,11 @@ class Session:
             )
             return Notice("retry", message, {"delay_s": decision.delay_s, "retry": number, "error": error.kind})
         if isinstance(decision, FallBackToNonStreaming):
-            message = f"{name}: {error.message}. Asking once more without streaming."
+            message = f"{name}: {error.message}. Retrying without streaming."
             return Notice("fallback", message, {"to": name, "error": error.kind})
         after = self.routes[attempt.route + 1].name
         return Notice(
-            "fallback", f"{name}: {error.message}. Asking {after} instead.", {"to": after, "error": error.kind}
+            "fallback", f"{name}: {error.message}. Falling back to {after}.", {"to": after, "error": error.kind}
         )
 
     def _served_by_notice(self, attempt: _Attempt) -> Notice:

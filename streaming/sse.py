@@ -1,4 +1,4 @@
-"""Server-Sent Events: encode, and decode incrementally (feed / flush) as the WHATWG HTML standard interprets them.
+"""Server-Sent Events: an encoder, and an incremental decoder (feed / flush) that follows the WHATWG HTML standard.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, "Interpreting an event stream".
 """
@@ -14,7 +14,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """One dispatched event. `id` is the last event id in force, `retry_s` a reconnection time set since the last."""
+    """One dispatched event. `id` is the last event id so far; `retry_s` is a reconnection time that came with it."""
 
     data: str
     event: str = "message"
@@ -23,7 +23,7 @@ class ServerSentEvent:
 
 
 class EventTooLargeError(LimitExceededError):
-    """A line, or the data of an event, is larger than is read; `events` are those that came before it in that call."""
+    """A line or an event's data exceeds the size limit; `events` are the earlier events of the same `feed` call."""
 
     def __init__(self) -> None:
         super().__init__(f"an event of more than {size_text(MAX_EVENT_BYTES)}")
@@ -31,13 +31,13 @@ class EventTooLargeError(LimitExceededError):
 
 
 class Decoder:
-    """Bytes in, events out; any split of the bytes gives the same events.
+    """An incremental decoder from bytes to events. Any split of the bytes returns the same events.
 
-    A line, and the data of one event, may have `MAX_EVENT_BYTES`; for more `feed` raises EventTooLargeError and is not
-    to be called again. `errors="replace"` is the standard's own way with bad UTF-8; with `"strict"` `feed` raises
-    UnicodeDecodeError. `error_field`: a field named `error`, which the standard ignores, becomes an event of that name:
-    servers built on llama.cpp until late 2025 report failures so. After the end, `last_event_id` and `retry_s` are what
-    a client reconnects with.
+    A line, and the data of one event, may have at most `MAX_EVENT_BYTES`; beyond that, `feed` raises EventTooLargeError
+    and must not be called again. `errors="replace"` handles bad UTF-8 as the standard requires; with `"strict"`, `feed`
+    raises UnicodeDecodeError. `error_field`: a field named `error`, which the standard ignores, becomes an event of
+    that name, because servers built on llama.cpp until late 2025 report failures in that field. After the end, a
+    client reconnects with `last_event_id` and `retry_s`.
     """
 
     def __init__(self, errors: str = "replace", *, error_field: bool = False) -> None:
@@ -56,7 +56,7 @@ class Decoder:
         self._new_retry_s: float | None = None
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes; give the events that they complete. Raises EventTooLargeError."""
+        """Decode the next bytes and return the events that they complete. Raises EventTooLargeError."""
         found: list[ServerSentEvent] = []
         try:
             for line in self._split_lines(self._utf8.decode(chunk)):
@@ -74,7 +74,7 @@ class Decoder:
         return found
 
     def flush(self) -> list[ServerSentEvent]:
-        """The bytes are over: an event with no blank line after it is dropped, as the standard says.
+        """End the input and drop an event without a closing blank line, as the standard requires.
 
         Raises UnicodeDecodeError with `errors="strict"` when the bytes end inside a character.
         """
@@ -141,14 +141,14 @@ class Decoder:
 
 
 def _size(text: str) -> int:
-    """Return how many bytes a text has in UTF-8; half a character, which cannot be encoded, counts as three."""
+    """Return the length of a text in UTF-8 bytes; a lone surrogate, which cannot be encoded, counts as three bytes."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def encode(data: str, *, event: str | None = None, id: str | None = None) -> bytes:
-    """Give one event's bytes, blank line included; line breaks in `data` become several `data:` lines.
+    """Return the bytes of one event, including the blank line; line breaks in `data` become several `data:` lines.
 
-    Raises ValueError when `event` or `id` holds a line break, or `id` a NUL: it could not be read back.
+    Raises ValueError when `event` or `id` contains a line break or a NUL, because a decoder could not restore it.
     """
     head = ""
     if id is not None:
@@ -161,11 +161,11 @@ def encode(data: str, *, event: str | None = None, id: str | None = None) -> byt
 
 
 def comment(text: str = "") -> bytes:
-    """Give a comment, which readers ignore: it keeps a silent connection open."""
+    """Return the bytes of a comment line. Clients ignore comments; they keep a silent connection open."""
     return f": {_require_one_line(text)}\n\n".encode()
 
 
 def _require_one_line(text: str) -> str:
     if "\n" in text or "\r" in text or "\0" in text:
-        raise ValueError(f"a line break or NUL cannot stand in this field: {text!r}")
+        raise ValueError(f"this field cannot contain a line break or NUL: {text!r}")
     return text

@@ -1,4 +1,4 @@
-"""Thinking: the splitter of think tags in text, and the stages that a reader is shown. Pure."""
+"""Thinking: a parser for think tags in text, and the stages of an answer that a reader sees. Performs no I/O."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,34 +8,34 @@ from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingD
 Stage = Literal["connecting", "waiting", "thinking", "generating", "retrying", "done", "failed", "stopped"]
 
 MAX_LEADING_SPACE = 1_000
-"""Characters of white space before a think tag; after more of them a tag is text."""
+"""Characters of white space allowed before a think tag; after more of them, a tag is text."""
 
 WAITING_WORDS: Sequence[tuple[float, str]] = (
     (1.0, "Thinking…"),
     (2.5, "Analyzing…"),
     (float("inf"), "Generating response…"),
 )
-"""Words shown while waiting, each until its second; they say that time passes, not what the model does."""
+"""Labels shown while waiting, each up to its second; they show that time passes, not what the model does."""
 
 
 def waiting_label(waited_s: float) -> str:
-    """Give the words for a wait of so many seconds."""
+    """Return the label for a wait of `waited_s` seconds."""
     return next(words for until_s, words in WAITING_WORDS if waited_s < until_s)
 
 
 class StageTracker:
-    """Follows the stage of one answer from its events; `since_s` is when the present one began."""
+    """The stage of one answer, derived from its events; `since_s` is the timestamp at which the current stage began."""
 
     def __init__(self, started_s: float) -> None:
         self.stage: Stage = "connecting"
         self.since_s = started_s
 
     def feed(self, event: Event, now: float) -> bool:
-        """Take an event; True when it changed the stage."""
+        """Process an event and return whether it changed the stage."""
         return self._set_stage(self._stage_after(event), now)
 
     def stop(self, now: float) -> bool:
-        """The reader stopped the answer; True unless it had ended by itself."""
+        """Record that the reader stopped the answer and return whether that changed the stage."""
         return self._set_stage(self.stage if self.stage in ("done", "failed") else "stopped", now)
 
     def _set_stage(self, stage: Stage, now: float) -> bool:
@@ -65,10 +65,10 @@ class StageTracker:
 
 
 class ThinkTagParser:
-    """Splits `<think>…</think>` out of text that arrives in pieces; feed / flush.
+    """An incremental parser (feed / flush) that separates a `<think>…</think>` block from the answer's text.
 
-    Tags count only where the answer begins with one (leading white space aside), as models write them; later ones are
-    text. The white space before and after the block belongs to it and is dropped.
+    A tag counts only at the beginning of the answer, after optional white space, as models write it; later tags are
+    text. The white space before and after the block is dropped.
     """
 
     def __init__(self, opening: str = "<think>", closing: str = "</think>") -> None:
@@ -79,11 +79,11 @@ class ThinkTagParser:
 
     @property
     def holds_text(self) -> bool:
-        """Whether text is held back that may be part of a tag."""
+        """Whether text is held back because it may be part of a tag."""
         return bool(self._held)
 
     def feed(self, text: str) -> list[TextDelta | ThinkingDelta]:
-        """Take text; give what is now known to be answer or thinking."""
+        """Parse more text and return the deltas whose kind, answer or thinking, is now certain."""
         if self._state == "text":
             return [TextDelta(text)] if text else []
         self._held += text
@@ -93,7 +93,7 @@ class ThinkTagParser:
         return out
 
     def flush(self) -> list[TextDelta | ThinkingDelta]:
-        """The text is over: what was held back is what it seems."""
+        """End the input and return the text that was held back."""
         held, self._held = self._held, ""
         if not held or self._state == "after":
             return []
@@ -113,7 +113,7 @@ class ThinkTagParser:
 
     def _parse_start(self, out: list[TextDelta | ThinkingDelta]) -> bool:
         bare = self._held.lstrip()
-        # Endless white space must not be held, and looked through anew with every piece.
+        # Without this limit, endless white space would be held and searched again with every piece.
         may_begin = len(self._held) - len(bare) <= MAX_LEADING_SPACE
         if may_begin and bare.startswith(self._opening):
             self._state, self._held = "inside", bare[len(self._opening) :]

@@ -1,9 +1,10 @@
-"""A trace: one recorded stream as JSON lines, a header and then the timed events.
+"""A trace: one recorded stream as JSON lines, with a header line and then the timed events.
 
     {"trace": 1, "provider": "sim", "model": "steady", …}
     {"at_s": 0.2, "type": "text", "text": "Hello"}
 
-`at_s` is seconds since the request was sent. A trace cut short by a crash reads up to the last whole line.
+`at_s` is the time in seconds since the request was sent. If a crash cut the trace, it is read up to the last complete
+line.
 """
 
 import json
@@ -31,7 +32,7 @@ from streaming.events import (
 
 VERSION = 1
 MAX_TIME_S = 1_000_000
-"""A trace of more seconds is none: nobody would wait for its end."""
+"""The largest `at_s` that a trace may have; no answer takes longer."""
 _MAX_TOKENS = 10**12
 _EVENT_BY_NAME: dict[str, type[Event]] = {
     "text": TextDelta,
@@ -47,14 +48,14 @@ _NAME_BY_EVENT = {cls: name for name, cls in _EVENT_BY_NAME.items()}
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A header (free fields about where the stream came from) and its events in order of time."""
+    """A header (free fields that describe the source of the stream) and its events in order of time."""
 
     header: Mapping[str, Any]
     events: tuple[TimedEvent, ...]
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
-    """Return an event as JSON-ready fields with its `type`; fields that older traces lack stand there when set."""
+    """Return an event as JSON-ready fields with its `type`; fields that older traces lack are left out unless set."""
     fields = asdict(event)
     for name, default in _LATER_FIELDS.items():
         if fields.get(name, default) == default:
@@ -65,14 +66,14 @@ def event_to_dict(event: Event) -> dict[str, Any]:
 
 
 def dumps(header: Mapping[str, Any], events: Iterable[TimedEvent]) -> str:
-    """Write a trace, one line for the header and one for each event."""
+    """Return a trace as text, with one line for the header and one for each event."""
     lines = [json.dumps({"trace": VERSION, **header})]
     lines += (json.dumps({"at_s": round(timed.at_s, 9), **event_to_dict(timed.event)}) for timed in events)
     return "\n".join(lines) + "\n"
 
 
 def loads(text: str, name: str = "trace") -> Trace:
-    """Read a trace. Raises UsageError naming the line at fault; an unfinished last line is left out."""
+    """Parse a trace. An unfinished last line is ignored. Raises UsageError, which names the invalid line."""
     lines = text.split("\n")
     header = parse_json_object(lines[0], f"{name}, line 1")
     if header.pop("trace", None) != VERSION:
@@ -88,7 +89,7 @@ def loads(text: str, name: str = "trace") -> Trace:
 
 
 def parse_json_object(line: str, where: str) -> dict[str, Any]:
-    """Read one line of a journal or trace; `where` names it in the error. Raises UsageError."""
+    """Parse one line of a journal or trace; `where` names the line in the error. Raises UsageError."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -121,7 +122,7 @@ def _parse_timed_event(line: str, where: str, earliest_s: float) -> TimedEvent:
 
 
 def check_fields(fields: Mapping[str, Any], where: str) -> None:
-    """Raise UsageError unless the fields of an event, or of a header's usage, hold what they may."""
+    """Raise UsageError if a field of an event, or of the usage in a header, has an invalid value."""
     for name, allowed in _FIELD_CHECKS.items():
         if name in fields and not allowed(fields[name]):
             raise UsageError(f"{where}: {name} cannot be {repr(fields[name])[:40]}")
@@ -131,7 +132,7 @@ def _is_count(value: object) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS)
 
 
-def _amount(value: object) -> bool:
+def _is_amount(value: object) -> bool:
     return value is None or (
         isinstance(value, str) and re.fullmatch(r"\d{1,12}(\.\d{1,20})?(E-\d{1,2})?", value) is not None
     )
@@ -147,7 +148,7 @@ _FIELD_CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "thinking_tokens": _is_count,
     "cached_tokens": _is_count,
     "cache_write_tokens": _is_count,
-    "billed_usd": _amount,
+    "billed_usd": _is_amount,
     "is_lower_bound": lambda value: isinstance(value, bool),
     "refused": lambda value: isinstance(value, bool),
     "http_status": _is_count,
@@ -158,11 +159,14 @@ _FIELD_CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "detail": lambda value: isinstance(value, dict),
     "raw": _is_text,
 }
-"""What the fields of events may hold; `text` is checked with its type."""
+"""Checks for the fields of events; `text` is checked together with the event's type."""
 
 
 class Probe:
-    """Keeps both stamps of one answer, in seconds on `clock`, in order; `called_s` is the moment of the call."""
+    """A recorder of the source and delivered timestamps of one answer, in seconds on `clock`, in order.
+
+    `called_s` is the timestamp of the call.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -171,7 +175,9 @@ class Probe:
         self.delivered: list[TimedEvent] = []
 
     def on_source(self, event: Event) -> None:
+        """Record an event that arrived from the provider, with its source timestamp."""
         self.source.append(TimedEvent(self._clock(), event))
 
     def on_delivered(self, event: Event) -> None:
+        """Record an event that left the strategy, with its delivered timestamp."""
         self.delivered.append(TimedEvent(self._clock(), event))

@@ -1,1 +1,1 @@
-"""HTTP/1.1 over timestamped sockets, on the standard library alone."""
+"""An HTTP/1.1 client over timestamped sockets. Uses the standard library only."""

@@ -1,4 +1,4 @@
-"""Opens a stamped connection to an origin: addresses, a proxy where one is given, TLS where it is asked for."""
+"""A timestamped connection to an origin: address resolution, an optional proxy and optional TLS."""
 
 import asyncio
 import base64
@@ -11,12 +11,12 @@ from streaming.http.timestamped_sockets import TimestampedSocket, TimestampingSe
 
 _READ_SIZE = 65_536
 _INBOX_BYTES = 1_048_576
-"""What may come while the connection is being opened and nobody takes it: certificates are a few kilobytes."""
+"""Bytes that may arrive unread while a connection is being opened; certificates take a few kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy. `authorization` is the value of its header, None: it asks for none."""
+    """An HTTP proxy. `authorization` is the value of the Proxy-Authorization header, or None without one."""
 
     host: str
     port: int
@@ -24,15 +24,15 @@ class Proxy:
 
     @classmethod
     def basic(cls, host: str, port: int, user: str, password: str) -> "Proxy":
-        """Give a proxy that wants a name and a password."""
+        """Return a proxy that uses basic authentication."""
         return cls(host, port, "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who is connected to; `tls` None: plain. Through a proxy, TLS goes by CONNECT.
+    """The server to connect to. `tls` None means plain HTTP. TLS through a proxy uses CONNECT.
 
-    A plain request through a proxy must name its address in absolute form: that is up to who writes it.
+    The caller must write a plain request through a proxy with its URL in absolute form.
     """
 
     host: str
@@ -42,12 +42,12 @@ class Origin:
 
     @property
     def first_hop(self) -> "Origin | Proxy":
-        """Whom to connect to."""
+        """The proxy if there is one, else this origin: the peer of the TCP connection."""
         return self.proxy or self
 
 
 class ProxyError(OSError):
-    """The proxy would not connect; the message has its status."""
+    """The proxy did not open a tunnel; the message has its HTTP status."""
 
 
 DataCallback = Callable[[bytes, float, float], None]
@@ -61,10 +61,10 @@ def _ignore_close(error: OSError | None) -> None: ...
 
 
 class TimestampedConnection:
-    """A connection of its own for one request. `receive` is called as `SocketProtocol.data_received` is, with decrypted
-    bytes.
+    """A connection for one request.
 
-    `end` is called once, when the other side ends the connection; not when it is closed here.
+    `receive` is called with decrypted bytes and the arguments of `SocketProtocol.data_received`. `end` is called once
+    when the peer ends the connection, but not after `close`.
     """
 
     def __init__(self, sockets: TimestampingSelector, receive: DataCallback, end: CloseCallback) -> None:
@@ -77,22 +77,25 @@ class TimestampedConnection:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._opening = True
         self._inbox = bytearray()
-        self._broken: OSError | None = None
-        self._news: asyncio.Future[None] | None = None
+        self._open_error: OSError | None = None
+        self._data_waiter: asyncio.Future[None] | None = None
 
     @property
     def timestamp_source(self) -> TimestampSource:
-        """Where all stamps so far came from; one that was not the kernel's makes all of them `callback`."""
+        """The source of all timestamps so far: `callback` as soon as one did not come from the kernel."""
         return self._source if self._socket is None else self._socket.stamp_source
 
     async def open(self, target: Origin) -> None:
-        """Connect, through the proxy, and shake hands. Raises OSError (`ssl.SSLError` is one); then it is closed."""
+        """Connect, through the proxy if there is one, and do the TLS handshake.
+
+        Raises OSError, of which `ssl.SSLError` is a subclass; the connection is closed then.
+        """
         proxy = target.proxy
         try:
             sock = await self._sockets.addresses.connect(target.first_hop.host, target.first_hop.port)
-            if self._broken is not None:
+            if self._open_error is not None:
                 sock.close()
-                raise self._broken
+                raise self._open_error
             self._socket = TimestampedSocket(self._sockets, sock, self)
             if target.tls is not None:
                 if proxy is not None:
@@ -104,33 +107,37 @@ class TimestampedConnection:
             raise
 
     async def send(self, data: bytes) -> float:
-        """Send; give the moment directly before the system call that took the last byte. Raises OSError."""
+        """Send `data` and return the timestamp directly before the system call that took the last byte.
+
+        Raises OSError.
+        """
         if self._socket is None:
-            raise self._broken or ConnectionAbortedError("closed on this side")
+            raise self._open_error or ConnectionAbortedError("closed on this side")
         if self._tls is None:
             return await self._socket.send(data)
         self._tls.write(data)
         return await self._socket.send(self._outgoing.read())
 
     def close(self) -> None:
-        """Close at once; safe to call twice. What still waits for it to open gets an OSError.
+        """Close at once. Safe to call twice. A pending `open` raises OSError.
 
-        Nobody is held on to from then on: what waits for the garbage collector holds up all others when it comes.
+        The references to the callbacks are dropped, because objects left to the garbage collector would delay all
+        other connections when it runs.
         """
         if self._socket is not None:
             self._socket.close()
             self._source, self._socket = self._socket.stamp_source, None
         self._receive, self._end = _ignore_data, _ignore_close
         if self._opening:
-            self._broken = self._broken or ConnectionAbortedError("closed on this side")
+            self._open_error = self._open_error or ConnectionAbortedError("closed on this side")
             self._wake_reader()
 
     def data_received(self, data: bytes, at_s: float, unread_s: float) -> None:
-        """The socket's call."""
+        """Process bytes from the socket; see `SocketProtocol`."""
         if self._opening:
             self._inbox += data
             if len(self._inbox) > _INBOX_BYTES:
-                self._broken = self._broken or ConnectionAbortedError("too much came while the connection was opened")
+                self._open_error = self._open_error or ConnectionAbortedError("too much data arrived while opening")
             self._wake_reader()
         elif self._tls is None:
             self._receive(data, at_s, unread_s)
@@ -138,24 +145,24 @@ class TimestampedConnection:
             self._on_encrypted_data(self._tls, data, at_s, unread_s)
 
     def connection_lost(self, error: OSError | None) -> None:
-        """The socket's call."""
+        """Process the end of the connection; see `SocketProtocol`."""
         if self._opening:
-            self._broken = error or ConnectionResetError("the connection was closed while it was being opened")
+            self._open_error = error or ConnectionResetError("the connection was closed while it was being opened")
             self._wake_reader()
         else:
             self._end(error)
 
     def _wake_reader(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        if self._data_waiter is not None and not self._data_waiter.done():
+            self._data_waiter.set_result(None)
 
     async def _read_more(self) -> bytes:
         """Wait for bytes while the connection is being opened. Raises OSError."""
-        while not self._inbox or self._broken is not None:
-            if self._broken is not None:
-                raise self._broken
-            self._news = asyncio.get_running_loop().create_future()
-            await self._news
+        while not self._inbox or self._open_error is not None:
+            if self._open_error is not None:
+                raise self._open_error
+            self._data_waiter = asyncio.get_running_loop().create_future()
+            await self._data_waiter
         data = bytes(self._inbox)
         self._inbox.clear()
         return data
@@ -172,14 +179,15 @@ class TimestampedConnection:
             while reader.head is None:
                 reader.feed(await self._read_more())
         except HTTPParseError as error:
-            raise ProxyError(f"the proxy does not speak HTTP: {error}") from None
+            raise ProxyError(f"the proxy did not return an HTTP response: {error}") from None
         if not 200 <= reader.head.status < 300:
-            raise ProxyError(f"the proxy refused with status {reader.head.status}")
+            raise ProxyError(f"the proxy rejected the tunnel with status {reader.head.status}")
 
     async def _do_handshake(self, context: ssl.SSLContext, host: str) -> None:
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         while True:
-            # Computing a step takes up to a millisecond, in which nothing is read: one in each pass of the loop.
+            # A handshake step computes for up to a millisecond, in which nothing is read. Allow one step in each pass
+            # of the event loop.
             await self._sockets.wait_turn()
             try:
                 tls.do_handshake()
@@ -187,7 +195,7 @@ class TimestampedConnection:
             except ssl.SSLWantReadError:
                 done = False
             if self._socket is None:
-                raise self._broken or ConnectionAbortedError("closed on this side")
+                raise self._open_error or ConnectionAbortedError("closed on this side")
             if self._outgoing.pending:
                 await self._socket.send(self._outgoing.read())
             if done:
@@ -197,16 +205,16 @@ class TimestampedConnection:
 
     def _on_encrypted_data(self, tls: ssl.SSLObject, data: bytes, at_s: float, unread_s: float) -> None:
         self._incoming.write(data)
-        plain, over, failure = self._decrypt_pending(tls)
+        plain, has_ended, failure = self._decrypt_pending(tls)
         if plain:
             self._receive(plain, at_s, unread_s)
-        if over:
+        if has_ended:
             end = self._end
             self.close()
             end(failure)
 
     def _decrypt_pending(self, tls: ssl.SSLObject) -> tuple[bytes, bool, OSError | None]:
-        """Give what the records so far hold, whether they were the last, and what broke them."""
+        """Return the decrypted bytes so far, whether the TLS stream has ended, and the error that ended it, if any."""
         parts: list[bytes] = []
         try:
             while self._incoming.pending or tls.pending():
@@ -214,7 +222,7 @@ class TimestampedConnection:
                 if not parts[-1]:
                     return b"".join(parts), True, None
             if self._outgoing.pending and self._socket is not None:
-                # An answer to the other side's wish for new keys.
+                # The reply to the peer's key update.
                 self._socket.write(self._outgoing.read())
         except ssl.SSLWantReadError:
             pass

@@ -1,11 +1,11 @@
-"""HTTP/1.1 connections that are kept for the next request: what live answers come over, where stamps are not needed.
+"""A pool of HTTP/1.1 keep-alive connections, used for live answers that need no kernel timestamps.
 
-No number of requests at once is too many: waiting for a connection would pass for the other side's slowness. Nothing is
-retried or redirected. Proxies are not spoken to.
+The number of concurrent requests is not limited, because a wait for a connection would look like latency of the
+provider. The pool does not retry, follow redirects or support proxies.
 
-A connection is kept only when its response came to the end that it announced, on HTTP/1.1 (on 1.0 with `keep-alive`),
-without `close`, not with both a length and chunks, when nothing came after it, and when the request had been sent whole
-by then. One on which anything comes while it is idle is closed.
+A connection is reused only if its response reached its announced end on HTTP/1.1 (on 1.0 with `keep-alive`), had no
+`close` and not both a length and chunks, if nothing followed the response, and if the whole request had been sent by
+then. A connection that receives anything while idle is closed.
 """
 
 import asyncio
@@ -17,22 +17,22 @@ from streaming.http.connection import Origin
 from streaming.http.response_parser import HTTPParseError, ResponseHead, ResponseParser
 
 KEEPALIVE_EXPIRY_S = 4.0
-"""How long a connection is kept that nobody uses; short, for the other side may close it at any moment."""
+"""How long an idle connection is kept; short, because the peer may close it at any time."""
 _MAX_UNREAD_BYTES = 128 * 1024
 
 
 class ConnectError(Exception):
-    """There was no connection; the cause is the system's error."""
+    """The connection could not be opened; the cause is the system's error."""
 
 
 class ConnectionClosedError(Exception):
-    """The other side ended the connection before the response was complete; the cause is the system's error, if any."""
+    """The peer ended the connection before the response was complete; the cause is the system's error, if any."""
 
 
 class Response:
-    """One response whose head has come, good for one use: after its end or its closing it reads and closes nothing.
+    """One response. After its end or `aclose` it no longer affects its connection.
 
-    What arrives for it is kept here and not with the connection, which may carry another response by then.
+    The response buffers its own data, because the connection may already carry another response.
     """
 
     def __init__(self, connection: "_PooledConnection") -> None:
@@ -45,22 +45,22 @@ class Response:
 
     @property
     def head(self) -> ResponseHead:
-        """Status and headers."""
+        """The status and the headers."""
         assert self._reader.head is not None  # `ConnectionPool.send` has waited for it
         return self._reader.head
 
     async def more(self) -> bytes:
-        """Return what has come of the body, waiting for it; empty at its end, and after `aclose`.
+        """Wait for more of the body and return it; empty at the end of the body and after `aclose`.
 
-        Raises Ended and Http1Error.
+        Raises ConnectionClosedError and HTTPParseError.
         """
         while not self._parts:
             if self._connection is None:
                 return b""
             if self._reader.complete:
-                self._leave()
+                self._detach()
                 return b""
-            await self._news()
+            await self._wait_for_data()
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         if self._unread > _MAX_UNREAD_BYTES and self._connection is not None:
@@ -69,18 +69,18 @@ class Response:
         return data
 
     async def aclose(self) -> None:
-        """Leave it where it is: a connection whose response is complete is used again, any other is closed at once."""
+        """Stop reading: the connection is reused if the response is complete, else closed at once."""
         self._parts.clear()
-        self._leave()
+        self._detach()
         self._wake()
 
     async def wait_for_head(self) -> None:
-        """Wait until the head has come. Raises Ended and Http1Error."""
+        """Wait until the head is complete. Raises ConnectionClosedError and HTTPParseError."""
         while self._reader.head is None:
-            await self._news()
+            await self._wait_for_data()
 
     def receive(self, data: bytes) -> None:
-        """Take bytes of the connection; after a fault there are none."""
+        """Parse bytes from the connection, which passes none on after a fault."""
         try:
             part = self._reader.feed(data)
         except HTTPParseError as error:
@@ -95,17 +95,20 @@ class Response:
 
     @property
     def is_broken(self) -> bool:
-        """Whether what came is no response, so that nothing after it can be read."""
+        """Whether the response is invalid or has failed, so that nothing more can be read from it."""
         return self._fault is not None
 
     def fail(self, fault: Exception, *, closed: bool = False) -> None:
-        """No more will come. `closed`: the other side closed the connection, which ends a body of no told length."""
+        """Record that no more data will arrive. `closed`: the peer closed the connection.
+
+        Closing ends a body whose length was not announced.
+        """
         if closed and self._fault is None:
             self._reader.flush()
         self._fault = self._fault or fault
         self._wake()
 
-    def _leave(self) -> None:
+    def _detach(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release(reusable=self._fault is None and self._reader.allows_reuse)
@@ -114,8 +117,11 @@ class Response:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _news(self) -> asyncio.Future[None]:
-        """Return what ends when more has come, or the connection has ended. Raises Ended and Http1Error."""
+    def _wait_for_data(self) -> asyncio.Future[None]:
+        """Return a future that is done when more data has arrived or the connection has ended.
+
+        Raises ConnectionClosedError and HTTPParseError.
+        """
         if self._fault is not None:
             raise self._fault
         self._waiter = asyncio.get_running_loop().create_future()
@@ -123,17 +129,17 @@ class Response:
 
 
 class ConnectionPool:
-    """The connections of one event loop, by target."""
+    """The connections of one event loop, by origin."""
 
     def __init__(self) -> None:
         self._idle: defaultdict[Origin, list[_PooledConnection]] = defaultdict(list)
         self._open: set[_PooledConnection] = set()
 
     async def send(self, target: Origin, request: bytes, connect_s: float) -> Response:
-        """Send a whole request and wait for the head of its response.
+        """Send a complete request and wait for the head of its response.
 
-        Raises NoConnection, TimeoutError when connecting took longer than `connect_s`, Ended and Http1Error. When it is
-        cancelled, the connection is closed.
+        Raises ConnectError, TimeoutError when connecting takes longer than `connect_s`, ConnectionClosedError and
+        HTTPParseError. Cancelling it closes the connection.
         """
         connection = self._take_idle(target) or await self._connect(target, connect_s)
         response = Response(connection)
@@ -146,7 +152,7 @@ class ConnectionPool:
         return response
 
     async def aclose(self) -> None:
-        """Close them all, and wait until they are."""
+        """Close all connections and wait until they are closed."""
         connections = list(self._open)
         for connection in connections:
             connection.close()
@@ -154,16 +160,16 @@ class ConnectionPool:
             await connection.lost
 
     def release(self, connection: "_PooledConnection") -> None:
-        """A connection is free."""
+        """Make a connection available for the next request."""
         self._idle[connection.target].append(connection)
 
     def discard(self, connection: "_PooledConnection") -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         self._open.discard(connection)
         self.remove_idle(connection)
 
     def remove_idle(self, connection: "_PooledConnection") -> None:
-        """A connection is not to be used again."""
+        """Remove a connection from the idle ones, so that it is not reused."""
         idle = self._idle.get(connection.target)
         if idle is not None and connection in idle:
             idle.remove(connection)
@@ -199,7 +205,7 @@ class ConnectionPool:
 
 
 class _PooledConnection(asyncio.Protocol):
-    """One connection, which carries one response at a time."""
+    """One connection of the pool; it carries one response at a time."""
 
     def __init__(self, pool: ConnectionPool, target: Origin) -> None:
         self.target = target
@@ -211,7 +217,10 @@ class _PooledConnection(asyncio.Protocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send(self, request: bytes, response: Response) -> None:
-        """Send a request whose response this is. Raises Ended and Http1Error when the connection is broken already."""
+        """Send a request and pass its response on to `response`.
+
+        Raises ConnectionClosedError and HTTPParseError when the connection has already failed.
+        """
         if self._fault is not None:
             raise self._fault
         assert self._transport is not None  # it is connected
@@ -219,23 +228,23 @@ class _PooledConnection(asyncio.Protocol):
         self._transport.write(request)
 
     def acquire(self) -> bool:
-        """Take it up again; False when something has come already, which can only be its end."""
+        """Reserve the idle connection; return False if data or its end has arrived, so that it cannot be reused."""
         if self._expiry is not None:
             self._expiry.cancel()
         if self._fault is not None:
             return False
         assert self._transport is not None  # it was connected
-        look = select.poll()
-        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not look.poll(0)
+        poller = select.poll()
+        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poller.poll(0)
 
     def release(self, *, reusable: bool) -> None:
-        """The response has been left: keep the connection for the next one, or close it."""
+        """Detach the response, and return the connection to the pool or close it."""
         self._response = None
         transport = self._transport
         assert transport is not None  # it was connected
-        # Where reading is paused the next response would never be heard; a request that was answered before it was
-        # sent whole would go on in front of the next one.
+        # With reading paused, the next response would never arrive. With unsent data, the rest of the last request
+        # would precede the next one.
         idle = not transport.is_closing() and transport.is_reading() and transport.get_write_buffer_size() == 0
         if not (reusable and idle) or self._fault is not None:
             self.close()
@@ -244,6 +253,7 @@ class _PooledConnection(asyncio.Protocol):
         self._pool.release(self)
 
     def close(self) -> None:
+        """Close the connection at once and remove it from the idle ones."""
         self._fault = self._fault or _closed_error(None)
         if self._expiry is not None:
             self._expiry.cancel()
@@ -252,10 +262,12 @@ class _PooledConnection(asyncio.Protocol):
         self._pool.remove_idle(self)
 
     def pause(self) -> None:
+        """Stop reading from the socket."""
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume(self) -> None:
+        """Continue reading from the socket."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -266,8 +278,8 @@ class _PooledConnection(asyncio.Protocol):
         if self._fault is not None:
             return
         if self._response is None:
-            # Nothing was asked: what comes now belongs to no request.
-            self._fault = HTTPParseError(f"bytes that nothing was asked for: {data[:80]!r}")
+            # No request is pending, so these bytes belong to none.
+            self._fault = HTTPParseError(f"bytes that belong to no request: {data[:80]!r}")
             self.close()
             return
         self._response.receive(data)

@@ -1,8 +1,8 @@
-"""The kernel's receive stamps: asked for by SO_TIMESTAMPING, read from a message's ancillary data, put on our clock.
+"""Receive timestamps from the kernel: enabled by SO_TIMESTAMPING, read from ancillary data, converted to our clock.
 
-The kernel stamps with CLOCK_REALTIME, which can be set; CLOCK_MONOTONIC cannot. Their difference is constant but for
-such steps, so that of many measurements of it the narrowest is kept, until one cannot be true together with it.
-Source: Documentation/networking/timestamping.rst of the Linux kernel.
+The kernel's timestamps are on CLOCK_REALTIME, which can be set, unlike CLOCK_MONOTONIC. The difference between the two
+clocks is constant except for such steps. Of many measurements the most precise one is kept, until a new measurement
+contradicts it. Source: Documentation/networking/timestamping.rst of the Linux kernel.
 """
 
 import socket
@@ -11,16 +11,16 @@ import sys
 from collections.abc import Callable, Sequence
 
 ClockReader = Callable[[], tuple[int, int, int]]
-"""CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_MONOTONIC, read one after the other, in nanoseconds."""
+"""Returns CLOCK_MONOTONIC, CLOCK_REALTIME and CLOCK_MONOTONIC, read one after the other, in nanoseconds."""
 
-# The numbers of Linux on all processors that people run this on; Python 3.11 has no names for them.
+# Linux uses these values on all supported processors. Python 3.11 has no names for them.
 _SO_TIMESTAMPING = 37
 _RX_SOFTWARE = 1 << 3
 _REPORT_SOFTWARE = 1 << 4
 _TIMESTAMP_STRUCT = struct.Struct("@ll")
 
 ANCDATA_SIZE = 128
-"""Room for the one message that is asked for: three times, of which the first is the software stamp."""
+"""Buffer size for the one control message, which has three timestamps; the first is the software timestamp."""
 
 _MAX_TRIES = 3
 _GOOD_SPREAD_NS = 2_000
@@ -28,7 +28,7 @@ _SLACK_NS = 1_000
 
 
 def enable_rx_timestamps(sock: socket.socket) -> bool:
-    """Have arrivals on this socket stamped by the kernel; False where it does not know how."""
+    """Enable kernel receive timestamps on this socket; return False where the system does not support them."""
     if sys.platform != "linux":
         return False
     try:
@@ -39,7 +39,7 @@ def enable_rx_timestamps(sock: socket.socket) -> bool:
 
 
 def rx_timestamp_ns(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
-    """Give the stamp of a message's last bytes in ns on CLOCK_REALTIME; None when the kernel gave none."""
+    """Return the timestamp of a read's last byte in ns on CLOCK_REALTIME, or None if the kernel sent none."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPING and len(data) >= _TIMESTAMP_STRUCT.size:
             seconds, nanoseconds = _TIMESTAMP_STRUCT.unpack_from(data)
@@ -48,14 +48,17 @@ def rx_timestamp_ns(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
 
 
 class RealtimeOffset:
-    """Turns CLOCK_REALTIME into CLOCK_MONOTONIC; `measure` often, since a stamp from before a step cannot be told."""
+    """The measured offset between CLOCK_REALTIME and CLOCK_MONOTONIC, for the conversion of timestamps.
+
+    Call `measure` often: a timestamp from before a clock step cannot be recognized.
+    """
 
     def __init__(self, read_clocks: ClockReader) -> None:
         self._read_clocks = read_clocks
         self._offset_ns, self._spread_ns = self._best_sample()
 
     def measure(self) -> bool:
-        """Measure the difference again; True when CLOCK_REALTIME was set since the last time."""
+        """Measure the offset again and return whether CLOCK_REALTIME was set since the last measurement."""
         offset_ns, spread_ns = self._best_sample()
         stepped = abs(offset_ns - self._offset_ns) > (spread_ns + self._spread_ns) // 2 + _SLACK_NS
         if stepped or spread_ns < self._spread_ns:
@@ -63,11 +66,11 @@ class RealtimeOffset:
         return stepped
 
     def to_monotonic_s(self, realtime_ns: int) -> float:
-        """Give a moment of CLOCK_REALTIME in seconds on CLOCK_MONOTONIC."""
+        """Convert a CLOCK_REALTIME timestamp in nanoseconds to seconds on CLOCK_MONOTONIC."""
         return (realtime_ns - self._offset_ns) / 1e9
 
     def _best_sample(self) -> tuple[int, int]:
-        """Give the difference and how wide apart the two readings were that it lies between."""
+        """Return the best offset of several samples and its spread, the time between its two monotonic readings."""
         best = self._sample_once()
         for _ in range(_MAX_TRIES - 1):
             if best[1] <= _GOOD_SPREAD_NS:

@@ -1,4 +1,4 @@
-"""The addresses of hosts, asked for once, and connecting to them."""
+"""Cached address resolution, and connecting to the resolved addresses."""
 
 import asyncio
 import socket
@@ -9,28 +9,31 @@ _AddressInfos = list[tuple[Any, ...]]
 
 
 class Resolver:
-    """The addresses of hosts, asked for once each; the one that answered last comes first the next time."""
+    """A cache of host addresses. Each host is resolved once; the last address that accepted is tried first."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], asyncio.Task[_AddressInfos]] = {}
+        self._lookups: dict[tuple[str, int], asyncio.Task[_AddressInfos]] = {}
 
     async def resolve(self, host: str, port: int) -> _AddressInfos:
-        """Give what `getaddrinfo` gives. Raises OSError; a failure is asked for again the next time."""
+        """Return the result of `getaddrinfo`. Raises OSError; a failure is not cached."""
         key = (host, port)
-        if key not in self._found:
-            asking = asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            self._found[key] = asyncio.create_task(_resolve_to_list(asking))
-            # Whoever asked may have left meanwhile: an error that nobody takes is none.
-            self._found[key].add_done_callback(lambda task: task.cancelled() or task.exception())
-        task = self._found[key]
+        if key not in self._lookups:
+            lookup = asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            self._lookups[key] = asyncio.create_task(_resolve_to_list(lookup))
+            # The callers may have been cancelled by then: retrieve the exception so that asyncio does not log it.
+            self._lookups[key].add_done_callback(lambda task: task.cancelled() or task.exception())
+        task = self._lookups[key]
         try:
             return task.result() if task.done() else await asyncio.shield(task)
         except OSError:
-            self._found.pop(key, None)
+            self._lookups.pop(key, None)
             raise
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        """Connect to the first address that answers, one after the other. Raises OSError, the last one's."""
+        """Try the addresses in order and return a socket connected to the first that accepts.
+
+        Raises OSError, the last address's error, when none accepts.
+        """
         loop = asyncio.get_running_loop()
         failure: OSError = OSError(f"{host} has no address")
         found = await self.resolve(host, port)
@@ -54,10 +57,10 @@ class Resolver:
         raise failure
 
     def close(self) -> None:
-        """End what is still being asked."""
-        for task in self._found.values():
+        """Cancel the pending look-ups."""
+        for task in self._lookups.values():
             task.cancel()
 
 
-async def _resolve_to_list(asking: Coroutine[Any, Any, _AddressInfos]) -> _AddressInfos:
-    return list(await asking)
+async def _resolve_to_list(lookup: Coroutine[Any, Any, _AddressInfos]) -> _AddressInfos:
+    return list(await lookup)

@@ -1,7 +1,7 @@
-"""An HTTP/1.1 response read from bytes as they come (feed / flush), pure: head, chunks, length, or until the close.
+"""An incremental HTTP/1.1 response parser (feed / flush) without I/O. Source: RFC 9112.
 
-Nothing is waited for: what `feed` gives is the part of the body that came with those bytes, so that whoever knows when
-they came knows it of the part as well. Source: RFC 9112.
+Bodies may have chunks or a length, or end with the connection. `feed` returns at once the part of the body that is in
+the bytes it receives, so the timestamp of those bytes is also the timestamp of that part.
 """
 
 import re
@@ -28,29 +28,32 @@ _NO_VALUE = re.compile(rb"[\r\0]")
 
 
 class HTTPParseError(Exception):
-    """The bytes are no HTTP/1.1 response; the message says why. `body` is the part of the body that came before."""
+    """The bytes are not a valid HTTP/1.1 response; the message says why.
+
+    `body` is the part of the body that preceded the fault in the same bytes.
+    """
 
     body = b""
 
 
 class HTTPLimitError(HTTPParseError, LimitExceededError):
-    """A part of the response's framing is larger than is read; the message names the part and its limit."""
+    """A part of the response exceeds its size limit; the message names the part and the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status and headers; names in lower case, repeated ones joined by a comma."""
+    """The status and the headers of a response; names in lower case, repeated headers joined by a comma."""
 
     status: int
     headers: dict[str, str]
 
 
 class ResponseParser:
-    """Reads one response; any split of the bytes gives the same body.
+    """A parser for one response. Any split of the bytes returns the same body.
 
-    `head` is None until it is complete; heads of interim responses (1xx) are passed over. `complete` says that the
-    body came to the end that it announced; one without an announcement is complete when `flush` says that the
-    connection was closed. `chunks` is how many chunks the last `feed` held any part of, None where the body has none.
+    `head` is None until it is complete; interim responses (1xx) are skipped. `complete` is true when the body has
+    reached its announced end; a body without an announced end is complete at `flush`, when the connection was closed.
+    `chunks` is the number of chunks of which the last `feed` had a part, None when the body is not chunked.
     """
 
     def __init__(self, *, has_body: bool = True) -> None:
@@ -78,9 +81,9 @@ class ResponseParser:
         return self.complete and self._is_persistent
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes and give the part of the body in them; what follows the end is dropped.
+        """Parse the next bytes and return the part of the body in them; bytes after the end are dropped.
 
-        Raises Http1Error.
+        Raises HTTPParseError.
         """
         if self.complete:
             return self._drop(data)
@@ -103,26 +106,26 @@ class ResponseParser:
         return part
 
     def flush(self) -> bool:
-        """The connection was closed: say whether the response is complete."""
+        """End the input, as the connection was closed, and return whether the response is complete."""
         if self.head is not None and not self._chunked and self._left is None:
             self.complete = True
         return self.complete
 
     def _drop(self, surplus: bytes) -> bytes:
-        """Take what follows the response's end: nobody asked for it, so that the connection cannot be trusted."""
+        """Drop bytes after the response's end. They belong to no request, so the connection must not be reused."""
         if surplus:
             self._is_persistent = False
         return b""
 
     def _read_head(self, data: bytes) -> bytes | None:
-        """Read up to the blank line; give what follows, None while it has not come."""
+        """Parse the head up to the blank line; return the bytes after it, or None while it is incomplete."""
         buffer = self._head_bytes
         buffer += data
         while True:
             if not (buffer.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(buffer[:7])):
                 raise HTTPParseError(f"no status line: {bytes(buffer[:80])!r}")
             end = _HEAD_END.search(buffer, max(0, self._searched - _HEAD_END_BYTES + 1))
-            # The part that was searched before is not searched again: a head may come byte by byte.
+            # Do not search the same bytes again: a head may arrive byte by byte.
             self._searched = len(buffer)
             size = len(buffer) - _HEAD_END_BYTES + 1 if end is None else end.start()
             if size > MAX_HEAD_BYTES:
@@ -160,7 +163,7 @@ class ResponseParser:
         return ResponseHead(int(status[2]), headers)
 
     def _read_body_framing(self, head: ResponseHead) -> None:
-        """Learn from the head where the body will end, and whether another response may follow it."""
+        """Derive from the head where the body ends, and whether the connection may be reused."""
         coding = head.headers.get("transfer-encoding")
         length = head.headers.get("content-length")
         self._is_persistent = self._keeps_alive(head) and not (coding is not None and length is not None)
@@ -185,12 +188,12 @@ class ResponseParser:
         if head.status == 101 or "close" in options:
             return False
         if self._http_1_0:
-            # Its chunks would come from something between that does not know them (RFC 9112, 6.1).
+            # A chunked HTTP/1.0 response was forwarded by a proxy that does not understand chunks (RFC 9112, 6.1).
             return "keep-alive" in options and "transfer-encoding" not in head.headers
         return True
 
     def _read_chunks(self, data: bytes) -> bytes:
-        """Read chunk after chunk. `_left` counts what a chunk still owes, 0 while a line is due."""
+        """Parse the chunks in `data`. `_left` is the number of bytes missing from a chunk, 0 while a line is due."""
         if not self._partial and (part := self._find_whole_chunk(data, 0)) is not None and self._whole_end == len(data):
             self.chunks = 1
             return part
@@ -228,7 +231,7 @@ class ResponseParser:
             self._drop(data[position:])
 
     def _find_whole_chunk(self, data: bytes, position: int) -> bytes | None:
-        """Give a chunk that stands here from its size to its end, the usual case; None for anything else."""
+        """Return the data of a chunk that is complete at `position`, the usual case, or None for anything else."""
         if self._left or self._line_due != "size":
             return None
         line_end = data.find(b"\r\n", position, position + 20)
@@ -245,12 +248,12 @@ class ResponseParser:
         return data[start:end]
 
     def _hold_partial_line(self, rest: bytes) -> None:
-        if len(rest) > MAX_CHUNK_LINE_BYTES + 1:  # the carriage return is not the line's
+        if len(rest) > MAX_CHUNK_LINE_BYTES + 1:  # the carriage return is not part of the line
             raise HTTPLimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
         self._partial = rest
 
     def _parse_chunk_line(self, line: bytes) -> None:
-        """Take the line before a chunk (its size), after it (empty), or one of the trailer's, whose last is empty."""
+        """Parse one line: a chunk's size, the empty line after a chunk, or a trailer, the last of which is empty."""
         if len(line) > MAX_CHUNK_LINE_BYTES:
             raise HTTPLimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
         if self._line_due == "size":
@@ -275,7 +278,7 @@ class ResponseParser:
         self._line_due = "end" if self._left else "trailer"
 
     def _count_trailer(self, line: bytes) -> None:
-        """Trailers are not used, and bounded as a head is."""
+        """Count a trailer line, which is otherwise ignored, towards the same limits as a head's."""
         self._trailer_lines += 1
         self._trailer_bytes += len(line)
         if self._trailer_lines > MAX_HEADER_LINES:
@@ -285,7 +288,7 @@ class ResponseParser:
 
 
 def _unfold(lines: list[bytes]) -> list[bytes]:
-    """Join each line that continues the header before it (obs-fold), by one space (RFC 9112, 5.2)."""
+    """Join each continuation line (obs-fold) to the header before it with one space (RFC 9112, 5.2)."""
     if not any(line[:1] in (b" ", b"\t") for line in lines):
         return lines
     groups: list[list[bytes]] = []

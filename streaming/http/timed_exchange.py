@@ -1,16 +1,17 @@
-"""One request and its response on a stamped connection of their own: moments, and the body's bytes with their stamps.
+"""One request and its response on a separate timestamped connection, with the timestamp of each phase and body read.
 
-Nothing is retried, redirected or kept alive, and no number of exchanges at once is too many. An exchange never raises
-for what the network did: `ending` says it. It is used in one of two ways:
+An exchange does not retry, follow redirects or keep the connection alive, and the number of concurrent exchanges is not
+limited. It never raises for a network failure: `ending` reports it. There are two ways to use it:
 
-    async with Exchange(sockets, target, request, limits) as exchange:
-        await exchange.wait()               measuring: the bytes are kept, and decoded afterwards
-        async for read in exchange.live()   live: they are given as they come
+    async with TimedExchange(sockets, target, request, limits) as exchange:
+        await exchange.wait_closed()                    measuring: the bytes are stored and decoded afterwards
+        async for chunk in exchange.aiter_chunks()      live: the bytes are yielded as they arrive
 
-**Merged reads.** The kernel keeps one stamp for what it hands over at once: the last. A read is `merged` when it may
-hold several sends, so that the earlier ones' moments are lost: the socket had not been looked at for MERGE_S before the
-stamp (the loop was blocked), and the read holds parts of more than one chunk, or the body has no chunks to tell by.
-Below MERGE_S several sends in one read are not marked: the earlier ones' stamps are late by less than that.
+**Merged reads.** The kernel reports one timestamp for all bytes that one read returns: that of the last byte. A read is
+`merged` when it may contain several sends, so that the timestamps of the earlier ones are lost. This is assumed when
+the socket had not been polled for MERGE_WINDOW_S before the timestamp (the event loop was blocked) and the read
+contains parts of more than one chunk, or the body is not chunked. Several sends within MERGE_WINDOW_S are not marked,
+because the timestamps of the earlier ones are late by less than that.
 """
 
 import asyncio
@@ -31,14 +32,17 @@ _MIN_LIMIT_BYTES = min(MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES)
 CloseReason = Literal[
     "open", "complete", "closed", "reset", "unreachable", "not_http", "connect_timeout", "idle", "total", "left"
 ]
-"""open: under way. complete: the body came to the end that it announced. closed, reset: the connection ended before.
-unreachable: there was none. not_http: what came is no response, or more than is read. connect_timeout, idle, total: a
-limit passed. left: it was closed here."""
+"""open: under way. complete: the body reached its announced end. closed, reset: the connection ended before that.
+unreachable: no connection could be made. not_http: the bytes are not a valid response, or exceed a size limit.
+connect_timeout, idle, total: a timeout expired. left: this side closed the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeTimeouts:
-    """In seconds, None is no limit; `idle_s` between any two bytes, also before the first, `total_s` from `begun_s`."""
+    """Timeouts in seconds; None is no limit.
+
+    `idle_s` applies between any two bytes and before the first one; `total_s` runs from `begun_s`.
+    """
 
     connect_s: float | None = 10.0
     idle_s: float | None = None
@@ -46,7 +50,7 @@ class ExchangeTimeouts:
 
 
 class BodyChunk(NamedTuple):
-    """A part of the body as it was read; the stamp is its last byte's, in seconds on CLOCK_MONOTONIC."""
+    """One read's part of the body; `at_s` is the timestamp of its last byte, in seconds on CLOCK_MONOTONIC."""
 
     at_s: float
     data: bytes
@@ -54,13 +58,13 @@ class BodyChunk(NamedTuple):
 
 
 class TimedExchange:
-    """The moments are seconds on CLOCK_MONOTONIC, None until they come.
+    """One request and its response. Timestamps are seconds on CLOCK_MONOTONIC, None until they are known.
 
-    `queued_s`: made; `begun_s`: the address is known and its turn to connect came; `connected_s`: the connection
-    stands, TLS and proxy included; `sent_s`: the last byte of the request was handed to the kernel;
-    `first_byte_s`, `headers_s`: of the response;
-    `ended_s`: the last byte's stamp, or when the limit or the connection's end was noticed.
-    `unread_max_s`: by how much a stamp can be later than the first byte of its read, at worst.
+    `queued_s`: the exchange was created. `begun_s`: the address is resolved and connecting begins. `connected_s`: the
+    connection is open, including proxy and TLS. `sent_s`: the last byte of the request was passed to the kernel.
+    `first_byte_s`, `headers_s`: the first byte and the complete head of the response. `ended_s`: the last byte's
+    timestamp, or the time at which a timeout or the end of the connection was noticed. `unread_max_s`: an upper bound
+    on the time between the first byte of a read and the read's timestamp.
     """
 
     def __init__(self, sockets: TimestampingSelector, target: Origin, request: bytes, limits: ExchangeTimeouts) -> None:
@@ -88,12 +92,12 @@ class TimedExchange:
 
     @property
     def response_head(self) -> ResponseHead | None:
-        """Status and headers, None until they came."""
+        """The status and the headers, or None until they have arrived."""
         return self._reader.head
 
     @property
     def timestamp_source(self) -> TimestampSource:
-        """`kernel` when every stamp was the kernel's."""
+        """The source of the timestamps: `kernel` if every one came from the kernel, else `callback`."""
         return self._connection.timestamp_source
 
     async def __aenter__(self) -> "TimedExchange":
@@ -110,22 +114,22 @@ class TimedExchange:
         self.close()
 
     def close(self) -> None:
-        """Leave: the socket is closed when this returns. Safe to call twice."""
+        """Close the socket at once. Safe to call twice."""
         self._finish("left", None, monotonic())
 
     async def wait_closed(self, until_s: float | None = None) -> bool:
-        """Wait for the end, at the latest until a moment of CLOCK_MONOTONIC; say whether it came."""
+        """Wait for the end, at most until `until_s` on CLOCK_MONOTONIC, and return whether the exchange has ended."""
         if self.ending == "open":
             await self._wait(on_reads=False, until_s=until_s)
         return self.ending != "open"
 
     async def aiter_chunks(self) -> AsyncGenerator[BodyChunk, None]:
-        """Give each part of the body as it comes, from the first on, until the end, whatever it is."""
-        given = 0
+        """Yield each part of the body as it arrives, from the first one until the exchange ends for any reason."""
+        count = 0
         while True:
-            while given < len(self.reads):
-                given += 1
-                yield self.reads[given - 1]
+            while count < len(self.reads):
+                count += 1
+                yield self.reads[count - 1]
             if self.ending != "open":
                 return
             await self._wait(on_reads=True, until_s=None)
@@ -148,9 +152,9 @@ class TimedExchange:
             self._finish("reset", error, monotonic())
 
     async def _connect(self) -> None:
-        near = self._target.first_hop
-        # All who wait for an address learn it in one pass of the loop: only then each has its turn.
-        await self._sockets.addresses.resolve(near.host, near.port)
+        hop = self._target.first_hop
+        # All exchanges that wait for an address receive it in one pass of the event loop. Let them connect one by one.
+        await self._sockets.addresses.resolve(hop.host, hop.port)
         await self._sockets.wait_turn()
         self.begun_s = monotonic()
         self._check_timeouts()
@@ -182,7 +186,7 @@ class TimedExchange:
             self._end_if_due(at_s)
 
     def _end_if_due(self, at_s: float) -> None:
-        """End it when its body is complete, or longer than is read."""
+        """End the exchange when its body is complete or exceeds the size limit."""
         limit = max_body_bytes(self._reader.head.status if self._reader.head else 200)
         if self._reader.complete:
             self._finish("complete", None, at_s)
@@ -221,7 +225,10 @@ class TimedExchange:
             self._waiter.set_result(None)
 
     def _check_timeouts(self) -> None:
-        """End what is over a limit, and look again when the next can be: bytes need not move any timer."""
+        """End the exchange if a timeout has expired, else check again when the next one can expire.
+
+        So the arrival of bytes does not have to reschedule a timer.
+        """
         assert self.begun_s is not None  # limits count from there
         now_s = monotonic()
         last_s = max(filter(None, (self.begun_s, self.connected_s, self.sent_s, self.last_byte_s)))

@@ -1,8 +1,9 @@
-"""Sockets whose arrivals are stamped by the kernel, or, where it gives no stamp, in the lowest callback.
+"""Sockets whose reads have the kernel's receive timestamps, or timestamps from the lowest callback where it has none.
 
-All sockets of one event loop stand in a selector of their own, which the loop watches as one file. So one pass of the
-loop reads all that is ready, and it is known when each socket was last seen empty: what a read holds came after that
-moment, and its last byte at the stamp. Between the two further sends may hide, whose own stamps are lost.
+All sockets of one event loop are registered with a separate selector, which the loop watches as one file. One pass of
+the loop therefore reads all sockets that are ready, and the time at which each socket was last empty is known: the
+bytes of a read arrived after that time, and the last of them at the read's timestamp. Further sends may lie between the
+two, and their timestamps are lost.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from streaming.http.resolver import Resolver
 TimestampSource = Literal["kernel", "callback"]
 
 POLL_INTERVAL_S = 0.002
-"""How often all sockets are looked at when nothing else wakes the loop, so that a blocked loop can be told."""
+"""How often all sockets are polled when nothing else wakes the event loop, so that a blocked loop is recognized."""
 
 _BUFFER_BYTES = 262_144
 _MAX_ROUNDS = 8
@@ -32,90 +33,98 @@ def _read_clocks() -> tuple[int, int, int]:
 
 
 class SocketProtocol(Protocol):
-    """Who is told what a socket says; neither call may raise, nor take long."""
+    """The receiver of a socket's data. Neither method may raise or block."""
 
     def data_received(self, data: bytes, at_s: float, unread_s: float) -> None:
-        """Take bytes. The last came at `at_s`, the first up to `unread_s` earlier; CLOCK_MONOTONIC."""
+        """Process bytes. The last one arrived at `at_s` on CLOCK_MONOTONIC, the first up to `unread_s` earlier."""
 
     def connection_lost(self, error: OSError | None) -> None:
-        """No more will come: the other side closed (None), or the connection broke."""
+        """Process the end of the connection: the peer closed it (None), or it failed with `error`."""
 
 
 class TimestampingSelector:
-    """The stamped sockets of one event loop, made while it runs; `close` closes them all.
+    """The timestamped sockets of the running event loop; `close` closes them all.
 
-    `worst_look_s` is the longest time between two looks at the sockets while any was open: what merges hide in.
-    `kernel_stamps=False` stamps in the callback, as on a system that knows no better.
+    `max_poll_gap_s` is the longest time between two polls while any socket was open, a bound on the time in which reads
+    may have been merged. `kernel_timestamps=False` takes the timestamps in the callback, as on a system without kernel
+    timestamps.
     """
 
-    def __init__(self, *, kernel_stamps: bool = True) -> None:
+    def __init__(self, *, kernel_timestamps: bool = True) -> None:
         self._loop = asyncio.get_running_loop()
         self._selector = selectors.DefaultSelector()
         self._watched = self._selector.fileno()
         self.addresses = Resolver()
         self.buffer = bytearray(_BUFFER_BYTES)
         self.buffers = [memoryview(self.buffer)]
-        self.looked_s = monotonic()
-        self.worst_look_s = 0.0
-        self._beat: asyncio.TimerHandle | None = None
+        self.polled_s = monotonic()
+        self.max_poll_gap_s = 0.0
+        self._poll_timer: asyncio.TimerHandle | None = None
         self._turns: deque[asyncio.Future[None]] = deque()
-        # The kernel begins to stamp some time after the first socket asked for it: this one has, before all others.
-        self._lamp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.kernel = RealtimeOffset(_read_clocks) if kernel_stamps and enable_rx_timestamps(self._lamp) else None
+        # The kernel starts to take timestamps some time after the first socket enables them. This socket does so early.
+        self._timestamping_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.kernel = (
+            RealtimeOffset(_read_clocks)
+            if kernel_timestamps and enable_rx_timestamps(self._timestamping_socket)
+            else None
+        )
         self._stepped = False
         self._loop.add_reader(self._watched, self._poll_ready)
 
     def close(self) -> None:
-        """Close everything; safe to call twice."""
+        """Close all sockets and the selector. Safe to call twice."""
         for key in list(self._selector.get_map().values() if self._selector.get_map() else ()):
             key.data.close()
-        if self._beat is not None:
-            self._beat.cancel()
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
         if self._watched >= 0:
             self._loop.remove_reader(self._watched)
             self._watched = -1
         self.addresses.close()
         self._selector.close()
-        self._lamp.close()
+        self._timestamping_socket.close()
         while self._turns:
             self._turns.popleft().cancel()
 
     async def wait_turn(self) -> None:
-        """Wait until one may do something long, such as opening: one may in each pass of the loop, reading between."""
-        mine = self._loop.create_future()
-        self._turns.append(mine)
+        """Wait for permission to do something slow, such as opening a connection.
+
+        Each pass of the event loop permits one caller, so that the sockets are read in between.
+        """
+        turn = self._loop.create_future()
+        self._turns.append(turn)
         if len(self._turns) == 1:
             self._loop.call_soon(self._grant_turn)
-        await mine
+        await turn
 
     def register(self, found: "TimestampedSocket", sock: socket.socket, mask: int) -> None:
-        """Have `found.ready` called from now on."""
+        """Call `found.on_ready` from now on when `sock` is ready for `mask`."""
         if sock.fileno() in self._selector.get_map():
             self._selector.modify(sock, mask, found)
             return
         if not self._selector.get_map():
-            self.looked_s = monotonic()
-            self._beat = self._loop.call_later(POLL_INTERVAL_S, self._on_poll_timer)
+            self.polled_s = monotonic()
+            self._poll_timer = self._loop.call_later(POLL_INTERVAL_S, self._on_poll_timer)
         self._selector.register(sock, mask, found)
 
     def unregister(self, sock: socket.socket) -> None:
-        """Call back no more."""
+        """Stop calling `on_ready` for this socket."""
         self._selector.unregister(sock)
-        if not self._selector.get_map() and self._beat is not None:
-            self._beat.cancel()
-            self._beat = None
+        if not self._selector.get_map() and self._poll_timer is not None:
+            self._poll_timer.cancel()
+            self._poll_timer = None
 
     def to_monotonic(self, realtime_ns: int | None) -> float | None:
-        """Give a kernel stamp on CLOCK_MONOTONIC; None without one, and when its clock was set just now."""
+        """Return a kernel timestamp in seconds on CLOCK_MONOTONIC; None without one, or if its clock was just set."""
         if self.kernel is None or realtime_ns is None or self._stepped:
             return None
         return self.kernel.to_monotonic_s(realtime_ns)
 
     def _grant_turn(self) -> None:
         while self._turns:
-            mine = self._turns[0]
-            if not mine.done():
-                mine.set_result(None)
+            turn = self._turns[0]
+            if not turn.done():
+                turn.set_result(None)
                 self._loop.call_soon(self._end_turn)
                 return
             self._turns.popleft()
@@ -127,26 +136,29 @@ class TimestampingSelector:
             self._loop.call_soon(self._grant_turn)
 
     def _on_poll_timer(self) -> None:
-        self._beat = self._loop.call_later(POLL_INTERVAL_S, self._on_poll_timer)
+        self._poll_timer = self._loop.call_later(POLL_INTERVAL_S, self._on_poll_timer)
         self._stepped = self.kernel is not None and self.kernel.measure()
         self._poll_ready()
         self._stepped = False
 
     def _poll_ready(self) -> None:
-        """Read all that is ready; where that took long, again, which costs a tenth of a pass of the event loop."""
+        """Read all sockets that are ready, and poll again if there were many.
+
+        Polling again costs a tenth of a pass of the event loop.
+        """
         for _ in range(_MAX_ROUNDS):
             now_s = monotonic()
             ready = self._selector.select(0)
-            self.worst_look_s = max(self.worst_look_s, now_s - self.looked_s)
+            self.max_poll_gap_s = max(self.max_poll_gap_s, now_s - self.polled_s)
             for key, mask in ready:
                 key.data.on_ready(mask)
-            self.looked_s = now_s
+            self.polled_s = now_s
             if len(ready) < _MANY_READY or not self._selector.get_map():
                 return
 
 
 class TimestampedSocket:
-    """One connected, non-blocking TCP socket, owned by this object; its arrivals go to the sink."""
+    """One connected, non-blocking TCP socket, owned by this object; the sink receives its data."""
 
     def __init__(self, sockets: TimestampingSelector, sock: socket.socket, sink: SocketProtocol) -> None:
         self._sockets, self._sock, self._sink = sockets, sock, sink
@@ -155,7 +167,7 @@ class TimestampedSocket:
         self._unsent = memoryview(b"")
         self._drained: asyncio.Future[None] | None = None
         self.taken_s = 0.0
-        """Read directly before the system call that took the last byte so far."""
+        """The timestamp directly before the system call that took the last byte sent so far."""
         self.stamp_source: TimestampSource = (
             "callback" if sockets.kernel is None or not enable_rx_timestamps(sock) else "kernel"
         )
@@ -163,7 +175,10 @@ class TimestampedSocket:
         sockets.register(self, sock, selectors.EVENT_READ)
 
     async def send(self, data: bytes) -> float:
-        """Hand bytes to the kernel; give the moment directly before the call that took the last. Raises OSError."""
+        """Pass bytes to the kernel and return the timestamp directly before the system call that took the last one.
+
+        Raises OSError.
+        """
         self.write(data)
         if self._unsent:
             self._drained = asyncio.get_running_loop().create_future()
@@ -174,7 +189,7 @@ class TimestampedSocket:
         return self.taken_s
 
     def write(self, data: bytes) -> None:
-        """Hand over what the kernel takes now; the rest follows by itself. Raises OSError."""
+        """Pass the kernel as many bytes as it takes now; the rest is sent in the background. Raises OSError."""
         if self._closed:
             raise ConnectionAbortedError("closed on this side")
         if self._unsent:
@@ -186,7 +201,7 @@ class TimestampedSocket:
             self._sockets.register(self, self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def close(self) -> None:
-        """Close at once, sent or not; nothing is told to the sink. Safe to call twice."""
+        """Close at once and discard unsent bytes; the sink is not called. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
@@ -196,7 +211,7 @@ class TimestampedSocket:
             self._drained.set_exception(ConnectionAbortedError("closed on this side"))
 
     def on_ready(self, mask: int) -> None:
-        """The selector's call."""
+        """Read and write according to the selector's event mask."""
         if mask & selectors.EVENT_READ and not self._closed:
             self._read()
         if mask & selectors.EVENT_WRITE and not self._closed:
@@ -215,10 +230,10 @@ class TimestampedSocket:
             self._report_closed(None)
             return
         at_s = self._timestamp_read(rx_timestamp_ns(ancillary))
-        self._sink.data_received(bytes(sockets.buffers[0][:size]), at_s, max(0.0, at_s - sockets.looked_s))
+        self._sink.data_received(bytes(sockets.buffers[0][:size]), at_s, max(0.0, at_s - sockets.polled_s))
 
     def _timestamp_read(self, realtime_ns: int | None) -> float:
-        """Give the moment of arrival; the callback's where the kernel's is missing or cannot be."""
+        """Return the arrival timestamp: the kernel's, or the callback's if the kernel's is missing or implausible."""
         now_s = monotonic()
         at_s = self._sockets.to_monotonic(realtime_ns)
         if at_s is None or not self._last_s - _MAX_CLOCK_ERROR_S <= at_s <= now_s + _MAX_CLOCK_ERROR_S:

@@ -1,8 +1,8 @@
-"""Delivery strategies: pure machines that decide when text that has arrived goes on to the reader.
+"""Delivery strategies: state machines without I/O that decide when text is released to the reader.
 
-A machine is fed events with the time (`feed`), says when it next wants to act (`wake_at`) and is woken then (`wake`).
-All of them keep the text and its order, never release before arrival, let notices and usage pass at once, and hold
-nothing longer than `max_hold_s`. The terminal event leaves last, after all text.
+A strategy receives each event with its timestamp (`feed`), reports when it next needs to act (`wake_at`), and is called
+at that time (`wake`). Every strategy keeps the text and its order, passes notices and usage on at once, and holds no
+text longer than `max_hold_s`. The terminal event leaves last, after all text.
 """
 
 from streaming.strategies.base import Strategy

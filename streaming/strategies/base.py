@@ -1,4 +1,4 @@
-"""What every strategy is, and the buffer that most of them hold text in."""
+"""The strategy protocol, and the buffer in which most strategies hold text."""
 
 from typing import Protocol
 
@@ -9,24 +9,24 @@ DELTAS = (TextDelta, ThinkingDelta)
 
 
 class Strategy(Protocol):
-    """What every strategy is; times are seconds on the caller's monotonic clock."""
+    """A delivery strategy for one answer. Times are seconds on the caller's monotonic clock."""
 
     name: str
     max_hold_s: float
 
     @property
     def wake_at(self) -> float | None:
-        """When `wake` is due, None while nothing is held back to a time."""
+        """The time at which `wake` is due, or None while no held text has a set time."""
 
     def feed(self, event: Event, now: float) -> list[Event]:
-        """Take an event that arrived; give what goes on now."""
+        """Process an event that arrived at `now` and return the events to release."""
 
     def wake(self, now: float) -> list[Event]:
-        """Act on `wake_at`, called no earlier than it; give what goes on now."""
+        """Return the events to release at `now`. The caller calls this no earlier than `wake_at`."""
 
 
 class DeltaBuffer:
-    """Text held back, in order; neighbours of one kind are joined when they go."""
+    """A buffer of held deltas, in order; `drain` joins adjacent deltas of the same kind."""
 
     def __init__(self) -> None:
         self._deltas: list[Delta] = []
@@ -35,9 +35,11 @@ class DeltaBuffer:
         return bool(self._deltas)
 
     def add(self, delta: Delta) -> None:
+        """Append a delta."""
         self._deltas.append(delta)
 
     def drain(self) -> list[Event]:
+        """Return all held deltas, with adjacent deltas of the same kind joined, and empty the buffer."""
         deltas, self._deltas = self._deltas, []
         if len(deltas) < 2:
             return [*deltas]

@@ -1,4 +1,4 @@
-"""The strategies that look at the clock and nothing else: direct, whole, batch, debounce."""
+"""The strategies that depend only on time: direct, whole, batch and debounce."""
 
 import math
 
@@ -9,7 +9,7 @@ DEBOUNCE_LIMIT = 10
 
 
 class Direct:
-    """Every delta at once."""
+    """The strategy that releases every delta at once."""
 
     max_hold_s = 0.0
     wake_at: float | None = None
@@ -25,7 +25,7 @@ class Direct:
 
 
 class Whole:
-    """Nothing until the end, then everything: what a reader without streaming gets."""
+    """The strategy that releases all text at the end, as a response without streaming does."""
 
     max_hold_s = math.inf
     wake_at: float | None = None
@@ -47,7 +47,10 @@ class Whole:
 
 
 class Batch:
-    """First text at once, then at most one update every `interval_s`, the rest at the end."""
+    """The strategy that releases the first text at once, then at most one update every `interval_s`.
+
+    Text that is still held at the end is released with the terminal event.
+    """
 
     def __init__(self, interval_s: float) -> None:
         self.name = f"batch:{format_ms(interval_s)}"
@@ -76,7 +79,10 @@ class Batch:
 
 
 class Debounce:
-    """After `quiet_s` without new text, at the latest 10 x `quiet_s` after the oldest text held."""
+    """The strategy that releases text after `quiet_s` without new text.
+
+    No text is held longer than 10 x `quiet_s`.
+    """
 
     def __init__(self, quiet_s: float) -> None:
         self.name = f"debounce:{format_ms(quiet_s)}"
@@ -106,5 +112,5 @@ class Debounce:
 
 
 def format_ms(seconds: float) -> str:
-    """Write an interval as names do: `100ms`."""
+    """Return an interval as strategy names write it: `100ms`."""
     return f"{seconds * 1000:g}ms"

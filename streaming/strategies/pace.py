@@ -1,4 +1,4 @@
-"""The pace strategy: words released at an even reading speed, with a bound on how long any is held."""
+"""The pace strategy: releases words at an even reading speed, with a limit on how long a word is held."""
 
 import math
 import re
@@ -11,17 +11,17 @@ MAX_HOLD_S = 2.0
 _TARGET_BACKLOG_S = 1.5
 _MAX_WORD_CHARS = 100
 _UNSPACED_CHARS = "\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
-"""Characters of scripts written without spaces (CJK and its punctuation, kana): each may stand as a word."""
+"""Characters of scripts written without spaces (CJK with its punctuation, kana); each counts as a word."""
 _WORD = re.compile(rf"[{_UNSPACED_CHARS}]|\s+|[^\s{_UNSPACED_CHARS}]+\s?")
 _UNSPACED_CHAR = re.compile(f"[{_UNSPACED_CHARS}]")
 
 
 class Pace:
-    """Words at an even speed, `tokens_per_s` at 4 characters a token.
+    """The strategy that releases words at an even speed: `tokens_per_s`, with 4 characters per token.
 
-    Speeds up as the backlog grows, so that each word goes about 1.5 s after its arrival at the latest and none is
-    held over 2 s. A word whose end has not arrived waits for it within the same limit, up to 100 characters. Thinking
-    keeps its place in the order and is not paced.
+    The speed rises with the backlog, so that each word is released at most about 1.5 s after its arrival and none is
+    held longer than 2 s. A word whose end has not arrived waits for it within the same limit, up to 100 characters.
+    Thinking keeps its position in the order and is not paced.
     """
 
     max_hold_s = MAX_HOLD_S

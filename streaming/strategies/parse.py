@@ -1,4 +1,4 @@
-"""Strategies by name: `direct`, `batch:100ms`, `debounce:100ms`, `pace:30tps`, `whole`."""
+"""The parser for strategy names: `direct`, `batch:100ms`, `debounce:100ms`, `pace:30tps`, `whole`."""
 
 import re
 from collections.abc import Callable
@@ -15,12 +15,13 @@ EXAMPLES = ("direct", "batch:100ms", "debounce:100ms", "pace:30tps", "whole")
 
 @dataclass(frozen=True, slots=True)
 class StrategySpec:
-    """A strategy's kind and its number, checked; `build` gives a new machine, one for each answer."""
+    """A validated strategy kind with its number; `build` returns a new strategy, one for each answer."""
 
     kind: str
     value: float | None
 
     def build(self) -> Strategy:
+        """Return a new strategy."""
         if self.kind in _UNTIMED:
             return _UNTIMED[self.kind]()
         make, _, _, _ = _TIMED[self.kind]
@@ -42,26 +43,26 @@ _DEFAULT_VALUES = {"batch": 0.1, "debounce": 0.1, "pace": 30.0}
 
 
 def parse(text: str) -> StrategySpec:
-    """Read `direct`, `batch:100ms`, `debounce:0.2s`, `pace:30tps` or `whole`.
+    """Parse `direct`, `batch:100ms`, `debounce:0.2s`, `pace:30tps` or `whole`.
 
-    A bare number is milliseconds (tokens a second for `pace`); without one, 100 ms and 30 tokens a second stand.
-    Raises UsageError.
+    A number without a unit is in milliseconds (tokens/s for `pace`). The defaults are 100 ms and 30 tokens/s.
+    Raises UsageError when the kind is unknown or the number is invalid or out of range.
     """
     kind, _, rest = text.strip().lower().partition(":")
     if kind in _UNTIMED and not rest:
         return StrategySpec(kind, None)
     if kind not in _TIMED:
-        raise UsageError(f"unknown strategy {text!r}: choose one of {', '.join(EXAMPLES)}")
+        raise UsageError(f"unknown strategy {text!r} (choose one of {', '.join(EXAMPLES)})")
     _, units, low, high = _TIMED[kind]
     if not rest:
         return StrategySpec(kind, _DEFAULT_VALUES[kind])
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]{0,3})", rest)
     if not match or match[2] not in units:
-        raise UsageError(f"strategy {text!r} needs a number there, as in {_example_of_kind(kind)}")
+        raise UsageError(f"strategy {text!r}: needs a number after the colon (for example {_example_of_kind(kind)})")
     value = float(match[1]) * units[match[2]]
     if not low <= value <= high:
         raise UsageError(
-            f"strategy {text!r} is out of range: {low:g} to {high:g} {'tokens/s' if kind == 'pace' else 's'}"
+            f"strategy {text!r}: out of range (use {low:g} to {high:g} {'tokens/s' if kind == 'pace' else 's'})"
         )
     return StrategySpec(kind, value)
 

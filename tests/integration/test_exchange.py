@@ -27,8 +27,8 @@ LIMITS = ExchangeTimeouts(connect_s=WAIT_TIMEOUT_S, total_s=4 * WAIT_TIMEOUT_S)
 
 
 @asynccontextmanager
-async def open_selector(*, kernel_stamps: bool = True) -> AsyncIterator[TimestampingSelector]:
-    sockets = TimestampingSelector(kernel_stamps=kernel_stamps)
+async def open_selector(*, kernel_timestamps: bool = True) -> AsyncIterator[TimestampingSelector]:
+    sockets = TimestampingSelector(kernel_timestamps=kernel_timestamps)
     try:
         yield sockets
     finally:
@@ -191,7 +191,7 @@ def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bo
     async def main(url: str) -> TimedExchange:
         host, port = url.rpartition("/")[2].split(":")
         asked = encode_request(PATHS["openai"], question_body("openai"))
-        async with open_selector(kernel_stamps=kernel) as sockets:
+        async with open_selector(kernel_timestamps=kernel) as sockets:
             async with TimedExchange(sockets, Origin(host, int(port)), asked, LIMITS) as exchange:
                 async with aclosing(exchange.aiter_chunks()) as reads:
                     for _ in range(5):

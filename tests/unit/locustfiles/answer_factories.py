@@ -1,4 +1,4 @@
-"""Answers as Locust's users hand them over, for the tests of what is made of them."""
+"""Answer records as Locust's users report them, for tests of the conversion and the verdict."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ END = {"ended_at": "2026-01-01T00:00:05.000+00:00"}
 
 
 def make_answer(number: int = 1, **changes: Any) -> dict[str, Any]:
-    """Give a completed answer: asked at 10 s, sent at 10.5 s, four texts 20 ms apart from 10.7 s on, then the end."""
+    """Return a completed answer: asked at 10 s, sent at 10.5 s, four texts 20 ms apart from 10.7 s, then the end."""
     texts = [[10.7 + 0.02 * place, "text", 4, None] for place in range(4)]
     fields: dict[str, Any] = {
         "trial_id": f"answer-{number}", "transport": "sse", "prompt_id": "one", "provider": "sim:steady",
@@ -30,7 +30,7 @@ def make_answer(number: int = 1, **changes: Any) -> dict[str, Any]:
 
 
 def write_answers(folder: Path, *answers: dict[str, Any], header: dict[str, Any] = HEADER, ended: bool = True) -> Path:
-    """Write the file that Locust's master writes."""
+    """Write `answers.jsonl` as Locust's master writes it."""
     lines = [header, *answers, *([END] if ended else [])]
     (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return folder

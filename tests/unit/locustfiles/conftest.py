@@ -1,4 +1,4 @@
-"""Puts the users' folder where Locust has it. Only its modules that know no Locust may be imported here.
+"""Adds the `locustfiles` folder to the import path, as Locust does. Only modules without Locust may be imported here.
 
 Locust patches sockets and threads for gevent when it is imported, for the whole process.
 """

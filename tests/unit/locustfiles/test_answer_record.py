@@ -1,4 +1,4 @@
-"""What a user makes of the service's frames, on whichever wire they came."""
+"""The answer record that a user builds from the service's frames, on every transport."""
 
 import importlib
 from typing import Any
@@ -9,7 +9,7 @@ answers = importlib.import_module("answer_record")
 
 
 def read_frames(*frames: tuple[str, dict[str, Any]], first_id: int = 1) -> Any:
-    """Give the reader after these frames, one a second, numbered as the service does."""
+    """Return the reader after these frames, one per second, numbered as the service numbers them."""
     answer = answers.AnswerRecord("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
     found = answers.WireEventReader(answer)
     for seq, (name, fields) in enumerate(frames, start=first_id):
@@ -72,7 +72,7 @@ def test_tokens_per_s_excludes_thinking() -> None:
     assert found.tokens_per_s == (11 - 4 - 1) / 2
 
 
-def test_content_filter_finish_gives_filtered_outcome() -> None:
+def test_content_filter_finish_sets_filtered_outcome() -> None:
     finish = ("finish", {"finish_reason": "content_filter"})
     assert read_frames(START, finish, DONE).answer.outcome == "filtered"
 
@@ -95,10 +95,7 @@ def test_missing_event_is_reported_as_lost() -> None:
 def test_missing_characters_are_reported_as_lost() -> None:
     finish = ("finish", {"finish_reason": "stop", "delivered_chars": 8})
     assert read_frames(START, TEXT, TEXT, finish, DONE).answer.outcome == "completed"
-    assert (
-        read_frames(START, TEXT, finish, DONE).answer.failure_reason
-        == "lost: 4 characters came of 8 that were delivered"
-    )
+    assert read_frames(START, TEXT, finish, DONE).answer.failure_reason == "lost: 4 of 8 delivered characters arrived"
 
 
 def test_resumed_stream_continues_sequence() -> None:
@@ -121,7 +118,7 @@ def test_open_answer_at_test_end_is_unfinished() -> None:
 
 
 @pytest.mark.parametrize("resumed", [0, 1])
-def test_refusal_to_go_on_with_a_stream_is_its_own_error_after_a_resume(resumed: int) -> None:
+def test_resume_of_missing_stream_is_recorded_as_stream_gone(resumed: int) -> None:
     found = read_frames(START, TEXT)
     found.answer.resumed = resumed
     found.feed(9.0, "error", {"error": {"type": "not_found", "message": "no such stream"}})

@@ -13,8 +13,8 @@ def search_capacity(meets: Callable[[int], bool], first: int = 8, most: int = 40
     search, steps = CapacitySearch(first, most), []
     while (streams := search.asked) is not None:
         steps.append(streams)
-        assert len(steps) < 100, "it ends"
-        assert search.capacity is None, "nothing is found before the end"
+        assert len(steps) < 100, "the search ends"
+        assert search.capacity is None, "there is no result before the end"
         search.report_result(meets(streams))
     return search.capacity, steps
 
@@ -31,7 +31,7 @@ def test_search_doubles_first_and_confirms_result() -> None:
     found, steps = search_capacity(lambda streams: streams <= 40)
     assert steps[:4] == [8, 16, 32, 64]
     assert found is not None
-    assert steps.count(found) >= 2, "once by chance is not found"
+    assert steps.count(found) >= 2, "one success may be chance"
 
 
 def test_search_without_any_success_finds_none() -> None:

@@ -1,4 +1,4 @@
-"""One request over a stamped socket, against a server that says exactly what a test wants."""
+"""One request over a timestamped socket, against a server that sends exactly what each test specifies."""
 
 import importlib
 import json
@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding
 
 @contextmanager
 def serve_parts(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
-    """Serve one connection: read the request, say the parts, close."""
+    """Serve one connection: read the request, send the parts, close."""
     asked: list[bytes] = []
 
     def serve() -> None:
@@ -144,7 +144,7 @@ def test_rejection_is_recorded_with_reason(status: int, body: bytes, reason: str
     assert (answer.failure_reason, answer.http_status) == (reason, status)
 
 
-def test_404_to_who_takes_a_stream_up_again_says_that_the_stream_is_gone() -> None:
+def test_rejection_404_of_resume_is_recorded_as_stream_gone() -> None:
     body = json.dumps({"error": {"type": "not_found", "message": "no such stream", "rule": None}}).encode()
     answer = answers.AnswerRecord("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0, resumed=1)
     http_exchange.record_rejection(answer, 1.0, 404, body)
@@ -160,8 +160,8 @@ def test_404_to_who_takes_a_stream_up_again_says_that_the_stream_is_gone() -> No
     ],
     ids=["a stream", "a body", "an error"],
 )
-def test_an_endless_body_is_left(head: bytes, most: str) -> None:
-    with endless(head, b"A" * 1_000_000, 100) as url, open_exchange(url) as found:
+def test_endless_body_raises_limit_error(head: bytes, most: str) -> None:
+    with serve_endless(head, b"A" * 1_000_000, 100) as url, open_exchange(url) as found:
         size = sum(len(part) for _, part in found.iter_chunks_safe())
     assert isinstance(found.fault, http_exchange.HTTPLimitError) and f"more than {most}" in str(found.fault)
     assert size <= 64 * 1024 * 1024
@@ -172,14 +172,14 @@ def test_an_endless_body_is_left(head: bytes, most: str) -> None:
     [(b"", b"HTTP/1.1 103 Early\r\n\r\n"), (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000), (HEAD, b"0" * 9000)],
     ids=["interim heads", "a head", "a chunk size"],
 )
-def test_endless_framing_is_left(start: bytes, piece: bytes) -> None:
-    with endless(start, piece, 1000) as url, open_exchange(url) as found:
+def test_endless_framing_raises_limit_error(start: bytes, piece: bytes) -> None:
+    with serve_endless(start, piece, 1000) as url, open_exchange(url) as found:
         assert b"".join(part for _, part in found.iter_chunks_safe()) == b""
     assert isinstance(found.fault, http_exchange.HTTPLimitError)
 
 
-def test_a_socket_that_was_allowed_so_many_bytes_gives_no_more() -> None:
-    with endless(b"", b"A" * 1000, 1000) as url, http_exchange.GeventTimestampedSocket(url, idle_s=10) as found:
+def test_socket_with_byte_allowance_raises_beyond_it() -> None:
+    with serve_endless(b"", b"A" * 1000, 1000) as url, http_exchange.GeventTimestampedSocket(url, idle_s=10) as found:
         found.sendall(b"\r\n\r\n")
         found.allow(2500)
         size = 0
@@ -193,8 +193,8 @@ def test_a_socket_that_was_allowed_so_many_bytes_gives_no_more() -> None:
 
 
 @contextmanager
-def endless(start: bytes, piece: bytes, count: int) -> Iterator[SplitResult]:
-    """Serve one connection: say the start, and the piece so many times, or until the client has left."""
+def serve_endless(start: bytes, piece: bytes, count: int) -> Iterator[SplitResult]:
+    """Serve one connection: send `start`, then `piece` up to `count` times, until the client closes the connection."""
 
     def serve() -> None:
         connection, _ = listener.accept()

@@ -1,4 +1,4 @@
-"""From what users heard to the rows, the manifest and the verdict of an evaluation."""
+"""The conversion of recorded answers to the rows, the manifest and the verdict of an evaluation."""
 
 import math
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_incomplete_answer_record_is_named(tmp_path: Path) -> None:
         import_answers.write_journal(write_answers(tmp_path, broken))
 
 
-def test_converted_folder_gives_evaluation_report(tmp_path: Path) -> None:
+def test_converted_folder_produces_evaluation_report(tmp_path: Path) -> None:
     import_answers.write_journal(write_answers(tmp_path, *(make_answer(number) for number in range(8))))
     markdown.write_report(tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")

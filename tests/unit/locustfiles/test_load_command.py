@@ -1,4 +1,4 @@
-"""What is asked of the command, what it asks of Locust, and the verdict of a soak."""
+"""The load-test command: its arguments, the Locust command that it builds, and the verdict of a soak test."""
 
 import ast
 import itertools
@@ -103,7 +103,7 @@ def test_locustfiles_import_no_asyncio() -> None:
 
 
 def imported_modules(path: Path) -> Iterator[str]:
-    """Give the modules that a file imports, those of a room with the room's name before them."""
+    """Return the modules that a file imports; modules of a package have the package's name as prefix."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)

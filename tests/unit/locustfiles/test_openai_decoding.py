@@ -1,4 +1,4 @@
-"""What the OpenAI users make of other people's streams: the same as the evaluation."""
+"""The OpenAI users' decoding of other servers' streams, which matches that of the evaluation."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ def encode_choice(found: dict[str, Any]) -> bytes:
 
 
 def decode_reads(*parts: bytes) -> Any:
-    """Give the answer after these reads, one a second from 1 on, the end at 99."""
+    """Return the answer after these reads, one per second from 1 s on, with the end at 99 s."""
     answer = answers.AnswerRecord("t", "openai", "p", "openai:m", "default", "2026-01-01", 0.0)
     decoder = chat_completions.make_decoder()
     openai_chunks.decode_chunks(decoder, enumerate(parts, start=1), answer)
@@ -42,7 +42,7 @@ def test_finish_reason_completes_answer_with_or_without_marker(end: list[bytes])
     assert (answer.outcome, answer.finish_reason, answer.text_times_s) == ("completed", "stop", [1, 2])
 
 
-def test_end_marker_after_text_ends_the_answer_without_a_reason() -> None:
+def test_end_marker_after_text_completes_answer_without_reason() -> None:
     assert decode_reads(encode_choice(TEXT), DONE).outcome == "completed"
 
 

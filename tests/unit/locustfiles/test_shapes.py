@@ -1,4 +1,4 @@
-"""How many users are there, when."""
+"""The number of users over time for each load shape."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""What the attempts at an answer may be charged for, and that no other is made where nobody would pay for it."""
+"""The charges of an answer's attempts, and the check of the budget before another attempt."""
 
 from contextlib import aclosing
 from dataclasses import replace
@@ -30,8 +30,8 @@ THINKING: ScriptStep = (0.1, ThinkingDelta("Hm."))
 WHOLE = Usage(4, 2)
 
 
-async def charged(*script: ScriptStep, stop_after_s: float | None = None) -> Charge | None:
-    """Play one attempt, stopped after a time if one is given; return its charge."""
+async def run_and_charge(*script: ScriptStep, stop_after_s: float | None = None) -> Charge | None:
+    """Run one attempt, stopped after `stop_after_s` if set, and return its charge."""
     now = loop_clock()
     session = Session([Route("p:m", ScriptedAdapter(list(script)), "m")], now, policy=NO_RETRY)
     async with aclosing(stream_answer(REQUEST, session, parse("direct").build(), clock=now)) as answered:
@@ -51,8 +51,8 @@ async def charged(*script: ScriptStep, stop_after_s: float | None = None) -> Cha
     ],
     ids=["after the text", "in two parts"],
 )
-def test_charge_of_a_finished_answer_is_the_reported_usage(script: list[ScriptStep]) -> None:
-    charge = run_on_virtual_time(charged(*script))
+def test_charge_of_finished_answer_is_reported_usage(script: list[ScriptStep]) -> None:
+    charge = run_on_virtual_time(run_and_charge(*script))
     assert charge is not None and (charge.route, charge.usage, charge.rejected) == ("p:m", WHOLE, False)
 
 
@@ -76,8 +76,8 @@ def test_charge_of_a_finished_answer_is_the_reported_usage(script: list[ScriptSt
         [(0.0, TruncatedStreamError("cut"))],
     ],
 )
-def test_charge_of_what_was_not_wholly_counted_is_unknown(script: list[ScriptStep]) -> None:
-    charge = run_on_virtual_time(charged(*script))
+def test_charge_with_partial_usage_is_unknown(script: list[ScriptStep]) -> None:
+    charge = run_on_virtual_time(run_and_charge(*script))
     assert charge is not None and (charge.usage, charge.rejected) == (None, False)
 
 
@@ -91,12 +91,12 @@ def test_charge_of_what_was_not_wholly_counted_is_unknown(script: list[ScriptSte
         [(0.1, NetworkError("no connection"))],
     ],
 )
-def test_charge_of_a_rejected_request_is_nothing(script: list[ScriptStep]) -> None:
-    charge = run_on_virtual_time(charged(*script))
+def test_charge_of_rejected_request_is_zero(script: list[ScriptStep]) -> None:
+    charge = run_on_virtual_time(run_and_charge(*script))
     assert charge is not None and charge.rejected
 
 
-def test_charge_of_a_whole_answer_that_was_cut_before_its_head_is_unknown() -> None:
+def test_charge_of_non_streamed_answer_cut_before_head_is_unknown() -> None:
     async def main() -> Charge | None:
         now = loop_clock()
         session = Session([Route("p:m", ScriptedAdapter([(0.1, NetworkError("reset"))]), "m")], now, policy=NO_RETRY)
@@ -111,13 +111,13 @@ def test_charge_of_a_whole_answer_that_was_cut_before_its_head_is_unknown() -> N
 
 
 @pytest.mark.parametrize("after_s", [0.05, 0.25])
-def test_charge_of_a_stopped_answer_is_unknown_even_before_its_first_word(after_s: float) -> None:
+def test_charge_of_answer_stopped_before_first_text_is_unknown(after_s: float) -> None:
     script: list[ScriptStep] = [(0.0, Usage(4, 1)), (0.2, TextDelta("Blue.")), (9.0, FINISH)]
-    charge = run_on_virtual_time(charged(*script, stop_after_s=after_s))
+    charge = run_on_virtual_time(run_and_charge(*script, stop_after_s=after_s))
     assert charge is not None and (charge.usage, charge.rejected) == (None, False)
 
 
-def test_charge_of_an_answer_that_nobody_read_is_none() -> None:
+def test_charge_of_unread_answer_is_none() -> None:
     async def main() -> Charge | None:
         now = loop_clock()
         session = Session([Route("p:m", ScriptedAdapter(words_script(1)), "m")], now)
@@ -128,27 +128,27 @@ def test_charge_of_an_answer_that_nobody_read_is_none() -> None:
     assert run_on_virtual_time(main()) is None
 
 
-class Payer:
-    """Pays for `attempts` after the first; keeps what it was told."""
+class FakeBudget:
+    """A `before_retry` callback that allows `attempts` further attempts and records the charges."""
 
     def __init__(self, attempts: int) -> None:
-        self.told: list[Charge] = []
+        self.charges: list[Charge] = []
         self._attempts = attempts
 
     async def __call__(self, charge: Charge) -> Failed | None:
-        self.told.append(charge)
-        return Failed("budget", "spent") if len(self.told) > self._attempts else None
+        self.charges.append(charge)
+        return Failed("budget", "spent") if len(self.charges) > self._attempts else None
 
 
-async def retried(
-    payer: Payer, *adapters: Adapter, stop_after_s: float = 60.0, policy: RetryPolicy | None = None
+async def run_with_retries(
+    budget: FakeBudget, *adapters: Adapter, stop_after_s: float = 60.0, policy: RetryPolicy | None = None
 ) -> tuple[list[Event], Charge | None]:
-    """Ask the adapters in their order; return the events, and the last attempt's charge."""
+    """Run an answer with these adapters as routes; return the events and the last attempt's charge."""
     now = loop_clock()
     routes = [Route(f"p{number}:m", adapter, "m") for number, adapter in enumerate(adapters)]
     session = Session(routes, now, policy=policy)
     answered = stream_answer(
-        REQUEST, session, parse("direct").build(), clock=now, cost_model=lambda name: CostModel(), before_retry=payer
+        REQUEST, session, parse("direct").build(), clock=now, cost_model=lambda name: CostModel(), before_retry=budget
     )
     found: list[Event] = []
     until_s = now() + stop_after_s
@@ -161,45 +161,49 @@ async def retried(
 THOUGHT_AND_CUT: list[ScriptStep] = [CONNECTED, THINKING, (0.0, TruncatedStreamError("cut"))]
 
 
-def test_every_attempt_after_one_that_may_be_charged_is_asked_about() -> None:
-    adapter, payer = ScriptedAdapter(THOUGHT_AND_CUT, THOUGHT_AND_CUT, words_script(2)), Payer(9)
-    events, charge = run_on_virtual_time(retried(payer, adapter))
-    assert [told.usage for told in payer.told] == [None, None] and len(adapter.requests) == 3
+def test_before_retry_after_chargeable_attempt_is_called() -> None:
+    adapter, budget = ScriptedAdapter(THOUGHT_AND_CUT, THOUGHT_AND_CUT, words_script(2)), FakeBudget(9)
+    events, charge = run_on_virtual_time(run_with_retries(budget, adapter))
+    assert [charge.usage for charge in budget.charges] == [None, None] and len(adapter.requests) == 3
     assert charge is not None and charge.usage == Usage(4, 2)
     assert events[-1] == FINISH
 
 
-def test_no_attempt_is_made_that_nobody_pays_for() -> None:
-    adapter, payer = ScriptedAdapter(THOUGHT_AND_CUT), Payer(1)
-    events, charge = run_on_virtual_time(retried(payer, adapter))
+def test_attempt_after_rejected_charge_is_not_made() -> None:
+    adapter, budget = ScriptedAdapter(THOUGHT_AND_CUT), FakeBudget(1)
+    events, charge = run_on_virtual_time(run_with_retries(budget, adapter))
     assert events[-1] == Failed("budget", "spent")
     assert len(adapter.requests) == 2 and adapter.open == 0
-    assert charge is None, "both attempts were told of"
+    assert charge is None, "both attempts were already charged"
 
 
-def test_the_next_provider_is_an_attempt_too() -> None:
-    first, second, payer = ScriptedAdapter(THOUGHT_AND_CUT), ScriptedAdapter(words_script(1)), Payer(0)
+def test_before_retry_before_next_provider_is_called() -> None:
+    first, second, budget = ScriptedAdapter(THOUGHT_AND_CUT), ScriptedAdapter(words_script(1)), FakeBudget(0)
     policy = RetryPolicy(max_retries=0, fallback=False)
-    events, _ = run_on_virtual_time(retried(payer, first, second, policy=policy))
-    assert [told.route for told in payer.told] == ["p0:m"] and second.requests == []
+    events, _ = run_on_virtual_time(run_with_retries(budget, first, second, policy=policy))
+    assert [charge.route for charge in budget.charges] == ["p0:m"] and second.requests == []
     assert events[-1] == Failed("budget", "spent")
 
 
-def test_nobody_is_asked_about_an_attempt_after_a_rejected_one() -> None:
-    first, second, payer = ScriptedAdapter([(0.0, RateLimitError("later"))]), ScriptedAdapter(words_script(1)), Payer(0)
-    events, charge = run_on_virtual_time(retried(payer, first, second))
-    assert payer.told == [] and events[-1] == FINISH
+def test_before_retry_after_rejected_attempt_is_not_called() -> None:
+    first, second, budget = (
+        ScriptedAdapter([(0.0, RateLimitError("later"))]),
+        ScriptedAdapter(words_script(1)),
+        FakeBudget(0),
+    )
+    events, charge = run_on_virtual_time(run_with_retries(budget, first, second))
+    assert budget.charges == [] and events[-1] == FINISH
     assert charge is not None and (charge.route, charge.usage) == ("p1:m", Usage(4, 1))
 
 
-def test_an_answer_stopped_before_its_next_attempt_began_is_charged_once() -> None:
-    adapter, payer = ScriptedAdapter(THOUGHT_AND_CUT), Payer(9)
-    _, charge = run_on_virtual_time(retried(payer, adapter, stop_after_s=0.3))
-    assert len(payer.told) == 1 and len(adapter.requests) == 1 and charge is None
+def test_answer_stopped_before_next_attempt_is_charged_once() -> None:
+    adapter, budget = ScriptedAdapter(THOUGHT_AND_CUT), FakeBudget(9)
+    _, charge = run_on_virtual_time(run_with_retries(budget, adapter, stop_after_s=0.3))
+    assert len(budget.charges) == 1 and len(adapter.requests) == 1 and charge is None
 
 
-def test_an_answer_stopped_before_its_next_attempt_was_heard_is_charged_for_it_as_unknown() -> None:
-    adapter, payer = ScriptedAdapter([*THOUGHT_AND_CUT], [(30.0, FINISH)]), Payer(9)
-    _, charge = run_on_virtual_time(retried(payer, adapter, stop_after_s=10.0))
-    assert len(payer.told) == 1 and len(adapter.requests) == 2
+def test_answer_stopped_before_next_attempts_events_has_unknown_charge() -> None:
+    adapter, budget = ScriptedAdapter([*THOUGHT_AND_CUT], [(30.0, FINISH)]), FakeBudget(9)
+    _, charge = run_on_virtual_time(run_with_retries(budget, adapter, stop_after_s=10.0))
+    assert len(budget.charges) == 1 and len(adapter.requests) == 2
     assert charge is not None and (charge.usage, charge.rejected) == (None, False)

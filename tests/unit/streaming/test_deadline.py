@@ -1,4 +1,4 @@
-"""A limit that moves: it ends what is waited for when it is due, and nothing else."""
+"""A deadline that can be rescheduled: it interrupts the current wait when it is due, and nothing else."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Live delivery on virtual time: the same as replay, bounded, and closed in every state."""
+"""Live delivery on virtual time: it equals replay, has bounded memory, and can be closed in every state."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class TimedSource:
-    """Plays timed events at their times and counts how it is used."""
+    """A source that yields timed events at their times, counts them and records its closing."""
 
     def __init__(self, timed: list[TimedEvent]) -> None:
         self.timed = timed
-        self.given = 0
+        self.yielded = 0
         self.closed = False
 
     async def events(self) -> AsyncGenerator[Event, None]:
@@ -36,7 +36,7 @@ class TimedSource:
                     reached = loop.create_future()
                     loop.call_at(timed.at_s, reached.set_result, None)
                     await reached
-                self.given += 1
+                self.yielded += 1
                 yield timed.event
         finally:
             self.closed = True
@@ -85,7 +85,7 @@ def test_closing_delivery_ends_source_and_leaves_no_task(name: str, after_s: flo
         return source
 
     source = run_and_check_tasks(main())
-    assert source.closed or source.given == 0
+    assert source.closed or source.yielded == 0
 
 
 def test_closing_from_another_task_wakes_reader() -> None:
@@ -166,7 +166,7 @@ def test_stalled_reader_stops_pump_at_queue_size() -> None:
         async with aclosing(make_delivery(source)) as events:
             first = await events.next_batch()
             await asyncio.sleep(60)
-            waiting = source.given - len(first)
+            waiting = source.yielded - len(first)
             rest = [event async for event in events]
         return waiting, len(first) + len(rest)
 
@@ -233,31 +233,31 @@ def test_delivery_wakes_at_strategy_time(quiet_s: float) -> None:
 
 
 class RecordingSink:
-    """Reads a delivery with a taker that needs `busy_s` for each time, and notes what came when and how."""
+    """A reader of a delivery whose sink takes `busy_s` for each call; it records the events and their times."""
 
     def __init__(self, busy_s: float = 0.0) -> None:
         self.busy_s = busy_s
         self.now = loop_clock()
-        self.came: list[TimedEvent] = []
-        self.handed = 0
-        self.waking = False
+        self.received: list[TimedEvent] = []
+        self.sink_calls = 0
+        self.busy = False
 
     async def receive(self, events: list[Event]) -> None:
-        assert not self.waking, "handed over while another was being taken"
-        self.waking = True
-        self.handed += 1
-        self.came += [TimedEvent(self.now(), event) for event in events]
+        assert not self.busy, "the sink was called during another call"
+        self.busy = True
+        self.sink_calls += 1
+        self.received += [TimedEvent(self.now(), event) for event in events]
         if self.busy_s:
             await asyncio.sleep(self.busy_s)
-        self.waking = False
+        self.busy = False
 
     async def read_delivery(self, events: Delivery, timeout_s: float | None = None) -> list[TimedEvent]:
         async with aclosing(events):
             while not events.ended:
-                given = await events.next_batch(timeout_s, self.receive)
-                assert not self.waking, "given while another was being taken"
-                self.came += [TimedEvent(self.now(), event) for event in given]
-        return self.came
+                batch = await events.next_batch(timeout_s, self.receive)
+                assert not self.busy, "events were returned during a sink call"
+                self.received += [TimedEvent(self.now(), event) for event in batch]
+        return self.received
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -292,7 +292,7 @@ def test_reader_wakes_for_burst_but_not_for_sink_events() -> None:
             given = []
             while not events.ended:
                 given.append(len(await events.next_batch(None, together.receive)))
-        return alone.handed, [together.handed, *given]
+        return alone.sink_calls, [together.sink_calls, *given]
 
     assert run_and_check_tasks(main()) == (50, [1, 50, 1])
 
@@ -303,7 +303,7 @@ def test_next_batch_timeout_counts_from_last_sink_event() -> None:
         now = loop_clock()
         source = TimedSource([TimedEvent(0.4, TextDelta("a")), TimedEvent(0.8, TextDelta("b")), TimedEvent(9.0, END)])
         async with aclosing(make_delivery(source)) as events:
-            return [(now(), len(await events.next_batch(0.5, taken.receive)) + len(taken.came)) for _ in range(3)]
+            return [(now(), len(await events.next_batch(0.5, taken.receive)) + len(taken.received)) for _ in range(3)]
 
     assert [found for _, found in run_and_check_tasks(main())] == [2, 2, 2]
 
@@ -315,7 +315,7 @@ def test_closing_with_busy_sink_ends_source_at_once() -> None:
         events = make_delivery(source)
         reader = asyncio.create_task(events.next_batch(None, taken.receive))
         await asyncio.sleep(1.0)
-        assert source.given == 1  # a taker that is busy stops the pump
+        assert source.yielded == 1  # a busy sink stops the pump
         await events.aclose()
         assert await reader == []
         return source.closed, loop_clock()()

@@ -1,4 +1,4 @@
-"""The meter: what is reported wins over what is counted, that over what is estimated, and unknown stays unknown."""
+"""The meter: reported usage overrides counted, counted overrides estimated, and unknown stays unknown."""
 
 from decimal import Decimal
 
@@ -106,7 +106,7 @@ def test_usage_followed_by_more_text_is_not_final() -> None:
     assert meter.read(2.0).usage == Usage(7, 101, 0, None, "estimated")
 
 
-def test_unknown_price_gives_no_cost() -> None:
+def test_cost_with_unknown_price_is_none() -> None:
     meter = Meter(MESSAGES, 0.0, CostModel(price=lambda usage: None))
     meter.feed(TextDelta("a"), 1.0)
     assert meter.read(1.0).cost is None

@@ -1,4 +1,4 @@
-"""What an instrument asks of the system: a processor, files for its connections, or words."""
+"""The operating-system limits of a measuring process: real-time priority, open files and memory use."""
 
 import os
 import resource
@@ -11,7 +11,7 @@ from streaming.errors import UsageError
 
 
 class FakeResourceLimits:
-    """The limits of a system, in the place of the real ones."""
+    """Resource limits that replace those of the system."""
 
     def __init__(self, soft: int, hard: int) -> None:
         self.now = (soft, hard)
@@ -58,7 +58,7 @@ def test_raise_fd_limit_on_darwin_uses_open_max(monkeypatch: pytest.MonkeyPatch)
 def test_raise_fd_limit_beyond_hard_limit_raises_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = fake_limits(monkeypatch, 256, 512)
     with pytest.raises(
-        UsageError, match=r"512 connections .* need 576 open files, .* allows 512: ask for 448 .*-Hn 576"
+        UsageError, match=r"512 connections .* need 576 open files, .* allows 512 \(use at most 448 .*-Hn 576"
     ):
         os_limits.raise_fd_limit(512)
     assert limits.now == (256, 512)

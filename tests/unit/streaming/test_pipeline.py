@@ -1,4 +1,4 @@
-"""The whole way of one answer, its two stamps and its receipt, on virtual time."""
+"""The pipeline of one answer on virtual time: its source and delivered timestamps, and its receipt."""
 
 from contextlib import aclosing
 

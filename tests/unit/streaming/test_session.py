@@ -1,4 +1,4 @@
-"""The session on virtual time: time limits, retries, fallbacks, the state machine, one terminal event."""
+"""The session on virtual time: timeouts, retries, fallbacks, the state machine, one terminal event."""
 
 import random
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ WHOLE_SCRIPT: list[ScriptStep] = [(1.0, TextDelta("all of it")), (0.0, FINISH)]
 
 
 class SessionRun:
-    """One answer, its events and its session."""
+    """One run of a session over scripted adapters, with the events of the last answer."""
 
     def __init__(
         self,

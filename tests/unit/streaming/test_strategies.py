@@ -1,4 +1,4 @@
-"""The laws of delivery over every strategy, and what each one promises on its own."""
+"""The rules that every delivery strategy follows, and the specific behaviour of each strategy."""
 
 import math
 from itertools import pairwise

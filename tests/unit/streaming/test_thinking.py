@@ -1,4 +1,4 @@
-"""Think tags split over any pieces, and the stages that a reader sees."""
+"""Think tags that are split anywhere, and the stages that a reader sees."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ def test_think_tags_split_whole_and_per_character(text: str, thought: str, said:
 
 
 @given(st.sampled_from(CASES), st.data())
-def test_think_tags_any_split_gives_same_result(case: tuple[str, str, str], data: st.DataObject) -> None:
+def test_think_tags_any_split_returns_same_result(case: tuple[str, str, str], data: st.DataObject) -> None:
     text, thought, said = case
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     assert split_thinking([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]) == (thought, said)

@@ -1,4 +1,4 @@
-"""Traces: what is written is read back, what is not one is refused with its line."""
+"""Traces: a written trace is read back unchanged, and an invalid line is reported with its number."""
 
 import json
 

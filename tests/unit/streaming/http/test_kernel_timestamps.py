@@ -11,7 +11,7 @@ OFFSET_NS = 1_700_000_000_000_000_000
 
 
 class FakeClocks:
-    """Two clocks; `took_ns` is how long each reading takes, from the front of the list, the last for ever."""
+    """Two fake clocks. `took_ns` are the durations of the readings in order; the last one repeats."""
 
     def __init__(self, *took_ns: int) -> None:
         self.now_ns = 5_000_000_000
@@ -27,7 +27,7 @@ class FakeClocks:
 
 
 def make_converter(clocks: FakeClocks) -> tuple[RealtimeOffset, Callable[[int], float]]:
-    """Give a converter, and by how many seconds it is wrong about a moment of the monotonic clock."""
+    """Return a converter, and a function that returns its error in seconds for a time on the monotonic clock."""
     kernel = RealtimeOffset(clocks.read)
     return kernel, lambda at_ns: kernel.to_monotonic_s(at_ns + clocks.offset_ns) - at_ns / 1e9
 

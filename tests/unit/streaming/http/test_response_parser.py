@@ -19,7 +19,7 @@ def chunked_response(*chunks: bytes, trailer: bytes = b"") -> bytes:
 
 
 def parse_in_pieces(data: bytes, cuts: list[int]) -> tuple[ResponseParser, bytes]:
-    """Feed the bytes cut at these places, and give the body."""
+    """Feed the bytes split at `cuts` and return the parser and the body."""
     reader = ResponseParser()
     places = [0, *sorted(cuts), len(data)]
     return reader, b"".join(reader.feed(data[start:end]) for start, end in itertools.pairwise(places))
@@ -46,7 +46,7 @@ RESPONSES = {
 
 @pytest.mark.parametrize("name", RESPONSES)
 @given(data=st.data())
-def test_any_split_gives_same_body(name: str, data: st.DataObject) -> None:
+def test_parser_any_split_returns_same_body(name: str, data: st.DataObject) -> None:
     raw, body = RESPONSES[name]
     cuts = data.draw(st.lists(st.integers(0, len(raw)), max_size=20))
     reader, found = parse_in_pieces(raw, cuts)
@@ -154,7 +154,7 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
-def test_a_response_over_a_limit_is_refused_however_it_is_cut(name: str) -> None:
+def test_response_over_limit_any_split_is_rejected(name: str) -> None:
     raw = TOO_LARGE[name]
     for cuts in ([], list(range(1, len(raw), 7)), list(range(0, len(raw), 4096))):
         with pytest.raises(HTTPLimitError, match="more than"):
@@ -169,13 +169,13 @@ def test_a_response_over_a_limit_is_refused_however_it_is_cut(name: str) -> None
         b"HTTP/1.1 103 Early Hints\r\n\r\n" * limits.MAX_INTERIM_HEADS + HEAD + b"\r\n",
     ],
 )
-def test_a_response_at_a_limit_is_read_however_it_is_cut(raw: bytes) -> None:
+def test_response_at_limit_any_split_is_accepted(raw: bytes) -> None:
     for cuts in ([], list(range(1, len(raw)))):
         reader, _ = parse_in_pieces(raw, cuts)
         assert reader.head is not None
 
 
-def test_a_head_byte_by_byte_takes_linear_time() -> None:
+def test_head_fed_byte_by_byte_takes_linear_time() -> None:
     def reading_s(size: int) -> float:
         reader = ResponseParser()
         raw = HEAD + b"X: " + b"x" * size
@@ -187,7 +187,7 @@ def test_a_head_byte_by_byte_takes_linear_time() -> None:
     assert reading_s(80_000) < 24 * max(min(reading_s(10_000) for _ in range(3)), 0.002)
 
 
-def test_a_folded_header_is_read_with_a_space() -> None:
+def test_folded_header_is_joined_with_space() -> None:
     reader, _ = parse_in_pieces(
         HEAD + b"X: a\r\n  b\r\n\tc\r\nTransfer-Encoding:\r\n chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n", []
     )
@@ -197,17 +197,17 @@ def test_a_folded_header_is_read_with_a_space() -> None:
 
 
 @pytest.mark.parametrize("line", [b"X: a\rb", b"X: a\0", b"X: a\r\n b\0", b"X : a", b"Transfer-Encoding: ", b"X: a\r"])
-def test_a_header_that_could_be_read_in_two_ways_is_refused(line: bytes) -> None:
+def test_ambiguous_header_is_rejected(line: bytes) -> None:
     with pytest.raises(HTTPParseError):
         parse_in_pieces(HEAD + line + b"\r\n\r\n", [])
 
 
-def test_a_fold_that_continues_no_header_is_refused() -> None:
+def test_fold_without_header_is_rejected() -> None:
     with pytest.raises(HTTPParseError):
         parse_in_pieces(b"HTTP/1.1 200 OK\r\n folded: 1\r\n\r\n", [])
 
 
-def test_a_chunk_extension_with_a_bare_carriage_return_is_refused() -> None:
+def test_chunk_extension_with_bare_carriage_return_is_rejected() -> None:
     with pytest.raises(HTTPParseError):
         parse_in_pieces(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3;a\rb\r\nabc\r\n0\r\n\r\n", [])
 
@@ -235,14 +235,14 @@ KEPT = b"Content-Length: 1\r\n"
         (HEAD + b"Content-Length: 2\r\n\r\na", False),
     ],
 )
-def test_a_connection_is_reusable_only_after_a_response_beyond_doubt(raw: bytes, kept: bool) -> None:
+def test_connection_after_response_is_reusable_only_if_unambiguous(raw: bytes, kept: bool) -> None:
     for cuts in ([], list(range(1, len(raw)))):
         reader, _ = parse_in_pieces(raw, cuts)
         reader.flush()
         assert reader.allows_reuse is kept
 
 
-def test_mutated_responses_are_read_alike_however_they_are_cut() -> None:
+def test_mutated_response_any_split_has_same_result() -> None:
     result = http_fuzz.fuzz_reader(1500, seed=20)
     assert result.problems == []
     assert min(result.counts[kind] for kind in ("complete", "cut", "HTTPParseError", "HTTPLimitError")) > 50
