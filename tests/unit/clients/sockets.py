@@ -8,7 +8,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosedError
 
 from clients.errors import ClientError, ConnectionLostError
-from clients.reconnecting import ConnectionState, WebSocketProtocol
+from clients.reconnecting import ConnectionState, WebSocketConnection
 from clients.websocket import WebSocketClient
 
 
@@ -63,7 +63,7 @@ class FakeNetwork:
         self.at_s: list[float] = []
         self.states: list[ConnectionState] = []
 
-    async def connect(self) -> WebSocketProtocol:
+    async def connect(self) -> WebSocketConnection:
         self.at_s.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
         found = self.ready.pop(0) if self.ready else ConnectionLostError("unreachable")

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from server.captured_output import PrintedReader, is_exception
+from server.captured_output import OutputReader, is_exception
 
 ROOT = Path(__file__).parents[3]
 
 
 def read(text: str, *, trusted: bool = False) -> dict[str, Any]:
-    reader = PrintedReader()
+    reader = OutputReader()
     for line in text.splitlines():
         reader.feed(line, trusted=trusted)
     return reader.take().fields()
@@ -80,7 +80,7 @@ from server.captured_output import CapturedOutput
 with CapturedOutput() as output:
     logging_config.configure_logging(str, output.error, lambda: output.trusted)
     output.distrust()
-    output.tell("it is at CANARY-FREE")
+    output.print_line("it is at CANARY-FREE")
     print("CANARY out")
     os.write(2, b"CANARY raw, no line end")
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from clients.events import AnswerFailed, parse_event
 from server.streams import buffer
-from server.streams.buffer import BufferedStream, BufferedStreamReader, StreamGoneError, StreamStore
+from server.streams.buffer import BufferedStream, BufferedStreamReader, StreamNotFoundError, StreamStore
 from server.streams.events import WireEvent
 
 STREAM: Any = SimpleNamespace(id="s", owner=None)
@@ -40,7 +40,7 @@ def test_oversized_stream_drops_oldest_and_raises_stream_gone(monkeypatch: pytes
     assert grew == stream.bytes <= 1000
     assert (stream.first_seq, stream.last_seq) == (17, 20)
     assert event_numbers(stream.events_after(16)) == [17, 18, 19, 20]
-    with pytest.raises(StreamGoneError, match="from 16 on"):
+    with pytest.raises(StreamNotFoundError, match="from 16 on"):
         stream.events_after(15)
 
 
