@@ -75,14 +75,22 @@ def _listener_url(listener: socket.socket) -> str:
 
 
 def _parse_options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat and its page.")
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat API and its page.")
     default_host = "0.0.0.0" if settings.on_space else "127.0.0.1"
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=PORT, help="port, 0 for any free one (default: %(default)s)")
-    parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
-    parser.add_argument("--share", action="store_true", help="a link for others, through Gradio's share server")
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes; more than one needs --no-ui and REDIS_URL"
+        "--port", type=int, default=PORT, help="port to listen on, 0 for any free port (default: %(default)s)"
+    )
+    parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
+    parser.add_argument(
+        "--share", action="store_true", help="create a public link to the page through Gradio's share server"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes; more than one requires --no-ui and REDIS_URL",
     )
     return parser.parse_args(arguments)
 
@@ -90,13 +98,13 @@ def _parse_options(arguments: Sequence[str] | None, settings: Settings) -> argpa
 def _check_options(options: argparse.Namespace, settings: Settings) -> None:
     check_allowed_origins(settings.allowed_origins)
     if options.share and options.no_ui:
-        raise UsageError("a link shows the page: leave --no-ui or --share out")
+        raise UsageError("--share: there is no page to share with --no-ui (remove one of the two)")
     if options.workers < 1:
-        raise UsageError("--workers must be 1 or more")
+        raise UsageError(f"--workers: {options.workers} is not a number of processes (use 1 or more)")
     if options.workers > 1 and not options.no_ui:
-        raise UsageError("the page keeps its visitors in one process: add --no-ui, or leave --workers out")
+        raise UsageError("--workers: the page runs in one process only (add --no-ui, or remove --workers)")
     if options.workers > 1 and settings.redis_url is None:
-        raise UsageError("several workers share limits and streams through Redis: set REDIS_URL")
+        raise UsageError("--workers: several workers share limits and streams through Redis (set REDIS_URL)")
 
 
 def _serve_workers(listener: socket.socket, count: int, settings: Settings, body_bytes: int) -> int:

@@ -125,7 +125,7 @@ class ClientAnswerStream:
         while self.end is None:
             async with self._pulling:
                 if self.end is None and not await self._next_event():
-                    raise ConnectionLostError("the answer was left before it ended: its receipt is not known")
+                    raise ConnectionLostError("the answer was closed before it ended: its receipt is not known")
         return self.end
 
     async def _next_event(self) -> bool:

@@ -217,7 +217,7 @@ class SSEClient:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + self._silence_s):
                 return await self._http.send(request, stream=True)
         except TimeoutError:
-            raise httpx2.ReadTimeout("no answer in time", request=request) from None
+            raise httpx2.ReadTimeout("no response in time", request=request) from None
 
     def _on_opened(self, progress: StreamPosition) -> None:
         progress.connected = True
@@ -255,9 +255,7 @@ async def _raise_unless_event_stream(response: httpx2.Response) -> None:
         raise rejection_from_response(response.status_code, body, response.headers.get("retry-after"))
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
-        raise InvalidResponseError(
-            f"there is no event stream at this address, but {kind or 'something without a type'}"
-        )
+        raise InvalidResponseError(f"the response is not an event stream, but {kind or 'has no content type'}")
 
 
 async def _read_error(response: httpx2.Response) -> bytes:

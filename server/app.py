@@ -86,7 +86,10 @@ def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: froze
     app.add_middleware(HostMiddleware, hosts=hosts, metrics=metrics)
 
 
-_RESUME_RESPONSES: OpenAPIResponses = {**success_response("text/event-stream"), 204: {"description": "All was read"}}
+_RESUME_RESPONSES: OpenAPIResponses = {
+    **success_response("text/event-stream"),
+    204: {"description": "No events are left"},
+}
 router, catch_all = APIRouter(responses=error_responses(ErrorResponse)), APIRouter()
 
 
@@ -183,9 +186,15 @@ async def unknown_path(request: Request) -> Response:
     """
     path = request.url.path
     if path == "/api/chat/ws":
-        raise HTTPException(426, "this address speaks WebSocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
+        raise HTTPException(
+            426, "this address requires a WebSocket connection", {"Upgrade": "websocket", "Connection": "Upgrade"}
+        )
     if methods := _allowed_methods(request):
-        raise HTTPException(405, f"ask with {' or '.join(methods)}", {"Allow": ", ".join(methods)})
+        raise HTTPException(
+            405,
+            f"{request.method} is not supported at {path}: use {' or '.join(methods)}",
+            {"Allow": ", ".join(methods)},
+        )
     raise HTTPException(404, f"there is no {path} here")
 
 

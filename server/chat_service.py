@@ -188,4 +188,4 @@ def _stream_owner(caller: str) -> str | None:
 def _reject_replay(names: list[str]) -> None:
     """Raise UsageError for the replay provider: it would open files of this machine for any caller."""
     if any(name.startswith("replay") for name in names):
-        raise UsageError("replay plays files of the service's own machine: it is not offered over the network")
+        raise UsageError("replay: it reads files of the service's own machine, and is not offered over the network")

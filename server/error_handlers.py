@@ -89,8 +89,8 @@ OpenAPIResponses = dict[int | str, dict[str, Any]]
 def error_responses(model: type[BaseModel]) -> OpenAPIResponses:
     """Return the error responses for the OpenAPI description."""
     return {
-        "4XX": {"model": model, "description": "The request is refused"},
-        "5XX": {"model": model, "description": "The answer broke, or the service cannot answer now"},
+        "4XX": {"model": model, "description": "The request is rejected"},
+        "5XX": {"model": model, "description": "The answer failed, or the service cannot answer now"},
     }
 
 

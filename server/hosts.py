@@ -60,10 +60,10 @@ class AllowedHosts:
             raise _invalid("no Host header: HTTP/1.1 needs one")
         found = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
         if hosts and found is None:
-            raise _invalid("the Host header is no host name")
+            raise _invalid("the Host header is not a host name")
         if self._names is not None and (found is None or _normalize(found["name"]) not in self._names):
             raise RejectionError(
-                "host", "misdirected", "this service is not known by that host name: list it in ALLOWED_HOSTS"
+                "host", "misdirected", "the Host header is not a name of this service: add it to ALLOWED_HOSTS"
             )
 
 
@@ -105,8 +105,8 @@ def parse_allowed_hosts(entries: Iterable[str]) -> frozenset[str]:
         name = _normalize(entry)
         if found is None or found["name"] != entry or not name.strip("."):
             raise UsageError(
-                f"ALLOWED_HOSTS: {entry[:80]!r} is no host name: write names with commas between them, without scheme, "
-                "port, path and wildcards, for example chat.example.org"
+                f"ALLOWED_HOSTS: {entry[:80]!r} is not a host name (write names separated by commas, without scheme, "
+                "port, path or wildcards, for example chat.example.org)"
             )
         names.add(name)
     return frozenset(names)
@@ -118,7 +118,7 @@ def check_allowed_origins(entries: Iterable[str]) -> None:
         scheme, _, host = entry.partition("://")
         if scheme not in ("http", "https") or _HOST.fullmatch(host) is None:
             raise UsageError(
-                f"ALLOWED_ORIGINS: {entry[:80]!r} is no origin: write scheme and host, for example https://example.org"
+                f"ALLOWED_ORIGINS: {entry[:80]!r} is not an origin (write scheme and host, for example https://example.org)"
             )
 
 

@@ -134,7 +134,9 @@ class _BoundedProtocol(_PipelinedProtocol):
             self._rejection = rejection
             raise
         if len(self.pipeline) >= self._limits.waiting_requests:
-            self._rejection = RejectionError("request.pipeline", "invalid", "too many requests wait on this connection")
+            self._rejection = RejectionError(
+                "request.pipeline", "invalid", "too many requests are waiting on this connection"
+            )
             raise self._rejection
         super().on_headers_complete()
         self._in_head = False

@@ -38,20 +38,29 @@ class Metrics:
         self.open = Gauge(f"{name}streams_open", "Answers under way", ["wire"], registry=r, multiprocess_mode="livesum")
         self.ttft = Histogram(
             f"{name}ttft_seconds",
-            "From the question to the first delta",
+            "Time from the request to the first delta",
             ["provider"],
             registry=r,
             buckets=_TTFT_BUCKETS_S,
         )
         self.gap = Histogram(
-            f"{name}chunk_gap_seconds", "Between chunks to the reader", ["provider"], registry=r, buckets=_GAP_BUCKETS_S
+            f"{name}chunk_gap_seconds",
+            "Inter-chunk latency at the reader",
+            ["provider"],
+            registry=r,
+            buckets=_GAP_BUCKETS_S,
         )
         self.tokens = Counter(f"{name}tokens", "Tokens", ["provider", "kind", "source"], registry=r)
-        self.cost = Counter(f"{name}cost_usd", "Cost where it is known, in USD", ["provider"], registry=r)
-        self.notices = Counter(f"{name}notices", "Retries, fallbacks and the like", ["provider", "kind"], registry=r)
-        self.rejections = Counter(f"{name}refusals", "Questions refused before any call", ["rule"], registry=r)
+        self.cost = Counter(f"{name}cost_usd", "Cost in USD, where the price is known", ["provider"], registry=r)
+        self.notices = Counter(
+            f"{name}notices", "Retries, fallbacks and other notices", ["provider", "kind"], registry=r
+        )
+        self.rejections = Counter(f"{name}refusals", "Requests rejected before any provider call", ["rule"], registry=r)
         self.stop = Histogram(
-            f"{name}stop_seconds", "From a stop to the end of the provider's work", registry=r, buckets=_GAP_BUCKETS_S
+            f"{name}stop_seconds",
+            "Time from a stop to the end of the provider's work",
+            registry=r,
+            buckets=_GAP_BUCKETS_S,
         )
 
     def count_rejection(self, rule: str) -> None:

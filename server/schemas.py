@@ -28,7 +28,7 @@ def _require_valid_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("is not valid Unicode: it holds half of a surrogate pair") from None
+        raise ValueError("is not valid Unicode: it contains half of a surrogate pair") from None
     return text
 
 
@@ -72,7 +72,7 @@ class ChatRequestBody(BaseModel):
     message: Text | None = None
     messages: list[ChatMessage] | None = None
     provider: ProviderNames = Field(
-        DEFAULT_PROVIDER, description="`provider:model`; several, comma-separated, are asked in order"
+        DEFAULT_PROVIDER, description="`provider:model`; several names, comma-separated, are tried in order"
     )
     strategy: Text = Field(strategies.DEFAULT_STRATEGY, description="direct, batch:W, debounce:W, pace:R or whole")
     system: Text | None = None
@@ -80,7 +80,7 @@ class ChatRequestBody(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     effort: Effort | None = Field(None, description="how long the model may think: none, low, medium, high, …")
     stream: bool = True
-    resume: bool = Field(False, description="leaving is not stopping: the stream is kept, and can be continued")
+    resume: bool = Field(False, description="buffer the stream, so that it survives a disconnect and can be resumed")
 
     @model_validator(mode="after")
     def _validate_conversation(self) -> Self:
@@ -91,7 +91,7 @@ class ChatRequestBody(BaseModel):
         if not turns or not turns[-1].content.strip():
             raise ValueError(f"is empty: {wanted}")
         if turns[-1].role != "user":
-            raise ValueError(f"does not end with a question: {wanted}")
+            raise ValueError(f"does not end with a user message: {wanted}")
         return self
 
     def all_messages(self) -> tuple[Message, ...]:
@@ -146,7 +146,7 @@ def parse_event_id(stream_id: str, last_id: int | str | None) -> int:
         return 0
     number = str(last_id).removeprefix(f"{stream_id}:")
     if not _EVENT_NUMBER.fullmatch(number):
-        raise ValueError(f"the last id is not one of this stream: it looks like {stream_id}:7")
+        raise ValueError(f"the last id is not one of this stream: an id has the form {stream_id}:7")
     return int(number)
 
 
@@ -167,7 +167,7 @@ def invalid_json_rejection(why: str) -> RejectionError:
     Half of a surrogate pair is rejected by the Unicode rule: JSON's grammar allows it, Unicode does not.
     """
     rule = "validation.unicode" if "surrogate" in why else "body.json"
-    return RejectionError(rule, "invalid", f"what was sent is not JSON: {why}")
+    return RejectionError(rule, "invalid", f"the body is not valid JSON: {why}")
 
 
 def error_location(error: Mapping[str, Any]) -> str | None:

@@ -61,7 +61,7 @@ class WebSocketSession:
     def _handle_message(self, message: Any) -> None:
         text = message.get("text")
         if text is None:
-            raise RejectionError("body.json", "invalid", "send text frames with JSON in UTF-8 in them")
+            raise RejectionError("body.json", "invalid", "the frame is not text: send JSON in UTF-8 in text frames")
         body = _parse_frame(self._chat_service, text)
         kind = body.pop("type", "message")
         if kind == "cancel":
@@ -78,7 +78,7 @@ class WebSocketSession:
             raise validation_rejection(found.errors()) from None
         if self._unanswered > MAX_QUEUED_REQUESTS:
             raise RejectionError(
-                "busy", "rate_limited", f"{MAX_QUEUED_REQUESTS} questions wait already: let one end first"
+                "busy", "rate_limited", f"{MAX_QUEUED_REQUESTS} requests are waiting already: wait until one has ended"
             )
         self._unanswered += 1
         self._requests.put_nowait(request)
@@ -149,7 +149,7 @@ class WebSocketSession:
             fields = error_body(fault.kind, fault.message, fault.rule, fault.retry_after_s)
             code, reason = _CLOSE_CODE_BY_RULE.get(fault.rule, POLICY_VIOLATION_CODE), fault.rule
         else:
-            _log.error("a defect in a conversation", exc_info=fault)
+            _log.error("an internal error in a WebSocket session", exc_info=fault)
             fields, code, reason = (
                 error_body(INTERNAL_ERROR.kind, INTERNAL_ERROR.message),
                 INTERNAL_ERROR_CODE,

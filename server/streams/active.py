@@ -12,8 +12,8 @@ from streaming.delivery import EventSink
 from streaming.events import TERMINAL, Event, Failed
 from streaming.pipeline import AnswerObserver, AnswerStream, Charge, Receipt
 
-INTERNAL_ERROR = Failed("internal", "a defect in this program: the answer is cut")
-SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: ask again in a moment")
+INTERNAL_ERROR = Failed("internal", "an internal error of the service: the answer is incomplete")
+SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: retry shortly")
 
 _log = logging.getLogger(__name__)
 

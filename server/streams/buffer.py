@@ -21,7 +21,7 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_STREAMS = 2048
 
 _ABANDONED = Failed("abandoned", f"stopped: nobody read it for {ORPHAN_TIMEOUT_S:g} s")
-_TOO_SLOW = Failed("lost", "read too slowly: what comes next of this stream is no longer kept")
+_TOO_SLOW = Failed("lost", "read too slowly: the next events of this stream are no longer kept")
 _EVENT_OVERHEAD_BYTES = 150
 """The estimated memory of an event in addition to its data."""
 
@@ -153,7 +153,7 @@ class StreamStore:
         if kept is None or kept.owner != owner:
             return None
         if after > kept.last_seq:
-            raise StreamNotFoundError(f"the stream has not come to {after}")
+            raise StreamNotFoundError(f"the stream has not reached event {after}")
         kept.events_after(after)
         return BufferedStreamReader(self, kept, after)
 
@@ -221,7 +221,9 @@ class StreamStore:
         while ended and (len(self._kept) >= MAX_STREAMS or self._bytes >= MAX_BYTES):
             self._remove(ended.pop(0))
         if len(self._kept) >= MAX_STREAMS or self._bytes >= MAX_BYTES:
-            raise StreamStoreFullError("the service keeps as many streams as it can: ask without resume, or later")
+            raise StreamStoreFullError(
+                "the buffer of resumable streams is full: send the request without resume, or retry later"
+            )
 
 
 async def wait_for(event: asyncio.Event, timeout_s: float | None) -> None:

@@ -28,7 +28,7 @@ WRITER_TIMEOUT_S = 30.0
 """How long Redis may be unavailable before a reader gives up."""
 REDIS_ERRORS = (RedisError, OSError)
 
-_WRITER_LOST = Failed("lost", "the server that wrote this answer is gone: ask again")
+_WRITER_LOST = Failed("lost", "the replica that wrote this answer is gone: send the request again")
 
 
 def entries_key(stream_id: str) -> str:

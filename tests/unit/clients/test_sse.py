@@ -254,7 +254,7 @@ def test_a_question_that_is_refused_with_404_is_a_refusal() -> None:
         (plain_response(200, html="<html>Sign in</html>"), "no event stream.*text/html"),
         (plain_response(200), "something without a type"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2])
-            + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "something is lost"),
+            + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "events are missing"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2]) + b"id: t:3\ndata: {}\n\n"),
             "another"),
         (stream_response(b"id: s:1\nevent: start\ndata: {not json\n\n"), "not JSON"),
