@@ -251,7 +251,7 @@ def test_a_question_that_is_refused_with_404_is_a_refusal() -> None:
 @pytest.mark.parametrize(
     ("play", "reason"),
     [
-        (plain_response(200, html="<html>Sign in</html>"), "no event stream.*text/html"),
+        (plain_response(200, html="<html>Sign in</html>"), "not an event stream.*text/html"),
         (plain_response(200), "something without a type"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2])
             + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "events are missing"),
