@@ -182,15 +182,15 @@ class StreamReplication:
             await asyncio.wait(self._tasks)
         await self._redis.aclose()
 
-    def on_append(self, kept: BufferedStream) -> None:
+    def on_append(self, buffered: BufferedStream) -> None:
         """Schedule a copy of a buffer that has new events; does not wait for it."""
-        self._behind[kept.id] = kept
+        self._behind[buffered.id] = buffered
         self._more.set()
 
-    def on_remove(self, kept: BufferedStream) -> None:
+    def on_remove(self, buffered: BufferedStream) -> None:
         """Stop copying a buffer that was removed; its copy in Redis expires."""
-        self._behind.pop(kept.id, None)
-        self._written.pop(kept.id, None)
+        self._behind.pop(buffered.id, None)
+        self._written.pop(buffered.id, None)
 
     async def reader(self, stream_id: str, owner: str | None, after: int) -> RedisStreamReader | None:
         """Return a reader of another replica's stream; None when that owner has none, or Redis is unavailable.
@@ -246,38 +246,38 @@ class StreamReplication:
         self._more.clear()
         behind = list(self._behind.values())
         async with self._redis.pipeline(transaction=False) as pipe:
-            for kept in behind:
-                self._queue_writes(pipe, kept)
-            last = {kept.id: kept.last_seq for kept in behind}
+            for buffered in behind:
+                self._queue_writes(pipe, buffered)
+            last = {buffered.id: buffered.last_seq for buffered in behind}
             await pipe.execute()
         self._written.update(last)
-        for kept in behind:
-            if kept.last_seq == last[kept.id]:
-                self._behind.pop(kept.id, None)
+        for buffered in behind:
+            if buffered.last_seq == last[buffered.id]:
+                self._behind.pop(buffered.id, None)
 
-    def _queue_writes(self, pipe: Any, kept: BufferedStream) -> None:
-        stream_id = kept.id
+    def _queue_writes(self, pipe: Any, buffered: BufferedStream) -> None:
+        stream_id = buffered.id
         key, written = entries_key(stream_id), self._written.get(stream_id, 0)
-        ttl_s = int(RETENTION_S) if kept.ended else _KEY_TTL_S
+        ttl_s = int(RETENTION_S) if buffered.ended else _KEY_TTL_S
         if written == 0:
-            head = {"owner": kept.owner, "replica": self._name}
+            head = {"owner": buffered.owner, "replica": self._name}
             pipe.set(metadata_key(stream_id), orjson.dumps(head))
-        for seq, name, data in kept.events_after(max(written, kept.first_seq - 1)):
-            pipe.xadd(key, {"n": name, "d": data}, id=f"{seq}-0", minid=f"{kept.first_seq}-0")
+        for seq, name, data in buffered.events_after(max(written, buffered.first_seq - 1)):
+            pipe.xadd(key, {"n": name, "d": data}, id=f"{seq}-0", minid=f"{buffered.first_seq}-0")
         pipe.expire(key, ttl_s)
         pipe.expire(metadata_key(stream_id), ttl_s)
 
     async def _resync_positions(self) -> None:
         """Read from Redis the newest event number of each stream: Redis may have been restarted, or a write failed."""
         assert self._store is not None
-        all_kept = self._store.streams()
+        all_buffered = self._store.streams()
         async with self._redis.pipeline(transaction=False) as pipe:
-            for kept in all_kept:
-                pipe.xrevrange(entries_key(kept.id), count=1)
+            for buffered in all_buffered:
+                pipe.xrevrange(entries_key(buffered.id), count=1)
             newest = await pipe.execute()
-        for kept, found in zip(all_kept, newest, strict=True):
-            self._written[kept.id] = int(found[0][0].partition(b"-")[0]) if found else 0
-            self._behind[kept.id] = kept
+        for buffered, found in zip(all_buffered, newest, strict=True):
+            self._written[buffered.id] = int(found[0][0].partition(b"-")[0]) if found else 0
+            self._behind[buffered.id] = buffered
         self._resync = False
 
     async def _run_heartbeat(self) -> None:

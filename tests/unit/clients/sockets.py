@@ -1,4 +1,4 @@
-"""WebSockets that a test plays, and the network that gives them."""
+"""Fake WebSockets scripted by a test, and the fake network that connects them."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from clients.websocket import WebSocketClient
 
 
 class FakeWebSocket:
-    """Gives what the service's side puts in; `drop` cuts it."""
+    """A WebSocket that receives the messages pushed by the test; `drop` ends the connection."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -27,7 +27,7 @@ class FakeWebSocket:
             self._inbox.put_nowait(message)
 
     def drop(self, code: int = 1006, reason: str = "") -> None:
-        """Close it; what was said before is still read, as from a real socket."""
+        """Close the socket; messages pushed before can still be received, as from a real socket."""
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
             self._closed.set()
@@ -56,7 +56,7 @@ ConnectResult = FakeWebSocket | ClientError
 
 
 class FakeNetwork:
-    """Gives `ready` one a dial; an error is raised, and nothing left is an unreachable service."""
+    """A network in which each connection attempt returns, or raises, the next of `ready`; then it is unreachable."""
 
     def __init__(self, *ready: ConnectResult) -> None:
         self.ready = list(ready)

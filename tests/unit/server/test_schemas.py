@@ -1,4 +1,4 @@
-"""What a body may say, and how its faults are told."""
+"""Request bodies: accepted fields, and the messages for invalid ones."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Kept streams: what can be read again from where, and what a reader is told that was too slow."""
+"""Buffered streams: reading again from an event number, the size limit, and readers that are too slow."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from server.streams.buffer import BufferedStream, BufferedStreamReader, StreamNo
 from server.streams.events import WireEvent
 
 STREAM: Any = SimpleNamespace(id="s", owner=None)
-"""No more of a stream than its name: what is kept is given by the tests."""
+"""A stand-in for a stream with an id only; the tests add the events."""
 
 
 def make_events(first: int, last: int, size: int = 100) -> list[WireEvent]:
@@ -33,7 +33,7 @@ def test_buffered_stream_returns_events_after_any_number() -> None:
     assert stream.events_after(5) == []
 
 
-def test_oversized_stream_drops_oldest_and_raises_stream_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_stream_drops_oldest_and_raises_stream_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 1000)
     stream = BufferedStream(STREAM)
     grew = sum(stream.add(make_events(number, number)) for number in range(1, 21))
