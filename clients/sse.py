@@ -149,18 +149,18 @@ class SSEClient:
         """Yield the new events, over as many connections as necessary."""
         backoff = Backoff(*self._backoff)
         while True:
-            cut = _ConnectionBrokenError(ConnectionLostError("the connection ended before the answer did"))
+            broken = _ConnectionBrokenError(ConnectionLostError("the connection ended before the answer did"))
             try:
                 async with aclosing(self._iter_connection_events(request, progress, backoff)) as frames:
                     async for frame in frames:
                         yield frame
             except _ConnectionBrokenError as found:
-                cut = found
+                broken = found
             if progress.ended:
                 return
-            wait_s = backoff.next_delay_s(cut.wait_s) if progress.can_resume or cut.unsent else None
+            wait_s = backoff.next_delay_s(broken.wait_s) if progress.can_resume or broken.unsent else None
             if wait_s is None:
-                raise cut.error
+                raise broken.error
             await asyncio.sleep(wait_s)
             if progress.can_resume:
                 request = self._resume_request(progress)
@@ -270,10 +270,10 @@ async def _pieces(response: httpx2.Response, max_bytes: int) -> AsyncGenerator[b
     """
     try:
         # A body that the transport has read completely is decompressed already.
-        came_whole = response.is_stream_consumed
-        codec = None if came_whole else decompressor(response.headers.get("content-encoding", ""), max_bytes)
+        is_complete = response.is_stream_consumed
+        codec = None if is_complete else decompressor(response.headers.get("content-encoding", ""), max_bytes)
         left = max_bytes
-        async for data in response.aiter_bytes() if came_whole else response.aiter_raw():
+        async for data in response.aiter_bytes() if is_complete else response.aiter_raw():
             for piece in (data,) if codec is None else codec.feed(data):
                 left -= len(piece)
                 if left < 0:

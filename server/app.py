@@ -134,11 +134,11 @@ async def resume(stream_id: str, request: Request, last_event_id: str | None = N
         after = parse_event_id(stream_id, request.headers.get("last-event-id") or last_event_id)
     except ValueError as fault:
         raise UsageError(str(fault)) from None
-    reading = await _get_chat_service(request).resume_reader(stream_id, request.state.caller, after)
-    if reading.ended:
-        await reading.aclose()
+    reader = await _get_chat_service(request).resume_reader(stream_id, request.state.caller, after)
+    if reader.ended:
+        await reader.aclose()
         return Response(status_code=204)
-    return SSEResponse(reading, stream_id)
+    return SSEResponse(reader, stream_id)
 
 
 @router.delete("/api/chat/stream/{stream_id}")

@@ -114,11 +114,11 @@ class CapturedOutput:
         """
         self._trusted = trusted
         for number in (1, 2):
-            reading, writing = os.pipe()
-            os.set_inheritable(reading, False)
-            os.dup2(writing, number)
-            os.close(writing)
-            thread = threading.Thread(target=self._read, args=(reading,), name=f"output-{number}", daemon=True)
+            reader, writer = os.pipe()
+            os.set_inheritable(reader, False)
+            os.dup2(writer, number)
+            os.close(writer)
+            thread = threading.Thread(target=self._read, args=(reader,), name=f"output-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -173,7 +173,7 @@ def _lines(descriptor: int, on_quiet: Callable[[], None]) -> Iterator[str]:
 
     `on_quiet` is called after `QUIET_S` without a line, and after every `MAX_LINES` lines.
     """
-    held, count = b"", 0
+    rest, count = b"", 0
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN | select.POLLHUP)
     while True:
@@ -182,14 +182,14 @@ def _lines(descriptor: int, on_quiet: Callable[[], None]) -> Iterator[str]:
         data = os.read(descriptor, MAX_LINE_BYTES)
         if not data:
             break
-        *whole, held = (held + data).split(b"\n")
-        yield from (line.decode("utf-8", "replace").rstrip("\r") for line in whole)
-        count += len(whole)
-        if len(held) > MAX_LINE_BYTES:
-            yield held.decode("utf-8", "replace")
-            held = b""
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line.decode("utf-8", "replace").rstrip("\r") for line in lines)
+        count += len(lines)
+        if len(rest) > MAX_LINE_BYTES:
+            yield rest.decode("utf-8", "replace")
+            rest = b""
         if count >= MAX_LINES:
             on_quiet()
             count = 0
-    if held:
-        yield held.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")

@@ -82,19 +82,19 @@ class ChatService:
         self.providers.check_effort(names[0], body.effort)
         messages = self.guard.validate_messages(body.all_messages())
         routes = {route.name: self.providers.cost_model(route.name) for route in session.routes}
-        reserved = await self.guard.reserve(caller, body.to_chat_request(messages, request_id), routes)
+        reservation = await self.guard.reserve(caller, body.to_chat_request(messages, request_id), routes)
         try:
             answer = stream_answer(
-                reserved.request,
+                reservation.request,
                 session,
                 strategy,
                 clock=self.clock,
                 cost_model=self.providers.cost_model,
                 filter=self.guard.output_filter(),
-                before_retry=reserved.renew,
+                before_retry=reservation.renew,
             )
         except BaseException:
-            await reserved.settle(None)
+            await reservation.settle(None)
             raise
         about = {
             "request_id": request_id,
@@ -102,7 +102,7 @@ class ChatService:
             "strategy": strategy.name,
             "caller": _stream_owner(caller),
         }
-        return self.streams.add(answer, _stream_owner(caller), self.observer(wire, about), reserved)
+        return self.streams.add(answer, _stream_owner(caller), self.observer(wire, about), reservation)
 
     def _open_session(self, names: list[str]) -> Session:
         """Return a session with the named providers.
@@ -155,7 +155,7 @@ class ChatService:
             reader = await self._replication.reader(stream_id, owner, after)
         if reader is None:
             raise StreamNotFoundError(
-                "there is no such stream: it has expired, the service was restarted, or it never was this caller's"
+                "there is no such stream: it has expired, was lost in a restart, or is not this caller's"
             )
         return reader
 
@@ -172,7 +172,9 @@ class ChatService:
         if stream is None and self._replication is not None:
             found = await self._replication.cancel(stream_id, owner)
         if found is None:
-            raise StreamNotFoundError("no such stream is under way: it has ended, never was, or is another caller's")
+            raise StreamNotFoundError(
+                "no such stream is under way: it has ended, never existed, or is another caller's"
+            )
         return found
 
 

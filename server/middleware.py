@@ -33,12 +33,12 @@ class GuardMiddleware:
             return
         headers = Headers(scope=scope)
         try:
-            passed = await self._admit(scope, headers, receive)
+            guarded_receive = await self._admit(scope, headers, receive)
         except RejectionError as rejection:
             self._metrics.count_rejection(rejection.rule)
             await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
         else:
-            await self._app(scope, passed, send)
+            await self._app(scope, guarded_receive, send)
 
     async def _admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         caller = self.caller(scope, headers)

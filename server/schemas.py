@@ -125,7 +125,7 @@ class ResumeRequest(BaseModel):
     stream_id: Text = Field(min_length=1, max_length=200)
     last_id: Annotated[
         Annotated[int, Tag("as a number")] | Annotated[Text | None, Tag("as text")], tagged_union(int, "as a number")
-    ] = Field(None, description="the last entry's id, `stream:number`, or its number alone")
+    ] = Field(None, description="the id of the last event received, `stream:number`, or its number alone")
 
     @model_validator(mode="after")
     def _validate_last_id(self) -> Self:

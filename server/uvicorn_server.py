@@ -29,10 +29,10 @@ _READY_TIMEOUT_S = 120.0
 class GracefulServer(uvicorn.Server):
     """A server that announces its address once it listens."""
 
-    def __init__(self, config: uvicorn.Config, address: str, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, announce: Callable[[str], None] | None = None) -> None:
         super().__init__(config)
         self._address = address
-        self._say = say
+        self._announce = announce
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
@@ -48,7 +48,7 @@ class GracefulServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            print_address(self._address, self._say)
+            print_address(self._address, self._announce)
 
 
 class WorkerSupervisor(Multiprocess):
@@ -83,11 +83,11 @@ class WorkerSupervisor(Multiprocess):
                     process.process.kill()
 
 
-def print_address(address: str, say: Callable[[str], None] | None = None) -> None:
-    """Print the address of the service, or pass it to `say`: the port may have been chosen by the system."""
+def print_address(address: str, announce: Callable[[str], None] | None = None) -> None:
+    """Print the address of the service, or pass it to `announce`: the port may have been chosen by the system."""
     line = f"Streamgauge is at {address}"
-    if say is not None:
-        say(line)
+    if announce is not None:
+        announce(line)
     else:
         print(line, flush=True)  # noqa: T201 - the operator waits for this line
 

@@ -24,10 +24,10 @@ class _HandshakeProtocol(WebSocketsSansIOProtocol):
     """Answers an invalid handshake with an error response, which uvicorn does not send, and closes the connection."""
 
     def handle_connect(self, event: Any) -> None:
-        served = self.app
+        app = self.app
 
         async def run(*asgi: Any) -> None:
-            await served(*asgi)
+            await app(*asgi)
             # uvicorn takes a rejection with a body for a missing response, and would log it as an error.
             self.handshake_complete = self.handshake_complete or self.initial_response is not None
 

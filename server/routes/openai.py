@@ -60,13 +60,14 @@ async def completions(body: CompletionRequestBody, request: Request) -> Response
         message["reasoning_content"] = thinking
     reason = _FINISH_REASONS.get(receipt.finish_reason, receipt.finish_reason)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-    whole = {
+    completion = {
         **_completion_head(stream.id, body.model, "chat.completion"),
         "choices": [choice],
         "usage": _usage_fields(receipt.reading),
     }
     return JSONResponse(
-        {**whole, "streamgauge": receipt_fields(receipt)}, headers=_dropped_settings_header(receipt.dropped_settings)
+        {**completion, "streamgauge": receipt_fields(receipt)},
+        headers=_dropped_settings_header(receipt.dropped_settings),
     )
 
 

@@ -27,14 +27,14 @@ class SSEResponse(Response):
     Every event has the id `stream:number`. When the client disconnects, the reader is closed at once.
     """
 
-    def __init__(self, reading: EventReader, stream_id: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, reader: EventReader, stream_id: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(headers={**HEADERS, **(headers or {})})
         del self.headers["content-length"]
-        self._reading = reading
+        self._reader = reader
         self._id = stream_id.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._reading) as reading:
+        async with aclosing(self._reader) as reader:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             sender = ResumableSender(send)
 
@@ -42,8 +42,8 @@ class SSEResponse(Response):
                 return sender.send(map(self._encode_event, entries))
 
             async with cancel_on_disconnect(receive):
-                while not reading.ended:
-                    entries = await reading.next_batch(KEEP_ALIVE_INTERVAL_S, send_events)
+                while not reader.ended:
+                    entries = await reader.next_batch(KEEP_ALIVE_INTERVAL_S, send_events)
                     await (send_events(entries) if entries else sender.send([KEEP_ALIVE_COMMENT]))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -112,28 +112,28 @@ class WebSocketSession:
         if isinstance(request, ResumeRequest):
             caller = self._chat_service.guard.identify(self._facts)
             stream_id = request.stream_id
-            reading = await self._chat_service.resume_reader(stream_id, caller, request.last_seq())
+            reader = await self._chat_service.resume_reader(stream_id, caller, request.last_seq())
         else:
             caller = await self._chat_service.guard.admit(self._facts)
             request_id = self._socket.headers.get("x-client-request-id")
             stream = await self._chat_service.start_answer(request, caller, "websocket", request_id)
             stream_id = stream.id
-            reading = await self._chat_service.first_reader(stream, request.resume)
-        async with aclosing(reading):
-            if reading.ended:
+            reader = await self._chat_service.first_reader(stream, request.resume)
+        async with aclosing(reader):
+            if reader.ended:
                 await self._send_json({"type": "ended", "stream_id": stream_id})
                 return
             stopper = asyncio.create_task(self._cancel_on_request(stream_id, caller))
             try:
-                await self._send_events(reading, stream_id)
+                await self._send_events(reader, stream_id)
             finally:
                 stopper.cancel()
                 await asyncio.wait([stopper])
 
-    async def _send_events(self, reading: EventReader, stream_id: str) -> None:
+    async def _send_events(self, reader: EventReader, stream_id: str) -> None:
         send, prefix = self._socket.send_text, f'","id":"{stream_id}:'
-        while not reading.ended:
-            for seq, name, data in await reading.next_batch():
+        while not reader.ended:
+            for seq, name, data in await reader.next_batch():
                 fields = data[1:].decode()
                 await send(f'{{"type":"{name}{prefix}{seq}"{"," if len(fields) > 1 else ""}{fields}')
 

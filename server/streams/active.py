@@ -36,14 +36,14 @@ class ActiveAnswer:
         answer: AnswerStream,
         owner: str | None,
         observer: AnswerObserver,
-        reserved: SettleableReservation,
+        reservation: SettleableReservation,
         all: "ActiveAnswers",
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.answer = answer
         self.owner = owner
         self._observer = observer
-        self._reserved = reserved
+        self._reservation = reservation
         self._all = all
         self._broken: Failed | None = None
         self._closed = False
@@ -116,7 +116,7 @@ class ActiveAnswer:
         self._all.remove(self)
         receipt = self.receipt()
         self._observer.on_end(receipt)
-        await self._reserved.settle(self.answer.charge())
+        await self._reservation.settle(self.answer.charge())
 
 
 class ActiveAnswers:
@@ -132,10 +132,10 @@ class ActiveAnswers:
         return len(self._open)
 
     def add(
-        self, answer: AnswerStream, owner: str | None, observer: AnswerObserver, reserved: SettleableReservation
+        self, answer: AnswerStream, owner: str | None, observer: AnswerObserver, reservation: SettleableReservation
     ) -> ActiveAnswer:
         """Register an answer, and return it with a new id."""
-        stream = ActiveAnswer(answer, owner, observer, reserved, self)
+        stream = ActiveAnswer(answer, owner, observer, reservation, self)
         self._open[stream.id] = stream
         return stream
 
