@@ -1,4 +1,4 @@
-"""Streamgauge's entry: settings → service with the page mounted → serve.
+"""The entry point of Streamgauge: read the settings, build the service, mount the page, and serve.
 
 python app.py [--host H] [--port P] [--no-ui] [--share] [--workers N]
 """
@@ -24,13 +24,16 @@ from streaming.errors import UsageError
 
 PORT = 7860
 SHUTDOWN_GRACE_S = 30.0
-"""How long open answers may go on after the signal to stop."""
+"""How long answers under way may continue after the signal to stop."""
 SHUTDOWN_GRACE_WITH_PAGE_S = 3.0
-"""The same with the page, whose open tabs hold a connection each for ever."""
+"""The same when the page is served: each open tab holds a connection that never ends by itself."""
 
 
 def create_worker_app(address: str) -> Any:
-    """Build the service without the page from the environment: what each worker runs at that address."""
+    """Return the application of one worker process: the service without the page, configured from the environment.
+
+    `address` is the address that the supervisor listens on. Raises UsageError when the environment is not usable.
+    """
     settings = Settings.from_environment()
     output = CapturedOutput()
     output.open(trusted=False)
@@ -41,7 +44,7 @@ def create_worker_app(address: str) -> Any:
 
 
 def _allowed_hosts(address: str, settings: Settings, guard: Guard) -> AllowedHosts:
-    """Return the names under which the service may be asked where it listens. Raises UsageError."""
+    """Return the host names that requests to this listener may use. Raises UsageError when ALLOWED_HOSTS is invalid."""
     is_proxied = settings.on_space or guard.configuration.hops > 0
     return AllowedHosts.from_listener(address, parse_allowed_hosts(settings.allowed_hosts), is_proxied=is_proxied)
 
@@ -51,7 +54,7 @@ def _make_guard(settings: Settings) -> Guard:
 
 
 def _open_listener(host: str, port: int, reader_s: int) -> socket.socket:
-    """Take the port, before anything slow begins. Raises UsageError."""
+    """Bind the port before any slow start-up work begins. Raises UsageError when the port is not available."""
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
@@ -60,7 +63,7 @@ def _open_listener(host: str, port: int, reader_s: int) -> socket.socket:
         reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot listen on {host}:{port}: {reason}; choose another with --host, --port") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # What it accepts inherits this: the kernel drops a reader that has stopped, and the answer stops with it.
+        # Accepted sockets inherit this option: the kernel drops a client that no longer reads, which stops its answer.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, reader_s * 1000)
     return listener
 
@@ -72,14 +75,22 @@ def _listener_url(listener: socket.socket) -> str:
 
 
 def _parse_options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat and its page.")
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat API and its page.")
     default_host = "0.0.0.0" if settings.on_space else "127.0.0.1"
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=PORT, help="port, 0 for any free one (default: %(default)s)")
-    parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
-    parser.add_argument("--share", action="store_true", help="a link for others, through Gradio's share server")
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes; more than one needs --no-ui and REDIS_URL"
+        "--port", type=int, default=PORT, help="port to listen on, 0 for any free port (default: %(default)s)"
+    )
+    parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
+    parser.add_argument(
+        "--share", action="store_true", help="create a public link to the page through Gradio's share server"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes; more than one requires --no-ui and REDIS_URL",
     )
     return parser.parse_args(arguments)
 
@@ -87,13 +98,13 @@ def _parse_options(arguments: Sequence[str] | None, settings: Settings) -> argpa
 def _check_options(options: argparse.Namespace, settings: Settings) -> None:
     check_allowed_origins(settings.allowed_origins)
     if options.share and options.no_ui:
-        raise UsageError("a link shows the page: leave --no-ui or --share out")
+        raise UsageError("--share: there is no page to share with --no-ui (remove one of the two)")
     if options.workers < 1:
-        raise UsageError("--workers must be 1 or more")
+        raise UsageError(f"--workers: {options.workers} is not a number of processes (use 1 or more)")
     if options.workers > 1 and not options.no_ui:
-        raise UsageError("the page keeps its visitors in one process: add --no-ui, or leave --workers out")
+        raise UsageError("--workers: the page runs in one process only (add --no-ui, or remove --workers)")
     if options.workers > 1 and settings.redis_url is None:
-        raise UsageError("several workers share limits and streams through Redis: set REDIS_URL")
+        raise UsageError("--workers: several workers share limits and streams through Redis (set REDIS_URL)")
 
 
 def _serve_workers(listener: socket.socket, count: int, settings: Settings, body_bytes: int) -> int:
@@ -108,7 +119,7 @@ def _serve_workers(listener: socket.socket, count: int, settings: Settings, body
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until stopped; give the process's exit code."""
+    """Serve until stopped, and return the exit code of the process: 0, 1 if a worker failed, 2 for invalid usage."""
     settings = Settings.from_environment()
     options = _parse_options(arguments, settings)
     try:
@@ -137,9 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.share:
                 from ui.app import share
 
-                share(listener.getsockname()[1], output.tell, hosts.add_link)
+                share(listener.getsockname()[1], output.print_line, hosts.add_link)
         config = uvicorn_server.uvicorn_config(app, grace_s=grace_s, body_bytes=body_bytes)
-        uvicorn_server.GracefulServer(config, _listener_url(listener), output.tell_ready).run(sockets=[listener])
+        uvicorn_server.GracefulServer(config, _listener_url(listener), output.print_ready).run(sockets=[listener])
     return 0
 
 

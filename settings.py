@@ -1,4 +1,4 @@
-"""The environment, read once into a frozen `Settings` that entry points pass down; values never show in a repr."""
+"""The environment, read once into a frozen `Settings` that entry points pass on. Values never appear in a repr."""
 
 import os
 import re
@@ -11,30 +11,30 @@ from streaming.errors import UsageError
 
 _LISTENING_HOST = "STREAMGAUGE_LISTENING_HOST"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The name that prometheus_client reads."""
+"""The variable from which prometheus_client reads its folder."""
 
 _SECRET_NAME_PARTS = re.compile(
     r".*(?:KEYS?|TOKEN|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|_PASS|_PAT|_DSN|CONNECTION_STRING|REDIS_URL)"
     r"(?:_?\d+)?"
 )
-"""Names of variables whose value is a secret."""
+"""Matches the names of variables whose value is a secret."""
 _PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@")
 _MIN_SECRET_CHARS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Variables by name. Keys and base URLs have the names that each vendor's own SDK reads."""
+    """The environment variables by name. API keys and base URLs have the names that each vendor's own SDK reads."""
 
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Read the process's environment, once."""
+        """Return the settings from a copy of this process's environment."""
         return cls(MappingProxyType(dict(os.environ)))
 
     def get(self, name: str) -> str | None:
-        """Give a variable without surrounding white space; None when unset or empty."""
+        """Return the value of a variable without surrounding white space, or None when it is unset or empty."""
         return self.variables.get(name, "").strip() or None
 
     @property
@@ -44,39 +44,45 @@ class Settings:
 
     @property
     def redis_url(self) -> str | None:
-        """Where several processes share limits and streams (`REDIS_URL`); None for one process alone."""
+        """The Redis server through which processes share limits and streams (`REDIS_URL`); None for one process."""
         return self.get("REDIS_URL")
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """Other sites whose pages may talk to this service (`ALLOWED_ORIGINS`, comma-separated)."""
-        return frozenset(origin.rstrip("/").lower() for origin in self._listed("ALLOWED_ORIGINS"))
+        """Origins of other sites whose pages may call this service (`ALLOWED_ORIGINS`, comma-separated)."""
+        return frozenset(origin.rstrip("/").lower() for origin in self._split_list("ALLOWED_ORIGINS"))
 
     @property
     def allowed_hosts(self) -> frozenset[str]:
-        """Names under which this service is asked (`ALLOWED_HOSTS`, comma-separated), as they are written."""
-        return self._listed("ALLOWED_HOSTS")
+        """Host names that requests may use for this service (`ALLOWED_HOSTS`, comma-separated), not yet validated."""
+        return self._split_list("ALLOWED_HOSTS")
 
-    def _listed(self, name: str) -> frozenset[str]:
-        """Return the entries between commas; the whole value where there is none, for it means nothing."""
+    def _split_list(self, name: str) -> frozenset[str]:
+        """Return the comma-separated entries of a variable.
+
+        A value of commas alone is returned as a single entry, so that it is reported as invalid and not ignored.
+        """
         text = self.get(name)
         entries = {entry.strip() for entry in (text or "").split(",")} - {""}
         return frozenset(entries or ({text} if text else ()))
 
     @property
     def public_models(self) -> tuple[str, ...] | None:
-        """What callers may ask beside the example models (`PUBLIC_MODELS`, comma-separated); None where unset."""
+        """Models that callers may use besides the example models (`PUBLIC_MODELS`, comma-separated); None if unset."""
         written = self.get("PUBLIC_MODELS")
         return None if written is None else tuple(entry.strip() for entry in written.split(",") if entry.strip())
 
     @property
     def is_behind_proxy(self) -> bool:
-        """Whether proxies in front speak for callers (`TRUSTED_HOPS` above 0)."""
+        """Whether trusted proxies in front forward the requests of callers (`TRUSTED_HOPS` above 0)."""
         return (self.get("TRUSTED_HOPS") or "").strip("0") != ""
 
     @property
     def reader_timeout_s(self) -> int:
-        """How long a connection may take nothing of what is sent to it (`READER_TIMEOUT_S`). Raises UsageError."""
+        """How long a client may read nothing before its connection is dropped, in seconds (`READER_TIMEOUT_S`).
+
+        Raises UsageError when the value is not a whole number from 1 to 3600.
+        """
         value = self.get("READER_TIMEOUT_S") or "30"
         if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= 3600):
             raise UsageError(f"READER_TIMEOUT_S: {value[:40]!r} cannot be used: write whole seconds from 1 to 3600")
@@ -84,7 +90,10 @@ class Settings:
 
     @property
     def first_content_s(self) -> int | None:
-        """How long an answer may show nothing, in seconds (`FIRST_CONTENT_S`); None: the default. Raises UsageError."""
+        """The timeout for the first content of an answer, in seconds (`FIRST_CONTENT_S`); None means the default.
+
+        Raises UsageError when the value is not a whole number from 1 to 3600.
+        """
         value = self.get("FIRST_CONTENT_S")
         if value is None:
             return None
@@ -94,41 +103,47 @@ class Settings:
 
     @property
     def provider_facts(self) -> str | None:
-        """A TOML file whose facts of services and models win over the built-in ones (`PROVIDER_FACTS`)."""
+        """A TOML file whose facts about services and models override the built-in ones (`PROVIDER_FACTS`)."""
         return self.get("PROVIDER_FACTS")
 
     def set_metrics_folder(self, folder: str) -> None:
-        """Let the processes that are started from now on put their figures into that folder."""
+        """Make processes started from now on write their metrics to that folder."""
         os.environ[METRICS_FOLDER] = folder
 
     def share_listening_host(self, host: str) -> None:
-        """Let the processes that are started from now on know the address that the service listens on."""
+        """Pass the address that the service listens on to processes started from now on."""
         os.environ[_LISTENING_HOST] = host
 
     @property
     def listening_host(self) -> str | None:
-        """The address that the service listens on, set for workers by the process that starts them; else None."""
+        """The address that the service listens on, set for workers by their supervisor; None in other processes."""
         return self.get(_LISTENING_HOST)
 
     @property
     def metrics_folder(self) -> str | None:
-        """Where several workers put their figures together; set for them by the process that starts them."""
+        """The folder in which workers combine their metrics, set by their supervisor; None for a single process."""
         return self.get(METRICS_FOLDER)
 
     @property
     def model_path(self) -> str | None:
-        """A GGUF file for the local model, instead of the packaged one (`STREAMGAUGE_MODEL`)."""
+        """A GGUF file that replaces the packaged local model (`STREAMGAUGE_MODEL`); None for the packaged one."""
         return self.get("STREAMGAUGE_MODEL")
 
     def secrets(self) -> frozenset[str]:
-        """Return the values of all variables that look like secrets, and the passwords in those that are URLs."""
+        """Return the values of all variables that look like secrets, with the entries of lists and passwords in URLs.
+
+        Passwords are included both as written and percent-decoded.
+        """
         values = {value.strip() for name, value in self.variables.items() if _is_secret(name, value)}
         values |= {part.strip() for value in values for part in value.split(",")}
         passwords = {found[1] for value in values if (found := _PASSWORD_IN_URL.match(value)) is not None}
         return frozenset((values | passwords | {unquote(password) for password in passwords}) - {""})
 
     def mask_secrets(self, text: str) -> str:
-        """Give `text` with the value of every variable that looks like a secret replaced by `[NAME]`, cut ones too."""
+        """Return `text` with every value that looks like a secret replaced by `[NAME]`.
+
+        Values truncated with `…` are replaced too. Values shorter than 8 characters are not: they could be plain words.
+        """
         secrets = [(value.strip(), name) for name, value in self.variables.items() if _is_secret(name, value)]
         for value, name in sorted(secrets, key=lambda secret: -len(secret[0])):
             if len(value) < _MIN_SECRET_CHARS:

@@ -1,1 +1,1 @@
-"""The other end of the service's wires, for programs: async iterators that reconnect and resume."""
+"""Python clients of the service over SSE and WebSocket: async iterators that reconnect and resume."""

@@ -1,4 +1,4 @@
-"""One answer as a program reads it, the same over every wire."""
+"""The client's view of one answer: an async iterator of events, the same over SSE and WebSocket."""
 
 import asyncio
 from collections import deque
@@ -15,7 +15,7 @@ from streaming.limits import MAX_ANSWER_CHARS
 
 
 class ChatParams(TypedDict, total=False):
-    """The fields of a question; either `message` or `messages`, a list of `{"role", "content"}`, must be there."""
+    """The fields of a chat request; either `message` or `messages`, a list of `{"role", "content"}`, is required."""
 
     message: str
     messages: list[dict[str, str]]
@@ -29,7 +29,7 @@ class ChatParams(TypedDict, total=False):
 
 
 class Callbacks:
-    """What a program that does not iterate is told; the errors are those that end an answer."""
+    """The callbacks of a client: `on_message` receives text, `on_error` the error that ends an answer."""
 
     def __init__(
         self, on_message: Callable[[str], Any] | None = None, on_error: Callable[[ClientError], Any] | None = None
@@ -39,10 +39,12 @@ class Callbacks:
 
 
 class ClientAnswerStream:
-    """Iterate it inside `async with`, which asks; leaving that block closes the connection at once.
+    """An async iterator of one answer's events.
 
-    Gives any number of events and one `TerminalEvent`, last, or raises ClientError: a cut is never an end. After a cut
-    the answer goes on by itself where `resume` was asked; then leaving is not stopping, `cancel` is.
+    Use it inside `async with`: entering the block sends the request, leaving it closes the connection at once. Yields
+    any number of events and then one `TerminalEvent`, or raises ClientError: a lost connection is never an end.
+    With `resume` in the request the client reconnects by itself, and only `cancel` stops the answer; leaving the block
+    does not.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class ClientAnswerStream:
         self._progress = progress
         self._stop = stop
         self._listener = listener
-        self._ahead: deque[Event] = deque()
+        self._pending: deque[Event] = deque()
         self._pulling = asyncio.Lock()
 
     @property
@@ -75,12 +77,12 @@ class ClientAnswerStream:
 
     @property
     def stream_id(self) -> str | None:
-        """How the service calls this answer; known inside `async with`."""
+        """The service's id of this answer; known inside `async with`."""
         return self._progress.stream_id
 
     @property
     def last_id(self) -> str | None:
-        """The id of the last event that came: who comes back later goes on after it."""
+        """The id of the last event received, from which the answer can be resumed later."""
         return self._progress.last_id
 
     async def __aenter__(self) -> Self:
@@ -101,11 +103,11 @@ class ClientAnswerStream:
         return self
 
     async def __anext__(self) -> Event:
-        while not self._ahead:
+        while not self._pending:
             async with self._pulling:
-                if not self._ahead and not await self._next_event():
+                if not self._pending and not await self._next_event():
                     raise StopAsyncIteration
-        event = self._ahead.popleft()
+        event = self._pending.popleft()
         if isinstance(event, TextDelta):
             self._listener.on_message(event.text)
         elif isinstance(event, AnswerFailed):
@@ -113,9 +115,9 @@ class ClientAnswerStream:
         return event
 
     async def cancel(self) -> TerminalEvent:
-        """Stop the provider's work; give the receipt, `AnswerCancelled`, or the end that was faster.
+        """Stop the provider's work, and return `AnswerCancelled` with the receipt, or the end that came first.
 
-        What came before is still there to be iterated. Raises ClientError when the end cannot be learned.
+        Events received before can still be iterated. Raises ClientError when the end cannot be determined.
         """
         if self.end is None:
             self._progress.cancelling = True
@@ -123,11 +125,11 @@ class ClientAnswerStream:
         while self.end is None:
             async with self._pulling:
                 if self.end is None and not await self._next_event():
-                    raise ConnectionLostError("the answer was left before it ended: its receipt is not known")
+                    raise ConnectionLostError("the answer was closed before it ended: its receipt is not known")
         return self.end
 
     async def _next_event(self) -> bool:
-        """Take the next frame in; False when there is none."""
+        """Read the next event into the queue; return False at the end of the stream."""
         try:
             frame = await anext(self._frames, None)
             event = None if frame is None else parse_event(frame)
@@ -141,7 +143,7 @@ class ClientAnswerStream:
         elif isinstance(event, (AnswerFinished, AnswerFailed, AnswerCancelled)):
             self.end = event
         if event is not None:
-            self._ahead.append(event)
+            self._pending.append(event)
         return frame is not None
 
     def _count(self, text: str) -> None:
@@ -151,19 +153,19 @@ class ClientAnswerStream:
 
 
 class BackgroundTasks:
-    """Answers that are read by nobody but their callbacks."""
+    """The answers that are read in the background, for their callbacks only."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, answer: ClientAnswerStream) -> None:
-        """Read it to its end; errors are told by `on_error`, not raised."""
+        """Read an answer to its end in a task; errors go to `on_error` and are not raised."""
         task = asyncio.create_task(_read_to_end(answer))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def cancel_all(self) -> None:
-        """Leave all of them."""
+        """Cancel all background tasks, and wait until they have ended."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -178,4 +180,4 @@ async def _read_to_end(answer: ClientAnswerStream) -> None:
 
 
 def _ignore_event(_: Any) -> None:
-    """Nobody listens."""
+    """Do nothing: the default callback."""

@@ -1,11 +1,11 @@
-"""What a client raises, beside what it was told in an answer's last event.
+"""The errors of the clients.
 
 ClientError
-├── Refused            the service would not take the request; it says by which rule
-├── StreamGoneError    the stream to go on with is no longer kept: it expired, or the service was restarted
-├── ConnectionLost     the answer's end is not known: it may not be taken for a finished one
-├── WireError          what came is not the service's wire: a proxy's page, another program
-└── AnswerBroken       given to `on_error` when an answer's last event is `AnswerFailed`; never raised
+├── RequestRejectedError    the service rejected the request; `rule` names the rule
+├── StreamGoneError         the stream to resume has expired, or the service was restarted
+├── ConnectionLostError     the connection was lost, and the end of the answer is not known
+├── InvalidResponseError    the response does not follow the protocol, for example a proxy's page
+└── AnswerFailedError       passed to `on_error` when an answer ends with `AnswerFailed`; never raised
 """
 
 import json
@@ -15,14 +15,14 @@ from streaming.errors import StreamgaugeError
 
 
 class ClientError(StreamgaugeError):
-    """All errors of the clients; the message is one line for a person."""
+    """The base class of all client errors; the message is one line for a person to read."""
 
 
 class RequestRejectedError(ClientError):
-    """The service would not take the request.
+    """The service rejected the request.
 
-    `status` is HTTP's, None where a frame said it; `rule` names the rule that refused, and `retry_after_s` is how long
-    to wait before asking again: None where the service named none.
+    `status` is the HTTP status, None for a WebSocket frame. `rule` names the rule that rejected the request, and
+    `retry_after_s` is how long to wait before a retry; each is None when the service did not send it.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class RequestRejectedError(ClientError):
 
 
 class StreamGoneError(ClientError):
-    """The stream to go on with is gone: it has expired, or the service was restarted; what was received is kept."""
+    """The stream to resume has expired, or the service was restarted. Events already received remain available."""
 
     kind = "stream_gone"
-    """What the rows of an evaluation or a load test call it."""
+    """The kind of this error in the rows of an evaluation or a load test."""
 
     def __init__(self, stream_id: str, said: str) -> None:
         super().__init__(
@@ -50,21 +50,24 @@ class StreamGoneError(ClientError):
 
 
 class ConnectionLostError(ClientError):
-    """The connection could not be had, or broke, and was not, or could not be, made good."""
+    """The connection could not be opened, or was lost and could not be restored."""
 
 
 class InvalidResponseError(ClientError):
-    """What came is not the service's wire."""
+    """The response does not follow the service's protocol."""
 
 
 class AnswerFailedError(ClientError):
-    """The service said that the answer broke."""
+    """The answer ended with an error that the service reported."""
 
 
 def rejection_from_fields(
     fields: Any, *, status: int | None = None, retry_after: str | None = None
 ) -> RequestRejectedError:
-    """Give the error that a refusal's JSON says; `retry_after` is HTTP's header, in seconds."""
+    """Return the error for a rejection's JSON; `retry_after` is the value of the HTTP header, in seconds.
+
+    The JSON may be anything; missing fields have defaults.
+    """
     found = fields.get("error") if isinstance(fields, dict) else None
     error: dict[str, Any] = found if isinstance(found, dict) else {}
     wait_s = error.get("retry_after_s")
@@ -80,14 +83,14 @@ def rejection_from_fields(
 
 
 def resume_error(refusal: RequestRejectedError, stream_id: str | None) -> ClientError:
-    """Return what a refusal means to who goes on with a stream: it is gone, where the service knows no such stream."""
+    """Return the error for a rejected resume request: StreamGoneError when the service does not know the stream."""
     if stream_id is None or refusal.kind != "not_found":
         return refusal
     return StreamGoneError(stream_id, str(refusal))
 
 
 def rejection_from_response(status: int, body: bytes, retry_after: str | None) -> RequestRejectedError:
-    """Give the error of an HTTP refusal, whoever on the way said it."""
+    """Return the error for an HTTP error response, from the service or from a proxy."""
     try:
         fields = json.loads(body)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What an answer says to a program, and how the wires' frames say it: pure.
+"""The events of an answer in the clients, and their parser. Does no I/O.
 
-Order: any of `StageChanged`, `TextDelta`, `ThinkingDelta`, `Usage` and `Notice`, then exactly one of `AnswerFinished`,
-`AnswerFailed` and `AnswerCancelled`, last.
+An answer consists of any number of `StageChanged`, `TextDelta`, `ThinkingDelta`, `Usage` and `Notice`, followed by
+exactly one `AnswerFinished`, `AnswerFailed` or `AnswerCancelled`.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from clients.errors import InvalidResponseError
 from streaming.events import Notice, TextDelta, ThinkingDelta, Usage
 
 WireEvent = tuple[str, dict[str, Any]]
-"""A frame's name (`chunk` for text) and its fields, the same on every wire."""
+"""The name of an event (`chunk` for text) and its JSON fields, the same over SSE and WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageChanged:
-    """Where the answer is: connecting, waiting, thinking, generating, …"""
+    """The answer has entered a stage: connecting, waiting, thinking, generating, …"""
 
     stage: str
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerReceipt:
-    """What an answer came to. None is unknown; `provider` is who served it, `attempts` how many were needed."""
+    """Tokens, cost and provider of an answer. None is unknown; `attempts` is the number of requests it needed."""
 
     usage: Usage | None
     cost_usd: float | None
@@ -35,10 +35,10 @@ class AnswerReceipt:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFinished:
-    """The provider ended the answer: stop, length, content_filter, …
+    """The provider ended the answer; `reason` is stop, length, content_filter, …
 
-    `outcome` is completed, empty, refused or filtered, None from a service that does not say; `message` says why it is
-    no success.
+    `outcome` is completed, empty, refused or filtered; None from an older service. `message` explains an end that is no
+    success.
     """
 
     reason: str
@@ -49,7 +49,7 @@ class AnswerFinished:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFailed:
-    """The answer broke; what came of it stands. `upstream_status` is the provider's, None if it gave none."""
+    """The answer failed; text received before is valid. `upstream_status` is the provider's HTTP status, if known."""
 
     kind: str
     message: str
@@ -68,15 +68,15 @@ class AnswerCancelled:
 TerminalEvent = AnswerFinished | AnswerFailed | AnswerCancelled
 Event = StageChanged | TextDelta | ThinkingDelta | Usage | Notice | TerminalEvent
 OUTCOME_EVENTS = frozenset({"finish", "error", "cancelled"})
-"""The frames that say how an answer ended."""
+"""The names of the events with the outcome of an answer."""
 TERMINAL_EVENTS = frozenset({"done", "error", "cancelled"})
-"""Nothing comes after one of these."""
+"""The names of the events that end a stream."""
 
 
 def parse_event(frame: WireEvent) -> Event | None:
-    """Give the event that a frame says; None for one without any, newer ones of the service among them.
+    """Return the parsed event; None for names without one, including those of newer services.
 
-    Raises WireError when a field that the frame must have is missing.
+    Raises InvalidResponseError when a required field is missing.
     """
     name, fields = frame
     try:

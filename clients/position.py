@@ -1,4 +1,4 @@
-"""How far an answer has come to its reader, and how long to wait before reading on: pure."""
+"""The position of a client in a stream, and the backoff between its connection attempts. Does no I/O."""
 
 import random
 from dataclasses import dataclass
@@ -7,15 +7,16 @@ from clients.errors import ClientError, InvalidResponseError
 from clients.events import OUTCOME_EVENTS, TERMINAL_EVENTS
 
 RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
-"""What a service, or a proxy before it, says to who comes back, and that may pass."""
+"""The HTTP statuses of a service or proxy after which a retry may succeed."""
 
 
 @dataclass(slots=True)
 class StreamPosition:
-    """The place in a stream: `stream_id` is None until its first frame, `seq` the number of the last one that came.
+    """A client's position in a stream.
 
-    `resumable`: the service keeps the stream for who comes back. `ended`: how it ended has come; `over`: nothing more
-    will. `cancelling`: its reader wants it stopped.
+    `stream_id` is None until the first event, and `seq` is the number of the last event received. `resumable`: the
+    service buffers the stream. `ended`: the outcome has been received. `over`: no more events follow. `cancelling`: the
+    reader has requested a stop.
     """
 
     resumable: bool
@@ -28,7 +29,7 @@ class StreamPosition:
 
     @classmethod
     def from_last_id(cls, stream_id: str, last_id: str | None) -> "StreamPosition":
-        """Give the place after `last_id`, or at the start. Raises ClientError when it is no id of that stream."""
+        """Return the position after `last_id`, or at the start. Raises ClientError when it is no id of the stream."""
         if last_id is None:
             return cls(resumable=True, stream_id=stream_id)
         owner, _, number = last_id.rpartition(":")
@@ -38,16 +39,19 @@ class StreamPosition:
 
     @property
     def last_id(self) -> str | None:
-        """The id to go on after; None before the first frame."""
+        """The id of the last event received; None before the first."""
         return None if self.stream_id is None or self.seq == 0 else f"{self.stream_id}:{self.seq}"
 
     @property
     def can_resume(self) -> bool:
-        """Whether what is left can still be had after a cut."""
+        """Whether the rest of the stream can be read on another connection."""
         return self.resumable and self.stream_id is not None
 
     def advance(self, id: str, name: str) -> bool:
-        """Count a frame in; False for one that had come before. Raises WireError when one is missing or foreign."""
+        """Advance to an event; return False for one that was received before.
+
+        Raises InvalidResponseError when events are missing, or the event belongs to another stream.
+        """
         stream_id, _, number = id.rpartition(":")
         if not stream_id or not (number.isascii() and number.isdigit()):
             raise InvalidResponseError(f"the service sent a {name!r} without a usable id: {id!r}")
@@ -59,7 +63,7 @@ class StreamPosition:
         if seq <= self.seq:
             return False
         if seq != self.seq + 1:
-            raise InvalidResponseError(f"the service went from event {self.seq} to {seq}: something is lost")
+            raise InvalidResponseError(f"the service went from event {self.seq} to {seq}: events are missing")
         self.seq = seq
         self.ended = self.ended or name in OUTCOME_EVENTS
         self.over = name in TERMINAL_EVENTS
@@ -67,9 +71,9 @@ class StreamPosition:
 
 
 class Backoff:
-    """The waits between attempts: `first_s`, twice that, and so on to `longest_s`, at most `max_retries` in a row.
+    """Exponential backoff with jitter: `first_s`, doubled up to `longest_s`, at most `max_retries` times in a row.
 
-    Each is drawn between half and all of it, so that many clients do not return together.
+    Each delay is drawn between half and all of its value, so that many clients do not reconnect together.
     """
 
     def __init__(
@@ -82,13 +86,17 @@ class Backoff:
         self._retries = 0
 
     def reset(self) -> None:
-        """Something came: count from the start again."""
+        """Restart the count of retries after an event was received."""
         self._retries = 0
 
-    def next_delay_s(self, asked_s: float | None = None) -> float | None:
-        """Give the next wait; None to give up. `asked_s` is what the service asks for, waited for if not too long."""
-        if self._retries >= self._max_retries or (asked_s or 0.0) > self._longest_s:
+    def next_delay_s(self, retry_after_s: float | None = None) -> float | None:
+        """Return the delay before the next attempt; None to give up.
+
+        `retry_after_s` is the delay that the service requests. It is used as it is, unless it exceeds `longest_s`, when
+        this returns None.
+        """
+        if self._retries >= self._max_retries or (retry_after_s or 0.0) > self._longest_s:
             return None
         wait_s = min(self._longest_s, self.first_s * 2.0 ** min(self._retries, 60))
         self._retries += 1
-        return wait_s * self._rng.uniform(0.5, 1.0) if asked_s is None else asked_s
+        return wait_s * self._rng.uniform(0.5, 1.0) if retry_after_s is None else retry_after_s

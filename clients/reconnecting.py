@@ -1,4 +1,4 @@
-"""A WebSocket's life: opened, kept open, and opened again after ever longer waits when it is lost."""
+"""A WebSocket connection that is opened, kept open, and opened again with backoff when it is lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,12 +12,12 @@ from clients.position import RETRYABLE_STATUSES, Backoff
 from streaming.limits import MAX_EVENT_BYTES
 
 MAX_QUEUED_FRAMES = 8
-"""More are not read until these are taken: each may have MAX_EVENT_BYTES."""
+"""The number of frames buffered before reading is paused; each may have MAX_EVENT_BYTES."""
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
-"""How long the service has to answer a close before the connection is dropped."""
+"""How long to wait for the service's close frame before the connection is dropped."""
 _FATAL_CLOSE_CODES = (1007, 1008, 1009)
-"""The codes with which the service closes after a refusal: coming back by oneself would not help."""
+"""The codes with which the service closes after a rejection, when reconnecting would not help."""
 
 ConnectionState = Literal["connecting", "open", "failed", "closing", "closed", "reconnecting"]
 TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
@@ -28,11 +28,11 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
     "failed": ("connecting", "reconnecting"),
     "reconnecting": ("connecting", "closed"),
 }
-"""Begins as `closed`; `failed` could not be opened. What is not here cannot happen."""
+"""The allowed state transitions. A connection begins as `closed`; `failed` means that it could not be opened."""
 
 
-class WebSocketProtocol(Protocol):
-    """What is used of a WebSocket of `websockets`; `close_code` is None while it is open."""
+class WebSocketConnection(Protocol):
+    """The part of a `websockets` connection that the clients use; `close_code` is None while it is open."""
 
     @property
     def close_code(self) -> int | None: ...
@@ -49,71 +49,72 @@ class WebSocketProtocol(Protocol):
     async def wait_closed(self) -> None: ...
 
 
-ConnectFunction = Callable[[], Awaitable[WebSocketProtocol]]
-"""Opens one connection. Raises Refused, ConnectionLost."""
+ConnectFunction = Callable[[], Awaitable[WebSocketConnection]]
+"""Opens one connection. Raises RequestRejectedError or ConnectionLostError."""
 
 
 class ReconnectingConnection:
-    """Keeps one socket open from the first `get_socket` on. `on_state` is told of every step of its life."""
+    """A connection that stays open from the first `get_socket` on. `on_state` is called at every change of state."""
 
     def __init__(
         self,
-        dial: ConnectFunction,
+        connect: ConnectFunction,
         backoff: Backoff,
         reconnect: bool,
         on_state: Callable[[ConnectionState], Any] | None,
     ) -> None:
         self.state: ConnectionState = "closed"
-        self.socket: WebSocketProtocol | None = None
-        self._dial = dial
+        self.socket: WebSocketConnection | None = None
+        self._connect = connect
         self._backoff = backoff
         self._reconnect = reconnect
         self._on_state = on_state
-        self._keeper: asyncio.Task[None] | None = None
-        self._keeping = False
-        self._left: WebSocketProtocol | None = None
-        self._why: ClientError = ConnectionLostError("the connection is closed")
-        self._moved = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_running = False
+        self._closed_by_client: WebSocketConnection | None = None
+        self._last_error: ClientError = ConnectionLostError("the connection is closed")
+        self._state_changed = asyncio.Event()
 
-    async def get_socket(self, after: WebSocketProtocol | None = None) -> WebSocketProtocol:
-        """Give the open socket, waiting for it; another than `after`, which was lost.
+    async def get_socket(self, after: WebSocketConnection | None = None) -> WebSocketConnection:
+        """Wait for an open socket and return it; with `after`, the socket that was lost, wait for another one.
 
-        Raises what it was given up for. When it was given up before and nothing was lost, it is tried anew.
+        Raises the last ClientError when the connection attempts are exhausted. A new call without `after` starts new
+        attempts.
         """
-        tried = after is not None or (self._keeping and self.state != "open")
+        tried = after is not None or (self._is_running and self.state != "open")
         while True:
             socket = self.socket if self.state == "open" else None
             if socket is not None and socket is not after and socket.close_code is None:
                 return socket
-            if not self._keeping:
+            if not self._is_running:
                 if tried:
-                    raise self._why
+                    raise self._last_error
                 tried = True
-                self._start_keeper()
-            await self._moved.wait()
+                self._start_task()
+            await self._state_changed.wait()
 
-    async def disconnect(self, socket: WebSocketProtocol) -> None:
-        """Close this socket, if it is still the one, and open no other until it is asked for."""
-        if self.state == "open" and socket is self.socket and socket.close_code is None and self._keeper is not None:
-            self._left = socket
+    async def disconnect(self, socket: WebSocketConnection) -> None:
+        """Close this socket if it is the current one; another is opened only by the next `get_socket`."""
+        if self.state == "open" and socket is self.socket and socket.close_code is None and self._task is not None:
+            self._closed_by_client = socket
             self._set_state("closing")
             await socket.close()
-            await asyncio.wait([self._keeper])
+            await asyncio.wait([self._task])
 
     async def close(self) -> None:
-        """Close what is open, and stop opening."""
+        """Close the open socket, and stop all connection attempts."""
         if self.socket is not None:
             await self.disconnect(self.socket)
-        if self._keeper is not None and not self._keeper.done():
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
             if self.state in ("connecting", "open", "reconnecting"):
                 self._set_state("closed")
 
-    def _start_keeper(self) -> None:
+    def _start_task(self) -> None:
         self._backoff.reset()
-        self._keeping = True
-        self._keeper = asyncio.create_task(self._run())
+        self._is_running = True
+        self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
@@ -121,25 +122,25 @@ class ReconnectingConnection:
                 self._set_state("reconnecting")
                 await asyncio.sleep(wait_s)
         finally:
-            self._keeping = False
+            self._is_running = False
             self._notify_waiters()
 
     async def _run_once(self) -> float | None:
-        """Open a socket and see it to its end; give the wait before the next, None for no other."""
+        """Open a socket, wait until it is closed, and return the delay before the next attempt; None to stop."""
         self._set_state("connecting")
         try:
-            self.socket = await self._dial()
+            self.socket = await self._connect()
         except ClientError as error:
-            self._why = error
+            self._last_error = error
             self._set_state("failed")
             return self._reconnect_delay_s(error)
         self._set_state("open")
         await self.socket.wait_closed()
-        self._why = connection_lost_error(self.socket)
+        self._last_error = connection_lost_error(self.socket)
         self._set_state("closed")
-        if self.socket is self._left or self.socket.close_code in _FATAL_CLOSE_CODES:
+        if self.socket is self._closed_by_client or self.socket.close_code in _FATAL_CLOSE_CODES:
             return None
-        return self._reconnect_delay_s(self._why)
+        return self._reconnect_delay_s(self._last_error)
 
     def _reconnect_delay_s(self, error: ClientError) -> float | None:
         passing = not isinstance(error, RequestRejectedError) or error.status in RETRYABLE_STATUSES
@@ -155,18 +156,18 @@ class ReconnectingConnection:
             self._on_state(state)
 
     def _notify_waiters(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        changed, self._state_changed = self._state_changed, asyncio.Event()
+        changed.set()
 
 
-def connection_lost_error(socket: WebSocketProtocol) -> ConnectionLostError:
-    """Give the error that says how a socket was closed."""
+def connection_lost_error(socket: WebSocketConnection) -> ConnectionLostError:
+    """Return the error for a closed socket, with its close code and reason."""
     reason = f": {socket.close_reason}" if socket.close_reason else ""
     return ConnectionLostError(f"the connection was lost (code {socket.close_code}{reason})")
 
 
-async def connect_websocket(address: str, headers: dict[str, str]) -> WebSocketProtocol:
-    """Open a WebSocket. Raises Refused, ConnectionLost."""
+async def connect_websocket(address: str, headers: dict[str, str]) -> WebSocketConnection:
+    """Open a WebSocket and return it. Raises RequestRejectedError or ConnectionLostError."""
     try:
         return await connect(
             address,

@@ -1,7 +1,7 @@
-"""Ask over HTTP and read Server-Sent Events; a lost connection is made good where `resume` was asked.
+"""A client that sends chat requests over HTTP and reads Server-Sent Events; with `resume` it reconnects by itself.
 
 async with SSEClient("http://127.0.0.1:7860") as client:
-    async with client.ask(message="Name three colours.", resume=True) as answer:
+    async with client.stream(message="Name three colours.", resume=True) as answer:
         async for event in answer:
             ...
 """
@@ -36,11 +36,12 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 class SSEClient:
-    """Asks the service at the address `url`; any number of questions at a time, each on a connection of its own.
+    """A client of the service at the address `url`, for any number of concurrent requests, each on its own connection.
 
-    A lost connection is made good after `reconnect_interval_s`, twice that and so on, at most `max_retries` times in a
-    row without an event between; the service's own `retry:` and `Retry-After` count. After `silence_s` without a byte a
-    connection counts as lost (the service sends a comment every 15 s). `on_open` and `on_close` tell of every one.
+    A lost connection is retried after `reconnect_interval_s`, with exponential backoff and at most `max_retries` times
+    without an event in between. The client follows the service's `retry:` field and `Retry-After` header. A connection
+    counts as lost after `silence_s` without a byte (the service sends a comment every 15 s). `on_open` and `on_close`
+    are called for every connection.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class SSEClient:
         self._http = httpx2.AsyncClient(
             headers={**own, **(headers or {})},
             timeout=httpx2.Timeout(silence_s, connect=CONNECT_TIMEOUT_S),
-            # The pool's limit of 100 would make the next question wait without a word.
+            # With the connection pool's default limit of 100 the next request would wait silently.
             limits=httpx2.Limits(max_connections=None),
             transport=transport,
         )
@@ -90,26 +91,33 @@ class SSEClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Disconnect, and close what is kept open for the next question."""
+        """Disconnect, and close the connection pool."""
         await self.disconnect()
         await self._http.aclose()
 
-    def stream(self, **question: Unpack[ChatParams]) -> ClientAnswerStream:
-        """Give the answer to be entered; nothing is sent before. A question that may have arrived is not sent twice."""
-        progress = StreamPosition(resumable=question.get("resume", False))
-        return self._make_answer(self._http.build_request("POST", self._url, json=question), progress)
+    def stream(self, **params: Unpack[ChatParams]) -> ClientAnswerStream:
+        """Return the answer stream of a chat request, which is sent when the stream is entered.
+
+        A request that may have reached the service is never sent again.
+        """
+        progress = StreamPosition(resumable=params.get("resume", False))
+        return self._make_answer(self._http.build_request("POST", self._url, json=params), progress)
 
     def resume(self, stream_id: str, last_id: str | None = None) -> ClientAnswerStream:
-        """Give the rest of an answer after `last_id`, or all of it. Raises StreamGoneError when it is not kept."""
+        """Return the rest of an answer after `last_id`, or all of it.
+
+        Reading it raises StreamGoneError when the service no longer has the stream. Raises ClientError when `last_id`
+        is not an id of the stream.
+        """
         progress = StreamPosition.from_last_id(stream_id, last_id)
         return self._make_answer(self._resume_request(progress), progress)
 
-    def connect(self, **question: Unpack[ChatParams]) -> None:
-        """Ask, and read in the background: the callbacks tell."""
-        self._background.start(self.stream(**question))
+    def connect(self, **params: Unpack[ChatParams]) -> None:
+        """Send a chat request, and read its answer in the background; the callbacks receive text and errors."""
+        self._background.start(self.stream(**params))
 
     async def disconnect(self) -> None:
-        """Leave every answer that `connect` asked for."""
+        """Close every answer that was started with `connect`."""
         await self._background.cancel_all()
 
     def _make_answer(self, request: httpx2.Request, progress: StreamPosition) -> ClientAnswerStream:
@@ -125,7 +133,7 @@ class SSEClient:
         return f"{self._url}/{quote(progress.stream_id or '', safe='')}"
 
     async def _cancel_stream(self, progress: StreamPosition) -> None:
-        """Ask to stop it. One that has ended already (404) has its end on the stream."""
+        """Request that the answer be stopped. If it has ended already (404), its end is on the stream."""
         try:
             reply = await self._send(self._http.build_request("DELETE", self._stream_url(progress)))
             async with aclosing(reply):
@@ -138,21 +146,21 @@ class SSEClient:
     async def _iter_new_events(
         self, request: httpx2.Request, progress: StreamPosition
     ) -> AsyncGenerator[WireEvent, None]:
-        """Give the frames that are new, over as many connections as it takes."""
+        """Yield the new events, over as many connections as necessary."""
         backoff = Backoff(*self._backoff)
         while True:
-            cut = _ConnectionBrokenError(ConnectionLostError("the connection ended before the answer did"))
+            broken = _ConnectionBrokenError(ConnectionLostError("the connection ended before the answer did"))
             try:
                 async with aclosing(self._iter_connection_events(request, progress, backoff)) as frames:
                     async for frame in frames:
                         yield frame
             except _ConnectionBrokenError as found:
-                cut = found
+                broken = found
             if progress.ended:
                 return
-            wait_s = backoff.next_delay_s(cut.wait_s) if progress.can_resume or cut.unsent else None
+            wait_s = backoff.next_delay_s(broken.wait_s) if progress.can_resume or broken.unsent else None
             if wait_s is None:
-                raise cut.error
+                raise broken.error
             await asyncio.sleep(wait_s)
             if progress.can_resume:
                 request = self._resume_request(progress)
@@ -160,7 +168,10 @@ class SSEClient:
     async def _iter_connection_events(
         self, request: httpx2.Request, progress: StreamPosition, backoff: Backoff
     ) -> AsyncGenerator[WireEvent, None]:
-        """Give what is new on one connection. Raises _Cut when it breaks, ClientError when another would not help."""
+        """Yield the new events of one connection.
+
+        Raises _ConnectionBrokenError when it is lost, and ClientError when reconnecting would not help.
+        """
         try:
             async with aclosing(self._iter_sse_events(request, progress, backoff)) as events:
                 async for event in events:
@@ -201,12 +212,12 @@ class SSEClient:
             await response.aclose()
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
-        """Send, and wait for the head, however many interim ones come before it. Raises RequestError."""
+        """Send a request and wait for the head of its response, past any interim responses. Raises RequestError."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + self._silence_s):
                 return await self._http.send(request, stream=True)
         except TimeoutError:
-            raise httpx2.ReadTimeout("no answer in time", request=request) from None
+            raise httpx2.ReadTimeout("no response in time", request=request) from None
 
     def _on_opened(self, progress: StreamPosition) -> None:
         progress.connected = True
@@ -223,7 +234,10 @@ class SSEClient:
 
 
 class _ConnectionBrokenError(Exception):
-    """A connection broke, or was not had. `unsent`: the request cannot have arrived; `wait_s`: the service's wish."""
+    """A connection was lost or could not be opened.
+
+    `unsent`: the request cannot have reached the service. `wait_s`: the delay that the service requests.
+    """
 
     def __init__(self, error: ClientError, *, unsent: bool = False, wait_s: float | None = None) -> None:
         super().__init__(str(error))
@@ -233,7 +247,7 @@ class _ConnectionBrokenError(Exception):
 
 
 async def _raise_unless_event_stream(response: httpx2.Response) -> None:
-    """Raise ClientError unless the response is a stream of events."""
+    """Raise ClientError unless the response is an event stream."""
     if response.status_code == 204:
         raise ConnectionLostError("nothing is left of the answer after that id")
     if response.status_code != 200:
@@ -241,24 +255,25 @@ async def _raise_unless_event_stream(response: httpx2.Response) -> None:
         raise rejection_from_response(response.status_code, body, response.headers.get("retry-after"))
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
-        raise InvalidResponseError(
-            f"there is no event stream at this address, but {kind or 'something without a type'}"
-        )
+        raise InvalidResponseError(f"the response is not an event stream, but {kind or 'has no content type'}")
 
 
 async def _read_error(response: httpx2.Response) -> bytes:
-    """Read the body of a refusal. Raises WireError when it is longer than is read."""
+    """Return the body of an error response. Raises InvalidResponseError when it exceeds MAX_ERROR_BODY_BYTES."""
     return b"".join([piece async for piece in _pieces(response, MAX_ERROR_BODY_BYTES)])
 
 
 async def _pieces(response: httpx2.Response, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yield a body as it comes, decompressed a little at a time where it is compressed. Raises WireError."""
+    """Yield the pieces of a body as they arrive, decompressed in small steps.
+
+    Raises InvalidResponseError when the body exceeds `max_bytes` or cannot be decompressed.
+    """
     try:
-        # One that a transport gave whole is decompressed already.
-        came_whole = response.is_stream_consumed
-        codec = None if came_whole else decompressor(response.headers.get("content-encoding", ""), max_bytes)
+        # A body that the transport has read completely is decompressed already.
+        is_complete = response.is_stream_consumed
+        codec = None if is_complete else decompressor(response.headers.get("content-encoding", ""), max_bytes)
         left = max_bytes
-        async for data in response.aiter_bytes() if came_whole else response.aiter_raw():
+        async for data in response.aiter_bytes() if is_complete else response.aiter_raw():
             for piece in (data,) if codec is None else codec.feed(data):
                 left -= len(piece)
                 if left < 0:
@@ -273,7 +288,7 @@ async def _pieces(response: httpx2.Response, max_bytes: int) -> AsyncGenerator[b
 
 
 def _decode(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
-    """Yield the events that a piece completes. Raises WireError after those that came before the fault."""
+    """Yield the events that a piece completes. Raises InvalidResponseError after the events before an invalid one."""
     try:
         yield from decoder.feed(piece)
     except UnicodeDecodeError:
@@ -284,7 +299,7 @@ def _decode(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
 
 
 def parse_sse_event(event: ServerSentEvent) -> WireEvent:
-    """Give the frame that an event carries. Raises WireError."""
+    """Return the name and fields of a Server-Sent Event. Raises InvalidResponseError when its data is not JSON."""
     if event.event == "message" and event.data == "[DONE]":
         return "done", {}
     try:

@@ -1,7 +1,7 @@
-"""Ask over a WebSocket that is kept open, question after question; a lost connection is opened again.
+"""A client that sends chat requests one after another over a WebSocket, and reconnects when it is lost.
 
 async with WebSocketClient("http://127.0.0.1:7860") as client:
-    async with client.ask(message="Name three colours.", resume=True) as answer:
+    async with client.stream(message="Name three colours.", resume=True) as answer:
         async for event in answer:
             ...
 """
@@ -24,7 +24,7 @@ from clients.reconnecting import (
     ConnectFunction,
     ConnectionState,
     ReconnectingConnection,
-    WebSocketProtocol,
+    WebSocketConnection,
     connect_websocket,
     connection_lost_error,
 )
@@ -36,10 +36,11 @@ _CANCEL_FRAME = '{"type": "cancel"}'
 
 
 class WebSocketClient:
-    """Asks the service at the address `url` (http, https, ws or wss), one question after another on one connection.
+    """A client of the service at the address `url` (http, https, ws or wss), which sends one request at a time.
 
-    A lost connection is opened again after `reconnect_interval_s`, twice that and so on, at most `max_retries` times in
-    a row without an event between, then again for the next question only; never by itself with `reconnect=False`.
+    A lost connection is retried after `reconnect_interval_s`, with exponential backoff and at most `max_retries` times
+    without an event in between; after that the client connects again only for the next request. With `reconnect=False`
+    it never reconnects by itself.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class WebSocketClient:
 
     @property
     def state(self) -> ConnectionState:
-        """Where the connection is in its life."""
+        """The current state of the connection."""
         return self._connection.state
 
     @property
@@ -86,29 +87,37 @@ class WebSocketClient:
         await self.aclose()
 
     async def connect(self) -> None:
-        """Open the connection, as the first question does else. Raises Refused, ConnectionLost."""
+        """Open the connection, which otherwise the first request opens.
+
+        Raises RequestRejectedError or ConnectionLostError.
+        """
         await self._connection.get_socket()
 
     async def aclose(self) -> None:
-        """Leave what `send` asked for, and close the connection."""
+        """Close the answers that were started with `send`, and close the connection."""
         await self._background.cancel_all()
         await self._connection.close()
 
-    def stream(self, **question: Unpack[ChatParams]) -> ClientAnswerStream:
-        """Give the answer to be entered, which waits for its turn; a question that may have arrived is not sent twice.
+    def stream(self, **params: Unpack[ChatParams]) -> ClientAnswerStream:
+        """Return the answer stream of a chat request, which is sent when the stream is entered and earlier ones ended.
 
-        An answer that is left before its end takes the connection with it; the next question opens another.
+        A request that may have reached the service is never sent again. Leaving an answer before its end closes the
+        connection, and the next request opens another.
         """
-        return self._make_answer(dict(question), StreamPosition(resumable=question.get("resume", False)))
+        return self._make_answer(dict(params), StreamPosition(resumable=params.get("resume", False)))
 
     def resume(self, stream_id: str, last_id: str | None = None) -> ClientAnswerStream:
-        """Give the rest of an answer after `last_id`, or all of it. Raises StreamGoneError when it is not kept."""
+        """Return the rest of an answer after `last_id`, or all of it.
+
+        Reading it raises StreamGoneError when the service no longer has the stream. Raises ClientError when `last_id`
+        is not an id of the stream.
+        """
         progress = StreamPosition.from_last_id(stream_id, last_id)
         return self._make_answer(_resume_message(progress), progress)
 
-    def send(self, **question: Unpack[ChatParams]) -> None:
-        """Ask, and read in the background: the callbacks tell."""
-        self._background.start(self.stream(**question))
+    def send(self, **params: Unpack[ChatParams]) -> None:
+        """Send a chat request, and read its answer in the background; the callbacks receive text and errors."""
+        self._background.start(self.stream(**params))
 
     def _make_answer(self, message: dict[str, Any], progress: StreamPosition) -> ClientAnswerStream:
         return ClientAnswerStream(
@@ -116,7 +125,7 @@ class WebSocketClient:
         )
 
     async def _cancel_stream(self, progress: StreamPosition) -> None:
-        """Ask to stop it; without a connection that is done as soon as there is one again."""
+        """Request that the answer be stopped; without a connection this is done once there is one again."""
         if progress.connected and self._connection.socket is not None:
             with suppress(ConnectionClosed):
                 await self._connection.socket.send(_CANCEL_FRAME)
@@ -124,8 +133,8 @@ class WebSocketClient:
     async def _iter_new_events(
         self, message: dict[str, Any], progress: StreamPosition
     ) -> AsyncGenerator[WireEvent, None]:
-        """Give the frames that are new, over as many connections as it takes."""
-        socket: WebSocketProtocol | None = None
+        """Yield the new events, over as many connections as necessary."""
+        socket: WebSocketConnection | None = None
         async with self._turn:
             try:
                 while not progress.ended:
@@ -145,9 +154,9 @@ class WebSocketClient:
                     await self._connection.disconnect(socket)
 
     async def _iter_connection_events(
-        self, socket: WebSocketProtocol, message: dict[str, Any], progress: StreamPosition
+        self, socket: WebSocketConnection, message: dict[str, Any], progress: StreamPosition
     ) -> AsyncGenerator[WireEvent, None]:
-        """Ask on this connection, and give what is new. Raises ConnectionClosed when it is lost."""
+        """Send the request on this connection, and yield the new events. Raises ConnectionClosed when it is lost."""
         await socket.send(json.dumps(message))
         progress.connected = True
         try:
@@ -165,7 +174,10 @@ class WebSocketClient:
 
 
 def _is_too_large(closed: ConnectionClosed) -> bool:
-    """Return whether this side closed because of a frame that it would not read, not the service because of ours."""
+    """Return whether the client closed the connection because it received a frame that is too large.
+
+    False when the service closed it because of a frame that the client sent.
+    """
     return closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG and not closed.rcvd_then_sent
 
 
@@ -182,7 +194,10 @@ def _parse_frame(message: str | bytes) -> tuple[str | None, WireEvent]:
 
 
 def _stray_frame_error(frame: WireEvent, progress: StreamPosition) -> ClientError:
-    """Give the error of a frame that belongs to no stream; the service closes after what a rule refused, else not."""
+    """Return the error for a frame that belongs to no stream.
+
+    The service keeps the connection open after errors without a rule; the request is then over.
+    """
     name, fields = frame
     if name == "ended":
         return ConnectionLostError("nothing is left of the answer after that id")

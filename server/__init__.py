@@ -1,1 +1,1 @@
-"""The HTTP service: the same answers as everywhere, over Server-Sent Events and JSON."""
+"""The HTTP service: streamed answers over Server-Sent Events, WebSocket, JSON and the OpenAI API."""

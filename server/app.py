@@ -1,4 +1,4 @@
-"""The service: its routes, and the refusal of what is none of them."""
+"""The application: its middleware, its routes, and the errors for unknown paths and methods."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,11 +42,12 @@ def create_app(
     grace_s: float = 30.0,
     hosts: AllowedHosts | None = None,
 ) -> FastAPI:
-    """Build the service over `providers`, which it warms up at its start and closes at its end, with `guard` before it.
+    """Return the application that serves `providers` behind `guard`.
 
-    `offer`: which models callers may ask; by default as where nobody knows what address the service listens on.
-    `grace_s`: how long answers that are under way may go on when the service is told to stop. `hosts`: under which
-    names it may be asked, by default any. Raise UsageError.
+    The application preloads the local model on startup, and closes the providers and the guard on shutdown. `offer`
+    lists the models that callers may use; the default is derived from the settings alone. `grace_s` is how long answers
+    under way may continue after the signal to stop. `hosts` are the host names that requests may use, by default any.
+    Raises UsageError when the settings are not usable.
     """
     metrics = Metrics(settings.metrics_folder)
     offer = offer or Offer.from_settings(settings, settings.listening_host)
@@ -56,7 +57,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         chat_service.start()
         try:
-            yield {"drain": partial(chat_service.streams.drain, grace_s), "count_refusal": metrics.count_refusal}
+            yield {"drain": partial(chat_service.streams.drain, grace_s), "count_rejection": metrics.count_rejection}
         finally:
             await chat_service.aclose()
 
@@ -72,20 +73,23 @@ def create_app(
 
 
 def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: frozenset[str], hosts: AllowedHosts) -> None:
-    """Add what stands in front of every route; the last that is added is asked first."""
+    """Add the middleware of every route; the middleware added last runs first."""
     app.add_middleware(GuardMiddleware, guard=guard, metrics=metrics, origins=origins)
     if origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=sorted(origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],  # the SDKs send many of their own
+            allow_headers=["*"],  # the SDKs send many headers of their own
             expose_headers=["Retry-After"],
         )
     app.add_middleware(HostMiddleware, hosts=hosts, metrics=metrics)
 
 
-_RESUME_RESPONSES: OpenAPIResponses = {**success_response("text/event-stream"), 204: {"description": "All was read"}}
+_RESUME_RESPONSES: OpenAPIResponses = {
+    **success_response("text/event-stream"),
+    204: {"description": "No events are left"},
+}
 router, catch_all = APIRouter(responses=error_responses(ErrorResponse)), APIRouter()
 
 
@@ -96,7 +100,7 @@ def _get_chat_service(request: Request) -> ChatService:
 
 @router.post("/api/chat", response_class=Response, responses=success_response("text/event-stream", "application/json"))
 async def chat(body: ChatRequestBody, request: Request) -> Response:
-    """Answer as Server-Sent Events, or as one JSON object with `"stream": false`."""
+    """Stream the answer as Server-Sent Events, or return it as one JSON object with `"stream": false`."""
     chat_service = _get_chat_service(request)
     wire = "sse" if body.stream else "json"
     stream = await chat_service.start_answer(
@@ -119,40 +123,40 @@ async def chat(body: ChatRequestBody, request: Request) -> Response:
 
 @router.post("/api/chat/stream", response_class=Response, responses=success_response("text/event-stream"))
 async def chat_stream(body: ChatRequestBody, request: Request) -> Response:
-    """Answer as Server-Sent Events, whatever `stream` says."""
+    """Stream the answer as Server-Sent Events, whatever the value of `stream`."""
     return await chat(body.model_copy(update={"stream": True}), request)
 
 
 @router.get("/api/chat/stream/{stream_id}", response_class=Response, responses=_RESUME_RESPONSES)
 async def resume(stream_id: str, request: Request, last_event_id: str | None = None) -> Response:
-    """Continue a stream that was asked for with `"resume": true`, after `Last-Event-ID`; 204 when all was read."""
+    """Continue a stream that was requested with `"resume": true` after `Last-Event-ID`; return 204 at its end."""
     try:
         after = parse_event_id(stream_id, request.headers.get("last-event-id") or last_event_id)
     except ValueError as fault:
         raise UsageError(str(fault)) from None
-    reading = await _get_chat_service(request).resume_reader(stream_id, request.state.caller, after)
-    if reading.ended:
-        await reading.aclose()
+    reader = await _get_chat_service(request).resume_reader(stream_id, request.state.caller, after)
+    if reader.ended:
+        await reader.aclose()
         return Response(status_code=204)
-    return SSEResponse(reading, stream_id)
+    return SSEResponse(reader, stream_id)
 
 
 @router.delete("/api/chat/stream/{stream_id}")
 async def cancel(stream_id: str, request: Request) -> dict[str, Any]:
-    """Stop a stream; gives the receipt: what was delivered, what it cost, how fast the provider stopped."""
+    """Stop a stream, and return its receipt: characters delivered, cost, and how long the provider took to stop."""
     return await _get_chat_service(request).cancel(stream_id, request.state.caller)
 
 
 @router.websocket("/api/chat/ws")
 async def websocket(socket: WebSocket) -> None:
-    """Answer questions one after another on one socket."""
+    """Answer chat requests one after another on one WebSocket."""
     await WebSocketSession(socket, socket.app.state.chat_service).serve()
 
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz(request: Request) -> dict[str, Any]:
-    """Say that the service lives, how far the local model is or why it failed, and how many answers are under way."""
+    """Return the version, the state of the local model with its error, and the number of answers under way."""
     chat_service = _get_chat_service(request)
     local = chat_service.providers.local_model.state
     return {
@@ -167,7 +171,7 @@ async def healthz(request: Request) -> dict[str, Any]:
 @router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response, responses=success_response("text/plain"))
 async def metrics(request: Request) -> Response:
-    """Give the figures for Prometheus."""
+    """Return the metrics in Prometheus's text format."""
     return Response(
         _get_chat_service(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8"
     )
@@ -176,17 +180,26 @@ async def metrics(request: Request) -> Response:
 @catch_all.api_route("/api/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
 @catch_all.api_route("/v1/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
 async def unknown_path(request: Request) -> Response:
-    """Refuse what is not offered in this service's own words; the page, mounted behind, would answer otherwise."""
+    """Return a JSON error for an unknown path or method under `/api` and `/v1`.
+
+    Without this route the mounted page would answer these requests with HTML.
+    """
     path = request.url.path
     if path == "/api/chat/ws":
-        raise HTTPException(426, "this address speaks WebSocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
+        raise HTTPException(
+            426, "this address requires a WebSocket connection", {"Upgrade": "websocket", "Connection": "Upgrade"}
+        )
     if methods := _allowed_methods(request):
-        raise HTTPException(405, f"ask with {' or '.join(methods)}", {"Allow": ", ".join(methods)})
+        raise HTTPException(
+            405,
+            f"{request.method} is not supported at {path}: use {' or '.join(methods)}",
+            {"Allow": ", ".join(methods)},
+        )
     raise HTTPException(404, f"there is no {path} here")
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Give the methods that the asked address does take, as the routes say."""
+    """Return the HTTP methods that the routes accept at the requested path."""
     known = [route for route in (*router.routes, *openai.routes.routes) if isinstance(route, APIRoute)]
     partly = [route for route in known if route.matches(request.scope)[0] is Match.PARTIAL]
     return [method for method in _HTTP_METHODS if any(method in (route.methods or ()) for route in partly)]

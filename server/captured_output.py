@@ -1,7 +1,8 @@
-"""What is printed in this process, by whatever library, as JSON lines: the descriptors 1 and 2 lead into pipes.
+"""Redirection of standard output and standard error, descriptors 1 and 2, into the JSON log.
 
-Nothing of it is quoted, for it may be what a visitor sent: of a traceback the places and the type are told, of other
-text how much there was. Before the first visitor text is told as it stands: it is about the start.
+Whatever a library prints may contain a caller's text, so nothing is quoted: a traceback is logged as its file positions
+and exception types, other text as its number of lines and characters. Until the service accepts requests, text can
+only be about the start, and is logged in full.
 """
 
 import logging
@@ -20,7 +21,7 @@ from streaming.clock import monotonic
 MAX_LINE_BYTES = 65_536
 MAX_LINES = 500
 QUIET_S = 0.2
-"""Lines that come closer together than this are told together."""
+"""Lines printed within this time of each other are logged as one record."""
 STOP_TIMEOUT_S = 2.0
 
 _FRAME = re.compile(r'\s+File "([^"\n]{1,500})", line (\d{1,9})(?:, in .*)?')
@@ -31,8 +32,8 @@ log = logging.getLogger("streamgauge.output")
 
 
 @dataclass(slots=True)
-class Printed:
-    """What was printed at one go."""
+class OutputSummary:
+    """The parts of a burst of printed lines that are safe to log."""
 
     chars: int = 0
     lines: int = 0
@@ -41,23 +42,24 @@ class Printed:
     text: list[str] = field(default_factory=list)
 
     def fields(self) -> dict[str, Any]:
-        """Return it as a record's fields."""
+        """Return the fields of the log record, without the empty ones."""
         found = {"lines": self.lines, "chars": self.chars, "errors": self.errors, "places": self.places[-MAX_FRAMES:]}
         return {name: value for name, value in {**found, "text": self.text}.items() if value}
 
 
-class PrintedReader:
-    """Reads lines and keeps of them what is no visitor's: pure but for the modules that are loaded.
+class OutputReader:
+    """A parser of printed lines that keeps only what cannot be a caller's text. Does no I/O.
 
-    A place counts only if it is a loaded module's file, an error only if it is the name of an exception's class.
+    A file position is kept only if the file belongs to a loaded module, and an error only if it names an exception
+    class of a loaded module.
     """
 
     def __init__(self) -> None:
-        self._found = Printed()
+        self._found = OutputSummary()
         self._in_traceback = False
 
     def feed(self, line: str, *, trusted: bool = False) -> None:
-        """Take a line without its end."""
+        """Parse one line without its line ending; keep its text only if it is `trusted`."""
         self._found.lines += 1
         self._found.chars += len(line)
         if trusted and line.strip():
@@ -73,21 +75,24 @@ class PrintedReader:
             if error is not None and is_exception(error[1]):
                 self._found.errors.append(error[1])
 
-    def take(self) -> Printed:
-        """Return what was kept since this was last asked."""
-        found, self._found = self._found, Printed()
+    def take(self) -> OutputSummary:
+        """Return the summary of the lines since the last call, and start a new one."""
+        found, self._found = self._found, OutputSummary()
         return found
 
 
 def is_exception(name: str) -> bool:
-    """Return whether a dotted name is that of an exception's class in a loaded module."""
+    """Return whether a dotted name is an exception class of a loaded module or of the builtins."""
     module, _, attribute = name.rpartition(".")
     found = getattr(sys.modules.get(module or "builtins"), attribute, None)
     return isinstance(found, type) and issubclass(found, BaseException)
 
 
 class CapturedOutput:
-    """Takes descriptors 1 and 2 while it is open. `error` and `terminal` write to where these led before."""
+    """A context in which descriptors 1 and 2 are captured and logged.
+
+    `terminal` and `error` are the original standard output and standard error.
+    """
 
     def __init__(self) -> None:
         self._saved = {number: os.dup(number) for number in (1, 2)}
@@ -103,14 +108,17 @@ class CapturedOutput:
         return self
 
     def open(self, *, trusted: bool = True) -> None:
-        """Take the descriptors for as long as the process lasts, or until this is left as a context."""
+        """Capture the descriptors until the context is left, or else until the process ends.
+
+        While `trusted`, printed text is logged in full.
+        """
         self._trusted = trusted
         for number in (1, 2):
-            reading, writing = os.pipe()
-            os.set_inheritable(reading, False)
-            os.dup2(writing, number)
-            os.close(writing)
-            thread = threading.Thread(target=self._read, args=(reading,), name=f"output-{number}", daemon=True)
+            reader, writer = os.pipe()
+            os.set_inheritable(reader, False)
+            os.dup2(writer, number)
+            os.close(writer)
+            thread = threading.Thread(target=self._read, args=(reader,), name=f"output-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -125,32 +133,32 @@ class CapturedOutput:
 
     @property
     def trusted(self) -> bool:
-        """Whether what is printed can only be about the start."""
+        """Whether printed text can only be about the start of the service."""
         return self._trusted
 
     def distrust(self) -> None:
-        """Quote nothing from now on: what is printed may be what a visitor sent."""
+        """Quote nothing from now on: printed text may contain what a caller sent."""
         self._trusted = False
 
-    def tell(self, line: str) -> None:
-        """Print a line for the person who has started this."""
+    def print_line(self, line: str) -> None:
+        """Print a line on the original standard output, for the operator."""
         self.terminal.write(line + "\n")
         self.terminal.flush()
 
-    def tell_ready(self, line: str) -> None:
-        """Print that visitors may come from now on."""
+    def print_ready(self, line: str) -> None:
+        """Print that the service is ready, and quote nothing from now on."""
         self.distrust()
-        self.tell(line)
+        self.print_line(line)
 
     def _read(self, descriptor: int) -> None:
-        reader, throttle = PrintedReader(), Throttle()
+        reader, throttle = OutputReader(), Throttle()
         with os.fdopen(descriptor, "rb", buffering=0) as pipe:
             for line in _lines(pipe.fileno(), lambda: _report(reader, throttle)):
                 reader.feed(line, trusted=self._trusted)
         _report(reader, throttle)
 
 
-def _report(reader: PrintedReader, throttle: Throttle) -> None:
+def _report(reader: OutputReader, throttle: Throttle) -> None:
     printed = reader.take()
     if not printed.lines or not throttle.allow(monotonic()):
         return
@@ -161,8 +169,11 @@ def _report(reader: PrintedReader, throttle: Throttle) -> None:
 
 
 def _lines(descriptor: int, on_quiet: Callable[[], None]) -> Iterator[str]:
-    """Yield lines as they come; `on_quiet` is called when for a while none has come, and after many."""
-    held, count = b"", 0
+    """Yield the lines that arrive on a descriptor until it is closed.
+
+    `on_quiet` is called after `QUIET_S` without a line, and after every `MAX_LINES` lines.
+    """
+    rest, count = b"", 0
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN | select.POLLHUP)
     while True:
@@ -171,14 +182,14 @@ def _lines(descriptor: int, on_quiet: Callable[[], None]) -> Iterator[str]:
         data = os.read(descriptor, MAX_LINE_BYTES)
         if not data:
             break
-        *whole, held = (held + data).split(b"\n")
-        yield from (line.decode("utf-8", "replace").rstrip("\r") for line in whole)
-        count += len(whole)
-        if len(held) > MAX_LINE_BYTES:
-            yield held.decode("utf-8", "replace")
-            held = b""
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line.decode("utf-8", "replace").rstrip("\r") for line in lines)
+        count += len(lines)
+        if len(rest) > MAX_LINE_BYTES:
+            yield rest.decode("utf-8", "replace")
+            rest = b""
         if count >= MAX_LINES:
             on_quiet()
             count = 0
-    if held:
-        yield held.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")

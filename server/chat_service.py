@@ -1,4 +1,4 @@
-"""The way of a question from any wire into the pipeline: what the guard lets in becomes a stream."""
+"""The service behind every transport: it checks a chat request, starts its answer stream, and resumes or cancels it."""
 
 import re
 import uuid
@@ -11,7 +11,7 @@ from providers.services import NotOfferedError, Offer
 from server.metrics import AnswerMetrics, Metrics
 from server.schemas import ChatRequestBody
 from server.streams.active import ActiveAnswer, ActiveAnswers
-from server.streams.buffer import StreamGoneError, StreamStore, StreamStoreFullError
+from server.streams.buffer import StreamNotFoundError, StreamStore, StreamStoreFullError
 from server.streams.events import WireEventEncoder, cancelled_fields
 from server.streams.reader import EventReader
 from server.streams.replication import StreamReplication
@@ -25,11 +25,11 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class UnknownProviderError(UsageError):
-    """No such provider, or model, can be asked here."""
+    """The request names a provider or model that this service does not have."""
 
 
 class ChatService:
-    """All that the wires share. Belongs to one event loop, from `start` to `aclose`."""
+    """The state and operations that all transports share. Used in one event loop, from `start` to `aclose`."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class ChatService:
         self._store = StreamStore(self._replication)
 
     def start(self) -> None:
-        """Begin what works in the background."""
+        """Start the background work: preload the local model, and replicate streams if Redis is configured."""
         self.providers.preload_local_model()
         if self._replication is not None:
             self._replication.start(self._store)
 
     async def aclose(self) -> None:
-        """Stop what is under way and give everything back."""
+        """Stop all answers under way, and close the store, the replication, the guard and the providers."""
         await self.streams.aclose()
         await self._store.aclose()
         if self._replication is not None:
@@ -67,10 +67,12 @@ class ChatService:
     async def start_answer(
         self, body: ChatRequestBody, caller: str, wire: str, request_id: str | None = None
     ) -> ActiveAnswer:
-        """Let a question in. Raises Refusal, or UsageError for names that mean nothing.
+        """Start the answer to a chat request.
 
-        `request_id` is the caller's own for the provider's log; whoever knows a stream's id may be let into it, so the
-        provider is never told that.
+        `wire` labels the transport in metrics and logs. `request_id` is the caller's id for the provider's log; a new
+        one is generated when it is missing or malformed. The stream's id is never sent to a provider, because it grants
+        access to the stream. Raises RejectionError when the guard rejects the request, and UsageError when a provider,
+        strategy or effort is unknown.
         """
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
@@ -80,19 +82,19 @@ class ChatService:
         self.providers.check_effort(names[0], body.effort)
         messages = self.guard.validate_messages(body.all_messages())
         routes = {route.name: self.providers.cost_model(route.name) for route in session.routes}
-        reserved = await self.guard.reserve(caller, body.to_chat_request(messages, request_id), routes)
+        reservation = await self.guard.reserve(caller, body.to_chat_request(messages, request_id), routes)
         try:
-            asked = stream_answer(
-                reserved.request,
+            answer = stream_answer(
+                reservation.request,
                 session,
                 strategy,
                 clock=self.clock,
                 cost_model=self.providers.cost_model,
                 filter=self.guard.output_filter(),
-                before_retry=reserved.renew,
+                before_retry=reservation.renew,
             )
         except BaseException:
-            await reserved.settle(None)
+            await reservation.settle(None)
             raise
         about = {
             "request_id": request_id,
@@ -100,10 +102,13 @@ class ChatService:
             "strategy": strategy.name,
             "caller": _stream_owner(caller),
         }
-        return self.streams.add(asked, _stream_owner(caller), self.observer(wire, about), reserved)
+        return self.streams.add(answer, _stream_owner(caller), self.observer(wire, about), reservation)
 
     def _open_session(self, names: list[str]) -> Session:
-        """Open a session with those that are asked. Raise Refusal for a model not offered, NoProvider for no model."""
+        """Return a session with the named providers.
+
+        Raises RejectionError for a model that is not offered, and UnknownProviderError for a name that is no model.
+        """
         try:
             _reject_replay(names)
             for name in names:
@@ -115,18 +120,21 @@ class ChatService:
             raise UnknownProviderError(str(fault)) from None
 
     def list_models(self) -> list[str]:
-        """Return the full names that are offered and can be asked now."""
+        """Return the full names of the models that are offered and ready now."""
         ready = [info for info in self.providers.list_providers() if info.ready]
         providers = {_provider_of(info) for info in ready}
         named = [name for name in self.offer.named if name.partition(":")[0] in providers]
         return list(dict.fromkeys([*(info.name for info in ready), *named]))
 
     def observer(self, wire: str, about: Mapping[str, str | None]) -> AnswerMetrics:
-        """Open the account of an answer; whoever reads it says what passes and how it ended."""
+        """Return the metrics recorder of one answer. The reader reports the events to it, and then the end."""
         return AnswerMetrics(self.metrics, self.clock, wire=wire, about=about)
 
     async def first_reader(self, stream: ActiveAnswer, resume: bool) -> EventReader:
-        """Give the stream's first reader. Raises Full, and the stream is closed."""
+        """Return the first reader of a new stream; with `resume`, its events are buffered.
+
+        Raises StreamStoreFullError when no more streams can be buffered; the stream is then closed.
+        """
         entries = WireEventEncoder(stream, self.clock)
         if not resume:
             return entries
@@ -137,19 +145,25 @@ class ChatService:
             raise
 
     async def resume_reader(self, stream_id: str, caller: str, after: int) -> EventReader:
-        """Give a reader of a kept stream of that caller, here or at another replica. Raises Gone."""
+        """Return a reader of a caller's buffered stream, of this replica or another, after the event number `after`.
+
+        Raises StreamNotFoundError when the caller has no such stream, or its events are no longer buffered.
+        """
         owner = _stream_owner(caller)
         reader: EventReader | None = self._store.reader(stream_id, owner, after)
         if reader is None and self._replication is not None:
             reader = await self._replication.reader(stream_id, owner, after)
         if reader is None:
-            raise StreamGoneError(
-                "there is no such stream: it has expired, the service was restarted, or it never was this caller's"
+            raise StreamNotFoundError(
+                "there is no such stream: it has expired, was lost in a restart, or is not this caller's"
             )
         return reader
 
     async def cancel(self, stream_id: str, caller: str) -> dict[str, Any]:
-        """Stop a stream of that caller, here or at another replica; gives the receipt. Raises Gone."""
+        """Stop a caller's stream, of this replica or another, and return the fields of its receipt.
+
+        Raises StreamNotFoundError when the caller has no such stream under way.
+        """
         owner = _stream_owner(caller)
         stream = self.streams.get(stream_id, owner)
         if stream is not None and await stream.cancel():
@@ -158,7 +172,9 @@ class ChatService:
         if stream is None and self._replication is not None:
             found = await self._replication.cancel(stream_id, owner)
         if found is None:
-            raise StreamGoneError("no such stream is under way: it has ended, never was, or is another caller's")
+            raise StreamNotFoundError(
+                "no such stream is under way: it has ended, never existed, or is another caller's"
+            )
         return found
 
 
@@ -167,11 +183,11 @@ def _provider_of(info: ProviderInfo) -> str:
 
 
 def _stream_owner(caller: str) -> str | None:
-    """Say whose a stream is: a key's; where keys are off, whoever knows the stream's id may have it."""
+    """Return the API key's id that owns a stream; None without keys, where anyone who knows its id may read it."""
     return caller if caller.startswith("key:") else None
 
 
 def _reject_replay(names: list[str]) -> None:
-    """Refuse what opens a file of this machine for whoever can reach the service. Raises UsageError."""
+    """Raise UsageError for the replay provider: it would open files of this machine for any caller."""
     if any(name.startswith("replay") for name in names):
-        raise UsageError("replay plays files of the service's own machine: it is not offered over the network")
+        raise UsageError("replay: it reads files of the service's own machine, and is not offered over the network")

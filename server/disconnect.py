@@ -1,4 +1,4 @@
-"""Cancellation of a response whose client has disconnected."""
+"""Cancellation of the work for a response when its client disconnects."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +9,9 @@ from starlette.types import Receive
 
 @asynccontextmanager
 async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
-    """Cancel what is inside as soon as the client has gone, whatever it is waiting for.
+    """Cancel the body of this context as soon as the client disconnects, whatever the body is waiting for.
 
-    Needed because a server notices a lost reader only when it sends, and before the first token nothing is sent.
+    A server otherwise notices a disconnect only when it sends, and nothing is sent before the first token.
     """
 
     async def watch_disconnect() -> None:

@@ -1,4 +1,4 @@
-"""What a request is told that cannot be answered: every exception as JSON, in the shape of its wire."""
+"""Handlers that turn every exception of a request into a JSON error, in the format of the transport."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from guard import RejectionError
 from server.chat_service import UnknownProviderError
 from server.schemas import error_location, validation_rejection
-from server.streams.buffer import StreamGoneError, StreamStoreFullError
+from server.streams.buffer import StreamNotFoundError, StreamStoreFullError
 from streaming.errors import UsageError
 
 _OPENAI_TYPE_BY_STATUS = {
@@ -25,25 +25,25 @@ _OPENAI_TYPE_BY_STATUS = {
 
 
 def error_body(kind: str, message: str, rule: str | None = None, retry_after_s: float | None = None) -> dict[str, Any]:
-    """Give the JSON of an error."""
+    """Return the JSON fields of an error in this service's own format."""
     return {"error": {"type": kind, "message": message, "rule": rule, "retry_after_s": retry_after_s}}
 
 
 def openai_error_body(status: int, kind: str, message: str, param: str | None = None, **more: Any) -> dict[str, Any]:
-    """Give the JSON of an error in OpenAI's shape: `code` is this service's own word for it."""
+    """Return the JSON fields of an error in OpenAI's format; `code` is this service's own kind of error."""
     named = _OPENAI_TYPE_BY_STATUS.get(status, "invalid_request_error" if status < 500 else "api_error")
     return {"error": {"message": message, "type": named, "param": param, "code": kind, **more}}
 
 
 def rejection_response(rejection: RejectionError, *, openai: bool = False, param: str | None = None) -> JSONResponse:
-    """Give the response to what is refused; `param` is the field that OpenAI's clients are told."""
+    """Return the response to a rejected request; `param` names the invalid field in OpenAI's format."""
     fields = error_body(rejection.kind, rejection.message, rejection.rule, rejection.retry_after_s)
     if openai:
         more = {"rule": rejection.rule, "retry_after_s": rejection.retry_after_s}
         fields = openai_error_body(rejection.status, rejection.kind, rejection.message, param, **more)
     headers = {"WWW-Authenticate": "Bearer"} if rejection.status == 401 else {}
     if rejection.rule == "body.time":
-        headers["Connection"] = "close"  # whoever sends that slowly would keep the connection for ever
+        headers["Connection"] = "close"  # a client this slow would otherwise hold the connection indefinitely
     if rejection.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(rejection.retry_after_s)))
     return JSONResponse(fields, rejection.status, headers)
@@ -54,7 +54,7 @@ _NOT_JSON_TEXT = "the body must be JSON in UTF-8, sent with content-type: applic
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong; `rule` is the guard's that refused."""
+    """The details of an error; `rule` names the guard's rule that rejected the request, if one did."""
 
     type: str
     message: str
@@ -63,13 +63,13 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Every refusal and error of this service's own wires."""
+    """The body of every rejection and error of this service's own API."""
 
     error: ErrorDetail
 
 
 class OpenAIErrorDetail(BaseModel):
-    """What is wrong, in OpenAI's words; `code` is this service's own."""
+    """The details of an error in OpenAI's format; `code` is this service's own kind of error."""
 
     message: str
     type: str
@@ -78,7 +78,7 @@ class OpenAIErrorDetail(BaseModel):
 
 
 class OpenAIErrorResponse(BaseModel):
-    """Every refusal and error of OpenAI's wire."""
+    """The body of every rejection and error of the OpenAI API."""
 
     error: OpenAIErrorDetail
 
@@ -87,15 +87,15 @@ OpenAPIResponses = dict[int | str, dict[str, Any]]
 
 
 def error_responses(model: type[BaseModel]) -> OpenAPIResponses:
-    """Give for the description of the interface what its errors look like."""
+    """Return the error responses for the OpenAPI description."""
     return {
-        "4XX": {"model": model, "description": "The request is refused"},
-        "5XX": {"model": model, "description": "The answer broke, or the service cannot answer now"},
+        "4XX": {"model": model, "description": "The request is rejected"},
+        "5XX": {"model": model, "description": "The answer failed, or the service cannot answer now"},
     }
 
 
 def success_response(*kinds: str) -> OpenAPIResponses:
-    """Give for the description of the interface which types of content a success may have."""
+    """Return the successful response for the OpenAPI description, with its content types."""
     return {200: {"description": "The answer", "content": {kind: {} for kind in kinds}}}
 
 
@@ -110,7 +110,7 @@ def _error_response(request: Request, status: int, kind: str, message: str) -> J
 
 
 def _rejection_response(request: Request, rejection: RejectionError, param: str | None = None) -> JSONResponse:
-    request.app.state.chat_service.metrics.count_refusal(rejection.rule)
+    request.app.state.chat_service.metrics.count_rejection(rejection.rule)
     return rejection_response(rejection, openai=_is_openai_path(request), param=param)
 
 
@@ -146,7 +146,7 @@ async def _handle_store_full(request: Request, fault: Exception) -> JSONResponse
 
 async def _handle_http_error(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, HTTPException)
-    if fault.status_code == 400:  # the framework's, for bytes that its parser breaks at
+    if fault.status_code == 400:  # raised by the framework for bytes that its JSON parser cannot read
         return _rejection_response(request, RejectionError("body.json", "invalid", _NOT_JSON_TEXT))
     response = _error_response(
         request, fault.status_code, _KIND_BY_STATUS.get(fault.status_code, "bad_request"), str(fault.detail)
@@ -160,7 +160,7 @@ EXCEPTION_HANDLERS: Mapping[type[Exception], Any] = {
     UnknownProviderError: _handle_unknown_provider,
     UsageError: _handle_usage_error,
     RejectionError: _handle_rejection,
-    StreamGoneError: _handle_stream_gone,
+    StreamNotFoundError: _handle_stream_gone,
     StreamStoreFullError: _handle_store_full,
     HTTPException: _handle_http_error,
 }

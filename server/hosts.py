@@ -1,9 +1,9 @@
-"""Under which names the service is asked: the Host header, against DNS rebinding.
+"""Validation of the Host header, which protects against DNS rebinding.
 
-A page of another site may have its own name resolve to 127.0.0.1, and is then of the same origin as this service for
-the visitor's browser. What it cannot change is the name in `ConnectionHost`. So where only this machine can connect,
-only this machine's names are taken. X-Forwarded-Host is never read: behind a proxy `ConnectionHost` has to arrive as
-the browser sent it.
+Another site can let its own host name resolve to 127.0.0.1; to the user's browser its pages then have the same origin
+as this service. They cannot change the Host header, which still has the other site's name. So where only this machine
+can connect, only this machine's names are accepted. X-Forwarded-Host is never read: a proxy must pass the Host header
+on as the browser sent it.
 """
 
 import re
@@ -19,23 +19,23 @@ from server.metrics import Metrics
 from streaming.errors import UsageError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""Always taken: no name that belongs to somebody else is among them, and health checks use them."""
+"""Always accepted: nobody else can own these names, and health checks use them."""
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{0,5})?")
 
 
 class AllowedHosts:
-    """The names that a Host header may have; with None any, though it must be one name."""
+    """The host names that a Host header may contain; with None any valid name."""
 
     def __init__(self, names: Iterable[str] | None = None) -> None:
         self._names = None if names is None else frozenset(names)
 
     @classmethod
     def from_listener(cls, address: str, configured: frozenset[str], *, is_proxied: bool) -> "AllowedHosts":
-        """Return what is taken at the address that is listened on.
+        """Return the host names accepted by a service that listens on `address`.
 
-        Only where nothing but this machine can connect are its names known without `configured`; `is_proxied` says
-        that a proxy, whose name is not known, asks for others.
+        With `configured` names, these and the names of this machine. Without, the names of this machine if only it can
+        connect; any name if others can, or if a proxy (`is_proxied`) forwards requests for names not known here.
         """
         if not configured and (is_proxied or not is_loopback(address)):
             return cls(None)
@@ -43,28 +43,32 @@ class AllowedHosts:
         return cls({*LOOPBACK_NAMES, *configured, _normalize(own)})
 
     def add_link(self, link: str) -> None:
-        """Take the host of a link to this service from now on. May be called from another thread."""
+        """Accept the host name of a link to this service from now on. May be called from another thread."""
         name = urlsplit(link).hostname
         if name and self._names is not None:
             self._names |= {_normalize(name)}
 
     def check(self, hosts: Sequence[bytes], http_version: str) -> None:
-        """Raise Refusal unless there is one host, and it is taken; before HTTP/1.1 there need not be one."""
+        """Check the values of a request's Host headers.
+
+        Raises RejectionError unless there is exactly one and its name is accepted. Before HTTP/1.1 it may be missing
+        where any name is accepted.
+        """
         if len(hosts) > 1:
             raise _invalid("more than one Host header: send one")
         if not hosts and http_version not in ("0.9", "1.0"):
             raise _invalid("no Host header: HTTP/1.1 needs one")
         found = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
         if hosts and found is None:
-            raise _invalid("the Host header is no host name")
+            raise _invalid("the Host header is not a host name")
         if self._names is not None and (found is None or _normalize(found["name"]) not in self._names):
             raise RejectionError(
-                "host", "misdirected", "this service is not known by that host name: list it in ALLOWED_HOSTS"
+                "host", "misdirected", "the Host header is not a name of this service: add it to ALLOWED_HOSTS"
             )
 
 
 class HostMiddleware:
-    """Refuses requests for other hosts, HTTP and WebSocket, whatever they are for."""
+    """ASGI middleware that rejects HTTP and WebSocket requests whose Host header is not accepted."""
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts, metrics: Metrics) -> None:
         self._app = app
@@ -77,14 +81,14 @@ class HostMiddleware:
             try:
                 self._hosts.check(hosts, scope["http_version"])
             except RejectionError as rejection:
-                self._metrics.count_refusal(rejection.rule)
+                self._metrics.count_rejection(rejection.rule)
                 await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine can connect to an address."""
+    """Return whether an IP address is a loopback address, to which only this machine can connect."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -94,32 +98,32 @@ def is_loopback(address: str) -> bool:
 
 
 def parse_allowed_hosts(entries: Iterable[str]) -> frozenset[str]:
-    """Return the names of `ALLOWED_HOSTS`. Raise UsageError for an entry that could never be a request's host."""
+    """Return the normalized names of `ALLOWED_HOSTS`. Raises UsageError for an entry that is not a host name."""
     names = set()
     for entry in entries:
         found = _HOST.fullmatch(entry)
         name = _normalize(entry)
         if found is None or found["name"] != entry or not name.strip("."):
             raise UsageError(
-                f"ALLOWED_HOSTS: {entry[:80]!r} is no host name: write names with commas between them, without scheme, "
-                "port, path and wildcards, for example chat.example.org"
+                f"ALLOWED_HOSTS: {entry[:80]!r} is not a host name (write names separated by commas, without scheme, "
+                "port, path or wildcards, for example chat.example.org)"
             )
         names.add(name)
     return frozenset(names)
 
 
 def check_allowed_origins(entries: Iterable[str]) -> None:
-    """Check those of `ALLOWED_ORIGINS`. Raise UsageError for an entry that no browser could send."""
+    """Check the entries of `ALLOWED_ORIGINS`. Raises UsageError for an entry that no browser could send."""
     for entry in entries:
         scheme, _, host = entry.partition("://")
         if scheme not in ("http", "https") or _HOST.fullmatch(host) is None:
             raise UsageError(
-                f"ALLOWED_ORIGINS: {entry[:80]!r} is no origin: write scheme and host, for example https://example.org"
+                f"ALLOWED_ORIGINS: {entry[:80]!r} is not an origin (write scheme and host, for example https://example.org)"
             )
 
 
 def _normalize(name: str) -> str:
-    """Return one spelling of a host name: lower case, without the root's dot, an address as it is usually written."""
+    """Return a host name in lower case without a trailing dot, and an IPv6 address in its canonical form."""
     name = name.lower().removesuffix(".")
     if not name.startswith("["):
         return name

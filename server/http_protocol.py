@@ -1,7 +1,7 @@
-"""HTTP connections: uvicorn's protocol, with the bounds, deadlines and endings that it has no option for.
+"""HTTP connections: uvicorn's protocol with size limits, deadlines and close behaviour that uvicorn cannot configure.
 
-Each class adds one subject to the one above it; `HttpProtocol` is what uvicorn runs. They lean on the inside of
-uvicorn's protocol, so its version is checked at import.
+Each class adds one subject to the class above it; uvicorn runs `HttpProtocol`. The classes depend on the internals of
+uvicorn's protocol, so uvicorn's version is checked at import.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from server.request_bounds import MAX_PIECE_BYTES, ConnectionLimits, RequestSize
 
 UVICORN_VERSION = "0.54"
 _MAX_PIPELINED = 8
-"""So many requests may wait on one connection while it is still read."""
+"""The number of requests that may wait on a connection before reading from it is paused."""
 _AUTHORITY = re.compile(rb"[^/?#]*")
 
 if not uvicorn.__version__.startswith(f"{UVICORN_VERSION}."):
@@ -30,7 +30,10 @@ if not uvicorn.__version__.startswith(f"{UVICORN_VERSION}."):
 
 
 class _OriginFormProtocol(HttpToolsProtocol):
-    """Takes the host from the target where it is a whole URL, as RFC 9112 (3.2.2) wants, and leaves its path."""
+    """Replaces an absolute URL in the request line by its path, and the Host header by the URL's host.
+
+    RFC 9112, section 3.2.2.
+    """
 
     def on_headers_complete(self) -> None:
         _, is_absolute, rest = self.url.partition(b"://")
@@ -46,7 +49,7 @@ class _OriginFormProtocol(HttpToolsProtocol):
 
 
 class _PipelinedProtocol(_OriginFormProtocol):
-    """Knows which of the requests on the connection is being answered, and tells that one when the client leaves."""
+    """Tracks which of several pipelined requests is being answered, and reports a disconnect to that one."""
 
     _running: RequestResponseCycle | None = None
 
@@ -57,18 +60,19 @@ class _PipelinedProtocol(_OriginFormProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._running is not None and self._running is not self.cycle:
-            # uvicorn tells the request that came last; the one that is being answered has to know.
+            # uvicorn reports the disconnect to the latest request only; the one being answered must know too.
             self._running.disconnected = True
             self._running.message_event.set()
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         if 0 < len(self.pipeline) <= _MAX_PIPELINED:
-            self.flow.resume_reading()  # else nobody would notice that the client leaves
+            self.flow.resume_reading()  # a disconnect is noticed only while the connection is read
 
     def handle_websocket_upgrade(self) -> None:
         if self._is_answering:
-            self.transport.abort()  # what is being answered would run into the frames, and not learn who leaves
+            # The answer under way would be written among the WebSocket frames, and would not notice a disconnect.
+            self.transport.abort()
             return
         super().handle_websocket_upgrade()
 
@@ -78,15 +82,15 @@ class _PipelinedProtocol(_OriginFormProtocol):
 
 
 class _BoundedProtocol(_PipelinedProtocol):
-    """Rejects what is larger than a request may be while it arrives, before it is stored.
+    """Rejects a request that exceeds a size limit while it arrives, before it is stored.
 
-    Data is parsed in pieces, so that the count can stop it between two callbacks. After a rejection the rest is
-    received and dropped for a while: a connection that is closed with data unread is reset, and its client would lose
-    the response.
+    Data is parsed in small pieces, so that parsing can stop soon after a limit is exceeded. After a rejection the rest
+    of the request is received and discarded for a limited time: closing a connection with unread data resets it, and
+    the client would lose the response.
     """
 
-    def __init__(self, *, limits: ConnectionLimits, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, *, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(**options)
         self._limits = limits
         self._size = RequestSize(limits)
         self._in_head = False
@@ -130,13 +134,15 @@ class _BoundedProtocol(_PipelinedProtocol):
             self._rejection = rejection
             raise
         if len(self.pipeline) >= self._limits.waiting_requests:
-            self._rejection = RejectionError("request.pipeline", "invalid", "too many requests wait on this connection")
+            self._rejection = RejectionError(
+                "request.pipeline", "invalid", "too many requests are waiting on this connection"
+            )
             raise self._rejection
         super().on_headers_complete()
         self._in_head = False
 
     def on_chunk_header(self) -> None:
-        """Begin a chunk; the parser calls this when its size and extensions are read."""
+        """Begin a chunk. The parser calls this when it has read the size and the extensions of the chunk."""
         self._size.begin_chunk()
 
     def on_body(self, body: bytes) -> None:
@@ -158,10 +164,10 @@ class _BoundedProtocol(_PipelinedProtocol):
             self._send_rejection()
 
     def _reject(self, rejection: RejectionError) -> None:
-        """Take nothing more, and answer with the refusal: behind the responses to the requests that came before."""
+        """Accept no more data, and send the rejection after the responses to earlier requests on the connection."""
         self._rejection = rejection
         self._rejected = True
-        self.app_state["count_refusal"](rejection.rule)
+        self.app_state["count_rejection"](rejection.rule)
         if self._in_head:
             if not self._is_answering:
                 self._send_rejection()
@@ -173,13 +179,13 @@ class _BoundedProtocol(_PipelinedProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         elif self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
-            self.transport.abort()  # it has its response
+            self.transport.abort()  # this request has been answered already
         else:
             self._send_rejection()
 
     def _send_rejection(self) -> None:
         if self._rejection is not None:
-            self.transport.write(encode_refusal(self._rejection, self.url))
+            self.transport.write(encode_rejection(self._rejection, self.url))
             self.transport.write_eof()
             self.loop.call_later(self._limits.lingering_timeout_s, self.transport.abort)
             self._rejection = None
@@ -191,16 +197,16 @@ class _BoundedProtocol(_PipelinedProtocol):
 
 
 class _TimedProtocol(_BoundedProtocol):
-    """Waits only so long for what has begun to arrive, or is due: a head, the rest of a body."""
+    """Limits how long the head of a request, or the rest of its body, may take to arrive."""
 
-    def __init__(self, *, limits: ConnectionLimits, **given: Any) -> None:
-        super().__init__(limits=limits, **given)
+    def __init__(self, *, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(limits=limits, **options)
         self._number = 0
         self._part: str | None = None
         self._awaited: tuple[int, str] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         super().connection_made(transport)
         self._set_deadline()
 
@@ -226,10 +232,10 @@ class _TimedProtocol(_BoundedProtocol):
         super().on_message_complete()
 
     def _set_deadline(self) -> None:
-        """Arm the timer for what is awaited now, unless it runs for that already."""
+        """Start the timer for the part that is awaited now, unless it is running for that part already."""
         part = self._part
         if part is None and (self.cycle is None or self.cycle.response_complete):
-            part = "next head"  # so that empty lines between requests do not keep a connection for ever
+            part = "next head"  # empty lines between requests must not keep a connection open indefinitely
         if self._rejected or self.transport.is_closing() or self.transport.get_protocol() is not self:
             part = None
         awaited = None if part is None else (self._number, part)
@@ -252,7 +258,7 @@ class _TimedProtocol(_BoundedProtocol):
 
     def _on_deadline(self, is_body: bool) -> None:
         if self.flow.read_paused:
-            self._arm_deadline()  # the service itself does not read it yet
+            self._arm_deadline()  # the service itself has paused reading
         elif is_body:
             timeout_s = self._limits.body_timeout_s
             self._reject(RejectionError("body.time", "timeout", f"the body did not arrive within {timeout_s:g} s"))
@@ -261,7 +267,7 @@ class _TimedProtocol(_BoundedProtocol):
 
 
 class HttpProtocol(_TimedProtocol):
-    """Closes connections so that responses are read to their end, a refusal before its request's body too."""
+    """Closes connections so that clients can read each response to its end, even one sent before the body arrived."""
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -287,8 +293,9 @@ class HttpProtocol(_TimedProtocol):
 
 
 class _PatientTransport:
-    """A connection as the request that is answered on it closes it: not while its body still comes, because what is
-    closed unread is reset, and the client would lose the answer that it has not read yet.
+    """The transport of one request, whose `close` waits while the body of the request is still arriving.
+
+    Closing a connection with unread data resets it, and the client would lose the response it has not read yet.
     """
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
@@ -307,8 +314,11 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         yield data[start : start + MAX_PIECE_BYTES]
 
 
-def encode_refusal(rejection: RejectionError, target: bytes = b"") -> bytes:
-    """Return the whole response to a request that no application sees; after it the connection is closed."""
+def encode_rejection(rejection: RejectionError, target: bytes = b"") -> bytes:
+    """Return the HTTP response, in bytes, to a request that is rejected before it reaches the application.
+
+    The response announces that the connection is closed.
+    """
     response = rejection_response(rejection, openai=target.startswith(b"/v1/"))
     lines = [
         f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode(),

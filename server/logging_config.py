@@ -1,7 +1,7 @@
-"""Structured logs: one JSON object a line on the standard error, no prompt and no key in any.
+"""Structured logs: one JSON object per line on standard error, without prompts and API keys.
 
-Nothing that a visitor sent is in any line: of an exception its type and place are told, not its message; of a library's
-own record its place. What a library prints instead of logging is taken by `server.captured_output`.
+No line contains what a caller sent. An exception is logged with its type and its stack frames but not its message, and
+a library's record with its position in the code only. `server.captured_output` handles what libraries print.
 """
 
 import json
@@ -17,27 +17,28 @@ from typing import TextIO
 from streaming.clock import Clock, monotonic
 
 OWN = ("streamgauge", "streaming", "guard", "providers", "simulator", "server", "clients", "ui", "evaluation")
-"""Loggers whose words are this project's own."""
+"""The top-level loggers of this project; their messages are logged in full."""
 FIXED = ("uvicorn", "asyncio")
-"""Libraries whose messages begin with a line that is always the same."""
+"""Loggers of libraries whose message templates begin with a constant line, which is safe to log."""
 MAX_TEXT_CHARS = 200
 MAX_FRAMES = 60
 MAX_RECORDS = 50
-"""Records of libraries within `RECORDS_WINDOW_S`; what is more is counted."""
+"""The number of library records logged within `RECORDS_WINDOW_S`; further records are only counted."""
 RECORDS_WINDOW_S = 10.0
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as one JSON object; `masked` takes secrets out of whatever text there is.
+    """A formatter that writes each record as one JSON object, with secrets removed by `mask`.
 
-    `quote` says whether libraries and exceptions are quoted: only before the first visitor has sent anything.
+    `quote` returns whether the messages of libraries and exceptions may be logged: only before the service accepts
+    requests.
     """
 
-    def __init__(self, masked: Callable[[str], str], quote: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, mask: Callable[[str], str], quote: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
-        self._masked = masked
+        self._mask = mask
         self._quote = quote
 
     def format(self, record: logging.LogRecord) -> str:
@@ -52,7 +53,7 @@ class JsonFormatter(logging.Formatter):
             fields["place"] = f"{record.module}:{record.lineno}"
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)
-        return self._masked(json.dumps(fields, default=str, ensure_ascii=False, separators=(",", ":")))
+        return self._mask(json.dumps(fields, default=str, ensure_ascii=False, separators=(",", ":")))
 
     def formatException(self, ei: _ExcInfo) -> str:  # logging's own name
         if ei[1] is None:
@@ -61,12 +62,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def is_own(logger: str) -> bool:
-    """Return whether a logger is this project's."""
+    """Return whether a logger belongs to this project."""
     return logger.partition(".")[0] in OWN
 
 
 def describe_event(record: logging.LogRecord) -> str:
-    """Return a record's message; of a library's only what cannot come from a visitor."""
+    """Return a record's message; for a library's record only what cannot contain a caller's text."""
     if is_own(record.name):
         return record.getMessage()
     if record.name.partition(".")[0] in FIXED:
@@ -75,7 +76,7 @@ def describe_event(record: logging.LogRecord) -> str:
 
 
 def describe_exception(error: BaseException) -> list[str]:
-    """Return the types and places of an exception and of what it came from, innermost first; no message."""
+    """Return the types and stack frames of an exception and of its causes, the first cause first, without messages."""
     lines: list[str] = []
     seen: set[int] = set()
     found: BaseException | None = error
@@ -91,7 +92,7 @@ def describe_exception(error: BaseException) -> list[str]:
 
 
 class Throttle:
-    """Lets through so many records within a window, and counts the others. `now` is an argument."""
+    """A limit on the number of records within a time window, which counts the records left out."""
 
     def __init__(self, most: int = MAX_RECORDS, window_s: float = RECORDS_WINDOW_S) -> None:
         self._most = most
@@ -101,7 +102,7 @@ class Throttle:
         self.left_out = 0
 
     def allow(self, now: float) -> bool:
-        """Return whether one more record may be written."""
+        """Return whether one more record may be written at the time `now`, in seconds."""
         if now - self._since_s >= self._window_s:
             self._since_s, self._passed = now, 0
         self._passed += 1
@@ -111,13 +112,13 @@ class Throttle:
         return True
 
     def take_left_out(self) -> int:
-        """Return how many records were left out since this was last asked."""
+        """Return how many records were left out since the last call."""
         count, self.left_out = self.left_out, 0
         return count
 
 
 class LibraryFilter(logging.Filter):
-    """Bounds how much libraries log: junk that is sent for hours does not fill a disk."""
+    """A filter that limits how much libraries log, so that hours of malformed requests cannot fill a disk."""
 
     def __init__(self, clock: Clock = monotonic) -> None:
         super().__init__()
@@ -136,18 +137,19 @@ class LibraryFilter(logging.Filter):
 
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Leave out what cannot be written: logging would quote it on the standard error."""
+        """Drop a record that cannot be written: the default handler would quote it on standard error."""
 
 
 def configure_logging(
-    masked: Callable[[str], str], stream: TextIO | None = None, quote: Callable[[], bool] = lambda: False
+    mask: Callable[[str], str], stream: TextIO | None = None, quote: Callable[[], bool] = lambda: False
 ) -> None:
-    """Send all logs of this process to `stream` as JSON lines: answers as they end, other rooms' warnings.
+    """Send all logs of this process to `stream` as JSON lines; the default stream is standard error.
 
-    Without `stream` they go to the standard error. `quote`: see `JsonFormatter`.
+    The loggers under `streamgauge`, which log each answer, write from level INFO, all others from WARNING. Python's
+    warnings and uncaught exceptions are logged too. For `mask` and `quote` see `JsonFormatter`.
     """
     handler = _Handler(stream)
-    handler.setFormatter(JsonFormatter(masked, quote))
+    handler.setFormatter(JsonFormatter(mask, quote))
     handler.addFilter(LibraryFilter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("streamgauge").setLevel(logging.INFO)
@@ -175,7 +177,7 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 def iterate_known_files() -> Iterator[str]:
-    """Yield the files of all modules that are loaded."""
+    """Yield the file of each loaded module that has one."""
     for module in list(sys.modules.values()):
         if isinstance(path := getattr(module, "__file__", None), str):
             yield path

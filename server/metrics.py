@@ -1,4 +1,4 @@
-"""What the service tells Prometheus and the log of each answer: how it went, never what was asked or said."""
+"""Prometheus metrics and one log record per answer: latency, tokens, cost and outcome, never prompts or text."""
 
 import logging
 import os
@@ -21,9 +21,10 @@ _log = logging.getLogger("streamgauge.answers")
 
 
 class Metrics:
-    """The service's figures. `folder` is where several workers share theirs (None: there is one process).
+    """The service's metrics. `folder` is where several workers combine theirs; None for a single process.
 
-    The label `provider` is the part before the colon: what people type after it would be a label without bound.
+    The label `provider` is the part of a provider's name before the colon. The model's name after it is free text, and
+    would make the number of label values unbounded.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -37,28 +38,37 @@ class Metrics:
         self.open = Gauge(f"{name}streams_open", "Answers under way", ["wire"], registry=r, multiprocess_mode="livesum")
         self.ttft = Histogram(
             f"{name}ttft_seconds",
-            "From the question to the first delta",
+            "Time from the request to the first delta",
             ["provider"],
             registry=r,
             buckets=_TTFT_BUCKETS_S,
         )
         self.gap = Histogram(
-            f"{name}chunk_gap_seconds", "Between chunks to the reader", ["provider"], registry=r, buckets=_GAP_BUCKETS_S
+            f"{name}chunk_gap_seconds",
+            "Inter-chunk latency at the reader",
+            ["provider"],
+            registry=r,
+            buckets=_GAP_BUCKETS_S,
         )
         self.tokens = Counter(f"{name}tokens", "Tokens", ["provider", "kind", "source"], registry=r)
-        self.cost = Counter(f"{name}cost_usd", "Cost where it is known, in USD", ["provider"], registry=r)
-        self.notices = Counter(f"{name}notices", "Retries, fallbacks and the like", ["provider", "kind"], registry=r)
-        self.refusals = Counter(f"{name}refusals", "Questions refused before any call", ["rule"], registry=r)
+        self.cost = Counter(f"{name}cost_usd", "Cost in USD, where the price is known", ["provider"], registry=r)
+        self.notices = Counter(
+            f"{name}notices", "Retries, fallbacks and other notices", ["provider", "kind"], registry=r
+        )
+        self.rejections = Counter(f"{name}refusals", "Requests rejected before any provider call", ["rule"], registry=r)
         self.stop = Histogram(
-            f"{name}stop_seconds", "From a stop to the end of the provider's work", registry=r, buckets=_GAP_BUCKETS_S
+            f"{name}stop_seconds",
+            "Time from a stop to the end of the provider's work",
+            registry=r,
+            buckets=_GAP_BUCKETS_S,
         )
 
-    def count_refusal(self, rule: str) -> None:
-        """Count a request that was refused by that rule."""
-        self.refusals.labels(rule).inc()
+    def count_rejection(self, rule: str) -> None:
+        """Count a request that was rejected by that rule."""
+        self.rejections.labels(rule).inc()
 
     def exposition(self) -> bytes:
-        """Give all figures in Prometheus's text format, of all workers."""
+        """Return the metrics of all workers in Prometheus's text format."""
         registry = self._registry
         if self._folder is not None:
             registry = CollectorRegistry()
@@ -67,7 +77,7 @@ class Metrics:
 
 
 def _drop_dead_workers(folder: Path) -> None:
-    """What a worker that was killed had under way is no longer under way."""
+    """Remove the gauges of workers that were killed: their answers are no longer under way."""
     for file in folder.glob("gauge_live*.db"):
         found = re.search(r"_(\d+)\.db$", file.name)
         if found and not _is_alive(int(found[1])):
@@ -85,9 +95,10 @@ def _is_alive(pid: int) -> bool:
 
 
 class BatchedHistogram:
-    """What a histogram is to observe, counted here and told to it now and then: one by one costs as much as decoding.
+    """A buffer of observations that are added to a histogram in batches.
 
-    prometheus_client has no call for many at once: its buckets are added to as its own `observe` does.
+    Calling `Histogram.observe` for every chunk costs as much as decoding the chunk. prometheus_client has no call for
+    many observations, so `flush` adds to its buckets in the same way as its own `observe`.
     """
 
     def __init__(self, histogram: Histogram, every: int = 64) -> None:
@@ -99,7 +110,7 @@ class BatchedHistogram:
         self._sum_s = 0.0
 
     def observe(self, gap_s: float) -> None:
-        """Take one, in seconds; it is told with those before it."""
+        """Buffer one observation, in seconds; every `every` observations the buffer is flushed."""
         self._counts[bisect_left(self._bounds, gap_s)] += 1
         self._sum_s += gap_s
         self._left -= 1
@@ -107,7 +118,7 @@ class BatchedHistogram:
             self.flush()
 
     def flush(self) -> None:
-        """Tell the histogram what it has not been told yet."""
+        """Add the buffered observations to the histogram."""
         self._histogram._sum.inc(self._sum_s)
         for place, count in self._counts.items():
             self._histogram._buckets[place].inc(count)
@@ -116,7 +127,7 @@ class BatchedHistogram:
 
 
 class AnswerMetrics:
-    """One answer's account: fed as it goes to its reader, and closed with its receipt."""
+    """The recorder of one answer's metrics: it receives the delivered events, and at the end the receipt."""
 
     def __init__(self, metrics: Metrics, clock: Clock, *, wire: str, about: Mapping[str, str | None]) -> None:
         provider = (about.get("provider") or "").partition(":")[0]
@@ -133,7 +144,10 @@ class AnswerMetrics:
         metrics.open.labels(wire).inc()
 
     def on_events(self, events: list[Event], now: float) -> None:
-        """These events go to the reader now: a gap is between two times that text went."""
+        """Record events that are delivered to the reader at the timestamp `now`.
+
+        The inter-chunk latency is measured between two consecutive calls that contain text.
+        """
         text = False
         for event in events:
             if self._first_s is None and isinstance(event, (TextDelta, ThinkingDelta)):
@@ -149,7 +163,7 @@ class AnswerMetrics:
             self._last_s = now
 
     def on_end(self, receipt: Receipt) -> None:
-        """Count it, and write one line of it."""
+        """Record the metrics of the ended answer, and write its log record."""
         self._gaps.flush()
         metrics, served = self._metrics, receipt.served_by.partition(":")[0]
         ttft_s = None if self._first_s is None else self._first_s - self._started_s

@@ -1,4 +1,4 @@
-"""The guard in front of the wires, as pure ASGI: who asks, how often, how much; before anything is parsed."""
+"""The guard as pure ASGI middleware: it checks the caller, rate limits and body size before a request is parsed."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,13 +11,14 @@ from server.metrics import Metrics
 ANSWER_PATHS = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
 API_PREFIXES = ("/api/chat", "/v1/")
 BEARER_SUBPROTOCOL = "bearer."
-"""How a subprotocol of a WebSocket begins that carries a key: a browser cannot send it otherwise."""
+"""The prefix of a WebSocket subprotocol that carries an API key: browsers cannot set headers on a WebSocket."""
 
 
 class GuardMiddleware:
-    """Refuses before the application sees it; what passes has `scope["state"]["caller"]`, the caller's id.
+    """ASGI middleware that rejects a request before the application receives it.
 
-    A WebSocket's messages are each a question: they are asked about one by one, and `state["facts"]` says by whom.
+    An admitted request has the caller's id in `scope["state"]["caller"]`. A WebSocket has the Caller in
+    `state["facts"]` instead: each message is a chat request, which the guard admits separately.
     """
 
     def __init__(self, app: ASGIApp, guard: Guard, metrics: Metrics, origins: frozenset[str]) -> None:
@@ -32,12 +33,12 @@ class GuardMiddleware:
             return
         headers = Headers(scope=scope)
         try:
-            passed = await self._admit(scope, headers, receive)
+            guarded_receive = await self._admit(scope, headers, receive)
         except RejectionError as rejection:
-            self._metrics.count_refusal(rejection.rule)
+            self._metrics.count_rejection(rejection.rule)
             await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
         else:
-            await self._app(scope, passed, send)
+            await self._app(scope, guarded_receive, send)
 
     async def _admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         caller = self.caller(scope, headers)
@@ -53,7 +54,7 @@ class GuardMiddleware:
         return await self._read_body(headers, receive)
 
     def caller(self, scope: Scope, headers: Headers) -> Caller:
-        """Give what is known of who asks."""
+        """Return the caller of a request: its API key, from the headers or the subprotocols, and its client address."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         found = key.strip() if scheme.lower() == "bearer" else ""
         if not found and scope["type"] == "websocket":
@@ -65,7 +66,10 @@ class GuardMiddleware:
         return Caller(key=found or None, address=where)
 
     def _check_origin(self, headers: Headers) -> None:
-        """A page of another site may open a WebSocket here with the visitor's own network behind it."""
+        """Raise RejectionError for a WebSocket from another origin that is not in ALLOWED_ORIGINS.
+
+        Browsers let any site open a WebSocket, which would then connect from the user's own network.
+        """
         origin = headers.get("origin")
         if origin is None or origin in self._origins or origin.partition("://")[2] == headers.get("host"):
             return

@@ -1,4 +1,4 @@
-"""The body of a request in OpenAI's shape, turned into this service's own; what cannot be done is refused."""
+"""The request body of OpenAI's chat completions, its conversion to `ChatRequestBody`, and its unsupported fields."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -9,14 +9,14 @@ from streaming import strategies
 
 
 class ContentPart(BaseModel):
-    """A part of a message; only text is understood here."""
+    """One part of a message; only text is supported."""
 
     type: Literal["text"]
     text: Text
 
 
 class OpenAIMessage(BaseModel):
-    """One turn; `developer` is OpenAI's later word for system."""
+    """One message of the conversation; `developer` is OpenAI's newer name for the system role."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
@@ -24,19 +24,23 @@ class OpenAIMessage(BaseModel):
     ]
 
     def to_message(self) -> ChatMessage:
-        """Give it in this service's words."""
+        """Return this service's form of the message, with its text parts joined."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return ChatMessage(role="system" if self.role == "developer" else self.role, content=text)
 
 
 class StreamOptions(BaseModel):
-    """What else a stream should carry."""
+    """The options of a streamed completion."""
 
     include_usage: bool | None = None
 
 
 class CompletionRequestBody(BaseModel):
-    """`model` takes `provider:model` names, several comma-separated; hints without effect here are passed over."""
+    """The body of a chat completion request.
+
+    `model` takes `provider:model` names, several of them comma-separated. Unknown fields are ignored, except for those
+    that would change the answer, which are rejected.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -70,7 +74,7 @@ class CompletionRequestBody(BaseModel):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def to_chat_body(self) -> ChatRequestBody:
-        """Give the same question in this service's own body. Raises ValueError."""
+        """Return the same request as this service's own body. Raises ValueError when a field is not valid there."""
         fields: dict[str, Any] = {
             "messages": [message.to_message() for message in self.messages],
             "provider": self.model,

@@ -1,21 +1,20 @@
-"""How large a request may be and how long it may take to arrive, counted while it arrives. Pure."""
+"""The size and time limits of a connection's requests, and a counter that checks sizes while data arrives. No I/O."""
 
 from dataclasses import dataclass
 
 from guard import RejectionError
 
 MAX_PIECE_BYTES = 4096
-"""How much is parsed at a time, and so how far beyond a bound a request may be before it is noticed."""
+"""The number of bytes parsed at a time, and so how far a request can exceed a limit before it is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one connection may send, and how slowly.
+    """The limits on what one connection may send, and on how long it may take.
 
-    `head_bytes` bounds the request line with all header lines, the trailers behind a chunked body, and the framing of
-    each chunk. `body_bytes` and `body_timeout_s` hold for every route; where a question is asked the guard's are
-    smaller, and its words better. `message_bytes` and `fragments` are of one
-    WebSocket message.
+    `head_bytes` limits the request line with all header lines, the trailers after a chunked body, and the framing of
+    each chunk. `body_bytes` and `body_timeout_s` apply to every route; on the routes of chat requests the guard has
+    lower limits with more specific messages. `message_bytes` and `fragments` apply to one WebSocket message.
     """
 
     head_bytes: int = 65_536
@@ -27,16 +26,16 @@ class ConnectionLimits:
     header_timeout_s: float = 20.0
     body_timeout_s: float = 35.0
     lingering_timeout_s: float = 5.0
-    """How long the rest is taken of what was rejected, so that the rejection can be read."""
+    """How long the rest of a rejected request is received and discarded, so that the client can read the rejection."""
     lingering_bytes: int = 1024 * 1024
 
 
 class RequestSize:
-    """The size of the request that is arriving, as a parser's callbacks delimit it.
+    """The size of the request that is arriving, counted through the callbacks of an HTTP parser.
 
-    Bytes are counted as they are received (`add_received`), before it is known what they are; those of the body are
-    taken off again. So what a parser holds back without a callback, an endless header line, is counted too. Where a
-    request begins inside a piece, the piece is not counted; at the head's end its exact size is known.
+    All bytes are counted when they are received (`add_received`), before their meaning is known, and the bytes of the
+    body are subtracted later. So an endless header line, for which the parser makes no callback, is counted too. The
+    piece of data in which a request begins is not counted; the exact size is known at the end of the head.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
@@ -47,7 +46,7 @@ class RequestSize:
         self._body = 0
 
     def begin(self) -> None:
-        """Begin a request."""
+        """Reset the counts at the beginning of a request."""
         self._framing = self._head = self._lines = self._body = 0
 
     def add_received(self, count: int) -> None:
@@ -55,12 +54,12 @@ class RequestSize:
         self._framing += count
 
     def check_received(self) -> None:
-        """Raise Refusal when more was received than a head, a chunk's framing or the trailers may be."""
+        """Raise RejectionError when the head, the framing of a chunk or the trailers exceed their limit."""
         if self._framing > self._limits.head_bytes:
             raise self._too_large()
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        """Count a header line, or a trailer. Raise Refusal when it is one too many."""
+        """Count a header line or a trailer. Raises RejectionError when there are too many."""
         self._lines += 1
         self._head += len(name) + len(value) + len(": \r\n")
         if self._lines > self._limits.header_lines:
@@ -69,17 +68,17 @@ class RequestSize:
             )
 
     def end_head(self, method: bytes, target: bytes) -> None:
-        """End the head. Raise Refusal when it was too large."""
+        """Check the size of the head at its end. Raises RejectionError when it is too large."""
         self._framing = 0
         if len(method) + len(target) + len("  HTTP/1.1\r\n\r\n") + self._head > self._limits.head_bytes:
             raise self._too_large()
 
     def begin_chunk(self) -> None:
-        """Begin a chunk of the body; after the last one, which is empty, come the trailers."""
+        """Reset the count of framing bytes at the beginning of a chunk; trailers follow the last, empty chunk."""
         self._framing = 0
 
     def add_body(self, count: int, *, wanted: bool) -> None:
-        """Count bytes of the body. Raise Refusal when they are too many and still `wanted`."""
+        """Count bytes of the body. Raises RejectionError when it is too large and the application still reads it."""
         self._framing -= count
         self._body += count
         if wanted and self._body > self._limits.body_bytes:

@@ -1,4 +1,4 @@
-"""The body of a chat request, as every wire takes it."""
+"""The bodies of chat requests and resume requests on this service's own transports, and their validation errors."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ from streaming.messages import EFFORT_PATTERN, ChatRequest, Message
 
 DEFAULT_PROVIDER = "local"
 MAX_NAMES_CHARS = 500
-"""How long the names of providers may be together: they stand in every line of the log."""
+"""The maximum length of the comma-separated provider names, which are written to every log record of an answer."""
 
 
 def _require_valid_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("is not valid Unicode: it holds half of a surrogate pair") from None
+        raise ValueError("is not valid Unicode: it contains half of a surrogate pair") from None
     return text
 
 
@@ -44,16 +44,19 @@ ProviderNames = Annotated[Text, AfterValidator(_require_short)]
 
 
 _UNION_TAGS = ("as text", "as parts", "as a number")
-"""How a field's kinds are called that may be of several; a caller need not know them."""
+"""Pydantic's tags for the types of union fields, which are left out of error messages."""
 
 
 def tagged_union(other: type, name: str) -> Discriminator:
-    """Tell a field's kinds apart before it is read, so that a fault is one of the kind that was meant."""
+    """Return a discriminator that selects `name` for values of type `other`, and text for all other values.
+
+    It makes pydantic report the errors of the intended type only.
+    """
     return Discriminator(lambda value: name if isinstance(value, other) else "as text")
 
 
 class ChatMessage(BaseModel):
-    """One turn of the conversation."""
+    """One message of the conversation."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,14 +65,14 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequestBody(BaseModel):
-    """`message` for one question, or `messages` for a conversation whose last turn is the user's."""
+    """The body of a chat request: a single `message`, or `messages` that end with one from the user."""
 
     model_config = ConfigDict(extra="forbid")
 
     message: Text | None = None
     messages: list[ChatMessage] | None = None
     provider: ProviderNames = Field(
-        DEFAULT_PROVIDER, description="`provider:model`; several, comma-separated, are asked in order"
+        DEFAULT_PROVIDER, description="`provider:model`; several names, comma-separated, are tried in order"
     )
     strategy: Text = Field(strategies.DEFAULT_STRATEGY, description="direct, batch:W, debounce:W, pace:R or whole")
     system: Text | None = None
@@ -77,7 +80,7 @@ class ChatRequestBody(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     effort: Effort | None = Field(None, description="how long the model may think: none, low, medium, high, …")
     stream: bool = True
-    resume: bool = Field(False, description="leaving is not stopping: the stream is kept, and can be continued")
+    resume: bool = Field(False, description="buffer the stream, so that it survives a disconnect and can be resumed")
 
     @model_validator(mode="after")
     def _validate_conversation(self) -> Self:
@@ -88,18 +91,18 @@ class ChatRequestBody(BaseModel):
         if not turns or not turns[-1].content.strip():
             raise ValueError(f"is empty: {wanted}")
         if turns[-1].role != "user":
-            raise ValueError(f"does not end with a question: {wanted}")
+            raise ValueError(f"does not end with a user message: {wanted}")
         return self
 
     def all_messages(self) -> tuple[Message, ...]:
-        """Give the conversation, the system prompt first."""
+        """Return the conversation, with the system prompt first."""
         system = [Message("system", self.system)] if self.system else []
         if self.message is not None:
             return (*system, Message("user", self.message))
         return (*system, *(Message(m.role, m.content) for m in self.messages or ()))
 
     def to_chat_request(self, messages: tuple[Message, ...], request_id: str) -> ChatRequest:
-        """Give the request that the pipeline takes, with the turns as the guard let them pass."""
+        """Return the pipeline's request, with the messages that the guard has validated."""
         return ChatRequest(
             messages,
             temperature=self.temperature,
@@ -110,19 +113,19 @@ class ChatRequestBody(BaseModel):
         )
 
     def provider_list(self) -> list[str]:
-        """Give the providers to ask, in order."""
+        """Return the names of the providers in order: the first, then its fallbacks."""
         return [name.strip() for name in self.provider.split(",")]
 
 
 class ResumeRequest(BaseModel):
-    """A stream to be continued after the last entry that was received; from the start without one."""
+    """A request to continue a stream after the last event that the client received, or from its start."""
 
     model_config = ConfigDict(extra="forbid")
 
     stream_id: Text = Field(min_length=1, max_length=200)
     last_id: Annotated[
         Annotated[int, Tag("as a number")] | Annotated[Text | None, Tag("as text")], tagged_union(int, "as a number")
-    ] = Field(None, description="the last entry's id, `stream:number`, or its number alone")
+    ] = Field(None, description="the id of the last event received, `stream:number`, or its number alone")
 
     @model_validator(mode="after")
     def _validate_last_id(self) -> Self:
@@ -130,7 +133,7 @@ class ResumeRequest(BaseModel):
         return self
 
     def last_seq(self) -> int:
-        """Give the number of the last entry that was received, 0 for none."""
+        """Return the number of the last event that the client received, 0 for none."""
         return parse_event_id(self.stream_id, self.last_id)
 
 
@@ -138,17 +141,17 @@ _EVENT_NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def parse_event_id(stream_id: str, last_id: int | str | None) -> int:
-    """Read an entry's id. Raises ValueError when it is none of that stream."""
+    """Return the number in an event's id, 0 for no id. Raises ValueError when the id is not one of that stream."""
     if last_id is None or last_id == "":
         return 0
     number = str(last_id).removeprefix(f"{stream_id}:")
     if not _EVENT_NUMBER.fullmatch(number):
-        raise ValueError(f"the last id is not one of this stream: it looks like {stream_id}:7")
+        raise ValueError(f"the last id is not one of this stream: an id has the form {stream_id}:7")
     return int(number)
 
 
 def validation_rejection(errors: Sequence[Mapping[str, Any]]) -> RejectionError:
-    """Say in one line what pydantic found, with the place of each fault, and by which rule that is refused."""
+    """Return the rejection for pydantic's validation errors: one line with the field and message of the first three."""
     if errors[0]["type"] == "json_invalid":
         return invalid_json_rejection(f"{errors[0]['ctx']['error']} at character {errors[0]['loc'][-1]}")
     message = "; ".join(
@@ -159,11 +162,14 @@ def validation_rejection(errors: Sequence[Mapping[str, Any]]) -> RejectionError:
 
 
 def invalid_json_rejection(why: str) -> RejectionError:
-    """Refuse what no parser of JSON takes; half of a surrogate pair is what Unicode forbids, not JSON."""
+    """Return the rejection for text that is not valid JSON.
+
+    Half of a surrogate pair is rejected by the Unicode rule: JSON's grammar allows it, Unicode does not.
+    """
     rule = "validation.unicode" if "surrogate" in why else "body.json"
-    return RejectionError(rule, "invalid", f"what was sent is not JSON: {why}")
+    return RejectionError(rule, "invalid", f"the body is not valid JSON: {why}")
 
 
 def error_location(error: Mapping[str, Any]) -> str | None:
-    """Name the field in which pydantic found a fault; None for the body as a whole."""
+    """Return the dotted name of the field of a validation error; None for the body as a whole."""
     return ".".join(str(part) for part in error["loc"] if part not in ("body", *_UNION_TAGS)) or None

@@ -1,4 +1,4 @@
-"""What uvicorn runs: the server, its workers, and its settings with protocols of our own."""
+"""The uvicorn server, its worker supervisor, and its configuration with this service's protocols."""
 
 import logging
 import signal
@@ -19,41 +19,49 @@ from server.websocket_protocol import WebSocketProtocol
 from streaming.os_limits import raise_fd_limit
 
 KEEP_ALIVE_TIMEOUT_S = 75
-"""How long a silent connection is kept between requests: longer than a proxy does, which would send into its close."""
+"""How long an idle connection is kept open between requests.
+
+Longer than proxies keep one, so that a proxy does not send a request on a connection that is being closed here.
+"""
 _READY_TIMEOUT_S = 120.0
 
 
 class GracefulServer(uvicorn.Server):
-    """Says that it listens once it does."""
+    """A server that announces its address once it listens."""
 
-    def __init__(self, config: uvicorn.Config, address: str, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, announce: Callable[[str], None] | None = None) -> None:
         super().__init__(config)
         self._address = address
-        self._say = say
+        self._announce = announce
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        with suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
             super().run(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         if self.force_exit:
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no defect
+            logging.getLogger("uvicorn.error").setLevel(
+                logging.CRITICAL
+            )  # answers cut off by a forced exit are not errors
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            print_address(self._address, self._say)
+            print_address(self._address, self._announce)
 
 
 class WorkerSupervisor(Multiprocess):
-    """Several processes on one socket; says that they listen once all do. A second signal ends them at once."""
+    """A supervisor of several worker processes on one socket, which announces the address once all listen.
+
+    A second signal kills the workers at once.
+    """
 
     address = ""
 
     @property
     def failed(self) -> bool:
-        """Whether one of them could not start, which ends all."""
+        """Whether a worker could not start, which ends all of them."""
         return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
 
     def init_processes(self) -> None:
@@ -63,7 +71,7 @@ class WorkerSupervisor(Multiprocess):
 
     def terminate_all(self) -> None:
         for listener in self.sockets:
-            listener.close()  # while this process has it open, callers would be taken and never answered
+            listener.close()  # an open listener here would accept connections that nobody serves
         self.signal_queue.clear()
         super().terminate_all()
 
@@ -75,33 +83,34 @@ class WorkerSupervisor(Multiprocess):
                     process.process.kill()
 
 
-def print_address(address: str, say: Callable[[str], None] | None = None) -> None:
-    """Print where the service is, or `say` it: the port may have been the system's choice."""
+def print_address(address: str, announce: Callable[[str], None] | None = None) -> None:
+    """Print the address of the service, or pass it to `announce`: the port may have been chosen by the system."""
     line = f"Streamgauge is at {address}"
-    if say is not None:
-        say(line)
+    if announce is not None:
+        announce(line)
     else:
-        print(line, flush=True)  # noqa: T201 - what a person who starts it waits for
+        print(line, flush=True)  # noqa: T201 - the operator waits for this line
 
 
 def raise_worker_fd_limit() -> None:
-    """Let this process and its workers have as many as the system allows: an answer takes two."""
+    """Raise the limit of open file descriptors to the system's maximum; each answer takes two."""
     raise_fd_limit(None)
 
 
 def uvicorn_config(
     app: object, *, grace_s: float, workers: int = 1, body_bytes: int = 0, limits: ConnectionLimits | None = None
 ) -> uvicorn.Config:
-    """Return uvicorn's settings for `app`, or for a factory of it where there are workers.
+    """Return uvicorn's configuration for `app`, which is a factory when there are several workers.
 
-    The address in X-Forwarded-For is the client's own word: uvicorn is not to believe it, the guard counts hops. Bodies
-    and WebSocket messages are limited here at least four times as wide as the guard has it (`body_bytes`), which says
-    so in its own words. Nothing is compressed: what a few bytes may become would need a bound of its own.
+    uvicorn does not trust X-Forwarded-For, which a client can forge; the guard evaluates it by the number of trusted
+    hops. Bodies and WebSocket messages may be at least four times as large here as in the guard (`body_bytes`), so that
+    usually the guard rejects them, with its more specific message. WebSocket compression is off: it would need another
+    limit, on the decompressed size.
     """
     limits = limits or ConnectionLimits()
     limits = replace(limits, body_bytes=max(limits.body_bytes, 4 * body_bytes))
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn's own type for applications knows fewer than it serves
+        app,  # type: ignore[arg-type]  # uvicorn's type of applications is narrower than what it serves
         http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # uvicorn only ever calls it
         ws=partial(WebSocketProtocol, limits=limits),  # type: ignore[arg-type]  # the same
         ws_max_size=max(limits.message_bytes, 4 * body_bytes),

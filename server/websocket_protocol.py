@@ -1,4 +1,4 @@
-"""WebSocket connections: uvicorn's protocol, with the bounds and endings that it has no option for."""
+"""WebSocket connections: uvicorn's protocol with the limits and close behaviour that uvicorn cannot configure."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ from websockets.exceptions import InvalidMessage
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from guard import RejectionError
-from server.http_protocol import encode_refusal  # importing it checks uvicorn's version
+from server.http_protocol import encode_rejection  # importing it checks uvicorn's version
 from server.request_bounds import ConnectionLimits
 
 _INVALID_HEAD = RejectionError("request.syntax", "invalid", "the request is not a valid WebSocket handshake")
@@ -21,14 +21,14 @@ _TOO_BIG, _POLICY = 1009, 1008
 
 
 class _HandshakeProtocol(WebSocketsSansIOProtocol):
-    """Says why a connection is not opened, which uvicorn forgets, and closes it."""
+    """Answers an invalid handshake with an error response, which uvicorn does not send, and closes the connection."""
 
     def handle_connect(self, event: Any) -> None:
-        served = self.app
+        app = self.app
 
         async def run(*asgi: Any) -> None:
-            await served(*asgi)
-            # uvicorn takes a refusal that has a body for one that never came, and logs it as an error.
+            await app(*asgi)
+            # uvicorn takes a rejection with a body for a missing response, and would log it as an error.
             self.handshake_complete = self.handshake_complete or self.initial_response is not None
 
         self.app = run
@@ -38,20 +38,20 @@ class _HandshakeProtocol(WebSocketsSansIOProtocol):
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             rejection = _INVALID_HEAD if isinstance(self.conn.handshake_exc, InvalidMessage) else _LARGE_HEAD
-            self.app_state["count_refusal"](rejection.rule)
-            self.transport.write(encode_refusal(rejection))
+            self.app_state["count_rejection"](rejection.rule)
+            self.transport.write(encode_rejection(rejection))
             self.transport.close()
 
 
 class _BoundedMessageProtocol(_HandshakeProtocol):
-    """Bounds what one message may be made of, how long it may take, and what is kept for a client that does not read.
+    """Limits the fragments of a message, the time it may take, and the pongs buffered for a client that does not read.
 
-    The size of a message is the library's to bound (`ws_max_size`), and a frame that does not arrive is noticed by the
-    pings, which cannot be answered inside a frame.
+    The library limits the size of a message (`ws_max_size`). A frame that never completes is detected by the keep-alive
+    pings, which the client cannot answer inside a frame.
     """
 
-    def __init__(self, *, limits: ConnectionLimits, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, *, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(**options)
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -79,7 +79,7 @@ class _BoundedMessageProtocol(_HandshakeProtocol):
         if self.writable.is_set():
             super().handle_ping()
         else:
-            self.conn.data_to_send()  # pongs would pile up for a client that reads none
+            self.conn.data_to_send()  # discard the pong: pongs would accumulate for a client that does not read
 
     def send_receive_event_to_app(self) -> None:
         self._cancel_deadline()
@@ -100,7 +100,7 @@ class _BoundedMessageProtocol(_HandshakeProtocol):
 
     def _on_deadline(self) -> None:
         if self.read_paused:
-            self._arm_deadline()  # the service itself does not read it yet
+            self._arm_deadline()  # the service itself has paused reading
         else:
             self._fail(_POLICY, "the message did not arrive in time")
 
@@ -111,18 +111,18 @@ class _BoundedMessageProtocol(_HandshakeProtocol):
 
 
 class WebSocketProtocol(_BoundedMessageProtocol):
-    """Leaves it to the conversation to refuse what is no text, and to close when the service is stopping."""
+    """The protocol that uvicorn runs. The session rejects invalid text, and closes the connection on shutdown."""
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text":
             try:
                 b"".join(self.frames).decode()
             except UnicodeDecodeError:
-                self.curr_msg_data_type = "bytes"  # the conversation refuses it in a frame of its own
+                self.curr_msg_data_type = "bytes"  # the session rejects binary messages with an error frame
         super().send_receive_event_to_app()
 
     def shutdown(self) -> None:
         self.app_state["drain"]()
         if self.close_sent or not self.handshake_complete:
             super().shutdown()
-        # Else the conversation closes it, after the answer that is under way.
+        # Otherwise the session closes the connection, after the answer under way.

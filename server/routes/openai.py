@@ -1,4 +1,4 @@
-"""The wire that any OpenAI client speaks: chat completions, streamed and not, and the list of models."""
+"""The OpenAI-compatible API: chat completions, streamed or as one response, and the list of models."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -34,7 +34,7 @@ from streaming.pipeline import Receipt
 routes = APIRouter(responses=error_responses(OpenAIErrorResponse))
 
 _FINISH_REASONS: dict[FinishReason, str] = {"tool": "tool_calls"}
-"""Where OpenAI has another word."""
+"""OpenAI's names of finish reasons, where they differ from this project's."""
 _STATUS_BY_KIND = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "budget": 429, "shutting_down": 503}
 
 
@@ -44,7 +44,7 @@ _STATUS_BY_KIND = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "b
     responses=success_response("application/json", "text/event-stream"),
 )
 async def completions(body: CompletionRequestBody, request: Request) -> Response:
-    """Answer in OpenAI's shape; `model` is a `provider:model` name."""
+    """Return a completion in OpenAI's format, streamed or as one response; `model` is a `provider:model` name."""
     chat_service: ChatService = request.app.state.chat_service
     chat = body.to_chat_body()
     request_id = request.headers.get("x-client-request-id")
@@ -60,18 +60,21 @@ async def completions(body: CompletionRequestBody, request: Request) -> Response
         message["reasoning_content"] = thinking
     reason = _FINISH_REASONS.get(receipt.finish_reason, receipt.finish_reason)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-    whole = {
+    completion = {
         **_completion_head(stream.id, body.model, "chat.completion"),
         "choices": [choice],
         "usage": _usage_fields(receipt.reading),
     }
-    return JSONResponse({**whole, "streamgauge": receipt_fields(receipt)}, headers=_dropped(receipt.dropped_settings))
+    return JSONResponse(
+        {**completion, "streamgauge": receipt_fields(receipt)},
+        headers=_dropped_settings_header(receipt.dropped_settings),
+    )
 
 
 @routes.head("/v1/models", include_in_schema=False)
 @routes.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """List what is offered and can be asked now: what needs a key that is not set is left out."""
+    """Return the models that are offered and ready now; models of a provider without its API key are left out."""
     chat_service: ChatService = request.app.state.chat_service
     names = chat_service.list_models()
     data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition(":")[0]} for name in names]
@@ -81,7 +84,7 @@ async def models(request: Request) -> dict[str, Any]:
 @routes.head("/v1/models/{name:path}", include_in_schema=False)
 @routes.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> dict[str, Any]:
-    """Tell of one model that can be asked now."""
+    """Return one model that is ready now. Raises UnknownProviderError when there is no such model."""
     found = next((one for one in (await models(request))["data"] if one["id"] == name), None)
     if found is None:
         raise UnknownProviderError(f"there is no model {name!r} here now: GET /v1/models lists them")
@@ -89,7 +92,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
 
 
 class CompletionStream(Response):
-    """Sends chunks as they come. What fails before the first of them has a status of its own, as OpenAI's has."""
+    """A response that streams completion chunks. A failure before the first content has an HTTP error status."""
 
     def __init__(self, stream: ActiveAnswer, model: str, with_usage: bool) -> None:
         super().__init__(headers=HEADERS)
@@ -106,27 +109,30 @@ class CompletionStream(Response):
                 receipt = stream.receipt()
                 await _failure_response(receipt.error, receipt)(scope, receive, send)
                 return
-            self.headers.update(_dropped(dropped_settings_of(events)))
+            self.headers.update(_dropped_settings_header(dropped_settings_of(events)))
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            unsent = ResumableSender(send)
-            said = [self._encode_chunk(b'{"role":"assistant","content":""}'), *map(self._encode_event, events)]
+            sender = ResumableSender(send)
+            parts = [self._encode_chunk(b'{"role":"assistant","content":""}'), *map(self._encode_event, events)]
 
             def send_events(events: list[Event]) -> Awaitable[None]:
-                return unsent.send(map(self._encode_event, events))
+                return sender.send(map(self._encode_event, events))
 
             while True:
                 if stream.ended and not (events and isinstance(events[-1], TERMINAL)):
-                    await stream.answer.aclose()  # until nothing more is handed over
-                    said.append(self._encode_error(stream.receipt().error or _CANCELLED))
-                await unsent.send(said)
+                    await stream.answer.aclose()  # no more events arrive after this
+                    parts.append(self._encode_error(stream.receipt().error or _CANCELLED))
+                await sender.send(parts)
                 if stream.ended:
                     break
                 events = await stream.next_events(KEEP_ALIVE_INTERVAL_S, send_events)
-                said = [*map(self._encode_event, events)] if events or stream.ended else [KEEP_ALIVE_COMMENT]
+                parts = [*map(self._encode_event, events)] if events or stream.ended else [KEEP_ALIVE_COMMENT]
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _wait_first_events(self, within_s: float) -> list[Event]:
-        """Wait for the first content or the end, not for ever: a proxy would take a silent server for a dead one."""
+        """Wait for the first content or the end, at most `within_s`, and return the events received so far.
+
+        After that the response must begin, so that keep-alive comments can be sent: proxies close silent connections.
+        """
         events: list[Event] = []
         loop = asyncio.get_running_loop()
         until_s = loop.time() + within_s
@@ -167,8 +173,8 @@ DROPPED_HEADER = "x-streamgauge-dropped-settings"
 _CANCELLED = Failed("cancelled", "the answer was stopped on request")
 
 
-def _dropped(settings: Sequence[str]) -> dict[str, str]:
-    """Return the header that names what was left out of the request, none where nothing was."""
+def _dropped_settings_header(settings: Sequence[str]) -> dict[str, str]:
+    """Return the header that lists the settings left out of the provider's request; no header when there are none."""
     return {DROPPED_HEADER: ", ".join(settings)} if settings else {}
 
 
@@ -181,7 +187,7 @@ def _completion_head(stream_id: str, model: str, kind: str) -> dict[str, Any]:
 
 
 def _usage_fields(reading: MeterReading) -> dict[str, Any]:
-    """OpenAI's fields; a count that nobody knows is null, and the source of the counts stands beside the bill."""
+    """Return OpenAI's usage fields; an unknown count is None. The receipt has the source of the counts."""
     usage = reading.usage
     known = usage.input_tokens is not None and usage.output_tokens is not None
     total = (usage.input_tokens or 0) + (usage.output_tokens or 0) if known else None

@@ -1,4 +1,4 @@
-"""Entries as Server-Sent Events, to a reader that may leave at any moment."""
+"""Answer events as Server-Sent Events, for a client that may disconnect at any time."""
 
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import aclosing
@@ -22,29 +22,29 @@ HEADERS = {
 
 
 class SSEResponse(Response):
-    """Sends entries as they come: text as plain `data:` lines, the rest as named events, `[DONE]` after success.
+    """A response that streams events: text as plain `data:` lines, other events by name, `[DONE]` after success.
 
-    Every event has an id, `stream:number`. A reader that leaves closes the reading at once.
+    Every event has the id `stream:number`. When the client disconnects, the reader is closed at once.
     """
 
-    def __init__(self, reading: EventReader, stream_id: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, reader: EventReader, stream_id: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(headers={**HEADERS, **(headers or {})})
         del self.headers["content-length"]
-        self._reading = reading
+        self._reader = reader
         self._id = stream_id.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._reading) as reading:
+        async with aclosing(self._reader) as reader:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            unsent = ResumableSender(send)
+            sender = ResumableSender(send)
 
             def send_events(entries: list[WireEvent]) -> Awaitable[None]:
-                return unsent.send(map(self._encode_event, entries))
+                return sender.send(map(self._encode_event, entries))
 
             async with cancel_on_disconnect(receive):
-                while not reading.ended:
-                    entries = await reading.next_batch(KEEP_ALIVE_INTERVAL_S, send_events)
-                    await (send_events(entries) if entries else unsent.send([KEEP_ALIVE_COMMENT]))
+                while not reader.ended:
+                    entries = await reader.next_batch(KEEP_ALIVE_INTERVAL_S, send_events)
+                    await (send_events(entries) if entries else sender.send([KEEP_ALIVE_COMMENT]))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _encode_event(self, entry: WireEvent) -> bytes:
@@ -60,14 +60,14 @@ KEEP_ALIVE_COMMENT = sse.comment("waiting")
 
 
 class ResumableSender:
-    """Sends a body's parts, and keeps those that were not sent because who sent them was stopped: the next go after."""
+    """A sender of body parts that keeps the parts of a cancelled `send`, and sends them before the next ones."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._parts: list[bytes] = []
 
     async def send(self, parts: Iterable[bytes]) -> None:
-        """Send them; while the client is slow this waits before anything is sent."""
+        """Send all unsent parts and `parts`. Waits before sending while the client reads too slowly."""
         self._parts.extend(parts)
         count = len(self._parts)
         await self._send({"type": "http.response.body", "body": b"".join(self._parts), "more_body": True})
@@ -75,7 +75,7 @@ class ResumableSender:
 
 
 async def collect_answer(stream: ActiveAnswer, receive: Receive) -> tuple[str, str]:
-    """Read it to its end and give its text and its thinking; it is stopped when the client leaves."""
+    """Read an answer to its end, and return its text and its thinking. Stops the answer when the client disconnects."""
     text: list[str] = []
     thinking: list[str] = []
     async with aclosing(stream), cancel_on_disconnect(receive):

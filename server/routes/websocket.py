@@ -1,4 +1,4 @@
-"""The wire over WebSocket: questions one after another on one socket, each answered in its turn."""
+"""The WebSocket transport: chat requests on one connection, answered one after another."""
 
 import asyncio
 import logging
@@ -14,12 +14,12 @@ from server.chat_service import ChatService
 from server.error_handlers import error_body
 from server.schemas import ChatRequestBody, ResumeRequest, invalid_json_rejection, validation_rejection
 from server.streams.active import INTERNAL_ERROR
-from server.streams.buffer import StreamGoneError, StreamStoreFullError
+from server.streams.buffer import StreamNotFoundError, StreamStoreFullError
 from server.streams.reader import EventReader
 from streaming.errors import UsageError
 
-MAX_QUEUED_QUESTIONS = 4
-"""So many questions may wait for the one that is being answered."""
+MAX_QUEUED_REQUESTS = 4
+"""The number of requests that may wait while another is being answered."""
 SUBPROTOCOL = "streamgauge"
 POLICY_VIOLATION_CODE, TOO_BIG_CODE, NOT_TEXT_CODE, INTERNAL_ERROR_CODE, RESTART_CODE = 1008, 1009, 1007, 1011, 1012
 
@@ -28,21 +28,21 @@ _CLOSE_CODE_BY_RULE = {"validation.size": TOO_BIG_CODE, "body.json": NOT_TEXT_CO
 
 
 class WebSocketSession:
-    """One socket. What the guard refuses is told in a frame, and closes it."""
+    """One WebSocket connection. A rejection by the guard is sent as an error frame, and closes the connection."""
 
     def __init__(self, socket: WebSocket, chat_service: ChatService) -> None:
         self._socket = socket
         self._chat_service = chat_service
         self._facts: Caller = socket.state.facts
-        self._questions: asyncio.Queue[ChatRequestBody | ResumeRequest] = asyncio.Queue()
+        self._requests: asyncio.Queue[ChatRequestBody | ResumeRequest] = asyncio.Queue()
         self._unanswered = 0
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
-        """Serve until the client leaves; what it did not want kept stops then."""
+        """Serve requests until the client disconnects, which stops its answers unless they are resumable."""
         offered = self._socket.scope["subprotocols"]
         await self._socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        work = [asyncio.create_task(part()) for part in (self._receive_messages, self._serve_questions)]
+        work = [asyncio.create_task(part()) for part in (self._receive_messages, self._serve_requests)]
         try:
             await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -61,7 +61,7 @@ class WebSocketSession:
     def _handle_message(self, message: Any) -> None:
         text = message.get("text")
         if text is None:
-            raise RejectionError("body.json", "invalid", "send text frames with JSON in UTF-8 in them")
+            raise RejectionError("body.json", "invalid", "the frame is not text: send JSON in UTF-8 in text frames")
         body = _parse_frame(self._chat_service, text)
         kind = body.pop("type", "message")
         if kind == "cancel":
@@ -73,83 +73,83 @@ class WebSocketSession:
         if model is None:
             raise RejectionError("body.fields", "invalid", "`type` is message (the default), cancel or resume")
         try:
-            question = model.model_validate(body)
+            request = model.model_validate(body)
         except ValidationError as found:
             raise validation_rejection(found.errors()) from None
-        if self._unanswered > MAX_QUEUED_QUESTIONS:
+        if self._unanswered > MAX_QUEUED_REQUESTS:
             raise RejectionError(
-                "busy", "rate_limited", f"{MAX_QUEUED_QUESTIONS} questions wait already: let one end first"
+                "busy", "rate_limited", f"{MAX_QUEUED_REQUESTS} requests are waiting already: wait until one has ended"
             )
         self._unanswered += 1
-        self._questions.put_nowait(question)
+        self._requests.put_nowait(request)
 
-    async def _serve_questions(self) -> None:
+    async def _serve_requests(self) -> None:
         with suppress(WebSocketDisconnect):
-            while (question := await self._next_question()) is not None:
+            while (request := await self._next_request()) is not None:
                 try:
-                    await self._answer_question(question)
+                    await self._answer_request(request)
                 except UsageError as fault:
                     await self._send_json({"type": "error", **error_body("bad_request", str(fault))})
-                except (StreamStoreFullError, StreamGoneError) as fault:
+                except (StreamStoreFullError, StreamNotFoundError) as fault:
                     kind = "unavailable" if isinstance(fault, StreamStoreFullError) else "not_found"
                     await self._send_json({"type": "error", **error_body(kind, str(fault))})
                 self._unanswered -= 1
                 self._stop.clear()
             await self._socket.close(RESTART_CODE, "the service is stopping")
 
-    async def _next_question(self) -> ChatRequestBody | ResumeRequest | None:
-        """Wait for the next question; None when the service is stopping."""
+    async def _next_request(self) -> ChatRequestBody | ResumeRequest | None:
+        """Wait for the next request and return it; return None when the service is stopping."""
         draining = self._chat_service.streams.draining
-        question, stopping = asyncio.create_task(self._questions.get()), asyncio.create_task(draining.wait())
+        request, stopping = asyncio.create_task(self._requests.get()), asyncio.create_task(draining.wait())
         try:
-            await asyncio.wait([question, stopping], return_when=asyncio.FIRST_COMPLETED)
-            return None if draining.is_set() else question.result()
+            await asyncio.wait([request, stopping], return_when=asyncio.FIRST_COMPLETED)
+            return None if draining.is_set() else request.result()
         finally:
-            question.cancel()
+            request.cancel()
             stopping.cancel()
 
-    async def _answer_question(self, question: ChatRequestBody | ResumeRequest) -> None:
-        if isinstance(question, ResumeRequest):
+    async def _answer_request(self, request: ChatRequestBody | ResumeRequest) -> None:
+        if isinstance(request, ResumeRequest):
             caller = self._chat_service.guard.identify(self._facts)
-            stream_id = question.stream_id
-            reading = await self._chat_service.resume_reader(stream_id, caller, question.last_seq())
+            stream_id = request.stream_id
+            reader = await self._chat_service.resume_reader(stream_id, caller, request.last_seq())
         else:
             caller = await self._chat_service.guard.admit(self._facts)
             request_id = self._socket.headers.get("x-client-request-id")
-            stream = await self._chat_service.start_answer(question, caller, "websocket", request_id)
+            stream = await self._chat_service.start_answer(request, caller, "websocket", request_id)
             stream_id = stream.id
-            reading = await self._chat_service.first_reader(stream, question.resume)
-        async with aclosing(reading):
-            if reading.ended:
+            reader = await self._chat_service.first_reader(stream, request.resume)
+        async with aclosing(reader):
+            if reader.ended:
                 await self._send_json({"type": "ended", "stream_id": stream_id})
                 return
             stopper = asyncio.create_task(self._cancel_on_request(stream_id, caller))
             try:
-                await self._send_events(reading, stream_id)
+                await self._send_events(reader, stream_id)
             finally:
                 stopper.cancel()
                 await asyncio.wait([stopper])
 
-    async def _send_events(self, reading: EventReader, stream_id: str) -> None:
+    async def _send_events(self, reader: EventReader, stream_id: str) -> None:
         send, prefix = self._socket.send_text, f'","id":"{stream_id}:'
-        while not reading.ended:
-            for seq, name, data in await reading.next_batch():
+        while not reader.ended:
+            for seq, name, data in await reader.next_batch():
                 fields = data[1:].decode()
                 await send(f'{{"type":"{name}{prefix}{seq}"{"," if len(fields) > 1 else ""}{fields}')
 
     async def _cancel_on_request(self, stream_id: str, caller: str) -> None:
         await self._stop.wait()
-        with suppress(StreamGoneError):
+        with suppress(StreamNotFoundError):
             await self._chat_service.cancel(stream_id, caller)
 
     async def _close_with_error(self, fault: BaseException) -> None:
-        """Say in a last frame what was refused, or that this program has a defect, and close."""
+        """Send a last frame with the rejection, or with an internal error, and close the connection."""
         if isinstance(fault, RejectionError):
-            self._chat_service.metrics.count_refusal(fault.rule)
+            self._chat_service.metrics.count_rejection(fault.rule)
             fields = error_body(fault.kind, fault.message, fault.rule, fault.retry_after_s)
             code, reason = _CLOSE_CODE_BY_RULE.get(fault.rule, POLICY_VIOLATION_CODE), fault.rule
         else:
-            _log.error("a defect in a conversation", exc_info=fault)
+            _log.error("an internal error in a WebSocket session", exc_info=fault)
             fields, code, reason = (
                 error_body(INTERNAL_ERROR.kind, INTERNAL_ERROR.message),
                 INTERNAL_ERROR_CODE,

@@ -1,1 +1,1 @@
-"""Answer streams: the active ones, their buffers, events, readers and replication."""
+"""Answer streams under way, with their events, buffers, readers and replication through Redis."""

@@ -1,4 +1,4 @@
-"""The answers that are under way: how each is stopped, and what is told of it when it has ended."""
+"""The answers under way: reading their events, stopping them, and recording their receipts at the end."""
 
 import asyncio
 import logging
@@ -12,22 +12,23 @@ from streaming.delivery import EventSink
 from streaming.events import TERMINAL, Event, Failed
 from streaming.pipeline import AnswerObserver, AnswerStream, Charge, Receipt
 
-INTERNAL_ERROR = Failed("internal", "a defect in this program: the answer is cut")
-SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: ask again in a moment")
+INTERNAL_ERROR = Failed("internal", "an internal error of the service: the answer is incomplete")
+SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: retry shortly")
 
 _log = logging.getLogger(__name__)
 
 
 class SettleableReservation(Protocol):
-    """What was set aside for an answer, and goes back when it has ended."""
+    """Rate limits and budget reserved for an answer, and settled when it has ended."""
 
     async def settle(self, charge: Charge | None) -> None: ...
 
 
 class ActiveAnswer:
-    """One answer under way. `id` cannot be guessed; `owner` is the key's name that asked, None where keys are off.
+    """One answer under way, with an `id` that cannot be guessed.
 
-    It is read in one place, with `next_events`; `cancel` and `stop` may come from any task.
+    `owner` is the API key that requested it, None when the service has no keys. Only one task may call `next_events`;
+    `cancel` and `stop` may be called from any task.
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class ActiveAnswer:
         answer: AnswerStream,
         owner: str | None,
         observer: AnswerObserver,
-        reserved: SettleableReservation,
+        reservation: SettleableReservation,
         all: "ActiveAnswers",
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.answer = answer
         self.owner = owner
         self._observer = observer
-        self._reserved = reserved
+        self._reservation = reservation
         self._all = all
         self._broken: Failed | None = None
         self._closed = False
@@ -52,9 +53,9 @@ class ActiveAnswer:
         return self.answer.ended
 
     async def next_events(self, timeout_s: float | None = None, sink: EventSink | None = None) -> list[Event]:
-        """Give the events that are due, waiting for the first; empty after `timeout_s` and once `ended`.
+        """Wait for events and return those that are due; return an empty list after `timeout_s` and once `ended`.
 
-        What comes while this waits goes to the `sink`, if there is one; see `streaming.delivery`.
+        Events that arrive while this waits go to the `sink`, if there is one; see `streaming.delivery`.
         """
         try:
             events = await self.answer.next_batch(timeout_s, sink and self._make_observing_sink(sink))
@@ -65,7 +66,7 @@ class ActiveAnswer:
         if events:
             self._observer.on_events(events, self._all.clock())
             if isinstance(events[-1], TERMINAL):
-                # Before its reader knows: what was reserved is free for the reader's next question.
+                # Settle before the reader sees the end, so that its next request can use the released reservation.
                 await self._settle_and_remove()
         return events
 
@@ -77,32 +78,32 @@ class ActiveAnswer:
         return observe_then_send
 
     async def cancel(self) -> bool:
-        """Stop it because its reader said so; False when it had ended already."""
+        """Stop the answer at its reader's request; return False when it had already ended."""
         if self.ended:
             return False
         await self.answer.aclose()
         return True
 
     async def stop(self, reason: Failed) -> None:
-        """Stop it for a reason that its reader is told as an error."""
+        """Stop the answer; its reader receives `reason` as an error."""
         if not self.ended:
             self._broken = reason
             await self.answer.aclose()
 
     async def fail(self) -> None:
-        """End it because of a defect, which its reader is told, even where nothing more would come."""
+        """End the answer with an internal error, which its reader receives even if the answer had already ended."""
         self._broken = INTERNAL_ERROR
         await self.answer.aclose()
 
     def receipt(self) -> Receipt:
-        """What it came to, as it stands."""
+        """Return the receipt so far; it is final once the answer has ended."""
         receipt = self.answer.receipt()
         if self._broken is None:
             return receipt
         return replace(receipt, outcome="truncated" if receipt.delivered_chars else "failed", error=self._broken)
 
     async def aclose(self) -> None:
-        """Stop it if it has not ended; the provider's work has ended when this returns. Told of once."""
+        """Stop the answer if it has not ended, wait until the provider's work has ended, and record its receipt."""
         try:
             await self.answer.aclose()
         finally:
@@ -115,7 +116,7 @@ class ActiveAnswer:
         self._all.remove(self)
         receipt = self.receipt()
         self._observer.on_end(receipt)
-        await self._reserved.settle(self.answer.charge())
+        await self._reservation.settle(self.answer.charge())
 
 
 class ActiveAnswers:
@@ -131,30 +132,30 @@ class ActiveAnswers:
         return len(self._open)
 
     def add(
-        self, answer: AnswerStream, owner: str | None, observer: AnswerObserver, reserved: SettleableReservation
+        self, answer: AnswerStream, owner: str | None, observer: AnswerObserver, reservation: SettleableReservation
     ) -> ActiveAnswer:
-        """Take an answer in."""
-        stream = ActiveAnswer(answer, owner, observer, reserved, self)
+        """Register an answer, and return it with a new id."""
+        stream = ActiveAnswer(answer, owner, observer, reservation, self)
         self._open[stream.id] = stream
         return stream
 
     def remove(self, stream: ActiveAnswer) -> None:
-        """Forget an answer that has ended."""
+        """Remove an answer that has ended."""
         self._open.pop(stream.id, None)
 
     def get(self, stream_id: str, owner: str | None) -> ActiveAnswer | None:
-        """Give an answer under way to whom it belongs."""
+        """Return an answer under way; None when there is none with that id and owner."""
         stream = self._open.get(stream_id)
         return stream if stream is not None and stream.owner == owner else None
 
     def drain(self, grace_s: float) -> None:
-        """Let the answers under way end; those that have not after `grace_s` are stopped, and say why."""
+        """Let the answers under way end, and stop those that have not ended after `grace_s` with a reason."""
         if self._drain is None:
             self.draining.set()
             self._drain = asyncio.create_task(self._stop_later(grace_s))
 
     async def aclose(self) -> None:
-        """Stop what is under way; each reader is told."""
+        """Stop all answers under way; each reader receives the reason."""
         if self._drain is not None:
             self._drain.cancel()
             await asyncio.wait([self._drain])

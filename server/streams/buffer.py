@@ -1,6 +1,6 @@
-"""Streams that outlive their reader's connection: their entries are kept for a while, and read again from any number.
+"""Buffers of resumable streams: their events are retained for a while, and can be read again from any number.
 
-Leaving such a stream is not stopping it; after `ORPHAN_TIMEOUT_S` without a reader it is stopped.
+A disconnect does not stop such a stream; it is stopped after `ORPHAN_TIMEOUT_S` without a reader.
 """
 
 import asyncio
@@ -13,65 +13,65 @@ from server.streams.events import TERMINAL_EVENTS, WireEvent, WireEventEncoder, 
 from streaming.events import Failed
 
 ORPHAN_TIMEOUT_S = 60.0
-"""How long a stream goes on with no reader."""
+"""How long a stream continues without a reader."""
 RETENTION_S = 300.0
-"""How long it can be read after its end."""
+"""How long a stream can be read after its end."""
 MAX_STREAM_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 256 * 1024 * 1024
 MAX_STREAMS = 2048
 
 _ABANDONED = Failed("abandoned", f"stopped: nobody read it for {ORPHAN_TIMEOUT_S:g} s")
-_TOO_SLOW = Failed("lost", "read too slowly: what comes next of this stream is no longer kept")
+_TOO_SLOW = Failed("lost", "read too slowly: the next events of this stream are no longer kept")
 _EVENT_OVERHEAD_BYTES = 150
-"""What an entry takes beside its text."""
+"""The estimated memory of an event in addition to its data."""
 
 
 class StreamReplicator(Protocol):
-    """Is handed what is kept, so that other replicas can give it too."""
+    """A receiver of buffer changes, which makes the streams readable at other replicas."""
 
-    def on_append(self, kept: "BufferedStream") -> None: ...
+    def on_append(self, buffered: "BufferedStream") -> None: ...
 
-    def on_remove(self, kept: "BufferedStream") -> None: ...
+    def on_remove(self, buffered: "BufferedStream") -> None: ...
 
 
 class StreamStoreFullError(Exception):
-    """No more streams can be kept now."""
+    """No more streams can be buffered now."""
 
 
-class StreamGoneError(Exception):
-    """There is no such stream for this caller, or no longer from that place on."""
+class StreamNotFoundError(Exception):
+    """The caller has no such stream, or its events after the requested number are not available."""
 
 
 class BufferedStream:
-    """The entries of one stream, the last `MAX_STREAM_BYTES` of them."""
+    """The events of one stream, limited to the last `MAX_STREAM_BYTES`."""
 
     def __init__(self, stream: ActiveAnswer) -> None:
         self.id = stream.id
         self.owner = stream.owner
-        self.stream: ActiveAnswer | None = stream  # until its end: an answer holds much that nobody reads again
+        self.stream: ActiveAnswer | None = stream  # released at its end: an answer holds much memory
         self.entries: deque[WireEvent] = deque()
         self.bytes = 0
         self.ended = False
         self.readers = 0
         self.wake = asyncio.Event()
-        self.alone: asyncio.TimerHandle | None = None
-        self.expiry: asyncio.TimerHandle | None = None
+        self.orphan_timer: asyncio.TimerHandle | None = None
+        self.expiry_timer: asyncio.TimerHandle | None = None
 
     @property
     def first_seq(self) -> int:
-        """The number of the oldest entry that is still kept."""
+        """The number of the oldest buffered event, 1 before the first."""
         return self.entries[0][0] if self.entries else 1
 
     @property
     def last_seq(self) -> int:
-        """The number of the newest entry, 0 before the first."""
+        """The number of the newest event, 0 before the first."""
         return self.entries[-1][0] if self.entries else 0
 
     def add(self, entries: list[WireEvent]) -> int:
-        """Keep more; gives by how many bytes that grew."""
+        """Append events, drop the oldest beyond the limit, and return by how many bytes the buffer grew."""
         before = self.bytes
         for seq, name, data in entries:
-            # A copy: what the encoder gives stands in a buffer of some kilobytes.
+            # Copy the data: orjson's bytes objects can hold on to a buffer of several kilobytes.
             self.entries.append((seq, name, bytes(memoryview(data))))
             self.bytes += len(data) + _EVENT_OVERHEAD_BYTES
         while self.bytes > MAX_STREAM_BYTES and len(self.entries) > 1:
@@ -82,34 +82,34 @@ class BufferedStream:
         return self.bytes - before
 
     def events_after(self, seq: int) -> list[WireEvent]:
-        """Give the entries after that number. Raises Gone when some of them are no longer kept."""
+        """Return the events after that number. Raises StreamNotFoundError when some are no longer buffered."""
         if seq + 1 < self.first_seq:
-            raise StreamGoneError(f"the stream is no longer kept from {seq + 1} on")
+            raise StreamNotFoundError(f"the stream is no longer kept from {seq + 1} on")
         start = seq + 1 - self.first_seq
         return [self.entries[i] for i in range(start, len(self.entries))]
 
 
 class BufferedStreamReader:
-    """Reads a kept stream from a number on; closing it is leaving, not stopping."""
+    """A reader of a buffered stream after an event number. Closing the reader does not stop the stream."""
 
-    def __init__(self, store: "StreamStore", kept: BufferedStream, after: int) -> None:
-        self.ended = kept.ended and after >= kept.last_seq
+    def __init__(self, store: "StreamStore", buffered: BufferedStream, after: int) -> None:
+        self.ended = buffered.ended and after >= buffered.last_seq
         self._store = store
-        self._kept = kept
+        self._buffered = buffered
         self._seq = after
-        store.reader_joined(kept)
+        store.reader_joined(buffered)
         self._joined = True
 
     async def next_batch(self, timeout_s: float | None = None, sink: WireEventSink | None = None) -> list[WireEvent]:
-        """Give what is there beyond what was given, waiting for it; empty after `timeout_s` and once closed."""
-        kept = self._kept
-        if kept.last_seq <= self._seq and not self.ended:
-            await wait_for(kept.wake, timeout_s)
+        """Wait for new events and return them; return an empty list after `timeout_s` and once closed."""
+        buffered = self._buffered
+        if buffered.last_seq <= self._seq and not self.ended:
+            await wait_for(buffered.wake, timeout_s)
         if self.ended:
             return []
         try:
-            entries = kept.events_after(self._seq)
-        except StreamGoneError:
+            entries = buffered.events_after(self._seq)
+        except StreamNotFoundError:
             entries = [(self._seq + 1, "error", unknown_receipt_fields(_TOO_SLOW))]
         if entries:
             self._seq = entries[-1][0]
@@ -120,109 +120,114 @@ class BufferedStreamReader:
         self.ended = True
         if self._joined:
             self._joined = False
-            self._store.reader_left(self._kept)
+            self._store.reader_left(self._buffered)
 
 
 class StreamStore:
-    """The kept streams of this process, bounded in number, bytes and time."""
+    """The buffered streams of this process, limited in number, bytes and time."""
 
-    def __init__(self, mirror: StreamReplicator | None = None) -> None:
-        self._mirror = mirror
-        self._kept: OrderedDict[str, BufferedStream] = OrderedDict()
+    def __init__(self, replicator: StreamReplicator | None = None) -> None:
+        self._replicator = replicator
+        self._buffered: OrderedDict[str, BufferedStream] = OrderedDict()
         self._bytes = 0
-        self._producing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, stream: ActiveAnswer, entries: WireEventEncoder) -> BufferedStreamReader:
-        """Read the stream to its end whoever listens, and give its first reader. Raises Full."""
+        """Buffer the stream to its end, with or without readers, and return its first reader.
+
+        Raises StreamStoreFullError when no more streams can be buffered.
+        """
         self._make_room()
-        kept = self._kept[stream.id] = BufferedStream(stream)
-        task = asyncio.create_task(self._pump_events(kept, entries))
-        self._producing.add(task)
-        task.add_done_callback(self._producing.discard)
-        return BufferedStreamReader(self, kept, 0)
+        buffered = self._buffered[stream.id] = BufferedStream(stream)
+        task = asyncio.create_task(self._pump_events(buffered, entries))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return BufferedStreamReader(self, buffered, 0)
 
     def reader(self, stream_id: str, owner: str | None, after: int) -> BufferedStreamReader | None:
-        """Give a reader from after that entry on, None where this process keeps no such stream of that owner.
+        """Return a reader after the event number `after`, or None when this process has no such stream of that owner.
 
-        Raises Gone when the entries after it are no longer kept, or when the stream has not come so far.
+        Raises StreamNotFoundError when the events after it are no longer buffered, or the stream has not reached it.
         """
-        kept = self._kept.get(stream_id)
-        if kept is None or kept.owner != owner:
+        buffered = self._buffered.get(stream_id)
+        if buffered is None or buffered.owner != owner:
             return None
-        if after > kept.last_seq:
-            raise StreamGoneError(f"the stream has not come to {after}")
-        kept.events_after(after)
-        return BufferedStreamReader(self, kept, after)
+        if after > buffered.last_seq:
+            raise StreamNotFoundError(f"the stream has not reached event {after}")
+        buffered.events_after(after)
+        return BufferedStreamReader(self, buffered, after)
 
     def streams(self) -> list[BufferedStream]:
-        return list(self._kept.values())
+        return list(self._buffered.values())
 
-    def reader_joined(self, kept: BufferedStream) -> None:
-        kept.readers += 1
-        _cancel_timer(kept.alone)
+    def reader_joined(self, buffered: BufferedStream) -> None:
+        buffered.readers += 1
+        _cancel_timer(buffered.orphan_timer)
 
-    def reader_left(self, kept: BufferedStream) -> None:
-        kept.readers -= 1
-        if kept.readers == 0 and not kept.ended:
-            self._abandon_later(kept)
+    def reader_left(self, buffered: BufferedStream) -> None:
+        buffered.readers -= 1
+        if buffered.readers == 0 and not buffered.ended:
+            self._abandon_later(buffered)
 
     def touch(self, stream_id: str) -> None:
-        """Another replica reads it: it is not alone."""
-        kept = self._kept.get(stream_id)
-        if kept is not None and not kept.ended and kept.readers == 0:
-            self._abandon_later(kept)
+        """Restart the timeout of a stream without a reader here, because another replica reads it."""
+        buffered = self._buffered.get(stream_id)
+        if buffered is not None and not buffered.ended and buffered.readers == 0:
+            self._abandon_later(buffered)
 
     async def aclose(self) -> None:
-        """End what is still written, once the streams were stopped."""
-        for task in list(self._producing):
+        """Cancel the tasks that still write to buffers, after the streams were stopped."""
+        for task in list(self._tasks):
             task.cancel()
-        if self._producing:
-            await asyncio.wait(list(self._producing))
-        for kept in self.streams():
-            _cancel_timer(kept.alone)
-            _cancel_timer(kept.expiry)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+        for buffered in self.streams():
+            _cancel_timer(buffered.orphan_timer)
+            _cancel_timer(buffered.expiry_timer)
 
-    async def _pump_events(self, kept: BufferedStream, entries: WireEventEncoder) -> None:
+    async def _pump_events(self, buffered: BufferedStream, entries: WireEventEncoder) -> None:
         async with aclosing(entries):
             while not entries.ended:
-                self._append(kept, await entries.next_batch())
-        kept.stream = None
-        _cancel_timer(kept.alone)
-        kept.expiry = asyncio.get_running_loop().call_later(RETENTION_S, self._remove, kept)
+                self._append(buffered, await entries.next_batch())
+        buffered.stream = None
+        _cancel_timer(buffered.orphan_timer)
+        buffered.expiry_timer = asyncio.get_running_loop().call_later(RETENTION_S, self._remove, buffered)
 
-    def _append(self, kept: BufferedStream, batch: list[WireEvent]) -> None:
-        self._bytes += kept.add(batch)
-        if self._mirror is not None:
-            self._mirror.on_append(kept)
+    def _append(self, buffered: BufferedStream, batch: list[WireEvent]) -> None:
+        self._bytes += buffered.add(batch)
+        if self._replicator is not None:
+            self._replicator.on_append(buffered)
 
-    def _abandon_later(self, kept: BufferedStream) -> None:
-        _cancel_timer(kept.alone)
-        kept.alone = asyncio.get_running_loop().call_later(ORPHAN_TIMEOUT_S, self._abandon, kept)
+    def _abandon_later(self, buffered: BufferedStream) -> None:
+        _cancel_timer(buffered.orphan_timer)
+        buffered.orphan_timer = asyncio.get_running_loop().call_later(ORPHAN_TIMEOUT_S, self._abandon, buffered)
 
-    def _abandon(self, kept: BufferedStream) -> None:
-        if kept.stream is None:
+    def _abandon(self, buffered: BufferedStream) -> None:
+        if buffered.stream is None:
             return
-        task = asyncio.ensure_future(kept.stream.stop(_ABANDONED))
-        self._producing.add(task)
-        task.add_done_callback(self._producing.discard)
+        task = asyncio.ensure_future(buffered.stream.stop(_ABANDONED))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _remove(self, kept: BufferedStream) -> None:
-        if self._kept.pop(kept.id, None) is not None:
-            self._bytes -= kept.bytes
-            _cancel_timer(kept.expiry)
-            if self._mirror is not None:
-                self._mirror.on_remove(kept)
+    def _remove(self, buffered: BufferedStream) -> None:
+        if self._buffered.pop(buffered.id, None) is not None:
+            self._bytes -= buffered.bytes
+            _cancel_timer(buffered.expiry_timer)
+            if self._replicator is not None:
+                self._replicator.on_remove(buffered)
 
     def _make_room(self) -> None:
-        ended = [kept for kept in self._kept.values() if kept.ended and kept.readers == 0]
-        while ended and (len(self._kept) >= MAX_STREAMS or self._bytes >= MAX_BYTES):
+        ended = [buffered for buffered in self._buffered.values() if buffered.ended and buffered.readers == 0]
+        while ended and (len(self._buffered) >= MAX_STREAMS or self._bytes >= MAX_BYTES):
             self._remove(ended.pop(0))
-        if len(self._kept) >= MAX_STREAMS or self._bytes >= MAX_BYTES:
-            raise StreamStoreFullError("the service keeps as many streams as it can: ask without resume, or later")
+        if len(self._buffered) >= MAX_STREAMS or self._bytes >= MAX_BYTES:
+            raise StreamStoreFullError(
+                "the buffer of resumable streams is full: send the request without resume, or retry later"
+            )
 
 
 async def wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
-    """Wait for an event, at most so long."""
+    """Wait for an event, at most `timeout_s`; return without an error when it elapses."""
     try:
         async with asyncio.timeout(timeout_s):
             await event.wait()

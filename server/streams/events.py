@@ -1,4 +1,4 @@
-"""What the wires say: each event of an answer as a name and JSON-ready fields, the same on every wire."""
+"""Encoding of an answer's events as a name and JSON fields, the same for SSE and WebSocket."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -15,12 +15,12 @@ from streaming.pipeline import Receipt
 from streaming.thinking import StageTracker
 
 WireEvent = tuple[int, str, bytes]
-"""A frame as it is sent and kept: its number in the stream, from 1, its name (`chunk` for text), its fields as JSON."""
+"""An event as it is sent and buffered: its number in the stream, from 1, its name (`chunk` for text), its JSON."""
 
 WireEventSink = Callable[[list[WireEvent]], Awaitable[None]]
 
 TERMINAL_EVENTS = frozenset({"done", "error", "cancelled"})
-"""Nothing comes after one of these."""
+"""The names of the events that end a stream."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ _EVENT_BY_NOTICE = {"retry": "retry", "fallback": "fallback"}
 
 
 class WireEventEncoder:
-    """A stream as numbered entries, read by its one reader, or by the one that keeps them; closing it stops the stream.
+    """The numbered events of a stream, for one reader: a connection or a buffer. Closing the encoder stops the stream.
 
-    The first is `start`; the last, and only that, is in LAST.
+    The first event is `start`. The last one, and no other, is in TERMINAL_EVENTS.
     """
 
     def __init__(self, stream: ActiveAnswer, clock: Clock) -> None:
@@ -41,9 +41,9 @@ class WireEventEncoder:
         self._seq = 0
 
     async def next_batch(self, timeout_s: float | None = None, sink: WireEventSink | None = None) -> list[WireEvent]:
-        """Give what is due, waiting for it; empty after `timeout_s`.
+        """Wait for events and return those that are due; return an empty list after `timeout_s`.
 
-        What comes while this waits goes to the `sink`, if there is one; see `streaming.delivery`.
+        Events that arrive while this waits go to the `sink`, if there is one; see `streaming.delivery`.
         """
         if self._seq == 0:
             return [self._make_event("start", {"stream_id": self._stream.id})]
@@ -51,10 +51,10 @@ class WireEventEncoder:
         try:
             self._encode_all(found, await self._stream.next_events(timeout_s, sink and self._make_encoding_sink(sink)))
         except Exception:
-            _log.exception("an event that cannot be told")
+            _log.exception("an event could not be encoded")
             await self._stream.fail()
         if self._stream.ended and not (found and found[-1][1] in TERMINAL_EVENTS):
-            await self._stream.answer.aclose()  # until the provider's work has ended: the receipt says how long it took
+            await self._stream.answer.aclose()  # the receipt includes how long the provider took to stop
             found.append(self._make_event(*self._stopped_fields()))
         self.ended = self._stream.ended
         return found
@@ -82,7 +82,7 @@ class WireEventEncoder:
 
     def _encode_event(self, found: list[WireEvent], event: Event, now: float) -> None:
         if isinstance(event, TextDelta) and self._stages.stage == "generating":
-            # Most events are these, and change nothing.
+            # Fast path: most events are text, and do not change the stage.
             found.append(self._make_event("chunk", {"content": event.text}))
             return
         if self._stages.feed(event, now):
@@ -90,13 +90,13 @@ class WireEventEncoder:
         found += [self._make_event(name, fields) for name, fields in self._event_fields(event)]
 
     def _event_fields(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
-        """Give what an event that is no text says, as names and fields."""
+        """Return the names and fields that encode an event."""
         match event:
             case ThinkingDelta(text):
                 return [("thinking", {"content": text})]
             case Usage():
                 return [("usage", usage_fields(self._stream.answer.meter_reading()))]
-            case Notice(kind="connected"):  # the stage says it
+            case Notice(kind="connected"):  # a `stage` event reports it
                 return []
             case Notice():
                 fields = {"kind": event.kind, "message": event.message, **event.detail}
@@ -118,7 +118,7 @@ class WireEventEncoder:
 
 
 def usage_fields(reading: MeterReading) -> dict[str, Any]:
-    """The tokens so far; None is unknown, `source` is reported, counted or estimated."""
+    """Return the token counts so far; None is unknown, and `source` is reported, counted or estimated."""
     usage = reading.usage
     return {
         "input_tokens": usage.input_tokens,
@@ -131,13 +131,13 @@ def usage_fields(reading: MeterReading) -> dict[str, Any]:
 
 
 def finish_fields(reason: str, receipt: Receipt) -> dict[str, Any]:
-    """Return the fields of an end in order: `message` says why it is no success, and what to do."""
+    """Return the fields of a regular end; `message`, if present, explains why it is no success, and what to do."""
     fields = {"finish_reason": reason, "outcome": receipt.outcome, **receipt_fields(receipt)}
     return fields if receipt.explanation is None else {**fields, "message": receipt.explanation}
 
 
 def receipt_fields(receipt: Receipt) -> dict[str, Any]:
-    """What an answer came to: tokens, cost in USD (None where the price is unknown), who served it."""
+    """Return the fields of a receipt: tokens, cost in USD (None when the price is unknown), provider and attempts."""
     cost = receipt.reading.cost
     return {
         "usage": usage_fields(receipt.reading),
@@ -150,17 +150,17 @@ def receipt_fields(receipt: Receipt) -> dict[str, Any]:
 
 
 def unknown_receipt_fields(failed: Failed) -> bytes:
-    """Give the fields of an end that nobody here can account for; null is unknown."""
+    """Return the JSON of a failure whose receipt is not known to this process; null is unknown."""
     unknown = dict.fromkeys(("finish_reason", "usage", "cost_usd", "provider", "attempts", "delivered_chars"))
     return orjson.dumps({**error_fields(failed), **unknown})
 
 
 def cancelled_fields(receipt: Receipt) -> dict[str, Any]:
-    """The receipt of an answer that was stopped on request; `stop_s` is how long the provider took to stop."""
+    """Return the receipt of an answer that was stopped on request; `stop_s` is how long the provider took to stop."""
     return {"outcome": receipt.outcome, "finish_reason": None, **receipt_fields(receipt), "stop_s": receipt.stop_s}
 
 
 def error_fields(failed: Failed) -> dict[str, Any]:
-    """An answer's failure in the shape that every refusal has."""
+    """Return the fields of a failed answer's error, in the format of rejections with `upstream_status` added."""
     error = {"type": failed.kind, "message": failed.message, "rule": None, "retry_after_s": None}
     return {"error": {**error, "upstream_status": failed.http_status}}

@@ -1,4 +1,4 @@
-"""The interface of everything that answer events are read from."""
+"""The interface of every source of encoded answer events."""
 
 from typing import Protocol
 
@@ -6,11 +6,14 @@ from server.streams.events import WireEvent, WireEventSink
 
 
 class EventReader(Protocol):
-    """Where entries come from: a stream itself, one that is kept, one of another replica."""
+    """A source of encoded events: a stream itself, a buffered stream, or a stream of another replica."""
 
     ended: bool
 
     async def next_batch(self, timeout_s: float | None = None, sink: WireEventSink | None = None) -> list[WireEvent]:
-        """Give what is due, waiting for it; empty after `timeout_s`. What comes meanwhile may go to the `sink`."""
+        """Wait for events and return those that are due; return an empty list after `timeout_s`.
+
+        Events that arrive while this waits may go to the `sink`.
+        """
 
     async def aclose(self) -> None: ...

@@ -1,7 +1,7 @@
-"""Several replicas as one service, through Redis: any of them continues or stops a stream of any other.
+"""Replication of buffered streams through Redis: any replica can resume or cancel a stream of any other.
 
-A replica copies what it keeps to Redis Streams in the background: its own readers never wait for Redis. When Redis was
-away, or came back without what it had, what is missing there is written again, under the same numbers.
+A replica copies its buffers to Redis Streams in the background, so its own readers never wait for Redis. After an
+outage of Redis or a loss of its data, the missing events are written again under the same numbers.
 """
 
 import asyncio
@@ -18,53 +18,53 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from server.streams.active import ActiveAnswers
-from server.streams.buffer import RETENTION_S, BufferedStream, StreamGoneError, StreamStore
+from server.streams.buffer import RETENTION_S, BufferedStream, StreamNotFoundError, StreamStore
 from server.streams.events import TERMINAL_EVENTS, WireEvent, WireEventSink, cancelled_fields, unknown_receipt_fields
 from streaming.events import Failed
 
 POLL_INTERVAL_S = 5.0
-"""How long one look at Redis waits for more, and how often the writer is told that somebody reads."""
+"""How long one read from Redis waits for events, and how often the writer is notified that the stream is read."""
 WRITER_TIMEOUT_S = 30.0
-"""How long Redis may be away before the stream is given up."""
+"""How long Redis may be unavailable before a reader gives up."""
 REDIS_ERRORS = (RedisError, OSError)
 
-_WRITER_LOST = Failed("lost", "the server that wrote this answer is gone: ask again")
+_WRITER_LOST = Failed("lost", "the replica that wrote this answer is gone: send the request again")
 
 
 def entries_key(stream_id: str) -> str:
-    """Where a stream's entries stand."""
+    """Return the Redis key of a stream's events."""
     return f"streamgauge:stream:{stream_id}:entries"
 
 
 def metadata_key(stream_id: str) -> str:
-    """Where it stands whose stream it is, and who writes it."""
+    """Return the Redis key of a stream's owner and of the replica that writes it."""
     return f"streamgauge:stream:{stream_id}:head"
 
 
 def heartbeat_key(replica: str) -> str:
-    """What a living replica renews."""
+    """Return the Redis key that a running replica renews."""
     return f"streamgauge:replica:{replica}"
 
 
 class RedisStreamReader:
-    """Gives the entries after a number as they come; closing it is leaving, not stopping."""
+    """A reader of another replica's stream after an event number. Closing the reader does not stop the stream."""
 
     def __init__(
-        self, client: "redis.Redis", stream_id: str, replica: str, after: int, reads: Callable[[str], Awaitable[None]]
+        self, client: "redis.Redis", stream_id: str, replica: str, after: int, notify: Callable[[str], Awaitable[None]]
     ) -> None:
         self.ended = False
         self._redis = client
         self._id = stream_id
         self._replica = replica
         self._seq = after
-        self._reads = reads
-        self._tell_at_s = 0.0
-        self._away_s = 0.0
+        self._notify = notify
+        self._next_notice_s = 0.0
+        self._outage_s = 0.0
 
     async def open(self) -> bool:
-        """Say whether the stream has come to that number; `ended` when nothing comes after it.
+        """Return whether the stream has reached the event number; set `ended` when no events follow it.
 
-        Raises Gone when what comes after it is no longer kept.
+        Raises StreamNotFoundError when the events after it are no longer buffered.
         """
         key = entries_key(self._id)
         oldest = _parse_entries(await self._redis.xrange(key, count=1))
@@ -72,49 +72,49 @@ class RedisStreamReader:
         if not newest or newest[0][0] < self._seq:
             return False
         if oldest[0][0] > self._seq + 1:
-            raise StreamGoneError(f"the stream is no longer kept from {self._seq + 1} on")
+            raise StreamNotFoundError(f"the stream is no longer kept from {self._seq + 1} on")
         self.ended = newest[0][0] == self._seq and newest[0][1] in TERMINAL_EVENTS
         return True
 
     async def next_batch(self, timeout_s: float | None = None, sink: WireEventSink | None = None) -> list[WireEvent]:
-        """Give what is there beyond what was given, waiting for it; empty after `timeout_s`."""
+        """Wait for new events and return them; return an empty list after `timeout_s` and once `ended`."""
         left_s = timeout_s
         while not self.ended:
-            look_s = POLL_INTERVAL_S if left_s is None else min(POLL_INTERVAL_S, left_s)
-            if entries := await self._poll(look_s):
+            poll_s = POLL_INTERVAL_S if left_s is None else min(POLL_INTERVAL_S, left_s)
+            if entries := await self._poll(poll_s):
                 self._seq = entries[-1][0]
                 self.ended = entries[-1][1] in TERMINAL_EVENTS
                 return entries
-            if left_s is not None and (left_s := left_s - look_s) <= 0:
+            if left_s is not None and (left_s := left_s - poll_s) <= 0:
                 break
         return []
 
     async def aclose(self) -> None:
         self.ended = True
 
-    async def _poll(self, look_s: float) -> list[WireEvent]:
+    async def _poll(self, poll_s: float) -> list[WireEvent]:
         try:
             key = entries_key(self._id)
             await self._notify_writer()
-            found: Any = await self._redis.xread({key: f"{self._seq}-0"}, block=max(1, int(look_s * 1000)))
-            self._away_s = 0.0
+            found: Any = await self._redis.xread({key: f"{self._seq}-0"}, block=max(1, int(poll_s * 1000)))
+            self._outage_s = 0.0
             if found:
                 return _parse_entries(found[0][1])
             if await self._redis.exists(heartbeat_key(self._replica)):
                 return []
         except REDIS_ERRORS:
             await asyncio.sleep(1.0)
-            self._away_s += 1.0
-            if self._away_s < WRITER_TIMEOUT_S:
+            self._outage_s += 1.0
+            if self._outage_s < WRITER_TIMEOUT_S:
                 return []
         return [(self._seq + 1, "error", unknown_receipt_fields(_WRITER_LOST))]
 
     async def _notify_writer(self) -> None:
-        """Say that somebody reads, not for every entry: all replicas hear it."""
+        """Notify the writing replica that the stream is read, at most once per interval: every replica receives it."""
         now_s = asyncio.get_running_loop().time()
-        if now_s >= self._tell_at_s:
-            await self._reads(self._id)
-            self._tell_at_s = now_s + POLL_INTERVAL_S
+        if now_s >= self._next_notice_s:
+            await self._notify(self._id)
+            self._next_notice_s = now_s + POLL_INTERVAL_S
 
 
 def _parse_entries(found: Any) -> list[WireEvent]:
@@ -124,24 +124,26 @@ def _parse_entries(found: Any) -> list[WireEvent]:
 CONTROL_CHANNEL = "streamgauge:control"
 HEARTBEAT_INTERVAL_S = 5.0
 HEARTBEAT_TTL_S = 15.0
-"""How long a replica is taken to live after its last sign of life."""
+"""How long a replica counts as running after its last heartbeat."""
 REPLY_TIMEOUT_S = 2.0
-"""How long an answer from another replica is waited for."""
+"""How long to wait for a reply from another replica."""
 RETRY_INTERVAL_S = 1.0
 MAX_COPY_LAG_S = 1.0
-"""How long a copy may be behind what a reader has already seen."""
+"""How long to wait for the copy in Redis to reach an event that a reader has already received."""
 _COPY_INTERVAL_S = 0.05
 _KEY_TTL_S = 900
-"""How long Redis keeps what is still written; longer than any answer lasts."""
+"""How long Redis keeps a stream that is still being written; longer than any answer lasts."""
 
 _MAX_CONNECTIONS = 2**16
-"""Each reader of another replica's stream waits on one of its own: the library's 100 would turn the next away."""
+"""The size of the connection pool. Each reader of another replica's stream blocks one connection, and the library's
+default of 100 would reject the next reader.
+"""
 
 _log = logging.getLogger(__name__)
 
 
 class StreamReplication:
-    """This process's part: copies the keeper's streams, hears the other replicas, reads and stops their streams."""
+    """The replication of this process: it copies buffers to Redis, and reads and cancels streams of other replicas."""
 
     def __init__(self, url: str, streams: ActiveAnswers) -> None:
         self._streams = streams
@@ -163,14 +165,14 @@ class StreamReplication:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, store: StreamStore) -> None:
-        """Begin to copy and to listen."""
+        """Start the tasks that copy to Redis, listen for messages, and send heartbeats."""
         self._store = store
         self._tasks = [
             asyncio.create_task(work()) for work in (self._run_writer, self._run_listener, self._run_heartbeat)
         ]
 
     async def aclose(self) -> None:
-        """Write what is still to be written, then go."""
+        """Write the events that are not yet in Redis, within a time limit, and close the connections."""
         with suppress(TimeoutError, *REDIS_ERRORS):
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 await self._copy_pending()
@@ -180,20 +182,20 @@ class StreamReplication:
             await asyncio.wait(self._tasks)
         await self._redis.aclose()
 
-    def on_append(self, kept: BufferedStream) -> None:
-        """There is more of it; the keeper says so, and does not wait."""
-        self._behind[kept.id] = kept
+    def on_append(self, buffered: BufferedStream) -> None:
+        """Schedule a copy of a buffer that has new events; does not wait for it."""
+        self._behind[buffered.id] = buffered
         self._more.set()
 
-    def on_remove(self, kept: BufferedStream) -> None:
-        """It is no longer kept here; Redis forgets it by itself."""
-        self._behind.pop(kept.id, None)
-        self._written.pop(kept.id, None)
+    def on_remove(self, buffered: BufferedStream) -> None:
+        """Stop copying a buffer that was removed; its copy in Redis expires."""
+        self._behind.pop(buffered.id, None)
+        self._written.pop(buffered.id, None)
 
     async def reader(self, stream_id: str, owner: str | None, after: int) -> RedisStreamReader | None:
-        """Give a reader of another replica's stream, None where there is none of that owner, or Redis is away.
+        """Return a reader of another replica's stream; None when that owner has none, or Redis is unavailable.
 
-        Raises Gone when the entries after that one are no longer kept.
+        Raises StreamNotFoundError when the events after `after` are no longer buffered.
         """
         until_s = self._streams.clock() + MAX_COPY_LAG_S
         with suppress(*REDIS_ERRORS):
@@ -213,7 +215,7 @@ class StreamReplication:
         return reader if await reader.open() else None
 
     async def cancel(self, stream_id: str, owner: str | None) -> dict[str, Any] | None:
-        """Stop a stream that another replica answers; gives its receipt, None where nobody has such a stream."""
+        """Cancel a stream of another replica and return the fields of its receipt; None when no replica has it."""
         reply = f"streamgauge:reply:{secrets.token_urlsafe(8)}"
         message = {"op": "cancel", "stream_id": stream_id, "owner": owner, "reply": reply}
         with suppress(*REDIS_ERRORS):
@@ -244,42 +246,42 @@ class StreamReplication:
         self._more.clear()
         behind = list(self._behind.values())
         async with self._redis.pipeline(transaction=False) as pipe:
-            for kept in behind:
-                self._queue_writes(pipe, kept)
-            last = {kept.id: kept.last_seq for kept in behind}
+            for buffered in behind:
+                self._queue_writes(pipe, buffered)
+            last = {buffered.id: buffered.last_seq for buffered in behind}
             await pipe.execute()
         self._written.update(last)
-        for kept in behind:
-            if kept.last_seq == last[kept.id]:
-                self._behind.pop(kept.id, None)
+        for buffered in behind:
+            if buffered.last_seq == last[buffered.id]:
+                self._behind.pop(buffered.id, None)
 
-    def _queue_writes(self, pipe: Any, kept: BufferedStream) -> None:
-        stream_id = kept.id
+    def _queue_writes(self, pipe: Any, buffered: BufferedStream) -> None:
+        stream_id = buffered.id
         key, written = entries_key(stream_id), self._written.get(stream_id, 0)
-        lasts_s = int(RETENTION_S) if kept.ended else _KEY_TTL_S
+        ttl_s = int(RETENTION_S) if buffered.ended else _KEY_TTL_S
         if written == 0:
-            head = {"owner": kept.owner, "replica": self._name}
+            head = {"owner": buffered.owner, "replica": self._name}
             pipe.set(metadata_key(stream_id), orjson.dumps(head))
-        for seq, name, data in kept.events_after(max(written, kept.first_seq - 1)):
-            pipe.xadd(key, {"n": name, "d": data}, id=f"{seq}-0", minid=f"{kept.first_seq}-0")
-        pipe.expire(key, lasts_s)
-        pipe.expire(metadata_key(stream_id), lasts_s)
+        for seq, name, data in buffered.events_after(max(written, buffered.first_seq - 1)):
+            pipe.xadd(key, {"n": name, "d": data}, id=f"{seq}-0", minid=f"{buffered.first_seq}-0")
+        pipe.expire(key, ttl_s)
+        pipe.expire(metadata_key(stream_id), ttl_s)
 
     async def _resync_positions(self) -> None:
-        """Find out what Redis has of each stream: it may have been restarted, or a write may have been cut."""
+        """Read from Redis the newest event number of each stream: Redis may have been restarted, or a write failed."""
         assert self._store is not None
-        all_kept = self._store.streams()
+        all_buffered = self._store.streams()
         async with self._redis.pipeline(transaction=False) as pipe:
-            for kept in all_kept:
-                pipe.xrevrange(entries_key(kept.id), count=1)
+            for buffered in all_buffered:
+                pipe.xrevrange(entries_key(buffered.id), count=1)
             newest = await pipe.execute()
-        for kept, found in zip(all_kept, newest, strict=True):
-            self._written[kept.id] = int(found[0][0].partition(b"-")[0]) if found else 0
-            self._behind[kept.id] = kept
+        for buffered, found in zip(all_buffered, newest, strict=True):
+            self._written[buffered.id] = int(found[0][0].partition(b"-")[0]) if found else 0
+            self._behind[buffered.id] = buffered
         self._resync = False
 
     async def _run_heartbeat(self) -> None:
-        """Show that this replica lives, and look whether Redis is still the one it was."""
+        """Renew this replica's heartbeat at each interval, and schedule a resync when Redis was restarted."""
         while True:
             with suppress(*REDIS_ERRORS):
                 await self._redis.set(heartbeat_key(self._name), b"1", ex=int(HEARTBEAT_TTL_S))

@@ -59,7 +59,8 @@ def test_finish_event_has_reason_usage_and_null_unknown_cost() -> None:
     (finish,) = [json.loads(e.data) for e in events if e.event == "finish"]
     assert (finish["finish_reason"], finish["cost_usd"]) == ("stop", None)
     assert finish["usage"] == {
-        "input_tokens": 4, "output_tokens": 3, "thinking_tokens": None, "cached_tokens": None, "source": "reported"
+        "input_tokens": 4, "output_tokens": 3, "thinking_tokens": None, "cached_tokens": None,
+        "cache_write_tokens": None, "source": "reported",
     }  # fmt: skip
 
 

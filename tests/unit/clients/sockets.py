@@ -1,4 +1,4 @@
-"""WebSockets that a test plays, and the network that gives them."""
+"""Fake WebSockets scripted by a test, and the fake network that connects them."""
 
 import asyncio
 import json
@@ -8,12 +8,12 @@ from typing import Any
 from websockets.exceptions import ConnectionClosedError
 
 from clients.errors import ClientError, ConnectionLostError
-from clients.reconnecting import ConnectionState, WebSocketProtocol
+from clients.reconnecting import ConnectionState, WebSocketConnection
 from clients.websocket import WebSocketClient
 
 
 class FakeWebSocket:
-    """Gives what the service's side puts in; `drop` cuts it."""
+    """A WebSocket that receives the messages pushed by the test; `drop` ends the connection."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -27,7 +27,7 @@ class FakeWebSocket:
             self._inbox.put_nowait(message)
 
     def drop(self, code: int = 1006, reason: str = "") -> None:
-        """Close it; what was said before is still read, as from a real socket."""
+        """Close the socket; messages pushed before can still be received, as from a real socket."""
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
             self._closed.set()
@@ -56,14 +56,14 @@ ConnectResult = FakeWebSocket | ClientError
 
 
 class FakeNetwork:
-    """Gives `ready` one a dial; an error is raised, and nothing left is an unreachable service."""
+    """A network in which each connection attempt returns, or raises, the next of `ready`; then it is unreachable."""
 
     def __init__(self, *ready: ConnectResult) -> None:
         self.ready = list(ready)
         self.at_s: list[float] = []
         self.states: list[ConnectionState] = []
 
-    async def connect(self) -> WebSocketProtocol:
+    async def connect(self) -> WebSocketConnection:
         self.at_s.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
         found = self.ready.pop(0) if self.ready else ConnectionLostError("unreachable")

@@ -1,4 +1,4 @@
-"""What frames say."""
+"""Parsing of events, receipts and rejections."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.unit.clients import wire_events
         (wire_events.FAILED_EVENTS, [*wire_events.PARSED_START_EVENTS, wire_events.PARSED_FAILED]),
         (wire_events.CANCELLED_EVENTS, [*wire_events.PARSED_START_EVENTS, wire_events.PARSED_CANCELLED]),
     ],
-    ids=["finished", "broken", "cancelled"],
+    ids=["finished", "failed", "cancelled"],
 )
 def test_parse_event_reads_every_event_of_an_answer(frames: list[WireEvent], events: list[object]) -> None:
     assert [event for frame in frames if (event := parse_event(frame)) is not None] == events

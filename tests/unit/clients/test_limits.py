@@ -1,4 +1,4 @@
-"""How much of a service's answer the clients read."""
+"""The limits on how much of a response the clients read."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ STREAM = {"content-type": "text/event-stream"}
 
 
 class Pieces(httpx2.AsyncByteStream):
-    """A body in pieces, without end; `given` counts them."""
+    """A body that repeats its pieces endlessly; `given` counts them."""
 
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = pieces
@@ -53,19 +53,19 @@ def ask(status: int, headers: dict[str, str], body: Pieces) -> int:
 @pytest.mark.parametrize(
     ("status", "headers", "most"),
     [(200, STREAM, 66), (500, {"content-type": "text/html"}, 18), (401, {}, 18)],
-    ids=["a line", "an error", "a refusal"],
+    ids=["a line", "an error", "a rejection"],
 )
-def test_an_endless_body_is_left_and_not_asked_for_again(status: int, headers: dict[str, str], most: int) -> None:
+def test_endless_body_raises_and_is_not_requested_again(status: int, headers: dict[str, str], most: int) -> None:
     body = Pieces(b"data: ")
     assert ask(status, headers, body) == 1
     assert body.given <= most
 
 
-def test_a_bomb_is_left() -> None:
+def test_decompression_bomb_raises() -> None:
     assert ask(200, {**STREAM, "content-encoding": "gzip"}, Pieces(gzip.compress(b"A" * 80_000_000))) == 1
 
 
-def test_a_compression_that_was_not_asked_for_is_an_error() -> None:
+def test_unrequested_compression_raises() -> None:
     async def main() -> None:
         def answer(_: httpx2.Request) -> httpx2.Response:
             return httpx2.Response(200, headers={**STREAM, "content-encoding": "gzip, gzip"}, stream=Pieces())
@@ -79,7 +79,7 @@ def test_a_compression_that_was_not_asked_for_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("fragments", [1, 40])
-def test_a_frame_over_the_limit_is_an_error_and_the_question_is_not_asked_again(fragments: int) -> None:
+def test_frame_over_limit_raises_and_request_is_not_sent_again(fragments: int) -> None:
     asked: list[str | bytes] = []
 
     async def serve(socket: websockets.ServerConnection) -> None:

@@ -1,4 +1,4 @@
-"""Where a reader is in its stream, and how long it waits."""
+"""The position of a reader in its stream, and the backoff between connections."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The SSE client over a transport that the test plays, on virtual time."""
+"""The SSE client over a scripted transport, on virtual time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ RespondFunction = Callable[[httpx2.Request], httpx2.Response]
 
 
 class PiecewiseBody(httpx2.AsyncByteStream):
-    """Gives `data` in small pieces, then waits or breaks; knows when it was closed."""
+    """A body that yields `data` in small pieces, then hangs or breaks; records whether it was closed."""
 
     def __init__(self, data: bytes, *, breaks: bool = False, hangs: bool = False, piece: int = 7) -> None:
         self.data, self.breaks, self.hangs, self.piece = data, breaks, hangs, piece
@@ -40,7 +40,7 @@ class PiecewiseBody(httpx2.AsyncByteStream):
 
 
 class ScriptedService(httpx2.AsyncBaseTransport):
-    """Answers each request by the next of `plays`, the last one for all further ones."""
+    """A transport that answers each request with the next of `plays`, and all further requests with the last."""
 
     def __init__(self, *plays: RespondFunction) -> None:
         self.plays = list(plays)
@@ -71,7 +71,7 @@ def raise_unreachable(request: httpx2.Request) -> httpx2.Response:
 
 
 def resuming_service(frames: list[wire_events.NamedEvent], *, cut_at: list[int]) -> RespondFunction:
-    """Play a service that keeps the stream; its connections break after so many bytes, the last one does not."""
+    """Return a service that buffers the stream; its connections break after `cut_at` bytes each, except the last."""
     cuts = list(cut_at)
 
     def respond(request: httpx2.Request) -> httpx2.Response:
@@ -145,7 +145,7 @@ def test_cut_without_resume_raises_and_sends_no_second_request(frames: int, brea
     assert len(service.requests) == 1
 
 
-def test_cut_with_resume_anywhere_gives_same_answer() -> None:
+def test_cut_with_resume_anywhere_yields_same_answer() -> None:
     data = wire_events.encode_sse(wire_events.COMPLETE_EVENTS)
     named = len(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:1]))
     for cut_at in range(named, len(data) + 1):
@@ -211,7 +211,7 @@ def test_reconnecting_gives_up_after_max_retries() -> None:
     assert len(service.requests) == 3
 
 
-def test_unsent_question_is_sent_again() -> None:
+def test_unsent_request_is_sent_again() -> None:
     service = ScriptedService(
         raise_unreachable, raise_unreachable, stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS))
     )
@@ -219,7 +219,7 @@ def test_unsent_question_is_sent_again() -> None:
     assert [method for method, _, _ in service.request_summaries] == ["POST"] * 3
 
 
-def test_resume_of_a_stream_that_is_not_kept_raises_stream_gone_and_keeps_the_text() -> None:
+def test_resume_of_unknown_stream_raises_stream_gone_and_keeps_text() -> None:
     unknown = plain_response(
         404, json=wire_events.rejection_fields("never heard of it", type="not_found", rule=None, retry_after_s=None)
     )
@@ -240,7 +240,7 @@ def test_resume_of_a_stream_that_is_not_kept_raises_stream_gone_and_keeps_the_te
     assert len(service.requests) == 2
 
 
-def test_a_question_that_is_refused_with_404_is_a_refusal() -> None:
+def test_request_rejected_with_404_raises_rejection() -> None:
     unknown = plain_response(
         404, json=wire_events.rejection_fields("no such address", type="not_found", rule=None, retry_after_s=None)
     )
@@ -251,10 +251,10 @@ def test_a_question_that_is_refused_with_404_is_a_refusal() -> None:
 @pytest.mark.parametrize(
     ("play", "reason"),
     [
-        (plain_response(200, html="<html>Sign in</html>"), "no event stream.*text/html"),
-        (plain_response(200), "something without a type"),
+        (plain_response(200, html="<html>Sign in</html>"), "not an event stream.*text/html"),
+        (plain_response(200), "no content type"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2])
-            + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "something is lost"),
+            + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "events are missing"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2]) + b"id: t:3\ndata: {}\n\n"),
             "another"),
         (stream_response(b"id: s:1\nevent: start\ndata: {not json\n\n"), "not JSON"),
@@ -275,7 +275,7 @@ def test_resume_204_before_end_raises_connection_lost() -> None:
         ask_service(service, resume=True)
 
 
-def test_leaving_answer_closes_connection_at_once() -> None:
+def test_exit_from_answer_closes_connection_at_once() -> None:
     body = PiecewiseBody(wire_events.encode_sse(wire_events.START_EVENTS), hangs=True)
     service = ScriptedService(
         lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)

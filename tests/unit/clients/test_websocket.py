@@ -1,4 +1,4 @@
-"""The WebSocket client over sockets that the test plays, on virtual time."""
+"""The WebSocket client over scripted sockets, on virtual time."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ async def read_answer(answer: ClientAnswerStream) -> list[Event]:
 def run_over_sockets(
     sockets: Sequence[ConnectResult], main: Callable[[WebSocketClient], Awaitable[T]], **options: Any
 ) -> tuple[T, FakeNetwork]:
-    """Run `main` with a client over these sockets; every step of its connection's life is one that can happen."""
+    """Run `main` with a client over these sockets, and check that every state transition is allowed."""
     network = FakeNetwork(*sockets)
 
     async def run() -> T:
@@ -56,7 +56,7 @@ def run_over_sockets(
 COMPLETE_MESSAGES = wire_events.encode_messages(wire_events.COMPLETE_EVENTS)
 
 
-def test_questions_share_one_socket() -> None:
+def test_requests_share_one_socket() -> None:
     socket = FakeWebSocket()
     socket.push_messages([*COMPLETE_MESSAGES, *wire_events.encode_messages(wire_events.COMPLETE_EVENTS, id="other")])
 
@@ -72,7 +72,7 @@ def test_questions_share_one_socket() -> None:
     assert network.states == ["connecting", "open", "closing", "closed"]
 
 
-def test_second_question_waits_for_first() -> None:
+def test_second_request_waits_for_first() -> None:
     socket = FakeWebSocket()
 
     async def main(client: WebSocketClient) -> list[Event]:
@@ -92,7 +92,7 @@ def test_second_question_waits_for_first() -> None:
 
 
 @pytest.mark.parametrize("count", range(1, len(COMPLETE_MESSAGES)))
-def test_cut_with_resume_anywhere_gives_same_answer(count: int) -> None:
+def test_cut_with_resume_anywhere_yields_same_answer(count: int) -> None:
     first, second = FakeWebSocket(), FakeWebSocket()
     first.push_messages(COMPLETE_MESSAGES[:count])
     second.push_messages(COMPLETE_MESSAGES[count:])
@@ -136,7 +136,7 @@ def test_cut_after_finish_still_completes() -> None:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_unresumable_cut_raises_and_next_question_is_answered(resume: bool) -> None:
+def test_unresumable_cut_raises_and_next_request_is_answered(resume: bool) -> None:
     first, second = FakeWebSocket(), FakeWebSocket()
     first.push_messages([] if resume else COMPLETE_MESSAGES[:4])
     second.push_messages(COMPLETE_MESSAGES)
@@ -155,7 +155,7 @@ def test_unresumable_cut_raises_and_next_question_is_answered(resume: bool) -> N
     assert network.states[:5] == ["connecting", "open", "closed", "reconnecting", "connecting"]
 
 
-def test_socket_lost_between_questions_is_reopened() -> None:
+def test_socket_lost_between_requests_is_reopened() -> None:
     first, second = FakeWebSocket(), FakeWebSocket()
     second.push_messages(COMPLETE_MESSAGES)
 
@@ -168,7 +168,7 @@ def test_socket_lost_between_questions_is_reopened() -> None:
     assert first.sent == []
 
 
-def test_reconnect_delay_doubles_until_giving_up_and_resets_for_next_question() -> None:
+def test_reconnect_delay_doubles_until_giving_up_and_resets_for_next_request() -> None:
     socket = FakeWebSocket()
     socket.push_messages(COMPLETE_MESSAGES)
 
@@ -315,7 +315,7 @@ def test_cancel_between_connections_is_sent_after_reconnect() -> None:
     assert second.sent[1:] == [CANCEL]
 
 
-def test_leaving_answer_closes_socket_and_next_question_opens_another() -> None:
+def test_exit_from_answer_closes_socket_and_next_request_opens_another() -> None:
     first, second = FakeWebSocket(), FakeWebSocket()
     first.push_messages(COMPLETE_MESSAGES[:4])
     second.push_messages(COMPLETE_MESSAGES)
@@ -395,8 +395,8 @@ def test_invalid_url_raises_at_once() -> None:
         WebSocketClient("localhost:7860")
 
 
-@pytest.mark.parametrize("by_itself", [True, False], ids=["after a cut", "asked for"])
-def test_resume_of_a_stream_that_is_not_kept_raises_stream_gone_and_leaves_the_socket_open(by_itself: bool) -> None:
+@pytest.mark.parametrize("by_itself", [True, False], ids=["after a cut", "on request"])
+def test_resume_of_unknown_stream_raises_stream_gone_and_keeps_socket_open(by_itself: bool) -> None:
     first, second = FakeWebSocket(), FakeWebSocket()
     unknown = json.dumps(
         {"type": "error", **wire_events.rejection_fields("no such stream", type="not_found", rule=None)}

@@ -1,4 +1,4 @@
-"""One answer as the service says it, frame by frame, and what a client must make of it."""
+"""The events of one answer as the service sends them, and as a client must parse them."""
 
 import json
 from typing import Any
@@ -52,7 +52,7 @@ TEXT = "Grüße 🌍\n"
 
 
 def encode_sse(frames: list[NamedEvent], first: int = 1) -> bytes:
-    """Give the bytes of `frames`, numbered from `first`, a keep-alive among them."""
+    """Return the bytes of `frames` as Server-Sent Events, numbered from `first`, with a keep-alive comment."""
     encoded = b": waiting\n\n"
     for seq, (name, fields) in enumerate(frames, first):
         data = "[DONE]" if name == "done" else json.dumps(fields)
@@ -61,7 +61,7 @@ def encode_sse(frames: list[NamedEvent], first: int = 1) -> bytes:
 
 
 def encode_messages(frames: list[NamedEvent], first: int = 1, id: str = ID) -> list[str]:
-    """Give the same as a WebSocket's messages."""
+    """Return `frames` as WebSocket messages, numbered from `first`."""
     return [json.dumps({"type": name, "id": f"{id}:{n}", **fields}) for n, (name, fields) in enumerate(frames, first)]
 
 

@@ -1,4 +1,4 @@
-"""What libraries print: told as JSON lines, never quoted once visitors may have sent it."""
+"""Captured output: libraries' prints become JSON lines, without their text once it may come from callers."""
 
 import json
 import subprocess
@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from server.captured_output import PrintedReader, is_exception
+from server.captured_output import OutputReader, is_exception
 
 ROOT = Path(__file__).parents[3]
 
 
 def read(text: str, *, trusted: bool = False) -> dict[str, Any]:
-    reader = PrintedReader()
+    reader = OutputReader()
     for line in text.splitlines():
         reader.feed(line, trusted=trusted)
     return reader.take().fields()
 
 
-def test_traceback_is_told_by_places_and_type() -> None:
+def test_traceback_is_summarized_by_places_and_error_types() -> None:
     try:
         json.loads("CANARY")
     except ValueError:
@@ -44,12 +44,12 @@ def test_traceback_is_told_by_places_and_type() -> None:
         "CANARY" * 50_000,
     ],
 )
-def test_text_of_a_visitor_is_not_quoted(text: str) -> None:
+def test_untrusted_text_is_not_quoted(text: str) -> None:
     found = read(text)
     assert "CANARY" not in str(found) and found["lines"] >= 1
 
 
-def test_text_about_the_start_is_quoted() -> None:
+def test_trusted_text_is_quoted() -> None:
     assert read("cannot load the model\n\n", trusted=True)["text"] == ["cannot load the model"]
 
 
@@ -63,7 +63,7 @@ def test_text_about_the_start_is_quoted() -> None:
         ("a.B", False),
     ],
 )
-def test_only_classes_of_exceptions_are_named(name: str, expected: bool) -> None:
+def test_is_exception_accepts_only_exception_classes(name: str, expected: bool) -> None:
     assert is_exception(name) is expected
 
 
@@ -80,7 +80,7 @@ from server.captured_output import CapturedOutput
 with CapturedOutput() as output:
     logging_config.configure_logging(str, output.error, lambda: output.trusted)
     output.distrust()
-    output.tell("it is at CANARY-FREE")
+    output.print_line("it is at CANARY-FREE")
     print("CANARY out")
     os.write(2, b"CANARY raw, no line end")
     try:
@@ -95,7 +95,7 @@ print("after", flush=True)
 """
 
 
-def test_process_prints_json_lines_only_while_its_output_is_taken() -> None:
+def test_process_prints_only_json_lines_while_output_is_captured() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

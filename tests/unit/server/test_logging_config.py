@@ -1,4 +1,4 @@
-"""Lines of the log: one JSON object each, whatever stands in it, and no secret."""
+"""Log lines: each is one JSON object, whatever its fields contain, without secrets or callers' text."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def log_line(message: str, **fields: object) -> str:
     return JsonFormatter(SETTINGS.mask_secrets).format(record)
 
 
-def test_log_line_is_one_json_object_with_time_level_and_fields() -> None:
+def test_log_line_is_one_json_object_with_timestamp_level_and_fields() -> None:
     found = json.loads(log_line("answer", outcome="completed", cost_usd=None))
     assert (found["level"], found["logger"], found["event"]) == ("info", "streamgauge.answers", "answer")
     assert (found["outcome"], found["cost_usd"]) == ("completed", None)
@@ -42,7 +42,7 @@ def test_log_line_survives_line_breaks_and_lone_surrogates() -> None:
     assert json.loads(said)["provider"] == "x\r\ny\ud800é\u2028"
 
 
-def raised(error: Exception) -> tuple[type[BaseException], BaseException, Any]:
+def capture_exc_info(error: Exception) -> tuple[type[BaseException], BaseException, Any]:
     try:
         try:
             raise KeyError("CANARY")
@@ -50,39 +50,39 @@ def raised(error: Exception) -> tuple[type[BaseException], BaseException, Any]:
             raise error from cause
     except type(error):
         return type(error), error, error.__traceback__
-    raise AssertionError("it was not raised")
+    raise AssertionError("the error was not raised")
 
 
-def test_exception_is_told_with_types_and_places_but_without_its_message() -> None:
+def test_exception_is_logged_with_types_and_frames_but_no_message() -> None:
     record = logging.LogRecord(
-        "ui.answers", logging.ERROR, __file__, 1, "it failed", None, raised(ValueError("CANARY"))
+        "ui.answers", logging.ERROR, __file__, 1, "it failed", None, capture_exc_info(ValueError("CANARY"))
     )
     trace = json.loads(JsonFormatter(SETTINGS.mask_secrets).format(record))["trace"]
     assert "builtins.ValueError" in trace and "builtins.KeyError" in trace and f'File "{__file__}"' in trace
     assert "CANARY" not in trace
 
 
-def test_exception_group_is_told_with_the_types_in_it() -> None:
+def test_exception_group_is_logged_with_the_types_it_contains() -> None:
     group = ExceptionGroup("CANARY", [OSError("CANARY"), TypeError("CANARY")])
     told = "\n".join(describe_exception(group))
     assert "OSError" in told and "TypeError" in told and "CANARY" not in told
 
 
-def test_before_the_first_visitor_everything_is_quoted_but_secrets() -> None:
-    failed = raised(ValueError("no sk-secret-0123456789"))
+def test_messages_while_trusted_are_quoted_without_secrets() -> None:
+    failed = capture_exc_info(ValueError("no sk-secret-0123456789"))
     record = logging.LogRecord("gradio", logging.ERROR, __file__, 1, "no %s", ("start",), failed)
     found = json.loads(JsonFormatter(SETTINGS.mask_secrets, lambda: True).format(record))
     assert found["event"] == "no start" and "ValueError: no [OPENAI_API_KEY]" in found["trace"]
 
 
 @pytest.mark.parametrize("logger", ["gradio.queue", "httpx", "uvicorn.error", "asyncio", "websockets.server"])
-def test_record_of_a_library_quotes_no_argument(logger: str) -> None:
+def test_library_record_is_logged_without_its_arguments(logger: str) -> None:
     record = logging.LogRecord(logger, logging.WARNING, "/x/lib.py", 7, "bad\nCANARY %s", ("CANARY",), None)
     found = JsonFormatter(SETTINGS.mask_secrets).format(record)
     assert "CANARY" not in found and json.loads(found)["place"] == "lib:7"
 
 
-def test_throttle_lets_so_many_through_in_a_window_and_counts_the_others() -> None:
+def test_throttle_limits_records_per_window_and_counts_the_rest() -> None:
     throttle = Throttle(most=2, window_s=10.0)
     assert [throttle.allow(now) for now in (0.0, 1.0, 2.0, 9.9, 10.0, 11.0, 12.0)] == [
         True, True, False, False, True, True, False,
@@ -90,7 +90,7 @@ def test_throttle_lets_so_many_through_in_a_window_and_counts_the_others() -> No
     assert (throttle.take_left_out(), throttle.take_left_out()) == (3, 0)
 
 
-def test_records_of_libraries_are_limited_and_own_ones_are_not() -> None:
+def test_library_records_are_limited_and_own_records_are_not() -> None:
     limited = LibraryFilter(lambda: 0.0)
     foreign = logging.LogRecord("uvicorn.error", logging.WARNING, __file__, 1, "junk", None, None)
     own = logging.LogRecord("streamgauge.answers", logging.INFO, __file__, 1, "answer", None, None)

@@ -1,4 +1,4 @@
-"""Gaps counted apart come out as if the histogram had observed each."""
+"""The batched histogram: flushed batches equal individual observations."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest

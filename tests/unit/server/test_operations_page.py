@@ -1,4 +1,4 @@
-"""What docs/operations.md says of variables, figures, logs and proxies is so."""
+"""The operations page: its variables, defaults, metrics, log example and proxy configuration match the code."""
 
 import ast
 import logging
@@ -28,14 +28,14 @@ PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def table_rows(heading: str) -> dict[str, list[str]]:
-    """Give the cells of a section's table, by the name in the first."""
+    """Return the cells of each row in a section's table, by the name in its first cell."""
     section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     found = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.MULTILINE)
     return {name: [cell.strip().strip("`") for cell in cells.split(" | ")] for name, cells in found}
 
 
 class RecordingVariables(Mapping[str, str]):
-    """No variable is set; remembers which were asked for."""
+    """An environment without variables, which records the names that are read."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -52,9 +52,9 @@ class RecordingVariables(Mapping[str, str]):
 
 
 def test_operations_page_lists_every_variable() -> None:
-    asked = RecordingVariables()
-    GuardConfig.from_env(asked)
-    settings = Settings(asked)
+    variables = RecordingVariables()
+    GuardConfig.from_env(variables)
+    settings = Settings(variables)
     for name, attribute in vars(Settings).items():
         if isinstance(attribute, property):
             getattr(settings, name)
@@ -62,8 +62,8 @@ def test_operations_page_lists_every_variable() -> None:
         "SPACE_ID",
         "PROMETHEUS_MULTIPROC_DIR",
         "STREAMGAUGE_LISTENING_HOST",
-    }  # set by others, not by whoever runs it
-    assert set(table_rows("Variables")) == asked.names - own
+    }  # set by the platform or by the service itself
+    assert set(table_rows("Variables")) == variables.names - own
 
 
 FURTHER = PAGE.split("\n## Variables of providers and tools\n")[1].split("\n## ")[0]
@@ -75,7 +75,7 @@ def further_variables() -> set[str]:
     return {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
 
 
-def test_variables_of_every_provider_are_documented_with_the_address_that_is_asked() -> None:
+def test_provider_variables_are_documented_with_their_default_address() -> None:
     assert SERVICES
     for row in SERVICES.values():
         needed = {name for name in (row.key, row.base_url_variable) if name}
@@ -84,8 +84,8 @@ def test_variables_of_every_provider_are_documented_with_the_address_that_is_ask
         assert row.base_url is None or f"`{row.base_url}`" in line
 
 
-def variables_in_the_code() -> Iterator[tuple[str, str]]:
-    """Yield every name that is asked for as a variable in the product's code, and the file."""
+def iterate_code_variables() -> Iterator[tuple[str, str]]:
+    """Yield every variable name that the product's code reads, with the name of the file."""
     product = ("app.py", "settings.py", *PACKAGES)
     paths = [
         path for name in product for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
@@ -101,15 +101,15 @@ def variables_in_the_code() -> Iterator[tuple[str, str]]:
                         yield value, path.name
 
 
-def test_every_variable_that_the_code_asks_for_by_name_is_documented() -> None:
-    found = dict(variables_in_the_code())
+def test_every_variable_read_by_the_code_is_documented() -> None:
+    found = dict(iterate_code_variables())
     assert {"REDIS_URL", "RATE_LIMIT", "OPENAI_ORG_ID", "SSL_CERT_FILE"} <= set(found), "the search finds them"
     known = set(table_rows("Variables")) | further_variables()
     assert {name: file for name, file in found.items() if name not in known} == {}
     assert {service.KEY_VARIABLE, METRICS_FOLDER} <= known
 
 
-def test_every_variable_of_the_load_tests_is_documented() -> None:
+def test_load_test_variables_are_documented() -> None:
     page = (ROOT / "docs" / "load-testing.md").read_text(encoding="utf-8")
     code = (ROOT / "locustfiles" / "load_options.py").read_text(encoding="utf-8")
     names = set(re.findall(r"\bLOAD_[A-Z_]+\b", code))
@@ -125,8 +125,8 @@ def test_operations_page_defaults_match_code(name: str) -> None:
         assert Settings().reader_timeout_s == int(default)
     elif name == "FIRST_CONTENT_S":
         limits = default_timeouts(Settings())
-        told = re.findall(r"\d+", table_rows("Variables")[name][0])
-        assert (limits.first_content_s, limits.first_content_unseen_s) == (float(told[0]), float(told[1]))
+        numbers = re.findall(r"\d+", table_rows("Variables")[name][0])
+        assert (limits.first_content_s, limits.first_content_unseen_s) == (float(numbers[0]), float(numbers[1]))
     elif default in ("", "the"):
         assert Settings({name: ""}).get(name) is None
     else:
@@ -166,6 +166,6 @@ def test_operations_page_nginx_config_matches_compose() -> None:
 
 
 def test_keep_alive_timeout_exceeds_proxy_timeout() -> None:
-    nginx_keeps_s = 60  # its default, which the configuration leaves as it is: else it asks where nobody listens
+    nginx_keeps_s = 60  # nginx's default; with a longer one it would reuse connections that are closed here
     assert "keepalive_timeout" not in PAGE
     assert uvicorn_server.uvicorn_config(None, grace_s=1).timeout_keep_alive > nginx_keeps_s

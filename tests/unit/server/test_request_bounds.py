@@ -1,4 +1,4 @@
-"""What a request's size is while it arrives."""
+"""The size of a request, counted while it arrives."""
 
 import pytest
 
@@ -8,14 +8,14 @@ from server.request_bounds import ConnectionLimits, RequestSize
 LIMITS = ConnectionLimits(head_bytes=100, header_lines=3, body_bytes=50)
 
 
-def begun() -> RequestSize:
+def make_request_size() -> RequestSize:
     size = RequestSize(LIMITS)
     size.begin()
     return size
 
 
-def test_bytes_that_no_callback_tells_of_are_counted() -> None:
-    size = begun()
+def test_bytes_without_a_callback_are_counted() -> None:
+    size = make_request_size()
     for _ in range(100):
         size.add_received(1)
         size.check_received()
@@ -25,13 +25,13 @@ def test_bytes_that_no_callback_tells_of_are_counted() -> None:
     assert (refused.value.status, refused.value.rule) == (431, "request.head")
 
 
-@pytest.mark.parametrize(("value", "is_taken"), [(b"a" * 70, True), (b"a" * 71, False)])
-def test_head_is_as_large_as_what_was_sent(value: bytes, is_taken: bool) -> None:
+@pytest.mark.parametrize(("value", "is_accepted"), [(b"a" * 70, True), (b"a" * 71, False)])
+def test_head_size_equals_bytes_sent(value: bytes, is_accepted: bool) -> None:
     sent = b"GET /path HTTP/1.1\r\nname: %b\r\n\r\n" % value
-    assert (len(sent) <= LIMITS.head_bytes) is is_taken
-    size = begun()
+    assert (len(sent) <= LIMITS.head_bytes) is is_accepted
+    size = make_request_size()
     size.add_header(b"name", value)
-    if is_taken:
+    if is_accepted:
         size.end_head(b"GET", b"/path")
     else:
         with pytest.raises(RejectionError):
@@ -39,7 +39,7 @@ def test_head_is_as_large_as_what_was_sent(value: bytes, is_taken: bool) -> None
 
 
 def test_header_lines_and_trailers_are_counted_together() -> None:
-    size = begun()
+    size = make_request_size()
     size.add_header(b"a", b"")
     size.add_header(b"b", b"")
     size.end_head(b"GET", b"/")
@@ -51,7 +51,7 @@ def test_header_lines_and_trailers_are_counted_together() -> None:
 
 
 def test_body_is_not_counted_as_framing() -> None:
-    size = begun()
+    size = make_request_size()
     for _ in range(5):
         size.add_received(10)
         size.add_body(10, wanted=True)
@@ -61,15 +61,15 @@ def test_body_is_not_counted_as_framing() -> None:
     assert (refused.value.status, refused.value.rule) == (413, "validation.size")
 
 
-def test_body_that_nobody_wants_is_not_bounded() -> None:
-    size = begun()
+def test_unwanted_body_is_not_limited() -> None:
+    size = make_request_size()
     size.add_received(1000)
     size.add_body(1000, wanted=False)
     size.check_received()
 
 
-def test_framing_is_counted_anew_for_each_chunk_and_request() -> None:
-    size = begun()
+def test_framing_count_restarts_for_each_chunk_and_request() -> None:
+    size = make_request_size()
     for begin in (size.begin_chunk, size.begin, size.begin_chunk):
         size.add_received(90)
         size.check_received()

@@ -1,4 +1,4 @@
-"""An answer under way: what its reader and its account are told when this program has a defect, or it is stopped."""
+"""An answer under way: the events and the receipt after an internal error, and after a cancel."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.virtual_time import loop_clock, run_on_virtual_time
 
 
 class BrokenFilter:
-    """A filter with a defect: it cannot take the piece of text with this number."""
+    """A filter that raises an error at the piece of text with this number."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -36,14 +36,14 @@ class BrokenFilter:
 
 
 class RecordingObserver:
-    """Account and reservation of one answer."""
+    """An observer and reservation of one answer, which records its receipts and settlements."""
 
     def __init__(self) -> None:
         self.receipts: list[Receipt] = []
         self.settled = 0
 
     def on_events(self, events: list[Event], now: float) -> None:
-        """Nothing of that is looked at here."""
+        """Ignore the events."""
 
     def on_end(self, receipt: Receipt) -> None:
         self.receipts.append(receipt)
@@ -54,14 +54,14 @@ class RecordingObserver:
 
 @pytest.mark.parametrize(("number", "outcome"), [(1, "failed"), (2, "truncated")])
 def test_internal_defect_ends_answer_with_error_not_cancelled(number: int, outcome: str) -> None:
-    told = RecordingObserver()
+    recorder = RecordingObserver()
 
     async def main() -> list[WireEvent]:
         now = loop_clock()
         session = Session([Route("p:m", ScriptedAdapter(words_script(3)), "m")], now)
         strategy = strategies.parse("direct").build()
-        asked = stream_answer(REQUEST, session, strategy, clock=now, filter=BrokenFilter(number))
-        stream = ActiveAnswers(now).add(asked, None, told, told)
+        answer = stream_answer(REQUEST, session, strategy, clock=now, filter=BrokenFilter(number))
+        stream = ActiveAnswers(now).add(answer, None, recorder, recorder)
         found: list[WireEvent] = []
         async with aclosing(WireEventEncoder(stream, now)) as entries:
             while not entries.ended:
@@ -71,12 +71,12 @@ def test_internal_defect_ends_answer_with_error_not_cancelled(number: int, outco
     found: Any = run_on_virtual_time(main())
     assert [name for _, name, _ in found if name in TERMINAL_EVENTS] == ["error"] == [found[-1][1]]
     assert json.loads(found[-1][2])["error"]["type"] == "internal"
-    assert [(r.outcome, r.error.kind if r.error else None) for r in told.receipts] == [(outcome, "internal")]
-    assert told.settled == 1
+    assert [(r.outcome, r.error.kind if r.error else None) for r in recorder.receipts] == [(outcome, "internal")]
+    assert recorder.settled == 1
 
 
 class SlowClient:
-    """Takes a response's beginning, and all that follows only from a time on, as uvicorn's `send` does it."""
+    """A client that reads the first `takes` messages at once, and the rest only after `again` is set."""
 
     def __init__(self, takes: int, again: asyncio.Event) -> None:
         self.takes = takes
@@ -105,14 +105,14 @@ def make_openai_response(stream: ActiveAnswer) -> Response:
 @pytest.mark.parametrize("response", [make_sse_response, make_openai_response])
 @pytest.mark.parametrize("takes", range(2, 9))
 def test_slow_client_receives_pending_events_before_cancelled_end(response: Any, takes: int) -> None:
-    told = RecordingObserver()
+    recorder = RecordingObserver()
 
     async def main() -> bytes:
         now, again = loop_clock(), asyncio.Event()
         client = SlowClient(takes, again)
         session = Session([Route("p:m", ScriptedAdapter(words_script(50)), "m")], now)
-        asked = stream_answer(REQUEST, session, strategies.parse("direct").build(), clock=now)
-        stream = ActiveAnswers(now).add(asked, None, told, told)
+        answer = stream_answer(REQUEST, session, strategies.parse("direct").build(), clock=now)
+        stream = ActiveAnswers(now).add(answer, None, recorder, recorder)
         reading = asyncio.create_task(response(stream)({"type": "http"}, client.receive, client.send))
         await asyncio.sleep(5.0)
         assert await stream.cancel()
@@ -124,5 +124,5 @@ def test_slow_client_receives_pending_events_before_cancelled_end(response: Any,
     ids = [int(number) for number in re.findall(r"^id: \S+:(\d+)$", body, re.MULTILINE)]
     assert ids == [*range(1, len(ids) + 1)]
     text = "".join(json.loads(content) for content in re.findall(r'"content":("(?:[^"\\]|\\.)*")', body))
-    assert len(text) == told.receipts[0].delivered_chars > 0
+    assert len(text) == recorder.receipts[0].delivered_chars > 0
     assert "event: cancelled" in body or "the answer was stopped on request" in body

@@ -1,4 +1,4 @@
-"""Kept streams: what can be read again from where, and what a reader is told that was too slow."""
+"""Buffered streams: reading again from an event number, the size limit, and readers that are too slow."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ import pytest
 
 from clients.events import AnswerFailed, parse_event
 from server.streams import buffer
-from server.streams.buffer import BufferedStream, BufferedStreamReader, StreamGoneError, StreamStore
+from server.streams.buffer import BufferedStream, BufferedStreamReader, StreamNotFoundError, StreamStore
 from server.streams.events import WireEvent
 
 STREAM: Any = SimpleNamespace(id="s", owner=None)
-"""No more of a stream than its name: what is kept is given by the tests."""
+"""A stand-in for a stream with an id only; the tests add the events."""
 
 
 def make_events(first: int, last: int, size: int = 100) -> list[WireEvent]:
@@ -33,14 +33,14 @@ def test_buffered_stream_returns_events_after_any_number() -> None:
     assert stream.events_after(5) == []
 
 
-def test_oversized_stream_drops_oldest_and_raises_stream_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_stream_drops_oldest_and_raises_stream_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 1000)
     stream = BufferedStream(STREAM)
     grew = sum(stream.add(make_events(number, number)) for number in range(1, 21))
     assert grew == stream.bytes <= 1000
     assert (stream.first_seq, stream.last_seq) == (17, 20)
     assert event_numbers(stream.events_after(16)) == [17, 18, 19, 20]
-    with pytest.raises(StreamGoneError, match="from 16 on"):
+    with pytest.raises(StreamNotFoundError, match="from 16 on"):
         stream.events_after(15)
 
 

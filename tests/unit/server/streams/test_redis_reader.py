@@ -1,4 +1,4 @@
-"""Reading another replica's stream: how often its writer is told."""
+"""The reader of another replica's stream: how often it notifies the writer."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ from server.streams.replication import RedisStreamReader
 
 
 class GrowingStreamRedis:
-    """Has one more entry at each look."""
+    """A fake Redis whose stream has one more event at each read."""
 
     def __init__(self) -> None:
         self.seq = 0
