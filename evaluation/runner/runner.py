@@ -1,4 +1,4 @@
-"""Runs a scenario: warm-up, trials in a closed or an open loop, the journal after each, an orderly end when stopped."""
+"""Runs a scenario: warm-up, then trials in a closed or open loop, each journaled when it ends; stops cleanly on signals."""
 
 import asyncio
 import secrets
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 
 
 async def run_until_signal(work: Coroutine[Any, Any, None]) -> bool:
-    """Run `work` to its end or to the first signal, which a second would not wait for; say whether it was stopped."""
+    """Run `work` until it ends or the first SIGINT or SIGTERM cancels it; return True if it was cancelled.
+
+    A second signal has its default effect and ends the process at once.
+    """
     stop = asyncio.Event()
     with _set_on_signals(stop):
         running = asyncio.create_task(work)
@@ -77,10 +80,10 @@ TICK_INTERVAL_S = 5.0
 
 @dataclass(slots=True)
 class RunSummary:
-    """What a run came to: finished trials by outcome, those of earlier sittings included.
+    """The result of a run: finished trials by outcome, including those finished before it was resumed.
 
-    `interrupted` when it was stopped before its end, `out_of_budget` when its ceiling stopped it, `shortfall` says in
-    words that the load that was asked for was not reached.
+    `interrupted`: a signal stopped the run. `out_of_budget`: the cost ceiling stopped it. `shortfall`: in words, how
+    the measured load fell short of the requested load; None if it did not.
     """
 
     run_id: str
@@ -96,7 +99,7 @@ class RunSummary:
 
 
 def new_run_id() -> str:
-    """Give a name that sorts by time and is met once."""
+    """Return a unique run id that sorts by time."""
     return f"{utc_now()[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(3)}"
 
 
@@ -113,12 +116,12 @@ async def run(
     models: Mapping[str, str] = MappingProxyType({}),
     service: "ServiceBackend | None" = None,
 ) -> RunSummary:
-    """Run all that is left into `folder`, which `manifest.create_run_folder` has made; SIGINT and SIGTERM end it early,
-    in order.
+    """Run the trials that are left and write them to `folder`, created earlier by `manifest.create_run_folder`.
 
-    `start` tells what is left of a resumed run, `traces` keeps each stream with its text, `budget` ends the run before
-    its ceiling is passed, `service` is asked where the scenario has wires. A trial under way when the run was stopped
-    leaves no row. Raises UsageError when the disk takes no more, or the system not so many connections.
+    `start` is the state of a resumed run, None for a new one. `traces` records each stream with its text. `budget` ends
+    the run before its cost ceiling is exceeded. `service` receives the requests of all transports but in-process.
+    SIGINT and SIGTERM stop the run cleanly; trials under way then leave no row. Raises UsageError when the folder
+    cannot be written or the system does not allow enough open connections.
     """
     raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
     start = start or resume.new_run(new_run_id(), scenario)
@@ -161,6 +164,8 @@ def _finish_manifest(
 
 @dataclass(frozen=True, slots=True)
 class _TrialRunner:
+    """The trials of one run, with all that they write to and report to."""
+
     context: TrialContext
     folder: Path
     writer: TrialWriter
@@ -223,7 +228,7 @@ class _TrialRunner:
                 await self._run_one(planned, self.context.clock())
 
     async def _run_open_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
-        """Start each trial when it is due, whatever is still under way; one that starts late says so in `queue_s`."""
+        """Start each trial when it is due, however many are under way; a late start is recorded in `queue_s`."""
         first_s = self.context.clock()
         for offset_s, trial in zip(arrival_offsets_s(self.context.scenario, len(planned)), planned, strict=True):
             await asyncio.sleep(max(first_s + offset_s - self.context.clock(), 0.0))
@@ -252,7 +257,7 @@ class _TrialRunner:
         return await self._reserve(self.context.trial_id(planned), quoted.at_most_usd, planned.provider)
 
     async def _reserve(self, what: str, at_most_usd: Decimal | None, provider: str) -> bool:
-        """Reserve what it may cost; False ends the run: the ceiling would be passed, or might be."""
+        """Reserve the highest cost of a request; return False, and end the run, if it might exceed the ceiling."""
         if self.budget is None:
             return True
         if at_most_usd is not None and await self.budget.reserve(what, at_most_usd, provider):
