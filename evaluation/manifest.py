@@ -1,4 +1,4 @@
-"""`manifest.json`: the scenario, machine and state of a run, written at the start and replaced atomically at the end."""
+"""`manifest.json`: the scenario, machine and state of a run, written at its start and replaced at its end."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The scenario of a run and the order of its trials: pure, seeded, and blocked so that drift affects all cells alike."""
+"""The scenario of a run and the order of its trials: pure, seeded, in blocks, so that drift affects all cells alike."""
 
 import json
 import math
@@ -193,7 +193,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def full_name(provider: str, model: str | None) -> str:
-    """Return the provider name of a trial's request: `provider:model`, or `local`, which is requested without a model."""
+    """Return the provider's full name, `provider:model`; for `local` it is the name alone, whatever model it runs."""
     return f"{provider}:{model}" if model and provider != "local" else provider
 
 
@@ -216,7 +216,7 @@ def effort_names(text: str) -> tuple[str, ...]:
 
 
 def display_name(name: str) -> str:
-    """Return a provider's name, marked if its answers are simulated or played from a recording."""
+    """Return a provider's name, marked if its answers are simulated or come from a recording."""
     remarks = {"sim": " (simulated)", "replay": " (a recording)"}
     return name + remarks.get(name.partition(":")[0], "")
 

@@ -1,7 +1,7 @@
-"""The service's own wires as a run asks them: SSE and OpenAI's over stamped sockets, WebSocket by its client.
+"""Backend for this project's own service: SSE and the OpenAI API over timestamping sockets, WebSocket by its client.
 
-What the service says of an answer's end (tokens, cost, attempts, why it broke) is taken from the wire; when what
-arrived is stamped here. Nothing is retried, and no lost connection is made good.
+Arrival timestamps are taken here; tokens, cost, attempts and the reason of a failure are those the service reports.
+Requests are not retried, and lost connections are not resumed.
 """
 
 import asyncio
@@ -39,11 +39,12 @@ _PATH_AND_DECODER: dict[str, tuple[str, type[ServiceSSEDecoder] | type[ServiceCo
     "openai": ("/v1/chat/completions", ServiceCompletionDecoder),
 }
 _TIMEOUT_MARGIN_S = 30.0
-"""The service keeps an answer's time limits, and says which one passed: it is waited for a little longer here."""
+"""Seconds added to the service's own timeouts: the service reports which of its timeouts expired, so it must be the
+first to give up."""
 
 
 class ServiceBackend:
-    """The service at one address; its key is the variable STREAMGAUGE_KEY. `clock` is CLOCK_MONOTONIC."""
+    """The service at one URL, with the API key of the variable STREAMGAUGE_KEY; `clock` is CLOCK_MONOTONIC."""
 
     def __init__(self, url: str, settings: Settings, clock: Clock) -> None:
         self._url, self._key, self._clock = url, settings.get(KEY_VARIABLE), clock
@@ -58,7 +59,7 @@ class ServiceBackend:
         )
 
     def prepare(self, call: TrialRequest) -> PreparedRequest | None:
-        """Give a question as bytes; None for a WebSocket's, which is no request with a response."""
+        """Return a request as bytes ready to send; None for WebSocket, which has no single HTTP request."""
         if call.transport == "websocket":
             return None
         path, reader = _PATH_AND_DECODER[call.transport]
@@ -68,9 +69,9 @@ class ServiceBackend:
     async def send_timed(
         self, sockets: TimestampingSelector, prepared: PreparedRequest, call: TrialRequest
     ) -> TimedServiceResponse:
-        """Ask once what was prepared. What breaks the answer is its last event."""
+        """Send a prepared request once and return the timed response. A failure becomes its last event."""
         _, kind = _PATH_AND_DECODER[call.transport]
-        reader = kind()  # of this answer alone: it is asked afterwards what it was told
+        reader = kind()  # one decoder per answer: the service's outcome is read from it afterwards
         asked = await send.send_timed(sockets, replace(prepared, decoder=lambda: reader), request_id(call))
         exchange, told = asked.exchange, reader.told
         if exchange.response_head is not None and exchange.response_head.status >= 300:
@@ -81,7 +82,10 @@ class ServiceBackend:
         return TimedServiceResponse(stamps, told, instrument_columns(asked))
 
     async def send_websocket(self, call: TrialRequest) -> TimedServiceResponse:
-        """Ask once, on a socket of its own, whose client stamps what comes. What breaks it is its last event."""
+        """Send a request once over a new WebSocket, with timestamps taken as the client yields each event.
+
+        A failure becomes the last event of the response.
+        """
         heard = _WebSocketRecorder(self._clock)
         try:
             async with asyncio.timeout(self._total_s):
@@ -109,7 +113,10 @@ class ServiceBackend:
                         heard.record(event)
 
     def _map_error(self, fault: Exception, *, begun: bool) -> StreamError:
-        """Give the error that the same fault is over the other wires; `begun`: the service had answered."""
+        """Map a client's error to the error that the other transports report for the same fault.
+
+        `begun`: the service had accepted the request.
+        """
         if isinstance(fault, TimeoutError):
             return TotalTimeout(f"the answer was not complete within {self._total_s:g} s")
         if isinstance(fault, ConnectionLostError):
@@ -118,7 +125,10 @@ class ServiceBackend:
 
 
 def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
-    """Return what the OpenAI wire says in a header and the others in an event: the settings that were left out."""
+    """Return a notice of the settings that the service left out, which the OpenAI API transport reports in a header.
+
+    The other transports report them as an event.
+    """
     head, at_s = exchange.response_head, exchange.headers_s
     names = head.headers.get(DROPPED_HEADER) if head is not None else None
     if at_s is None or not names:
@@ -129,7 +139,7 @@ def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
 
 @dataclass(slots=True)
 class _WebSocketRecorder:
-    """What came over a WebSocket so far, each event with its moment."""
+    """Records the events of one WebSocket answer with their timestamps, in seconds on `clock`."""
 
     clock: Clock
     told: ServiceOutcome = field(default_factory=ServiceOutcome)
@@ -156,7 +166,7 @@ class _WebSocketRecorder:
 
 
 def _chat_params(call: TrialRequest) -> ChatParams:
-    """Give the body that the service's own wires take."""
+    """Return the JSON body of a request to the SSE and WebSocket transports."""
     found = ChatParams(message=_prompt_text(call), provider=call.provider, strategy=call.strategy)
     if call.request.max_tokens is not None:
         found["max_tokens"] = call.request.max_tokens
@@ -168,7 +178,10 @@ def _chat_params(call: TrialRequest) -> ChatParams:
 
 
 def _completion_body(call: TrialRequest) -> dict[str, Any]:
-    """Give the body that OpenAI's wire takes: the provider's full name is the model, the strategy a field more."""
+    """Return the JSON body of a request to the OpenAI API transport.
+
+    The provider's full name is sent as the model; the strategy is an additional field.
+    """
     question = _chat_params(call)
     body: dict[str, Any] = {
         "model": question.pop("provider"),

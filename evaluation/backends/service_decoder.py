@@ -1,4 +1,4 @@
-"""What the service's wires say, read into the events and the receipt that every answer has. Pure."""
+"""Decoders of the service's transports: bytes to events, and events to the receipt of an answer. No I/O."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -26,13 +26,13 @@ _CANCELLED = Failed("cancelled", "the answer was stopped at the service")
 
 @dataclass(slots=True)
 class ServiceOutcome:
-    """How the service said that an answer ended; None is what it did not say."""
+    """How an answer ended, as reported by the service; None is not reported."""
 
     bill: AnswerReceipt | None = None
     failure: Failed | None = None
 
     def record_event(self, said: Said | None) -> Event | None:
-        """Give the pipeline's event for what the service said, None where it has none."""
+        """Record the service's event and return the pipeline's event for it, None if there is none."""
         match said:
             case None | StageChanged():
                 return None
@@ -48,17 +48,17 @@ class ServiceOutcome:
         return said
 
     def read_body(self, text: str, http_status: int | None = None) -> None:
-        """Take an error, or the bill beside a completion, from JSON; what is neither says nothing."""
+        """Read an error or the receipt beside a completion from a JSON body; ignore anything else."""
         with suppress(ValueError, TypeError, AttributeError, KeyError, ClientError):
             fields = json.loads(text)
             if (error := fields.get("error")) is not None:
-                # `code` is the service's own word where `type` must be OpenAI's.
+                # `code` is the service's own error kind; `type` must be one of OpenAI's.
                 self.failure = Failed(error.get("code") or error["type"], error["message"], http_status)
             if (bill := fields.get("streamgauge")) is not None:
                 self.record_event(parse_event(("finish", {"finish_reason": "other", **bill})))
 
     def apply_to(self, events: Sequence[TimedEvent]) -> list[TimedEvent]:
-        """Give an answer's events with the service's own word for what broke it."""
+        """Return an answer's events, with the failure at the end replaced by the one that the service reported."""
         failure = self.failure
         if failure is None or not isinstance(events[-1].event, Failed):
             return list(events)
@@ -66,8 +66,7 @@ class ServiceOutcome:
 
 
 class ServiceSSEDecoder:
-    """Decodes the service's event stream, as `providers.decoding.decoder.StreamDecoder` has it, and keeps what it told
-    of the end."""
+    """A `providers.decoding.decoder.StreamDecoder` of the service's SSE stream that also keeps the reported outcome."""
 
     def __init__(self) -> None:
         self.told = ServiceOutcome()
@@ -108,7 +107,7 @@ class ServiceSSEDecoder:
 
 
 class ServiceCompletionDecoder:
-    """Decodes a completion as the OpenAI adapter does, and keeps the bill that the service sends beside the usage."""
+    """The OpenAI adapter's decoder, which also keeps the receipt that the service sends beside the usage."""
 
     def __init__(self) -> None:
         self.told = ServiceOutcome()
@@ -121,7 +120,7 @@ class ServiceCompletionDecoder:
 
     def feed(self, data: bytes) -> Iterator[Event]:
         for found in self._events(data):
-            # Inside of a text its quotation marks are escaped: no answer can say these.
+            # Quotation marks inside a JSON string are escaped, so that no answer's text can contain these keys.
             if '"streamgauge"' in found.data or '"error"' in found.data:
                 self.told.read_body(found.data)
         yield from self._decoder.feed(data)
@@ -130,7 +129,7 @@ class ServiceCompletionDecoder:
         try:
             return self._sse.feed(data)
         except sse.EventTooLargeError as error:
-            return error.events  # the decoder below says the same
+            return error.events  # the wrapped decoder raises the same error
 
     def flush(self) -> Iterator[Event]:
         yield from self._decoder.flush()
@@ -138,7 +137,7 @@ class ServiceCompletionDecoder:
 
 @dataclass(frozen=True, slots=True)
 class TimedServiceResponse:
-    """An answer as it came over a wire: stamps with no source, whose last event is its ending."""
+    """An answer received from the service: delivered timestamps only, and the last event says how it ended."""
 
     stamps: trial_metrics.TimedEvents
     told: ServiceOutcome
@@ -148,9 +147,9 @@ class TimedServiceResponse:
 def receipt_from_response(
     provider: str, request: ChatRequest, arrived: TimedServiceResponse, cost_model: CostModel
 ) -> Receipt:
-    """Give what an answer came to, as the service told it; tokens that it did not tell of are counted here.
+    """Return the receipt of an answer with the token usage that the service reported, or else the meter's counts.
 
-    The cost is that of those tokens at the asker's prices, so that all transports of a run are priced alike.
+    The cost is that of these tokens at the caller's prices, so that all transports of a run are priced alike.
     """
     events, bill = arrived.stamps.delivered, arrived.told.bill
     meter = Meter(request.messages, arrived.stamps.sent_s, cost_model)
@@ -179,7 +178,8 @@ def receipt_from_response(
 
 
 def ending_columns(found: Receipt, told: ServiceOutcome) -> dict[str, Any]:
-    """Give the columns of how it ended; the service's own cost where the asker knows no price."""
+    """Return the columns that describe how an answer ended, with the cost reported by the service if the caller knows
+    no price."""
     columns = trial_metrics.outcome_columns(found)
     cost_usd = told.bill.cost_usd if told.bill else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:

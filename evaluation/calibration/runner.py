@@ -1,4 +1,4 @@
-"""Calibrates this machine: instrument and simulator, each a process of its own, one number of streams at a time."""
+"""Calibrates this machine: the instrument and the simulator in separate processes, one number of streams at a time."""
 
 import errno
 import json
@@ -34,15 +34,15 @@ TOKENS = 64
 GAP_MS = 20.0
 MAX_STREAMS = 4096
 _MIN_ANSWERS = 4
-"""With fewer streams than this, each asks more than once."""
+"""The smallest number of answers per row: with fewer streams than this, each sends more than one request."""
 _ROUND_TIMEOUT_S = 30.0
-"""Longest that a round of answers may take; an unhurried one takes one and a half seconds."""
+"""Seconds allowed for a round of answers; it normally takes 1.5 s."""
 _STOP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationOptions:
-    """A calibration that was asked for."""
+    """The options of a calibration; `within_ms` is the p99 error that is accepted."""
 
     streams: tuple[int, ...]
     ways: tuple[str, ...] = CONNECTION_KINDS
@@ -50,7 +50,7 @@ class CalibrationOptions:
 
 
 def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptions:
-    """Read `1,16` and `plain,tls`. Raises UsageError."""
+    """Parse the options, such as `1,16` streams and `plain,tls` ways. Raises UsageError when a value is invalid."""
     try:
         numbers = sorted({int(text) for text in streams.split(",")})
     except ValueError:
@@ -66,7 +66,10 @@ def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptio
 
 
 def calibrate_to_file(asked: CalibrationOptions, file: Path) -> Calibration:
-    """Calibrate, and keep it in `file`, which is replaced. Raises UsageError, at once when it cannot be written."""
+    """Calibrate and write the result to `file`, replacing it.
+
+    Raises UsageError when a process fails, or, before anything is measured, when the file cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):
@@ -81,11 +84,12 @@ def calibrate_to_file(asked: CalibrationOptions, file: Path) -> Calibration:
 
 
 def calibrate(asked: CalibrationOptions, console: Console | None = None) -> Calibration:
-    """Measure all rows, which takes some seconds each; `console` is where progress is shown, stderr if None.
+    """Measure all rows, which takes some seconds each. Progress is shown on `console`, or on stderr if it is None.
 
-    Where TLS cannot be had it is left out, and the calibration says why. Raises UsageError when a process fails.
+    TLS is left out, with the reason in the result, if no certificate can be made. Raises UsageError when a process
+    fails.
     """
-    raise_fd_limit(max(asked.streams))  # those that are started take it over
+    raise_fd_limit(max(asked.streams))  # child processes inherit it
     made_at, machine = utc_now(), describe_machine()
     sources, real_time, rows = set[str](), True, list[CalibrationRow]()
     with tempfile.TemporaryDirectory() as folder, _CalibrationProgress(console or Console(stderr=True)) as progress:
@@ -115,7 +119,7 @@ def calibrate(asked: CalibrationOptions, console: Console | None = None) -> Cali
 
 
 def _make_certificates(asked: CalibrationOptions, folder: Path) -> tuple[tuple[str, str] | None, dict[str, str]]:
-    """Give a certificate and its key if they are needed, and what is left out for want of them."""
+    """Return the certificate and key files if TLS was requested, and the connection kinds left out without them."""
     if "tls" not in asked.ways:
         return None, {}
     try:
@@ -126,7 +130,7 @@ def _make_certificates(asked: CalibrationOptions, folder: Path) -> tuple[tuple[s
 
 
 def _measure_streams(streams: int, certificates: tuple[str, str] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Give what the client said, and the server's log."""
+    """Return the worker's result and the server's log for one number of streams."""
     rounds = -(-_MIN_ANSWERS // streams)
     with tempfile.TemporaryDirectory() as folder:
         log = str(Path(folder, "log.jsonl"))
@@ -151,7 +155,7 @@ def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
 
 @contextmanager
 def _run_simulator(log: str, certificates: tuple[str, str] | None) -> Iterator[str]:
-    """Start a simulator on a free port and give its URL; at the end it has written its whole log."""
+    """Start a simulator on a free port and yield its URL. On exit the simulator has ended and its log is complete."""
     command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}", "--log", log]
     command += ["--tls-cert", certificates[0], "--tls-key", certificates[1]] if certificates else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -174,7 +178,7 @@ def _last_stderr_line(text: str) -> str:
 
 
 class _CalibrationProgress:
-    """A bar on a terminal, else a line a step. It is drawn between two measurements only, by no thread of its own."""
+    """A bar on a terminal, one line per step elsewhere. It is drawn between measurements only, without a thread."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""What the command line understands: its options, and a `run` made of the defaults, a scenario file and the options."""
+"""The command line's arguments; a `run` combines the defaults, a scenario file and the options."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """A run that was asked for; `out` None only for a dry run without a folder."""
+    """The options of one run, validated; `out` is None only for a dry run without a folder."""
 
     scenario: Scenario
     prices: Mapping[str, TokenPrices]
@@ -56,7 +56,7 @@ class RunOptions:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Give the parser; options of `run` that were not given are not in what it finds."""
+    """Return the argument parser. Options of `run` that are not on the command line are absent from its result."""
     found = argparse.ArgumentParser(
         prog="python -m evaluation", description="Measure streamed answers.", epilog=EPILOG, allow_abbrev=False
     )
@@ -143,9 +143,9 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
 
 
 def parse_run_options(asked: argparse.Namespace) -> RunOptions:
-    """Make the run of what was asked for: options win over the scenario file, both over the defaults.
+    """Combine the parsed arguments with the scenario file and the defaults, in this order of precedence.
 
-    Raises UsageError.
+    Raises UsageError, with file and line where the scenario file is at fault, when a value is missing or invalid.
     """
     given = {name: value for name, value in vars(asked).items() if name != "command"}
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
@@ -176,7 +176,7 @@ def parse_run_options(asked: argparse.Namespace) -> RunOptions:
 
 def _merge_options(file: ScenarioFile | None, options: dict[str, Any]) -> dict[str, Any]:
     values = dict(file.values) if file else {}
-    # One kind of load replaces the other, and a price one price.
+    # --rate replaces the file's concurrency and vice versa; a --price replaces that model's price only.
     if "rate" in options:
         values.pop("concurrency", None)
     if "concurrency" in options:
@@ -187,7 +187,7 @@ def _merge_options(file: ScenarioFile | None, options: dict[str, Any]) -> dict[s
 
 
 def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Give the options under the names and with the types that a scenario file has."""
+    """Return the options under the names and with the types that a scenario file's values have."""
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "strategies": ("strategies", scenario.strategy_names),
         "prompts": ("prompts", scenario.read_prompts),

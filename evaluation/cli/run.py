@@ -1,4 +1,4 @@
-"""The command `run`: asks, measures, makes the report, and says what came of it."""
+"""The command `run`: sends the requests, measures the answers, builds the report and prints the result."""
 
 import argparse
 import asyncio
@@ -28,7 +28,10 @@ OUT_OF_BUDGET_EXIT_CODE = 3
 
 
 def main_run(asked: argparse.Namespace) -> int:
-    """Run what was asked for and give the exit code. Raises UsageError, OSError."""
+    """Run the command `run` and return its exit code.
+
+    Raises UsageError when an option is invalid or the run cannot continue, OSError when a file cannot be written.
+    """
     wanted = arguments.parse_run_options(asked)
     if unused := _unused_prices_error(wanted):
         output.print_note(f"note: {unused}")
@@ -51,7 +54,7 @@ def main_run(asked: argparse.Namespace) -> int:
 
 
 def _check_slo(folder: Path, wanted: RunOptions) -> dict[str, Any]:
-    """Hold a run to its objectives and say on stderr what was missed, by how much."""
+    """Check a run against its objectives, print the missed ones to stderr, and return the `slo` field."""
     if not wanted.slo:
         return {}
     from evaluation import tables
@@ -116,10 +119,10 @@ async def _run_and_close(running: Coroutine[Any, Any, RunSummary], providers: Pr
 
 
 def _local_model_names(wanted: RunOptions, settings: Settings) -> dict[str, str]:
-    """Give the local model's name where it is asked; it is found, or fetched, before the load."""
+    """Return the local model's name if the run uses it. The model is found, or downloaded, before the load starts."""
     if "local" not in wanted.scenario.providers:
         return {}
-    with suppress(UsageError):  # the trials say why there is none
+    with suppress(UsageError):  # the trials report why there is no model
         return {"local": find_model(settings).stem}
     return {}
 
@@ -136,7 +139,7 @@ def _prepare_run(wanted: RunOptions, folder: Path) -> RunState:
 def _make_cost_ceiling(
     wanted: RunOptions, providers: ProviderRegistry, start: RunState, folder: Path
 ) -> CostCeiling | None:
-    """Give the ceiling with what earlier sittings were charged, or may have been."""
+    """Return the cost ceiling, with the amounts charged or possibly charged before the run was resumed."""
     if wanted.max_cost_usd is None:
         return None
     from evaluation.cli import dry_run
@@ -149,9 +152,9 @@ def _make_cost_ceiling(
 
 
 def _unused_prices_error(wanted: RunOptions) -> str | None:
-    """Say which prices are of nobody who is asked: a slip of the pen would leave the cost unknown, or another's."""
-    asked = {name for full in wanted.scenario.providers for name in (full, full.partition(":")[2])}
-    unused = [name for name in wanted.prices if name not in asked]
+    """Return a note on prices that match no provider: after a typing error the cost would be unknown or wrong."""
+    names = {name for full in wanted.scenario.providers for name in (full, full.partition(":")[2])}
+    unused = [name for name in wanted.prices if name not in names]
     if not unused:
         return None
     known = ", ".join(wanted.scenario.providers)
@@ -159,7 +162,7 @@ def _unused_prices_error(wanted: RunOptions) -> str | None:
 
 
 def _read_calibration(wanted: RunOptions) -> Calibration | None:
-    """Read the error bar that was asked for, or the usual one."""
+    """Read the calibration file of `--calibration`, or the default one. Raises UsageError when it is invalid."""
     try:
         return model.read_calibration(wanted.calibration)
     except UsageError as error:
@@ -171,7 +174,10 @@ def _read_calibration(wanted: RunOptions) -> Calibration | None:
 
 
 def _check_providers(wanted: RunOptions, providers: ProviderRegistry) -> None:
-    """Find a slip of the pen before anybody is asked; whether somebody else's service has a key, only that knows."""
+    """Raise UsageError if a provider cannot be used, before any request is sent, and print its warnings.
+
+    API keys are not checked if all requests go to the service at `--url`: it has its own.
+    """
     elsewhere = wanted.scenario.url is not None and scenario.IN_PROCESS not in wanted.scenario.transport
     for name in wanted.scenario.providers:
         try:

@@ -24,7 +24,7 @@ _EPILOG = "All other options are handed to Locust: --provider, --cancel-rate, --
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command and give the exit code: 0 met, 1 missed, 2 something must be changed first."""
+    """Run one command and return its exit code: 0 objectives met, 1 missed, 2 usage error, 130 stopped by a signal."""
     parser = _build_parser()
     asked, more = parser.parse_known_args(arguments)
     if more and asked.command not in ("run", "capacity"):
@@ -63,8 +63,8 @@ def _main_report(asked: argparse.Namespace) -> int:
 
 
 def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
-    """Print table, verdicts, folder and the JSON line."""
-    # pandas takes a second to import: a mistyped command is told at once.
+    """Build the report; print the summary, verdicts, folder and JSON line; return the exit code."""
+    # Importing pandas takes a second, which must not delay usage errors.
     from evaluation.load_test import judge
     from evaluation.reports import terminal
 
@@ -138,7 +138,7 @@ def _locust_options(asked: argparse.Namespace, users: int) -> LocustOptions:
 
 
 def _create_folder(wanted: Path | None, kind: str) -> Path:
-    """Make the folder that was asked for, which must be new or empty, or one named after the time."""
+    """Create and return the folder `wanted`, which must be new or empty, or one named after the current time."""
     folder: Path = wanted or Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     manifest.create_run_folder(folder)
     return folder
@@ -190,8 +190,8 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to lose a table
-    # SIGINT too: a shell has it ignored for what runs in the background.
+        sys.stdout.reconfigure(errors="replace")  # a terminal with a small character set must not fail the command
+    # SIGINT as well: a shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, locust_run.raise_terminated)
     sys.exit(main())

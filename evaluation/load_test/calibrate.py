@@ -1,6 +1,6 @@
-"""The users' own error: OpenAI users on one worker against a simulator, paired with its log by request id.
+"""Calibration of a load test: OpenAI users on one worker against a simulator, paired with its log by request id.
 
-The error is that of a load test's TTFT and gaps on this machine, however many greenlets took turns meanwhile.
+The result is the error of a load test's TTFT and gaps on this machine, with all users as greenlets of one process.
 """
 
 import sys
@@ -25,7 +25,10 @@ _DURATION_S = 8
 
 
 def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
-    """Measure one number of streams, and keep it in `file`, which is replaced. Raises UsageError, OSError."""
+    """Measure one number of streams and write the calibration to `file`, replacing it.
+
+    Raises UsageError when the options are invalid or a process fails, OSError when the file cannot be written.
+    """
     if streams < 1:
         raise UsageError("--streams must be at least 1")
     made_at = utc_now()
@@ -46,7 +49,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
         gap_ms=GAP_MS,
         real_time_priority=all(answer["real_time"] for answer in answers),
         stamp_source="kernel" if {answer["stamp_source"] for answer in answers} == {"kernel"} else "callback",
-        rows=(replace(row, cpu_s_per_1000_chunks=None),),  # what it cost was not measured
+        rows=(replace(row, cpu_s_per_1000_chunks=None),),  # CPU time was not measured
         left_out={"tls": "the kernel does not stamp what is encrypted"},
         **describe_machine(),
     )
@@ -56,7 +59,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
 
 
 def observed_answer(answer: dict[str, Any]) -> ObservedAnswer:
-    """Give an answer as the calibration compares it with the server's log."""
+    """Convert a line of `answers.jsonl` to the form that is compared with the server's log."""
     return ObservedAnswer(
         request_id=answer["trial_id"],
         sent_s=answer["sent_s"],

@@ -83,7 +83,7 @@ def _max_attempts(scenario: Scenario, transport: str) -> int:
 
 @dataclass(slots=True)
 class CostCeiling:
-    """The amounts charged and reserved so far, in USD, under a ceiling. Without a `ledger` they are kept in memory only.
+    """The amounts charged and reserved so far, in USD, under a ceiling; kept in memory only without a `ledger`.
 
     The ledger survives a kill of the process but not a power cut: waiting for the disk would delay the streams.
 

@@ -1,4 +1,4 @@
-"""Runs a scenario: warm-up, then trials in a closed or open loop, each journaled when it ends; stops cleanly on signals."""
+"""Runs a scenario: warm-up, then trials in a closed or open loop, each written to the journal when it ends."""
 
 import asyncio
 import secrets

@@ -16,7 +16,7 @@ RowFactory = Callable[[], tuple[Trial, Sequence[EventRow]]]
 STEP_EVENTS = 64
 """Events written before control returns to the event loop: about 0.1 ms of work."""
 SYNC_INTERVAL_S = 5.0
-"""Seconds between two calls of fsync, in a thread. One takes up to 0.5 s, during which writes to the file may block too.
+"""Seconds between two calls of fsync, in a thread. One takes up to 0.5 s, in which writes to the file may block too.
 A power cut loses the trials since the last call; a kill of the process loses none."""
 
 
