@@ -62,55 +62,55 @@ class ServiceBackend:
         """Return a request as bytes ready to send; None for WebSocket, which has no single HTTP request."""
         if call.transport == "websocket":
             return None
-        path, reader = _PATH_AND_DECODER[call.transport]
+        path, decoder = _PATH_AND_DECODER[call.transport]
         body = _completion_body(call) if call.transport == "openai" else {**_chat_params(call)}
-        return prepare_post(self._service, path, body, call.request, lambda _: reader())
+        return prepare_post(self._service, path, body, call.request, lambda _: decoder())
 
     async def send_timed(
         self, sockets: TimestampingSelector, prepared: PreparedRequest, call: TrialRequest
     ) -> TimedServiceResponse:
         """Send a prepared request once and return the timed response. A failure becomes its last event."""
         _, kind = _PATH_AND_DECODER[call.transport]
-        reader = kind()  # one decoder per answer: the service's outcome is read from it afterwards
-        asked = await send.send_timed(sockets, replace(prepared, decoder=lambda: reader), request_id(call))
-        exchange, told = asked.exchange, reader.told
+        decoder = kind()  # one decoder per answer: the service's outcome is read from it afterwards
+        response = await send.send_timed(sockets, replace(prepared, decoder=lambda: decoder), request_id(call))
+        exchange, outcome = response.exchange, decoder.outcome
         if exchange.response_head is not None and exchange.response_head.status >= 300:
             body = b"".join(read.data for read in exchange.reads)
-            told.read_body(body.decode(errors="replace"), exchange.response_head.status)
-        events = [*dropped_settings_notices(exchange), *told.apply_to(asked.events)]
+            outcome.read_body(body.decode(errors="replace"), exchange.response_head.status)
+        events = [*dropped_settings_notices(exchange), *outcome.apply_to(response.events)]
         stamps = trial_metrics.TimedEvents(sent_at(exchange), None, events, sent=exchange.sent_s is not None)
-        return TimedServiceResponse(stamps, told, instrument_columns(asked))
+        return TimedServiceResponse(stamps, outcome, instrument_columns(response))
 
     async def send_websocket(self, call: TrialRequest) -> TimedServiceResponse:
         """Send a request once over a new WebSocket, with timestamps taken as the client yields each event.
 
         A failure becomes the last event of the response.
         """
-        heard = _WebSocketRecorder(self._clock)
+        recorder = _WebSocketRecorder(self._clock)
         try:
             async with asyncio.timeout(self._total_s):
-                await self._read_websocket(call, heard)
+                await self._read_websocket(call, recorder)
         except RequestRejectedError as refusal:
-            heard.record(Failed(refusal.kind, str(refusal), refusal.status))
+            recorder.record(Failed(refusal.kind, str(refusal), refusal.status))
         except StreamGoneError as fault:
-            heard.record(Failed(fault.kind, str(fault), 404))
+            recorder.record(Failed(fault.kind, str(fault), 404))
         except (TimeoutError, ClientError) as fault:
-            error = self._map_error(fault, begun=heard.begun)
-            heard.record(Failed(error.kind, error.message))
-        return heard.to_response()
+            error = self._map_error(fault, begun=recorder.begun)
+            recorder.record(Failed(error.kind, error.message))
+        return recorder.to_response()
 
-    async def _read_websocket(self, call: TrialRequest, heard: "_WebSocketRecorder") -> None:
+    async def _read_websocket(self, call: TrialRequest, recorder: "_WebSocketRecorder") -> None:
         headers = {REQUEST_ID_HEADER: request_id(call)}
         async with WebSocketClient(self._url, key=self._key, headers=headers, reconnect=False) as client:
-            heard.connected_s = self._clock()
+            recorder.connected_s = self._clock()
             answer = client.stream(**_chat_params(call))
-            heard.sent_s = self._clock()
+            recorder.sent_s = self._clock()
             async with answer:
-                heard.begun = True
+                recorder.begun = True
                 async for said in answer:
-                    event = heard.told.record_event(said)
+                    event = recorder.outcome.record_event(said)
                     if event is not None:
-                        heard.record(event)
+                        recorder.record(event)
 
     def _map_error(self, fault: Exception, *, begun: bool) -> StreamError:
         """Map a client's error to the error that the other transports report for the same fault.
@@ -142,7 +142,7 @@ class _WebSocketRecorder:
     """Records the events of one WebSocket answer with their timestamps, in seconds on `clock`."""
 
     clock: Clock
-    told: ServiceOutcome = field(default_factory=ServiceOutcome)
+    outcome: ServiceOutcome = field(default_factory=ServiceOutcome)
     events: list[TimedEvent] = field(default_factory=list)
     begun: bool = False
     connected_s: float | None = None
@@ -159,9 +159,9 @@ class _WebSocketRecorder:
         sent_s = self.asked_s if self.sent_s is None else self.sent_s
         stamps = trial_metrics.TimedEvents(sent_s, None, self.events, sent=self.sent_s is not None)
         if self.connected_s is None:
-            return TimedServiceResponse(stamps, self.told)
+            return TimedServiceResponse(stamps, self.outcome)
         return TimedServiceResponse(
-            stamps, self.told, {"connect_s": elapsed_s(self.asked_s, self.connected_s), "stamp_source": "callback"}
+            stamps, self.outcome, {"connect_s": elapsed_s(self.asked_s, self.connected_s), "stamp_source": "callback"}
         )
 
 

@@ -28,7 +28,7 @@ _CANCELLED = Failed("cancelled", "the answer was stopped at the service")
 class ServiceOutcome:
     """How an answer ended, as reported by the service; None is not reported."""
 
-    bill: AnswerReceipt | None = None
+    receipt: AnswerReceipt | None = None
     failure: Failed | None = None
 
     def record_event(self, said: Said | None) -> Event | None:
@@ -36,14 +36,14 @@ class ServiceOutcome:
         match said:
             case None | StageChanged():
                 return None
-            case AnswerFinished(reason, bill, outcome):
-                self.bill = bill
+            case AnswerFinished(reason, receipt, outcome):
+                self.receipt = receipt
                 return Finish(reason, refused=outcome == "refused")  # type: ignore[arg-type] # the service's words are the pipeline's
-            case AnswerFailed(kind, message, upstream_status, bill):
-                self.bill, self.failure = bill, Failed(kind, message, upstream_status)
+            case AnswerFailed(kind, message, upstream_status, receipt):
+                self.receipt, self.failure = receipt, Failed(kind, message, upstream_status)
                 return self.failure
-            case AnswerCancelled(bill):
-                self.bill, self.failure = bill, _CANCELLED
+            case AnswerCancelled(receipt):
+                self.receipt, self.failure = receipt, _CANCELLED
                 return self.failure
         return said
 
@@ -54,8 +54,8 @@ class ServiceOutcome:
             if (error := fields.get("error")) is not None:
                 # `code` is the service's own error kind; `type` must be one of OpenAI's.
                 self.failure = Failed(error.get("code") or error["type"], error["message"], http_status)
-            if (bill := fields.get("streamgauge")) is not None:
-                self.record_event(parse_event(("finish", {"finish_reason": "other", **bill})))
+            if (receipt := fields.get("streamgauge")) is not None:
+                self.record_event(parse_event(("finish", {"finish_reason": "other", **receipt})))
 
     def apply_to(self, events: Sequence[TimedEvent]) -> list[TimedEvent]:
         """Return an answer's events, with the failure at the end replaced by the one that the service reported."""
@@ -69,7 +69,7 @@ class ServiceSSEDecoder:
     """A `providers.decoding.decoder.StreamDecoder` of the service's SSE stream that also keeps the reported outcome."""
 
     def __init__(self) -> None:
-        self.told = ServiceOutcome()
+        self.outcome = ServiceOutcome()
         self._sse = sse.Decoder(errors="strict")
         self._progress = StreamPosition(resumable=False)
 
@@ -85,7 +85,7 @@ class ServiceSSEDecoder:
                 frame = parse_sse_event(found)
                 if not self._progress.advance(found.id, frame[0]):
                     continue
-                event = self.told.record_event(parse_event(frame))
+                event = self.outcome.record_event(parse_event(frame))
                 if isinstance(event, Failed):
                     raise StreamError(event.message, http_status=event.http_status)
                 if event is not None:
@@ -110,7 +110,7 @@ class ServiceCompletionDecoder:
     """The OpenAI adapter's decoder, which also keeps the receipt that the service sends beside the usage."""
 
     def __init__(self) -> None:
-        self.told = ServiceOutcome()
+        self.outcome = ServiceOutcome()
         self._sse = sse.Decoder()
         self._decoder = chat_completions.make_decoder(shows_thinking=True)
 
@@ -122,7 +122,7 @@ class ServiceCompletionDecoder:
         for found in self._events(data):
             # Quotation marks inside a JSON string are escaped, so that no answer's text can contain these keys.
             if '"streamgauge"' in found.data or '"error"' in found.data:
-                self.told.read_body(found.data)
+                self.outcome.read_body(found.data)
         yield from self._decoder.feed(data)
 
     def _events(self, data: bytes) -> list[sse.ServerSentEvent]:
@@ -140,27 +140,27 @@ class TimedServiceResponse:
     """An answer received from the service: delivered timestamps only, and the last event says how it ended."""
 
     stamps: trial_metrics.TimedEvents
-    told: ServiceOutcome
+    outcome: ServiceOutcome
     instrument: dict[str, Any] = field(default_factory=dict)
 
 
 def receipt_from_response(
-    provider: str, request: ChatRequest, arrived: TimedServiceResponse, cost_model: CostModel
+    provider: str, request: ChatRequest, response: TimedServiceResponse, cost_model: CostModel
 ) -> Receipt:
     """Return the receipt of an answer with the token usage that the service reported, or else the meter's counts.
 
     The cost is that of these tokens at the caller's prices, so that all transports of a run are priced alike.
     """
-    events, bill = arrived.stamps.delivered, arrived.told.bill
-    meter = Meter(request.messages, arrived.stamps.sent_s, cost_model)
+    events, receipt = response.stamps.delivered, response.outcome.receipt
+    meter = Meter(request.messages, response.stamps.sent_s, cost_model)
     for timed in events:
         meter.feed(timed.event, timed.at_s)
     end_s, terminal = events[-1].at_s, events[-1].event
     meter.end(end_s)
     reading = meter.read(end_s)
-    if bill is not None and bill.usage is not None:
-        cost = cost_model.price(bill.usage) if cost_model.price else None
-        reading = replace(reading, usage=bill.usage, cost=cost)
+    if receipt is not None and receipt.usage is not None:
+        cost = cost_model.price(receipt.usage) if cost_model.price else None
+        reading = replace(reading, usage=receipt.usage, cost=cost)
     assert isinstance(terminal, (Finish, Failed))
     finish = terminal if isinstance(terminal, Finish) else None
     return Receipt(
@@ -169,7 +169,7 @@ def receipt_from_response(
         finish_raw=finish.raw if finish else None,
         error=terminal if isinstance(terminal, Failed) else None,
         served_by=provider,
-        attempts=(bill.attempts if bill else None) or 1,
+        attempts=(receipt.attempts if receipt else None) or 1,
         fell_back_to=_find_fallback(events),
         delivered_chars=sum(len(timed.event.text) for timed in events if isinstance(timed.event, TextDelta)),
         reading=reading,
@@ -177,11 +177,11 @@ def receipt_from_response(
     )
 
 
-def ending_columns(found: Receipt, told: ServiceOutcome) -> dict[str, Any]:
+def ending_columns(found: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
     """Return the columns that describe how an answer ended, with the cost reported by the service if the caller knows
     no price."""
     columns = trial_metrics.outcome_columns(found)
-    cost_usd = told.bill.cost_usd if told.bill else None
+    cost_usd = outcome.receipt.cost_usd if outcome.receipt else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
         columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}
     return columns

@@ -95,9 +95,9 @@ class TimedBackend:
         sockets, lag = self._open_selector()
         mark = lag.mark()
         answer = await self._ask_fitted(sockets, call, prepared)
-        heard = TimedVendorResponse(call, answer, lag.worst_s(mark))
+        response = TimedVendorResponse(call, answer, lag.worst_s(mark))
         await sockets.wait_turn()
-        return heard
+        return response
 
     async def ask_service(self, call: TrialRequest) -> "TimedServiceResponse":
         """Send a prepared request to the service once; return the timed response. A failure becomes its last event."""
@@ -105,12 +105,12 @@ class TimedBackend:
         sockets, lag = self._open_selector()
         mark = lag.mark()
         if prepared is None:
-            arrived = await self._service_backend.send_websocket(call)
+            response = await self._service_backend.send_websocket(call)
         else:
-            arrived = await self._service_backend.send_timed(sockets, prepared, call)
-        arrived.instrument["loop_lag_max_s"] = round(lag.worst_s(mark), 9)
+            response = await self._service_backend.send_timed(sockets, prepared, call)
+        response.instrument["loop_lag_max_s"] = round(lag.worst_s(mark), 9)
         await sockets.wait_turn()
-        return arrived
+        return response
 
     async def _ask_fitted(
         self, sockets: TimestampingSelector, call: TrialRequest, prepared: PreparedRequest
@@ -163,13 +163,13 @@ class TimedBackend:
         return self._sockets, self._lag
 
 
-def receipt(heard: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_model: CostModel) -> Receipt:
+def receipt(response: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_model: CostModel) -> Receipt:
     """Return the receipt of an answer by the pipeline's rules; the last event says how it ended."""
-    events, exchange = heard.answer.events, heard.answer.exchange
-    meter = Meter(heard.call.request.messages, sent_at(exchange), cost_model)
+    events, exchange = response.answer.events, response.answer.exchange
+    meter = Meter(response.call.request.messages, sent_at(exchange), cost_model)
     for timed in events:
         meter.feed(timed.event, timed.at_s)
-    terminal = terminal_event(heard.answer)
+    terminal = terminal_event(response.answer)
     meter.end(events[-1].at_s)
     finish = terminal if isinstance(terminal, Finish) else None
     return Receipt(
@@ -177,7 +177,7 @@ def receipt(heard: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_mo
         finish_reason=finish.reason if finish else None,
         finish_raw=finish.raw if finish else None,
         error=terminal if isinstance(terminal, Failed) else None,
-        served_by=heard.call.provider,
+        served_by=response.call.provider,
         attempts=1,
         fell_back_to=None,
         delivered_chars=sum(len(timed.event.text) for timed in delivered if isinstance(timed.event, TextDelta)),
@@ -187,9 +187,9 @@ def receipt(heard: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_mo
     )
 
 
-def event_timestamps(heard: TimedVendorResponse, strategy: Strategy) -> trial_metrics.TimedEvents:
+def event_timestamps(response: TimedVendorResponse, strategy: Strategy) -> trial_metrics.TimedEvents:
     """Return an answer's events with source timestamps, and as `strategy` would have delivered them."""
-    events, exchange = heard.answer.events, heard.answer.exchange
+    events, exchange = response.answer.events, response.answer.exchange
     return trial_metrics.TimedEvents(
         sent_at(exchange), events, list(replay(events, strategy)), sent=exchange.sent_s is not None
     )

@@ -65,7 +65,7 @@ def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptio
     return CalibrationOptions(tuple(numbers), tuple(way for way in CONNECTION_KINDS if way in chosen), within_ms)
 
 
-def calibrate_to_file(asked: CalibrationOptions, file: Path) -> Calibration:
+def calibrate_to_file(options: CalibrationOptions, file: Path) -> Calibration:
     """Calibrate and write the result to `file`, replacing it.
 
     Raises UsageError when a process fails, or, before anything is measured, when the file cannot be written.
@@ -78,36 +78,36 @@ def calibrate_to_file(asked: CalibrationOptions, file: Path) -> Calibration:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise UsageError(f"--out {file}: {error.strerror}; choose a file that can be written") from None
-    made = calibrate(asked)
+    made = calibrate(options)
     write_calibration(file, made)
     return made
 
 
-def calibrate(asked: CalibrationOptions, console: Console | None = None) -> Calibration:
+def calibrate(options: CalibrationOptions, console: Console | None = None) -> Calibration:
     """Measure all rows, which takes some seconds each. Progress is shown on `console`, or on stderr if it is None.
 
     TLS is left out, with the reason in the result, if no certificate can be made. Raises UsageError when a process
     fails.
     """
-    raise_fd_limit(max(asked.streams))  # child processes inherit it
+    raise_fd_limit(max(options.streams))  # child processes inherit it
     made_at, machine = utc_now(), describe_machine()
     sources, real_time, rows = set[str](), True, list[CalibrationRow]()
     with tempfile.TemporaryDirectory() as folder, _CalibrationProgress(console or Console(stderr=True)) as progress:
-        certificates, left_out = _make_certificates(asked, Path(folder))
-        steps = [(way, streams) for way in asked.ways if way not in left_out for streams in asked.streams]
+        certificates, left_out = _make_certificates(options, Path(folder))
+        steps = [(way, streams) for way in options.ways if way not in left_out for streams in options.streams]
         if not steps:
             raise UsageError(f"nothing is left to be measured: {'; '.join(left_out.values())}")
         for done, (way, streams) in enumerate(steps):
             progress.set_stage(f"calibrating {way}, {streams} at a time", done, len(steps))
-            said, log = _measure_streams(streams, certificates if way == "tls" else None)
-            noted = [ObservedAnswer(**one) for one in said["noted"]]
-            sources |= {one.stamp_source for one in noted}
-            real_time = real_time and bool(said["real_time_priority"])
-            rows.append(compare_with_log(way, streams, noted, log, said["cpu_s"]))
+            result, log = _measure_streams(streams, certificates if way == "tls" else None)
+            observed = [ObservedAnswer(**one) for one in result["noted"]]
+            sources |= {one.stamp_source for one in observed}
+            real_time = real_time and bool(result["real_time_priority"])
+            rows.append(compare_with_log(way, streams, observed, log, result["cpu_s"]))
         progress.set_stage("calibrated", len(steps), len(steps))
     return Calibration(
         made_at=made_at,
-        within_ms=asked.within_ms,
+        within_ms=options.within_ms,
         tokens=TOKENS,
         gap_ms=GAP_MS,
         real_time_priority=real_time,
@@ -118,9 +118,9 @@ def calibrate(asked: CalibrationOptions, console: Console | None = None) -> Cali
     )
 
 
-def _make_certificates(asked: CalibrationOptions, folder: Path) -> tuple[tuple[str, str] | None, dict[str, str]]:
+def _make_certificates(options: CalibrationOptions, folder: Path) -> tuple[tuple[str, str] | None, dict[str, str]]:
     """Return the certificate and key files if TLS was requested, and the connection kinds left out without them."""
-    if "tls" not in asked.ways:
+    if "tls" not in options.ways:
         return None, {}
     try:
         return make_self_signed(folder), {}
@@ -138,8 +138,8 @@ def _measure_streams(streams: int, certificates: tuple[str, str] | None) -> tupl
             command = [sys.executable, "-m", "evaluation.calibration.worker", "--url", f"{url}/v1"]
             command += ["--streams", str(streams), "--rounds", str(rounds)]
             command += ["--ca-file", certificates[0]] if certificates else []
-            said = _run_client(command, _ROUND_TIMEOUT_S * (rounds + 1))
-        return said, read_log(log)
+            result = _run_client(command, _ROUND_TIMEOUT_S * (rounds + 1))
+        return result, read_log(log)
 
 
 def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:

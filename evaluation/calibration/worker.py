@@ -35,9 +35,9 @@ async def _run_streams(base_url: str, ca_file: str, streams: int, rounds: int, n
     sockets = TimestampingSelector()
 
     async def ask_once(request_id: str) -> ObservedAnswer:
-        asked = await send_timed(sockets, prepared, request_id)
-        exchange, last = asked.exchange, asked.events[-1].event
-        tokens_s = [timed.at_s for timed in asked.events if isinstance(timed.event, TextDelta)]
+        response = await send_timed(sockets, prepared, request_id)
+        exchange, last = response.exchange, response.events[-1].event
+        tokens_s = [timed.at_s for timed in response.events if isinstance(timed.event, TextDelta)]
         problem = None if isinstance(last, Finish) else f"{exchange.ending}: {last}"
         return ObservedAnswer(
             request_id, exchange.sent_s, tokens_s, exchange.merged_reads, exchange.timestamp_source, problem
@@ -53,11 +53,11 @@ async def _run_streams(base_url: str, ca_file: str, streams: int, rounds: int, n
         await providers.aclose()
 
 
-async def _measure(asked: argparse.Namespace) -> dict[str, Any]:
-    await _run_streams(asked.url, asked.ca_file, 1, 1, "first")  # warm-up, as in a run
+async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    await _run_streams(options.url, options.ca_file, 1, 1, "first")  # warm-up, as in a run
     real_time = set_realtime_priority()
     begun_s = cpu_s()
-    noted = await _run_streams(asked.url, asked.ca_file, asked.streams, asked.rounds, "stream")
+    noted = await _run_streams(options.url, options.ca_file, options.streams, options.rounds, "stream")
     used_s = cpu_s() - begun_s
     return {"cpu_s": used_s, "real_time_priority": real_time, "noted": [asdict(one) for one in noted]}
 

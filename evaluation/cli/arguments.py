@@ -142,12 +142,12 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="a new or an empty folder")
 
 
-def parse_run_options(asked: argparse.Namespace) -> RunOptions:
+def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
     """Combine the parsed arguments with the scenario file and the defaults, in this order of precedence.
 
     Raises UsageError, with file and line where the scenario file is at fault, when a value is missing or invalid.
     """
-    given = {name: value for name, value in vars(asked).items() if name != "command"}
+    given = {name: value for name, value in vars(parsed).items() if name != "command"}
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
     values = {**DEFAULTS, **_merge_options(file, _convert_options(given))}
     if not values.get("providers"):
@@ -157,7 +157,7 @@ def parse_run_options(asked: argparse.Namespace) -> RunOptions:
     try:
         planned = _build_scenario(values)
     except InvalidScenarioError as misfit:
-        in_file = file is not None and vars(asked).get(misfit.key) is None
+        in_file = file is not None and vars(parsed).get(misfit.key) is None
         raise UsageError(f"{file.location_of(misfit.key) if file and in_file else ''}{misfit}") from None
     return RunOptions(
         scenario=planned,

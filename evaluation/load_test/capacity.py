@@ -35,7 +35,7 @@ class CapacitySearch:
     def __init__(self, first: int, most: int) -> None:
         if not 1 <= first <= most:
             raise UsageError("--users must be at least 1 and no more than --most")
-        self.asked: int | None = first
+        self.next_streams: int | None = first
         self._most = most
         self._met, self._missed = 0, most + 1
         self._votes: dict[int, list[bool]] = defaultdict(list)
@@ -43,23 +43,23 @@ class CapacitySearch:
     @property
     def capacity(self) -> int | None:
         """The confirmed number of streams; None if there is none, or the search is not over."""
-        return self._met or None if self.asked is None else None
+        return self._met or None if self.next_streams is None else None
 
     def report_result(self, met: bool) -> None:
         """Record whether the step with `next_streams` met the SLO, and choose the next number."""
-        assert self.asked is not None  # the search is not over
-        votes = self._votes[self.asked]
+        assert self.next_streams is not None  # the search is not over
+        votes = self._votes[self.next_streams]
         votes.append(met)
         growing = met and self._missed > self._most
         if votes.count(met) < _CONFIRMATIONS and not growing:
             return
         if met:
-            self._met = max(self._met, self.asked)
+            self._met = max(self._met, self.next_streams)
         else:
-            self._missed = self.asked
-            if self.asked <= self._met:
-                self._met = int(self.asked * (1 - TOLERANCE))
-        self.asked = self._next_users()
+            self._missed = self.next_streams
+            if self.next_streams <= self._met:
+                self._met = int(self.next_streams * (1 - TOLERANCE))
+        self.next_streams = self._next_users()
 
     def _next_users(self) -> int | None:
         if self._missed > self._most and self._met < self._most:
@@ -105,7 +105,7 @@ def run_search(
     from evaluation.load_test import judge
 
     number = 0
-    while (streams := search.asked) is not None:
+    while (streams := search.next_streams) is not None:
         number += 1
         place, wanted = folder / f"{number:02d}-{streams}-streams", load(streams)
         ramp_s = math.ceil(streams / wanted.users_per_s)

@@ -131,14 +131,14 @@ async def run(
         resume.truncate_partial_lines(folder, start)
         manifest.write(folder, facts)
         with (
-            closing(TimedBackend(access, clock, service)) as wire,
+            closing(TimedBackend(access, clock, service)) as backend,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
             context = TrialContext(
-                start.run_id, scenario, access, clock, mask, models=models, sitting=start.resume_count
+                start.run_id, scenario, access, clock, mask, models=models, resume_count=start.resume_count
             )
-            context = replace(context, wire=None if scenario.retries else wire)
+            context = replace(context, backend=None if scenario.retries else backend)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
@@ -201,20 +201,24 @@ class _TrialRunner:
 
     async def _run_warm_up(self, planned: tuple[PlannedTrial, ...]) -> None:
         scenario, access = self.context.scenario, self.context.access
-        asked_for = {(trial.provider, trial.transport) for trial in planned}
-        ways = [way for way in product(scenario.providers, scenario.transport) if scenario.warm_up and way in asked_for]
-        for provider, transport in ways:
-            name, said = transport_name(provider, transport), []
+        combinations = {(trial.provider, trial.transport) for trial in planned}
+        pairs = [
+            pair
+            for pair in product(scenario.providers, scenario.transport)
+            if scenario.warm_up and pair in combinations
+        ]
+        for provider, transport in pairs:
+            name, outcomes = transport_name(provider, transport), []
             self.progress.set_stage(f"warming up {name}")
             for number in range(scenario.warm_up):
-                what = f"warm-up {name} {self.context.sitting}.{number}"
+                what = f"warm-up {name} {self.context.resume_count}.{number}"
                 quoted = estimate_warm_up_cost(access.cost_model(provider), scenario, transport)
                 if not await self._reserve(what, quoted.at_most_usd, provider):
                     return
-                asked = await warm_up(self.context, provider, transport)
-                self._settle(what, asked)
-                said.append(describe_outcome(asked))
-            self.facts["warm_up"][name] = said
+                response = await warm_up(self.context, provider, transport)
+                self._settle(what, response)
+                outcomes.append(describe_outcome(response))
+            self.facts["warm_up"][name] = outcomes
         manifest.write(self.folder, self.facts)
 
     def _start_closed_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
@@ -240,12 +244,12 @@ class _TrialRunner:
         self.load.on_start(intended_s)
         self.progress.on_start()
         try:
-            asked = await run_trial(self.context, planned)
+            response = await run_trial(self.context, planned)
         finally:
             self.load.on_end()
-        self._settle(self.context.trial_id(planned), asked)
-        self.summary.outcomes[asked.outcome] += 1
-        trial = await self.writer.write(lambda: trial_rows(self.context, planned, asked, intended_s), asked)
+        self._settle(self.context.trial_id(planned), response)
+        self.summary.outcomes[response.outcome] += 1
+        trial = await self.writer.write(lambda: trial_rows(self.context, planned, response, intended_s), response)
         self.load.count_chunks(trial.chunks or 0)
         self.progress.on_finish(trial)
 
@@ -265,9 +269,9 @@ class _TrialRunner:
         self.summary.out_of_budget = True
         return False
 
-    def _settle(self, what: str, asked: TrialResponse) -> None:
+    def _settle(self, what: str, response: TrialResponse) -> None:
         if self.budget is not None:
-            self.budget.settle(what, asked.ending.get("cost_usd"), asked.ending.get("attempts") or 1)
+            self.budget.settle(what, response.ending.get("cost_usd"), response.ending.get("attempts") or 1)
 
     async def _run_ticks(self) -> None:
         while True:

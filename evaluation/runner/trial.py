@@ -51,17 +51,17 @@ class TrialContext:
     mask: Callable[[str], str] = str
     deadlines: TokenDeadlines = field(default_factory=TokenDeadlines)
     reader: ReaderModel = field(default_factory=ReaderModel)
-    wire: TimedBackend | None = None
+    backend: TimedBackend | None = None
     """Sends the requests that were prepared for it; all others go through the pipeline in this process."""
     models: Mapping[str, str] = field(default_factory=dict)
     """The models of providers that are requested without a model name, for the tables."""
-    sitting: int = 0
+    resume_count: int = 0
     """The number of times the run was resumed. It is part of the trial id, so that a request cut off by a kill is sent
     again under another id."""
 
     def trial_id(self, planned: PlannedTrial) -> str:
         """Return the trial's id, which its request carries as `X-Client-Request-Id`."""
-        again = f"-r{self.sitting}" if self.sitting else ""
+        again = f"-r{self.resume_count}" if self.resume_count else ""
         return f"{self.run_id}-{planned.number:05d}{again}"
 
 
@@ -87,21 +87,23 @@ async def run_trial(context: TrialContext, planned: PlannedTrial) -> TrialRespon
 
 
 def trial_rows(
-    context: TrialContext, planned: PlannedTrial, asked: TrialResponse, intended_s: float | None = None
+    context: TrialContext, planned: PlannedTrial, response: TrialResponse, intended_s: float | None = None
 ) -> tuple[Trial, list[EventRow]]:
     """Compute a trial's row and event rows from its timed response; takes a millisecond or two.
 
     `intended_s` is the time at which the request was due, in seconds on the context's clock; None if it had none.
     """
-    events = list(trial_metrics.event_rows(context.run_id, context.trial_id(planned), asked.stamps))
-    return _trial_row(context, planned, asked, intended_s), events
+    events = list(trial_metrics.event_rows(context.run_id, context.trial_id(planned), response.stamps))
+    return _trial_row(context, planned, response, intended_s), events
 
 
-def _trial_row(context: TrialContext, planned: PlannedTrial, asked: TrialResponse, intended_s: float | None) -> Trial:
+def _trial_row(
+    context: TrialContext, planned: PlannedTrial, response: TrialResponse, intended_s: float | None
+) -> Trial:
     measured = trial_metrics.compute_metrics(
-        asked.stamps, asked.outcome, asked.usage, context.deadlines, context.reader
+        response.stamps, response.outcome, response.usage, context.deadlines, context.reader
     )
-    sent_s, how = asked.stamps.sent_s if asked.stamps.sent else None, asked.instrument
+    sent_s, how = response.stamps.sent_s if response.stamps.sent else None, response.instrument
     waited = trial_metrics.queueing_metrics(sent_s, intended_s, how.get("connect_s"), measured.get("ttft_s"))
     provider, _, model = planned.provider.partition(":")
     return Trial(
@@ -114,14 +116,14 @@ def _trial_row(context: TrialContext, planned: PlannedTrial, asked: TrialRespons
         transport=planned.transport,
         repeat=planned.repeat,
         block=planned.block,
-        started_at=asked.started_at,
+        started_at=response.started_at,
         sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
-        outcome=asked.outcome,
+        outcome=response.outcome,
         effort=planned.effort,
-        dropped_settings=trial_metrics.dropped_settings(asked.stamps),
+        dropped_settings=trial_metrics.dropped_settings(response.stamps),
         disturbed=is_disturbed(how.get("stamp_source"), how.get("merged_reads"), how.get("loop_lag_max_s")),
         **how,
-        **asked.ending,
+        **response.ending,
         **measured,
         **waited,
     )
@@ -134,19 +136,19 @@ async def warm_up(context: TrialContext, provider: str, transport: str = IN_PROC
 
 async def prepare(context: TrialContext, planned: Iterable[PlannedTrial]) -> dict[str, Any]:
     """Prepare all requests before the load; return how they will be measured, for the manifest's `instrument` list."""
-    if context.wire is None:
+    if context.backend is None:
         return {"stamped_sockets": [], "real_time_priority": False}
     for trial in planned:
-        await context.wire.prepare(_trial_request(context, trial))
+        await context.backend.prepare(_trial_request(context, trial))
         if context.scenario.warm_up:
-            await context.wire.prepare(_warm_up_request(context, trial.provider, trial.transport))
-    return context.wire.start()
+            await context.backend.prepare(_warm_up_request(context, trial.provider, trial.transport))
+    return context.backend.start()
 
 
-def describe_outcome(asked: TrialResponse) -> str:
+def describe_outcome(response: TrialResponse) -> str:
     """Return the outcome in words: `completed`, or the outcome followed by the error message."""
-    why = asked.ending.get("error_message")
-    return f"{asked.outcome}: {why}" if why else asked.outcome
+    why = response.ending.get("error_message")
+    return f"{response.outcome}: {why}" if why else response.outcome
 
 
 def _trial_request(context: TrialContext, planned: PlannedTrial) -> TrialRequest:
@@ -174,10 +176,10 @@ def _chat_request(scenario: Scenario, text: str, max_tokens: int, request_id: st
 
 async def execute(context: TrialContext, call: TrialRequest) -> TrialResponse:
     """Run one answer to its end. Any exception, even from a defect in an adapter, becomes the outcome of the trial."""
-    if context.wire is not None and call.transport != IN_PROCESS:
-        return await _send_timed(context, call, _send_to_service(context, context.wire, call))
-    if context.wire is not None and context.wire.supports(call):
-        return await _send_timed(context, call, _send_to_vendor(context, context.wire, call))
+    if context.backend is not None and call.transport != IN_PROCESS:
+        return await _send_timed(context, call, _send_to_service(context, context.backend, call))
+    if context.backend is not None and context.backend.supports(call):
+        return await _send_timed(context, call, _send_to_vendor(context, context.backend, call))
     return await _run_in_process(context, call)
 
 
@@ -196,22 +198,22 @@ async def _send_timed(context: TrialContext, call: TrialRequest, answering: Awai
     return TrialResponse(started_at, _mask_ending(context, ending), outcome, usage, stamps, instrument)
 
 
-async def _send_to_vendor(context: TrialContext, way: TimedBackend, call: TrialRequest) -> ResponseParts:
-    heard = await way.send(call)
-    stamps = vendor_http.event_timestamps(heard, strategies.parse(call.strategy).build())
-    receipt = vendor_http.receipt(heard, stamps.delivered, context.access.cost_model(call.provider))
-    instrument = backends_call.instrument_columns(heard.answer) | {"loop_lag_max_s": round(heard.lag_s, 9)}
+async def _send_to_vendor(context: TrialContext, backend: TimedBackend, call: TrialRequest) -> ResponseParts:
+    response = await backend.send(call)
+    stamps = vendor_http.event_timestamps(response, strategies.parse(call.strategy).build())
+    receipt = vendor_http.receipt(response, stamps.delivered, context.access.cost_model(call.provider))
+    instrument = backends_call.instrument_columns(response.answer) | {"loop_lag_max_s": round(response.lag_s, 9)}
     return stamps, instrument, receipt.outcome, receipt.reading.usage, trial_metrics.outcome_columns(receipt)
 
 
-async def _send_to_service(context: TrialContext, way: TimedBackend, call: TrialRequest) -> ResponseParts:
+async def _send_to_service(context: TrialContext, backend: TimedBackend, call: TrialRequest) -> ResponseParts:
     from evaluation.backends import service_decoder
 
-    arrived = await way.ask_service(call)
+    response = await backend.ask_service(call)
     cost_model = context.access.cost_model(call.provider)
-    receipt = service_decoder.receipt_from_response(call.provider, call.request, arrived, cost_model)
-    ending = service_decoder.ending_columns(receipt, arrived.told)
-    return arrived.stamps, arrived.instrument, receipt.outcome, receipt.reading.usage, ending
+    receipt = service_decoder.receipt_from_response(call.provider, call.request, response, cost_model)
+    ending = service_decoder.ending_columns(receipt, response.outcome)
+    return response.stamps, response.instrument, receipt.outcome, receipt.reading.usage, ending
 
 
 async def _run_in_process(context: TrialContext, call: TrialRequest) -> TrialResponse:

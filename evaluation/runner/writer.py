@@ -38,13 +38,13 @@ class TrialWriter:
         if self._traces is not None:
             self._traces.mkdir(exist_ok=True)
 
-    async def write(self, make: RowFactory, asked: TrialResponse) -> Trial:
+    async def write(self, make: RowFactory, response: TrialResponse) -> Trial:
         """Build a finished trial's rows with `make`, write them and return the trial. Trials are written one at a time.
 
         Writing continues if the caller is cancelled. It does not wait for fsync, which would delay the next answer.
         Raises OSError when writing, or an earlier fsync, has failed.
         """
-        task = asyncio.create_task(self._write_trial(make, asked))
+        task = asyncio.create_task(self._write_trial(make, response))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
         return await asyncio.shield(task)
@@ -56,12 +56,12 @@ class TrialWriter:
         if self._syncing is not None:
             await self._syncing
 
-    async def _write_trial(self, make: RowFactory, asked: TrialResponse) -> Trial:
+    async def _write_trial(self, make: RowFactory, response: TrialResponse) -> Trial:
         async with self._turn:
             trial, events = make()
             await asyncio.sleep(0)
-            if self._traces is not None and asked.stamps.source is not None:
-                await self._write_trace(self._traces / f"{trial.trial_id}.jsonl", trial, asked)
+            if self._traces is not None and response.stamps.source is not None:
+                await self._write_trace(self._traces / f"{trial.trial_id}.jsonl", trial, response)
             for start in range(0, len(events), STEP_EVENTS):
                 self._journal.add_events(events[start : start + STEP_EVENTS])
                 await asyncio.sleep(0)
@@ -83,17 +83,17 @@ class TrialWriter:
             await asyncio.to_thread(self._journal.sync)
             self._synced = written
 
-    async def _write_trace(self, path: Path, trial: Trial, asked: TrialResponse) -> None:
+    async def _write_trace(self, path: Path, trial: Trial, response: TrialResponse) -> None:
         with path.open("w", encoding="utf-8") as file:
-            for part in _iter_trace_parts(trial, asked):
+            for part in _iter_trace_parts(trial, response):
                 file.write(part)
                 await asyncio.sleep(0)
 
 
-def _iter_trace_parts(trial: Trial, asked: TrialResponse) -> Iterator[str]:
+def _iter_trace_parts(trial: Trial, response: TrialResponse) -> Iterator[str]:
     """Yield a trace's text: the header line, then parts of up to `STEP_EVENTS` events."""
-    sent_s = asked.stamps.sent_s
-    timed = [TimedEvent(max(found.at_s - sent_s, 0.0), found.event) for found in asked.stamps.source or ()]
+    sent_s = response.stamps.sent_s
+    timed = [TimedEvent(max(found.at_s - sent_s, 0.0), found.event) for found in response.stamps.source or ()]
     header, _, _ = trace.dumps(_trace_header(trial), ()).rpartition("\n")
     yield header + "\n"
     for start in range(0, len(timed), STEP_EVENTS):
