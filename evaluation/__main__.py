@@ -46,7 +46,9 @@ def _main_replay(options: argparse.Namespace) -> int:
 
     names = scenario.strategy_names(options.strategies)
     if not names or len(set(names)) < len(names):
-        raise UsageError("strategies: at least one is needed" if not names else "strategies: one is there twice")
+        raise UsageError(
+            "strategies: at least one is needed" if not names else "strategies: one is repeated (list each once)"
+        )
     paths = replay.find_traces(options.traces)
     manifest.create_run_folder(options.out)
     facts = replay.replay_run(new_run_id(), replay.read_recordings(paths), names, options.out)
@@ -66,7 +68,9 @@ def _main_compare(options: argparse.Namespace) -> int:
     a, b = tables.load(options.a), tables.load(options.b)
     found = compare.compare(a, b)
     if not found.changes:
-        raise UsageError(f"{options.a} and {options.b} have no provider × strategy in common that both completed")
+        raise UsageError(
+            f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one)"
+        )
     terminal.print_table(reports_compare.comparison_table(found, str(options.a), str(options.b)))
     for note in reports_compare.comparison_notes(found, to_line):
         print(note)
@@ -87,7 +91,7 @@ def _write_text(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--out {file}: {error.strerror}; choose a file that can be written") from None
+        raise UsageError(f"--out {file}: {error.strerror} (choose a file that can be written)") from None
 
 
 def _main_report(options: argparse.Namespace) -> int:

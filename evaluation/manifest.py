@@ -39,10 +39,10 @@ def create_run_folder(folder: Path) -> None:
         return
     if not holds_run(folder):
         raise UsageError(f"--out {folder} is not empty and holds no run: choose a new or an empty folder")
-    state = "a finished run" if read(folder).get("complete") else "a run that was broken off"
+    state = "a finished run" if read(folder).get("complete") else "an unfinished run"
     raise UsageError(
-        f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` makes its tables"
-        f"{'' if state.startswith('a finished') else ', --resume goes on with it'}"
+        f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` builds its tables"
+        f"{'' if state.startswith('a finished') else ', --resume continues it'}"
     )
 
 
@@ -105,7 +105,7 @@ def read(folder: Path) -> dict[str, Any]:
         if not path.exists():
             return {}
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_BYTES // 2**20} MiB: this was not written by a run")
+            raise UsageError(f"{path}: larger than {MAX_BYTES // 2**20} MiB (not a manifest that a run has written)")
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
@@ -114,7 +114,9 @@ def read(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{path}: not a JSON object")
     if found.get("manifest", VERSION) != VERSION:
-        raise UsageError(f"{path}: of version {repr(found['manifest'])[:40]}, this program reads version {VERSION}")
+        raise UsageError(
+            f"{path}: version {repr(found['manifest'])[:40]} is not supported (this program reads version {VERSION})"
+        )
     _check(path, found)
     if (scenario := found.get("scenario")) and isinstance(transport := scenario["transport"], str):
         scenario["transport"] = [transport]  # older runs had a single transport
@@ -125,7 +127,7 @@ def _check(path: Path, found: dict[str, Any]) -> None:
     try:
         validate_manifest(found)
     except UsageError as error:
-        raise UsageError(f"{path}: {error}: this was not written by a run") from None
+        raise UsageError(f"{path}: {error} (not a manifest that a run has written)") from None
 
 
 MAX_SHOWN = 40
@@ -137,15 +139,15 @@ Number = Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
 
 def _check_scalar(value: Any) -> Any:
     if value is not None and not isinstance(value, (str, int, float)):
-        raise ValueError("neither a text nor a number")
+        raise ValueError("not a string or number")
     if not isinstance(value, (str, bool)) and value is not None and not abs(value) <= _MAX_NUMBER:
-        raise ValueError("no number that is shown")
+        raise ValueError("number out of range")
     return value
 
 
 def _check_transport(value: Any) -> Any:
     if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-        raise ValueError("neither a name nor a list of names")
+        raise ValueError("not a name or a list of names")
     return value
 
 

@@ -82,10 +82,10 @@ class Scenario:
             if getattr(self, name) < least:
                 raise InvalidScenarioError(name, f"{name.replace('_', '-')} must be at least {least}")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise InvalidScenarioError("temperature", "temperature must be a number from 0 on")
+            raise InvalidScenarioError("temperature", "temperature must be a number of at least 0")
         if self.trials > MAX_TRIALS:
             raise InvalidScenarioError(
-                "repeats", f"{self.trials} answers are more than a run holds: ask for at most {MAX_TRIALS}"
+                "repeats", f"{self.trials} trials are too many for one run (use at most {MAX_TRIALS})"
             )
         self._check_effort()
         self._check_transport()
@@ -93,42 +93,47 @@ class Scenario:
 
     def _check_effort(self) -> None:
         if len(set(self.effort)) < len(self.effort):
-            raise InvalidScenarioError("effort", "effort: one is there twice")
+            raise InvalidScenarioError("effort", "effort: one is repeated (list each once)")
         for name in self.effort:
             if not re.fullmatch(EFFORT_PATTERN, name):
-                raise InvalidScenarioError("effort", f"effort {name[:40]!r} is no word (write for example low,high)")
+                raise InvalidScenarioError(
+                    "effort", f"effort: {name[:40]!r} is not a valid name (for example low,high)"
+                )
 
     def _check_transport(self) -> None:
         for name in self.transport:
             if name not in TRANSPORTS:
                 raise InvalidScenarioError(
-                    "transport", f"transport {name!r} is not there: use one or more of {', '.join(TRANSPORTS)}"
+                    "transport", f"transport: {name!r} is unknown (use one or more of {', '.join(TRANSPORTS)})"
                 )
         if not self.service_transports:
             if self.url is not None:
-                raise InvalidScenarioError("url", "url is of a service: ask it by --transport sse, websocket or openai")
+                raise InvalidScenarioError(
+                    "url", "url: no transport uses the service (add --transport sse, websocket or openai)"
+                )
             return
         if self.retries:
             raise InvalidScenarioError(
-                "retries", "retries are for in-process alone: over a wire the service retries by its own rules"
+                "retries",
+                "retries: only in-process supports them (over other transports the service retries by its own rules)",
             )
         if any(name.partition(":")[0] == "replay" for name in self.providers):
             raise InvalidScenarioError(
-                "providers", "replay plays a file in this process, no service does: use --transport in-process alone"
+                "providers", "replay: recordings are played in this process only (use --transport in-process)"
             )
 
     def _check_load(self) -> None:
         if self.arrivals not in ARRIVALS:
             raise InvalidScenarioError(
-                "arrivals", f"arrivals {self.arrivals!r} is not there: use {' or '.join(ARRIVALS)}"
+                "arrivals", f"arrivals: {self.arrivals!r} is unknown (use {' or '.join(ARRIVALS)})"
             )
         if self.rate is None:
             return
         if not 0 < self.rate <= MAX_RATE:
-            raise InvalidScenarioError("rate", f"rate must be more than 0 and at most {MAX_RATE:g} answers a second")
+            raise InvalidScenarioError("rate", f"rate must be more than 0 and at most {MAX_RATE:g} requests per second")
         if self.concurrency != 1:
             raise InvalidScenarioError(
-                "rate", "rate and concurrency exclude each other: an open loop limits no concurrency"
+                "rate", "rate and concurrency exclude each other (an open loop does not limit concurrency)"
             )
 
     @property
@@ -234,7 +239,7 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
         raise UsageError(f"prompts file {path}: {reason}") from None
     filled = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not filled:
-        raise UsageError(f"prompts file {path}: there is no prompt in it")
+        raise UsageError(f"prompts file {path}: contains no prompts (write one per line)")
     as_json = path.suffix == ".jsonl" or filled[0][1].startswith('{"')
     prompts = [
         _prompt_from_json(line, f"{path}, line {number}") if as_json else Prompt(f"line-{number}", line)
@@ -242,9 +247,9 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
     ]
     for place, prompt in enumerate(prompts):
         if prompt.id in (other.id for other in prompts[:place]):
-            raise UsageError(f"{path}, line {filled[place][0]}: the id {prompt.id!r} is there already")
+            raise UsageError(f"{path}, line {filled[place][0]}: the id {prompt.id!r} is used already (use unique ids)")
     if count is not None and not 1 <= count <= len(prompts):
-        raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, as many as {path} has")
+        raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, the number of prompts in {path}")
     return tuple(prompts[:count])
 
 
@@ -254,10 +259,10 @@ def _prompt_from_json(line: str, where: str) -> Prompt:
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
     if not isinstance(found, dict) or not all(_is_filled(found.get(key)) for key in ("id", "prompt")):
-        raise UsageError(f'{where}: needs {{"id": "…", "prompt": "…"}}, both filled')
+        raise UsageError(f'{where}: id or prompt is missing or empty (write {{"id": "…", "prompt": "…"}})')
     expected = found.get("expected_tokens")
     if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
-        raise UsageError(f"{where}: expected_tokens must be a whole number from 1 on")
+        raise UsageError(f"{where}: expected_tokens must be a whole number of at least 1")
     return Prompt(found["id"], found["prompt"], expected)
 
 
@@ -269,4 +274,4 @@ def _check_list(name: str, values: Sequence[object]) -> None:
     if not values:
         raise InvalidScenarioError(name, f"{name}: at least one is needed")
     if len(set(values)) < len(values):
-        raise InvalidScenarioError(name, f"{name}: one is there twice")
+        raise InvalidScenarioError(name, f"{name}: one is repeated (list each once)")

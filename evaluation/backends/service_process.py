@@ -96,7 +96,7 @@ def start_process(
         try:
             url = _read_address(process)
             if url is None:
-                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no error message"]
                 raise UsageError(f"{' '.join(command[1:3])} did not start: {said[-1]}")
             yield ServiceProcess(url, process.pid)
         finally:

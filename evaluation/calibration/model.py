@@ -191,7 +191,7 @@ def calibration_from_dict(found: Mapping[str, Any]) -> Calibration:
         values = {field.name: found[field.name] for field in fields(Calibration)}
         values["rows"] = tuple(CalibrationRow(**row) for row in found["rows"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"not a whole calibration ({error})") from None
+        raise ValueError(f"not a valid calibration ({error})") from None
     # Importing pydantic takes 0.1 s, which commands without a calibration need not spend.
     from pydantic import TypeAdapter, ValidationError
 
@@ -199,9 +199,9 @@ def calibration_from_dict(found: Mapping[str, Any]) -> Calibration:
         made = TypeAdapter(Calibration).validate_python(values)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ValueError(f"not a whole calibration ({place} holds what it cannot)") from None
+        raise ValueError(f"not a valid calibration ({place} is invalid)") from None
     if strange := {*made.left_out, *(row.way for row in made.rows)} - set(CONNECTION_KINDS):
-        raise ValueError(f"not a whole calibration ({min(strange)[:40]!r} is no way)")
+        raise ValueError(f"not a valid calibration ({min(strange)[:40]!r} is not a connection kind)")
     return made
 
 
@@ -223,9 +223,9 @@ def read_calibration(path: Path | None) -> Calibration | None:
         found = json.loads(file.read_text(encoding="utf-8"))
         return calibration_from_dict(found if isinstance(found, dict) else {})
     except OSError as error:
-        raise UsageError(f"calibration {file}: {error.strerror}; {CALIBRATE_COMMAND} makes one") from None
+        raise UsageError(f"calibration {file}: {error.strerror} (create one with `{CALIBRATE_COMMAND}`)") from None
     except ValueError as error:
-        raise UsageError(f"calibration {file}: {error}; {CALIBRATE_COMMAND} makes a new one") from None
+        raise UsageError(f"calibration {file}: {error} (create a new one with `{CALIBRATE_COMMAND}`)") from None
 
 
 def machine_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

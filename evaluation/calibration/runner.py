@@ -59,7 +59,7 @@ def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptio
         raise UsageError(f"--streams must be from 1 to {MAX_STREAMS}")
     chosen = tuple(way.strip() for way in ways.split(","))
     if strange := [way for way in chosen if way not in CONNECTION_KINDS]:
-        raise UsageError(f"--ways {strange[0]!r} is not there: use {' or '.join(CONNECTION_KINDS)}")
+        raise UsageError(f"--ways: {strange[0]!r} is unknown (use {' or '.join(CONNECTION_KINDS)})")
     if not 0 < within_ms < float("inf"):
         raise UsageError("--within-ms must be more than 0")
     return CalibrationOptions(tuple(numbers), tuple(way for way in CONNECTION_KINDS if way in chosen), within_ms)
@@ -96,7 +96,7 @@ def calibrate(options: CalibrationOptions, console: Console | None = None) -> Ca
         certificates, left_out = _make_certificates(options, Path(folder))
         steps = [(way, streams) for way in options.ways if way not in left_out for streams in options.streams]
         if not steps:
-            raise UsageError(f"nothing is left to be measured: {'; '.join(left_out.values())}")
+            raise UsageError(f"nothing to measure: {'; '.join(left_out.values())}")
         for done, (way, streams) in enumerate(steps):
             progress.set_stage(f"calibrating {way}, {streams} at a time", done, len(steps))
             result, log = _measure_streams(streams, certificates if way == "tls" else None)
@@ -125,7 +125,7 @@ def _make_certificates(options: CalibrationOptions, folder: Path) -> tuple[tuple
     try:
         return make_self_signed(folder), {}
     except (OSError, subprocess.SubprocessError) as error:
-        reason = "is not here" if isinstance(error, FileNotFoundError) else "made none"
+        reason = "is not installed" if isinstance(error, FileNotFoundError) else "failed to make one"
         return None, {"tls": f"TLS needs a certificate, and the openssl program {reason}"}
 
 
@@ -146,7 +146,7 @@ def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        raise UsageError(f"the instrument had not its answers after {timeout_s:g} s: try fewer --streams") from None
+        raise UsageError(f"the answers were not complete after {timeout_s:g} s (try fewer --streams)") from None
     if done.returncode:
         raise UsageError(f"the instrument failed: {_last_stderr_line(done.stderr)}")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -174,7 +174,7 @@ def _run_simulator(log: str, certificates: tuple[str, str] | None) -> Iterator[s
 
 
 def _last_stderr_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    return (text.strip().splitlines() or ["no error message"])[-1]
 
 
 class _CalibrationProgress:

@@ -86,14 +86,14 @@ def require_prices(shares: Sequence[ProviderEstimate]) -> None:
     unknown = [share.provider for share in shares if share.at_most_usd is None]
     if unknown:
         raise UsageError(
-            f"--max-cost needs a price for every provider; unknown: {', '.join(unknown)}. "
-            f"Say it, in USD for 1M tokens: --price {unknown[0]}=IN/OUT (0/0 for what costs nothing)"
+            f"--max-cost needs a price for every provider; unknown: {', '.join(unknown)} "
+            f"(set it in USD per 1M tokens: --price {unknown[0]}=IN/OUT, 0/0 if it costs nothing)"
         )
 
 
 def estimate_table(shares: Sequence[ProviderEstimate]) -> Table:
     """Return a table with one row per provider."""
-    found = Table(title="Dry run: nobody was asked")
+    found = Table(title="Dry run: no requests were sent")
     found.add_column("provider")
     for heading in ("trials", "input tokens, about", "output tokens, at most", "USD, about", "USD, at most"):
         found.add_column(heading, justify="right")

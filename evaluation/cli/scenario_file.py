@@ -60,7 +60,7 @@ def read_scenario_file(path: Path) -> ScenarioFile:
 def _whole_number_checker(least: int) -> Callable[[Any], int]:
     def check_whole_number(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"a whole number from {least} on")
+            raise ValueError(f"a whole number of at least {least}")
         return value
 
     return check_whole_number
@@ -70,7 +70,7 @@ def _number_checker(least: float, *, above: bool = False) -> Callable[[Any], flo
     def check_number(value: Any) -> float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value < least or (above and value == least):
-            raise ValueError(f"a number {'above' if above else 'from'} {least:g}{'' if above else ' on'}")
+            raise ValueError(f"a number {'above' if above else 'of at least'} {least:g}")
         return float(value)
 
     return check_number
@@ -205,8 +205,8 @@ class _ScenarioFileReader:
         where = f"{self._path}, line {line}: "
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
-            raise UsageError(f"{where}there is no key {key!r}; {hint}")
+            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(keys)}"
+            raise UsageError(f"{where}{key!r} is not a key ({hint})")
         try:
             return keys[key](value)
         except ValueError as error:
@@ -228,7 +228,9 @@ class _ScenarioFileReader:
             if missing := {"id", "prompt"} - set(checked):
                 raise UsageError(f"{self._path}, line {head}: this prompt has no {' and no '.join(sorted(missing))}")
             if checked["id"] in (prompt.id for prompt in prompts):
-                raise UsageError(f"{self._path}, line {self.line_of('id', after=head)}: the id is there already")
+                raise UsageError(
+                    f"{self._path}, line {self.line_of('id', after=head)}: the id is used already (use unique ids)"
+                )
             prompts.append(Prompt(checked["id"], checked["prompt"], checked.get("expected_tokens")))
         return tuple(prompts)
 

@@ -20,7 +20,7 @@ from streaming.errors import UsageError
 _MAX_USERS = 10_000
 _SLO_HELP = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
 _DEFAULT_SLO = "failed<1%"
-_EPILOG = "All other options are handed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
+_EPILOG = "All other options are passed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +120,7 @@ def _main_soak(asked: argparse.Namespace) -> int:
         f"Redis restarted {found['redis_restarts']} times" if found["redis_restarts"] is not None else "without Redis"
     )
     print(f"soak: {found['answers']} answers, {found['resumed']} resumed, {found['cancelled']} stopped; {redis}")
-    print(f"soak: {'passed: nothing lost, nothing twice, no growth' if not found['problems'] else 'failed'}")
+    print(f"soak: {'passed: no event lost or repeated, no growth' if not found['problems'] else 'failed'}")
     print(json.dumps(found))
     return 1 if found["problems"] else code
 
@@ -148,43 +148,51 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m evaluation.load_test", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="one load, its report and its verdict", epilog=_EPILOG, allow_abbrev=False)
-    run.add_argument("--users", type=int, default=10, metavar="N", help="at once (10)")
+    run.add_argument("--users", type=int, default=10, metavar="N", help="concurrent users (10)")
     run.add_argument("--slo", metavar="SLO", default=_DEFAULT_SLO, help=f"{_SLO_HELP} (failed<1%%)")
     run.add_argument("--duration", default="60s", metavar="T", help="60s, 2m … (60s)")
     run.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
     _add_common_options(run)
-    report = commands.add_parser("report", help="rows, tables and report of what Locust kept", allow_abbrev=False)
+    report = commands.add_parser(
+        "report", help="rebuild the rows, tables and report of a load test", allow_abbrev=False
+    )
     report.add_argument("folder", type=Path)
     report.add_argument("--slo", metavar="SLO", help=_SLO_HELP)
     report.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
-    found = commands.add_parser("capacity", help="the most streams at once that meet an SLO", allow_abbrev=False)
+    found = commands.add_parser(
+        "capacity", help="find the most concurrent streams that meet an SLO", allow_abbrev=False
+    )
     found.add_argument("--slo", metavar="SLO", required=True, help=_SLO_HELP)
-    found.add_argument("--users", type=int, default=8, metavar="N", help="to begin with (8)")
+    found.add_argument("--users", type=int, default=8, metavar="N", help="users of the first step (8)")
     found.add_argument("--most", type=int, default=4096, metavar="N", help="never try more than this (4096)")
-    found.add_argument("--duration", default="15s", metavar="T", help="of each step, all users there (15s)")
+    found.add_argument("--duration", default="15s", metavar="T", help="duration of each step once all users run (15s)")
     _add_common_options(found)
-    truth = commands.add_parser("calibrate", help="the users' own error, against a simulator's log", allow_abbrev=False)
-    truth.add_argument("--streams", type=int, default=100, metavar="N", help="at once, on one worker (100)")
-    truth.add_argument("--within-ms", type=float, default=5.0, metavar="MS", help="the error that is allowed (5)")
+    truth = commands.add_parser(
+        "calibrate", help="measure the users' own timing error against a simulator", allow_abbrev=False
+    )
+    truth.add_argument("--streams", type=int, default=100, metavar="N", help="concurrent streams on one worker (100)")
+    truth.add_argument("--within-ms", type=float, default=5.0, metavar="MS", help="largest p99 error to accept (5)")
     truth.add_argument("--out", type=Path, metavar="FILE")
-    soak = commands.add_parser("soak", help="hours of mishaps: nothing lost, twice or grown", allow_abbrev=False)
-    soak.add_argument("--minutes", type=float, default=30.0, metavar="N", help="(30)")
-    soak.add_argument("--users", type=int, default=40, metavar="N", help="(40)")
+    soak = commands.add_parser(
+        "soak", help="long run with fault injection: no loss, no repeats, no growth", allow_abbrev=False
+    )
+    soak.add_argument("--minutes", type=float, default=30.0, metavar="N", help="duration (30)")
+    soak.add_argument("--users", type=int, default=40, metavar="N", help="concurrent users (40)")
     soak.add_argument("--out", type=Path, metavar="DIR")
     return parser
 
 
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--url", metavar="URL", help="of the service; without it one is started here, its rate limit off")
+    add("--url", metavar="URL", help="URL of the service (one is started without rate limits)")
     add(
         "--kind",
         default="sse",
         metavar="K",
-        help=f"of users, comma-separated: {', '.join(locust_run.USER_KINDS)} (sse)",
+        help=f"kinds of users, comma-separated: {', '.join(locust_run.USER_KINDS)} (sse)",
     )
-    add("--rate", type=float, metavar="R", help="users added a second (all of them, 100 at most)")
-    add("--processes", type=int, metavar="N", help="that make the load (one for every 100 users)")
+    add("--rate", type=float, metavar="R", help="users added per second (all of them, 100 at most)")
+    add("--processes", type=int, metavar="N", help="load-generating processes (one per 100 users)")
     add("--out", type=Path, metavar="DIR", help="a new or an empty folder (out/…)")
 
 

@@ -85,4 +85,4 @@ def check(model: type[Line], line: dict[str, Any], where: str) -> None:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"][:2])
         problem = "is missing" if first["type"] == "missing" else f"cannot be {repr(first['input'])[:40]}"
-        raise UsageError(f"{where}: {place} {problem}: this was not written by a load test") from None
+        raise UsageError(f"{where}: {place} {problem} (not a line that a load test has written)") from None

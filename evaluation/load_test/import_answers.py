@@ -69,7 +69,7 @@ def write_journal(
             try:
                 journal.add(*trial_rows(run_id, number, answer))
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-                raise UsageError(f"{folder / ANSWERS_FILE}: answer {number} is not whole ({error!r})") from None
+                raise UsageError(f"{folder / ANSWERS_FILE}: answer {number} is invalid ({error!r})") from None
     manifest.write(folder, manifest_facts(heard, instrument_error))
     return heard
 

@@ -89,7 +89,7 @@ def run_locust(load: LocustOptions, url: str, folder: Path, meanwhile: Callable[
             process.send_signal(signal.SIGINT)
         code = process.wait()
     if code:
-        raise UsageError(f"Locust ended with exit code {code}: what it said stands above")
+        raise UsageError(f"Locust failed with exit code {code} (see its messages above)")
 
 
 def _wait_for_exit(process: subprocess.Popen[bytes], meanwhile: Callable[[], None] | None) -> int:

@@ -64,7 +64,7 @@ def find_leaks(early: ProcessStats, late: ProcessStats) -> list[str]:
     if late.threads > early.threads + SPARE_THREADS:
         found.append(f"threads: {early.threads}, then {late.threads}")
     if late.streams:
-        found.append(f"{late.streams} answers are still under way when nobody asks any more")
+        found.append(f"{late.streams} answers are still under way after the last request has ended")
     return found
 
 
@@ -77,7 +77,7 @@ def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
         if answer["error_type"] in ("lost", "twice"):
             found.append(f"{who}: {answer['error_type']}: {answer['error_message']}")
         elif faulty and answer["outcome"] == "completed":
-            found.append(f"{who}: completed, though its provider broke it off")
+            found.append(f"{who}: reported as completed, though its provider failed")
         elif not faulty and answer["outcome"] not in ("completed", "cancelled"):
             found.append(f"{who}: {answer['outcome']}: {answer['error_type']}: {answer['error_message']}")
     return found
@@ -85,7 +85,7 @@ def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
 
 def find_unfinished(unfinished: int) -> list[str]:
     """Return a problem if answers never ended: events of theirs may be lost."""
-    return [f"{unfinished} answers had not ended long after the last question"] if unfinished else []
+    return [f"{unfinished} answers had not ended long after the last request"] if unfinished else []
 
 
 class SoakMonitor:
@@ -200,7 +200,7 @@ class _RedisServer:
             except ConnectionRefusedError:
                 _pause.wait(0.02)
         self.stop()
-        raise UsageError("redis-server did not start: what it said stands above")
+        raise UsageError("redis-server did not start (see its messages above)")
 
     def restart(self) -> None:
         """Kill the server, as a crash would, and start it again."""

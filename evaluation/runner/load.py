@@ -118,7 +118,7 @@ def _concurrency_shortfall(found: dict[str, Any], asked: int) -> str | None:
     if most < asked:
         return f"asked for {asked} answers at a time, never more than {most} ran"
     if mean is not None and mean < REACHED_SHARE * asked:
-        return f"asked for {asked} answers at a time, {mean:.1f} ran in the mean"
+        return f"asked for {asked} answers at a time, {mean:.1f} ran on average"
     return None
 
 

@@ -42,7 +42,9 @@ def inspect_run(folder: Path, scenario: Scenario) -> RunState:
     facts = manifest.read(folder)
     if not facts.get("run_id"):
         missing = f"its run_id in {manifest.MANIFEST_FILE}" if facts else manifest.MANIFEST_FILE
-        raise UsageError(f"{folder}: {missing} is missing, so it is not known what the run was")
+        raise UsageError(
+            f"{folder}: {missing} is missing, so the run cannot be resumed (start a new run in another folder)"
+        )
     _check_same(folder, facts, scenario)
     finished = tuple(read_trials(folder))
     done = {_trial_key(trial) for trial in finished}
@@ -95,7 +97,7 @@ def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> N
             f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(wanted[name])}" for name in differing
         )
         raise UsageError(
-            f"{folder} holds a run of another scenario: it has {words}; resume with the same, or choose another folder"
+            f"{folder} holds a run of another scenario: {words} (resume with the same options or choose another folder)"
         )
 
 

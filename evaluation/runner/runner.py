@@ -144,7 +144,7 @@ async def run(
             summary.interrupted = await run_until_signal(work.run_all(start.left))
         _finish_manifest(folder, facts, summary, work.load.summary(scenario), budget)
     except OSError as error:
-        raise UsageError(f"{folder} takes no more ({error}); what was finished before is kept") from None
+        raise UsageError(f"{folder}: cannot be written ({error}); the trials finished so far are kept") from None
     return summary
 
 
