@@ -1,4 +1,4 @@
-"""The folder of a run is claimed without writing over anything; the manifest says where the figures come from."""
+"""Run folders, which are never overwritten, and the manifest that describes a run."""
 
 import os
 import re

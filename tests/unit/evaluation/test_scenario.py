@@ -1,4 +1,4 @@
-"""The order of a run and the reading of prompts."""
+"""The order of trials in a run, and reading of prompts files."""
 
 from collections import Counter
 from pathlib import Path

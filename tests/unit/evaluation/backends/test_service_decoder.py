@@ -1,4 +1,4 @@
-"""What the service's wires say, as events and as a receipt: the same whichever wire said it."""
+"""Decoding of the service's transports: the same events and receipt on every transport."""
 
 import json
 from decimal import Decimal
@@ -35,7 +35,7 @@ REQUEST = ChatRequest((Message("user", "Why?"),))
 
 
 def encode_events(*said: tuple[str, dict[str, Any] | str]) -> bytes:
-    """Give events as the service sends them, numbered from 1."""
+    """Encode events as SSE, numbered from 1 as the service does."""
     found = ""
     for seq, (name, fields) in enumerate(said, start=1):
         data = fields if isinstance(fields, str) else json.dumps(fields)

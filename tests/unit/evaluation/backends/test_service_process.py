@@ -1,4 +1,4 @@
-"""The service of a run: its address, and what is said when it does not start."""
+"""The service of a run: its URL, and the error message when it does not start."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Calibration: pairing with a log, the verdict, the file, and what a report may say of a run because of it."""
+"""Calibration: pairing with a log, the error bar, the file, and what a report states of a run."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -57,7 +57,7 @@ def test_errors_are_differences_from_log_in_ms() -> None:
         observed_answer("b", 10.0, 10.02, 10.04),
         observed_answer("c", 10.0),
     ],
-    ids=["said so", "a token is missing", "a token too many", "not in the log"],
+    ids=["reported by the client", "a token is missing", "one token too many", "not in the log"],
 )
 def test_unpaired_answer_counts_as_failed_without_error(broken: ObservedAnswer) -> None:
     truth = [*log_lines("a", 10.0, 10.02), *log_lines("b", 10.0, 10.02)]

@@ -1,4 +1,4 @@
-"""The command line in this process: what it refuses, and that options reach the run."""
+"""The command line in this process: invalid arguments, and options that reach the run."""
 
 import json
 import subprocess

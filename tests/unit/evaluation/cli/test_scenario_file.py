@@ -1,4 +1,4 @@
-"""Scenario files: every key, the options that win over them, and the line at fault."""
+"""Scenario files: every key, command-line options that override them, and line numbers in errors."""
 
 import argparse
 import json

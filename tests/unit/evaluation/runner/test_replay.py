@@ -1,4 +1,4 @@
-"""Recordings put through strategies: exact figures, honest rows, and streams that were kept by a run."""
+"""Replay of recordings through strategies: exact metrics, unknown values, and traces recorded by a run."""
 
 import asyncio
 import json
