@@ -107,8 +107,8 @@ class ServiceBackend:
             recorder.sent_s = self._clock()
             async with answer:
                 recorder.begun = True
-                async for said in answer:
-                    event = recorder.outcome.record_event(said)
+                async for received in answer:
+                    event = recorder.outcome.record_event(received)
                     if event is not None:
                         recorder.record(event)
 
@@ -182,14 +182,14 @@ def _completion_body(call: TrialRequest) -> dict[str, Any]:
 
     The provider's full name is sent as the model; the strategy is an additional field.
     """
-    question = _chat_params(call)
+    params = _chat_params(call)
     body: dict[str, Any] = {
-        "model": question.pop("provider"),
-        "messages": [{"role": "user", "content": question.pop("message")}],
+        "model": params.pop("provider"),
+        "messages": [{"role": "user", "content": params.pop("message")}],
     }
-    if (effort := question.pop("effort", None)) is not None:
+    if (effort := params.pop("effort", None)) is not None:
         body["reasoning_effort"] = effort
-    return {**body, **question, "stream": True, "stream_options": {"include_usage": True}}
+    return {**body, **params, "stream": True, "stream_options": {"include_usage": True}}
 
 
 def _prompt_text(call: TrialRequest) -> str:

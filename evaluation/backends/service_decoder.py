@@ -9,7 +9,7 @@ from typing import Any
 
 from clients.errors import ClientError
 from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, AnswerReceipt, StageChanged, parse_event
-from clients.events import Event as Said
+from clients.events import Event as ServiceEvent
 from clients.position import StreamPosition
 from clients.sse import parse_sse_event
 from evaluation.metrics import trial_metrics
@@ -31,9 +31,9 @@ class ServiceOutcome:
     receipt: AnswerReceipt | None = None
     failure: Failed | None = None
 
-    def record_event(self, said: Said | None) -> Event | None:
+    def record_event(self, service_event: ServiceEvent | None) -> Event | None:
         """Record the service's event and return the pipeline's event for it, None if there is none."""
-        match said:
+        match service_event:
             case None | StageChanged():
                 return None
             case AnswerFinished(reason, receipt, outcome):
@@ -45,7 +45,7 @@ class ServiceOutcome:
             case AnswerCancelled(receipt):
                 self.receipt, self.failure = receipt, _CANCELLED
                 return self.failure
-        return said
+        return service_event
 
     def read_body(self, text: str, http_status: int | None = None) -> None:
         """Read an error or the receipt beside a completion from a JSON body; ignore anything else."""
@@ -103,7 +103,7 @@ class ServiceSSEDecoder:
             raise ResponseTooLargeError(f"the service sent more than is read: {error}") from None
 
     def flush(self) -> Iterator[Event]:
-        raise TruncatedStreamError("the stream ended before the service said how the answer did")
+        raise TruncatedStreamError("the stream ended before the event that ends the answer")
 
 
 class ServiceCompletionDecoder:

@@ -71,8 +71,8 @@ def fetch(address: str) -> bytes:
     """Return the body at an address of a service started here. Raises UsageError when it does not answer."""
     try:
         with _DIRECT_OPENER.open(address, timeout=_START_TIMEOUT_S) as response:
-            said: bytes = response.read(MAX_BODY_BYTES)
-            return said
+            output: bytes = response.read(MAX_BODY_BYTES)
+            return output
     except OSError as error:
         raise UsageError(
             f"the service that was started does not answer at {address}: {error}; see {LOG_FILE}"
@@ -96,8 +96,8 @@ def start_process(
         try:
             url = _read_address(process)
             if url is None:
-                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no error message"]
-                raise UsageError(f"{' '.join(command[1:3])} did not start: {said[-1]}")
+                output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no error message"]
+                raise UsageError(f"{' '.join(command[1:3])} did not start: {output[-1]}")
             yield ServiceProcess(url, process.pid)
         finally:
             process.terminate()
@@ -124,12 +124,12 @@ def validate_url(url: str) -> str:
 
 def _read_address(process: subprocess.Popen[bytes]) -> str | None:
     assert process.stdout is not None  # it is a pipe
-    until_s, said = monotonic() + _START_TIMEOUT_S, b""
-    while b"\n" not in said and (left_s := until_s - monotonic()) > 0:
+    until_s, output = monotonic() + _START_TIMEOUT_S, b""
+    while b"\n" not in output and (left_s := until_s - monotonic()) > 0:
         if select.select([process.stdout], [], [], left_s)[0]:
             data = os.read(process.stdout.fileno(), 4096)
             if not data:
                 break
-            said += data
-    found = re.search(rb"https?://\S+", said)
+            output += data
+    found = re.search(rb"https?://\S+", output)
     return found[0].decode() if found else None

@@ -26,10 +26,10 @@ _EPILOG = "All other options are passed to Locust: --provider, --cancel-rate, --
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 objectives met, 1 missed, 2 usage error, 130 stopped by a signal."""
     parser = _build_parser()
-    asked, more = parser.parse_known_args(arguments)
-    if more and asked.command not in ("run", "capacity"):
+    options, more = parser.parse_known_args(arguments)
+    if more and options.command not in ("run", "capacity"):
         parser.error(f"unknown: {' '.join(more)}")
-    asked.more = tuple(more)
+    options.more = tuple(more)
     commands = {
         "run": _main_run,
         "report": _main_report,
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "soak": _main_soak,
     }
     try:
-        return commands[asked.command](asked)
+        return commands[options.command](options)
     except (UsageError, OSError) as error:
         print(to_line(f"error: {error}"), file=sys.stderr)
     except KeyboardInterrupt:
@@ -46,20 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _main_run(asked: argparse.Namespace) -> int:
+def _main_run(options: argparse.Namespace) -> int:
     from evaluation.analysis import slo
 
-    objectives = slo.parse_slo(asked.slo)
-    load, folder = _locust_options(asked, asked.users), _create_folder(asked.out, "load")
-    with running_service(asked.url, folder, page="gradio" in load.kinds) as found:
+    objectives = slo.parse_slo(options.slo)
+    load, folder = _locust_options(options, options.users), _create_folder(options.out, "load")
+    with running_service(options.url, folder, page="gradio" in load.kinds) as found:
         locust_run.run_locust(load, found.url, folder)
-    return _print_verdict(folder, objectives, plots=asked.plots)
+    return _print_verdict(folder, objectives, plots=options.plots)
 
 
-def _main_report(asked: argparse.Namespace) -> int:
+def _main_report(options: argparse.Namespace) -> int:
     from evaluation.analysis import slo
 
-    return _print_verdict(asked.folder, slo.parse_slo(asked.slo) if asked.slo is not None else (), plots=asked.plots)
+    return _print_verdict(
+        options.folder, slo.parse_slo(options.slo) if options.slo is not None else (), plots=options.plots
+    )
 
 
 def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
@@ -79,40 +81,44 @@ def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = Tru
     return 0 if judged.met else 1
 
 
-def _main_capacity(asked: argparse.Namespace) -> int:
+def _main_capacity(options: argparse.Namespace) -> int:
     from evaluation.analysis import slo
     from evaluation.load_test import capacity
     from evaluation.reports import terminal
 
-    objectives, kinds = slo.parse_slo(asked.slo), _locust_options(asked, asked.users).kinds
-    search, made, folder = capacity.CapacitySearch(asked.users, asked.most), [], _create_folder(asked.out, "capacity")
-    with running_service(asked.url, folder, page="gradio" in kinds) as found:
+    objectives, kinds = slo.parse_slo(options.slo), _locust_options(options, options.users).kinds
+    search, made, folder = (
+        capacity.CapacitySearch(options.users, options.most),
+        [],
+        _create_folder(options.out, "capacity"),
+    )
+    with running_service(options.url, folder, page="gradio" in kinds) as found:
         for step, run in capacity.run_search(
-            search, lambda n: _locust_options(asked, n), found.url, objectives, folder
+            search, lambda n: _locust_options(options, n), found.url, objectives, folder
         ):
             terminal.print_summary(run)
             print(step, flush=True)
             made.append(step.facts)
     most = "none" if search.capacity is None else search.capacity
-    print(f"most streams at once that meet {asked.slo}: {most}; each step's report is in {folder}")
-    print(json.dumps({"folder": str(folder), "streams": search.capacity, "slo": asked.slo, "steps": made}))
+    print(f"most streams at once that meet {options.slo}: {most}; each step's report is in {folder}")
+    print(json.dumps({"folder": str(folder), "streams": search.capacity, "slo": options.slo, "steps": made}))
     return 0 if search.capacity else 1
 
 
-def _main_calibrate(asked: argparse.Namespace) -> int:
+def _main_calibrate(options: argparse.Namespace) -> int:
     from evaluation.load_test import calibrate, judge
     from evaluation.reports import calibration, terminal
 
-    made = calibrate.calibrate(asked.streams, asked.within_ms, asked.out or judge.CALIBRATION_FILE)
+    made = calibrate.calibrate(options.streams, options.within_ms, options.out or judge.CALIBRATION_FILE)
     terminal.print_table(calibration.calibration_table(made))
-    print(json.dumps({"file": str(asked.out or judge.CALIBRATION_FILE), **made.as_dict()}))
+    print(json.dumps({"file": str(options.out or judge.CALIBRATION_FILE), **made.as_dict()}))
     return 0 if made.bar("plain") else 1
 
 
-def _main_soak(asked: argparse.Namespace) -> int:
+def _main_soak(options: argparse.Namespace) -> int:
     from evaluation.load_test import soak
 
-    found = soak.run_soak(asked.minutes, asked.users, _create_folder(asked.out, "soak"))
+    found = soak.run_soak(options.minutes, options.users, _create_folder(options.out, "soak"))
     code = _print_verdict(Path(found["folder"]), ()) if found["answers"] else 1
     for problem in found["problems"]:
         print(to_line(f"soak: {problem}"))
@@ -125,16 +131,16 @@ def _main_soak(asked: argparse.Namespace) -> int:
     return 1 if found["problems"] else code
 
 
-def _locust_options(asked: argparse.Namespace, users: int) -> LocustOptions:
+def _locust_options(options: argparse.Namespace, users: int) -> LocustOptions:
     if not 1 <= users <= _MAX_USERS:
         raise UsageError(f"--users must be from 1 to {_MAX_USERS}")
-    if asked.rate is not None and not 0 < asked.rate < 1e6:
+    if options.rate is not None and not 0 < options.rate < 1e6:
         raise UsageError("--rate must be above 0")
-    if asked.processes is not None and asked.processes < 1:
+    if options.processes is not None and options.processes < 1:
         raise UsageError("--processes must be at least 1")
-    kinds = locust_run.parse_kinds(asked.kind)
-    duration_s = locust_run.parse_duration_s(asked.duration)
-    return LocustOptions(users, duration_s, kinds, asked.rate, asked.processes, asked.more)
+    kinds = locust_run.parse_kinds(options.kind)
+    duration_s = locust_run.parse_duration_s(options.duration)
+    return LocustOptions(users, duration_s, kinds, options.rate, options.processes, options.more)
 
 
 def _create_folder(wanted: Path | None, kind: str) -> Path:

@@ -33,12 +33,12 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
         raise UsageError("--streams must be at least 1")
     made_at = utc_now()
     with tempfile.TemporaryDirectory() as folder:
-        log, heard = Path(folder, "log.jsonl"), Path(folder, "heard")
+        log, results = Path(folder, "log.jsonl"), Path(folder, "results")
         command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}"]
         with start_process([*command, "--log", str(log)], Path(folder, "words")) as server:
             load = LocustOptions(streams, _DURATION_S, ("openai",), processes=1, more=("--max-tokens", str(TOKENS)))
-            locust_run.run_locust(load, server.url, heard)
-        answers = import_answers.read_answers(heard).answers
+            locust_run.run_locust(load, server.url, results)
+        answers = import_answers.read_answers(results).answers
         row = model.compare_with_log(
             "plain", streams, [observed_answer(answer) for answer in answers], read_log(str(log)), 0.0
         )
@@ -50,7 +50,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
         real_time_priority=all(answer["real_time"] for answer in answers),
         stamp_source="kernel" if {answer["stamp_source"] for answer in answers} == {"kernel"} else "callback",
         rows=(replace(row, cpu_s_per_1000_chunks=None),),  # CPU time was not measured
-        left_out={"tls": "the kernel does not stamp what is encrypted"},
+        left_out={"tls": "the kernel has no timestamps of encrypted data"},
         **describe_machine(),
     )
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Import of the answers that Locust's users recorded, `answers.jsonl`, into the journal and manifest of a run.
+"""Import of the answers that Locust's users load_test, `answers.jsonl`, into the journal and manifest of a run.
 
 Metrics are computed as for any other trial. The service's transports show only when an answer arrived, so that the
 delay of a strategy is unknown. Answers cut off by the end of the test are not trials, nor, on request, are answers
@@ -60,18 +60,18 @@ def write_journal(
 
     Raises UsageError when an answer is invalid, OSError when a file cannot be written.
     """
-    heard = read_answers(folder, without_ramp=without_ramp)
+    load_test = read_answers(folder, without_ramp=without_ramp)
     for name in (TRIALS_FILE, EVENTS_FILE):
         (folder / name).unlink(missing_ok=True)
-    run_id = str(heard.facts["run_id"])
+    run_id = str(load_test.facts["run_id"])
     with Journal(folder) as journal:
-        for number, answer in enumerate(heard.answers, start=1):
+        for number, answer in enumerate(load_test.answers, start=1):
             try:
                 journal.add(*trial_rows(run_id, number, answer))
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
                 raise UsageError(f"{folder / ANSWERS_FILE}: answer {number} is invalid ({error!r})") from None
-    manifest.write(folder, manifest_facts(heard, instrument_error))
-    return heard
+    manifest.write(folder, manifest_facts(load_test, instrument_error))
+    return load_test
 
 
 def trial_rows(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial, list[EventRow]]:
@@ -113,9 +113,9 @@ _COPIED_FIELDS = (
 )  # fmt: skip
 
 
-def manifest_facts(heard: LoadTestAnswers, instrument_error: Mapping[str, Any] | None) -> dict[str, Any]:
+def manifest_facts(load_test: LoadTestAnswers, instrument_error: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the manifest, with the keys of every other run, from the test's options and its measured load."""
-    facts, answers = heard.facts, heard.answers
+    facts, answers = load_test.facts, load_test.answers
     prompts = sorted({answer["prompt_id"] for answer in answers})
     return {
         "manifest": manifest.VERSION,
@@ -144,7 +144,7 @@ def manifest_facts(heard: LoadTestAnswers, instrument_error: Mapping[str, Any] |
         "instrument_error": instrument_error,
         "instrument": [{"real_time_priority": all(answer["real_time"] for answer in answers)}],
         "loads": [_count_load(facts, answers)],
-        "load": {**facts, "unfinished": heard.unfinished, "left_out_while_ramping": heard.ramping},
+        "load": {**facts, "unfinished": load_test.unfinished, "left_out_while_ramping": load_test.ramping},
         **describe_machine(),
     }
 
@@ -171,7 +171,7 @@ def _answer_span(answer: Mapping[str, Any]) -> Iterator[tuple[float, int]]:
 
 
 def _make_event(kind: str, chars: int | None, tokens: int | None, answer: Mapping[str, Any]) -> Event:
-    """Rebuild an event. Only the length of its text was recorded, which is all that the metrics need."""
+    """Rebuild an event. Only the length of its text was load_test, which is all that the metrics need."""
     if kind == "text":
         return TextDelta("·" * (chars or 0))
     if kind == "thinking":

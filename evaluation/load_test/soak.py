@@ -157,20 +157,20 @@ def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, s
             LocustOptions(users, duration_s, USER_KINDS, more=FAULT_OPTIONS), found.url, folder, watch
         )
         late = watch.sample_when_idle()
-    heard = import_answers.read_answers(folder)
+    load_test = import_answers.read_answers(folder)
     problems = (
-        find_wrong_answers(heard.answers)
-        + find_unfinished(heard.unfinished)
+        find_wrong_answers(load_test.answers)
+        + find_unfinished(load_test.unfinished)
         + (find_leaks(watch.early, late) if watch.early else ["nothing was measured"])
     )
     return {
         "folder": str(folder),
         "minutes": minutes,
-        "answers": len(heard.answers),
-        "cancelled": sum(answer["outcome"] == "cancelled" for answer in heard.answers),
-        "unfinished": heard.unfinished,
-        "resumed": sum(answer["resumed"] for answer in heard.answers),
-        "broken_by_provider": sum(answer["provider"].endswith(("cut", "error")) for answer in heard.answers),
+        "answers": len(load_test.answers),
+        "cancelled": sum(answer["outcome"] == "cancelled" for answer in load_test.answers),
+        "unfinished": load_test.unfinished,
+        "resumed": sum(answer["resumed"] for answer in load_test.answers),
+        "broken_by_provider": sum(answer["provider"].endswith(("cut", "error")) for answer in load_test.answers),
         "redis_restarts": watch.restarts if redis else None,
         "early": asdict(watch.early) if watch.early else None,
         "late": asdict(late),

@@ -113,12 +113,12 @@ def _starts_per_s(at_s: Sequence[float]) -> float | None:
     return round((len(at_s) - 1) / span_s, 3) if span_s > 0 else None
 
 
-def _concurrency_shortfall(found: dict[str, Any], asked: int) -> str | None:
+def _concurrency_shortfall(found: dict[str, Any], requested: int) -> str | None:
     most, mean = found["concurrency_max"], found["concurrency_mean"]
-    if most < asked:
-        return f"asked for {asked} answers at a time, never more than {most} ran"
-    if mean is not None and mean < REACHED_SHARE * asked:
-        return f"asked for {asked} answers at a time, {mean:.1f} ran on average"
+    if most < requested:
+        return f"asked for {requested} answers at a time, never more than {most} ran"
+    if mean is not None and mean < REACHED_SHARE * requested:
+        return f"asked for {requested} answers at a time, {mean:.1f} ran on average"
     return None
 
 

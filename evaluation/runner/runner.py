@@ -179,11 +179,11 @@ class _TrialRunner:
         ticking = asyncio.create_task(self._run_ticks())
         try:
             self.progress.set_stage("preparing the requests")
-            sittings = self.facts["instrument"] = [
+            instruments = self.facts["instrument"] = [
                 *self.facts.get("instrument", []),
                 await prepare(self.context, planned),
             ]
-            self.facts["real_time_priority"] = all(sitting["real_time_priority"] for sitting in sittings)
+            self.facts["real_time_priority"] = all(instrument["real_time_priority"] for instrument in instruments)
             await self._run_warm_up(planned)
             if self.summary.out_of_budget:
                 return
