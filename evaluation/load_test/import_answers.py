@@ -1,4 +1,4 @@
-"""Import of the answers that Locust's users load_test, `answers.jsonl`, into the journal and manifest of a run.
+"""Import of the answers that Locust's users recorded, `answers.jsonl`, into the journal and manifest of a run.
 
 Metrics are computed as for any other trial. The service's transports show only when an answer arrived, so that the
 delay of a strategy is unknown. Answers cut off by the end of the test are not trials, nor, on request, are answers
@@ -171,7 +171,7 @@ def _answer_span(answer: Mapping[str, Any]) -> Iterator[tuple[float, int]]:
 
 
 def _make_event(kind: str, chars: int | None, tokens: int | None, answer: Mapping[str, Any]) -> Event:
-    """Rebuild an event. Only the length of its text was load_test, which is all that the metrics need."""
+    """Rebuild an event. Only the length of its text was recorded, which is all that the metrics need."""
     if kind == "text":
         return TextDelta("·" * (chars or 0))
     if kind == "thinking":

@@ -21,7 +21,7 @@ PROMPT = Prompt("p", "Why?")
 
 
 class SteadyAdapter:
-    """Sends 64 tokens of 4 characters, the first after 200 ms, then every 20 ms; raises `fails` before token `after`."""
+    """Sends 64 tokens of 4 characters, the first after 0.2 s, then every 20 ms; raises `fails` before token `after`."""
 
     def __init__(self, fails: Exception | None = None, after: int = 0) -> None:
         self.requests: list[ChatRequest] = []
