@@ -76,12 +76,12 @@ def test_plan_balances_order_of_every_pair() -> None:
         ({"concurrency": 0}, "concurrency must be at least 1"),
         ({"max_tokens": 0}, "max-tokens must be at least 1"),
         ({"retries": -1}, "retries must be at least 0"),
-        ({"transport": ("sse", "pigeon")}, "transport 'pigeon' is not there: .* in-process, sse, websocket, openai"),
+        ({"transport": ("sse", "pigeon")}, "transport: 'pigeon' is unknown .* in-process, sse, websocket, openai"),
         ({"transport": ()}, "transport: at least one"),
         ({"transport": ("sse", "sse")}, "transport: one is repeated"),
-        ({"url": "http://a"}, "ask it by --transport sse, websocket or openai"),
-        ({"transport": ("in-process", "sse"), "retries": 1}, "over a wire the service retries by its own rules"),
-        ({"transport": ("sse",), "providers": ("replay:x",)}, "use --transport in-process alone"),
+        ({"url": "http://a"}, "add --transport sse, websocket or openai"),
+        ({"transport": ("in-process", "sse"), "retries": 1}, "over other transports the service retries by its own rules"),
+        ({"transport": ("sse",), "providers": ("replay:x",)}, "use --transport in-process"),
     ],
 )
 def test_invalid_scenario_is_rejected_with_message(changes: dict[str, object], words: str) -> None:
@@ -113,9 +113,9 @@ def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
     [
         ('{"id": "x", "prompt": "Why?"}\nWhat?\n', "line 2: not JSON"),
         ('{"id": "x", "prompt": "Why?"}\n{"id": "x", "prompt": "How?"}\n', "line 2: the id 'x' is used already"),
-        ('{"id": "x"}\n', "line 1: needs"),
-        ('{"id": 5, "prompt": "Why?"}\n', "line 1: needs"),
-        ("[]\n", "line 1: needs"),
+        ('{"id": "x"}\n', "line 1: id or prompt is missing"),
+        ('{"id": 5, "prompt": "Why?"}\n', "line 1: id or prompt is missing"),
+        ("[]\n", "line 1: id or prompt is missing"),
         ("\n  \n", "contains no prompts"),
     ],
 )

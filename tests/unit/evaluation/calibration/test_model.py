@@ -125,7 +125,7 @@ def test_missing_requested_calibration_file_raises(tmp_path: Path) -> None:
     [
         ("--streams 1,many", "write numbers"),
         ("--streams 0", "from 1 to 4096"),
-        ("--ways plain,quic", "'quic' is not there"),
+        ("--ways plain,quic", "'quic' is unknown"),
         ("--within-ms 0", "more than 0"),
         ("--within-ms nan", "more than 0"),
         ("--out .", "Is a directory"),

@@ -20,7 +20,7 @@ from evaluation.__main__ import main
         ("--providers sim:steady --strategies fast", "unknown strategy 'fast'"),
         ("--providers sim:steady --prompts missing.txt", "missing.txt: No such file"),
         ("--providers sim:steady --prompt-count 11", "prompt-count must be from 1 to 10"),
-        ("--providers sim:steady --transport pigeon", "transport 'pigeon'"),
+        ("--providers sim:steady --transport pigeon", "transport: 'pigeon'"),
         ("--providers sim:steady --url http://127.0.0.1:9", "url: no transport uses the service"),
         ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': write an address"),
         ("--providers sim:steady --transport sse --url http://me:key@there", "with no key in it"),

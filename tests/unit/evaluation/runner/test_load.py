@@ -108,7 +108,7 @@ def test_unreached_rate_is_reported_as_shortfall() -> None:
         ({"rate": 0.0}, "rate must be more than 0"),
         ({"rate": 5000.0}, "at most 1000"),
         ({"rate": 1.0, "concurrency": 2}, "exclude each other"),
-        ({"arrivals": "sometimes"}, "arrivals 'sometimes'"),
+        ({"arrivals": "sometimes"}, "arrivals: 'sometimes'"),
     ],
 )
 def test_invalid_load_is_rejected(changes: dict[str, Any], words: str) -> None:

@@ -87,7 +87,7 @@ def test_inspect_run_writes_nothing(tmp_path: Path) -> None:
 
 def test_resume_with_other_scenario_is_rejected_naming_differences(tmp_path: Path) -> None:
     kill_after(tmp_path, 3)
-    with pytest.raises(UsageError, match="another scenario: it has max_tokens 128, not 99, repeats 4, not 5"):
+    with pytest.raises(UsageError, match="another scenario: max_tokens 128, not 99, repeats 4, not 5"):
         resume.inspect_run(tmp_path, factories.make_scenario(("m", "n"), repeats=5, max_tokens=99))
 
 
