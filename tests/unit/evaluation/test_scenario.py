@@ -80,7 +80,10 @@ def test_plan_balances_order_of_every_pair() -> None:
         ({"transport": ()}, "transport: at least one"),
         ({"transport": ("sse", "sse")}, "transport: one is repeated"),
         ({"url": "http://a"}, "add --transport sse, websocket or openai"),
-        ({"transport": ("in-process", "sse"), "retries": 1}, "over other transports the service retries by its own rules"),
+        (
+            {"transport": ("in-process", "sse"), "retries": 1},
+            "over other transports the service retries by its own rules",
+        ),
         ({"transport": ("sse",), "providers": ("replay:x",)}, "use --transport in-process"),
     ],
 )
