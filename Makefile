@@ -17,7 +17,7 @@ help:
 	@echo "make bench        how fast this project is, against baselines in the same run"
 	@echo "make load         a load test: USERS=200 DURATION=60s SLO='ttft_p95<800ms,failed<1%' URL=… KIND=sse"
 	@echo "make capacity     the most streams at once that meet an SLO"
-	@echo "make soak         mishaps for MINUTES=30: nothing lost, nothing twice, no growth"
+	@echo "make soak         fault injection for MINUTES=30: no event lost or repeated, no growth"
 	@echo "make lock         the image's packages with their hashes, after a version was changed"
 	@echo "make screenshots  the pictures in docs/images"
 	@echo "make setup        only the environment (.venv) and the model"

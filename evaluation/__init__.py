@@ -1,6 +1,7 @@
-"""How good was it: trials through the one pipeline, their measures, tables and report.
+"""Evaluation of streamed answers: trials sent through the pipeline, their metrics, tables and report.
 
-`load(folder)` gives a run as DataFrames. It is imported on use, so that `evaluation.schema` alone stays light.
+`load(folder)` returns a run as DataFrames. It is imported on first use, so that importing only `evaluation.schema`
+does not import pandas.
 """
 
 from typing import TYPE_CHECKING, Any

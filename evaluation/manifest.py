@@ -1,4 +1,4 @@
-"""What a run was and where it ran: `manifest.json`, written at the start and replaced as a whole at the end."""
+"""`manifest.json`: the scenario, machine and state of a run, written at its start and replaced at its end."""
 
 import json
 import os
@@ -20,11 +20,14 @@ from streaming.errors import UsageError
 MANIFEST_FILE = "manifest.json"
 VERSION = 1
 MAX_BYTES = 64 * 2**20
-"""A manifest names each planned trial, in about a hundred bytes."""
+"""The largest manifest that is read. It lists every planned trial, in about 100 bytes each."""
 
 
 def create_run_folder(folder: Path) -> None:
-    """Make the folder of a new run; nothing in it is ever written over. Raises UsageError saying what to do."""
+    """Create the folder of a new run. An existing folder must be empty: nothing is ever overwritten.
+
+    Raises UsageError, which says what to do, when the folder holds a run or other files or cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         inside = next(folder.iterdir(), None)
@@ -36,15 +39,15 @@ def create_run_folder(folder: Path) -> None:
         return
     if not holds_run(folder):
         raise UsageError(f"--out {folder} is not empty and holds no run: choose a new or an empty folder")
-    state = "a finished run" if read(folder).get("complete") else "a run that was broken off"
+    state = "a finished run" if read(folder).get("complete") else "an unfinished run"
     raise UsageError(
-        f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` makes its tables"
-        f"{'' if state.startswith('a finished') else ', --resume goes on with it'}"
+        f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` builds its tables"
+        f"{'' if state.startswith('a finished') else ', --resume continues it'}"
     )
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was begun in this folder, whatever became of it."""
+    """Return whether a run was started in this folder, finished or not."""
     return any((folder / name).exists() for name in (MANIFEST_FILE, TRIALS_FILE, EVENTS_FILE))
 
 
@@ -55,7 +58,7 @@ def require_run(folder: Path) -> None:
 
 
 def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, ...]) -> dict[str, Any]:
-    """Give the manifest of a run that starts now; `finish` completes it."""
+    """Return the manifest of a run that starts now. The runner completes it when the run ends."""
     return {
         "manifest": VERSION,
         "run_id": run_id,
@@ -80,12 +83,12 @@ def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, .
 
 
 def measure_constants() -> dict[str, Any]:
-    """Give the constants that fluidity and QoE were computed with."""
+    """Return the constants that fluidity and QoE are computed with."""
     return {"fluidity": asdict(TokenDeadlines()), "qoe": asdict(ReaderModel())}
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest at once: a reader sees the old one or the new one. Raises OSError."""
+    """Replace the manifest atomically: a reader sees the old one or the new one. Raises OSError when writing fails."""
     with atomic_write(folder / MANIFEST_FILE) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(manifest, indent=2, default=str) + "\n")
         file.flush()
@@ -93,13 +96,16 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read a run's manifest; empty where there is none. Raises UsageError when it is not one that a run wrote."""
+    """Read and validate a run's manifest; return an empty dict if there is none.
+
+    Raises UsageError when the file cannot be read or was not written by a run.
+    """
     path = folder / MANIFEST_FILE
     try:
         if not path.exists():
             return {}
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_BYTES // 2**20} MiB: this was not written by a run")
+            raise UsageError(f"{path}: larger than {MAX_BYTES // 2**20} MiB (not a manifest that a run has written)")
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
@@ -108,40 +114,40 @@ def read(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{path}: not a JSON object")
     if found.get("manifest", VERSION) != VERSION:
-        raise UsageError(f"{path}: of version {repr(found['manifest'])[:40]}, this program reads version {VERSION}")
+        raise UsageError(
+            f"{path}: version {repr(found['manifest'])[:40]} is not supported (this program reads version {VERSION})"
+        )
     _check(path, found)
     if (scenario := found.get("scenario")) and isinstance(transport := scenario["transport"], str):
-        scenario["transport"] = [transport]  # of one transport, as runs had it before there were more
+        scenario["transport"] = [transport]  # older runs had a single transport
     return found
 
 
 def _check(path: Path, found: dict[str, Any]) -> None:
-    # pydantic takes a tenth of a second to import: whoever reads no manifest does without.
-
     try:
         validate_manifest(found)
     except UsageError as error:
-        raise UsageError(f"{path}: {error}: this was not written by a run") from None
+        raise UsageError(f"{path}: {error} (not a manifest that a run has written)") from None
 
 
 MAX_SHOWN = 40
-"""Characters of a wrong value that its error shows."""
+"""Characters of an invalid value that its error message shows."""
 _MAX_NUMBER = 10**15
-Whole = Annotated[int, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
+WholeNumber = Annotated[int, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
 Number = Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
 
 
 def _check_scalar(value: Any) -> Any:
     if value is not None and not isinstance(value, (str, int, float)):
-        raise ValueError("neither a text nor a number")
+        raise ValueError("not a string or number")
     if not isinstance(value, (str, bool)) and value is not None and not abs(value) <= _MAX_NUMBER:
-        raise ValueError("no number that is shown")
+        raise ValueError("number out of range")
     return value
 
 
 def _check_transport(value: Any) -> Any:
     if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-        raise ValueError("neither a name nor a list of names")
+        raise ValueError("not a name or a list of names")
     return value
 
 
@@ -149,40 +155,42 @@ Scalar = Annotated[Any, AfterValidator(_check_scalar)]
 Transport = Annotated[Any, AfterValidator(_check_transport)]
 
 
-class _Fields(BaseModel):
+class _ManifestPart(BaseModel):
+    """A JSON object of the manifest: strict types, and unknown keys are ignored."""
+
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class _Prompt(_Fields):
+class _ManifestPrompt(_ManifestPart):
     id: str
 
 
-class _Cells(_Fields):
-    """What every run has: the axes of its cells."""
+class _Cells(_ManifestPart):
+    """The part of a scenario that every kind of run has: the axes of its cells."""
 
     providers: list[str]
     strategies: list[str]
     transport: Transport
 
 
-class _Scenario(_Cells):
-    """What a run has that asked somebody."""
+class _ManifestScenario(_Cells):
+    """The scenario of a run that sent requests, as opposed to a replay of recordings."""
 
-    prompts: list[_Prompt]
-    repeats: Whole
+    prompts: list[_ManifestPrompt]
+    repeats: WholeNumber
     seed: Scalar
-    max_tokens: Whole | None
+    max_tokens: WholeNumber | None
     temperature: Number | None
-    retries: Whole
-    concurrency: Whole
+    retries: WholeNumber
+    concurrency: WholeNumber
     rate: Number | None
     arrivals: str = ""
     url: str | None = None
     effort: list[str] = []
 
 
-class _Load(_Fields):
-    concurrency_max: Whole
+class _ManifestLoad(_ManifestPart):
+    concurrency_max: WholeNumber
     shortfall: str | None = None
     asked_rate_per_s: Number | None = None
     drawn_rate_per_s: Number | None = None
@@ -190,55 +198,55 @@ class _Load(_Fields):
     latest_start_s: Number | None = None
 
 
-class _Fluidity(_Fields):
+class _Fluidity(_ManifestPart):
     first_s: Number
     token_s: Number
 
 
-class _Qoe(_Fields):
+class _Qoe(_ManifestPart):
     chars_per_s: Number
 
 
-class _Measures(_Fields):
+class _Measures(_ManifestPart):
     fluidity: _Fluidity = _Fluidity(first_s=1.0, token_s=0.1)
     qoe: _Qoe = _Qoe(chars_per_s=1.0)
 
 
-class _Sitting(_Fields):
+class _ManifestInstrument(_ManifestPart):
     real_time_priority: bool | None = None
 
 
-class _Manifest(_Fields):
+class _Manifest(_ManifestPart):
     run_id: str = ""
     kind: str = ""
     complete: bool = False
     interrupted: bool = False
     out_of_budget: bool = False
-    resumed: Whole = 0
+    resumed: WholeNumber = 0
     order: list[list[Any]] = []
     started_at: str | None = None
     finished_at: str | None = None
     git_commit: str | None = None
-    trials_planned: Whole | None = None
-    trials_finished: Whole | None = None
-    recordings: Whole | None = None
+    trials_planned: WholeNumber | None = None
+    trials_finished: WholeNumber | None = None
+    recordings: WholeNumber | None = None
     max_cost_usd: Scalar = None
     charged_usd: Scalar = None
     versions: dict[str, str] = {}
     machine: dict[str, Scalar] = {}
     warm_up: dict[str, list[str]] = {}
-    instrument: list[_Sitting] = []
-    loads: list[_Load] = []
+    instrument: list[_ManifestInstrument] = []
+    loads: list[_ManifestLoad] = []
     measures: _Measures = _Measures()
     instrument_error: dict[str, Any] | None = None
     scenario: dict[str, Any] = {}
 
 
 def validate_manifest(manifest: dict[str, Any]) -> None:
-    """Raise UsageError that names the first field which is missing or holds what it cannot."""
+    """Raise UsageError, with the name of the first field that is missing or invalid, unless the manifest is valid."""
     _validate_fields(_Manifest, manifest, "")
     if scenario := manifest.get("scenario"):
-        _validate_fields(_Cells if manifest.get("kind") == "what-if" else _Scenario, scenario, "scenario.")
+        _validate_fields(_Cells if manifest.get("kind") == "what-if" else _ManifestScenario, scenario, "scenario.")
     if (found := manifest.get("instrument_error")) is not None:
         try:
             model.calibration_from_dict(found)
@@ -246,7 +254,7 @@ def validate_manifest(manifest: dict[str, Any]) -> None:
             raise UsageError(f"instrument_error: {error}") from None
 
 
-def _validate_fields(model: type[_Fields], found: Any, within: str) -> None:
+def _validate_fields(model: type[_ManifestPart], found: Any, within: str) -> None:
     try:
         model.model_validate(found)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What is to be run, and in which order: pure, seeded, blocked so that drift hits all alike."""
+"""The scenario of a run and the order of its trials: pure, seeded, in blocks, so that drift affects all cells alike."""
 
 import json
 import math
@@ -16,18 +16,19 @@ from streaming.messages import EFFORT_PATTERN
 
 DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
 DEFAULT_PROMPT_COUNT = 3
-"""Of the prompts that ship: a short, a middling and a long answer, so that a first look takes minutes."""
+"""The default prompts used without `--prompts`: one with a short, one with a medium and one with a long answer, so that
+a first run takes minutes."""
 IN_PROCESS = "in-process"
 TRANSPORTS = (IN_PROCESS, "sse", "websocket", "openai")
-"""How an answer is asked for: by this process, or of the service over one of its wires."""
+"""How a request is sent: through the pipeline in this process, or to the service over one of its transports."""
 ARRIVALS = ("constant", "poisson")
 MAX_TRIALS = 1_000_000
 MAX_RATE = 1000.0
-"""Answers a second; timers of the loop have a millisecond's resolution."""
+"""Requests per second. The event loop's timers resolve 1 ms, so that a higher rate could not be held."""
 
 
 class InvalidScenarioError(UsageError):
-    """What an option asks for cannot be run; `key` is the option's name in a scenario file."""
+    """An option has a value that cannot be run; `key` is the option's name in a scenario file."""
 
     def __init__(self, key: str, words: str) -> None:
         super().__init__(words)
@@ -36,7 +37,10 @@ class InvalidScenarioError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question and its name in the tables; `expected_tokens`, the answer's likely length, serves estimates only."""
+    """A prompt and its id in the tables.
+
+    `expected_tokens` is the likely length of the answer. It is used for cost estimates only.
+    """
 
     id: str
     text: str
@@ -45,14 +49,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Every provider x strategy x transport x prompt, `repeats` times, in an order that `seed` draws.
+    """Every provider x strategy x transport x effort x prompt, `repeats` times, in an order drawn from `seed`.
 
-    `concurrency` answers run at a time, each next one when one has ended (closed loop); with a `rate` they start at
-    that many a second, however many are under way (open loop), evenly or as `arrivals` says. `warm_up` answers a
-    provider come first and are not recorded. With `retries` 0 a failure is a failure; there is no fallback in any
-    case. `temperature` None leaves it to the provider, as no `effort` does; each effort is asked for. Over a wire it is
-    the service at `url` that is asked, None: one that is started for the run; it retries by its own rules. Raises
-    UsageError on what cannot be run.
+    Closed loop (no `rate`): `concurrency` answers run at a time, and the next starts when one ends. Open loop: requests
+    start at `rate` per second, however many are under way, at intervals set by `arrivals`. Each provider first answers
+    `warm_up` unrecorded requests. With `retries` 0 a failed request is not retried; there is never a fallback.
+    A `temperature` of None and an empty `effort` leave the setting to the provider; with several efforts each is one
+    more cell. Transports other than in-process send to the service at `url`, or, if that is None, to a service started
+    for the run; the service retries by its own rules. Raises InvalidScenarioError when a value cannot be run.
     """
 
     providers: tuple[str, ...]
@@ -78,10 +82,10 @@ class Scenario:
             if getattr(self, name) < least:
                 raise InvalidScenarioError(name, f"{name.replace('_', '-')} must be at least {least}")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise InvalidScenarioError("temperature", "temperature must be a number from 0 on")
+            raise InvalidScenarioError("temperature", "temperature must be a number of at least 0")
         if self.trials > MAX_TRIALS:
             raise InvalidScenarioError(
-                "repeats", f"{self.trials} answers are more than a run holds: ask for at most {MAX_TRIALS}"
+                "repeats", f"{self.trials} trials are too many for one run (use at most {MAX_TRIALS})"
             )
         self._check_effort()
         self._check_transport()
@@ -89,59 +93,64 @@ class Scenario:
 
     def _check_effort(self) -> None:
         if len(set(self.effort)) < len(self.effort):
-            raise InvalidScenarioError("effort", "effort: one is there twice")
+            raise InvalidScenarioError("effort", "effort: one is repeated (list each once)")
         for name in self.effort:
             if not re.fullmatch(EFFORT_PATTERN, name):
-                raise InvalidScenarioError("effort", f"effort {name[:40]!r} is no word (write for example low,high)")
+                raise InvalidScenarioError(
+                    "effort", f"effort: {name[:40]!r} is not a valid name (for example low,high)"
+                )
 
     def _check_transport(self) -> None:
         for name in self.transport:
             if name not in TRANSPORTS:
                 raise InvalidScenarioError(
-                    "transport", f"transport {name!r} is not there: use one or more of {', '.join(TRANSPORTS)}"
+                    "transport", f"transport: {name!r} is unknown (use one or more of {', '.join(TRANSPORTS)})"
                 )
         if not self.service_transports:
             if self.url is not None:
-                raise InvalidScenarioError("url", "url is of a service: ask it by --transport sse, websocket or openai")
+                raise InvalidScenarioError(
+                    "url", "url: no transport uses the service (add --transport sse, websocket or openai)"
+                )
             return
         if self.retries:
             raise InvalidScenarioError(
-                "retries", "retries are for in-process alone: over a wire the service retries by its own rules"
+                "retries",
+                "retries: only in-process supports them (over other transports the service retries by its own rules)",
             )
         if any(name.partition(":")[0] == "replay" for name in self.providers):
             raise InvalidScenarioError(
-                "providers", "replay plays a file in this process, no service does: use --transport in-process alone"
+                "providers", "replay: recordings are played in this process only (use --transport in-process)"
             )
 
     def _check_load(self) -> None:
         if self.arrivals not in ARRIVALS:
             raise InvalidScenarioError(
-                "arrivals", f"arrivals {self.arrivals!r} is not there: use {' or '.join(ARRIVALS)}"
+                "arrivals", f"arrivals: {self.arrivals!r} is unknown (use {' or '.join(ARRIVALS)})"
             )
         if self.rate is None:
             return
         if not 0 < self.rate <= MAX_RATE:
-            raise InvalidScenarioError("rate", f"rate must be more than 0 and at most {MAX_RATE:g} answers a second")
+            raise InvalidScenarioError("rate", f"rate must be more than 0 and at most {MAX_RATE:g} requests per second")
         if self.concurrency != 1:
             raise InvalidScenarioError(
-                "rate", "rate and concurrency exclude each other: an open loop limits no concurrency"
+                "rate", "rate and concurrency exclude each other (an open loop does not limit concurrency)"
             )
 
     @property
     def trials(self) -> int:
-        """How many answers are asked for, warm-up left out."""
+        """The number of trials, without warm-up."""
         cells = len(self.providers) * len(self.strategies) * len(self.transport) * max(len(self.effort), 1)
         return cells * len(self.prompts) * self.repeats
 
     @property
     def service_transports(self) -> tuple[str, ...]:
-        """The transports over which a service is asked."""
+        """The transports that send to the service: all but in-process."""
         return tuple(name for name in self.transport if name != IN_PROCESS)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTrial:
-    """One trial to come; `number` counts from 1 in the order of the run, `repeat` and `block` too."""
+    """One planned trial; `number` counts from 1 in the order of the run, and so do `repeat` and `block`."""
 
     number: int
     block: int
@@ -154,12 +163,12 @@ class PlannedTrial:
 
 
 def plan(scenario: Scenario) -> tuple[PlannedTrial, ...]:
-    """Lay out the run: a block is one prompt in one repeat, its cells are neighbours, all in shuffled order.
+    """Return the trials of a run in order: blocks in random order, each with its cells in random order.
 
-    Two cells of a block are thus asked within seconds of each other and may be compared as a pair, whatever drifts
-    over the run. Every second block runs in the reverse order of the one before: of any two cells each comes first as
-    often as the other (a provider that keeps a prompt in its cache favours the second). The same scenario gives the
-    same order.
+    A block is one prompt in one repeat. Its cells run next to each other, within seconds, so that two of them can be
+    compared as a pair whatever drifts during the run. Every second block reverses the order of the block before it, so
+    that of any two cells each comes first equally often: a provider that caches prompts favors the second. Equal
+    scenarios return equal orders.
     """
     rng = random.Random(f"order {scenario.seed}")
     efforts = scenario.effort or (None,)
@@ -176,32 +185,35 @@ def plan(scenario: Scenario) -> tuple[PlannedTrial, ...]:
 
 
 def strategy_names(text: str) -> tuple[str, ...]:
-    """Read `direct,batch:100ms` into names as the tables show them. Raises UsageError."""
+    """Parse a list such as `direct,batch:100ms`; return the strategies' normalized names.
+
+    Raises UsageError when a strategy is unknown.
+    """
     return tuple(str(strategies.parse(name)) for name in split_names(text))
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split a list at its commas, without surrounding white space; empty parts are left out."""
+    """Split a comma-separated list, strip white space and drop empty parts."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def full_name(provider: str, model: str | None) -> str:
-    """Give the name by which a trial's provider was asked: `local` is asked by its own, whatever model it is."""
+    """Return the provider's full name, `provider:model`; for `local` it is the name alone, whatever model it runs."""
     return f"{provider}:{model}" if model and provider != "local" else provider
 
 
 def transport_name(name: str, transport: str) -> str:
-    """Name a provider with the wire that it is asked over."""
+    """Return a provider's name, with the transport unless it is in-process."""
     return name if transport == IN_PROCESS else f"{name} over {transport}"
 
 
 def at_effort(name: str, effort: str | None) -> str:
-    """Return a provider's name with the effort that it was asked with."""
+    """Return a provider's name with the effort of the request, if any."""
     return name if effort is None else f"{name} effort {effort}"
 
 
 def effort_names(text: str) -> tuple[str, ...]:
-    """Read `low,high`. Raises UsageError where there is none."""
+    """Parse a list such as `low,high`; return lower-case names. Raises UsageError when the list is empty."""
     found = tuple(name.lower() for name in split_names(text))
     if not found:
         raise UsageError("effort: at least one is needed (for example low,high)")
@@ -209,16 +221,16 @@ def effort_names(text: str) -> tuple[str, ...]:
 
 
 def display_name(name: str) -> str:
-    """Give a provider's name with what it must never hide: that it is simulated, or a recording."""
+    """Return a provider's name, marked if its answers are simulated or come from a recording."""
     remarks = {"sim": " (simulated)", "replay": " (a recording)"}
     return name + remarks.get(name.partition(":")[0], "")
 
 
 def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
-    """Read prompts, one a line, or JSONL with `id` and `prompt`; the first `count` if given.
+    """Read a file of prompts, one per line or JSONL with `id` and `prompt`; return the first `count`, or all for None.
 
-    Plain lines are called `line-1`, `line-2`… after their place in the file; blank lines are left out. Raises
-    UsageError naming the file and the line.
+    Prompts on plain lines get the ids `line-1`, `line-2`, … by line number. Blank lines are skipped. Raises UsageError
+    with the file and the line when a prompt is invalid.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -227,7 +239,7 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
         raise UsageError(f"prompts file {path}: {reason}") from None
     filled = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not filled:
-        raise UsageError(f"prompts file {path}: there is no prompt in it")
+        raise UsageError(f"prompts file {path}: contains no prompts (write one per line)")
     as_json = path.suffix == ".jsonl" or filled[0][1].startswith('{"')
     prompts = [
         _prompt_from_json(line, f"{path}, line {number}") if as_json else Prompt(f"line-{number}", line)
@@ -235,9 +247,9 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
     ]
     for place, prompt in enumerate(prompts):
         if prompt.id in (other.id for other in prompts[:place]):
-            raise UsageError(f"{path}, line {filled[place][0]}: the id {prompt.id!r} is there already")
+            raise UsageError(f"{path}, line {filled[place][0]}: the id {prompt.id!r} is used already (use unique ids)")
     if count is not None and not 1 <= count <= len(prompts):
-        raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, as many as {path} has")
+        raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, the number of prompts in {path}")
     return tuple(prompts[:count])
 
 
@@ -247,10 +259,10 @@ def _prompt_from_json(line: str, where: str) -> Prompt:
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
     if not isinstance(found, dict) or not all(_is_filled(found.get(key)) for key in ("id", "prompt")):
-        raise UsageError(f'{where}: needs {{"id": "…", "prompt": "…"}}, both filled')
+        raise UsageError(f'{where}: id or prompt is missing or empty (write {{"id": "…", "prompt": "…"}})')
     expected = found.get("expected_tokens")
     if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
-        raise UsageError(f"{where}: expected_tokens must be a whole number from 1 on")
+        raise UsageError(f"{where}: expected_tokens must be a whole number of at least 1")
     return Prompt(found["id"], found["prompt"], expected)
 
 
@@ -262,4 +274,4 @@ def _check_list(name: str, values: Sequence[object]) -> None:
     if not values:
         raise InvalidScenarioError(name, f"{name}: at least one is needed")
     if len(set(values)) < len(values):
-        raise InvalidScenarioError(name, f"{name}: one is there twice")
+        raise InvalidScenarioError(name, f"{name}: one is repeated (list each once)")

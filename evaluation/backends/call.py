@@ -12,7 +12,7 @@ from streaming.pipeline import outcome_of
 
 @dataclass(frozen=True, slots=True)
 class TrialRequest:
-    """What is asked of whom, under which strategy, over which transport."""
+    """One request of a trial: the provider, strategy, transport and chat request."""
 
     provider: str
     strategy: str
@@ -22,7 +22,7 @@ class TrialRequest:
 
 @dataclass(frozen=True, slots=True)
 class TimedVendorResponse:
-    """An answer with all that was asked, and the event loop's worst lag meanwhile."""
+    """A vendor's timed answer with its request, and the event loop's worst lag while it ran, in seconds."""
 
     call: TrialRequest
     answer: send.TimedResponse
@@ -30,7 +30,10 @@ class TimedVendorResponse:
 
 
 def instrument_columns(answer: send.TimedResponse) -> dict[str, Any]:
-    """Give the columns that tell how it was measured. Headers of a failed answer have no time, as it has no other."""
+    """Return the columns that describe how an answer was measured.
+
+    `headers_s` is None for a failed answer, like all its other latencies.
+    """
     exchange = answer.exchange
     failed = outcome_of(terminal_event(answer), has_text=True) == "failed"
     return {
@@ -42,22 +45,23 @@ def instrument_columns(answer: send.TimedResponse) -> dict[str, Any]:
 
 
 def request_id(call: TrialRequest) -> str:
-    """Give the id that travels with the request."""
-    assert call.request.request_id is not None  # a bench gives every request one
+    """Return the id that is sent with the request."""
+    assert call.request.request_id is not None  # every trial request has an id
     return call.request.request_id
 
 
 def terminal_event(answer: send.TimedResponse) -> Finish | Failed:
+    """Return the last event, which says how the answer ended."""
     last = answer.events[-1].event
     assert isinstance(last, (Finish, Failed))
     return last
 
 
 def sent_at(exchange: TimedExchange) -> float:
-    """Give when a request was sent, or asked for where it never was, in seconds."""
+    """Return the timestamp at which a request was sent, or queued if it was never sent, in seconds."""
     return exchange.queued_s if exchange.sent_s is None else exchange.sent_s
 
 
 def elapsed_s(from_s: float | None, to_s: float | None) -> float | None:
-    """Give the seconds between two moments, None unless both are known."""
+    """Return the seconds between two timestamps, None unless both are known."""
     return None if from_s is None or to_s is None else round(to_s - from_s, 9)

@@ -1,4 +1,4 @@
-"""Watches how late the event loop runs its timers: what the instrument itself may have added to a trial's stamps."""
+"""Measures the event loop's lag, which the instrument itself may add to a trial's timestamps."""
 
 import asyncio
 import gc
@@ -6,15 +6,15 @@ from array import array
 
 INTERVAL_S = 0.02
 DISTURBED_LAG_S = 0.005
-"""From this lag on, a stamp that waits for the event loop is called disturbed: a quarter of a usual gap, 20 ms."""
+"""A trial whose timestamps depend on the event loop is disturbed above this lag: a quarter of a typical 20 ms gap."""
 
 
 def is_disturbed(stamp_source: str | None, merged_reads: int | None, lag_s: float | None) -> bool | None:
-    """Say whether the instrument itself may be in a trial's figures; None where that is not known.
+    """Return whether the instrument itself may have distorted a trial's metrics; None if that is not known.
 
-    So it is where nothing was stamped, and where the stamps are not the kernel's and no lag was watched. The kernel's
-    do not wait for this program: only reads that may have hidden some count. All others are late by the loop's worst
-    lag, `lag_s` in seconds, at most.
+    It is not known without timestamps, or if the timestamps are not the kernel's and no lag was measured. Kernel
+    timestamps do not depend on this process: only merged reads, which may hide some of them, count. All other
+    timestamps are late by at most the event loop's worst lag, `lag_s` in seconds.
 
     >>> is_disturbed("kernel", 0, 0.2), is_disturbed("kernel", 1, 0.0), is_disturbed("in-process", None, 0.02)
     (False, True, True)
@@ -29,7 +29,7 @@ def is_disturbed(stamp_source: str | None, merged_reads: int | None, lag_s: floa
 
 
 class LoopLagMonitor:
-    """A light timer on the running loop, every 20 ms; `stop` ends it and gives the worst lateness in seconds."""
+    """A timer on the running event loop that measures its own lateness every 20 ms until `stop`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -46,14 +46,14 @@ class LoopLagMonitor:
         self._timer = self._set_timer()
 
     def stop(self) -> float:
-        """Give the worst lag seen; a timer that is overdue at this moment counts."""
+        """Stop the timer and return the worst lag in seconds, including that of a timer that is overdue now."""
         self._timer.cancel()
         self._worst_s = max(self._worst_s, self._loop.time() - self._due_s)
         return self._worst_s
 
 
 class SharedLoopLagMonitor:
-    """One such timer for any number of trials at once; `close` ends it."""
+    """One timer that measures the event loop's lag for any number of concurrent trials until `close`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -61,11 +61,11 @@ class SharedLoopLagMonitor:
         self._timer = self._set_timer()
 
     def mark(self) -> int:
-        """Give the place in time from which `worst_s` counts."""
+        """Return a mark; pass it to `worst_s` to get the worst lag since now."""
         return len(self._lags_s)
 
     def worst_s(self, mark: int) -> float:
-        """Give the worst lag since, in seconds; a timer that is overdue at this moment counts."""
+        """Return the worst lag since `mark` in seconds, including that of a timer that is overdue now."""
         return max(0.0, self._loop.time() - self._timer.when(), *self._lags_s[mark:])
 
     def close(self) -> None:
@@ -80,18 +80,21 @@ class SharedLoopLagMonitor:
 
 
 _FULL_COLLECTION_EVERY = 1000
-"""Collections of the middle generation to one of all: some millions of chunks."""
+"""Collections of the middle generation per full collection: a full one runs once in some millions of chunks."""
 _DEFAULT_THRESHOLDS = gc.get_threshold()
 
 
 def freeze_gc() -> None:
-    """Freeze what is there; call it when the providers are imported and before anything is measured."""
+    """Exclude all existing objects from garbage collection and make full collections rare.
+
+    Call it after the providers have been imported and before the first measurement.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_DEFAULT_THRESHOLDS[:2], _FULL_COLLECTION_EVERY)
 
 
 def unfreeze_gc() -> None:
-    """Have the collector as it was."""
+    """Restore the garbage collector's defaults."""
     gc.set_threshold(*_DEFAULT_THRESHOLDS)
     gc.unfreeze()

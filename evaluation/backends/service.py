@@ -1,7 +1,7 @@
-"""The service's own wires as a run asks them: SSE and OpenAI's over stamped sockets, WebSocket by its client.
+"""Backend for this project's own service: SSE and the OpenAI API over timestamping sockets, WebSocket by its client.
 
-What the service says of an answer's end (tokens, cost, attempts, why it broke) is taken from the wire; when what
-arrived is stamped here. Nothing is retried, and no lost connection is made good.
+Arrival timestamps are taken here; tokens, cost, attempts and the reason of a failure are those the service reports.
+Requests are not retried, and lost connections are not resumed.
 """
 
 import asyncio
@@ -39,11 +39,12 @@ _PATH_AND_DECODER: dict[str, tuple[str, type[ServiceSSEDecoder] | type[ServiceCo
     "openai": ("/v1/chat/completions", ServiceCompletionDecoder),
 }
 _TIMEOUT_MARGIN_S = 30.0
-"""The service keeps an answer's time limits, and says which one passed: it is waited for a little longer here."""
+"""Seconds added to the service's own timeouts: the service reports which of its timeouts expired, so it must be the
+first to give up."""
 
 
 class ServiceBackend:
-    """The service at one address; its key is the variable STREAMGAUGE_KEY. `clock` is CLOCK_MONOTONIC."""
+    """The service at one URL, with the API key of the variable STREAMGAUGE_KEY; `clock` is CLOCK_MONOTONIC."""
 
     def __init__(self, url: str, settings: Settings, clock: Clock) -> None:
         self._url, self._key, self._clock = url, settings.get(KEY_VARIABLE), clock
@@ -58,58 +59,64 @@ class ServiceBackend:
         )
 
     def prepare(self, call: TrialRequest) -> PreparedRequest | None:
-        """Give a question as bytes; None for a WebSocket's, which is no request with a response."""
+        """Return a request as bytes ready to send; None for WebSocket, which has no single HTTP request."""
         if call.transport == "websocket":
             return None
-        path, reader = _PATH_AND_DECODER[call.transport]
+        path, decoder = _PATH_AND_DECODER[call.transport]
         body = _completion_body(call) if call.transport == "openai" else {**_chat_params(call)}
-        return prepare_post(self._service, path, body, call.request, lambda _: reader())
+        return prepare_post(self._service, path, body, call.request, lambda _: decoder())
 
     async def send_timed(
         self, sockets: TimestampingSelector, prepared: PreparedRequest, call: TrialRequest
     ) -> TimedServiceResponse:
-        """Ask once what was prepared. What breaks the answer is its last event."""
+        """Send a prepared request once and return the timed response. A failure becomes its last event."""
         _, kind = _PATH_AND_DECODER[call.transport]
-        reader = kind()  # of this answer alone: it is asked afterwards what it was told
-        asked = await send.send_timed(sockets, replace(prepared, decoder=lambda: reader), request_id(call))
-        exchange, told = asked.exchange, reader.told
+        decoder = kind()  # one decoder per answer: the service's outcome is read from it afterwards
+        response = await send.send_timed(sockets, replace(prepared, decoder=lambda: decoder), request_id(call))
+        exchange, outcome = response.exchange, decoder.outcome
         if exchange.response_head is not None and exchange.response_head.status >= 300:
             body = b"".join(read.data for read in exchange.reads)
-            told.read_body(body.decode(errors="replace"), exchange.response_head.status)
-        events = [*dropped_settings_notices(exchange), *told.apply_to(asked.events)]
+            outcome.read_body(body.decode(errors="replace"), exchange.response_head.status)
+        events = [*dropped_settings_notices(exchange), *outcome.apply_to(response.events)]
         stamps = trial_metrics.TimedEvents(sent_at(exchange), None, events, sent=exchange.sent_s is not None)
-        return TimedServiceResponse(stamps, told, instrument_columns(asked))
+        return TimedServiceResponse(stamps, outcome, instrument_columns(response))
 
     async def send_websocket(self, call: TrialRequest) -> TimedServiceResponse:
-        """Ask once, on a socket of its own, whose client stamps what comes. What breaks it is its last event."""
-        heard = _WebSocketRecorder(self._clock)
+        """Send a request once over a new WebSocket, with timestamps taken as the client yields each event.
+
+        A failure becomes the last event of the response.
+        """
+        recorder = _WebSocketRecorder(self._clock)
         try:
             async with asyncio.timeout(self._total_s):
-                await self._read_websocket(call, heard)
+                await self._read_websocket(call, recorder)
         except RequestRejectedError as refusal:
-            heard.record(Failed(refusal.kind, str(refusal), refusal.status))
+            recorder.record(Failed(refusal.kind, str(refusal), refusal.status))
         except StreamGoneError as fault:
-            heard.record(Failed(fault.kind, str(fault), 404))
+            recorder.record(Failed(fault.kind, str(fault), 404))
         except (TimeoutError, ClientError) as fault:
-            error = self._map_error(fault, begun=heard.begun)
-            heard.record(Failed(error.kind, error.message))
-        return heard.to_response()
+            error = self._map_error(fault, begun=recorder.begun)
+            recorder.record(Failed(error.kind, error.message))
+        return recorder.to_response()
 
-    async def _read_websocket(self, call: TrialRequest, heard: "_WebSocketRecorder") -> None:
+    async def _read_websocket(self, call: TrialRequest, recorder: "_WebSocketRecorder") -> None:
         headers = {REQUEST_ID_HEADER: request_id(call)}
         async with WebSocketClient(self._url, key=self._key, headers=headers, reconnect=False) as client:
-            heard.connected_s = self._clock()
+            recorder.connected_s = self._clock()
             answer = client.stream(**_chat_params(call))
-            heard.sent_s = self._clock()
+            recorder.sent_s = self._clock()
             async with answer:
-                heard.begun = True
-                async for said in answer:
-                    event = heard.told.record_event(said)
+                recorder.begun = True
+                async for received in answer:
+                    event = recorder.outcome.record_event(received)
                     if event is not None:
-                        heard.record(event)
+                        recorder.record(event)
 
     def _map_error(self, fault: Exception, *, begun: bool) -> StreamError:
-        """Give the error that the same fault is over the other wires; `begun`: the service had answered."""
+        """Map a client's error to the error that the other transports report for the same fault.
+
+        `begun`: the service had accepted the request.
+        """
         if isinstance(fault, TimeoutError):
             return TotalTimeout(f"the answer was not complete within {self._total_s:g} s")
         if isinstance(fault, ConnectionLostError):
@@ -118,7 +125,10 @@ class ServiceBackend:
 
 
 def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
-    """Return what the OpenAI wire says in a header and the others in an event: the settings that were left out."""
+    """Return a notice of the settings that the service left out, which the OpenAI API transport reports in a header.
+
+    The other transports report them as an event.
+    """
     head, at_s = exchange.response_head, exchange.headers_s
     names = head.headers.get(DROPPED_HEADER) if head is not None else None
     if at_s is None or not names:
@@ -129,10 +139,10 @@ def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
 
 @dataclass(slots=True)
 class _WebSocketRecorder:
-    """What came over a WebSocket so far, each event with its moment."""
+    """Records the events of one WebSocket answer with their timestamps, in seconds on `clock`."""
 
     clock: Clock
-    told: ServiceOutcome = field(default_factory=ServiceOutcome)
+    outcome: ServiceOutcome = field(default_factory=ServiceOutcome)
     events: list[TimedEvent] = field(default_factory=list)
     begun: bool = False
     connected_s: float | None = None
@@ -149,14 +159,14 @@ class _WebSocketRecorder:
         sent_s = self.asked_s if self.sent_s is None else self.sent_s
         stamps = trial_metrics.TimedEvents(sent_s, None, self.events, sent=self.sent_s is not None)
         if self.connected_s is None:
-            return TimedServiceResponse(stamps, self.told)
+            return TimedServiceResponse(stamps, self.outcome)
         return TimedServiceResponse(
-            stamps, self.told, {"connect_s": elapsed_s(self.asked_s, self.connected_s), "stamp_source": "callback"}
+            stamps, self.outcome, {"connect_s": elapsed_s(self.asked_s, self.connected_s), "stamp_source": "callback"}
         )
 
 
 def _chat_params(call: TrialRequest) -> ChatParams:
-    """Give the body that the service's own wires take."""
+    """Return the JSON body of a request to the SSE and WebSocket transports."""
     found = ChatParams(message=_prompt_text(call), provider=call.provider, strategy=call.strategy)
     if call.request.max_tokens is not None:
         found["max_tokens"] = call.request.max_tokens
@@ -168,15 +178,18 @@ def _chat_params(call: TrialRequest) -> ChatParams:
 
 
 def _completion_body(call: TrialRequest) -> dict[str, Any]:
-    """Give the body that OpenAI's wire takes: the provider's full name is the model, the strategy a field more."""
-    question = _chat_params(call)
+    """Return the JSON body of a request to the OpenAI API transport.
+
+    The provider's full name is sent as the model; the strategy is an additional field.
+    """
+    params = _chat_params(call)
     body: dict[str, Any] = {
-        "model": question.pop("provider"),
-        "messages": [{"role": "user", "content": question.pop("message")}],
+        "model": params.pop("provider"),
+        "messages": [{"role": "user", "content": params.pop("message")}],
     }
-    if (effort := question.pop("effort", None)) is not None:
+    if (effort := params.pop("effort", None)) is not None:
         body["reasoning_effort"] = effort
-    return {**body, **question, "stream": True, "stream_options": {"include_usage": True}}
+    return {**body, **params, "stream": True, "stream_options": {"include_usage": True}}
 
 
 def _prompt_text(call: TrialRequest) -> str:

@@ -1,4 +1,4 @@
-"""What the service's wires say, read into the events and the receipt that every answer has. Pure."""
+"""Decoders of the service's transports: bytes to events, and events to the receipt of an answer. No I/O."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from clients.errors import ClientError
 from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, AnswerReceipt, StageChanged, parse_event
-from clients.events import Event as Said
+from clients.events import Event as ServiceEvent
 from clients.position import StreamPosition
 from clients.sse import parse_sse_event
 from evaluation.metrics import trial_metrics
@@ -26,39 +26,39 @@ _CANCELLED = Failed("cancelled", "the answer was stopped at the service")
 
 @dataclass(slots=True)
 class ServiceOutcome:
-    """How the service said that an answer ended; None is what it did not say."""
+    """How an answer ended, as reported by the service; None is not reported."""
 
-    bill: AnswerReceipt | None = None
+    receipt: AnswerReceipt | None = None
     failure: Failed | None = None
 
-    def record_event(self, said: Said | None) -> Event | None:
-        """Give the pipeline's event for what the service said, None where it has none."""
-        match said:
+    def record_event(self, service_event: ServiceEvent | None) -> Event | None:
+        """Record the service's event and return the pipeline's event for it, None if there is none."""
+        match service_event:
             case None | StageChanged():
                 return None
-            case AnswerFinished(reason, bill, outcome):
-                self.bill = bill
+            case AnswerFinished(reason, receipt, outcome):
+                self.receipt = receipt
                 return Finish(reason, refused=outcome == "refused")  # type: ignore[arg-type] # the service's words are the pipeline's
-            case AnswerFailed(kind, message, upstream_status, bill):
-                self.bill, self.failure = bill, Failed(kind, message, upstream_status)
+            case AnswerFailed(kind, message, upstream_status, receipt):
+                self.receipt, self.failure = receipt, Failed(kind, message, upstream_status)
                 return self.failure
-            case AnswerCancelled(bill):
-                self.bill, self.failure = bill, _CANCELLED
+            case AnswerCancelled(receipt):
+                self.receipt, self.failure = receipt, _CANCELLED
                 return self.failure
-        return said
+        return service_event
 
     def read_body(self, text: str, http_status: int | None = None) -> None:
-        """Take an error, or the bill beside a completion, from JSON; what is neither says nothing."""
+        """Read an error or the receipt beside a completion from a JSON body; ignore anything else."""
         with suppress(ValueError, TypeError, AttributeError, KeyError, ClientError):
             fields = json.loads(text)
             if (error := fields.get("error")) is not None:
-                # `code` is the service's own word where `type` must be OpenAI's.
+                # `code` is the service's own error kind; `type` must be one of OpenAI's.
                 self.failure = Failed(error.get("code") or error["type"], error["message"], http_status)
-            if (bill := fields.get("streamgauge")) is not None:
-                self.record_event(parse_event(("finish", {"finish_reason": "other", **bill})))
+            if (receipt := fields.get("streamgauge")) is not None:
+                self.record_event(parse_event(("finish", {"finish_reason": "other", **receipt})))
 
     def apply_to(self, events: Sequence[TimedEvent]) -> list[TimedEvent]:
-        """Give an answer's events with the service's own word for what broke it."""
+        """Return an answer's events, with the failure at the end replaced by the one that the service reported."""
         failure = self.failure
         if failure is None or not isinstance(events[-1].event, Failed):
             return list(events)
@@ -66,11 +66,10 @@ class ServiceOutcome:
 
 
 class ServiceSSEDecoder:
-    """Decodes the service's event stream, as `providers.decoding.decoder.StreamDecoder` has it, and keeps what it told
-    of the end."""
+    """A `providers.decoding.decoder.StreamDecoder` of the service's SSE stream that also keeps the reported outcome."""
 
     def __init__(self) -> None:
-        self.told = ServiceOutcome()
+        self.outcome = ServiceOutcome()
         self._sse = sse.Decoder(errors="strict")
         self._progress = StreamPosition(resumable=False)
 
@@ -86,7 +85,7 @@ class ServiceSSEDecoder:
                 frame = parse_sse_event(found)
                 if not self._progress.advance(found.id, frame[0]):
                     continue
-                event = self.told.record_event(parse_event(frame))
+                event = self.outcome.record_event(parse_event(frame))
                 if isinstance(event, Failed):
                     raise StreamError(event.message, http_status=event.http_status)
                 if event is not None:
@@ -104,14 +103,14 @@ class ServiceSSEDecoder:
             raise ResponseTooLargeError(f"the service sent more than is read: {error}") from None
 
     def flush(self) -> Iterator[Event]:
-        raise TruncatedStreamError("the stream ended before the service said how the answer did")
+        raise TruncatedStreamError("the stream ended before the event that ends the answer")
 
 
 class ServiceCompletionDecoder:
-    """Decodes a completion as the OpenAI adapter does, and keeps the bill that the service sends beside the usage."""
+    """The OpenAI adapter's decoder, which also keeps the receipt that the service sends beside the usage."""
 
     def __init__(self) -> None:
-        self.told = ServiceOutcome()
+        self.outcome = ServiceOutcome()
         self._sse = sse.Decoder()
         self._decoder = chat_completions.make_decoder(shows_thinking=True)
 
@@ -121,16 +120,16 @@ class ServiceCompletionDecoder:
 
     def feed(self, data: bytes) -> Iterator[Event]:
         for found in self._events(data):
-            # Inside of a text its quotation marks are escaped: no answer can say these.
+            # Quotation marks inside a JSON string are escaped, so that no answer's text can contain these keys.
             if '"streamgauge"' in found.data or '"error"' in found.data:
-                self.told.read_body(found.data)
+                self.outcome.read_body(found.data)
         yield from self._decoder.feed(data)
 
     def _events(self, data: bytes) -> list[sse.ServerSentEvent]:
         try:
             return self._sse.feed(data)
         except sse.EventTooLargeError as error:
-            return error.events  # the decoder below says the same
+            return error.events  # the wrapped decoder raises the same error
 
     def flush(self) -> Iterator[Event]:
         yield from self._decoder.flush()
@@ -138,30 +137,30 @@ class ServiceCompletionDecoder:
 
 @dataclass(frozen=True, slots=True)
 class TimedServiceResponse:
-    """An answer as it came over a wire: stamps with no source, whose last event is its ending."""
+    """An answer received from the service: delivered timestamps only, and the last event says how it ended."""
 
     stamps: trial_metrics.TimedEvents
-    told: ServiceOutcome
+    outcome: ServiceOutcome
     instrument: dict[str, Any] = field(default_factory=dict)
 
 
 def receipt_from_response(
-    provider: str, request: ChatRequest, arrived: TimedServiceResponse, cost_model: CostModel
+    provider: str, request: ChatRequest, response: TimedServiceResponse, cost_model: CostModel
 ) -> Receipt:
-    """Give what an answer came to, as the service told it; tokens that it did not tell of are counted here.
+    """Return the receipt of an answer with the token usage that the service reported, or else the meter's counts.
 
-    The cost is that of those tokens at the asker's prices, so that all transports of a run are priced alike.
+    The cost is that of these tokens at the caller's prices, so that all transports of a run are priced alike.
     """
-    events, bill = arrived.stamps.delivered, arrived.told.bill
-    meter = Meter(request.messages, arrived.stamps.sent_s, cost_model)
+    events, receipt = response.stamps.delivered, response.outcome.receipt
+    meter = Meter(request.messages, response.stamps.sent_s, cost_model)
     for timed in events:
         meter.feed(timed.event, timed.at_s)
     end_s, terminal = events[-1].at_s, events[-1].event
     meter.end(end_s)
     reading = meter.read(end_s)
-    if bill is not None and bill.usage is not None:
-        cost = cost_model.price(bill.usage) if cost_model.price else None
-        reading = replace(reading, usage=bill.usage, cost=cost)
+    if receipt is not None and receipt.usage is not None:
+        cost = cost_model.price(receipt.usage) if cost_model.price else None
+        reading = replace(reading, usage=receipt.usage, cost=cost)
     assert isinstance(terminal, (Finish, Failed))
     finish = terminal if isinstance(terminal, Finish) else None
     return Receipt(
@@ -170,7 +169,7 @@ def receipt_from_response(
         finish_raw=finish.raw if finish else None,
         error=terminal if isinstance(terminal, Failed) else None,
         served_by=provider,
-        attempts=(bill.attempts if bill else None) or 1,
+        attempts=(receipt.attempts if receipt else None) or 1,
         fell_back_to=_find_fallback(events),
         delivered_chars=sum(len(timed.event.text) for timed in events if isinstance(timed.event, TextDelta)),
         reading=reading,
@@ -178,10 +177,11 @@ def receipt_from_response(
     )
 
 
-def ending_columns(found: Receipt, told: ServiceOutcome) -> dict[str, Any]:
-    """Give the columns of how it ended; the service's own cost where the asker knows no price."""
+def ending_columns(found: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
+    """Return the columns that describe how an answer ended, with the cost reported by the service if the caller knows
+    no price."""
     columns = trial_metrics.outcome_columns(found)
-    cost_usd = told.bill.cost_usd if told.bill else None
+    cost_usd = outcome.receipt.cost_usd if outcome.receipt else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
         columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}
     return columns

@@ -1,4 +1,4 @@
-"""The service that is asked over its wires: somebody's at an address, or one of our own, started for a run."""
+"""The service that a run sends its requests to: an existing one at a URL, or one that is started for the run."""
 
 import ctypes
 import json
@@ -32,7 +32,7 @@ _UNLIMITED_ENV = {"RATE_LIMIT": "off", "BUDGETS": "off", "PUBLIC_MODELS": "*"}
 
 @dataclass(frozen=True, slots=True)
 class ServiceProcess:
-    """A service that can be asked; `pid` is None for one that was not started here."""
+    """A running service; `pid` is None if it was not started by this process."""
 
     url: str
     pid: int | None = None
@@ -42,9 +42,10 @@ class ServiceProcess:
 def running_service(
     url: str | None, folder: Path, variables: Mapping[str, str] | None = None, *, page: bool = False
 ) -> Iterator[ServiceProcess]:
-    """Give the service at `url`, or one of our own without limits, which logs to `service.log` in `folder`.
+    """Yield the service at `url`; for None, start one without limits, and stop it afterwards.
 
-    It is ended afterwards. `page` serves the page too. Raises UsageError.
+    A service that is started logs to `service.log` in `folder` and serves the web page if `page` is true. Raises
+    UsageError when the URL is invalid or the service does not start.
     """
     if url is not None:
         yield ServiceProcess(validate_url(url))
@@ -57,9 +58,9 @@ def running_service(
 
 
 def wait_for_local_model(url: str) -> None:
-    """Wait until a service that has just started has built its local model, which is no part of what is measured.
+    """Wait until a service that has just started has loaded its local model, so that loading is not measured.
 
-    At most a minute: it may be fetching the model. Raises UsageError.
+    Waits for a minute at most: the model may still be downloading. Raises UsageError when the service does not answer.
     """
     until_s = monotonic() + _START_TIMEOUT_S
     while json.loads(fetch(f"{url}/healthz"))["local_model"] in ("idle", "loading") and monotonic() < until_s:
@@ -67,11 +68,11 @@ def wait_for_local_model(url: str) -> None:
 
 
 def fetch(address: str) -> bytes:
-    """Read what a service that was started here says at an address of its own. Raises UsageError."""
+    """Return the body at an address of a service started here. Raises UsageError when it does not answer."""
     try:
         with _DIRECT_OPENER.open(address, timeout=_START_TIMEOUT_S) as response:
-            said: bytes = response.read(MAX_BODY_BYTES)
-            return said
+            output: bytes = response.read(MAX_BODY_BYTES)
+            return output
     except OSError as error:
         raise UsageError(
             f"the service that was started does not answer at {address}: {error}; see {LOG_FILE}"
@@ -82,7 +83,10 @@ def fetch(address: str) -> bytes:
 def start_process(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[ServiceProcess]:
-    """Start a server of this project, which says its address in its first line, and end it. Raises UsageError."""
+    """Start a server of this project, yield it, and stop it afterwards. Its stderr goes to the file `log`.
+
+    The server prints its URL on stdout. Raises UsageError, with the last line of the log, when it does not start.
+    """
     with (
         log.open("ab") as words,
         subprocess.Popen(
@@ -92,8 +96,8 @@ def start_process(
         try:
             url = _read_address(process)
             if url is None:
-                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
-                raise UsageError(f"{' '.join(command[1:3])} did not start: {said[-1]}")
+                output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no error message"]
+                raise UsageError(f"{' '.join(command[1:3])} did not start: {output[-1]}")
             yield ServiceProcess(url, process.pid)
         finally:
             process.terminate()
@@ -104,7 +108,7 @@ def start_process(
 
 
 def _parent_death_hook() -> Callable[[], None] | None:
-    """Have the kernel end a child when its parent is killed and cannot; only Linux does that."""
+    """Return a hook that makes the kernel stop the child when its parent is killed; None outside Linux."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -112,7 +116,7 @@ def _parent_death_hook() -> Callable[[], None] | None:
 
 
 def validate_url(url: str) -> str:
-    """Give an address without a slash at its end. Raises UsageError when it is none."""
+    """Return a URL without a trailing slash. Raises UsageError unless it is an http(s) URL without credentials."""
     if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
         raise UsageError(f"--url {url!r}: write an address such as http://127.0.0.1:7860, with no key in it")
     return url.rstrip("/")
@@ -120,12 +124,12 @@ def validate_url(url: str) -> str:
 
 def _read_address(process: subprocess.Popen[bytes]) -> str | None:
     assert process.stdout is not None  # it is a pipe
-    until_s, said = monotonic() + _START_TIMEOUT_S, b""
-    while b"\n" not in said and (left_s := until_s - monotonic()) > 0:
+    until_s, output = monotonic() + _START_TIMEOUT_S, b""
+    while b"\n" not in output and (left_s := until_s - monotonic()) > 0:
         if select.select([process.stdout], [], [], left_s)[0]:
             data = os.read(process.stdout.fileno(), 4096)
             if not data:
                 break
-            said += data
-    found = re.search(rb"https?://\S+", said)
+            output += data
+    found = re.search(rb"https?://\S+", output)
     return found[0].decode() if found else None

@@ -1,8 +1,8 @@
-"""Asks over stamped sockets: vendors' services, and makes of what came what the pipeline would have made of it.
+"""Backend for vendors' services over timestamping sockets, with the results that the pipeline would have produced.
 
-The events are decoded by the adapter's own decoder; the strategy is replayed over them and the meter is fed with them,
-each at the kernel's stamp of its arrival. So what this program does meanwhile is in no figure. Where a run asks over
-this project's own service, its wires go the same way, but the strategy and the meter are the service's.
+The adapter's own decoder decodes the events; the strategy is replayed over them and the meter reads them, each at the
+kernel's timestamp of its arrival. What this process does meanwhile therefore affects no metric. Requests to this
+project's own service use the same sockets, but there the strategy and the meter are the service's.
 """
 
 import asyncio
@@ -38,29 +38,29 @@ if TYPE_CHECKING:
 
 
 class SessionFactory(Protocol):
-    """Who knows the adapters by name: `providers.ProviderRegistry`."""
+    """The part of `providers.ProviderRegistry` that finds an adapter by the provider's name."""
 
     def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session: ...
 
 
 class TimedBackend:
-    """The stamped way of one run, on one event loop: requests are prepared before the load, `close` ends it.
+    """Sends the requests of one run over timestamping sockets, on one event loop, after preparing them before the load.
 
-    `clock` is CLOCK_MONOTONIC, as the stamps are. What could not be prepared is not carried: the adapter, asked for it
-    in process, says why. `service` is this project's own, for the transports that are its wires.
+    `clock` is CLOCK_MONOTONIC, like the kernel's timestamps. A request that cannot be prepared is not supported: it is
+    sent in process, where the adapter reports the reason. `service` sends over the service's transports.
     """
 
     def __init__(self, access: SessionFactory, clock: Clock, service: "ServiceBackend | None" = None) -> None:
         self._access, self._clock, self._service = access, clock, service
         self._prepared: dict[TrialRequest, PreparedRequest | None] = {}
         self._stale: set[TrialRequest] = set()
-        """What was prepared before its service refused a setting that is in it."""
+        """Requests to prepare again: since they were prepared, the vendor has rejected a setting that they contain."""
         self._sockets: TimestampingSelector | None = None
         self._lag: SharedLoopLagMonitor | None = None
         self._attention = ExitStack()
 
     async def prepare(self, call: TrialRequest) -> None:
-        """Have a request ready to be sent, whatever its id. The first one for a service costs its SDK's import."""
+        """Prepare a request for sending, under any request id. The first one for a vendor imports the vendor's SDK."""
         key = _prepared_key(call)
         if key not in self._prepared:
             if call.transport == IN_PROCESS:
@@ -70,13 +70,13 @@ class TimedBackend:
             await asyncio.sleep(0)
 
     def supports(self, call: TrialRequest) -> bool:
-        """Whether the request was prepared, and is asked over stamped sockets."""
+        """Return whether the request was prepared, so that it can be sent over timestamping sockets."""
         return self._prepared.get(_prepared_key(call)) is not None
 
     def start(self) -> dict[str, Any]:
-        """Make ready for the load and give what the manifest says of it.
+        """Freeze the garbage collector, take real-time priority if possible; return the manifest's instrument entry.
 
-        Real-time priority is for a process that mostly waits: it is not taken where anybody answers in this one.
+        Real-time priority suits a process that mostly waits: it is not taken if any answers are generated in this one.
         """
         by_name: dict[str, bool] = {}
         for call, found in self._prepared.items():
@@ -89,33 +89,33 @@ class TimedBackend:
         return {"stamped_sockets": carried, "real_time_priority": taken}
 
     async def send(self, call: TrialRequest) -> TimedVendorResponse:
-        """Ask once what was prepared of a vendor. What breaks the answer is its last event."""
+        """Send a prepared request to its vendor once; return the timed response. A failure becomes its last event."""
         prepared = self._prepared[_prepared_key(call)]
         assert prepared is not None
         sockets, lag = self._open_selector()
         mark = lag.mark()
         answer = await self._ask_fitted(sockets, call, prepared)
-        heard = TimedVendorResponse(call, answer, lag.worst_s(mark))
+        response = TimedVendorResponse(call, answer, lag.worst_s(mark))
         await sockets.wait_turn()
-        return heard
+        return response
 
     async def ask_service(self, call: TrialRequest) -> "TimedServiceResponse":
-        """Ask once what was prepared of the service. What breaks the answer is its last event."""
+        """Send a prepared request to the service once; return the timed response. A failure becomes its last event."""
         prepared = self._prepared[_prepared_key(call)]
         sockets, lag = self._open_selector()
         mark = lag.mark()
         if prepared is None:
-            arrived = await self._service_backend.send_websocket(call)
+            response = await self._service_backend.send_websocket(call)
         else:
-            arrived = await self._service_backend.send_timed(sockets, prepared, call)
-        arrived.instrument["loop_lag_max_s"] = round(lag.worst_s(mark), 9)
+            response = await self._service_backend.send_timed(sockets, prepared, call)
+        response.instrument["loop_lag_max_s"] = round(lag.worst_s(mark), 9)
         await sockets.wait_turn()
-        return arrived
+        return response
 
     async def _ask_fitted(
         self, sockets: TimestampingSelector, call: TrialRequest, prepared: PreparedRequest
     ) -> timed_send.TimedResponse:
-        """Ask, and again without the settings that the service refuses; the figures are those of the last request."""
+        """Send a request, and send it again without the settings that the vendor rejects; return the last response."""
         key = _prepared_key(call)
         for _ in range(MAX_ROUNDS):
             if key in self._stale:
@@ -133,11 +133,11 @@ class TimedBackend:
 
     @property
     def _service_backend(self) -> "ServiceBackend":
-        assert self._service is not None  # the run started it, or was given its address
+        assert self._service is not None  # every run with a service transport passes one
         return self._service
 
     def close(self) -> None:
-        """Close all sockets and give the priority back. Safe to call twice."""
+        """Close all sockets and restore the priority and the garbage collector. Safe to call twice."""
         self._attention.close()
         interference.unfreeze_gc()
         if self._sockets is not None and self._lag is not None:
@@ -153,7 +153,7 @@ class TimedBackend:
                 return None
             found = await adapter.prepare_request(replace(request, model=route.model))
         except Exception:
-            # The adapter says it when it is asked, as the outcome of the trial.
+            # Sent in process, the adapter raises the same error, which becomes the outcome of the trial.
             return None
         return found if isinstance(found, PreparedRequest) else None
 
@@ -163,13 +163,13 @@ class TimedBackend:
         return self._sockets, self._lag
 
 
-def receipt(heard: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_model: CostModel) -> Receipt:
-    """Give what an answer came to by the pipeline's rules; the last event is its ending."""
-    events, exchange = heard.answer.events, heard.answer.exchange
-    meter = Meter(heard.call.request.messages, sent_at(exchange), cost_model)
+def receipt(response: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_model: CostModel) -> Receipt:
+    """Return the receipt of an answer by the pipeline's rules; the last event says how it ended."""
+    events, exchange = response.answer.events, response.answer.exchange
+    meter = Meter(response.call.request.messages, sent_at(exchange), cost_model)
     for timed in events:
         meter.feed(timed.event, timed.at_s)
-    terminal = terminal_event(heard.answer)
+    terminal = terminal_event(response.answer)
     meter.end(events[-1].at_s)
     finish = terminal if isinstance(terminal, Finish) else None
     return Receipt(
@@ -177,7 +177,7 @@ def receipt(heard: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_mo
         finish_reason=finish.reason if finish else None,
         finish_raw=finish.raw if finish else None,
         error=terminal if isinstance(terminal, Failed) else None,
-        served_by=heard.call.provider,
+        served_by=response.call.provider,
         attempts=1,
         fell_back_to=None,
         delivered_chars=sum(len(timed.event.text) for timed in delivered if isinstance(timed.event, TextDelta)),
@@ -187,9 +187,9 @@ def receipt(heard: TimedVendorResponse, delivered: Sequence[TimedEvent], cost_mo
     )
 
 
-def event_timestamps(heard: TimedVendorResponse, strategy: Strategy) -> trial_metrics.TimedEvents:
-    """Give both ends' events: as they arrived, and as `strategy` would have delivered them then."""
-    events, exchange = heard.answer.events, heard.answer.exchange
+def event_timestamps(response: TimedVendorResponse, strategy: Strategy) -> trial_metrics.TimedEvents:
+    """Return an answer's events with source timestamps, and as `strategy` would have delivered them."""
+    events, exchange = response.answer.events, response.answer.exchange
     return trial_metrics.TimedEvents(
         sent_at(exchange), events, list(replay(events, strategy)), sent=exchange.sent_s is not None
     )
@@ -197,7 +197,7 @@ def event_timestamps(heard: TimedVendorResponse, strategy: Strategy) -> trial_me
 
 @contextmanager
 def _realtime_priority() -> Iterator[bool]:
-    """Take real-time priority for the time of a load, where it may be taken; say whether it was."""
+    """Take real-time priority for the duration of a load if permitted; yield whether it was taken."""
     before = _current_scheduling()
     taken = set_realtime_priority()
     try:
@@ -214,6 +214,9 @@ def _current_scheduling() -> tuple[int, os.sched_param] | None:
 
 
 def _prepared_key(call: TrialRequest) -> TrialRequest:
-    """Leave out what the prepared request has not: the id, and the strategy where it is replayed here."""
+    """Return the request without the parts that a prepared request does not contain.
+
+    These are the request id and, in process, the strategy, which is replayed afterwards.
+    """
     strategy = "" if call.transport == IN_PROCESS else call.strategy
     return replace(call, strategy=strategy, request=replace(call.request, request_id=None))

@@ -1,1 +1,1 @@
-"""Calibration of the instrument against a simulator with a known truth."""
+"""Calibration of the instrument's timestamps against a simulator that logs when it sends."""

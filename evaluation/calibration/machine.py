@@ -1,4 +1,4 @@
-"""The machine, the versions and the commit that a measurement depends on."""
+"""Description of the machine, package versions and git commit that a measurement depends on."""
 
 import importlib.metadata
 import os
@@ -14,7 +14,7 @@ _PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return versions, machine and commit: what metrics may depend on."""
+    """Return the manifest's keys `versions`, `machine` and `git_commit`."""
     return {"versions": _package_versions(), "machine": _machine_info(), "git_commit": _read_git_commit()}
 
 
@@ -29,7 +29,8 @@ def _package_versions() -> dict[str, str]:
 
 
 def _machine_info() -> dict[str, Any]:
-    """Give what the figures may depend on; the machine's name and address are nobody's business."""
+    """Return the properties of the machine that metrics may depend on. Its host name and address are left out: reports
+    are shared."""
     return {
         "platform": platform.platform(),
         "kernel": platform.release(),
@@ -57,7 +58,7 @@ def _memory_bytes() -> int | None:
 
 
 def _read_git_commit() -> str | None:
-    """Give this project's commit, with `-dirty` after it when files differ; None outside a checkout of its own."""
+    """Return this project's git commit, with `-dirty` appended if files differ; None outside a git checkout."""
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None

@@ -1,10 +1,10 @@
-"""How true this machine's stamps are: its errors against a server that logs its sends, and up to how many streams.
+"""The accuracy of this machine's timestamps: their error against a server's log, by the number of concurrent streams.
 
-All clocks are CLOCK_MONOTONIC of one machine. The error of TTFT is the distance, in milliseconds, between where the
-client puts the first token (when its request was sent, plus its TTFT) and when the server sent it; that of a gap is
-the distance between the client's gap and the same gap in the log. So the way through the machine's own network is part
-of both, and a network beyond it of neither. `heard` is the time from the request's sending until the server had read
-it: the server's own queue for the most part, no error of the client's.
+All timestamps are CLOCK_MONOTONIC of one machine. The TTFT error is the absolute difference, in ms, between the
+client's timestamp of the first token (request sent plus TTFT) and the server's timestamp of sending it. The error of a
+gap is the absolute difference between the client's gap and the same gap in the log. Both include the latency of the
+machine's own network, but not that of a network beyond it. `heard` is the time from sending the request until the
+server had read it: mostly the server's own queue, and not an error of the client.
 """
 
 import json
@@ -24,12 +24,15 @@ CALIBRATE_COMMAND = "python -m evaluation calibrate"
 VERSION = 1
 CONNECTION_KINDS = ("plain", "tls")
 _MACHINE_FIELDS = ("kernel", "architecture", "cpu_model", "cpu_count")
-"""What makes a machine another one, as far as its stamps go."""
+"""The properties that the accuracy of timestamps depends on: if one differs, the calibration is of another machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedAnswer:
-    """What the instrument noted of one answer; seconds on CLOCK_MONOTONIC; `problem` says why it was not completed."""
+    """One answer's timestamps as the instrument took them, in seconds on CLOCK_MONOTONIC.
+
+    `problem` says why the answer was not completed; None if it was.
+    """
 
     request_id: str
     sent_s: float | None
@@ -41,7 +44,10 @@ class ObservedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRow:
-    """Errors at one number of streams at once; None where no answer was completed. p50 and p99 by nearest rank."""
+    """The errors at one number of concurrent streams; None if no answer was completed.
+
+    Percentiles are nearest-rank. `heard_p99_ms` is the latency until the server had read the request.
+    """
 
     way: str
     streams: int
@@ -56,7 +62,7 @@ class CalibrationRow:
     cpu_s_per_1000_chunks: float | None
 
     def within(self, error_ms: float) -> bool:
-        """Whether every answer was completed, and TTFT and gaps are within `error_ms` at p99."""
+        """Return whether every answer was completed and the p99 errors of TTFT and gaps are at most `error_ms`."""
         if self.failed or self.ttft_p99_ms is None or self.gap_p99_ms is None:
             return False
         return max(self.ttft_p99_ms, self.gap_p99_ms) <= error_ms
@@ -64,7 +70,7 @@ class CalibrationRow:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBar:
-    """The error at p99, in ms, that holds at every number of streams that was measured up to `streams`."""
+    """The largest p99 errors, in ms, over all measured numbers of streams up to `streams`."""
 
     way: str
     streams: int
@@ -75,9 +81,10 @@ class ErrorBar:
 def compare_with_log(
     way: str, streams: int, noted: Sequence[ObservedAnswer], log: Iterable[Mapping[str, Any]], cpu_s: float
 ) -> CalibrationRow:
-    """Pair what was noted with the server's log. An answer with more or fewer tokens than were sent counts as failed.
+    """Compute the errors of the client's timestamps against the server's log, paired by request id.
 
-    `cpu_s` is what the client used for all of them.
+    An answer with more or fewer tokens than the server sent counts as failed. `cpu_s` is the client's CPU time for all
+    answers, in seconds.
     """
     received_s, sent_s = _times_from_log(log)
     ttft_ms: list[float] = []
@@ -109,7 +116,7 @@ def compare_with_log(
 
 
 def _times_from_log(log: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Give when each request had been read, and when each of its tokens was sent, in their order."""
+    """Return, by request id, when the request had been read and when its tokens were sent, in order of sending."""
     received_s: dict[str, float] = {}
     by_seq: dict[str, dict[int, float]] = defaultdict(dict)
     for line in log:
@@ -121,14 +128,17 @@ def _times_from_log(log: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float],
 
 
 def _nearest_rank(values: list[float], percent: int) -> float | None:
-    """Give the nearest rank: of few values the 99th is the largest, so that no error is talked down."""
+    """Return the nearest-rank percentile, None without values. Of few values p99 is the largest: it hides no error."""
     if not values:
         return None
     return round(sorted(values)[math.ceil(len(values) * percent / 100) - 1], 4)
 
 
 def error_bar(rows: Iterable[CalibrationRow], way: str, within_ms: float) -> ErrorBar | None:
-    """Give the largest number of streams up to which every row of a way is within the error; None if none is."""
+    """Return the error bar at the largest number of streams up to which every row of `way` is within `within_ms`.
+
+    None if not even the smallest number of streams is.
+    """
     own = sorted((row for row in rows if row.way == way), key=lambda row: row.streams)
     held = list(takewhile(lambda row: row.within(within_ms), own))
     if not held:
@@ -140,9 +150,10 @@ def error_bar(rows: Iterable[CalibrationRow], way: str, within_ms: float) -> Err
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One calibration, as its file holds it. `left_out` says, by way, why it was not measured.
+    """One calibration, with the fields of its file.
 
-    `stamp_source` is `callback` when any stamp was not the kernel's. `real_time_priority`: whether the client had it.
+    `left_out` maps a connection kind that was not measured to the reason. `stamp_source` is `callback` if any timestamp
+    was not the kernel's. `real_time_priority` says whether the client had it.
     """
 
     made_at: str
@@ -158,50 +169,53 @@ class Calibration:
     git_commit: str | None
 
     def bar(self, way: str) -> ErrorBar | None:
-        """Give a way's error bar; None when not even one stream was within the error, or the way was left out."""
+        """Return the error bar of one connection kind; None if it was left out or nothing was within it."""
         return error_bar(self.rows, way, self.within_ms)
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """Give the ways that were measured."""
+        """The connection kinds that were measured."""
         return tuple(way for way in CONNECTION_KINDS if any(row.way == way for row in self.rows))
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the file's JSON object."""
+        """Return the JSON object of the calibration file."""
         bars = {way: asdict(found) if (found := self.bar(way)) else None for way in self.ways}
         return {"calibration": VERSION, **asdict(self), "within_at_up_to": bars}
 
 
 def calibration_from_dict(found: Mapping[str, Any]) -> Calibration:
-    """Read what `as_dict` gives. Raises ValueError when it is not that."""
+    """Parse the object that `as_dict` returns. Raises ValueError when a field is missing or invalid."""
     if found.get("calibration") != VERSION:
         raise ValueError(f"not a calibration of version {VERSION}")
     try:
         values = {field.name: found[field.name] for field in fields(Calibration)}
         values["rows"] = tuple(CalibrationRow(**row) for row in found["rows"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"not a whole calibration ({error})") from None
-    # pydantic takes a tenth of a second to import: whoever reads no calibration does without.
+        raise ValueError(f"not a valid calibration ({error})") from None
+    # Importing pydantic takes 0.1 s, which commands without a calibration need not spend.
     from pydantic import TypeAdapter, ValidationError
 
     try:
         made = TypeAdapter(Calibration).validate_python(values)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ValueError(f"not a whole calibration ({place} holds what it cannot)") from None
+        raise ValueError(f"not a valid calibration ({place} is invalid)") from None
     if strange := {*made.left_out, *(row.way for row in made.rows)} - set(CONNECTION_KINDS):
-        raise ValueError(f"not a whole calibration ({min(strange)[:40]!r} is no way)")
+        raise ValueError(f"not a valid calibration ({min(strange)[:40]!r} is not a connection kind)")
     return made
 
 
 def write_calibration(path: Path, made: Calibration) -> None:
-    """Replace the file at once. Raises OSError."""
+    """Replace the calibration file atomically. Raises OSError when it cannot be written."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(made.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def read_calibration(path: Path | None) -> Calibration | None:
-    """Read a calibration; without a path the usual one, None when that is not there. Raises UsageError."""
+    """Read a calibration file; for None the default file, or return None if there is none.
+
+    Raises UsageError when the file cannot be read or is not a calibration.
+    """
     if path is None and not DEFAULT_FILE.exists():
         return None
     file = path or DEFAULT_FILE
@@ -209,13 +223,13 @@ def read_calibration(path: Path | None) -> Calibration | None:
         found = json.loads(file.read_text(encoding="utf-8"))
         return calibration_from_dict(found if isinstance(found, dict) else {})
     except OSError as error:
-        raise UsageError(f"calibration {file}: {error.strerror}; {CALIBRATE_COMMAND} makes one") from None
+        raise UsageError(f"calibration {file}: {error.strerror} (create one with `{CALIBRATE_COMMAND}`)") from None
     except ValueError as error:
-        raise UsageError(f"calibration {file}: {error}; {CALIBRATE_COMMAND} makes a new one") from None
+        raise UsageError(f"calibration {file}: {error} (create a new one with `{CALIBRATE_COMMAND}`)") from None
 
 
 def machine_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Say in what the calibration's machine is another than the run's: `cpu count 2, not 8`."""
+    """Return the differences between the calibration's machine and the run's, such as `cpu count 2, not 8`."""
     return [
         f"{name.replace('_', ' ')} {theirs.get(name)}, not {ours.get(name)}"
         for name in _MACHINE_FIELDS

@@ -1,4 +1,4 @@
-"""Calibrates this machine: instrument and simulator, each a process of its own, one number of streams at a time."""
+"""Calibrates this machine: the instrument and the simulator in separate processes, one number of streams at a time."""
 
 import errno
 import json
@@ -34,15 +34,15 @@ TOKENS = 64
 GAP_MS = 20.0
 MAX_STREAMS = 4096
 _MIN_ANSWERS = 4
-"""With fewer streams than this, each asks more than once."""
+"""The smallest number of answers per row: with fewer streams than this, each sends more than one request."""
 _ROUND_TIMEOUT_S = 30.0
-"""Longest that a round of answers may take; an unhurried one takes one and a half seconds."""
+"""Seconds allowed for a round of answers; it normally takes 1.5 s."""
 _STOP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationOptions:
-    """A calibration that was asked for."""
+    """The options of a calibration; `within_ms` is the p99 error that is accepted."""
 
     streams: tuple[int, ...]
     ways: tuple[str, ...] = CONNECTION_KINDS
@@ -50,7 +50,7 @@ class CalibrationOptions:
 
 
 def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptions:
-    """Read `1,16` and `plain,tls`. Raises UsageError."""
+    """Parse the options, such as `1,16` streams and `plain,tls` ways. Raises UsageError when a value is invalid."""
     try:
         numbers = sorted({int(text) for text in streams.split(",")})
     except ValueError:
@@ -59,14 +59,17 @@ def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptio
         raise UsageError(f"--streams must be from 1 to {MAX_STREAMS}")
     chosen = tuple(way.strip() for way in ways.split(","))
     if strange := [way for way in chosen if way not in CONNECTION_KINDS]:
-        raise UsageError(f"--ways {strange[0]!r} is not there: use {' or '.join(CONNECTION_KINDS)}")
+        raise UsageError(f"--ways: {strange[0]!r} is unknown (use {' or '.join(CONNECTION_KINDS)})")
     if not 0 < within_ms < float("inf"):
         raise UsageError("--within-ms must be more than 0")
     return CalibrationOptions(tuple(numbers), tuple(way for way in CONNECTION_KINDS if way in chosen), within_ms)
 
 
-def calibrate_to_file(asked: CalibrationOptions, file: Path) -> Calibration:
-    """Calibrate, and keep it in `file`, which is replaced. Raises UsageError, at once when it cannot be written."""
+def calibrate_to_file(options: CalibrationOptions, file: Path) -> Calibration:
+    """Calibrate and write the result to `file`, replacing it.
+
+    Raises UsageError when a process fails, or, before anything is measured, when the file cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):
@@ -75,35 +78,36 @@ def calibrate_to_file(asked: CalibrationOptions, file: Path) -> Calibration:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise UsageError(f"--out {file}: {error.strerror}; choose a file that can be written") from None
-    made = calibrate(asked)
+    made = calibrate(options)
     write_calibration(file, made)
     return made
 
 
-def calibrate(asked: CalibrationOptions, console: Console | None = None) -> Calibration:
-    """Measure all rows, which takes some seconds each; `console` is where progress is shown, stderr if None.
+def calibrate(options: CalibrationOptions, console: Console | None = None) -> Calibration:
+    """Measure all rows, which takes some seconds each. Progress is shown on `console`, or on stderr if it is None.
 
-    Where TLS cannot be had it is left out, and the calibration says why. Raises UsageError when a process fails.
+    TLS is left out, with the reason in the result, if no certificate can be made. Raises UsageError when a process
+    fails.
     """
-    raise_fd_limit(max(asked.streams))  # those that are started take it over
+    raise_fd_limit(max(options.streams))  # child processes inherit it
     made_at, machine = utc_now(), describe_machine()
     sources, real_time, rows = set[str](), True, list[CalibrationRow]()
     with tempfile.TemporaryDirectory() as folder, _CalibrationProgress(console or Console(stderr=True)) as progress:
-        certificates, left_out = _make_certificates(asked, Path(folder))
-        steps = [(way, streams) for way in asked.ways if way not in left_out for streams in asked.streams]
+        certificates, left_out = _make_certificates(options, Path(folder))
+        steps = [(way, streams) for way in options.ways if way not in left_out for streams in options.streams]
         if not steps:
-            raise UsageError(f"nothing is left to be measured: {'; '.join(left_out.values())}")
+            raise UsageError(f"nothing to measure: {'; '.join(left_out.values())}")
         for done, (way, streams) in enumerate(steps):
             progress.set_stage(f"calibrating {way}, {streams} at a time", done, len(steps))
-            said, log = _measure_streams(streams, certificates if way == "tls" else None)
-            noted = [ObservedAnswer(**one) for one in said["noted"]]
-            sources |= {one.stamp_source for one in noted}
-            real_time = real_time and bool(said["real_time_priority"])
-            rows.append(compare_with_log(way, streams, noted, log, said["cpu_s"]))
+            result, log = _measure_streams(streams, certificates if way == "tls" else None)
+            observed = [ObservedAnswer(**one) for one in result["noted"]]
+            sources |= {one.stamp_source for one in observed}
+            real_time = real_time and bool(result["real_time_priority"])
+            rows.append(compare_with_log(way, streams, observed, log, result["cpu_s"]))
         progress.set_stage("calibrated", len(steps), len(steps))
     return Calibration(
         made_at=made_at,
-        within_ms=asked.within_ms,
+        within_ms=options.within_ms,
         tokens=TOKENS,
         gap_ms=GAP_MS,
         real_time_priority=real_time,
@@ -114,19 +118,19 @@ def calibrate(asked: CalibrationOptions, console: Console | None = None) -> Cali
     )
 
 
-def _make_certificates(asked: CalibrationOptions, folder: Path) -> tuple[tuple[str, str] | None, dict[str, str]]:
-    """Give a certificate and its key if they are needed, and what is left out for want of them."""
-    if "tls" not in asked.ways:
+def _make_certificates(options: CalibrationOptions, folder: Path) -> tuple[tuple[str, str] | None, dict[str, str]]:
+    """Return the certificate and key files if TLS was requested, and the connection kinds left out without them."""
+    if "tls" not in options.ways:
         return None, {}
     try:
         return make_self_signed(folder), {}
     except (OSError, subprocess.SubprocessError) as error:
-        reason = "is not here" if isinstance(error, FileNotFoundError) else "made none"
+        reason = "is not installed" if isinstance(error, FileNotFoundError) else "failed to make one"
         return None, {"tls": f"TLS needs a certificate, and the openssl program {reason}"}
 
 
 def _measure_streams(streams: int, certificates: tuple[str, str] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Give what the client said, and the server's log."""
+    """Return the worker's result and the server's log for one number of streams."""
     rounds = -(-_MIN_ANSWERS // streams)
     with tempfile.TemporaryDirectory() as folder:
         log = str(Path(folder, "log.jsonl"))
@@ -134,15 +138,15 @@ def _measure_streams(streams: int, certificates: tuple[str, str] | None) -> tupl
             command = [sys.executable, "-m", "evaluation.calibration.worker", "--url", f"{url}/v1"]
             command += ["--streams", str(streams), "--rounds", str(rounds)]
             command += ["--ca-file", certificates[0]] if certificates else []
-            said = _run_client(command, _ROUND_TIMEOUT_S * (rounds + 1))
-        return said, read_log(log)
+            result = _run_client(command, _ROUND_TIMEOUT_S * (rounds + 1))
+        return result, read_log(log)
 
 
 def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        raise UsageError(f"the instrument had not its answers after {timeout_s:g} s: try fewer --streams") from None
+        raise UsageError(f"the answers were not complete after {timeout_s:g} s (try fewer --streams)") from None
     if done.returncode:
         raise UsageError(f"the instrument failed: {_last_stderr_line(done.stderr)}")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -151,7 +155,7 @@ def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
 
 @contextmanager
 def _run_simulator(log: str, certificates: tuple[str, str] | None) -> Iterator[str]:
-    """Start a simulator on a free port and give its URL; at the end it has written its whole log."""
+    """Start a simulator on a free port and yield its URL. On exit the simulator has ended and its log is complete."""
     command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}", "--log", log]
     command += ["--tls-cert", certificates[0], "--tls-key", certificates[1]] if certificates else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -170,11 +174,11 @@ def _run_simulator(log: str, certificates: tuple[str, str] | None) -> Iterator[s
 
 
 def _last_stderr_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    return (text.strip().splitlines() or ["no error message"])[-1]
 
 
 class _CalibrationProgress:
-    """A bar on a terminal, else a line a step. It is drawn between two measurements only, by no thread of its own."""
+    """A bar on a terminal, one line per step elsewhere. It is drawn between measurements only, without a thread."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

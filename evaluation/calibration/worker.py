@@ -1,6 +1,6 @@
-"""The process that a calibration measures: the instrument by itself, as a run uses it, asking a server of this machine.
+"""The process that a calibration measures: the instrument as a run uses it, with requests to a server on this machine.
 
-It is started as `python -m evaluation.calibration.worker` and says what it noted as one JSON object.
+It is started as `python -m evaluation.calibration.worker` and prints the timestamps it took as one JSON object.
 """
 
 import argparse
@@ -21,23 +21,23 @@ from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest, Message
 from streaming.os_limits import set_realtime_priority
 
-_QUESTION = "How late are your stamps?"
+_PROMPT = "How accurate are your timestamps?"
 
 
 async def _run_streams(base_url: str, ca_file: str, streams: int, rounds: int, name: str) -> list[ObservedAnswer]:
-    """Start all streams at once; each asks again, `rounds` times in all, as soon as it has its answer."""
+    """Start all streams at once; each sends `rounds` requests, one after the other, without a pause."""
     settings = Settings({"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none", "SSL_CERT_FILE": ca_file})
     providers = ProviderRegistry(settings)
     route = providers.route("openai:steady")
     adapter: Any = route.adapter
-    prepared = await adapter.prepare_request(ChatRequest((Message("user", _QUESTION),), model=route.model))
-    freeze_gc()  # a run does it here too
+    prepared = await adapter.prepare_request(ChatRequest((Message("user", _PROMPT),), model=route.model))
+    freeze_gc()  # as a run does before its load
     sockets = TimestampingSelector()
 
     async def ask_once(request_id: str) -> ObservedAnswer:
-        asked = await send_timed(sockets, prepared, request_id)
-        exchange, last = asked.exchange, asked.events[-1].event
-        tokens_s = [timed.at_s for timed in asked.events if isinstance(timed.event, TextDelta)]
+        response = await send_timed(sockets, prepared, request_id)
+        exchange, last = response.exchange, response.events[-1].event
+        tokens_s = [timed.at_s for timed in response.events if isinstance(timed.event, TextDelta)]
         problem = None if isinstance(last, Finish) else f"{exchange.ending}: {last}"
         return ObservedAnswer(
             request_id, exchange.sent_s, tokens_s, exchange.merged_reads, exchange.timestamp_source, problem
@@ -53,17 +53,17 @@ async def _run_streams(base_url: str, ca_file: str, streams: int, rounds: int, n
         await providers.aclose()
 
 
-async def _measure(asked: argparse.Namespace) -> dict[str, Any]:
-    await _run_streams(asked.url, asked.ca_file, 1, 1, "first")  # a run's warm-up
+async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    await _run_streams(options.url, options.ca_file, 1, 1, "first")  # warm-up, as in a run
     real_time = set_realtime_priority()
     begun_s = cpu_s()
-    noted = await _run_streams(asked.url, asked.ca_file, asked.streams, asked.rounds, "stream")
+    noted = await _run_streams(options.url, options.ca_file, options.streams, options.rounds, "stream")
     used_s = cpu_s() - begun_s
     return {"cpu_s": used_s, "real_time_priority": real_time, "noted": [asdict(one) for one in noted]}
 
 
 def main() -> None:
-    """Measure, and write the JSON object on stdout."""
+    """Measure and print the result as JSON on stdout."""
     parser = argparse.ArgumentParser("python -m evaluation.calibration.worker", description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--ca-file", default="")

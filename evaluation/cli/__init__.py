@@ -1,1 +1,1 @@
-"""The commands of `python -m evaluation`."""
+"""Arguments, scenario files, commands and output of `python -m evaluation`."""

@@ -1,4 +1,4 @@
-"""What the command line understands: its options, and a `run` made of the defaults, a scenario file and the options."""
+"""The command line's arguments; a `run` combines the defaults, a scenario file and the options."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ from providers.pricing import TokenPrices, parse_price
 from streaming.errors import UsageError
 
 EPILOG = (
-    "exit codes: 0 done; 1 done, but no trial was completed, or an objective was missed, or something got worse that "
-    "must not; 2 the command cannot be carried out; 3 stopped before its ceiling of cost; 130 stopped by a signal, "
-    "what was finished is kept. The last line on stdout is one JSON object."
+    "exit codes: 0 success; 1 no trial was completed, an objective was missed, or a metric of --fail-if-worse got "
+    "worse; 2 usage error; 3 stopped before the cost ceiling; 130 stopped by a signal, finished trials are kept. "
+    "The last line on stdout is one JSON object."
 )
 _SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed"
 DEFAULTS: dict[str, Any] = {
@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """A run that was asked for; `out` None only for a dry run without a folder."""
+    """The options of one run, validated; `out` is None only for a dry run without a folder."""
 
     scenario: Scenario
     prices: Mapping[str, TokenPrices]
@@ -56,7 +56,7 @@ class RunOptions:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Give the parser; options of `run` that were not given are not in what it finds."""
+    """Return the argument parser. Options of `run` that are not on the command line are absent from its result."""
     found = argparse.ArgumentParser(
         prog="python -m evaluation", description="Measure streamed answers.", epilog=EPILOG, allow_abbrev=False
     )
@@ -66,36 +66,42 @@ def build_parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=words, epilog=EPILOG, allow_abbrev=False, **more)
 
     _add_run_options(
-        add_command("run", "ask, measure, and write tables and a report", argument_default=argparse.SUPPRESS)
+        add_command("run", "send requests, measure, write tables and a report", argument_default=argparse.SUPPRESS)
     )
     _add_replay_options(
-        add_command("replay", "put recorded answers through other strategies: no waiting, no key, no cost")
+        add_command("replay", "run recorded answers through other strategies: no waiting, no API key, no cost")
     )
-    again = add_command("report", "make the tables and the report of a folder anew from its journal")
+    again = add_command("report", "rebuild the tables and the report of a run from its journal")
     again.add_argument("folder", type=Path, metavar="DIR")
     again.add_argument("--no-plots", action="store_true", help="only the tables and report.md")
-    both = add_command("compare", "say what got better or worse between two runs")
-    both.add_argument("a", type=Path, metavar="A", help="the run to compare with")
-    both.add_argument("b", type=Path, metavar="B", help="the run that is judged")
-    both.add_argument("--slo", metavar="SLO", help=f"held to B: {_SLO_HELP}")
+    both = add_command("compare", "report which metrics got better or worse between two runs")
+    both.add_argument("a", type=Path, metavar="A", help="the baseline run")
+    both.add_argument("b", type=Path, metavar="B", help="the run to compare with it")
+    both.add_argument("--slo", metavar="SLO", help=f"objectives that B must meet: {_SLO_HELP}")
     both.add_argument(
         "--fail-if-worse", metavar="METRICS", help="for example ttft,failed: exit code 1 when one of them got worse"
     )
-    both.add_argument("--out", type=Path, metavar="FILE", help="write the comparison there too, as Markdown")
+    both.add_argument("--out", type=Path, metavar="FILE", help="write the comparison to this file as well, in Markdown")
     _add_calibrate_options(
-        add_command("calibrate", "find out how true this machine's stamps are: the error bar of later runs")
+        add_command("calibrate", "measure the accuracy of this machine's timestamps: the error bar of later runs")
     )
     return found
 
 
 def _add_calibrate_options(new: argparse.ArgumentParser) -> None:
-    new.add_argument("--streams", default="1,16,64,256,512", metavar="N,M", help="at a time (1,16,64,256,512)")
-    new.add_argument("--ways", default="plain,tls", metavar="X,Y", help="plain and TLS, or one of them (plain,tls)")
     new.add_argument(
-        "--within-ms", type=float, default=1.0, metavar="MS", help="the error that TTFT and gaps may have at p99 (1)"
+        "--streams", default="1,16,64,256,512", metavar="N,M", help="numbers of concurrent streams (1,16,64,256,512)"
+    )
+    new.add_argument("--ways", default="plain,tls", metavar="X,Y", help="connections without and with TLS (plain,tls)")
+    new.add_argument(
+        "--within-ms",
+        type=float,
+        default=1.0,
+        metavar="MS",
+        help="largest p99 error of TTFT and gaps to accept, in ms (1)",
     )
     file = model.DEFAULT_FILE
-    new.add_argument("--out", type=Path, default=file, metavar="FILE", help=f"where it is kept ({file})")
+    new.add_argument("--out", type=Path, default=file, metavar="FILE", help=f"calibration file ({file})")
 
 
 def _add_replay_options(new: argparse.ArgumentParser) -> None:
@@ -107,47 +113,57 @@ def _add_replay_options(new: argparse.ArgumentParser) -> None:
 
 def _add_run_options(new: argparse.ArgumentParser) -> None:
     add = new.add_argument
-    add("--scenario", type=Path, metavar="FILE", help="a TOML file with any of these; the options here win over it")
+    add(
+        "--scenario",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file with any of these options; the command line overrides it",
+    )
     add("--providers", type=scenario.split_names, metavar="A,B", help="for example local,sim:steady,replay:FILE")
     add("--strategies", metavar="X,Y", help="for example direct,batch:100ms (direct)")
     ways = ",".join(scenario.TRANSPORTS)
-    add("--transport", type=scenario.split_names, metavar="X,Y", help=f"of {ways}: all but the first ask the service")
-    add("--url", metavar="URL", help="of the service, its key in STREAMGAUGE_KEY (one that is started for the run)")
+    add("--transport", type=scenario.split_names, metavar="X,Y", help=f"of {ways}: all but the first use the service")
+    add("--url", metavar="URL", help="URL of the service, its API key in STREAMGAUGE_KEY (one is started for the run)")
     add("--prompts", type=Path, metavar="FILE", help="one a line, or JSONL with id and prompt")
-    few = f"only the first N (all of FILE; without FILE {scenario.DEFAULT_PROMPT_COUNT} of those that ship)"
+    few = f"only the first N prompts (all of FILE; without FILE {scenario.DEFAULT_PROMPT_COUNT} built-in ones)"
     add("--prompt-count", type=int, metavar="N", help=few)
-    add("--repeats", type=int, metavar="N", help="of each cell (3)")
+    add("--repeats", type=int, metavar="N", help="repeats of each cell (3)")
     load = new.add_mutually_exclusive_group()
-    load.add_argument("--concurrency", type=int, metavar="N", help="answers at a time: a closed loop (1)")
-    load.add_argument("--rate", type=float, metavar="R", help="answers started a second: an open loop")
-    add("--arrivals", choices=scenario.ARRIVALS, help="of an open loop (constant)")
-    add("--max-tokens", type=int, metavar="N", help="longest answer (128)")
-    add("--temperature", type=float, metavar="T", help="without it the provider's own")
-    add("--effort", metavar="X,Y", help="how long models may think, each in turn: low,high (the provider's own)")
-    add("--seed", type=int, metavar="N", help="of the order and the arrivals (0)")
-    add("--retries", type=int, metavar="N", help="of a failed request (0)")
-    add("--no-warm-up", dest="warm_up", action="store_false", help="leave out the one unrecorded answer a provider")
-    add("--price", action="append", metavar="MODEL=IN/OUT", help="USD for a million tokens; may be repeated")
+    load.add_argument("--concurrency", type=int, metavar="N", help="concurrent answers: a closed loop (1)")
+    load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
+    add("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
+    add("--max-tokens", type=int, metavar="N", help="max tokens of an answer (128)")
+    add("--temperature", type=float, metavar="T", help="temperature (the provider's default)")
+    add("--effort", metavar="X,Y", help="reasoning efforts to compare: low,high (the provider's default)")
+    add("--seed", type=int, metavar="N", help="seed of the order and the arrivals (0)")
+    add("--retries", type=int, metavar="N", help="retries of a failed request (0)")
+    add("--no-warm-up", dest="warm_up", action="store_false", help="skip the unrecorded first answer of each provider")
+    add("--price", action="append", metavar="MODEL=IN/OUT", help="USD per million tokens; may be repeated")
     add(
         "--max-cost",
         metavar="USD",
-        help="stop before more than this is spent, by limits and the dearest answer so far; one answer can pass it",
+        help="stop before more than this is spent, by estimate and most expensive answer; one answer may exceed it",
     )
-    add("--dry-run", action="store_true", help="ask nobody: say what would be asked and what it would cost")
-    add("--record", action="store_true", help="keep every stream with its text as a trace, for `replay`")
+    add("--dry-run", action="store_true", help="send no requests: print their number and estimated cost")
+    add("--record", action="store_true", help="record every stream with its text as a trace, for `replay`")
     add("--slo", metavar="SLO", help=_SLO_HELP)
-    add("--calibration", type=Path, metavar="FILE", help=f"its error bar ({model.DEFAULT_FILE}, if it is there)")
-    add("--resume", action="store_true", help="go on with the run that was broken off in DIR")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help=f"error bar of the timestamps ({model.DEFAULT_FILE}, if it exists)",
+    )
+    add("--resume", action="store_true", help="continue the unfinished run in DIR")
     add("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
     add("--out", type=Path, metavar="DIR", help="a new or an empty folder")
 
 
-def parse_run_options(asked: argparse.Namespace) -> RunOptions:
-    """Make the run of what was asked for: options win over the scenario file, both over the defaults.
+def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
+    """Combine the parsed arguments with the scenario file and the defaults, in this order of precedence.
 
-    Raises UsageError.
+    Raises UsageError, with file and line where the scenario file is at fault, when a value is missing or invalid.
     """
-    given = {name: value for name, value in vars(asked).items() if name != "command"}
+    given = {name: value for name, value in vars(parsed).items() if name != "command"}
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
     values = {**DEFAULTS, **_merge_options(file, _convert_options(given))}
     if not values.get("providers"):
@@ -157,7 +173,7 @@ def parse_run_options(asked: argparse.Namespace) -> RunOptions:
     try:
         planned = _build_scenario(values)
     except InvalidScenarioError as misfit:
-        in_file = file is not None and vars(asked).get(misfit.key) is None
+        in_file = file is not None and vars(parsed).get(misfit.key) is None
         raise UsageError(f"{file.location_of(misfit.key) if file and in_file else ''}{misfit}") from None
     return RunOptions(
         scenario=planned,
@@ -176,7 +192,7 @@ def parse_run_options(asked: argparse.Namespace) -> RunOptions:
 
 def _merge_options(file: ScenarioFile | None, options: dict[str, Any]) -> dict[str, Any]:
     values = dict(file.values) if file else {}
-    # One kind of load replaces the other, and a price one price.
+    # --rate replaces the file's concurrency and vice versa; a --price replaces that model's price only.
     if "rate" in options:
         values.pop("concurrency", None)
     if "concurrency" in options:
@@ -187,7 +203,7 @@ def _merge_options(file: ScenarioFile | None, options: dict[str, Any]) -> dict[s
 
 
 def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Give the options under the names and with the types that a scenario file has."""
+    """Return the options under the names and with the types that a scenario file's values have."""
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "strategies": ("strategies", scenario.strategy_names),
         "prompts": ("prompts", scenario.read_prompts),
@@ -211,7 +227,7 @@ def _build_scenario(values: Mapping[str, Any]) -> Scenario:
         count = scenario.DEFAULT_PROMPT_COUNT if count is None else count
     if count is not None and not 1 <= count <= len(prompts):
         raise InvalidScenarioError(
-            "prompt_count", f"prompt-count must be from 1 to {len(prompts)}, as many as there are"
+            "prompt_count", f"prompt-count must be from 1 to {len(prompts)}, the number of prompts"
         )
     names = (
         "repeats",

@@ -1,4 +1,4 @@
-"""A dry run: what would be asked of whom, and what it would cost, without asking anybody."""
+"""A dry run: the number of requests, tokens and the cost of a run per provider, without sending any request."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from streaming.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class ProviderEstimate:
-    """What one provider would be asked, warm-up included in tokens and cost; None is an unknown price."""
+    """The estimated requests, tokens and cost of one provider. Tokens and cost include warm-up; None: price unknown."""
 
     provider: str
     trials: int
@@ -30,7 +30,7 @@ class ProviderEstimate:
     at_most_usd: Decimal | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it for a program; amounts as texts, exactly."""
+        """Return the JSON fields of the estimate; amounts are strings, so that they stay exact."""
         money = {"usd": self.usd, "at_most_usd": self.at_most_usd}
         counts = {name: getattr(self, name) for name in ("provider", "trials", "warm_ups", "input_tokens")}
         counts |= {"output_tokens": self.output_tokens, "at_most_output_tokens": self.most_output_tokens}
@@ -38,11 +38,11 @@ class ProviderEstimate:
 
 
 def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[PlannedTrial]) -> list[ProviderEstimate]:
-    """Estimate what is planned, by provider."""
+    """Return the estimate of the planned trials, one entry per provider."""
     found = []
     for provider in scenario.providers:
         cost_model = access.cost_model(provider)
-        # Strategies ask alike: each prompt is estimated once a transport.
+        # The strategy does not change the cost: each prompt is estimated once per transport.
         some = {(trial.prompt, trial.transport): trial for trial in planned if trial.provider == provider}
         prompts = Counter((trial.prompt, trial.transport) for trial in planned if trial.provider == provider)
         if not prompts:
@@ -82,18 +82,18 @@ def _estimate_provider(
 
 
 def require_prices(shares: Sequence[ProviderEstimate]) -> None:
-    """Raise UsageError unless the price of everything is known: a ceiling cannot be kept over the unknown."""
+    """Raise UsageError if a provider's price is unknown, since a cost ceiling could not be kept."""
     unknown = [share.provider for share in shares if share.at_most_usd is None]
     if unknown:
         raise UsageError(
-            f"--max-cost needs a price for every provider; unknown: {', '.join(unknown)}. "
-            f"Say it, in USD for 1M tokens: --price {unknown[0]}=IN/OUT (0/0 for what costs nothing)"
+            f"--max-cost needs a price for every provider; unknown: {', '.join(unknown)} "
+            f"(set it in USD per 1M tokens: --price {unknown[0]}=IN/OUT, 0/0 if it costs nothing)"
         )
 
 
 def estimate_table(shares: Sequence[ProviderEstimate]) -> Table:
-    """Give a line for each provider."""
-    found = Table(title="Dry run: nobody was asked")
+    """Return a table with one row per provider."""
+    found = Table(title="Dry run: no requests were sent")
     found.add_column("provider")
     for heading in ("trials", "input tokens, about", "output tokens, at most", "USD, about", "USD, at most"):
         found.add_column(heading, justify="right")

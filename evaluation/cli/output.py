@@ -1,4 +1,4 @@
-"""What a command says of a run at its end: the table, the warnings, the verdicts, the facts of the last line."""
+"""Output of a command at the end of a run: the summary table, warnings, verdicts, and the JSON on the last line."""
 
 import json
 import sys
@@ -14,21 +14,21 @@ from evaluation.schema import EVENTS_FILE, TRIALS_FILE
 
 
 def print_note(text: str) -> None:
-    """Say something beside the results on stderr, in one line that a terminal only prints."""
+    """Print one line to stderr, with control characters escaped."""
     sys.stderr.write(f"{to_line(text)}\n")
 
 
 def print_json_line(facts: Mapping[str, Any]) -> None:
-    """Give a program what a command came to: the last line on stdout, one JSON object."""
+    """Print the result of a command as one JSON object, the last line on stdout."""
     sys.stdout.write(json.dumps(facts) + "\n")
 
 
 def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
-    """Make tables and report, print the table, and give the facts of the last line.
+    """Build the tables and the report, print the summary, and return the fields of the JSON line.
 
-    `failed` counts all that were not completed, `outcomes` tells them apart.
+    `failed` counts all trials that were not completed; `outcomes` counts them by outcome.
     """
-    # pandas takes a second to import: a mistyped command is told at once, and a run begins at once.
+    # Importing pandas takes a second, which must not delay usage errors or the start of a run.
     from evaluation import tables
     from evaluation.reports import calibration, markdown, provenance, terminal
 
@@ -63,14 +63,14 @@ def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
 
 
 def failure_reasons(trials: Any) -> list[str]:
-    """Say why trials failed, each reason once, the most frequent first, at most five."""
-    told = trials["error_message"].dropna()
-    counts = [(int(count), str(text)) for text, count in told.value_counts().head(5).items()]
+    """Return the five most frequent error messages of trials, each with its count, most frequent first."""
+    messages = trials["error_message"].dropna()
+    counts = [(int(count), str(text)) for text, count in messages.value_counts().head(5).items()]
     return [f"failed: {text} ({count} of {len(trials)} trials)" for count, text in counts]
 
 
 def print_verdicts(verdicts: Sequence[Any]) -> dict[str, Any]:
-    """Say on stderr which objectives were missed, by how much, and give it for the last line."""
+    """Print the missed objectives to stderr and return the `slo` field of the JSON line."""
     missed = [str(verdict) for verdict in verdicts if not verdict.met]
     for line in missed:
         print_note(f"slo {line}")

@@ -1,4 +1,4 @@
-"""The command `run`: asks, measures, makes the report, and says what came of it."""
+"""The command `run`: sends the requests, measures the answers, builds the report and prints the result."""
 
 import argparse
 import asyncio
@@ -27,53 +27,56 @@ from streaming.errors import UsageError
 OUT_OF_BUDGET_EXIT_CODE = 3
 
 
-def main_run(asked: argparse.Namespace) -> int:
-    """Run what was asked for and give the exit code. Raises UsageError, OSError."""
-    wanted = arguments.parse_run_options(asked)
-    if unused := _unused_prices_error(wanted):
+def main_run(parsed: argparse.Namespace) -> int:
+    """Run the command `run` and return its exit code.
+
+    Raises UsageError when an option is invalid or the run cannot continue, OSError when a file cannot be written.
+    """
+    options = arguments.parse_run_options(parsed)
+    if unused := _unused_prices_error(options):
         output.print_note(f"note: {unused}")
-    if wanted.dry_run:
-        return asyncio.run(_run_dry(wanted))
-    assert wanted.out is not None
-    summary = _run_measurement(wanted, wanted.out)
-    facts = output.print_results(wanted.out, plots=wanted.plots)
-    kept = f"{summary.trials} of {summary.planned} trials are kept in {wanted.out}"
+    if options.dry_run:
+        return asyncio.run(_run_dry(options))
+    assert options.out is not None
+    summary = _run_measurement(options, options.out)
+    facts = output.print_results(options.out, plots=options.plots)
+    kept = f"{summary.trials} of {summary.planned} trials are kept in {options.out}"
     if summary.interrupted:
         output.print_note(f"stopped: {kept}")
     if summary.out_of_budget:
-        output.print_note(f"stopped before more than {wanted.max_cost_usd} USD could be spent: {kept}")
+        output.print_note(f"stopped before more than {options.max_cost_usd} USD could be spent: {kept}")
     if summary.shortfall:
         output.print_note(f"note: {summary.shortfall}")
     facts |= {"interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
-    facts |= {"shortfall": summary.shortfall} | _check_slo(wanted.out, wanted)
+    facts |= {"shortfall": summary.shortfall} | _check_slo(options.out, options)
     output.print_json_line(facts)
     return _exit_code(summary, facts)
 
 
-def _check_slo(folder: Path, wanted: RunOptions) -> dict[str, Any]:
-    """Hold a run to its objectives and say on stderr what was missed, by how much."""
-    if not wanted.slo:
+def _check_slo(folder: Path, options: RunOptions) -> dict[str, Any]:
+    """Check a run against its objectives, print the missed ones to stderr, and return the `slo` field."""
+    if not options.slo:
         return {}
     from evaluation import tables
     from evaluation.analysis import slo
 
-    verdicts = slo.check_objectives(tables.load(folder), wanted.slo)
+    verdicts = slo.check_objectives(tables.load(folder), options.slo)
     return output.print_verdicts(verdicts)
 
 
-async def _run_dry(wanted: RunOptions) -> int:
+async def _run_dry(options: RunOptions) -> int:
     from evaluation.cli import dry_run
     from evaluation.reports import terminal
 
-    providers = ProviderRegistry(Settings.from_environment(), prices=wanted.prices)
+    providers = ProviderRegistry(Settings.from_environment(), prices=options.prices)
     try:
-        _read_calibration(wanted)
-        _check_providers(wanted, providers)
-        planned = scenario.plan(wanted.scenario)
-        if wanted.resume and wanted.out is not None:
-            planned = resume.inspect_run(wanted.out, wanted.scenario).left
-        found = dry_run.estimate_run(wanted.scenario, providers, planned)
-        if wanted.max_cost_usd is not None:
+        _read_calibration(options)
+        _check_providers(options, providers)
+        planned = scenario.plan(options.scenario)
+        if options.resume and options.out is not None:
+            planned = resume.inspect_run(options.out, options.scenario).left
+        found = dry_run.estimate_run(options.scenario, providers, planned)
+        if options.max_cost_usd is not None:
             dry_run.require_prices(found)
     finally:
         await providers.aclose()
@@ -85,25 +88,25 @@ async def _run_dry(wanted: RunOptions) -> int:
     return 0
 
 
-def _run_measurement(wanted: RunOptions, folder: Path) -> RunSummary:
+def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     settings = Settings.from_environment()
-    calibrated = _read_calibration(wanted)
-    providers = ProviderRegistry(settings, prices=wanted.prices)
-    _check_providers(wanted, providers)
-    start = _prepare_run(wanted, folder)
+    calibrated = _read_calibration(options)
+    providers = ProviderRegistry(settings, prices=options.prices)
+    _check_providers(options, providers)
+    start = _prepare_run(options, folder)
     start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
-    start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in wanted.prices.items()}
-    budget = _make_cost_ceiling(wanted, providers, start, folder)
-    if not wanted.resume:
+    start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in options.prices.items()}
+    budget = _make_cost_ceiling(options, providers, start, folder)
+    if not options.resume:
         manifest.create_run_folder(folder)
-    ask = partial(run, wanted.scenario, providers, folder, start=start, traces=wanted.record, budget=budget)
-    ask = partial(ask, mask=settings.mask_secrets, models=_local_model_names(wanted, settings))
+    ask = partial(run, options.scenario, providers, folder, start=start, traces=options.record, budget=budget)
+    ask = partial(ask, mask=settings.mask_secrets, models=_local_model_names(options, settings))
     with ExitStack() as stack:
         wires = None
-        if any(trial.transport in wanted.scenario.service_transports for trial in start.left):
+        if any(trial.transport in options.scenario.service_transports for trial in start.left):
             from evaluation.backends.service import ServiceBackend
 
-            found = stack.enter_context(running_service(wanted.scenario.url, folder))
+            found = stack.enter_context(running_service(options.scenario.url, folder))
             wires = ServiceBackend(found.url, settings, monotonic)
         return asyncio.run(_run_and_close(ask(service=wires), providers))
 
@@ -115,76 +118,79 @@ async def _run_and_close(running: Coroutine[Any, Any, RunSummary], providers: Pr
         await providers.aclose()
 
 
-def _local_model_names(wanted: RunOptions, settings: Settings) -> dict[str, str]:
-    """Give the local model's name where it is asked; it is found, or fetched, before the load."""
-    if "local" not in wanted.scenario.providers:
+def _local_model_names(options: RunOptions, settings: Settings) -> dict[str, str]:
+    """Return the local model's name if the run uses it. The model is found, or downloaded, before the load starts."""
+    if "local" not in options.scenario.providers:
         return {}
-    with suppress(UsageError):  # the trials say why there is none
+    with suppress(UsageError):  # the trials report why there is no model
         return {"local": find_model(settings).stem}
     return {}
 
 
-def _prepare_run(wanted: RunOptions, folder: Path) -> RunState:
-    if not wanted.resume:
-        return resume.new_run(new_run_id(), wanted.scenario)
-    start = resume.inspect_run(folder, wanted.scenario)
+def _prepare_run(options: RunOptions, folder: Path) -> RunState:
+    if not options.resume:
+        return resume.new_run(new_run_id(), options.scenario)
+    start = resume.inspect_run(folder, options.scenario)
     if not start.left:
-        raise UsageError(f"{folder} holds a finished run: there is nothing left to resume")
+        raise UsageError(f"{folder} holds a finished run: there is nothing left to resume (choose another folder)")
     return start
 
 
 def _make_cost_ceiling(
-    wanted: RunOptions, providers: ProviderRegistry, start: RunState, folder: Path
+    options: RunOptions, providers: ProviderRegistry, start: RunState, folder: Path
 ) -> CostCeiling | None:
-    """Give the ceiling with what earlier sittings were charged, or may have been."""
-    if wanted.max_cost_usd is None:
+    """Return the cost ceiling, with the amounts charged or possibly charged before the run was resumed."""
+    if options.max_cost_usd is None:
         return None
     from evaluation.cli import dry_run
 
-    dry_run.require_prices(dry_run.estimate_run(wanted.scenario, providers, start.left))
+    dry_run.require_prices(dry_run.estimate_run(options.scenario, providers, start.left))
     ledger = folder / LEDGER_FILE
     if start.finished and not ledger.exists():
-        raise UsageError(f"{folder} was begun without --max-cost: what it has cost so far is not known")
-    return CostCeiling(wanted.max_cost_usd, ledger, read_ledger_total(folder))
+        raise UsageError(f"{folder}: was started without --max-cost, so its cost so far is unknown (resume without it)")
+    return CostCeiling(options.max_cost_usd, ledger, read_ledger_total(folder))
 
 
-def _unused_prices_error(wanted: RunOptions) -> str | None:
-    """Say which prices are of nobody who is asked: a slip of the pen would leave the cost unknown, or another's."""
-    asked = {name for full in wanted.scenario.providers for name in (full, full.partition(":")[2])}
-    unused = [name for name in wanted.prices if name not in asked]
+def _unused_prices_error(options: RunOptions) -> str | None:
+    """Return a note on prices that match no provider: after a typing error the cost would be unknown or wrong."""
+    names = {name for full in options.scenario.providers for name in (full, full.partition(":")[2])}
+    unused = [name for name in options.prices if name not in names]
     if not unused:
         return None
-    known = ", ".join(wanted.scenario.providers)
-    return f"the price of {', '.join(unused)} is not used: write one of {known}, or a model's name alone"
+    known = ", ".join(options.scenario.providers)
+    return f"the price of {', '.join(unused)} is not used (write one of {known}, or a model's name alone)"
 
 
-def _read_calibration(wanted: RunOptions) -> Calibration | None:
-    """Read the error bar that was asked for, or the usual one."""
+def _read_calibration(options: RunOptions) -> Calibration | None:
+    """Read the calibration file of `--calibration`, or the default one. Raises UsageError when it is invalid."""
     try:
-        return model.read_calibration(wanted.calibration)
+        return model.read_calibration(options.calibration)
     except UsageError as error:
-        scenario_file = wanted.scenario_file
-        in_file = scenario_file is not None and wanted.calibration == scenario_file.values.get("calibration")
+        scenario_file = options.scenario_file
+        in_file = scenario_file is not None and options.calibration == scenario_file.values.get("calibration")
         raise UsageError(
             f"{scenario_file.location_of('calibration') if scenario_file and in_file else ''}{error}"
         ) from None
 
 
-def _check_providers(wanted: RunOptions, providers: ProviderRegistry) -> None:
-    """Find a slip of the pen before anybody is asked; whether somebody else's service has a key, only that knows."""
-    elsewhere = wanted.scenario.url is not None and scenario.IN_PROCESS not in wanted.scenario.transport
-    for name in wanted.scenario.providers:
+def _check_providers(options: RunOptions, providers: ProviderRegistry) -> None:
+    """Raise UsageError if a provider cannot be used, before any request is sent, and print its warnings.
+
+    API keys are not checked if all requests go to the service at `--url`: it has its own.
+    """
+    elsewhere = options.scenario.url is not None and scenario.IN_PROCESS not in options.scenario.transport
+    for name in options.scenario.providers:
         try:
             _ = providers.cost_model(name) if elsewhere else providers.route(name)
             if name == "local" and not elsewhere:
                 providers.local_model.validate_file()
-            for effort in wanted.scenario.effort:
+            for effort in options.scenario.effort:
                 providers.check_effort(name, effort)
             for warning in providers.warnings(name):
                 output.print_note(f"warning: {warning}")
         except UsageError as error:
-            in_file = wanted.scenario_file is not None and name in wanted.scenario_file.values.get("providers", ())
-            where = wanted.scenario_file.location_of("providers") if in_file and wanted.scenario_file else ""
+            in_file = options.scenario_file is not None and name in options.scenario_file.values.get("providers", ())
+            where = options.scenario_file.location_of("providers") if in_file and options.scenario_file else ""
             raise UsageError(f"{where}{error}") from None
 
 

@@ -1,6 +1,6 @@
-"""A scenario as a TOML file: every option of `run` by its name, checked, and the line at fault named.
+"""Reading of scenario files in TOML: every option of `run` by name, validated, with line numbers in error messages.
 
-`docs/scenario.toml` is an example with every key. The command's own options win over the file.
+`docs/scenario.toml` is an example with every key. Options on the command line override the file.
 """
 
 import difflib
@@ -23,19 +23,22 @@ from streaming.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class ScenarioFile:
-    """What a file asks for: `values` by the names of the options, already of their types."""
+    """A parsed scenario file: `values` by option name, converted to their types, and `lines` by key."""
 
     path: Path
     values: Mapping[str, Any]
     lines: Mapping[str, int]
 
     def location_of(self, key: str) -> str:
-        """Give `FILE, line N: ` for a key, so that a complaint about its value can name it."""
+        """Return the prefix `FILE, line N: ` for an error message about a key; empty if the file does not have it."""
         return f"{self.path}, line {self.lines[key]}: " if key in self.lines else ""
 
 
 def read_scenario_file(path: Path) -> ScenarioFile:
-    """Read a scenario file. Raises UsageError in one line that names the file and, where there is one, the line."""
+    """Read and validate a scenario file.
+
+    Raises UsageError, on one line and with the file and line number, when the file or a value is invalid.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -57,7 +60,7 @@ def read_scenario_file(path: Path) -> ScenarioFile:
 def _whole_number_checker(least: int) -> Callable[[Any], int]:
     def check_whole_number(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"a whole number from {least} on")
+            raise ValueError(f"a whole number of at least {least}")
         return value
 
     return check_whole_number
@@ -67,7 +70,7 @@ def _number_checker(least: float, *, above: bool = False) -> Callable[[Any], flo
     def check_number(value: Any) -> float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value < least or (above and value == least):
-            raise ValueError(f"a number {'above' if above else 'from'} {least:g}{'' if above else ' on'}")
+            raise ValueError(f"a number {'above' if above else 'of at least'} {least:g}")
         return float(value)
 
     return check_number
@@ -160,7 +163,7 @@ _PRICE_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {"input": _check_usd, "ou
 
 
 class _ScenarioFileReader:
-    """Checks values; finds a value's line by its key, since the parser keeps none."""
+    """Validates values, and finds their line numbers by searching for the key, since tomllib keeps none."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -179,7 +182,10 @@ class _ScenarioFileReader:
         return self._path.parent / checked if key == "prompts_file" else Path(checked)
 
     def line_of(self, key: str, nth: int = 0, after: int = 0) -> int:
-        """Give the line on which a key, or a table of this name, stands for the n-th time; 1 when it is not found."""
+        """Return the line number of the n-th occurrence, from 0, of a key or table after line `after`.
+
+        The last occurrence if there are fewer; `after`, or 1 if that is 0, if there is none.
+        """
         quoted = rf"(?:{re.escape(key)}|\"{re.escape(key)}\"|'{re.escape(key)}')"
         start = re.compile(rf"\s*(?:{quoted}\s*[=.]|\[\[?\s*{quoted}\s*[\].])|.*[{{,]\s*{quoted}\s*=")
         found = [number for number, line in enumerate(self._lines, start=1) if number > after and start.match(line)]
@@ -189,7 +195,7 @@ class _ScenarioFileReader:
         raise UsageError(f"{self._path}, line {self.line_of(key)}: {words}")
 
     def read_prompts_file(self, file: Path) -> tuple[Prompt, ...]:
-        """Read the file of prompts; what is wrong with it is said with the line that names it."""
+        """Read the file of prompts. Raises UsageError, with the line that names the file, when it is invalid."""
         try:
             return read_prompts(file)
         except UsageError as error:
@@ -199,8 +205,8 @@ class _ScenarioFileReader:
         where = f"{self._path}, line {line}: "
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
-            raise UsageError(f"{where}there is no key {key!r}; {hint}")
+            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(keys)}"
+            raise UsageError(f"{where}{key!r} is not a key ({hint})")
         try:
             return keys[key](value)
         except ValueError as error:
@@ -222,7 +228,9 @@ class _ScenarioFileReader:
             if missing := {"id", "prompt"} - set(checked):
                 raise UsageError(f"{self._path}, line {head}: this prompt has no {' and no '.join(sorted(missing))}")
             if checked["id"] in (prompt.id for prompt in prompts):
-                raise UsageError(f"{self._path}, line {self.line_of('id', after=head)}: the id is there already")
+                raise UsageError(
+                    f"{self._path}, line {self.line_of('id', after=head)}: the id is used already (use unique ids)"
+                )
             prompts.append(Prompt(checked["id"], checked["prompt"], checked.get("expected_tokens")))
         return tuple(prompts)
 

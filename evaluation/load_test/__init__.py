@@ -1,1 +1,1 @@
-"""Load tests from the evaluation's side: it starts Locust, makes rows of what its users heard, and judges them."""
+"""Load tests with Locust: starting it, importing the answers that its users received, and judging them."""

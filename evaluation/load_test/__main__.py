@@ -20,16 +20,16 @@ from streaming.errors import UsageError
 _MAX_USERS = 10_000
 _SLO_HELP = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
 _DEFAULT_SLO = "failed<1%"
-_EPILOG = "All other options are handed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
+_EPILOG = "All other options are passed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command and give the exit code: 0 met, 1 missed, 2 something must be changed first."""
+    """Run one command and return its exit code: 0 objectives met, 1 missed, 2 usage error, 130 stopped by a signal."""
     parser = _build_parser()
-    asked, more = parser.parse_known_args(arguments)
-    if more and asked.command not in ("run", "capacity"):
+    options, more = parser.parse_known_args(arguments)
+    if more and options.command not in ("run", "capacity"):
         parser.error(f"unknown: {' '.join(more)}")
-    asked.more = tuple(more)
+    options.more = tuple(more)
     commands = {
         "run": _main_run,
         "report": _main_report,
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "soak": _main_soak,
     }
     try:
-        return commands[asked.command](asked)
+        return commands[options.command](options)
     except (UsageError, OSError) as error:
         print(to_line(f"error: {error}"), file=sys.stderr)
     except KeyboardInterrupt:
@@ -46,25 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _main_run(asked: argparse.Namespace) -> int:
+def _main_run(options: argparse.Namespace) -> int:
     from evaluation.analysis import slo
 
-    objectives = slo.parse_slo(asked.slo)
-    load, folder = _locust_options(asked, asked.users), _create_folder(asked.out, "load")
-    with running_service(asked.url, folder, page="gradio" in load.kinds) as found:
+    objectives = slo.parse_slo(options.slo)
+    load, folder = _locust_options(options, options.users), _create_folder(options.out, "load")
+    with running_service(options.url, folder, page="gradio" in load.kinds) as found:
         locust_run.run_locust(load, found.url, folder)
-    return _print_verdict(folder, objectives, plots=asked.plots)
+    return _print_verdict(folder, objectives, plots=options.plots)
 
 
-def _main_report(asked: argparse.Namespace) -> int:
+def _main_report(options: argparse.Namespace) -> int:
     from evaluation.analysis import slo
 
-    return _print_verdict(asked.folder, slo.parse_slo(asked.slo) if asked.slo is not None else (), plots=asked.plots)
+    return _print_verdict(
+        options.folder, slo.parse_slo(options.slo) if options.slo is not None else (), plots=options.plots
+    )
 
 
 def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
-    """Print table, verdicts, folder and the JSON line."""
-    # pandas takes a second to import: a mistyped command is told at once.
+    """Build the report; print the summary, verdicts, folder and JSON line; return the exit code."""
+    # Importing pandas takes a second, which must not delay usage errors.
     from evaluation.load_test import judge
     from evaluation.reports import terminal
 
@@ -79,40 +81,44 @@ def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = Tru
     return 0 if judged.met else 1
 
 
-def _main_capacity(asked: argparse.Namespace) -> int:
+def _main_capacity(options: argparse.Namespace) -> int:
     from evaluation.analysis import slo
     from evaluation.load_test import capacity
     from evaluation.reports import terminal
 
-    objectives, kinds = slo.parse_slo(asked.slo), _locust_options(asked, asked.users).kinds
-    search, made, folder = capacity.CapacitySearch(asked.users, asked.most), [], _create_folder(asked.out, "capacity")
-    with running_service(asked.url, folder, page="gradio" in kinds) as found:
+    objectives, kinds = slo.parse_slo(options.slo), _locust_options(options, options.users).kinds
+    search, made, folder = (
+        capacity.CapacitySearch(options.users, options.most),
+        [],
+        _create_folder(options.out, "capacity"),
+    )
+    with running_service(options.url, folder, page="gradio" in kinds) as found:
         for step, run in capacity.run_search(
-            search, lambda n: _locust_options(asked, n), found.url, objectives, folder
+            search, lambda n: _locust_options(options, n), found.url, objectives, folder
         ):
             terminal.print_summary(run)
             print(step, flush=True)
             made.append(step.facts)
     most = "none" if search.capacity is None else search.capacity
-    print(f"most streams at once that meet {asked.slo}: {most}; each step's report is in {folder}")
-    print(json.dumps({"folder": str(folder), "streams": search.capacity, "slo": asked.slo, "steps": made}))
+    print(f"most streams at once that meet {options.slo}: {most}; each step's report is in {folder}")
+    print(json.dumps({"folder": str(folder), "streams": search.capacity, "slo": options.slo, "steps": made}))
     return 0 if search.capacity else 1
 
 
-def _main_calibrate(asked: argparse.Namespace) -> int:
+def _main_calibrate(options: argparse.Namespace) -> int:
     from evaluation.load_test import calibrate, judge
     from evaluation.reports import calibration, terminal
 
-    made = calibrate.calibrate(asked.streams, asked.within_ms, asked.out or judge.CALIBRATION_FILE)
+    made = calibrate.calibrate(options.streams, options.within_ms, options.out or judge.CALIBRATION_FILE)
     terminal.print_table(calibration.calibration_table(made))
-    print(json.dumps({"file": str(asked.out or judge.CALIBRATION_FILE), **made.as_dict()}))
+    print(json.dumps({"file": str(options.out or judge.CALIBRATION_FILE), **made.as_dict()}))
     return 0 if made.bar("plain") else 1
 
 
-def _main_soak(asked: argparse.Namespace) -> int:
+def _main_soak(options: argparse.Namespace) -> int:
     from evaluation.load_test import soak
 
-    found = soak.run_soak(asked.minutes, asked.users, _create_folder(asked.out, "soak"))
+    found = soak.run_soak(options.minutes, options.users, _create_folder(options.out, "soak"))
     code = _print_verdict(Path(found["folder"]), ()) if found["answers"] else 1
     for problem in found["problems"]:
         print(to_line(f"soak: {problem}"))
@@ -120,25 +126,25 @@ def _main_soak(asked: argparse.Namespace) -> int:
         f"Redis restarted {found['redis_restarts']} times" if found["redis_restarts"] is not None else "without Redis"
     )
     print(f"soak: {found['answers']} answers, {found['resumed']} resumed, {found['cancelled']} stopped; {redis}")
-    print(f"soak: {'passed: nothing lost, nothing twice, no growth' if not found['problems'] else 'failed'}")
+    print(f"soak: {'passed: no event lost or repeated, no growth' if not found['problems'] else 'failed'}")
     print(json.dumps(found))
     return 1 if found["problems"] else code
 
 
-def _locust_options(asked: argparse.Namespace, users: int) -> LocustOptions:
+def _locust_options(options: argparse.Namespace, users: int) -> LocustOptions:
     if not 1 <= users <= _MAX_USERS:
         raise UsageError(f"--users must be from 1 to {_MAX_USERS}")
-    if asked.rate is not None and not 0 < asked.rate < 1e6:
+    if options.rate is not None and not 0 < options.rate < 1e6:
         raise UsageError("--rate must be above 0")
-    if asked.processes is not None and asked.processes < 1:
+    if options.processes is not None and options.processes < 1:
         raise UsageError("--processes must be at least 1")
-    kinds = locust_run.parse_kinds(asked.kind)
-    duration_s = locust_run.parse_duration_s(asked.duration)
-    return LocustOptions(users, duration_s, kinds, asked.rate, asked.processes, asked.more)
+    kinds = locust_run.parse_kinds(options.kind)
+    duration_s = locust_run.parse_duration_s(options.duration)
+    return LocustOptions(users, duration_s, kinds, options.rate, options.processes, options.more)
 
 
 def _create_folder(wanted: Path | None, kind: str) -> Path:
-    """Make the folder that was asked for, which must be new or empty, or one named after the time."""
+    """Create and return the folder `wanted`, which must be new or empty, or one named after the current time."""
     folder: Path = wanted or Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     manifest.create_run_folder(folder)
     return folder
@@ -148,50 +154,58 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m evaluation.load_test", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="one load, its report and its verdict", epilog=_EPILOG, allow_abbrev=False)
-    run.add_argument("--users", type=int, default=10, metavar="N", help="at once (10)")
+    run.add_argument("--users", type=int, default=10, metavar="N", help="concurrent users (10)")
     run.add_argument("--slo", metavar="SLO", default=_DEFAULT_SLO, help=f"{_SLO_HELP} (failed<1%%)")
     run.add_argument("--duration", default="60s", metavar="T", help="60s, 2m … (60s)")
     run.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
     _add_common_options(run)
-    report = commands.add_parser("report", help="rows, tables and report of what Locust kept", allow_abbrev=False)
+    report = commands.add_parser(
+        "report", help="rebuild the rows, tables and report of a load test", allow_abbrev=False
+    )
     report.add_argument("folder", type=Path)
     report.add_argument("--slo", metavar="SLO", help=_SLO_HELP)
     report.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
-    found = commands.add_parser("capacity", help="the most streams at once that meet an SLO", allow_abbrev=False)
+    found = commands.add_parser(
+        "capacity", help="find the most concurrent streams that meet an SLO", allow_abbrev=False
+    )
     found.add_argument("--slo", metavar="SLO", required=True, help=_SLO_HELP)
-    found.add_argument("--users", type=int, default=8, metavar="N", help="to begin with (8)")
+    found.add_argument("--users", type=int, default=8, metavar="N", help="users of the first step (8)")
     found.add_argument("--most", type=int, default=4096, metavar="N", help="never try more than this (4096)")
-    found.add_argument("--duration", default="15s", metavar="T", help="of each step, all users there (15s)")
+    found.add_argument("--duration", default="15s", metavar="T", help="duration of each step once all users run (15s)")
     _add_common_options(found)
-    truth = commands.add_parser("calibrate", help="the users' own error, against a simulator's log", allow_abbrev=False)
-    truth.add_argument("--streams", type=int, default=100, metavar="N", help="at once, on one worker (100)")
-    truth.add_argument("--within-ms", type=float, default=5.0, metavar="MS", help="the error that is allowed (5)")
+    truth = commands.add_parser(
+        "calibrate", help="measure the users' own timing error against a simulator", allow_abbrev=False
+    )
+    truth.add_argument("--streams", type=int, default=100, metavar="N", help="concurrent streams on one worker (100)")
+    truth.add_argument("--within-ms", type=float, default=5.0, metavar="MS", help="largest p99 error to accept (5)")
     truth.add_argument("--out", type=Path, metavar="FILE")
-    soak = commands.add_parser("soak", help="hours of mishaps: nothing lost, twice or grown", allow_abbrev=False)
-    soak.add_argument("--minutes", type=float, default=30.0, metavar="N", help="(30)")
-    soak.add_argument("--users", type=int, default=40, metavar="N", help="(40)")
+    soak = commands.add_parser(
+        "soak", help="long run with fault injection: no loss, no repeats, no growth", allow_abbrev=False
+    )
+    soak.add_argument("--minutes", type=float, default=30.0, metavar="N", help="duration (30)")
+    soak.add_argument("--users", type=int, default=40, metavar="N", help="concurrent users (40)")
     soak.add_argument("--out", type=Path, metavar="DIR")
     return parser
 
 
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--url", metavar="URL", help="of the service; without it one is started here, its rate limit off")
+    add("--url", metavar="URL", help="URL of the service (one is started without rate limits)")
     add(
         "--kind",
         default="sse",
         metavar="K",
-        help=f"of users, comma-separated: {', '.join(locust_run.USER_KINDS)} (sse)",
+        help=f"kinds of users, comma-separated: {', '.join(locust_run.USER_KINDS)} (sse)",
     )
-    add("--rate", type=float, metavar="R", help="users added a second (all of them, 100 at most)")
-    add("--processes", type=int, metavar="N", help="that make the load (one for every 100 users)")
+    add("--rate", type=float, metavar="R", help="users added per second (all of them, 100 at most)")
+    add("--processes", type=int, metavar="N", help="load-generating processes (one per 100 users)")
     add("--out", type=Path, metavar="DIR", help="a new or an empty folder (out/…)")
 
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to lose a table
-    # SIGINT too: a shell has it ignored for what runs in the background.
+        sys.stdout.reconfigure(errors="replace")  # a terminal with a small character set must not fail the command
+    # SIGINT as well: a shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, locust_run.raise_terminated)
     sys.exit(main())

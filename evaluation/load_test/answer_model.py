@@ -1,10 +1,10 @@
-"""The lines of `answers.jsonl` and what they may hold: whoever reads one relies on this, and checks nothing."""
+"""Schema of the lines of `answers.jsonl`. Lines are validated once, when they are read; later code relies on it."""
 
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evaluation.manifest import Number, Whole
+from evaluation.manifest import Number, WholeNumber
 from streaming.errors import UsageError
 
 _MAX_CHARS = 10**6
@@ -14,11 +14,13 @@ _Event = Annotated[
 ]
 
 
-class _Fields(BaseModel):
+class _JournalLine(BaseModel):
+    """A JSON object of the file: strict types, and unknown keys are ignored."""
+
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class _Used(_Fields):
+class _AnswerUsage(_JournalLine):
     input_tokens: Count | None = None
     output_tokens: Count | None = None
     thinking_tokens: Count | None = None
@@ -26,20 +28,20 @@ class _Used(_Fields):
     source: str | None = None
 
 
-class Head(_Fields):
-    """The first line: what was asked for."""
+class Head(_JournalLine):
+    """The first line: the options of the load test."""
 
     run_id: str
     started_at: str
     users: Count
-    max_tokens: Whole | None
+    max_tokens: WholeNumber | None
     think_s: list[Number]
     shape: str
     ended_at: str | None = None
 
 
-class AnswerLine(_Fields):
-    """One answer as its user heard it."""
+class AnswerLine(_JournalLine):
+    """One answer as its simulated user received it; times in seconds on CLOCK_MONOTONIC."""
 
     trial_id: str
     prompt_id: str
@@ -55,7 +57,7 @@ class AnswerLine(_Fields):
     connect_s: Number | None
     headers_s: Number | None
     events: list[_Event]
-    usage: _Used
+    usage: _AnswerUsage
     cost_usd: Number | None
     resumed: Count
     merged_reads: Count
@@ -69,15 +71,18 @@ class AnswerLine(_Fields):
     fell_back_to: str | None
 
 
-Line = TypeVar("Line", bound=_Fields)
+Line = TypeVar("Line", bound=_JournalLine)
 
 
 def check(model: type[Line], line: dict[str, Any], where: str) -> None:
-    """Raise UsageError that names the first field which is missing or holds what it cannot."""
+    """Validate a line against its model. Raises UsageError, with the first field that is missing or invalid.
+
+    `where` is the file and line number for the message.
+    """
     try:
         model.model_validate(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"][:2])
         problem = "is missing" if first["type"] == "missing" else f"cannot be {repr(first['input'])[:40]}"
-        raise UsageError(f"{where}: {place} {problem}: this was not written by a load test") from None
+        raise UsageError(f"{where}: {place} {problem} (not a line that a load test has written)") from None

@@ -1,6 +1,6 @@
-"""The users' own error: OpenAI users on one worker against a simulator, paired with its log by request id.
+"""Calibration of a load test: OpenAI users on one worker against a simulator, paired with its log by request id.
 
-The error is that of a load test's TTFT and gaps on this machine, however many greenlets took turns meanwhile.
+The result is the error of a load test's TTFT and gaps on this machine, with all users as greenlets of one process.
 """
 
 import sys
@@ -25,17 +25,20 @@ _DURATION_S = 8
 
 
 def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
-    """Measure one number of streams, and keep it in `file`, which is replaced. Raises UsageError, OSError."""
+    """Measure one number of streams and write the calibration to `file`, replacing it.
+
+    Raises UsageError when the options are invalid or a process fails, OSError when the file cannot be written.
+    """
     if streams < 1:
         raise UsageError("--streams must be at least 1")
     made_at = utc_now()
     with tempfile.TemporaryDirectory() as folder:
-        log, heard = Path(folder, "log.jsonl"), Path(folder, "heard")
+        log, results = Path(folder, "log.jsonl"), Path(folder, "results")
         command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}"]
         with start_process([*command, "--log", str(log)], Path(folder, "words")) as server:
             load = LocustOptions(streams, _DURATION_S, ("openai",), processes=1, more=("--max-tokens", str(TOKENS)))
-            locust_run.run_locust(load, server.url, heard)
-        answers = import_answers.read_answers(heard).answers
+            locust_run.run_locust(load, server.url, results)
+        answers = import_answers.read_answers(results).answers
         row = model.compare_with_log(
             "plain", streams, [observed_answer(answer) for answer in answers], read_log(str(log)), 0.0
         )
@@ -46,8 +49,8 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
         gap_ms=GAP_MS,
         real_time_priority=all(answer["real_time"] for answer in answers),
         stamp_source="kernel" if {answer["stamp_source"] for answer in answers} == {"kernel"} else "callback",
-        rows=(replace(row, cpu_s_per_1000_chunks=None),),  # what it cost was not measured
-        left_out={"tls": "the kernel does not stamp what is encrypted"},
+        rows=(replace(row, cpu_s_per_1000_chunks=None),),  # CPU time was not measured
+        left_out={"tls": "the kernel has no timestamps of encrypted data"},
         **describe_machine(),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
 
 
 def observed_answer(answer: dict[str, Any]) -> ObservedAnswer:
-    """Give an answer as the calibration compares it with the server's log."""
+    """Convert a line of `answers.jsonl` to the form that is compared with the server's log."""
     return ObservedAnswer(
         request_id=answer["trial_id"],
         sent_s=answer["sent_s"],

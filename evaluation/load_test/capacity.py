@@ -1,8 +1,8 @@
-"""How many streams at once still meet an SLO: doubled until it is missed, then bisected, then confirmed.
+"""Search for the largest number of concurrent streams that meets an SLO: double until missed, bisect, confirm.
 
-A number is met, or missed, when two steps of at most three say so: one slow moment of a shared machine decides nothing.
-While doubling one step is enough to go on, but what is found in the end was met twice, or the search goes on below it.
-Streams that were asked for while users were still being added are in no step's figures.
+A number of streams meets or misses the SLO when two of at most three steps agree, so that one disturbance of a shared
+machine decides nothing. While doubling, one step is enough, but the final number was met twice; otherwise the search
+continues below it. Answers requested while users were still being added are not part of a step's metrics.
 """
 
 import math
@@ -22,45 +22,44 @@ if TYPE_CHECKING:
     from evaluation.tables import Run
 
 TOLERANCE = 0.05
-"""The share of the number found within which no further step is made."""
+"""The search ends when the interval is smaller than this share of the number found."""
 _CONFIRMATIONS = 2
 
 
 class CapacitySearch:
-    """Decides what to try next: `asked` is the number of streams, None when it is over; `report_result` takes what came
-    of it.
+    """The state of the search: `next_streams` is the number to try next, None when the search is over.
 
-    `capacity` is the number in the end, None when even one stream misses the SLO.
+    After each step call `report_result`. `capacity` is the result, None if even one stream misses the SLO.
     """
 
     def __init__(self, first: int, most: int) -> None:
         if not 1 <= first <= most:
             raise UsageError("--users must be at least 1 and no more than --most")
-        self.asked: int | None = first
+        self.next_streams: int | None = first
         self._most = most
         self._met, self._missed = 0, most + 1
         self._votes: dict[int, list[bool]] = defaultdict(list)
 
     @property
     def capacity(self) -> int | None:
-        """Give what was confirmed; None when nothing was, or not yet."""
-        return self._met or None if self.asked is None else None
+        """The confirmed number of streams; None if there is none, or the search is not over."""
+        return self._met or None if self.next_streams is None else None
 
     def report_result(self, met: bool) -> None:
-        """Take what came of the step that was asked for."""
-        assert self.asked is not None  # it is not over
-        votes = self._votes[self.asked]
+        """Record whether the step with `next_streams` met the SLO, and choose the next number."""
+        assert self.next_streams is not None  # the search is not over
+        votes = self._votes[self.next_streams]
         votes.append(met)
         growing = met and self._missed > self._most
         if votes.count(met) < _CONFIRMATIONS and not growing:
             return
         if met:
-            self._met = max(self._met, self.asked)
+            self._met = max(self._met, self.next_streams)
         else:
-            self._missed = self.asked
-            if self.asked <= self._met:
-                self._met = int(self.asked * (1 - TOLERANCE))
-        self.asked = self._next_users()
+            self._missed = self.next_streams
+            if self.next_streams <= self._met:
+                self._met = int(self.next_streams * (1 - TOLERANCE))
+        self.next_streams = self._next_users()
 
     def _next_users(self) -> int | None:
         if self._missed > self._most and self._met < self._most:
@@ -73,7 +72,7 @@ class CapacitySearch:
 
 @dataclass(frozen=True, slots=True)
 class SearchStep:
-    """One load of the search and what it came to; `verdicts` are sentences."""
+    """One step of the search and its result; `verdicts` are sentences."""
 
     streams: int
     met: bool
@@ -87,7 +86,7 @@ class SearchStep:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Give the step for the last line."""
+        """The step's fields for the JSON line."""
         return {"streams": self.streams, "met": self.met, "trials": self.trials, "folder": str(self.folder)}
 
 
@@ -98,12 +97,15 @@ def run_search(
     objectives: "Sequence[Objective]",
     folder: Path,
 ) -> "Iterator[tuple[SearchStep, Run]]":
-    """Carry the search out, each step in a folder of its own, and give it with its tables. Raises UsageError."""
-    # pandas takes a second to import: a mistyped command is told at once.
+    """Run the search and yield each step with its tables. Each step writes to its own folder inside `folder`.
+
+    Raises UsageError when Locust fails or has no answers.
+    """
+    # Importing pandas takes a second, which must not delay usage errors.
     from evaluation.load_test import judge
 
     number = 0
-    while (streams := search.asked) is not None:
+    while (streams := search.next_streams) is not None:
         number += 1
         place, wanted = folder / f"{number:02d}-{streams}-streams", load(streams)
         ramp_s = math.ceil(streams / wanted.users_per_s)

@@ -1,8 +1,8 @@
-"""From what Locust's users heard, `answers.jsonl`, to a folder as every evaluation has it: journal, manifest, tables.
+"""Import of the answers that Locust's users recorded, `answers.jsonl`, into the journal and manifest of a run.
 
-The figures are computed as those of any other trial. Over a wire there is one end only, where the answer arrived: a
-strategy's delay is not known. An answer that the end of the test broke off, or that was asked for while users were
-still being added (when that is wanted), is no trial; the manifest counts them.
+Metrics are computed as for any other trial. The service's transports show only when an answer arrived, so that the
+delay of a strategy is unknown. Answers cut off by the end of the test are not trials, nor, on request, are answers
+that were requested while users were still being added; the manifest counts both.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _TOKEN_FIELDS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tok
 
 @dataclass(frozen=True, slots=True)
 class LoadTestAnswers:
-    """What `answers.jsonl` holds: facts of the test, its answers, and those that are none of its trials."""
+    """The content of `answers.jsonl`: the test's options, its answers, and the counts of answers left out."""
 
     facts: dict[str, Any]
     answers: list[dict[str, Any]]
@@ -36,7 +36,7 @@ class LoadTestAnswers:
 
 
 def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers:
-    """Read a test's answers. Raises UsageError when there are none, or a line is broken."""
+    """Read the answers of a load test. Raises UsageError when the file is missing or a line is invalid."""
     found = list(read_lines(folder / ANSWERS_FILE))
     lines = [line for _, line in found]
     if not lines or "load" not in lines[0]:
@@ -56,23 +56,26 @@ def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers
 def write_journal(
     folder: Path, *, without_ramp: bool = False, instrument_error: Mapping[str, Any] | None = None
 ) -> LoadTestAnswers:
-    """Write the journal and the manifest anew from a test's answers. Raises UsageError, OSError."""
-    heard = read_answers(folder, without_ramp=without_ramp)
+    """Write the journal and the manifest from a test's answers, replacing existing ones.
+
+    Raises UsageError when an answer is invalid, OSError when a file cannot be written.
+    """
+    load_test = read_answers(folder, without_ramp=without_ramp)
     for name in (TRIALS_FILE, EVENTS_FILE):
         (folder / name).unlink(missing_ok=True)
-    run_id = str(heard.facts["run_id"])
+    run_id = str(load_test.facts["run_id"])
     with Journal(folder) as journal:
-        for number, answer in enumerate(heard.answers, start=1):
+        for number, answer in enumerate(load_test.answers, start=1):
             try:
                 journal.add(*trial_rows(run_id, number, answer))
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-                raise UsageError(f"{folder / ANSWERS_FILE}: answer {number} is not whole ({error!r})") from None
-    manifest.write(folder, manifest_facts(heard, instrument_error))
-    return heard
+                raise UsageError(f"{folder / ANSWERS_FILE}: answer {number} is invalid ({error!r})") from None
+    manifest.write(folder, manifest_facts(load_test, instrument_error))
+    return load_test
 
 
 def trial_rows(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial, list[EventRow]]:
-    """Give an answer's rows; `number` counts from 1 and stands for its block: load tests have no pairs."""
+    """Return an answer's row and event rows; `number`, from 1, is used as the block: load tests have no pairs."""
     sent_s = answer["sent_s"]
     timed = [
         TimedEvent(at_s, _make_event(kind, chars, tokens, answer)) for at_s, kind, chars, tokens in answer["events"]
@@ -110,9 +113,9 @@ _COPIED_FIELDS = (
 )  # fmt: skip
 
 
-def manifest_facts(heard: LoadTestAnswers, instrument_error: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Give the manifest: what was asked for in the words that every run has, and what the load came to."""
-    facts, answers = heard.facts, heard.answers
+def manifest_facts(load_test: LoadTestAnswers, instrument_error: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the manifest, with the keys of every other run, from the test's options and its measured load."""
+    facts, answers = load_test.facts, load_test.answers
     prompts = sorted({answer["prompt_id"] for answer in answers})
     return {
         "manifest": manifest.VERSION,
@@ -141,18 +144,18 @@ def manifest_facts(heard: LoadTestAnswers, instrument_error: Mapping[str, Any] |
         "instrument_error": instrument_error,
         "instrument": [{"real_time_priority": all(answer["real_time"] for answer in answers)}],
         "loads": [_count_load(facts, answers)],
-        "load": {**facts, "unfinished": heard.unfinished, "left_out_while_ramping": heard.ramping},
+        "load": {**facts, "unfinished": load_test.unfinished, "left_out_while_ramping": load_test.ramping},
         **describe_machine(),
     }
 
 
 def _count_load(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Count how many answers were under way at once, from when each was asked for to its last event."""
-    moments = sorted(moment for answer in answers for moment in _answer_span(answer))
-    now = most = 0
-    for _, step in moments:
-        now += step
-        most = max(most, now)
+    """Return the load's metrics: the most answers under way at once, each from its request to its last event."""
+    changes = sorted(change for answer in answers for change in _answer_span(answer))
+    running = most = 0
+    for _, step in changes:
+        running += step
+        most = max(most, running)
     short = f"asked for {facts['users']} users, never more than {most} answers ran" if most < facts["users"] else None
     thinking = any(facts["think_s"])
     return {
@@ -168,7 +171,7 @@ def _answer_span(answer: Mapping[str, Any]) -> Iterator[tuple[float, int]]:
 
 
 def _make_event(kind: str, chars: int | None, tokens: int | None, answer: Mapping[str, Any]) -> Event:
-    """Give an event back; of a text only the length was kept, which is all that the figures take of it."""
+    """Rebuild an event. Only the length of its text was recorded, which is all that the metrics need."""
     if kind == "text":
         return TextDelta("·" * (chars or 0))
     if kind == "thinking":

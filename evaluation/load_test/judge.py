@@ -1,4 +1,4 @@
-"""A load test's folder made into tables and a report, held to its objectives, and told in words and as facts."""
+"""Verdict on a load test: builds its tables and report, and checks them against the objectives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ CALIBRATION_FILE = Path("out", "load-calibration.json")
 
 @dataclass(frozen=True, slots=True)
 class LoadTestVerdict:
-    """A load test with its verdicts; met when there are answers, and each objective is met."""
+    """A load test with its verdicts; met if an answer was completed and every objective is met."""
 
     folder: Path
     run: Run
@@ -33,19 +33,19 @@ class LoadTestVerdict:
 
     @property
     def shortfall(self) -> str | None:
-        """Say how fewer answers ran at once than users were asked for; None: they did not."""
+        """How the measured concurrency fell short of the number of users, in words; None if it did not."""
         found: str | None = self.run.manifest["loads"][0]["shortfall"]
         return found
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """Say what each objective came to, and what else speaks against the load having been what was asked for."""
+        """The verdict on each objective, and further reasons why the requested load was not reached, as sentences."""
         more = (None if self._has_completed else "no answer was completed", self.shortfall)
         return (*map(str, self.verdicts), *(words for words in more if words is not None))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Give what the last line of a command says."""
+        """The fields of the JSON line."""
         outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
         load, reached = self.run.manifest["load"], self.run.manifest["loads"][0]
         missed = [str(found) for found in self.verdicts if not found.met]
@@ -66,13 +66,14 @@ class LoadTestVerdict:
 def judge_load_test(
     folder: Path, objectives: Sequence[Objective], *, plots: bool = False, without_ramp: bool = False
 ) -> LoadTestVerdict:
-    """Make rows, tables and report of what was heard, and hold them to the objectives. Raises UsageError, OSError.
+    """Build the journal, tables and report of a load test and check its objectives.
 
-    An answer that its user stopped on purpose is a row, and no failure: it is left out of the objectives.
+    Answers that users cancelled on purpose have rows but are left out of the objectives. Raises UsageError when the
+    folder holds no valid load test, OSError when a file cannot be written.
     """
     known = model.read_calibration(CALIBRATION_FILE if CALIBRATION_FILE.exists() else None)
     import_answers.write_journal(folder, without_ramp=without_ramp, instrument_error=known.as_dict() if known else None)
     run = markdown.write_report(folder, plots=plots)
-    asked_to_end = run.trials[run.trials["outcome"] != "cancelled"]
-    verdicts = slo.check_objectives(replace(run, trials=asked_to_end), tuple(objectives)) if objectives else []
+    uncancelled = run.trials[run.trials["outcome"] != "cancelled"]
+    verdicts = slo.check_objectives(replace(run, trials=uncancelled), tuple(objectives)) if objectives else []
     return LoadTestVerdict(folder, run, verdicts)

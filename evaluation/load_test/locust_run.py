@@ -1,4 +1,4 @@
-"""Runs Locust as a process of its own over this project's users."""
+"""Runs Locust with this project's user classes in a separate process."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 @dataclass(frozen=True, slots=True)
 class LocustOptions:
-    """What is asked of Locust; `rate` is users added a second, `more` are further options of its command line."""
+    """The options of a Locust run; `rate` is users added per second, `more` are further command-line options."""
 
     users: int
     duration_s: int
@@ -32,19 +32,19 @@ class LocustOptions:
 
     @property
     def users_per_s(self) -> float:
-        """How many users are added a second: all of them, a hundred at most, if nothing else was asked for."""
+        """Users added per second: `rate`, or all of them within a second, at most 100."""
         return self.rate or min(self.users, 100)
 
     @property
     def workers(self) -> int:
-        """How many processes make the load: one for every hundred users, as many as there are processors at most."""
+        """The number of load-generating processes: `processes`, or one per 100 users, at most one per processor."""
         if self.processes is not None:
             return self.processes
         return max(1, min(-(-self.users // _USERS_PER_PROCESS), os.cpu_count() or 1))
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
-    """Read `sse,websocket`. Raises UsageError."""
+    """Parse a list such as `sse,websocket`; drop duplicates. Raises UsageError when a kind is unknown."""
     found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not found or set(found) - set(USER_KINDS):
         raise UsageError(f"--kind {text!r}: use one or more of {', '.join(USER_KINDS)}")
@@ -52,7 +52,10 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 
 
 def parse_duration_s(text: str) -> int:
-    """Read `60s`, `2m`, `1h30m` or a number of seconds. Raises UsageError."""
+    """Parse `60s`, `2m`, `1h30m` or a number of seconds; return seconds.
+
+    Raises UsageError unless it is between one second and a week.
+    """
     found = _DURATION.fullmatch(text.strip())
     hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
     total_s = hours * 3600 + minutes * 60 + seconds
@@ -62,30 +65,31 @@ def parse_duration_s(text: str) -> int:
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM came, to this process alone."""
+    """This process received SIGTERM. Unlike a terminal's SIGINT, the signal did not reach its children."""
 
 
 def raise_terminated(*_: object) -> None:
-    """Handle SIGTERM as a terminal's interrupt is handled."""
+    """Raise TerminatedError; a handler for SIGTERM."""
     raise TerminatedError
 
 
 def run_locust(load: LocustOptions, url: str, folder: Path, meanwhile: Callable[[], None] | None = None) -> None:
-    """Run a load to its end; what was heard is in `folder` then. Raises UsageError.
+    """Run a load to its end; its users write their answers to `folder`. `meanwhile` is called about every second.
 
-    Locust's own table, rounded, is not shown; what it complains of is. `meanwhile` is called about every second.
+    Locust's own table, which is rounded, is not shown; its warnings and errors are. Raises UsageError when Locust
+    fails.
     """
     sys.stderr.write(f"load: {load.users} {'+'.join(load.kinds)} users for {load.duration_s} s\n")
     process = subprocess.Popen(locust_command(load, url, folder), cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         code = _wait_for_exit(process, meanwhile)
     except KeyboardInterrupt as signalled:
-        # Locust ends in order, and what was heard so far is kept. A terminal's signal went to it as well.
+        # Locust shuts down cleanly and keeps the answers so far. A terminal sends SIGINT to Locust as well.
         if isinstance(signalled, TerminatedError):
             process.send_signal(signal.SIGINT)
         code = process.wait()
     if code:
-        raise UsageError(f"Locust ended with exit code {code}: what it said stands above")
+        raise UsageError(f"Locust failed with exit code {code} (see its messages above)")
 
 
 def _wait_for_exit(process: subprocess.Popen[bytes], meanwhile: Callable[[], None] | None) -> int:
@@ -98,12 +102,12 @@ def _wait_for_exit(process: subprocess.Popen[bytes], meanwhile: Callable[[], Non
 
 
 def locust_command(load: LocustOptions, url: str, folder: Path) -> list[str]:
-    """Give Locust's command line; with several processes the master takes a free port, on this machine alone."""
+    """Return Locust's command line. With several processes the master listens on a free port of 127.0.0.1."""
     files = ",".join(str(ROOT / "locustfiles" / f"{kind}_user.py") for kind in load.kinds)
     found = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", url, "--only-summary"]
     found += ["--users", str(load.users), "--spawn-rate", f"{load.users_per_s:g}"]
     found += ["--run-time", f"{load.duration_s}s", "--out", str(folder.absolute()), "--no-report"]
-    found += ["--json-file", str(folder.absolute() / "locust")]  # instead of its table
+    found += ["--json-file", str(folder.absolute() / "locust")]  # replaces Locust's own table
     found += ["--exit-code-on-error", "0", "--loglevel", "WARNING", *load.more]
     if load.workers > 1:
         port = str(_find_free_port())

@@ -1,8 +1,8 @@
-"""Mishaps for as long as wanted: users who stop, drop the line or read slowly, broken providers, a Redis that restarts.
+"""Soak test with fault injection: clients that cancel, reconnect or read slowly, failing providers, a Redis restart.
 
-The verdict: no event lost and none twice, no answer broken but those whose provider broke them, none of these passed
-off as complete, and the service no larger afterwards. Memory, descriptors and threads are those of the service's
-process and its children, read between the first answers and the end, and again when all is quiet.
+It passes if no event was lost or delivered twice, no answer failed except those whose provider failed, none of these
+was reported as completed, and the service has not grown. Memory, file descriptors and threads are those of the
+service's process and its children, sampled during the load and again when no answer is under way.
 """
 
 import json
@@ -41,7 +41,7 @@ _pause = Event()
 
 @dataclass(frozen=True, slots=True)
 class ProcessStats:
-    """What a service holds: resident memory, open descriptors, threads, and answers that it thinks are under way."""
+    """A service's resident memory, open file descriptors and threads, and the answers it reports as under way."""
 
     memory_bytes: int
     descriptors: int
@@ -50,7 +50,7 @@ class ProcessStats:
 
 
 def find_leaks(early: ProcessStats, late: ProcessStats) -> list[str]:
-    """Say what has grown beyond what is spare, from when the load had begun to when all was quiet again.
+    """Return the resources that grew by more than the tolerance between the start of the load and the idle service.
 
     >>> find_leaks(ProcessStats(100 * 2**20, 50, 5, 20), ProcessStats(110 * 2**20, 40, 5, 0)),
         find_leaks(ProcessStats(1, 5, 5, 1), ProcessStats(1, 50, 5, 0))
@@ -64,12 +64,12 @@ def find_leaks(early: ProcessStats, late: ProcessStats) -> list[str]:
     if late.threads > early.threads + SPARE_THREADS:
         found.append(f"threads: {early.threads}, then {late.threads}")
     if late.streams:
-        found.append(f"{late.streams} answers are still under way when nobody asks any more")
+        found.append(f"{late.streams} answers are still under way after the last request has ended")
     return found
 
 
 def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
-    """Say what went wrong with answers: what was lost, came twice, broke for no reason, or broke and did not say so."""
+    """Return the answers with lost or repeated events, unexplained failures, or failures reported as completed."""
     found = []
     for answer in answers:
         faulty = answer["provider"].endswith(("sim:cut", "sim:error"))
@@ -77,27 +77,27 @@ def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
         if answer["error_type"] in ("lost", "twice"):
             found.append(f"{who}: {answer['error_type']}: {answer['error_message']}")
         elif faulty and answer["outcome"] == "completed":
-            found.append(f"{who}: completed, though its provider broke it off")
+            found.append(f"{who}: reported as completed, though its provider failed")
         elif not faulty and answer["outcome"] not in ("completed", "cancelled"):
             found.append(f"{who}: {answer['outcome']}: {answer['error_type']}: {answer['error_message']}")
     return found
 
 
 def find_unfinished(unfinished: int) -> list[str]:
-    """Say how many answers never came to an end: nobody knows what of them was lost."""
-    return [f"{unfinished} answers had not ended long after the last question"] if unfinished else []
+    """Return a problem if answers never ended: events of theirs may be lost."""
+    return [f"{unfinished} answers had not ended long after the last request"] if unfinished else []
 
 
 class SoakMonitor:
-    """Called every second: measures, into `sizes.jsonl` too, and restarts Redis once, half-way.
+    """A callback for every second of the load: appends a sample to `sizes.jsonl` and restarts Redis once, half-way.
 
-    The load begins with the first answer under way: Locust needs some time to start, more on a busy machine.
+    The load counts as started with the first answer under way, since Locust's own start takes some time.
     """
 
     def __init__(
         self, service: ServiceProcess, folder: Path, duration_s: float, restart: Callable[[], None] | None
     ) -> None:
-        assert service.pid is not None  # it was started here
+        assert service.pid is not None  # the soak test started it
         self._service, self._pid = service, service.pid
         self._begun_s: float | None = None
         self._duration_s = duration_s
@@ -122,7 +122,7 @@ class SoakMonitor:
             self.restarts += 1
 
     def sample(self) -> ProcessStats:
-        """Measure now."""
+        """Return the current statistics of the service's process and its children."""
         found = [self._pid, *_child_pids(self._pid)]
         memory_bytes = descriptors = threads = 0
         for pid in found:
@@ -133,7 +133,7 @@ class SoakMonitor:
         return ProcessStats(memory_bytes, descriptors, threads, _read_open_streams(self._service.url))
 
     def sample_when_idle(self) -> ProcessStats:
-        """Measure when nothing is under way any more, at the latest after a while."""
+        """Return the statistics once no answer is under way, or after `SETTLE_S` seconds."""
         until_s = monotonic() + SETTLE_S
         while (found := self.sample()).streams and monotonic() < until_s:
             _pause.wait(0.1)
@@ -141,7 +141,10 @@ class SoakMonitor:
 
 
 def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Soak the service and give what came of it, `problems` among it. Raises UsageError."""
+    """Run a soak test and return its result; `problems` is empty if it passed.
+
+    Raises UsageError when an option is invalid or the service, Redis or Locust fails.
+    """
     if not 0.1 <= minutes <= 7 * 24 * 60:
         raise UsageError("--minutes must be from 0.1 to 10080")
     duration_s = round(minutes * 60)
@@ -154,20 +157,20 @@ def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, s
             LocustOptions(users, duration_s, USER_KINDS, more=FAULT_OPTIONS), found.url, folder, watch
         )
         late = watch.sample_when_idle()
-    heard = import_answers.read_answers(folder)
+    load_test = import_answers.read_answers(folder)
     problems = (
-        find_wrong_answers(heard.answers)
-        + find_unfinished(heard.unfinished)
+        find_wrong_answers(load_test.answers)
+        + find_unfinished(load_test.unfinished)
         + (find_leaks(watch.early, late) if watch.early else ["nothing was measured"])
     )
     return {
         "folder": str(folder),
         "minutes": minutes,
-        "answers": len(heard.answers),
-        "cancelled": sum(answer["outcome"] == "cancelled" for answer in heard.answers),
-        "unfinished": heard.unfinished,
-        "resumed": sum(answer["resumed"] for answer in heard.answers),
-        "broken_by_provider": sum(answer["provider"].endswith(("cut", "error")) for answer in heard.answers),
+        "answers": len(load_test.answers),
+        "cancelled": sum(answer["outcome"] == "cancelled" for answer in load_test.answers),
+        "unfinished": load_test.unfinished,
+        "resumed": sum(answer["resumed"] for answer in load_test.answers),
+        "broken_by_provider": sum(answer["provider"].endswith(("cut", "error")) for answer in load_test.answers),
         "redis_restarts": watch.restarts if redis else None,
         "early": asdict(watch.early) if watch.early else None,
         "late": asdict(late),
@@ -176,7 +179,7 @@ def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, s
 
 
 class _RedisServer:
-    """A Redis of our own, which keeps what it was told over a restart."""
+    """A local Redis server that writes every command to disk, so that a restart loses nothing."""
 
     def __init__(self, folder: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as found:
@@ -197,10 +200,10 @@ class _RedisServer:
             except ConnectionRefusedError:
                 _pause.wait(0.02)
         self.stop()
-        raise UsageError("redis-server did not start: what it said stands above")
+        raise UsageError("redis-server did not start (see its messages above)")
 
     def restart(self) -> None:
-        """End it at once, as a crash does, and start it again."""
+        """Kill the server, as a crash would, and start it again."""
         self._process.kill()
         self._process.wait()
         self._start_process()
@@ -231,6 +234,6 @@ def _read_proc_status(pid: int) -> dict[str, str]:
 
 
 def _read_open_streams(url: str) -> int:
-    """Read from the service's own figures how many answers it has under way."""
+    """Return the number of answers under way according to the service's Prometheus metrics."""
     lines = fetch(f"{url}/metrics").decode().splitlines()
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith("streamgauge_streams_open")))

@@ -1,8 +1,8 @@
-"""Other people's money: what a run may cost at most, a ceiling that is never passed, and a ledger that survives a kill.
+"""Cost of a run: estimates before it, a cost ceiling during it, and a ledger that survives a kill of the process.
 
-At most, an answer costs its `max_tokens` at the output price, and one input token for every byte of the question (no
-byte-level encoding makes more) and 64 for what a service wraps around it. Every attempt may be charged in full; over a
-wire the service makes as many as it makes for anybody.
+The most that an answer can cost is `max_tokens` at the output price, plus one input token per byte of the prompt (no
+byte-level encoding produces more), plus 64 input tokens for the template that a service adds. Every attempt may be
+charged in full; over the service's transports the number of attempts is that of the service's retry policy.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _SERVICE_ATTEMPTS = 1 + RetryPolicy().max_retries + RetryPolicy().fallback
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """What one question may come to; `usd` and `at_most_usd` are None where no price is known."""
+    """The estimated tokens and cost of one request; `usd` and `at_most_usd` are None if the price is unknown."""
 
     input_tokens: int
     output_tokens: int
@@ -39,7 +39,11 @@ class CostEstimate:
 def estimate_cost(
     cost_model: CostModel, text: str, max_tokens: int, expected_tokens: int | None = None, attempts: int = 1
 ) -> CostEstimate:
-    """Estimate one question: input counted or at 4 characters a token, output as expected, else `max_tokens`."""
+    """Estimate the tokens and cost of one request.
+
+    Input tokens are counted with the model's tokenizer, or estimated at 4 characters per token. Output tokens are
+    `expected_tokens`, or `max_tokens` if that is None. `at_most_usd` is the largest cost of `attempts` attempts.
+    """
     counted = cost_model.counter(text) if cost_model.counter else -(-len(text) // CHARS_PER_TOKEN)
     expected = min(expected_tokens or max_tokens, max_tokens)
     most_input = len(text.encode("utf-8", "surrogatepass")) + WRAPPING_TOKENS
@@ -60,7 +64,7 @@ def _price_tokens(cost_model: CostModel, input_tokens: int, output_tokens: int) 
 
 
 def estimate_trial_cost(cost_model: CostModel, scenario: Scenario, planned: PlannedTrial) -> CostEstimate:
-    """Estimate one trial; its retries are in what it costs at most."""
+    """Estimate the cost of one trial; `at_most_usd` includes its retries."""
     prompt = planned.prompt
     return estimate_cost(
         cost_model, prompt.text, scenario.max_tokens, prompt.expected_tokens, _max_attempts(scenario, planned.transport)
@@ -68,7 +72,7 @@ def estimate_trial_cost(cost_model: CostModel, scenario: Scenario, planned: Plan
 
 
 def estimate_warm_up_cost(cost_model: CostModel, scenario: Scenario, transport: str = IN_PROCESS) -> CostEstimate:
-    """Estimate one warm-up answer."""
+    """Estimate the cost of one warm-up request; `at_most_usd` includes its retries."""
     tokens = min(WARM_UP_TOKENS, scenario.max_tokens)
     return estimate_cost(cost_model, WARM_UP_PROMPT, tokens, attempts=_max_attempts(scenario, transport))
 
@@ -79,16 +83,16 @@ def _max_attempts(scenario: Scenario, transport: str) -> int:
 
 @dataclass(slots=True)
 class CostCeiling:
-    """What was charged and what is reserved, under a ceiling. `ledger` None keeps it in memory alone.
+    """The amounts charged and reserved so far, in USD, under a ceiling; kept in memory only without a `ledger`.
 
-    The ledger survives a kill of the process, not a power cut: waiting for the disk would hold up the streams.
+    The ledger survives a kill of the process but not a power cut: waiting for the disk would delay the streams.
 
-    What a trial cost is charged when it has ended; where that is unknown, or part of it (an attempt that failed), what
-    it may have cost at most.
+    A trial is charged when it ends. If its cost is unknown, wholly or in part (a failed attempt), the amount reserved
+    for it is charged.
 
-    Thinking is not held to `max_tokens`, so that an answer can cost more than its limit says: from the first answer of
-    a provider on, as much is reserved as its dearest has cost, and until the first has ended none is asked beside it.
-    What is spent passes the ceiling by one answer at most, as long as none is dearer than all before it.
+    Thinking tokens are not limited by `max_tokens`, so that an answer can cost more than its estimate. Each reservation
+    is therefore at least the cost of the provider's most expensive answer so far, and a provider's first answer runs
+    alone. The total exceeds the ceiling by one answer at most, provided that no answer costs more than all before it.
     """
 
     ceiling_usd: Decimal
@@ -100,7 +104,10 @@ class CostCeiling:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def reserve(self, what: str, at_most_usd: Decimal, provider: str = "") -> bool:
-        """Set aside what `what` may cost; wait for those under way while it does not fit. False: it never will."""
+        """Reserve the highest cost of the request `what`; return False if it can never fit under the ceiling.
+
+        While it does not fit, wait for the requests under way to be settled.
+        """
         while True:
             amount_usd = max(at_most_usd, self._dearest.get(provider, Decimal(0)))
             taken_usd = self.charged_usd + sum(self._reserved.values())
@@ -116,7 +123,7 @@ class CostCeiling:
         return True
 
     def settle(self, what: str, cost_usd: Decimal | None, attempts: int = 1) -> None:
-        """Charge for what was reserved and has ended; `cost_usd` is that of the last of its attempts."""
+        """Charge a reserved request that has ended; `cost_usd` is the cost of its last attempt, None if unknown."""
         reserved, provider = self._reserved.pop(what), self._providers.pop(what)
         self._dearest[provider] = max(self._dearest.get(provider, Decimal(0)), cost_usd or Decimal(0))
         known = cost_usd is not None and attempts <= 1
@@ -132,9 +139,10 @@ class CostCeiling:
 
 
 def read_ledger_total(folder: Path) -> Decimal:
-    """Add up the ledger of a folder: what was charged, and what was reserved and broken off, which may have been paid.
+    """Return the total of a folder's ledger in USD, 0 without a ledger.
 
-    0 where there is none. Raises UsageError naming a line that is broken.
+    Reservations that were never settled count as well: the process was killed, and the provider may have charged them.
+    Raises UsageError, with the line number, when a line is invalid.
     """
     open_usd: dict[str, Decimal] = {}
     charged_usd = Decimal(0)

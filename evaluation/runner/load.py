@@ -1,4 +1,4 @@
-"""The load of a run: when answers are due (pure, seeded), and whether what was asked for was reached."""
+"""The load of a run: the start times of an open loop (pure, seeded), and whether the requested load was reached."""
 
 import random
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from streaming.clock import Clock, cpu_s
 from streaming.os_limits import peak_memory_bytes
 
 REACHED_SHARE = 0.95
-"""Below this share of what was asked for, a run says that it did not reach it."""
+"""The share of the requested rate or concurrency below which a run reports a shortfall."""
 
 
 def arrival_offsets_s(scenario: Scenario, count: int) -> list[float]:
-    """Give when each of `count` answers is due, in seconds from the first: an open loop's plan, the same for a seed.
+    """Return the start times of an open loop's `count` requests, in seconds after the first; equal for equal seeds.
 
-    `poisson` draws exponential intervals with a mean of 1 / rate: callers who know nothing of each other.
+    Poisson arrivals, those of independent callers, have exponential intervals with a mean of 1 / rate.
     """
     assert scenario.rate is not None
     mean_s = 1.0 / scenario.rate
@@ -29,7 +29,7 @@ def arrival_offsets_s(scenario: Scenario, count: int) -> list[float]:
 
 @dataclass(slots=True)
 class LoadMonitor:
-    """Told of every answer's start and end; `clock` in seconds."""
+    """Measures rate, concurrency and CPU time of a load from the start and end of each answer; `clock` in seconds."""
 
     clock: Clock
     cpu: Clock = cpu_s
@@ -58,7 +58,7 @@ class LoadMonitor:
         self._running -= 1
 
     def count_chunks(self, chunks: int) -> None:
-        """Count the chunks of an answer that has its rows."""
+        """Add the chunks of an answer whose rows have been written, for the CPU time per chunk."""
         self._chunks += chunks
 
     def _advance_to_now(self) -> float:
@@ -68,10 +68,10 @@ class LoadMonitor:
         return now
 
     def summary(self, scenario: Scenario) -> dict[str, Any]:
-        """Say what was asked for, what came of it, and in `shortfall` how it fell short; None: it did not.
+        """Return the requested load, the measured load, and a `shortfall` in words, None if the load was reached.
 
-        The mean concurrency is over the time from the first start to the last, when no more is to come; of a closed
-        loop from the start that filled it.
+        Mean concurrency is measured between the first start and the last; in a closed loop, from the start that
+        reached the requested concurrency. The end of the run, when no further requests start, is left out.
         """
         starts_s = self._starts_s
         found: dict[str, Any] = {
@@ -88,7 +88,7 @@ class LoadMonitor:
         return found | {"shortfall": _rate_shortfall(found)}
 
     def _resource_usage(self) -> dict[str, Any]:
-        """Say what this process used from the first start until all was kept, and its memory at the most."""
+        """Return the CPU time of this process, in seconds since the first start, and its peak memory in bytes."""
         used_s = None if self._cpu_from_s is None else self.cpu() - self._cpu_from_s
         return {
             "cpu_s": None if used_s is None else round(used_s, 4),
@@ -97,7 +97,7 @@ class LoadMonitor:
         }
 
     def _mean_concurrency(self, filled: int) -> float | None:
-        """Give the mean concurrency from the start of this number on; None where no other came after it."""
+        """Return the mean concurrency from start number `filled` to the last start; None if no start follows it."""
         starts_s, areas = self._starts_s[filled - 1 :], self._areas[filled - 1 :]
         span_s = starts_s[-1] - starts_s[0] if starts_s else 0.0
         return round((areas[-1] - areas[0]) / span_s, 3) if span_s > 0 else None
@@ -108,17 +108,17 @@ class LoadMonitor:
 
 
 def _starts_per_s(at_s: Sequence[float]) -> float | None:
-    """Starts a second: intervals / (last - first); None for fewer than two."""
+    """Return starts per second, intervals / (last - first); None for fewer than two starts."""
     span_s = at_s[-1] - at_s[0] if at_s else 0.0
     return round((len(at_s) - 1) / span_s, 3) if span_s > 0 else None
 
 
-def _concurrency_shortfall(found: dict[str, Any], asked: int) -> str | None:
+def _concurrency_shortfall(found: dict[str, Any], requested: int) -> str | None:
     most, mean = found["concurrency_max"], found["concurrency_mean"]
-    if most < asked:
-        return f"asked for {asked} answers at a time, never more than {most} ran"
-    if mean is not None and mean < REACHED_SHARE * asked:
-        return f"asked for {asked} answers at a time, {mean:.1f} ran in the mean"
+    if most < requested:
+        return f"asked for {requested} answers at a time, never more than {most} ran"
+    if mean is not None and mean < REACHED_SHARE * requested:
+        return f"asked for {requested} answers at a time, {mean:.1f} ran on average"
     return None
 
 

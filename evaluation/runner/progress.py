@@ -1,4 +1,4 @@
-"""Shows how far a run is, on stderr: a bar with live figures on a terminal, else a line now and then."""
+"""Progress of a run on stderr: a bar with live metrics on a terminal, a line at intervals elsewhere."""
 
 import statistics
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from evaluation.schema import Trial
 from streaming.clock import Clock
 
 LINE_INTERVAL_S = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two progress lines when stderr is not a terminal."""
 DRAW_INTERVAL_S = 1.0
-"""Seconds between two drawings of the bar while answers are under way."""
+"""Seconds between two updates of the bar while answers are under way."""
 
 
 class RunProgress:
-    """Told of every trial's start and end, and ticked by the run. Nothing is drawn by a thread of its own.
+    """Progress display that is driven by the run through `on_start`, `on_finish` and `tick`, without a thread.
 
-    Drawing takes about 2 ms of the process that measures: it is done between two answers, and once a second at most
-    while one is under way. `done` are the trials of an earlier sitting.
+    Drawing takes about 2 ms of the process that measures. It is done between two answers, and at most once per second
+    while an answer is under way. `done` holds the trials finished before the run was resumed.
     """
 
     def __init__(self, total: int, clock: Clock, console: Console | None = None, *, done: Iterable[Trial] = ()) -> None:
@@ -63,7 +63,7 @@ class RunProgress:
         self._bar.stop()
 
     def set_stage(self, stage: str) -> None:
-        """Tell what is being done now."""
+        """Show the current stage of the run."""
         self._stage = stage = to_line(stage)
         self._bar.update(self._task, description=stage)
         if not self._console.is_terminal:
@@ -71,11 +71,11 @@ class RunProgress:
         self.tick()
 
     def on_start(self) -> None:
-        """Count an answer that is under way now."""
+        """Count an answer that has started."""
         self._running += 1
 
     def on_finish(self, trial: Trial) -> None:
-        """Count a trial that has its row."""
+        """Count a finished trial and add its TTFT and cost to the live metrics."""
         self._running = max(self._running - 1, 0)
         self._count_trial(trial)
         self.tick()
@@ -89,7 +89,7 @@ class RunProgress:
             self._cost_usd = (self._cost_usd or Decimal(0)) + trial.cost_usd
 
     def tick(self) -> None:
-        """Draw the bar if it is a good moment; without a terminal, write a line if it is time for one."""
+        """Draw the bar if no answer is under way or an update is due; without a terminal, print a line when due."""
         now_s = self._clock()
         if not self._console.is_terminal:
             if now_s >= self._line_due_s:
@@ -103,7 +103,7 @@ class RunProgress:
         self._bar.refresh()
 
     def live_stats(self) -> str:
-        """Give the live figures in words; what is not known yet is left out."""
+        """Return the live metrics as text; metrics that are still unknown are left out."""
         parts = [f"{self._not_completed} not completed"] if self._not_completed else []
         if self._ttfts_s:
             recent = self._ttfts_s[-1] * 1000

@@ -1,6 +1,6 @@
-"""What if: recorded streams put through other strategies at once, with no waiting, no key and no cost.
+"""What-if replay: recorded streams run through other strategies in virtual time, without an API key or cost.
 
-What arrived is the recording's; what the reader would have got is computed by the machines that deliver live.
+Source timestamps are those of the recording. Delivered timestamps are computed by the strategies that deliver live.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,14 +33,17 @@ _MAX_REPEAT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A trace and its name in the tables."""
+    """A recorded trace and the name of its file, which stands for the prompt id if the trace has none."""
 
     name: str
     trace: Trace
 
 
 def find_traces(paths: Sequence[Path]) -> list[Path]:
-    """Give the traces of files, folders of traces and folders of runs, in order of name. Raises UsageError."""
+    """Return the trace files in `paths`: files, folders of traces, or folders of runs. Folders are sorted by name.
+
+    Raises UsageError when a path does not exist or a folder holds no traces.
+    """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
@@ -57,7 +60,7 @@ def find_traces(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_recordings(paths: Sequence[Path]) -> Iterator[Recording]:
-    """Read traces one after the other. Raises UsageError naming file and line."""
+    """Read the traces one at a time. Raises UsageError, with file and line, when a trace is invalid."""
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8")
@@ -67,15 +70,16 @@ def read_recordings(paths: Sequence[Path]) -> Iterator[Recording]:
 
 
 def replay_run(run_id: str, recordings: Iterator[Recording], names: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Put every recording through every strategy, journal the trials in `folder` and give the manifest.
+    """Replay every recording through every strategy, write the trials to `folder` and return the manifest.
 
-    A block is one recording: its cells differ by strategy alone and are compared as pairs.
+    A block is one recording: its cells differ only in strategy and are compared as pairs. Raises UsageError when a
+    recording is invalid; the folder then holds no trials.
     """
     facts = _make_manifest(run_id, names)
     try:
         count, providers = _write_journal(run_id, recordings, names, folder)
     except UsageError:
-        # Half a table of a broken recording is of no use, and its folder would be in the way of the next try.
+        # A partial table is of no use, and a folder that holds a run could not be used for the next attempt.
         for name in (TRIALS_FILE, EVENTS_FILE):
             (folder / name).unlink()
         raise
@@ -88,7 +92,7 @@ def replay_run(run_id: str, recordings: Iterator[Recording], names: Sequence[str
 def _write_journal(
     run_id: str, recordings: Iterator[Recording], names: Sequence[str], folder: Path
 ) -> tuple[int, dict[str, None]]:
-    """Write all rows; give how many recordings there were, and of whom, in the order of their appearance."""
+    """Write all rows; return the number of recordings and their providers in order of first appearance."""
     providers: dict[str, None] = {}
     count = 0
     with Journal(folder) as journal:
@@ -101,7 +105,7 @@ def _write_journal(
 
 
 def replay_trials(run_id: str, recording: Recording, names: Sequence[str], block: int) -> Iterator[Trial]:
-    """Give a row for each strategy; times count from the recording's `sent`, and cost is left out: nothing was paid."""
+    """Yield one trial per strategy. Times count from the recorded request; cost is None, since nothing was paid."""
     header, events = recording.trace.header, recording.trace.events
     outcome, ending = _ending_columns(events, header)
     usage = _recorded_usage(recording)
@@ -135,7 +139,8 @@ def replay_trials(run_id: str, recording: Recording, names: Sequence[str], block
 
 
 def _ending_columns(events: Sequence[TimedEvent], header: Any) -> tuple[Outcome, dict[str, Any]]:
-    """Give outcome and its columns; a trace with no end is a cut answer, whatever its header says."""
+    """Return the outcome and its columns. A trace without a terminal event is never completed, whatever its header
+    says."""
     last = events[-1].event if events else None
     if isinstance(last, (Finish, Failed)):
         has_text = any(isinstance(timed.event, TextDelta) and timed.event.text.strip() for timed in events)
@@ -149,7 +154,10 @@ def _ending_columns(events: Sequence[TimedEvent], header: Any) -> tuple[Outcome,
 
 
 def _recorded_usage(recording: Recording) -> Usage:
-    """Give the tokens: those that the trial knew, else as the meter reads the events (reported, or estimated)."""
+    """Return the token usage in the trace's header, or else the meter's reading of the events (reported or estimated).
+
+    Raises UsageError when the header's usage is invalid.
+    """
     recorded, where = recording.trace, f"the trace {recording.name}: its header's usage"
     known = recorded.header.get("usage")
     if isinstance(known, dict):

@@ -1,4 +1,4 @@
-"""Where a run starts: anew, or in a folder whose run was broken off, of which nothing finished is asked again."""
+"""Start of a run: a new one, or one resumed in the folder of an unfinished run. Finished trials are not repeated."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from streaming.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """`left` is still to be asked, `finished` has its rows; `facts` is the manifest so far."""
+    """The state in which a run starts: trials `left` to run, trials `finished` earlier, and the manifest (`facts`)."""
 
     run_id: str
     facts: dict[str, Any]
@@ -23,26 +23,28 @@ class RunState:
 
     @property
     def resume_count(self) -> int:
-        """How often the run was resumed: 0 for a new one."""
+        """The number of times the run was resumed, 0 for a new run."""
         return int(self.facts.get("resumed", 0))
 
 
 def new_run(run_id: str, scenario: Scenario) -> RunState:
-    """Start a new run."""
+    """Return the state of a run with all trials still to do."""
     planned = plan(scenario)
     return RunState(run_id, manifest.new_manifest(run_id, scenario, planned), planned)
 
 
 def inspect_run(folder: Path, scenario: Scenario) -> RunState:
-    """Find out what a broken-off run has left to do; writes nothing.
+    """Return the state of an unfinished run in `folder`, without writing to it.
 
-    Raises UsageError when the folder holds no run that can be resumed, or one of another scenario.
+    Raises UsageError when the folder holds no run that can be resumed, or a run of another scenario.
     """
     manifest.require_run(folder)
     facts = manifest.read(folder)
     if not facts.get("run_id"):
         missing = f"its run_id in {manifest.MANIFEST_FILE}" if facts else manifest.MANIFEST_FILE
-        raise UsageError(f"{folder}: {missing} is missing, so it is not known what the run was")
+        raise UsageError(
+            f"{folder}: {missing} is missing, so the run cannot be resumed (start a new run in another folder)"
+        )
     _check_same(folder, facts, scenario)
     finished = tuple(read_trials(folder))
     done = {_trial_key(trial) for trial in finished}
@@ -53,7 +55,10 @@ def inspect_run(folder: Path, scenario: Scenario) -> RunState:
 
 
 def truncate_partial_lines(folder: Path, start: RunState) -> None:
-    """Cut off what a kill left behind the last finished trial, so that new lines stand on their own. Raises OSError."""
+    """Truncate the journal after the last finished trial: a kill may have left part of a line or of a trial behind it.
+
+    Raises OSError when a file cannot be written.
+    """
     finished = {trial.trial_id for trial in start.finished}
     for name in (TRIALS_FILE, EVENTS_FILE):
         if (path := folder / name).exists():
@@ -62,7 +67,7 @@ def truncate_partial_lines(folder: Path, start: RunState) -> None:
 
 
 def _count_complete_bytes(path: Path, finished: set[str]) -> int:
-    """Count the bytes up to the end of the last line that belongs to a finished trial."""
+    """Return the offset, in bytes, of the end of the last line that belongs to a finished trial."""
     sound = at = 0
     with path.open("rb") as file:
         for line in file:
@@ -83,16 +88,16 @@ def _trial_key(trial: Trial) -> tuple[object, ...]:
 
 
 def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> None:
-    """Compare as JSON: the manifest has no tuples."""
+    """Raise UsageError unless the manifest has the same scenario. Both are compared as JSON, which has no tuples."""
     wanted = json.loads(json.dumps(asdict(scenario)))
-    held = {"effort": [], **facts.get("scenario", {})}  # runs from before there was an effort had none
+    held = {"effort": [], **facts.get("scenario", {})}  # manifests of older runs have no `effort`
     differing = sorted(name for name in wanted if held.get(name) != wanted[name])
     if differing:
         words = ", ".join(
             f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(wanted[name])}" for name in differing
         )
         raise UsageError(
-            f"{folder} holds a run of another scenario: it has {words}; resume with the same, or choose another folder"
+            f"{folder} holds a run of another scenario: {words} (resume with the same options or choose another folder)"
         )
 
 

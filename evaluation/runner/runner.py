@@ -1,4 +1,4 @@
-"""Runs a scenario: warm-up, trials in a closed or an open loop, the journal after each, an orderly end when stopped."""
+"""Runs a scenario: warm-up, then trials in a closed or open loop, each written to the journal when it ends."""
 
 import asyncio
 import secrets
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 
 
 async def run_until_signal(work: Coroutine[Any, Any, None]) -> bool:
-    """Run `work` to its end or to the first signal, which a second would not wait for; say whether it was stopped."""
+    """Run `work` until it ends or the first SIGINT or SIGTERM cancels it; return True if it was cancelled.
+
+    A second signal has its default effect and ends the process at once.
+    """
     stop = asyncio.Event()
     with _set_on_signals(stop):
         running = asyncio.create_task(work)
@@ -77,10 +80,10 @@ TICK_INTERVAL_S = 5.0
 
 @dataclass(slots=True)
 class RunSummary:
-    """What a run came to: finished trials by outcome, those of earlier sittings included.
+    """The result of a run: finished trials by outcome, including those finished before it was resumed.
 
-    `interrupted` when it was stopped before its end, `out_of_budget` when its ceiling stopped it, `shortfall` says in
-    words that the load that was asked for was not reached.
+    `interrupted`: a signal stopped the run. `out_of_budget`: the cost ceiling stopped it. `shortfall`: in words, how
+    the measured load fell short of the requested load; None if it did not.
     """
 
     run_id: str
@@ -96,7 +99,7 @@ class RunSummary:
 
 
 def new_run_id() -> str:
-    """Give a name that sorts by time and is met once."""
+    """Return a unique run id that sorts by time."""
     return f"{utc_now()[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(3)}"
 
 
@@ -113,33 +116,35 @@ async def run(
     models: Mapping[str, str] = MappingProxyType({}),
     service: "ServiceBackend | None" = None,
 ) -> RunSummary:
-    """Run all that is left into `folder`, made by `manifest.create_run_folder`; SIGINT and SIGTERM end it in order.
+    """Run the trials that are left and write them to `folder`, created earlier by `manifest.create_run_folder`.
 
-    `start` tells what is left of a resumed run, `traces` keeps each stream with its text, `budget` ends the run before
-    its ceiling is passed, `service` is asked where the scenario has wires. A trial under way when the run was stopped
-    leaves no row. Raises UsageError when the disk takes no more, or the system not so many connections.
+    `start` is the state of a resumed run, None for a new one. `traces` records each stream with its text. `budget` ends
+    the run before its cost ceiling is exceeded. `service` receives the requests of all transports but in-process.
+    SIGINT and SIGTERM stop the run cleanly; trials under way then leave no row. Raises UsageError when the folder
+    cannot be written or the system does not allow enough open connections.
     """
     raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
     start = start or resume.new_run(new_run_id(), scenario)
-    facts, outcomes = start.facts, Counter[str](trial.outcome for trial in start.finished)
-    summary = RunSummary(start.run_id, int(facts["trials_planned"]), outcomes)
+    facts = start.facts
+    summary = RunSummary(start.run_id, int(facts["trials_planned"]), Counter(trial.outcome for trial in start.finished))
     try:
         resume.truncate_partial_lines(folder, start)
         manifest.write(folder, facts)
         with (
-            closing(TimedBackend(access, clock, service)) as wire,
+            closing(TimedBackend(access, clock, service)) as backend,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
-            sitting = start.resume_count
-            context = TrialContext(start.run_id, scenario, access, clock, mask, models=models, sitting=sitting)
-            context = context if scenario.retries else replace(context, wire=wire)
+            context = TrialContext(
+                start.run_id, scenario, access, clock, mask, models=models, resume_count=start.resume_count
+            )
+            context = replace(context, backend=None if scenario.retries else backend)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
         _finish_manifest(folder, facts, summary, work.load.summary(scenario), budget)
     except OSError as error:
-        raise UsageError(f"{folder} takes no more ({error}); what was finished before is kept") from None
+        raise UsageError(f"{folder}: cannot be written ({error}); the trials finished so far are kept") from None
     return summary
 
 
@@ -159,6 +164,8 @@ def _finish_manifest(
 
 @dataclass(frozen=True, slots=True)
 class _TrialRunner:
+    """The trials of one run, with all that they write to and report to."""
+
     context: TrialContext
     folder: Path
     writer: TrialWriter
@@ -172,11 +179,11 @@ class _TrialRunner:
         ticking = asyncio.create_task(self._run_ticks())
         try:
             self.progress.set_stage("preparing the requests")
-            sittings = self.facts["instrument"] = [
+            instruments = self.facts["instrument"] = [
                 *self.facts.get("instrument", []),
                 await prepare(self.context, planned),
             ]
-            self.facts["real_time_priority"] = all(sitting["real_time_priority"] for sitting in sittings)
+            self.facts["real_time_priority"] = all(instrument["real_time_priority"] for instrument in instruments)
             await self._run_warm_up(planned)
             if self.summary.out_of_budget:
                 return
@@ -194,20 +201,24 @@ class _TrialRunner:
 
     async def _run_warm_up(self, planned: tuple[PlannedTrial, ...]) -> None:
         scenario, access = self.context.scenario, self.context.access
-        asked_for = {(trial.provider, trial.transport) for trial in planned}
-        ways = [way for way in product(scenario.providers, scenario.transport) if scenario.warm_up and way in asked_for]
-        for provider, transport in ways:
-            name, said = transport_name(provider, transport), []
+        combinations = {(trial.provider, trial.transport) for trial in planned}
+        pairs = [
+            pair
+            for pair in product(scenario.providers, scenario.transport)
+            if scenario.warm_up and pair in combinations
+        ]
+        for provider, transport in pairs:
+            name, outcomes = transport_name(provider, transport), []
             self.progress.set_stage(f"warming up {name}")
             for number in range(scenario.warm_up):
-                what = f"warm-up {name} {self.context.sitting}.{number}"
+                what = f"warm-up {name} {self.context.resume_count}.{number}"
                 quoted = estimate_warm_up_cost(access.cost_model(provider), scenario, transport)
                 if not await self._reserve(what, quoted.at_most_usd, provider):
                     return
-                asked = await warm_up(self.context, provider, transport)
-                self._settle(what, asked)
-                said.append(describe_outcome(asked))
-            self.facts["warm_up"][name] = said
+                response = await warm_up(self.context, provider, transport)
+                self._settle(what, response)
+                outcomes.append(describe_outcome(response))
+            self.facts["warm_up"][name] = outcomes
         manifest.write(self.folder, self.facts)
 
     def _start_closed_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
@@ -221,7 +232,7 @@ class _TrialRunner:
                 await self._run_one(planned, self.context.clock())
 
     async def _run_open_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
-        """Start each trial when it is due, whatever is still under way; one that starts late says so in `queue_s`."""
+        """Start each trial when it is due, however many are under way; a late start is recorded in `queue_s`."""
         first_s = self.context.clock()
         for offset_s, trial in zip(arrival_offsets_s(self.context.scenario, len(planned)), planned, strict=True):
             await asyncio.sleep(max(first_s + offset_s - self.context.clock(), 0.0))
@@ -233,12 +244,12 @@ class _TrialRunner:
         self.load.on_start(intended_s)
         self.progress.on_start()
         try:
-            asked = await run_trial(self.context, planned)
+            response = await run_trial(self.context, planned)
         finally:
             self.load.on_end()
-        self._settle(self.context.trial_id(planned), asked)
-        self.summary.outcomes[asked.outcome] += 1
-        trial = await self.writer.write(lambda: trial_rows(self.context, planned, asked, intended_s), asked)
+        self._settle(self.context.trial_id(planned), response)
+        self.summary.outcomes[response.outcome] += 1
+        trial = await self.writer.write(lambda: trial_rows(self.context, planned, response, intended_s), response)
         self.load.count_chunks(trial.chunks or 0)
         self.progress.on_finish(trial)
 
@@ -250,7 +261,7 @@ class _TrialRunner:
         return await self._reserve(self.context.trial_id(planned), quoted.at_most_usd, planned.provider)
 
     async def _reserve(self, what: str, at_most_usd: Decimal | None, provider: str) -> bool:
-        """Reserve what it may cost; False ends the run: the ceiling would be passed, or might be."""
+        """Reserve the highest cost of a request; return False, and end the run, if it might exceed the ceiling."""
         if self.budget is None:
             return True
         if at_most_usd is not None and await self.budget.reserve(what, at_most_usd, provider):
@@ -258,9 +269,9 @@ class _TrialRunner:
         self.summary.out_of_budget = True
         return False
 
-    def _settle(self, what: str, asked: TrialResponse) -> None:
+    def _settle(self, what: str, response: TrialResponse) -> None:
         if self.budget is not None:
-            self.budget.settle(what, asked.ending.get("cost_usd"), asked.ending.get("attempts") or 1)
+            self.budget.settle(what, response.ending.get("cost_usd"), response.ending.get("attempts") or 1)
 
     async def _run_ticks(self) -> None:
         while True:

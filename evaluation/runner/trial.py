@@ -1,4 +1,4 @@
-"""Runs one trial, over stamped sockets or through the pipeline with a probe, and gives its rows."""
+"""Runs one trial, over timestamping sockets or through the pipeline with a probe, and builds its rows."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -30,7 +30,7 @@ WARM_UP_TOKENS = 16
 
 
 class ProviderAccess(Protocol):
-    """What a trial needs of `providers.ProviderRegistry`."""
+    """The part of `providers.ProviderRegistry` that trials use."""
 
     def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session: ...
 
@@ -39,7 +39,10 @@ class ProviderAccess(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrialContext:
-    """What all trials of a run share; `clock` has the loop's timebase, `mask` takes secrets out of an error's text."""
+    """Settings and services shared by all trials of a run.
+
+    `clock` has the event loop's timebase; `mask` removes secrets from error messages.
+    """
 
     run_id: str
     scenario: Scenario
@@ -48,24 +51,26 @@ class TrialContext:
     mask: Callable[[str], str] = str
     deadlines: TokenDeadlines = field(default_factory=TokenDeadlines)
     reader: ReaderModel = field(default_factory=ReaderModel)
-    wire: TimedBackend | None = None
-    """The stamped way and the service's wires, for what was prepared for them; all else is asked in process."""
+    backend: TimedBackend | None = None
+    """Sends the requests that were prepared for it; all others go through the pipeline in this process."""
     models: Mapping[str, str] = field(default_factory=dict)
-    """Which model it is, of providers that are asked without naming one."""
-    sitting: int = 0
-    """How often the run was resumed: a question that a kill broke off goes out again under another name."""
+    """The models of providers that are requested without a model name, for the tables."""
+    resume_count: int = 0
+    """The number of times the run was resumed. It is part of the trial id, so that a request cut off by a kill is sent
+    again under another id."""
 
     def trial_id(self, planned: PlannedTrial) -> str:
-        """Give the trial's name, which travels with its request as `X-Client-Request-Id`."""
-        again = f"-r{self.sitting}" if self.sitting else ""
+        """Return the trial's id, which its request carries as `X-Client-Request-Id`."""
+        again = f"-r{self.resume_count}" if self.resume_count else ""
         return f"{self.run_id}-{planned.number:05d}{again}"
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResponse:
-    """An answer with its stamps; `ending` has the columns of how it ended.
+    """A trial's answer with its timestamps.
 
-    `instrument` has those that tell how it was measured (`stamp_source`, `connect_s`, `merged_reads`, …).
+    `ending` holds the columns that describe how the answer ended; `instrument` those that describe how it was measured
+    (`stamp_source`, `connect_s`, `merged_reads`, …).
     """
 
     started_at: str
@@ -77,26 +82,28 @@ class TrialResponse:
 
 
 async def run_trial(context: TrialContext, planned: PlannedTrial) -> TrialResponse:
-    """Ask once and stamp. Broken answers are answers too; a cancelled run has none of its unfinished trials."""
+    """Send a trial's request and return the timed response. Failed answers are returned, not raised."""
     return await execute(context, _trial_request(context, planned))
 
 
 def trial_rows(
-    context: TrialContext, planned: PlannedTrial, asked: TrialResponse, intended_s: float | None = None
+    context: TrialContext, planned: PlannedTrial, response: TrialResponse, intended_s: float | None = None
 ) -> tuple[Trial, list[EventRow]]:
-    """Give a trial's rows from what was stamped, whichever way it was stamped; takes a millisecond or two.
+    """Compute a trial's row and event rows from its timed response; takes a millisecond or two.
 
-    `intended_s` is when the request should have gone out, on the bench's clock; None where nothing was intended.
+    `intended_s` is the time at which the request was due, in seconds on the context's clock; None if it had none.
     """
-    events = list(trial_metrics.event_rows(context.run_id, context.trial_id(planned), asked.stamps))
-    return _trial_row(context, planned, asked, intended_s), events
+    events = list(trial_metrics.event_rows(context.run_id, context.trial_id(planned), response.stamps))
+    return _trial_row(context, planned, response, intended_s), events
 
 
-def _trial_row(context: TrialContext, planned: PlannedTrial, asked: TrialResponse, intended_s: float | None) -> Trial:
+def _trial_row(
+    context: TrialContext, planned: PlannedTrial, response: TrialResponse, intended_s: float | None
+) -> Trial:
     measured = trial_metrics.compute_metrics(
-        asked.stamps, asked.outcome, asked.usage, context.deadlines, context.reader
+        response.stamps, response.outcome, response.usage, context.deadlines, context.reader
     )
-    sent_s, how = asked.stamps.sent_s if asked.stamps.sent else None, asked.instrument
+    sent_s, how = response.stamps.sent_s if response.stamps.sent else None, response.instrument
     waited = trial_metrics.queueing_metrics(sent_s, intended_s, how.get("connect_s"), measured.get("ttft_s"))
     provider, _, model = planned.provider.partition(":")
     return Trial(
@@ -109,39 +116,39 @@ def _trial_row(context: TrialContext, planned: PlannedTrial, asked: TrialRespons
         transport=planned.transport,
         repeat=planned.repeat,
         block=planned.block,
-        started_at=asked.started_at,
+        started_at=response.started_at,
         sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
-        outcome=asked.outcome,
+        outcome=response.outcome,
         effort=planned.effort,
-        dropped_settings=trial_metrics.dropped_settings(asked.stamps),
+        dropped_settings=trial_metrics.dropped_settings(response.stamps),
         disturbed=is_disturbed(how.get("stamp_source"), how.get("merged_reads"), how.get("loop_lag_max_s")),
         **how,
-        **asked.ending,
+        **response.ending,
         **measured,
         **waited,
     )
 
 
 async def warm_up(context: TrialContext, provider: str, transport: str = IN_PROCESS) -> TrialResponse:
-    """Ask once for something short, not to be recorded."""
+    """Send one short request whose response is not recorded."""
     return await execute(context, _warm_up_request(context, provider, transport))
 
 
 async def prepare(context: TrialContext, planned: Iterable[PlannedTrial]) -> dict[str, Any]:
-    """Have all requests to come ready before the load, and give what the manifest says of how they will be measured."""
-    if context.wire is None:
+    """Prepare all requests before the load; return how they will be measured, for the manifest's `instrument` list."""
+    if context.backend is None:
         return {"stamped_sockets": [], "real_time_priority": False}
     for trial in planned:
-        await context.wire.prepare(_trial_request(context, trial))
+        await context.backend.prepare(_trial_request(context, trial))
         if context.scenario.warm_up:
-            await context.wire.prepare(_warm_up_request(context, trial.provider, trial.transport))
-    return context.wire.start()
+            await context.backend.prepare(_warm_up_request(context, trial.provider, trial.transport))
+    return context.backend.start()
 
 
-def describe_outcome(asked: TrialResponse) -> str:
-    """Say how it went: `completed`, or the outcome and why."""
-    why = asked.ending.get("error_message")
-    return f"{asked.outcome}: {why}" if why else asked.outcome
+def describe_outcome(response: TrialResponse) -> str:
+    """Return the outcome in words: `completed`, or the outcome followed by the error message."""
+    why = response.ending.get("error_message")
+    return f"{response.outcome}: {why}" if why else response.outcome
 
 
 def _trial_request(context: TrialContext, planned: PlannedTrial) -> TrialRequest:
@@ -168,16 +175,16 @@ def _chat_request(scenario: Scenario, text: str, max_tokens: int, request_id: st
 
 
 async def execute(context: TrialContext, call: TrialRequest) -> TrialResponse:
-    """Run one answer to its end. What breaks it, a defect of an adapter too, is its outcome and stops nothing else."""
-    if context.wire is not None and call.transport != IN_PROCESS:
-        return await _send_timed(context, call, _send_to_service(context, context.wire, call))
-    if context.wire is not None and context.wire.supports(call):
-        return await _send_timed(context, call, _send_to_vendor(context, context.wire, call))
+    """Run one answer to its end. Any exception, even from a defect in an adapter, becomes the outcome of the trial."""
+    if context.backend is not None and call.transport != IN_PROCESS:
+        return await _send_timed(context, call, _send_to_service(context, context.backend, call))
+    if context.backend is not None and context.backend.supports(call):
+        return await _send_timed(context, call, _send_to_vendor(context, context.backend, call))
     return await _run_in_process(context, call)
 
 
 ResponseParts = tuple[trial_metrics.TimedEvents, dict[str, Any], Outcome, Usage, dict[str, Any]]
-"""Stamps, how it was measured, and how it ended: outcome, usage, the other columns."""
+"""Timed events, instrument columns, outcome, usage, and the other columns that describe the ending."""
 
 
 async def _send_timed(context: TrialContext, call: TrialRequest, answering: Awaitable[ResponseParts]) -> TrialResponse:
@@ -191,22 +198,22 @@ async def _send_timed(context: TrialContext, call: TrialRequest, answering: Awai
     return TrialResponse(started_at, _mask_ending(context, ending), outcome, usage, stamps, instrument)
 
 
-async def _send_to_vendor(context: TrialContext, way: TimedBackend, call: TrialRequest) -> ResponseParts:
-    heard = await way.send(call)
-    stamps = vendor_http.event_timestamps(heard, strategies.parse(call.strategy).build())
-    receipt = vendor_http.receipt(heard, stamps.delivered, context.access.cost_model(call.provider))
-    instrument = backends_call.instrument_columns(heard.answer) | {"loop_lag_max_s": round(heard.lag_s, 9)}
+async def _send_to_vendor(context: TrialContext, backend: TimedBackend, call: TrialRequest) -> ResponseParts:
+    response = await backend.send(call)
+    stamps = vendor_http.event_timestamps(response, strategies.parse(call.strategy).build())
+    receipt = vendor_http.receipt(response, stamps.delivered, context.access.cost_model(call.provider))
+    instrument = backends_call.instrument_columns(response.answer) | {"loop_lag_max_s": round(response.lag_s, 9)}
     return stamps, instrument, receipt.outcome, receipt.reading.usage, trial_metrics.outcome_columns(receipt)
 
 
-async def _send_to_service(context: TrialContext, way: TimedBackend, call: TrialRequest) -> ResponseParts:
+async def _send_to_service(context: TrialContext, backend: TimedBackend, call: TrialRequest) -> ResponseParts:
     from evaluation.backends import service_decoder
 
-    arrived = await way.ask_service(call)
+    response = await backend.ask_service(call)
     cost_model = context.access.cost_model(call.provider)
-    receipt = service_decoder.receipt_from_response(call.provider, call.request, arrived, cost_model)
-    ending = service_decoder.ending_columns(receipt, arrived.told)
-    return arrived.stamps, arrived.instrument, receipt.outcome, receipt.reading.usage, ending
+    receipt = service_decoder.receipt_from_response(call.provider, call.request, response, cost_model)
+    ending = service_decoder.ending_columns(receipt, response.outcome)
+    return response.stamps, response.instrument, receipt.outcome, receipt.reading.usage, ending
 
 
 async def _run_in_process(context: TrialContext, call: TrialRequest) -> TrialResponse:

@@ -1,4 +1,4 @@
-"""Keeps finished trials on disk in small steps, so that the streams still under way are hardly held up."""
+"""Writes finished trials to disk in small steps, so that streams still under way are hardly delayed."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +14,17 @@ from streaming.events import TimedEvent
 TRACES = "traces"
 RowFactory = Callable[[], tuple[Trial, Sequence[EventRow]]]
 STEP_EVENTS = 64
-"""Events written between two turns of the loop: some 0.1 ms."""
+"""Events written before control returns to the event loop: about 0.1 ms of work."""
 SYNC_INTERVAL_S = 5.0
-"""Seconds between two times that a thread waits for the disk: up to half a second, in which whoever writes to the file
-may be held up as well. A power cut costs the trials since; a kill costs none."""
+"""Seconds between two calls of fsync, in a thread. One takes up to 0.5 s, in which writes to the file may block too.
+A power cut loses the trials since the last call; a kill of the process loses none."""
 
 
 class TrialWriter:
-    """Writes each trial as a whole, one after the other; with `traces` its source stream too, text and all.
+    """Writes trials one at a time and, with `traces`, the source stream of each, including its text.
 
-    What came over a service's wire has no source, and leaves no trace: a strategy has shaped it already.
+    Answers that came from the service leave no trace: they have no source stream, because the service's strategy has
+    already changed their timing.
     """
 
     def __init__(self, folder: Path, journal: Journal, *, traces: bool = False) -> None:
@@ -37,43 +38,43 @@ class TrialWriter:
         if self._traces is not None:
             self._traces.mkdir(exist_ok=True)
 
-    async def write(self, make: RowFactory, asked: TrialResponse) -> Trial:
-        """Make a finished trial's rows when it is their turn, write them and give the trial.
+    async def write(self, make: RowFactory, response: TrialResponse) -> Trial:
+        """Build a finished trial's rows with `make`, write them and return the trial. Trials are written one at a time.
 
-        It is written to its end even when the caller is cancelled. The disk is not waited for: that would hold up the
-        next answer. Raises OSError.
+        Writing continues if the caller is cancelled. It does not wait for fsync, which would delay the next answer.
+        Raises OSError when writing, or an earlier fsync, has failed.
         """
-        task = asyncio.create_task(self._write_trial(make, asked))
+        task = asyncio.create_task(self._write_trial(make, response))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
         return await asyncio.shield(task)
 
     async def drain(self) -> None:
-        """Wait until all that was given is on disk. Raises OSError when it did not get there."""
+        """Wait until all trials passed to `write` are on disk. Raises OSError when writing or fsync fails."""
         await asyncio.gather(*self._busy)
         self._ending.set()
         if self._syncing is not None:
             await self._syncing
 
-    async def _write_trial(self, make: RowFactory, asked: TrialResponse) -> Trial:
+    async def _write_trial(self, make: RowFactory, response: TrialResponse) -> Trial:
         async with self._turn:
             trial, events = make()
             await asyncio.sleep(0)
-            if self._traces is not None and asked.stamps.source is not None:
-                await self._write_trace(self._traces / f"{trial.trial_id}.jsonl", trial, asked)
+            if self._traces is not None and response.stamps.source is not None:
+                await self._write_trace(self._traces / f"{trial.trial_id}.jsonl", trial, response)
             for start in range(0, len(events), STEP_EVENTS):
                 self._journal.add_events(events[start : start + STEP_EVENTS])
                 await asyncio.sleep(0)
             self._journal.add(trial)
             self._written += 1
         if self._syncing is not None and self._syncing.done():
-            self._syncing.result()  # what did not get there is told to the next
+            self._syncing.result()  # a failed fsync raises in the next write
             self._syncing = None
         self._syncing = self._syncing or asyncio.create_task(self._run_sync())
         return trial
 
     async def _run_sync(self) -> None:
-        """Bring to the disk what is written, now and then and at the end."""
+        """Call fsync at intervals, and once more when the writer drains, until all written trials are on disk."""
         while self._synced < self._written:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SYNC_INTERVAL_S):
@@ -82,17 +83,17 @@ class TrialWriter:
             await asyncio.to_thread(self._journal.sync)
             self._synced = written
 
-    async def _write_trace(self, path: Path, trial: Trial, asked: TrialResponse) -> None:
+    async def _write_trace(self, path: Path, trial: Trial, response: TrialResponse) -> None:
         with path.open("w", encoding="utf-8") as file:
-            for part in _iter_trace_parts(trial, asked):
+            for part in _iter_trace_parts(trial, response):
                 file.write(part)
                 await asyncio.sleep(0)
 
 
-def _iter_trace_parts(trial: Trial, asked: TrialResponse) -> Iterator[str]:
-    """Give a trace's text, its header first, in pieces of a few events."""
-    sent_s = asked.stamps.sent_s
-    timed = [TimedEvent(max(found.at_s - sent_s, 0.0), found.event) for found in asked.stamps.source or ()]
+def _iter_trace_parts(trial: Trial, response: TrialResponse) -> Iterator[str]:
+    """Yield a trace's text: the header line, then parts of up to `STEP_EVENTS` events."""
+    sent_s = response.stamps.sent_s
+    timed = [TimedEvent(max(found.at_s - sent_s, 0.0), found.event) for found in response.stamps.source or ()]
     header, _, _ = trace.dumps(_trace_header(trial), ()).rpartition("\n")
     yield header + "\n"
     for start in range(0, len(timed), STEP_EVENTS):
@@ -101,7 +102,7 @@ def _iter_trace_parts(trial: Trial, asked: TrialResponse) -> Iterator[str]:
 
 
 def _trace_header(trial: Trial) -> dict[str, Any]:
-    """Tell where the stream came from, and the tokens as they were known, which the events may not say."""
+    """Return the trace's header: the origin of the stream, and its token usage, which the events may not contain."""
     names = ("run_id", "trial_id", "provider", "model", "prompt_id", "repeat", "block", "started_at", "outcome")
     tokens = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
     header = {name: getattr(trial, name) for name in names}

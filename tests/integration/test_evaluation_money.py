@@ -64,7 +64,7 @@ def test_dry_run_sends_no_request_and_creates_no_folder(tmp_path: Path, capsys: 
     assert main([*run_arguments(tmp_path / "run", *PRICE), "--dry-run"]) == 0
     out = capsys.readouterr().out
     said = parse_last_line(out)
-    assert said["trials"] == 12 and "nobody was asked" in out and not (tmp_path / "run").exists()
+    assert said["trials"] == 12 and "no requests were sent" in out and not (tmp_path / "run").exists()
     (share,) = said["providers"]
     assert share["at_most_output_tokens"] == 48 and Decimal(said["at_most_usd"]) > Decimal(share["usd"]) > 0
 
@@ -96,9 +96,9 @@ def test_resumed_run_after_kill_repeats_no_paid_trial(tmp_path: Path, capsys: py
     asyncio.run(kill_after_trials(folder, 3, *wanted))
     before = {trial.trial_id: trial.started_at for trial in schema.read_trials(folder)}
     charged_usd = budget.read_ledger_total(folder)
-    assert main(wanted) == 2 and "--resume goes on with it" in capsys.readouterr().err
+    assert main(wanted) == 2 and "--resume continues it" in capsys.readouterr().err
     assert main([*run_arguments(folder, repeats=13), "--resume"]) == 2
-    assert "another scenario: it has repeats 12, not 13" in capsys.readouterr().err
+    assert "another scenario: repeats 12, not 13" in capsys.readouterr().err
     assert main([*wanted, "--resume"]) == 0
     said, run = parse_last_line(capsys.readouterr().out), evaluation.load(folder)
     after = {trial.trial_id: trial.started_at for trial in schema.read_trials(folder)}

@@ -210,7 +210,7 @@ async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[
     """Ask each over stamped sockets and in process."""
     scenario = Scenario(names, ("batch:50ms",), (plan_trial("").prompt,), warm_up=0)
     with closing(TimedBackend(providers, monotonic)) as wire:
-        bench = TrialContext("run", scenario, providers, monotonic, wire=wire)
+        bench = TrialContext("run", scenario, providers, monotonic, backend=wire)
         found = await prepare(bench, map(plan_trial, names))
         assert found["stamped_sockets"] == list(names)
         over_wire = [await run_trial(bench, plan_trial(name)) for name in names]

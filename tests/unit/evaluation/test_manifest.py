@@ -1,4 +1,4 @@
-"""The folder of a run is claimed without writing over anything; the manifest says where the figures come from."""
+"""Run folders, which are never overwritten, and the manifest that describes a run."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def test_foreign_folder_is_rejected(tmp_path: Path) -> None:
         manifest.create_run_folder(tmp_path)
 
 
-@pytest.mark.parametrize(("complete", "words"), [(True, "a finished run"), (False, "a run that was broken off")])
+@pytest.mark.parametrize(("complete", "words"), [(True, "a finished run"), (False, "an unfinished run")])
 def test_existing_run_is_never_overwritten(tmp_path: Path, complete: bool, words: str) -> None:
     factories.write_run(tmp_path, factories.make_scenario(), [], complete=complete)
     with pytest.raises(UsageError, match=f"holds {words}: choose another folder"):
@@ -67,7 +67,7 @@ def test_unreadable_manifest_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"manifest": 99}, "of version 99, this program reads version 1"),
+        ({"manifest": 99}, "version 99 is not supported (this program reads version 1"),
         ({"loads": {}}, "loads cannot be {}"),
         ({"loads": [3]}, "loads.0 cannot be 3"),
         ({"complete": "yes"}, "complete cannot be 'yes'"),

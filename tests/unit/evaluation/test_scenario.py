@@ -1,4 +1,4 @@
-"""The order of a run and the reading of prompts."""
+"""The order of trials in a run, and reading of prompts files."""
 
 from collections import Counter
 from pathlib import Path
@@ -71,17 +71,20 @@ def test_plan_balances_order_of_every_pair() -> None:
     ("changes", "words"),
     [
         ({"providers": ()}, "providers: at least one"),
-        ({"strategies": ("direct", "direct")}, "strategies: one is there twice"),
+        ({"strategies": ("direct", "direct")}, "strategies: one is repeated"),
         ({"repeats": 0}, "repeats must be at least 1"),
         ({"concurrency": 0}, "concurrency must be at least 1"),
         ({"max_tokens": 0}, "max-tokens must be at least 1"),
         ({"retries": -1}, "retries must be at least 0"),
-        ({"transport": ("sse", "pigeon")}, "transport 'pigeon' is not there: .* in-process, sse, websocket, openai"),
+        ({"transport": ("sse", "pigeon")}, "transport: 'pigeon' is unknown .* in-process, sse, websocket, openai"),
         ({"transport": ()}, "transport: at least one"),
-        ({"transport": ("sse", "sse")}, "transport: one is there twice"),
-        ({"url": "http://a"}, "ask it by --transport sse, websocket or openai"),
-        ({"transport": ("in-process", "sse"), "retries": 1}, "over a wire the service retries by its own rules"),
-        ({"transport": ("sse",), "providers": ("replay:x",)}, "use --transport in-process alone"),
+        ({"transport": ("sse", "sse")}, "transport: one is repeated"),
+        ({"url": "http://a"}, "add --transport sse, websocket or openai"),
+        (
+            {"transport": ("in-process", "sse"), "retries": 1},
+            "over other transports the service retries by its own rules",
+        ),
+        ({"transport": ("sse",), "providers": ("replay:x",)}, "use --transport in-process"),
     ],
 )
 def test_invalid_scenario_is_rejected_with_message(changes: dict[str, object], words: str) -> None:
@@ -112,11 +115,11 @@ def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ('{"id": "x", "prompt": "Why?"}\nWhat?\n', "line 2: not JSON"),
-        ('{"id": "x", "prompt": "Why?"}\n{"id": "x", "prompt": "How?"}\n', "line 2: the id 'x' is there already"),
-        ('{"id": "x"}\n', "line 1: needs"),
-        ('{"id": 5, "prompt": "Why?"}\n', "line 1: needs"),
-        ("[]\n", "line 1: needs"),
-        ("\n  \n", "there is no prompt in it"),
+        ('{"id": "x", "prompt": "Why?"}\n{"id": "x", "prompt": "How?"}\n', "line 2: the id 'x' is used already"),
+        ('{"id": "x"}\n', "line 1: id or prompt is missing"),
+        ('{"id": 5, "prompt": "Why?"}\n', "line 1: id or prompt is missing"),
+        ("[]\n", "line 1: id or prompt is missing"),
+        ("\n  \n", "contains no prompts"),
     ],
 )
 def test_invalid_prompts_file_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
@@ -140,7 +143,7 @@ def test_default_prompts_are_ten_distinct_prompts() -> None:
 
 @pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1])
 def test_invalid_temperature_is_rejected(temperature: float) -> None:
-    with pytest.raises(UsageError, match="temperature must be a number from 0 on"):
+    with pytest.raises(UsageError, match="temperature must be a number of at least 0"):
         make_scenario(temperature=temperature)
     assert make_scenario(temperature=0.0).temperature == 0.0
 

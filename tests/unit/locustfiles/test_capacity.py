@@ -11,7 +11,7 @@ from streaming.errors import UsageError
 
 def search_capacity(meets: Callable[[int], bool], first: int = 8, most: int = 4096) -> tuple[int | None, list[int]]:
     search, steps = CapacitySearch(first, most), []
-    while (streams := search.asked) is not None:
+    while (streams := search.next_streams) is not None:
         steps.append(streams)
         assert len(steps) < 100, "the search ends"
         assert search.capacity is None, "there is no result before the end"

@@ -1,4 +1,4 @@
-"""What the service's wires say, as events and as a receipt: the same whichever wire said it."""
+"""Decoding of the service's transports: the same events and receipt on every transport."""
 
 import json
 from decimal import Decimal
@@ -35,7 +35,7 @@ REQUEST = ChatRequest((Message("user", "Why?"),))
 
 
 def encode_events(*said: tuple[str, dict[str, Any] | str]) -> bytes:
-    """Give events as the service sends them, numbered from 1."""
+    """Encode events as SSE, numbered from 1 as the service does."""
     found = ""
     for seq, (name, fields) in enumerate(said, start=1):
         data = fields if isinstance(fields, str) else json.dumps(fields)
@@ -44,9 +44,9 @@ def encode_events(*said: tuple[str, dict[str, Any] | str]) -> bytes:
     return found.encode()
 
 
-def make_response(*events: Event, told: ServiceOutcome | None = None) -> TimedServiceResponse:
+def make_response(*events: Event, outcome: ServiceOutcome | None = None) -> TimedServiceResponse:
     delivered = [TimedEvent(1.0 + place, event) for place, event in enumerate(events)]
-    return TimedServiceResponse(trial_metrics.TimedEvents(0.5, None, delivered), told or ServiceOutcome())
+    return TimedServiceResponse(trial_metrics.TimedEvents(0.5, None, delivered), outcome or ServiceOutcome())
 
 
 def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
@@ -61,21 +61,23 @@ def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
     found = [event for place in range(len(data)) for event in reader.feed(data[place : place + 1])]
     kinds: list[type[Event]] = [Notice, ThinkingDelta, TextDelta, Usage, Finish]
     assert [type(event) for event in found] == kinds and found[-1] == Finish("length")
-    assert reader.done and reader.told.bill is not None and reader.told.failure is None
-    whole = make_response(*found, told=reader.told)
+    assert reader.done and reader.outcome.receipt is not None and reader.outcome.failure is None
+    whole = make_response(*found, outcome=reader.outcome)
     came = receipt_from_response("a:b", REQUEST, whole, CostModel())
     assert (came.outcome, came.finish_reason, came.attempts, came.fell_back_to) == ("completed", "length", 2, "a:b")
     assert came.reading.usage == Usage(**USAGE) and came.delivered_chars == 3
-    columns = ending_columns(came, reader.told)
+    columns = ending_columns(came, reader.outcome)
     assert (columns["cost_usd"], columns["price_source"]) == (Decimal("0.5"), "the service")
 
 
 def test_custom_price_overrides_service_cost() -> None:
-    told = ServiceOutcome()
-    told.read_body(json.dumps({"streamgauge": RECEIPT_FIELDS}))
+    outcome = ServiceOutcome()
+    outcome.read_body(json.dumps({"streamgauge": RECEIPT_FIELDS}))
     columns = ending_columns(
-        receipt_from_response("a:b", REQUEST, make_response(Finish("stop"), told=told), CostModel(price=price_usage)),
-        told,
+        receipt_from_response(
+            "a:b", REQUEST, make_response(Finish("stop"), outcome=outcome), CostModel(price=price_usage)
+        ),
+        outcome,
     )
     assert (columns["cost_usd"], columns["price_source"]) == (Decimal("0.00005"), "test")
 
@@ -104,10 +106,10 @@ def test_failed_answer_keeps_service_error_type(
     reader = ServiceSSEDecoder()
     with pytest.raises(StreamError):
         list(reader.feed(encode_events(("start", {"stream_id": "s"}), (name, fields))))
-    events = reader.told.apply_to([TimedEvent(1.0, TextDelta("Ye")), TimedEvent(2.0, Failed("error", "cut"))])
+    events = reader.outcome.apply_to([TimedEvent(1.0, TextDelta("Ye")), TimedEvent(2.0, Failed("error", "cut"))])
     assert [timed.event for timed in events] == [TextDelta("Ye"), failure]
     came = receipt_from_response(
-        "a:b", REQUEST, TimedServiceResponse(trial_metrics.TimedEvents(0.5, None, events), reader.told), CostModel()
+        "a:b", REQUEST, TimedServiceResponse(trial_metrics.TimedEvents(0.5, None, events), reader.outcome), CostModel()
     )
     assert (came.outcome, came.error, came.attempts) == (outcome, failure, 2)
 
@@ -133,7 +135,7 @@ def test_truncated_service_stream_has_estimated_tokens() -> None:
     ]
     with pytest.raises(TruncatedStreamError):
         list(reader.flush())
-    cut = make_response(TextDelta("Yes!"), Failed("truncated", "the stream ended"), told=reader.told)
+    cut = make_response(TextDelta("Yes!"), Failed("truncated", "the stream ended"), outcome=reader.outcome)
     came = receipt_from_response("a:b", REQUEST, cut, CostModel())
     assert (came.outcome, came.reading.usage.output_tokens, came.reading.usage.source) == ("truncated", 1, "estimated")
 
@@ -147,9 +149,13 @@ def test_completion_decoder_yields_events_and_receipt() -> None:
     found = [event for place in range(0, len(data), 7) for event in reader.feed(data[place : place + 7])]
     found += [*reader.feed(b"data: [DONE]\n\n"), *reader.flush()]
     assert found[0] == TextDelta('say "streamgauge" or "error"') and found[-1] == Finish("tool", "tool_calls")
-    assert reader.told.failure is None and reader.told.bill is not None and reader.told.bill.attempts == 2
     assert (
-        receipt_from_response("a:b", REQUEST, make_response(*found, told=reader.told), CostModel()).reading.usage.source
+        reader.outcome.failure is None and reader.outcome.receipt is not None and reader.outcome.receipt.attempts == 2
+    )
+    assert (
+        receipt_from_response(
+            "a:b", REQUEST, make_response(*found, outcome=reader.outcome), CostModel()
+        ).reading.usage.source
         == "counted"
     )
 
@@ -160,12 +166,12 @@ def test_openai_error_keeps_service_type_and_status() -> None:
     with pytest.raises(StreamError):
         list(streamed.feed(b"data: %b\n\n" % json.dumps({"error": error}).encode()))
     refused.read_body(json.dumps({"error": error, "streamgauge": RECEIPT_FIELDS}), 502)
-    assert streamed.told.failure == Failed("truncated", "cut")
-    assert refused.failure == Failed("truncated", "cut", 502) and refused.bill is not None
+    assert streamed.outcome.failure == Failed("truncated", "cut")
+    assert refused.failure == Failed("truncated", "cut", 502) and refused.receipt is not None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "<html>", '{"error": "no"}', '{"error": {"message": "x"}}'])
 def test_unusable_error_body_changes_nothing(text: str) -> None:
-    told = ServiceOutcome()
-    told.read_body(text, 500)
-    assert told == ServiceOutcome()
+    outcome = ServiceOutcome()
+    outcome.read_body(text, 500)
+    assert outcome == ServiceOutcome()

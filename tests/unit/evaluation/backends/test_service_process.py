@@ -1,4 +1,4 @@
-"""The service of a run: its address, and what is said when it does not start."""
+"""The service of a run: its URL, and the error message when it does not start."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_invalid_service_url_is_rejected(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("import sys; sys.exit('first\\nthe port is taken')", "the port is taken"), ("", "it said nothing")],
+    [("import sys; sys.exit('first\\nthe port is taken')", "the port is taken"), ("", "no error message")],
 )
 def test_service_start_failure_reports_last_stderr_line(code: str, words: str, tmp_path: Path) -> None:
     with (

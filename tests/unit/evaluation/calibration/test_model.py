@@ -1,4 +1,4 @@
-"""Calibration: pairing with a log, the verdict, the file, and what a report may say of a run because of it."""
+"""Calibration: pairing with a log, the error bar, the file, and what a report states of a run."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -57,7 +57,7 @@ def test_errors_are_differences_from_log_in_ms() -> None:
         observed_answer("b", 10.0, 10.02, 10.04),
         observed_answer("c", 10.0),
     ],
-    ids=["said so", "a token is missing", "a token too many", "not in the log"],
+    ids=["reported by the client", "a token is missing", "one token too many", "not in the log"],
 )
 def test_unpaired_answer_counts_as_failed_without_error(broken: ObservedAnswer) -> None:
     truth = [*log_lines("a", 10.0, 10.02), *log_lines("b", 10.0, 10.02)]
@@ -125,7 +125,7 @@ def test_missing_requested_calibration_file_raises(tmp_path: Path) -> None:
     [
         ("--streams 1,many", "write numbers"),
         ("--streams 0", "from 1 to 4096"),
-        ("--ways plain,quic", "'quic' is not there"),
+        ("--ways plain,quic", "'quic' is unknown"),
         ("--within-ms 0", "more than 0"),
         ("--within-ms nan", "more than 0"),
         ("--out .", "Is a directory"),
@@ -141,7 +141,7 @@ def test_invalid_calibrate_options_exit_with_2_and_one_line(
 
 def test_missing_openssl_skips_tls_and_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UsageError, match="nothing is left to be measured: TLS needs a certificate"):
+    with pytest.raises(UsageError, match="nothing to measure: TLS needs a certificate"):
         runner.calibrate(runner.parse_options("1", "tls", 1.0))
     said = list(calibration.calibration_notes(make_calibration(make_row(1), left_out={"tls": "no openssl"})))
     assert "TLS: left out: no openssl" in said

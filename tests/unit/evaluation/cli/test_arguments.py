@@ -1,4 +1,4 @@
-"""The command line in this process: what it refuses, and that options reach the run."""
+"""The command line in this process: invalid arguments, and options that reach the run."""
 
 import json
 import subprocess
@@ -16,19 +16,19 @@ from evaluation.__main__ import main
     [
         ("--providers nobody:x", "nobody"),
         ("--providers sim:nothing", "nothing"),
-        ("--providers sim:steady,sim:steady", "providers: one is there twice"),
+        ("--providers sim:steady,sim:steady", "providers: one is repeated"),
         ("--providers sim:steady --strategies fast", "unknown strategy 'fast'"),
         ("--providers sim:steady --prompts missing.txt", "missing.txt: No such file"),
         ("--providers sim:steady --prompt-count 11", "prompt-count must be from 1 to 10"),
-        ("--providers sim:steady --transport pigeon", "transport 'pigeon'"),
-        ("--providers sim:steady --url http://127.0.0.1:9", "url is of a service"),
+        ("--providers sim:steady --transport pigeon", "transport: 'pigeon'"),
+        ("--providers sim:steady --url http://127.0.0.1:9", "url: no transport uses the service"),
         ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': write an address"),
         ("--providers sim:steady --transport sse --url http://me:key@there", "with no key in it"),
         ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
         ("--providers sim:steady --price cheap", "cheap"),
         ("--providers replay:missing.jsonl", "missing.jsonl"),
         ("--providers sim:steady --repeats 0", "repeats must be at least 1"),
-        ("--providers sim:steady --temperature nan", "temperature must be a number from 0 on"),
+        ("--providers sim:steady --temperature nan", "temperature must be a number of at least 0"),
     ],
 )
 def test_invalid_run_options_exit_with_2_and_one_line(
@@ -97,7 +97,7 @@ def test_unused_price_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     words = "run --providers sim:steady --dry-run --price steady=1/2 --price sim:steady=1/2 --price sim:stedy=1/2"
     assert main(words.split()) == 0
     (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
-    assert "the price of sim:stedy is not used: write one of sim:steady" in note
+    assert "the price of sim:stedy is not used (write one of sim:steady" in note
 
 
 def test_command_import_does_not_load_heavy_libraries() -> None:

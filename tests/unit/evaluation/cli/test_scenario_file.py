@@ -1,4 +1,4 @@
-"""Scenario files: every key, the options that win over them, and the line at fault."""
+"""Scenario files: every key, command-line options that override them, and line numbers in errors."""
 
 import argparse
 import json
@@ -87,8 +87,8 @@ def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('providers = ["a"]\nrepeat = 3\n', "line 2: there is no key 'repeat'; did you mean repeats?"),
-        ("seed = 1\n\nrepeats = 0\n", "line 3: repeats must be a whole number from 1 on"),
+        ('providers = ["a"]\nrepeat = 3\n', "line 2: 'repeat' is not a key (did you mean repeats?)"),
+        ("seed = 1\n\nrepeats = 0\n", "line 3: repeats must be a whole number of at least 1"),
         ('url = "a:1"\n', "line 1: url 'a:1': write an address such as"),
         ("transport = [3]\n", "line 1: transport must be a list of names"),
         ("repeats = true\n", "line 1: repeats must be a whole number"),
@@ -97,11 +97,11 @@ def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
         ("rate = 0\n", "line 1: rate must be a number above 0"),
         ('arrivals = "random"\n', 'line 1: arrivals must be "constant" or "poisson"'),
         ("seed = 1\nseed = 2\n", "not TOML"),
-        ("temperature = nan\n", "line 1: temperature must be a number from 0 on"),
-        ("max_cost_usd = -1\n", "line 1: max_cost_usd must be a number from 0 on"),
+        ("temperature = nan\n", "line 1: temperature must be a number of at least 0"),
+        ("max_cost_usd = -1\n", "line 1: max_cost_usd must be a number of at least 0"),
         ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "b"\n', "line 4: this prompt has no prompt"),
-        ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "a"\nprompt = "B?"\n', "line 5: the id is there"),
-        ('[[prompts]]\nid = "a"\ntext = "A?"\n', "line 3: there is no key 'text'"),
+        ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "a"\nprompt = "B?"\n', "line 5: the id is used"),
+        ('[[prompts]]\nid = "a"\ntext = "A?"\n', "line 3: 'text' is not a key"),
         ('seed = 1\n[prices]\n"m:x" = { input = 1 }\n', "line 3: a price is"),
         ('[prices]\nm = { input = "1", output = 2 }\n', "line 2: the price's input must be a number"),
         ('seed = 1\nslo = "ttft<1s"\n', "line 2: slo: 'ttft<1s': 'ttft' must be failed"),
@@ -119,16 +119,16 @@ def test_invalid_value_is_reported_with_line(tmp_path: Path, text: str, words: s
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('providers = ["sim:steady", "sim:steady"]', "providers: one is there twice"),
-        ('strategies = ["direct", "direct"]', "strategies: one is there twice"),
-        ('transport = ["sse", "sse"]', "transport: one is there twice"),
-        ('transport = "pigeon"', "transport 'pigeon' is not there"),
-        ('url = "http://127.0.0.1:9"', "url is of a service"),
+        ('providers = ["sim:steady", "sim:steady"]', "providers: one is repeated"),
+        ('strategies = ["direct", "direct"]', "strategies: one is repeated"),
+        ('transport = ["sse", "sse"]', "transport: one is repeated"),
+        ('transport = "pigeon"', "transport: 'pigeon' is unknown"),
+        ('url = "http://127.0.0.1:9"', "url: no transport uses the service"),
         ("prompt_count = 999", "prompt-count must be from 1 to 10"),
         ("rate = 5000", "rate must be more than 0 and at most 1000"),
         ("rate = 5.0\nconcurrency = 2", "rate and concurrency exclude each other"),
-        ('retries = 1\ntransport = "sse"', "retries are for in-process alone"),
-        ("repeats = 10_000_000", "30000000 answers are more than a run holds"),
+        ('retries = 1\ntransport = "sse"', "retries: only in-process supports them"),
+        ("repeats = 10_000_000", "30000000 trials are too many for one run"),
         ('calibration = "none.json"', "calibration none.json: No such file"),
     ],
 )

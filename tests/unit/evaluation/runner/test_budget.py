@@ -1,4 +1,4 @@
-"""Money: what a trial may cost at most, and that a ceiling is never passed, nor what a kill broke off forgotten."""
+"""Cost estimates, the cost ceiling, and the ledger that survives a kill of the process."""
 
 import asyncio
 from decimal import Decimal
@@ -24,7 +24,7 @@ ONE_USD = Decimal("0.00005")
 
 
 def max_cost_usd(scenario: Scenario) -> Decimal:
-    """A byte a token of `One?` or `Two?`, 64 for the wrapping, and the longest answer, at those prices."""
+    """Return the highest cost of `One?` or `Two?`: a token per byte, 64 template tokens, and the longest answer."""
     return (4 + 64 + 2 * scenario.max_tokens) / Decimal(1_000_000)
 
 

@@ -1,4 +1,4 @@
-"""Closed and open loops: when answers start, what waiting is the instrument's, and a load that was not reached."""
+"""Closed and open loops: start times, queueing by the instrument, and loads that were not reached."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tests.virtual_time import loop_clock, run_on_virtual_time
 
 @pytest.fixture(autouse=True)
 def _run_in_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write to the disk here and now: a thread takes real time, and virtual time would run ahead of it."""
+    """Run the call in the event loop: a thread takes real time, and virtual time would run ahead of it."""
 
     async def run_now(work: Callable[[], None]) -> None:
         work()
@@ -73,7 +73,7 @@ def test_unreached_concurrency_is_reported_as_shortfall(tmp_path: Path) -> None:
 
 
 async def reach_concurrency_late() -> dict[str, object]:
-    """Start four answers one after the other that all run on together."""
+    """Start four answers one after the other that then all run at the same time."""
     watch = LoadMonitor(loop_clock())
     for _ in range(4):
         watch.on_start(0.0)
@@ -87,7 +87,7 @@ def test_closed_loop_ramp_up_is_not_a_shortfall() -> None:
 
 
 async def start_late() -> dict[str, object]:
-    """Start ten answers that were due 0.1 s apart 0.2 s apart."""
+    """Start ten answers 0.2 s apart that were due 0.1 s apart."""
     watch = LoadMonitor(loop_clock())
     for number in range(10):
         watch.on_start(number * 0.1)
@@ -108,7 +108,7 @@ def test_unreached_rate_is_reported_as_shortfall() -> None:
         ({"rate": 0.0}, "rate must be more than 0"),
         ({"rate": 5000.0}, "at most 1000"),
         ({"rate": 1.0, "concurrency": 2}, "exclude each other"),
-        ({"arrivals": "sometimes"}, "arrivals 'sometimes'"),
+        ({"arrivals": "sometimes"}, "arrivals: 'sometimes'"),
     ],
 )
 def test_invalid_load_is_rejected(changes: dict[str, Any], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Progress and the loop-lag watch, on virtual time."""
+"""Progress display and event loop lag monitors, on virtual time."""
 
 import asyncio
 import io
@@ -16,7 +16,7 @@ FIRST, SECOND, *_ = plan(factories.make_scenario())
 
 
 class HandSetClock:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     now = 0.0
 

@@ -1,4 +1,4 @@
-"""Recordings put through strategies: exact figures, honest rows, and streams that were kept by a run."""
+"""Replay of recordings through strategies: exact metrics, unknown values, and traces recorded by a run."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ def test_rebuilt_replay_report_is_still_a_replay(tmp_path: Path, capsys: pytest.
     [
         (None, "direct", "no such file"),
         ("{}\n", "direct", "line 1: not a trace"),
-        ('{"trace": 1}\n', "direct,direct", "one is there twice"),
+        ('{"trace": 1}\n', "direct,direct", "one is repeated"),
         ('{"trace": 1}\n', "fast", "unknown strategy"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A run that was broken off goes on: nothing finished is asked again, nothing half-written is left."""
+"""Resuming an unfinished run: finished trials are not repeated, and partial lines are removed."""
 
 import asyncio
 from pathlib import Path
@@ -19,7 +19,7 @@ SCENARIO = factories.make_scenario(("m", "n"))
 
 
 def kill_after(folder: Path, count: int) -> None:
-    """Leave what a kill in the middle of writing a trial leaves."""
+    """Leave the files that a kill leaves while a trial is being written."""
     asyncio.run(run(SCENARIO, PricedAdapter(), folder))
     trials = (folder / TRIALS_FILE).read_text().splitlines(keepends=True)
     events = (folder / EVENTS_FILE).read_text().splitlines(keepends=True)
@@ -36,7 +36,7 @@ def resume_run(folder: Path, wanted: Scenario = SCENARIO) -> tuple[RunSummary, P
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 15])
-def test_resumed_run_asks_only_remaining_trials(tmp_path: Path, count: int) -> None:
+def test_resumed_run_sends_only_remaining_trials(tmp_path: Path, count: int) -> None:
     kill_after(tmp_path, count)
     before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
     summary, adapter = resume_run(tmp_path)
@@ -87,7 +87,7 @@ def test_inspect_run_writes_nothing(tmp_path: Path) -> None:
 
 def test_resume_with_other_scenario_is_rejected_naming_differences(tmp_path: Path) -> None:
     kill_after(tmp_path, 3)
-    with pytest.raises(UsageError, match="another scenario: it has max_tokens 128, not 99, repeats 4, not 5"):
+    with pytest.raises(UsageError, match="another scenario: max_tokens 128, not 99, repeats 4, not 5"):
         resume.inspect_run(tmp_path, factories.make_scenario(("m", "n"), repeats=5, max_tokens=99))
 
 
@@ -112,7 +112,7 @@ def test_resume_recognizes_trials_of_named_local_model(tmp_path: Path) -> None:
     assert summary.groups(tables.from_journal(tmp_path))[0].name == "local"
 
 
-def test_a_run_from_before_there_was_an_effort_is_resumed(tmp_path: Path) -> None:
+def test_resume_of_older_manifest_without_effort_continues(tmp_path: Path) -> None:
     scenario = Scenario(("sim:steady",), ("direct",), (Prompt("p", "P"),))
     facts = resume.new_run("run-1", scenario).facts
     del facts["scenario"]["effort"]

@@ -1,4 +1,4 @@
-"""The run as a whole, with adapters that answer at once: order, concurrency, warm-up, broken providers, a full disk."""
+"""Whole runs with adapters that answer at once: order, concurrency, warm-up, failing providers, a full disk."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -21,7 +21,7 @@ from tests.unit.evaluation import factories
 
 
 class QuickAdapter:
-    """Answers at once under every name, but under `broken:…` never; counts how many answers run at a time."""
+    """An adapter that answers at once, or fails for `broken:…`, and counts concurrent answers."""
 
     def __init__(self) -> None:
         self.running = self.most = 0

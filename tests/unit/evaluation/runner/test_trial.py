@@ -1,4 +1,4 @@
-"""One trial on virtual time: exact figures, and that nothing which breaks an answer breaks the run."""
+"""Trials on virtual time: exact metrics, and failed answers that do not stop the run."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -21,7 +21,7 @@ PROMPT = Prompt("p", "Why?")
 
 
 class SteadyAdapter:
-    """64 tokens of 4 characters, the first after 200 ms, then every 20 ms; `fails` breaks it before or after text."""
+    """Sends 64 tokens of 4 characters, the first after 0.2 s, then every 20 ms; raises `fails` before token `after`."""
 
     def __init__(self, fails: Exception | None = None, after: int = 0) -> None:
         self.requests: list[ChatRequest] = []
@@ -42,7 +42,7 @@ class SteadyAdapter:
 
 
 class FakeAccess:
-    """Hands out one adapter under any name; names that start with `?` are unknown."""
+    """Provider access that returns one adapter for any name; names that start with `?` are unknown."""
 
     def __init__(self, adapter: SteadyAdapter) -> None:
         self.adapter = adapter

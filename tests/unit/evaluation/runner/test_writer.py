@@ -1,4 +1,4 @@
-"""Finished trials on disk: whole, one after the other, whoever is cancelled meanwhile."""
+"""Writing of finished trials: complete and one at a time, even when callers are cancelled."""
 
 import asyncio
 from collections.abc import Callable
