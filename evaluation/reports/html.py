@@ -1,7 +1,7 @@
-"""`report.html`: the report with plots to look into, in one file that asks nobody for anything.
+"""`report.html`: the report with interactive charts, in one file that makes no requests.
 
-The text is that of report.md; the plots come after its findings, each with its numbers below it. The page keeps to the
-reader's light or dark setting, prints light, and its policy forbids every request.
+The text is that of report.md; the charts follow its findings, each with its caption below. The page uses the browser's
+light or dark colour scheme, prints in the light one, and its content security policy forbids every request.
 """
 
 import json
@@ -15,13 +15,13 @@ from evaluation.escaping import to_html, to_plotly
 from evaluation.reports.chart_kinds import Chart, Series
 
 PALETTE = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#8b5cf6", "#0d9488", "#e11d48", "#a3a3a3")
-"""By group; each can be told apart on white and on black."""
+"""Colours by group; all are distinguishable on white and on black."""
 _MIN_HEIGHT_PX = 230
 _BOX_PX = 46
 
 
 def render_html(markdown: str, views: Sequence[Chart]) -> str:
-    """Give the page. Its size is that of plotly.js, 4.8 MB, and some 100 KB."""
+    """Return the HTML page: about 100 KB, and plotly.js with 4.8 MB."""
     found, _, rest = markdown.partition("\n## ")
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
     title = to_html(_plain(found.splitlines()[0]))
@@ -30,7 +30,7 @@ def render_html(markdown: str, views: Sequence[Chart]) -> str:
     scripts = ""
     if views:
         plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-        # A `</script>` inside of a name would end the script.
+        # Escape `<`, because a `</script>` in a name would end the script element.
         data = json.dumps({view.id: plotly_figure(view) for view in views}, allow_nan=False).replace("<", "\\u003c")
         scripts = f"<script>{plotly}</script>\n<script>const FIGURES = {data};\n{_read_asset('page.js')}</script>"
     return (
@@ -52,7 +52,7 @@ def _read_asset(name: str) -> str:
 
 
 def _plain(heading: str) -> str:
-    """Return a Markdown heading as the text that it shows."""
+    """Return the rendered text of a Markdown heading."""
     tokens = MarkdownIt("commonmark", {"html": False}).parseInline(heading.lstrip("# "))
     return "".join(token.content for token in tokens[0].children or ())
 
@@ -67,7 +67,7 @@ def _render_section(view: Chart) -> str:
 
 
 def height_px(view: Chart) -> int:
-    """Give the height of a plot: boxes lie one below the other."""
+    """Return the height of a chart in pixels; boxes and rows of points add to it."""
     if view.kind == "box":
         return max(_MIN_HEIGHT_PX, 90 + _BOX_PX * len(view.series))
     rows = len({series.y[0] for series in view.series if series.y and isinstance(series.y[0], str)})
@@ -75,7 +75,7 @@ def height_px(view: Chart) -> int:
 
 
 def plotly_figure(view: Chart) -> dict[str, Any]:
-    """Give a view as plotly's data and layout; colours of text and grid are the page's part."""
+    """Return a chart as Plotly's data and layout; the page sets the colours of text and grid."""
     seen: set[str] = set()
     data = []
     for series in view.series:
@@ -88,9 +88,9 @@ def plotly_figure(view: Chart) -> dict[str, Any]:
         most = max(max(series.box.points) for series in view.series if series.box is not None)
         below["range"] = [0, most * 1.06 or 1.0]
     elif not view.log_x:
-        below["rangemode"] = "tozero"  # a time line begins with its run, and a wait for the first token is seen
+        below["rangemode"] = "tozero"  # a timeline begins with the run, and the wait for the first token is visible
     if view.log_x:
-        below["dtick"] = "D2"  # ticks at 1, 2 and 5: few gaps reach from one power of ten to the next
+        below["dtick"] = "D2"  # ticks at 1, 2 and 5, since gaps rarely span a power of ten
     left: dict[str, Any] = {"title": {"text": view.y_title}, "automargin": True}
     if view.kind == "box" or view.id == "stalls":
         left |= {"autorange": "reversed", "type": "category"}
@@ -125,5 +125,5 @@ def _plotly_trace(view: Chart, series: Series) -> dict[str, Any]:
 
 
 def _marker_sizes_px(seconds: Sequence[float]) -> Iterator[float]:
-    """Give circles of an area that goes with the seconds, in pixels, within what can be seen and told apart."""
+    """Yield marker diameters in pixels, with areas proportional to the seconds, within readable limits."""
     return (round(min(max(14 * size**0.5, 6), 40), 1) for size in seconds)

@@ -1,4 +1,4 @@
-"""The plots of a report as pictures, `plots/*.png`: the same views as on the page, to be put into a talk or a mail."""
+"""The charts of a report as PNG files in `plots/`: the same charts as on the HTML page, for slides or mails."""
 
 import textwrap
 import warnings
@@ -21,7 +21,7 @@ _WIDTH_IN = 9.0
 
 
 def write_pngs(folder: Path, views: Sequence[Chart], run_id: str) -> list[str]:
-    """Draw every view into `plots/` and give the names; pictures of an earlier report go. Raises OSError."""
+    """Draw every chart into `plots/` and return the paths; files of an earlier report are deleted. Raises OSError."""
     target = folder / PLOTS
     if not views and not target.exists():
         return []
@@ -36,7 +36,7 @@ def write_pngs(folder: Path, views: Sequence[Chart], run_id: str) -> list[str]:
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Draw text without TeX meanwhile, and a box for a character that the font lacks."""
+    """Disable TeX, and the warning about characters that the font lacks, which are drawn as boxes."""
     with rc_context({"text.usetex": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
@@ -44,7 +44,7 @@ def plain_text() -> Iterator[None]:
 
 @plain_text()
 def draw_chart(view: Chart, run_id: str) -> Figure:
-    """Draw one view on white: title, plot, and the numbers below it."""
+    """Return a figure of one chart on white, with its title, and its caption below."""
     caption = textwrap.wrap(to_picture(f"{view.caption} Run {run_id}."), 138)
     figure = Figure(figsize=(_WIDTH_IN, height_px(view) / 80 + 0.9 + 0.2 * len(caption)), layout="constrained")
     axes = figure.subplots()
@@ -80,7 +80,7 @@ def _draw_axes(axes: Axes, view: Chart) -> None:
 
 
 def _draw_boxes(axes: Axes, series: Sequence[Series]) -> None:
-    """Draw boxes one below the other, in the order of the page."""
+    """Draw boxes one below the other, in the same order as on the HTML page."""
     boxes = [(one.box, PALETTE[one.group % len(PALETTE)]) for one in series if one.box is not None]
     stats = [
         {
@@ -117,6 +117,6 @@ def _draw_series(axes: Axes, view: Chart, series: Series) -> None:
 def _draw_points(axes: Axes, series: Series, colour: str) -> None:
     sizes = [min(max(60 * size, 15), 600) for size in series.sizes] or 26
     look: dict[str, Any] = {"marker": "x", "alpha": 0.9} if series.failed else {"marker": "o", "alpha": 0.5}
-    # Names are numbers of a category axis, of which the library's types know nothing.
+    # Matplotlib accepts names on a category axis, but its type stubs do not.
     places: Any = [to_picture(place) if isinstance(place, str) else place for place in series.y]
     axes.scatter(series.x, places, s=sizes, color=colour, label=to_picture(series.name), **look)

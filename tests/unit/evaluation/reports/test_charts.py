@@ -62,7 +62,7 @@ def test_chart_captions_state_the_numbers(charts: dict[str, Chart]) -> None:
     assert re.search(r"sim:a \(simulated\) 210 \[\d+, \d+\] ms \(p95 218, n = 15\)", charts["ttft"].caption)
     assert "sim:a (simulated) 20.0/20.0/20.0 ms (n = 60)" in charts["gaps"].caption
     assert "direct · sim:a (simulated) 50.0; direct · b:c 50.0" in charts["delay"].caption
-    assert "b:c 17 stalls, 15.3 s of silence, 3 not completed" in charts["stalls"].caption
+    assert "b:c 17 stalls, 15.3 s in total, 3 not completed" in charts["stalls"].caption
 
 
 def test_gap_charts_sum_to_100_percent(charts: dict[str, Chart]) -> None:
@@ -94,7 +94,7 @@ def test_timeline_chart_places_stalls_and_marks_failed_trials(charts: dict[str, 
 
 def test_cost_chart_omits_and_names_unpriced_providers(charts: dict[str, Chart]) -> None:
     assert [series.name for series in charts["cost"].series] == ["b:c"]
-    assert "for want of a price or of known tokens: sim:a (simulated)" in charts["cost"].note
+    assert "as the price or the tokens are unknown: sim:a (simulated)" in charts["cost"].note
 
 
 def test_large_run_chart_is_sampled_and_noted(tmp_path: Path) -> None:

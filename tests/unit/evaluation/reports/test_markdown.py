@@ -118,7 +118,7 @@ def test_run_without_completed_trial_has_no_results_table(tmp_path: Path) -> Non
     text = write_and_report(
         tmp_path, lambda p: {"outcome": "truncated", "error_type": "truncated", "error_message": "cut"}
     )
-    assert "No trial was completed" in text and "## Figures" not in text and "## Differences" not in text
+    assert "No trial was completed" in text and "## Results" not in text and "## Differences" not in text
     assert "0 of 16 trials completed" in text
 
 
@@ -212,7 +212,7 @@ def test_cost_of_estimated_tokens_is_marked_in_report_and_terminal(tmp_path: Pat
     assert list(column.cells) == ["2", "≈ 2"]
 
 
-@pytest.mark.parametrize(("source", "words"), [("kernel", "in no figure"), ("in-process", "no error bar")])
+@pytest.mark.parametrize(("source", "words"), [("kernel", "it affects no metric"), ("in-process", "not an error bar")])
 def test_loop_lag_is_reported_with_its_effect(tmp_path: Path, source: str, words: str) -> None:
     text = write_and_report(tmp_path, lambda _: {"stamp_source": source, "loop_lag_max_s": 0.03})
     assert "maximum 30.0 ms" in find_line(text, "- worst event-loop lag") and words in find_line(
@@ -225,8 +225,10 @@ def test_disturbed_trials_are_reported_with_cause(tmp_path: Path) -> None:
         return {"stamp_source": "kernel", "merged_reads": int(planned.number == 1), "disturbed": planned.number < 4}
 
     text = write_and_report(tmp_path, change)
-    told = "3 of 16 trials were disturbed by the instrument itself: 1 had reads that may hold several sends"
-    assert told in find_line(text, "- **3 of 16") and "2 had stamps that wait" in find_line(text, "- **3 of 16")
+    told = "3 of 16 trials were disturbed by the instrument itself: 1 had reads that may contain several sends"
+    assert told in find_line(text, "- **3 of 16") and "2 had timestamps taken by the event loop" in find_line(
+        text, "- **3 of 16"
+    )
 
 
 def test_undisturbed_run_has_no_disturbance_note(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_transport_overhead_is_paired_within_block(tmp_path: Path) -> None:
     gap = summary.wire_differences(run)[2].estimate
     assert gap.n == 8 and gap.value is not None and abs(gap.value - 0.99 * 0.002) < 1e-9, "p99 of two gaps"
     assert cells[0][5:] == ["1.00", "kernel"]
-    assert "## What each wire adds" in markdown.markdown(run)
-    assert "over the wires: a service started for this run" in markdown.markdown(run)
+    assert "## Transport overhead" in markdown.markdown(run)
+    assert "over the transports: a service started for this run" in markdown.markdown(run)
 
 
 def test_single_transport_run_has_no_transport_table(tmp_path: Path) -> None:
