@@ -1,10 +1,10 @@
-"""What decoding costs: CPU per chunk of our decoders against the SDKs' own streams over the same bytes, in one run.
+"""The CPU time per chunk of our decoders, compared with the SDKs' own streams over the same bytes.
 
 python -m benchmarks.decode [--chunks N] [--rounds N]
 
-The SDKs read over a transport in memory, so no socket is counted. `SDK` is iterating its stream, its HTTP client's
-reading included; `reading` is that reading alone, up to the raw bytes; `ours` is our decoder over those bytes. The
-best of the rounds counts: other work on the machine only ever adds.
+The SDKs read from a transport in memory, so sockets are not included. `SDK` is the time to iterate the SDK's stream,
+including its HTTP client; `reading` is that of the HTTP client alone, up to the raw bytes; `ours` is our decoder over
+those bytes. The fastest round counts, since other work on the machine can only add time.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from providers.decoding.decoder import StreamDecoder
 from streaming.events import TextDelta
 
 TARGET = 0.2
-"""Decoding may cost this share of iterating the SDK's stream."""
+"""The largest acceptable ratio of our decoder's time to that of the SDK's stream."""
 
 _MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 _BASE_URL = "http://127.0.0.1/v1"
@@ -38,7 +38,7 @@ ChunkReader = Callable[[list[bytes]], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class DialectCase:
-    """One dialect. `sdk` gives the number of texts that the SDK's stream gave, `read` the number of bytes."""
+    """One dialect: `sdk` returns the number of texts in the SDK's stream, `read` the number of bytes."""
 
     name: str
     write: Callable[[list[str]], list[bytes]]
@@ -49,7 +49,7 @@ class DialectCase:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """CPU in µs a chunk."""
+    """CPU time per chunk in µs."""
 
     sdk_us: float
     reading_us: float
@@ -65,12 +65,12 @@ class DecodeResult:
 
 
 def main() -> None:
-    """Measure, print a table, and a JSON object as the last line."""
+    """Print a row for each dialect, and a JSON object as the last line."""
     parser = argparse.ArgumentParser(description="CPU per chunk of our decoders against the SDKs' own streams.")
     parser.add_argument("--chunks", type=int, default=2000, help="text chunks in the answer")
-    parser.add_argument("--rounds", type=int, default=5, help="the best of so many counts")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds, of which the fastest counts")
     arguments = parser.parse_args()
-    print(f"CPU, µs a chunk {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
+    print(f"CPU, µs/chunk   {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
     results = {}
     for wire in (_openai_case(), _anthropic_case(), _ollama_case()):
         found = asyncio.run(_measure_dialect(wire, arguments.chunks, arguments.rounds))
@@ -97,7 +97,7 @@ async def _measure_dialect(wire: DialectCase, chunks: int, rounds: int) -> Decod
             found = await read(pieces)
             best_s[name] = min(best_s[name], time.process_time() - started_s)
             if found != due[name]:
-                raise SystemExit(f"{wire.name}, {name}: {found} were read of {due[name]}")
+                raise SystemExit(f"{wire.name}, {name}: {found} of {due[name]} were read")
     return DecodeResult(*(best_s[name] / chunks * 1e6 for name in ("sdk", "read", "ours")))
 
 
