@@ -1,4 +1,4 @@
-"""Objectives: how they are read, what they are held to, and that what was not measured is not met."""
+"""Service-level objectives: parsing, checking, and objectives that were not measured."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tests.unit.evaluation import factories
 
 
 def check_slo(folder: Path, text: str, change: Any = None) -> list[Verdict]:
-    """Hold a run of eight trials, TTFT 201 to 208 ms, to an SLO."""
+    """Check an SLO on a run of eight trials with TTFT of 201 to 208 ms."""
     wanted = factories.make_scenario(("sim:a",))
     rows = []
     for planned in plan(wanted):
