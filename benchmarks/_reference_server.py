@@ -57,7 +57,7 @@ class ReferenceServer:
             while self._due and self._due[0][0] <= time.monotonic():
                 self._send_token(*heapq.heappop(self._due)[2:])
             wait_s = self._due[0][0] - time.monotonic() if self._due else 1.0
-            # The poll's own limit comes in whole milliseconds, this one in microseconds.
+            # The timeout of epoll has a resolution of 1 ms, that of select 1 µs.
             select.select([self._poll], [], [], max(wait_s, 0.0))
             for number, _ in self._poll.poll(0):
                 self._accept() if number == self.listener.fileno() else self._read_request(number)

@@ -21,7 +21,7 @@ import httpx2
 import ollama
 import openai
 
-from benchmarks import _sample_streams as wires
+from benchmarks import _sample_streams
 from providers.decoding import anthropic as decoding_anthropic
 from providers.decoding import chat_completions
 from providers.decoding import ollama as decoding_ollama
@@ -72,32 +72,32 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"CPU, µs/chunk   {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
     results = {}
-    for wire in (_openai_case(), _anthropic_case(), _ollama_case()):
-        found = asyncio.run(_measure_dialect(wire, arguments.chunks, arguments.rounds))
-        figures = f"{found.sdk_us:9.1f} {found.reading_us:9.1f} {found.ours_us:9.1f}"
-        print(f"{wire.name:15} {figures} {found.ratio:9.3f} {found.ratio_without_reading:19.3f}")
-        results[wire.name] = {"sdk_us": found.sdk_us, "ours_us": found.ours_us, "ratio": found.ratio}
+    for dialect in (_openai_case(), _anthropic_case(), _ollama_case()):
+        found = asyncio.run(_measure_dialect(dialect, arguments.chunks, arguments.rounds))
+        times = f"{found.sdk_us:9.1f} {found.reading_us:9.1f} {found.ours_us:9.1f}"
+        print(f"{dialect.name:15} {times} {found.ratio:9.3f} {found.ratio_without_reading:19.3f}")
+        results[dialect.name] = {"sdk_us": found.sdk_us, "ours_us": found.ours_us, "ratio": found.ratio}
     met = all(result["ratio"] <= TARGET for result in results.values())
     print(json.dumps({"benchmark": "decode", "target": TARGET, "met": met, "wires": results}))
 
 
-async def _measure_dialect(wire: DialectCase, chunks: int, rounds: int) -> DecodeResult:
-    pieces = wire.write([f" word{i}" for i in range(chunks)])
+async def _measure_dialect(dialect: DialectCase, chunks: int, rounds: int) -> DecodeResult:
+    pieces = dialect.write([f" word{i}" for i in range(chunks)])
 
     async def decode_ours(pieces: list[bytes]) -> int:
-        decoder = wire.decoder()
+        decoder = dialect.decoder()
         events = [event for piece in pieces for event in decoder.feed(piece)]
         return sum(isinstance(event, TextDelta) for event in [*events, *decoder.flush()])
 
     best_s = dict.fromkeys(("sdk", "ours", "read"), float("inf"))
     due = {"sdk": chunks, "ours": chunks, "read": sum(map(len, pieces))}
     for _ in range(rounds):
-        for name, read in (("sdk", wire.sdk), ("ours", decode_ours), ("read", wire.read)):
+        for name, read in (("sdk", dialect.sdk), ("ours", decode_ours), ("read", dialect.read)):
             started_s = time.process_time()
             found = await read(pieces)
             best_s[name] = min(best_s[name], time.process_time() - started_s)
             if found != due[name]:
-                raise SystemExit(f"{wire.name}, {name}: {found} of {due[name]} were read")
+                raise SystemExit(f"{dialect.name}, {name}: {found} of {due[name]} were read")
     return DecodeResult(*(best_s[name] / chunks * 1e6 for name in ("sdk", "read", "ours")))
 
 
@@ -136,7 +136,9 @@ def _openai_case() -> DialectCase:
         create = make_completions(pieces).with_streaming_response.create
         return await _count_bytes(create(model="m", messages=_MESSAGES, stream=True))
 
-    return DialectCase("openai", wires.chat_completions, chat_completions.make_decoder, decode_with_sdk, read_bytes)
+    return DialectCase(
+        "openai", _sample_streams.chat_completions, chat_completions.make_decoder, decode_with_sdk, read_bytes
+    )
 
 
 def _anthropic_case() -> DialectCase:
@@ -153,7 +155,9 @@ def _anthropic_case() -> DialectCase:
         create = make_messages(pieces).with_streaming_response.create
         return await _count_bytes(create(model="m", messages=_MESSAGES, max_tokens=9, stream=True))
 
-    return DialectCase("anthropic", wires.messages, decoding_anthropic.make_decoder, decode_with_sdk, read_bytes)
+    return DialectCase(
+        "anthropic", _sample_streams.messages, decoding_anthropic.make_decoder, decode_with_sdk, read_bytes
+    )
 
 
 def _ollama_case() -> DialectCase:
@@ -173,7 +177,7 @@ def _ollama_case() -> DialectCase:
         async with make_client(pieces)._client.stream("POST", "/api/chat") as response:
             return sum([len(data) async for data in response.aiter_bytes()])
 
-    return DialectCase("ollama", wires.ollama, decoding_ollama.make_decoder, decode_with_sdk, read_bytes)
+    return DialectCase("ollama", _sample_streams.ollama, decoding_ollama.make_decoder, decode_with_sdk, read_bytes)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from simulator.server import read_log
 from streaming.os_limits import set_realtime_priority
 
 TOKENS, GAP_MS = 64, 20
-_QUESTION = "How late are your stamps?"
+_QUESTION = "How late are your timestamps?"
 _SERVERS = {
     "simulator": ("simulator", "--tokens", str(TOKENS), "--gap-ms", str(GAP_MS), "--log"),
     "independent": ("benchmarks._reference_server",),
@@ -199,14 +199,14 @@ async def _measure_with_sdk(url: str, streams: int) -> tuple[list[ObservedAnswer
     return noted, used_s
 
 
-def _result_line(way: str, streams: int, found: ClientResult) -> str:
+def _result_line(client: str, streams: int, found: ClientResult) -> str:
     """Return a line of metrics, each with its limit if it has one."""
     parts = []
     for name, value in asdict(found).items():
-        most = LIMITS.get(name, {}).get(streams) if way == "ours" else None
+        most = LIMITS.get(name, {}).get(streams) if client == "ours" else None
         held = "" if most is None else f" ({'within' if value is not None and value <= most else 'OVER'} {most:g})"
         parts.append(f"{name} {value}{held}")
-    return f"{streams:4} {way:5}" + ", ".join(parts)
+    return f"{streams:4} {client:5}" + ", ".join(parts)
 
 
 def _compute_ratios(ours: dict[str, Any], sdk: dict[str, Any]) -> dict[str, float]:
@@ -223,19 +223,19 @@ def main() -> None:
         "--truth", choices=_SERVERS, default="simulator", help="server whose log is the reference (simulator)"
     )
     parser.add_argument("--client", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.client:
-        noted, cpu_s = asyncio.run(_measure_with_sdk(asked.client, int(asked.streams)))
+    parsed = parser.parse_args()
+    if parsed.client:
+        noted, cpu_s = asyncio.run(_measure_with_sdk(parsed.client, int(parsed.streams)))
         print(json.dumps({"cpu_s": cpu_s, "noted": [asdict(one) for one in noted]}))
         return
     results = []
-    for streams in map(int, asked.streams.split(",")):
-        found = {"ours": _measure_ours(streams, asked.truth), "sdk": _measure_sdk(streams, asked.truth)}
-        for way, figures in found.items():
-            print(_result_line(way, streams, figures), flush=True)
-        ours, sdk = (asdict(figures) for figures in found.values())
+    for streams in map(int, parsed.streams.split(",")):
+        found = {"ours": _measure_ours(streams, parsed.truth), "sdk": _measure_sdk(streams, parsed.truth)}
+        for client, result in found.items():
+            print(_result_line(client, streams, result), flush=True)
+        ours, sdk = (asdict(result) for result in found.values())
         results.append({"streams": streams, "ours": ours, "sdk": sdk, "ours/sdk": _compute_ratios(ours, sdk)})
-    print(json.dumps({"benchmark": "instrument", "truth": asked.truth, "results": results}))
+    print(json.dumps({"benchmark": "instrument", "truth": parsed.truth, "results": results}))
 
 
 def _time_import() -> float:

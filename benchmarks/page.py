@@ -81,7 +81,7 @@ class PageCost:
     busy_s: float
     cpu_s: float
 
-    def figures(self) -> dict[str, float]:
+    def to_metrics(self) -> dict[str, float]:
         """Return the printed metrics: kilobytes, and shares of the time."""
         return {
             "received_kb": round(self.received_bytes / 1000, 1),
@@ -172,7 +172,7 @@ def main() -> None:
         _measure_answer(page, 10, strategies.DEFAULT_STRATEGY)  # the first answer loads the rendering code
         answers = {"half": (chunks // 2, strategies.DEFAULT_STRATEGY), "batched": (chunks, strategies.DEFAULT_STRATEGY)}
         answers["direct"] = (chunks, "direct")
-        found = {name: _measure_answer(page, *of).figures() for name, of in answers.items()}
+        found = {name: _measure_answer(page, *arguments).to_metrics() for name, arguments in answers.items()}
         browser.close()
     for name, (count, strategy) in answers.items():
         print(f"{name:8} {count:5} chunks {strategy:12} " + ", ".join(f"{n} {v:g}" for n, v in found[name].items()))

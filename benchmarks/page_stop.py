@@ -83,16 +83,16 @@ def simulator() -> Iterator[Simulator]:
 def stop_page_s(page: Page, upstream: Simulator, state: str) -> float:
     """Send a message on the page, press Stop, and return the seconds until the provider's work ended."""
     model = STATES[state]
-    asked, left = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
+    received, closed = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
     page.locator("#sg-message textarea").fill("Go on.")
     page.locator("#sg-message textarea").press("Enter")
     pause = lambda: page.wait_for_timeout(10)  # noqa: E731 - the browser must process its events meanwhile
-    upstream.wait_for(model, "received", asked + 1, pause)
+    upstream.wait_for(model, "received", received + 1, pause)
     if state == "streaming":
         page.locator("#sg-chat [data-testid=bot]").last.wait_for()
     pressed_s = time.monotonic()
     page.locator("#sg-stop").click()
-    took_s = upstream.wait_for(model, "closed", left + 1, pause) - pressed_s
+    took_s = upstream.wait_for(model, "closed", closed + 1, pause) - pressed_s
     page.locator("#sg-stop").wait_for(state="hidden")
     return took_s
 
@@ -100,7 +100,7 @@ def stop_page_s(page: Page, upstream: Simulator, state: str) -> float:
 def leave_s(url: str, upstream: Simulator, state: str) -> float:
     """Send a request over a socket, close it, and return the seconds until the provider's work ended."""
     model, parts = STATES[state], urlsplit(url)
-    asked, left = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
+    received, closed = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
     body = json.dumps({"message": "Go on.", "provider": f"{NAME}:{model}"})
     head = f"POST /api/chat HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_PATIENCE_S) as client:
@@ -108,9 +108,9 @@ def leave_s(url: str, upstream: Simulator, state: str) -> float:
         said = b""
         while state == "streaming" and b'"content"' not in said:
             said += client.recv(65536)
-        upstream.wait_for(model, "received", asked + 1, lambda: time.sleep(0.005))
+        upstream.wait_for(model, "received", received + 1, lambda: time.sleep(0.005))
         left_s = time.monotonic()
-    return upstream.wait_for(model, "closed", left + 1, lambda: time.sleep(0.005)) - left_s
+    return upstream.wait_for(model, "closed", closed + 1, lambda: time.sleep(0.005)) - left_s
 
 
 def measure(page: Page, url: str, upstream: Simulator, rounds: int) -> dict[str, dict[str, float]]:
@@ -146,9 +146,9 @@ def main() -> None:
         page.get_by_role("option", name=PROVIDER, exact=True).click()
         found = measure(page, url, upstream, rounds)
         browser.close()
-    for state, figures in found.items():
-        print(f"{state:10} " + ", ".join(f"{name} {value:g}" for name, value in figures.items()))
-    met = all(figures["page_max_ms"] <= 1000 * TARGET_S for figures in found.values())
+    for state, results in found.items():
+        print(f"{state:10} " + ", ".join(f"{name} {value:g}" for name, value in results.items()))
+    met = all(results["page_max_ms"] <= 1000 * TARGET_S for results in found.values())
     print(json.dumps({"benchmark": "page_stop", "rounds": rounds, **found, "met": met}))
 
 

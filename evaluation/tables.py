@@ -104,7 +104,7 @@ def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
             frame = frame.reindex(columns=list(dtypes)).astype(dtypes)
             (_check_trials if dtypes is TRIAL_DTYPES else _check_events)(frame)
         except FileNotFoundError:
-            raise UsageError(f"{folder / name}: there is no such file, and no journal to make it from") from None
+            raise UsageError(f"{folder / name}: there is no such file, and no journal to rebuild it from") from None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, _Misfit) else str(error)
             raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
@@ -125,7 +125,7 @@ def _check_trials(trials: pd.DataFrame) -> None:
     if len(strange):
         raise _Misfit(f"outcome cannot be {str(strange.iloc[0])[:40]!r}")
     if not trials["trial_id"].is_unique:
-        raise _Misfit("a trial_id is there twice")
+        raise _Misfit("a trial_id occurs twice")
 
 
 def _check_events(events: pd.DataFrame) -> None:
@@ -160,7 +160,9 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
         try:
             check(frame)
         except _Misfit as misfit:
-            raise UsageError(f"{folder / name}: {misfit}: this was not written by a run") from None
+            raise UsageError(
+                f"{folder / name}: {misfit}: a run cannot have written this (copy the run again)"
+            ) from None
     return Run(table, events, found)
 
 
@@ -207,7 +209,7 @@ def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd
         try:
             frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
         except (TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"the journal holds a value that its column cannot: {error}") from None
+            raise UsageError(f"the journal: a value does not fit its column: {error} (copy the run again)") from None
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(dtypes)).astype(dtypes)
 
 

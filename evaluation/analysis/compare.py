@@ -114,7 +114,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         known = [metric for metric in DIRECTION if metric in (name, f"{name}_s", f"{name}_usd")]
         if not known or DIRECTION[known[0]] == "neither":
             choose = ", ".join(metric for metric, better in DIRECTION.items() if better != "neither")
-            raise UsageError(f"{name!r} cannot get worse: choose of {choose}")
+            raise UsageError(f"--fail-if-worse: {name!r} cannot get worse (choose from {choose})")
         found.append(known[0])
     return tuple(found)
 

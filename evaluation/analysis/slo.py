@@ -82,7 +82,7 @@ def parse_slo(text: str) -> tuple[Objective, ...]:
     """Parse an SLO. Raises UsageError when an objective is invalid."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise UsageError("slo: nothing in it; write for example ttft_p95<800ms,failed<1%")
+        raise UsageError("slo: no objective (use for example ttft_p95<800ms,failed<1%)")
     return tuple(map(_parse_objective, parts))
 
 
@@ -122,7 +122,9 @@ def _measure_objective(
 def _parse_objective(part: str) -> Objective:
     match = _OBJECTIVE_PATTERN.fullmatch(part.lower())
     if not match:
-        raise UsageError(f"slo: {part!r} is not <column>_<p50|p95|p99|max><op><value><unit>, as in ttft_p95<800ms")
+        raise UsageError(
+            f"slo: {part!r} is not an objective (use <column>_<p50|p95|p99|max><op><value><unit>, e.g. ttft_p95<800ms)"
+        )
     name, op, number, unit_text = match.groups()
     column, stat, unit = _parse_target(part, name)
     if unit_text not in _UNITS[unit]:

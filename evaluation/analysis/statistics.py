@@ -191,8 +191,8 @@ def delivered_chunks(events: pd.DataFrame) -> pd.DataFrame:
     return _text_chunks(events[events["kind"].eq("delivered_text")], "delivered_s")
 
 
-def _text_chunks(texts: pd.DataFrame, stamp: str) -> pd.DataFrame:
-    at_s = texts[stamp].fillna(texts["delivered_s"])
+def _text_chunks(texts: pd.DataFrame, column: str) -> pd.DataFrame:
+    at_s = texts[column].fillna(texts["delivered_s"])
     found = pd.DataFrame({"trial_id": texts["trial_id"], "chars": texts["chars"], "at_s": at_s})
     return found.assign(gap_s=found.groupby("trial_id", sort=False)["at_s"].diff())
 

@@ -57,21 +57,21 @@ class TimedEvents:
 
 
 def compute_metrics(
-    stamps: TimedEvents,
+    timestamps: TimedEvents,
     outcome: Outcome,
     usage: Usage,
     deadlines: experience.TokenDeadlines,
     reader: experience.ReaderModel,
 ) -> dict[str, Any]:
     """Return the metrics that follow from timestamps and token counts, by column; a metric without data is None."""
-    source = metrics_cadence.Chunks.from_events(stamps.first_end, stamps.sent_s)
-    return arrival_metrics(stamps, source, outcome, usage) | delivery_metrics(
-        stamps, source, outcome, usage, deadlines, reader
+    source = metrics_cadence.Chunks.from_events(timestamps.first_end, timestamps.sent_s)
+    return arrival_metrics(timestamps, source, outcome, usage) | delivery_metrics(
+        timestamps, source, outcome, usage, deadlines, reader
     )
 
 
 def arrival_metrics(
-    stamps: TimedEvents, source: metrics_cadence.Chunks, outcome: Outcome, usage: Usage
+    timestamps: TimedEvents, source: metrics_cadence.Chunks, outcome: Outcome, usage: Usage
 ) -> dict[str, Any]:
     """Return the metrics of the text as it arrived from the provider, before the strategy."""
     found: dict[str, Any] = {"chunks": len(source)}
@@ -81,8 +81,8 @@ def arrival_metrics(
     cadence = metrics_cadence.cadence(gaps_s)
     stalls, stall_s = metrics_cadence.stalls(gaps_s)
     found |= {
-        "ttft_s": _first_event_s(_last_attempt(stamps.first_end), (TextDelta, ThinkingDelta), stamps.sent_s),
-        "ttfot_s": _first_event_s(stamps.first_end, (TextDelta,), stamps.sent_s),
+        "ttft_s": _first_event_s(_last_attempt(timestamps.first_end), (TextDelta, ThinkingDelta), timestamps.sent_s),
+        "ttfot_s": _first_event_s(timestamps.first_end, (TextDelta,), timestamps.sent_s),
         "icl_p50_s": cadence.p50_s,
         "icl_p95_s": cadence.p95_s,
         "icl_p99_s": cadence.p99_s,
@@ -94,14 +94,14 @@ def arrival_metrics(
     }
     if outcome in ENDED_IN_ORDER:
         tokens = metrics_cadence.answer_tokens(usage)
-        found["e2e_s"] = _first_event_s(stamps.first_end, TERMINAL, stamps.sent_s)
+        found["e2e_s"] = _first_event_s(timestamps.first_end, TERMINAL, timestamps.sent_s)
         found["itl_s"] = metrics_cadence.itl_s(source, tokens)
         found["output_tps"] = metrics_cadence.output_tps(source, tokens)
     return _round_floats(found)
 
 
 def delivery_metrics(
-    stamps: TimedEvents,
+    timestamps: TimedEvents,
     source: metrics_cadence.Chunks,
     outcome: Outcome,
     usage: Usage,
@@ -109,17 +109,17 @@ def delivery_metrics(
     reader: experience.ReaderModel,
 ) -> dict[str, Any]:
     """Return the metrics of the text as the strategy delivered it, delivery delay included."""
-    delivered = metrics_cadence.Chunks.from_events(stamps.delivered, stamps.sent_s)
+    delivered = metrics_cadence.Chunks.from_events(timestamps.delivered, timestamps.sent_s)
     found: dict[str, Any] = {"delivered_chunks": len(delivered)}
     if outcome == "failed":
         return found
-    found["delivered_ttft_s"] = _first_event_s(stamps.delivered, (TextDelta,), stamps.sent_s)
+    found["delivered_ttft_s"] = _first_event_s(timestamps.delivered, (TextDelta,), timestamps.sent_s)
     found["updates_per_s"] = metrics_cadence.updates_per_s(delivered)
-    if stamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
+    if timestamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
         delay = experience.delivery_delay(source, delivered)
         found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
     if outcome in ENDED_IN_ORDER:
-        found["delivered_e2e_s"] = _first_event_s(stamps.delivered, TERMINAL, stamps.sent_s)
+        found["delivered_e2e_s"] = _first_event_s(timestamps.delivered, TERMINAL, timestamps.sent_s)
     if outcome == "completed":
         found["fluidity"] = experience.fluidity(delivered, metrics_cadence.answer_tokens(usage), deadlines)
         found["qoe"] = experience.qoe(delivered, reader)
@@ -167,9 +167,9 @@ def queueing_metrics(
     }
 
 
-def dropped_settings(stamps: TimedEvents) -> str | None:
+def dropped_settings(timestamps: TimedEvents) -> str | None:
     """Return the settings dropped from the request, separated by commas; None if none was dropped."""
-    return ",".join(dropped_settings_of(timed.event for timed in stamps.first_end)) or None
+    return ",".join(dropped_settings_of(timed.event for timed in timestamps.first_end)) or None
 
 
 def outcome_columns(receipt: Receipt) -> dict[str, Any]:
@@ -204,14 +204,14 @@ def outcome_columns(receipt: Receipt) -> dict[str, Any]:
     return found
 
 
-def event_rows(run_id: str, trial_id: str, stamps: TimedEvents) -> Iterator[EventRow]:
+def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:
     """Yield the events of both ends in chronological order; at equal timestamps the source event comes first."""
-    source = stamps.source or ()
-    ends = [*source, *stamps.delivered]
+    source = timestamps.source or ()
+    ends = [*source, *timestamps.delivered]
     arrived = len(source)
     for seq, place in enumerate(sorted(range(len(ends)), key=lambda place: ends[place].at_s)):
         event = ends[place].event
-        kind, at_s = _KIND_BY_EVENT[type(event)], round(ends[place].at_s - stamps.sent_s, 9)
+        kind, at_s = _KIND_BY_EVENT[type(event)], round(ends[place].at_s - timestamps.sent_s, 9)
         chars = len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None
         tokens = event.output_tokens if isinstance(event, Usage) else None
         if place < arrived:

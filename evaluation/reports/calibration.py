@@ -104,13 +104,13 @@ def report_lines(facts: Mapping[str, Any], sources: Sequence[str]) -> Iterator[s
 
 def calibration_warnings(facts: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
     """Return why the calibration does not apply to a run; empty without a calibration or socket timestamps."""
-    made, stamped = _calibration_from_facts(facts), [source for source in sources if source in TIMESTAMPED]
-    if made is None or not stamped:
+    made, timestamped = _calibration_from_facts(facts), [source for source in sources if source in TIMESTAMPED]
+    if made is None or not timestamped:
         return []
     found = list(_beyond_calibration_notes(made, facts))
     if different := machine_differences(facts.get("machine", {}), made.machine):
         found.append(f"the calibration is of another machine ({'; '.join(different)})")
-    if made.stamp_source == "kernel" and (worse := len(stamped) - stamped.count("kernel")):
+    if made.stamp_source == "kernel" and (worse := len(timestamped) - timestamped.count("kernel")):
         found.append(f"{worse} trials had no kernel timestamps, unlike the calibration: their error can be larger")
     sittings = facts.get("instrument", [])
     if made.real_time_priority and any(sitting.get("real_time_priority") is not True for sitting in sittings):

@@ -52,7 +52,7 @@ def build_charts(run: Run) -> list[Chart]:
         texts = _text_arrivals(run, done)
         found = [_ttft_chart(done, names), _progress_chart(done, names, texts), *_gap_charts(done, names, texts)]
         found += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
-    return [view for view in found if view is not None]
+    return [chart for chart in found if chart is not None]
 
 
 def _text_arrivals(run: Run, done: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from evaluation.scenario import IN_PROCESS, display_name
 from evaluation.schema import atomic_write
 from evaluation.tables import Run, escape_run
 
-HEADER = ("transport", "pairs", "first text ms", "whole answer ms", "gap p99 ms", "connect ms", "stamps")
+HEADER = ("transport", "pairs", "first text ms", "whole answer ms", "gap p99 ms", "connect ms", "timestamps")
 
 
 def transport_table(run: Run) -> Iterator[str]:

@@ -134,7 +134,7 @@ def replace_cells(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
         ("trials", replace_cells(TRIALS, "ttft_s", float("inf")), "ttft_s cannot be inf"),
         ("trials", replace_cells(TRIALS, "e2e_s", -1e300), "e2e_s cannot be -1e+300"),
         ("trials", replace_cells(TRIALS, "chunks", -4), "chunks cannot be -4"),
-        ("trials", replace_cells(TRIALS, "trial_id", "same"), "a trial_id is there twice"),
+        ("trials", replace_cells(TRIALS, "trial_id", "same"), "a trial_id occurs twice"),
         ("trials", TRIALS.drop(columns="strategy"), "it has no column strategy"),
         ("trials", pd.DataFrame(), "it has no column run_id"),
         ("events", replace_cells(EVENTS, "kind", None), "kind is missing"),

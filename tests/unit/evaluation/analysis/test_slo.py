@@ -46,7 +46,7 @@ def test_objective_is_parsed_in_column_unit(text: str, column: str, stat: str, l
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "nothing in it"),
+        ("", "no objective"),
         ("ttft_p95", "'ttft_p95' is not"),
         ("failed<1%,ttfx_p95<1s", "no column 'ttfx'; did you mean ttft_s"),
         ("ttft_p90<1s", "must be failed, stalled, or end in"),
