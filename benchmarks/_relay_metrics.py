@@ -7,7 +7,7 @@ from typing import Any
 from evaluation.metrics.cadence import percentile
 
 _BUFFERED_MS = 40.0
-"""The largest p99 gap at which a stream with 20 ms gaps counts as on time: no gap is longer than two."""
+"""The largest p99 gap at which a stream with 20 ms gaps counts as on time: twice the gap."""
 _LATE_MS = 5.0
 """The p99 lateness above which the simulator did not keep to its schedule: a quarter of a gap."""
 _SATURATED_SHARE = 0.9

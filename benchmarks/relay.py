@@ -9,7 +9,8 @@ upstream's send to the client. `gap_p99_ms` is the inter-chunk latency at the cl
 from that at the upstream. CPU is of all threads of the relay, in microseconds per chunk; it includes opening the
 streams. Memory is the peak during the load minus the resident memory before it. `busy` and `others_busy` are shares of
 the relay's core and of the other one. If the simulator and the client saturated their core first or were late
-(`late_p99_ms`), the benchmark reports that they were the limit, not the relay. Results are medians of the runs.
+(`late_p99_ms`), the benchmark reports that they were the limit, not the relay. `merged_reads` counts the client's reads
+that may contain several sends, whose earlier timestamps are lost. Results are medians of the runs.
 
     python -m benchmarks.relay [--streams 64,150] [--saturating 32] [--runs 5]
 """
