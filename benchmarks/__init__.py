@@ -1,1 +1,1 @@
-"""How fast this project is, as ratios against a baseline that runs in the same process at the same time."""
+"""Benchmarks of this project, as ratios to a baseline measured in the same run."""

@@ -1,6 +1,6 @@
-"""A relay with nothing in it, to measure the service beside: httpx2 reads, each event is parsed, and sent on.
+"""A bare relay as the baseline for the service: it reads with httpx2, parses each event and sends it on.
 
-No guard, no retry, no timeout, no strategy, no meter, no filter, no resume, no cancellation that is waited for.
+It has no guard, retry, timeout, strategy, meter, filter or resume, and does not wait for cancellations.
 """
 
 import sys
@@ -14,7 +14,7 @@ from streaming import sse
 
 
 class BaselineRelay:
-    """An ASGI application: any POST is asked of the upstream, and answered as the service answers."""
+    """An ASGI application that sends every POST to the upstream and responds in the service's format."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/chat/completions"
@@ -26,9 +26,9 @@ class BaselineRelay:
         body = orjson.loads((await receive())["body"])
         headers = {k.decode(): v.decode() for k, v in scope["headers"] if k == b"x-client-request-id"}
         model = body["provider"].partition(":")[2]
-        asked = {"model": model, "messages": [{"role": "user", "content": body["message"]}], "stream": True}
+        request = {"model": model, "messages": [{"role": "user", "content": body["message"]}], "stream": True}
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
-        async with self._client.stream("POST", self._url, json=asked, headers=headers) as response:
+        async with self._client.stream("POST", self._url, json=request, headers=headers) as response:
             decoder = sse.Decoder()
             async for data in response.aiter_raw():
                 out = b"".join(_encode_relayed(event) for event in decoder.feed(data))

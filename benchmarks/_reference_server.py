@@ -1,8 +1,8 @@
-"""A server that shares no code with what it judges: one OpenAI stream, each send logged as the simulator logs it.
+"""An independent server of OpenAI streams that logs every send in the simulator's format.
 
-It sends the head and the role when it has read a request, the first token 200 ms later, then one every 20 ms, each in
-a system call of its own whose moment is read directly before. `python -m benchmarks._reference_server LOG TOKENS`
-prints its URL.
+It shares no code with the instrument that is checked against it. After reading a request it sends the response head and
+the role, the first token 200 ms later, then one token every 20 ms, each with a separate system call whose timestamp is
+taken directly before it. `python -m benchmarks._reference_server LOG TOKENS` prints its URL.
 """
 
 import heapq
@@ -35,7 +35,7 @@ def _encode_http_chunk(data: bytes) -> bytes:
 
 
 class ReferenceServer:
-    """Serves until a signal, and writes its log then."""
+    """A single-threaded server on a free port; `lines` is its log as JSON lines."""
 
     def __init__(self, tokens: int) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -57,7 +57,7 @@ class ReferenceServer:
             while self._due and self._due[0][0] <= time.monotonic():
                 self._send_token(*heapq.heappop(self._due)[2:])
             wait_s = self._due[0][0] - time.monotonic() if self._due else 1.0
-            # The poll's own limit comes in whole milliseconds, this one in microseconds.
+            # The timeout of epoll has a resolution of 1 ms, that of select 1 µs.
             select.select([self._poll], [], [], max(wait_s, 0.0))
             for number, _ in self._poll.poll(0):
                 self._accept() if number == self.listener.fileno() else self._read_request(number)
@@ -90,11 +90,11 @@ class ReferenceServer:
         heapq.heappush(self._due, (now_s + TTFT_S, next(self._order), sock, 0, name))
 
     def _send_token(self, sock: socket.socket, seq: int, name: str) -> None:
-        if sock.fileno() < 0:  # the client has left
+        if sock.fileno() < 0:  # the client has disconnected
             return
         over = seq == self._tokens
         at_s = time.monotonic()
-        with suppress(OSError):  # of a client that has gone the next read tells
+        with suppress(OSError):  # the next read notices a client that has disconnected
             sock.send(self._last if over else self._token)
         if over:
             self._drop_client(sock.fileno())
@@ -112,7 +112,7 @@ def main() -> None:
     """Serve until SIGTERM, then write the log."""
     path, tokens = sys.argv[1:]
     truth = ReferenceServer(int(tokens))
-    with suppress(PermissionError, AttributeError):  # as the simulator: it must not wait for a processor itself
+    with suppress(PermissionError, AttributeError):  # like the simulator, so that it does not wait for a processor
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"truth: http://127.0.0.1:{truth.listener.getsockname()[1]}", flush=True)

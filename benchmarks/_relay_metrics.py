@@ -1,4 +1,4 @@
-"""What a run of the relay benchmark came to, and what set its limit: pure."""
+"""Pure functions that compute the metrics of a run of the relay benchmark, and its limiting factor."""
 
 from collections import defaultdict
 from itertools import pairwise
@@ -7,19 +7,20 @@ from typing import Any
 from evaluation.metrics.cadence import percentile
 
 _BUFFERED_MS = 40.0
-"""Up to this p99 gap a reader of 20 ms gaps is on time: none waited for two chunks."""
+"""The largest p99 gap at which a stream with 20 ms gaps counts as on time: twice the gap."""
 _LATE_MS = 5.0
-"""From this lateness at p99 on the simulator did not send what it was asked for: a quarter of a gap."""
+"""The p99 lateness above which the simulator did not keep to its schedule: a quarter of a gap."""
 _SATURATED_SHARE = 0.9
-"""From this share of a core on nothing more is to be had of it."""
+"""The share of a core from which it counts as saturated."""
 
 
 def compute_metrics(
     noted: list[dict[str, Any]], log: list[dict[str, Any]], used_s: float, others_s: float, grown_kb: int
 ) -> dict[str, float]:
-    """Give the figures; `noted` is the client's, `log` the upstream's, CPU in seconds, memory in KB of all streams.
+    """Return the metrics of a run.
 
-    Raises RuntimeError where chunks were lost on the way.
+    `noted` has the client's timestamps, `log` those of the upstream. CPU is in seconds; memory is in KB for all
+    streams. Raises RuntimeError when chunks were lost.
     """
     received_s = {line["request_id"]: line["at_s"] for line in log if line["event"] == "received"}
     sent_s, late_ms = defaultdict[str, list[float]](list), list[float]()
@@ -31,7 +32,7 @@ def compute_metrics(
     for row in noted:
         truth, came = sent_s[row["name"]], row["came_s"]
         if len(came) != len(truth):
-            raise RuntimeError(f"{row['name']}: {len(came)} chunks came of {len(truth)}")
+            raise RuntimeError(f"{row['name']}: {len(came)} of {len(truth)} chunks arrived")
         ttft_ms.append((came[0] - truth[0] + received_s[row["name"]] - row["sent_s"]) * 1000)
         gaps = [b - a for a, b in pairwise(came)]
         gap_ms += [gap * 1000 for gap in gaps]
@@ -57,7 +58,7 @@ def compute_metrics(
 
 
 def limiting_factor(found: dict[str, float], gap_ms: float) -> str:
-    """Say what set the figures: the relay, the simulator and the client beside it, or nothing but the load.
+    """Return which part limited the run: the relay, the simulator and the client, or only the load.
 
     >>> steady = {"busy": 0.5, "others_busy": 0.4, "late_p99_ms": 0.1, "gap_p99_ms": 21.0}
     >>> limiting_factor(steady, 20), limiting_factor({**steady, "gap_p99_ms": 50.0}, 20)

@@ -1,4 +1,4 @@
-"""The bytes of one long streamed answer in each vendor's own shapes, a piece a chunk, as a network hands them over."""
+"""The bytes of one long streamed answer in each vendor's wire format, one piece per chunk."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ _OLLAMA_HEAD = {"model": "llama3.2", "created_at": "2026-01-01T00:00:00.12345678
 
 
 def chat_completions(texts: list[str]) -> list[bytes]:
-    """OpenAI's wire."""
+    """Return a stream of OpenAI's chat completions."""
     start = _chunk_object({"role": "assistant", "content": ""})
     used = {"prompt_tokens": 9, "completion_tokens": len(texts), "total_tokens": 9 + len(texts)}
     end = [_chunk_object({}, "stop"), {**_CHAT_HEAD, "choices": [], "usage": used}]
@@ -24,7 +24,7 @@ def chat_completions(texts: list[str]) -> list[bytes]:
 
 
 def messages(texts: list[str]) -> list[bytes]:
-    """Anthropic's wire."""
+    """Return a stream of Anthropic's Messages API."""
     message: dict[str, Any] = {
         "id": "msg_01",
         "type": "message",
@@ -51,7 +51,7 @@ def messages(texts: list[str]) -> list[bytes]:
 
 
 def ollama(texts: list[str]) -> list[bytes]:
-    """Ollama's wire."""
+    """Return a stream of Ollama's chat API."""
     lines = [{**_OLLAMA_HEAD, "message": {"role": "assistant", "content": text}, "done": False} for text in texts]
     durations = {"total_duration": 1, "load_duration": 1, "prompt_eval_duration": 1, "eval_duration": 1}
     counts = {"prompt_eval_count": 9, "eval_count": len(texts), **durations}

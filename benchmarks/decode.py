@@ -1,10 +1,10 @@
-"""What decoding costs: CPU per chunk of our decoders against the SDKs' own streams over the same bytes, in one run.
+"""The CPU time per chunk of our decoders, compared with the SDKs' own streams over the same bytes.
 
 python -m benchmarks.decode [--chunks N] [--rounds N]
 
-The SDKs read over a transport in memory, so no socket is counted. `SDK` is iterating its stream, its HTTP client's
-reading included; `reading` is that reading alone, up to the raw bytes; `ours` is our decoder over those bytes. The
-best of the rounds counts: other work on the machine only ever adds.
+The SDKs read from a transport in memory, so sockets are not included. `SDK` is the time to iterate the SDK's stream,
+including its HTTP client; `reading` is that of the HTTP client alone, up to the raw bytes; `ours` is our decoder over
+those bytes. The fastest round counts, since other work on the machine can only add time.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import httpx2
 import ollama
 import openai
 
-from benchmarks import _sample_streams as wires
+from benchmarks import _sample_streams
 from providers.decoding import anthropic as decoding_anthropic
 from providers.decoding import chat_completions
 from providers.decoding import ollama as decoding_ollama
@@ -29,7 +29,7 @@ from providers.decoding.decoder import StreamDecoder
 from streaming.events import TextDelta
 
 TARGET = 0.2
-"""Decoding may cost this share of iterating the SDK's stream."""
+"""The largest acceptable ratio of our decoder's time to that of the SDK's stream."""
 
 _MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 _BASE_URL = "http://127.0.0.1/v1"
@@ -38,7 +38,7 @@ ChunkReader = Callable[[list[bytes]], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class DialectCase:
-    """One dialect. `sdk` gives the number of texts that the SDK's stream gave, `read` the number of bytes."""
+    """One dialect: `sdk` returns the number of texts in the SDK's stream, `read` the number of bytes."""
 
     name: str
     write: Callable[[list[str]], list[bytes]]
@@ -49,7 +49,7 @@ class DialectCase:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """CPU in µs a chunk."""
+    """CPU time per chunk in µs."""
 
     sdk_us: float
     reading_us: float
@@ -65,39 +65,39 @@ class DecodeResult:
 
 
 def main() -> None:
-    """Measure, print a table, and a JSON object as the last line."""
+    """Print a row for each dialect, and a JSON object as the last line."""
     parser = argparse.ArgumentParser(description="CPU per chunk of our decoders against the SDKs' own streams.")
     parser.add_argument("--chunks", type=int, default=2000, help="text chunks in the answer")
-    parser.add_argument("--rounds", type=int, default=5, help="the best of so many counts")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds, of which the fastest counts")
     arguments = parser.parse_args()
-    print(f"CPU, µs a chunk {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
+    print(f"CPU, µs/chunk   {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
     results = {}
-    for wire in (_openai_case(), _anthropic_case(), _ollama_case()):
-        found = asyncio.run(_measure_dialect(wire, arguments.chunks, arguments.rounds))
-        figures = f"{found.sdk_us:9.1f} {found.reading_us:9.1f} {found.ours_us:9.1f}"
-        print(f"{wire.name:15} {figures} {found.ratio:9.3f} {found.ratio_without_reading:19.3f}")
-        results[wire.name] = {"sdk_us": found.sdk_us, "ours_us": found.ours_us, "ratio": found.ratio}
+    for dialect in (_openai_case(), _anthropic_case(), _ollama_case()):
+        found = asyncio.run(_measure_dialect(dialect, arguments.chunks, arguments.rounds))
+        times = f"{found.sdk_us:9.1f} {found.reading_us:9.1f} {found.ours_us:9.1f}"
+        print(f"{dialect.name:15} {times} {found.ratio:9.3f} {found.ratio_without_reading:19.3f}")
+        results[dialect.name] = {"sdk_us": found.sdk_us, "ours_us": found.ours_us, "ratio": found.ratio}
     met = all(result["ratio"] <= TARGET for result in results.values())
     print(json.dumps({"benchmark": "decode", "target": TARGET, "met": met, "wires": results}))
 
 
-async def _measure_dialect(wire: DialectCase, chunks: int, rounds: int) -> DecodeResult:
-    pieces = wire.write([f" word{i}" for i in range(chunks)])
+async def _measure_dialect(dialect: DialectCase, chunks: int, rounds: int) -> DecodeResult:
+    pieces = dialect.write([f" word{i}" for i in range(chunks)])
 
     async def decode_ours(pieces: list[bytes]) -> int:
-        decoder = wire.decoder()
+        decoder = dialect.decoder()
         events = [event for piece in pieces for event in decoder.feed(piece)]
         return sum(isinstance(event, TextDelta) for event in [*events, *decoder.flush()])
 
     best_s = dict.fromkeys(("sdk", "ours", "read"), float("inf"))
     due = {"sdk": chunks, "ours": chunks, "read": sum(map(len, pieces))}
     for _ in range(rounds):
-        for name, read in (("sdk", wire.sdk), ("ours", decode_ours), ("read", wire.read)):
+        for name, read in (("sdk", dialect.sdk), ("ours", decode_ours), ("read", dialect.read)):
             started_s = time.process_time()
             found = await read(pieces)
             best_s[name] = min(best_s[name], time.process_time() - started_s)
             if found != due[name]:
-                raise SystemExit(f"{wire.name}, {name}: {found} were read of {due[name]}")
+                raise SystemExit(f"{dialect.name}, {name}: {found} of {due[name]} were read")
     return DecodeResult(*(best_s[name] / chunks * 1e6 for name in ("sdk", "read", "ours")))
 
 
@@ -136,7 +136,9 @@ def _openai_case() -> DialectCase:
         create = make_completions(pieces).with_streaming_response.create
         return await _count_bytes(create(model="m", messages=_MESSAGES, stream=True))
 
-    return DialectCase("openai", wires.chat_completions, chat_completions.make_decoder, decode_with_sdk, read_bytes)
+    return DialectCase(
+        "openai", _sample_streams.chat_completions, chat_completions.make_decoder, decode_with_sdk, read_bytes
+    )
 
 
 def _anthropic_case() -> DialectCase:
@@ -153,7 +155,9 @@ def _anthropic_case() -> DialectCase:
         create = make_messages(pieces).with_streaming_response.create
         return await _count_bytes(create(model="m", messages=_MESSAGES, max_tokens=9, stream=True))
 
-    return DialectCase("anthropic", wires.messages, decoding_anthropic.make_decoder, decode_with_sdk, read_bytes)
+    return DialectCase(
+        "anthropic", _sample_streams.messages, decoding_anthropic.make_decoder, decode_with_sdk, read_bytes
+    )
 
 
 def _ollama_case() -> DialectCase:
@@ -173,7 +177,7 @@ def _ollama_case() -> DialectCase:
         async with make_client(pieces)._client.stream("POST", "/api/chat") as response:
             return sum([len(data) async for data in response.aiter_bytes()])
 
-    return DialectCase("ollama", wires.ollama, decoding_ollama.make_decoder, decode_with_sdk, read_bytes)
+    return DialectCase("ollama", _sample_streams.ollama, decoding_ollama.make_decoder, decode_with_sdk, read_bytes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the guard costs: the output filter for each chunk against passing events on, and the worst questions.
+"""The cost of the guard: its output filter per chunk, compared with passing events on, and its slowest messages.
 
-Run as `python -m benchmarks.filters`. CPU time; the best of the rounds counts: other work only ever adds.
+Run as `python -m benchmarks.filters`. Times are CPU time of the fastest round, since other work can only add time.
 """
 
 import json
@@ -19,9 +19,9 @@ CHUNK_CHARS = 8
 CHUNKS = 20_000
 ROUNDS = 5
 TARGET_US = 3.0
-"""An ordinary chunk may cost this much."""
+"""The highest acceptable cost of an ordinary chunk, in microseconds."""
 TARGET_MS = 50.0
-"""The worst question of 4,000 characters may cost this much."""
+"""The highest acceptable cost of any message of 4,000 characters, in milliseconds."""
 
 PROSE = (
     "The stream begins as soon as the model has said something, and each piece is passed on at once. A good half of "
@@ -49,22 +49,22 @@ QUESTIONS = {
 
 
 class BenchmarkedFilter(Protocol):
-    """What every event goes through."""
+    """A filter that every event passes through."""
 
     def feed(self, event: Event) -> list[Event]:
-        """Take an event; give what goes on."""
+        """Return the events to pass on after this event."""
 
 
 class IdentityFilter:
-    """The baseline: a filter that passes everything on."""
+    """The baseline: a filter that passes every event on."""
 
     def feed(self, event: Event) -> list[Event]:
-        """Give the event."""
+        """Return the event unchanged."""
         return [event]
 
 
 def best_of_s(work: Callable[[], object]) -> float:
-    """Give the CPU seconds of the best round."""
+    """Return the CPU seconds of the fastest round."""
     times = []
     for _ in range(ROUNDS):
         began_s = time.process_time()
@@ -74,7 +74,7 @@ def best_of_s(work: Callable[[], object]) -> float:
 
 
 def time_chunk_us(make: Callable[[], BenchmarkedFilter], text: str) -> float:
-    """Give the microseconds for a chunk of `text`, repeated."""
+    """Return the microseconds per chunk of an answer that repeats `text`."""
     long = text * (CHUNKS * CHUNK_CHARS // len(text) + 1)
     events = [TextDelta(long[i * CHUNK_CHARS : (i + 1) * CHUNK_CHARS]) for i in range(CHUNKS)]
 
@@ -87,7 +87,7 @@ def time_chunk_us(make: Callable[[], BenchmarkedFilter], text: str) -> float:
 
 
 def time_question_ms(guard: Guard, piece: str, chars: int = 4_000) -> float:
-    """Return the milliseconds for cleaning, or refusing, a question of so many characters made of `piece`."""
+    """Return the milliseconds to clean or reject a message of `chars` characters that repeats `piece`."""
     messages = [Message("user", (piece * chars)[:chars])]
 
     def validate_question() -> None:

@@ -1,11 +1,11 @@
-"""Feeds mutated HTTP responses to the reader and to the pool, and counts what came of them.
+"""Fuzz the HTTP response parser and the connection pool with mutated responses, and count the outcomes.
 
 python -m benchmarks.http_fuzz [--responses N] [--pooled N] [--seed N]
 
-Each response is built at random, then broken in up to four places. The reader gets it whole, byte by byte and cut at
-random: no other errors than its own, and no difference by how it was cut. Through the pool two users ask one server at
-the same time, leave early, close twice and read after closing: neither ever gets a byte that was the other's. The same
-seed gives the same responses. The exit code is 1 when any of this does not hold.
+Each response is built at random, then mutated in up to four places. The parser receives it whole, byte by byte and cut
+at random positions; it may raise only its own errors, and all three must have the same outcome. Through the pool two
+users send requests to one server at the same time, leave early, close twice and read after closing; neither may receive
+a byte of the other's response. The same seed reproduces the same responses. The exit code is 1 if there is a problem.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from streaming.http.connection_pool import ConnectError, ConnectionClosedError, 
 from streaming.http.response_parser import HTTPParseError, ResponseParser
 
 MARKS = {"A": b"\xe1", "B": b"\xe2"}
-"""The byte that a user's bodies are made of; nothing else has it."""
+"""The byte that each user's response bodies consist of; it occurs nowhere else."""
 _CONNECT_S = 10.0
 _TOKENS = (
     b"\r\n",
@@ -71,14 +71,14 @@ Outcome = tuple[object, ...]
 
 @dataclass
 class Result:
-    """What was counted, and what should not have been: the problems name the response's number."""
+    """The counts of outcomes, and the problems with the numbers of their responses."""
 
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
 
 def build_response(rng: random.Random, mark: bytes = b"a") -> bytes:
-    """Return a response as a server may send it."""
+    """Return a random response that a server may send."""
     body = mark * rng.choice((0, 1, 5, 300, rng.randrange(2000)))
     version = rng.choice((b"1.1", b"1.1", b"1.1", b"1.0"))
     head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * rng.choice((0, 0, 0, 1, 3, 17))
@@ -98,7 +98,7 @@ def build_response(rng: random.Random, mark: bytes = b"a") -> bytes:
 
 
 def mutate(rng: random.Random, raw: bytes) -> bytes:
-    """Break a response in up to four places."""
+    """Return the response with up to four random mutations."""
     for _ in range(rng.randrange(5)):
         start = rng.randrange(len(raw) + 1)
         end = min(len(raw), start + rng.choice((0, 1, 1, 2, 9, 200)))
@@ -117,7 +117,7 @@ def mutate(rng: random.Random, raw: bytes) -> bytes:
 
 
 def read_in_pieces(raw: bytes, cuts: Sequence[int]) -> Outcome:
-    """Return what the reader makes of a response that comes in these pieces. Raises nothing but what is a defect."""
+    """Return the parser's outcome for a response cut at these positions. Any exception raised is a defect."""
     reader, body, error = ResponseParser(), b"", ""
     try:
         for start, end in itertools.pairwise((0, *cuts, len(raw))):
@@ -130,7 +130,7 @@ def read_in_pieces(raw: bytes, cuts: Sequence[int]) -> Outcome:
 
 
 def fuzz_reader(responses: int, seed: int) -> Result:
-    """Read so many mutated responses in three ways."""
+    """Parse this number of mutated responses, each whole, byte by byte and in random pieces."""
     rng, result = random.Random(seed), Result()
     for number in range(responses):
         raw = mutate(rng, build_response(rng))
@@ -138,7 +138,7 @@ def fuzz_reader(responses: int, seed: int) -> Result:
         try:
             whole = read_in_pieces(raw, ())
             others = {"byte by byte": read_in_pieces(raw, range(1, len(raw))), "at random": read_in_pieces(raw, cuts)}
-        except Exception as error:  # a defect, to be told with its response
+        except Exception as error:  # a defect, reported with its response
             result.problems.append(f"response {number}: {error!r} for {raw[:200]!r}")
             continue
         result.counts[str(whole[2]) or "complete"] += 1
@@ -149,7 +149,7 @@ def fuzz_reader(responses: int, seed: int) -> Result:
 
 
 async def fuzz_pool(responses: int, seed: int) -> Result:
-    """Have two users ask one server for so many mutated responses."""
+    """Request this number of mutated responses from one server through the pool, as two users."""
     result = Result()
     async with _serving(seed, result) as target, aclosing(ConnectionPool()) as pool:
         users = [_use(pool, target, user, responses // 2, seed, result) for user in MARKS]
@@ -179,7 +179,7 @@ async def _use(pool: ConnectionPool, target: Origin, user: str, requests: int, s
             result.counts["read"] += 1
         except (HTTPParseError, ConnectionClosedError, ConnectError) as error:
             result.counts[type(error).__name__] += 1
-        except Exception as error:  # a defect, to be told
+        except Exception as error:  # a defect, reported below
             result.problems.append(f"{user}, request {number}: {error!r}")
         if other in found or other.decode("latin-1") in found.decode("latin-1"):
             result.problems.append(f"{user}, request {number}: a byte of the other's response")
@@ -194,7 +194,7 @@ async def _serving(seed: int, result: Result) -> AsyncIterator[Origin]:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 mark = MARKS[chr(head[6])]
-                # Sound ones between, which keep the connection for the other user.
+                # Valid responses in between, which keep the connection open for the other user.
                 raw = (
                     _PLAIN % (len(mark) * 99, mark * 99)
                     if rng.random() < 0.6
@@ -231,9 +231,9 @@ def _chunk(rng: random.Random, body: bytes) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None, out: Callable[[str], object] = print) -> int:
-    """Run both and print the counts; give the exit code."""
+    """Run both fuzzers, print the counts and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http_fuzz", description=__doc__.split("\n")[0])
-    parser.add_argument("--responses", type=int, default=20_000, help="mutated responses for the reader")
+    parser.add_argument("--responses", type=int, default=20_000, help="mutated responses for the parser")
     parser.add_argument("--pooled", type=int, default=2_000, help="mutated responses through the pool")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)

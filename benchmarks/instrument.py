@@ -1,10 +1,11 @@
-"""The instrument as people use it, `python -m evaluation run` as a whole, beside a plain client of the OpenAI SDK.
+"""The error and the cost of `python -m evaluation run`, compared with a plain client of the OpenAI SDK.
 
-A server sends 64 tokens, 20 ms apart, to all streams, which open in one burst, and logs each send; both processes read
-the same clock. `ttft` and `gap` are errors at p99 against that log (see `evaluation.calibration.model`). `cpu` is all
-that the command used, its tables and report included, less what the same command uses for a single answer. `start` is
-from the command's start to its first request, less an `import openai` just before. `peak` is the memory when the
-load was over. The SDK's client iterates its stream and notes the time of each chunk; its CPU is without its imports.
+A server sends 64 tokens, 20 ms apart, to streams that open in one burst, and logs each send; both processes read the
+same clock. `ttft` and `gap` are errors of these latencies against that log (see `evaluation.calibration.model`). `cpu`
+is the CPU time of the whole command, including tables and report, minus that of the same command with a single answer.
+`start` is the time from the command's start to its first request, minus that of an `import openai` just before. `peak`
+is the peak memory at the end of the load. The SDK's client iterates its stream and takes a timestamp for each chunk;
+its CPU time excludes imports.
 
     python -m benchmarks.instrument [--streams 64,256] [--truth simulator|independent]
 """
@@ -31,7 +32,7 @@ from simulator.server import read_log
 from streaming.os_limits import set_realtime_priority
 
 TOKENS, GAP_MS = 64, 20
-_QUESTION = "How late are your stamps?"
+_QUESTION = "How late are your timestamps?"
 _SERVERS = {
     "simulator": ("simulator", "--tokens", str(TOKENS), "--gap-ms", str(GAP_MS), "--log"),
     "independent": ("benchmarks._reference_server",),
@@ -43,12 +44,12 @@ LIMITS: dict[str, dict[int, float]] = {
     "start_s": {64: 1.0, 256: 1.0},
     "peak_mb": {256: 150.0},
 }
-"""What is promised on two cores; at other numbers of streams nothing is."""
+"""Upper bounds on a machine with two cores, by number of streams; other numbers have none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientResult:
-    """One client's figures, as the module's text tells them."""
+    """The metrics of one client, as the module's docstring defines them."""
 
     answers: int
     failed: int
@@ -64,7 +65,7 @@ class ClientResult:
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """What a process used, from outside: `began_s` on CLOCK_MONOTONIC."""
+    """The resources that a child process used, and its stdout; `began_s` is on CLOCK_MONOTONIC."""
 
     began_s: float
     cpu_s: float
@@ -73,7 +74,7 @@ class ProcessUsage:
 
 
 def _run_measured(command: list[str], *variables: str) -> ProcessUsage:
-    """Run a process to its end, with `NAME=value` in its environment. Raises RuntimeError when it fails."""
+    """Run a process with `NAME=value` in its environment until it ends. Raises RuntimeError when it fails."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         began_s = monotonic()
         process = subprocess.Popen(["env", *variables, sys.executable, *command], stdout=out, stderr=errors)
@@ -88,7 +89,7 @@ def _run_measured(command: list[str], *variables: str) -> ProcessUsage:
 
 @contextmanager
 def _run_server(truth: str, log: Path) -> Iterator[str]:
-    """Start a server and give its URL; at the end its log is whole."""
+    """Run a server and yield its URL; on exit its log is complete."""
     log.touch()
     module, *options = _SERVERS[truth]
     more = [*options, str(log)] if truth == "simulator" else [str(log), str(TOKENS)]
@@ -103,7 +104,7 @@ def _run_server(truth: str, log: Path) -> Iterator[str]:
 def _run_command(
     streams: int, truth: str
 ) -> tuple[ProcessUsage, list[ObservedAnswer], list[dict[str, Any]], dict[str, Any]]:
-    """Run the command; give what it used, what it noted, the server's log and its manifest."""
+    """Run the command; return its usage, the observed answers, the server's log and the manifest."""
     with tempfile.TemporaryDirectory() as name:
         folder, log, prompts = Path(name, "run"), Path(name, "log.jsonl"), Path(name, "prompts.txt")
         prompts.write_text(_QUESTION + "\n", encoding="utf-8")
@@ -172,7 +173,7 @@ def _client_result(
 
 
 async def _measure_with_sdk(url: str, streams: int) -> tuple[list[ObservedAnswer], float]:
-    """Be a plain client: one that times in its loop over the SDK's stream. Its first answer is not counted."""
+    """Measure with a plain client that takes timestamps in its loop over the SDK's stream, after a warm-up."""
     import httpx2
     import openai
 
@@ -190,7 +191,7 @@ async def _measure_with_sdk(url: str, streams: int) -> tuple[list[ObservedAnswer
         return ObservedAnswer(name, None, tokens_s, 0, "callback")
 
     await ask_once("warm-up")
-    set_realtime_priority()  # as the instrument has it
+    set_realtime_priority()  # like the instrument
     begun_s = process_time()
     noted = await asyncio.gather(*(ask_once(f"sdk-{number}") for number in range(streams)))
     used_s = process_time() - begun_s
@@ -198,41 +199,43 @@ async def _measure_with_sdk(url: str, streams: int) -> tuple[list[ObservedAnswer
     return noted, used_s
 
 
-def _result_line(way: str, streams: int, found: ClientResult) -> str:
-    """Write a line; what is promised has its limit beside it."""
+def _result_line(client: str, streams: int, found: ClientResult) -> str:
+    """Return a line of metrics, each with its limit if it has one."""
     parts = []
     for name, value in asdict(found).items():
-        most = LIMITS.get(name, {}).get(streams) if way == "ours" else None
+        most = LIMITS.get(name, {}).get(streams) if client == "ours" else None
         held = "" if most is None else f" ({'within' if value is not None and value <= most else 'OVER'} {most:g})"
         parts.append(f"{name} {value}{held}")
-    return f"{streams:4} {way:5}" + ", ".join(parts)
+    return f"{streams:4} {client:5}" + ", ".join(parts)
 
 
 def _compute_ratios(ours: dict[str, Any], sdk: dict[str, Any]) -> dict[str, float]:
-    """Ours as a share of the SDK client's; not of counts, nor of the starts, which differ by what was left out."""
+    """Return our metrics as ratios to the SDK client's, without counts and start times, which are not comparable."""
     names = [name for name in ours if name.endswith(("_ms", "_chunks", "_mb"))]
     return {name: round(ours[name] / sdk[name], 5) for name in names if sdk[name] and ours[name] is not None}
 
 
 def main() -> None:
-    """Print a line for each client and number of streams, and all with its ratios as JSON in the last."""
+    """Print a line for each client and number of streams, and all results and ratios as JSON in the last line."""
     parser = argparse.ArgumentParser("python -m benchmarks.instrument", description=__doc__)
-    parser.add_argument("--streams", default="64,256", help="how many at once (64,256)")
-    parser.add_argument("--truth", choices=_SERVERS, default="simulator", help="whose log is believed (simulator)")
+    parser.add_argument("--streams", default="64,256", help="concurrent streams (64,256)")
+    parser.add_argument(
+        "--truth", choices=_SERVERS, default="simulator", help="server whose log is the reference (simulator)"
+    )
     parser.add_argument("--client", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.client:
-        noted, cpu_s = asyncio.run(_measure_with_sdk(asked.client, int(asked.streams)))
+    parsed = parser.parse_args()
+    if parsed.client:
+        noted, cpu_s = asyncio.run(_measure_with_sdk(parsed.client, int(parsed.streams)))
         print(json.dumps({"cpu_s": cpu_s, "noted": [asdict(one) for one in noted]}))
         return
     results = []
-    for streams in map(int, asked.streams.split(",")):
-        found = {"ours": _measure_ours(streams, asked.truth), "sdk": _measure_sdk(streams, asked.truth)}
-        for way, figures in found.items():
-            print(_result_line(way, streams, figures), flush=True)
-        ours, sdk = (asdict(figures) for figures in found.values())
+    for streams in map(int, parsed.streams.split(",")):
+        found = {"ours": _measure_ours(streams, parsed.truth), "sdk": _measure_sdk(streams, parsed.truth)}
+        for client, result in found.items():
+            print(_result_line(client, streams, result), flush=True)
+        ours, sdk = (asdict(result) for result in found.values())
         results.append({"streams": streams, "ours": ours, "sdk": sdk, "ours/sdk": _compute_ratios(ours, sdk)})
-    print(json.dumps({"benchmark": "instrument", "truth": asked.truth, "results": results}))
+    print(json.dumps({"benchmark": "instrument", "truth": parsed.truth, "results": results}))
 
 
 def _time_import() -> float:

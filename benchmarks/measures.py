@@ -1,6 +1,6 @@
-"""What measuring a long stream costs: all measures over 1,000,000 text events, and that the cost grows linearly.
+"""The cost of computing all metrics of a stream of 1,000,000 text events, and its growth with the number of events.
 
-Run as `python -m benchmarks.measures`. The baseline is walking over the same events once in Python.
+Run as `python -m benchmarks.measures`. The baseline is one iteration over the same events in Python.
 """
 
 import json
@@ -16,7 +16,7 @@ ROUNDS = 3
 
 
 def best_s(work: Callable[[], object]) -> float:
-    """Give the CPU seconds of the best round: other work on the machine only ever adds."""
+    """Return the CPU seconds of the fastest round, since other work on the machine can only add time."""
     times = []
     for _ in range(ROUNDS):
         began_s = time.process_time()
@@ -26,7 +26,7 @@ def best_s(work: Callable[[], object]) -> float:
 
 
 def measure(events: list[TimedEvent]) -> None:
-    """Take every measure that a trial's row has of its text."""
+    """Compute every metric of the text that a trial's row has."""
     source = Chunks.from_events(events)
     cadence.cadence(source.gaps_s)
     cadence.stalls(source.gaps_s)
@@ -36,7 +36,7 @@ def measure(events: list[TimedEvent]) -> None:
 
 
 def main() -> None:
-    """Print a line for each length, and a JSON object as the last line."""
+    """Print a line for each number of events, and a JSON object as the last line."""
     delta = TextDelta("four")
     events = [TimedEvent(0.2 + i * 0.001, delta) for i in range(EVENTS)]
     found = {}
@@ -44,7 +44,7 @@ def main() -> None:
         part = events[:count]
         walked_s = best_s(lambda part=part: [len(t.event.text) for t in part])  # type: ignore[misc] # a bound default
         took_s = best_s(lambda part=part: measure(part))  # type: ignore[misc] # a bound default
-        print(f"{count:>9,} events: {took_s:.2f} s of CPU, {took_s / walked_s:.1f} x walking over them once")
+        print(f"{count:>9,} events: {took_s:.2f} s of CPU, {took_s / walked_s:.1f} x one iteration over them")
         found[count] = took_s
     growth = found[EVENTS] / found[EVENTS // 10]
     print(json.dumps({"benchmark": "measures", "seconds": found[EVENTS], "growth_for_ten_times": round(growth, 2)}))

@@ -1,10 +1,9 @@
-"""What an answer costs the browser, delivered as the page does it by default beside chunk by chunk, in one run.
+"""The cost of an answer in the browser with the page's default strategy, compared with delivery chunk by chunk.
 
-An upstream sends chunks of 8 bytes, 20 ms apart. `received_kb` is all that the page received from the service while
-the answer came: the text, the stages, the meter, the receipt. `busy` is the share of that time in which the page's main
-thread ran a task, by the browser's own trace, and `cpu` the share in which it was computing: on a machine that does
-other things too, a task also waits for a processor. The upstream runs in this process, the service and the browser
-have their own.
+An upstream sends chunks of 8 bytes, 20 ms apart. `received_kb` is everything that the page received from the service
+during the answer: text, stages, meter and receipt. `busy` is the share of that time in which the page's main thread ran
+a task, according to the browser's trace. `cpu` is the share in which it used a processor; it is lower because on a busy
+machine a task also waits for one. The upstream runs in this process, the service and the browser in separate ones.
 
     python -m benchmarks.page [--chunks 800]
 """
@@ -31,7 +30,7 @@ from streaming import strategies
 
 CHUNK_BYTES, GAP_S = 8, 0.02
 PROVIDER, VARIABLE = "llama-server", "LLAMA_SERVER_BASE_URL"
-"""Who the upstream is on the page, and how the service is told of its address."""
+"""The upstream's name on the page, and the environment variable with its address."""
 _SAMPLE_WORDS = ("evening", "another", "passage", "through", "written", "between", "measure", "nothing")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
@@ -40,15 +39,15 @@ _WAIT_TIMEOUT_MS = 120_000
 
 
 class _ChatCompletionsUpstream(BaseHTTPRequestHandler):
-    """Speaks chat completions: as many chunks as tokens are asked for, each of one word and a space."""
+    """A chat completions server that sends `max_tokens` chunks, each with one word and a space."""
 
-    def do_POST(self) -> None:  # the name is the library's
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    def do_POST(self) -> None:  # http.server requires this name
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
         due_s = time.monotonic()
-        for word in islice(cycle(_SAMPLE_WORDS), asked["max_tokens"]):
+        for word in islice(cycle(_SAMPLE_WORDS), request["max_tokens"]):
             due_s += GAP_S
             time.sleep(max(due_s - time.monotonic(), 0.0))
             self._send_chunk({"content": f"{word} "}, None)
@@ -61,12 +60,12 @@ class _ChatCompletionsUpstream(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Discard the access log."""
 
 
 @contextmanager
 def run_upstream() -> Iterator[str]:
-    """Serve on a free port; give the address for `VARIABLE`."""
+    """Serve on a free port, and yield the address for `VARIABLE`."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _ChatCompletionsUpstream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
@@ -75,15 +74,15 @@ def run_upstream() -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class PageCost:
-    """What came to the page in `during_s`, and for how much of it the page's main thread was taken."""
+    """The bytes that the page received in `during_s` seconds, and the time its main thread was busy."""
 
     received_bytes: int
     during_s: float
     busy_s: float
     cpu_s: float
 
-    def figures(self) -> dict[str, float]:
-        """Give what is printed: kilobytes, and shares of the time."""
+    def to_metrics(self) -> dict[str, float]:
+        """Return the printed metrics: kilobytes, and shares of the time."""
         return {
             "received_kb": round(self.received_bytes / 1000, 1),
             "busy": round(self.busy_s / self.during_s, 3),
@@ -92,14 +91,14 @@ class PageCost:
 
 
 def measure_page(page: Page, answer: Callable[[], None]) -> PageCost:
-    """Weigh what happens on a page during `answer`; no other page of the browser may be at work."""
+    """Return the cost of `answer` on a page; no other page of the browser may be active."""
     browser = page.context.browser
-    assert browser is not None  # a page of a browser that was launched has one
+    assert browser is not None  # a page of a launched browser has one
     received = 0
 
-    def count_bytes(told: dict[str, Any]) -> None:
+    def count_bytes(event: dict[str, Any]) -> None:
         nonlocal received
-        received += told["dataLength"]
+        received += event["dataLength"]
 
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
@@ -114,7 +113,7 @@ def measure_page(page: Page, answer: Callable[[], None]) -> PageCost:
 
 
 def _main_thread_usage_s(events: list[dict[str, Any]]) -> tuple[float, float]:
-    """Give seconds of tasks, and of CPU in them, of the busiest main thread of a page: the one that was at work."""
+    """Return the seconds of tasks, and their CPU seconds, on the busiest main thread: that of the measured page."""
     threads = {(e["pid"], e["tid"]) for e in events if e["ph"] == "M" and e["args"].get("name") == "CrRendererMain"}
     taken: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for event in events:
@@ -128,9 +127,9 @@ def _main_thread_usage_s(events: list[dict[str, Any]]) -> tuple[float, float]:
 
 @contextmanager
 def run_service(variables: dict[str, str]) -> Iterator[str]:
-    """Run the service with the page on a free port; give its address."""
-    told = [f"{name}={value}" for name, value in variables.items()]
-    command = ["env", "RATE_LIMIT=off", *told, sys.executable, "app.py", "--port", "0"]
+    """Run the service with the page on a free port, and yield its address."""
+    assignments = [f"{name}={value}" for name, value in variables.items()]
+    command = ["env", "RATE_LIMIT=off", *assignments, sys.executable, "app.py", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # it is a pipe
         try:
@@ -140,7 +139,7 @@ def run_service(variables: dict[str, str]) -> Iterator[str]:
 
 
 def _measure_answer(page: Page, chunks: int, strategy: str) -> PageCost:
-    """Ask for so many chunks in an empty conversation, and weigh the answer."""
+    """Request an answer with this number of chunks in an empty conversation, and return its cost."""
     page.locator("#sg-settings").get_by_label("Longest answer, in tokens", exact=True).fill(str(chunks))
     picker = page.locator("#sg-strategy input")
     picker.fill(strategy)
@@ -152,14 +151,14 @@ def _measure_answer(page: Page, chunks: int, strategy: str) -> PageCost:
         box.press("Enter")
         page.locator("#sg-chat .thought-group").wait_for(timeout=_WAIT_TIMEOUT_MS)
 
-    weight = measure_page(page, ask_and_wait)
+    cost = measure_page(page, ask_and_wait)
     page.locator("#sg-chat").get_by_label("Clear", exact=True).click()
     page.get_by_test_id("user").wait_for(state="detached")
-    return weight
+    return cost
 
 
 def main() -> None:
-    """Print a line for each answer, and all with the ratios as JSON in the last."""
+    """Print a line for each answer, and all results and ratios as JSON in the last line."""
     parser = argparse.ArgumentParser("python -m benchmarks.page", description=__doc__)
     parser.add_argument("--chunks", type=int, default=800)
     chunks = parser.parse_args().chunks
@@ -170,12 +169,12 @@ def main() -> None:
         page.goto(url)
         page.locator("#sg-provider input").click()
         page.get_by_role("option", name=PROVIDER, exact=True).click()
-        _measure_answer(page, 10, strategies.DEFAULT_STRATEGY)  # the first answer of a page loads what draws answers
-        asked = {"half": (chunks // 2, strategies.DEFAULT_STRATEGY), "batched": (chunks, strategies.DEFAULT_STRATEGY)}
-        asked["direct"] = (chunks, "direct")
-        found = {name: _measure_answer(page, *of).figures() for name, of in asked.items()}
+        _measure_answer(page, 10, strategies.DEFAULT_STRATEGY)  # the first answer loads the rendering code
+        answers = {"half": (chunks // 2, strategies.DEFAULT_STRATEGY), "batched": (chunks, strategies.DEFAULT_STRATEGY)}
+        answers["direct"] = (chunks, "direct")
+        found = {name: _measure_answer(page, *arguments).to_metrics() for name, arguments in answers.items()}
         browser.close()
-    for name, (count, strategy) in asked.items():
+    for name, (count, strategy) in answers.items():
         print(f"{name:8} {count:5} chunks {strategy:12} " + ", ".join(f"{n} {v:g}" for n, v in found[name].items()))
     ratios = {
         name: {n: round(v / found[other][n], 3) for n, v in found["batched"].items()}

@@ -1,9 +1,9 @@
-"""Whether a column of the comparison that stalls makes the others stutter: four answers side by side in a browser.
+"""The effect of a stalling column of the comparison on the other columns, with four answers in a browser.
 
-The same steady answers are asked for with a fourth that falls silent twice, and with one that does not, in turn, so
-that other work on the machine meets both. `gap_p95_ms` is, of the first three columns, the gap that 95 % of the gaps
-between two changes of what is seen of an answer do not pass, by the page's clock; a run's is that of all its gaps
-together, and the ratio is that of the medians of the runs.
+Three steady answers are requested with a fourth that stalls twice and with one that does not, alternately, so that
+other work on the machine affects both. `gap_p95_ms` is the 95th percentile of the gaps between two visible updates of
+an answer, pooled over the first three columns of a run, by the page's clock. The ratio is that of the medians over the
+runs.
 
     python -m benchmarks.page_columns [--runs 5]
 """
@@ -19,7 +19,7 @@ from benchmarks.page import BROWSERS, FLAGS, run_service
 
 STEADY, STALLING, OTHERS = "Simulated: steady", "Simulated: stalling", 3
 TARGET = 1.1
-"""The gap with a column that stalls may be so many times that without."""
+"""The largest acceptable ratio of the gap with a stalling column to the gap without."""
 _WAIT_TIMEOUT_MS = 120_000
 _GAP_OBSERVER_SCRIPT = """(count) => {
   window.seen = [];
@@ -38,11 +38,11 @@ _GAP_OBSERVER_SCRIPT = """(count) => {
     window.watching.push(watching);
   }
 }"""
-"""Begins to keep the milliseconds between two changes of an answer in the first columns."""
+"""Starts to record the milliseconds between two updates of the answers in the first columns."""
 
 
 def main() -> None:
-    """Print both gaps of each run, and a JSON object as the last line."""
+    """Print both p95 gaps of each run, and a JSON object as the last line."""
     parser = argparse.ArgumentParser("python -m benchmarks.page_columns", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
@@ -53,7 +53,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)
         _set_up_columns(page)
-        _measure_gap_p95_ms(page, STEADY)  # the first answers of a page load what draws answers
+        _measure_gap_p95_ms(page, STEADY)  # the first answers load the rendering code
         for _ in range(runs):
             for name, fourth in (("none_stalls", STEADY), ("one_stalls", STALLING)):
                 found[name].append(_measure_gap_p95_ms(page, fourth))
@@ -61,12 +61,12 @@ def main() -> None:
         browser.close()
     middle = {f"{name}_gap_p95_ms": round(median(gaps), 1) for name, gaps in found.items()}
     ratio = round(median(found["one_stalls"]) / median(found["none_stalls"]), 3)
-    told = {"benchmark": "page_columns", "runs": runs, **middle, "ratio": ratio, "met": ratio <= TARGET}
-    print(json.dumps(told))
+    result = {"benchmark": "page_columns", "runs": runs, **middle, "ratio": ratio, "met": ratio <= TARGET}
+    print(json.dumps(result))
 
 
 def _set_up_columns(page: Page) -> None:
-    """Turn to the comparison, with columns for all answers."""
+    """Open the comparison tab with a column for each answer."""
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.get_by_label(str(OTHERS + 1), exact=True).check()
     for number in range(OTHERS):
@@ -80,7 +80,7 @@ def _choose_provider(page: Page, number: int, provider: str) -> None:
 
 
 def _measure_gap_p95_ms(page: Page, fourth: str) -> float:
-    """Ask all, with `fourth` in the last column, and wait for the end of every answer."""
+    """Send a message to all columns, with `fourth` in the last one, and return the p95 gap of the others in ms."""
     _choose_provider(page, OTHERS, fourth)
     page.evaluate(_GAP_OBSERVER_SCRIPT, OTHERS)
     page.locator("#sg-compare-ask").click()

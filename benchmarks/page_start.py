@@ -1,8 +1,8 @@
-"""How long the page takes to start, beside `import gradio` alone, the slowest part that it cannot do without.
+"""The start-up time of the page, compared with `import gradio`, the slowest part that it cannot avoid.
 
-Both are processes of their own, taken in turn, so that other work on the machine meets both; the best of the rounds
-counts, since other work only ever adds. The page counts as usable when its address is printed and `/` answers 200
-with the page. Run as `python -m benchmarks.page_start`.
+Both run as separate processes, alternately, so that other work on the machine affects both. The fastest round counts,
+since other work can only add time. The page is usable when its address is printed and `/` responds with status 200 and
+the page. Run as `python -m benchmarks.page_start`.
 """
 
 import json
@@ -14,18 +14,18 @@ from urllib.request import urlopen
 
 ROUNDS = 5
 TARGET = 2.0
-"""The page may take so many times the import."""
+"""The largest acceptable ratio of the page's start to the import."""
 
 
 def import_s() -> float:
-    """Give the seconds of a process that imports gradio."""
+    """Return the seconds that a process with `import gradio` takes."""
     began_s = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import gradio"], check=True)
     return time.perf_counter() - began_s
 
 
 def page_s() -> float:
-    """Give the seconds from the service's start to its first page."""
+    """Return the seconds from the start of the service to its first page."""
     began_s = time.perf_counter()
     command = [sys.executable, "app.py", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -44,7 +44,7 @@ def page_s() -> float:
 
 def main() -> None:
     """Print both times of each round, and a JSON object as the last line."""
-    import_s()  # so that the first round does not read from the disk alone
+    import_s()  # warm the disk cache before the first round
     rounds = []
     for _ in range(ROUNDS):
         rounds.append((import_s(), page_s()))

@@ -1,10 +1,11 @@
-"""How soon a provider's work ends when a page's Stop is pressed, beside a plain client of the service that leaves.
+"""The latency from pressing Stop on the page to the end of the provider's work, compared with a plain client.
 
-Both ask the same provider, a simulator whose log says on one clock when the connection to it was closed, in turn in one
-run, so that other work on the machine meets both. `silent` is a provider that has not said a word, `streaming` one in
-the middle of an answer. Times are from the press of the button, or the close of the client's connection, to the close
-at the provider. `ratio` is the page's median to the plain client's; `met` says that no stop of the page took longer
-than a second. The browser, the service and the simulator have processes of their own.
+The page and a plain client of the service send requests alternately, so that other work on the machine affects both.
+The provider is a simulator whose log has the timestamps of closed connections on the same clock. `silent` is a provider
+that has sent nothing yet, `streaming` one in the middle of an answer. The latency is from the press of the button, or
+from the close of the client's connection, to the close at the provider. `ratio` is that of the page's median to the
+client's; `met` is true if no stop of the page took longer than a second. The browser, the service and the simulator
+run in separate processes.
 
     python -m benchmarks.page_stop [--rounds 20]
 """
@@ -33,19 +34,19 @@ from simulator.server import read_log
 TARGET_S = 1.0
 PROVIDER, NAME, VARIABLE = "vLLM", "vllm", "VLLM_BASE_URL"
 STATES = {"silent": "fault-no-response", "streaming": "any-model"}
-"""The simulator's models by what they do when they are stopped."""
+"""The simulator's models, by the state in which they are stopped."""
 _PATIENCE_S = 30.0
 
 
 class Simulator:
-    """A simulator with a log, which says what happened to the requests for a model."""
+    """A running simulator and the log of its requests."""
 
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
         self._log = log
 
     def times_s(self, model: str, event: str) -> list[Any]:
-        """Return when an event of requests for the model happened, in order; of closes, those by the client."""
+        """Return the timestamps of an event of the model's requests, in order; of closes only those by the client."""
         entries = read_log(str(self._log))
         ids = {entry["request_id"] for entry in entries if entry.get("model") == model}
         return [
@@ -55,7 +56,7 @@ class Simulator:
         ]
 
     def wait_for(self, model: str, event: str, count: int, pause: Callable[[], None]) -> float:
-        """Return when the event happened for that many a time. Raise TimeoutError after half a minute."""
+        """Return the timestamp of the event's `count`-th occurrence. Raises TimeoutError after half a minute."""
         give_up_s = time.monotonic() + _PATIENCE_S
         while len(times_s := self.times_s(model, event)) < count:
             if time.monotonic() > give_up_s:
@@ -66,7 +67,7 @@ class Simulator:
 
 @contextmanager
 def simulator() -> Iterator[Simulator]:
-    """Run a simulator on a free port, whose answers take eight seconds."""
+    """Run a simulator on a free port, with answers of eight seconds, and yield it."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
         shape = ["--ttft-ms", "100", "--gap-ms", "20", "--tokens", "400"]
@@ -80,26 +81,26 @@ def simulator() -> Iterator[Simulator]:
 
 
 def stop_page_s(page: Page, upstream: Simulator, state: str) -> float:
-    """Ask on the page, press Stop, and return the seconds until the provider's work ended."""
+    """Send a message on the page, press Stop, and return the seconds until the provider's work ended."""
     model = STATES[state]
-    asked, left = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
+    received, closed = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
     page.locator("#sg-message textarea").fill("Go on.")
     page.locator("#sg-message textarea").press("Enter")
-    pause = lambda: page.wait_for_timeout(10)  # noqa: E731 - the browser's own events go on meanwhile
-    upstream.wait_for(model, "received", asked + 1, pause)
+    pause = lambda: page.wait_for_timeout(10)  # noqa: E731 - the browser must process its events meanwhile
+    upstream.wait_for(model, "received", received + 1, pause)
     if state == "streaming":
         page.locator("#sg-chat [data-testid=bot]").last.wait_for()
     pressed_s = time.monotonic()
     page.locator("#sg-stop").click()
-    took_s = upstream.wait_for(model, "closed", left + 1, pause) - pressed_s
+    took_s = upstream.wait_for(model, "closed", closed + 1, pause) - pressed_s
     page.locator("#sg-stop").wait_for(state="hidden")
     return took_s
 
 
 def leave_s(url: str, upstream: Simulator, state: str) -> float:
-    """Ask over a plain socket, leave, and return the seconds until the provider's work ended."""
+    """Send a request over a socket, close it, and return the seconds until the provider's work ended."""
     model, parts = STATES[state], urlsplit(url)
-    asked, left = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
+    received, closed = len(upstream.times_s(model, "received")), len(upstream.times_s(model, "closed"))
     body = json.dumps({"message": "Go on.", "provider": f"{NAME}:{model}"})
     head = f"POST /api/chat HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_PATIENCE_S) as client:
@@ -107,13 +108,13 @@ def leave_s(url: str, upstream: Simulator, state: str) -> float:
         said = b""
         while state == "streaming" and b'"content"' not in said:
             said += client.recv(65536)
-        upstream.wait_for(model, "received", asked + 1, lambda: time.sleep(0.005))
+        upstream.wait_for(model, "received", received + 1, lambda: time.sleep(0.005))
         left_s = time.monotonic()
-    return upstream.wait_for(model, "closed", left + 1, lambda: time.sleep(0.005)) - left_s
+    return upstream.wait_for(model, "closed", closed + 1, lambda: time.sleep(0.005)) - left_s
 
 
 def measure(page: Page, url: str, upstream: Simulator, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the figures of each state, in milliseconds, the page's and the plain client's rounds in turn."""
+    """Return the latencies of each state in milliseconds, with alternating rounds of page and plain client."""
     found = {}
     for state, model in STATES.items():
         page.locator("#sg-model").get_by_role("textbox").fill(model)
@@ -145,9 +146,9 @@ def main() -> None:
         page.get_by_role("option", name=PROVIDER, exact=True).click()
         found = measure(page, url, upstream, rounds)
         browser.close()
-    for state, figures in found.items():
-        print(f"{state:10} " + ", ".join(f"{name} {value:g}" for name, value in figures.items()))
-    met = all(figures["page_max_ms"] <= 1000 * TARGET_S for figures in found.values())
+    for state, results in found.items():
+        print(f"{state:10} " + ", ".join(f"{name} {value:g}" for name, value in results.items()))
+    met = all(results["page_max_ms"] <= 1000 * TARGET_S for results in found.values())
     print(json.dumps({"benchmark": "page_stop", "rounds": rounds, **found, "met": met}))
 
 

@@ -1,15 +1,16 @@
-"""What the service adds to an answer on its way, beside a relay with nothing in it: one upstream, one client, one run.
+"""The latency that the service adds to an answer, compared with a bare relay between the same upstream and client.
 
-The service has one core; the simulator, which is the upstream, and the client have the other. Streams of 50 chunks a
-second are opened evenly over the first second, strategy `direct`, with the meter and the output filter on and the rate
-limit off. All moments are on one clock: what the upstream logged and what the client's kernel stamped.
+The service has one core; the simulator, which is the upstream, and the client share the other. Streams of 50 chunks/s
+are opened evenly over the first second, with the strategy `direct`, the meter and the output filter on, and the rate
+limit off. All timestamps are on one clock: those that the upstream logged and those of the client's kernel.
 
-`ttft_p99_ms` is added to the first chunk: from the client's send to the upstream's receipt, and from the upstream's
-send to the client. `gap_p99_ms` is the client's gap, `gap_added_p99_ms` its difference to the upstream's own. CPU is of
-all threads of the relay, microseconds a chunk or milliseconds a thousand; opening the streams is in it. Memory is the
-peak during the load less what was resident before it. `busy` and `others_busy` are shares of the relay's core and of
-the other one. Where the simulator and the client had theirs full first, were late (`late_p99_ms`) or lost moments
-(`merged_reads`), the bench says that they were the limit, not the relay. Medians of the runs.
+`ttft_p99_ms` is the latency added to the first chunk: from the client's send to the upstream's receipt, plus from the
+upstream's send to the client. `gap_p99_ms` is the inter-chunk latency at the client, `gap_added_p99_ms` its difference
+from that at the upstream. CPU is of all threads of the relay, in microseconds per chunk; it includes opening the
+streams. Memory is the peak during the load minus the resident memory before it. `busy` and `others_busy` are shares of
+the relay's core and of the other one. If the simulator and the client saturated their core first or were late
+(`late_p99_ms`), the benchmark reports that they were the limit, not the relay. `merged_reads` counts the client's reads
+that may contain several sends, whose earlier timestamps are lost. Results are medians of the runs.
 
     python -m benchmarks.relay [--streams 64,150] [--saturating 32] [--runs 5]
 """
@@ -49,7 +50,7 @@ _SERVICE_CORE, _OTHER_CORE = 0, 1
 
 @contextmanager
 def _run_pinned(command: list[str], core: int, env: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
-    """Run a server on one core; give the address that it prints, and its pid."""
+    """Run a server on one core, and yield the address that it prints and its pid."""
 
     def pin_to_core() -> None:
         if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
@@ -67,24 +68,24 @@ def _run_pinned(command: list[str], core: int, env: dict[str, str] | None = None
 
 
 def _read_cpu_s(pid: int) -> float:
-    """CPU of all threads so far, from the scheduler's own count in nanoseconds."""
+    """Return the CPU seconds of all threads so far, from the scheduler's counters in nanoseconds."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def _read_memory_kb(pid: int, name: str) -> int:
-    """Read a process's memory: `VmRSS` now, `VmHWM` at the most since the peak was reset."""
+    """Return a process's memory in KB: `VmRSS` is the current one, `VmHWM` the peak since its reset."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 def _reset_peak(pid: int) -> None:
-    """Forget the peak so far: at its start a process may have held more than it does now."""
+    """Reset the memory peak, which may be higher from the start of the process."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def _run_client(url: str, streams: int, batch: str) -> None:
-    """Be the client process: print when each chunk of each stream came."""
+    """Run as the client process, and print the arrival timestamps of each stream's chunks as JSON."""
     host, port = url.removeprefix("http://").split(":")
 
     async def stream_once(sockets: TimestampingSelector, number: int) -> dict[str, Any]:
@@ -172,10 +173,10 @@ def _run_client_process(address: str, streams: int, batch: str) -> dict[str, Any
 
 
 def main() -> None:
-    """Print a line for each load and relay, and all as JSON in the last."""
+    """Print lines for each load and relay, and all results as JSON in the last line."""
     parser = argparse.ArgumentParser("python -m benchmarks.relay", description=__doc__)
-    parser.add_argument("--streams", default="64,150", help="how many at once, of 50 chunks a second (64,150)")
-    parser.add_argument("--saturating", default="32", help="how many at once with no gaps: chunks a second (32)")
+    parser.add_argument("--streams", default="64,150", help="concurrent streams of 50 chunks/s (64,150)")
+    parser.add_argument("--saturating", default="32", help="concurrent streams without gaps (32)")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--relays", default="service,bare")
     parser.add_argument("--client", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Replaying 5,000 events through each strategy, against writing the same events as JSON.
+"""The time to replay 5,000 events through each strategy, compared with encoding the same events as JSON.
 
 Run as `python -m benchmarks.replay`.
 """
@@ -18,7 +18,7 @@ ROUNDS = 9
 
 
 def median_s(work: Callable[[], object]) -> float:
-    """Give the median time of one round, in seconds."""
+    """Return the median time of a round in seconds."""
     times = []
     for _ in range(ROUNDS):
         started_s = time.perf_counter()
@@ -32,7 +32,7 @@ def main() -> None:
     source = [TimedEvent(0.2 + i * 0.02, TextDelta(f"w{i} ")) for i in range(EVENTS - 1)]
     source.append(TimedEvent(source[-1].at_s, Finish("stop")))
     baseline_s = median_s(lambda: [json.dumps({"at_s": t.at_s, **event_to_dict(t.event)}) for t in source])
-    print(f"writing {EVENTS} events as JSON: {baseline_s * 1000:.1f} ms (baseline)")
+    print(f"encoding {EVENTS} events as JSON: {baseline_s * 1000:.1f} ms (baseline)")
     for name in strategies.EXAMPLES:
         parsed = strategies.parse(name)
         took_s = median_s(lambda parsed=parsed: list(replay(source, parsed.build())))  # type: ignore[misc] # a bound default

@@ -1,7 +1,7 @@
-"""How exact the simulator is: what its log says was sent, against what its schedule wanted, by concurrent streams.
+"""The accuracy of the simulator: the send timestamps in its log against its schedule, by number of streams.
 
-The simulator and its clients are two processes of one machine; each client opens one stream of 64 tokens, 20 ms apart,
-all in one burst, and reads it to the end. `p50`, `p99` and `max` are milliseconds of lateness over all tokens.
+The simulator and its clients are two processes on one machine. Each client opens one stream of 64 tokens, 20 ms apart,
+all in one burst, and reads it to the end. `p50`, `p99` and `max` are the lateness over all tokens in milliseconds.
 
     python -m benchmarks.simulator_accuracy [--streams 1,64,256] [--rounds 3]
 """
@@ -27,14 +27,14 @@ _TOKENS = 64
 
 
 class _CountingClient(asyncio.Protocol):
-    """Asks once, and counts what comes until the server closes."""
+    """A client that sends one request and counts the bytes received until the server closes."""
 
     def __init__(self, done: "asyncio.Future[int]") -> None:
         self._done = done
         self._bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # as create_connection makes them
+        assert isinstance(transport, asyncio.Transport)  # create_connection always passes one
         transport.write(_REQUEST)
 
     def data_received(self, data: bytes) -> None:
@@ -58,7 +58,7 @@ async def _run_burst(host: str, port: int, streams: int) -> None:
 
 
 def _measure_lateness_ms(streams: int, rounds: int) -> list[float]:
-    """Give the lateness of every token of all rounds, sorted."""
+    """Return the sorted lateness of all tokens of all rounds, in milliseconds."""
     with tempfile.TemporaryDirectory() as folder:
         log = str(Path(folder, "log.jsonl"))
         command = [sys.executable, "-m", "simulator", "--tokens", str(_TOKENS), "--log", log]
@@ -77,10 +77,10 @@ def _measure_lateness_ms(streams: int, rounds: int) -> list[float]:
 
 
 def main() -> None:
-    """Print a line for each number of streams, and all as JSON in the last."""
+    """Print a line for each number of streams, and all results as JSON in the last line."""
     parser = argparse.ArgumentParser("python -m benchmarks.simulator_accuracy", description=__doc__)
-    parser.add_argument("--streams", default="1,64,256", help="how many at once")
-    parser.add_argument("--rounds", type=int, default=3, help="bursts for each number")
+    parser.add_argument("--streams", default="1,64,256", help="concurrent streams")
+    parser.add_argument("--rounds", type=int, default=3, help="bursts for each number of streams")
     parsed = parser.parse_args()
     found = []
     for streams in map(int, parsed.streams.split(",")):

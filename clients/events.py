@@ -16,7 +16,7 @@ WireEvent = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class StageChanged:
-    """The answer has entered a stage: connecting, waiting, thinking, generating, …"""
+    """The answer has entered a stage: connecting, waiting, thinking, generating or another."""
 
     stage: str
 
@@ -35,7 +35,7 @@ class AnswerReceipt:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFinished:
-    """The provider ended the answer; `reason` is stop, length, content_filter, …
+    """The provider ended the answer; `reason` is stop, length, content_filter or another.
 
     `outcome` is completed, empty, refused or filtered; None from an older service. `message` explains an end that is no
     success.

@@ -1,8 +1,8 @@
-"""Rows of an evaluation and the journal that keeps them, on the standard library alone (load tests write them too).
+"""The rows of an evaluation and their journal; only the standard library is used, since load tests write them too.
 
-A trial is one line of `trials.jsonl`, an event one line of `events.jsonl`. None is unknown, 0 is measured. A trial's
-events are on disk before the trial itself, so a trial that can be read has all its events; events without a trial
-belong to one that was broken off.
+A trial is one line of `trials.jsonl`, an event one line of `events.jsonl`. None is unknown, 0 is measured. The events
+of a trial are written before the trial itself, so every trial in the journal has all its events; events without a trial
+belong to a trial that was interrupted.
 """
 
 import json
@@ -32,7 +32,7 @@ Usd = Annotated[Decimal | None, "USD"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One answer that was asked for and what was measured on it; the order of the fields is that of the columns."""
+    """One requested answer and its metrics; the order of the fields is the order of the columns."""
 
     run_id: str
     trial_id: str
@@ -103,11 +103,11 @@ class Trial:
 
 
 class EventRow(NamedTuple):
-    """One event at one end of a trial: `kind` starts with `source_` or `delivered_` and names the event after it.
+    """One event at one end of a trial: `kind` is `source_` or `delivered_` followed by the type of the event.
 
-    A strategy joins and splits, so the two ends are two lists of rows, merged in order of time and numbered by `seq`
-    from 0. The stamp of its own end is filled, in seconds from `sent`, the other one is None. `chars` is the length
-    of a delta; `tokens` are the output tokens that a usage event tells of: a delta is not a token.
+    A strategy merges and splits deltas, so the two ends are separate lists of rows, merged in chronological order and
+    numbered by `seq` from 0. The timestamp of the row's own end is in seconds since the request was sent; the other is
+    None. `chars` is the length of a delta, `tokens` the output tokens of a usage event: a delta is not a token.
     """
 
     run_id: str
@@ -134,10 +134,10 @@ _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=
 
 
 class Journal:
-    """Appends finished trials to a folder's two files; `add` leaves nothing in this process's buffers.
+    """The append-only journal of a run: the trial file and the event file of its folder.
 
-    What was added survives a kill of the process; `sync`, slow and safe to call from another thread, makes it survive
-    a power cut.
+    `add` flushes, so finished trials survive the death of the process. `sync` also makes them survive a power failure;
+    it is slow and safe to call from another thread.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -145,11 +145,11 @@ class Journal:
         self._trials = (folder / TRIALS_FILE).open("a", encoding="utf-8")
 
     def add_events(self, events: Iterable[EventRow]) -> None:
-        """Write some of the events of a trial whose own line follows with `add`. Raises OSError."""
+        """Write some events of a trial that `add` writes later. Raises OSError."""
         self._events.write("".join(map(_encode_event, events)))
 
     def add(self, trial: Trial, events: Iterable[EventRow] = ()) -> None:
-        """Write one finished trial, its events first. Raises OSError (a full disk)."""
+        """Write one finished trial after its events. Raises OSError, for example when the disk is full."""
         self.add_events(events)
         self._events.flush()
         self._trials.write(_encode_json({name: getattr(trial, name) for name in TRIAL_COLUMNS}) + "\n")
@@ -173,7 +173,7 @@ class Journal:
 
 
 def _encode_event(event: EventRow) -> str:
-    """Give an event's line. Most lines of a journal are these, and a general encoder takes four times as long."""
+    """Return an event as a JSON line. Most lines are events, and the general encoder takes four times as long."""
     run_id, trial_id, seq, kind, chars, tokens, source_s, delivered_s = event
     return (
         f'{{"run_id":{_quote_json(run_id)},"trial_id":{_quote_json(trial_id)},"seq":{seq},"kind":{_quote_json(kind)},'
@@ -185,7 +185,7 @@ def _encode_event(event: EventRow) -> str:
 def _encode_number(value: float | None) -> str:
     if value is None:
         return "null"
-    if value - value:  # not 0 for what is not finite, which JSON cannot hold
+    if value - value:  # nonzero for inf and nan, which JSON cannot represent
         raise ValueError(f"an event's number cannot be {value}")
     return f"{value}"
 
@@ -194,7 +194,10 @@ _quote_json = lru_cache(maxsize=256)(json.dumps)
 
 
 def read_trials(folder: Path) -> list[Trial]:
-    """Read a journal's trials, each once; none where there is no file. Raises UsageError naming the line at fault."""
+    """Return the trials of a journal without duplicates; none if there is no file.
+
+    Raises UsageError, with the line number, when a line is not a valid trial.
+    """
     found: dict[str, Trial] = {}
     for where, row in read_lines(folder / TRIALS_FILE):
         try:
@@ -217,7 +220,10 @@ def _money(value: Any, where: str) -> Decimal:
 
 
 def read_events(folder: Path) -> Iterator[EventRow]:
-    """Read a journal's events, those of unfinished trials too, one at a time. Raises UsageError naming the line."""
+    """Yield the events of a journal, including those of unfinished trials.
+
+    Raises UsageError, with the line number, when a line is not a valid event.
+    """
     for where, row in read_lines(folder / EVENTS_FILE):
         try:
             yield EventRow(**row)
@@ -226,7 +232,7 @@ def read_events(folder: Path) -> Iterator[EventRow]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give each whole line as an object and where it stands; a last line without its end is left out."""
+    """Yield the file and line number of each line, and its JSON object; a last line without a line break is skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
@@ -247,7 +253,7 @@ def _check_row(row: dict[str, Any], where: str) -> None:
 
 
 def _allowed_values(hint: Any) -> tuple[tuple[str, ...], tuple[type, ...]]:
-    """Give the words that a column may hold, none where any may, and the types."""
+    """Return the strings allowed in a column (empty if any string is) and the allowed types."""
     if get_origin(hint) is Literal:
         return get_args(hint), (str,)
     kinds = get_args(hint) or (hint,)
@@ -259,7 +265,7 @@ _ALLOWED_VALUES = {name: _allowed_values(hint) for name, hint in TRIAL_TYPES.ite
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give the file to write instead; it takes the place of `path` at the end, and is gone if that fails."""
+    """Yield a temporary path to write to; it replaces `path` on success and is deleted on failure."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial

@@ -1,7 +1,7 @@
-"""A run as pandas tables, made from the journal; dtypes are the same whatever is empty.
+"""A run as pandas tables built from the journal; empty columns have the same dtypes as filled ones.
 
-Text is `string`, counts are `Int64`, flags `boolean` (all three with NA for unknown), measured numbers and money
-`float64` (NaN for unknown; the journal keeps money exactly).
+Text is `string`, counts are `Int64` and flags `boolean`, all with NA for unknown. Metrics and costs are `float64` with
+NaN for unknown; the journal has the exact costs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ _BATCH_ROWS = 100_000
 TABLE_FILES = ("trials.parquet", "trials.csv", "events.parquet")
 _TABLES = ("trials.parquet", "events.parquet")
 MAX_NUMBER = 10**12
-"""No time in seconds, count or amount of a run is larger."""
+"""Upper bound of any time in seconds, count or amount in a run."""
 _DTYPES: dict[Any, str] = {int: "Int64", float: "float64", bool: "boolean", Decimal: "float64"}
 
 
@@ -53,14 +53,14 @@ _EVENT_SCHEMA = pa.schema(
 
 
 MAX_CHARS = 1000
-"""Characters that a report shows of one text."""
+"""Maximum length of a text in a report, in characters."""
 _NEVER_SHOWN = ("run_id", "trial_id", "prompt_id", "started_at")
-"""Columns of text that trials and events are joined or paired by."""
+"""Text columns by which trials and events are joined or paired; they are not escaped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One evaluation: a row a trial, a row an event (the two ends of a stream are told apart by `kind`), its facts."""
+    """One evaluation: one row per trial, one row per event (`kind` names the end of the stream), and the manifest."""
 
     trials: pd.DataFrame
     events: pd.DataFrame
@@ -68,10 +68,10 @@ class Run:
 
 
 def load(folder: str | Path) -> Run:
-    """Read a run's folder, finished, running or killed. Raises UsageError when there is none, or it is damaged.
+    """Return the run in a folder, whether it is finished, running or interrupted.
 
-    A finished run comes from its parquet files, any other from the journal alone, without the line or the trial that
-    was broken off.
+    A finished run is read from its parquet files, any other from its journal, without an incomplete last line or trial.
+    Raises UsageError when the folder has no run, or the run is damaged.
     """
     folder = Path(folder)
     manifest.require_run(folder)
@@ -79,75 +79,76 @@ def load(folder: str | Path) -> Run:
     if not has_journal(folder):
         return _from_tables(folder, facts)
     if facts.get("complete") and all(_is_newer(folder / name, folder / TRIALS_FILE) for name in _TABLES):
-        with suppress(UsageError):  # a damaged table gives way to the journal
+        with suppress(UsageError):  # fall back to the journal if a table is damaged
             return _from_tables(folder, facts)
     return from_journal(folder, facts)
 
 
 def has_journal(folder: Path) -> bool:
-    """Return whether the run's tables can be made anew; a copy of a finished run may have its tables alone."""
+    """Return whether the tables can be rebuilt from a journal; a copy of a finished run may have only its tables."""
     return (folder / TRIALS_FILE).exists() or not any((folder / name).exists() for name in _TABLES)
 
 
 def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
-    """Read the parquet files. Raises UsageError naming the one at fault."""
+    """Return the run in the parquet files. Raises UsageError, with the name of the file, when one cannot be read."""
     frames: list[pd.DataFrame] = []
     kinds = ((TRIAL_DTYPES, TRIAL_TYPES), (EVENT_DTYPES, EVENT_TYPES))
     for name, (dtypes, types) in zip(_TABLES, kinds, strict=True):
         try:
-            with (folder / name).open("rb") as file:  # a folder's name may be no text, which Arrow wants
+            # Arrow requires a path that is valid text, and the folder's name may not be, so it gets an open file.
+            with (folder / name).open("rb") as file:
                 frame = pd.read_parquet(file)
-            # Columns that an older version did not write are unknown; one that cannot be unknown must be there.
+            # Columns that an older version did not write are unknown, except those that must have a value.
             if lacking := [c for c in dtypes if c not in frame and type(None) not in get_args(types[c])]:
-                raise _Misfit(f"it has no column {lacking[0]}")
+                raise _MisfitError(f"it has no column {lacking[0]}")
             frame = frame.reindex(columns=list(dtypes)).astype(dtypes)
             (_check_trials if dtypes is TRIAL_DTYPES else _check_events)(frame)
         except FileNotFoundError:
-            raise UsageError(f"{folder / name}: there is no such file, and no journal to make it from") from None
+            raise UsageError(f"{folder / name}: there is no such file, and no journal to rebuild it from") from None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
-            reason = f"{type(error).__name__}: {error}" if not isinstance(error, _Misfit) else str(error)
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, _MisfitError) else str(error)
             raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
         frames.append(frame)
     trials, events = frames
     return Run(trials, events, facts)
 
 
-class _Misfit(ValueError):
-    """A table holds a value that no run has measured."""
+class _MisfitError(ValueError):
+    """A table contains a value that a run cannot have written."""
 
 
 def _check_trials(trials: pd.DataFrame) -> None:
-    """Raise _Misfit unless the trials are such as a run writes."""
+    """Raise _MisfitError if a run cannot have written these trials."""
     _check_values(trials, TRIAL_TYPES)
     outcomes = get_args(TRIAL_TYPES["outcome"])
     strange = trials.loc[~trials["outcome"].isin(outcomes), "outcome"]
     if len(strange):
-        raise _Misfit(f"outcome cannot be {str(strange.iloc[0])[:40]!r}")
+        raise _MisfitError(f"outcome cannot be {str(strange.iloc[0])[:40]!r}")
     if not trials["trial_id"].is_unique:
-        raise _Misfit("a trial_id is there twice")
+        raise _MisfitError("a trial_id occurs twice")
 
 
 def _check_events(events: pd.DataFrame) -> None:
-    """Raise _Misfit unless the events are such as a run writes."""
+    """Raise _MisfitError if a run cannot have written these events."""
     _check_values(events, EVENT_TYPES)
     texts = events[events["kind"].str.endswith("_text")]
     if texts["chars"].isna().any() or (texts["source_s"].isna() & texts["delivered_s"].isna()).any():
-        raise _Misfit("a text has no length or no timestamp")
+        raise _MisfitError("a text has no length or no timestamp")
 
 
 def _check_values(frame: pd.DataFrame, types: Mapping[str, Any]) -> None:
     for name, column in frame.items():
         if type(None) not in get_args(types[str(name)]) and column.isna().any():
-            raise _Misfit(f"{name} is missing")
+            raise _MisfitError(f"{name} is missing")
         if column.dtype in ("float64", "Int64"):
             known = column.dropna()
             fits = known.between(0 if column.dtype == "Int64" else -MAX_NUMBER, MAX_NUMBER)
             if not fits.all():
-                raise _Misfit(f"{name} cannot be {known[~fits].iloc[0]}")
+                raise _MisfitError(f"{name} cannot be {known[~fits].iloc[0]}")
 
 
 def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
-    """Make the tables from the journal. Raises UsageError naming a line that is broken."""
+    """Return the run built from its journal. Raises UsageError, with the line number, when a line is invalid."""
     trials = read_trials(folder)
     finished = {trial.trial_id for trial in trials}
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
@@ -158,15 +159,17 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     for name, check, frame in ((TRIALS_FILE, _check_trials, table), (EVENTS_FILE, _check_events, events)):
         try:
             check(frame)
-        except _Misfit as misfit:
-            raise UsageError(f"{folder / name}: {misfit}: this was not written by a run") from None
+        except _MisfitError as misfit:
+            raise UsageError(
+                f"{folder / name}: {misfit}: a run cannot have written this (copy the run again)"
+            ) from None
     return Run(table, events, found)
 
 
 def write(folder: Path, run: Run) -> None:
-    """Write `trials.parquet`, `trials.csv` and `events.parquet`, each replaced at once. Raises OSError.
+    """Write `trials.parquet`, `trials.csv` and `events.parquet`, each atomically. Raises OSError.
 
-    The parquet files are exact; text in the CSV file is made safe for spreadsheets.
+    The parquet files are exact; text in the CSV file is escaped for spreadsheets.
     """
     for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
         with atomic_write(folder / name) as partial, partial.open("wb") as file:
@@ -178,7 +181,10 @@ def write(folder: Path, run: Run) -> None:
 
 
 def _read_event_table(folder: Path) -> pd.DataFrame:
-    """Read the events, those of unfinished trials too: all at once, else line by line, which can name a broken one."""
+    """Return the events, including those of unfinished trials.
+
+    Arrow reads the whole file. If that fails, it is read line by line, so that the error names the invalid line.
+    """
     path = folder / EVENTS_FILE
     if not path.exists() or not path.stat().st_size:
         return _build_table((), EVENT_DTYPES)
@@ -186,7 +192,7 @@ def _read_event_table(folder: Path) -> pd.DataFrame:
     try:
         with path.open("rb") as file:
             found = pyarrow.json.read_json(file, parse_options=options)
-        # A field that may not be empty must not have been left out either.
+        # Arrow accepts a line that lacks a required field.
         if all(field.nullable or not found[field.name].null_count for field in _EVENT_SCHEMA):
             frame: pd.DataFrame = found.to_pandas()
             return frame.astype(EVENT_DTYPES)
@@ -196,14 +202,14 @@ def _read_event_table(folder: Path) -> pd.DataFrame:
 
 
 def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """Make a table in batches, so that a journal of millions of lines is never held as Python objects at once."""
+    """Return a table built in batches, so that millions of rows are never in memory as Python objects at once."""
     left = iter(rows)
     frames = []
     while batch := list(islice(left, _BATCH_ROWS)):
         try:
             frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
         except (TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"the journal holds a value that its column cannot: {error}") from None
+            raise UsageError(f"the journal: a value does not fit its column: {error} (copy the run again)") from None
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(dtypes)).astype(dtypes)
 
 
@@ -212,10 +218,10 @@ def _is_newer(table: Path, journal: Path) -> bool:
 
 
 def escape_run(run: Run, escape: Escape) -> Run:
-    """Return a run for one output format: every text in its trials and its manifest is cut and escaped.
+    """Return the run with every text in its trials and manifest shortened and escaped for one output format.
 
-    The words of this program in it (outcomes, transports, strategies) stay as they are in every format. Names of the
-    manifest's fields are not escaped: whoever shows one escapes it.
+    The program's own terms (outcomes, transports, strategies) are unchanged by every format. The manifest's field names
+    are not escaped; code that prints one must escape it.
     """
     texts = [name for name in map(str, run.trials.select_dtypes("string")) if name not in _NEVER_SHOWN]
     columns = {}
@@ -230,7 +236,7 @@ def _cut(text: str) -> str:
 
 
 def _escape_values(value: Any, escape: Escape) -> Any:
-    """Return a manifest's value with its texts escaped; the names of its fields are left alone."""
+    """Return a value of the manifest with its texts escaped; field names are unchanged."""
     if isinstance(value, str):
         return escape(_cut(value))
     if isinstance(value, list):

@@ -90,7 +90,7 @@ class NetworkError(StreamError):
     recovery: Recovery = "retry"
 
 
-class StreamTimeout(StreamError):
+class StreamTimeout(StreamError):  # noqa: N818 - its subclasses are named by their limits
     """One of the four timeouts expired."""
 
     kind = "timeout"

@@ -20,7 +20,7 @@ settings.load_profile("house")
 
 @pytest.fixture(scope="session")
 def packages(request: pytest.FixtureRequest) -> Path:
-    """The npm packages of tests/foreign, installed once for each content of its package.json."""
+    """Install the npm packages of tests/foreign, installed once for each content of its package.json."""
     manifest = (Path(__file__).parent / "foreign" / "package.json").read_bytes()
     npm = shutil.which("npm")
     if npm is None:

@@ -1,10 +1,11 @@
-"""Two runs side by side: what got better or worse, by metric, in every provider x strategy cell that both have.
+"""Comparison of two runs, metric by metric, in every provider x strategy cell that both runs have.
 
-Over several transports each wire is a cell of its own; a run over one is compared with one over another.
+If a run has several transports, each of them is a separate cell. A run over one transport can be compared with a run
+over another.
 
-Trials are paired by prompt and repeat where both runs have them, else the two medians are compared; intervals are
-95 % bootstraps. They hold the scatter of the trials, not what differs between two days. Of many comparisons about one
-in twenty calls a difference where there is none.
+Trials are paired by prompt and repeat if both runs have them; otherwise the two medians are compared. Intervals are 95
+% bootstrap intervals. They cover the variation between trials, not a difference between the two days. About one in
+twenty comparisons reports a difference by chance.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,17 +42,18 @@ DIRECTION: dict[str, Direction] = {
     "output_tokens": "neither",
     "cost_usd": "less",
 }
-"""The metrics that are compared, and which way is better; for some neither is."""
+"""The compared metrics, and whether less, more or neither is better."""
 SHARE_METRICS = ("failed", "stalled")
 RESOLUTION_S = 0.001
-"""That of the event loop's timers: no shorter difference of times is called one."""
+"""The resolution of the event loop's timers; a smaller difference in latency is not reported as a difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """B against A on one metric of one cell; `difference` is B - A, its `n` the pairs, or of unpaired the fewer trials.
+    """The change of one metric from run A to run B in one cell; `difference` is B - A.
 
-    `a` and `b` are medians over completed trials, of `failed` and `stalled` the shares of all trials.
+    The `n` of the difference is the number of pairs or, if unpaired, of trials in the smaller run. `a` and `b` are
+    medians over completed trials; for `failed` and `stalled` they are shares of all trials.
     """
 
     provider: str
@@ -64,7 +66,7 @@ class MetricChange:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse` (`more`, `less` where neither is better), or that it cannot be told."""
+        """`better` or `worse` (`more` or `less` if neither is better), or why there is no verdict."""
         found = self.difference
         if found.value is None or found.low is None:
             return f"too few {'pairs' if self.paired else 'trials'} to tell"
@@ -80,11 +82,11 @@ class MetricChange:
 
     @property
     def percent(self) -> float | None:
-        """B - A as a share of A, in percent; None where A is 0 or nothing was found."""
+        """The difference as a percentage of A; None if A is 0 or the difference is unknown."""
         return self.difference.value / self.a * 100 if self.a and self.difference.value is not None else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it for a program; seconds, shares and USD as in the tables."""
+        """Return the change as JSON values, in seconds, shares and USD as in the tables."""
         found = self.difference
         return {
             "provider": self.provider, "strategy": self.strategy, "metric": self.metric, "a": self.a, "b": self.b,
@@ -95,7 +97,7 @@ class MetricChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that was compared, and the cells (provider, strategy) that only one of the runs has."""
+    """The changes in all common cells, and the cells (provider, strategy) that only one of the runs has."""
 
     changes: list[MetricChange]
     only_a: list[tuple[str, str]]
@@ -103,19 +105,22 @@ class Comparison:
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Read names of metrics, with or without their `_s` or `_usd`. Raises UsageError naming the one at fault."""
+    """Parse comma-separated metric names, with or without the suffix `_s` or `_usd`.
+
+    Raises UsageError when a name is unknown or the metric has no better direction.
+    """
     found = []
     for name in split_names(text):
         known = [metric for metric in DIRECTION if metric in (name, f"{name}_s", f"{name}_usd")]
         if not known or DIRECTION[known[0]] == "neither":
             choose = ", ".join(metric for metric, better in DIRECTION.items() if better != "neither")
-            raise UsageError(f"{name!r} cannot get worse: choose of {choose}")
+            raise UsageError(f"--fail-if-worse: {name!r} cannot get worse (choose from {choose})")
         found.append(known[0])
     return tuple(found)
 
 
 def compare(a: Run, b: Run) -> Comparison:
-    """Compare run `b` with run `a`."""
+    """Return the changes from run `a` to run `b`."""
     cells_a, cells_b = _trial_cells(a), _trial_cells(b)
     both = [key for key in cells_a if key in cells_b]
     changes = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key])]
@@ -153,7 +158,7 @@ def _iter_changes(key: tuple[str, str], a: pd.DataFrame, b: pd.DataFrame) -> Ite
 
 
 def _known_values(cell: pd.DataFrame, metric: str) -> "pd.Series[float]":
-    """Give the figures by prompt and repeat; a cell has each once, unless it was made by hand: then their median."""
+    """Return the known values by prompt and repeat; duplicates, which only edited runs have, become their median."""
     rows = cell if metric in SHARE_METRICS else cell[cell["outcome"] == "completed"]
     rows = rows[rows[metric].notna()]
     return rows.groupby(["prompt_id", "repeat"], observed=True)[metric].median().astype("float64")
@@ -162,7 +167,7 @@ def _known_values(cell: pd.DataFrame, metric: str) -> "pd.Series[float]":
 def _unpaired_difference(
     a: "pd.Series[float]", b: "pd.Series[float]", value: float, *, mean: bool, seed: int = 0
 ) -> Estimate:
-    """Give `value`, the center of `b` less that of `a`, with its interval: each is resampled on its own."""
+    """Return `value` (center of `b` - center of `a`) with its interval; both samples are resampled independently."""
     n = min(len(a), len(b))
     if n < MIN_TRIALS:
         return Estimate(n, value)

@@ -1,8 +1,8 @@
-"""Service-level objectives: `ttft_p95<800ms,stalled<1%,failed<0.5%` read, checked on every cell, told in words.
+"""Service-level objectives (SLOs) such as `ttft_p95<800ms,stalled<1%,failed<0.5%`: parsing, checking and verdicts.
 
-An objective is `<column>_<p50|p95|p99|max><op><value><unit>` over the completed trials of each provider x strategy;
-`icl` pools all gaps between chunks. `failed` (not completed) and `stalled` (with one stall at least) are shares of all
-trials. What was not measured is not met: silence proves nothing.
+An objective is `<column>_<p50|p95|p99|max><op><value><unit>` over the completed trials of each provider x strategy
+cell. `icl` pools the inter-chunk latencies of all trials. `failed` (not completed) and `stalled` (at least one stall)
+are shares of all trials. An objective without measured values is not met.
 """
 
 import operator
@@ -40,7 +40,7 @@ _UNITS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One part of an SLO; `limit` in the column's own unit (seconds, USD, a share of 1), `text` as it was written."""
+    """One objective of an SLO; `limit` is in the column's unit (seconds, USD, share of 1), `text` is the input."""
 
     text: str
     column: str
@@ -52,7 +52,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an objective came to in one cell of `n` values; `value` None: not measured, so not met."""
+    """The result of an objective in one cell of `n` values; with `value` None it was not measured, so it is not met."""
 
     objective: Objective
     provider: str
@@ -79,16 +79,16 @@ class Verdict:
 
 
 def parse_slo(text: str) -> tuple[Objective, ...]:
-    """Read an SLO. Raises UsageError naming the part at fault."""
+    """Parse an SLO. Raises UsageError when an objective is invalid."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise UsageError("slo: nothing in it; write for example ttft_p95<800ms,failed<1%")
+        raise UsageError("slo: no objective (use for example ttft_p95<800ms,failed<1%)")
     return tuple(map(_parse_objective, parts))
 
 
 def check_objectives(run: "Run", objectives: tuple[Objective, ...]) -> list[Verdict]:
-    """Hold every cell of a run to every objective."""
-    # An objective is read before a load, pandas is needed after it.
+    """Return the verdict on every objective in every cell of a run."""
+    # Imported here because SLOs are parsed before a load test, and pandas is needed only after it.
     from evaluation.analysis import statistics, summary
 
     trials, _ = summary.add_transport_names(run, run.trials)
@@ -122,7 +122,9 @@ def _measure_objective(
 def _parse_objective(part: str) -> Objective:
     match = _OBJECTIVE_PATTERN.fullmatch(part.lower())
     if not match:
-        raise UsageError(f"slo: {part!r} is not <column>_<p50|p95|p99|max><op><value><unit>, as in ttft_p95<800ms")
+        raise UsageError(
+            f"slo: {part!r} is not an objective (use <column>_<p50|p95|p99|max><op><value><unit>, e.g. ttft_p95<800ms)"
+        )
     name, op, number, unit_text = match.groups()
     column, stat, unit = _parse_target(part, name)
     if unit_text not in _UNITS[unit]:
@@ -132,7 +134,7 @@ def _parse_objective(part: str) -> Objective:
 
 
 def _parse_target(part: str, name: str) -> tuple[str, str, str]:
-    """Give column, statistic and unit."""
+    """Return the column, the statistic and the unit."""
     if name in _SHARE_COLUMNS:
         return name, "share", "share"
     stem, _, stat = name.rpartition("_")

@@ -1,4 +1,4 @@
-"""Medians with bootstrap intervals, pooled gaps and paired differences; seeded, so that a report repeats itself."""
+"""Medians with bootstrap intervals, pooled gaps and paired differences; seeded, so that reports are reproducible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ import pandas as pd
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Prompts = Sequence[Any] | npt.NDArray[Any]
-"""Of each value the prompt that it is of."""
+"""The prompt of each value."""
 
 MIN_TRIALS = 6
-"""Below six values no 95 % interval of a median exists: five can all lie on one side by chance, 1 time in 16."""
+"""Fewer than six values have no 95 % interval of the median: 1 time in 16, all five are on one side of it by chance."""
 RESAMPLES = 4000
 _MIN_RESAMPLES = 400
 _MAX_RESAMPLE_CELLS = 250_000
-"""Values that are drawn at once; of many values fewer resamples are enough."""
+"""Values drawn at once; a sample with many values needs fewer resamples."""
 NO_DIFFERENCE_TEXT = "no difference within the noise"
 TOO_FEW_TEXT = "too few pairs to tell"
 METHOD_NOTE = (
@@ -29,7 +29,10 @@ METHOD_NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median of `n` values and its 95 % interval; `low` and `high` are None for fewer than six, all for none."""
+    """A median of `n` values and its 95 % interval.
+
+    `low` and `high` are None for fewer than six values, and so is `value` without any.
+    """
 
     n: int
     value: float | None = None
@@ -38,13 +41,13 @@ class Estimate:
 
     @property
     def spans_zero(self) -> bool:
-        """Whether the interval holds 0; False where there is no interval."""
+        """Whether the interval contains 0; False if there is no interval."""
         return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Median of `b` - `a` over pairs of one block (same prompt, same minute), with its interval."""
+    """The median of `b` - `a` over pairs within a block (same prompt, same minute), with its interval."""
 
     a: str
     b: str
@@ -53,7 +56,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`b` against `a` in a word, or that it cannot be told."""
+        """`more` or `less`, for `b` compared with `a`, or why there is no verdict."""
         estimate = self.estimate
         if estimate.value is None or estimate.low is None:
             return TOO_FEW_TEXT
@@ -63,9 +66,9 @@ class Difference:
 
 
 def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, seed: int = 0) -> Estimate:
-    """Estimate a median: percentile bootstrap, 95 %. Unknown values (NaN) are left out.
+    """Return the median with its 95 % percentile bootstrap interval; unknown values (NaN) are ignored.
 
-    With `prompts`, of which each value has one, repeats of a prompt are no independent values: see `bootstrap_medians`.
+    With `prompts`, one for each value, repeats of a prompt do not count as independent: see `bootstrap_medians`.
     """
     found = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(found)
@@ -76,23 +79,24 @@ def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, see
     value = float(np.median(found))
     if n < MIN_TRIALS:
         return Estimate(n, value)
-    asked = None if prompts is None else np.asarray(prompts, dtype=object)[known]
-    low, high = np.percentile(bootstrap_medians(found, asked, np.random.default_rng(seed)), [2.5, 97.5])
+    prompts_of_known = None if prompts is None else np.asarray(prompts, dtype=object)[known]
+    low, high = np.percentile(bootstrap_medians(found, prompts_of_known, np.random.default_rng(seed)), [2.5, 97.5])
     return Estimate(n, value, float(low), float(high))
 
 
 def column_median(trials: pd.DataFrame, column: str) -> Estimate:
-    """Estimate the median of a column of trials, whose prompts are not forgotten."""
+    """Return the median of a column of trials, with an interval that accounts for repeats of a prompt."""
     return median(trials[column].to_numpy(dtype=np.float64, na_value=np.nan), trials["prompt_id"].tolist())
 
 
 def bootstrap_medians(
     values: Floats, prompts: Prompts | None, rng: np.random.Generator, *, mean: bool = False
 ) -> Floats:
-    """Give medians, or means, of resamples of values that are known.
+    """Return the medians (or means) of bootstrap resamples of known values.
 
-    Of six prompts on, prompts are drawn, each with all its repeats: the interval then holds for prompts like these.
-    Of fewer nothing can be said about others: the repeats of each are drawn, and it holds for these prompts.
+    With six prompts or more, prompts are resampled, each with all its repeats (a cluster bootstrap): the interval
+    applies to prompts like these. With fewer, the repeats of each prompt are resampled: it applies to these prompts
+    only.
     """
     codes = np.arange(len(values)) if prompts is None else pd.factorize(np.asarray(prompts, dtype=object))[0]
     count = int(codes.max()) + 1
@@ -109,7 +113,7 @@ def bootstrap_medians(
 
 
 def _draw_weights(codes: Ints, count: int, size: int, rng: np.random.Generator) -> Ints:
-    """Draw how often each prompt is in a resample, or of few prompts each value; one row a resample."""
+    """Draw how often each prompt (with few prompts: each value) is in a resample; return one row per resample."""
     if count >= MIN_TRIALS:
         units, drawn = count, rng.integers(0, count, (size, count))
     else:
@@ -126,7 +130,7 @@ def _weighted_means(values: Floats, weights: Ints) -> Floats:
 
 
 def _weighted_medians(values: Floats, weights: Ints) -> Floats:
-    """Give the median of each list in which a value stands as often as its weight says."""
+    """Return the median for each row of weights; a weight is the number of times a value is repeated."""
     order = np.argsort(values, kind="stable")
     ordered, upto = values[order], weights[:, order].cumsum(axis=1)
     total = upto[:, -1:]
@@ -136,10 +140,11 @@ def _weighted_medians(values: Floats, weights: Ints) -> Floats:
 
 
 def _bootstrap_independent_medians(values: Floats, rng: np.random.Generator) -> Floats:
-    """Draw medians of resamples, at a cost that does not grow with the number of values.
+    """Return medians of bootstrap resamples; after sorting, the cost does not depend on the number of values.
 
-    A resample is n uniform places in the ordered values, so its median stands at the middle one of n ordered uniform
-    numbers, which is Beta distributed, or between that and the next one: the least of those above it.
+    A resample is n uniform positions in the sorted values. Its median is at the middle one of n sorted uniform numbers,
+    which has a Beta distribution; for even n it is the mean of that value and the next one, whose position is the
+    minimum of the uniform numbers above.
     """
     ordered, n = np.sort(values), len(values)
     middle = (n + 1) // 2
@@ -156,9 +161,10 @@ def _bootstrap_independent_medians(values: Floats, rng: np.random.Generator) -> 
 def paired_difference(
     trials: pd.DataFrame, by: str, a: str, b: str, column: str, within: Sequence[str], seed: int = 0
 ) -> Difference:
-    """Compare two values of `by` on one column, pair by pair: trials alike in all of `within` (block among them).
+    """Return the paired difference of a column between values `a` and `b` of `by`.
 
-    A pair counts when both trials have the figure. Trials that were repeated within a cell enter as their median.
+    Trials form a pair if all their `within` columns are equal (block is one of them) and both have a value. Repeated
+    trials within a cell are represented by their median.
     """
     known = trials[trials[by].isin([a, b]) & trials[column].notna()]
     table = known.groupby([*within, by], observed=True)[column].median().unstack(by)
@@ -169,10 +175,10 @@ def paired_difference(
 
 
 def arrival_chunks(events: pd.DataFrame) -> pd.DataFrame:
-    """Give the text as it arrived, chunk by chunk: trial_id, chars, at_s, and gap_s to the chunk before.
+    """Return the text chunks as they arrived: trial_id, chars, at_s, and gap_s since the previous chunk.
 
-    Over a service's wire it arrived at the reader: such a trial has no source, and its delivered text stands for it.
-    Events must stand in order within a trial, as they do in the tables.
+    A trial over a transport of the service has no source events, so its delivered text is used. Events must be in order
+    within a trial, as they are in the tables.
     """
     source = events["kind"].eq("source_text")
     sourced = events.loc[source, "trial_id"].unique()
@@ -181,17 +187,17 @@ def arrival_chunks(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def delivered_chunks(events: pd.DataFrame) -> pd.DataFrame:
-    """Give the text as it was delivered, in the same columns."""
+    """Return the text chunks as they were delivered, in the columns of `arrival_chunks`."""
     return _text_chunks(events[events["kind"].eq("delivered_text")], "delivered_s")
 
 
-def _text_chunks(texts: pd.DataFrame, stamp: str) -> pd.DataFrame:
-    at_s = texts[stamp].fillna(texts["delivered_s"])
+def _text_chunks(texts: pd.DataFrame, column: str) -> pd.DataFrame:
+    at_s = texts[column].fillna(texts["delivered_s"])
     found = pd.DataFrame({"trial_id": texts["trial_id"], "chars": texts["chars"], "at_s": at_s})
     return found.assign(gap_s=found.groupby("trial_id", sort=False)["at_s"].diff())
 
 
 def chunk_gaps(events: pd.DataFrame) -> pd.DataFrame:
-    """Give every gap between text deltas as they arrived: trial_id and gap_s, to be pooled by group, never averaged."""
+    """Return all inter-chunk latencies on arrival (trial_id, gap_s), to be pooled by group, never averaged."""
     found = arrival_chunks(events)
     return found.loc[found["gap_s"].notna(), ["trial_id", "gap_s"]]

@@ -1,8 +1,7 @@
-"""What a run's tables come to: one group for each provider x strategy, and the paired differences between them.
+"""Summary of a run: the metrics of each provider x strategy group, and the paired differences between groups.
 
-Where a run has several transports, what was asked over each wire is a group of its own.
-
-Figures are those of completed trials: a cut answer is counted, and its times are left to the tables.
+If a run has several transports, each of them is a separate group. Latencies and rates are those of completed trials; a
+truncated answer is counted, but its metrics are only in the tables.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,18 +18,18 @@ from evaluation.tables import Run
 
 _BETWEEN_PROVIDERS = ("ttft_s", "icl_p50_s", "output_tps", "e2e_s")
 _BETWEEN_STRATEGIES = ("first_held_s", "delay_mean_s", "updates_per_s")
-"""What a strategy does to a trial by itself: `first_held_s` leaves out how soon the provider began."""
+"""Metrics of the strategy itself: `first_held_s` excludes the provider's time to first token."""
 _BETWEEN_TRANSPORTS = ("delivered_ttft_s", "delivered_e2e_s", "delivered_gap_p99_s")
-"""What the reader gets: over a wire what arrives there, in process what leaves the strategy."""
+"""Metrics at the reader: of the text that arrives at the client, or in process that leaves the strategy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One provider under one strategy, over one transport. Estimates are medians over trials; None or n = 0 is unknown.
+    """The metrics of one provider with one strategy over one transport.
 
-    `gap_p*_s` are percentiles of all `gaps` gaps pooled. `delay_max_s` is the longest that any character was held.
-    `cost_usd` is the sum over the `priced` trials, failed ones included where they have a price; `cost_estimated` says
-    that the tokens of some were only estimated.
+    Estimates are medians over trials; None or n = 0 is unknown. `gap_p*_s` are percentiles of all `gaps` inter-chunk
+    latencies, pooled. `delay_max_s` is the maximum over all characters. `cost_usd` is the sum over the `priced` trials,
+    including failed trials with a price; `cost_estimated` is True if the tokens of any of them were only estimated.
     """
 
     name: str
@@ -62,9 +61,9 @@ class Group:
 
 
 def add_name_column(trials: pd.DataFrame) -> pd.DataFrame:
-    """Add `name`, the full name of who was asked, as it was written in the command.
+    """Return the trials with a column `name`: the provider's full name, as written in the command.
 
-    Where the effort differs between trials, it is part of the name.
+    If the effort differs between trials, it is part of the name.
     """
     pairs = zip(trials["provider"], trials["model"].fillna(""), strict=True)
     found = [full_name(*pair) for pair in pairs]
@@ -75,7 +74,7 @@ def add_name_column(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _names_in_order(run: Run, column: "pd.Series[str]") -> list[str]:
-    """Return the names of who was asked, in the order of the scenario: by provider, then by effort."""
+    """Return the names of the providers in the order of the scenario: by provider, then by effort."""
     facts = run.manifest.get("scenario", {})
     efforts = [None, *facts.get("effort", [])]
     planned = [at_effort(*pair) for pair in product(facts.get("providers", []), efforts)]
@@ -84,24 +83,28 @@ def _names_in_order(run: Run, column: "pd.Series[str]") -> list[str]:
 
 
 def transports(run: Run) -> list[str]:
-    """Give the transports that have a trial: the first is what the others are compared with."""
+    """Return the transports that have a trial; the first is the baseline of comparisons."""
     found = order_values(run, "transport", run.trials["transport"])
     return sorted(found, key=lambda name: name != IN_PROCESS)
 
 
 def add_transport_names(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Add `name`, with the wire in it where there are several transports, and give the names in order."""
-    trials, ways = add_name_column(trials), transports(run)
+    """Return the trials with a column `name`, and the names in order.
+
+    If there are several transports, the transport is part of the name.
+    """
+    trials, all_transports = add_name_column(trials), transports(run)
     names = _names_in_order(run, trials["name"])
-    if len(ways) < 2:
+    if len(all_transports) < 2:
         return trials, names
     pairs = [transport_name(*pair) for pair in zip(trials["name"], trials["transport"], strict=True)]
     apart = trials.assign(name=pd.Series(pairs, trials.index, dtype="string"))
-    return apart, [name for name in (transport_name(*pair) for pair in product(names, ways)) if name in set(pairs)]
+    in_order = (transport_name(*pair) for pair in product(names, all_transports))
+    return apart, [name for name in in_order if name in set(pairs)]
 
 
 def groups(run: Run) -> list[Group]:
-    """Give a group for each cell that has a trial, in the order of the scenario where it is known."""
+    """Return a group for each cell that has a trial, in the order of the scenario if that is known."""
     trials, names = add_transport_names(run, run.trials)
     completed = trials[trials["outcome"] == "completed"]
     gaps = statistics.chunk_gaps(run.events).merge(completed[["trial_id", "name", "strategy"]], on="trial_id")
@@ -116,13 +119,13 @@ def groups(run: Run) -> list[Group]:
 
 
 def differences(run: Run) -> list[Difference]:
-    """Compare every provider with the first, then every strategy with the first, over pairs of the same block.
+    """Return the differences of every provider from the first, then of every strategy from the first.
 
-    Only what both sides have measured at least once as a pair is there.
+    Trials are paired within a block. A difference without any pair is left out.
     """
     trials = add_name_column(run.trials)
     completed = trials[trials["outcome"] == "completed"]
-    # Over a wire nobody knows what was held: it was at the service.
+    # Over a transport of the service the delay of its strategy is unknown.
     held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(completed["delay_mean_s"].notna())
     completed = completed.assign(first_held_s=held_s)
     found = [
@@ -135,7 +138,7 @@ def differences(run: Run) -> list[Difference]:
 
 
 def wire_differences(run: Run) -> list[Difference]:
-    """Compare every transport with the first, over pairs of the same block, provider and strategy."""
+    """Return the differences of every transport from the first, paired by block, provider and strategy."""
     trials = add_name_column(run.trials)
     gaps = statistics.delivered_chunks(run.events).dropna(subset="gap_s").groupby("trial_id")["gap_s"].quantile(0.99)
     completed = trials[trials["outcome"] == "completed"]
@@ -153,7 +156,7 @@ def _differences_from_first(
 
 
 def order_values(run: Run, key: str, column: "pd.Series[str]") -> list[str]:
-    """Give the values of a column, those that the scenario names first and in its order."""
+    """Return the distinct values of a column: first those in the scenario, in its order, then the others, sorted."""
     seen = list(dict.fromkeys(column))
     planned = run.manifest.get("scenario", {}).get(key, [])
     return [name for name in planned if name in seen] + sorted(name for name in seen if name not in planned)
@@ -198,6 +201,6 @@ def _make_group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) ->
 
 
 def _reduce_known(column: "pd.Series[float]", reduce: Callable[["pd.Series[float]"], float]) -> float | None:
-    """Reduce the known values; None when none is."""
+    """Return the reduction of the known values; None if there are none."""
     found = column.dropna()
     return float(reduce(found)) if len(found) else None

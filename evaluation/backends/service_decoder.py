@@ -178,8 +178,10 @@ def receipt_from_response(
 
 
 def ending_columns(found: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
-    """Return the columns that describe how an answer ended, with the cost reported by the service if the caller knows
-    no price."""
+    """Return the columns that describe how an answer ended.
+
+    The cost is the one that the service reported where the caller knows no price.
+    """
     columns = trial_metrics.outcome_columns(found)
     cost_usd = outcome.receipt.cost_usd if outcome.receipt else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:

@@ -29,8 +29,10 @@ def _package_versions() -> dict[str, str]:
 
 
 def _machine_info() -> dict[str, Any]:
-    """Return the properties of the machine that metrics may depend on. Its host name and address are left out: reports
-    are shared."""
+    """Return the properties of the machine that metrics may depend on.
+
+    Its host name and address are left out: reports are shared.
+    """
     return {
         "platform": platform.platform(),
         "kernel": platform.release(),

@@ -1,8 +1,9 @@
-"""Measures of one stream's cadence: pure functions over stamps in seconds, in order of time.
+"""Cadence metrics of one stream: pure functions over timestamps in seconds, in ascending order.
 
-A chunk is a text delta as it arrived; it is not a token. None is unknown: a figure that the stamps cannot give is
-never 0. Percentiles interpolate linearly between the order statistics (numpy's default, Hyndman and Fan's type 7).
-Answers have some hundred chunks: over so few, lists are quicker than arrays, and need no import before a load.
+A chunk is a text delta as it arrived; it is not a token. None is unknown: a metric that cannot be computed from the
+timestamps is None, never 0. Percentiles interpolate linearly between order statistics (numpy's default, type 7 of
+Hyndman and Fan). An answer has a few hundred chunks; at that size lists are faster than arrays, and a load test does
+not have to import numpy.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,21 +13,21 @@ from itertools import pairwise
 from streaming.events import TextDelta, TimedEvent, Usage
 
 STALL_S = 0.25
-"""No silence up to this is called a stall, however quick the stream."""
+"""Lower bound of the stall threshold: a shorter gap is never a stall, however fast the stream."""
 STALL_MEDIANS = 5.0
-"""Nor one up to this many median gaps of its own stream."""
+"""The stall threshold as a multiple of the median gap of the same stream, if that exceeds `STALL_S`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """The answer text at one end: when each chunk passed, in seconds from `sent`, and how many characters it had."""
+    """The text chunks of an answer at one end: timestamps in seconds since the request was sent, and lengths."""
 
     at_s: Sequence[float]
     chars: Sequence[int]
 
     @classmethod
     def from_events(cls, events: Iterable[TimedEvent], sent_s: float = 0.0) -> "Chunks":
-        """Take the text deltas out of a stream of events; thinking is not answer text."""
+        """Return the text deltas of a stream of events as chunks; thinking is not answer text."""
         texts = [(timed.at_s - sent_s, len(timed.event.text)) for timed in events if type(timed.event) is TextDelta]
         return cls([at_s for at_s, _ in texts], [chars for _, chars in texts])
 
@@ -35,18 +36,18 @@ class Chunks:
 
     @property
     def span_s(self) -> float:
-        """Seconds from the first chunk to the last; 0 for fewer than two."""
+        """The time from the first chunk to the last in seconds; 0 for fewer than two chunks."""
         return self.at_s[-1] - self.at_s[0] if len(self) else 0.0
 
     @property
     def gaps_s(self) -> list[float]:
-        """Inter-chunk latencies, one fewer than there are chunks."""
+        """The inter-chunk latencies in seconds, one fewer than there are chunks."""
         return [later_s - at_s for at_s, later_s in pairwise(self.at_s)]
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """Inter-chunk latency of one stream in seconds; `cv` = standard deviation / mean, from two gaps on."""
+    """The inter-chunk latency of one stream in seconds; `cv` is standard deviation / mean, from two gaps on."""
 
     p50_s: float | None = None
     p95_s: float | None = None
@@ -56,7 +57,7 @@ class Cadence:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Give a percentile of values in ascending order, of which there is one at least.
+    """Return a percentile of at least one value; the values must be in ascending order.
 
     >>> percentile([1.0, 2.0, 4.0], 75.0)
     3.0
@@ -69,9 +70,9 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def cadence(gaps_s: Sequence[float]) -> Cadence:
-    """Percentiles of the gaps between chunks, in seconds; their spread is the population's (ddof = 0).
+    """Return percentiles and the coefficient of variation of the gaps, with the population's deviation (ddof = 0).
 
-    Source: METRICS, icl_*. All None without a gap.
+    The formulas are those of the metrics `icl_*`. All values are None if there is no gap.
 
     >>> found = cadence([0.01, 0.02, 0.03, 0.10])
     >>> [round(x, 4) for x in (found.p50_s, found.p95_s, found.p99_s, found.max_s)]
@@ -90,9 +91,10 @@ def cadence(gaps_s: Sequence[float]) -> Cadence:
 
 
 def stalls(gaps_s: Sequence[float]) -> tuple[int, float] | tuple[None, None]:
-    """Count the gaps over max(0.25 s, 5 x the median gap), and sum the seconds by which they are over it.
+    """Return the number of gaps longer than max(0.25 s, 5 x the median gap), and the total excess in seconds.
 
-    Source: METRICS, stalls and stall_s. None without a gap: a stream of one chunk had no chance to stall.
+    The formulas are those of the metrics `stalls` and `stall_s`. Both are None if there is no gap: a stream of one
+    chunk cannot stall.
 
     >>> stalls([0.02, 0.02, 0.02, 0.55, 0.75])  # median 0.02, so the threshold is 0.25
     (2, 0.8)
@@ -107,9 +109,9 @@ def stalls(gaps_s: Sequence[float]) -> tuple[int, float] | tuple[None, None]:
 
 
 def answer_tokens(usage: Usage) -> int | None:
-    """Tokens of the answer text: output without thinking. None when they are only estimated or thinking is unknown.
+    """Return the tokens of the answer text: output tokens without thinking.
 
-    Source: METRICS, itl_s.
+    None if the count is only estimated, or if the number of thinking tokens is unknown. The metric `itl_s` uses it.
 
     >>> answer_tokens(Usage(output_tokens=64, thinking_tokens=24))
     40
@@ -122,7 +124,9 @@ def answer_tokens(usage: Usage) -> int | None:
 
 
 def itl_s(chunks: Chunks, tokens: int | None) -> float | None:
-    """Mean seconds between tokens: (last - first chunk) / (answer tokens - 1); METRICS, itl_s.
+    """Return the mean inter-token latency in seconds: (last - first chunk) / (answer tokens - 1).
+
+    The formula is that of the metric `itl_s`. None with fewer than two tokens or two chunks.
 
     >>> itl_s(Chunks([0.2, 0.5, 0.8], [4, 8, 8]), 7)  # 0.6 s, 6 tokens after the first
     0.1
@@ -133,9 +137,10 @@ def itl_s(chunks: Chunks, tokens: int | None) -> float | None:
 
 
 def output_tps(chunks: Chunks, tokens: int | None) -> float | None:
-    """Answer tokens a second after the first: (answer tokens - 1) / (last - first chunk); METRICS, output_tps.
+    """Return the output throughput in tokens/s: (answer tokens - 1) / (last - first chunk).
 
-    None where `itl_s` is, and for a stream that came in no time.
+    The formula is that of the metric `output_tps`. None whenever `itl_s` is None, and if all chunks have the same
+    timestamp.
 
     >>> output_tps(Chunks([0.2, 0.5, 0.8], [4, 8, 8]), 7)
     10.0
@@ -146,7 +151,9 @@ def output_tps(chunks: Chunks, tokens: int | None) -> float | None:
 
 
 def chars_per_s(chunks: Chunks) -> float | None:
-    """Characters a second after the first chunk: those that came after it / (last - first chunk); METRICS.
+    """Return the throughput in characters/s: characters after the first chunk / (last - first chunk).
+
+    The formula is that of the metric `chars_per_s`. None if all chunks have the same timestamp.
 
     >>> chars_per_s(Chunks([0.2, 0.5, 0.7], [4, 8, 7]))  # 15 characters in 0.5 s
     30.0
@@ -157,10 +164,11 @@ def chars_per_s(chunks: Chunks) -> float | None:
 
 
 def updates_per_s(delivered: Chunks) -> float | None:
-    """How often the reader's text changes: (chunks - 2) / (last but one - first chunk), both as delivered; METRICS.
+    """Return the updates of the reader's text per second: (chunks - 2) / (last but one - first delivered chunk).
 
-    The last update is left out: it comes with the answer's end, and the interval before it is cut short, which would
-    make a short answer look livelier than its strategy is. None with fewer than three updates: no whole interval.
+    The formula is that of the metric `updates_per_s`. The last update is left out: the end of the answer flushes it, so
+    the interval before it is shorter than the strategy's own, which would overstate the rate of a short answer. None
+    with fewer than three updates, since there is no complete interval then.
 
     >>> updates_per_s(Chunks([0.2, 0.3, 0.4, 0.42], [1, 1, 1, 1]))  # 2 whole intervals in 0.2 s
     10.0

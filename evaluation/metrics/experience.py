@@ -1,4 +1,4 @@
-"""Measures of what the reader gets: delay by the strategy, token deadlines, reading. Pure, over `measures.Chunks`."""
+"""Metrics of the reader's experience: delivery delay, fluidity and quality of experience, as pure functions."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from itertools import accumulate, pairwise
 from evaluation.metrics.cadence import Chunks
 
 _TOLERANCE_S = 1e-9
-"""Stamps are kept to the nanosecond: a deadline is not missed by the rounding of a float."""
+"""Timestamps are rounded to the nanosecond; float rounding must not turn a met deadline into a missed one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDeadlines:
-    """When a token is due: the first text `first_s` after `sent`, each further token `token_s` after the one before.
+    """The deadlines of an answer: the first text `first_s` after sending, each further token `token_s` later.
 
-    Ten tokens a second is about twice as fast as people read English.
+    The default of ten tokens/s is about twice the speed at which people read English.
     """
 
     first_s: float = 1.0
@@ -24,7 +24,7 @@ class TokenDeadlines:
 
 @dataclass(frozen=True, slots=True)
 class ReaderModel:
-    """Somebody who reads `chars_per_s` and expects to begin `first_s` after asking.
+    """A model of a reader who reads `chars_per_s` and expects the first text `first_s` after sending the request.
 
     The default is 238 words a minute, the mean over 190 studies of silent reading of English non-fiction (Brysbaert
     2019, doi 10.1016/j.jml.2019.104047), at 6 characters a word with its space.
@@ -36,7 +36,7 @@ class ReaderModel:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Seconds that a strategy held the text, over all characters that were delivered; None when none was."""
+    """The delivery delay in seconds, over all delivered characters; None if none was delivered."""
 
     mean_s: float | None = None
     p95_s: float | None = None
@@ -44,10 +44,11 @@ class Delay:
 
 
 def delivery_delay(source: Chunks, delivered: Chunks) -> Delay:
-    """Delivered - arrived for each character, the n-th with the n-th: mean, 95th percentile and maximum in seconds.
+    """Return the delivery delay: mean, 95th percentile and maximum over all delivered characters, in seconds.
 
-    Source: METRICS, delay_*. Characters that were never delivered have no delay. The percentile is that of the list
-    of all characters, without making the list: memory goes with the chunks.
+    The delay of the n-th character is its delivered timestamp minus its source timestamp (metrics `delay_*`).
+    Characters that were never delivered have no delay. The percentile is weighted by characters without building a list
+    of them, so memory grows with the number of chunks.
 
     >>> source = Chunks([0.0, 0.1, 0.2], [2, 2, 4])
     >>> found = delivery_delay(source, Chunks([0.0, 0.3], [2, 6]))  # held: 2 x 0, 2 x 0.2, 4 x 0.1
@@ -62,7 +63,7 @@ def delivery_delay(source: Chunks, delivered: Chunks) -> Delay:
 
 
 def _hold_times_s(source: Chunks, delivered: Chunks) -> tuple[list[float], list[int]]:
-    """Give the seconds that each run of characters was held which arrived and left together, and its length."""
+    """Return the hold times in seconds, and the length of each run of characters that arrived and left together."""
     held_s: list[float] = []
     counts: list[int] = []
     arrivals = zip(source.at_s, source.chars, strict=True)
@@ -82,7 +83,7 @@ def _hold_times_s(source: Chunks, delivered: Chunks) -> tuple[list[float], list[
 
 
 def weighted_percentile(values: Sequence[float], counts: Sequence[int], percent: float) -> float:
-    """The percentile, linearly interpolated, of the list in which each value stands `counts` times.
+    """Return the linearly interpolated percentile of the list in which each value is repeated `counts` times.
 
     >>> weighted_percentile([1.0, 5.0], [3, 2], 62.5)  # of 1, 1, 1, 5, 5: place 2.5
     3.0
@@ -96,15 +97,16 @@ def weighted_percentile(values: Sequence[float], counts: Sequence[int], percent:
 
 
 def fluidity(delivered: Chunks, tokens: int | None, deadlines: TokenDeadlines) -> float | None:
-    """Share of token deadlines met, 0 to 1: the fluidity index of Etalon (arXiv 2407.07000).
+    """Return the share of token deadlines met, 0 to 1: the fluidity index of Etalon (arXiv 2407.07000).
 
-    A token that comes early leaves its slack to those after it. One that comes late has missed its own deadline and
-    those that passed meanwhile, one every `token_s`; then the deadlines start again from its arrival. The measure is
-    met / (met + missed). Chunks are taken as delivered, the tokens spread evenly over the characters: token i of n
-    comes with character floor(i x chars / n). None without a token count that was reported or counted.
+    An early token passes its slack on to the tokens after it. A late token misses its own deadline and those that
+    passed before it arrived, one every `token_s`; the deadlines then restart from its arrival. The index is
+    met / (met + missed). It uses the delivered chunks and spreads the tokens evenly over the characters: token i of n
+    arrives with character floor(i x chars / n). None without a reported or counted number of tokens.
 
-    Deadlines 1 s and 0.1 s, chunks of 2 tokens at 0.5, 1.0 and 1.75 s. The 4 of the first two are met; the fifth was
-    due at 1.4 s and those at 1.4, 1.5, 1.6, 1.7 s are missed; the sixth, due at 1.85 s, is met: 5 of 9.
+    Example: deadlines of 1 s and 0.1 s, chunks of 2 tokens at 0.5, 1.0 and 1.75 s. The 4 tokens of the first two chunks
+    are on time. The fifth was due at 1.4 s, so the deadlines at 1.4, 1.5, 1.6 and 1.7 s are missed. The sixth, due at
+    1.85 s, is on time: 5 of 9 deadlines are met.
 
     >>> chunks = Chunks([0.5, 1.0, 1.75], [8, 8, 8])
     >>> round(fluidity(chunks, 6, TokenDeadlines(1.0, 0.1)), 4)
@@ -135,15 +137,15 @@ def _deadlines_met_share(at_s: Sequence[float], counts: Sequence[int], deadlines
 
 
 def qoe(delivered: Chunks, reader: ReaderModel) -> float | None:
-    """The reader's quality of experience, 0 to 1, in the spirit of Andes (arXiv 2404.16283).
+    """Return the reader's quality of experience (QoE), 0 to 1, modelled on Andes (arXiv 2404.16283).
 
-    The reader reads at one speed, never ahead of the text and never before `first_s`; ideally the text is never
-    missing. Both curves, characters read over time, run until this reader has finished: the measure is the area under
-    the real one / the area under the ideal one. Andes counts tokens, here characters are read. None without text; a cut
-    answer has none either (the caller's part): what is missing was not read.
+    The reader reads at a constant speed, never ahead of the text and never before `first_s`; the ideal reader never
+    waits for text. Both curves of characters read over time end when the real reader has finished, and QoE is the area
+    under the real curve / the area under the ideal one. Andes counts tokens; this metric counts characters. None
+    without text. It does not apply to a truncated answer, which the caller must exclude.
 
-    10 characters/s from 1 s on, 10 characters at 1 s and 10 at 3 s: read during 1-2 and 3-4 s. Until 4 s the real area
-    is 10 x 2.5 + 10 x 0.5 = 30, the ideal one 20 x 2 = 40.
+    Example: 10 characters/s from 1 s on, with 10 characters at 1 s and 10 at 3 s, are read during 1-2 s and 3-4 s.
+    Until 4 s the real area is 10 x 2.5 + 10 x 0.5 = 30, the ideal area 20 x 2 = 40.
 
     >>> chunks = Chunks([1.0, 3.0], [10, 10])
     >>> qoe(chunks, ReaderModel(chars_per_s=10.0, first_s=1.0))

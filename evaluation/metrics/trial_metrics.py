@@ -1,11 +1,14 @@
-"""From an answer's stamps and receipt to its rows: pure. What a failed or cut answer cannot tell stays None.
+"""Pure functions that compute a trial's columns and event rows from its timestamps and its receipt.
 
-A failed trial has no times, only what was counted. A truncated or cancelled one keeps the figures of the text that
-came (first text, gaps, stalls, delay); what judges an answer as a whole (end to end, token rates, fluidity, QoE) it
-has not. A filtered, refused or empty one ended by the provider's will: it has its end, and no fluidity or QoE.
+A metric that does not apply to the outcome is None:
 
-Over a service's wire there is one end only, where the reader is: what arrived there is `delivered`. The figures of
-arrival are then those of the delivered events, and what the service's strategy held is not known.
+- A failed trial has counts but no latencies.
+- A truncated or cancelled trial has the metrics of the text received (first text, gaps, stalls, delay), but none of the
+  whole answer (end-to-end latency, token rates, fluidity, QoE).
+- A filtered, refused or empty trial was ended by the provider: it has an end-to-end latency, but no fluidity or QoE.
+
+A trial over a transport of the service has timestamps at the reader's end only: its events are `delivered`. The metrics
+of arrival are then computed from the delivered events, and the delay added by the service's strategy is unknown.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,9 +39,10 @@ _KIND_BY_EVENT: dict[type[Event], str] = {
 
 @dataclass(frozen=True, slots=True)
 class TimedEvents:
-    """An answer's events at both ends in order of time, and when the request was sent, all on one clock.
+    """An answer's events at both ends in chronological order, and the send timestamp, all on one clock.
 
-    `source` None: it came over a service's wire. Where nothing was ever `sent`, `sent_s` is when it was asked for.
+    `source` is None if the answer came over a transport of the service. If the request was never sent (`sent` is
+    False), `sent_s` is the time at which the trial started.
     """
 
     sent_s: float
@@ -48,28 +52,28 @@ class TimedEvents:
 
     @property
     def first_end(self) -> Sequence[TimedEvent]:
-        """What came, at the first end there is."""
+        """The events nearest to the provider: the source events, or the delivered events if there is no source."""
         return self.delivered if self.source is None else self.source
 
 
 def compute_metrics(
-    stamps: TimedEvents,
+    timestamps: TimedEvents,
     outcome: Outcome,
     usage: Usage,
     deadlines: experience.TokenDeadlines,
     reader: experience.ReaderModel,
 ) -> dict[str, Any]:
-    """Give the columns that the stamps and the token counts tell, by name; those that they cannot tell are None."""
-    source = metrics_cadence.Chunks.from_events(stamps.first_end, stamps.sent_s)
-    return arrival_metrics(stamps, source, outcome, usage) | delivery_metrics(
-        stamps, source, outcome, usage, deadlines, reader
+    """Return the metrics that follow from timestamps and token counts, by column; a metric without data is None."""
+    source = metrics_cadence.Chunks.from_events(timestamps.first_end, timestamps.sent_s)
+    return arrival_metrics(timestamps, source, outcome, usage) | delivery_metrics(
+        timestamps, source, outcome, usage, deadlines, reader
     )
 
 
 def arrival_metrics(
-    stamps: TimedEvents, source: metrics_cadence.Chunks, outcome: Outcome, usage: Usage
+    timestamps: TimedEvents, source: metrics_cadence.Chunks, outcome: Outcome, usage: Usage
 ) -> dict[str, Any]:
-    """Give the columns of what the provider sent, whatever a strategy made of it."""
+    """Return the metrics of the text as it arrived from the provider, before the strategy."""
     found: dict[str, Any] = {"chunks": len(source)}
     if outcome == "failed":
         return found
@@ -77,8 +81,8 @@ def arrival_metrics(
     cadence = metrics_cadence.cadence(gaps_s)
     stalls, stall_s = metrics_cadence.stalls(gaps_s)
     found |= {
-        "ttft_s": _first_event_s(_last_attempt(stamps.first_end), (TextDelta, ThinkingDelta), stamps.sent_s),
-        "ttfot_s": _first_event_s(stamps.first_end, (TextDelta,), stamps.sent_s),
+        "ttft_s": _first_event_s(_last_attempt(timestamps.first_end), (TextDelta, ThinkingDelta), timestamps.sent_s),
+        "ttfot_s": _first_event_s(timestamps.first_end, (TextDelta,), timestamps.sent_s),
         "icl_p50_s": cadence.p50_s,
         "icl_p95_s": cadence.p95_s,
         "icl_p99_s": cadence.p99_s,
@@ -90,32 +94,32 @@ def arrival_metrics(
     }
     if outcome in ENDED_IN_ORDER:
         tokens = metrics_cadence.answer_tokens(usage)
-        found["e2e_s"] = _first_event_s(stamps.first_end, TERMINAL, stamps.sent_s)
+        found["e2e_s"] = _first_event_s(timestamps.first_end, TERMINAL, timestamps.sent_s)
         found["itl_s"] = metrics_cadence.itl_s(source, tokens)
         found["output_tps"] = metrics_cadence.output_tps(source, tokens)
     return _round_floats(found)
 
 
 def delivery_metrics(
-    stamps: TimedEvents,
+    timestamps: TimedEvents,
     source: metrics_cadence.Chunks,
     outcome: Outcome,
     usage: Usage,
     deadlines: experience.TokenDeadlines,
     reader: experience.ReaderModel,
 ) -> dict[str, Any]:
-    """Give the columns of what left the strategy, and what it cost in delay."""
-    delivered = metrics_cadence.Chunks.from_events(stamps.delivered, stamps.sent_s)
+    """Return the metrics of the text as the strategy delivered it, delivery delay included."""
+    delivered = metrics_cadence.Chunks.from_events(timestamps.delivered, timestamps.sent_s)
     found: dict[str, Any] = {"delivered_chunks": len(delivered)}
     if outcome == "failed":
         return found
-    found["delivered_ttft_s"] = _first_event_s(stamps.delivered, (TextDelta,), stamps.sent_s)
+    found["delivered_ttft_s"] = _first_event_s(timestamps.delivered, (TextDelta,), timestamps.sent_s)
     found["updates_per_s"] = metrics_cadence.updates_per_s(delivered)
-    if stamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
+    if timestamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
         delay = experience.delivery_delay(source, delivered)
         found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
     if outcome in ENDED_IN_ORDER:
-        found["delivered_e2e_s"] = _first_event_s(stamps.delivered, TERMINAL, stamps.sent_s)
+        found["delivered_e2e_s"] = _first_event_s(timestamps.delivered, TERMINAL, timestamps.sent_s)
     if outcome == "completed":
         found["fluidity"] = experience.fluidity(delivered, metrics_cadence.answer_tokens(usage), deadlines)
         found["qoe"] = experience.qoe(delivered, reader)
@@ -127,7 +131,7 @@ def _round_floats(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last_attempt(events: Sequence[TimedEvent]) -> Sequence[TimedEvent]:
-    """Leave out what came before the last retry or fallback: the thinking of an attempt that was given up."""
+    """Return the events after the last retry or fallback, without the thinking of abandoned attempts."""
     for place in range(len(events) - 1, -1, -1):
         event = events[place].event
         if isinstance(event, Notice) and event.kind in ("retry", "fallback"):
@@ -136,17 +140,17 @@ def _last_attempt(events: Sequence[TimedEvent]) -> Sequence[TimedEvent]:
 
 
 def _first_event_s(events: Sequence[TimedEvent], kinds: tuple[type[Event], ...], sent_s: float) -> float | None:
-    """Seconds from `sent` to the first event of these kinds; None if there is none."""
+    """Return the seconds from `sent_s` to the first event of these kinds; None if there is none."""
     return next((timed.at_s - sent_s for timed in events if isinstance(timed.event, kinds)), None)
 
 
 def queueing_metrics(
     sent_s: float | None, intended_s: float | None, connect_s: float | None, ttft_s: float | None
 ) -> dict[str, Any]:
-    """Give the columns of what came before `sent`: the instrument's own wait, and the first delta with all of it.
+    """Return the metrics that include the time before sending: the queueing time, and TTFT from the intended start.
 
-    In process there is no connection: None counts as none. All are None where no start was intended, and but for the
-    start itself where nothing was sent.
+    A trial in process opens no connection, so `connect_s` None counts as 0. Without an intended start there are no
+    columns; if the request was never sent, there is only the intended start.
 
     >>> queueing_metrics(10.5, 10.1, 0.3, 0.2)["queue_s"], queueing_metrics(10.5, 10.1, 0.3, 0.2)["ttft_total_s"]
     (0.1, 0.6)
@@ -163,15 +167,15 @@ def queueing_metrics(
     }
 
 
-def dropped_settings(stamps: TimedEvents) -> str | None:
-    """Return the settings that were left out of the request, separated by commas; None where none was."""
-    return ",".join(dropped_settings_of(timed.event for timed in stamps.first_end)) or None
+def dropped_settings(timestamps: TimedEvents) -> str | None:
+    """Return the settings dropped from the request, separated by commas; None if none was dropped."""
+    return ",".join(dropped_settings_of(timed.event for timed in timestamps.first_end)) or None
 
 
 def outcome_columns(receipt: Receipt) -> dict[str, Any]:
-    """Give the columns of how it ended, the outcome aside, and of what was used.
+    """Return the columns on the end of the answer (except `outcome`), its tokens and its cost.
 
-    What a failed call used, of which nothing is known, is None and not 0.
+    The usage of a failed request is None, not 0, unless the provider reported it.
     """
     found: dict[str, Any] = {
         "finish_reason": receipt.finish_reason,
@@ -200,14 +204,14 @@ def outcome_columns(receipt: Receipt) -> dict[str, Any]:
     return found
 
 
-def event_rows(run_id: str, trial_id: str, stamps: TimedEvents) -> Iterator[EventRow]:
-    """Give both ends' events merged in order of time, what arrived before what left at the same moment."""
-    source = stamps.source or ()
-    ends = [*source, *stamps.delivered]
+def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:
+    """Yield the events of both ends in chronological order; at equal timestamps the source event comes first."""
+    source = timestamps.source or ()
+    ends = [*source, *timestamps.delivered]
     arrived = len(source)
     for seq, place in enumerate(sorted(range(len(ends)), key=lambda place: ends[place].at_s)):
         event = ends[place].event
-        kind, at_s = _KIND_BY_EVENT[type(event)], round(ends[place].at_s - stamps.sent_s, 9)
+        kind, at_s = _KIND_BY_EVENT[type(event)], round(ends[place].at_s - timestamps.sent_s, 9)
         chars = len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None
         tokens = event.output_tokens if isinstance(event, Usage) else None
         if place < arrived:

@@ -1,4 +1,4 @@
-"""A calibration in words: its table, and what it means for a run, of which only stamped trials have its error bar."""
+"""A calibration as a table, and its meaning for a run: only trials with socket timestamps have its error bar."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -27,9 +27,9 @@ _HEADER = (
 
 
 def calibration_table(made: Calibration) -> Table:
-    """Give one line for each way and number of streams; a dash is unknown."""
+    """Return a table with one row for each kind of connection and number of streams; a dash is unknown."""
     found = Table(title=f"Calibration {to_line(made.made_at)}: {made.tokens} tokens, {made.gap_ms:g} ms apart")
-    found.add_column("way")
+    found.add_column("connection")
     for heading in _HEADER:
         found.add_column(heading, justify="right")
     for row in made.rows:
@@ -56,17 +56,18 @@ def _row_cells(row: CalibrationRow, within_ms: float) -> list[str]:
 
 
 def _format_ms(value_ms: float | None) -> str:
-    """Write milliseconds, of which a small error has thousandths."""
+    """Return milliseconds as text, with three decimals below 1 ms."""
     return f"{value_ms:.3f}" if value_ms is not None and value_ms < 1 else formatting.format_number(value_ms)
 
 
 def calibration_notes(made: Calibration) -> Iterator[str]:
-    """Say what was found: a line a way, what was left out, and what holds for all of it."""
+    """Yield a line for each kind of connection, measured or left out, and a line on timestamps and priority."""
     for way in made.ways:
         yield f"{_CONNECTION_LABELS[way]}: {_error_bar_text(made.bar(way), made)}"
     for way, reason in made.left_out.items():
         yield f"{_CONNECTION_LABELS[way]}: left out: {to_line(reason)}"
-    yield f"stamps: {made.stamp_source}; real-time priority: {'taken' if made.real_time_priority else 'not to be had'}"
+    priority = "on" if made.real_time_priority else "not available"
+    yield f"timestamps: {made.stamp_source}; real-time priority: {priority}"
 
 
 def _error_bar_text(bar: ErrorBar | None, made: Calibration) -> str:
@@ -79,11 +80,11 @@ def _error_bar_text(bar: ErrorBar | None, made: Calibration) -> str:
 
 
 def report_lines(facts: Mapping[str, Any], sources: Sequence[str]) -> Iterator[str]:
-    """Give a report's lines on the instrument's error; `sources` are the trials' stamp sources, as far as known."""
+    """Yield a report's lines on the error of the instrument; `sources` are the trials' known timestamp sources."""
     others = sum(source not in TIMESTAMPED for source in sources)
     made = _calibration_from_facts(facts)
     if sources and others == len(sources):
-        yield "- instrument error: not calibrated: timed in the process that asked, not by its sockets"
+        yield "- instrument error: not calibrated: timed in the requesting process, not at its sockets"
         return
     if made is None:
         yield f"- instrument error: not calibrated: run {CALIBRATE_COMMAND}"
@@ -98,27 +99,27 @@ def report_lines(facts: Mapping[str, Any], sources: Sequence[str]) -> Iterator[s
     for warning in calibration_warnings(facts, sources):
         yield f"- **{warning}**"
     if others:
-        yield f"- {others} trials were timed in the process that asked, not by its sockets: they have no error bar"
+        yield f"- {others} trials were timed in the requesting process, not at its sockets: they have no error bar"
 
 
 def calibration_warnings(facts: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
-    """Say why the calibration does not hold for the stamped trials of a run; nothing where there is none of either."""
-    made, stamped = _calibration_from_facts(facts), [source for source in sources if source in TIMESTAMPED]
-    if made is None or not stamped:
+    """Return why the calibration does not apply to a run; empty without a calibration or socket timestamps."""
+    made, timestamped = _calibration_from_facts(facts), [source for source in sources if source in TIMESTAMPED]
+    if made is None or not timestamped:
         return []
     found = list(_beyond_calibration_notes(made, facts))
     if different := machine_differences(facts.get("machine", {}), made.machine):
         found.append(f"the calibration is of another machine ({'; '.join(different)})")
-    if made.stamp_source == "kernel" and (worse := len(stamped) - stamped.count("kernel")):
-        found.append(f"{worse} trials had no stamps of the kernel's, the calibration had: their error can be larger")
+    if made.stamp_source == "kernel" and (worse := len(timestamped) - timestamped.count("kernel")):
+        found.append(f"{worse} trials had no kernel timestamps, unlike the calibration: their error can be larger")
     sittings = facts.get("instrument", [])
     if made.real_time_priority and any(sitting.get("real_time_priority") is not True for sitting in sittings):
-        found.append("the calibration had real-time priority, this run had not always: its error can be larger")
+        found.append("the calibration had real-time priority, this run did not always: its error can be larger")
     return found
 
 
 def _beyond_calibration_notes(made: Calibration, facts: Mapping[str, Any]) -> Iterator[str]:
-    """Compare with the concurrency that was reached, or was asked for where that is not known."""
+    """Yield a note if the reached concurrency (or else the requested one) exceeds the calibrated number of streams."""
     reached = max((load.get("concurrency_max") or 0 for load in facts.get("loads", [])), default=0)
     streams = reached or facts.get("scenario", {}).get("concurrency", 1)
     for way in made.ways:

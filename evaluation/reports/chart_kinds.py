@@ -1,4 +1,4 @@
-"""The plots that compare strategies, cost and the course of a run. See `views`."""
+"""Charts that compare strategies and cost, and the timeline of a run. `charts` has the other ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ from evaluation.reports import formatting
 from evaluation.scenario import display_name
 
 MAX_POINTS = 300
-"""Points drawn for a box or a line."""
+"""Maximum number of points drawn for a box or a line."""
 MAX_LINES = 8
-"""Answers drawn for a provider."""
+"""Maximum number of answers drawn for a provider."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoxSeries:
-    """The 5th, 25th, 50th, 75th and 95th percentile of all values, and some of the values."""
+    """The 5th, 25th, 50th, 75th and 95th percentile of all values, and a sample of the values."""
 
     place: str
     percentiles: tuple[float, ...]
@@ -30,7 +30,7 @@ class BoxSeries:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One entry of the legend: a box, or lines or points given by `x` and `y`; `group` chooses the colour."""
+    """One entry of the legend: a box, or lines or points at `x` and `y`; `group` selects the colour."""
 
     name: str
     group: int
@@ -43,7 +43,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One plot; `caption` is the finding in numbers, `note` how to read it. A None in `y` ends a line."""
+    """One chart; `caption` has its numbers, `note` explains it. A None in a series' `y` ends a line."""
 
     id: str
     title: str
@@ -57,30 +57,30 @@ class Chart:
 
     @property
     def is_step(self) -> bool:
-        """Whether a value holds until the next one: shares of bins, and text, which comes chunk by chunk."""
+        """Whether each value is constant until the next one: shares of bins, and text, which grows by chunks."""
         return self.kind == "step" or self.id == "progress"
 
 
 def known_values(values: "pd.Series[float]") -> Floats:
-    """Give the known values."""
+    """Return the known values as floats."""
     return np.asarray(values.dropna(), dtype=np.float64)
 
 
 def sample_values(values: Floats, most: int = MAX_POINTS) -> list[float]:
-    """Give at most so many of the values, drawn with a fixed seed, to five digits."""
+    """Return a random sample of at most `most` values, with a fixed seed, rounded to five digits."""
     if len(values) > most:
         values = np.random.default_rng(0).choice(values, most, replace=False)
     return [float(f"{value:.5g}") for value in values]
 
 
 def box(name: str, group: int, place: str, values: Floats) -> Series:
-    """Make a box of all values."""
+    """Return a box of all values."""
     percentiles = tuple(float(x) for x in np.percentile(values, [5, 25, 50, 75, 95]))
     return Series(name, group, BoxSeries(place, percentiles, sample_values(values)))
 
 
 def sampling_note(series: Sequence[Series], counts: Sequence[int]) -> str:
-    """Say that points were left out, if they were; nothing else."""
+    """Return a note on the number of points left out; an empty text if all are drawn."""
     most = max(counts, default=0)
     return f" Points: {MAX_POINTS} of up to {most} drawn; the boxes are of all." if most > MAX_POINTS else ""
 
@@ -89,12 +89,12 @@ BOX_NOTE = "Box: middle half, line: median, whiskers: 5th to 95th percentile; ev
 
 
 def round_values(values: Floats) -> list[float]:
-    """Give values to five digits."""
+    """Return the values rounded to five significant digits."""
     return [float(f"{value:.5g}") for value in values]
 
 
 def median_speed_text(cell: pd.DataFrame) -> str:
-    """Say the median speed after the first token, in tokens where they are known."""
+    """Return the median throughput after the first token, in tokens/s if known, else in characters/s."""
     tps = statistics.column_median(cell, "output_tps")
     if tps.n:
         return f"{formatting.format_interval(tps, in_ms=False)} tokens/s"
@@ -102,20 +102,20 @@ def median_speed_text(cell: pd.DataFrame) -> str:
 
 
 def delay_chart(done: pd.DataFrame, names: list[str], strategies: list[str]) -> Chart | None:
-    """Draw how long each strategy held the text."""
-    title = "What the strategy costs: how long it held the text"
+    """Return the chart of each strategy's delivery delay."""
+    title = "Delivery delay of each strategy"
     return _strategy_chart(
-        done, names, strategies, "delay", title, "delay_mean_s", "ms that a character was held, mean of an answer", 1000
+        done, names, strategies, "delay", title, "delay_mean_s", "delay of a character in ms, mean of an answer", 1000
     )
 
 
 def strategy_charts(done: pd.DataFrame, names: list[str], strategies: list[str]) -> Iterator[Chart | None]:
-    """Draw what else the reader gets of each strategy."""
-    title = "When the reader saw the first text"
+    """Yield the charts of each strategy's first delivered text and update rate."""
+    title = "Latency of the first text at the reader"
     after = "ms after the request was sent"
     yield _strategy_chart(done, names, strategies, "first-text", title, "delivered_ttft_s", after, 1000)
-    title = "How often the reader's text changed"
-    yield _strategy_chart(done, names, strategies, "updates", title, "updates_per_s", "updates a second", 1)
+    title = "Updates of the reader's text"
+    yield _strategy_chart(done, names, strategies, "updates", title, "updates_per_s", "updates/s", 1)
 
 
 def _strategy_chart(
@@ -146,7 +146,7 @@ def _strategy_chart(
 
 
 def cost_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
-    """Draw cost for 1000 answers against speed, where both are known."""
+    """Return the chart of the cost of 1000 answers against throughput, or None if no trial has both."""
     priced = done[done["cost_usd"].notna() & done["output_tps"].notna()]
     if not len(priced):
         return None
@@ -163,7 +163,7 @@ def cost_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
             )
     unpriced = [display_name(name) for name in names if name in set(done["name"]) - set(priced["name"])]
     note = "Every point is an answer; higher is faster, further left is cheaper."
-    note += f" Not here, for want of a price or of known tokens: {', '.join(unpriced)}." if unpriced else ""
+    note += f" Not shown, as the price or the tokens are unknown: {', '.join(unpriced)}." if unpriced else ""
     return Chart(
         "cost",
         "Cost against speed",
@@ -177,7 +177,7 @@ def cost_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
 
 
 def timeline_chart(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Chart | None:
-    """Draw every stall where it happened in the run, and every answer that was not completed."""
+    """Return the timeline of stalls and of answers that were not completed, or None if there are none."""
     if not trials["sent_monotonic_s"].notna().any():
         return None
     start_s = trials["sent_monotonic_s"].min()
@@ -198,14 +198,14 @@ def timeline_chart(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) 
         silences_s = stalls.loc[stalls["name"] == name, "gap_s"]
         counted = f"{len(silences_s)} {'stall' if len(silences_s) == 1 else 'stalls'}"
         seconds = formatting.format_number(float(silences_s.sum()))
-        words.append(f"{title} {counted}, {seconds} s of silence, {len(broken)} not completed")
+        words.append(f"{title} {counted}, {seconds} s in total, {len(broken)} not completed")
     if not any(one.x for one in series):
         return None
     note = (
-        f"A circle is a silence in a completed answer, of over {STALL_S:g} s and of over {STALL_MEDIANS:g} of its "
-        "median gaps; the larger, the longer. A cross is an answer that was not completed. At most "
+        f"A circle is a gap in an answer of over {STALL_S:g} s and over {STALL_MEDIANS:g} times its median gap; a "
+        "larger circle is a longer gap. A cross is an answer that was not completed. At most "
         f"{MAX_POINTS} of each are drawn."
     )
     return Chart(
-        "stalls", "When it stalled", "point", "seconds since the run began", "", series, f"{'; '.join(words)}.", note
+        "stalls", "Stalls over time", "point", "seconds since the run began", "", series, f"{'; '.join(words)}.", note
     )

@@ -1,7 +1,7 @@
-"""What the plots of a report show, as plain numbers: the HTML page and the PNGs draw the same views.
+"""The charts of a report as plain numbers; the HTML page and the PNG files draw the same charts.
 
-A view has at most some thousand numbers, whatever the run has; where points were left out its note says so, and boxes,
-shares and the numbers in the caption are always those of all values.
+A chart has at most a few thousand numbers, whatever the size of the run. If points are left out, its note says so;
+boxes, shares and the numbers in the caption are always computed from all values.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ _MIN_GAP_MS = 0.01
 
 
 def build_charts(run: Run) -> list[Chart]:
-    """Give the plots that a run has the numbers for; their text is plain, and each format escapes it once more."""
+    """Return the charts for which a run has data; their texts are plain, and each output format must escape them."""
     run = escape_run(run, to_line)
     trials, names = summary.add_transport_names(run, run.trials)
     done = trials[trials["outcome"] == "completed"]
@@ -52,11 +52,11 @@ def build_charts(run: Run) -> list[Chart]:
         texts = _text_arrivals(run, done)
         found = [_ttft_chart(done, names), _progress_chart(done, names, texts), *_gap_charts(done, names, texts)]
         found += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
-    return [view for view in found if view is not None]
+    return [chart for chart in found if chart is not None]
 
 
 def _text_arrivals(run: Run, done: pd.DataFrame) -> pd.DataFrame:
-    """Give the answer text as it arrived, chunk by chunk, with the gap before each chunk."""
+    """Return the text chunks as they arrived, with the gap before each chunk and the provider's name."""
     return statistics.arrival_chunks(run.events).merge(done[["trial_id", "name"]], on="trial_id")
 
 
@@ -68,7 +68,7 @@ def _ttft_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
     series = [box(display_name(name), names.index(name), display_name(name), values) for name, values in cells]
     words = [f"{display_name(name)} {_median_ms_text(done[done['name'] == name], values)}" for name, values in cells]
     note = BOX_NOTE + sampling_note(series, [len(values) for _, values in cells])
-    title = "How long until the first token (TTFT)"
+    title = "Time to first token (TTFT)"
     return Chart(
         "ttft", title, "box", "ms after the request was sent", "", series, f"Median: {'; '.join(words)}.", note
     )
@@ -83,7 +83,10 @@ def _median_ms_text(cell: pd.DataFrame, values: Floats) -> str:
 
 
 def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Chart | None:
-    """Draw tokens where they are known: an answer's tokens spread evenly over its characters; else characters."""
+    """Return the chart of the text over time.
+
+    It counts tokens if all trials have a known number, spread evenly over the characters; otherwise characters.
+    """
     known = done[done["token_source"].isin(["reported", "counted"]) & done["output_tokens"].notna()]
     in_tokens = set(done["trial_id"]) == set(known["trial_id"])
     answer = (known["output_tokens"] - known["thinking_tokens"].fillna(0)).astype("float64")
@@ -105,16 +108,16 @@ def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -
             series.append(line)
     if not series:
         return None
-    told = {one.name for one in series}
+    drawn = {one.name for one in series}
     words = [
-        f"{display_name(n)} {median_speed_text(done[done['name'] == n])}" for n in names if display_name(n) in told
+        f"{display_name(n)} {median_speed_text(done[done['name'] == n])}" for n in names if display_name(n) in drawn
     ]
     unit = "tokens" if in_tokens else "characters"
-    note = f"The first {MAX_LINES} answers of each; a flat stretch is silence."
+    note = f"The first {MAX_LINES} answers of each; a flat section is a gap."
     note += " An answer's tokens are spread evenly over its text." if in_tokens else " Tokens are not known for all."
     return Chart(
         "progress",
-        f"How the answers grew, in {unit}",
+        f"Answer length over time, in {unit}",
         "line",
         "seconds after the request was sent",
         unit,
@@ -125,7 +128,7 @@ def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -
 
 
 def _gap_charts(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> list[Chart]:
-    """Draw all gaps pooled, as shares of logarithmic bins and cumulated."""
+    """Return the charts of all gaps pooled: a histogram with logarithmic bins, and the cumulative distribution."""
     every = [(name, known_values(texts.loc[texts["name"] == name, "gap_s"]) * 1000) for name in names]
     cells = [(name, np.maximum(gaps, _MIN_GAP_MS)) for name, gaps in every if len(gaps)]
     if not cells:
@@ -138,23 +141,25 @@ def _gap_charts(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> li
         bars.append(Series(display_name(name), names.index(name), x=round_values(edges), y=[*round_values(share), 0.0]))
         upto = round_values(np.percentile(gaps, percent))
         curves.append(Series(display_name(name), names.index(name), x=upto, y=[*round_values(percent)]))
-        figures = "/".join(formatting.format_number(float(x)) for x in np.percentile(gaps, [50, 95, 99]))
-        words.append(f"{display_name(name)} {figures} ms (n = {len(gaps)})")
+        percentiles = "/".join(formatting.format_number(float(x)) for x in np.percentile(gaps, [50, 95, 99]))
+        words.append(f"{display_name(name)} {percentiles} ms (n = {len(gaps)})")
     caption = f"p50/p95/p99: {'; '.join(words)}."
     note = (
         f"Gaps between chunks of text as they arrived, all pooled; those under {_MIN_GAP_MS} ms are drawn there. "
         f"A chunk is not a token.{formatting.transport_note(names)}"
     )
-    title, axis = "How even the stream was: gaps between chunks", "ms between two chunks (logarithmic)"
-    read = "Read: so many percent of the gaps were no longer than this."
+    title, axis = "Inter-chunk latency", "ms between two chunks (logarithmic)"
+    read = "The percentage of gaps that are no longer than this."
     return [
         Chart("gaps", title, "step", axis, "% of gaps", bars, caption, note, log_x=True),
-        Chart("gaps-ecdf", "The same gaps, cumulated", "line", axis, "% of gaps", curves, caption, read, log_x=True),
+        Chart(
+            "gaps-ecdf", "Inter-chunk latency, cumulative", "line", axis, "% of gaps", curves, caption, read, log_x=True
+        ),
     ]
 
 
 def _bin_edges(cells: Sequence[Floats]) -> Floats:
-    """Give bins over whole powers of ten."""
+    """Return the edges of logarithmic bins over whole powers of ten."""
     low = np.floor(min(np.log10(gaps.min()) for gaps in cells))
     high = np.ceil(max(np.log10(gaps.max()) for gaps in cells) + 1e-9)
     edges: Floats = np.logspace(low, high, int(max(high - low, 1) * _BINS_PER_DECADE) + 1)

@@ -1,4 +1,4 @@
-"""A comparison in words: a table for the terminal, and Markdown."""
+"""A comparison of two runs as a table for the terminal, and as Markdown."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 
 def comparison_table(comparison: Comparison, a: str, b: str) -> Table:
-    """Give a line for each metric of each cell that both runs have."""
+    """Return a table with one row for each metric of each cell that both runs have."""
     found = Table(title=f"A = {to_line(a)}   B = {to_line(b)}")
     for place, heading in enumerate(HEADER):
         found.add_column(heading, justify="left" if place < 3 or place == len(HEADER) - 1 else "right")
@@ -26,7 +26,7 @@ def comparison_table(comparison: Comparison, a: str, b: str) -> Table:
 
 
 def comparison_row(change: MetricChange, escape: Escape) -> list[str]:
-    """Return the cells of one line, its names escaped for the format that they stand in."""
+    """Return the cells of one row, with names escaped for the output format."""
     unit, scale = _metric_unit(change.metric)
     percent = change.percent
     return [
@@ -43,18 +43,18 @@ def comparison_row(change: MetricChange, escape: Escape) -> list[str]:
 
 
 def comparison_notes(comparison: Comparison, escape: Escape) -> Iterable[str]:
-    """Say how the table is to be read, and what could not be compared; names are escaped."""
-    told = [
+    """Yield an explanation of the table, and the cells that could not be compared; names are escaped."""
+    different = [
         change
         for change in comparison.changes
         if change.verdict not in (NO_DIFFERENCE_TEXT,) and change.difference.low is not None
     ]
     tested = sum(change.difference.low is not None for change in comparison.changes)
     yield (
-        f"{len(told)} of {tested} comparisons differ by more than their noise; by chance alone about "
-        f"{tested / 20:.1f} would. Intervals need {MIN_TRIALS} pairs or trials and hold the scatter of the trials, not "
-        "what differed between the two occasions. Times that differ by less than "
-        f"{formatting.format_ms(RESOLUTION_S)} ms are called equal: the instrument resolves no more."
+        f"{len(different)} of {tested} comparisons differ by more than their noise; by chance alone about "
+        f"{tested / 20:.1f} would. Intervals need {MIN_TRIALS} pairs or trials and cover the variation between trials, "
+        "not a difference between the two occasions. Latencies that differ by less than "
+        f"{formatting.format_ms(RESOLUTION_S)} ms count as equal, which is the resolution of the instrument."
     )
     for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
         if cells:
@@ -74,7 +74,7 @@ def _scale_estimate(estimate: Estimate, scale: float) -> Estimate:
 
 
 def comparison_markdown(comparison: Comparison, a: str, b: str) -> str:
-    """Write the comparison as a page."""
+    """Return the comparison as a Markdown document."""
     lines = ["# Comparison", "", f"A = {to_markdown(a)}", "", f"B = {to_markdown(b)}", ""]
     lines += formatting.markdown_table(
         list(HEADER), (comparison_row(change, to_markdown) for change in comparison.changes), texts=3

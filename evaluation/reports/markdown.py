@@ -1,4 +1,4 @@
-"""A run's report in Markdown: findings, figures, failures, provenance. Only what was measured has a place in it."""
+"""A run's report in Markdown: findings, results, failures and provenance. Sections without data are omitted."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +15,11 @@ from evaluation.scenario import IN_PROCESS, display_name
 from evaluation.schema import atomic_write
 from evaluation.tables import Run, escape_run
 
-HEADER = ("transport", "pairs", "first text ms", "whole answer ms", "gap p99 ms", "connect ms", "stamps")
+HEADER = ("transport", "pairs", "first text ms", "whole answer ms", "gap p99 ms", "connect ms", "timestamps")
 
 
 def transport_table(run: Run) -> Iterator[str]:
-    """Give the table as Markdown, and how it is to be read; nothing where no transports can be paired."""
+    """Yield the table as Markdown lines with an explanation; nothing if no transports can be paired."""
     differences = summary.wire_differences(run)
     if not any(difference.estimate.n for difference in differences):
         return
@@ -29,16 +29,16 @@ def transport_table(run: Run) -> Iterator[str]:
     yield ""
     yield (
         f"Medians of the differences to {first}, on the same prompt, provider and strategy within one block, with 95 % "
-        f"intervals from {MIN_TRIALS} pairs on; one that holds 0 is within the noise. What the reader gets is "
-        "compared: over a wire what arrives at the client, in process what leaves the strategy. The gap is the p99 of "
-        "an answer. Each trial opens a connection of its own: the time for it is before the request is sent, and in no "
-        "other figure."
+        f"intervals from {MIN_TRIALS} pairs on; one that contains 0 is within the noise. The metrics are "
+        "those of the reader: over a transport of the text that arrives at the client, in process of the text that "
+        "leaves the strategy. The gap is the p99 of an answer. Each trial opens a new connection: the time to connect "
+        "is before the request is sent, and in no other metric."
     )
     if first == IN_PROCESS:
         yield ""
         yield (
-            "Over a wire another process answers, with what is left of the processors where it runs on this machine: "
-            "the differences are of the whole way, service included."
+            "Over a transport another process answers, which shares the processors if it runs on this machine: the "
+            "differences include the whole path, with the service."
         )
 
 
@@ -64,9 +64,9 @@ REPORT_FILES = (REPORT_FILE, PAGE_FILE, "plots")
 
 
 def write_report(folder: Path, *, plots: bool = False) -> Run:
-    """Make the tables and the report of a folder anew from its journal, with `plots` its page and pictures too.
+    """Write the tables and the report of a folder from its journal; with `plots` also the HTML page and the PNG charts.
 
-    The tables of a folder without a journal stay as they are. Raises UsageError, OSError.
+    Without a journal the tables are unchanged. Raises UsageError when the run is missing or damaged, and OSError.
     """
     if tables.has_journal(folder):
         run = tables.from_journal(folder)
@@ -76,13 +76,12 @@ def write_report(folder: Path, *, plots: bool = False) -> Run:
     text = markdown(run)
     _write_atomically(folder / REPORT_FILE, text)
     if plots:
-        # The drawing library takes a second to import.
-        from evaluation.reports import charts, html
-        from evaluation.reports import png as pictures
+        # Imported here because the chart library takes a second to import.
+        from evaluation.reports import charts, html, png
 
         found = charts.build_charts(run)
         _write_atomically(folder / PAGE_FILE, html.render_html(text, found))
-        pictures.write_pngs(folder, found, str(run.manifest.get("run_id", "")))
+        png.write_pngs(folder, found, str(run.manifest.get("run_id", "")))
     return run
 
 
@@ -92,18 +91,18 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 def markdown(run: Run) -> str:
-    """Write the report; times are milliseconds in it, and what others wrote is plain text."""
+    """Return the report as Markdown; times are in milliseconds, and untrusted text is escaped."""
     run = escape_run(run, to_markdown)
     groups, differences = summary.groups(run), summary.differences(run)
     if provenance.is_replay(run):
         return _replay_report(run, groups, differences)
     lines = [f"# Evaluation {run.manifest.get('run_id', '')}".rstrip(), "", *_iter_findings(run, groups, differences)]
-    lines += ["", "## What was run", "", *provenance.describe_run(run)]
+    lines += ["", "## Configuration", "", *provenance.describe_run(run)]
     if any(group.completed for group in groups):
-        lines += ["", "## Figures", "", *_results_table(groups), *_cached_notes(run)]
-        lines += ["", "## What the reader got", "", *_reader_table(run, groups)]
-    if wires := list(transport_table(run)):
-        lines += ["", "## What each wire adds", "", *wires]
+        lines += ["", "## Results", "", *_results_table(groups), *_cached_notes(run)]
+        lines += ["", "## Delivery to the reader", "", *_reader_table(run, groups)]
+    if overhead := list(transport_table(run)):
+        lines += ["", "## Transport overhead", "", *overhead]
     if differences:
         lines += ["", "## Differences", "", *_difference_lines(differences)]
     if len(broken := run.trials[run.trials["outcome"] != "completed"]):
@@ -115,7 +114,7 @@ def markdown(run: Run) -> str:
 def _replay_report(run: Run, groups: list[Group], differences: list[Difference]) -> str:
     lines = [f"# What if {run.manifest.get('run_id', '')}".rstrip(), ""]
     lines += [f"**{replay.describe_finding(groups, differences)}**", "", *provenance.describe_run(run)]
-    lines += ["", "## What the reader would have got", "", *replay.replay_markdown(groups)]
+    lines += ["", "## Simulated delivery to the reader", "", *replay.replay_markdown(groups)]
     if differences:
         lines += [
             "",
@@ -149,7 +148,7 @@ def _iter_findings(run: Run, groups: list[Group], differences: list[Difference])
 
 
 def _headline_difference(differences: list[Difference]) -> Difference | None:
-    """Give the first difference between providers, else what the first strategy against another costs the reader."""
+    """Return the first TTFT difference between providers, else the first delay difference between strategies."""
     columns = ("ttft_s", "delay_mean_s")
     return next((d for column in columns for d in differences if d.column == column), None)
 
@@ -176,15 +175,15 @@ def _results_table(groups: list[Group]) -> Iterator[str]:
     yield from formatting.markdown_table(header, map(_results_row, groups))
     yield ""
     yield (
-        "Figures are of completed trials. TTFT and tokens/s: medians over trials with 95 % bootstrap intervals, from "
-        f"{MIN_TRIALS} trials on; {METHOD_NOTE}. Gaps: between text chunks as they arrived, all of a group pooled; a "
-        "chunk is not a token. Cost: the sum of what has a known price, ≈ where tokens are estimated. "
+        "Results of completed trials. TTFT and tokens/s: medians over trials with 95 % bootstrap intervals, from "
+        f"{MIN_TRIALS} trials on; {METHOD_NOTE}. Gaps: latencies between text chunks on arrival, pooled by group; a "
+        "chunk is not a token. Cost: the sum over trials with a known price, ≈ if tokens are estimated. "
         f"{formatting.UNKNOWN} is unknown.{formatting.transport_note(group.name for group in groups)}"
     )
 
 
 def _cached_notes(run: Run) -> Iterator[str]:
-    """Tell whose first tokens came sooner because the provider knew the prompt already."""
+    """Yield a note for each provider whose TTFT is reduced by cached prompt tokens."""
     done, _ = summary.add_transport_names(run, run.trials[run.trials["outcome"] == "completed"])
     share = (done["cached_tokens"] / done["input_tokens"]).astype("float64") * 100
     for name, shares in share[share > 0].groupby(done["name"]):
@@ -192,8 +191,7 @@ def _cached_notes(run: Run) -> Iterator[str]:
         yield ""
         yield (
             f"{display_name(str(name))} had {middle:.0f} % of a prompt's tokens in its cache (median; {low:.0f} to "
-            f"{high:.0f} %, in {len(shares)} trials): a prompt asked again begins sooner, so its TTFT is not that of a "
-            "new prompt."
+            f"{high:.0f} %, in {len(shares)} trials): a repeated prompt has a shorter TTFT than a new one."
         )
 
 
@@ -241,25 +239,25 @@ def _reader_table(run: Run, groups: list[Group]) -> Iterator[str]:
 
 
 def _iter_reader_notes(run: Run, names: list[str]) -> Iterator[str]:
-    measures = run.manifest.get("measures", {})
+    settings = run.manifest.get("measures", {})
     yield ""
     yield (
-        "Medians over completed trials. Delay: from a character's arrival to its leaving the strategy, this process's "
-        "own lag included; max is over all characters."
+        "Medians over completed trials. Delay: from a character's arrival to its delivery by the strategy, including "
+        "this process's own lag; max is over all characters."
     )
     if "ttft_total_s" in names:
         yield (
-            "From the intended start: the instrument's own queue and the connecting are in it, which TTFT and first "
-            "text, from the request's sending on, leave out."
+            "From the intended start: includes the instrument's own queue and the time to connect. TTFT and first text "
+            "begin when the request is sent."
         )
-    if "fluidity" in names and "fluidity" in measures:
-        due = measures["fluidity"]
+    if "fluidity" in names and "fluidity" in settings:
+        due = settings["fluidity"]
         yield (
             "Fluidity: the share of token deadlines met; the first text is due after "
             f"{formatting.format_ms(due['first_s'])} ms, then a token every {formatting.format_ms(due['token_s'])} ms."
         )
-    if "qoe" in names and "qoe" in measures:
-        yield f"QoE: 1 is a reader of {measures['qoe']['chars_per_s']:g} characters/s who never waited."
+    if "qoe" in names and "qoe" in settings:
+        yield f"QoE: 1 is a reader of {settings['qoe']['chars_per_s']:g} characters/s who never waited."
 
 
 def _reader_cell(group: Group, name: str, *, in_ms: bool) -> str:

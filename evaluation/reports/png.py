@@ -1,4 +1,4 @@
-"""The plots of a report as pictures, `plots/*.png`: the same views as on the page, to be put into a talk or a mail."""
+"""The charts of a report as PNG files in `plots/`: the same charts as on the HTML page, for slides or mails."""
 
 import textwrap
 import warnings
@@ -20,67 +20,67 @@ _DPI = 120
 _WIDTH_IN = 9.0
 
 
-def write_pngs(folder: Path, views: Sequence[Chart], run_id: str) -> list[str]:
-    """Draw every view into `plots/` and give the names; pictures of an earlier report go. Raises OSError."""
+def write_pngs(folder: Path, charts: Sequence[Chart], run_id: str) -> list[str]:
+    """Draw every chart into `plots/` and return the paths; files of an earlier report are deleted. Raises OSError."""
     target = folder / PLOTS
-    if not views and not target.exists():
+    if not charts and not target.exists():
         return []
     target.mkdir(exist_ok=True)
     for old in target.glob("*.png"):
         old.unlink()
     with plain_text():
-        for view in views:
-            draw_chart(view, run_id).savefig(target / f"{view.id}.png", dpi=_DPI)
-    return [f"{PLOTS}/{view.id}.png" for view in views]
+        for chart in charts:
+            draw_chart(chart, run_id).savefig(target / f"{chart.id}.png", dpi=_DPI)
+    return [f"{PLOTS}/{chart.id}.png" for chart in charts]
 
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Draw text without TeX meanwhile, and a box for a character that the font lacks."""
+    """Disable TeX, and the warning about characters that the font lacks, which are drawn as boxes."""
     with rc_context({"text.usetex": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
 
 @plain_text()
-def draw_chart(view: Chart, run_id: str) -> Figure:
-    """Draw one view on white: title, plot, and the numbers below it."""
-    caption = textwrap.wrap(to_picture(f"{view.caption} Run {run_id}."), 138)
-    figure = Figure(figsize=(_WIDTH_IN, height_px(view) / 80 + 0.9 + 0.2 * len(caption)), layout="constrained")
+def draw_chart(chart: Chart, run_id: str) -> Figure:
+    """Return a figure of one chart on white, with its title, and its caption below."""
+    caption = textwrap.wrap(to_picture(f"{chart.caption} Run {run_id}."), 138)
+    figure = Figure(figsize=(_WIDTH_IN, height_px(chart) / 80 + 0.9 + 0.2 * len(caption)), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(view.title, loc="left", fontsize=13, fontweight="bold")
-    axes.set_xlabel(view.x_title)
-    axes.set_ylabel(view.y_title)
-    axes.grid(axis="x" if view.kind == "box" else "both", color="#d9dde3", linewidth=0.6)
+    axes.set_title(chart.title, loc="left", fontsize=13, fontweight="bold")
+    axes.set_xlabel(chart.x_title)
+    axes.set_ylabel(chart.y_title)
+    axes.grid(axis="x" if chart.kind == "box" else "both", color="#d9dde3", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    _draw_axes(axes, view)
+    _draw_axes(axes, chart)
     figure.supxlabel("\n".join(caption), fontsize=8.5, color="#444444", x=0.01, ha="left")
     return figure
 
 
-def _draw_axes(axes: Axes, view: Chart) -> None:
-    if view.log_x:
+def _draw_axes(axes: Axes, chart: Chart) -> None:
+    if chart.log_x:
         axes.set_xscale("log")
-    if view.kind == "box":
-        _draw_boxes(axes, view.series)
+    if chart.kind == "box":
+        _draw_boxes(axes, chart.series)
         return
-    for series in view.series:
-        _draw_series(axes, view, series)
-    if not view.log_x:
+    for series in chart.series:
+        _draw_series(axes, chart, series)
+    if not chart.log_x:
         axes.set_xlim(left=0)
-    if view.id == "stalls":
+    if chart.id == "stalls":
         axes.invert_yaxis()
         axes.margins(y=0.4)
     else:
         axes.set_ylim(bottom=0)
-    if len(view.series) > 1 and view.id != "stalls":
+    if len(chart.series) > 1 and chart.id != "stalls":
         axes.legend(frameon=False, loc="best", fontsize=9)
 
 
 def _draw_boxes(axes: Axes, series: Sequence[Series]) -> None:
-    """Draw boxes one below the other, in the order of the page."""
+    """Draw boxes one below the other, in the same order as on the HTML page."""
     boxes = [(one.box, PALETTE[one.group % len(PALETTE)]) for one in series if one.box is not None]
     stats = [
         {
@@ -104,19 +104,19 @@ def _draw_boxes(axes: Axes, series: Sequence[Series]) -> None:
     axes.set_xlim(0, max(max(box.points) for box, _ in boxes) * 1.06 or 1.0)
 
 
-def _draw_series(axes: Axes, view: Chart, series: Series) -> None:
+def _draw_series(axes: Axes, chart: Chart, series: Series) -> None:
     colour = PALETTE[series.group % len(PALETTE)]
-    if view.kind == "point":
+    if chart.kind == "point":
         _draw_points(axes, series, colour)
         return
     values = [value if isinstance(value, float) else float("nan") for value in series.y]
-    shape = "steps-post" if view.is_step else "default"
+    shape = "steps-post" if chart.is_step else "default"
     axes.plot(series.x, values, color=colour, linewidth=1.2, alpha=0.8, drawstyle=shape, label=to_picture(series.name))
 
 
 def _draw_points(axes: Axes, series: Series, colour: str) -> None:
     sizes = [min(max(60 * size, 15), 600) for size in series.sizes] or 26
     look: dict[str, Any] = {"marker": "x", "alpha": 0.9} if series.failed else {"marker": "o", "alpha": 0.5}
-    # Names are numbers of a category axis, of which the library's types know nothing.
+    # Matplotlib accepts names on a category axis, but its type stubs do not.
     places: Any = [to_picture(place) if isinstance(place, str) else place for place in series.y]
     axes.scatter(series.x, places, s=sizes, color=colour, label=to_picture(series.name), **look)

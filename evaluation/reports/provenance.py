@@ -1,6 +1,6 @@
-"""What was run and where its figures come from, as Markdown: the part of a report without which no figure stands.
+"""The configuration and the provenance of a run as Markdown lines for its report.
 
-A run is escaped before it comes here; the names of its manifest's fields are escaped here.
+The caller passes a run whose texts are escaped; the field names of its manifest are escaped here.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from evaluation.tables import Run
 
 
 def describe_run(run: Run) -> Iterator[str]:
-    """Give lines on what was asked for, as the manifest has it."""
+    """Yield lines on the configuration in the manifest."""
     facts: dict[str, Any] = run.manifest.get("scenario", {})
     if not facts:
-        yield "The manifest is missing: what was asked for is not known, only what came of it."
+        yield "The manifest is missing: the configuration is unknown, only the results are known."
         return
     if is_replay(run):
         yield from _recording_notes(run, facts)
@@ -39,11 +39,11 @@ def describe_run(run: Run) -> Iterator[str]:
     if run.manifest.get("resumed"):
         times = run.manifest["resumed"]
         again = "once" if times == 1 else f"{times} times"
-        yield f"- broken off and resumed {again}: what was finished was not asked again"
+        yield f"- interrupted and resumed {again}: finished trials were not repeated"
     for name, ends in run.manifest.get("warm_up", {}).items():
         yield f"- warm-up, not recorded: {to_markdown(display_name(name))} {', '.join(ends)}"
     if any(name.startswith("sim:") for name in facts["providers"]):
-        yield "- simulated: it came from a timing profile, not from a model; such figures test this instrument"
+        yield "- simulated: the answers follow a timing profile, not a model; such results test this instrument"
 
 
 def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _dropped_settings(run: Run) -> Iterator[str]:
-    """Say in one line which settings were left out for whom."""
+    """Yield a line on the settings that were dropped, and for which providers."""
     found: dict[str, dict[str, None]] = {}
     for provider, model, settings in run.trials[["provider", "model", "dropped_settings"]].itertuples(index=False):
         if not pd.isna(settings):
@@ -70,27 +70,27 @@ def _dropped_settings(run: Run) -> Iterator[str]:
 
 
 def _uses_service(run: Run) -> bool:
-    """Whether a service of this project was asked; a load test, which asks nobody else, says so by itself."""
-    wires = set(run.manifest["scenario"]["transport"]) & set(TRANSPORTS[1:])
-    return bool(wires) and "kind" not in run.manifest
+    """Return whether trials went through the service; False for a load test, which describes its service itself."""
+    service_transports = set(run.manifest["scenario"]["transport"]) & set(TRANSPORTS[1:])
+    return bool(service_transports) and "kind" not in run.manifest
 
 
 def _service_note(run: Run) -> Iterator[str]:
     if _uses_service(run):
         url = run.manifest["scenario"].get("url")
-        who = f"the service at {url}" if url else "a service started for this run, with no limits"
-        yield f"- over the wires: {who}; it retries, falls back and counts itself, and what arrives left its strategy"
+        service = f"the service at {url}" if url else "a service started for this run, with no limits"
+        yield f"- over the transports: {service}; retries, fallbacks and strategies are its own"
 
 
 def is_replay(run: Run) -> bool:
-    """Whether the trials are recordings put through strategies, and nobody was asked."""
+    """Return whether the trials are recordings replayed through strategies, without any request."""
     return run.manifest.get("kind") == "what-if"
 
 
 def _recording_notes(run: Run, facts: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"- **what if**: {run.manifest.get('recordings')} recorded streams put through the strategies by computation; "
-        "nobody was asked, nothing was paid, and what arrived is as it was recorded"
+        f"- **what if**: {run.manifest.get('recordings')} recorded streams replayed through the strategies by "
+        "computation; no request was sent, nothing was paid, and arrivals are as recorded"
     )
     yield f"- recorded from: {', '.join(display_name(name) for name in facts['providers'])}"
     yield f"- strategies: {', '.join(facts['strategies'])}"
@@ -99,7 +99,7 @@ def _recording_notes(run: Run, facts: dict[str, Any]) -> Iterator[str]:
 def _load_text(facts: dict[str, Any]) -> str:
     if facts.get("rate") is None:
         return f"closed loop, {facts['concurrency']} at a time"
-    return f"open loop, {facts['rate']:g} answers started a second, arrivals {facts.get('arrivals') or 'unknown'}"
+    return f"open loop, {facts['rate']:g} starts/s, arrivals {facts.get('arrivals') or 'unknown'}"
 
 
 def _reached_load_text(load: dict[str, Any]) -> str:
@@ -108,14 +108,14 @@ def _reached_load_text(load: dict[str, Any]) -> str:
     if "asked_rate_per_s" in load:
         starts, due = formatting.exact(load.get("starts_per_s")), formatting.exact(load.get("drawn_rate_per_s"))
         return (
-            f"load reached: {starts} starts a second ({due} were due), the latest "
+            f"load reached: {starts} starts/s ({due} scheduled), the latest "
             f"{formatting.format_ms(load.get('latest_start_s'))} ms late; at most {load['concurrency_max']} under way"
         )
     return f"load reached: {load['concurrency_max']} at a time"
 
 
 def _loop_lag_notes(run: Run) -> Iterator[str]:
-    """Tell how busy the instrument was, and whether that can be in the figures."""
+    """Yield a line on the event-loop lag of the instrument, and whether it can affect the timestamps."""
     lag_s = run.trials["loop_lag_max_s"].dropna()
     if not len(lag_s):
         return
@@ -124,35 +124,35 @@ def _loop_lag_notes(run: Run) -> Iterator[str]:
         "- worst event-loop lag of the measuring process during a trial: median "
         f"{formatting.format_ms(lag_s.median())} ms, maximum {formatting.format_ms(lag_s.max())} ms: "
         + (
-            "when this program was busy elsewhere, in no figure, as the kernel stamps what arrives meanwhile"
+            "it affects no metric, because the kernel timestamps what arrives meanwhile"
             if by_kernel
-            else "no error bar, but where this program itself takes the time a stamp can be as late"
+            else "not an error bar, but a timestamp that this program takes itself can be late by as much"
         )
     )
 
 
 def disturbance_note(run: Run) -> str | None:
-    """Say how many trials the instrument itself disturbed; None where it was none."""
+    """Return a note on the trials that the instrument itself disturbed; None if there are none."""
     flagged = run.trials[run.trials["disturbed"].fillna(False)]
     if not len(flagged):
         return None
     merged = int((flagged["merged_reads"].fillna(0) > 0).sum())
-    why = [f"{merged} had reads that may hold several sends, of which the last stamp alone is kept"] if merged else []
+    why = [f"{merged} had reads that may contain several sends, with the timestamp of the last one"] if merged else []
     if late := len(flagged) - merged:
         why.append(
-            f"{late} had stamps that wait for the event loop, which was over "
+            f"{late} had timestamps taken by the event loop, which was over "
             f"{formatting.format_ms(interference.DISTURBED_LAG_S)} ms late"
         )
     return f"{len(flagged)} of {len(run.trials)} trials were disturbed by the instrument itself: {'; '.join(why)}"
 
 
 def describe_provenance(run: Run) -> Iterator[str]:
-    """Give lines on instrument, prices, time, machine and versions."""
+    """Yield lines on the instrument, prices, dates, machine and versions."""
     facts = run.manifest
     dates = sorted(run.trials["price_date"].dropna().unique())
     sources = sorted(run.trials["price_source"].dropna().unique())
     if is_replay(run):
-        yield "- delivery is computed on the recordings' own stamps: no error but theirs"
+        yield "- delivery is computed from the timestamps of the recordings, and has only their error"
     else:
         yield from calibration.report_lines(facts, run.trials["stamp_source"].dropna().tolist())
     yield from _loop_lag_notes(run)
@@ -165,8 +165,8 @@ def describe_provenance(run: Run) -> Iterator[str]:
     if facts.get("max_cost_usd") is not None:
         charged = facts.get("charged_usd", formatting.UNKNOWN)
         yield (
-            f"- ceiling of cost: {facts['max_cost_usd']} USD; charged against it: {charged} USD, warm-up "
-            "included, and what is not known at the most that it can have been"
+            f"- maximum cost: {facts['max_cost_usd']} USD; charged: {charged} USD, including warm-up, with unknown "
+            "costs at their upper bound"
         )
     yield f"- started {facts.get('started_at') or 'unknown'}, finished {facts.get('finished_at') or 'not'}"
     machine = facts.get("machine", {})

@@ -1,4 +1,4 @@
-"""What recordings would have been like under each strategy: the table for the terminal, and the report's sections."""
+"""Reports on recorded streams replayed through strategies: the table for the terminal, and the report's sections."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,12 +14,12 @@ HEADER = (
 )  # fmt: skip
 NOTE = (
     f"Medians over recordings of completed answers, with 95 % intervals from {MIN_TRIALS} on; delay max is over all "
-    "characters. Delay: from a character's arrival to its leaving the strategy, computed, so without any lag."
+    "characters. Delay: from a character's arrival to its delivery by the strategy, computed, so without any lag."
 )
 
 
 def replay_table(groups: Sequence[Group], title: str) -> Table:
-    """Give a line of medians for each provider x strategy; a dash is unknown."""
+    """Return a table with one row of medians for each provider x strategy; a dash is unknown."""
     found = Table(title=title)
     found.add_column("recorded from", no_wrap=True)
     found.add_column("strategy", no_wrap=True)
@@ -31,7 +31,7 @@ def replay_table(groups: Sequence[Group], title: str) -> Table:
 
 
 def replay_markdown(groups: Sequence[Group]) -> Iterator[str]:
-    """Give the same as Markdown, with how it is to be read."""
+    """Yield the same table as Markdown lines, with an explanation."""
     rows = (
         [display_name(group.name), group.strategy, *_group_cells(group, formatting.format_interval)] for group in groups
     )
@@ -40,7 +40,7 @@ def replay_markdown(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def describe_finding(groups: Sequence[Group], differences: Sequence[Difference]) -> str:
-    """Say what each strategy but the first costs and saves, in a sentence."""
+    """Return a sentence on the delay and the updates/s of each strategy compared with the first."""
     names = list(dict.fromkeys(group.strategy for group in groups))
     if len(names) < 2:
         return (

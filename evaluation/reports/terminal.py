@@ -1,4 +1,4 @@
-"""The figures of a run as a table for the terminal."""
+"""The metrics of a run as a table for the terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -14,16 +14,16 @@ _HEADER = ("trials", "TTFT ms", "gap p50/p95/p99 ms", "tokens/s", "stalls", "del
 
 
 WIDTH = 160
-"""Columns of the table where there is no terminal to ask."""
+"""Width of the table in characters if stdout is not a terminal."""
 
 
 def print_summary(run: Run) -> None:
-    """Print a run's table on stdout."""
+    """Print the table of a run's metrics to stdout."""
     print_table(summary_table(run))
 
 
 def print_table(table: Table) -> None:
-    """Print a table on stdout; names are printed as they are, whatever brackets or colons are in them."""
+    """Print a table to stdout; brackets and colons in names are not treated as markup."""
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
@@ -31,7 +31,7 @@ def print_table(table: Table) -> None:
 
 
 def summary_table(run: Run) -> Table:
-    """Give one line for each provider x strategy; a dash is unknown."""
+    """Return a table with one row for each provider x strategy; a dash is unknown."""
     run = escape_run(run, to_line)
     title = f"Run {run.manifest.get('run_id', '')}".rstrip()
     if provenance.is_replay(run):

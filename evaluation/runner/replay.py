@@ -139,8 +139,10 @@ def replay_trials(run_id: str, recording: Recording, names: Sequence[str], block
 
 
 def _ending_columns(events: Sequence[TimedEvent], header: Any) -> tuple[Outcome, dict[str, Any]]:
-    """Return the outcome and its columns. A trace without a terminal event is never completed, whatever its header
-    says."""
+    """Return the outcome and its columns.
+
+    A trace without a terminal event is never completed, whatever its header says.
+    """
     last = events[-1].event if events else None
     if isinstance(last, (Finish, Failed)):
         has_text = any(isinstance(timed.event, TextDelta) and timed.event.text.strip() for timed in events)

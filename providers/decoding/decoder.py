@@ -210,7 +210,7 @@ class AnswerBuilder:
 
 
 class SurrogateJoiner:
-    """A joiner of surrogate pairs that a provider escaped as `\\uXXXX` and split between two chunks.
+    r"""A joiner of surrogate pairs that a provider escaped as `\uXXXX` and split between two chunks.
 
     A surrogate without its other half becomes U+FFFD.
     """

@@ -192,8 +192,9 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture(params=[(1280, 860)], ids=["desktop"])
 def chat(request: pytest.FixtureRequest, context: BrowserContext, service: ServiceUnderTest) -> Iterator[ChatPage]:
-    """Open a fresh page, and check afterwards that it sent no request to another origin, raised no script error, and
-    received no error response.
+    """Open a fresh page, and check afterwards what it did.
+
+    It sent no request to another origin, raised no script error, and received no error response.
 
     Requests that the page's content security policy blocks in the browser do not count.
     """

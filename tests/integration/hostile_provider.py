@@ -147,7 +147,7 @@ class Hostile:
         writer.transport.abort()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The server's call: a task for each connection, all of which `leave` ends."""
+        """Serve a connection: a task for each connection, all of which `leave` ends."""
         task = asyncio.create_task(self.serve(reader, writer))
         self.tasks[task] = writer
         task.add_done_callback(self.tasks.pop)

@@ -70,7 +70,7 @@ def parse_last_line(out: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A run over a steady provider, one that breaks, and two strategies; its folder, stdout and stderr."""
+    """Start a run over a steady provider, one that breaks, and two strategies; its folder, stdout and stderr."""
     folder = tmp_path_factory.mktemp("evaluation") / "run"
     options = "run --providers sim:steady,sim:cut --strategies direct,batch:100ms --repeats 2 --prompt-count 1 --seed 5"
     code, out, errors = asyncio.run(run_evaluation(*options.split(), "--out", str(folder)))

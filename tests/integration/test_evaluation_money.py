@@ -122,7 +122,7 @@ def test_scenario_file_sets_open_loop_and_slo(tmp_path: Path, capsys: pytest.Cap
     )
     trials = evaluation.load(tmp_path / "run").trials
     assert trials["queue_s"].between(0, 0.2).all() and (trials["ttft_total_s"] >= trials["ttft_s"]).all()
-    assert "open loop, 20 answers started a second, arrivals poisson" in (tmp_path / "run" / "report.md").read_text()
+    assert "open loop, 20 starts/s, arrivals poisson" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_html_report_in_browser_draws_every_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def child_pids() -> set[str]:
 
 @pytest.fixture(scope="module")
 def transport_run(tmp_path_factory: pytest.TempPathFactory) -> TransportRun:
-    """A service of the run's own, two upstreams of which one breaks, and a question that the guard refuses."""
+    """Run over a service of the run's own, two upstreams of which one breaks, and a question that the guard refuses."""
     place = tmp_path_factory.mktemp("wires")
     log, folder, prompts = place / "log.jsonl", place / "run", place / "prompts.jsonl"
     asked = [{"id": "usual", "prompt": "Why?"}, {"id": "long", "prompt": "why " * 1200}]

@@ -34,7 +34,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def guarded_url() -> Iterator[str]:
-    """A service that wants a key, and gives that key one question a minute."""
+    """Start a service that wants a key, and gives that key one question a minute."""
     with run_service_process(
         API_KEYS=f"tester=sha256:{hashlib.sha256(b'right').hexdigest()}", RATE_LIMIT="1/minute"
     ) as url:
@@ -43,7 +43,7 @@ def guarded_url() -> Iterator[str]:
 
 @pytest.fixture
 def node_command(packages: Path, tmp_path: Path) -> list[str]:
-    """The beginning of a command that runs a script of tests/foreign: its name and arguments follow."""
+    """Return the beginning of a command that runs a script of tests/foreign: its name and arguments follow."""
     found = shutil.which("node")
     assert found is not None, "npm is there, node is not: install it"
     (tmp_path / "node_modules").symlink_to(packages / "node_modules")

@@ -58,7 +58,7 @@ def killable_redis(tmp_path: Path) -> Iterator[KillableRedis]:
 
 @pytest.fixture(autouse=True)
 def _long_redis_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may be slow: Redis counts as gone when it is, not when it is late."""
+    """Allow a busy machine to be slow: Redis counts as gone when it is, not when it is late."""
     monkeypatch.setattr("guard.redis_backend.TIMEOUT_S", 20.0)
 
 

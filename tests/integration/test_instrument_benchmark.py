@@ -1,10 +1,10 @@
-"""The instrument judged by a server that shares no code with it, as the benchmark judges it."""
+"""The instrument's metrics against the log of an independent server, as in the benchmark."""
 
 from benchmarks import instrument
 from evaluation.calibration.model import compare_with_log
 
 TOLERANCE_MS = 50.0
-"""An error is some 0.02 ms; machines on which tests run are not quiet."""
+"""The error is about 0.02 ms on an idle machine; test machines are busy."""
 
 
 def test_run_command_metrics_agree_with_independent_server() -> None:

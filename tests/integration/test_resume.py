@@ -70,7 +70,7 @@ def join_text(events: Sequence[sse.ServerSentEvent]) -> str:
 
 
 def assert_one_story(events: Sequence[sse.ServerSentEvent]) -> None:
-    """The events of all connections together: numbered without a gap, no id twice, the whole text, one end."""
+    """Collect the events of all connections together: numbered without a gap, no id twice, the whole text, one end."""
     numbers = [int(event.id.rpartition(":")[2]) for event in events]
     assert numbers == list(range(1, len(events) + 1))
     assert join_text(events) == TEXT
@@ -98,7 +98,7 @@ async def read_over_sse(first: int, second: int, at: int) -> list[sse.ServerSent
 
 
 async def read_over_websocket(first: int, second: int, at: int) -> list[sse.ServerSentEvent]:
-    """The same over sockets; the frames are given as events."""
+    """Do the same over sockets; the frames are given as events."""
     async with websockets.connect(f"ws://127.0.0.1:{first}/api/chat/ws") as socket:
         await socket.send(json.dumps(CHAT_BODY))
         frames = [json.loads(await socket.recv()) for _ in range(at)]

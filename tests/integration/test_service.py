@@ -215,7 +215,7 @@ def test_listed_origin_gets_cors_headers_and_retry_after() -> None:
 
 class _ColdProviders(ProviderRegistry):
     def preload_local_model(self) -> None:
-        """The model is not needed to refuse."""
+        """Serve without the model, which is not needed to refuse."""
 
 
 def test_form_content_type_is_rejected_asking_for_json() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks say of themselves."""
+"""The examples in the docstrings of the benchmarks."""
 
 import doctest
 

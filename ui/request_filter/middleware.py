@@ -87,7 +87,7 @@ class Sessions(Protocol):
     def __contains__(self, session_hash: object) -> bool: ...
 
 
-class _NotFound(Exception):
+class _NotFoundError(Exception):
     """The request matches no row of the table."""
 
 
@@ -110,7 +110,7 @@ class RequestFilter:
             event, receive = await self._read(row, scope, receive)
             session = session or event.session_hash
             await self._admit(row, session, scope)
-        except _NotFound:
+        except _NotFoundError:
             await _send_json(scope, send, 404, {"detail": "Not Found"})
         except RejectionError as rejection:
             await _send_json(scope, send, rejection.status, _error_fields(rejection), rejection.retry_after_s)
@@ -120,7 +120,7 @@ class RequestFilter:
 
     async def _admit(self, row: Row, session: str, scope: Scope) -> None:
         if row.session == "known" and session not in self._sessions:
-            raise _NotFound
+            raise _NotFoundError
         if row.session == "new":
             peer = scope["client"][0] if scope.get("client") else None
             await self._sessions.admit(session, client_address(peer, _decode(scope["headers"]), self._hops))
@@ -130,7 +130,7 @@ class RequestFilter:
         headers = dict(_decode(scope["headers"]))
         if row.body == "none":
             if headers.pop("content-length", "0") != "0" or "transfer-encoding" in headers:
-                raise _NotFound
+                raise _NotFoundError
             scope["headers"] = [one for one in scope["headers"] if one[0] not in _FRAMING]
             return PageEvent("", b""), receive
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -156,19 +156,19 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 def _match_row(scope: Scope) -> tuple[Row, str]:
-    """Return the matching row and the session hash in the URL; remove the rest of the query. Raises _NotFound."""
+    """Return the matching row and the session hash in the URL; remove the rest of the query. Raises _NotFoundError."""
     path, raw = scope["path"], scope.get("raw_path")
     plain = path.isascii() and (raw is None or raw.partition(b"?")[0] == path.encode())
     if scope["type"] != "http" or not plain or _is_cross_site(scope):
-        raise _NotFound
+        raise _NotFoundError
     for row in TABLE:
         found = row.path.fullmatch(path)
         if found is not None and scope["method"] in row.methods:
             session = found.groupdict().get("session") or ""
             if session and not is_session_hash(session):
-                raise _NotFound
+                raise _NotFoundError
             return row, _take_query(row, scope) or session
-    raise _NotFound
+    raise _NotFoundError
 
 
 def _is_cross_site(scope: Scope) -> bool:
@@ -178,7 +178,7 @@ def _is_cross_site(scope: Scope) -> bool:
 
 
 def _take_query(row: Row, scope: Scope) -> str:
-    """Return the session hash in the query, the only parameter passed on. Raises _NotFound for any other query."""
+    """Return the session hash in the query, the only parameter passed on. Raises _NotFoundError for any other query."""
     query: bytes = scope.get("query_string", b"")
     scope["query_string"] = b""
     if row.any_query:
@@ -186,17 +186,17 @@ def _take_query(row: Row, scope: Scope) -> str:
     try:
         text = query.decode("ascii")
         if len(query) > MAX_QUERY_BYTES:
-            raise _NotFound
+            raise _NotFoundError
         pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
-        raise _NotFound from None
+        raise _NotFoundError from None
     named = [pair for pair in pairs if pair[0] not in QUERY_IGNORED]
     if row.session != "known" or row.body != "none":
         if named:
-            raise _NotFound
+            raise _NotFoundError
         return ""
     if len(named) != 1 or named[0][0] != "session_hash" or not is_session_hash(named[0][1]):
-        raise _NotFound
+        raise _NotFoundError
     scope["query_string"] = urlencode(named).encode()
     return named[0][1]
 

@@ -1,4 +1,4 @@
-"""Small made runs for the tests of tables, statistics and report."""
+"""Factories of small synthetic runs for the tests of tables, statistics and reports."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ PROMPTS = (Prompt("one", "One?"), Prompt("two", "Two?"))
 
 
 def make_trial(planned: PlannedTrial, **changes: Any) -> Trial:
-    """Give a completed trial of which only the first token is known."""
+    """Return a completed trial with only TTFT as a metric."""
     provider, _, model = planned.provider.partition(":")
     fields: dict[str, Any] = {
         "run_id": "run",
@@ -32,7 +32,7 @@ def make_trial(planned: PlannedTrial, **changes: Any) -> Trial:
 
 
 def make_gap_events(planned: PlannedTrial, *gaps_s: float) -> list[EventRow]:
-    """Give a source chunk at 0.2 s and one after each gap."""
+    """Return a source chunk at 0.2 s, and one after each gap."""
     rows, at_s = [], 0.2
     for seq, gap_s in enumerate((0.0, *gaps_s)):
         at_s += gap_s
@@ -46,7 +46,7 @@ def make_scenario(providers: tuple[str, ...] = ("sim:a", "b:c"), **changes: Any)
 
 
 def write_run(folder: Path, wanted: Scenario, rows: Iterable[tuple[Trial, list[EventRow]]], **facts: Any) -> None:
-    """Write a run's journal and manifest; `facts` are those of the manifest that differ from a finished run's."""
+    """Write the journal and manifest of a finished run; `facts` override fields of the manifest."""
     with Journal(folder) as journal:
         for made, events in rows:
             journal.add(made, events)

@@ -1,4 +1,4 @@
-"""An adapter that answers at once, under any name, and says who was asked what; for runs as a whole."""
+"""A fake adapter that answers under any name and records its requests, for tests of whole runs."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -16,15 +16,17 @@ MILLION = Decimal(1_000_000)
 
 
 def price_usage(usage: Usage) -> Cost | None:
-    """One USD for a million input tokens, two for output."""
+    """Return a cost of 1 USD per million input tokens and 2 USD per million output tokens."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     return Cost(usage.input_tokens / MILLION, usage.output_tokens * 2 / MILLION, "test")
 
 
 class PricedAdapter:
-    """Answers after `takes_s` with a usage of 10 and 20 tokens; names that start with `broken` fail, unpriced ones cost
-    nobody knows what."""
+    """An adapter that answers after `takes_s` with a usage of 10 input and 20 output tokens.
+
+    Models whose names start with `broken` fail; unpriced models have an unknown cost.
+    """
 
     def __init__(self, takes_s: float = 0.0) -> None:
         self.asked: list[tuple[str, str | None]] = []

@@ -1,4 +1,4 @@
-"""A file is replaced as a whole or not at all."""
+"""Atomic writes: a file is replaced completely or not at all."""
 
 from pathlib import Path
 

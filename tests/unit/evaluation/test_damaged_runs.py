@@ -1,4 +1,4 @@
-"""A run that was damaged or edited is shown, or told in one line: by the commands and by the page alike."""
+"""Damaged or edited runs: commands and page show the run, or report the error in one line."""
 
 import json
 import random
@@ -33,17 +33,17 @@ def run(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SAMPLE, tmp_path / "run"))
 
 
-def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the place of every field, and of the first entries of every list."""
+def iter_paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every field, and of the first two entries of every list."""
     if at:
         yield at
     inside = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
     for key, one in inside:
-        yield from paths(one, (*at, key))
+        yield from iter_paths(one, (*at, key))
 
 
-def changed(at: tuple[Any, ...], *, value: Any = None, leave_out: bool = False) -> dict[str, Any]:
-    """Return the sample's manifest with one field changed or left out."""
+def change_manifest(at: tuple[Any, ...], *, value: Any = None, leave_out: bool = False) -> dict[str, Any]:
+    """Return the sample's manifest with one field changed or removed."""
     facts: dict[str, Any] = deepcopy(FACTS)
     holder: Any = facts
     for key in at[:-1]:
@@ -55,17 +55,17 @@ def changed(at: tuple[Any, ...], *, value: Any = None, leave_out: bool = False) 
     return facts
 
 
-def shown_or_told(run: Path) -> str:
-    """Return what the Results tab says is wrong with a run, or nothing where it shows it."""
+def results_tab_error(run: Path) -> str:
+    """Return the error that the Results tab shows for a run; empty if it shows the run."""
     written, wrong, *_ = ResultsHandlers(run.parent, SAMPLE).show(run.name)
     assert bool(written) != bool(wrong)
     assert len(str(wrong).splitlines()) <= 1 and "\x1b" not in str(wrong)
     return str(wrong)
 
 
-@pytest.mark.parametrize("at", list(paths(FACTS)), ids=lambda at: ".".join(map(str, at)))
-def test_manifest_with_a_field_missing_or_mistyped_is_read_or_told(run: Path, at: tuple[Any, ...]) -> None:
-    candidates = [changed(at, leave_out=True), *(changed(at, value=value) for value in WRONG)]
+@pytest.mark.parametrize("at", list(iter_paths(FACTS)), ids=lambda at: ".".join(map(str, at)))
+def test_manifest_with_missing_or_mistyped_field_is_read_or_reported(run: Path, at: tuple[Any, ...]) -> None:
+    candidates = [change_manifest(at, leave_out=True), *(change_manifest(at, value=value) for value in WRONG)]
     for facts in candidates:
         (run / "manifest.json").write_text(json.dumps(facts), encoding="utf-8")
         said = f"{run / 'manifest.json'}: one line"
@@ -77,21 +77,21 @@ def test_manifest_with_a_field_missing_or_mistyped_is_read_or_told(run: Path, at
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_manifest_with_many_faults_is_shown_or_told(run: Path, seed: int) -> None:
+def test_manifest_with_many_faults_is_shown_or_reported(run: Path, seed: int) -> None:
     draw = random.Random(seed)
-    fields = list(paths(FACTS))
+    fields = list(iter_paths(FACTS))
     for _ in range(4):
         at = draw.choice(fields)
-        facts = changed(at, value=draw.choice(WRONG), leave_out=draw.random() < 0.3)
+        facts = change_manifest(at, value=draw.choice(WRONG), leave_out=draw.random() < 0.3)
         (run / "manifest.json").write_text(json.dumps(facts), encoding="utf-8")
-        shown_or_told(run)
+        results_tab_error(run)
 
 
-def test_manifest_whose_prompt_has_no_id_is_told_by_every_command(
+def test_manifest_prompt_without_id_is_reported_by_every_command(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run / "manifest.json").write_text(json.dumps(changed(("scenario", "prompts", 0, "id"), leave_out=True)))
-    assert "scenario.prompts.0.id is missing" in shown_or_told(run)
+    (run / "manifest.json").write_text(json.dumps(change_manifest(("scenario", "prompts", 0, "id"), leave_out=True)))
+    assert "scenario.prompts.0.id is missing" in results_tab_error(run)
     for command in (["report", str(run)], ["compare", str(run), str(SAMPLE)], ["compare", str(SAMPLE), str(run)]):
         assert main(command) == 2
         said = capsys.readouterr()
@@ -104,23 +104,23 @@ def test_manifest_whose_prompt_has_no_id_is_told_by_every_command(
     ("content", "words"),
     [(b"", "not JSON"), (b"\xff\xfe\x00", "not JSON"), (b"[" * 100_000, "not JSON"), (b"[1]", "not a JSON object")],
 )
-def test_manifest_that_is_no_json_object_is_told(run: Path, content: bytes, words: str) -> None:
+def test_manifest_other_than_json_object_is_reported(run: Path, content: bytes, words: str) -> None:
     (run / "manifest.json").write_bytes(content)
-    assert words in shown_or_told(run)
+    assert words in results_tab_error(run)
 
 
-def test_manifest_that_is_a_folder_is_told(run: Path) -> None:
+def test_manifest_that_is_a_folder_is_reported(run: Path) -> None:
     (run / "manifest.json").unlink()
     (run / "manifest.json").mkdir()
-    assert "cannot be read" in shown_or_told(run)
+    assert "cannot be read" in results_tab_error(run)
 
 
 TRIALS = pd.read_parquet(SAMPLE / "trials.parquet")
 EVENTS = pd.read_parquet(SAMPLE / "events.parquet")
 
 
-def with_cell(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
-    """Return a table of which two cells hold a value, in the type that a file would give it."""
+def replace_cells(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
+    """Return a table with this value in two cells, in the dtype that reading it from a file would have."""
     found = frame.astype({column: object})
     found.loc[[0, 3], column] = value
     return found.convert_dtypes() if value is None else found
@@ -129,35 +129,35 @@ def with_cell(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("name", "frame", "words"),
     [
-        ("trials", with_cell(TRIALS, "provider", None), "provider is missing"),
-        ("trials", with_cell(TRIALS, "outcome", "won"), "outcome cannot be 'won'"),
-        ("trials", with_cell(TRIALS, "ttft_s", float("inf")), "ttft_s cannot be inf"),
-        ("trials", with_cell(TRIALS, "e2e_s", -1e300), "e2e_s cannot be -1e+300"),
-        ("trials", with_cell(TRIALS, "chunks", -4), "chunks cannot be -4"),
-        ("trials", with_cell(TRIALS, "trial_id", "same"), "a trial_id is there twice"),
+        ("trials", replace_cells(TRIALS, "provider", None), "provider is missing"),
+        ("trials", replace_cells(TRIALS, "outcome", "won"), "outcome cannot be 'won'"),
+        ("trials", replace_cells(TRIALS, "ttft_s", float("inf")), "ttft_s cannot be inf"),
+        ("trials", replace_cells(TRIALS, "e2e_s", -1e300), "e2e_s cannot be -1e+300"),
+        ("trials", replace_cells(TRIALS, "chunks", -4), "chunks cannot be -4"),
+        ("trials", replace_cells(TRIALS, "trial_id", "same"), "a trial_id occurs twice"),
         ("trials", TRIALS.drop(columns="strategy"), "it has no column strategy"),
         ("trials", pd.DataFrame(), "it has no column run_id"),
-        ("events", with_cell(EVENTS, "kind", None), "kind is missing"),
-        ("events", with_cell(EVENTS, "trial_id", None), "trial_id is missing"),
+        ("events", replace_cells(EVENTS, "kind", None), "kind is missing"),
+        ("events", replace_cells(EVENTS, "trial_id", None), "trial_id is missing"),
         ("events", EVENTS.assign(chars=None), "a text has no length or no timestamp"),
         ("events", EVENTS.assign(source_s=None, delivered_s=None), "a text has no length or no timestamp"),
         ("events", EVENTS.drop(columns="seq"), "it has no column seq"),
     ],
 )
-def test_table_with_values_that_no_run_has_is_told(run: Path, name: str, frame: pd.DataFrame, words: str) -> None:
+def test_table_with_impossible_values_is_reported(run: Path, name: str, frame: pd.DataFrame, words: str) -> None:
     frame.to_parquet(run / f"{name}.parquet", index=False)
-    wrong = shown_or_told(run)
+    wrong = results_tab_error(run)
     assert f"{name}.parquet: cannot be read: " in wrong and words.replace("'", "&#x27;") in wrong
 
 
 @pytest.mark.parametrize("name", ["trials.parquet", "events.parquet"])
-def test_table_that_is_damaged_missing_or_a_folder_is_told(run: Path, name: str) -> None:
+def test_table_damaged_or_missing_or_a_folder_is_reported(run: Path, name: str) -> None:
     (run / name).write_bytes((run / name).read_bytes()[:500])
-    assert f"{name}: cannot be read" in shown_or_told(run)
+    assert f"{name}: cannot be read" in results_tab_error(run)
     (run / name).unlink()
-    assert f"{name}: there is no such file" in shown_or_told(run)
+    assert f"{name}: there is no such file" in results_tab_error(run)
     (run / name).mkdir()
-    assert f"{name}: cannot be read" in shown_or_told(run)
+    assert f"{name}: cannot be read" in results_tab_error(run)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +165,12 @@ def test_table_that_is_damaged_missing_or_a_folder_is_told(run: Path, name: str)
     [EVENTS.assign(chars=0), EVENTS.iloc[:0], EVENTS.sample(frac=1, random_state=1), EVENTS.assign(source_s=5.0)],
     ids=["empty texts", "no events", "shuffled", "all at once"],
 )
-def test_events_that_are_odd_are_shown(run: Path, frame: pd.DataFrame) -> None:
+def test_run_with_unusual_events_is_shown(run: Path, frame: pd.DataFrame) -> None:
     frame.to_parquet(run / "events.parquet", index=False)
-    assert shown_or_told(run) == ""
+    assert results_tab_error(run) == ""
 
 
-def test_damaged_table_gives_way_to_the_journal(tmp_path: Path) -> None:
+def test_run_with_damaged_table_is_read_from_journal(tmp_path: Path) -> None:
     wanted = factories.make_scenario()
     planned = plan(wanted)
     factories.write_run(
@@ -181,7 +181,7 @@ def test_damaged_table_gives_way_to_the_journal(tmp_path: Path) -> None:
     assert len(tables.load(tmp_path).trials) == len(planned)
 
 
-def test_report_of_a_folder_without_a_journal_keeps_its_tables(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_folder_without_journal_keeps_tables(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "trials.parquet").read_bytes()
     assert main(["report", str(run), "--no-plots"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["trials"] == len(TRIALS)
@@ -189,7 +189,7 @@ def test_report_of_a_folder_without_a_journal_keeps_its_tables(run: Path, capsys
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e300, 10**400, -1])
-def test_journal_with_numbers_that_no_run_has_is_told(tmp_path: Path, value: float) -> None:
+def test_journal_with_impossible_numbers_is_reported(tmp_path: Path, value: float) -> None:
     wanted = factories.make_scenario()
     factories.write_run(
         tmp_path, wanted, [(factories.make_trial(p), factories.make_gap_events(p, 0.1)) for p in plan(wanted)]
@@ -203,11 +203,11 @@ def test_journal_with_numbers_that_no_run_has_is_told(tmp_path: Path, value: flo
 
 
 @pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>", "a b", "東京", "$x$", "..run", "[x](y)"])
-def test_folder_of_any_name_is_shown(run: Path, name: str) -> None:
-    assert shown_or_told(run.rename(run.with_name(name))) == ""
+def test_run_in_folder_of_any_name_is_shown(run: Path, name: str) -> None:
+    assert results_tab_error(run.rename(run.with_name(name))) == ""
 
 
-def test_folders_whose_names_cannot_be_shown_can_be_chosen(run: Path) -> None:
+def test_run_in_folder_with_unprintable_name_can_be_chosen(run: Path) -> None:
     for name in ("a\x1b[31mb", "c\udcff", "d\ne"):
         results = ResultsHandlers(run.parent, SAMPLE)
         run = run.rename(run.with_name(name))
@@ -216,7 +216,7 @@ def test_folders_whose_names_cannot_be_shown_can_be_chosen(run: Path) -> None:
         assert results.show(chosen)[0] and not results.show(chosen)[1]
 
 
-def test_captions_on_the_page_are_text_alone(run: Path) -> None:
+def test_captions_on_page_are_plain_text(run: Path) -> None:
     TRIALS.assign(model="![x](http://tracker.example/p.png)").to_parquet(run / "trials.parquet", index=False)
     outputs = ResultsHandlers(run.parent, SAMPLE).show(run.name)
     captions = [text for text in outputs if isinstance(text, str) and "tracker" in text]

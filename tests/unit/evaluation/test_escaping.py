@@ -1,4 +1,4 @@
-"""What others wrote is plain text in every format: no markup, no link, no formula, no control character."""
+"""Untrusted text is plain text in every output format: no markup, link, formula or control character."""
 
 import csv
 import re
@@ -52,18 +52,18 @@ HOSTILE = [
     "[red]markup[/red] :smile: [link=http://tracker.example]x[/link]",
     "_hidden",
 ]
-"""One kind of trick each."""
+"""Hostile texts, one for each kind of attack."""
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_line_from_hostile_text_only_prints(text: str) -> None:
+def test_line_of_hostile_text_is_printable(text: str) -> None:
     line = to_line(text)
     assert line.isprintable() and "\n" not in line
     assert line.encode("utf-8")
 
 
 @pytest.mark.parametrize("text", ["Zürich 東京 🙂", "नि\u200dक", "café", ""])
-def test_line_from_ordinary_text_stays_as_it_is(text: str) -> None:
+def test_line_of_ordinary_text_is_unchanged(text: str) -> None:
     assert to_line(text) == text
 
 
@@ -79,7 +79,7 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("text", HOSTILE)
-def test_markdown_from_hostile_text_is_text_alone(place: str, text: str) -> None:
+def test_markdown_of_hostile_text_renders_as_plain_text(place: str, text: str) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     plain = render.render(place.format("word"))
     found = render.render(place.format(to_markdown(text)))
@@ -89,12 +89,12 @@ def test_markdown_from_hostile_text_is_text_alone(place: str, text: str) -> None
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_markdown_from_hostile_text_holds_no_bare_address(text: str) -> None:
+def test_markdown_of_hostile_text_has_no_bare_url(text: str) -> None:
     found = to_markdown(text)
     assert not re.search(r"(?:https?|ftp)://|\bwww\.\w|\w\.[a-z]{2,}|@\w", found)
 
 
-def test_markdown_of_two_texts_side_by_side_makes_no_address() -> None:
+def test_markdown_of_adjacent_texts_has_no_bare_url() -> None:
     assert "://" not in f"{to_markdown('http')}:{to_markdown('//tracker.example')}"
 
 
@@ -125,7 +125,7 @@ def test_csv_cell_is_never_a_formula(text: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_plotly_and_html_text_hold_no_tag(text: str) -> None:
+def test_plotly_and_html_text_has_no_tag(text: str) -> None:
     assert not {"<", ">"} & set(to_plotly(text)) and not {"<", ">", '"'} & set(to_html(text))
 
 
@@ -134,8 +134,8 @@ def sample() -> Run:
     return tables.load(SAMPLE)
 
 
-def hostile(sample: Run, text: str) -> Run:
-    """Return a run in which others wrote this, wherever they can; one trial in five failed with it as the message."""
+def make_hostile_run(sample: Run, text: str) -> Run:
+    """Return the run with this text in every untrusted field; one trial in five failed with it as the message."""
     trials = sample.trials.copy()
     failed = pd.Series(range(len(trials))) % 5 == 0
     trials["provider"] = trials["provider"].where(failed, text)
@@ -171,15 +171,15 @@ def hostile(sample: Run, text: str) -> Run:
     return replace(sample, trials=trials, manifest=manifest)
 
 
-def storable(text: str) -> str:
-    """Return the text without what no parquet file can hold."""
+def replace_surrogates(text: str) -> str:
+    """Return the text without surrogates, which a parquet file cannot store."""
     return text.encode("utf-8", "replace").decode()
 
 
-@pytest.mark.parametrize("text", [storable(text) for text in HOSTILE])
-def test_report_of_a_hostile_run_has_the_markup_of_an_ordinary_one(sample: Run, text: str) -> None:
+@pytest.mark.parametrize("text", [replace_surrogates(text) for text in HOSTILE])
+def test_report_of_hostile_run_has_same_markup_as_ordinary_run(sample: Run, text: str) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render
-    plain, found = (markdown.markdown(hostile(sample, name)) for name in ("word", text))
+    plain, found = (markdown.markdown(make_hostile_run(sample, name)) for name in ("word", text))
     assert [len(line.split("|")) for line in plain.splitlines()] == [
         len(line.replace(r"\|", "").split("|")) for line in found.splitlines()
     ]
@@ -187,51 +187,51 @@ def test_report_of_a_hostile_run_has_the_markup_of_an_ordinary_one(sample: Run, 
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\u2066]", found)
 
 
-@pytest.mark.parametrize("text", [storable(text) for text in HOSTILE])
-def test_page_of_a_hostile_run_has_no_tag_of_its_making(sample: Run, text: str) -> None:
-    found = html.render_html(markdown.markdown(hostile(sample, text)), [])
-    plain = html.render_html(markdown.markdown(hostile(sample, "word")), [])
+@pytest.mark.parametrize("text", [replace_surrogates(text) for text in HOSTILE])
+def test_html_page_of_hostile_run_has_no_injected_tag(sample: Run, text: str) -> None:
+    found = html.render_html(markdown.markdown(make_hostile_run(sample, text)), [])
+    plain = html.render_html(markdown.markdown(make_hostile_run(sample, "word")), [])
     assert re.findall(r"</?\w+", found) == re.findall(r"</?\w+", plain)
-    drawn = [html.plotly_figure(view) for view in build_charts(hostile(sample, text))]
+    drawn = [html.plotly_figure(view) for view in build_charts(make_hostile_run(sample, text))]
     assert drawn
     assert not re.search(r"</?(?:a|b|i|img|script|span|sub|sup|br)\b", str(drawn))
 
 
-def test_terminal_table_of_a_hostile_run_prints_names_as_they_are(sample: Run) -> None:
-    for text in map(storable, HOSTILE):
+def test_terminal_table_of_hostile_run_prints_names_literally(sample: Run) -> None:
+    for text in map(replace_surrogates, HOSTILE):
         written = StringIO()
         Console(file=written, markup=False, emoji=False, highlight=False, width=4000, force_terminal=True).print(
-            terminal.summary_table(hostile(sample, text))
+            terminal.summary_table(make_hostile_run(sample, text))
         )
-        said = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue())  # rich's own colours
+        said = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue())  # remove the colours of rich
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", said)
         assert to_line(text) in said
 
 
-def test_comparison_of_hostile_runs_is_text_alone(sample: Run) -> None:
+def test_comparison_of_hostile_runs_renders_as_plain_text(sample: Run) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
-    for text in map(storable, HOSTILE):
-        run = hostile(sample, text)
+    for text in map(replace_surrogates, HOSTILE):
+        run = make_hostile_run(sample, text)
         found = reports_compare.comparison_markdown(compare.compare(run, run), text, text)
         assert set(re.findall(r"<(\w+)", render(found))) <= {"h1", "p", "table", "thead", "tbody", "tr", "th", "td"}
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", found)
 
 
 @pytest.mark.parametrize("text", ["$\\frac{1}{$", "$a$ $b$", "_hidden", "🙂 東京 \x1b[31m", "%d {x} \\$"])
-def test_pictures_of_a_hostile_run_are_drawn(sample: Run, text: str, tmp_path: Path) -> None:
-    written = png.write_pngs(tmp_path, build_charts(hostile(sample, text)), text)
+def test_png_charts_of_hostile_run_are_drawn(sample: Run, text: str, tmp_path: Path) -> None:
+    written = png.write_pngs(tmp_path, build_charts(make_hostile_run(sample, text)), text)
     assert written and all((tmp_path / name).stat().st_size > 1000 for name in written)
 
 
-def test_picture_text_with_dollars_is_no_math() -> None:
+def test_picture_text_with_dollars_is_not_math() -> None:
     figure = png.draw_chart(build_charts(tables.load(SAMPLE))[0], "$x$ $")
     figure.canvas.draw()
     assert to_picture("$x$") == r"\$x\$"
 
 
-def test_csv_of_a_hostile_run_has_no_formula_and_its_numbers_are_numbers(sample: Run, tmp_path: Path) -> None:
+def test_csv_of_hostile_run_has_no_formula_and_keeps_numbers(sample: Run, tmp_path: Path) -> None:
     text = "=HYPERLINK(1)\x1b[0m"
-    tables.write(tmp_path, hostile(sample, text))
+    tables.write(tmp_path, make_hostile_run(sample, text))
     with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["model"] for row in rows} == {"'=HYPERLINK(1)\ufffd[0m"}
@@ -242,7 +242,7 @@ def test_csv_of_a_hostile_run_has_no_formula_and_its_numbers_are_numbers(sample:
     assert set(kept["model"]) == {text}, "parquet is exact"
 
 
-def test_csv_reads_back_with_the_numbers_of_the_tables(sample: Run, tmp_path: Path) -> None:
+def test_csv_read_back_equals_tables(sample: Run, tmp_path: Path) -> None:
     shutil.copytree(SAMPLE, tmp_path / "run")
     tables.write(tmp_path / "run", sample)
     again = pd.read_csv(tmp_path / "run" / "trials.csv", dtype=tables.TRIAL_DTYPES)
@@ -251,7 +251,7 @@ def test_csv_reads_back_with_the_numbers_of_the_tables(sample: Run, tmp_path: Pa
     pd.testing.assert_frame_equal(tables.load(tmp_path / "run").trials, sample.trials)
 
 
-def test_escaped_run_keeps_the_names_by_which_trials_and_events_are_joined(sample: Run) -> None:
+def test_escaped_run_keeps_columns_that_join_trials_and_events(sample: Run) -> None:
     shown = escape_run(sample, to_markdown)
     for name in ("run_id", "trial_id", "prompt_id"):
         assert shown.trials[name].tolist() == sample.trials[name].tolist()

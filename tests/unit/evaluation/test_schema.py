@@ -1,4 +1,4 @@
-"""The journal: what is written at once, what is read back, what is left out."""
+"""The journal: writing, reading back, and incomplete or invalid lines."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def make_trial(number: int = 1, **changes: object) -> Trial:
         "outcome": "completed",
         "started_at": "2026-01-01T00:00:00.000+00:00",
     }
-    return Trial(**(fields | changes))  # type: ignore[arg-type] # the fields are the trial's own, by name
+    return Trial(**(fields | changes))  # type: ignore[arg-type] # the fields match the trial's by name
 
 
 def make_event(seq: int, trial_id: str = "r-1") -> EventRow:

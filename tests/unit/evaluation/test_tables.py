@@ -1,4 +1,4 @@
-"""Tables from the journal: stable dtypes, nothing of unfinished trials, killed runs readable."""
+"""Tables built from the journal: stable dtypes, unfinished trials and interrupted runs."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_load_works_without_manifest(tmp_path: Path) -> None:
     assert len(run.trials) == 1 and run.manifest == {}
 
 
-def test_newer_journal_wins_over_old_tables(tmp_path: Path) -> None:
+def test_newer_journal_replaces_old_tables(tmp_path: Path) -> None:
     factories.write_run(tmp_path, SCENARIO, [(factories.make_trial(FIRST), [])])
     tables.write(tmp_path, tables.from_journal(tmp_path))
     with schema.Journal(tmp_path) as journal:
@@ -160,7 +160,7 @@ def test_package_exposes_no_unknown_attribute() -> None:
         _ = evaluation.unload
 
 
-def test_tables_from_before_there_was_an_effort_are_read() -> None:
+def test_tables_without_effort_column_are_read() -> None:
     folder = Path(__file__).parents[3] / "docs" / "sample-run"
     columns = pd.read_parquet(folder / "trials.parquet").columns
     run = tables.load(folder)

@@ -1,4 +1,4 @@
-"""Two runs compared: verdicts with their intervals, pairs where there are any, and no verdict from noise."""
+"""Comparison of two runs: verdicts with intervals, pairing, and no verdict from noise."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.unit.evaluation import factories
 
 
 def write_run(folder: Path, slower_s: float = 0.0, providers: tuple[str, ...] = ("sim:a",), **changes: Any) -> Path:
-    """Write a run whose prompts differ much and whose repeats little; `changes` are columns or the prompts."""
+    """Write a run with large differences between prompts and small ones between repeats; `changes` override columns."""
     prompts = changes.pop("prompts", factories.PROMPTS)
     wanted = factories.make_scenario(providers, prompts=prompts)
 

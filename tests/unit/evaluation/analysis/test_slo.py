@@ -1,4 +1,4 @@
-"""Objectives: how they are read, what they are held to, and that what was not measured is not met."""
+"""Service-level objectives: parsing, checking, and objectives that were not measured."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tests.unit.evaluation import factories
 
 
 def check_slo(folder: Path, text: str, change: Any = None) -> list[Verdict]:
-    """Hold a run of eight trials, TTFT 201 to 208 ms, to an SLO."""
+    """Check an SLO on a run of eight trials with TTFT of 201 to 208 ms."""
     wanted = factories.make_scenario(("sim:a",))
     rows = []
     for planned in plan(wanted):
@@ -46,7 +46,7 @@ def test_objective_is_parsed_in_column_unit(text: str, column: str, stat: str, l
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "nothing in it"),
+        ("", "no objective"),
         ("ttft_p95", "'ttft_p95' is not"),
         ("failed<1%,ttfx_p95<1s", "no column 'ttfx'; did you mean ttft_s"),
         ("ttft_p90<1s", "must be failed, stalled, or end in"),

@@ -1,4 +1,4 @@
-"""Medians with intervals, pooled gaps, paired differences."""
+"""Medians with intervals, pooled gaps and paired differences."""
 
 import numpy as np
 import pandas as pd
@@ -133,7 +133,7 @@ def test_clustered_interval_covers_true_median_in_95_percent(prompts: int) -> No
     covered = 0
     for _ in range(200):
         of = np.repeat(np.arange(prompts), 50 // prompts)
-        # Of many prompts each has a level of its own; of two the levels are known and only repeats differ.
+        # With many prompts each has its own level; with two the levels are known and only repeats differ.
         levels = rng.normal(0, 1, prompts) if prompts > 2 else np.zeros(prompts)
         found = statistics.median(levels[of] + rng.normal(0, 0.3, len(of)), of)
         assert found.low is not None and found.high is not None

@@ -1,4 +1,4 @@
-"""The measures of cadence: their worked examples, their edges, and that they stay quick on long streams."""
+"""Cadence metrics: worked examples, edge cases and long streams."""
 
 import doctest
 
@@ -23,7 +23,7 @@ def test_docstring_examples_pass(module: object) -> None:
     assert found.attempted and found.failed == 0
 
 
-def test_chunks_hold_answer_text_relative_to_send() -> None:
+def test_chunks_have_answer_text_relative_to_send() -> None:
     events = [
         TimedEvent(10.0, Notice("connected", "")),
         TimedEvent(10.1, ThinkingDelta("hm")),

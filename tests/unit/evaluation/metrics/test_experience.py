@@ -1,4 +1,4 @@
-"""Fluidity and QoE: worked by hand, and their edges."""
+"""Fluidity and QoE: examples worked by hand, and edge cases."""
 
 from itertools import accumulate
 

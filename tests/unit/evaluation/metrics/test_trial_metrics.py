@@ -1,4 +1,4 @@
-"""From stamps and receipt to columns: what each outcome can tell, and what it must not."""
+"""A trial's columns from its timestamps and receipt: which metrics each outcome has."""
 
 from dataclasses import replace
 from decimal import Decimal

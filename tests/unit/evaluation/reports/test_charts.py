@@ -1,4 +1,4 @@
-"""Plots as numbers, the page and the pictures: all values counted, few drawn, nothing asked of another origin."""
+"""Charts as numbers, the HTML page and the PNG files: sampling, captions, and no request to another origin."""
 
 import html
 import json
@@ -22,7 +22,7 @@ MAX_PAGE_BYTES = 6_000_000
 
 
 def make_row(planned: PlannedTrial) -> tuple[Any, list[EventRow]]:
-    """Give a trial with every figure that a plot shows; every fifth one was cut."""
+    """Return a trial with every metric that a chart shows; every fifth one is truncated."""
     slow = planned.provider == "b:c"
     columns: dict[str, Any] = {
         "ttft_s": 0.2 + 0.001 * planned.block,
@@ -62,7 +62,7 @@ def test_chart_captions_state_the_numbers(charts: dict[str, Chart]) -> None:
     assert re.search(r"sim:a \(simulated\) 210 \[\d+, \d+\] ms \(p95 218, n = 15\)", charts["ttft"].caption)
     assert "sim:a (simulated) 20.0/20.0/20.0 ms (n = 60)" in charts["gaps"].caption
     assert "direct · sim:a (simulated) 50.0; direct · b:c 50.0" in charts["delay"].caption
-    assert "b:c 17 stalls, 15.3 s of silence, 3 not completed" in charts["stalls"].caption
+    assert "b:c 17 stalls, 15.3 s in total, 3 not completed" in charts["stalls"].caption
 
 
 def test_gap_charts_sum_to_100_percent(charts: dict[str, Chart]) -> None:
@@ -94,7 +94,7 @@ def test_timeline_chart_places_stalls_and_marks_failed_trials(charts: dict[str, 
 
 def test_cost_chart_omits_and_names_unpriced_providers(charts: dict[str, Chart]) -> None:
     assert [series.name for series in charts["cost"].series] == ["b:c"]
-    assert "for want of a price or of known tokens: sim:a (simulated)" in charts["cost"].note
+    assert "as the price or the tokens are unknown: sim:a (simulated)" in charts["cost"].note
 
 
 def test_large_run_chart_is_sampled_and_noted(tmp_path: Path) -> None:
@@ -121,16 +121,16 @@ def test_run_without_completed_trial_has_no_charts(tmp_path: Path) -> None:
 
 
 class LinkCollector(HTMLParser):
-    """Collects whatever could make a browser ask for something."""
+    """A parser that collects every attribute that makes a browser send a request, and the page's policy."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asks: list[str] = []
+        self.links: list[str] = []
         self.policy = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
-        self.asks += [f"{tag} {name}" for name in ("src", "href", "action", "srcset") if name in found]
+        self.links += [f"{tag} {name}" for name in ("src", "href", "action", "srcset") if name in found]
         if found.get("http-equiv") == "Content-Security-Policy":
             self.policy = found.get("content") or ""
 
@@ -140,7 +140,7 @@ def test_html_report_is_self_contained_and_forbids_requests(tmp_path: Path) -> N
     text = reports_html.render_html(markdown.markdown(run), reports_charts.build_charts(run))
     links = LinkCollector()
     links.feed(text)
-    assert links.asks == [] and "default-src 'none'" in links.policy and "connect-src" not in links.policy
+    assert links.links == [] and "default-src 'none'" in links.policy and "connect-src" not in links.policy
     assert len(text.encode()) < MAX_PAGE_BYTES
     for id_ in ("ttft", "progress", "gaps", "gaps-ecdf", "delay", "cost", "stalls"):
         assert f'<div id="{id_}"' in text

@@ -1,4 +1,4 @@
-"""The report on small made data: no number invented, the unknown a dash, what is simulated called so."""
+"""The Markdown report on small synthetic runs: numbers, dashes for unknown values, labels and notes."""
 
 import re
 from decimal import Decimal
@@ -19,7 +19,7 @@ SCENARIO = factories.make_scenario()
 
 
 def write_and_report(folder: Path, change: Any = None, **facts: Any) -> str:
-    """Write a run whose provider `b:c` is 100 ms slower than `sim:a`; `change` gives a trial's other columns."""
+    """Report a run whose provider `b:c` is 100 ms slower than `sim:a`; `change` returns a trial's other columns."""
 
     def make_row(planned: PlannedTrial) -> tuple[Trial, list[EventRow]]:
         ttft_s = 0.2 + 0.001 * planned.block + (0.1 if planned.provider == "b:c" else 0.0)
@@ -118,7 +118,7 @@ def test_run_without_completed_trial_has_no_results_table(tmp_path: Path) -> Non
     text = write_and_report(
         tmp_path, lambda p: {"outcome": "truncated", "error_type": "truncated", "error_message": "cut"}
     )
-    assert "No trial was completed" in text and "## Figures" not in text and "## Differences" not in text
+    assert "No trial was completed" in text and "## Results" not in text and "## Differences" not in text
     assert "0 of 16 trials completed" in text
 
 
@@ -163,14 +163,14 @@ def test_provenance_names_machine_and_missing_calibration(tmp_path: Path) -> Non
     assert "maximum 2.00 ms" in text and "seed 3" in text
 
 
-def test_journal_without_manifest_still_gives_report(tmp_path: Path) -> None:
+def test_journal_without_manifest_is_reported(tmp_path: Path) -> None:
     write_and_report(tmp_path)
     (tmp_path / "manifest.json").unlink()
     markdown.write_report(tmp_path)
     assert "The manifest is missing" in (tmp_path / markdown.REPORT_FILE).read_text(encoding="utf-8")
 
 
-def test_empty_run_gives_empty_report(tmp_path: Path) -> None:
+def test_empty_run_is_reported_as_empty(tmp_path: Path) -> None:
     factories.write_run(tmp_path, SCENARIO, [], complete=False)
     markdown.write_report(tmp_path)
     assert "0 of 0 trials completed" in (tmp_path / markdown.REPORT_FILE).read_text(encoding="utf-8")
@@ -212,7 +212,7 @@ def test_cost_of_estimated_tokens_is_marked_in_report_and_terminal(tmp_path: Pat
     assert list(column.cells) == ["2", "≈ 2"]
 
 
-@pytest.mark.parametrize(("source", "words"), [("kernel", "in no figure"), ("in-process", "no error bar")])
+@pytest.mark.parametrize(("source", "words"), [("kernel", "it affects no metric"), ("in-process", "not an error bar")])
 def test_loop_lag_is_reported_with_its_effect(tmp_path: Path, source: str, words: str) -> None:
     text = write_and_report(tmp_path, lambda _: {"stamp_source": source, "loop_lag_max_s": 0.03})
     assert "maximum 30.0 ms" in find_line(text, "- worst event-loop lag") and words in find_line(
@@ -225,8 +225,10 @@ def test_disturbed_trials_are_reported_with_cause(tmp_path: Path) -> None:
         return {"stamp_source": "kernel", "merged_reads": int(planned.number == 1), "disturbed": planned.number < 4}
 
     text = write_and_report(tmp_path, change)
-    told = "3 of 16 trials were disturbed by the instrument itself: 1 had reads that may hold several sends"
-    assert told in find_line(text, "- **3 of 16") and "2 had stamps that wait" in find_line(text, "- **3 of 16")
+    note = "3 of 16 trials were disturbed by the instrument itself: 1 had reads that may contain several sends"
+    assert note in find_line(text, "- **3 of 16") and "2 had timestamps taken by the event loop" in find_line(
+        text, "- **3 of 16"
+    )
 
 
 def test_undisturbed_run_has_no_disturbance_note(tmp_path: Path) -> None:

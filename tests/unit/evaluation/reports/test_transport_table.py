@@ -1,4 +1,4 @@
-"""Several transports in tables: told apart by name, and paired with the first within each block."""
+"""Runs over several transports: separate groups, and overhead paired with the first within each block."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ADDED_DELAY_S = {"in-process": 0.0, "sse": 0.002, "websocket": 0.005}
 
 
 def transport_events(planned: PlannedTrial) -> list[EventRow]:
-    """Give the same chunks at the reader alone."""
+    """Return the source chunks of a trial in process, and its delivered chunks, later by the transport's delay."""
     rows = [] if planned.transport != "in-process" else factories.make_gap_events(planned, 0.02, 0.03)
     later_s = ADDED_DELAY_S[planned.transport]
     delivered = [
@@ -28,10 +28,10 @@ def make_run(folder: Path) -> tables.Run:
     rows = []
     for planned in plan(SCENARIO):
         later_s = ADDED_DELAY_S[planned.transport]
-        figures = {"delivered_ttft_s": 0.2 + later_s, "delivered_e2e_s": 0.3 + 2 * later_s, "ttft_s": 0.2 + later_s}
+        latencies = {"delivered_ttft_s": 0.2 + later_s, "delivered_e2e_s": 0.3 + 2 * later_s, "ttft_s": 0.2 + later_s}
         more = {"connect_s": 0.001, "stamp_source": "kernel"} if later_s else {"stamp_source": "in-process"}
         rows.append(
-            (factories.make_trial(planned, transport=planned.transport, **figures, **more), transport_events(planned))
+            (factories.make_trial(planned, transport=planned.transport, **latencies, **more), transport_events(planned))
         )
     folder.mkdir()
     factories.write_run(folder, SCENARIO, rows)
@@ -64,8 +64,8 @@ def test_transport_overhead_is_paired_within_block(tmp_path: Path) -> None:
     gap = summary.wire_differences(run)[2].estimate
     assert gap.n == 8 and gap.value is not None and abs(gap.value - 0.99 * 0.002) < 1e-9, "p99 of two gaps"
     assert cells[0][5:] == ["1.00", "kernel"]
-    assert "## What each wire adds" in markdown.markdown(run)
-    assert "over the wires: a service started for this run" in markdown.markdown(run)
+    assert "## Transport overhead" in markdown.markdown(run)
+    assert "over the transports: a service started for this run" in markdown.markdown(run)
 
 
 def test_single_transport_run_has_no_transport_table(tmp_path: Path) -> None:
