@@ -30,7 +30,7 @@ class ChatHandlers:
     def __init__(self, answer_service: AnswerService) -> None:
         self._answer_service = answer_service
 
-    async def ask(  # noqa: PLR0913, PLR0917 - Gradio passes each input of the event by position
+    async def ask(  # noqa: PLR0917 - Gradio passes each input of the event by position
         self,
         message: str,
         history: list[dict[str, Any]],
