@@ -19,8 +19,7 @@ def compute_metrics(
 ) -> dict[str, float]:
     """Return the metrics of a run.
 
-    `noted` has the client's timestamps, `log` those of the upstream. CPU is in seconds; memory is in KB for all
-    streams. Raises RuntimeError when chunks were lost.
+    `noted` has the client's timestamps, `log` those of the upstream. Raises RuntimeError when chunks were lost.
     """
     received_s = {line["request_id"]: line["at_s"] for line in log if line["event"] == "received"}
     sent_s, late_ms = defaultdict[str, list[float]](list), list[float]()

@@ -79,7 +79,7 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
             FaultKind("malformed-json", "stream", "half-way one event that is not JSON, the rest follows", always=True),
             FaultKind("bad-utf8", "stream", "half-way one event with the bytes FF FE, the rest follows", always=True),
             FaultKind("split-surrogate", "stream", r"half-way an emoji as \ud83c in one event and \udf0d in the next"),
-            FaultKind("big-event", "stream", "half-way one event of N million characters (5)", None, "millions", 5),
+            FaultKind("big-event", "stream", "half-way one event of N million characters (3)", None, "millions", 3),
             FaultKind(
                 "missing-end-marker",
                 "stream",

@@ -144,6 +144,10 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
         metavar="USD",
         help="stop before more than this is spent, by estimate and most expensive answer; one answer may exceed it",
     )
+    _add_output_options(add)
+
+
+def _add_output_options(add: Callable[..., object]) -> None:
     add("--dry-run", action="store_true", help="send no requests: print their number and estimated cost")
     add("--record", action="store_true", help="record every stream with its text as a trace, for `replay`")
     add("--slo", metavar="SLO", help=_SLO_HELP)

@@ -83,10 +83,7 @@ def _median_ms_text(cell: pd.DataFrame, values: Floats) -> str:
 
 
 def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Chart | None:
-    """Return the chart of the text over time.
-
-    It counts tokens if all trials have a known number, spread evenly over the characters; otherwise characters.
-    """
+    """Return the chart of the text over time, in tokens if all trials have a known number, else in characters."""
     known = done[done["token_source"].isin(["reported", "counted"]) & done["output_tokens"].notna()]
     in_tokens = set(done["trial_id"]) == set(known["trial_id"])
     answer = (known["output_tokens"] - known["thinking_tokens"].fillna(0)).astype("float64")
@@ -108,10 +105,8 @@ def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -
             series.append(line)
     if not series:
         return None
-    drawn = {one.name for one in series}
-    words = [
-        f"{display_name(n)} {median_speed_text(done[done['name'] == n])}" for n in names if display_name(n) in drawn
-    ]
+    drawn = [n for n in names if any(one.name == display_name(n) for one in series)]
+    words = [f"{display_name(n)} {median_speed_text(done[done['name'] == n])}" for n in drawn]
     unit = "tokens" if in_tokens else "characters"
     note = f"The first {MAX_LINES} answers of each; a flat section is a gap."
     note += " An answer's tokens are spread evenly over its text." if in_tokens else " Tokens are not known for all."

@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import product
 from pathlib import Path
@@ -120,13 +120,11 @@ async def run(
 
     `start` is the state of a resumed run, None for a new one. `traces` records each stream with its text. `budget` ends
     the run before its cost ceiling is exceeded. `service` receives the requests of all transports but in-process.
-    SIGINT and SIGTERM stop the run cleanly; trials under way then leave no row. Raises UsageError when the folder
-    cannot be written or the system does not allow enough open connections.
+    SIGINT and SIGTERM stop it; trials under way leave no row. Raises UsageError for an unwritable folder.
     """
     raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
     start = start or resume.new_run(new_run_id(), scenario)
-    facts = start.facts
-    summary = RunSummary(start.run_id, int(facts["trials_planned"]), Counter(trial.outcome for trial in start.finished))
+    facts, summary = start.facts, _begin_summary(start)
     try:
         resume.truncate_partial_lines(folder, start)
         manifest.write(folder, facts)
@@ -135,10 +133,10 @@ async def run(
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
+            timed, count = None if scenario.retries else backend, start.resume_count
             context = TrialContext(
-                start.run_id, scenario, access, clock, mask, models=models, resume_count=start.resume_count
+                start.run_id, scenario, access, clock, mask, backend=timed, models=models, resume_count=count
             )
-            context = replace(context, backend=None if scenario.retries else backend)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
@@ -146,6 +144,11 @@ async def run(
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error}); the trials finished so far are kept") from None
     return summary
+
+
+def _begin_summary(start: RunState) -> RunSummary:
+    outcomes = Counter[str](trial.outcome for trial in start.finished)
+    return RunSummary(start.run_id, int(start.facts["trials_planned"]), outcomes)
 
 
 def _finish_manifest(

@@ -111,7 +111,7 @@ def test_compare_command_reports_and_sets_exit_code(tmp_path: Path, capsys: pyte
 def test_runs_without_common_cells_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = write_run(tmp_path / "a", providers=("x:y",)), write_run(tmp_path / "b")
     assert main(["compare", str(a), str(b)]) == 2
-    assert "in common" in capsys.readouterr().err
+    assert "completed in both" in capsys.readouterr().err
 
 
 def test_fail_if_worse_rejects_neutral_metric() -> None:
