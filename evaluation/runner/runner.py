@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import product
 from pathlib import Path
@@ -119,8 +119,8 @@ async def run(
     """Run the trials that are left and write them to `folder`, created earlier by `manifest.create_run_folder`.
 
     `start` is the state of a resumed run, None for a new one. `traces` records each stream with its text. `budget` ends
-    the run before its cost ceiling is exceeded. `service` receives the requests of all transports but in-process.
-    SIGINT and SIGTERM stop it; trials under way leave no row. Raises UsageError for an unwritable folder.
+    the run before its cost ceiling is exceeded. `service` serves all transports but in-process. SIGINT and SIGTERM stop
+    the run; trials under way leave no row. Raises UsageError for an unwritable folder.
     """
     raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
     start = start or resume.new_run(new_run_id(), scenario)
@@ -133,10 +133,8 @@ async def run(
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
-            timed, count = None if scenario.retries else backend, start.resume_count
-            context = TrialContext(
-                start.run_id, scenario, access, clock, mask, backend=timed, models=models, resume_count=count
-            )
+            context = TrialContext(start.run_id, scenario, access, clock, mask, models=models)
+            context = replace(context, resume_count=start.resume_count, backend=None if scenario.retries else backend)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
