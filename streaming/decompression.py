@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from streaming.limits import STEP_BYTES, LimitExceededError, size_text
+from streaming.limits import DECOMPRESS_STEP_BYTES, LimitExceededError, size_text
 
 _INPUT_BYTES = 16_384
 """Input per piece. zlib copies the unread rest of a piece with every step, which is cheap only for short pieces."""
@@ -22,7 +22,7 @@ class Codec(Protocol):
     """A decompressor for one content coding that works in steps."""
 
     def step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return at most `STEP_BYTES` of output and the unread rest of `data`. Raises DecompressionError."""
+        """Return at most `DECOMPRESS_STEP_BYTES` of output and the unread rest of `data`. Raises DecompressionError."""
 
     @property
     def has_output(self) -> bool:
@@ -63,7 +63,7 @@ class _Gzip:
                 return b"", b""
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS + 16)
         piece, rest = _inflate_step(self._inflate, data)
-        self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
+        self.has_output = len(piece) == DECOMPRESS_STEP_BYTES and not self._inflate.eof
         return piece, self._inflate.unused_data if self._inflate.eof else rest
 
 
@@ -84,13 +84,13 @@ class _Deflate:
         if self._inflate.eof:
             return b"", b""  # ignore bytes after the end of the stream
         piece, rest = _inflate_step(self._inflate, data)
-        self.has_output = len(piece) == STEP_BYTES and not self._inflate.eof
+        self.has_output = len(piece) == DECOMPRESS_STEP_BYTES and not self._inflate.eof
         return piece, b"" if self._inflate.eof else rest
 
 
 def _inflate_step(inflate: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
     try:
-        piece = inflate.decompress(data, STEP_BYTES)
+        piece = inflate.decompress(data, DECOMPRESS_STEP_BYTES)
     except zlib.error as error:
         raise DecompressionError(str(error)) from None
     return piece, inflate.unconsumed_tail

@@ -31,10 +31,10 @@ from streaming.errors import (
 from streaming.events import Event, Notice
 from streaming.http.connection_pool import KEEPALIVE_EXPIRY_S
 from streaming.limits import (
+    DECODE_STEP_BYTES,
     MAX_MODEL_LIST_BYTES,
     MAX_REST_BYTES,
     MAX_STREAM_BYTES,
-    STEP_BYTES,
     LimitExceededError,
     size_text,
 )
@@ -155,11 +155,11 @@ async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -
 
 def _cut_into_steps(data: bytes) -> Sequence[bytes]:
     """Cut a large read into steps, where possible after a complete event or line, because these are decoded faster."""
-    if len(data) <= STEP_BYTES:
+    if len(data) <= DECODE_STEP_BYTES:
         return (data,)
     steps, start = [], 0
     while start < len(data):
-        end = start + STEP_BYTES
+        end = start + DECODE_STEP_BYTES
         for mark in (b"\n\n", b"\n"):
             if end < len(data) and (found := data.rfind(mark, start, end)) >= 0:
                 end = found + len(mark)

@@ -6,7 +6,7 @@ decompress a small body to gigabytes in one call, so with an older version, or w
 
 from streaming import decompression
 from streaming.decompression import DecompressionError, Decompressor
-from streaming.limits import STEP_BYTES
+from streaming.limits import DECOMPRESS_STEP_BYTES
 
 try:
     import brotli
@@ -23,10 +23,10 @@ class _Brotli:
     def step(self, data: bytes) -> tuple[bytes, bytes]:
         try:
             # The decompressor buffers unread input; until it accepts more, it is called again with no new data.
-            piece = self._decompressor.process(data, output_buffer_limit=STEP_BYTES)
+            piece = self._decompressor.process(data, output_buffer_limit=DECOMPRESS_STEP_BYTES)
         except brotli.error as error:
             raise DecompressionError(str(error)) from None
-        self.has_output = len(piece) >= STEP_BYTES or not self._decompressor.can_accept_more_data()
+        self.has_output = len(piece) >= DECOMPRESS_STEP_BYTES or not self._decompressor.can_accept_more_data()
         return piece, b""
 
 
