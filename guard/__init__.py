@@ -1,4 +1,4 @@
-"""Who may ask: decisions that the service applies as ASGI and the page before each answer."""
+"""Access control: the checks that the ASGI service and the page run on every request before answering it."""
 
 from guard.budget_store import Reservation
 from guard.config import GuardConfig

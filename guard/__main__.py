@@ -1,4 +1,4 @@
-"""Make an API key for the service: `python -m guard NAME`; the last line is one JSON object."""
+"""Command that creates an API key for the service: `python -m guard NAME`. Its last output line is a JSON object."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from streaming.errors import UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a new key, which is kept nowhere, and the entry for `API_KEYS`; return the exit code."""
+    """Print a new key and its `API_KEYS` entry, and return the exit code. The key is not stored anywhere."""
     parser = argparse.ArgumentParser(prog="python -m guard", description="Make a key for the service.")
     parser.add_argument("name", help="whose key it is; it names the caller in logs and budgets")
     try:

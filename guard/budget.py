@@ -1,7 +1,8 @@
-"""Budgets: tokens, cost and streams, for each caller and for all; reserved before the call, settled after it.
+"""Budgets for tokens, cost and concurrent streams, per caller and in total.
 
-A day is a UTC day. What is reserved is the most that an answer may come to; settling replaces it by what it came to.
-What nobody knows is taken for the most that it can be; only what nobody pays for is free.
+Budgets are reserved before a provider call and settled after it. A day is a UTC day. A reservation covers the maximum
+that an answer can use; settling replaces it with the actual usage. Unknown usage is charged at the maximum. Only
+models that cost nothing are free.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -17,31 +18,32 @@ from streaming.pipeline import Charge
 
 MAX_CALLERS = 50_000
 LEASE_S = 660.0
-"""After this long a stream that nobody settled no longer counts; longer than a session lets an answer take."""
+"""Seconds after which an unsettled stream no longer counts; longer than the maximum duration of an answer."""
 UNBOUNDED_TOKENS = 4096
-"""The output that is reserved where neither the asker nor the service bounds it."""
+"""The number of output tokens reserved when neither the caller nor the service sets a limit."""
 CACHE_WRITE_TOKENS = 1024
 CACHE_WRITE_FACTOR = Decimal("1.25")
-"""Vendors write prompts from this length on into their caches, unasked, and charge so much more for them."""
+"""The surcharge that vendors apply to prompts of at least `CACHE_WRITE_TOKENS`, which they cache automatically."""
 MESSAGE_TOKENS = 4
-"""What a vendor wraps around each message, and charges for."""
+"""The number of billed tokens that a vendor adds to each message for framing."""
 _MILLION = Decimal(1_000_000)
 _NANO = Decimal(1_000_000_000)
 _MAX_UNITS = 10**15
-"""No sum of these leaves what Redis counts exactly, whatever a caller or a provider says."""
+"""The upper bound of one amount. Sums of such amounts stay within the integer range that Redis counts exactly."""
 
 Limit = Literal[
     "tokens_per_caller", "tokens_total", "usd_per_caller", "usd_total", "streams_per_caller", "streams_total"
 ]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
-"""In the order in which they are asked, here and in Redis."""
+"""The limits in the order in which this process and Redis check them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The limits; None is none. Tokens and USD a day, streams at one time, output tokens an answer.
+    """The budget limits, where None means unlimited.
 
-    `unpriced` is what a paid model without a known price is taken to cost: USD for 1M tokens, input and output.
+    Tokens and USD are per day, streams are concurrent, and output tokens are per answer. `unpriced` is the assumed
+    price of a paid model without a known price: USD per 1M input tokens and per 1M output tokens.
     """
 
     tokens_per_caller: int | None = None
@@ -55,22 +57,22 @@ class Budget:
 
     @property
     def limits_money(self) -> bool:
-        """Whether there is a limit in USD."""
+        """Whether the budget has a limit in USD."""
         return self.usd_per_caller is not None or self.usd_total is not None
 
     def bounds(self) -> tuple[int | None, ...]:
-        """Return the limits in the order of `LIMITS`; money in billionths of a USD."""
+        """Return the limits in the order of `LIMITS`, with money in billionths of a USD."""
         values = (getattr(self, name) for name in LIMITS)
         return tuple(to_nano_usd(value) if isinstance(value, Decimal) else value for value in values)
 
     def clamp_output_tokens(self, asked: int | None) -> int | None:
-        """Return the output tokens that an answer may have; None where nobody bounds them."""
+        """Return the maximum number of output tokens for an answer, or None if neither side sets a limit."""
         return min((bound for bound in (asked, self.output_tokens) if bound is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What an answer takes; USD in billionths, whole, so that sums are exact."""
+    """The tokens and cost of an answer. The cost is a whole number of billionths of a USD, so that sums are exact."""
 
     tokens: int = 0
     nano_usd: int = 0
@@ -83,7 +85,7 @@ class Spend:
 
 
 def to_nano_usd(usd: Decimal) -> int:
-    """Return billionths of a USD, rounded up."""
+    """Convert USD to billionths of a USD, rounded up."""
     return _clamp(int((usd * _NANO).to_integral_value(ROUND_CEILING)))
 
 
@@ -93,23 +95,23 @@ def _clamp(count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """What requests may cost at most, and what attempts did.
+    """A calculator for the maximum cost of a request and the actual cost of an attempt.
 
-    `unpriced` is what a paid model without a known price is taken to cost, None where nothing is set for it.
+    `unpriced` is the assumed price of a paid model without a known price, or None if no such price is configured.
     """
 
     unpriced: tuple[Decimal, Decimal] | None = None
 
     def find_unpriced(self, routes: Mapping[str, CostModel]) -> str | None:
-        """Return the first route that somebody pays for and nobody can tell the price of."""
+        """Return the first paid route whose price is unknown, or None if there is no such route."""
         if self.unpriced is not None:
             return None
         return next((name for name, rates in routes.items() if rates.paid and rates.budget_price is None), None)
 
     def estimate(self, request: ChatRequest, rates: CostModel, extra_tokens: int = 0) -> Spend:
-        """Return the most that one attempt at `request` may take, and `extra_tokens` of output beyond its limit.
+        """Return the maximum spend of one attempt at `request`, with `extra_tokens` of output beyond its limit.
 
-        The prompt is counted by a rule of thumb, see `count_prompt`.
+        The size of the prompt is an estimate; see `count_prompt`.
         """
         output = UNBOUNDED_TOKENS if request.max_tokens is None else _clamp(request.max_tokens)
         output = _clamp(output + max(extra_tokens, rates.thinking_room))
@@ -124,13 +126,13 @@ class Estimator:
     def estimate_dearest(
         self, request: ChatRequest, routes: Mapping[str, CostModel], extra_tokens: Mapping[str, int]
     ) -> Spend:
-        """Return the most that one attempt may take, whichever of `routes` answers."""
+        """Return the maximum spend of one attempt on any of `routes`."""
         amounts = [self.estimate(request, rates, extra_tokens.get(name, 0)) for name, rates in routes.items()]
         amounts = amounts or [self.estimate(request, CostModel())]
         return Spend(max(a.tokens for a in amounts), max(a.nano_usd for a in amounts))
 
     def settle(self, charge: Charge, rates: CostModel, most: Spend) -> Spend:
-        """Return what an attempt took; what the provider did not count is taken for `most`."""
+        """Return the actual spend of an attempt, or `most` if the provider did not report its token usage."""
         if charge.rejected:
             return Spend()
         is_charged = _is_charged(rates)
@@ -155,16 +157,16 @@ def _is_charged(rates: CostModel) -> bool:
 
 
 def count_prompt(request: ChatRequest) -> int:
-    """Return about how many tokens a prompt has: one for each character outside ASCII, and for four others."""
+    """Estimate the tokens in a prompt: one per non-ASCII character, and one per four ASCII characters."""
     chars = sum(len(message.content) for message in request.messages)
     ascii_chars = sum(len(message.content.encode("ascii", "ignore")) for message in request.messages)
     return chars - ascii_chars - (-ascii_chars // CHARS_PER_TOKEN)
 
 
 class Overruns:
-    """By how much the latest answers of each route passed their limit of output tokens, as thinking may.
+    """A record of how far the latest answers of each route exceeded their output token limit, for example by thinking.
 
-    Known to this process alone, for the `routes` heard of last.
+    The record is local to this process and keeps the `routes` most recently used routes.
     """
 
     def __init__(self, routes: int = 256, answers: int = 16) -> None:
@@ -173,7 +175,7 @@ class Overruns:
         self._by_route: OrderedDict[str, deque[int]] = OrderedDict()
 
     def add(self, route: str, output_tokens: int, max_tokens: int) -> None:
-        """Note an answer."""
+        """Record the overrun of one answer."""
         overruns = self._by_route.setdefault(route, deque(maxlen=self._answers))
         overruns.append(max(output_tokens - max_tokens, 0))
         self._by_route.move_to_end(route)
@@ -181,14 +183,15 @@ class Overruns:
             self._by_route.popitem(last=False)
 
     def longest(self, routes: Iterable[str]) -> dict[str, int]:
-        """Return the longest overrun of each route, 0 where none is known."""
+        """Return the longest recorded overrun of each route in tokens, or 0 for a route without a record."""
         return {name: max(self._by_route.get(name, ()), default=0) for name in routes}
 
 
 class BudgetLedger:
-    """What this process has given out; a machine: the day and the time in seconds are arguments.
+    """A ledger of this process's reservations. It reads no clock: the day and the time in seconds are arguments.
 
-    Beyond `callers` of them a day the one first seen is forgotten; the limits over all callers stand.
+    The ledger tracks at most `callers` callers a day and evicts the oldest first. The limits across all callers still
+    include the evicted ones.
     """
 
     def __init__(self, budget: Budget, callers: int = MAX_CALLERS) -> None:
@@ -201,7 +204,7 @@ class BudgetLedger:
         self._streams: Counter[str] = Counter()
 
     def reserve(self, lease: str, caller: str, amount: Spend, day: str, now: float) -> Limit | None:
-        """Take `amount` and a stream; return the limit that forbids it, in which case nothing was taken."""
+        """Reserve `amount` and one stream. Return the exceeded limit, if any, in which case nothing is reserved."""
         self._start_day(day)
         self._expire_leases(now)
         mine = self._taken.get(caller, Spend()).plus(amount)
@@ -217,10 +220,10 @@ class BudgetLedger:
         return None
 
     def settle(self, lease: str, caller: str, reserved: Spend, took: Spend, day: str) -> None:
-        """Release the stream and count what it took; `day` is the day of the reservation."""
+        """Release the stream and record its actual spend. `day` is the day of the reservation."""
         if day == self._day:
             change = took.minus(reserved)
-            # Of a caller that was forgotten meanwhile nothing is reserved: it is given nothing back.
+            # A caller that was evicted in the meantime no longer has a reservation to subtract.
             self._add_spend(caller, change if caller in self._taken else took, change)
         self._release_lease(lease)
 

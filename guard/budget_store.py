@@ -1,4 +1,4 @@
-"""Reserving and settling budgets: in this process always, and in Redis for all replicas when there is one."""
+"""Reservation and settlement of budgets: always in this process, and also in Redis for all replicas if configured."""
 
 import asyncio
 import secrets
@@ -23,9 +23,9 @@ _UNPRICED = (
     "owner can set UNPRICED_USD_PER_1M=IN/OUT, what such models are taken to cost)"
 )
 
-# KEYS: tokens and cost, the caller's and all, then the leases of the caller and of all. ARGV: tokens, billionths of a
-# USD, the lease, its seconds, a day's seconds, then the six limits, -1 for none. Gives the number of the limit that
-# stands against it, 0 for none.
+# KEYS: tokens (caller, total), cost (caller, total), then the leases of the caller and of all callers.
+# ARGV: tokens, billionths of a USD, the lease, the lease's seconds, the seconds of a day, then the six limits (-1 for
+# unlimited). Returns the number of the exceeded limit, or 0.
 _RESERVE_SCRIPT = """
 local now = tonumber(redis.call('TIME')[1])
 local take = {tonumber(ARGV[1]), tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[2]), 1, 1}
@@ -53,8 +53,8 @@ end
 return 0
 """
 
-# KEYS as above. ARGV: the lease, tokens reserved, billionths reserved, tokens taken, billionths taken, a day's seconds.
-# What was reserved is given back only by the lease that took it: Redis may have been down, or begun anew, meanwhile.
+# KEYS as above. ARGV: the lease, tokens reserved, billionths reserved, tokens used, billionths used, seconds of a day.
+# The reservation is refunded only if Redis still holds its lease: Redis may have been down or restarted since.
 _SETTLE_SCRIPT = """
 redis.call('ZREM', KEYS[5], ARGV[1])
 local held = redis.call('ZREM', KEYS[6], ARGV[1])
@@ -87,9 +87,10 @@ async def _to_int(running: Awaitable[Any]) -> int:
 
 
 class Reservation:
-    """What one answer may take: ask with `request`, whose `max_tokens` may be lower than what was asked for.
+    """A budget reservation for one answer.
 
-    It pays for one attempt; before another is made, `renew` settles that and takes as much again.
+    Send `request`, whose `max_tokens` may be lower than the caller requested. The reservation covers one attempt;
+    before a retry, `renew` settles that attempt and reserves the next one.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Reservation:
         self._routes = routes
 
     async def renew(self, charge: Charge) -> Failed | None:
-        """Count an attempt that failed, and reserve the next one. Return why not, if the budgets do not allow it."""
+        """Settle a failed attempt and reserve the next one. Return a `Failed` event if the budgets do not allow it."""
         await self.settle(charge)
         try:
             self._hold = await self._budgets.take(self._caller, self.request, self._routes)
@@ -113,9 +114,9 @@ class Reservation:
         return None
 
     async def settle(self, charge: Charge | None) -> None:
-        """Release what was not used, and the stream; once, however often called. None: no request was sent.
+        """Release the unused budget and the stream. Pass None if no request was sent.
 
-        The work is done even when the caller is cancelled while it waits.
+        Only the first call has an effect. Settlement completes even if the awaiting task is cancelled.
         """
         hold, self._hold = self._hold, None
         if hold is not None:
@@ -123,7 +124,7 @@ class Reservation:
 
 
 class BudgetService:
-    """The reservations of all callers. `utc_now` returns the current time; budgets are counted by its date."""
+    """A service that manages the reservations of all callers. `utc_now` determines the current budget day."""
 
     def __init__(
         self,
@@ -142,19 +143,22 @@ class BudgetService:
         self._bounds = [-1 if bound is None else bound for bound in budget.bounds()]
 
     async def reserve(self, caller: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> Reservation:
-        """Reserve the most that an answer may take, whichever of `routes`, by name, gives it. Raises RejectionError."""
+        """Reserve the maximum spend of an answer from any of `routes`, which are keyed by name.
+
+        Raises RejectionError when a budget does not allow it or a paid route has no known price.
+        """
         max_tokens = self._budget.clamp_output_tokens(request.max_tokens)
         if self._budget.limits_money:
             if (name := self._estimator.find_unpriced(routes)) is not None:
                 raise RejectionError("budget.unpriced", "unpriced", _UNPRICED.format(name=name))
             if max_tokens is None and any(rates.paid for rates in routes.values()):
-                # What is reserved is what may be asked for: money is bounded only where the answer is.
+                # The request must not exceed its reservation: cost is bounded only if the output is.
                 max_tokens = UNBOUNDED_TOKENS
         request = replace(request, max_tokens=max_tokens)
         return Reservation(self, await self.take(caller, request, routes), request, routes)
 
     async def take(self, caller: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> _BudgetHold:
-        """Take what one attempt may cost at most. Raises RejectionError."""
+        """Reserve the maximum spend of one attempt. Raises RejectionError when a budget does not allow it."""
         amount = self._estimator.estimate_dearest(request, routes, self._overruns.longest(routes))
         hold = _BudgetHold(secrets.token_hex(8), caller, amount, self._utc_now().date().isoformat())
         self._reject_over_limit(self._ledger.reserve(hold.lease, caller, amount, hold.day, self._clock()), amount)
@@ -168,7 +172,7 @@ class BudgetService:
     async def settle(
         self, hold: _BudgetHold, charge: Charge | None, request: ChatRequest, routes: Mapping[str, CostModel]
     ) -> None:
-        """Replace what was taken by what the attempt took, at the price of the route that was asked."""
+        """Replace the reserved amount with the attempt's actual spend, at the price of the route that handled it."""
         took = Spend() if charge is None else self._count(hold, charge, request, routes)
         self._settle_ledger(hold, took)
         if self._shared is not None:
@@ -178,7 +182,7 @@ class BudgetService:
         if not routes:
             return self._estimator.settle(charge, CostModel(), hold.amount)
         rates = routes.get(charge.route)
-        if rates is None:  # who was asked was not reserved for: the dearest
+        if rates is None:  # the route is not part of the reservation: charge the full amount
             return hold.amount
         if charge.usage is not None and charge.usage.output_tokens is not None and request.max_tokens is not None:
             self._overruns.add(charge.route, charge.usage.output_tokens, request.max_tokens)

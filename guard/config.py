@@ -1,4 +1,7 @@
-"""The guard's variables, read into one frozen `GuardConfig`. Every fault names its variable and what to write."""
+"""Parsing of the guard's environment variables into a frozen `GuardConfig`.
+
+Every error message names the variable and the values it accepts.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,18 +28,19 @@ _SWITCHES = {"on": True, "off": False}
 _VALIDATION_MODES = {"default": InputLimits(), "strict": STRICT}
 MAX_BODY_BYTES = 2**30
 MAX_JSON_DEPTH = 500
-"""Deeper JSON would exhaust the parser's stack."""
+"""The deepest configurable JSON nesting. Deeper JSON would exhaust the parser's stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardConfig:
-    """How the guard is set; the defaults suit a public demo. `rate` None is no limit, `blocklist` None no filter.
+    """The guard's configuration. The defaults suit a public demo.
 
-    `page_rate` is how many pages may be opened from one address; without `rate` it does not hold either.
+    A `rate` of None disables rate limiting, and a `blocklist` of None disables the content filter. `page_rate` limits
+    how many pages one address may open; it is ignored when `rate` is None.
 
-    `hops` is how many proxies in front are trusted to write X-Forwarded-For. A Space has one at least, which is the
-    default there: with none, all its visitors would come from one address. `banned` are terms, folded;
-    `secrets` are exact values that no answer may hold.
+    `hops` is the number of trusted proxies that write X-Forwarded-For. It defaults to 1 on a Hugging Face Space, which
+    always has a proxy: with 0, all visitors would share one address. `banned` holds normalized terms, and `secrets`
+    holds exact values that no answer may contain.
     """
 
     rate: RateLimitItem | None = field(default_factory=lambda: parse("10/minute"))
@@ -52,12 +56,12 @@ class GuardConfig:
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str], secrets: Iterable[str] = ()) -> "GuardConfig":
-        """Parse the variables that are set; the others stay at their defaults. Raises UsageError."""
+        """Parse the variables and use the defaults for unset ones. Raises UsageError when a value is invalid."""
         read = _VariableReader(variables)
         default = cls()
         content = read.read("CONTENT_FILTER", _parse_switch, True)
         rate = read.read("RATE_LIMIT", _parse_rate, default.rate)
-        # Whoever lifts the rate means to load the service: only budgets that are set by name stand then.
+        # Turning off the rate limit signals a load test: then only explicitly set budgets apply.
         budget = default.budget if rate is not None else UNLIMITED_BUDGET
         return cls(
             rate=rate,
@@ -79,12 +83,12 @@ class _VariableReader:
         self._variables = variables
 
     def read(self, name: str, parsed: Callable[[str, str], T], default: T) -> T:
-        """Return a variable's value; the default where it is unset or empty."""
+        """Return a variable's parsed value, or the default if the variable is unset or empty."""
         value = self._variables.get(name, "").strip()
         return parsed(name, value) if value else default
 
     def bound(self, name: str, largest: int, default: int, *, off: bool) -> int:
-        """Return the bound that a variable sets; the largest one when its rule is off."""
+        """Return a variable's value as an upper bound, or `largest` if its rule is off."""
         value = self.read(name, _whole_number_parser(1, largest), default)
         return largest if off else value
 
@@ -99,7 +103,7 @@ def _read_limits(read: _VariableReader) -> InputLimits:
             "MAX_CONVERSATION_CHARS", _whole_number_parser(1, 100_000_000), default.conversation_chars
         ),
         turns=read.read("MAX_TURNS", _whole_number_parser(1, 100_000), default.turns),
-        # A rule that is switched off leaves the largest bound that can be set: memory and stack stay bounded.
+        # A disabled rule falls back to the largest configurable bound, which keeps memory and stack use bounded.
         body_bytes=read.bound("MAX_BODY_BYTES", MAX_BODY_BYTES, default.body_bytes, off="size" in off),
         json_depth=read.bound("MAX_JSON_DEPTH", MAX_JSON_DEPTH, default.json_depth, off="depth" in off),
         off=off,
@@ -218,7 +222,7 @@ def _read_terms_file(name: str, value: str) -> tuple[str, ...]:
 
 def _parse_term(name: str, term: str) -> str:
     folded = normalize(term.strip())
-    # Brackets are the mark's own: what is put in may not make up a term with what stands around it.
+    # The redaction mark contains brackets: it must not form a banned term together with the surrounding text.
     if not 2 <= len(folded) <= TERM_CHARS or set("[]\n\r") & set(folded) or folded in "removed":
         raise _invalid_value_error(
             name, term.strip(), f"terms of 2 to {TERM_CHARS} characters, no brackets, not part of 'removed'"

@@ -1,13 +1,13 @@
-"""What is not answered at all: a block list by category, offline, as data (`blocklist.toml`); others plug in beside it.
+"""Content filtering of requests: an offline block list by category (`blocklist.toml`), with room for other filters.
 
-A phrase is a row of words: `a|b` is either word, `a?` may be left out, `{group}` is any word of a group. `…` in front
-stands for every way of asking that the list names (`asking`): "how to", "give me instructions for". Only whole words
-match, as `guard.words` reads them. Articles and words of `ignored` may stand between those of a phrase and do not count
-in it, unless written `=my`; an owner ("my mother's friend") may stand there too.
+A phrase is a sequence of words: `a|b` matches either word, `a?` is optional, and `{group}` matches any word of a group.
+A leading `…` stands for any phrase in the list's `asking` section, such as "how to" or "give me instructions for". Only
+whole words match, as split by `guard.words`. Articles and the words in `ignored` may appear between the words of a
+phrase and are not part of it unless written as `=my`. A possessive ("my mother's friend") may also appear there.
 
-`>name` at the end of a phrase says what may follow it, so that "make a bomb" is found and "make a bomb calorimeter" is
-not: the end of the clause, or one of the phrases of that ending. Of several that fit the longest decides; `-` in front
-of one says that the phrase does not count there.
+`>name` at the end of a phrase restricts what may follow it, so that "make a bomb" matches but "make a bomb calorimeter"
+does not: either the clause ends, or one of that ending's phrases follows. If several of them match, the longest
+decides. A leading `-` on an ending's phrase means that the blocked phrase does not match before it.
 """
 
 import json
@@ -29,34 +29,34 @@ _GROUP = re.compile(r"\{([a-z0-9-]{1,32})\}")
 _IGNORED = tuple(re.findall(r"\w+", "a an the some any my your his her our their own this that please just really"))
 _MAX_PHRASE_WORDS = 12
 _MAX_SKIPPED = 4
-"""Ignored words in a row inside a phrase; more of them separate it."""
+"""The maximum number of consecutive ignored words inside a phrase. A longer run breaks the match."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockedText:
-    """A text that is not let through, and the category it fell under; `message` is for who wrote it, if any."""
+    """The category of a blocked text, with an optional `message` for its author."""
 
     category: str
     message: str | None = None
 
 
 class ContentFilter(Protocol):
-    """What judges a text before it is asked. It may not raise, and takes time in proportion to the text."""
+    """A filter that checks a text before it is sent. It must not raise, and must run in linear time."""
 
     def check(self, text: str) -> BlockedText | None:
-        """Return why the text is not let through; None lets it through."""
+        """Return the reason for blocking the text, or None to allow it."""
 
 
 @dataclass(slots=True, eq=False)
 class _PhraseNode:
-    """A place in a phrase: the words that may follow; at its end the `category`, and the `ending` that must follow."""
+    """A node in the phrase tree: the words that may follow, plus `category` and `ending` if a phrase ends here."""
 
     next: dict[str, list["_PhraseNode"]] = field(default_factory=dict)
     category: str | None = None
     ending: str = ""
 
     def add(self, choices: Sequence["_Choice"], category: str, ending: str = "") -> bool:
-        """Add a phrase; return whether it has a word that must be there."""
+        """Add a phrase. Return whether it has at least one required word."""
         ends = [self]
         for choice in choices:
             node = _PhraseNode()
@@ -73,7 +73,7 @@ class _PhraseNode:
     def find_ends(
         self, words: Sequence[Word], start: int, ignored: frozenset[str]
     ) -> Iterator[tuple[int, "_PhraseNode"]]:
-        """Yield where a phrase that begins at `start` ends, and its last node."""
+        """Yield the end index and the last node of every phrase that begins at `start`."""
         paths = [(self, start, 0)]
         while paths:
             node, place, skipped = paths.pop()
@@ -89,14 +89,14 @@ class _PhraseNode:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """The words that may stand at one place of a phrase."""
+    """The alternative words at one position in a phrase."""
 
     words: frozenset[str]
     optional: bool
 
 
 class _Ending:
-    """What may follow a phrase, as a tree of phrases of its own."""
+    """A tree of the phrases that may follow a blocked phrase."""
 
     def __init__(self, phrases: Iterable[str], name: str) -> None:
         self._follows = _PhraseNode()
@@ -108,7 +108,7 @@ class _Ending:
         yield from _words_below(self._follows)
 
     def allows(self, words: Sequence[Word], place: int) -> bool:
-        """Tell whether a phrase may end before `words[place]`; the longest phrase that follows decides."""
+        """Return whether a phrase may end before `words[place]`. The longest following phrase decides."""
         last = words[place - 1]
         if last.ends_clause:
             return True
@@ -124,7 +124,7 @@ def _by_length(end: tuple[int, _PhraseNode]) -> tuple[int, bool]:
 
 
 class BlockList:
-    """Phrases by category. Raises UsageError when a phrase cannot be read."""
+    """A block list of phrases by category. Raises UsageError when a phrase is invalid."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class BlockList:
 
     @classmethod
     def load(cls, path: Path) -> "BlockList":
-        """Parse a TOML or JSON file. Raises UsageError, naming the file and its fault."""
+        """Load a TOML or JSON file. Raises UsageError, which names the file and the problem, when it is invalid."""
         try:
             text = path.read_text(encoding="utf-8")
             data: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -165,7 +165,7 @@ class BlockList:
             raise UsageError(f"block list {path}: {error}") from None
 
     def check(self, text: str) -> BlockedText | None:
-        """Return the category of the first phrase in the text; linear in its length."""
+        """Return the category of the first blocked phrase in the text, or None. Runs in linear time."""
         words = self._vocabulary.split(text)
         for start, word in enumerate(words):
             category = None
@@ -228,7 +228,7 @@ def _validate_blocklist(data: Any) -> dict[str, Any]:
 
 
 def _choices(phrase: str, category: str, groups: Mapping[str, Sequence[str]], ignored: frozenset[str]) -> list[_Choice]:
-    """Parse a phrase; where an ignored word may stand nothing needs to. Raises UsageError."""
+    """Parse a phrase. A position that accepts an ignored word is optional. Raises UsageError if it is invalid."""
 
     def expand_group(match: re.Match[str]) -> str:
         if match[1] not in groups:
@@ -244,7 +244,7 @@ def _choices(phrase: str, category: str, groups: Mapping[str, Sequence[str]], ig
 
 
 def _read_choice(written: str, ignored: frozenset[str]) -> _Choice | None:
-    """Return the words of one place in a phrase; None when they are not single words."""
+    """Parse the alternatives at one position in a phrase. Return None if one of them is not a single word."""
     counted, optional = set(), written.endswith("?")
     for option in written.removesuffix("?").split("|"):
         words = _WORD.findall(normalize(option))

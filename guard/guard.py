@@ -1,8 +1,8 @@
-"""The guard decides who may send a request, how often, with what content and at what cost.
+"""The guard, which decides who may send a request, how often, with what content and at what cost.
 
-The service and the page call it before every answer, in this order: `admit` (rate limit, then API key),
-`validate_messages` (validation, then content filter), `reserve` (budgets), the answer with `output_filter` in its
-pipeline, and at the end the reservation's `settle`.
+For every answer, the service and the page call it in this order: `admit` (rate limit, then API key),
+`validate_messages` (validation, then content filter) and `reserve` (budgets). They then stream the answer with
+`output_filter` in the pipeline, and finally call the reservation's `settle`.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ _PAGES: Mapping[str, str] = {"what": "pages opened", "advice": "load the page ag
 
 
 class Guard:
-    """One for a process. With `redis_url` the replicas that share it count together.
+    """The guard of a process. Replicas with the same `redis_url` share their limits.
 
-    `filters` judge the content after the block list. Raises UsageError for a block list or an address that cannot be.
+    `filters` run after the block list. Raises UsageError when the block list or the Redis URL is invalid.
     """
 
     def __init__(
@@ -53,11 +53,12 @@ class Guard:
             self._patterns = Patterns(configuration.banned, SECRET_PATTERNS, configuration.secrets)
 
     async def admit(self, caller: Caller) -> str:
-        """Count a request and return the caller's id, `key:NAME` or `address:…`. Raises RejectionError.
+        """Count a request against the rate limit and return the caller's ID, `key:NAME` or `address:…`.
 
-        A known key has a window of its own. Everybody else has the address's, whoever shows a wrong key too. A
-        session has one besides, at the same rate: a new session is not let in more often, nor one that changes its
-        address.
+        A known key has its own rate limit window. All other callers, including those with an invalid key, share the
+        window of their address. A session has an additional window with the same limit, so that neither a new session
+        nor a new address increases a caller's rate. Raises RejectionError when the rate is exceeded or the key is
+        missing or unknown.
         """
         if self._rate is not None:
             for name in self._rate_limit_names(caller):
@@ -65,16 +66,16 @@ class Guard:
         return self.identify(caller)
 
     async def enter_page(self, client_address: str | None) -> None:
-        """Count a page that is newly opened from an address. Raises RejectionError."""
+        """Count a page load from an address. Raises RejectionError when the address exceeds the page rate."""
         if self._page_rate is not None:
             await self._page_rate.hit(f"page:{address_block(client_address)}")
 
     def identify(self, caller: Caller) -> str:
-        """Return the caller's id without counting a request. Raises RejectionError."""
+        """Return the caller's ID without counting a request. Raises RejectionError for a missing or unknown key."""
         return self._keys.identify(caller)
 
     def validate_messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Return the conversation, all messages checked and control characters removed. Raises RejectionError."""
+        """Check all messages and return them without control characters. Raises RejectionError if one is invalid."""
         cleaned = validate_conversation(messages, self.configuration.limits)
         for place, message in enumerate(cleaned, start=1):
             for judge in self._filters:
@@ -85,18 +86,18 @@ class Guard:
         return cleaned
 
     async def reserve(self, caller_id: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> Reservation:
-        """Reserve what the answer may cost, whichever of `routes`, by full name, produces it.
+        """Reserve the maximum cost of an answer from any of `routes`, which are keyed by full name.
 
-        Raises RejectionError; else the reservation must be settled.
+        The caller must settle the reservation. Raises RejectionError when the budgets do not allow the request.
         """
         return await self._budgets.reserve(caller_id, request, routes)
 
     def output_filter(self) -> OutputFilter | None:
-        """Return a filter for one answer; None when it is off."""
+        """Return a new filter for one answer, or None if output filtering is off."""
         return None if self._patterns is None else OutputFilter(self._patterns)
 
     async def aclose(self) -> None:
-        """Wait for what is being settled, and close the connections."""
+        """Wait for pending settlements and close the connections."""
         if self._shared is not None:
             await self._shared.aclose()
 
@@ -105,7 +106,7 @@ class Guard:
             return [f"key:{name}"]
         names = [f"address:{address_block(caller.address)}"]
         if caller.session:
-            # A page may send any text as its session: its hash has a bounded length.
+            # A page may send any text as its session ID; hashing bounds the length of the Redis key.
             names.append("session:" + hashlib.sha256(caller.session.encode("utf-8", "replace")).hexdigest()[:24])
         return names
 
