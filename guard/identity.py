@@ -1,4 +1,4 @@
-"""Callers: their addresses behind proxies, and their API keys."""
+"""Identification of callers by API key or by client address behind proxies."""
 
 import hashlib
 import hmac
@@ -18,7 +18,10 @@ _MAX_KEY_CHARS = 512
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What is known of a caller; the key never shows in a repr. `address` is the peer's after the trusted hops."""
+    """The identifying data of a caller. `address` is the client address behind the trusted proxies.
+
+    The key is excluded from the repr.
+    """
 
     key: str | None = field(default=None, repr=False)
     address: str | None = None
@@ -26,10 +29,10 @@ class Caller:
 
 
 def forwarded_address(peer: str | None, forwarded_for: str | None, hops: int) -> str | None:
-    """Return the address `hops` from the right of X-Forwarded-For, which the outermost trusted proxy wrote.
+    """Return the address at position `hops` from the right of X-Forwarded-For, set by the outermost trusted proxy.
 
-    Further left stands what the caller wrote. The peer itself with 0 hops, and where the header is shorter than the
-    proxies would have made it, or holds no address there: then it did not come through them.
+    Entries further left are set by the caller and not trusted. Return `peer` if `hops` is 0, or if the header has
+    fewer entries or no valid address at that position, because such a request did not pass through the proxies.
     """
     if hops < 1 or not forwarded_for:
         return peer
@@ -39,16 +42,16 @@ def forwarded_address(peer: str | None, forwarded_for: str | None, hops: int) ->
 
 
 def client_address(peer: str | None, headers: Iterable[tuple[str, str]], hops: int) -> str | None:
-    """Return the caller's address as `forwarded_address` finds it, from a request's peer and all its header lines.
+    """Return the caller's address from the peer address and all header lines, by the rules of `forwarded_address`.
 
-    A proxy may add a line of its own below the one that the caller wrote: only together they are the list.
+    A proxy may append a separate X-Forwarded-For line, so all lines are joined into one list.
     """
     lines = [value for name, value in headers if name.lower() == "x-forwarded-for"]
     return forwarded_address(peer, ",".join(lines), hops)
 
 
 def address_block(of: str | None) -> str:
-    """Return what counts as one address: an IPv4 address, or the /64 that one IPv6 household has all of."""
+    """Return the block that counts as one address: an IPv4 address, or the /64 network of an IPv6 household."""
     found = _parse_address(of or "")
     if isinstance(found, IPv6Address):
         return str(IPv6Network((int(found) >> 64 << 64, 64)))
@@ -56,7 +59,7 @@ def address_block(of: str | None) -> str:
 
 
 def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Parse an address, with or without brackets, port or zone; an IPv4 address in IPv6 clothes is the former."""
+    """Parse an address with or without brackets, port or zone. An IPv4-mapped IPv6 address becomes IPv4."""
     bare = text.strip()[:80]
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]
@@ -71,15 +74,15 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeys:
-    """The callers that may ask, by name, with the hash of their key; the keys themselves are nowhere kept.
+    """The hashes of the authorized callers' keys, by caller name. The keys themselves are not stored.
 
-    A plain SHA-256 is enough because the keys are random: there is nothing to guess.
+    Unsalted SHA-256 is sufficient because the keys are random and cannot be guessed.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def lookup(self, key: str | None) -> str | None:
-        """Return the name of a known key; None otherwise. The time taken tells nothing of which came close."""
+        """Return the name of a known key, or None. The comparison runs in constant time for each known key."""
         if key is None or len(key) > _MAX_KEY_CHARS:
             return None
         presented = hash_key(key)
@@ -90,7 +93,7 @@ class ApiKeys:
         return found
 
     def identify(self, caller: Caller) -> str:
-        """Return the caller's id, `key:NAME` or `address:…`. Raises RejectionError for a missing or unknown key."""
+        """Return the caller's ID, `key:NAME` or `address:…`. Raises RejectionError for a missing or unknown key."""
         name = self.lookup(caller.key)
         if name is None and self.digests:
             wrong = "the key is not known" if caller.key else "this service asks for a key"
@@ -99,12 +102,12 @@ class ApiKeys:
 
 
 def hash_key(key: str) -> str:
-    """Return the hash by which a key is known. Never raises, whatever the text."""
+    """Return the SHA-256 hash that identifies a key. Accepts any text without raising."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def make_key(name: str) -> tuple[str, str]:
-    """Make a key; return it and its line for `API_KEYS`. Raises UsageError when the name cannot be one."""
+    """Create a key and return it with its `API_KEYS` entry. Raises UsageError when the name is invalid."""
     if not _KEY_NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a key: use up to 64 letters, digits, dots, dashes and underscores")
     key = "sg-" + secrets.token_urlsafe(32)
@@ -112,7 +115,10 @@ def make_key(name: str) -> tuple[str, str]:
 
 
 def parse_keys(text: str) -> ApiKeys:
-    """Parse `NAME=sha256:HEX`, comma-separated. Raises UsageError, which never repeats what was written as a hash."""
+    """Parse comma-separated `NAME=sha256:HEX` entries.
+
+    Raises UsageError when an entry is invalid. The message does not include the hash, which may be a key by mistake.
+    """
     digests: dict[str, str] = {}
     for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
         name, _, hashed = (part.strip() for part in entry.partition("="))

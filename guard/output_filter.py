@@ -1,12 +1,13 @@
-"""The output filter: banned terms and secrets are replaced while the answer streams, however it is cut into chunks.
+"""Output filter that redacts banned terms and secrets while an answer streams.
 
-What comes out hangs on the text alone, not on its chunks. Only text that may be the beginning of something banned is
-held back, at most `MAX_HELD_CHARS` visible characters of it; all other text goes on at once, unchanged to the byte.
-One exception: after `INVISIBLE_RUN` characters in a row that show nothing (joiners, marks), more of them are dropped:
-nobody can make the filter hold without end. Emoji use a few.
+The output depends only on the text, not on how it is split into chunks. The filter buffers only text that may be the
+beginning of a match, at most `MAX_HELD_CHARS` visible characters; all other text passes immediately and unchanged.
+The one exception: in a run of invisible characters (joiners, marks), those beyond the first `INVISIBLE_RUN` are
+dropped, so that no text can make the filter buffer indefinitely. Emoji use only a few of these characters.
 
-Text and thinking are two texts. Thinking is over, for what it held, when text comes: a reader sees it first. Nothing
-else splits a term in two: text is held over thinking, and an event that is neither passes at once.
+Text and thinking are filtered separately. When text arrives, the filter flushes buffered thinking first, because the
+reader sees it first. Buffered text stays buffered during thinking, and all other events pass immediately, so that no
+event splits a term.
 """
 
 import re
@@ -23,15 +24,15 @@ _INVISIBLE_ASCII = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 
 
 class Redactor:
-    """A redactor of one text that arrives in chunks (feed, then flush)."""
+    """A redactor for one text that arrives in chunks: call `feed` for each chunk, then `flush`."""
 
     def __init__(self, patterns: Patterns) -> None:
         self._patterns = patterns
         self._search = patterns.search
         self._held = ""
-        self._before = ""  # the last folded character before what is held: a token does not begin inside a word
-        self._tail: Tail | None = None  # of a secret that was found and may go on
-        self._undecided = False  # whether the end of what is held decides if that secret goes on
+        self._before = ""  # the last folded character before the held text: a token does not begin inside a word
+        self._tail: Tail | None = None  # the tail of a matched secret that may continue
+        self._undecided = False  # whether the next chunk decides if that secret continues
         self._invisible = 0
 
     @property
@@ -39,7 +40,7 @@ class Redactor:
         return self._held != ""
 
     def feed(self, text: str) -> str:
-        """Take a chunk and return the text that may be released now, the chunk itself in the common case."""
+        """Process a chunk and return the text that can be released now, which is usually the chunk itself."""
         if self._tail is None:
             raw = self._held + text if self._held else text
             folded = _fold_evenly(raw)
@@ -48,7 +49,7 @@ class Redactor:
         return self._scan(self._drop_invisible(text), last=False)
 
     def _pass_on(self, raw: str, seen: str, text: str) -> str:
-        """Return what may go on of a text whose characters have one folded character each."""
+        """Return the releasable part of a text in which each character folds to exactly one character."""
         context = len(seen) - len(raw)
         match = self._search(seen, context)
         if match is None:
@@ -63,11 +64,11 @@ class Redactor:
         return raw if match is None else raw[: cut - context]
 
     def flush(self) -> str:
-        """Return the text held back at the end, as far as it is not banned."""
+        """Return the held text at the end of the answer, with matches redacted."""
         return self._scan("", last=True)
 
     def _drop_invisible(self, text: str) -> str:
-        """Drop what follows too long a run of invisible characters."""
+        """Drop invisible characters beyond the first `INVISIBLE_RUN` of a run."""
         kept = []
         for char in text:
             self._invisible = 0 if NORMALIZED[char] else self._invisible + 1
@@ -105,17 +106,17 @@ class Redactor:
         return view.places[end - 1] + 1 if tail is None else self._pass_tail(view, tail, end, last)
 
     def _pass_tail(self, view: "_NormalizedText", tail: Tail, start: int, last: bool) -> int:
-        """Return where the text goes on after a secret whose tail goes on at `start`."""
+        """Return the index in the raw text after a secret whose tail continues at `start`."""
         end = tail.end(view.seen, start)
         at_end = end == len(view.seen)
         self._undecided = not last and not at_end and tail.may_go_on(view.seen, end)
         self._tail = tail if at_end or self._undecided else None
-        # A character may fold to several: it goes whole.
+        # A character may fold to several characters: it is removed as a whole.
         return max(view.places[end], view.places[end - 1] + 1) if end else view.places[end]
 
 
 def _fold_evenly(text: str) -> str | None:
-    """Return the folded text where each character folds to one; None where one vanishes or folds to several."""
+    """Return the folded text if each character folds to exactly one character, or None otherwise."""
     if text.isascii():
         return None if _INVISIBLE_ASCII(text) else text.lower()
     folds = list(map(_fold_char, text))
@@ -124,7 +125,7 @@ def _fold_evenly(text: str) -> str | None:
 
 
 class _NormalizedText:
-    """A text and its folded form; `places` has the place in `raw` of every folded character, and of the end."""
+    """A text with its folded form. `places` maps each folded character, and the end, to its index in `raw`."""
 
     def __init__(self, before: str, raw: str) -> None:
         folds = [NORMALIZED[char] for char in raw]
@@ -135,23 +136,23 @@ class _NormalizedText:
         self._next = self.context
 
     def normalized_index(self, at: int) -> int:
-        """Return the first folded character that belongs to `raw[at:]`; `at` never goes back."""
+        """Return the index of the first folded character of `raw[at:]`. `at` must not decrease between calls."""
         while self.places[self._next] < at:
             self._next += 1
         return self._next
 
     def raw_between(self, start: int, end: int) -> str:
-        """Return the text of some folded characters."""
+        """Return the raw text of the folded characters from `start` to `end`."""
         return self.raw[self.places[start] : self.places[end - 1] + 1]
 
     def char_before(self, cut: int) -> str:
-        """Return the folded character before `raw[cut:]`, empty when there is none."""
+        """Return the folded character before `raw[cut:]`, or an empty string if there is none."""
         start = self.normalized_index(cut)
         return self.seen[start - 1 : start] if start else ""
 
 
 class OutputFilter:
-    """The filter of one answer, as the pipeline takes it: every event goes through `feed`."""
+    """An output filter for one answer. The pipeline passes every event through `feed`."""
 
     def __init__(self, patterns: Patterns) -> None:
         self._patterns = patterns
@@ -159,7 +160,7 @@ class OutputFilter:
         self._thinking = Redactor(patterns)
 
     def feed(self, event: Event) -> list[Event]:
-        """Take an event and return the events to release now; held text is released before a terminal event."""
+        """Process an event and return the events to release now. A terminal event flushes the held text first."""
         if isinstance(event, TextDelta):
             thought = self._thinking.flush() if self._thinking.holds else ""
             piece = self._text.feed(event.text)
@@ -173,7 +174,7 @@ class OutputFilter:
         return [self._redact_event(event)]
 
     def _redact_event(self, event: Event) -> Event:
-        """Redact what is told of a failure: it repeats what the provider said, which may be anything."""
+        """Redact the text of failures and notices, which may quote arbitrary provider messages."""
         match event:
             case Failed():
                 return replace(event, message=self._redact_message(event.message))

@@ -1,4 +1,4 @@
-"""How often one may ask: a sliding window for each caller, here and, with Redis, over all replicas."""
+"""Rate limiting with a sliding window per caller, in this process and, with Redis, across all replicas."""
 
 import math
 from collections import OrderedDict
@@ -14,10 +14,10 @@ MAX_CALLERS = 50_000
 
 
 class SlidingWindows:
-    """The moments at which each caller was let in, on one clock; a machine, `now` is an argument.
+    """The timestamps of each caller's admitted requests, on one clock. It reads no clock: `now` is an argument.
 
-    Beyond `callers` of them the one let in longest ago is forgotten. Whoever commands so many addresses needs no such
-    help; the limits over all callers are the budget's.
+    It tracks at most `callers` callers and evicts the one whose last admitted request is the oldest. An attacker with
+    that many addresses gains nothing from the eviction; the budgets limit all callers together.
     """
 
     def __init__(self, amount: int, window_s: float, callers: int = MAX_CALLERS) -> None:
@@ -30,14 +30,14 @@ class SlidingWindows:
         return len(self._let_in)
 
     def wait_s(self, caller: str, now: float) -> float:
-        """Return the seconds until the caller may ask, 0 if now."""
+        """Return the seconds until the caller may send a request, or 0 if it may send one now."""
         moments = self._let_in.get(caller, [])
         if len(moments) < self._amount:
             return 0.0
         return max(moments[-self._amount] + self._window_s - now, 0.0)
 
     def hit(self, caller: str, now: float) -> float:
-        """Admit the caller if the window allows it; return the seconds to wait, 0 when it was admitted."""
+        """Admit the request if the window allows it. Return the seconds to wait, or 0 if it was admitted."""
         wait_s = self.wait_s(caller, now)
         if wait_s > 0:
             return wait_s
@@ -49,7 +49,7 @@ class SlidingWindows:
         return 0.0
 
     def _evict_old(self, now: float) -> None:
-        # Two at each hit: old ones go faster than new ones come, and no hit pays for all.
+        # Evict up to two callers per hit: eviction keeps ahead of new callers, and the work per hit stays bounded.
         for _ in range(2):
             eldest, moments = next(iter(self._let_in.items()))
             if moments[-1] + self._window_s > now and len(self._let_in) <= self._callers:
@@ -59,11 +59,11 @@ class SlidingWindows:
 
 
 class RateLimiter:
-    """A sliding window of at most `limit` requests under each name; a rejected request does not count.
+    """A rate limiter with a sliding window of at most `limit` requests per name. Rejected requests do not count.
 
-    With Redis the window is one for all replicas (`limits`), and what it let in is counted here as well: when Redis is
-    gone the local window stands, and knows who was here. `limits`' own memory is not used: it keeps every caller, and
-    its clean-up walks over all of them with a hop to a thread for each.
+    With Redis, all replicas share one window (implemented by `limits`). Requests that it admits are also counted
+    locally, so that the local window is up to date when Redis fails. The in-memory storage of `limits` is not used: it
+    never evicts callers, and its clean-up visits all of them with a thread switch for each.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RateLimiter:
         self._windows = SlidingWindows(limit.amount, limit.get_expiry())
 
     async def hit(self, name: str) -> None:
-        """Count one question. Raises RejectionError, with the seconds until a place is free."""
+        """Count one request. Raises RejectionError, with the seconds to wait, when the limit is reached."""
         self._reject_if_limited(self._windows.wait_s(name, self._clock()))
         if self._shared is not None:
             self._reject_if_limited(await self._shared.call(lambda: self._hit_redis(name), 0.0))

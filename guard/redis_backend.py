@@ -1,4 +1,4 @@
-"""Redis, where the replicas of a service count together; when it is down the work goes on without it, at once."""
+"""Optional Redis backend that shares counters between replicas. While Redis is down, each process counts locally."""
 
 import asyncio
 import logging
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 TIMEOUT_S = 1.0
 RETRY_AFTER_S = 2.0
-"""How long Redis is left alone after a failure; then one call tries it for all."""
+"""The backoff in seconds after a Redis failure. Then a single call checks whether Redis is available again."""
 
 _log = logging.getLogger(__name__)
 
 
 class OptionalRedis:
-    """A Redis that may go and come back. Raises UsageError for an address that is none; connects at the first call."""
+    """A Redis client that tolerates outages and connects at the first call. Raises UsageError for an invalid URL."""
 
     def __init__(self, url: str, clock: Clock) -> None:
         try:
@@ -40,7 +40,7 @@ class OptionalRedis:
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError:
-            # The address may hold a password: it is not repeated.
+            # The message does not include the URL, which may contain a password.
             raise UsageError("REDIS_URL is no address of a Redis: write redis://HOST:PORT/0") from None
         self.redis = Redis(connection_pool=pool)
         self.limiter = MovingWindowRateLimiter(
@@ -53,18 +53,24 @@ class OptionalRedis:
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def call(self, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Do work with Redis; return `otherwise` when Redis fails or is being left alone. Never raises for its sake."""
+        """Run `work` against Redis and return its result, or `otherwise` if Redis fails or the backoff is active.
+
+        Redis and connection errors are never raised.
+        """
         return await asyncio.shield(self.start(work, otherwise))
 
     def start(self, work: Callable[[], Awaitable[T]], otherwise: T) -> asyncio.Task[T]:
-        """Begin work that goes on when its caller is cancelled: a command cut off may have been done or not."""
+        """Start `work` as a task that continues if its caller is cancelled.
+
+        The outcome of an interrupted Redis command would be unknown.
+        """
         task = asyncio.create_task(self._run(work, otherwise))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
 
     async def aclose(self) -> None:
-        """Wait for what is under way, and close the connections."""
+        """Wait for running tasks and close the connections."""
         while self._under_way:
             await asyncio.wait(self._under_way)
         await self._pool.aclose()

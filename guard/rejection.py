@@ -1,4 +1,4 @@
-"""What the guard says when it says no."""
+"""The exception with which the guard rejects a request, and the HTTP status of each kind of rejection."""
 
 from typing import Literal
 
@@ -34,10 +34,10 @@ HTTP_STATUS: dict[RejectionKind, int] = {
 
 
 class RejectionError(StreamgaugeError):
-    """A question that is not let through; the message is one line that says what to do.
+    """The rejection of a request. The message is a single line that explains how to resolve it.
 
-    `rule` names the rule that refused ("rate", "auth", "validation.length", "content.weapons", "budget.tokens" …);
-    `retry_after_s` is whole seconds until asking again may help, None where nobody knows.
+    `rule` names the rule that was violated ("rate", "auth", "validation.length", "content.weapons", "budget.tokens"
+    and so on). `retry_after_s` is the whole number of seconds after which a retry may succeed, or None if unknown.
     """
 
     def __init__(self, rule: str, kind: RejectionKind, message: str, *, retry_after_s: int | None = None) -> None:

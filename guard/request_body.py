@@ -1,4 +1,4 @@
-"""Reading a request's body under the guard's limits: one rule for the service and the page, as pure ASGI."""
+"""ASGI helpers that read a request body within the guard's limits, shared by the service and the page."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -11,15 +11,16 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 BODY_TIMEOUT_S = 30.0
-"""How long a request's body may take to arrive."""
+"""The timeout in seconds for receiving a request body."""
 
 
 async def read_body(
     content_length: str, receive: Receive, limits: InputLimits, timeout_s: float = BODY_TIMEOUT_S
 ) -> bytes | None:
-    """Return the whole body, checked for size and depth of nesting; None when the client has left.
+    """Read the whole body and check its size and nesting depth. Return None if the client has disconnected.
 
-    `content_length` is the header's value, empty where there is none. Raises RejectionError.
+    `content_length` is the header's value, or an empty string if the header is missing. Raises RejectionError when the
+    body is too large, too deeply nested or too slow.
     """
     if content_length.isdecimal():
         check_size(int(content_length[:20]), limits)
@@ -41,7 +42,7 @@ async def read_body(
 
 
 def replay_body(body: bytes | None, receive: Receive) -> Receive:
-    """Return a `receive` that hands over `body` first, or that the client has left; then what else comes."""
+    """Return a `receive` that replays `body` (or a disconnect if it is None) and then delegates to `receive`."""
     if body is None:
         messages: list[Message] = [{"type": "http.disconnect"}]
     else:

@@ -1,10 +1,10 @@
-r"""What must not be in an answer, as one regular expression over folded text that also tells what may still become it.
+r"""Patterns for banned text, compiled into one regular expression over folded text that also detects partial matches.
 
-Each shape is a sequence of (class, least, most). Its expression matches the whole shape, or the beginning of it that
-reaches the end of the text (`\\Z` at every step): the part to hold back. Every step is possessive and bounded, so that
-a search costs at most a shape's length at each character.
+Each pattern is a sequence of (character class, minimum, maximum) steps. The expression matches either the whole
+pattern or a prefix of it at the end of the text (`\\Z` at every step), which the output filter holds back. Every step
+is possessive and bounded, so that a search costs at most the pattern's length per character.
 
-Markdown's marks and a line's end may stand between the characters of a secret: a reader who copies it has it whole.
+Markdown marks and line ends may appear between the characters of a secret, because a reader can still copy it.
 """
 
 import re
@@ -17,34 +17,38 @@ from guard.text_normalization import normalize
 
 CharClassRun = tuple[str, int, int]
 Check = Callable[[str, str], bool]
-"""Whether a match is a secret, by its folded text and the text itself."""
+"""A function that returns whether a match is a secret, given its folded and its raw text."""
 
 TERM_CHARS = 64
-"""The longest banned term, folded."""
+"""The maximum length of a banned term, in folded characters."""
 MAX_HELD_CHARS = 256
-"""The most characters, folded, that may be held back; what spreads over more is not matched."""
+"""The maximum number of folded characters held back. Longer matches are ignored."""
 MIN_SECRET_CHARS = 16
 MAX_SECRET_CHARS = 240
-"""Of a longer exact value this much is compared; the rest of its run goes with it."""
+"""The number of characters compared for a longer exact value. The rest is redacted as its tail."""
 _TOKEN_CHARS = "[a-z0-9_-]"
 _TOKEN_FIRST_CHARS = "[a-z0-9]"
 _BASE64_CHARS = "[a-z0-9+/=]"
 _MARKS = r"*`~\\"
 _LINE_END = rf"[\r\n]{{1,2}}+[ \t>]{{0,4}}+[{_MARKS}]{{0,3}}+"
 BREAK = rf"(?:[{_MARKS}]{{1,3}}+(?:{_LINE_END})?+|{_LINE_END})"
-"""What may split a secret: a few marks, a line's end with the beginning of the next line, or both."""
+"""The expression for text that may split a secret: a few marks, a line end with the next line's prefix, or both."""
 EMPHASIS = r"(?:\*\*|\*\Z|~~|~\Z|`)"
-"""What may split a number: a single mark may be a sign of arithmetic, and numbers stand below one another."""
+"""The expression for text that may split a number.
+
+It excludes single marks, which may be arithmetic operators, and line ends, because tables list numbers in columns.
+"""
 _SPLIT = re.compile(rf"[{_MARKS}\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
 class SecretPattern:
-    """A secret's form in folded text. `tail` is the class of what belongs to it beyond `steps`, however long.
+    """The pattern of a secret in folded text. `tail` is the class of characters of any number that continue it.
 
-    `not_after` is a class that may not stand before it, `before` what must follow. The last step has one length unless
-    `before` says where it ends: else the outcome would hang on the chunks. `splits` is what may stand between its
-    characters: `BREAK`, `EMPHASIS` or nothing. What stands before the step `SECRET_BEGINS` stays.
+    `not_after` is a class that must not precede the secret, and `before` is an expression that must follow it. The
+    last step has a fixed length unless `before` determines its end; otherwise the result would depend on the chunks.
+    `splits` is the expression allowed between characters: `BREAK`, `EMPHASIS` or none. Text matched before the step
+    `SECRET_BEGINS` is not redacted.
     """
 
     name: str
@@ -71,19 +75,19 @@ def _token_pattern(prefix: str, count: int, run: str = _TOKEN_FIRST_CHARS, tail:
 
 
 def _looks_random(folded: str, raw: str) -> bool:
-    """Tell a key from words: it has a digit, or small letters and capitals in turn."""
+    """Return whether a text looks like a key: it contains a digit, or alternates between lower and upper case."""
     return re.search(r"\d", folded) is not None or len(re.findall(r"[a-z][A-Z]", raw)) >= 2
 
 
 def _looks_random_if_split(folded: str, raw: str) -> bool:
-    """Tell a split key from a list of words, one a line."""
+    """Return whether a text looks like a key and, if it is split, not like a list with one word per line."""
     if _SPLIT.search(folded) is None:
         return True
     return len(re.findall(r"[\r\n]++", folded)) <= 1 and _looks_random(folded, raw)
 
 
 def _looks_like_access_key_id(folded: str, raw: str) -> bool:
-    """Tell a split access key id, which has capitals only, from a word ("Asia") above another."""
+    """Return whether a text looks like an access key ID, all in capitals if split, and not like "Asia" in a list."""
     return _SPLIT.search(folded) is None or (raw == raw.upper() and _looks_random_if_split(folded, raw + "0"))
 
 
@@ -92,7 +96,7 @@ def _has_check_digit(folded: str, raw: str) -> bool:
 
 
 def _named_secret(label: str, names: Sequence[str], value: CharClassRun, tail: str) -> Iterable[SecretPattern]:
-    """Yield shapes of a value that is a secret only beside its name; `?` in a name stands for - or _ or a space."""
+    """Yield patterns of a value that is a secret only next to its name. `?` in a name is an optional -, _ or space."""
     gap = rf"[\s\"':=|>(,{_MARKS}]"
     for number, name in enumerate(names):
         letters = [("[-_ ]", 0, 1) if char == "?" else (re.escape(char), 1, 1) for char in name]
@@ -102,7 +106,7 @@ def _named_secret(label: str, names: Sequence[str], value: CharClassRun, tail: s
 
 
 def _private_key_pattern(kind: str) -> SecretPattern:
-    # A header alone is no secret, and people write about it: the key's first characters must follow.
+    # The header alone is not a secret and is often quoted: the first characters of the key must follow.
     steps = (*_literal_run(f"-----begin {kind}private key-----"), (r"[\s\\nr]", 1, 4), (_BASE64_CHARS, 16, 16))
     return SecretPattern("pem_" + kind.strip(), steps, tail=r"[a-z0-9+/=\s\\]", not_after="")
 
@@ -143,7 +147,10 @@ _URL_PASSWORD = SecretPattern(
     not_after="",
     before="(?=@)",
 )
-"""`scheme://user:password@host`, whose user may be empty; templates (`<password>`, `${PASSWORD}`) are none."""
+"""The pattern of `scheme://user:password@host`, where the user may be empty.
+
+Placeholders (`<password>`, `${PASSWORD}`) do not match.
+"""
 
 
 SECRET_PATTERNS: tuple[SecretPattern, ...] = (
@@ -187,17 +194,19 @@ SECRET_PATTERNS: tuple[SecretPattern, ...] = (
     *_named_secret("session", ("session?token",), ("[a-z0-9+/=]", 64, 64), _BASE64_CHARS),
     *_named_secret("client", ("client?secret",), ("[a-z0-9~._-]", 32, 32), "[a-z0-9~._-]"),
 )
-"""Keys of the providers, of common services and of this one; signed tokens (JWT, whose first field is alg, typ or kid);
-private keys; card numbers (which must also pass `passes_luhn`); passwords in URLs; and the keys of Azure and AWS that
-have no form of their own, beside their names only: 32 hexadecimal digits are more often a checksum.
+"""The patterns of known kinds of secrets.
+
+They cover the keys of providers, common services and this service; signed tokens (JWTs whose first field is alg, typ or
+kid); private keys; card numbers (which must also pass `passes_luhn`); and passwords in URLs. Azure and AWS keys without
+a distinctive format match only next to their names, because 32 hexadecimal digits are more often a checksum.
 """
 
 
 class Patterns:
-    """Banned terms, folded already, exact secrets and shapes, compiled; one object serves all answers.
+    """The compiled patterns of normalized banned terms, exact secrets and known shapes, shared by all answers.
 
-    `search` finds what is there or may yet be; `search_last` is for the end of the text, where nothing more will come.
-    At one place the first alternative counts: terms before shapes, so that the outcome hangs on the text alone.
+    `search` finds complete and partial matches; `search_last` finds only complete ones, for the end of the text. At
+    each position the first alternative wins, terms before shapes, so that the result depends only on the text.
     """
 
     def __init__(self, terms: Iterable[str], shapes: Sequence[SecretPattern], secrets: Iterable[str] = ()) -> None:
@@ -212,26 +221,26 @@ class Patterns:
         self._checks = {shape.name: shape.check for shape in everything if shape.check}
 
     def matched_name(self, match: re.Match[str]) -> str | None:
-        """Return the name of what was found whole; None for what may become something."""
+        """Return the name of the pattern of a complete match, or None for a partial match."""
         name = match.lastgroup
         return None if name is None or name.endswith(_BEGINS) else name
 
     def start(self, match: re.Match[str]) -> int:
-        """Return where what must go begins in what was found whole."""
+        """Return the start index of the part of a complete match that must be redacted."""
         begins = f"{match.lastgroup}{_BEGINS}"
         return match.start(begins) if begins in match.re.groupindex else match.start()
 
     def is_secret(self, name: str, folded: str, raw: str) -> bool:
-        """Tell whether a match is what it looks like; `folded` and `raw` are its text."""
+        """Return whether a match passes its pattern's check. `folded` and `raw` are the two forms of its text."""
         check = self._checks.get(name)
         return check is None or check(folded, raw)
 
 
 class Tail:
-    """What belongs to a secret beyond its shape: the run of a class, over splits that a key goes on behind."""
+    """The tail of a secret beyond its pattern: a run of a character class, across splits that a key may contain."""
 
     def __init__(self, cls: str, splits: bool) -> None:
-        # Behind a line's end a key goes on where a word or a date would not: with digits and letters, or for long.
+        # After a line end, only a long run or one with both digits and letters continues a key, unlike a word or date.
         digit, letter = (rf"(?=(?:(?!{kind}){cls}){{0,15}}{kind})" for kind in ("[0-9]", "[a-z]"))
         goes_on = rf"(?={cls}{{16}}|(?={cls}{{8}}){digit}{letter})"
         over = rf"|[{_MARKS}]{{1,3}}+(?={cls})|[{_MARKS}]{{0,3}}+{_LINE_END}{goes_on}" if splits else ""
@@ -239,17 +248,17 @@ class Tail:
         self._may_go_on = re.compile(rf"{BREAK}{cls}{{0,15}}+\Z" if splits else r"(?!)").match
 
     def end(self, text: str, start: int) -> int:
-        """Return where the secret that goes on at `start` ends."""
+        """Return the end index of the secret that continues at `start`."""
         found = self._match(text, start)
         return start if found is None else found.end()
 
     def may_go_on(self, text: str, end: int) -> bool:
-        """Tell whether what comes next decides if the secret ends there."""
+        """Return whether more text is needed to decide if the secret ends at `end`."""
         return self._may_go_on(text, end) is not None
 
 
 def _exact_shapes(secrets: Iterable[str]) -> Iterable[SecretPattern]:
-    """Yield shapes of the values themselves, and as URLs and base64 write them."""
+    """Yield patterns of the secret values in plain, URL-encoded and base64 form."""
     values = {value.strip() for value in secrets if len(value.strip()) >= MIN_SECRET_CHARS}
     forms = {form for value in values for form in (value, quote(value, safe=""), *_base64_forms(value))}
     folded = sorted({normalize(form) for form in forms} - {""})
@@ -266,14 +275,14 @@ def _base64_forms(value: str) -> Iterable[str]:
 
 
 def passes_luhn(text: str) -> bool:
-    """Check the last digit of a card number; what is not a digit does not count."""
+    """Return whether a card number passes the Luhn check. Characters other than digits are ignored."""
     digits = [int(char) for char in reversed(text) if char.isdigit()]
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[1::2]]
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0
 
 
 def _drop_covered_terms(terms: Iterable[str]) -> frozenset[str]:
-    """Drop terms that hold a shorter one: taking that out takes them out too."""
+    """Drop terms that contain a shorter term, because redacting the shorter one is enough."""
     kept: list[str] = []
     for term in sorted(set(terms), key=len):
         if not any(shorter in term for shorter in kept):
@@ -283,21 +292,21 @@ def _drop_covered_terms(terms: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """What remains of a shape, and the expression that ends it."""
+    """The remaining steps of a pattern, with the expression that ends it."""
 
     steps: tuple[CharClassRun, ...]
     ending: str
     joint: str
-    """What may stand before each of its characters."""
+    """The expression allowed before each of its characters."""
 
 
 def _build_expression(shapes: Sequence[SecretPattern], last: bool) -> str:
-    """Return a tree of all beginnings, so that a character is compared once for all that share it."""
+    """Build one expression as a prefix tree, so that patterns with a common prefix share its comparisons."""
     end = "" if last else r"\Z"
     trees: dict[tuple[str, str], list[_Rest]] = {}
     for shape in shapes:
         joint = f"{shape.splits}?+" if shape.splits else ""
-        # What must follow is known only when something follows.
+        # `before` can be checked only when more text is available.
         not_last = rf"(?!{joint}\Z)" if shape.before and not last else ""
         ending = f"{shape.before}{not_last}(?P<{shape.name}>)"
         begins = (f"(?P<{shape.name}{_BEGINS}>)", 0, 0)
@@ -305,19 +314,19 @@ def _build_expression(shapes: Sequence[SecretPattern], last: bool) -> str:
         trees.setdefault((steps[0][0], shape.not_after), []).append(_Rest(steps[1:], ending, joint))
     branches = []
     for (first, not_after), rests in trees.items():
-        # Looking back after the first character lets the search skip to characters that can begin something.
+        # With the look-behind after the first character, the search can skip to possible first characters.
         boundary = f"(?<!{not_after}{first})" if not_after else ""
         branches.append(first + boundary + _alternation(_build_branches(rests, end)))
     return "|".join(branches) or r"(?!)"
 
 
 def _build_branches(rests: Sequence[_Rest], end: str) -> list[str]:
-    """Return what may follow: ends of shapes, then steps with what follows them, then the end of the text."""
+    """Return the alternatives that may follow: ends of patterns, then further steps, then the end of the text."""
     found = [rest.ending for rest in rests if not rest.steps]
     by_joint: dict[str, dict[CharClassRun, list[_Rest]]] = {}
     for rest in rests:
         if rest.steps:
-            # A class that has the marks itself takes them itself.
+            # A class that includes the marks consumes them itself.
             joint = "" if _MARKS in rest.steps[0][0] else rest.joint
             following = by_joint.setdefault(joint, {}).setdefault(rest.steps[0], [])
             following.append(_Rest(rest.steps[1:], rest.ending, rest.joint))
@@ -330,7 +339,7 @@ def _build_branches(rests: Sequence[_Rest], end: str) -> list[str]:
 
 
 def _step_branches(step: CharClassRun, joint: str, following: Sequence[_Rest], end: str) -> list[str]:
-    """Return a step, with all that may follow it, behind its first joint; then its beginning that reaches the end."""
+    """Return a step with all its continuations, without the first joint, and its partial form at the text's end."""
     cls, least, most = step
     after = _alternation(_build_branches(following, end))
     if most == 0 or (least, most) == (1, 1):

@@ -1,10 +1,10 @@
-"""The form of a text in which it is compared: what a reader sees. Pure.
+"""Normalization of text to the form used for comparison, which approximates what a reader sees. Performs no I/O.
 
-Case, width, accents, invisible characters and the alphabet of a look-alike do not count.
+Normalization ignores case, width, accents, invisible characters and the alphabet of look-alike characters.
 
-Look-alikes are Unicode's confusables (UTS 39, as `confusable_homoglyphs` packages them): a character outside ASCII that
-can be taken for a Latin letter, a digit or a hyphen folds to it. Scripts that are written without spaces stay as they
-are: a word would have no edge beside them.
+Look-alikes are Unicode confusables (UTS 39, as packaged by `confusable_homoglyphs`): a non-ASCII character that
+resembles a Latin letter, a digit or a hyphen folds to it. Scripts written without spaces are not folded, because a word
+next to them would have no boundary.
 """
 
 import re
@@ -17,15 +17,15 @@ _KEPT_CONTROLS = frozenset("\t\n\r")
 _MAX_CACHED = 70_000
 _WITHOUT_SPACES = ("CJK", "KATAKANA", "HIRAGANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 _DASH = "\u2014"
-"""A break in a sentence, not a hyphen."""
+"""The em dash, which separates clauses and does not fold to a hyphen."""
 _NAMED_LETTER = re.compile(r"(?:LATIN LETTER SMALL CAPITAL|(?:CROSSED )?NEGATIVE .* LETTER) ([A-Z])")
-"""Letters in another form that Unicode's table of confusables leaves out."""
+"""The Unicode names of letter variants that are missing from the table of confusables."""
 MAX_EXPANSION = 4
-"""Characters that one folds to at most; the few that stand for more are whole Arabic phrases."""
+"""The maximum number of characters that one character folds to. The few that exceed it are whole Arabic phrases."""
 
 
 def _is_invisible(char: str) -> bool:
-    """Tell whether a character has no place of its own on the screen: joiners, marks, selectors, controls."""
+    """Return whether a character takes no space on the screen: joiners, marks, variation selectors and controls."""
     category = unicodedata.category(char)
     if category == "Cc":
         return char not in _KEPT_CONTROLS
@@ -38,25 +38,25 @@ def _strip_marks(text: str) -> str:
 
 
 def _latin(char: str) -> str:
-    """Return the Latin letters or digits that a folded character can be taken for; itself when there are none."""
+    """Return the Latin letters or digits that a folded character resembles, or the character itself if none."""
     if char.isascii() or unicodedata.name(char, "").startswith(_WITHOUT_SPACES):
         return char
     if (named := _NAMED_LETTER.fullmatch(unicodedata.name(char, ""))) is not None:
         return named[1].lower()
     if char == _DASH:
         return char
-    # Both cases count as one, so a small letter may be taken for what its capital looks like.
+    # Case is ignored, so a lower-case letter also matches what its upper-case form resembles.
     for form in (char, char.upper()):
         seen = [_strip_marks(similar["c"].lower()).lower() for similar in confusables_data.get(form, ())]
         found = [text for text in seen if text.isascii() and (text.isalnum() or text == "-")]
         if found:
-            # A letter before a digit, and one character before a ligature.
+            # Prefer a letter to a digit, and a single character to a ligature.
             return min(found, key=lambda text: (not text.isalpha(), len(text)))
     return char
 
 
 class _NormalizationCache(dict[str, str]):
-    """The folded form of single characters, remembered: a character folds the same whatever stands around it."""
+    """A cache of the folded forms of single characters, which do not depend on context."""
 
     def __missing__(self, char: str) -> str:
         plain = _strip_marks(unicodedata.normalize("NFKD", char).casefold())
@@ -67,9 +67,9 @@ class _NormalizationCache(dict[str, str]):
 
 
 NORMALIZED = _NormalizationCache()
-"""A function that returns one character's folded form: none, one or several characters."""
+"""The mapping from a character to its folded form of zero or more characters."""
 
 
 def normalize(text: str) -> str:
-    """Return the text as it is compared; linear, and at most `MAX_EXPANSION` times as long."""
+    """Return the normalized text, at most `MAX_EXPANSION` times as long as the input. Runs in linear time."""
     return "".join([NORMALIZED[char] for char in text])

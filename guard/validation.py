@@ -1,11 +1,11 @@
-"""Validation of a question: sizes, valid text, control characters removed; script and SQL patterns when strict. Pure.
+"""Validation of requests: size limits, valid Unicode, removal of control characters, and strict mode. Performs no I/O.
 
-An ordinary question about code holds scripts and SQL, and a page that shows all text as text is not harmed by them: the
-`script` and `sql` rules are off by default, and on in `STRICT` limits.
+Strict mode also rejects script and SQL patterns. The `script` and `sql` rules are off by default and on in `STRICT`:
+ordinary requests about code contain scripts and SQL, which cannot harm a page that renders all text as plain text.
 
-What is kept: newlines, tabs, joiners (emoji and Indic scripts need them), bidirectional isolates and embeddings (Arabic
-and Hebrew need them). What goes: other control characters, and the two overrides (U+202D, U+202E), which only ever
-make a text read differently from what it says.
+Validation keeps newlines, tabs, joiners (required by emoji and Indic scripts) and bidirectional isolates and embeddings
+(required by Arabic and Hebrew). It removes all other control characters and the two bidirectional overrides (U+202D,
+U+202E), whose only effect is to disguise a text.
 """
 
 import html
@@ -22,16 +22,16 @@ from streaming.messages import Message
 Rule = Literal["length", "turns", "unicode", "empty", "controls", "size", "depth", "script", "sql"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 STRICT_RULES: frozenset[Rule] = frozenset({"script", "sql"})
-"""The rules that only `VALIDATION=strict` switches on."""
+"""The rules that only `VALIDATION=strict` enables."""
 MAX_MESSAGE_CHARS = 32_000
 MAX_STRICT_MESSAGE_CHARS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:
-    """How large a question may be; `off` names the rules that do not hold.
+    """The size limits of a request. `off` contains the disabled rules.
 
-    `message_chars` bounds what a person writes at a time; `conversation_chars` all turns together, answers included.
+    `message_chars` limits each user message, and `conversation_chars` limits all turns together, including answers.
     """
 
     message_chars: int = MAX_MESSAGE_CHARS
@@ -47,7 +47,7 @@ STRICT = InputLimits(message_chars=MAX_STRICT_MESSAGE_CHARS, off=frozenset())
 
 
 def check_size(body_bytes: int, limits: InputLimits) -> None:
-    """Refuse a body that is too large. Raises RejectionError; the bytes may still be arriving."""
+    """Reject a body that is too large, even before it has arrived completely. Raises RejectionError."""
     if body_bytes > limits.body_bytes:
         raise RejectionError(
             "validation.size", "too_large", f"the body is larger than {limits.body_bytes:,} bytes: send less"
@@ -55,7 +55,7 @@ def check_size(body_bytes: int, limits: InputLimits) -> None:
 
 
 def check_depth(body: bytes, limits: InputLimits) -> None:
-    """Refuse JSON that is nested too deep, before a parser meets it. Raises RejectionError."""
+    """Reject JSON that is nested too deeply, before it is parsed. Raises RejectionError."""
     if json_depth(body) > limits.json_depth:
         raise RejectionError(
             "validation.depth", "invalid", f"the JSON is nested deeper than {limits.json_depth}: flatten it"
@@ -68,9 +68,9 @@ _DEPTH_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def json_depth(body: bytes) -> int:
-    """Return how deep the brackets of JSON in UTF-8 nest, in linear time and without a stack; strings do not count.
+    """Return the nesting depth of brackets outside strings in UTF-8 JSON, in linear time and without recursion.
 
-    A text in UTF-16 or UTF-32 has null bytes, where strings cannot be told: every opening bracket counts there.
+    In UTF-16 or UTF-32, which contain null bytes, strings cannot be recognized: there every opening bracket counts.
     """
     if b"\0" in body:
         return body.count(b"[") + body.count(b"{")
@@ -79,15 +79,15 @@ def json_depth(body: bytes) -> int:
 
 
 def validate_conversation(messages: Sequence[Message], limits: InputLimits) -> tuple[Message, ...]:
-    """Return the conversation without control characters. Raises RejectionError, naming the rule and the turn.
+    """Validate the conversation and return it without control characters.
 
-    An answer of the model may be longer than a question, and teaches scripts and SQL to whoever asks: for those turns
-    the rules of length, script and sql do not hold, only the others.
+    The `length`, `script` and `sql` rules do not apply to the model's answers, which may be longer than a user message
+    and may explain scripts and SQL. Raises RejectionError, which names the rule and the turn, for an invalid message.
     """
     _check_conversation(messages, limits)
     cleaned = []
     for number, message in enumerate(messages, 1):
-        # The last turn is what was asked now; of the others say which one it is about.
+        # The last turn is the new message; for earlier turns, the error message includes the turn number.
         where = "the message" if number == len(messages) else f"turn {number} of the conversation"
         _check_unicode(message.content, where, limits)
         text = message.content if "controls" in limits.off else strip_control_chars(message.content)
@@ -112,7 +112,7 @@ def _check_unicode(text: str, where: str, limits: InputLimits) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Cannot be switched off: such a text breaks every wire that it is sent over.
+        # This rule cannot be disabled: no wire format can encode such a text.
         raise _rejection("unicode", f"{where} is not valid Unicode: it holds half of a surrogate pair") from None
 
 
@@ -136,23 +136,24 @@ _CONTROL_CHARS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e]")
 
 
 def strip_control_chars(text: str) -> str:
-    """Return the text without control characters and overrides; every kind of line end becomes a newline."""
+    """Remove control characters and bidirectional overrides, and convert all line ends to newlines."""
     return _CONTROL_CHARS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 _SPACE = re.compile(r"\s+")
-# No character has a longer number, and a number may be too long to be read.
+# No code point has more digits, and very long numbers cannot be parsed.
 _CHARACTER_REFERENCE = re.compile(r"(&#[xX]?)0*+([0-9a-fA-F]{0,8})[0-9a-fA-F]*+")
 _SQL_COMMENT = re.compile(r"/\*[^*]{0,64}\*/")
 
 
 def _normalize_markup(text: str) -> str:
-    """Return the text as a browser or a database would take it: entities, width, case, comments and gaps undone."""
+    """Return the text as a browser or a database interprets it: entities, width, case, comments and spaces resolved."""
     unescaped = html.unescape(_CHARACTER_REFERENCE.sub(r"\1\2", text))
     return _SPACE.sub(" ", _SQL_COMMENT.sub(" ", normalize(unescaped)))
 
 
-# All bounded, on text whose gaps are single spaces. "JavaScript: where do I begin?" is no script: code must follow.
+# All repetitions are bounded, and the input has single spaces only. Code must follow the scheme, so that
+# "JavaScript: where do I begin?" does not match.
 _SCRIPT_SCHEME = " ?".join("javascript")
 _SCRIPT = re.compile(
     r"< ?/? ?script\b"
@@ -177,6 +178,7 @@ _SQL_UNION = re.compile(r"\bunion (?:all |distinct )?select\b[^;]{0,200}\bfrom\b
 def _injects_sql(seen: str) -> bool:
     if _SQL.search(seen) is not None:
         return True
-    # A whole query that has a UNION in it is a question about SQL; one that begins with UNION continues someone else's.
+    # A complete query that contains UNION is a legitimate request about SQL; a text that starts with UNION extends
+    # another query.
     union = _SQL_UNION.search(seen)
     return union is not None and "select" not in seen[: union.start()]

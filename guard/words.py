@@ -1,7 +1,7 @@
-"""The words of a text as the block list compares them, with what stands between them. Pure.
+"""Splitting of text into words for the block list, including the gaps between them. Performs no I/O.
 
-A word is taken for one of the list's when it is written with digits and signs for letters (`b0mb`, `k!ll`), with
-letters repeated (`kiiill`), spaced out (`b o m b`) or cut (`bo-mb`, `bo mb`); no other word is changed.
+Disguised words are resolved to words of the block list: digits and signs in place of letters (`b0mb`, `k!ll`), repeated
+letters (`kiiill`), spaced letters (`b o m b`) and split words (`bo-mb`, `bo mb`). No other word is changed.
 """
 
 import re
@@ -27,9 +27,9 @@ _MAX_LETTERS = 24
 
 
 class Word(NamedTuple):
-    """A folded word. `ends_clause` says that nothing follows it in its clause, `possessive` that it owns what follows.
+    """A folded word. `ends_clause` marks the last word of a clause, and `possessive` marks a possessive form.
 
-    `gap` is what stands between this word and the next one.
+    `gap` is the text between this word and the next one.
     """
 
     text: str
@@ -39,14 +39,14 @@ class Word(NamedTuple):
 
 
 class Vocabulary:
-    """The words that a disguised word is taken for."""
+    """The set of words that disguised words are resolved to."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self._words = frozenset(words)
         self._beginnings = {word[:size] for word in self._words for size in range(1, len(word))}
 
     def split(self, text: str) -> list[Word]:
-        """Return the words of the text; linear in its length."""
+        """Split the text into words, in linear time."""
         words = _join_spaced_letters(_read_words(normalize(text), self._words), self._words, self._beginnings)
         return _join_cut_words(words, self._words, self._beginnings)
 
@@ -58,7 +58,7 @@ def _read_words(folded: str, known: Collection[str]) -> list[Word]:
     for match, start in zip(matches, starts, strict=False):
         text, gap = match[0], folded[match.end() : start]
         if text == "s" and words and words[-1].gap in _APOSTROPHES:
-            # "wife's" is one word that owns the next one.
+            # "wife's" is one possessive word.
             words[-1] = Word(words[-1].text, False, True, gap)
             continue
         possessive = text[-1] == "s" and _POSSESSIVE.fullmatch(gap) is not None
@@ -90,7 +90,7 @@ def _undo_disguise(text: str, word: Word, known: Collection[str]) -> Iterator[Wo
 
 
 def _plain_forms(text: str) -> Iterator[str]:
-    """Yield what a word with signs for letters may stand for; a few at most."""
+    """Yield the few possible plain forms of a word with digits or signs in place of letters."""
     signs = sum(char in _SIGNS for char in text)
     if 0 < signs <= _MAX_SIGNS and len(text) <= _MAX_LETTERS and signs < len(text):
         yield from map("".join, product(*(_SIGNS.get(char, char) for char in text)))
@@ -101,7 +101,7 @@ def _is_letter(word: Word) -> bool:
 
 
 def _join_spaced_letters(words: list[Word], known: Collection[str], beginnings: Collection[str]) -> list[Word]:
-    """Join three single letters or more in a row, and read the known words in them."""
+    """Join runs of three or more single letters and find the known words in them."""
     joined: list[Word] = []
     for single, run in groupby(words, _is_letter):
         letters = list(run)
@@ -113,7 +113,7 @@ def _join_spaced_letters(words: list[Word], known: Collection[str], beginnings: 
 
 
 def _split_segments(letters: Sequence[Word], known: Collection[str], beginnings: Collection[str]) -> Iterator[Word]:
-    """Yield the longest known word at each place, and letters where there is none."""
+    """Yield the longest known word at each position, or the single letter if there is none."""
     plain = "".join(_SIGNS.get(word.text, word.text)[0] for word in letters)
     place = 0
     while place < len(plain):
@@ -128,7 +128,7 @@ def _split_segments(letters: Sequence[Word], known: Collection[str], beginnings:
 
 
 def _join_cut_words(words: list[Word], known: Collection[str], beginnings: Collection[str]) -> list[Word]:
-    """Join two or three parts of a known word that are none by themselves."""
+    """Join two or three consecutive parts that together form a known word but are not known words themselves."""
     joined: list[Word] = []
     place = 0
     while place < len(words):
@@ -144,6 +144,6 @@ def _join_cut_words(words: list[Word], known: Collection[str], beginnings: Colle
 def _is_cut(part: Sequence[Word], size: int, known: Collection[str]) -> bool:
     if len(part) < size or "".join([word.text for word in part]) not in known:
         return False
-    # A joined word may hold a known one ("sui-ci-de"), but words with spaces between them stand for themselves.
+    # Hyphenated parts may include a known word ("sui-ci-de"), but known words separated by spaces are not joined.
     tight = not any("\n" in word.gap or " " in word.gap for word in part[:-1])
     return tight or not any(word.text in known for word in part)

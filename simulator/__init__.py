@@ -1,1 +1,1 @@
-"""A stand-in for the vendors' servers with a known truth; it never passes itself off as a model."""
+"""A simulator of the vendors' servers with known timing. It always identifies its answers as simulated."""

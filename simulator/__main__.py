@@ -1,4 +1,4 @@
-"""The command line: `python -m simulator`."""
+"""Command-line interface of the simulator: `python -m simulator`."""
 
 import argparse
 import gc
@@ -35,20 +35,20 @@ _MAX_TOKENS = 100_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal; exit code 2 when something must be changed first."""
+    """Serve until SIGTERM or SIGINT and return the exit code: 2 for invalid options, 0 otherwise."""
     try:
         server = SimulatorServer(_server_options(_build_parser().parse_args(arguments)))
     except UsageError as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 2
     with suppress(PermissionError, AttributeError):
-        # What a client measures must not be this process waiting for a processor; a machine may not allow it.
+        # Real-time priority keeps scheduling delays out of the client's measurements; it may not be permitted.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    gc.freeze()  # what is here stays, and need not be walked through while answers are under way
+    gc.freeze()  # exclude the objects that live until exit from garbage collection during answers
     print(f"simulator: simulated answers at {server.url}", flush=True)
     server.run()
     return 0
@@ -109,7 +109,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _effort_tokens(text: str | None) -> dict[str, int]:
-    """Parse `low=0,high=800`. Raises UsageError."""
+    """Parse a list such as `low=0,high=800`. Raises UsageError when an entry is invalid."""
     found: dict[str, int] = {}
     for pair in filter(None, (text or "").split(",")):
         effort, _, count = pair.partition("=")

@@ -1,13 +1,13 @@
-"""A certificate for 127.0.0.1, made for one run by the openssl program."""
+"""Generation of a temporary self-signed certificate for 127.0.0.1 with the `openssl` command."""
 
 import subprocess
 from pathlib import Path
 
 
 def make_self_signed(folder: Path) -> tuple[str, str]:
-    """Write a certificate, which signs itself, and its key to `folder`; return both files' names, PEM.
+    """Write a self-signed certificate and its key to `folder` and return the paths of the two PEM files.
 
-    Raises OSError and subprocess.SubprocessError where openssl is missing or does not do it.
+    Raises OSError when `openssl` is missing and subprocess.SubprocessError when it fails.
     """
     certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]

@@ -1,6 +1,6 @@
-"""One client's connection: reads its requests, one at a time, and carries out the plan of each answer.
+"""A client connection, which reads one request at a time and executes the response plan of each.
 
-A client that closes its side has left, at whatever moment; so has one that closes only its sending half.
+A client that closes its side counts as disconnected, even if it closes only its sending half.
 """
 
 import json
@@ -25,19 +25,19 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class ConnectionHost(Protocol):
-    """What a connection needs of the server."""
+    """The server interface that a connection depends on."""
 
     loop: EventLoop
     log: TruthLog
 
     def reply(self, request: Request | InvalidRequestError) -> tuple[str, PlannedResponse]:
-        """Return the request's id and what it is answered with."""
+        """Return the request's ID and its planned response."""
 
     def on_closed(self, connection: "Connection") -> None: ...
 
 
 class WriteBatch(NamedTuple):
-    """What goes out in one call: `marks` has one entry for each event in `data`."""
+    """The bytes of one socket write. `marks` has one entry for each event in `data`."""
 
     due_s: float
     data: bytes
@@ -45,7 +45,7 @@ class WriteBatch(NamedTuple):
 
 
 class Connection:
-    """One client connection, from accept to close."""
+    """A client connection, from accept to close."""
 
     def __init__(self, host: ConnectionHost, sock: socket.socket) -> None:
         self._host = host
@@ -67,7 +67,7 @@ class Connection:
             self._read()
 
     def send(self, batch: WriteBatch) -> None:
-        """Send now if what went before is out, else in its turn."""
+        """Send a batch immediately, or queue it if earlier batches are still waiting to be written."""
         if self._outbox:
             self._outbox.append((memoryview(batch.data), batch))
         elif (rest := self._send_bytes(batch.data, batch)) and not self._closed:
@@ -75,12 +75,12 @@ class Connection:
             self._set_writing(True)
 
     def end(self, ending: ConnectionEnding, keep_open: bool) -> None:
-        """End the answer as its plan says, after the last of its bytes."""
+        """End the answer with its planned ending once all of its bytes are written."""
         self._ending = (ending, keep_open)
         self._flush_outbox()
 
     def abort(self) -> None:
-        """End at once, because the server stops."""
+        """Close the connection immediately because the server is shutting down."""
         self._log_closed("server", "shutdown")
         self._close()
 
@@ -98,10 +98,10 @@ class Connection:
                 return
             self._receive(data)
             if len(data) < _READ_SIZE and not isinstance(self._sock, ssl.SSLSocket):
-                return  # a TLS socket may hold more that no selector tells of
+                return  # a TLS socket may have decrypted data buffered that the selector does not report
 
     def _receive(self, data: bytes) -> None:
-        """Go on with a request; while an answer is under way its bytes wait."""
+        """Parse received bytes, or buffer them while an answer is in progress."""
         arrived_s = self._now()
         self._early += data
         if self._answer is not None:
@@ -118,7 +118,7 @@ class Connection:
         if request is not None:
             self._start_answer(request, arrived_s)
         elif self._reader.take_continue():
-            with suppress(OSError):  # of a client that has gone the next read tells
+            with suppress(OSError):  # the next read detects a disconnected client
                 self._sock.send(CONTINUE_RESPONSE)
 
     def _start_answer(self, request: Request | InvalidRequestError, arrived_s: float) -> None:
@@ -141,7 +141,7 @@ class Connection:
             self._finish_answer(ending, keep_open)
 
     def _send_bytes(self, data: bytes | memoryview, batch: WriteBatch) -> int:
-        """Send bytes to the kernel; return how many it did not take. Its errors close the connection."""
+        """Send bytes and return how many the kernel did not accept. Close the connection on an error."""
         at_s = self._now()
         try:
             rest = len(data) - self._sock.send(data)
@@ -176,7 +176,7 @@ class Connection:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         elif ending == "complete" and isinstance(self._sock, ssl.SSLSocket):
             with suppress(OSError):
-                self._sock.unwrap()  # says goodbye; the client's own goodbye is not waited for
+                self._sock.unwrap()  # send close_notify without waiting for the client's
         self._close()
 
     def _log_closed(self, by: str, how: str) -> None:
@@ -195,7 +195,10 @@ class Connection:
 
 
 class _PlanRunner:
-    """The execution of one plan on the loop's timers. The next batch is made ready right after the one before it."""
+    """A runner that executes a response plan with the event loop's timers.
+
+    It prepares each batch right after sending the previous one.
+    """
 
     def __init__(
         self, connection: Connection, loop: EventLoop, plan: ResponsePlan, request_id: str, zero_s: float

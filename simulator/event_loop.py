@@ -1,7 +1,7 @@
-"""An event loop of its own, because its timers must be exact: asyncio's, and epoll's, come in whole milliseconds.
+"""A custom event loop with precise timers, because timeouts in asyncio and epoll have millisecond resolution.
 
-It waits in `select` on the selector's own descriptor, which takes microseconds, and for less than `_SPIN_WINDOW_S` not
-at all. Between any two callbacks the timers that are due go first.
+The loop waits with `select`, which supports microseconds, on the selector's file descriptor. It does not sleep for less
+than `_SPIN_WINDOW_S`. Due timers run first between any two callbacks.
 """
 
 import heapq
@@ -22,15 +22,16 @@ _MAX_TIMERS_PER_PASS = 64
 
 
 class Pollable(Protocol):
-    """What a socket is registered with."""
+    """An object that the event loop notifies when its socket is ready."""
 
     def ready(self, mask: int) -> None: ...
 
 
 class EventLoop:
-    """Sockets and timers of one thread; only `stop` may be called from elsewhere, signal handlers included.
+    """A single-threaded event loop for sockets and timers.
 
-    `idle` is called when nothing is due for half a millisecond, and under load every ten: it must be quick.
+    Only `stop` may be called from other threads or from signal handlers. The loop calls `idle` when no timer is due
+    within 0.5 ms, and at least every 10 ms under load, so it must return quickly.
     """
 
     def __init__(self, idle: Callable[[], None]) -> None:
@@ -47,7 +48,7 @@ class EventLoop:
         self._selector.register(self._ear, selectors.EVENT_READ, None)
 
     def register(self, sock: socket.socket, polled: Pollable, mask: int) -> None:
-        """Have `polled.ready` called; a socket that is watched already is watched for `mask` from now on."""
+        """Call `polled.ready` for the events in `mask`. For a registered socket, replace its mask and callback."""
         if sock.fileno() in self._selector.get_map():
             self._selector.modify(sock, mask, polled)
         else:
@@ -58,17 +59,20 @@ class EventLoop:
             self._selector.unregister(sock)
 
     def call_at(self, due_s: float, callback: Callable[[], None]) -> None:
-        """Call back at `due_s` on CLOCK_MONOTONIC. It cannot be cancelled: the callback looks whether it is wanted."""
+        """Schedule a callback at `due_s` on CLOCK_MONOTONIC.
+
+        Timers cannot be cancelled: the callback must check whether it is still needed.
+        """
         heapq.heappush(self._timers, (due_s, next(self._order), callback))
 
     def stop(self) -> None:
-        """Make `run` return soon."""
+        """Wake the event loop and make `run` return."""
         self._stopped = True
         with suppress(OSError):
             self._bell.send(b"\0")
 
     def run(self) -> None:
-        """Serve until `stop`."""
+        """Run the event loop until `stop` is called."""
         waited_on = [self._selector.fileno()]
         while not self._stopped:
             self._run_timers()
@@ -87,7 +91,7 @@ class EventLoop:
 
     def _run_timers(self) -> None:
         timers, now = self._timers, self.now
-        for _ in range(_MAX_TIMERS_PER_PASS):  # bounded, so that under overload sockets are still read
+        for _ in range(_MAX_TIMERS_PER_PASS):  # bounded so that sockets are still read under overload
             if not timers or timers[0][0] > now():
                 return
             heapq.heappop(timers)[2]()

@@ -1,7 +1,7 @@
-"""The ways in which an answer can go wrong, by name: pure data. `format_table()` is the list for people.
+"""The table of simulated faults by name. `format_table()` renders it for `--help`.
 
-A fault of scope `any` meets every request. One of scope `stream` leaves an answer that is not streamed healthy, so
-that a fallback can succeed, unless its name is given with `-always` and the table says that it can be.
+A fault of scope `any` affects every request. A fault of scope `stream` affects only streamed answers, so that a
+fallback to a non-streamed request can succeed, unless `-always` is appended to the name of a fault that supports it.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,10 @@ Scope = Literal["any", "stream"]
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """A row of the table. `status` makes it an error answer in the vendor's own shape.
+    """A row of the fault table. A fault with a `status` returns an error response in the vendor's format.
 
-    `number` says what a trailing `-N` means, and `default` what it is without one; None: it takes none.
+    `number` is the unit of a trailing `-N`, and `default` is its value if omitted; None means that the fault takes no
+    number.
     """
 
     name: str
@@ -32,7 +33,7 @@ class FaultKind:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault as asked for: its kind, its number, and whether an answer that is not streamed suffers it too."""
+    """A requested fault: its kind, its number, and whether it also affects non-streamed answers."""
 
     kind: FaultKind
     number: float | None = None
@@ -43,7 +44,7 @@ class Fault:
         return self.kind.name
 
     def applies_to(self, streamed: bool) -> bool:
-        """Whether a request suffers from it."""
+        """Return whether the fault affects a request."""
         return streamed or self.always or self.kind.scope == "any"
 
 
@@ -94,7 +95,7 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
 
 
 def parse_fault(name: str) -> Fault:
-    """Parse a name such as `cut`, `cut-always` or `429-retry-after-90`. Raises UsageError for one that is none."""
+    """Parse a name such as `cut`, `cut-always` or `429-retry-after-90`. Raises UsageError for an unknown name."""
     base = name.removesuffix("-always")
     head, _, tail = base.rpartition("-")
     if base in FAULTS:
@@ -109,7 +110,7 @@ def parse_fault(name: str) -> Fault:
 
 
 def format_table() -> str:
-    """Return the list for people, a line a fault."""
+    """Return the fault table as text with one fault per line."""
     return "\n".join(f"  {_format_usage(kind):26} {kind.scope:7} {kind.description}" for kind in FAULTS.values())
 
 

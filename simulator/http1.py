@@ -1,4 +1,4 @@
-"""HTTP/1.1 in bytes: requests are read with h11, answers are put together here, because faults must break them."""
+"""HTTP/1.1 parsing with h11 and custom response encoding, because faults require invalid responses."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {529:
 
 
 class InvalidRequestError(Exception):
-    """The bytes are no HTTP request that is served here; `status` is what to answer before closing."""
+    """Invalid or unsupported HTTP request. `status` is the response status to send before closing the connection."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -26,14 +26,14 @@ class InvalidRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One whole request. Header names are in lower case; `keep_open` is what the client wants of the connection."""
+    """A complete HTTP request. Header names are in lower case. `keep_open` is whether the client wants keep-alive."""
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
     chunked: bool
-    """Whether the client takes a chunked answer (HTTP/1.1)."""
+    """Whether the client supports chunked responses (HTTP/1.1)."""
     keep_open: bool
 
     @property
@@ -41,7 +41,7 @@ class Request:
         return self.target.partition("?")[0]
 
     def fields(self) -> dict[str, Any]:
-        """Return the body's JSON object. Raises UsageError for anything else."""
+        """Parse the body as a JSON object. Raises UsageError when it is not one."""
         try:
             found = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -52,7 +52,7 @@ class Request:
 
 
 class RequestReader:
-    """Bytes of one connection in, requests out, one at a time; what follows a request waits for the next `feed`."""
+    """A parser that turns the bytes of a connection into requests, one per `feed`. It buffers bytes after a request."""
 
     def __init__(self) -> None:
         self._http = h11.Connection(h11.SERVER)
@@ -61,9 +61,9 @@ class RequestReader:
         self._size = 0
 
     def feed(self, data: bytes) -> Request | None:
-        """Take bytes (none to continue with buffered ones); return the request that is complete with them.
+        """Parse bytes and return the next complete request, or None. Pass no bytes to continue with the buffer.
 
-        Raises BadRequest.
+        Raises InvalidRequestError when the bytes are not a valid HTTP request or the body is too large.
         """
         if data:
             self._http.receive_data(data)
@@ -73,7 +73,7 @@ class RequestReader:
             raise InvalidRequestError(error.error_status_hint, f"not a valid HTTP request: {error}") from None
 
     def take_continue(self) -> bool:
-        """Say, once, whether the client waits for `100 Continue` before it sends the body."""
+        """Return whether the client is waiting for `100 Continue`. Later calls for the same request return False."""
         if not self._http.they_are_waiting_for_100_continue:
             return False
         self._http.send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -99,7 +99,7 @@ class RequestReader:
 
     def _build_request(self) -> Request:
         head = self._request
-        assert head is not None  # h11 gives no end without a beginning
+        assert head is not None  # h11 emits EndOfMessage only after a Request
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
         version_1_1 = head.http_version == b"1.1"
         wishes = headers.get("connection", "" if version_1_1 else "close").lower()
@@ -120,7 +120,7 @@ class RequestReader:
 
 
 def encode_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
-    """Return a status line and headers, blank line included."""
+    """Encode a status line and headers, including the blank line."""
     lines = [
         f"HTTP/1.1 {status} {_REASON_PHRASES.get(status, 'Unknown')}",
         *(f"{name}: {value}" for name, value in headers),
@@ -129,5 +129,5 @@ def encode_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """Return one chunk of a chunked body."""
+    """Encode one chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,4 +1,4 @@
-"""The words of a simulated answer: readable English, the same for the same seed, and it says that it is simulated."""
+"""Generation of readable English text for simulated answers, deterministic by seed and marked as simulated."""
 
 import random
 from functools import cache
@@ -15,7 +15,7 @@ _FILLER_TEXT = (
 
 
 def make_tokens(rng: random.Random, count: int) -> tuple[str, ...]:
-    """Return `count` tokens of about four characters; joined they read as prose that ends with a full stop."""
+    """Return `count` tokens of about four characters that form prose ending with a full stop."""
     found = list(_OPENING_TOKENS[:count])
     while len(found) < count:
         pieces = [piece for word in _make_sentence(rng).split() for piece in _split_word(word)]
@@ -38,7 +38,7 @@ def _make_sentence(rng: random.Random) -> str:
 
 @cache
 def _split_word(word: str) -> tuple[str, ...]:
-    """Split a word with the space before it, and a long one in even parts, as a model's tokens would be."""
+    """Split a word and its leading space into even parts of about four characters, like a model's tokens."""
     text = " " + word
     parts = max(1, round(len(text) / 4))
     return tuple(text[len(text) * part // parts : len(text) * (part + 1) // parts] for part in range(parts))
@@ -46,6 +46,6 @@ def _split_word(word: str) -> tuple[str, ...]:
 
 @cache
 def _filler_tokens(count: int) -> tuple[str, ...]:
-    """Fill what no whole sentence fits into, one short word a token, with a full stop in the last."""
+    """Return filler of one short word per token for a space too short for a sentence, ending with a full stop."""
     words = [" " + word for word in _FILLER_TEXT.split()]
     return (*words[: count - 1], words[count - 1].rstrip(",") + ".")

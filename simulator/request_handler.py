@@ -1,7 +1,7 @@
-"""Selects the wire format, profile and fault of a request, and with them the response plan. Performs no I/O.
+"""Request handling: selects the wire format, profile, fault and response plan of a request. Performs no I/O.
 
-A fault is taken from the header `X-Simulator-Fault`, else from a model called `fault-NAME`, else from the command
-line; a profile from the model's name, else from the command line. No key is checked: this is no vendor.
+The fault comes from the header `X-Simulator-Fault`, a model named `fault-NAME` or the command line, in this order. The
+profile comes from the model name or the command line. API keys are not checked.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _RESPONSES = openai_responses.ResponsesWire()
 _ANTHROPIC_WIRE = anthropic.MessagesWire()
 _OLLAMA_WIRE = ollama.OllamaChatWire()
 _SHAPES = VendorRules.load(date.min)
-"""How vendors report usage, whether or not their rules are in force."""
+"""The vendors' usage formats and prices, which apply whether or not their rules are enabled."""
 _MAX_CACHED_PROMPTS = 10_000
 _WIRE_BY_PATH: Mapping[str, Wire] = {
     "/v1/chat/completions": _OPENAI_WIRE,
@@ -46,7 +46,7 @@ _WIRE_BY_PATH: Mapping[str, Wire] = {
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What is answered unless a request says otherwise; figures that are not None hold for every profile."""
+    """The default settings for requests. Numbers other than None override every profile."""
 
     profile: Profile = PROFILES["steady"]
     fault: Fault | None = None
@@ -56,30 +56,30 @@ class Defaults:
     tokens: int | None = None
     thinking_tokens: int | None = None
     effort_tokens: Mapping[str, int] = field(default_factory=dict)
-    """Hidden tokens of thinking by the effort that a request asks for."""
+    """The number of hidden thinking tokens by requested effort."""
     rules: VendorRules | None = None
-    """What vendors refuse, retire and cache; None: nothing."""
+    """The vendors' rules for rejected fields, retired models and prompt caches, or None to disable them."""
 
     def apply_to(self, profile: Profile) -> Profile:
-        """Return the profile with the figures that were asked for."""
+        """Return the profile with the configured overrides applied."""
         figures = {
             "ttft_s": self.ttft_s,
             "gap_s": self.gap_s,
             "tokens": self.tokens,
             "thinking_tokens": self.thinking_tokens,
         }
-        return replace(profile, **{name: value for name, value in figures.items() if value is not None})  # type: ignore[arg-type]  # the names are the fields' own
+        return replace(profile, **{name: value for name, value in figures.items() if value is not None})  # type: ignore[arg-type]  # the names are field names
 
 
 class PlannedResponse(NamedTuple):
-    """A plan, and what the log says of the request."""
+    """A response plan, with the request's fields for the log."""
 
     plan: ResponsePlan
     facts: dict[str, Any]
 
 
 class RequestHandler:
-    """The handler of all requests. It remembers which have met `500-once`, and which prompts a vendor's cache holds."""
+    """The handler of all requests. It tracks requests that failed with `500-once` and prompts in vendors' caches."""
 
     def __init__(self, choices: Defaults) -> None:
         self._choices = choices
@@ -87,7 +87,7 @@ class RequestHandler:
         self._cached_prompts: set[tuple[str, str, str]] = set()
 
     def reply(self, request: Request, serial: str) -> PlannedResponse:
-        """Answer a request; `serial` numbers it in ids."""
+        """Plan the response to a request. `serial` is the number used in its IDs."""
         named, path = split_vendor(request.path.removeprefix(_REDIRECT_PREFIX))
         dialect = _wire_for_path(path, request.headers)
         vendor = named or ("openai" if dialect is _RESPONSES else dialect.name)
@@ -114,7 +114,7 @@ class RequestHandler:
             return PlannedResponse(call.plan_error(400, str(error)), facts)
 
     def reject(self, error: InvalidRequestError, serial: str) -> PlannedResponse:
-        """Answer what is no request; the connection closes."""
+        """Plan the error response to an invalid request, after which the connection closes."""
         body = _OPENAI_WIRE.error(error.status, str(error), serial)
         plan = response_plans.plan_single(
             _make_framing(_OPENAI_WIRE, serial, False, True), error.status, _JSON_MEDIA_TYPE, body
@@ -138,7 +138,7 @@ class RequestHandler:
         return model_lists.openai({name: rules.shutdown_date(vendor, name) for name in rules.listed_models(vendor)})
 
     def _count_cached_tokens(self, call: "_WireRequest", asked: ParsedRequest, tokens: int) -> tuple[int, int]:
-        """Return how many input tokens a vendor reads from its cache and writes to it, in blocks of 128."""
+        """Return the numbers of input tokens read from and written to the vendor's cache, in blocks of 128."""
         rules = self._choices.rules
         if rules is None or not rules.caches(call.vendor, tokens):
             return 0, 0
@@ -177,7 +177,7 @@ class RequestHandler:
         return PlannedResponse(plan, facts)
 
     def _plan_instead(self, call: "_WireRequest", asked: ParsedRequest, fault: Fault) -> ResponsePlan | None:
-        """Plan what comes in place of an answer; None when the fault is one of an answer under way, or is over."""
+        """Plan the response that replaces the answer. Return None if the fault occurs within the answer or is over."""
         if fault.name == "500-once" and not self._is_first_time(call.request):
             return None
         if fault.kind.status is not None:
@@ -210,7 +210,7 @@ class _PathRejectedError(Exception):
 
 
 class _WireRequest(NamedTuple):
-    """A request with what its path says; `path` is without the mark of a redirect that was followed."""
+    """A request with the wire format and vendor of its path. `path` excludes the redirect prefix."""
 
     request: Request
     path: str
@@ -233,7 +233,7 @@ def _parse_request(call: _WireRequest) -> ParsedRequest:
 
 
 def _plan_raw_response(call: _WireRequest, media_type: str, fault: str) -> ResponsePlan | None:
-    """Plan what is no answer in the wire's own terms."""
+    """Plan a response that is not in the vendor's wire format, or return None if the fault does not require one."""
     match fault:
         case "redirect":
             location = ("location", _REDIRECT_PREFIX + call.request.target)
@@ -251,7 +251,7 @@ def _plan_raw_response(call: _WireRequest, media_type: str, fault: str) -> Respo
 
 
 def _strip_latest_tag(model: str) -> str:
-    return model.removesuffix(":latest")  # which Ollama's tools append to a bare name
+    return model.removesuffix(":latest")  # Ollama's tools append this tag to a name without one
 
 
 def _fault_from_model(model: str) -> str:
@@ -259,7 +259,7 @@ def _fault_from_model(model: str) -> str:
 
 
 def _wire_for_path(path: str, headers: Mapping[str, str]) -> Wire:
-    """Return the wire of a path; of one that is not served, the wire whose client most likely asked."""
+    """Return the wire format of a path. For an unknown path, return the one that its client most likely uses."""
     if path in _WIRE_BY_PATH:
         return _WIRE_BY_PATH[path]
     if found := _AZURE_DEPLOYMENT_PATH.fullmatch(path):

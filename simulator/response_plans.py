@@ -1,8 +1,8 @@
-"""An answer as a plan of what goes over the socket, and when: pure. Faults are changes to that plan.
+"""Response plans: the bytes to send on a socket with their timestamps. Faults modify the plan. Performs no I/O.
 
-The headers of a stream go out at once, what precedes the first token half-way to it (so that an instrument which
-takes the role for the first token is seen to be wrong), the tokens on their schedule, and the end one gap after the
-last. An answer that is not streamed goes out whole when its stream would have ended; error answers go out at once.
+A stream sends its headers immediately and its opening events halfway to the first token, which exposes clients that
+mistake the role event for the first token. Tokens follow their schedule, and the end comes one gap after the last
+token. A non-streamed answer is sent as a whole when its stream would have ended; error responses are sent immediately.
 """
 
 import json
@@ -30,7 +30,7 @@ _FAULT_BY_ENDING = {"cut": "cut", "error": "error-in-stream", "finish": ""}
 
 
 class ScheduledWrite(NamedTuple):
-    """Bytes for the socket at `due_s` from the request's arrival. `mark` is the log's `seq` or `kind` field."""
+    """The bytes to send `due_s` seconds after the request's arrival. `mark` is the log's `seq` or `kind` field."""
 
     due_s: float
     data: bytes
@@ -39,7 +39,11 @@ class ScheduledWrite(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResponsePlan:
-    """`ending` is done `end_s` after the request's arrival; with `complete` the connection stays, if `keep_open`."""
+    """The scheduled writes of a response, with its ending.
+
+    `ending` takes place `end_s` seconds after the request's arrival. After `complete`, the connection stays open if
+    `keep_open` is set.
+    """
 
     sends: Iterator[ScheduledWrite]
     ending: ConnectionEnding
@@ -49,7 +53,7 @@ class ResponsePlan:
 
 @dataclass(frozen=True, slots=True)
 class HttpFraming:
-    """What the answer's HTTP is made of: `chunked` and `keep_open` as the client can take them."""
+    """The HTTP framing of a response. `chunked` and `keep_open` depend on what the client supports and requests."""
 
     headers: tuple[tuple[str, str], ...]
     chunked: bool
@@ -79,7 +83,7 @@ class HttpFraming:
 
     @property
     def keeps_connection(self) -> bool:
-        """Whether a streamed answer leaves the connection open: without chunks its close is the end of the body."""
+        """Whether a streamed answer leaves the connection open. Without chunks, closing it marks the body's end."""
         return self.keep_open and self.chunked
 
     def _common_headers(self, stays: bool) -> Iterator[tuple[str, str]]:
@@ -91,13 +95,13 @@ class HttpFraming:
 def plan_single(
     envelope: HttpFraming, status: int, media_type: str, body: bytes, *extra: tuple[str, str]
 ) -> ResponsePlan:
-    """Plan an answer that goes out at once, in one piece."""
+    """Plan a response that is sent immediately and in one piece."""
     data = envelope.whole(status, media_type, body, *extra)
     return ResponsePlan(iter([ScheduledWrite(0.0, data, '"kind":"body"')]), "complete", 0.0, envelope.keep_open)
 
 
 def plan_stream(answer: EncodingContext, dialect: Wire, envelope: HttpFraming, fault: Fault | None) -> ResponsePlan:
-    """Plan a stream."""
+    """Plan a streamed answer."""
     stream = _FaultyStream(answer, dialect.encoder(answer), fault)
     media_type = "text/html" if stream.fault == "wrong-content-type" else dialect.media_type
     head = ScheduledWrite(0.0, envelope.opening(media_type), '"kind":"head"')
@@ -111,7 +115,7 @@ def plan_stream(answer: EncodingContext, dialect: Wire, envelope: HttpFraming, f
 
 
 def plan_body(answer: EncodingContext, dialect: Wire, envelope: HttpFraming, fault: Fault | None) -> ResponsePlan:
-    """Plan an answer that is not streamed. With a schedule that breaks there is none, or an error in its place."""
+    """Plan a non-streamed answer. If its schedule ends early, plan a closed connection or an error response instead."""
     schedule = answer.schedule
     name = fault.name if fault else ""
     end_s = schedule.end_at_s + _first_token_shift_s(answer, fault)
@@ -149,7 +153,7 @@ def _first_token_shift_s(answer: EncodingContext, fault: Fault | None) -> float:
 
 
 class _FaultyStream:
-    """The parts of one stream with their moments, as its fault has them. A fault overrides how the profile ends."""
+    """The timed parts of a stream, modified by its fault. A fault overrides the profile's ending."""
 
     def __init__(self, answer: EncodingContext, encoder: Encoder, fault: Fault | None) -> None:
         schedule = answer.schedule

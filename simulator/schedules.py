@@ -1,7 +1,7 @@
-"""What a simulated answer sends, and when: pure and seeded; the same profile and seed always produce the same schedule.
+"""Seeded schedules of simulated answers. The same profile and seed always produce the same schedule. Performs no I/O.
 
-Times are seconds from the arrival of the complete request. A step is one token. The finish follows the last token by
-one gap, as a model needs one more step to find that it has ended; the tokens of `bursty` come together, at one moment.
+Times are in seconds from the arrival of the complete request. A step is one token. The finish follows one gap after the
+last token, because a model needs one more step to detect the end. Tokens of one `bursty` group share a timestamp.
 """
 
 import random
@@ -19,17 +19,18 @@ StepKind = Literal["text", "thinking"]
 Ending = Literal["finish", "cut", "error"]
 _GROUP_SIZES = (4, 12)
 _GROUP_PAUSE_S = (0.08, 0.24)
-"""Below the quarter of a second from which METRICS count a stall: bursts are not stalls."""
+"""The range of pauses between groups in seconds, below the 0.25 s stall threshold: bursts are not stalls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A shape of an answer: `ttft_s` to the first token, then `tokens` tokens (thinking first, not counted in them).
+    """A timing profile of an answer, with `ttft_s` to the first token.
 
-    `stalls_s` are silences in place of a gap, at places drawn by the seed, in order. `grouped`: tokens come together,
-    with pauses drawn by the seed in place of `gap_s`. `cut` and `error` end after half the tokens: without a word, or
-    with the vendor's own error inside the stream. `hides_thinking`: thinking takes its time and is counted, but is not
-    sent, as reasoning models do it.
+    `tokens` text tokens follow `thinking_tokens` thinking tokens. `stalls_s` are pauses that replace a gap at positions
+    chosen by the seed, in order. With `grouped`, tokens arrive in groups with pauses chosen by the seed instead of
+    `gap_s`. The endings `cut` and `error` stop after half the tokens: `cut` closes the connection, and `error` sends
+    the vendor's error event. With `hides_thinking`, thinking takes time and is counted but not sent, as in reasoning
+    models.
     """
 
     name: str
@@ -61,7 +62,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One token and its moment."""
+    """A token with its time in seconds."""
 
     at_s: float
     kind: StepKind
@@ -70,7 +71,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """All of an answer. `finish_reason` is None unless `ending` is finish; `end_at_s` is when it ends, or breaks."""
+    """The complete schedule of an answer. `end_at_s` is the time at which it ends or breaks off.
+
+    `finish_reason` is None unless `ending` is `finish`.
+    """
 
     profile: Profile
     seed: int
@@ -85,14 +89,14 @@ class Schedule:
 
     @property
     def thinking(self) -> str:
-        """The thinking that is sent."""
+        """The thinking text that is sent, which is empty if the profile hides it."""
         if self.profile.hides_thinking:
             return ""
         return "".join(step.text for step in self.steps if step.kind == "thinking")
 
     @property
     def output_tokens(self) -> int:
-        """Tokens of the whole answer, thinking included."""
+        """The number of tokens in the answer, including thinking."""
         return len(self.steps)
 
     @property
@@ -101,28 +105,29 @@ class Schedule:
 
 
 def get_profile(name: str) -> Profile:
-    """Return a profile. Raises UsageError that lists what there is."""
+    """Return a profile by name. Raises UsageError, which lists the known profiles, when the name is unknown."""
     if name not in PROFILES:
         raise UsageError(f"there is no timing profile {name!r}; there are {', '.join(PROFILES)}")
     return PROFILES[name]
 
 
 def seed_for(seed: int, prompt: str) -> int:
-    """Mix a run's seed with a question, so that other questions get other answers and repeats the same one."""
+    """Combine a run's seed with a prompt, so that the same prompt always yields the same answer."""
     mixed = blake2b(f"{seed} {prompt}".encode("utf-8", "replace"), digest_size=6)
     return int.from_bytes(mixed.digest(), "big")
 
 
 def input_tokens(text: str) -> int:
-    """Count what is asked as the simulator counts it: a token for every four characters begun."""
+    """Return the simulator's input token count: one token per four characters, rounded up."""
     return -(-len(text) // 4)
 
 
 @lru_cache(maxsize=64)
 def make_schedule(profile: Profile, seed: int, *, tokens: int | None = None) -> Schedule:
-    """Lay out an answer; `tokens` is the asker's limit, thinking included: it cuts, and never changes what precedes.
+    """Create the schedule of an answer. `tokens` is the caller's limit, including thinking.
 
-    An answer that the limit shortens finishes with `length`, also where the profile would have broken later.
+    The limit only truncates the answer and does not change the tokens before it. A truncated answer finishes with
+    `length`, even if the profile would have broken off later.
     """
     natural = profile.thinking_tokens + profile.tokens
     kept = natural if profile.ending == "finish" else max(1, natural // 2)

@@ -1,4 +1,4 @@
-"""The server: listens, and hands each connection what it needs. One thread, one loop."""
+"""The simulator's server, which accepts connections and serves them on one thread with one event loop."""
 
 import errno
 import itertools
@@ -24,7 +24,7 @@ _MAX_ACCEPTS_PER_PASS = 8
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How a server is set up. Port 0 takes a free one; `tls` is a certificate chain and a key, as files."""
+    """The options of a server. Port 0 selects a free port. `tls` holds the paths of a certificate chain and a key."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -34,7 +34,7 @@ class ServerOptions:
 
 
 class SimulatorServer:
-    """A server that listens from its construction on. Raises UsageError when it cannot listen."""
+    """A server that listens from its construction on. Raises UsageError when an option is unusable."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._context = _load_tls_context(options.tls) if options.tls else None
@@ -52,12 +52,12 @@ class SimulatorServer:
 
     @property
     def url(self) -> str:
-        """The address to which the wires' paths are added, with no slash at its end."""
+        """The base URL of all wire formats' paths, without a trailing slash."""
         host, port = self._listener.getsockname()[:2]
         return f"{'https' if self._context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def run(self) -> None:
-        """Serve until `stop`, then close everything and write the rest of the log."""
+        """Serve until `stop` is called, then close all connections and flush the log."""
         try:
             self.loop.run()
         finally:
@@ -69,15 +69,15 @@ class SimulatorServer:
             self.log.close()
 
     def stop(self) -> None:
-        """End `run`, from any thread or a signal handler."""
+        """Stop `run`. May be called from any thread or from a signal handler."""
         self.loop.stop()
 
     def ready(self, mask: int) -> None:
-        """Accept; a few at once, so that answers under way keep their time."""
+        """Accept a few connections per call, so that running answers keep their schedule."""
         for _ in range(_MAX_ACCEPTS_PER_PASS):
             try:
                 sock, _ = self._listener.accept()
-            except OSError:  # none is left, or this one has gone, or there are too many: the rest wait
+            except OSError:  # no pending connection, a client that disconnected, or too many open files
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -97,7 +97,7 @@ class SimulatorServer:
 
 @contextmanager
 def run_in_thread(options: ServerOptions) -> Iterator[SimulatorServer]:
-    """Run a server in a thread of this process while the block lasts; for figures that count, return it its own."""
+    """Run a server in a thread of this process and yield it. For precise measurements, use a separate process."""
     server = SimulatorServer(options)
     thread = Thread(target=server.run, name="simulator", daemon=True)
     thread.start()
@@ -109,7 +109,7 @@ def run_in_thread(options: ServerOptions) -> Iterator[SimulatorServer]:
 
 
 def read_log(path: str) -> list[dict[str, object]]:
-    """Return the lines of a log that are whole so far."""
+    """Return the parsed complete lines of a log."""
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file if line.endswith("\n")]
 

@@ -1,17 +1,18 @@
-"""The log of what was really sent, when: JSON lines, times in seconds on CLOCK_MONOTONIC, written when there is time.
+"""The log of the events that were actually sent, in JSON lines with CLOCK_MONOTONIC times in seconds.
 
     {"request_id": …, "event": "received", "at_s": …, "wire": …, "path": …, "streamed": …, "model": …, "fault": …, …}
     {"request_id": …, "event": "sent", "seq": 0, "at_s": …, "due_s": …, "took_s": …}
     {"request_id": …, "event": "sent", "kind": "usage", "at_s": …, "due_s": …, "took_s": …}
     {"request_id": …, "event": "closed", "at_s": …, "by": "server", "how": "complete"}
 
-`received` is the moment at which the whole request had been read: the zero of its schedule. `sent` stands for one
-event: `at_s` is read directly before the system call that took its last byte, `took_s` is how long that call took,
-`due_s` is when the schedule wanted it. Text deltas have a `seq`, from 0, and no `kind`, and so has a healthy answer in
-one piece, `seq` 0. Every other send has a `kind` (head, start, role, thinking, block, ping, finish, usage, end, error,
-fault, body, last-chunk) and no `seq`. Events that are due at one moment go out in one call and share its stamp.
-`closed` is the end of one answer, said once: `by` is client (it left; `how` is left) or server (`how` is complete,
-cut, reset or shutdown). A kept-alive connection may carry further answers after it.
+Lines are buffered and written in idle time. `received` is the time at which the request was completely
+read, which is time zero of its schedule. `sent` is one event: `at_s` is the timestamp directly before the system call
+that accepted its last byte, `took_s` is the duration of that call, and `due_s` is the scheduled time. Text deltas have
+a `seq`, counted from 0, and no `kind`; a healthy answer in one piece has `seq` 0. All other events have a `kind` (head,
+start, role, thinking, block, ping, finish, usage, end, error, fault, body, last-chunk) and no `seq`. Events that are
+due at the same time are sent in one call and share its timestamp. `closed` is logged once at the end of an answer: `by`
+is client (with `how` left) or server (with `how` complete, cut, reset or shutdown). A kept-alive connection may serve
+further answers afterwards.
 """
 
 import json
@@ -22,7 +23,7 @@ _SLICE_LINES = 400
 
 
 class TruthLog:
-    """Lines wait in memory until `write` is called; nothing is kept without a `path`."""
+    """A log that buffers lines in memory until `write` is called. Without a `path` it discards them."""
 
     def __init__(self, path: str | None = None) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else None
@@ -32,7 +33,7 @@ class TruthLog:
         self._add_line({"request_id": request_id, "event": "received", "at_s": round(at_s, 7), **facts})
 
     def log_sent(self, name: str, mark: str, at_s: float, due_s: float, took_s: float) -> None:
-        """Note one event. `name` is the request id as JSON and `mark` the `seq` or `kind` field: the hot path."""
+        """Log one event on the hot path. `name` is the request ID as JSON, and `mark` is the `seq` or `kind` field."""
         if self._file is not None:
             self._lines.append(
                 f'{{"request_id":{name},"event":"sent",{mark},'
@@ -43,7 +44,7 @@ class TruthLog:
         self._add_line({"request_id": request_id, "event": "closed", "at_s": round(at_s, 7), "by": by, "how": how})
 
     def write(self, everything: bool = False) -> None:
-        """Write what waits: one slice that costs little time, or everything."""
+        """Write buffered lines: one small slice, or all of them if `everything` is set."""
         if self._file is None:
             return
         while self._lines:
@@ -56,7 +57,7 @@ class TruthLog:
                 return
 
     def close(self) -> None:
-        """Write everything; nothing is noted afterwards."""
+        """Flush the buffer and close the file. Later events are discarded."""
         self.write(everything=True)
         if self._file is not None:
             os.close(self._file)

@@ -1,6 +1,6 @@
-"""What the vendors' servers refuse, retire, count and bill, as a table of its own with its own sources (pure data).
+"""The vendors' rules for rejected fields, retired models, token counts and billing, from a table with its own sources.
 
-The adapters' facts are not read here, so that a wrong fact of theirs meets a refusal of this table.
+The table is independent of the adapters, so that the simulator rejects requests based on their incorrect assumptions.
 """
 
 import json
@@ -18,12 +18,12 @@ VENDORS = (
     "openai", "azure", "anthropic", "ollama", "openrouter", "groq", "together", "deepseek", "mistral", "xai", "hf",
     "gemini", "cerebras", "fireworks", "moonshot", "zai", "perplexity",
 )  # fmt: skip
-"""Vendors that a path can name, as in `/xai/v1/chat/completions`."""
+"""The vendors that a path can select, as in `/xai/v1/chat/completions`."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageShape:
-    """How a vendor reports tokens and its bill; see the table."""
+    """The format in which a vendor reports tokens and cost. The table documents the values."""
 
     thinking: Literal["inside", "outside", "unexplained"] = "inside"
     bill: Literal["usd", "object", "ticks"] | None = None
@@ -37,7 +37,7 @@ DEFAULT_SHAPE = UsageShape()
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What a vendor answers in place of an answer. `field` is the setting that it objects to, if one."""
+    """A vendor's error response to a request. `field` is the rejected field, if any."""
 
     status: int
     message: str
@@ -47,31 +47,31 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class VendorRules:
-    """The rules of the table on one day."""
+    """The rules of the table as of a given date."""
 
     table: Mapping[str, Any]
     today: date
 
     @classmethod
     def load(cls, today: date) -> "VendorRules":
-        """Parse the packaged table."""
+        """Load the packaged table."""
         return cls(_read_table(), today)
 
     def check(self, vendor: str, model: str, fields: Mapping[str, Any], api_version: str | None) -> Rejection | None:
-        """Return how a vendor refuses a request's JSON object; None for one that it takes."""
+        """Return the vendor's rejection of a request's JSON object, or None if the vendor accepts it."""
         return next(self._objections(vendor, model, fields, api_version), None)
 
     def usage_shape(self, vendor: str) -> UsageShape:
-        """Return how a vendor reports usage."""
+        """Return the format in which a vendor reports usage."""
         found = {k: v for k, v in self.table["usage"].get(vendor, {}).items() if k not in ("source", "checked")}
         return UsageShape(**found)
 
     def shutdown_date(self, vendor: str, model: str) -> date | None:
-        """Return the day on which a vendor shuts a model down, None where none is set."""
+        """Return the date on which a vendor shuts down a model, or None if no date is known."""
         return next((rule["since"] for rule in self._list_retired(vendor) if rule["model"] == model), None)
 
     def listed_models(self, vendor: str) -> list[str]:
-        """Return the models of a vendor that the table knows and that still answer, and their successors."""
+        """Return a vendor's models in the table that are still available, and the successors of all its models."""
         found: dict[str, None] = {}
         for rule in self._list_retired(vendor):
             if rule["since"] > self.today:
@@ -80,12 +80,12 @@ class VendorRules:
         return list(found)
 
     def caches(self, vendor: str, input_tokens: int) -> bool:
-        """Whether a vendor keeps a prompt of that many tokens in its cache, unasked."""
+        """Return whether a vendor automatically caches a prompt of `input_tokens` tokens."""
         rule = self.table["cache"]
         return vendor in rule["vendors"] and input_tokens >= rule["from_tokens"]
 
     def bill_usd(self, fresh: int, cached: int, output: int) -> float:
-        """Return what a simulated answer is billed at: `fresh` and `cached` input tokens, `output` with thinking."""
+        """Return the cost in USD of `fresh` and `cached` input tokens and of `output` tokens, including thinking."""
         price = self.table["bill"]
         return float(fresh * price["input"] + cached * price["cached"] + output * price["output"]) / 1e6
 
@@ -118,7 +118,7 @@ class VendorRules:
 
 
 def effort_of(fields: Mapping[str, Any]) -> str | None:
-    """Return the effort that a request asks for, wherever its wire has it."""
+    """Return the requested reasoning effort from any of the wire formats' fields, or None if it is not set."""
     for outer, inner in (("reasoning", "effort"), ("output_config", "effort")):
         found = fields.get(outer)
         if isinstance(found, dict) and isinstance(found.get(inner), str):
@@ -128,7 +128,7 @@ def effort_of(fields: Mapping[str, Any]) -> str | None:
 
 
 def split_vendor(path: str) -> tuple[str | None, str]:
-    """Return the vendor that a path names, and the path as OpenAI's own; None and the path where it names none.
+    """Split a path into the vendor and OpenAI's equivalent path, or None and the path if it names no vendor.
 
     >>> split_vendor("/groq/openai/v1/chat/completions")
     ('groq', '/v1/chat/completions')
@@ -143,7 +143,7 @@ def split_vendor(path: str) -> tuple[str | None, str]:
 
 
 def error_body(vendor: str, rejection: Rejection) -> bytes | None:
-    """Return an error in a vendor's own shape; None where it is that of its wire."""
+    """Return an error body in the vendor's format, or None if the vendor uses its wire format's standard error."""
     message, field = rejection.message, rejection.field
     body: Any
     if vendor == "mistral" and rejection.status == 422:

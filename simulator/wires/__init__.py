@@ -1,1 +1,1 @@
-"""The vendors' wires, one module each: how a request is read, and how an answer is put into bytes. All pure."""
+"""The vendors' wire formats, one module each, which parse requests and encode answers. They perform no I/O."""

@@ -1,7 +1,7 @@
-"""Anthropic's Messages, streamed and whole.
+"""Wire format of Anthropic's Messages API, streamed and non-streamed.
 
-Source: https://docs.anthropic.com/en/docs/build-with-claude/streaming. The usage of `message_start` counts the input;
-`output_tokens` there is 1, as the vendor's is a token or a few, and the count of `message_delta` replaces it.
+Source: https://docs.anthropic.com/en/docs/build-with-claude/streaming. The usage in `message_start` reports the input
+tokens. Its `output_tokens` is 1, because the vendor reports one or a few there; `message_delta` has the final count.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _ERROR_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class MessagesWire:
-    """Anthropic's wire."""
+    """Anthropic's wire format."""
 
     name: str = "anthropic"
     media_type: str = "text/event-stream; charset=utf-8"

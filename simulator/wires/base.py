@@ -1,4 +1,4 @@
-"""What every wire knows how to do. To speak a vendor's wire is two objects: a `Wire`, and an `Encoder` an answer."""
+"""The interfaces of a wire format: a `Wire` for each vendor and an `Encoder` for each answer."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from simulator.schedules import Schedule, StepKind
 from streaming.errors import UsageError
 
 PartKind = Literal["content", "thinking", "role", "start", "ping", "block", "finish", "usage", "end", "error", "fault"]
-"""What an event is for: `content` and `thinking` are deltas, `finish` has the finish reason, `end` is the marker."""
+"""The purpose of an event: `content` and `thinking` are deltas, `finish` has the finish reason, `end` is the marker."""
 
 
 class StreamPart(NamedTuple):
-    """One event of a stream, in the wire's own framing (an SSE event, a line of JSON)."""
+    """An event of a stream in the wire format's framing, such as an SSE event or a line of JSON."""
 
     kind: PartKind
     data: bytes
@@ -21,7 +21,7 @@ class StreamPart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """What a request wants. `prompt` is all of its text, `max_tokens` its limit, None for none."""
+    """A parsed chat request. `prompt` is its entire text. `max_tokens` is None for unlimited output."""
 
     model: str
     prompt: str
@@ -32,10 +32,10 @@ class ParsedRequest:
 
 @dataclass(frozen=True, slots=True)
 class EncodingContext:
-    """All that an encoder needs. `serial` makes ids, `created_s` is Unix time.
+    """The input of an encoder. `serial` is used in IDs, and `created_s` is a Unix timestamp.
 
     Of the input tokens, `cached_tokens` were read from the vendor's cache and `cache_write_tokens` written to it.
-    `billed_usd` is the vendor's bill for the answer.
+    `billed_usd` is the cost that the vendor reports for the answer.
     """
 
     asked: ParsedRequest
@@ -49,29 +49,29 @@ class EncodingContext:
 
 
 class Encoder(Protocol):
-    """An encoder of one answer. `literal` is a text as JSON, so that a fault can hand over what is none."""
+    """An encoder of one answer. `literal` is a JSON string as bytes, so that a fault can inject invalid JSON."""
 
     def opening(self) -> list[StreamPart]:
-        """Return what precedes the first token."""
+        """Return the events before the first token."""
 
     def delta(self, kind: StepKind, literal: bytes) -> list[StreamPart]:
-        """Return one token, with whatever the wire puts before it when the kind changes."""
+        """Return the events for one token, including those that the wire format requires when the kind changes."""
 
     def closing(self, *, marked: bool) -> list[StreamPart]:
-        """Return the finish reason, the usage and, if `marked`, the end marker."""
+        """Return the events with the finish reason, the usage and, if `marked`, the end marker."""
 
     def error(self, message: str) -> StreamPart:
-        """Return the error that the vendor sends inside a stream."""
+        """Return the vendor's error event within a stream."""
 
     def keepalive(self) -> StreamPart:
-        """Return what the wire sends to keep a silent connection open."""
+        """Return the event that keeps an idle connection open."""
 
     def body(self) -> bytes:
-        """Return the body of the answer that is not streamed."""
+        """Return the body of a non-streamed answer."""
 
 
 class Wire(Protocol):
-    """A vendor's wire."""
+    """A vendor's wire format."""
 
     @property
     def name(self) -> str: ...
@@ -82,24 +82,27 @@ class Wire(Protocol):
 
     @property
     def id_header(self) -> str:
-        """The response header with the vendor's request id."""
+        """The name of the response header with the vendor's request ID."""
 
     def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
-        """Parse a request's JSON object. Raises UsageError for one that the vendor would refuse."""
+        """Parse a request's JSON object. Raises UsageError when the vendor would reject it."""
 
     def encoder(self, answer: EncodingContext) -> Encoder: ...
 
     def error(self, status: int, message: str, serial: str) -> bytes:
-        """Return the body of an error answer."""
+        """Return the body of an error response."""
 
 
 def dumps(value: Any) -> bytes:
-    """Return JSON without spaces, as the vendors send it."""
+    """Encode a value as JSON without spaces, as the vendors do."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def parse_content_text(content: Any) -> str:
-    """Return the text of a message's content: a string, or a list of parts of which the text ones count."""
+    """Return the text of a message's content, which is a string or a list of parts; non-text parts are ignored.
+
+    Raises UsageError when the content has another type.
+    """
     if isinstance(content, str):
         return content
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
@@ -110,7 +113,7 @@ def parse_content_text(content: Any) -> str:
 
 
 def parse_prompt(fields: Mapping[str, Any]) -> str:
-    """Return the text of all messages. Raises UsageError unless there is at least one, each with a role."""
+    """Return the text of all messages. Raises UsageError when there are none or a message has no role."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise UsageError("messages must be a list with at least one message")
@@ -120,7 +123,7 @@ def parse_prompt(fields: Mapping[str, Any]) -> str:
 
 
 def parse_model(fields: Mapping[str, Any]) -> str:
-    """Return the model's name. Raises UsageError for none."""
+    """Return the model name. Raises UsageError when it is missing or empty."""
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise UsageError("model must be a string that is not empty")
@@ -128,7 +131,7 @@ def parse_model(fields: Mapping[str, Any]) -> str:
 
 
 def parse_flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
-    """Return a boolean field. Raises UsageError for what is none."""
+    """Return a boolean field, or `default` if it is not set. Raises UsageError when it is not a boolean."""
     value = fields.get(name)
     if value is None:
         return default
@@ -138,7 +141,7 @@ def parse_flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def parse_count(fields: Mapping[str, Any], name: str) -> int | None:
-    """Return a count from 1; None when it is not set. Raises UsageError for anything else."""
+    """Return a count of at least 1, or None if it is not set. Raises UsageError when the value is invalid."""
     value = fields.get(name)
     if value is None:
         return None

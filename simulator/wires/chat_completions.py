@@ -1,7 +1,7 @@
-"""OpenAI's chat completions, and Azure's, which adds the results of its content filter.
+"""Wire format of OpenAI's Chat Completions API, and of Azure's, which adds the results of its content filter.
 
-Source: https://platform.openai.com/docs/api-reference/chat-streaming and Azure's data-plane reference for inference.
-Thinking goes out as `reasoning_content`, which OpenAI itself does not send but the servers that speak its dialect do.
+Sources: https://platform.openai.com/docs/api-reference/chat-streaming and Azure's data-plane reference for inference.
+Thinking is sent as `reasoning_content`, which OpenAI itself does not send but OpenAI-compatible servers do.
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,10 @@ _ERROR_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit
 
 @dataclass(frozen=True, slots=True)
 class ChatCompletionsWire:
-    """`azure` gives Azure's shapes; `deployment` is the model that its path names.
+    """The Chat Completions wire format. `azure` selects Azure's variant.
 
-    `vendor` is whose server answers, and `shape` how that vendor reports usage.
+    `deployment` is the model named in Azure's path, `vendor` is the simulated vendor, and `shape` is the format of that
+    vendor's usage.
     """
 
     azure: bool = False

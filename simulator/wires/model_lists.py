@@ -1,6 +1,6 @@
-"""What the vendors' wires answer beside chat: their lists of models, and Ollama's words about itself.
+"""Responses to requests other than chat: the vendors' model lists, Ollama's metadata and the health check.
 
-The models are the profiles, and `fault-NAME` for every fault; any other name is answered too, by the default profile.
+The models are the profiles and `fault-NAME` for every fault. Any other model name uses the default profile.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ def _openai_models() -> bytes:
 
 
 def openai(known: Mapping[str, date | None]) -> bytes:
-    """Return OpenAI's list of models, with the models that a vendor is known to have and their shutdown dates."""
+    """Return a model list in OpenAI's format, including a vendor's `known` models with their shutdown dates."""
     data = [_openai_model_object(name) for name in MODEL_NAMES]
     for name, shutdown in known.items():
         dated = {} if shutdown is None else {"shutdown_date": shutdown.isoformat()}
@@ -37,7 +37,7 @@ def openai(known: Mapping[str, date | None]) -> bytes:
 
 
 def anthropic_models() -> bytes:
-    """Return Anthropic's list of models."""
+    """Return the model list in Anthropic's format."""
     data = [
         {"type": "model", "id": name, "display_name": f"{name} (simulated)", "created_at": _EPOCH}
         for name in MODEL_NAMES
@@ -72,4 +72,7 @@ MODEL_LISTS: Mapping[tuple[str, str], Callable[[], bytes]] = {
     ("POST", "/api/show"): _ollama_show,
     ("GET", "/healthz"): lambda: dumps({"status": "ok", "simulated": True}),
 }
-"""By method and path; `/v1/models` is Anthropic's, by `anthropic_models`, when its version header says so."""
+"""The responses by method and path.
+
+With Anthropic's version header, `/v1/models` returns `anthropic_models` instead.
+"""

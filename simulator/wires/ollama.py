@@ -1,7 +1,7 @@
-"""Ollama's chat: lines of JSON, the last one with `done`, the reason and the durations in nanoseconds.
+"""Wire format of Ollama's chat API: JSON lines, of which the last has `done`, the reason and durations in nanoseconds.
 
-Source: https://github.com/ollama/ollama/blob/main/docs/api.md. The wire has no keep-alive; a blank line stands for one.
-Its end marker is the `done: true` of the last line; an unmarked end has `done_reason` beside `done: false`.
+Source: https://github.com/ollama/ollama/blob/main/docs/api.md. The format has no keep-alive event, so a blank line is
+used. The end marker is `done: true` in the last line; an unmarked end has `done_reason` together with `done: false`.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from streaming.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class OllamaChatWire:
-    """Ollama's wire. `num_predict` below 1 is no limit, as there."""
+    """Ollama's wire format. As in Ollama, `num_predict` below 1 means unlimited."""
 
     name: str = "ollama"
     media_type: str = "application/x-ndjson"

@@ -1,7 +1,7 @@
-"""OpenAI's Responses API, streamed and whole.
+"""Wire format of OpenAI's Responses API, streamed and non-streamed.
 
-Source: https://platform.openai.com/docs/api-reference/responses-streaming. Thinking goes out as a summary, as OpenAI
-sends it; the last event carries the whole response.
+Source: https://platform.openai.com/docs/api-reference/responses-streaming. Thinking is sent as a summary, as OpenAI
+does. The last event contains the complete response.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _EVENTS: Mapping[StepKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ResponsesWire:
-    """The wire of the Responses API."""
+    """The wire format of the Responses API."""
 
     name: str = "openai-responses"
     media_type: str = "text/event-stream; charset=utf-8"
@@ -76,7 +76,7 @@ class _ResponsesEncoder:
         return [StreamPart("content" if kind == "text" else "thinking", data % (name, name, literal))]
 
     def closing(self, *, marked: bool) -> list[StreamPart]:
-        # The end, the usage and the finish reason are one event here: an unmarked end has none of them.
+        # One event has the end marker, the usage and the finish reason: an unmarked end has none of them.
         status = self._status
         last = _part(
             "finish", f"response.{status}", {"response": self._response(status, self._output(), self._usage())}
