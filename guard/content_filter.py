@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The block list: what is not answered at all, by category, offline, as data (`blocklist.toml`); filters plug in.
-=======
 """Content filtering of requests: an offline block list by category (`blocklist.toml`), with room for other filters.
->>>>>>> last1
 
 A phrase is a sequence of words: `a|b` matches either word, `a?` is optional, and `{group}` matches any word of a group.
 A leading `…` stands for any phrase in the list's `asking` section, such as "how to" or "give me instructions for". Only
