@@ -10,7 +10,7 @@ import pytest
 
 from providers.http.compression import decompressor
 from streaming.decompression import DecompressionError
-from streaming.limits import STEP_BYTES, LimitExceededError
+from streaming.limits import DECOMPRESS_STEP_BYTES, LimitExceededError
 
 BODY = b"data: hello\n\n" * 20_000 + bytes(range(256)) * 40
 _RAW = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -45,7 +45,7 @@ def test_decompressor_fed_a_decompression_bomb_yields_small_pieces(packed: tuple
     sizes = [len(piece) for piece in codec.feed(data)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert sum(sizes) == 30_000_000 and max(sizes) <= 4 * STEP_BYTES
+    assert sum(sizes) == 30_000_000 and max(sizes) <= 4 * DECOMPRESS_STEP_BYTES
     assert peak < 2_000_000
 
 
