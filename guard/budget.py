@@ -114,7 +114,7 @@ class Estimator:
         The size of the prompt is an estimate; see `count_prompt`.
         """
         output = UNBOUNDED_TOKENS if request.max_tokens is None else _clamp(request.max_tokens)
-        output = _clamp(output + max(extra_tokens, rates.thinking_room))
+        output = _clamp(output + extra_tokens)
         prompt = count_prompt(request)
         if not _is_charged(rates):
             return Spend(prompt + output)

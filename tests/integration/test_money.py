@@ -303,7 +303,7 @@ async def told(port: int, wire: str, name: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@pytest.mark.parametrize("name", ["openai:o1-pro", "sim:steady,openai:o1-pro", "openai:gpt-5-mini, openai:o1-pro"])
+@pytest.mark.parametrize("name", ["openai:o1-pro", "sim:steady,openai:o1-pro", "openai:gpt-6.1-terra, openai:o1-pro"])
 def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
     monkeypatch: pytest.MonkeyPatch, wire: str, name: str
 ) -> None:
@@ -314,7 +314,7 @@ def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
     status, error, asked = asyncio.run(main())
     assert asked == 0
     assert error["rule"] == "model.offered"
-    assert error["message"].startswith("openai:o1-pro: this model is not offered here (ask openai:gpt-5-mini; ")
+    assert error["message"].startswith("openai:o1-pro: this model is not offered here (ask openai:gpt-6.1-terra; ")
     if wire == "openai":
         assert (status, error["code"], error["param"], error["type"]) == (
             404,
@@ -328,9 +328,9 @@ def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
 
 def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[list[int], list[str], list[int]]:
-        variables = {"RATE_LIMIT": "99/minute", "PUBLIC_MODELS": "openai:gpt-5-nano, groq:other, openai:gpt-5-mini"}
+        variables = {"RATE_LIMIT": "99/minute", "PUBLIC_MODELS": "openai:gpt-5-nano, groq:other, openai:gpt-6.1-terra"}
         async with paid(monkeypatch, SPENT_LITTLE, variables, host="0.0.0.0") as (port, _):
-            names = ("openai:gpt-5-mini", "openai: gpt-5-nano", "sim:steady")
+            names = ("openai:gpt-6.1-terra", "openai: gpt-5-nano", "sim:steady")
             statuses = [(await ask(port, {**O1, "provider": name, "max_tokens": 2}))[0] for name in names]
             _, _, listed = await (await send_request(port, "/v1/models", method="GET")).read_response()
             found = [
@@ -341,7 +341,7 @@ def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatc
 
     statuses, listed, found = asyncio.run(main())
     assert statuses == [200, 200, 200] and found == [200, 404]
-    assert [name for name in listed if name.startswith("openai:")] == ["openai:gpt-5-mini", "openai:gpt-5-nano"]
+    assert [name for name in listed if name.startswith("openai:")] == ["openai:gpt-6.1-terra", "openai:gpt-5-nano"]
     assert "local" in listed and not any(name.startswith("groq:") for name in listed), "groq has no key"
 
 
@@ -358,7 +358,7 @@ def test_a_process_offers_models_by_the_address_that_it_listens_on(
     arguments: tuple[str, ...], variables: dict[str, str], statuses: list[int]
 ) -> None:
     async def main(port: int) -> list[int]:
-        names = ("openai:my-own", "openai:gpt-5-mini")
+        names = ("openai:my-own", "openai:gpt-6.1-terra")
         return [(await ask(port, {**O1, "provider": name, "stream": False}))[0] for name in names]
 
     async def cut(asked: Upstream) -> None:
