@@ -18,6 +18,7 @@ import pytest
 import evaluation
 from evaluation import manifest, schema
 from evaluation.__main__ import main
+from evaluation.escaping import to_markdown
 from evaluation.schema import Trial
 from simulator.server import read_log
 from tests.service_process import run_service_process
@@ -54,7 +55,7 @@ def transport_run(tmp_path_factory: pytest.TempPathFactory) -> TransportRun:
     """Run over a service of the run's own, two upstreams of which one breaks, and a question that the guard refuses."""
     place = tmp_path_factory.mktemp("wires")
     log, folder, prompts = place / "log.jsonl", place / "run", place / "prompts.jsonl"
-    asked = [{"id": "usual", "prompt": "Why?"}, {"id": "long", "prompt": "why " * 1200}]
+    asked = [{"id": "usual", "prompt": "Why?"}, {"id": "long", "prompt": "why " * 8200}]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in asked), encoding="utf-8")
     words = "run --providers openai:m,openai:fault-cut --strategies direct --transport in-process,sse,websocket,openai"
     more = ("--prompts", str(prompts), "--repeats", "2", "--price", "openai:m=10/100", "--out", str(folder))
@@ -160,7 +161,7 @@ def test_service_url_run_sends_api_key(tmp_path: Path, monkeypatch: pytest.Monke
     refused = evaluation.load(closed).trials
     assert set(refused["outcome"]) == {"failed"} and set(refused["error_type"]) == {"unauthorized"}
     assert "sesame-open" not in (opened / "manifest.json").read_text(encoding="utf-8")
-    assert f"the service at {url}" in (opened / "report.md").read_text(encoding="utf-8")
+    assert f"the service at {to_markdown(url)}" in (opened / "report.md").read_text(encoding="utf-8")
     assert not (opened / "service.log").exists()
 
 
