@@ -287,7 +287,7 @@ class _AttemptRecord:
             case Notice(kind="connected"):
                 self.is_connected = True
             case Notice(kind="retry" | "fallback", detail=detail):
-                self.error, self.was_streamed = str(detail["error"]), states[-1] == "streaming"
+                self.error, self.was_streamed = str(detail.get("error", "")), states[-1] == "streaming"
             case Failed(kind=kind):
                 self.error, self.was_streamed = kind, states[-2] == "streaming"
             case Finish():
