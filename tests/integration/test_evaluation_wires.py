@@ -135,7 +135,7 @@ def test_guard_rejection_gives_failed_trial_with_status(transport_run: Transport
         for trial in refused:
             assert (trial.outcome, trial.error_type) == ("failed", "invalid")
             assert trial.http_status == (None if wire == "websocket" else 400), "a frame has no status"
-            assert "4,000" in (trial.error_message or "") and trial.ttft_s is None and trial.cost_usd is None
+            assert "32,000" in (trial.error_message or "") and trial.ttft_s is None and trial.cost_usd is None
     assert {t.outcome for t in transport_run.trials(transport="in-process", prompt_id="long")} == {
         "completed",
         "truncated",
