@@ -7,11 +7,12 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --c
 COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 PORT ?= 7860
 
-.PHONY: setup setup-dev setup-browser demo test lint format bench screenshots clean
+.PHONY: setup setup-dev setup-browser demo check test lint format bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         chat in the browser with a model on this machine"
+	@echo "make check        before each commit: format, lint, types, imports, unit tests"
 	@echo "make test         all tests: unit, integration, end to end in a real browser"
 	@echo "make lint         format, lint, types, imports"
 	@echo "make bench        how fast this project is, against baselines in the same run"
@@ -80,6 +81,9 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: setup-dev setup-browser setup-servers
 	$(BIN)/python -m pytest tests/unit tests/integration -n 4 --dist worksteal --durations=10
 	$(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --durations=5
+
+check: lint
+	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
 
 lint: setup-dev
 	$(BIN)/ruff format --check .

@@ -29,7 +29,8 @@ from settings import Settings
 from streaming.clock import monotonic
 from streaming.errors import UsageError
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
+"""The project's version. CHANGELOG.md says what is new in it."""
 _HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
