@@ -61,7 +61,9 @@ def _open_listener(host: str, port: int, reader_s: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         code = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot listen on {host}:{port}: {reason}; choose another with --host, --port") from None
+        raise UsageError(
+            f"--port: cannot listen on {host}:{port}, {reason} (choose another --port or --host)"
+        ) from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # Accepted sockets inherit this option: the kernel drops a client that no longer reads, which stops its answer.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, reader_s * 1000)

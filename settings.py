@@ -85,7 +85,7 @@ class Settings:
         """
         value = self.get("READER_TIMEOUT_S") or "30"
         if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= 3600):
-            raise UsageError(f"READER_TIMEOUT_S: {value[:40]!r} cannot be used: write whole seconds from 1 to 3600")
+            raise UsageError(f"READER_TIMEOUT_S: {value[:40]!r} cannot be used (write whole seconds from 1 to 3600)")
         return int(value)
 
     @property
@@ -98,7 +98,7 @@ class Settings:
         if value is None:
             return None
         if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= 3600):
-            raise UsageError(f"FIRST_CONTENT_S: {value[:40]!r} cannot be used: write whole seconds from 1 to 3600")
+            raise UsageError(f"FIRST_CONTENT_S: {value[:40]!r} cannot be used (write whole seconds from 1 to 3600)")
         return int(value)
 
     @property

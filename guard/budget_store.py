@@ -19,8 +19,8 @@ from streaming.pipeline import Charge
 
 _DAY_S = 86_400
 _UNPRICED = (
-    "{name}: its price is not known, and this service spends no money that it cannot count (ask another model; the "
-    "owner can set UNPRICED_USD_PER_1M=IN/OUT, what such models are taken to cost)"
+    "{name}: the price is unknown, so its cost cannot be limited (choose another model; the owner can set "
+    "UNPRICED_USD_PER_1M=IN/OUT as the price of such models)"
 )
 
 # KEYS: tokens (caller, total), cost (caller, total), then the leases of the caller and of all callers.
@@ -109,7 +109,7 @@ class Reservation:
             self._hold = await self._budgets.take(self._caller, self.request, self._routes)
         except RejectionError as rejection:
             return Failed(
-                "budget", f"{charge.route}: the answer broke, and is not asked for again: {rejection.message}"
+                "budget", f"{charge.route}: the answer failed and is not requested again: {rejection.message}"
             )
         return None
 
@@ -222,18 +222,20 @@ class BudgetService:
         bound = getattr(self._budget, limit)
         yours = whose == "per_caller"
         if what == "streams":
-            where = "on their way to you" if yours else "under way in this service"
+            where = "for you" if yours else "in this service"
             raise RejectionError(
-                "budget.streams", "budget", f"{bound} answers are {where}: wait until one ends, or stop one"
+                "budget.streams",
+                "budget",
+                f"budget: {bound} answers are already under way {where} (wait until one ends, or stop one)",
             )
         rule = "budget.cost" if what == "usd" else "budget.tokens"
         of = f"{bound} USD" if what == "usd" else f"{bound} tokens"
         needs = Decimal(amount.nano_usd) / 10**9 if what == "usd" else amount.tokens
         if needs > bound:
-            message = f"this answer may take more than the {of} of a whole day: ask for fewer max_tokens, or shorter"
+            message = f"budget: the answer may need more than the daily {of} (lower max_tokens or shorten the prompt)"
             raise RejectionError(rule, "budget", message)
         now = self._utc_now()
         midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
         owner = "your" if yours else "this service's"
-        message = f"{owner} {of} of the day cannot pay for this answer: ask for less, or after 00:00 UTC"
+        message = f"budget: {owner} {of} a day cannot pay for this answer (lower max_tokens, or retry after 00:00 UTC)"
         raise RejectionError(rule, "budget", message, retry_after_s=int((midnight - now).total_seconds()) + 1)

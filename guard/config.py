@@ -135,7 +135,7 @@ def _read_budget(read: _VariableReader, default: Budget) -> Budget:
 
 def _invalid_value_error(name: str, value: str, write: str) -> UsageError:
     shown = value if len(value) <= 40 else value[:40] + "…"
-    return UsageError(f"{name}: {shown!r} cannot be used: write {write}")
+    return UsageError(f"{name}: {shown!r} cannot be used (write {write})")
 
 
 def _parse_switch(name: str, value: str) -> bool:
@@ -163,7 +163,7 @@ def _parse_usd(name: str, value: str) -> Decimal:
     except InvalidOperation:
         usd = Decimal("NaN")
     if not (usd.is_finite() and 0 <= usd <= 10**6):
-        raise _invalid_value_error(name, value, "USD a day, for example 2.50, or off")
+        raise _invalid_value_error(name, value, "USD per day, for example 2.50, or off")
     return usd
 
 
@@ -173,7 +173,7 @@ def _price_pair(name: str, value: str) -> tuple[Decimal, Decimal]:
     except (InvalidOperation, ValueError):
         input_usd = output_usd = Decimal("NaN")
     if not (input_usd.is_finite() and output_usd.is_finite() and 0 <= input_usd <= 10**6 and 0 <= output_usd <= 10**6):
-        raise _invalid_value_error(name, value, "USD for 1M tokens, input/output, for example 15/120")
+        raise _invalid_value_error(name, value, "USD per 1M tokens as input/output, for example 15/120")
     return input_usd, output_usd
 
 
@@ -205,7 +205,7 @@ def _parse_file(name: str, value: str) -> Path:
             return path
     except ValueError:
         pass
-    raise _invalid_value_error(name, value, "the path of a file that is there")
+    raise _invalid_value_error(name, value, "the path of an existing file")
 
 
 def _parse_terms(name: str, value: str) -> tuple[str, ...]:
@@ -216,7 +216,7 @@ def _read_terms_file(name: str, value: str) -> tuple[str, ...]:
     try:
         lines = _parse_file(name, value).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise _invalid_value_error(name, value, "the path of a text file in UTF-8, one term a line") from None
+        raise _invalid_value_error(name, value, "the path of a UTF-8 text file with one term per line") from None
     return tuple(_parse_term(name, line) for line in lines if line.strip())
 
 
@@ -225,6 +225,6 @@ def _parse_term(name: str, term: str) -> str:
     # The redaction mark contains brackets: it must not form a banned term together with the surrounding text.
     if not 2 <= len(folded) <= TERM_CHARS or set("[]\n\r") & set(folded) or folded in "removed":
         raise _invalid_value_error(
-            name, term.strip(), f"terms of 2 to {TERM_CHARS} characters, no brackets, not part of 'removed'"
+            name, term.strip(), f"terms of 2 to {TERM_CHARS} characters, without brackets, not part of 'removed'"
         )
     return folded

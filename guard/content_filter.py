@@ -145,7 +145,9 @@ class BlockList:
         for category, phrases in categories.items():
             for phrase in phrases:
                 if phrase.startswith("…") and not self._asking.next:
-                    raise UsageError(f"phrase {phrase!r} in {category}: needs a list `asking` for its …")
+                    raise UsageError(
+                        f"phrase {phrase!r} in {category}: begins with … but the file has no `asking` list (add one)"
+                    )
                 self._add(self._asked if phrase.startswith("…") else self._said, phrase, category)
         roots = (self._asking, self._asked, self._said)
         phrases = {word for root in roots for word in _words_below(root)}
@@ -160,7 +162,7 @@ class BlockList:
             data: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
             return cls(**_validate_blocklist(data))
         except OSError as error:
-            raise UsageError(f"block list {path}: cannot be read: {error.strerror}") from None
+            raise UsageError(f"block list {path}: cannot be read ({error.strerror})") from None
         except (ValueError, RecursionError, UsageError) as error:
             raise UsageError(f"block list {path}: {error}") from None
 
@@ -189,9 +191,9 @@ class BlockList:
     def _add(self, root: _PhraseNode, phrase: str, category: str) -> None:
         pattern, _, ending = phrase.removeprefix("…").partition(">")
         if (name := ending.strip()) and name not in self._endings:
-            raise UsageError(f"phrase {phrase!r} in {category}: there is no ending {name!r}: add it to [endings]")
+            raise UsageError(f"phrase {phrase!r} in {category}: there is no ending {name!r} (add it to [endings])")
         if not root.add(_choices(pattern, category, self._groups, self._ignored), category, name):
-            raise UsageError(f"phrase {phrase!r} in {category}: only words that do not count")
+            raise UsageError(f"phrase {phrase!r} in {category}: has only ignored words (add another word)")
 
 
 def _words_below(root: _PhraseNode) -> Iterator[str]:
@@ -207,16 +209,16 @@ def _validate_blocklist(data: Any) -> dict[str, Any]:
     groups, endings = parts.get("groups") or {}, parts.get("endings") or {}
     asking, ignored = parts.get("asking") or [], parts.get("ignored") or []
     if not isinstance(categories, dict) or not all(map(_CATEGORY_NAME.fullmatch, categories)):
-        raise UsageError("needs [categories]: lower-case names, each with a list of phrases")
+        raise UsageError("[categories]: missing or invalid (write lower-case names, each with a list of phrases)")
     for title, table in (("groups", groups), ("endings", endings)):
         if not isinstance(table, dict) or not all(map(_CATEGORY_NAME.fullmatch, table)):
-            raise UsageError(f"[{title}] must have lower-case names, each with a list of phrases")
+            raise UsageError(f"[{title}]: invalid (write lower-case names, each with a list of phrases)")
     for table in (categories, groups, endings, {"asking": asking, "ignored": ignored}):
         for name, phrases in table.items():
             if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
-                raise UsageError(f"{name} must be a list of phrases in quotes")
+                raise UsageError(f'{name}: not a list of strings (write ["a phrase", …])')
     if not isinstance(messages, dict) or not all(isinstance(message, str) for message in messages.values()):
-        raise UsageError("[messages] must have a text for each category that it names")
+        raise UsageError('[messages]: a message is not a string (write CATEGORY = "text")')
     return {
         "categories": categories,
         "asking": asking,
@@ -232,14 +234,14 @@ def _choices(phrase: str, category: str, groups: Mapping[str, Sequence[str]], ig
 
     def expand_group(match: re.Match[str]) -> str:
         if match[1] not in groups:
-            raise UsageError(f"phrase {phrase!r} in {category}: there is no group {match[1]!r}: add it to [groups]")
+            raise UsageError(f"phrase {phrase!r} in {category}: there is no group {match[1]!r} (add it to [groups])")
         return "|".join(groups[match[1]])
 
     places = _GROUP.sub(expand_group, phrase).split()
     choices = [_read_choice(place, ignored) for place in places]
     if not 0 < len(choices) <= _MAX_PHRASE_WORDS or None in choices:
         fix = f"write 1 to {_MAX_PHRASE_WORDS} words, `a|b` for either, `a?` for an optional one"
-        raise UsageError(f"phrase {phrase!r} in {category}: {fix}")
+        raise UsageError(f"phrase {phrase!r} in {category}: cannot be parsed ({fix})")
     return [choice for choice in choices if choice is not None]
 
 

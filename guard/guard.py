@@ -116,5 +116,5 @@ def _blocked_message(blocked: BlockedText, *, last: bool) -> str:
         return blocked.message
     about = blocked.category.replace("-", " ")
     if last:
-        return f"this service does not answer that ({about}): ask something else"
-    return f"an earlier turn holds what this service does not answer ({about}): begin a new conversation"
+        return f"the message: this service does not answer questions about {about} (ask something else)"
+    return f"an earlier turn: this service does not answer questions about {about} (begin a new conversation)"

@@ -96,8 +96,10 @@ class ApiKeys:
         """Return the caller's ID, `key:NAME` or `address:…`. Raises RejectionError for a missing or unknown key."""
         name = self.lookup(caller.key)
         if name is None and self.digests:
-            wrong = "the key is not known" if caller.key else "this service asks for a key"
-            raise RejectionError("auth", "unauthorized", f"{wrong}: send one as `Authorization: Bearer KEY`")
+            problem = "unknown" if caller.key else "this service requires one"
+            raise RejectionError(
+                "auth", "unauthorized", f"API key: {problem} (send a valid key as `Authorization: Bearer KEY`)"
+            )
         return f"address:{address_block(caller.address)}" if name is None else f"key:{name}"
 
 
@@ -109,7 +111,9 @@ def hash_key(key: str) -> str:
 def make_key(name: str) -> tuple[str, str]:
     """Create a key and return it with its `API_KEYS` entry. Raises UsageError when the name is invalid."""
     if not _KEY_NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for a key: use up to 64 letters, digits, dots, dashes and underscores")
+        raise UsageError(
+            f"NAME: {name[:80]!r} is not a key name (use up to 64 letters, digits, dots, dashes and underscores)"
+        )
     key = "sg-" + secrets.token_urlsafe(32)
     return key, f"{name}=sha256:{hash_key(key)}"
 
@@ -125,7 +129,7 @@ def parse_keys(text: str) -> ApiKeys:
         found = _DIGEST.fullmatch(hashed)
         if found is None or not _KEY_NAME.fullmatch(name) or name in digests:
             raise UsageError(
-                f"API_KEYS: entry {number} is not NAME=sha256:HEX with its own name: `python -m guard NAME` makes one"
+                f"API_KEYS: entry {number} is not NAME=sha256:HEX with a unique name (run `python -m guard NAME`)"
             )
         digests[name] = found[1].lower()
     return ApiKeys(digests)

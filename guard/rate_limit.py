@@ -72,8 +72,8 @@ class RateLimiter:
         clock: Clock,
         shared: OptionalRedis | None,
         *,
-        what: str = "questions",
-        advice: str = "ask again",
+        what: str = "requests",
+        advice: str = "retry",
         rule: str = "rate",
     ) -> None:
         self._limit = limit
@@ -102,7 +102,7 @@ class RateLimiter:
             return
         seconds = math.ceil(wait_s)
         span = _format_period(self._limit.get_expiry())
-        message = f"at most {self._limit.amount} {self._what} in {span}: {self._advice} in {seconds} s"
+        message = f"rate limit: more than {self._limit.amount} {self._what} in {span} ({self._advice} in {seconds} s)"
         raise RejectionError(self._rule, "rate_limited", message, retry_after_s=seconds)
 
 

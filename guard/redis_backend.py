@@ -41,7 +41,7 @@ class OptionalRedis:
             )
         except ValueError:
             # The message does not include the URL, which may contain a password.
-            raise UsageError("REDIS_URL is no address of a Redis: write redis://HOST:PORT/0") from None
+            raise UsageError("REDIS_URL: not the address of a Redis server (write redis://HOST:PORT/0)") from None
         self.redis = Redis(connection_pool=pool)
         self.limiter = MovingWindowRateLimiter(
             RedisStorage(url, implementation="redispy", key_prefix="guard", connection_pool=pool)
@@ -85,10 +85,10 @@ class OptionalRedis:
         except (RedisError, OSError, TimeoutError) as error:
             self._again_s = self._clock() + RETRY_AFTER_S
             if not self._down:
-                _log.warning("Redis is not answering (%s): this process counts alone", type(error).__name__)
+                _log.warning("Redis does not respond (%s): this process counts alone", type(error).__name__)
             self._down = True
             return otherwise
         if self._down:
-            _log.warning("Redis answers again: the replicas count together")
+            _log.warning("Redis responds again: the replicas count together")
         self._down = False
         return done

@@ -36,7 +36,9 @@ async def read_body(
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
-        raise RejectionError("body.time", "invalid", f"the body did not arrive within {timeout_s:g} s") from None
+        raise RejectionError(
+            "body.time", "invalid", f"the body: did not arrive within {timeout_s:g} s (send it faster, or send less)"
+        ) from None
     check_depth(bytes(body), limits)
     return bytes(body)
 

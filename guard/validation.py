@@ -50,7 +50,7 @@ def check_size(body_bytes: int, limits: InputLimits) -> None:
     """Reject a body that is too large, even before it has arrived completely. Raises RejectionError."""
     if body_bytes > limits.body_bytes:
         raise RejectionError(
-            "validation.size", "too_large", f"the body is larger than {limits.body_bytes:,} bytes: send less"
+            "validation.size", "too_large", f"the body: larger than {limits.body_bytes:,} bytes (send less)"
         )
 
 
@@ -58,7 +58,7 @@ def check_depth(body: bytes, limits: InputLimits) -> None:
     """Reject JSON that is nested too deeply, before it is parsed. Raises RejectionError."""
     if json_depth(body) > limits.json_depth:
         raise RejectionError(
-            "validation.depth", "invalid", f"the JSON is nested deeper than {limits.json_depth}: flatten it"
+            "validation.depth", "invalid", f"the body: JSON nested deeper than {limits.json_depth} levels (flatten it)"
         )
 
 
@@ -95,16 +95,16 @@ def validate_conversation(messages: Sequence[Message], limits: InputLimits) -> t
             _check_user_text(text, where, limits)
         cleaned.append(replace(message, content=text))
     if "empty" not in limits.off and not (cleaned and normalize(cleaned[-1].content).strip()):
-        raise _rejection("empty", "the last message has no text in it: write a question")
+        raise _rejection("empty", "the last message: has no text (write a message)")
     return tuple(cleaned)
 
 
 def _check_conversation(messages: Sequence[Message], limits: InputLimits) -> None:
     if "turns" not in limits.off and len(messages) > limits.turns:
-        raise _rejection("turns", f"the conversation has more than {limits.turns} turns: begin a new one")
+        raise _rejection("turns", f"the conversation: more than {limits.turns} turns (begin a new one)")
     if "length" not in limits.off and sum(len(m.content) for m in messages) > limits.conversation_chars:
         raise _rejection(
-            "length", f"the conversation is over {limits.conversation_chars:,} characters: begin a new one"
+            "length", f"the conversation: more than {limits.conversation_chars:,} characters (begin a new one)"
         )
 
 
@@ -113,19 +113,21 @@ def _check_unicode(text: str, where: str, limits: InputLimits) -> None:
         text.encode()
     except UnicodeEncodeError:
         # This rule cannot be disabled: no wire format can encode such a text.
-        raise _rejection("unicode", f"{where} is not valid Unicode: it holds half of a surrogate pair") from None
+        raise _rejection("unicode", f"{where}: not valid Unicode (remove the lone surrogate)") from None
 
 
 def _check_user_text(text: str, where: str, limits: InputLimits) -> None:
     if "length" not in limits.off and len(text) > limits.message_chars:
-        raise _rejection("length", f"{where} has {len(text):,} characters: write at most {limits.message_chars:,}")
+        raise _rejection(
+            "length", f"{where}: {len(text):,} characters are too many (write at most {limits.message_chars:,})"
+        )
     if {"script", "sql"} <= limits.off:
         return
     seen = _normalize_markup(text)
     if "script" not in limits.off and _SCRIPT.search(seen) is not None:
-        raise _rejection("script", f"{where} holds a script that a browser would run: describe it in words")
+        raise _rejection("script", f"{where}: contains a script that a browser would run (describe it in words)")
     if "sql" not in limits.off and _injects_sql(seen):
-        raise _rejection("sql", f"{where} holds an SQL injection: describe it in words")
+        raise _rejection("sql", f"{where}: contains an SQL injection (describe it in words)")
 
 
 def _rejection(rule: Rule, message: str) -> RejectionError:

@@ -261,7 +261,13 @@ class _TimedProtocol(_BoundedProtocol):
             self._arm_deadline()  # the service itself has paused reading
         elif is_body:
             timeout_s = self._limits.body_timeout_s
-            self._reject(RejectionError("body.time", "timeout", f"the body did not arrive within {timeout_s:g} s"))
+            self._reject(
+                RejectionError(
+                    "body.time",
+                    "timeout",
+                    f"the body: did not arrive within {timeout_s:g} s (send it faster, or send less)",
+                )
+            )
         else:
             self.transport.abort()
 

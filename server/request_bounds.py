@@ -83,7 +83,7 @@ class RequestSize:
         self._body += count
         if wanted and self._body > self._limits.body_bytes:
             raise RejectionError(
-                "validation.size", "too_large", f"the body is larger than {self._limits.body_bytes:,} bytes: send less"
+                "validation.size", "too_large", f"the body: larger than {self._limits.body_bytes:,} bytes (send less)"
             )
 
     def _too_large(self) -> RejectionError:

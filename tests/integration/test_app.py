@@ -25,7 +25,7 @@ def test_app_on_port_in_use_exits_with_2_and_one_line() -> None:
         done = run_app("--port", str(taken.getsockname()[1]))
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: cannot listen on 127\.0\.0\.1:\d+: .*; choose another with --host, --port\n", done.stderr
+        r"error: --port: cannot listen on 127\.0\.0\.1:\d+, .* \(choose another --port or --host\)\n", done.stderr
     )
 
 

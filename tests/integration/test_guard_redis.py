@@ -224,7 +224,7 @@ def test_a_renewed_reservation_is_counted_together(killable_redis: KillableRedis
             assert await reservation.renew(broke) is None
             assert await reserve_many(guards[1:], 1, routes=routes) == []
             failed = await reservation.renew(broke)
-            assert failed is not None and "0.02 USD of the day" in failed.message
+            assert failed is not None and "0.02 USD a day" in failed.message
             await reservation.settle(broke)
             spent = {count for key, count in (await read_budget_keys(killable_redis)).items() if ":usd:" in key}
             assert spent == {20_000_000}

@@ -57,4 +57,4 @@ def test_bad_validation_value_ends_the_start_with_one_line(
 ) -> None:
     monkeypatch.setenv("VALIDATION", "stern")
     assert app.main(["--no-ui", "--port", "0"]) == 2
-    assert capsys.readouterr().err == "error: VALIDATION: 'stern' cannot be used: write default or strict\n"
+    assert capsys.readouterr().err == "error: VALIDATION: 'stern' cannot be used (write default or strict)\n"

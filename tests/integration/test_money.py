@@ -161,7 +161,7 @@ def test_a_refusal_for_money_has_each_wires_shape(monkeypatch: pytest.MonkeyPatc
     (status, said), frame, asked = asyncio.run(main())
     error = json.loads(said)["error"]
     assert (status, error["code"], error["param"], error["rule"]) == (403, "unpriced", "model", "budget.unpriced")
-    assert error["message"].startswith("openai:gpt-99-ultra: its price is not known")
+    assert error["message"].startswith("openai:gpt-99-ultra: the price is unknown")
     assert (frame["error"]["type"], frame["error"]["rule"], asked) == ("unpriced", "budget.unpriced", 0)
 
 
@@ -251,7 +251,7 @@ def test_another_attempt_is_made_only_where_the_budget_pays_for_it(monkeypatch: 
             return said, len(vendor.requests)
 
     said, asked = asyncio.run(main())
-    assert asked == 1 and '"type":"budget"' in said and "is not asked for again: your 1 USD of the day" in said
+    assert asked == 1 and '"type":"budget"' in said and "is not requested again: budget: your 1 USD a day" in said
 
 
 def test_on_openais_wire_a_broken_answer_that_the_budget_does_not_repeat_is_a_429(

@@ -226,7 +226,7 @@ def test_reservation_clamps_output_and_settles_once() -> None:
         money = make_budgets(Budget(tokens_per_caller=300, output_tokens=200))
         reservation = await money.reserve("a", make_question(400, 1_000_000), FREE)
         assert reservation.request.max_tokens == 200
-        with pytest.raises(RejectionError, match=r"^your 300 tokens of the day .* after 00:00 UTC$") as caught:
+        with pytest.raises(RejectionError, match=r"^budget: your 300 tokens a day .* after 00:00 UTC\)$") as caught:
             await money.reserve("a", make_question(4), FREE)
         rejection = caught.value
         assert (rejection.rule, rejection.kind, rejection.status, rejection.retry_after_s) == (
@@ -247,11 +247,21 @@ def test_reservation_clamps_output_and_settles_once() -> None:
 @pytest.mark.parametrize(
     ("budget", "rule", "says", "later"),
     [
-        (Budget(tokens_total=150), "budget.tokens", "this service's 150 tokens of the day", True),
-        (Budget(usd_per_caller=Decimal("1.5")), "budget.cost", "your 1.5 USD of the day", True),
-        (Budget(usd_total=Decimal("1.5")), "budget.cost", "this service's 1.5 USD of the day", True),
-        (Budget(streams_per_caller=1), "budget.streams", "1 answers are on their way to you: wait", False),
-        (Budget(streams_total=1), "budget.streams", "1 answers are under way in this service: wait", False),
+        (Budget(tokens_total=150), "budget.tokens", "budget: this service's 150 tokens a day", True),
+        (Budget(usd_per_caller=Decimal("1.5")), "budget.cost", "budget: your 1.5 USD a day", True),
+        (Budget(usd_total=Decimal("1.5")), "budget.cost", "budget: this service's 1.5 USD a day", True),
+        (
+            Budget(streams_per_caller=1),
+            "budget.streams",
+            "budget: 1 answers are already under way for you (wait",
+            False,
+        ),
+        (
+            Budget(streams_total=1),
+            "budget.streams",
+            "budget: 1 answers are already under way in this service (wait",
+            False,
+        ),
     ],
 )
 def test_budget_rejection_names_limit_and_retry_after(budget: Budget, rule: str, says: str, later: bool) -> None:
@@ -268,7 +278,7 @@ def test_budget_rejection_names_limit_and_retry_after(budget: Budget, rule: str,
 
 def test_answer_larger_than_daily_budget_has_no_retry_after() -> None:
     async def main() -> None:
-        with pytest.raises(RejectionError, match="whole day: ask for fewer max_tokens") as caught:
+        with pytest.raises(RejectionError, match=r"daily 50 tokens \(lower max_tokens") as caught:
             await make_budgets(Budget(tokens_per_caller=50)).reserve("a", make_question(4), FREE)
         assert caught.value.retry_after_s is None
 
@@ -312,7 +322,7 @@ def test_an_unpriced_paid_route_is_refused_wherever_it_stands_in_the_list(names:
     known = {"p:m": CostModel(paid=True), "q:m": CostModel()}
 
     async def main() -> None:
-        with pytest.raises(RejectionError, match=r"^p:m: its price is not known.*UNPRICED_USD_PER_1M") as caught:
+        with pytest.raises(RejectionError, match=r"^p:m: the price is unknown.*UNPRICED_USD_PER_1M") as caught:
             await make_budgets(MONEY).reserve("a", make_question(4), {name: known[name] for name in names})
         assert (caught.value.rule, caught.value.status, caught.value.retry_after_s) == ("budget.unpriced", 403, None)
 
@@ -341,7 +351,7 @@ def test_the_price_set_for_unpriced_models_is_reserved_and_settled() -> None:
     async def main() -> None:
         money = make_budgets(Budget(usd_per_caller=Decimal(1), unpriced=(Decimal(0), Decimal(10_000))))
         reservation = await money.reserve("a", make_question(4, 60), UNPRICED)  # 0.60 USD
-        with pytest.raises(RejectionError, match="1 USD of the day"):
+        with pytest.raises(RejectionError, match="1 USD a day"):
             await money.reserve("a", make_question(4, 60), UNPRICED)
         await reservation.settle(charge(5, 20))  # 0.20 USD
         await money.reserve("a", make_question(4, 60), UNPRICED)
@@ -398,7 +408,7 @@ def test_renewing_counts_the_failed_attempt_and_reserves_the_next() -> None:
         assert await reservation.renew(charge(1, 1, reported=False)) is None  # 0.40 spent, 0.40 reserved
         failed = await reservation.renew(charge(1, 1, reported=False))
         assert failed is not None and failed.kind == "budget"
-        assert failed.message.startswith("p:m: the answer broke, and is not asked for again: your 1 USD of the day")
+        assert failed.message.startswith("p:m: the answer failed and is not requested again: budget: your 1 USD a day")
         await reservation.settle(charge(1, 100))
         await money.reserve("a", make_question(4, 20), output_priced)
 

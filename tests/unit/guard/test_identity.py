@@ -126,7 +126,7 @@ def test_guard_command_creates_valid_key() -> None:
     assert f"API_KEYS={made['api_keys']}" in done.stdout
     failed = subprocess.run([*command, "a b"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
-    assert failed.stderr.startswith("error: 'a b' is no name for a key")
+    assert failed.stderr.startswith("error: NAME: 'a b' is not a key name")
 
 
 def test_client_address_repeated_header_lines_are_one_list() -> None:

@@ -85,7 +85,9 @@ def test_rate_rejection_has_retry_after() -> None:
     async def main() -> None:
         assert await count_admitted(limit, "a", 2) == 2
         hand.now += 12.25
-        with pytest.raises(RejectionError, match=r"^at most 2 questions in an hour: ask again in 3588 s$") as caught:
+        with pytest.raises(
+            RejectionError, match=r"^rate limit: more than 2 requests in an hour \(retry in 3588 s\)$"
+        ) as caught:
             await limit.hit("a")
         rejection = caught.value
         assert (rejection.rule, rejection.kind, rejection.status, rejection.retry_after_s) == (

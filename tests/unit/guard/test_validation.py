@@ -131,11 +131,11 @@ def test_message_length_over_the_limit_is_refused(limits: InputLimits, chars: in
 
 
 def test_message_over_length_limit_is_rejected() -> None:
-    expected = r"^turn 2 of the conversation has 4,001 characters: write at most 4,000$"
+    expected = r"^turn 2 of the conversation: 4,001 characters are too many \(write at most 4,000\)$"
     with pytest.raises(RejectionError, match=expected) as caught:
         validate_conversation([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], STRICT)
     assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.length", "invalid", 400)
-    with pytest.raises(RejectionError, match=r"^the message has 4,001 characters"):
+    with pytest.raises(RejectionError, match=r"^the message: 4,001 characters"):
         validate_conversation([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], STRICT)
 
 
@@ -144,7 +144,7 @@ def test_conversation_over_total_limits_is_rejected() -> None:
     with pytest.raises(RejectionError, match="more than 100 turns"):
         validate_conversation(many, LIMITS)
     assert len(validate_conversation(many, InputLimits(off=frozenset({"turns"})))) == 101
-    with pytest.raises(RejectionError, match="over 64,000 characters"):
+    with pytest.raises(RejectionError, match="more than 64,000 characters"):
         validate_conversation([Message("assistant", "a" * 64_000), Message("user", "b")], LIMITS)
 
 
@@ -163,7 +163,7 @@ def test_empty_question_is_rejected(text: str) -> None:
 
 
 def test_empty_conversation_is_rejected() -> None:
-    with pytest.raises(RejectionError, match="write a question"):
+    with pytest.raises(RejectionError, match="write a message"):
         validate_conversation([], LIMITS)
 
 

@@ -384,7 +384,7 @@ def test_paid_model_of_unknown_price_is_rejected_on_page() -> None:
         return await ask_to_end(answer_service, provider="openai:a"), len(providers.adapter.asked)
 
     view, count = run_on_virtual_time(main())
-    assert count == 0 and view.receipt is None and "its price is not known" in view.stage
+    assert count == 0 and view.receipt is None and "the price is unknown" in view.stage
 
 
 def test_answer_without_reported_usage_is_charged_as_reserved_on_page() -> None:
@@ -396,4 +396,4 @@ def test_answer_without_reported_usage_is_charged_as_reserved_on_page() -> None:
         return await ask_to_end(answer_service, max_tokens="10"), await ask_to_end(answer_service, max_tokens="10")
 
     first, second = run_on_virtual_time(main())
-    assert first.receipt is not None and second.receipt is None and "0.15 USD of the day" in second.stage
+    assert first.receipt is not None and second.receipt is None and "0.15 USD a day" in second.stage
