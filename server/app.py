@@ -18,6 +18,7 @@ from providers.services import Offer
 from server.chat_service import ChatService
 from server.error_handlers import EXCEPTION_HANDLERS, ErrorResponse, OpenAPIResponses, error_responses, success_response
 from server.hosts import AllowedHosts, HostMiddleware
+from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import Metrics
 from server.middleware import GuardMiddleware
 from server.routes import openai
@@ -42,6 +43,7 @@ def create_app(
     offer: Offer | None = None,
     grace_s: float = 30.0,
     hosts: AllowedHosts | None = None,
+    limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
 ) -> FastAPI:
     """Return the application that serves `providers` behind `guard`.
 
@@ -52,7 +54,7 @@ def create_app(
     """
     metrics = Metrics(settings.metrics_folder)
     offer = offer or Offer.from_settings(settings, settings.listening_host)
-    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url)
+    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url, limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -69,13 +71,19 @@ def create_app(
     app.include_router(catch_all)
     for fault, answer in EXCEPTION_HANDLERS.items():
         app.add_exception_handler(fault, answer)
-    _add_middleware(app, guard, metrics, settings.allowed_origins, hosts or AllowedHosts())
+    app.add_middleware(
+        GuardMiddleware,
+        guard=guard,
+        metrics=metrics,
+        origins=settings.allowed_origins,
+        body_timeout_s=limits.body_timeout_s,
+    )
+    _add_middleware(app, metrics, settings.allowed_origins, hosts or AllowedHosts())
     return app
 
 
-def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: frozenset[str], hosts: AllowedHosts) -> None:
-    """Add the middleware of every route; the middleware added last runs first."""
-    app.add_middleware(GuardMiddleware, guard=guard, metrics=metrics, origins=origins)
+def _add_middleware(app: FastAPI, metrics: Metrics, origins: frozenset[str], hosts: AllowedHosts) -> None:
+    """Add the middleware that runs before the guard's; the middleware added last runs first."""
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -8,6 +8,7 @@ from typing import Any
 from guard import Guard, RejectionError
 from providers import ProviderInfo, ProviderRegistry
 from providers.services import NotOfferedError, Offer
+from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import AnswerMetrics, Metrics
 from server.schemas import ChatRequestBody
 from server.streams.active import ActiveAnswer, ActiveAnswers
@@ -39,6 +40,7 @@ class ChatService:
         metrics: Metrics,
         clock: Clock,
         redis_url: str | None = None,
+        limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
     ) -> None:
         self.providers = providers
         self.offer = offer
@@ -46,8 +48,12 @@ class ChatService:
         self.metrics = metrics
         self.streams = ActiveAnswers(clock)
         self.clock = clock
-        self._replication = StreamReplication(redis_url, self.streams) if redis_url else None
-        self._store = StreamStore(self._replication)
+        self._replication = None
+        if redis_url:
+            self._replication = StreamReplication(
+                redis_url, self.streams, retention_s=limits.buffer.retention_s, intervals=limits.replication
+            )
+        self._store = StreamStore(self._replication, limits.buffer)
 
     def start(self) -> None:
         """Start the background work: preload the local model, and replicate streams if Redis is configured."""

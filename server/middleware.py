@@ -4,7 +4,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guard import Caller, Guard, RejectionError, client_address
-from guard.request_body import BODY_TIMEOUT_S, read_body, replay_body
+from guard.request_body import read_body, replay_body
 from server.error_handlers import rejection_response
 from server.metrics import Metrics
 
@@ -21,11 +21,14 @@ class GuardMiddleware:
     `state["facts"]` instead: each message is a chat request, which the guard admits separately.
     """
 
-    def __init__(self, app: ASGIApp, guard: Guard, metrics: Metrics, origins: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, guard: Guard, metrics: Metrics, origins: frozenset[str], body_timeout_s: float
+    ) -> None:
         self._app = app
         self._guard = guard
         self._metrics = metrics
         self._origins = origins
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(API_PREFIXES):
@@ -77,4 +80,5 @@ class GuardMiddleware:
 
     async def _read_body(self, headers: Headers, receive: Receive) -> Receive:
         length = headers.get("content-length", "")
-        return replay_body(await read_body(length, receive, self._guard.configuration.limits, BODY_TIMEOUT_S), receive)
+        limits = self._guard.configuration.limits
+        return replay_body(await read_body(length, receive, limits, self._body_timeout_s), receive)
