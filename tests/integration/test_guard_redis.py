@@ -71,10 +71,10 @@ class ManualClock:
 
 @asynccontextmanager
 async def make_replicas(
-    server: KillableRedis, count: int, hand: ManualClock, timeout_s: float = LONG_TIMEOUT_S, **variables: str
+    server: KillableRedis, count: int, hand: ManualClock, **variables: str
 ) -> AsyncIterator[list[Guard]]:
     config = GuardConfig.from_env(variables)
-    guards = [Guard(config, redis_url=server.url, clock=hand, redis_timeout_s=timeout_s) for _ in range(count)]
+    guards = [Guard(config, redis_url=server.url, clock=hand, redis_timeout_s=LONG_TIMEOUT_S) for _ in range(count)]
     yield guards
     for guard in guards:
         await guard.aclose()
@@ -141,11 +141,12 @@ def test_killed_redis_falls_back_to_local_limit_and_reconnects(killable_redis: K
 
 def test_frozen_redis_is_waited_for_only_once(killable_redis: KillableRedis) -> None:
     async def main() -> None:
-        async with make_replicas(killable_redis, 1, ManualClock(), timeout_s=0.2) as guards:
-            assert await count_admitted(guards, 1) == 1
-            killable_redis.process.send_signal(signal.SIGSTOP)
-            assert await count_admitted(guards, 50) == 9
-            killable_redis.process.send_signal(signal.SIGCONT)
+        guard = Guard(GuardConfig(), redis_url=killable_redis.url, clock=ManualClock(), redis_timeout_s=0.2)
+        assert await count_admitted([guard], 1) == 1
+        killable_redis.process.send_signal(signal.SIGSTOP)
+        assert await count_admitted([guard], 50) == 9
+        killable_redis.process.send_signal(signal.SIGCONT)
+        await guard.aclose()
 
     asyncio.run(main())
 
