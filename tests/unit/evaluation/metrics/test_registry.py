@@ -53,7 +53,7 @@ def test_worked_example_has_values_computed_by_hand(name: str) -> None:
 
 def test_fluidity_curve_falls_with_the_pace() -> None:
     # at 40 tokens/s token 25 is due at 1.625 s and arrives at 2.4: it and the 31 deadlines until then are missed
-    curve = [METRIC_BY_NAME[f"fluidity_{pace}tps"].compute(EXAMPLE) for pace in (5, 10, 20, 40)]
+    curve: list[Any] = [METRIC_BY_NAME[f"fluidity_{pace}tps"].compute(EXAMPLE) for pace in (5, 10, 20, 40)]
     assert curve[:2] == [1.0, 1.0] and curve == sorted(curve, reverse=True)
     assert curve[3] == pytest.approx(29 / (29 + 32))
 
