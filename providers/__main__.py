@@ -13,11 +13,11 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from providers.http.client import ListedModel
 from providers.models.facts import RETIRING_DAYS, ModelFacts
 from providers.registry import ProviderRegistry
 from providers.services import ServiceSpec, example_model_name, missing_variable, resolve_endpoint
 from settings import Settings
+from streaming.adapter import ListedModel
 from streaming.clock import utc_now
 from streaming.errors import StreamError, UsageError
 

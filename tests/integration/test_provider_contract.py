@@ -256,9 +256,9 @@ def test_adapter_lists_models_of_service(case: ProviderCase) -> None:
     async def main() -> list[str]:
         async with run_raw_server(script) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            found = await providers.list_model_names(case.name.partition(":")[0])
+            found = await providers.list_models(case.name.partition(":")[0])
             await providers.aclose()
-            return found
+            return [model.name for model in found]
 
     assert asyncio.run(main()) == ["a", "b"]
 

@@ -15,6 +15,7 @@ from streaming.messages import ChatRequest
 from streaming.meter import CostModel, PriceFunction
 from streaming.retry import NO_RETRY
 from streaming.session import Route, Session
+from tests.scripted_adapter import InProcessAdapter
 from tests.virtual_time import loop_clock
 
 
@@ -29,7 +30,7 @@ class FakeProviderInfo:
     simulated: bool = False
 
 
-class SlowAdapter:
+class SlowAdapter(InProcessAdapter):
     """An adapter that waits, then sends "one two three" at a word per second; `cut` ends it there. Records requests."""
 
     def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:

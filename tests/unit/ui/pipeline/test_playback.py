@@ -13,6 +13,7 @@ from streaming.messages import ChatRequest, Message
 from streaming.pipeline import AnswerStream, stream_answer
 from streaming.retry import NO_RETRY
 from streaming.session import Route, Session
+from tests.scripted_adapter import InProcessAdapter
 from tests.unit.ui.ui_fixtures import SlowAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui.pipeline.panes import Pane, PanePlayback
@@ -20,7 +21,7 @@ from ui.pipeline.panes import Pane, PanePlayback
 TICK_S = 0.5
 
 
-class EvenAdapter:
+class EvenAdapter(InProcessAdapter):
     """An adapter that sends twenty words, 20 ms apart."""
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
