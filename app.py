@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from guard import Guard, GuardConfig
+from guard import Guard, GuardConfig, GuardVariables
 from providers import ProviderRegistry
 from providers.services import Offer
 from server import logging_config, uvicorn_server
 from server.app import create_app
 from server.captured_output import CapturedOutput
 from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
-from settings import Settings
+from settings import Settings, check_variables, read_environment
 from streaming.errors import UsageError
 
 PORT = 7860
@@ -76,9 +76,9 @@ def _listener_url(listener: socket.socket) -> str:
     return f"http://{here}:{port}"
 
 
-def _parse_options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
+def _parse_options(arguments: Sequence[str] | None, *, on_space: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat API and its page.")
-    default_host = "0.0.0.0" if settings.on_space else "127.0.0.1"
+    default_host = "0.0.0.0" if on_space else "127.0.0.1"
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port", type=int, default=PORT, help="port to listen on, 0 for any free port (default: %(default)s)"
@@ -122,9 +122,11 @@ def _serve_workers(listener: socket.socket, count: int, settings: Settings, body
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped, and return the exit code of the process: 0, 1 if a worker failed, 2 for invalid usage."""
-    settings = Settings.from_environment()
-    options = _parse_options(arguments, settings)
+    variables = read_environment()
+    options = _parse_options(arguments, on_space=bool(variables.get("SPACE_ID", "").strip()))
     try:
+        check_variables(variables, Settings, GuardVariables)
+        settings = Settings(variables)
         providers = ProviderRegistry(settings)
         _check_options(options, settings)
         providers.local_model.validate_file()
@@ -134,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         offer = Offer.from_settings(settings, host, shared=options.share)
         hosts = _allowed_hosts(host, settings, guard)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return 2
     uvicorn_server.raise_worker_fd_limit()
     body_bytes = guard.configuration.limits.body_bytes

@@ -198,11 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parsed = parser.parse_args(arguments)
-    settings = Settings.from_environment()
     try:
-        reports = asyncio.run(_survey(settings))
+        reports = asyncio.run(_survey(Settings.from_environment()))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return 2
     if parsed.json:
         print(json.dumps(to_json(reports)))
