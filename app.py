@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grace_s = SHUTDOWN_GRACE_S if options.no_ui else SHUTDOWN_GRACE_WITH_PAGE_S
         app: Any = create_app(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
         if not options.no_ui:
-            app = _mount_page(app, providers, offer, settings, guard)
+            app = _mount_page(app, settings)
             if options.share:
                 from ui.app import share
 
@@ -159,10 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _mount_page(app: Any, providers: ProviderRegistry, offer: Offer, settings: Settings, guard: Guard) -> Any:
+def _mount_page(app: Any, settings: Settings) -> Any:
     from ui.app import mount
 
-    return mount(app, providers, offer=offer, settings=settings, guard=guard, observer=app.state.chat_service.observer)
+    return mount(app, app.state.chat_service, settings=settings)
 
 
 if __name__ == "__main__":

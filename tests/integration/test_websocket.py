@@ -351,7 +351,7 @@ def test_ping_during_answer_is_answered() -> None:
 def test_internal_defect_is_logged_and_closes_with_1011(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def raise_defect(*_: object) -> None:
+    async def raise_defect(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(ChatService, "start_answer", raise_defect)
