@@ -121,7 +121,7 @@ def _serve_workers(listener: socket.socket, count: int, settings: Settings, body
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until stopped, and return the exit code of the process: 0, 1 if a worker failed, 2 for invalid usage."""
+    """Serve until stopped, and return the exit code of the process: 0, 1 for a failed start, 2 for invalid usage."""
     variables = read_environment()
     options = _parse_options(arguments, on_space=bool(variables.get("SPACE_ID", "").strip()))
     try:
@@ -140,10 +140,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     uvicorn_server.raise_worker_fd_limit()
-    body_bytes = guard.configuration.limits.body_bytes
     if options.workers > 1:
         settings.share_listening_host(host)
-        return _serve_workers(listener, options.workers, settings, body_bytes)
+        return _serve_workers(listener, options.workers, settings, guard.configuration.limits.body_bytes)
+    try:
+        _serve(listener, options, providers, offer, settings, guard, hosts)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _serve(
+    listener: socket.socket,
+    options: argparse.Namespace,
+    providers: ProviderRegistry,
+    offer: Offer,
+    settings: Settings,
+    guard: Guard,
+    hosts: AllowedHosts,
+) -> None:
+    """Serve in this process until stopped. Raises UsageError when ZeroGPU does not accept the report of the start."""
     with CapturedOutput() as output:
         logging_config.configure_logging(settings.mask_secrets, output.error, lambda: output.trusted)
         grace_s = SHUTDOWN_GRACE_S if options.no_ui else SHUTDOWN_GRACE_WITH_PAGE_S
@@ -154,15 +171,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from ui.app import share
 
                 share(listener.getsockname()[1], output.print_line, hosts.add_link)
+        body_bytes = guard.configuration.limits.body_bytes
         config = uvicorn_server.uvicorn_config(app, grace_s=grace_s, body_bytes=body_bytes)
         uvicorn_server.GracefulServer(config, _listener_url(listener), output.print_ready).run(sockets=[listener])
-    return 0
 
 
 def _mount_page(app: Any, settings: Settings) -> Any:
     from ui.app import mount
 
-    return mount(app, app.state.chat_service, settings=settings)
+    app = mount(app, app.state.chat_service, settings=settings)
+    if settings.on_zero_gpu:
+        from ui.zero_gpu import report_start
+
+        report_start()
+    return app
 
 
 if __name__ == "__main__":

@@ -149,6 +149,7 @@ _Origins = Annotated[
 _Models = Annotated[
     tuple[str, ...], PlainValidator(lambda text: tuple(part.strip() for part in text.split(",") if part.strip()))
 ]
+_ZeroGPU = Annotated[bool, PlainValidator(lambda text: text.lower() in ("1", "t", "true"))]
 _Seconds = Annotated[int, PlainValidator(whole_number_parser(1, 3600, "whole seconds"))]
 
 
@@ -159,6 +160,8 @@ class Settings(VariableModel):
     """
 
     space_id: str | None = Field(None, validation_alias="SPACE_ID")
+    on_zero_gpu: _ZeroGPU = Field(False, validation_alias="SPACES_ZERO_GPU")
+    """Whether this Space has ZeroGPU hardware, by the words that the package `spaces` reads."""
     redis_url: str | None = Field(None, validation_alias="REDIS_URL")
     """The Redis server through which processes share limits and streams; None for one process."""
     allowed_origins: _Origins = Field(frozenset(), validation_alias="ALLOWED_ORIGINS")
@@ -199,8 +202,9 @@ class Settings(VariableModel):
 
     @property
     def is_behind_proxy(self) -> bool:
-        """Whether trusted proxies in front forward the requests of callers (`TRUSTED_HOPS` above 0)."""
-        return (self.get("TRUSTED_HOPS") or "").strip("0") != ""
+        """Whether a trusted proxy forwards the requests of callers (`TRUSTED_HOPS` above 0; on a Space by default)."""
+        hops = self.get("TRUSTED_HOPS")
+        return self.on_space if hops is None else hops.strip("0") != ""
 
     def set_metrics_folder(self, folder: str) -> None:
         """Make processes started from now on write their metrics to that folder."""
