@@ -8,11 +8,12 @@ import pytest
 
 from evaluation import manifest, schema
 from evaluation.cli import dry_run
+from evaluation.prompt_file import Prompt
 from evaluation.runner import budget
 from evaluation.runner.budget import LEDGER_FILE, CostCeiling, estimate_cost, read_ledger_total
 from evaluation.runner.runner import RunSummary, run
 from evaluation.runner.trial import WARM_UP_PROMPT, WARM_UP_TOKENS
-from evaluation.scenario import Prompt, Scenario, plan
+from evaluation.scenario import Scenario, plan
 from streaming.errors import UsageError
 from streaming.meter import CostModel
 from tests.unit.evaluation import factories
@@ -42,7 +43,7 @@ def test_maximum_cost_assumes_byte_per_token_and_all_attempts() -> None:
 
 
 def test_maximum_cost_over_transport_includes_service_attempts() -> None:
-    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1)
+    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1, fresh=False)
     here, there = sorted(plan(wanted)[:2], key=lambda p: p.transport)
     quotes = [
         budget.estimate_trial_cost(CostModel(price=price_usage), wanted, planned).at_most_usd
@@ -134,7 +135,7 @@ def test_ledger_counts_unsettled_reservation_at_maximum(tmp_path: Path) -> None:
 
 def test_dry_run_sums_estimates_per_provider() -> None:
     prompts = (Prompt("a", "12345678", expected_tokens=5), Prompt("b", "1234"))
-    wanted = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, repeats=3, max_tokens=10, warm_up=1)
+    wanted = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, 3, max_tokens=10, warm_up=1, fresh=False)
     priced, unknown = dry_run.estimate_run(wanted, PricedAdapter(), plan(wanted))
     hello = budget.estimate_warm_up_cost(PricedAdapter().cost_model("m"), wanted)
     assert (priced.trials, priced.warm_ups) == (12, 1)
