@@ -111,7 +111,35 @@ class LoadMonitor:
         found |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
         return found | {"shortfall": _rate_shortfall(found)}
 
-    def _concurrency_shortfall(most: int, mean: float | None, requested: int) -> str | None:
+    def _concurrency_shortfall(self, scenario: Scenario) -> str | None:
+        """Return the shortfall of the first provider that has one; with a concurrency of 1 they take turns."""
+        asked = scenario.concurrency
+        meters = {"": self._all} if asked == 1 else self._by_provider
+        found = ((name, _concurrency_shortfall(meter.most, meter.mean(asked), asked)) for name, meter in meters.items())
+        name, words = next((pair for pair in found if pair[1] is not None), ("", None))
+        return f"{name}: {words}" if words is not None and len(meters) > 1 else words
+
+    def _resource_usage(self) -> dict[str, Any]:
+        """Return the CPU time of this process, in seconds since the first start, and its peak memory in bytes."""
+        used_s = None if self._cpu_from_s is None else self.cpu() - self._cpu_from_s
+        return {
+            "cpu_s": None if used_s is None else round(used_s, 4),
+            "cpu_s_per_1000_chunks": round(used_s / self._chunks * 1000, 4) if used_s and self._chunks else None,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+    def _max_start_delay_s(self) -> float | None:
+        late_s = [start - due for start, due in zip(self._starts_s, self._intended_s, strict=True)]
+        return round(max(late_s), 6) if late_s else None
+
+
+def _starts_per_s(at_s: Sequence[float]) -> float | None:
+    """Return starts per second, intervals / (last - first); None for fewer than two starts."""
+    span_s = at_s[-1] - at_s[0] if at_s else 0.0
+    return round((len(at_s) - 1) / span_s, 3) if span_s > 0 else None
+
+
+def _concurrency_shortfall(most: int, mean: float | None, requested: int) -> str | None:
     if most < requested:
         return f"asked for {requested} answers at a time, never more than {most} ran"
     if mean is not None and mean < REACHED_SHARE * requested:
