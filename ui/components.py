@@ -77,3 +77,10 @@ def _strategy_error_badge(name: str | None) -> str:
 
 HIDDEN_IN_DOM: Final = "hidden"
 """Gradio's value for a component that is invisible but stays in the document, so that scripts can click it."""
+
+LATEX_DELIMITERS: Final = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+]
+"""The marks of formulas in answers. A single `$` is a price."""
