@@ -144,7 +144,8 @@
     const { languages } = window.Prism ?? { languages: {} };
     return languages[language] ? null : languages[similar] ?? (similar ? languages.clike : null);
   };
-  const BLOCKS = ["p", "li", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "td", "th"];
+  // The direction of a list is that of its items, which must have none of their own.
+  const BLOCKS = ["p", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "td", "th"];
   const DIRECTED = BLOCKS.map((name) => `[role="log"] .md ${name}:not([dir])`).join();
   const complete = () => {
     for (const block of document.querySelectorAll(DIRECTED)) block.dir = "auto";
