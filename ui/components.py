@@ -78,7 +78,7 @@ def _strategy_error_badge(name: str | None) -> str:
 HIDDEN_IN_DOM: Final = "hidden"
 """Gradio's value for a component that is invisible but stays in the document, so that scripts can click it."""
 
-LATEX_DELIMITERS: Final = [
+LATEX_DELIMITERS: Final[list[dict[str, str | bool]]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
