@@ -13,9 +13,7 @@ MAX_HELD_CHARS = 400
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
 _LINK = re.compile(r"!?\[[^\[\]\n]*(?:\](?:\([^()\n]*)?)?\Z")
 _MATH_OPENER = re.compile(r"\$\$|\\[\[(]")
-_TRAILING_MARKS = re.compile(
-    r"(?:[*_~]+|`+|\\|\$|!|<|&#?\w{0,31}|^ {0,3}(?:#{1,6}|[-+]) ?)\Z", re.MULTILINE
-)
+_TRAILING_MARKS = re.compile(r"(?:[*_~]+|`+|\\|\$|!|<|&#?\w{0,31}|^ {0,3}(?:#{1,6}|[-+]) ?)\Z", re.MULTILINE)
 _COMPLETE = re.compile(
     r"(?<!`)(`+)(?!`).{1,2000}?(?<!`)\1(?!`)|\$\$.{1,400}?\$\$|\\\[.{1,400}?\\\]|\\\(.{1,400}?\\\)", re.DOTALL
 )
