@@ -44,7 +44,7 @@ def strategy_picker(value: str, *, elem_id: str, wrong_id: str, label: str = str
         list(strategies.EXAMPLES),
         value=value,
         label=label,
-        info=strings.STRATEGY_INFO,
+        info=strings.STRATEGY_INFO.format(strategies=", ".join(strategies.EXAMPLES)),
         allow_custom_value=True,
         elem_id=elem_id,
     )

@@ -18,6 +18,7 @@ from evaluation.cli.timeouts import TIMEOUT_NAMES, parse_timeouts
 from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
 from evaluation.scenario import InvalidScenarioError, Scenario
 from providers.pricing import TokenPrices, parse_price
+from streaming import strategies
 from streaming.errors import UsageError
 from streaming.session import Timeouts
 
@@ -111,7 +112,12 @@ def _add_calibrate_options(new: argparse.ArgumentParser) -> None:
 
 def _add_replay_options(new: argparse.ArgumentParser) -> None:
     new.add_argument("traces", type=Path, nargs="+", metavar="DIR_OR_TRACE", help="a run's folder, or traces")
-    new.add_argument("--strategies", required=True, metavar="X,Y", help="for example direct,batch:100ms,pace:30tps")
+    new.add_argument(
+        "--strategies",
+        required=True,
+        metavar="X,Y",
+        help=f"one or more of {strategies.describe_forms()}; for example direct,{strategies.DEFAULT_STRATEGY}",
+    )
     new.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
     new.add_argument("--no-plots", action="store_true", help="only the tables and report.md")
 
@@ -125,7 +131,7 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
         help="a TOML file with any of these options; the command line overrides it",
     )
     add("--providers", type=scenario.split_names, metavar="A,B", help="for example local,sim:steady,replay:FILE")
-    add("--strategies", metavar="X,Y", help="for example direct,batch:100ms (direct)")
+    add("--strategies", metavar="X,Y", help=f"one or more of {strategies.describe_forms()} (direct)")
     ways = ",".join(scenario.TRANSPORTS)
     add("--transport", type=scenario.split_names, metavar="X,Y", help=f"of {ways}: all but the first use the service")
     add("--url", metavar="URL", help="URL of the service, its API key in STREAMGAUGE_KEY (one is started for the run)")
