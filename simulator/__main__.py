@@ -69,7 +69,7 @@ def _server_options(parsed: argparse.Namespace) -> ServerOptions:
         rules=VendorRules.load(datetime.now(UTC).date()) if parsed.rules == "strict" else None,
     )
     tls = (parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
-    return ServerOptions(parsed.host, parsed.port, choices, tls, parsed.log)
+    return ServerOptions(parsed.host, parsed.port, choices, tls, parsed.log, parsed.max_streams)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -102,6 +102,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0, metavar="N", help="with the question it decides the words and the drawn times")
     add("--fault", metavar="NAME", help="what goes wrong with every request; the names stand below")
+    add("--max-streams", type=_parse_count, metavar="N", help="answers at a time; more are status 429, Retry-After: 1")
     add("--tls-cert", metavar="FILE", help="a certificate chain, PEM")
     add("--tls-key", metavar="FILE")
     add("--log", metavar="FILE", help="append what was received, sent and closed, when, as JSON lines")

@@ -23,9 +23,9 @@ from streaming.errors import UsageError
 from streaming.session import Timeouts
 
 EPILOG = (
-    "exit codes: 0 success; 1 no trial was completed, an objective was missed, or a metric of --fail-if-worse got "
-    "worse; 2 usage error; 3 stopped before the cost ceiling; 130 stopped by a signal, finished trials are kept. "
-    "The last line on stdout is one JSON object."
+    "exit codes: 0 success; 1 no trial was completed, a provider failed too often, an objective was missed, or a "
+    "metric of --fail-if-worse got worse; 2 usage error; 3 stopped before the cost ceiling; 130 stopped by a signal, "
+    "finished trials are kept. The last line on stdout is one JSON object."
 )
 _SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed"
 DEFAULTS: dict[str, Any] = {
@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "arrivals": "constant",
     "plots": True,
     "prices": {},
+    "max_failures": 0.5,
 }
 
 
@@ -56,6 +57,7 @@ class RunOptions:
     dry_run: bool
     plots: bool
     retry_failed: bool
+    max_failures: float
     timeouts: Timeouts | None
     scenario_file: ScenarioFile | None
     calibration: Path | None = None
@@ -174,6 +176,7 @@ def _add_output_options(add: Callable[..., object]) -> None:
         metavar="FILE",
         help=f"error bar of the timestamps ({model.DEFAULT_FILE}, if it exists)",
     )
+    add("--max-failures", metavar="SHARE", help="exit code 1 if more of a provider's trials fail than this (50%%)")
     add("--resume", action="store_true", help="continue the run in DIR; it may have more prompts or repeats now")
     add("--retry-failed", action="store_true", help="with --resume: ask again what was not completed")
     add("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
@@ -210,6 +213,7 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
         dry_run=values.get("dry_run", False),
         plots=values["plots"],
         retry_failed=values.get("retry_failed", False),
+        max_failures=values["max_failures"],
         timeouts=values.get("timeouts"),
         scenario_file=file,
         calibration=values.get("calibration"),
@@ -234,6 +238,7 @@ def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
         "strategies": ("strategies", scenario.strategy_names),
         "prompts": ("prompts", read_prompts),
         "timeouts": ("timeouts", parse_timeouts),
+        "max_failures": ("max_failures", parse_share),
         "effort": ("effort", scenario.effort_names),
         "price": ("prices", lambda texts: dict(map(parse_price, texts))),
         "max_cost": ("max_cost_usd", _parse_usd),
@@ -275,6 +280,18 @@ def _build_scenario(values: Mapping[str, Any]) -> Scenario:
         warm_up=int(values["warm_up"]),
         **{name: values[name] for name in names if name in values},
     )
+
+
+def parse_share(text: str) -> float:
+    """Return a share such as `50%` or `0.5` as a number from 0 to 1. Raises UsageError when it is not one."""
+    number = text.strip()
+    try:
+        value = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise UsageError(f"max-failures {text!r}: write a share, for example 50%")
+    return value
 
 
 def _parse_usd(text: str) -> Decimal:

@@ -131,6 +131,13 @@ def _check_timeouts(value: Any) -> Timeouts:
     return parse_timeouts(_check_text(value))
 
 
+def _check_share(value: Any) -> float:
+    number = _number_checker(0.0)(value)
+    if number > 1:
+        raise ValueError("a number from 0 to 1")
+    return number
+
+
 def _check_expected(value: Any) -> AnswerCheck:
     return parse_check(value)
 
@@ -167,6 +174,7 @@ _KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
     "calibration": _check_text,
     "resume": _check_flag,
     "retry_failed": _check_flag,
+    "max_failures": _check_share,
     "dry_run": _check_flag,
     "out": _check_text,
 }
