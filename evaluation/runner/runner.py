@@ -123,15 +123,12 @@ async def run(
     the run; trials under way leave no row. Raises UsageError for an unwritable folder.
     """
     raise_fd_limit(scenario.streams if scenario.rate is None else None)
-    resources = RunResources(access, clock, service=service, mask=mask)
     start = start or resume.new_run(new_run_id(), scenario)
     facts, summary = start.facts, _begin_summary(start)
     try:
-        resume.truncate_partial_lines(folder, start)
-        resume.start_over(folder, start)
-        manifest.write(folder, facts)
+        _open_folder(folder, start)
         with (
-            closing(RunBackends(resources)) as backends,
+            closing(RunBackends(RunResources(access, clock, service=service, mask=mask))) as backends,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
@@ -146,6 +143,13 @@ async def run(
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error}); the trials finished so far are kept") from None
     return summary
+
+
+def _open_folder(folder: Path, start: RunState) -> None:
+    """Remove what an interrupted run left unfinished, and write the manifest."""
+    resume.truncate_partial_lines(folder, start)
+    resume.start_over(folder, start)
+    manifest.write(folder, start.facts)
 
 
 def _begin_summary(start: RunState) -> RunSummary:
