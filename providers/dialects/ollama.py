@@ -32,7 +32,7 @@ class OllamaAdapter(ServiceAdapter):
         super().__init__(service, found.fitter(facts), httpx)
         client = ollama.AsyncClient(found.base_url, headers=DEFAULT_HEADERS, **service.client_kwargs(httpx))
         # The SDK's own methods also read the response. Only its HTTP client is needed here, for address and headers.
-        self._http: httpx.AsyncClient = client._client
+        self._http: httpx.AsyncClient = client._client  # noqa: SLF001 - the SDK has no other way to send a request
         self._http.headers.pop("Authorization", None)
         if found.key is not None:
             self._http.headers["Authorization"] = f"Bearer {found.key}"

@@ -119,7 +119,7 @@ def make_receipt(reading: MeterReading) -> Receipt:
 
 def test_operations_page_metrics_and_alerts_match_code() -> None:
     metrics = Metrics()
-    metrics.count_rejection("rate")
+    metrics.record_rejection("rate")
     cost = Cost(Decimal(1), Decimal(2), "a list")
     for price in (None, cost):
         answer = AnswerMetrics(metrics, lambda: 0.0, wire="sse", about={"provider": "p:m"})
