@@ -40,6 +40,7 @@ def table_rows(heading: str) -> dict[str, list[str]]:
 def test_operations_page_lists_every_variable() -> None:
     own = {
         "SPACE_ID",
+        "SPACES_ZERO_GPU",
         "PROMETHEUS_MULTIPROC_DIR",
         "STREAMGAUGE_LISTENING_HOST",
     }  # set by the platform or by the service itself
