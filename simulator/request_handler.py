@@ -103,6 +103,7 @@ class RequestHandler:
         try:
             asked = _parse_request(call)
             if (rejection := self._rejection(call, asked)) is not None:
+                facts |= {"model": asked.model, "refused": rejection.message}
                 body = error_body(vendor, rejection) or dialect.error(rejection.status, rejection.message, serial)
                 return PlannedResponse(
                     response_plans.plan_single(call.envelope, rejection.status, _JSON_MEDIA_TYPE, body), facts

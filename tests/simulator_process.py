@@ -24,8 +24,11 @@ PATHS = {
 
 @contextmanager
 def run_simulator_process(*arguments: str) -> Iterator[str]:
-    """Start `python -m simulator` on a free port, give its URL, and end it as a person would."""
-    command = [sys.executable, "-m", "simulator", "--port", "0", *arguments]
+    """Start `python -m simulator` on a free port, give its URL, and end it as a person would.
+
+    It applies the vendors' rules (`--rules strict`) unless the arguments say otherwise.
+    """
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--rules", "strict", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
