@@ -4,11 +4,13 @@ An answer consists of any number of `StageChanged`, `TextDelta`, `ThinkingDelta`
 exactly one `AnswerFinished`, `AnswerFailed` or `AnswerCancelled`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from clients.errors import InvalidResponseError
 from streaming.events import Notice, TextDelta, ThinkingDelta, Usage
+from streaming.origin import ResponseOrigin
 
 WireEvent = tuple[str, dict[str, Any]]
 """The name of an event (`chunk` for text) and its JSON fields, the same over SSE and WebSocket."""
@@ -31,6 +33,10 @@ class AnswerReceipt:
     attempts: int | None
     delivered_chars: int | None
     dropped_settings: tuple[str, ...] = ()
+    answered_by: ResponseOrigin | None = None
+    """Who produced the answer, in the provider's own words."""
+    server_timings: Mapping[str, float] = field(default_factory=dict)
+    """The provider's own timings in seconds; `streaming.origin.SERVER_TIMINGS` has their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,12 @@ def _parse_usage(fields: dict[str, Any]) -> Usage:
     )
 
 
+def _parse_origin(fields: dict[str, Any] | None) -> ResponseOrigin | None:
+    if fields is None:
+        return None
+    return ResponseOrigin(**{name: fields.get(name) for name in ResponseOrigin.__dataclass_fields__})
+
+
 def _parse_receipt(fields: dict[str, Any]) -> AnswerReceipt:
     usage = fields["usage"]
     return AnswerReceipt(
@@ -131,4 +143,6 @@ def _parse_receipt(fields: dict[str, Any]) -> AnswerReceipt:
         attempts=fields["attempts"],
         delivered_chars=fields["delivered_chars"],
         dropped_settings=tuple(fields.get("dropped_settings") or ()),
+        answered_by=_parse_origin(fields.get("answered_by")),
+        server_timings=fields.get("server_timings") or {},
     )

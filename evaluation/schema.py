@@ -91,6 +91,18 @@ class TrialFacts:
     dropped_settings: Annotated[
         str | None, Column("", "settings that the model does not take and that were therefore not sent")
     ] = None
+    served_model: Annotated[str | None, Column("", "the model that answered, in the provider's own words")] = None
+    upstream: Annotated[str | None, Column("", "the provider to which a gateway routed the request")] = None
+    service_tier: Annotated[str | None, Column("", "the service tier that the provider reports, which has a price")] = (
+        None
+    )
+    system_fingerprint: Annotated[str | None, Column("", "the provider's fingerprint of the serving system")] = None
+    upstream_request_id: Annotated[str | None, Column("", "the request's id in the provider's own logs")] = None
+    server_queue_s: Annotated[float | None, Column("s", "the server's own report: waiting")] = None
+    server_load_s: Annotated[float | None, Column("s", "the server's own report: loading the model")] = None
+    server_prompt_s: Annotated[float | None, Column("s", "the server's own report: processing the prompt")] = None
+    server_generation_s: Annotated[float | None, Column("s", "the server's own report: generating")] = None
+    server_total_s: Annotated[float | None, Column("s", "the server's own report: all of it")] = None
 
 
 if TYPE_CHECKING:

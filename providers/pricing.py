@@ -10,6 +10,8 @@ from streaming.events import Usage
 from streaming.meter import USER_PRICE, Cost, PriceFunction
 
 _MILLION = Decimal(1_000_000)
+_PRICED_TIERS = ("priority", "fast", "flex", "batch")
+"""The service tiers whose prices differ from the usual ones, where the list has them."""
 
 
 class TokenPrices(NamedTuple):
@@ -66,8 +68,8 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
 
     The list has a price of 0 for models that are not billed per text token, and matches some models by a part of their
     name. An output price of 0 therefore counts as unknown, unless the model is named `…:free`.
-    Input tokens read from a cache or written to one have their own prices; thinking is priced as output. The list does
-    not say on which day its prices were valid.
+    Input tokens read from a cache or written to one have their own prices, and so has a service tier; thinking is
+    priced as output. The list does not say on which day its prices were valid.
     """
     from genai_prices import Usage as Counts
     from genai_prices import __version__, calc_price
@@ -93,7 +95,9 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
             cache_read_tokens=cached,
             cache_write_tokens=written,
         )
-        found = calc_price(counts, model, provider_id=provider_id)
-        return Cost(found.input_price, found.output_price, source)
+        context = {"service_tier": usage.service_tier} if usage.service_tier else None
+        found = calc_price(counts, model, provider_id=provider_id, price_context=context)
+        tier = f", tier {usage.service_tier}" if usage.service_tier in _PRICED_TIERS else ""
+        return Cost(found.input_price, found.output_price, source + tier)
 
     return price_usage

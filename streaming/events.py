@@ -12,8 +12,10 @@ FinishReason = Literal["stop", "length", "content_filter", "tool", "error", "oth
 TokenSource = Literal["reported", "counted", "estimated"]
 NoticeKind = Literal[
     "connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed", "budget", "timings",
-    "dropped_settings", "retiring",
+    "dropped_settings", "retiring", "answered_by",
 ]  # fmt: skip
+ServerTiming = Literal["queue_s", "load_s", "prompt_s", "generation_s", "total_s"]
+"""The names of a server's own timings in seconds: waiting, loading, the prompt, generating, all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Usage:
 
     `output_tokens` includes thinking. `input_tokens` includes the tokens read from a cache (`cached_tokens`) and those
     written to one (`cache_write_tokens`). `billed_usd` is the amount that the vendor says it charges, if the answer
-    contains one. `is_lower_bound`: the vendor used more tokens than its report accounts for.
+    contains one. `is_lower_bound`: the vendor used more tokens than its report accounts for. `service_tier` is the tier
+    in which the vendor served the request, which changes the price.
     """
 
     input_tokens: int | None = None
@@ -47,13 +50,15 @@ class Usage:
     cache_write_tokens: int | None = None
     billed_usd: Decimal | None = None
     is_lower_bound: bool = False
+    service_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Information about the answer's progress: a retry (`delay_s` in `detail`), a fallback, a server's own timings.
+    """Information about the answer's progress: a retry (`delay_s` in `detail`), a fallback.
 
     `dropped_settings`: settings were left out of the request (`settings` in `detail`, separated by commas).
+    `answered_by`: who produced the answer; `timings`: the server's own timings (`streaming.origin` has their fields).
     """
 
     kind: NoticeKind

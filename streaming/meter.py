@@ -234,6 +234,7 @@ class Meter:
             cache_write_tokens=reported.cache_write_tokens,
             billed_usd=reported.billed_usd,
             is_lower_bound=reported.is_lower_bound,
+            service_tier=reported.service_tier,
         )
 
     @property
@@ -284,4 +285,5 @@ def _merge_usage(old: Usage | None, new: Usage) -> Usage:
         cache_write_tokens=old.cache_write_tokens if new.cache_write_tokens is None else new.cache_write_tokens,
         billed_usd=old.billed_usd if new.billed_usd is None else new.billed_usd,
         is_lower_bound=new.is_lower_bound,
+        service_tier=old.service_tier if new.service_tier is None else new.service_tier,
     )

@@ -4,9 +4,9 @@ session( adapter → retry / fallback ) → meter → filter → strategy → tr
                                       ↑ source timestamps         ↑ delivered timestamps
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from streaming.clock import Clock
@@ -24,6 +24,7 @@ from streaming.events import (
 )
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel, Meter, MeterReading
+from streaming.origin import OriginRecord, ResponseOrigin
 from streaming.retry import State
 from streaming.session import Session
 from streaming.strategies import Strategy
@@ -68,19 +69,30 @@ class Receipt:
     stop_s: float | None
     dropped_settings: tuple[str, ...] = ()
     """Settings that were left out of the request because the model does not accept them."""
+    origin: ResponseOrigin | None = None
+    """Who produced the answer, in the provider's own words."""
+    server_timings: Mapping[str, float] = field(default_factory=dict)
+    """The server's own timings in seconds by name (`streaming.origin.SERVER_TIMINGS`); a missing one is unknown."""
 
     @property
     def explanation(self) -> str | None:
         """Why an answer that ended normally is not a success, and what to do; None for every other answer."""
-        if self.outcome == "refused":
-            return "the model declined to answer (rephrase the prompt, or choose another model)"
-        if self.outcome == "filtered" and self.error is None:
-            return "the provider's content filter ended the answer (rephrase the prompt)"
-        if self.outcome != "empty":
+        if self.error is not None:
             return None
-        if self.finish_reason == "length" or self.reading.usage.thinking_tokens:
-            return "no answer text: thinking used up the token limit (raise max tokens, or lower the effort)"
-        return "no answer text: the model ended without any (send the prompt again, or choose another model)"
+        return explain_outcome(self.outcome, self.finish_reason, self.reading.usage.thinking_tokens)
+
+
+def explain_outcome(outcome: str, finish_reason: str | None, thinking_tokens: int | None) -> str | None:
+    """Return why an answer that ended normally is not a success, and what to do; None for every other answer."""
+    if outcome == "refused":
+        return "the model declined to answer (rephrase the prompt, or choose another model)"
+    if outcome == "filtered":
+        return "the provider's content filter ended the answer (rephrase the prompt)"
+    if outcome != "empty":
+        return None
+    if finish_reason == "length" or thinking_tokens:
+        return "no answer text: thinking used up the token limit (raise max tokens, or lower the effort)"
+    return "no answer text: the model ended without any (send the prompt again, or choose another model)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +157,7 @@ class AnswerStream:
         self._attempt = _AttemptRecord()
         self._delivered_chars = 0
         self._dropped_settings: dict[str, None] = {}
+        self._origin = OriginRecord()
         self._terminal: Finish | Failed | None = None
         self._stopping_s: float | None = None
         self._stop_s: float | None = None
@@ -202,6 +215,8 @@ class AnswerStream:
             reading=self.meter_reading(),
             stop_s=self._stop_s,
             dropped_settings=tuple(self._dropped_settings),
+            origin=self._origin.origin,
+            server_timings=self._origin.timings,
         )
 
     def charge(self) -> Charge | None:
@@ -244,6 +259,7 @@ class AnswerStream:
         """Record a milestone of the attempt. Return the event, or a failure that ends the answer before a retry."""
         self._attempt.record(event, self.session.states)
         self._dropped_settings |= dict.fromkeys(dropped_settings_of([event]))
+        self._origin.feed(event)
         if not (isinstance(event, Notice) and event.kind in _NEXT_ATTEMPT) or self._before_retry is None:
             return event
         charge = self.charge()

@@ -9,13 +9,14 @@ twenty comparisons reports a difference by chance.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from evaluation.analysis import statistics, summary
+from evaluation.analysis.origins import OriginChange, find_origin_changes
 from evaluation.analysis.statistics import MIN_TRIALS, NO_DIFFERENCE_TEXT, Estimate, Floats
 from evaluation.metrics import METRICS
 from evaluation.metrics.metric import Direction
@@ -89,6 +90,8 @@ class Comparison:
     changes: list[MetricChange]
     only_a: list[tuple[str, str]]
     only_b: list[tuple[str, str]]
+    origins: list[OriginChange] = field(default_factory=list)
+    """The providers that were answered by other models or upstreams in one run than in the other."""
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -112,7 +115,8 @@ def compare(a: Run, b: Run) -> Comparison:
     both = [key for key in cells_a if key in cells_b]
     changes = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key])]
     only_a = [key for key in cells_a if key not in cells_b]
-    return Comparison(changes, only_a, [key for key in cells_b if key not in cells_a])
+    only_b = [key for key in cells_b if key not in cells_a]
+    return Comparison(changes, only_a, only_b, find_origin_changes(a, b))
 
 
 def _trial_cells(run: Run) -> dict[tuple[str, str], pd.DataFrame]:

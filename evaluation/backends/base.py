@@ -17,6 +17,7 @@ from streaming.http.timed_exchange import TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel, Meter
+from streaming.origin import origin_record_of
 from streaming.pipeline import Outcome, Receipt, outcome_of
 from streaming.retry import RetryPolicy
 from streaming.session import Session, Timeouts
@@ -242,6 +243,7 @@ def receipt_from_events(
     if usage is not None:
         reading = replace(reading, usage=usage, cost=cost_model.price(usage) if cost_model.price else None)
     finish = terminal if isinstance(terminal, Finish) else None
+    record = origin_record_of(timed.event for timed in events)
     return Receipt(
         outcome=outcome_of(terminal, has_text=bool(meter.text.strip())),
         finish_reason=finish.reason if finish else None,
@@ -254,6 +256,8 @@ def receipt_from_events(
         reading=reading,
         stop_s=None,
         dropped_settings=dropped_settings_of(timed.event for timed in events),
+        origin=record.origin,
+        server_timings=record.timings,
     )
 
 

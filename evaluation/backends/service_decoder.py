@@ -30,6 +30,7 @@ class ServiceOutcome:
 
     receipt: AnswerReceipt | None = None
     failure: Failed | None = None
+    is_refused: bool = False
 
     def record_event(self, service_event: ServiceEvent | None) -> Event | None:
         """Record the service's event and return the pipeline's event for it, None if there is none."""
@@ -55,6 +56,7 @@ class ServiceOutcome:
                 # `code` is the service's own error kind; `type` must be one of OpenAI's.
                 self.failure = Failed(error.get("code") or error["type"], error["message"], http_status)
             if (receipt := fields.get("streamgauge")) is not None:
+                self.is_refused = receipt.get("outcome") == "refused"
                 self.record_event(parse_event(("finish", {"finish_reason": "other", **receipt})))
 
     def apply_to(self, events: Sequence[TimedEvent]) -> list[TimedEvent]:
@@ -132,7 +134,8 @@ class ServiceCompletionDecoder:
             return error.events  # the wrapped decoder raises the same error
 
     def flush(self) -> Iterator[Event]:
-        yield from self._decoder.flush()
+        for event in self._decoder.flush():
+            yield replace(event, refused=self.outcome.is_refused) if isinstance(event, Finish) else event
 
 
 def receipt_from_service(
@@ -153,6 +156,8 @@ def receipt_from_service(
         attempts=(reported.attempts if reported else None) or 1,
         fell_back_to=_find_fallback(events),
     )
+    if reported is not None:
+        receipt = replace(receipt, origin=reported.answered_by, server_timings=reported.server_timings)
     return replace(receipt, outcome="cancelled") if events[-1].event is _CANCELLED else receipt
 
 

@@ -2,7 +2,10 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import starmap
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from evaluation.escaping import to_line
 from evaluation.runner.budget import LEDGER_FILE
 from evaluation.runner.writer import TRACES
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE
+from streaming.pipeline import explain_outcome
 
 
 def print_note(text: str) -> None:
@@ -63,10 +67,21 @@ def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
 
 
 def failure_reasons(trials: Any) -> list[str]:
-    """Return the five most frequent error messages of trials, each with its count, most frequent first."""
-    messages = trials["error_message"].dropna()
-    counts = [(int(count), str(text)) for text, count in messages.value_counts().head(5).items()]
-    return [f"failed: {text} ({count} of {len(trials)} trials)" for count, text in counts]
+    """Return the five most frequent reasons for which trials were not completed, most frequent first.
+
+    A reason is the error message, or for an answer that ended in order without a success what to do about it.
+    """
+    columns = trials[["outcome", "error_message", "finish_reason", "thinking_tokens"]]
+    reasons = Counter(filter(None, starmap(_failure_reason, columns.itertuples(index=False, name=None))))
+    return [f"{reason} ({count} of {len(trials)} trials)" for reason, count in reasons.most_common(5)]
+
+
+def _failure_reason(outcome: str, message: Any, finish_reason: Any, thinking_tokens: Any) -> str | None:
+    if isinstance(message, str):
+        return f"failed: {message}"
+    thinking = int(thinking_tokens) if isinstance(thinking_tokens, Integral) else None
+    explanation = explain_outcome(outcome, finish_reason if isinstance(finish_reason, str) else None, thinking)
+    return None if explanation is None else f"{outcome}: {explanation}"
 
 
 def print_verdicts(verdicts: Sequence[Any]) -> dict[str, Any]:

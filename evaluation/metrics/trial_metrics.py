@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.metrics import cadence as metrics_cadence
 from evaluation.metrics import experience
 from streaming.events import Event, Notice, TimedEvent, Usage, dropped_settings_of
+from streaming.origin import SERVER_TIMINGS
 
 if TYPE_CHECKING:
     from streaming.pipeline import Outcome, Receipt  # not at run time: load tests must not import asyncio
@@ -131,6 +132,7 @@ def outcome_columns(receipt: "Receipt") -> dict[str, Any]:
     if receipt.error is not None:
         error = receipt.error
         found |= {"error_type": error.kind, "error_message": error.message, "http_status": error.http_status}
+    found |= origin_columns(receipt)
     usage, cost = receipt.reading.usage, receipt.reading.cost
     if receipt.outcome == "failed" and usage.source != "reported" and not usage.output_tokens:
         return found
@@ -147,3 +149,17 @@ def outcome_columns(receipt: "Receipt") -> dict[str, Any]:
         found |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
         found |= {"price_source": cost.price_source, "price_date": cost.price_date}
     return found
+
+
+def origin_columns(receipt: "Receipt") -> dict[str, Any]:
+    """Return the columns on who answered, and on the server's own timings."""
+    found: dict[str, Any] = {f"server_{name}": receipt.server_timings.get(name) for name in SERVER_TIMINGS}
+    if (origin := receipt.origin) is None:
+        return found
+    return found | {
+        "served_model": origin.model,
+        "upstream": origin.upstream,
+        "service_tier": origin.service_tier,
+        "system_fingerprint": origin.fingerprint,
+        "upstream_request_id": origin.request_id,
+    }

@@ -56,6 +56,12 @@ def comparison_notes(comparison: Comparison, escape: Escape) -> Iterable[str]:
         "not a difference between the two occasions. Latencies that differ by less than "
         f"{formatting.format_ms(RESOLUTION_S)} ms count as equal, which is the resolution of the instrument."
     )
+    for origin in comparison.origins:
+        who_a, who_b = (", ".join(map(str, found)) for found in (origin.a, origin.b))
+        yield (
+            f"{escape(display_name(origin.provider))} was not answered by the same: {escape(who_a)} in A, "
+            f"{escape(who_b)} in B. What differs may be theirs."
+        )
     for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
         if cells:
             yield f"Only in {name}: {', '.join(f'{escape(display_name(p))} × {escape(s)}' for p, s in cells)}."

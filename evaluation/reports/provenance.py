@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.analysis import origins
 from evaluation.backends import interference
 from evaluation.escaping import to_markdown
 from evaluation.reports import calibration, formatting
@@ -34,6 +35,7 @@ def describe_run(run: Run) -> Iterator[str]:
     yield from _settings(run, facts)
     here = " in process" if _uses_service(run) else ""
     yield f"- {_load_text(facts)}; seed {facts['seed']}; retries{here}: {facts['retries']}, no fallback"
+    yield from _origin_lines(run)
     for load in run.manifest.get("loads", []):
         yield f"- {_reached_load_text(load)}"
     if run.manifest.get("resumed"):
@@ -67,6 +69,30 @@ def _dropped_settings(run: Run) -> Iterator[str]:
     if found:
         words = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in found.items())
         yield f"- **left out, as the model does not take it**: {words} (column `dropped_settings`)"
+
+
+def _origin_lines(run: Run) -> Iterator[str]:
+    """Yield a line for each provider on who answered, where that is not simply the model that was asked for."""
+    for name, found in origins.count_origins(run).items():
+        if [(origin.model, origin.upstream) for origin in found] == [(name.partition(":")[2], None)]:
+            continue
+        total = sum(origin.count for origin in found)
+        words = ", ".join(f"{origin} ({origin.count} of {total})" for origin in found)
+        yield f"- {display_name(name)} was answered by: {words} (columns `served_model`, `upstream`)"
+
+
+def _server_timing_lines(run: Run) -> Iterator[str]:
+    """Yield a line for each provider that reports its own timings: its time to the first token beside ours."""
+    parts = ["server_queue_s", "server_load_s", "server_prompt_s"]
+    rows = run.trials[run.trials["server_prompt_s"].notna() & run.trials["ttft_s"].notna()]
+    for name, found in rows.groupby(rows["provider"] + (":" + rows["model"]).fillna(""), sort=False):
+        server_s, ours_s = found[parts].fillna(0.0).sum(axis=1), found["ttft_s"]
+        reported, measured = formatting.format_ms(server_s.median()), formatting.format_ms(ours_s.median())
+        yield (
+            f"- outside check: {display_name(str(name))} itself reports {reported} ms to the first token (waiting, "
+            f"loading, prompt; median of {len(found)}); TTFT measured here: {measured} ms; network and all else: "
+            f"{formatting.format_ms((ours_s - server_s).median())} ms"
+        )
 
 
 def _uses_service(run: Run) -> bool:
@@ -166,6 +192,7 @@ def describe_provenance(run: Run) -> Iterator[str]:
         yield from calibration.report_lines(facts, run.trials["stamp_source"].dropna().tolist())
     yield from _other_measurement_notes(facts)
     yield from _loop_lag_notes(run)
+    yield from _server_timing_lines(run)
     if (words := disturbance_note(run)) is not None:
         yield f"- **{words}** (column `disturbed`)"
     if sources:

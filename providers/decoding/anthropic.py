@@ -8,7 +8,14 @@ such blocks has 0 thinking tokens.
 
 from typing import Any
 
-from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import (
+    AnswerBuilder,
+    StreamDecoder,
+    as_object,
+    as_text,
+    parse_tier,
+    parse_token_count,
+)
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -61,6 +68,7 @@ class MessagesParser:
         blocks = body.get("content") or []
         if not isinstance(blocks, list):
             raise ProtocolError("the provider sent content that is not a list of blocks")
+        self.answer.record_origin(model=body.get("model"), request_id=body.get("id"))
         events = [event for block in blocks for event in self._parse_block(as_object(block))]
         self._on_stop_reason(body)
         return events + self._on_usage(body)
@@ -76,6 +84,7 @@ class MessagesParser:
 
     def _on_message_start(self, message: dict[str, Any]) -> list[Event]:
         """Record the input counts at the start. `output_tokens` is ignored here, as it does not count the answer."""
+        self.answer.record_origin(model=message.get("model"), request_id=message.get("id"))
         self._counts.update(as_object(message.get("usage")))
         self._counts.pop("output_tokens", None)
         return self.answer.add_usage(_parse_usage(self._counts))
@@ -91,6 +100,7 @@ class MessagesParser:
     def _on_usage(self, event: dict[str, Any]) -> list[Event]:
         new = as_object(event.get("usage"))
         self._counts.update((name, value) for name, value in new.items() if value is not None)
+        self.answer.record_origin(service_tier=self._counts.get("service_tier"))
         return self.answer.add_usage(_parse_usage(self._counts)) if new else []
 
 
@@ -106,4 +116,5 @@ def _parse_usage(counts: dict[str, Any]) -> Usage:
         thinking_tokens=parse_token_count(as_object(counts.get("output_tokens_details")).get("thinking_tokens")),
         cached_tokens=read,
         cache_write_tokens=written,
+        service_tier=parse_tier(counts.get("service_tier")),
     )

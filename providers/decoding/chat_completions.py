@@ -8,7 +8,16 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import (
+    AnswerBuilder,
+    StreamDecoder,
+    as_object,
+    as_text,
+    parse_duration_s,
+    parse_tier,
+    parse_token_count,
+    timings_notice,
+)
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -39,6 +48,8 @@ class ChatCompletionsParser:
     def __init__(self, *, think_tags: bool = False, shows_thinking: bool = False) -> None:
         self.answer = AnswerBuilder(think_tags=think_tags, shows_thinking=shows_thinking)
         self._filtered: dict[str, None] = {}
+        self._has_origin = False
+        self._tier: str | None = None
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
         return self._parse_choices(fields, "delta")
@@ -52,13 +63,32 @@ class ChatCompletionsParser:
             self.answer.hold_usage(self._usage_of(chunk, []))
             raise error_from_payload(error)
         events: list[Event] = []
+        if not self._has_origin:
+            self._record_origin(chunk)
         choices = [as_object(choice) for choice in _list_of(chunk.get("choices"))]
         for choice in choices:
             if not choice.get("index"):
                 events += self._parse_choice(choice, key)
         if (usage := self._usage_of(chunk, choices)) is not None:
-            events += self.answer.add_usage(usage)
+            self._record_origin(chunk)
+            tier = parse_tier(chunk.get("service_tier")) or self._tier
+            events += self.answer.add_usage(replace(usage, service_tier=tier))
+            events += _read_timings(chunk)
+        elif "timings" in chunk or "time_info" in chunk:
+            events += _read_timings(chunk)
         return events
+
+    def _record_origin(self, chunk: dict[str, Any]) -> None:
+        """Record who answers. Azure's first chunk and some gateways' have no model yet."""
+        self._has_origin = bool(chunk.get("model"))
+        self._tier = parse_tier(chunk.get("service_tier")) or self._tier
+        self.answer.record_origin(
+            model=chunk.get("model"),
+            upstream=chunk.get("provider"),
+            service_tier=self._tier,
+            fingerprint=chunk.get("system_fingerprint"),
+            request_id=chunk.get("id"),
+        )
 
     def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
         """Return the usage of a chunk, None when it has none. Moonshot puts it into a choice, Groq into `x_groq`."""
@@ -127,6 +157,22 @@ def _error_of(chunk: dict[str, Any]) -> object:
         return chunk
     groq = chunk.get("x_groq")
     return groq.get("error") if isinstance(groq, dict) else None
+
+
+def _read_timings(chunk: dict[str, Any]) -> list[Event]:
+    """Return the server's own timings: Groq's in its usage, Cerebras' in `time_info`, llama.cpp's in `timings`."""
+    groq = chunk.get("x_groq")
+    places = (chunk.get("time_info"), chunk.get("usage"), groq.get("usage") if isinstance(groq, dict) else None)
+    for place in places:
+        if isinstance(place, dict) and "prompt_time" in place:
+            names = {"queue_s": "queue_time", "prompt_s": "prompt_time", "generation_s": "completion_time"}
+            names["total_s"] = "total_time"
+            return timings_notice({name: parse_duration_s(place.get(key)) for name, key in names.items()})
+    timings = chunk.get("timings")
+    if not isinstance(timings, dict):
+        return []
+    names = {"prompt_s": "prompt_ms", "generation_s": "predicted_ms"}
+    return timings_notice({name: parse_duration_s(timings.get(key), 1000) for name, key in names.items()})
 
 
 def _list_of(value: object) -> list[Any]:

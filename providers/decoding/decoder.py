@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import orjson
 
 from streaming.errors import ProtocolError, ResponseTooLargeError, ServerError, TruncatedStreamError
-from streaming.events import Event, Finish, FinishReason, TextDelta, ThinkingDelta, Usage
+from streaming.events import Event, Finish, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.limits import MAX_ANSWER_CHARS, MAX_JSON_PARTS
 from streaming.thinking import ThinkTagParser
 
@@ -25,6 +25,9 @@ _TEXT_AFTER_END_ERROR = "the provider sent text after the end of its answer"
 _MAX_SHOWN_CHARS = 300
 _MAX_TOKENS = 10**12
 """A higher token count is a defect of the server, and too wide for the tables."""
+_MAX_TIER_CHARS = 40
+_MAX_DURATION_S = 86_400.0
+"""A longer duration of a server's own is a defect of the server."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -69,6 +72,8 @@ class AnswerBuilder:
         self._late_usage: Usage | None = None
         self._text = SurrogateJoiner()
         self._thinking = SurrogateJoiner()
+        self._origin: dict[str, str] = {}
+        self._reported_origin: dict[str, str] = {}
 
     @property
     def is_recognized(self) -> bool:
@@ -130,6 +135,12 @@ class AnswerBuilder:
         if usage is not None:
             self._late_usage = self._usage = self._plausible(usage)
 
+    def record_origin(self, **found: object) -> None:
+        """Record what the provider says about who answers; `streaming.origin.ResponseOrigin` has the names."""
+        for name, value in found.items():
+            if isinstance(value, str) and (text := excerpt(value)):
+                self._origin[name] = text
+
     def finish(self, reason: FinishReason, raw: str | None) -> None:
         """Record the finish reason. A second reason without text in between is ignored."""
         self._finish = self._finish or Finish(reason, raw)
@@ -139,7 +150,7 @@ class AnswerBuilder:
         self._unknown_end = raw
 
     def flush_held(self) -> list[Event]:
-        """Return the events of all text, thinking and token counts that were held back for more input."""
+        """Return the events of all text, thinking and token counts that were held back, and of the answer's origin."""
         events: list[Event] = []
         if text := self._thinking.flush():
             events.append(ThinkingDelta(text))
@@ -151,6 +162,9 @@ class AnswerBuilder:
         if self._late_usage is not None:
             events.append(self._late_usage)
             self._late_usage = None
+        if self._origin != self._reported_origin:
+            self._reported_origin = dict(self._origin)
+            events.append(_origin_notice(self._reported_origin))
         return events
 
     def end(self) -> Iterator[Event]:
@@ -209,6 +223,29 @@ class AnswerBuilder:
             # Tags mark thinking only at the beginning of an answer.
             self._tags = None
         return events
+
+
+def _origin_notice(origin: dict[str, str]) -> Notice:
+    where = f" at {origin['upstream']}" if "upstream" in origin else ""
+    return Notice("answered_by", f"Answered by {origin.get('model', 'an unnamed model')}{where}.", origin)
+
+
+def timings_notice(durations_s: dict[str, float | None]) -> list[Event]:
+    """Return a notice with the server's own timings that are known, none when it has none."""
+    detail = {name: value for name, value in durations_s.items() if value is not None}
+    return [Notice("timings", "The server's own timings.", detail)] if detail else []
+
+
+def parse_tier(value: object) -> str | None:
+    """Return a reported service tier, None for a value that cannot be one."""
+    return value.lower() if isinstance(value, str) and 0 < len(value) <= _MAX_TIER_CHARS else None
+
+
+def parse_duration_s(value: object, per_s: float = 1.0) -> float | None:
+    """Return a reported duration in seconds, None for a value that cannot be one. `per_s`: its units in a second."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value / per_s < _MAX_DURATION_S:
+        return None
+    return value / per_s
 
 
 class SurrogateJoiner:

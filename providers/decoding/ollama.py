@@ -2,12 +2,26 @@
 
 from typing import Any
 
-from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import (
+    AnswerBuilder,
+    StreamDecoder,
+    as_object,
+    as_text,
+    parse_duration_s,
+    parse_token_count,
+    timings_notice,
+)
 from providers.decoding.framing import JSONBodyDecoder, NDJSONDecoder
 from providers.decoding.vendor_errors import error_from_payload
-from streaming.events import Event, FinishReason, Notice, Usage
+from streaming.events import Event, FinishReason, Usage
 
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_DURATIONS_NS = {
+    "load_s": "load_duration",
+    "prompt_s": "prompt_eval_duration",
+    "generation_s": "eval_duration",
+    "total_s": "total_duration",
+}
 
 
 def make_decoder(*, streamed: bool = True) -> StreamDecoder:
@@ -57,13 +71,7 @@ class OllamaChatParser:
             Usage(parse_token_count(fields.get("prompt_eval_count")), parse_token_count(fields.get("eval_count")))
         )
         self.answer.over = self.answer.over or done
-        return events + _timings_notice(fields)
-
-
-def _timings_notice(fields: dict[str, Any]) -> list[Event]:
-    """Return a notice with the server's own durations in seconds (the API has nanoseconds), none when it has none."""
-    durations_ns = {
-        name: parse_token_count(fields.get(f"{name}_duration")) for name in ("total", "load", "prompt_eval", "eval")
-    }
-    detail = {f"{name}_s": ns / 1e9 for name, ns in durations_ns.items() if ns is not None}
-    return [Notice("timings", "The server's own timings.", detail)] if detail else []
+        self.answer.record_origin(model=fields.get("model"))
+        return events + timings_notice(
+            {name: parse_duration_s(fields.get(key), 1e9) for name, key in _DURATIONS_NS.items()}
+        )

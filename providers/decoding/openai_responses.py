@@ -5,10 +5,18 @@ In a stream, every event is an object with a `type`. The last one is `response.c
 summaries or as text, a refusal as a separate kind of content.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from providers.decoding.chat_completions import read_billed_usd
-from providers.decoding.decoder import AnswerBuilder, StreamDecoder, as_object, as_text, parse_token_count
+from providers.decoding.decoder import (
+    AnswerBuilder,
+    StreamDecoder,
+    as_object,
+    as_text,
+    parse_tier,
+    parse_token_count,
+)
 from providers.decoding.framing import JSONBodyDecoder, SSEDecoder
 from providers.decoding.vendor_errors import error_from_payload
 from streaming.errors import ProtocolError
@@ -87,7 +95,9 @@ class ResponsesParser:
 
     def _end(self, response: dict[str, Any], status: str) -> list[Event]:
         """Record how the response ended and return its usage event. Raises the StreamError of a failed response."""
-        usage = _read_usage(as_object(response.get("usage")))
+        tier = parse_tier(response.get("service_tier"))
+        usage = replace(_read_usage(as_object(response.get("usage"))), service_tier=tier)
+        self.answer.record_origin(model=response.get("model"), request_id=response.get("id"), service_tier=tier)
         status = as_text(response.get("status")) or status
         if status == "failed" or (response.get("error") and status != "completed"):
             self.answer.hold_usage(usage)

@@ -10,7 +10,7 @@ import ollama
 from providers.decoding import ollama as decoding_ollama
 from providers.decoding.decoder import StreamDecoder, join_surrogates
 from providers.dialects.service_adapter import ServiceAdapter
-from providers.http.client import DEFAULT_HEADERS, ServiceConfig, StreamingResponse
+from providers.http.client import DEFAULT_HEADERS, ServiceConfig, StreamingResponse, find_request_id
 from providers.http.errors import error_from_response
 from providers.http.transport import REQUEST_ID_HEADER, raw_body
 from providers.http.transport_errors import close_reason_of, transport_error
@@ -74,7 +74,9 @@ class OllamaAdapter(ServiceAdapter):
                     raise error_from_response(
                         service.names, model, response.status_code, response.headers, response.text
                     )
-                yield StreamingResponse(response.headers.get("content-type", ""), raw_body(response))
+                yield StreamingResponse(
+                    response.headers.get("content-type", ""), raw_body(response), find_request_id(response.headers)
+                )
             finally:
                 await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import httpx2
 
 from providers.dialects.service_adapter import ServiceAdapter
-from providers.http.client import ServiceConfig, StreamingResponse
+from providers.http.client import ServiceConfig, StreamingResponse, find_request_id
 from providers.http.errors import error_from_response
 from providers.http.transport import REQUEST_ID_HEADER, CapturingTransport, raw_body
 from providers.http.transport_errors import close_reason_of, transport_error
@@ -109,7 +109,9 @@ class SDKAdapter(ServiceAdapter):
             response = await call()
             answered = True
             async with aclosing(response):
-                yield StreamingResponse(response.headers.get("content-type", ""), raw_body(response))
+                yield StreamingResponse(
+                    response.headers.get("content-type", ""), raw_body(response), find_request_id(response.headers)
+                )
         except sdk.APIStatusError as error:
             found = error.response
             raise error_from_response(service.names, model, found.status_code, found.headers, found.text) from None

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,6 +99,8 @@ class StreamingResponse:
 
     content_type: str
     body: AsyncGenerator[bytes, None]
+    request_id: str | None = None
+    """The id by which the provider's support finds the request."""
 
 
 async def stream_events(
@@ -107,7 +109,7 @@ async def stream_events(
     """Open a response, yield its decoded events to the end, and close it. Raises StreamError with secrets masked."""
     try:
         async with opened as response:
-            yield Notice("connected", f"{service.names.label} answers.")
+            yield connected_notice(service, response.request_id)
             raise_for_html(response.content_type, service)
             async with aclosing(response.body) as body, aclosing(_in_steps(body, service)) as steps:
                 while not decoder.done and (data := await anext(steps, None)) is not None:
@@ -124,6 +126,20 @@ async def stream_events(
         return
     # Raised outside the except block so that it has no context: the SDK's own exception may quote an API key.
     raise failure
+
+
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-groq-request-id", "x-amzn-requestid")
+
+
+def find_request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the provider's id of a request from the headers of its response; their names must ignore case."""
+    return next((found for name in _REQUEST_ID_HEADERS if (found := excerpt(headers.get(name) or ""))), None)
+
+
+def connected_notice(service: ServiceConfig, request_id: str | None) -> Notice:
+    """Return the notice of a response whose headers have arrived."""
+    detail = {} if request_id is None else {"request_id": request_id}
+    return Notice("connected", f"{service.names.label} answers.", detail)
 
 
 async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> AsyncGenerator[bytes, None]:

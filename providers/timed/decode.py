@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from providers.http.client import END_OF_STREAM_GRACE_S, raise_for_html
+from providers.http.client import END_OF_STREAM_GRACE_S, connected_notice, find_request_id, raise_for_html
 from providers.http.compression import decompressor
 from providers.http.errors import error_from_response, too_large_error
 from providers.http.transport_errors import transport_error
@@ -23,7 +23,7 @@ from streaming.errors import (
     StreamTimeout,
     TotalTimeout,
 )
-from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent
+from streaming.events import Event, Failed, Finish, TextDelta, ThinkingDelta, TimedEvent
 from streaming.http.close_reason import CloseReason
 from streaming.http.timed_exchange import TimedExchange
 from streaming.limits import LimitExceededError, max_body_bytes, size_text
@@ -126,7 +126,7 @@ class ExchangeDecoder:
             if not self._rejected:
                 raise self._decompression_error(error) from None
         if not self._rejected:
-            yield Notice("connected", f"{self._service.names.label} answers.")
+            yield connected_notice(self._service, find_request_id(head.headers))
             for notice in self._sent.notices:
                 yield replace(notice, message=self._service.mask(notice.message))
             raise_for_html(head.headers.get("content-type", ""), self._service)

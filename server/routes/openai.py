@@ -18,7 +18,7 @@ from server.openai_schemas import CompletionRequestBody
 from server.openapi import success_response
 from server.routes.sse import HEADERS, KEEP_ALIVE_COMMENT, KEEP_ALIVE_INTERVAL_S, ResumableSender, collect_answer
 from server.streams.active import ActiveAnswer
-from server.streams.events import receipt_fields
+from server.streams.events import finish_fields, receipt_fields
 from streaming.clock import unix_s
 from streaming.events import (
     TERMINAL,
@@ -60,7 +60,8 @@ async def completions(body: CompletionRequestBody, request: Request) -> Response
     receipt = stream.receipt()
     if receipt.error is not None or receipt.finish_reason is None:
         return _failure_response(receipt.error, receipt)
-    message = {"role": "assistant", "content": text, "refusal": None}
+    refused = receipt.outcome == "refused"
+    message = {"role": "assistant", "content": None if refused else text, "refusal": text if refused else None}
     if thinking:
         message["reasoning_content"] = thinking
     reason = _FINISH_REASONS.get(receipt.finish_reason, receipt.finish_reason)
@@ -71,7 +72,7 @@ async def completions(body: CompletionRequestBody, request: Request) -> Response
         "usage": _usage_fields(receipt.reading),
     }
     return JSONResponse(
-        {**completion, "streamgauge": receipt_fields(receipt)},
+        {**completion, "streamgauge": finish_fields(reason, receipt)},
         headers=_dropped_settings_header(receipt.dropped_settings),
     )
 
@@ -175,10 +176,14 @@ class CompletionStream(Response):
         return b"data: %b,%b%b}\n\n" % (self._head, choice, self._none)
 
     def _encode_end(self, reason: str) -> bytes:
+        """Encode the end. Where it is no success, the chunk with the finish reason says so (`streamgauge.outcome`)."""
+        receipt = self._stream.receipt()
         end = self._encode_chunk(b"{}", orjson.dumps(reason))
+        if receipt.outcome != "completed":
+            told = orjson.dumps({"outcome": receipt.outcome, "message": receipt.explanation})
+            end = b'%b,"streamgauge":%b}\n\n' % (end.removesuffix(b"}\n\n"), told)
         if self._with_usage:
-            receipt = self._stream.receipt()
-            usage, ours = orjson.dumps(_usage_fields(receipt.reading)), orjson.dumps(receipt_fields(receipt))
+            usage, ours = orjson.dumps(_usage_fields(receipt.reading)), orjson.dumps(finish_fields(reason, receipt))
             end += b'data: %b,"choices":[],"usage":%b,"streamgauge":%b}\n\n' % (self._head, usage, ours)
         return end + b"data: [DONE]\n\n"
 

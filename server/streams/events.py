@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -96,7 +97,7 @@ class WireEventEncoder:
                 return [("thinking", {"content": text})]
             case Usage():
                 return [("usage", usage_fields(self._stream.answer.meter_reading()))]
-            case Notice(kind="connected"):  # a `stage` event reports it
+            case Notice(kind="connected" | "answered_by"):  # a `stage` event and the receipt report it
                 return []
             case Notice():
                 fields = {"kind": event.kind, "message": event.message, **event.detail}
@@ -146,6 +147,8 @@ def receipt_fields(receipt: Receipt) -> dict[str, Any]:
         "attempts": receipt.attempts,
         "delivered_chars": receipt.delivered_chars,
         "dropped_settings": list(receipt.dropped_settings),
+        "answered_by": None if receipt.origin is None else asdict(receipt.origin),
+        "server_timings": dict(receipt.server_timings),
     }
 
 

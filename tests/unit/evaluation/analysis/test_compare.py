@@ -118,3 +118,19 @@ def test_runs_without_common_cells_are_rejected(tmp_path: Path, capsys: pytest.C
 def test_fail_if_worse_rejects_neutral_metric() -> None:
     with pytest.raises(UsageError, match="'updates_per_s' cannot get worse"):
         compare.parse_metrics("ttft,updates_per_s")
+
+
+def test_runs_answered_by_others_say_so(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", served_model="m-1", upstream="DeepInfra")
+    b = write_run(tmp_path / "b", served_model="m-1", upstream="Novita")
+    notes = list(reports_compare.comparison_notes(compare_folders(a, b), to_line))
+    assert (
+        "sim:a (simulated) was not answered by the same: m-1 at DeepInfra in A, m-1 at Novita in B. "
+        "What differs may be theirs." in notes
+    )
+    assert not any("the same" in note for note in reports_compare.comparison_notes(compare_folders(a, a), to_line))
+
+
+def test_runs_without_known_origin_are_not_called_different(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a", served_model="m-1"), write_run(tmp_path / "b")
+    assert compare_folders(a, b).origins == []

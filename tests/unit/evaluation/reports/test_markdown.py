@@ -239,3 +239,19 @@ def test_ttft_from_intended_start_is_shown_only_where_known(tmp_path: Path) -> N
     text = write_and_report(tmp_path, lambda _: {"ttft_total_s": 0.345})
     assert "| TTFT from the intended start ms |" in text and "| 345 [345, 345] |" in text
     assert "intended start" not in write_and_report(tmp_path / "other", lambda _: {"ttft_total_s": None})
+
+
+def test_report_names_who_answered_and_checks_ttft_against_the_server(tmp_path: Path) -> None:
+    def change(planned: PlannedTrial) -> dict[str, Any]:
+        upstream = "Novita" if planned.repeat == 1 else "DeepInfra"
+        return {"served_model": "m-1", "upstream": upstream, "server_queue_s": 0.05, "server_prompt_s": 0.1}
+
+    text = write_and_report(tmp_path, change)
+    assert "was answered by: m-1 at DeepInfra (6 of 8), m-1 at Novita (2 of 8)" in text
+    line = find_line(text, "- outside check: sim:a (simulated) itself reports 150 ms")
+    assert "TTFT measured here: 205 ms; network and all else: 54.5" in line
+
+
+def test_report_without_other_origin_has_no_line_about_it(tmp_path: Path) -> None:
+    text = write_and_report(tmp_path)
+    assert "was answered by" not in text and "outside check" not in text

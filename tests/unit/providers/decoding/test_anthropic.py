@@ -15,7 +15,7 @@ STOP = {"type": "message_stop"}
 
 
 def start_event(**usage: int) -> dict[str, Any]:
-    return {"type": "message_start", "message": {"id": "m", "role": "assistant", "content": [], "usage": usage}}
+    return {"type": "message_start", "message": {"role": "assistant", "content": [], "usage": usage}}
 
 
 def block_start_event(kind: str = "text", **fields: str) -> dict[str, Any]:
