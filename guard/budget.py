@@ -166,13 +166,33 @@ def count_prompt(request: ChatRequest) -> int:
 class Overruns:
     """A record of how far the latest answers of each route exceeded their output token limit, for example by thinking.
 
-    The record is local to this process and keeps the `routes` most recently used routes.
+    The record is local to this process and keeps the `routes` most recently used routes. A route's first answer
+    reserves its visible limit only; until one has ended, others beside it reserve the model's whole room for thinking.
+    So a budget is exceeded by one answer of each route at most, unless a later answer exceeds all before it.
     """
 
     def __init__(self, routes: int = 256, answers: int = 16) -> None:
         self._routes = routes
         self._answers = answers
         self._by_route: OrderedDict[str, deque[int]] = OrderedDict()
+        self._under_way: Counter[str] = Counter()
+
+    def start(self, routes: Iterable[str]) -> None:
+        """Record that an answer of one of these routes is under way."""
+        self._under_way.update(tuple(routes))
+
+    def end(self, routes: Iterable[str]) -> None:
+        """Record the end of an answer that `start` has recorded."""
+        self._under_way.subtract(tuple(routes))
+        self._under_way += Counter()  # drops the routes without answers under way
+
+    def expect(self, routes: Mapping[str, CostModel]) -> dict[str, int]:
+        """Return the tokens beyond the limit to reserve for the next answer of each route."""
+        longest = self.longest(routes)
+        return {
+            name: rates.thinking_room if name not in self._by_route and self._under_way[name] else longest[name]
+            for name, rates in routes.items()
+        }
 
     def add(self, route: str, output_tokens: int, max_tokens: int) -> None:
         """Record the overrun of one answer."""

@@ -74,6 +74,7 @@ class _BudgetHold:
     caller: str
     amount: Spend
     day: str
+    routes: tuple[str, ...] = ()
 
     def redis_keys(self) -> list[str]:
         who, day = f"guard:budget:{self.caller}", self.day
@@ -159,14 +160,16 @@ class BudgetService:
 
     async def take(self, caller: str, request: ChatRequest, routes: Mapping[str, CostModel]) -> _BudgetHold:
         """Reserve the maximum spend of one attempt. Raises RejectionError when a budget does not allow it."""
-        amount = self._estimator.estimate_dearest(request, routes, self._overruns.longest(routes))
-        hold = _BudgetHold(secrets.token_hex(8), caller, amount, self._utc_now().date().isoformat())
-        self._reject_over_limit(self._ledger.reserve(hold.lease, caller, amount, hold.day, self._clock()), amount)
+        amount = self._estimator.estimate_dearest(request, routes, self._overruns.expect(routes))
+        day = self._utc_now().date().isoformat()
+        hold = _BudgetHold(secrets.token_hex(8), caller, amount, day, tuple(routes))
+        self._reject_over_limit(self._ledger.reserve(hold.lease, caller, amount, day, self._clock()), amount)
         try:
             self._reject_over_limit(await self._reserve_in_redis(hold), amount)
         except BaseException:
             self._settle_ledger(hold, Spend())
             raise
+        self._overruns.start(hold.routes)
         return hold
 
     async def settle(
@@ -174,6 +177,7 @@ class BudgetService:
     ) -> None:
         """Replace the reserved amount with the attempt's actual spend, at the price of the route that handled it."""
         took = Spend() if charge is None else self._count(hold, charge, request, routes)
+        self._overruns.end(hold.routes)
         self._settle_ledger(hold, took)
         if self._shared is not None:
             await self._shared.call(lambda: self._settle_in_redis(hold, took), 0)

@@ -161,7 +161,7 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     add(
         "--max-cost",
         metavar="USD",
-        help="stop before more than this is spent, by estimate and most expensive answer; one answer may exceed it",
+        help="stop a run at this cost: at most this is spent, and one answer, which may think beyond its limit",
     )
     _add_output_options(add)
 

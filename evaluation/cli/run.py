@@ -16,7 +16,7 @@ from evaluation.calibration.model import Calibration
 from evaluation.cli import arguments, output
 from evaluation.cli.arguments import RunOptions
 from evaluation.runner import resume
-from evaluation.runner.budget import LEDGER_FILE, CostCeiling, read_ledger_total
+from evaluation.runner.budget import COST_PROMISE, LEDGER_FILE, CostCeiling, read_ledger_total
 from evaluation.runner.resume import RunState
 from evaluation.runner.runner import RunSummary, new_run_id, run
 from evaluation.scenario import full_name
@@ -47,7 +47,7 @@ def main_run(parsed: argparse.Namespace) -> int:
     if summary.interrupted:
         output.print_note(f"stopped: {kept}")
     if summary.out_of_budget:
-        output.print_note(f"stopped before more than {options.max_cost_usd} USD could be spent: {kept}")
+        output.print_note(f"stopped at the maximum cost of {options.max_cost_usd} USD ({COST_PROMISE}): {kept}")
     if summary.shortfall:
         output.print_note(f"note: {summary.shortfall}")
     for name, reason in summary.ended_providers.items():

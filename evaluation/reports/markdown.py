@@ -11,6 +11,7 @@ from evaluation.analysis.statistics import METHOD_NOTE, MIN_TRIALS, Difference, 
 from evaluation.analysis.summary import Group
 from evaluation.escaping import to_markdown
 from evaluation.reports import formatting, provenance, replay
+from evaluation.runner.budget import COST_PROMISE
 from evaluation.scenario import IN_PROCESS, display_name
 from evaluation.schema import atomic_write
 from evaluation.tables import Run, escape_run
@@ -159,7 +160,7 @@ def _completion_note(run: Run) -> str:
         return "."
     how = "was stopped" if run.manifest.get("interrupted") else "has not reached its end"
     if run.manifest.get("out_of_budget"):
-        how = f"was ended so that it cannot cost more than {run.manifest.get('max_cost_usd')} USD"
+        how = f"was ended at its maximum cost of {run.manifest.get('max_cost_usd')} USD ({COST_PROMISE})"
     return f"; **the run {how}: {len(run.trials)} of {planned if planned is not None else 'unknown'} planned trials.**"
 
 

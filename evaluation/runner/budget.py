@@ -1,8 +1,9 @@
 """Cost of a run: estimates before it, a cost ceiling during it, and a ledger that survives a kill of the process.
 
-The most that an answer can cost is `max_tokens` at the output price, plus one input token per byte of the prompt (no
-byte-level encoding produces more), plus 64 input tokens for the template that a service adds. Every attempt may be
-charged in full; over the service's transports the number of attempts is that of the service's retry policy.
+The most that an answer can cost is `max_tokens` at the output price, plus the room for thinking that is requested
+beside it, plus one input token per byte of the prompt (no byte-level encoding produces more), plus 64 input tokens for
+the template that a service adds. Every attempt may be charged in full; over the service's transports the number of
+attempts is that of the service's retry policy.
 """
 
 import asyncio
@@ -21,19 +22,25 @@ from streaming.meter import CHARS_PER_TOKEN, CostModel
 from streaming.retry import RetryPolicy
 
 LEDGER_FILE = "spending.jsonl"
+COST_PROMISE = "what is spent is at most that and one answer, which may think beyond its limit"
+"""What a maximum cost promises; `CostCeiling` keeps it."""
 WRAPPING_TOKENS = 64
 _SERVICE_ATTEMPTS = 1 + RetryPolicy().max_retries + RetryPolicy().fallback
 
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """The estimated tokens and cost of one request; `usd` and `at_most_usd` are None if the price is unknown."""
+    """The estimated tokens and cost of one request; `usd` and `at_most_usd` are None if the price is unknown.
+
+    `visible_usd` is the largest cost of an answer without any thinking beside its visible limit.
+    """
 
     input_tokens: int
     output_tokens: int
     most_output_tokens: int
     usd: Decimal | None
     at_most_usd: Decimal | None
+    visible_usd: Decimal | None = None
 
 
 def estimate_cost(
@@ -49,12 +56,14 @@ def estimate_cost(
     most_input = len(text.encode("utf-8", "surrogatepass")) + WRAPPING_TOKENS
     most_output = max_tokens + cost_model.thinking_room
     at_most = _price_tokens(cost_model, most_input, most_output)
+    visible = _price_tokens(cost_model, most_input, max_tokens)
     return CostEstimate(
         input_tokens=counted,
         output_tokens=expected,
         most_output_tokens=most_output,
         usd=_price_tokens(cost_model, counted, expected),
         at_most_usd=None if at_most is None else at_most * attempts,
+        visible_usd=None if visible is None else visible * attempts,
     )
 
 
@@ -88,9 +97,11 @@ class CostCeiling:
     A trial is charged when it ends. If its cost is unknown, wholly or in part (a failed attempt), the amount reserved
     for it is charged.
 
-    Thinking tokens are not limited by `max_tokens`, so that an answer can cost more than its estimate. Each reservation
-    is therefore at least the cost of the provider's most expensive answer so far, and a provider's first answer runs
-    alone. The total exceeds the ceiling by one answer at most, provided that no answer costs more than all before it.
+    Some vendors do not limit thinking by `max_tokens`, so that an answer can cost more than its estimate. Each
+    reservation is therefore at least the cost of the provider's most expensive answer so far, and a provider's first
+    answer runs alone. An answer whose room for thinking does not fit under the ceiling is still requested, alone, while
+    its visible limit fits: models rarely use all of that room. So the total exceeds the ceiling by one answer at most,
+    provided that, where a vendor does not limit thinking, no answer costs more than all before it (decision 0012).
     """
 
     ceiling_usd: Decimal
@@ -101,18 +112,25 @@ class CostCeiling:
     _dearest: dict[str, Decimal] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def reserve(self, what: str, at_most_usd: Decimal, provider: str = "") -> bool:
+    async def reserve(
+        self, what: str, at_most_usd: Decimal, provider: str = "", visible_usd: Decimal | None = None
+    ) -> bool:
         """Reserve the highest cost of the request `what`; return False if it can never fit under the ceiling.
 
-        While it does not fit, wait for the requests under way to be settled.
+        While it does not fit, wait for the requests under way to be settled. `visible_usd` is enough for a request
+        that runs alone; None: `at_most_usd`.
         """
         while True:
-            amount_usd = max(at_most_usd, self._dearest.get(provider, Decimal(0)))
+            dearest_usd = self._dearest.get(provider, Decimal(0))
+            amount_usd = max(at_most_usd, dearest_usd)
             taken_usd = self.charged_usd + sum(self._reserved.values())
             is_first = provider not in self._dearest and provider in self._providers.values()
             if taken_usd + amount_usd <= self.ceiling_usd and not is_first:
                 break
             if not self._reserved:
+                alone_usd = max(at_most_usd if visible_usd is None else visible_usd, dearest_usd)
+                if taken_usd + alone_usd <= self.ceiling_usd:
+                    break
                 return False
             self._changed.clear()
             await self._changed.wait()

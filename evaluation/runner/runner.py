@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +16,7 @@ from evaluation import manifest
 from evaluation.backends.base import ProviderAccess, RunResources, ServiceTarget, TimedResponse
 from evaluation.backends.registry import RunBackends
 from evaluation.runner import resume
-from evaluation.runner.budget import CostCeiling, estimate_trial_cost, estimate_warm_up_cost
+from evaluation.runner.budget import CostCeiling, CostEstimate, estimate_trial_cost, estimate_warm_up_cost
 from evaluation.runner.load import LoadMonitor, arrival_offsets_s
 from evaluation.runner.progress import RunProgress
 from evaluation.runner.resume import RunState
@@ -223,7 +222,7 @@ class _TrialRunner:
             for number in range(scenario.warm_up):
                 what = f"warm-up {name} {self.context.resume_count}.{number}"
                 quoted = estimate_warm_up_cost(access.cost_model(provider), scenario, transport)
-                if not await self._reserve(what, quoted.at_most_usd, provider):
+                if not await self._reserve(what, quoted, provider):
                     return
                 response = await self._send(what, warm_up(self.context, provider, transport))
                 outcomes.append(describe_outcome(response) if response else self.context.sender.ended[provider])
@@ -299,13 +298,14 @@ class _TrialRunner:
             return True
         cost_model = self.context.access.cost_model(planned.provider)
         quoted = estimate_trial_cost(cost_model, self.context.scenario, planned)
-        return await self._reserve(self.context.trial_id(planned), quoted.at_most_usd, planned.provider)
+        return await self._reserve(self.context.trial_id(planned), quoted, planned.provider)
 
-    async def _reserve(self, what: str, at_most_usd: Decimal | None, provider: str) -> bool:
-        """Reserve the highest cost of a request; return False, and end the run, if it might exceed the ceiling."""
+    async def _reserve(self, what: str, quoted: CostEstimate, provider: str) -> bool:
+        """Reserve the highest cost of a request; return False, and end the run, if it does not fit the ceiling."""
         if self.budget is None:
             return True
-        if at_most_usd is not None and await self.budget.reserve(what, at_most_usd, provider):
+        most_usd = quoted.at_most_usd
+        if most_usd is not None and await self.budget.reserve(what, most_usd, provider, quoted.visible_usd):
             return True
         self.summary.out_of_budget = True
         return False

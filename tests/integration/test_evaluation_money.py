@@ -85,9 +85,12 @@ def test_run_reaching_max_cost_ends_early_and_reports_it(tmp_path: Path, capsys:
     assert main(run_arguments(folder, *PRICE, "--max-cost", "0.005")) == 3
     out, errors = capsys.readouterr()
     said, trials = parse_last_line(out), evaluation.load(folder).trials
-    assert said["out_of_budget"] and 0 < said["trials"] < 12 and "stopped before more than 0.005 USD" in errors
+    assert said["out_of_budget"] and 0 < said["trials"] < 12 and "stopped at the maximum cost of 0.005 USD" in errors
     assert trials["cost_usd"].sum() <= 0.005 and budget.read_ledger_total(folder) <= Decimal("0.005")
-    assert "was ended so that it cannot cost more than 0.005 USD" in (folder / "report.md").read_text()
+    assert (
+        "was ended at its maximum cost of 0.005 USD (what is spent is at most that and one answer"
+        in (folder / "report.md").read_text()
+    )
 
 
 def test_resumed_run_after_kill_repeats_no_paid_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,17 @@ def test_settle_takes_reported_usage_and_the_most_for_what_is_unknown() -> None:
     assert Estimator((Decimal(1), Decimal(1))).settle(charge(10, 5), UNPRICED["p:m"], most) == Spend(15, 15_000)
 
 
+def test_room_for_thinking_is_reserved_beside_the_first_answer_of_a_model() -> None:
+    overruns, routes = Overruns(), {"a": CostModel(thinking_room=8192), "b": CostModel()}
+    assert overruns.expect(routes) == {"a": 0, "b": 0}, "an answer that is alone reserves its visible limit"
+    overruns.start(routes)
+    assert overruns.expect(routes) == {"a": 8192, "b": 0}
+    overruns.add("a", 350, 10)
+    assert overruns.expect(routes) == {"a": 340, "b": 0}, "what an answer has shown replaces the room"
+    overruns.end(routes)
+    assert overruns.expect({"c": CostModel(thinking_room=8192)}) == {"c": 0}
+
+
 def test_overruns_are_remembered_for_the_latest_answers_of_a_route() -> None:
     overruns = Overruns(routes=2, answers=2)
     overruns.add("a", 277, 10)

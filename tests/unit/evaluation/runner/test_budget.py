@@ -118,6 +118,29 @@ def test_reservation_waits_for_answers_under_way() -> None:
     assert run_on_virtual_time(main()) == ["a True", "b True", "c False"]
 
 
+def test_room_for_thinking_that_does_not_fit_is_requested_alone() -> None:
+    async def main() -> list[str]:
+        budget, said = CostCeiling(Decimal("0.10")), []
+
+        async def ask(name: str, cost_usd: str) -> None:
+            said.append(f"{name} {await budget.reserve(name, Decimal('0.25'), 'm', Decimal('0.03'))}")
+            await asyncio.sleep(1)
+            if said[-1].endswith("True"):
+                budget.settle(name, Decimal(cost_usd))
+
+        await asyncio.gather(ask("a", "0.04"), ask("b", "0.04"), ask("c", "0.04"))
+        assert budget.charged_usd == Decimal("0.08")
+        return said
+
+    assert run_on_virtual_time(main()) == ["a True", "b True", "c False"]
+
+
+def test_estimate_separates_visible_limit_from_room_for_thinking() -> None:
+    found = estimate_cost(CostModel(price=price_usage, thinking_room=8192), "Why?", max_tokens=100)
+    assert found.visible_usd == Decimal(4 + 64 + 200) / 1_000_000
+    assert found.at_most_usd == found.visible_usd + Decimal(2 * 8192) / 1_000_000
+
+
 def test_ledger_counts_unsettled_reservation_at_maximum(tmp_path: Path) -> None:
     lines = [
         '{"reserved": "a", "usd": "0.5"}',
