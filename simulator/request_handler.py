@@ -157,7 +157,10 @@ class RequestHandler:
         effort = effort_of(call.request.fields())
         if effort is not None and effort in choices.effort_tokens:
             profile = replace(profile, thinking_tokens=choices.effort_tokens[effort], hides_thinking=True)
-        laid_out = make_schedule(profile, seed_for(choices.seed, asked.prompt), tokens=asked.max_tokens)
+        limit = asked.max_tokens
+        if limit is not None and not _SHAPES.usage_shape(call.vendor).limits_thinking:
+            limit += profile.thinking_tokens
+        laid_out = make_schedule(profile, seed_for(choices.seed, asked.prompt), tokens=limit)
         tokens = input_tokens(asked.prompt)
         cached, written = self._count_cached_tokens(call, asked, tokens)
         billed_usd = _SHAPES.bill_usd(tokens - cached, cached, laid_out.output_tokens)

@@ -30,6 +30,10 @@ class UsageShape:
     place: Literal["chunk", "choice", "x_groq"] = "chunk"
     always: bool = False
     cache_field: str | None = None
+    upstream: str | None = None
+    timings: Literal["usage", "time_info"] | None = None
+    limits_thinking: bool = True
+    """Whether a request's limit on output tokens includes thinking."""
 
 
 DEFAULT_SHAPE = UsageShape()

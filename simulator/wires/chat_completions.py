@@ -87,6 +87,8 @@ class _ChatCompletionsEncoder:
             "model": answer.asked.model,
             "system_fingerprint": _FINGERPRINT,
         }
+        if self._shape.upstream is not None:
+            self._head["provider"] = self._shape.upstream
         self._around = {
             "text": self._split_template("content"),
             "thinking": self._split_template("reasoning_content"),
@@ -115,7 +117,8 @@ class _ChatCompletionsEncoder:
             last["choices"][0]["usage"] = self._usage_object()
         if self._shape.place == "x_groq":
             last["x_groq"] = {"id": f"req_{self._answer.serial}", "usage": self._usage_object()}
-        usage = StreamPart("usage", _encode_event({**self._head, "choices": [], "usage": self._usage_object()}))
+        end = {**self._head, "choices": [], "usage": self._usage_object(), **self._time_info()}
+        usage = StreamPart("usage", _encode_event(end))
         counted = self._counted and self._shape.place != "choice"
         return [StreamPart("finish", _encode_event(last))] + [usage] * counted + [_DONE_PART] * marked
 
@@ -137,7 +140,7 @@ class _ChatCompletionsEncoder:
             choice["content_filter_results"] = _UNFILTERED
             extra["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": _UNFILTERED}]
         head = self._head | {"object": "chat.completion"}
-        return dumps({**head, "choices": [choice], "usage": self._usage_object(), **extra})
+        return dumps({**head, "choices": [choice], "usage": self._usage_object(), **extra, **self._time_info()})
 
     def _chunk_object(self, delta: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -169,7 +172,21 @@ class _ChatCompletionsEncoder:
         if shape.cache_field is not None:
             del usage["prompt_tokens_details"]
             usage[shape.cache_field] = answer.cached_tokens
-        return usage | self._bill()
+        return usage | self._bill() | (self._durations() if shape.timings == "usage" else {})
+
+    def _time_info(self) -> dict[str, Any]:
+        return {"time_info": self._durations()} if self._shape.timings == "time_info" else {}
+
+    def _durations(self) -> dict[str, float]:
+        """Return the server's own durations in seconds, under the names that Groq and Cerebras use."""
+        schedule = self._answer.schedule
+        prompt_s, total_s = schedule.profile.ttft_s, schedule.end_at_s
+        return {
+            "queue_time": 0.0,
+            "prompt_time": prompt_s,
+            "completion_time": total_s - prompt_s,
+            "total_time": total_s,
+        }
 
     def _bill(self) -> dict[str, Any]:
         billed = self._answer.billed_usd
