@@ -93,9 +93,7 @@ class TrialFacts:
     ] = None
     served_model: Annotated[str | None, Column("", "the model that answered, in the provider's own words")] = None
     upstream: Annotated[str | None, Column("", "the provider to which a gateway routed the request")] = None
-    service_tier: Annotated[str | None, Column("", "the service tier that the provider reports, which has a price")] = (
-        None
-    )
+    service_tier: Annotated[str | None, Column("", "the tier in which the provider served the request")] = None
     system_fingerprint: Annotated[str | None, Column("", "the provider's fingerprint of the serving system")] = None
     upstream_request_id: Annotated[str | None, Column("", "the request's id in the provider's own logs")] = None
     server_queue_s: Annotated[float | None, Column("s", "the server's own report: waiting")] = None

@@ -1,8 +1,7 @@
 """Who answered a run's trials: the served model and the upstream provider, and how two runs differ in them."""
 
+from collections import Counter
 from dataclasses import dataclass
-
-import pandas as pd
 
 from evaluation.tables import Run
 
@@ -35,9 +34,9 @@ def count_origins(run: Run) -> dict[str, tuple[OriginCount, ...]]:
     known = run.trials[run.trials["served_model"].notna() | run.trials["upstream"].notna()]
     found: dict[str, tuple[OriginCount, ...]] = {}
     for name, rows in known.groupby(known["provider"] + (":" + known["model"]).fillna(""), sort=False):
-        counts = rows.groupby(["served_model", "upstream"], dropna=False, sort=False).size()
-        origins = [OriginCount(_text(model), _text(upstream), int(n)) for (model, upstream), n in counts.items()]
-        found[str(name)] = tuple(sorted(origins, key=lambda origin: -origin.count))
+        pairs = rows[["served_model", "upstream"]].itertuples(index=False, name=None)
+        counts = Counter((_text(model), _text(upstream)) for model, upstream in pairs)
+        found[str(name)] = tuple(OriginCount(*origin, count) for origin, count in counts.most_common())
     return found
 
 
@@ -56,4 +55,4 @@ def _who(origins: tuple[OriginCount, ...]) -> set[tuple[str | None, str | None]]
 
 
 def _text(value: object) -> str | None:
-    return None if pd.isna(value) else str(value)
+    return value if isinstance(value, str) else None

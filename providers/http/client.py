@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from providers.decoding.decoder import StreamDecoder, as_object, as_text, parse_json_object
+from providers.decoding.decoder import StreamDecoder, as_object, as_text, excerpt, parse_json_object
 from providers.http.errors import ServiceLabels, too_large_error
 from providers.http.transport import BoundedTransport, PooledTransport
 from providers.services import ServiceEndpoint

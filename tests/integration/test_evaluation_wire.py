@@ -229,7 +229,8 @@ async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a service quotes of an answer, which has an id of its own."""
-    return ending | {"error_message": (ending.get("error_message") or "").partition("{")[0]}
+    message = (ending.get("error_message") or "").partition("{")[0]
+    return ending | {"error_message": message, "upstream_request_id": None}
 
 
 def test_failed_answer_has_same_outcome_over_both_backends() -> None:
