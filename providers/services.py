@@ -169,6 +169,13 @@ class ServiceEndpoint:
         """Whether a vendor's key is sent to a local address, where a gateway may forward requests to the vendor."""
         return self.key is not None and self.is_local and is_public_vendor(self.row)
 
+    @property
+    def label(self) -> str:
+        """The name of whoever answers here: the service's, or the host of another server at a vendor's variable."""
+        if self.own_address or not is_public_vendor(self.row):
+            return self.row.label
+        return urlsplit(self.base_url).netloc.rpartition("@")[2]
+
     def __repr__(self) -> str:
         return f"ServiceEndpoint({self.row.provider!r}, {self.base_url!r})"
 

@@ -55,7 +55,7 @@ class ServiceConfig:
     def from_settings(cls, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts) -> "ServiceConfig":
         """Return the configuration for an endpoint, with proxy, certificates and secrets from the settings."""
         row = found.row
-        names = ServiceLabels(row.label, found.base_url, row.key, row.base_url_variable)
+        names = ServiceLabels(found.label, found.base_url, row.key, row.base_url_variable)
         proxy = proxy_for(found.base_url, settings)
         return cls(names, timeouts, found.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
 

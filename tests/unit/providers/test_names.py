@@ -215,3 +215,26 @@ def test_sdk_clients_ignore_environment(monkeypatch: pytest.MonkeyPatch) -> None
         assert isinstance(prepared, FittedRequest)
         sent = prepared.serialized.with_request_id("id").decode().lower()
         assert "user-agent" in sent and "-x" not in sent.replace("x-stainless", "") and "evil" not in sent
+
+        adapter: Any = providers.route(name).adapter
+        headers = dict(adapter._http.headers if name == "ollama:m" else adapter._client.default_headers)
+        shown = str({key.lower(): str(value) for key, value in headers.items()})
+        assert "-x" not in shown.replace("x-stainless", "") and "evil" not in shown.lower()
+
+
+@pytest.mark.parametrize(
+    ("provider", "variables", "label"),
+    [
+        ("openai", {"OPENAI_API_KEY": KEY}, "OpenAI"),
+        ("openai", {"OPENAI_BASE_URL": "https://gateway.example/v1"}, "gateway.example"),
+        ("openai", {"OPENAI_BASE_URL": "http://name:secret@127.0.0.1:8080/v1"}, "127.0.0.1:8080"),
+        ("anthropic", {"ANTHROPIC_BASE_URL": "https://proxy.example"}, "proxy.example"),
+        ("azure", {"AZURE_OPENAI_API_KEY": KEY, "AZURE_OPENAI_ENDPOINT": "https://a.openai.azure.com"}, "Azure OpenAI"),
+        ("ollama", {"OLLAMA_HOST": "gpu.example:11434"}, "Ollama"),
+        ("vllm", {"VLLM_BASE_URL": "https://gpu.example/v1"}, "vLLM"),
+    ],
+)
+def test_foreign_server_at_a_vendors_variable_is_called_by_its_host(
+    provider: str, variables: dict[str, str], label: str
+) -> None:
+    assert resolve_access(provider, **variables).label == label
