@@ -14,7 +14,7 @@ from typing import Any
 
 from guard import Guard, GuardConfig, GuardVariables
 from providers import ProviderRegistry
-from providers.services import Offer
+from providers.offer import Offer
 from server import logging_config, uvicorn_server
 from server.app import create_app
 from server.captured_output import CapturedOutput

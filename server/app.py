@@ -15,7 +15,7 @@ from starlette.types import Lifespan
 
 from guard import Guard
 from providers import ProviderRegistry
-from providers.services import Offer
+from providers.offer import Offer
 from server.chat_service import ChatService
 from server.error_handlers import ErrorHandlers
 from server.error_shapes import OWN_SHAPE, OpenAIRoute, RouteErrorShapes, ShapedRoute

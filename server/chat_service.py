@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from guard import Caller, Guard, RejectionError, Reservation
-from providers.services import NotOfferedError, Offer
+from providers.offer import NotOfferedError, Offer
 from providers.source import ProviderRow, ProviderSource
 from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import AnswerMetrics, Metrics

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from guard import Guard, GuardConfig
 from providers import ProviderRegistry
-from providers.services import Offer
+from providers.offer import Offer
 from server import uvicorn_server
 from server.app import create_app
 from server.hosts import AllowedHosts

@@ -14,7 +14,7 @@ from guard import Guard, GuardConfig
 from guard.budget import Budget
 from guard.identity import make_key, parse_keys
 from guard.validation import STRICT
-from providers.services import Offer
+from providers.offer import Offer
 from server.metrics import Metrics
 from streaming.errors import UsageError
 from streaming.events import Usage

@@ -10,7 +10,7 @@ import gradio as gr
 
 from guard import Guard, GuardConfig
 from guard.config import UNLIMITED_BUDGET
-from providers.services import Offer
+from providers.offer import Offer
 from providers.source import ProviderSource
 from server.chat_service import ChatService
 from server.metrics import Metrics
