@@ -5,6 +5,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import NamedTuple
 
+from streaming.adapter import UpstreamPrice
 from streaming.errors import UsageError
 from streaming.events import Usage
 from streaming.meter import USER_PRICE, Cost, PriceFunction
@@ -51,16 +52,25 @@ def custom_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> Pr
     found = prices.get(name) or prices.get(model)
     if found is None:
         return None
-    cost_model = found
+    return _price_function(found, USER_PRICE)
 
+
+def _price_function(rates: TokenPrices, source: str) -> PriceFunction:
     def price_usage(usage: Usage) -> Cost | None:
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        cached = min(usage.cached_tokens or 0, usage.input_tokens) if cost_model.cached_usd is not None else 0
-        input_usd = (usage.input_tokens - cached) * cost_model.input_usd + cached * (cost_model.cached_usd or 0)
-        return Cost(input_usd / _MILLION, usage.output_tokens * cost_model.output_usd / _MILLION, USER_PRICE)
+        cached = min(usage.cached_tokens or 0, usage.input_tokens) if rates.cached_usd is not None else 0
+        input_usd = (usage.input_tokens - cached) * rates.input_usd + cached * (rates.cached_usd or 0)
+        return Cost(input_usd / _MILLION, usage.output_tokens * rates.output_usd / _MILLION, source)
 
     return price_usage
+
+
+def router_price(price: UpstreamPrice) -> PriceFunction:
+    """Return the price that a router's own list of models has."""
+    rates = TokenPrices(price.input_usd, price.output_usd)
+    where = price.upstream or "its dearest upstream"
+    return _price_function(rates, f"the router's list ({where})")
 
 
 def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction | None:

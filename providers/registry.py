@@ -1,5 +1,6 @@
 """The registry of providers by name: their adapters, created on first use, and their models' tokens and prices."""
 
+import asyncio
 import importlib.util
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,8 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from providers.models.facts import Facts, ModelFacts, load_facts
+from providers.models.lists import ModelLists
 from providers.models.tokens import token_counter_for_model
-from providers.pricing import TokenPrices, custom_price, list_price
+from providers.pricing import TokenPrices, custom_price, list_price, router_price
 from providers.services import (
     BUILTIN_PROVIDERS,
     SERVICES,
@@ -25,7 +27,7 @@ from providers.services import (
 from settings import Settings
 from streaming.adapter import Adapter, ListedModel
 from streaming.clock import Clock, monotonic, utc_now
-from streaming.errors import UsageError
+from streaming.errors import StreamError, UsageError
 from streaming.meter import CostModel, PriceFunction
 from streaming.retry import RetryPolicy
 from streaming.session import Route, Session, Timeouts
@@ -33,6 +35,8 @@ from streaming.session import Route, Session, Timeouts
 if TYPE_CHECKING:
     from providers.local.model import LocalModel
 
+PRICE_LIST_TIMEOUT_S = 3.0
+"""How long a request may wait for a router's price list, which is loaded at most once in ten minutes."""
 FIRST_CONTENT_UNSEEN_S = 300.0
 """The first-content timeout of a model that thinks without streaming its thinking, unless FIRST_CONTENT_S is set."""
 
@@ -63,7 +67,8 @@ class ProviderInfo:
 class ProviderRegistry:
     """All providers by name. A registry belongs to one event loop from the first `stream` on and ends with `aclose`.
 
-    `prices`: the caller's prices by full name or by model; they take precedence over public prices.
+    `prices`: the caller's prices by full name or by model; they take precedence over public prices. `lists`: lists of
+    models that another registry with the same settings has loaded.
     """
 
     def __init__(
@@ -73,8 +78,10 @@ class ProviderRegistry:
         timeouts: Timeouts | None = None,
         prices: Mapping[str, TokenPrices] = MappingProxyType({}),
         clock: Clock = monotonic,
+        lists: ModelLists | None = None,
     ) -> None:
         self._settings = settings
+        self.lists = lists or ModelLists()
         self._timeouts = timeouts or default_timeouts(settings)
         self.facts = load_facts(settings.provider_facts, (*BUILTIN_PROVIDERS, *SERVICES))
         self.rows = rows_with(self.facts)
@@ -137,6 +144,8 @@ class ProviderRegistry:
         if found is None:
             return CostModel(token_counter_for_model(model), price, thinking_room=room)
         public = None if price is not None else _find_public_price(found, model)
+        if row.lists_prices and price is None and (listed := self.lists.find_price(provider, model)) is not None:
+            price = router_price(listed)
         return CostModel(
             token_counter_for_model(model),
             price or (public if found.own_address else None),
@@ -156,6 +165,27 @@ class ProviderRegistry:
             missing = missing_variable(row, self._settings)
             rows.append(ProviderInfo(example_model_name(row), row.label, missing is None, missing, False))
         return own + rows
+
+    async def load_prices(self, names: Sequence[str]) -> None:
+        """Load the price lists of the routers among `provider:model` names, unless they are recent enough.
+
+        Without a list, the prices are unknown. Call it before `cost_model`.
+        """
+        for provider in dict.fromkeys(name.partition(":")[0] for name in names):
+            row = self.rows.get(provider)
+            if row is None or not row.lists_prices or missing_variable(row, self._settings):
+                continue
+            with suppress(StreamError, TimeoutError):
+                async with asyncio.timeout(PRICE_LIST_TIMEOUT_S):
+                    await self.find_models(provider)
+
+    async def find_models(self, provider: str) -> list[ListedModel]:
+        """Return the models that a provider lists; a list is kept for ten minutes. Raises StreamError or UsageError."""
+        found = self.lists.find(provider)
+        if found is None:
+            found = await self.list_models(provider)
+            self.lists.store(provider, found)
+        return found
 
     async def list_models(self, provider: str) -> list[ListedModel]:
         """Return the models that a provider lists, [] when it has no list. Raises StreamError or UsageError."""

@@ -35,6 +35,7 @@ class ServiceSpec:
     `base_url` is the service's own address; when it is None, `base_url_variable` must be set. `prices` is the service's
     id in genai-prices, None when its prices are not listed there. `example` is a model that the service has. A required
     key may be missing only when the address is not the service's own (`vllm`, or another base URL than the service's).
+    `lists_prices`: the service's own list of models has their prices.
     """
 
     provider: str
@@ -47,6 +48,7 @@ class ServiceSpec:
     prices: str | None = None
     profile: CompatProfile = CompatProfile()
     key_required: bool = True
+    lists_prices: bool = False
 
 
 _LOCAL_PROFILE = CompatProfile(shows_thinking=True)
@@ -118,7 +120,7 @@ SERVICES: dict[str, ServiceSpec] = {
             "mistral", "Mistral", key="MISTRAL_API_KEY", prices="mistral", profile=CompatProfile(include_usage=False)
         ),
         _compatible_service("xai", "xAI", key="XAI_API_KEY", prices="x-ai"),
-        _compatible_service("hf", "Hugging Face router", key="HF_TOKEN"),
+        replace(_compatible_service("hf", "Hugging Face router", key="HF_TOKEN"), lists_prices=True),
         _compatible_service("gemini", "Gemini", key="GEMINI_API_KEY", prices="google"),
         _compatible_service("cerebras", "Cerebras", key="CEREBRAS_API_KEY", prices="cerebras"),
         _compatible_service("fireworks", "Fireworks", key="FIREWORKS_API_KEY", prices="fireworks"),

@@ -33,6 +33,9 @@ class ProviderSource(Protocol):
 
     def cost_model(self, name: str) -> CostModel: ...
 
+    async def load_prices(self, names: Sequence[str]) -> None:
+        """Load the price lists of the routers among these names; call it before `cost_model`."""
+
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError when a model is known to reject this effort."""
 

@@ -113,6 +113,7 @@ class ChatService:
             create = open_session or partial(providers.new_session, names, clock=self.clock)
             session = self._open_session(names, create, paid_by_caller)
             providers.check_effort(names[0], request.effort)
+            await providers.load_prices(names)
             reservation = await self._reserve(caller_id, self._validate(request), session, providers, paid_by_caller)
         answer = await self._stream(reservation, session, delivery, providers, probe)
         about = {"provider": names[0], "strategy": delivery.name, "caller": _stream_owner(caller_id)}

@@ -136,7 +136,8 @@ class RequestHandler:
         if rules is None or path not in ("/v1/models", "/openai/v1/models"):
             return model_lists.MODEL_LISTS[call.request.method, path]()
         vendor = call.vendor
-        return model_lists.openai({name: rules.shutdown_date(vendor, name) for name in rules.listed_models(vendor)})
+        known = {name: rules.shutdown_date(vendor, name) for name in rules.listed_models(vendor)}
+        return model_lists.openai(known, rules.listed_prices(vendor))
 
     def _count_cached_tokens(self, call: "_WireRequest", asked: ParsedRequest, tokens: int) -> tuple[int, int]:
         """Return the numbers of input tokens read from and written to the vendor's cache, in blocks of 128."""

@@ -83,6 +83,10 @@ class VendorRules:
             found[rule["successor"]] = None
         return list(found)
 
+    def listed_prices(self, vendor: str) -> list[dict[str, Any]]:
+        """Return the upstreams with their prices that a router lists for every model, none if it is no router."""
+        return list(self.table["listed_prices"].get(vendor, ()))
+
     def caches(self, vendor: str, input_tokens: int) -> bool:
         """Return whether a vendor automatically caches a prompt of `input_tokens` tokens."""
         rule = self.table["cache"]

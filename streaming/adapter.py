@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Protocol
 
 from streaming.errors import StreamError
@@ -12,11 +13,24 @@ from streaming.messages import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamPrice:
+    """A price in a router's list of models: USD per million input and output tokens at one upstream provider."""
+
+    upstream: str
+    input_usd: Decimal
+    output_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model in a provider's list. `shutdown_date` is the text of the list, None when the list has no date."""
+    """A model in a provider's list. `shutdown_date` is the text of the list, None when the list has no date.
+
+    `prices` are those of the upstreams that serve the model now, where a router lists them.
+    """
 
     name: str
     shutdown_date: str | None = None
+    prices: tuple[UpstreamPrice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from evaluation.scenario import full_name
 from evaluation.schema import Trial, read_trials
 from providers import ProviderRegistry
 from providers.local.model_file import find_model
+from providers.models.lists import ModelLists
 from providers.registry import default_timeouts
 from settings import Settings
 from streaming.errors import UsageError
@@ -100,6 +101,7 @@ async def _run_dry(options: RunOptions) -> int:
     try:
         _read_calibration(options)
         _check_providers(options, providers)
+        await providers.load_prices(options.scenario.providers)
         planned = scenario.plan(options.scenario)
         if options.resume and options.out is not None:
             planned = resume.inspect_run(options.out, options.scenario, retry_failed=options.retry_failed).left
@@ -119,7 +121,8 @@ async def _run_dry(options: RunOptions) -> int:
 def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     settings = Settings.from_environment()
     calibrated = _read_calibration(options)
-    providers = ProviderRegistry(settings, prices=options.prices, timeouts=options.timeouts)
+    lists = asyncio.run(_load_price_lists(settings, options))
+    providers = ProviderRegistry(settings, prices=options.prices, timeouts=options.timeouts, lists=lists)
     _check_providers(options, providers)
     start = _prepare_run(options, folder)
     start.facts["timeouts"] = asdict(options.timeouts or default_timeouts(settings))
@@ -138,6 +141,16 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
             found = stack.enter_context(running_service(options.scenario.url, folder))
             target = ServiceTarget.from_settings(found.url, settings)
         return asyncio.run(_run_and_close(ask(service=target), providers))
+
+
+async def _load_price_lists(settings: Settings, options: RunOptions) -> ModelLists:
+    """Return the routers' price lists, loaded before the run so that every trial is priced alike."""
+    providers = ProviderRegistry(settings)
+    try:
+        await providers.load_prices(options.scenario.providers)
+    finally:
+        await providers.aclose()
+    return providers.lists
 
 
 async def _run_and_close(running: Coroutine[Any, Any, RunSummary], providers: ProviderRegistry) -> RunSummary:

@@ -2,9 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from providers.http.errors import ServiceLabels, too_large_error
 from providers.http.transport import BoundedTransport, PooledTransport
 from providers.services import ServiceEndpoint
 from settings import Settings
-from streaming.adapter import ListedModel
+from streaming.adapter import ListedModel, UpstreamPrice
 from streaming.errors import ProtocolError, StreamError
 from streaming.events import Event, Notice
 from streaming.http.connection_pool import KEEPALIVE_EXPIRY_S
@@ -193,7 +194,19 @@ async def read_model_list(
 
 def _listed_model(row: dict[str, Any], name: str) -> ListedModel:
     day = row.get("shutdown_date")
-    return ListedModel(as_text(row.get(name)), day if isinstance(day, str) and day else None)
+    prices = tuple(_upstream_prices(row.get("providers")))
+    return ListedModel(as_text(row.get(name)), day if isinstance(day, str) and day else None, prices)
+
+
+def _upstream_prices(upstreams: object) -> Iterator[UpstreamPrice]:
+    """Yield the prices of the upstreams in a list of the Hugging Face router that are not known to be down."""
+    for upstream in upstreams if isinstance(upstreams, list) else ():
+        pricing = upstream.get("pricing") if isinstance(upstream, dict) else None
+        if not isinstance(pricing, dict) or upstream.get("status", "live") != "live":
+            continue
+        rates = [pricing.get("input"), pricing.get("output")]
+        if all(isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 <= rate < 1e6 for rate in rates):
+            yield UpstreamPrice(as_text(upstream.get("provider")), *(Decimal(str(rate)) for rate in rates))
 
 
 async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> bytes:

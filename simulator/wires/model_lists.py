@@ -3,7 +3,7 @@
 The models are the profiles and `fault-NAME` for every fault. Any other model name uses the default profile.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -27,12 +27,17 @@ def _openai_models() -> bytes:
     return openai({})
 
 
-def openai(known: Mapping[str, date | None]) -> bytes:
-    """Return a model list in OpenAI's format, including a vendor's `known` models with their shutdown dates."""
+def openai(known: Mapping[str, date | None], upstreams: Sequence[Mapping[str, Any]] = ()) -> bytes:
+    """Return a model list in OpenAI's format, including a vendor's `known` models with their shutdown dates.
+
+    `upstreams` are those that a router lists with every model, with their prices.
+    """
     data = [_openai_model_object(name) for name in MODEL_NAMES]
     for name, shutdown in known.items():
         dated = {} if shutdown is None else {"shutdown_date": shutdown.isoformat()}
         data.append({**_openai_model_object(name), **dated})
+    if upstreams:
+        data = [{**model, "providers": upstreams} for model in data]
     return dumps({"object": "list", "data": data})
 
 

@@ -133,3 +133,16 @@ def test_upstream_and_the_servers_own_timings_are_columns_and_in_the_report(vend
     report = (vendor_runs.folder / "report.md").read_text()
     assert "openrouter:m was answered by: m at Simulated (2 of 2)" in report
     assert "- outside check: groq:m itself reports 30" in report
+
+
+@simulator("--ttft-ms 1 --gap-ms 0 --tokens 8")
+def test_router_is_priced_by_its_own_list(vendor_runs: VendorRuns) -> None:
+    words = "--providers hf:steady,hf:steady:simulated --repeats 1 --no-warm-up --max-cost 1"
+    assert vendor_runs.run(words) == 0
+    trials = evaluation.load(vendor_runs.folder).trials.set_index("model")
+    assert trials.loc["steady", "price_source"] == "the router's list (its dearest upstream)"
+    assert trials.loc["steady:simulated", "price_source"] == "the router's list (simulated)"
+    tokens = trials["input_tokens"].astype(float)
+    for model, prices in (("steady", (0.3, 0.9)), ("steady:simulated", (0.3, 0.5))):
+        cost_usd = (tokens[model] * prices[0] + 8 * prices[1]) / 1e6
+        assert trials.loc[model, "cost_usd"] == pytest.approx(cost_usd)

@@ -91,6 +91,9 @@ class FakeProviders:
     def cost_model(self, name: str) -> CostModel:
         return CostModel(price=self.price, paid=self.paid)
 
+    async def load_prices(self, names: Sequence[str]) -> None:
+        """Load nothing: no fake is a router."""
+
     def check_effort(self, name: str, effort: str | None) -> None:
         """Accept every effort."""
 
