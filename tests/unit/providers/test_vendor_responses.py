@@ -17,7 +17,7 @@ from providers.services import SERVICES, ServiceEndpoint
 from streaming.errors import StreamError
 from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta, ThinkingDelta
 from streaming.messages import Message
-from streaming.meter import Meter, MeterReading
+from streaming.meter import CostModel, Meter, MeterReading, PriceFunction
 from streaming.pipeline import outcome_of
 from streaming.retry import AttemptState, Retry, RetryPolicy, decide
 from streaming.session import Route, Session
@@ -62,9 +62,9 @@ def read_events(case: dict[str, Any], piece_bytes: int) -> list[Event]:
     return [Failed(error.kind, error.message, error.http_status)]
 
 
-def read_meter(events: list[Event]) -> MeterReading:
+def read_meter(events: list[Event], cost_model: CostModel | None = None) -> MeterReading:
     """Return the meter's reading of events at intervals of 10 ms."""
-    meter = Meter((Message("user", "a prompt"),), 0.0)
+    meter = Meter((Message("user", "a prompt"),), 0.0, cost_model)
     for number, event in enumerate(events):
         meter.feed(event, number / 100)
     meter.end(len(events) / 100)
@@ -150,7 +150,7 @@ def test_list_price_of_a_response_equals_the_vendors_cost(name: str) -> None:
 BILLS = list(csv.DictReader((FOLDER / "bills.csv").read_text(encoding="utf-8").splitlines()))
 
 
-def read_bill(row: dict[str, str], fields: dict[str, Any]) -> MeterReading:
+def read_bill(row: dict[str, str], fields: dict[str, Any], price: PriceFunction | None = None) -> MeterReading:
     """Return the meter's reading of an answer with this row's usage; `fields` has the vendor's own cost."""
     usage = {
         "prompt_tokens": int(row["prompt"]),
@@ -164,7 +164,7 @@ def read_bill(row: dict[str, str], fields: dict[str, Any]) -> MeterReading:
     }
     chunks = [{"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}]
     case = {"provider": "openrouter", "streamed": True, "body": f"data: {json.dumps(chunks[0])}\n\ndata: [DONE]\n\n"}
-    return read_meter(decode(case, 1 << 20))
+    return read_meter(decode(case, 1 << 20), CostModel(price=price))
 
 
 @pytest.mark.parametrize("row", BILLS, ids=lambda row: f"{row['service']}-{row['model']}")
@@ -177,6 +177,15 @@ def test_cost_in_the_answer_is_the_metered_cost(row: dict[str, str]) -> None:
     cost = read_bill(row, forms.get(row["service"], {"cost": float(bill)})).cost
     assert cost is not None
     assert (cost.total_usd, cost.source) == (bill, "billed")
+
+
+@pytest.mark.parametrize("row", BILLS, ids=lambda row: f"{row['service']}-{row['model']}")
+def test_cost_without_a_bill_in_the_answer_is_listed(row: dict[str, str]) -> None:
+    service = SERVICES.get(row["service"])
+    price = list_price(service.prices, row["model"]) if service is not None and service.prices else None
+    cost = read_bill(row, {}, price).cost
+    assert (cost is None) == (price is None)
+    assert cost is None or (cost.source, cost.total_usd) == ("listed", cost.list_usd)
 
 
 def test_rejected_request_uses_no_tokens() -> None:
