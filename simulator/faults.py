@@ -29,6 +29,9 @@ class FaultKind:
     number: str | None = None
     default: float | None = None
     always: bool = False
+    code: str | None = None
+    words: str | None = None
+    """The vendor's code and message for an error response, instead of those that follow from the status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,37 @@ class Fault:
         return streamed or self.always or self.kind.scope == "any"
 
 
+def _rejection(name: str, status: int, code: str, words: str) -> FaultKind:
+    return FaultKind(name, "any", f"status {status}, {code}: {words[:40]}…", status, code=code, words=words)
+
+
+_REJECTIONS = (
+    _rejection("no-credit", 402, "billing_error", "Insufficient balance: add credits to your account."),
+    _rejection(
+        "quota-used-up",
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details.",
+    ),
+    _rejection("bad-key", 400, "invalid_request_error", "Incorrect API key provided: it is not valid."),
+    _rejection(
+        "model-gone",
+        400,
+        "model_decommissioned",
+        "The model has been decommissioned and is no longer supported.",
+    ),
+    _rejection("flagged", 403, "content_policy_violation", "The prompt was flagged by moderation."),
+    _rejection(
+        "over-token-limit",
+        413,
+        "rate_limit_exceeded",
+        "Request too large for the model on tokens per minute: reduce its size.",
+    ),
+    _rejection("at-capacity", 498, "capacity_exceeded", "The flex tier is at capacity: try again later."),
+)
+"""Rejections whose meaning is in the vendor's code and message, not in the status."""
+
+
 def _status_fault(status: int, does: str = "") -> FaultKind:
     return FaultKind(str(status), "any", does or f"status {status}", status)
 
@@ -62,6 +96,7 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
             FaultKind("500-once", "any", "status 500 to the first attempt of a request, the next succeeds", 500),
             _status_fault(503, "status 503, always"),
             _status_fault(529, "status 529, overloaded"),
+            *_REJECTIONS,
             FaultKind("reset-before-headers", "any", "the connection is reset (RST) in place of an answer"),
             FaultKind("no-response", "any", "the request is read and never answered"),
             FaultKind(

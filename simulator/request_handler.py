@@ -187,7 +187,8 @@ class RequestHandler:
             return None
         if fault.kind.status is not None:
             retry_after = (("retry-after", f"{fault.number:g}"),) if fault.number is not None else ()
-            return call.plan_error(fault.kind.status, f"simulated fault {fault.name}", *retry_after)
+            words = fault.kind.words or f"simulated fault {fault.name}"
+            return call.plan_error(fault.kind.status, words, *retry_after, code=fault.kind.code)
         return _plan_raw_response(call, call.dialect.media_type if asked.streamed else _JSON_MEDIA_TYPE, fault.name)
 
     def _is_first_time(self, request: Request) -> bool:
@@ -224,8 +225,8 @@ class _WireRequest(NamedTuple):
     serial: str
     vendor: str
 
-    def plan_error(self, status: int, message: str, *extra: tuple[str, str]) -> ResponsePlan:
-        body = self.dialect.error(status, message, self.serial)
+    def plan_error(self, status: int, message: str, *extra: tuple[str, str], code: str | None = None) -> ResponsePlan:
+        body = self.dialect.error(status, message, self.serial, code)
         return response_plans.plan_single(self.envelope, status, _JSON_MEDIA_TYPE, body, *extra)
 
 

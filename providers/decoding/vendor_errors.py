@@ -102,7 +102,8 @@ _FLAGGED = re.compile(
     r"\b(flagged|moderation|content (policy|filter|management)|violat\w+ .{0,40}(polic|guideline|terms)"
     r"|usage guidelines|safety (system|check|policy))"
 )
-_STATUS_WITH_WORDS = frozenset({400, 402, 403, 404, 422, 429})
+_OVER_RATE = re.compile(r"\brate.?limit|\b(tokens|requests) per (second|minute|hour|day)\b|\btoo many requests\b")
+_STATUS_WITH_WORDS = frozenset({400, 402, 403, 404, 413, 422, 429})
 """Statuses with so many possible causes that the text of the message is examined."""
 
 
@@ -189,7 +190,9 @@ class VendorError:
             return ContentFilterError
         if status in (400, 403) and _BAD_KEY.search(text):
             return AuthenticationError
-        if status != 429 and _NO_MODEL.search(text):
+        if status == 413 and _OVER_RATE.search(text):
+            return RateLimitError
+        if status not in (413, 429) and _NO_MODEL.search(text):
             return NotFoundError
         return None
 

@@ -58,8 +58,8 @@ class MessagesWire:
     def encoder(self, answer: EncodingContext) -> "_MessagesEncoder":
         return _MessagesEncoder(answer)
 
-    def error(self, status: int, message: str, serial: str) -> bytes:
-        kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    def error(self, status: int, message: str, serial: str, code: str | None = None) -> bytes:
+        kind = code or _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
         return dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": f"req_{serial}"})
 
 

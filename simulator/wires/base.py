@@ -89,8 +89,8 @@ class Wire(Protocol):
 
     def encoder(self, answer: EncodingContext) -> Encoder: ...
 
-    def error(self, status: int, message: str, serial: str) -> bytes:
-        """Return the body of an error response."""
+    def error(self, status: int, message: str, serial: str, code: str | None = None) -> bytes:
+        """Return the body of an error response. `code` replaces the one that follows from the status."""
 
 
 def dumps(value: Any) -> bytes:

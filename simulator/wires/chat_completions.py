@@ -67,11 +67,12 @@ class ChatCompletionsWire:
     def encoder(self, answer: EncodingContext) -> "_ChatCompletionsEncoder":
         return _ChatCompletionsEncoder(answer, self)
 
-    def error(self, status: int, message: str, serial: str) -> bytes:
+    def error(self, status: int, message: str, serial: str, code: str | None = None) -> bytes:
         if self.azure:
-            return dumps({"error": {"code": str(status), "message": message}})
+            return dumps({"error": {"code": code or str(status), "message": message}})
         kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        return dumps({"error": {"message": message, "type": kind, "param": None, "code": _ERROR_CODES.get(status)}})
+        fields = {"message": message, "type": kind, "param": None, "code": code or _ERROR_CODES.get(status)}
+        return dumps({"error": fields})
 
 
 class _ChatCompletionsEncoder:

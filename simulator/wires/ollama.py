@@ -45,7 +45,7 @@ class OllamaChatWire:
     def encoder(self, answer: EncodingContext) -> "_OllamaChatEncoder":
         return _OllamaChatEncoder(answer)
 
-    def error(self, status: int, message: str, serial: str) -> bytes:
+    def error(self, status: int, message: str, serial: str, code: str | None = None) -> bytes:
         return dumps({"error": message})
 
 

@@ -56,9 +56,9 @@ class ResponsesWire:
     def encoder(self, answer: EncodingContext) -> "_ResponsesEncoder":
         return _ResponsesEncoder(answer)
 
-    def error(self, status: int, message: str, serial: str) -> bytes:
+    def error(self, status: int, message: str, serial: str, code: str | None = None) -> bytes:
         kind = "server_error" if status >= 500 else "invalid_request_error"
-        return dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
+        return dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
 class _ResponsesEncoder:

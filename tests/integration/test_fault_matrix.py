@@ -27,7 +27,7 @@ TOKENS = 12
 LIMITS = Timeouts(connect_s=5.0, first_content_s=3.0, idle_s=3.0, total_s=30.0)
 """Long enough for a machine with other work, short enough that five silent attempts reach the last one."""
 SCALED_POLICY = RetryPolicy(delays_s=(0.02, 0.04, 0.08, 0.16))
-WIRES = ("openai", "azure", "anthropic", "ollama")
+WIRES = ("openai", "openai-responses", "azure", "anthropic", "ollama")
 COMPLETE = "complete"
 
 
@@ -60,6 +60,13 @@ CELLS: dict[str, ExpectedOutcome] = {
     "500-once": ExpectedOutcome(COMPLETE, 2),
     "503": ExpectedOutcome("server_error", ALL_ATTEMPTS),
     "529": ExpectedOutcome("server_error", ALL_ATTEMPTS),
+    "no-credit": ExpectedOutcome("billing", 1),
+    "quota-used-up": ExpectedOutcome("billing", 1),
+    "bad-key": ExpectedOutcome("auth", 1),
+    "model-gone": ExpectedOutcome("not_found", 1),
+    "flagged": ExpectedOutcome("content_filter", 1),
+    "over-token-limit": ExpectedOutcome("rate_limited", 1),
+    "at-capacity": ExpectedOutcome("server_error", ALL_ATTEMPTS),
     "reset-before-headers": ExpectedOutcome("network", ALL_ATTEMPTS),
     "no-response": ExpectedOutcome("total_timeout", ALL_ATTEMPTS),
     "slow-first-token-1": ExpectedOutcome(COMPLETE, 1),
@@ -82,6 +89,10 @@ CELLS: dict[str, ExpectedOutcome] = {
     "big-event": ExpectedOutcome(COMPLETE, 1),
     "redirect": ExpectedOutcome("protocol", 2),
 }
+
+
+EXCEPTIONS = {("openai-responses", "missing-end-marker"): ExpectedOutcome("truncated", 1, partial=True)}
+"""The Responses API's last event is the end marker and has the finish reason: without it, the answer is cut."""
 
 
 @dataclass
@@ -174,7 +185,7 @@ def test_fault_matrix_covers_every_simulator_fault() -> None:
 @pytest.mark.parametrize("fault", CELLS)
 @pytest.mark.parametrize("wire", WIRES)
 def test_fault_on_wire_ends_as_expected(matrix: FaultMatrix, wire: str, fault: str) -> None:
-    expected, outcome = CELLS[fault], matrix.outcomes[wire, fault]
+    expected, outcome = EXCEPTIONS.get((wire, fault), CELLS[fault]), matrix.outcomes[wire, fault]
     last = outcome.events[-1]
     assert isinstance(last, Finish if expected.ends == COMPLETE else Failed), last
     if isinstance(last, Failed):
@@ -233,7 +244,28 @@ def test_policy_without_fallback_makes_four_attempts(fault: str, tmp_path: Path)
     assert {wire: matrix.attempts(wire) for wire in WIRES} == dict.fromkeys(WIRES, 4)
 
 
-@pytest.mark.parametrize("fault", ["401", "403", "404", "503"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_flagged_prompt_goes_to_no_other_provider(wire: str, tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+
+    async def main(matrix: FaultMatrix) -> Event:
+        providers = ProviderRegistry(matrix.settings, timeouts=LIMITS)
+        names = [f"{wire}:fault-flagged", *(f"{other}:steady" for other in WIRES)]
+        session = providers.new_session(names, clock=monotonic, policy=SCALED_POLICY)
+        events = await collect_events(session, "flagged")
+        await providers.aclose()
+        return events[-1]
+
+    with run_simulator_process("--log", str(log)) as url:
+        matrix = FaultMatrix(url, log)
+        last = asyncio.run(main(matrix))
+        assert matrix.attempts("flagged") == 1
+    assert isinstance(last, Failed) and last.kind == "content_filter"
+
+
+@pytest.mark.parametrize(
+    "fault", ["401", "403", "404", "503", "no-credit", "quota-used-up", "bad-key", "model-gone", "over-token-limit"]
+)
 def test_failed_provider_falls_back_to_next_and_names_it(fault: str, tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
 
