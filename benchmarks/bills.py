@@ -106,10 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = f"{row['bills']} bills, {row['listed']} with a list price, {row['within_2_percent']} within 2 %"
         sums = f"{row['listed_usd']:.4f} USD listed, {row['billed_usd']:.4f} USD billed"
         print(f"{service}: {counts}; median difference {middle}; together {sums}")
-    known = [bill for bill in bills if bill.difference is not None]
-    for bill in sorted(known, key=lambda bill: -abs(bill.difference or 0))[: parsed.worst]:
+    known = [(bill.difference, bill) for bill in bills if bill.difference is not None]
+    for difference, bill in sorted(known, key=lambda pair: abs(pair[0]), reverse=True)[: parsed.worst]:
         amounts = f"{bill.listed_usd} listed, {bill.billed_usd} billed"
-        print(f"  {bill.service}:{bill.model}: {bill.difference:+.1%} ({amounts})")
+        print(f"  {bill.service}:{bill.model}: {difference:+.1%} ({amounts})")
     print(json.dumps(found))
     return 0
 
