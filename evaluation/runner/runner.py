@@ -238,7 +238,7 @@ class _TrialRunner:
                 quoted = estimate_trial_cost(
                     self.context.access.cost_model(trial.provider), self.context.scenario, trial
                 )
-                if await self._reserve(what, quoted.at_most_usd, trial.provider):
+                if await self._reserve(what, quoted, trial.provider):
                     await self._send(what, run_trial(self.context, trial))
 
         if planned:
