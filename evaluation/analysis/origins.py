@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from evaluation.scenario import full_name
 from evaluation.tables import Run
 
 UNNAMED = "an unnamed model"
@@ -31,13 +32,17 @@ class OriginChange:
 
 def count_origins(run: Run) -> dict[str, tuple[OriginCount, ...]]:
     """Return who answered each provider's trials, the most frequent first, for the providers that say so."""
-    known = run.trials[run.trials["served_model"].notna() | run.trials["upstream"].notna()]
-    found: dict[str, tuple[OriginCount, ...]] = {}
-    for name, rows in known.groupby(known["provider"] + (":" + known["model"]).fillna(""), sort=False):
-        pairs = rows[["served_model", "upstream"]].itertuples(index=False, name=None)
-        counts = Counter((_text(model), _text(upstream)) for model, upstream in pairs)
-        found[str(name)] = tuple(OriginCount(*origin, count) for origin, count in counts.most_common())
-    return found
+    columns = run.trials[["provider", "model", "served_model", "upstream"]]
+    found: dict[str, Counter[tuple[str | None, str | None]]] = {}
+    for provider, model, *origin in columns.itertuples(index=False, name=None):
+        served_model, upstream = map(_text, origin)
+        if served_model or upstream:
+            name = full_name(str(provider), _text(model))
+            found.setdefault(name, Counter())[served_model, upstream] += 1
+    return {
+        name: tuple(OriginCount(*origin, count) for origin, count in counts.most_common())
+        for name, counts in found.items()
+    }
 
 
 def find_origin_changes(a: Run, b: Run) -> list[OriginChange]:

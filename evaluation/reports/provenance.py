@@ -85,7 +85,8 @@ def _server_timing_lines(run: Run) -> Iterator[str]:
     """Yield a line for each provider that reports its own timings: its time to the first token beside ours."""
     parts = ["server_queue_s", "server_load_s", "server_prompt_s"]
     rows = run.trials[run.trials["server_prompt_s"].notna() & run.trials["ttft_s"].notna()]
-    for name, found in rows.groupby(rows["provider"] + (":" + rows["model"]).fillna(""), sort=False):
+    names = rows["provider"].astype("string") + (":" + rows["model"].astype("string")).fillna("")
+    for name, found in rows.groupby(names, sort=False):
         server_s, ours_s = found[parts].fillna(0.0).sum(axis=1), found["ttft_s"]
         reported, measured = formatting.format_ms(server_s.median()), formatting.format_ms(ours_s.median())
         yield (
