@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from evaluation import tables
+from evaluation.prompt_file import Prompt
 from evaluation.reports import charts as reports_charts
 from evaluation.reports import html as reports_html
 from evaluation.reports import markdown, png
 from evaluation.reports.chart_kinds import MAX_POINTS, Chart
-from evaluation.scenario import PlannedTrial, Prompt, plan
+from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow
 from tests.unit.evaluation import factories
 

@@ -10,8 +10,9 @@ import pytest
 from evaluation import tables
 from evaluation.analysis import summary
 from evaluation.analysis.statistics import Estimate
+from evaluation.prompt_file import Prompt
 from evaluation.reports import formatting, markdown, terminal
-from evaluation.scenario import PlannedTrial, Prompt, plan
+from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow, Trial
 from tests.unit.evaluation import factories
 
