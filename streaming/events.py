@@ -14,7 +14,7 @@ NoticeKind = Literal[
     "connected", "loading", "retry", "fallback", "served_by", "non_streamed", "trimmed", "budget", "timings",
     "dropped_settings", "retiring", "answered_by",
 ]  # fmt: skip
-ServerTiming = Literal["queue_s", "load_s", "prompt_s", "generation_s", "total_s"]
+ServerTiming = Literal["queue_s", "load_s", "prefill_s", "decode_s", "total_s"]
 """The names of a server's own timings in seconds: waiting, loading, the prompt, generating, all of it."""
 
 

@@ -21,38 +21,33 @@ class OriginCount:
         return f"{self.model or UNNAMED}{f' at {self.upstream}' if self.upstream else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class OriginChange:
-    """A provider that was answered by others in run B than in run A."""
-
-    provider: str
-    a: tuple[OriginCount, ...]
-    b: tuple[OriginCount, ...]
-
-
 def count_origins(run: Run) -> dict[str, tuple[OriginCount, ...]]:
     """Return who answered each provider's trials, the most frequent first, for the providers that say so."""
-    columns = run.trials[["provider", "model", "served_model", "upstream"]]
+    columns = run.trials[["provider", "model", "model_served", "provider_served"]]
     found: dict[str, Counter[tuple[str | None, str | None]]] = {}
     for provider, model, *origin in columns.itertuples(index=False, name=None):
-        served_model, upstream = map(_text, origin)
-        if served_model or upstream:
+        model_served, upstream = map(_text, origin)
+        if model_served or upstream:
             name = full_name(str(provider), _text(model))
-            found.setdefault(name, Counter())[served_model, upstream] += 1
+            found.setdefault(name, Counter())[model_served, upstream] += 1
     return {
         name: tuple(OriginCount(*origin, count) for origin, count in counts.most_common())
         for name, counts in found.items()
     }
 
 
-def find_origin_changes(a: Run, b: Run) -> list[OriginChange]:
-    """Return the providers of both runs that were not answered by the same models and upstreams."""
+def describe_origin_changes(a: Run, b: Run) -> list[str]:
+    """Return a clause for each provider of both runs that was not answered by the same models and upstreams."""
     in_a, in_b = count_origins(a), count_origins(b)
     return [
-        OriginChange(name, in_a[name], in_b[name])
+        f"served model of {name}: {_join(in_a[name])} in A, {_join(in_b[name])} in B"
         for name in in_a
         if name in in_b and _who(in_a[name]) != _who(in_b[name])
     ]
+
+
+def _join(origins: tuple[OriginCount, ...]) -> str:
+    return " and ".join(sorted(map(str, origins)))
 
 
 def _who(origins: tuple[OriginCount, ...]) -> set[tuple[str | None, str | None]]:

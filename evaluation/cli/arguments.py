@@ -24,10 +24,11 @@ from streaming.session import Timeouts
 
 EPILOG = (
     "exit codes: 0 success; 1 no trial was completed, a provider failed too often, an objective was missed, or a "
-    "metric of --fail-if-worse got worse; 2 usage error; 3 stopped before the cost ceiling; 130 stopped by a signal, "
-    "finished trials are kept. The last line on stdout is one JSON object."
+    "metric of --fail-if-worse got worse; 2 usage error; 3 stopped before the cost ceiling; 4 too few trials to tell "
+    "whether an objective is met; 130 stopped by a signal, finished trials are kept. The last line on stdout is one "
+    "JSON object."
 )
-_SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed"
+_SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed, 4 with too few to tell"
 DEFAULTS: dict[str, Any] = {
     "strategies": ("direct",),
     "transport": (scenario.IN_PROCESS,),
@@ -83,8 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
     again.add_argument("folder", type=Path, metavar="DIR")
     again.add_argument("--no-plots", action="store_true", help="only the tables and report.md")
     both = add_command("compare", "report which metrics got better or worse between two runs")
-    both.add_argument("a", type=Path, metavar="A", help="the baseline run")
-    both.add_argument("b", type=Path, metavar="B", help="the run to compare with it")
+    both.add_argument("a", metavar="A[:NAME]", help="the baseline run, or one provider of it")
+    both.add_argument("b", metavar="B[:NAME]", help="the run to compare with it, or one provider of it")
     both.add_argument("--slo", metavar="SLO", help=f"objectives that B must meet: {_SLO_HELP}")
     both.add_argument(
         "--fail-if-worse", metavar="METRICS", help="for example ttft,failed: exit code 1 when one of them got worse"

@@ -89,8 +89,7 @@ def _check_slo(folder: Path, options: RunOptions) -> dict[str, Any]:
     from evaluation import tables
     from evaluation.analysis import slo
 
-    verdicts = slo.check_objectives(tables.load(folder), options.slo)
-    return output.print_verdicts(verdicts)
+    return output.print_verdicts(slo.check_objectives(tables.load(folder), options.slo))
 
 
 async def _run_dry(options: RunOptions) -> int:
@@ -127,6 +126,7 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     start = _prepare_run(options, folder)
     start.facts["timeouts"] = asdict(options.timeouts or default_timeouts(settings))
     start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
+    start.facts["slo"] = [objective.text for objective in options.slo]
     start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in options.prices.items()}
     budget = _make_cost_ceiling(options, providers, start, folder)
     if not options.resume:
@@ -244,6 +244,6 @@ def _exit_code(summary: RunSummary, facts: dict[str, Any]) -> int:
         return 130
     if summary.out_of_budget:
         return OUT_OF_BUDGET_EXIT_CODE
-    if facts["failing_providers"] or summary.ended_providers:
+    if facts["failing_providers"] or summary.ended_providers or not summary.outcomes["completed"]:
         return 1
-    return 0 if summary.outcomes["completed"] and facts.get("slo", {}).get("met", True) else 1
+    return output.exit_code_of([facts["slo"]["outcome"]] if "slo" in facts else [])

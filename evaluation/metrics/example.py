@@ -5,6 +5,8 @@ from decimal import Decimal
 from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
 from streaming.events import Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
 
+_TIMINGS = {"queue_s": 0.05, "load_s": 0.01, "prefill_s": 0.2, "decode_s": 1.9}
+
 EXAMPLE = MeasuredAnswer(
     TimedEvents(
         sent_s=0.0,
@@ -14,7 +16,7 @@ EXAMPLE = MeasuredAnswer(
             TimedEvent(0.60, TextDelta("b" * 40)),
             TimedEvent(0.80, TextDelta("c" * 40)),
             TimedEvent(2.30, TextDelta("d" * 20)),
-            TimedEvent(2.35, Notice("timings", "", {"prompt_eval_s": 0.2, "eval_s": 1.9})),
+            TimedEvent(2.35, Notice("timings", "", _TIMINGS)),
             TimedEvent(2.40, Finish("stop")),
         ),
         delivered=(

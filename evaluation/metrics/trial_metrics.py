@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from evaluation.metrics import cadence as metrics_cadence
 from evaluation.metrics import experience
 from streaming.events import Event, Notice, TimedEvent, Usage, dropped_settings_of
-from streaming.origin import SERVER_TIMINGS
 
 if TYPE_CHECKING:
     from streaming.pipeline import Outcome, Receipt  # not at run time: load tests must not import asyncio
@@ -109,8 +108,8 @@ class MeasuredAnswer:
     def server_timing_s(self, name: str) -> float | None:
         """Return one of the server's own timings in seconds; None if the answer has none of this name."""
         notices = (timed.event for timed in self.stamps.first_end if isinstance(timed.event, Notice))
-        found = next((notice.detail.get(name) for notice in notices if notice.kind == "timings"), None)
-        return float(found) if isinstance(found, (int, float)) else None
+        named = [notice.detail[name] for notice in notices if notice.kind == "timings" and name in notice.detail]
+        return float(named[-1]) if named and isinstance(named[-1], (int, float)) else None
 
 
 def dropped_settings(timestamps: TimedEvents) -> str | None:
@@ -152,14 +151,13 @@ def outcome_columns(receipt: "Receipt") -> dict[str, Any]:
 
 
 def origin_columns(receipt: "Receipt") -> dict[str, Any]:
-    """Return the columns on who answered, and on the server's own timings."""
-    found: dict[str, Any] = {f"server_{name}": receipt.server_timings.get(name) for name in SERVER_TIMINGS}
+    """Return the columns on who answered; none when the provider said nothing of it."""
     if (origin := receipt.origin) is None:
-        return found
-    return found | {
-        "served_model": origin.model,
-        "upstream": origin.upstream,
+        return {}
+    return {
+        "model_served": origin.model,
+        "provider_served": origin.upstream,
         "service_tier": origin.service_tier,
-        "system_fingerprint": origin.fingerprint,
+        "fingerprint": origin.fingerprint,
         "upstream_request_id": origin.request_id,
     }

@@ -78,13 +78,13 @@ def _origin_lines(run: Run) -> Iterator[str]:
             continue
         total = sum(origin.count for origin in found)
         words = ", ".join(f"{origin} ({origin.count} of {total})" for origin in found)
-        yield f"- {display_name(name)} was answered by: {words} (columns `served_model`, `upstream`)"
+        yield f"- {display_name(name)} was answered by: {words} (columns `model_served`, `provider_served`)"
 
 
 def _server_timing_lines(run: Run) -> Iterator[str]:
     """Yield a line for each provider that reports its own timings: its time to the first token beside ours."""
-    parts = ["server_queue_s", "server_load_s", "server_prompt_s"]
-    rows = run.trials[run.trials["server_prompt_s"].notna() & run.trials["ttft_s"].notna()]
+    parts = ["server_queue_s", "server_load_s", "server_prefill_s"]
+    rows = run.trials[run.trials["server_prefill_s"].notna() & run.trials["ttft_s"].notna()]
     names = rows["provider"].astype("string") + (":" + rows["model"].astype("string")).fillna("")
     for name, found in rows.groupby(names, sort=False):
         server_s, ours_s = found[parts].fillna(0.0).sum(axis=1), found["ttft_s"]

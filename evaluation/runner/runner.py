@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import product
 from pathlib import Path
@@ -126,30 +126,23 @@ async def run(
     start = start or resume.new_run(new_run_id(), scenario)
     facts, summary = start.facts, _begin_summary(start)
     try:
-        _open_folder(folder, start)
+        resume.prepare_journal(folder, start)
+        manifest.write(folder, facts)
         with (
             closing(RunBackends(RunResources(access, clock, service=service, mask=mask))) as backends,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
             sender = TrialSender(backends.send, clock, RetryPolicy(max_retries=scenario.retries))
-            context = TrialContext(start.run_id, scenario, access, clock, backends, sender, models=models)
-            context = replace(context, resume_count=start.resume_count)
+            shared = (start.run_id, scenario, access, clock, backends, sender)
+            context = TrialContext(*shared, models=models, resume_count=start.resume_count)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
-        summary.ended_providers = sender.ended
-        _finish_manifest(folder, facts, summary, work.load.summary(scenario), budget)
+        _finish_manifest(work)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error}); the trials finished so far are kept") from None
     return summary
-
-
-def _open_folder(folder: Path, start: RunState) -> None:
-    """Remove what an interrupted run left unfinished, and write the manifest."""
-    resume.truncate_partial_lines(folder, start)
-    resume.start_over(folder, start)
-    manifest.write(folder, start.facts)
 
 
 def _begin_summary(start: RunState) -> RunSummary:
@@ -157,18 +150,18 @@ def _begin_summary(start: RunState) -> RunSummary:
     return RunSummary(start.run_id, int(start.facts["trials_planned"]), outcomes)
 
 
-def _finish_manifest(
-    folder: Path, facts: dict[str, Any], summary: RunSummary, load: dict[str, Any], budget: CostCeiling | None
-) -> None:
+def _finish_manifest(work: "_TrialRunner") -> None:
+    facts, summary, load = work.facts, work.summary, work.load.summary(work.context.scenario)
+    summary.ended_providers = work.context.sender.ended
     if summary.trials:
         summary.shortfall = load["shortfall"]
         facts["loads"] = [*facts.get("loads", []), load]
     complete = not summary.interrupted and not summary.out_of_budget and not summary.ended_providers
     facts |= {"complete": complete, "interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
     facts |= {"finished_at": utc_now(), "trials_finished": summary.trials, "ended_providers": summary.ended_providers}
-    if budget is not None:
-        facts |= {"max_cost_usd": str(budget.ceiling_usd), "charged_usd": str(budget.charged_usd)}
-    manifest.write(folder, facts)
+    if work.budget is not None:
+        facts |= {"max_cost_usd": str(work.budget.ceiling_usd), "charged_usd": str(work.budget.charged_usd)}
+    manifest.write(work.folder, facts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,13 +165,13 @@ def _read_timings(chunk: dict[str, Any]) -> list[Event]:
     places = (chunk.get("time_info"), chunk.get("usage"), groq.get("usage") if isinstance(groq, dict) else None)
     for place in places:
         if isinstance(place, dict) and "prompt_time" in place:
-            names = {"queue_s": "queue_time", "prompt_s": "prompt_time", "generation_s": "completion_time"}
+            names = {"queue_s": "queue_time", "prefill_s": "prompt_time", "decode_s": "completion_time"}
             names["total_s"] = "total_time"
             return timings_notice({name: parse_duration_s(place.get(key)) for name, key in names.items()})
     timings = chunk.get("timings")
     if not isinstance(timings, dict):
         return []
-    names = {"prompt_s": "prompt_ms", "generation_s": "predicted_ms"}
+    names = {"prefill_s": "prompt_ms", "decode_s": "predicted_ms"}
     return timings_notice({name: parse_duration_s(timings.get(key), 1000) for name, key in names.items()})
 
 

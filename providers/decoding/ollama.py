@@ -18,8 +18,8 @@ from streaming.events import Event, FinishReason, Usage
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _DURATIONS_NS = {
     "load_s": "load_duration",
-    "prompt_s": "prompt_eval_duration",
-    "generation_s": "eval_duration",
+    "prefill_s": "prompt_eval_duration",
+    "decode_s": "eval_duration",
     "total_s": "total_duration",
 }
 

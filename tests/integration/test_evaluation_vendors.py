@@ -126,11 +126,15 @@ def test_hidden_thinking_of_an_effort_is_timed_and_paid(vendor_runs: VendorRuns)
 def test_upstream_and_the_servers_own_timings_are_columns_and_in_the_report(vendor_runs: VendorRuns) -> None:
     assert vendor_runs.run("--providers openrouter:m,groq:m,cerebras:m,ollama:m --repeats 2") == 0
     trials = evaluation.load(vendor_runs.folder).trials
-    assert set(trials["served_model"]) == {"m"} and trials["upstream_request_id"].notna().all()
-    routed = trials[trials["upstream"].notna()]
-    assert set(routed["provider"]) == {"openrouter"} and set(routed["upstream"]) == {"Simulated"} and len(routed) == 2
+    assert set(trials["model_served"]) == {"m"} and trials["upstream_request_id"].notna().all()
+    routed = trials[trials["provider_served"].notna()]
+    assert (
+        set(routed["provider"]) == {"openrouter"}
+        and set(routed["provider_served"]) == {"Simulated"}
+        and len(routed) == 2
+    )
     timed = trials[trials["provider"] != "openrouter"]
-    assert (timed["server_prompt_s"] <= timed["ttft_s"]).all() and (timed["server_total_s"] > 0).all()
+    assert (timed["server_prefill_s"] <= timed["ttft_s"]).all() and (timed["server_decode_s"] > 0).all()
     report = (vendor_runs.folder / "report.md").read_text()
     assert "openrouter:m was answered by: m at Simulated (2 of 2)" in report
     assert "- outside check: groq:m itself reports 30" in report

@@ -15,6 +15,6 @@ def test_request_id_of_the_head_precedes_that_of_the_body() -> None:
 
 def test_new_attempt_replaces_what_the_last_one_reported() -> None:
     first = (Notice("connected", "", {"request_id": "1"}), Notice("answered_by", "", {"upstream": "A"}))
-    second = (Notice("retry", ""), Notice("connected", ""), Notice("timings", "", {"prompt_s": 0.5, "other": 1}))
+    second = (Notice("retry", ""), Notice("connected", ""), Notice("timings", "", {"prefill_s": 0.5, "other": 1}))
     record = origin_record_of((*first, *second, TextDelta("x")))
-    assert (record.origin, record.timings) == (None, {"prompt_s": 0.5})
+    assert (record.origin, record.timings) == (None, {"prefill_s": 0.5})

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from evaluation import schema
-from evaluation.analysis.compare import DIRECTION
 from evaluation.analysis.slo import parse_slo
+from evaluation.analysis.verdicts import DIRECTION
 from evaluation.metrics import METRIC_BY_NAME, METRICS
 from evaluation.metrics.example import EXAMPLE
 from evaluation.reports.metrics_page import PAGE, render_metrics_page
@@ -19,6 +19,8 @@ WORKED_BY_HAND: dict[str, Any] = {
     "ttft_total_s": 1.36,
     "ttfot_s": 0.5,
     "e2e_s": 2.4,
+    "server_queue_s": 0.05,
+    "server_load_s": 0.01,
     "server_prefill_s": 0.2,
     "server_decode_s": 1.9,
     "chunks": 4,

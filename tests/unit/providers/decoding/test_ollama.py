@@ -36,7 +36,7 @@ def test_server_timings_are_kept_in_seconds() -> None:
     last = done_line(eval_count=5, total_duration=1_500_000_000, eval_duration=250_000_000, load_duration="soon")
     events, _ = decode_lines(text_line("a"), last)
     (notice,) = [event for event in events if isinstance(event, Notice)]
-    assert (notice.kind, notice.detail) == ("timings", {"total_s": 1.5, "generation_s": 0.25})
+    assert (notice.kind, notice.detail) == ("timings", {"total_s": 1.5, "decode_s": 0.25})
 
 
 def test_crlf_empty_lines_and_missing_last_newline_are_tolerated() -> None:

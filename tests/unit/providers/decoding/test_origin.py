@@ -61,13 +61,13 @@ def test_cut_stream_still_tells_who_answered() -> None:
                     "usage": {**USAGE, "queue_time": 0.25, "prompt_time": 0.5, "completion_time": 1, "total_time": 2}
                 }
             },
-            {"queue_s": 0.25, "prompt_s": 0.5, "generation_s": 1.0, "total_s": 2.0},
+            {"queue_s": 0.25, "prefill_s": 0.5, "decode_s": 1.0, "total_s": 2.0},
         ),
         (
             {"usage": USAGE, "time_info": {"queue_time": 0.25, "prompt_time": 0.5, "completion_time": 1.0}},
-            {"queue_s": 0.25, "prompt_s": 0.5, "generation_s": 1.0},
+            {"queue_s": 0.25, "prefill_s": 0.5, "decode_s": 1.0},
         ),
-        ({"timings": {"prompt_ms": 12.5, "predicted_ms": 250}}, {"prompt_s": 0.0125, "generation_s": 0.25}),
+        ({"timings": {"prompt_ms": 12.5, "predicted_ms": 250}}, {"prefill_s": 0.0125, "decode_s": 0.25}),
         ({"timings": {"prompt_ms": "soon", "predicted_ms": -1}}, {}),
         ({"usage": USAGE}, {}),
     ],
