@@ -109,5 +109,5 @@ def test_unused_price_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_command_import_does_not_load_heavy_libraries() -> None:
     slow = {"pandas", "numpy", "pyarrow", "plotly", "matplotlib", "gradio", "openai"}
-    code = f"import sys, evaluation.__main__; found = {slow} & set(sys.modules); assert not found, found"
+    code = f"import sys, evaluation.cli.commands; found = {slow} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=True, timeout=60)
