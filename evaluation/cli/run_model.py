@@ -26,8 +26,8 @@ from streaming.session import Timeouts
 Location = tuple[str | int, ...]
 """Where a value is: its key, for a prompt after `prompts` and its place, for a price after `prices`."""
 PRICE_KEYS = ("input", "output", "cached")
-_TABLE_ERRORS = {"tuple_type", "too_short", "model_type", "dict_type"}
-_TABLES = {
+_TABLE_ERRORS = {"tuple_type", "model_type", "dict_type"}
+TABLES = {
     "prompts": "prompts must be tables: [[prompts]], each with id and prompt",
     "prices": 'prices must be a table: [prices], "MODEL" = { input = 1.0, output = 2.0 }',
 }
@@ -171,7 +171,7 @@ class RunModel(_StrictModel):
     ] = ("direct",)
     transport: _OneOrMore = (IN_PROCESS,)
     url: Annotated[str | None, _validator(lambda value: validate_url(_check_text(value)))] = None
-    prompts: Annotated[tuple[PromptEntry, ...], Field(min_length=1)] | None = None
+    prompts: tuple[PromptEntry, ...] | None = None
     prompts_file: _Text | None = None
     prompt_count: _Count | None = None
     repeats: _Count = 1
@@ -239,7 +239,7 @@ def _describe(error: ErrorDetails) -> str:
     if kind == "missing":
         return f"this prompt has no {name}"
     if kind in _TABLE_ERRORS:
-        return _TABLES[str(error["loc"][0])]
+        return TABLES[str(error["loc"][0])]
     if kind == "value_error":
         return f"{name} must be {context['error']}"
     words = str(context["words"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.cli.run_model import InvalidValueError, Location, PromptEntry, RunModel, validate_values
+from evaluation.cli.run_model import TABLES, InvalidValueError, Location, PromptEntry, RunModel, validate_values
 from evaluation.prompt_file import Prompt, read_prompts
 from streaming.errors import UsageError
 
@@ -68,6 +68,8 @@ def _read_prompts(model: RunModel, folder: Path) -> dict[str, Any]:
 
 
 def _make_prompts(entries: tuple[PromptEntry, ...]) -> tuple[Prompt, ...]:
+    if not entries:
+        raise InvalidValueError(TABLES["prompts"], ("prompts",))
     seen: set[str] = set()
     for place, entry in enumerate(entries):
         if entry.id in seen:
