@@ -132,6 +132,7 @@ def _add_settings(
         )
         with gr.Row():
             use, forget = gr.Button(strings.KEY_USE, size="sm"), gr.Button(strings.KEY_FORGET, size="sm")
+    _add_sign_in(answer_service)
     with gr.Accordion(strings.ACCESS, open=True, visible=answer_service.wants_access_key):
         access = gr.Textbox(label=strings.ACCESS, info=strings.ACCESS_INFO, type="password", max_lines=1)
         taken = gr.HTML("")
@@ -154,6 +155,12 @@ def _add_settings(
     _keep_badge(chat, provider, brought, badge)
     _take_keys(chat, (use, key, forget), provider, brought, badge)
     return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
+
+
+def _add_sign_in(answer_service: AnswerService) -> None:
+    if answer_service.offers_sign_in:
+        gr.LoginButton(strings.SIGN_IN, logout_value=strings.SIGN_OUT, size="sm", elem_id="sg-sign-in")
+        gr.HTML(f'<p class="sg-badge">{strings.SIGN_IN_INFO}</p>')
 
 
 def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:
