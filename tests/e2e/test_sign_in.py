@@ -69,7 +69,7 @@ def open_settings(chat: ChatPage) -> None:
 def sign_in(chat: ChatPage, user: str) -> None:
     open_settings(chat)
     chat.page.locator("#sg-sign-in").click()
-    chat.page.get_by_role("link", name=user, exact=True).click()
+    chat.page.get_by_role("link", name=user, exact=True).click(no_wait_after=True)
 
 
 def expect_signed_in(chat: ChatPage, user: str) -> None:
