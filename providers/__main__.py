@@ -109,7 +109,7 @@ def _describe(row: ServiceSpec, providers: ProviderRegistry, settings: Settings)
 
 def _unreachable(report: ServiceReport, row: ServiceSpec, settings: Settings, error: Exception) -> ServiceReport:
     if not row.key_required and settings.get(row.base_url_variable) is None:
-        return replace(report, state="not running", notes=(*report.notes, f"nothing answers at {report.address}"))
+        return replace(report, state="not running", notes=(*report.notes, f"no server at {report.address}"))
     words = str(error) or f"no list of models within {LISTING_TIMEOUT_S:g} s"
     return replace(report, state="unreachable", notes=(*report.notes, words))
 
@@ -147,7 +147,7 @@ def _with_shutdown_date(
         day = date.fromisoformat(model.shutdown_date[:10])
     except ValueError:
         return replace(report, notes=(*report.notes, f"shutdown date: {model.shutdown_date[:40]}"))
-    words = f"{row.example} is shut down on {day.isoformat()}, as its service says"
+    words = f"{row.example}: its service announces a shutdown on {day.isoformat()}"
     near = (day - today).days <= RETIRING_DAYS
     return replace(report, state="retiring" if near else report.state, notes=(*report.notes, words))
 
@@ -180,8 +180,8 @@ def to_json(reports: list[ServiceReport]) -> Mapping[str, Any]:
 WIDTH = 160
 """The table's width in columns when the output is no terminal."""
 EPILOG = (
-    "exit codes: 0 success; 1 with --check, when the example of a ready service is missing, retired or retiring soon, "
-    "or the service cannot be reached; 2 the command cannot be carried out."
+    "exit codes: 0 success; 1 with --check, if the example model of a ready service is missing, retired or retiring "
+    "soon, or the service cannot be reached; 2 usage error."
 )
 
 

@@ -36,7 +36,7 @@ def parse_price(text: str) -> tuple[str, TokenPrices]:
         or not all(rate.is_finite() and rate >= 0 for rate in cost_model)
     ):
         raise UsageError(
-            f"price {text!r}: write MODEL=IN/OUT[/CACHED] in USD for 1M tokens, for example gpt-5-mini=0.25/2/0.025"
+            f"price {text!r}: invalid (write MODEL=IN/OUT[/CACHED] in USD per 1M tokens, e.g. gpt-5-mini=0.25/2/0.025)"
         )
     return name.strip(), TokenPrices(*cost_model)
 

@@ -116,9 +116,9 @@ class ProviderRegistry:
         facts = self.model_facts(name)
         if not facts.takes_effort(effort):
             raise UsageError(
-                f"effort {effort!r}: {name} takes {', '.join(facts.effort_values)} (choose one of them)"
+                f"effort {effort!r}: {name} accepts {', '.join(facts.effort_values)} (choose one of them)"
                 if facts.effort_values
-                else f"effort {effort!r}: {name} takes no effort (leave it out)"
+                else f"effort {effort!r}: {name} accepts no effort (leave it out)"
             )
 
     def warnings(self, name: str) -> list[str]:

@@ -226,9 +226,9 @@ class _WireRequest(NamedTuple):
 
 def _parse_request(call: _WireRequest) -> ParsedRequest:
     if call.path not in _WIRE_BY_PATH and not _AZURE_DEPLOYMENT_PATH.fullmatch(call.path):
-        raise _PathRejectedError(404, f"there is nothing at {call.path}")
+        raise _PathRejectedError(404, f"{call.path}: not found")
     if call.request.method != "POST":
-        raise _PathRejectedError(405, f"{call.path} takes POST")
+        raise _PathRejectedError(405, f"{call.path}: method not allowed (use POST)")
     return call.dialect.parse_request(call.request.fields())
 
 

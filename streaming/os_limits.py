@@ -41,8 +41,8 @@ def raise_fd_limit(count: int | None) -> None:
     wanted = most if count is None else count + _SPARE_FILES
     if not unlimited and wanted > hard:
         raise UsageError(
-            f"{count} connections at a time need {wanted} open files, this system allows {hard} "
-            f"(use at most {max(hard - _SPARE_FILES, 1)} at a time, or raise the limit first: ulimit -Hn {wanted})"
+            f"open files: {count} concurrent connections need {wanted}, this system allows {hard} "
+            f"(use at most {max(hard - _SPARE_FILES, 1)} connections, or raise the limit: ulimit -Hn {wanted})"
         )
     if soft != resource.RLIM_INFINITY and (wanted > soft or wanted == resource.RLIM_INFINITY):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -73,14 +73,14 @@ class Receipt:
     def explanation(self) -> str | None:
         """Why an answer that ended normally is not a success, and what to do; None for every other answer."""
         if self.outcome == "refused":
-            return "the model declined to answer (rephrase the prompt, or choose another model)"
+            return "answer: the model declined (rephrase the prompt, or choose another model)"
         if self.outcome == "filtered" and self.error is None:
-            return "the provider's content filter ended the answer (rephrase the prompt)"
+            return "answer: ended by the provider's content filter (rephrase the prompt)"
         if self.outcome != "empty":
             return None
         if self.finish_reason == "length" or self.reading.usage.thinking_tokens:
-            return "no answer text: thinking used up the token limit (raise max tokens, or lower the effort)"
-        return "no answer text: the model ended without any (send the prompt again, or choose another model)"
+            return "answer: no text, because thinking used up the token limit (raise max tokens, or lower the effort)"
+        return "answer: no text from the model (send the prompt again, or choose another model)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class EventTooLargeError(LimitExceededError):
     """A line or an event's data exceeds the size limit; `events` are the earlier events of the same `feed` call."""
 
     def __init__(self) -> None:
-        super().__init__(f"an event of more than {size_text(MAX_EVENT_BYTES)}")
+        super().__init__(f"event: larger than {size_text(MAX_EVENT_BYTES)}")
         self.events: list[ServerSentEvent] = []
 
 
@@ -167,5 +167,5 @@ def comment(text: str = "") -> bytes:
 
 def _require_one_line(text: str) -> str:
     if "\n" in text or "\r" in text or "\0" in text:
-        raise ValueError(f"this field cannot contain a line break or NUL: {text!r}")
+        raise ValueError(f"SSE field: {text!r} contains a line break or NUL")
     return text

@@ -118,7 +118,7 @@ class ServiceBackend:
         `begun`: the service had accepted the request.
         """
         if isinstance(fault, TimeoutError):
-            return TotalTimeout(f"the answer was not complete within {self._total_s:g} s")
+            return TotalTimeout(f"answer: not complete within {self._total_s:g} s (request fewer max tokens)")
         if isinstance(fault, ConnectionLostError):
             return TruncatedStreamError(str(fault)) if begun else NetworkError(str(fault))
         return ProtocolError(str(fault))

@@ -88,7 +88,7 @@ class ChatCompletionsParser:
     def _parse_content_parts(self, parts: object) -> list[Event]:
         """Parse content in parts, as some services send thinking: `[{"type": "thinking", "thinking": [...]}, …]`."""
         if not isinstance(parts, list):
-            raise ProtocolError("the provider sent content that is neither text nor parts")
+            raise ProtocolError("response: content is neither text nor a list of parts")
         events: list[Event] = []
         for part in map(as_object, parts):
             inner = part.get("thinking")
@@ -134,7 +134,7 @@ def _list_of(value: object) -> list[Any]:
         return value
     if value is None:
         return []
-    raise ProtocolError("the provider sent choices that are not a list")
+    raise ProtocolError("response: choices is not a list")
 
 
 def _reasoning_details(message: dict[str, Any]) -> str:

@@ -66,4 +66,4 @@ def _timings_notice(fields: dict[str, Any]) -> list[Event]:
         name: parse_token_count(fields.get(f"{name}_duration")) for name in ("total", "load", "prompt_eval", "eval")
     }
     detail = {f"{name}_s": ns / 1e9 for name, ns in durations_ns.items() if ns is not None}
-    return [Notice("timings", "The server's own timings.", detail)] if detail else []
+    return [Notice("timings", "Timings reported by the server.", detail)] if detail else []

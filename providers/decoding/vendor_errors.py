@@ -164,7 +164,7 @@ class VendorError:
 
     def to_error_in_stream(self) -> ApiError:
         """Return the error for an error event inside a stream that began with a success status."""
-        message = f"the provider broke off with an error: {self.words or 'no reason given'}"
+        message = f"answer: ended by an error of the provider: {self.words or 'no reason given'}"
         cls = self._class_by_code()
         if cls is None or cls in _VAGUE:
             cls = self._class_by_words(self.status or 400) or cls

@@ -136,7 +136,7 @@ def azure_adapter(
         return ChatCompletionsAdapter(service, found.profile, openai_client(service), found.fitter(facts))
     version = settings.get("OPENAI_API_VERSION")
     if version is None:
-        raise MissingKeyError("Azure OpenAI needs an API version: set OPENAI_API_VERSION, for example 2024-10-21")
+        raise MissingKeyError("Azure OpenAI: no API version is set (set OPENAI_API_VERSION, for example to 2024-10-21)")
     service = ServiceConfig.from_settings(found, settings, timeouts)
     client = openai.AsyncAzureOpenAI(
         azure_endpoint=found.base_url, api_version=version, api_key=found.key, **_client_kwargs(service)

@@ -92,7 +92,7 @@ class RequestSender:
         near = await asyncio.to_thread(find_nearest, model, names)  # takes up to 0.1 s
         if model in names or not near:
             return error
-        return error.with_message(self.service.mask(f"{error.message}; the nearest names are {', '.join(near)}"))
+        return error.with_message(self.service.mask(f"{error.message} (the nearest names are {', '.join(near)})"))
 
     async def _names(self) -> list[str]:
         now_s = monotonic()

@@ -121,7 +121,7 @@ async def stream_events(
     """Open a response, yield its decoded events to the end, and close it. Raises StreamError with secrets masked."""
     try:
         async with opened as response:
-            yield Notice("connected", f"{service.names.label} answers.")
+            yield Notice("connected", f"Connected to {service.names.label}.")
             raise_for_html(response.content_type, service)
             async with aclosing(response.body) as body, aclosing(_in_steps(body, service)) as steps:
                 while not decoder.done and (data := await anext(steps, None)) is not None:
@@ -146,7 +146,7 @@ async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -
     async for data in body:
         left -= len(data)
         if left < 0:
-            raise _too_large(service, f"an answer of more than {size_text(MAX_STREAM_BYTES)}")
+            raise _too_large(service, f"stream: larger than {size_text(MAX_STREAM_BYTES)}")
         for number, step in enumerate(_cut_into_steps(data)):
             if number:
                 await asyncio.sleep(0)
@@ -172,7 +172,7 @@ def _cut_into_steps(data: bytes) -> Sequence[bytes]:
 def raise_for_html(content_type: str, service: ServiceConfig) -> None:
     """Raise ProtocolError when a successful response has the content type of a web page."""
     if content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
-        raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
+        raise ProtocolError(f"{service.names.label}: a web page instead of an answer (check the base URL)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +208,12 @@ async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) 
         parts.append(data)
         left -= len(data)
         if left < 0:
-            raise _too_large(service, f"a list of models of more than {size_text(MAX_MODEL_LIST_BYTES)}")
+            raise _too_large(service, f"list of models: larger than {size_text(MAX_MODEL_LIST_BYTES)}")
     return b"".join(parts)
 
 
 def _too_large(service: ServiceConfig, what: str) -> ResponseTooLargeError:
-    return ResponseTooLargeError(f"{service.names.label} exceeded a size limit: {what}")
+    return ResponseTooLargeError(f"{service.names.label}: the response exceeds a size limit ({what})")
 
 
 def _mask_error(error: StreamError, service: ServiceConfig) -> StreamError:
@@ -246,16 +246,16 @@ def map_transport_error(error: BaseException, service: ServiceConfig, *, answere
     if (limit := _limit_of(error)) is not None:
         return _too_large(service, str(limit))
     if "ConnectTimeout" in names:
-        return ConnectTimeout(f"no connection to {label} at {where} within {service.timeouts.connect_s:g} s")
+        return ConnectTimeout(f"{label}: no connection to {where} within {service.timeouts.connect_s:g} s")
     if names & {"ConnectError", "ProxyError"}:
-        return NetworkError(f"no connection to {label} at {where}: {_root_cause_text(error)}")
+        return NetworkError(f"{label}: no connection to {where} ({_root_cause_text(error)})")
     if "RemoteProtocolError" in names:
         return _map_protocol_error(error, label, answered=answered)
     if "DecodingError" in names:
-        return ProtocolError(f"{label} sent a body that cannot be decompressed: {_root_cause_text(error)}")
+        return ProtocolError(f"{label}: the response cannot be decompressed ({_root_cause_text(error)})")
     if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:
-        return BadRequestError(f"the request to {label} cannot be sent: {_root_cause_text(error)}")
-    return NetworkError(f"the connection to {label} was lost: {_root_cause_text(error)}")
+        return BadRequestError(f"{label}: the request cannot be sent ({_root_cause_text(error)})")
+    return NetworkError(f"{label}: the connection was lost ({_root_cause_text(error)})")
 
 
 def _limit_of(error: BaseException) -> LimitExceededError | None:
@@ -270,10 +270,10 @@ def _limit_of(error: BaseException) -> LimitExceededError | None:
 def _map_protocol_error(error: BaseException, label: str, *, answered: bool) -> StreamError:
     text = str(error)
     if answered and "closed connection" in text:
-        return TruncatedStreamError(f"{label} closed the connection in the middle of the answer")
+        return TruncatedStreamError(f"{label}: the connection was closed in the middle of the answer")
     if "disconnected" in text:
-        return NetworkError(f"{label} closed the connection without an answer")
-    return ProtocolError(f"{label} sent bytes that are not HTTP: {excerpt(text)}")
+        return NetworkError(f"{label}: the connection was closed without a response")
+    return ProtocolError(f"{label}: the response is not HTTP ({excerpt(text)})")
 
 
 def _root_cause_text(error: BaseException) -> str:

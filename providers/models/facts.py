@@ -136,7 +136,7 @@ class ModelFacts:
         """Return a sentence with the model's retirement date and its successor, None when no date is known."""
         if self.retires is None:
             return None
-        follows = f"; {self.successor} follows it" if self.successor else ""
+        follows = f"; its successor is {self.successor}" if self.successor else ""
         verb = "was retired" if self.retires <= today else "retires"
         return f"{model} {verb} on {self.retires.isoformat()}{follows}"
 
@@ -217,10 +217,10 @@ def read_facts(path: Path, services: Sequence[str] = ()) -> Facts:
     """Read a file of facts. Raises UsageError naming the file and, if possible, the line."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+            raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes (use a smaller file)")
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
         raise UsageError(f"{path}: {reason} (name a TOML file that can be read)") from None
     return parse_facts(text, str(path), services)
 

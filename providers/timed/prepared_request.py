@@ -53,7 +53,7 @@ class PreparedRequest:
     def with_request_id(self, request_id: str) -> bytes:
         """Return the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when it is no header value."""
         if not (request_id.isascii() and request_id.isprintable()) or request_id != request_id.strip():
-            raise ValueError(f"no header can hold this request id: {request_id!r}")
+            raise ValueError(f"request id {request_id!r}: not valid in a header (use printable ASCII)")
         return self._before_id + request_id.encode() + self._after_id
 
 
@@ -86,7 +86,7 @@ async def capture_request(client: Any, opening: Callable[[str], AbstractAsyncCon
         return found.request
     finally:
         hooks.remove(raise_request)
-    raise RuntimeError("the SDK answered without sending a request")
+    raise RuntimeError("SDK: returned without sending a request")
 
 
 def serialize_request(
@@ -101,7 +101,11 @@ def serialize_request(
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"
     if url.scheme not in ("http", "https") or not url.host:
-        raise map_transport_error(httpx.UnsupportedProtocol(f"no address: {url}"), service, answered=False)
+        raise map_transport_error(
+            httpx.UnsupportedProtocol(f"{url}: not an HTTP address (write it like https://example.com)"),
+            service,
+            answered=False,
+        )
     target = Origin(
         url.host, url.port or (443 if secure else 80), _http1_ssl_context(service, httpx) if secure else None, proxy
     )
@@ -142,7 +146,7 @@ def _parse_proxy(url: str | None) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UsageError("measurements support only an HTTP proxy (write http://host:port)")
+        raise UsageError("proxy: measurements support only HTTP proxies (write http://host:port)")
     port = parts.port or 80
     if parts.username is None:
         return Proxy(parts.hostname, port)

@@ -55,7 +55,7 @@ class ChatCompletionsWire:
     def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
         options = fields.get("stream_options") or {}
         if not isinstance(options, dict):
-            raise UsageError("stream_options must be an object")
+            raise UsageError("stream_options: not an object")
         return ParsedRequest(
             model=self.deployment or parse_model(fields),
             prompt=parse_prompt(fields),

@@ -34,7 +34,7 @@ class OllamaChatWire:
         options = fields.get("options") or {}
         limit = options.get("num_predict") if isinstance(options, dict) else None
         if not isinstance(options, dict) or not (limit is None or isinstance(limit, int)):
-            raise UsageError("options must be an object, and its num_predict a whole number")
+            raise UsageError("options: not an object, or num_predict is not a whole number")
         return ParsedRequest(
             model=parse_model(fields),
             prompt=parse_prompt(fields),

@@ -44,7 +44,7 @@ class ResponsesWire:
         elif isinstance(given, list) and given:
             prompt = parse_prompt({"messages": given})
         else:
-            raise UsageError("input must be a text or a list of messages")
+            raise UsageError("input: neither a string nor a list of messages")
         instructions = parse_content_text(fields.get("instructions"))
         return ParsedRequest(
             model=parse_model(fields),

@@ -35,7 +35,7 @@ class Resolver:
         Raises OSError, the last address's error, when none accepts.
         """
         loop = asyncio.get_running_loop()
-        failure: OSError = OSError(f"{host} has no address")
+        failure: OSError = OSError(f"{host}: no address found")
         found = await self.resolve(host, port)
         for row in list(found):
             family, kind, protocol, _, address = row

@@ -191,7 +191,7 @@ class TimedExchange:
         if self._reader.complete:
             self._finish("complete", None, at_s)
         elif self._body_bytes > limit:
-            self._finish("not_http", HTTPLimitError(f"a body of more than {size_text(limit)}"), at_s)
+            self._finish("not_http", HTTPLimitError(f"response body: larger than {size_text(limit)}"), at_s)
 
     def _on_closed(self, error: OSError | None) -> None:
         if error is not None:

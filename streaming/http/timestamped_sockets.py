@@ -191,7 +191,7 @@ class TimestampedSocket:
     def write(self, data: bytes) -> None:
         """Pass the kernel as many bytes as it takes now; the rest is sent in the background. Raises OSError."""
         if self._closed:
-            raise ConnectionAbortedError("closed on this side")
+            raise ConnectionAbortedError("connection: closed by this process")
         if self._unsent:
             self._unsent = memoryview(bytes(self._unsent) + data)
             return
@@ -208,7 +208,7 @@ class TimestampedSocket:
         self._sockets.unregister(self._sock)
         self._sock.close()
         if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(ConnectionAbortedError("closed on this side"))
+            self._drained.set_exception(ConnectionAbortedError("connection: closed by this process"))
 
     def on_ready(self, mask: int) -> None:
         """Read and write according to the selector's event mask."""

@@ -52,7 +52,7 @@ def parse(text: str) -> StrategySpec:
     if kind in _UNTIMED and not rest:
         return StrategySpec(kind, None)
     if kind not in _TIMED:
-        raise UsageError(f"unknown strategy {text!r} (choose one of {', '.join(EXAMPLES)})")
+        raise UsageError(f"strategy {text!r}: unknown (choose one of {', '.join(EXAMPLES)})")
     _, units, low, high = _TIMED[kind]
     if not rest:
         return StrategySpec(kind, _DEFAULT_VALUES[kind])

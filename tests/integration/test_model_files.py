@@ -39,11 +39,11 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "loop.gguf").symlink_to(folder / "loop.gguf")
     return {
         **found,
-        "missing": (folder / "missing.gguf", "is not there"),
+        "missing": (folder / "missing.gguf", "does not exist"),
         "folder": (folder / "folder.gguf", "is a folder"),
-        "pipe": (folder / "pipe.gguf", "is no file"),
-        "loop": (folder / "loop.gguf", "Too many levels|is not there"),
-        "no name": (folder / "a\0b.gguf", "cannot be read|is not there"),
+        "pipe": (folder / "pipe.gguf", "is not a regular file"),
+        "loop": (folder / "loop.gguf", "Too many levels|does not exist"),
+        "no name": (folder / "a\0b.gguf", "cannot be read|does not exist"),
     }
 
 

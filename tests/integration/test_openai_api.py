@@ -167,7 +167,7 @@ def test_internal_defect_returns_502_internal(monkeypatch: pytest.MonkeyPatch) -
 UNKNOWN_MODELS: dict[str, tuple[str, str]] = {
     "unknown provider": ("opneai:x", "opneai"),
     "a key is missing": ("openai:gpt-6.1-terra", "OPENAI_API_KEY"),
-    "no name": ("", "no provider"),
+    "no name": ("", "provider '': unknown"),
     "a file of the server's": ("replay:/etc/passwd", "not offered"),
 }
 

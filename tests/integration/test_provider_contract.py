@@ -102,15 +102,15 @@ def test_adapter_sends_request_fields_in_provider_format(case: ProviderCase, str
 @pytest.mark.parametrize(
     ("status", "cls", "words"),
     [
-        ("400 Bad Request", BadRequestError, "rejected the request (400): Because"),
-        ("401 Unauthorized", AuthenticationError, "rejected the key (401): Because"),
-        ("403 Forbidden", AuthenticationError, "rejected the key (403): Because"),
+        ("400 Bad Request", BadRequestError, "request rejected (400): Because"),
+        ("401 Unauthorized", AuthenticationError, "API key rejected (401): Because"),
+        ("403 Forbidden", AuthenticationError, "API key rejected (403): Because"),
         ("404 Not Found", NotFoundError, "(404): Because"),
         ("422 Unprocessable", BadRequestError, "(422): Because"),
-        ("408 Timeout", ServerError, "failed (408): Because"),
+        ("408 Timeout", ServerError, "server error (408): Because"),
         ("409 Conflict", ServerError, "(409): Because"),
         ("429 Too Many", RateLimitError, "rate limit reached (429): Because"),
-        ("500 Oops", ServerError, "failed (500): Because"),
+        ("500 Oops", ServerError, "server error (500): Because"),
         ("529 Overloaded", ServerError, "(529): Because"),
     ],
 )

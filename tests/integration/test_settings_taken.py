@@ -105,7 +105,7 @@ def test_an_unknown_model_is_told_with_the_nearest_names() -> None:
         async with open_adapter(case, script) as (adapter, request, _):
             _, error = await collect(adapter, replace(request, model="gpt-6.1-tera"))
             assert isinstance(error, NotFoundError)
-            assert "no such model; the nearest names are gpt-6.1-terra, gpt-6.1-sol, gpt-6-sol" in error.message
+            assert "no such model (the nearest names are gpt-6.1-terra, gpt-6.1-sol, gpt-6-sol)" in error.message
 
     asyncio.run(main())
 
@@ -194,7 +194,7 @@ def facts_with_example(folder: Path, example: str) -> str:
     [
         ("steady", 0, "found", ""),
         ("steadi", 1, "missing", "steady"),
-        ("gpt-5-mini", 1, "retiring", "2026-12-11; gpt-6.1-terra follows it"),
+        ("gpt-5-mini", 1, "retiring", "2026-12-11; its successor is gpt-6.1-terra"),
     ],
 )
 def test_check_tells_an_example_that_cannot_be_relied_on(
@@ -213,7 +213,7 @@ def test_check_tells_an_example_that_cannot_be_relied_on(
 def test_a_run_with_an_effort_that_is_not_taken_ends_before_anything_is_asked(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     done = command("evaluation", "run", "--providers", "sim:steady", "--effort", "low", "--out", out)
-    assert done.returncode == 2 and "sim:steady takes no effort" in done.stderr
+    assert done.returncode == 2 and "sim:steady accepts no effort" in done.stderr
 
 
 def test_a_facts_file_without_a_day_is_refused_at_start_with_its_line(tmp_path: Path) -> None:

@@ -232,11 +232,11 @@ def test_signal_ends_simulator_cleanly_and_logs_shutdown(tmp_path: Path, number:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--fault", "nonsense"], "there is no fault 'nonsense'"),
-        (["--profile", "nonsense"], "there is no timing profile 'nonsense'"),
-        (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "cannot read the certificate /nowhere"),
-        (["--tls-cert", "/nowhere"], "--tls-cert and --tls-key go together"),
-        (["--log", "/nowhere/log"], "cannot write the log /nowhere/log"),
+        (["--fault", "nonsense"], "fault 'nonsense': unknown"),
+        (["--profile", "nonsense"], "timing profile 'nonsense': unknown"),
+        (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "--tls-cert: cannot read /nowhere"),
+        (["--tls-cert", "/nowhere"], "--tls-cert, --tls-key: only one is set (set both or neither)"),
+        (["--log", "/nowhere/log"], "--log /nowhere/log: No such file"),
         (["--port", "70000"], "cannot listen on 127.0.0.1 port 70000"),
     ],
 )

@@ -107,7 +107,7 @@ def test_fault_header_overrides_model_and_command_line() -> None:
 def test_unknown_fault_returns_400(url: str, fields: dict[str, str]) -> None:
     heard = ask_simulator(url, **fields)  # type: ignore[arg-type]  # the names decide which parameter they are
     assert heard.status == 400
-    assert "there is no fault" in json.loads(heard.body)["error"]["message"]
+    assert ": unknown (use one of" in json.loads(heard.body)["error"]["message"]
 
 
 def test_fault_500_once_fails_only_first_attempt(url: str) -> None:

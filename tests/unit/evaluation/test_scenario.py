@@ -94,7 +94,7 @@ def test_invalid_scenario_is_rejected_with_message(changes: dict[str, object], w
 
 def test_strategy_names_are_expanded() -> None:
     assert strategy_names("direct, batch,pace:20") == ("direct", "batch:100ms", "pace:20tps")
-    with pytest.raises(UsageError, match="unknown strategy 'fast'"):
+    with pytest.raises(UsageError, match="strategy 'fast': unknown"):
         strategy_names("direct,fast")
 
 

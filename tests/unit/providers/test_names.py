@@ -43,8 +43,8 @@ def test_parse_model_name_splits_provider_and_model(name: str, parts: tuple[str,
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("opnai:gpt", "there are local, sim, replay, openai, openai-responses, azure"),
-        ("", "no provider ''"),
+        ("opnai:gpt", "with one of local, sim, replay, openai, openai-responses, azure"),
+        ("", "provider '': unknown"),
         ("openai", "openai:gpt-6.1-terra"),
         ("azure: ", "azure:my-deployment"),
         ("replay", "replay:FILE"),

@@ -77,7 +77,7 @@ def test_oversized_body_is_rejected() -> None:
     reader.feed(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 40000000\r\n\r\n")
     for _ in range(32):
         assert reader.feed(b"x" * 1_000_000) is None
-    with pytest.raises(InvalidRequestError, match="over 32000000 bytes"):
+    with pytest.raises(InvalidRequestError, match="larger than 32,000,000 bytes"):
         reader.feed(b"x")
 
 

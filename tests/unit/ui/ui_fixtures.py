@@ -76,7 +76,7 @@ class FakeProviders:
 
     def new_session(self, names: Sequence[str], *, clock: Clock) -> Session:
         if names[0].startswith("openai") and not self._has_key:
-            raise MissingKeyError("OpenAI needs a key: set OPENAI_API_KEY, then try again")
+            raise MissingKeyError("OpenAI: no API key is set (set OPENAI_API_KEY)")
         self.names.append(names[0])
         return Session([Route(names[0], self.adapter, "")], clock, policy=NO_RETRY)
 

@@ -17,7 +17,7 @@ from evaluation.__main__ import main
         ("--providers nobody:x", "nobody"),
         ("--providers sim:nothing", "nothing"),
         ("--providers sim:steady,sim:steady", "providers: one is repeated"),
-        ("--providers sim:steady --strategies fast", "unknown strategy 'fast'"),
+        ("--providers sim:steady --strategies fast", "strategy 'fast': unknown"),
         ("--providers sim:steady --prompts missing.txt", "missing.txt: No such file"),
         ("--providers sim:steady --prompt-count 11", "prompt-count must be from 1 to 10"),
         ("--providers sim:steady --transport pigeon", "transport: 'pigeon'"),

@@ -92,7 +92,7 @@ def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
         ('url = "a:1"\n', "line 1: url 'a:1': write an address such as"),
         ("transport = [3]\n", "line 1: transport must be a list of names"),
         ("repeats = true\n", "line 1: repeats must be a whole number"),
-        ('strategies = ["fast"]\n', "line 1: strategies: unknown strategy 'fast'"),
+        ('strategies = ["fast"]\n', "line 1: strategies: strategy 'fast': unknown"),
         ('providers = "a"\n', "line 1: providers must be a list of names"),
         ("rate = 0\n", "line 1: rate must be a number above 0"),
         ('arrivals = "random"\n', 'line 1: arrivals must be "constant" or "poisson"'),
@@ -150,7 +150,7 @@ def test_invalid_option_is_not_attributed_to_file(tmp_path: Path, capsys: pytest
 def test_unknown_provider_is_reported_with_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_scenario(tmp_path, 'seed = 1\nproviders = ["sim:steady", "nobody:x"]\n')
     assert main(["run", "--scenario", str(path), "--dry-run"]) == 2
-    assert "line 2: no provider 'nobody'" in capsys.readouterr().err
+    assert "line 2: provider 'nobody': unknown" in capsys.readouterr().err
 
 
 def test_missing_scenario_file_is_named(tmp_path: Path) -> None:

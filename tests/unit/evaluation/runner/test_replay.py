@@ -99,7 +99,7 @@ def test_rebuilt_replay_report_is_still_a_replay(tmp_path: Path, capsys: pytest.
         (None, "direct", "no such file"),
         ("{}\n", "direct", "line 1: not a trace"),
         ('{"trace": 1}\n', "direct,direct", "one is repeated"),
-        ('{"trace": 1}\n', "fast", "unknown strategy"),
+        ('{"trace": 1}\n', "fast", "strategy 'fast': unknown"),
     ],
 )
 def test_invalid_replay_exits_with_one_line(

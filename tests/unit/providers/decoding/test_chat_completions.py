@@ -239,7 +239,7 @@ def test_decoder_is_done_after_end_marker() -> None:
 )
 def test_error_in_stream_maps_to_error_class(error: object, cls: type[StreamError]) -> None:
     message = assert_ends(decode_chunks(text_chunk("x"), {"error": error}, text_chunk("y"), STOP), cls, TextDelta("x"))
-    assert message == "the provider broke off with an error: Slow down"
+    assert message == "answer: ended by an error of the provider: Slow down"
 
 
 @pytest.mark.parametrize(

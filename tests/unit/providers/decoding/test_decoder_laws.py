@@ -116,7 +116,7 @@ def test_arbitrary_bytes_never_decode_to_an_answer(wire: str, data: bytes) -> No
 def test_empty_answer_is_protocol_error_in_every_dialect() -> None:
     for make, _ in WIRES.values():
         _, error = decode(make(), [b"", b""])
-        assert error == (ProtocolError, "the provider sent an empty answer")
+        assert error == (ProtocolError, "response: empty")
 
 
 @given(_TEXTS)

@@ -32,12 +32,12 @@ def error_message(status: int, body: object) -> str:
     ],
 )
 def test_provider_message_is_passed_on_in_one_line(body: object, words: str) -> None:
-    assert error_message(500, body) == f"OpenAI failed (500): {words}"
+    assert error_message(500, body) == f"OpenAI: server error (500): {words}"
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[]", '{"error": {}}', '{"error": null}', '{"error": {"message": 5}}'])
 def test_error_without_message_still_names_status(body: str) -> None:
-    assert error_message(503, body).startswith("OpenAI failed (503)")
+    assert error_message(503, body).startswith("OpenAI: server error (503)")
 
 
 def test_long_provider_message_is_shortened_to_printable_line() -> None:
@@ -51,13 +51,13 @@ def test_azure_content_filter_category_is_named() -> None:
     results = {"hate": {"filtered": True}, "violence": {"filtered": False}}
     error = {"code": "content_filter", "message": "Blocked.", "innererror": {"content_filter_result": results}}
     assert (
-        error_message(400, {"error": error}) == "OpenAI: the content filter rejected the prompt for hate (400): Blocked"
+        error_message(400, {"error": error}) == "OpenAI: prompt rejected by the content filter for hate (400): Blocked"
     )
 
 
 def test_error_message_names_what_to_check() -> None:
     assert error_message(401, "no").endswith("check OPENAI_API_KEY")
-    assert "no model 'gpt-x', or https://api.openai.com/v1 is not its address" in error_message(404, "no")
+    assert "no model 'gpt-x' at https://api.openai.com/v1" in error_message(404, "no")
     assert "check OPENAI_BASE_URL" in error_message(307, "")
 
 
@@ -117,7 +117,7 @@ def chain_cause(error: Exception, cause: Exception) -> Exception:
         (RemoteProtocolError("illegal status line"), ProtocolError, "not HTTP"),
         (DecodingError("bad gzip"), ProtocolError, "bad gzip"),
         (LocalProtocolError("illegal header"), BadRequestError, "illegal header"),
-        (ValueError("odd"), NetworkError, "was lost: odd"),
+        (ValueError("odd"), NetworkError, r"was lost \(odd\)"),
     ],
 )
 def test_transport_errors_map_to_error_classes(error: Exception, cls: type[StreamError], words: str) -> None:

@@ -80,7 +80,7 @@ def test_replay_can_be_repeated(trace_file: Path) -> None:
 
 def test_trace_without_end_raises_truncated_stream(tmp_path: Path) -> None:
     path = write_trace(tmp_path / "cut.jsonl", (0.1, TextDelta("Red, ")))
-    with pytest.raises(errors.TruncatedStreamError, match=r"cut\.jsonl has no end"):
+    with pytest.raises(errors.TruncatedStreamError, match=r"cut\.jsonl: no terminal event"):
         replay_file(path)
 
 
