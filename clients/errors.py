@@ -41,10 +41,10 @@ class StreamGoneError(ClientError):
     kind = "stream_gone"
     """The kind of this error in the rows of an evaluation or a load test."""
 
-    def __init__(self, stream_id: str, said: str) -> None:
+    def __init__(self, stream_id: str, reason: str) -> None:
         super().__init__(
-            f"the stream is gone: it has expired, or the service was restarted ({said}); what was received is kept "
-            "(ask again for a new answer)"
+            f"stream: no longer available, because it has expired or the service was restarted: {reason} (send the "
+            "request again; the events received so far remain available)"
         )
         self.stream_id = stream_id
 
@@ -74,7 +74,7 @@ def rejection_from_fields(
     if wait_s is None and retry_after is not None and retry_after.isascii() and retry_after.isdigit():
         wait_s = float(retry_after)
     return RequestRejectedError(
-        error.get("message") or f"the service refused with HTTP {status}",
+        error.get("message") or f"service: rejected the request with status {status}",
         kind=error.get("type") or "refused",
         status=status,
         rule=error.get("rule"),

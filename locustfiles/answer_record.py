@@ -82,9 +82,7 @@ class AnswerRecord:
         """Record a failed resume if `kind` means that the service no longer has the stream; return whether it did."""
         if not self.resumed or kind != "not_found":
             return False
-        self.on_failure(
-            at_s, STREAM_GONE, f"the stream is gone: it has expired, or the service was restarted ({message})", 404
-        )
+        self.on_failure(at_s, STREAM_GONE, f"stream: has expired, or the service was restarted ({message})", 404)
         return True
 
     def mark_complete(self) -> None:
@@ -127,7 +125,7 @@ class AnswerRecord:
         """The reason of a failure in one line, or None for an answer that did not fail."""
         if self.outcome in ("completed", "filtered", "cancelled"):
             return None
-        return f"{self.error_type or 'unfinished'}: {self.error_message or 'the test ended before it did'}"
+        return f"{self.error_type or 'unfinished'}: {self.error_message or 'the load test ended first'}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as a dict for a message or a line of JSON."""
@@ -172,7 +170,7 @@ class WireEventReader:
     def finish(self, at_s: float) -> None:
         """End the input; an answer without its end marker is recorded as truncated."""
         if not self.ended:
-            self.answer.on_failure(at_s, "truncated", "the stream stopped before its end marker")
+            self.answer.on_failure(at_s, "truncated", "stream: ended before its end marker")
 
     def _handle_end(self, at_s: float, name: str, fields: Mapping[str, Any]) -> None:
         answer = self.answer
@@ -186,7 +184,7 @@ class WireEventReader:
             return
         if name == "done":
             answer.mark_complete() if answer.finish_reason else answer.on_failure(
-                at_s, "protocol", "[DONE] without a finish"
+                at_s, "protocol", "stream: [DONE] without a finish event"
             )
         elif name == "error":
             error = fields["error"]
@@ -202,16 +200,16 @@ class WireEventReader:
         """Record a failure unless all characters that the service delivered were received."""
         received = self.answer.chars
         if delivered_chars is not None and received != delivered_chars:
-            self.answer.on_failure(at_s, "lost", f"{received} of {delivered_chars} delivered characters arrived")
+            self.answer.on_failure(at_s, "lost", f"text: {received} of {delivered_chars} delivered characters arrived")
 
     def _check_seq(self, at_s: float, frame_id: str) -> bool:
         """Check a frame's sequence number and return whether the frame is new; duplicates and gaps are failures."""
         number = frame_id.rpartition(":")[2]
         seq = int(number) if number.isdigit() else 0
         if seq <= self.last_seq:
-            self.answer.on_failure(at_s, "twice", f"event {seq} came after event {self.last_seq}")
+            self.answer.on_failure(at_s, "twice", f"event {seq}: came after event {self.last_seq}")
             return False
         if seq > self.last_seq + 1:
-            self.answer.on_failure(at_s, "lost", f"event {seq} came after event {self.last_seq}")
+            self.answer.on_failure(at_s, "lost", f"event {seq}: came after event {self.last_seq}")
         self.last_seq = seq
         return True

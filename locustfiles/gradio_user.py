@@ -126,7 +126,7 @@ def _record_incomplete(answer: AnswerRecord, exchange: HttpExchange, problem: st
     elif exchange.fault is not None:
         record_error(answer, at_s, exchange.fault)
     else:
-        answer.on_failure(at_s, "truncated", "the stream stopped before its last update")
+        answer.on_failure(at_s, "truncated", "stream: ended before its last update")
 
 
 class GradioConfig:
@@ -182,7 +182,7 @@ class GradioConfig:
             answer.mark_complete()
         else:
             words = _HTML_TAG.sub(" ", stage)
-            answer.on_failure(at_s, "failed", " ".join(words.split()) or "the page did not report an outcome")
+            answer.on_failure(at_s, "failed", " ".join(words.split()) or "page: reported no outcome")
 
 
 class QueueUpdates:
@@ -202,7 +202,7 @@ class QueueUpdates:
         if kind == "process_completed" and message.get("success"):
             self.data = output["data"]
         elif kind in ("process_completed", "unexpected_error"):
-            self.problem = str(output.get("error") or message.get("message") or "the page's event failed")
+            self.problem = str(output.get("error") or message.get("message") or "page: its event failed")
         elif kind == "process_generating" and self._place is not None:
             if not self._first:
                 grown = "".join(map(self._added_text, output["data"][self._place]))

@@ -91,7 +91,7 @@ class GeventTimestampedSocket:
         """Return the next bytes and set `at_s`; empty when the peer has closed. Raises LimitExceededError."""
         if self._allowed:
             if self._allowed_left <= 0:
-                raise LimitExceededError(f"more than {size_text(self._allowed)} before the end of a message")
+                raise LimitExceededError(f"message: larger than {size_text(self._allowed)}")
             size = min(size, self._allowed_left)
         data = self._receive(size)
         self._allowed_left -= len(data)

@@ -165,7 +165,7 @@ def _report(reader: OutputReader, throttle: Throttle) -> None:
     fields = printed.fields()
     if left_out := throttle.take_left_out():
         fields["left_out"] = left_out
-    log.warning("a library has printed something", extra={"fields": fields})
+    log.warning("output of a library", extra={"fields": fields})
 
 
 def _lines(descriptor: int, on_quiet: Callable[[], None]) -> Iterator[str]:

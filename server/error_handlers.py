@@ -50,7 +50,7 @@ def rejection_response(rejection: RejectionError, *, openai: bool = False, param
 
 
 _KIND_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 426: "upgrade_required"}
-_NOT_JSON_TEXT = "the body must be JSON in UTF-8, sent with content-type: application/json"
+_NOT_JSON_TEXT = "the body: not JSON in UTF-8 (send JSON with content-type: application/json)"
 
 
 class ErrorDetail(BaseModel):
@@ -90,7 +90,7 @@ def error_responses(model: type[BaseModel]) -> OpenAPIResponses:
     """Return the error responses for the OpenAPI description."""
     return {
         "4XX": {"model": model, "description": "The request is rejected"},
-        "5XX": {"model": model, "description": "The answer failed, or the service cannot answer now"},
+        "5XX": {"model": model, "description": "The answer failed, or the service is not available"},
     }
 
 

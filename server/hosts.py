@@ -55,15 +55,15 @@ class AllowedHosts:
         where any name is accepted.
         """
         if len(hosts) > 1:
-            raise _invalid("more than one Host header: send one")
+            raise _invalid("Host header: sent more than once (send one)")
         if not hosts and http_version not in ("0.9", "1.0"):
-            raise _invalid("no Host header: HTTP/1.1 needs one")
+            raise _invalid("Host header: missing (HTTP/1.1 requires one)")
         found = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
         if hosts and found is None:
-            raise _invalid("the Host header is not a host name")
+            raise _invalid("Host header: not a host name")
         if self._names is not None and (found is None or _normalize(found["name"]) not in self._names):
             raise RejectionError(
-                "host", "misdirected", "the Host header is not a name of this service: add it to ALLOWED_HOSTS"
+                "host", "misdirected", "Host header: not a name of this service (the owner can add it to ALLOWED_HOSTS)"
             )
 
 

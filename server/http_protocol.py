@@ -24,7 +24,7 @@ _AUTHORITY = re.compile(rb"[^/?#]*")
 
 if not uvicorn.__version__.startswith(f"{UVICORN_VERSION}."):
     raise ImportError(
-        f"uvicorn {uvicorn.__version__}: its protocols were checked in version {UVICORN_VERSION} only "
+        f"uvicorn {uvicorn.__version__}: this project supports only version {UVICORN_VERSION} "
         "(install the version that requirements.txt names)"
     )
 
@@ -135,7 +135,9 @@ class _BoundedProtocol(_PipelinedProtocol):
             raise
         if len(self.pipeline) >= self._limits.waiting_requests:
             self._rejection = RejectionError(
-                "request.pipeline", "invalid", "too many requests are waiting on this connection"
+                "request.pipeline",
+                "invalid",
+                "pipelining: too many requests are waiting on this connection (wait for responses)",
             )
             raise self._rejection
         super().on_headers_complete()
@@ -154,9 +156,7 @@ class _BoundedProtocol(_PipelinedProtocol):
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        self._reject(
-            self._rejection or RejectionError("request.syntax", "invalid", "the request is not valid HTTP/1.1")
-        )
+        self._reject(self._rejection or RejectionError("request.syntax", "invalid", "the request: not valid HTTP/1.1"))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -72,7 +72,7 @@ def describe_event(record: logging.LogRecord) -> str:
         return record.getMessage()
     if record.name.partition(".")[0] in FIXED:
         return str(record.msg).partition("\n")[0][:MAX_TEXT_CHARS]
-    return "a library has logged something: look at its place"
+    return "log record of a library (its place is in the field `place`)"
 
 
 def describe_exception(error: BaseException) -> list[str]:
@@ -167,13 +167,13 @@ def _log_warning(
 ) -> None:
     del message, file, line
     fields = {"category": category.__name__, "file": filename, "line": lineno}
-    logging.getLogger("streamgauge.output").warning("a library has warned", extra={"fields": fields})
+    logging.getLogger("streamgauge.output").warning("warning of a library", extra={"fields": fields})
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
-    logging.getLogger("streamgauge.output").critical("the service broke", exc_info=(kind, error, trace))
+    logging.getLogger("streamgauge.output").critical("the service failed", exc_info=(kind, error, trace))
 
 
 def iterate_known_files() -> Iterator[str]:

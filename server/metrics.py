@@ -33,7 +33,7 @@ class Metrics:
             _drop_dead_workers(Path(folder))
         r = self._registry = CollectorRegistry()
         name = "streamgauge_"
-        self.answers = Counter(f"{name}answers", "Answers ended", ["wire", "provider", "outcome"], registry=r)
+        self.answers = Counter(f"{name}answers", "Answers that have ended", ["wire", "provider", "outcome"], registry=r)
         self.unpriced = Counter(f"{name}answers_unpriced", "Answers of unknown cost", ["provider"], registry=r)
         self.open = Gauge(f"{name}streams_open", "Answers under way", ["wire"], registry=r, multiprocess_mode="livesum")
         self.ttft = Histogram(

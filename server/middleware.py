@@ -73,7 +73,9 @@ class GuardMiddleware:
         origin = headers.get("origin")
         if origin is None or origin in self._origins or origin.partition("://")[2] == headers.get("host"):
             return
-        raise RejectionError("origin", "blocked", "this origin may not connect: list it in ALLOWED_ORIGINS")
+        raise RejectionError(
+            "origin", "blocked", "origin: not allowed to connect (the owner can add it to ALLOWED_ORIGINS)"
+        )
 
     async def _read_body(self, headers: Headers, receive: Receive) -> Receive:
         length = headers.get("content-length", "")

@@ -64,7 +64,9 @@ class RequestSize:
         self._head += len(name) + len(value) + len(": \r\n")
         if self._lines > self._limits.header_lines:
             raise RejectionError(
-                "request.head", "head_too_large", f"more than {self._limits.header_lines} header lines: send fewer"
+                "request.head",
+                "head_too_large",
+                f"the head: more than {self._limits.header_lines} header lines (send fewer)",
             )
 
     def end_head(self, method: bytes, target: bytes) -> None:
@@ -88,4 +90,4 @@ class RequestSize:
 
     def _too_large(self) -> RejectionError:
         limit = self._limits.head_bytes
-        return RejectionError("request.head", "head_too_large", f"the head is larger than {limit:,} bytes: send less")
+        return RejectionError("request.head", "head_too_large", f"the head: larger than {limit:,} bytes (send less)")

@@ -100,7 +100,7 @@ class ServiceSSEDecoder:
             yield from self._sse.feed(data)
         except sse.EventTooLargeError as error:
             yield from error.events
-            raise ResponseTooLargeError(f"the service sent more than is read: {error}") from None
+            raise ResponseTooLargeError(f"response: exceeds a size limit ({error})") from None
 
     def flush(self) -> Iterator[Event]:
         raise TruncatedStreamError("the stream ended before the event that ends the answer")

@@ -40,8 +40,8 @@ class LlamaServer:
     def __init__(self, path: Path) -> None:
         """Load the model. Blocks.
 
-        f"local: llama.cpp cannot load {path.name}, which is damaged, incomplete or of an unknown format: "
-        f"{str(error).strip().rstrip('.')} (install it again, or set STREAMGAUGE_MODEL to another file)"
+        Raises UsageError when llama.cpp is missing, and ModelFileError when llama.cpp cannot load the file.
+        """
         try:
             import xllamacpp
         except ModuleNotFoundError:

@@ -87,7 +87,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     """Return one model that is ready now. Raises UnknownProviderError when there is no such model."""
     found = next((one for one in (await models(request))["data"] if one["id"] == name), None)
     if found is None:
-        raise UnknownProviderError(f"there is no model {name!r} here now: GET /v1/models lists them")
+        raise UnknownProviderError(f"model {name!r}: not available (GET /v1/models lists the models)")
     return dict(found)
 
 
@@ -170,7 +170,7 @@ class CompletionStream(Response):
 
 
 DROPPED_HEADER = "x-streamgauge-dropped-settings"
-_CANCELLED = Failed("cancelled", "the answer was stopped on request")
+_CANCELLED = Failed("cancelled", "answer: stopped on request")
 
 
 def _dropped_settings_header(settings: Sequence[str]) -> dict[str, str]:

@@ -20,8 +20,12 @@ MAX_STREAM_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 256 * 1024 * 1024
 MAX_STREAMS = 2048
 
-_ABANDONED = Failed("abandoned", f"stopped: nobody read it for {ORPHAN_TIMEOUT_S:g} s")
-_TOO_SLOW = Failed("lost", "read too slowly: the next events of this stream are no longer kept")
+_ABANDONED = Failed(
+    "abandoned", f"stream: stopped, because it had no reader for {ORPHAN_TIMEOUT_S:g} s (send the request again)"
+)
+_TOO_SLOW = Failed(
+    "lost", "stream: read too slowly, so its next events are no longer buffered (send the request again)"
+)
 _EVENT_OVERHEAD_BYTES = 150
 """The estimated memory of an event in addition to its data."""
 
@@ -84,7 +88,9 @@ class BufferedStream:
     def events_after(self, seq: int) -> list[WireEvent]:
         """Return the events after that number. Raises StreamNotFoundError when some are no longer buffered."""
         if seq + 1 < self.first_seq:
-            raise StreamNotFoundError(f"the stream is no longer kept from {seq + 1} on")
+            raise StreamNotFoundError(
+                f"stream: the events from {seq + 1} on are no longer buffered (send the request again)"
+            )
         start = seq + 1 - self.first_seq
         return [self.entries[i] for i in range(start, len(self.entries))]
 
@@ -153,7 +159,7 @@ class StreamStore:
         if buffered is None or buffered.owner != owner:
             return None
         if after > buffered.last_seq:
-            raise StreamNotFoundError(f"the stream has not reached event {after}")
+            raise StreamNotFoundError(f"stream: has not reached event {after}")
         buffered.events_after(after)
         return BufferedStreamReader(self, buffered, after)
 
@@ -221,9 +227,7 @@ class StreamStore:
         while ended and (len(self._buffered) >= MAX_STREAMS or self._bytes >= MAX_BYTES):
             self._remove(ended.pop(0))
         if len(self._buffered) >= MAX_STREAMS or self._bytes >= MAX_BYTES:
-            raise StreamStoreFullError(
-                "the buffer of resumable streams is full: send the request without resume, or retry later"
-            )
+            raise StreamStoreFullError("resume: the buffer is full (send the request without resume, or retry later)")
 
 
 async def wait_for(event: asyncio.Event, timeout_s: float | None) -> None:

@@ -51,7 +51,7 @@ class WireEventEncoder:
         try:
             self._encode_all(found, await self._stream.next_events(timeout_s, sink and self._make_encoding_sink(sink)))
         except Exception:
-            _log.exception("an event could not be encoded")
+            _log.exception("internal error: an event could not be encoded")
             await self._stream.fail()
         if self._stream.ended and not (found and found[-1][1] in TERMINAL_EVENTS):
             await self._stream.answer.aclose()  # the receipt includes how long the provider took to stop

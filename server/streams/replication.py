@@ -28,7 +28,7 @@ WRITER_TIMEOUT_S = 30.0
 """How long Redis may be unavailable before a reader gives up."""
 REDIS_ERRORS = (RedisError, OSError)
 
-_WRITER_LOST = Failed("lost", "the replica that wrote this answer is gone: send the request again")
+_WRITER_LOST = Failed("lost", "stream: the replica that wrote it does not respond (send the request again)")
 
 
 def entries_key(stream_id: str) -> str:
@@ -72,7 +72,9 @@ class RedisStreamReader:
         if not newest or newest[0][0] < self._seq:
             return False
         if oldest[0][0] > self._seq + 1:
-            raise StreamNotFoundError(f"the stream is no longer kept from {self._seq + 1} on")
+            raise StreamNotFoundError(
+                f"stream: the events from {self._seq + 1} on are no longer buffered (send the request again)"
+            )
         self.ended = newest[0][0] == self._seq and newest[0][1] in TERMINAL_EVENTS
         return True
 
@@ -237,7 +239,7 @@ class StreamReplication:
                 await self._copy_pending()
             except REDIS_ERRORS as error:
                 self._resync = True
-                _log.warning("Redis cannot be written: %s", type(error).__name__)
+                _log.warning("cannot write to Redis: %s", type(error).__name__)
                 await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _copy_pending(self) -> None:

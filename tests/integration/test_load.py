@@ -214,7 +214,7 @@ def test_error_in_one_stream_does_not_delay_other_users(url: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-H", ""], "error: --host: no service to test"),
+        (["-H", ""], "error: --host: no service is named"),
         (["--cancel-rate", "2"], "'2' is not a share: write a number from 0 to 1"),
         (["--think-s", "5-1"], "the first number is the larger one"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: No such file or directory"),

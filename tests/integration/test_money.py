@@ -314,7 +314,7 @@ def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
     status, error, asked = asyncio.run(main())
     assert asked == 0
     assert error["rule"] == "model.offered"
-    assert error["message"].startswith("openai:o1-pro: this model is not offered here (ask openai:gpt-6.1-terra; ")
+    assert error["message"].startswith("openai:o1-pro: this model is not offered here (use openai:gpt-6.1-terra; ")
     if wire == "openai":
         assert (status, error["code"], error["param"], error["type"]) == (
             404,

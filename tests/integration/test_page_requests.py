@@ -186,4 +186,4 @@ def test_log_is_json_lines_and_has_nothing_that_a_visitor_sent() -> None:
     assert said and all(isinstance(json.loads(line), dict) for line in said.splitlines())
     assert printed == ""
     assert CANARY not in said and "not-to-be-seen" not in said
-    assert "a library has printed something" in said, "what the library printed came through the log"
+    assert "output of a library" in said, "what the library printed came through the log"

@@ -338,4 +338,4 @@ def test_failing_workers_end_command_with_failure() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 7
-    assert "Streamgauge is at" not in done.stdout
+    assert "Streamgauge listens at" not in done.stdout

@@ -45,7 +45,7 @@ def ask(status: int, headers: dict[str, str], body: Pieces) -> int:
             async for _ in found:
                 pass
 
-    with pytest.raises(InvalidResponseError, match="more than"):
+    with pytest.raises(InvalidResponseError, match="(larger|longer|more) than"):
         asyncio.run(main())
     return requests
 
@@ -96,6 +96,6 @@ def test_frame_over_limit_raises_and_request_is_not_sent_again(fragments: int) -
                 async for _ in found:
                     pass
 
-    with pytest.raises(InvalidResponseError, match="more than 4 MB"):
+    with pytest.raises(InvalidResponseError, match="larger than 4 MB"):
         asyncio.run(main())
     assert len(asked) == 1

@@ -206,7 +206,7 @@ def test_reconnecting_gives_up_after_max_retries() -> None:
     service = ScriptedService(
         stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True), raise_unreachable
     )
-    with pytest.raises(ConnectionLostError, match="no connection to http://service"):
+    with pytest.raises(ConnectionLostError, match=r"^http://service.*no connection"):
         ask_service(service, resume=True, max_retries=2)
     assert len(service.requests) == 3
 
@@ -252,14 +252,14 @@ def test_request_rejected_with_404_raises_rejection() -> None:
     ("play", "reason"),
     [
         (plain_response(200, html="<html>Sign in</html>"), "not an event stream.*text/html"),
-        (plain_response(200), "no content type"),
+        (plain_response(200), "content type missing"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2])
             + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "events are missing"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2]) + b"id: t:3\ndata: {}\n\n"),
             "another"),
         (stream_response(b"id: s:1\nevent: start\ndata: {not json\n\n"), "not JSON"),
         (stream_response(b"data: \xff\n\n"), "UTF-8"),
-        (stream_response(b'data: {"content": "x"}\n\n'), "without a usable id"),
+        (stream_response(b'data: {"content": "x"}\n\n'), "invalid id"),
     ],
 )  # fmt: skip
 def test_invalid_response_raises_with_reason(play: RespondFunction, reason: str) -> None:
@@ -271,7 +271,7 @@ def test_resume_204_before_end_raises_connection_lost() -> None:
     service = ScriptedService(
         stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True), plain_response(204)
     )
-    with pytest.raises(ConnectionLostError, match="nothing is left"):
+    with pytest.raises(ConnectionLostError, match="has no events after"):
         ask_service(service, resume=True)
 
 

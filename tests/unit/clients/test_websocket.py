@@ -342,7 +342,7 @@ def test_resume_by_id_reads_remaining_events() -> None:
 
     async def main(client: WebSocketClient) -> list[Event]:
         events = await read_answer(client.resume(wire_events.ID, f"{wire_events.ID}:7"))
-        with pytest.raises(ConnectionLostError, match="nothing is left"):
+        with pytest.raises(ConnectionLostError, match="has no events after"):
             await read_answer(client.resume(wire_events.ID, f"{wire_events.ID}:10"))
         return events
 
@@ -356,7 +356,7 @@ def test_invalid_frame_raises_with_reason(message: Any) -> None:
     socket.push_messages([message])
 
     async def main(client: WebSocketClient) -> None:
-        with pytest.raises(InvalidResponseError, match="the service sent a"):
+        with pytest.raises(InvalidResponseError, match="frame"):
             await read_answer(client.stream(message="Hi"))
 
     run_over_sockets([socket], main)

@@ -36,7 +36,7 @@ def test_answer_without_end_marker_is_truncated() -> None:
     found = read_frames(START, TEXT, FINISH)
     found.finish(9.0)
     assert found.answer.outcome == "truncated"
-    assert found.answer.failure_reason == "truncated: the stream stopped before its end marker"
+    assert found.answer.failure_reason == "truncated: stream: ended before its end marker"
 
 
 def test_end_marker_without_finish_is_failure() -> None:
@@ -113,7 +113,7 @@ def test_retry_and_fallback_are_recorded_as_notices() -> None:
 
 def test_open_answer_at_test_end_is_unfinished() -> None:
     answer = read_frames(START, TEXT).answer
-    assert (answer.outcome, answer.failure_reason) == ("open", "unfinished: the test ended before it did")
+    assert (answer.outcome, answer.failure_reason) == ("open", "unfinished: the load test ended first")
     assert answer.as_dict()["outcome"] == "open"
 
 

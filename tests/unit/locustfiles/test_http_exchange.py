@@ -133,9 +133,9 @@ def test_connection_error_is_recorded_with_type_and_message(error: Exception, ki
         (404, b'{"detail":"no such model"}', "http_404: no such model"),
         (404, b'{"object":"error","message":"no model","type":"NotFoundError"}', "NotFoundError: no model"),
         (429, b'{"error":"slow down"}', "http_429: slow down"),
-        (500, b'["odd"]', "http_500: status 500, no event stream: b'[\"odd\"]'"),
-        (502, b"<html>", "http_502: status 502, no event stream: b'<html>'"),
-        (200, b"<html>", "protocol: status 200, no event stream: b'<html>'"),
+        (500, b'["odd"]', "http_500: response: status 500, not an event stream (b'[\"odd\"]')"),
+        (502, b"<html>", "http_502: response: status 502, not an event stream (b'<html>')"),
+        (200, b"<html>", "protocol: response: status 200, not an event stream (b'<html>')"),
     ],
 )
 def test_rejection_is_recorded_with_reason(status: int, body: bytes, reason: str) -> None:
@@ -163,7 +163,7 @@ def test_rejection_404_of_resume_is_recorded_as_stream_gone() -> None:
 def test_endless_body_raises_limit_error(head: bytes, most: str) -> None:
     with serve_endless(head, b"A" * 1_000_000, 100) as url, open_exchange(url) as found:
         size = sum(len(part) for _, part in found.iter_chunks_safe())
-    assert isinstance(found.fault, http_exchange.HTTPLimitError) and f"more than {most}" in str(found.fault)
+    assert isinstance(found.fault, http_exchange.HTTPLimitError) and f"larger than {most}" in str(found.fault)
     assert size <= 64 * 1024 * 1024
 
 
@@ -186,7 +186,7 @@ def test_socket_with_byte_allowance_raises_beyond_it() -> None:
         while size < 2500:
             size += len(found.recv())
         assert size == 2500
-        with pytest.raises(http_exchange.ERRORS, match="more than 2,500 bytes"):
+        with pytest.raises(http_exchange.ERRORS, match="larger than 2,500 bytes"):
             found.recv()
         found.allow(10)
         assert 0 < len(found.recv()) <= 10

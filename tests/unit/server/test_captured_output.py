@@ -103,8 +103,8 @@ def test_process_prints_only_json_lines_while_output_is_captured() -> None:
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert "CANARY" not in done.stderr
     assert {line["event"] for line in lines} == {
-        "a library has printed something", "a library has warned", "broke",
-        "a library has logged something: look at its place",
+        "output of a library", "warning of a library", "broke",
+        "log record of a library (its place is in the field `place`)",
     }  # fmt: skip
-    printed = [line for line in lines if line["event"] == "a library has printed something"]
+    printed = [line for line in lines if line["event"] == "output of a library"]
     assert any(line.get("errors") == ["ValueError"] for line in printed)

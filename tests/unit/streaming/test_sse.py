@@ -176,7 +176,7 @@ def test_event_over_limit_raises_after_earlier_events(tail: bytes, step: int) ->
         for start in range(0, len(raw), step):
             found.extend(decoder.feed(raw[start : start + step]))
 
-    with pytest.raises(EventTooLargeError, match="more than 4 MB") as caught:
+    with pytest.raises(EventTooLargeError, match="larger than 4 MB") as caught:
         feed_all()
     assert [event.data for event in [*found, *caught.value.events]] == ["first"]
 
