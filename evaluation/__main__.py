@@ -47,7 +47,9 @@ def _main_replay(options: argparse.Namespace) -> int:
     names = scenario.strategy_names(options.strategies)
     if not names or len(set(names)) < len(names):
         raise UsageError(
-            "strategies: at least one is needed" if not names else "strategies: one is repeated (list each once)"
+            "strategies: none is named (name at least one)"
+            if not names
+            else "strategies: one is repeated (list each once)"
         )
     paths = replay.find_traces(options.traces)
     manifest.create_run_folder(options.out)

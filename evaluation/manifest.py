@@ -32,17 +32,17 @@ def create_run_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         inside = next(folder.iterdir(), None)
     except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}; choose a folder that can be written") from None
+        raise UsageError(f"--out {folder}: {error.strerror} (choose a folder that can be written)") from None
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"--out {folder}: Permission denied; choose a folder that can be written")
+        raise UsageError(f"--out {folder}: Permission denied (choose a folder that can be written)")
     if inside is None:
         return
     if not holds_run(folder):
-        raise UsageError(f"--out {folder} is not empty and holds no run: choose a new or an empty folder")
+        raise UsageError(f"--out {folder}: not empty and not a run (choose a new or an empty folder)")
     state = "a finished run" if read(folder).get("complete") else "an unfinished run"
     raise UsageError(
-        f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` builds its tables"
-        f"{'' if state.startswith('a finished') else ', --resume continues it'}"
+        f"--out {folder}: contains {state} (choose another folder; `python -m evaluation report {folder}` builds its "
+        f"tables{'' if state.startswith('a finished') else ', --resume continues it'})"
     )
 
 
@@ -54,7 +54,9 @@ def holds_run(folder: Path) -> bool:
 def require_run(folder: Path) -> None:
     """Raise UsageError unless `folder` holds a run."""
     if not holds_run(folder):
-        raise UsageError(f"{folder} holds no run: {MANIFEST_FILE} and {TRIALS_FILE} are both missing")
+        raise UsageError(
+            f"{folder}: contains no run, because {MANIFEST_FILE} and {TRIALS_FILE} are missing (name a run's folder)"
+        )
 
 
 def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, ...]) -> dict[str, Any]:

@@ -80,12 +80,12 @@ class Scenario:
             _check_list(name, getattr(self, name))
         for name, least in (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0)):
             if getattr(self, name) < least:
-                raise InvalidScenarioError(name, f"{name.replace('_', '-')} must be at least {least}")
+                raise InvalidScenarioError(name, f"{name.replace('_', '-')}: too small (use at least {least})")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise InvalidScenarioError("temperature", "temperature must be a number of at least 0")
+            raise InvalidScenarioError("temperature", "temperature: not a temperature (use a number of at least 0)")
         if self.trials > MAX_TRIALS:
             raise InvalidScenarioError(
-                "repeats", f"{self.trials} trials are too many for one run (use at most {MAX_TRIALS})"
+                "repeats", f"repeats: {self.trials} trials are too many for one run (use at most {MAX_TRIALS})"
             )
         self._check_effort()
         self._check_transport()
@@ -109,18 +109,16 @@ class Scenario:
         if not self.service_transports:
             if self.url is not None:
                 raise InvalidScenarioError(
-                    "url", "url: no transport uses the service (add --transport sse, websocket or openai)"
+                    "url", "url: not used by any transport (add --transport sse, websocket or openai)"
                 )
             return
         if self.retries:
             raise InvalidScenarioError(
                 "retries",
-                "retries: only in-process supports them (over other transports the service retries by its own rules)",
+                "retries: only supported in-process (leave them out: the service retries by its own rules)",
             )
         if any(name.partition(":")[0] == "replay" for name in self.providers):
-            raise InvalidScenarioError(
-                "providers", "replay: recordings are played in this process only (use --transport in-process)"
-            )
+            raise InvalidScenarioError("providers", "replay: only supported in-process (use --transport in-process)")
 
     def _check_load(self) -> None:
         if self.arrivals not in ARRIVALS:
@@ -130,10 +128,12 @@ class Scenario:
         if self.rate is None:
             return
         if not 0 < self.rate <= MAX_RATE:
-            raise InvalidScenarioError("rate", f"rate must be more than 0 and at most {MAX_RATE:g} requests per second")
+            raise InvalidScenarioError(
+                "rate", f"rate: out of range (use more than 0, at most {MAX_RATE:g} requests per second)"
+            )
         if self.concurrency != 1:
             raise InvalidScenarioError(
-                "rate", "rate and concurrency exclude each other (an open loop does not limit concurrency)"
+                "rate", "rate and concurrency: both are set (set one; an open loop does not limit concurrency)"
             )
 
     @property
@@ -216,7 +216,7 @@ def effort_names(text: str) -> tuple[str, ...]:
     """Parse a list such as `low,high`; return lower-case names. Raises UsageError when the list is empty."""
     found = tuple(name.lower() for name in split_names(text))
     if not found:
-        raise UsageError("effort: at least one is needed (for example low,high)")
+        raise UsageError("effort: none is named (write for example low,high)")
     return found
 
 
@@ -239,7 +239,7 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
         raise UsageError(f"prompts file {path}: {reason}") from None
     filled = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not filled:
-        raise UsageError(f"prompts file {path}: contains no prompts (write one per line)")
+        raise UsageError(f"prompts file {path}: has no prompts (write one per line)")
     as_json = path.suffix == ".jsonl" or filled[0][1].startswith('{"')
     prompts = [
         _prompt_from_json(line, f"{path}, line {number}") if as_json else Prompt(f"line-{number}", line)
@@ -249,7 +249,7 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
         if prompt.id in (other.id for other in prompts[:place]):
             raise UsageError(f"{path}, line {filled[place][0]}: the id {prompt.id!r} is used already (use unique ids)")
     if count is not None and not 1 <= count <= len(prompts):
-        raise UsageError(f"prompt-count must be from 1 to {len(prompts)}, the number of prompts in {path}")
+        raise UsageError(f"prompt-count: out of range (use 1 to {len(prompts)}, the number of prompts in {path})")
     return tuple(prompts[:count])
 
 
@@ -262,7 +262,7 @@ def _prompt_from_json(line: str, where: str) -> Prompt:
         raise UsageError(f'{where}: id or prompt is missing or empty (write {{"id": "…", "prompt": "…"}})')
     expected = found.get("expected_tokens")
     if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
-        raise UsageError(f"{where}: expected_tokens must be a whole number of at least 1")
+        raise UsageError(f"{where}: expected_tokens is invalid (use a whole number of at least 1)")
     return Prompt(found["id"], found["prompt"], expected)
 
 
@@ -272,6 +272,6 @@ def _is_filled(value: object) -> bool:
 
 def _check_list(name: str, values: Sequence[object]) -> None:
     if not values:
-        raise InvalidScenarioError(name, f"{name}: at least one is needed")
+        raise InvalidScenarioError(name, f"{name}: none is named (name at least one)")
     if len(set(values)) < len(values):
         raise InvalidScenarioError(name, f"{name}: one is repeated (list each once)")

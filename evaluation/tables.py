@@ -100,11 +100,13 @@ def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
                 frame = pd.read_parquet(file)
             # Columns that an older version did not write are unknown, except those that must have a value.
             if lacking := [c for c in dtypes if c not in frame and type(None) not in get_args(types[c])]:
-                raise _MisfitError(f"it has no column {lacking[0]}")
+                raise _MisfitError(f"column {lacking[0]} is missing")
             frame = frame.reindex(columns=list(dtypes)).astype(dtypes)
             (_check_trials if dtypes is TRIAL_DTYPES else _check_events)(frame)
         except FileNotFoundError:
-            raise UsageError(f"{folder / name}: there is no such file, and no journal to rebuild it from") from None
+            raise UsageError(
+                f"{folder / name}: missing, and there is no journal to rebuild it from (copy the run again)"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, _MisfitError) else str(error)
             raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
@@ -161,7 +163,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
             check(frame)
         except _MisfitError as misfit:
             raise UsageError(
-                f"{folder / name}: {misfit}: a run cannot have written this (copy the run again)"
+                f"{folder / name}: {misfit}, which a run cannot have written (copy the run again)"
             ) from None
     return Run(table, events, found)
 
@@ -209,7 +211,7 @@ def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd
         try:
             frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
         except (TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"the journal: a value does not fit its column: {error} (copy the run again)") from None
+            raise UsageError(f"journal: a value does not fit its column, {error} (copy the run again)") from None
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(dtypes)).astype(dtypes)
 
 

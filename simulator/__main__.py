@@ -73,16 +73,28 @@ def _server_options(parsed: argparse.Namespace) -> ServerOptions:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    steady = PROFILES["steady"]
     parser = argparse.ArgumentParser(
         "python -m simulator",
         description=_DESCRIPTION,
         epilog=_format_epilog(),
         formatter_class=argparse.RawTextHelpFormatter,
     )
+    _add_server_options(parser)
+    _add_answer_options(parser)
+    return parser
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--port", type=int, default=0, metavar="P", help="port to listen on (0: a free one, which is printed)")
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on (127.0.0.1)")
+    add("--tls-cert", metavar="FILE", help="certificate chain in PEM format")
+    add("--tls-key", metavar="FILE", help="private key of the certificate in PEM format")
+    add("--log", metavar="FILE", help="append what was received, sent and closed, with timestamps, as JSON lines")
+
+
+def _add_answer_options(parser: argparse.ArgumentParser) -> None:
+    add, steady = parser.add_argument, PROFILES["steady"]
     add("--profile", default="steady", metavar="NAME", help=f"timing profile: {', '.join(PROFILES)} (steady)")
     add("--ttft-ms", type=_parse_milliseconds, metavar="MS", help=f"time to first token ({steady.ttft_s * 1000:g})")
     add("--gap-ms", type=_parse_milliseconds, metavar="MS", help=f"time between tokens ({steady.gap_s * 1000:g})")
@@ -113,10 +125,6 @@ def _build_parser() -> argparse.ArgumentParser:
         help="seed that, with the prompt, determines the words and the times (0)",
     )
     add("--fault", metavar="NAME", help="fault of every request; the names are listed below")
-    add("--tls-cert", metavar="FILE", help="certificate chain in PEM format")
-    add("--tls-key", metavar="FILE", help="private key of the certificate in PEM format")
-    add("--log", metavar="FILE", help="append what was received, sent and closed, with timestamps, as JSON lines")
-    return parser
 
 
 def _effort_tokens(text: str | None) -> dict[str, int]:

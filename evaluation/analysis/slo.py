@@ -82,7 +82,7 @@ def parse_slo(text: str) -> tuple[Objective, ...]:
     """Parse an SLO. Raises UsageError when an objective is invalid."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise UsageError("slo: no objective (use for example ttft_p95<800ms,failed<1%)")
+        raise UsageError("slo: has no objective (use for example ttft_p95<800ms,failed<1%)")
     return tuple(map(_parse_objective, parts))
 
 
@@ -129,7 +129,7 @@ def _parse_objective(part: str) -> Objective:
     column, stat, unit = _parse_target(part, name)
     if unit_text not in _UNITS[unit]:
         units = " or ".join(repr(known) for known in _UNITS[unit])
-        raise UsageError(f"slo: {part!r} needs the unit {units}")
+        raise UsageError(f"slo: {part!r} has no valid unit (use {units})")
     return Objective(part, column, stat, op, float(number) * _UNITS[unit][unit_text], unit)
 
 
@@ -139,7 +139,9 @@ def _parse_target(part: str, name: str) -> tuple[str, str, str]:
         return name, "share", "share"
     stem, _, stat = name.rpartition("_")
     if stat not in _PERCENTILE_BY_STAT or not stem:
-        raise UsageError(f"slo: {part!r}: {name!r} must be failed, stalled, or end in _p50, _p95, _p99 or _max")
+        raise UsageError(
+            f"slo: {part!r}: {name!r} is unknown (use failed, stalled, or a column with _p50, _p95, _p99 or _max)"
+        )
     if stem == _GAP_COLUMN:
         return _GAP_COLUMN, stat, "s"
     column = _resolve_column(part, stem)
@@ -154,7 +156,7 @@ def _resolve_column(part: str, stem: str) -> str:
     if len(found) == 1:
         return found[0]
     near = found or list(_close_matches(stem, known))
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     raise UsageError(f"slo: {part!r}: {'more than one' if found else 'no'} column {stem!r}{hint}")
 
 

@@ -20,7 +20,7 @@ from streaming.errors import UsageError
 
 EPILOG = (
     "exit codes: 0 success; 1 no trial was completed, an objective was missed, or a metric of --fail-if-worse got "
-    "worse; 2 usage error; 3 stopped before the cost ceiling; 130 stopped by a signal, finished trials are kept. "
+    "worse; 2 usage error; 3 stopped at the cost limit; 130 stopped by a signal (finished trials are kept). "
     "The last line on stdout is one JSON object."
 )
 _SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed"
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_command("run", "send requests, measure, write tables and a report", argument_default=argparse.SUPPRESS)
     )
     _add_replay_options(
-        add_command("replay", "run recorded answers through other strategies: no waiting, no API key, no cost")
+        add_command("replay", "run recorded answers through other strategies, without waiting, API key or cost")
     )
     again = add_command("report", "rebuild the tables and the report of a run from its journal")
     again.add_argument("folder", type=Path, metavar="DIR")
@@ -171,9 +171,9 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
     values = {**DEFAULTS, **_merge_options(file, _convert_options(given))}
     if not values.get("providers"):
-        raise UsageError("--providers is missing (or providers in a scenario file)")
+        raise UsageError("--providers: missing (set it, or providers in a scenario file)")
     if values.get("out") is None and not values.get("dry_run"):
-        raise UsageError("--out is missing: a new or an empty folder")
+        raise UsageError("--out: missing (name a new or an empty folder)")
     try:
         planned = _build_scenario(values)
     except InvalidScenarioError as misfit:
@@ -231,7 +231,7 @@ def _build_scenario(values: Mapping[str, Any]) -> Scenario:
         count = scenario.DEFAULT_PROMPT_COUNT if count is None else count
     if count is not None and not 1 <= count <= len(prompts):
         raise InvalidScenarioError(
-            "prompt_count", f"prompt-count must be from 1 to {len(prompts)}, the number of prompts"
+            "prompt_count", f"prompt-count: out of range (use 1 to {len(prompts)}, the number of prompts)"
         )
     names = (
         "repeats",
@@ -261,5 +261,5 @@ def _parse_usd(text: str) -> Decimal:
     except InvalidOperation:
         value = Decimal("NaN")
     if not value.is_finite() or value < 0:
-        raise UsageError(f"max-cost {text!r}: write an amount in USD, for example 0.50")
+        raise UsageError(f"max-cost: {text!r} is not an amount (write USD, for example 0.50)")
     return value

@@ -86,8 +86,8 @@ def require_prices(shares: Sequence[ProviderEstimate]) -> None:
     unknown = [share.provider for share in shares if share.at_most_usd is None]
     if unknown:
         raise UsageError(
-            f"--max-cost needs a price for every provider; unknown: {', '.join(unknown)} "
-            f"(set it in USD per 1M tokens: --price {unknown[0]}=IN/OUT, 0/0 if it costs nothing)"
+            f"--max-cost: the price of {', '.join(unknown)} is unknown "
+            f"(set it in USD per 1M tokens: --price {unknown[0]}=IN/OUT, 0/0 if it is free)"
         )
 
 

@@ -132,7 +132,7 @@ def _prepare_run(options: RunOptions, folder: Path) -> RunState:
         return resume.new_run(new_run_id(), options.scenario)
     start = resume.inspect_run(folder, options.scenario)
     if not start.left:
-        raise UsageError(f"{folder} holds a finished run: there is nothing left to resume (choose another folder)")
+        raise UsageError(f"{folder}: contains a finished run, so there is nothing to resume (choose another folder)")
     return start
 
 
@@ -147,7 +147,9 @@ def _make_cost_ceiling(
     dry_run.require_prices(dry_run.estimate_run(options.scenario, providers, start.left))
     ledger = folder / LEDGER_FILE
     if start.finished and not ledger.exists():
-        raise UsageError(f"{folder}: was started without --max-cost, so its cost so far is unknown (resume without it)")
+        raise UsageError(
+            f"{folder}: started without --max-cost, so its cost so far is unknown (resume without --max-cost)"
+        )
     return CostCeiling(options.max_cost_usd, ledger, read_ledger_total(folder))
 
 
@@ -158,7 +160,7 @@ def _unused_prices_error(options: RunOptions) -> str | None:
     if not unused:
         return None
     known = ", ".join(options.scenario.providers)
-    return f"the price of {', '.join(unused)} is not used (write one of {known}, or a model's name alone)"
+    return f"--price: not used for {', '.join(unused)} (write one of {known}, or a model name alone)"
 
 
 def _read_calibration(options: RunOptions) -> Calibration | None:

@@ -51,7 +51,7 @@ def read_scenario_file(path: Path) -> ScenarioFile:
     reader = _ScenarioFileReader(path, text)
     values = {key: reader.read_value(key, value) for key, value in found.items()}
     if "prompts" in values and "prompts_file" in values:
-        reader.raise_at("prompts_file", "prompts and prompts_file exclude each other")
+        reader.raise_at("prompts_file", "prompts and prompts_file are both set (set one of them)")
     if "prompts_file" in values:
         values["prompts"] = reader.read_prompts_file(values.pop("prompts_file"))
     return ScenarioFile(path, values, {key: reader.line_of(key) for key in found})
@@ -106,7 +106,7 @@ def _check_strategies(value: Any) -> tuple[str, ...]:
 
 def _check_text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
+        raise ValueError("a non-empty string")
     return value
 
 
@@ -210,14 +210,14 @@ class _ScenarioFileReader:
         try:
             return keys[key](value)
         except ValueError as error:
-            raise UsageError(f"{where}{name} must be {error}") from None
+            raise UsageError(f"{where}{name}: invalid value (write {error})") from None
         except UsageError as error:
             words = str(error).removeprefix("--")
             raise UsageError(f"{where}{words if words.startswith(name) else f'{name}: {words}'}") from None
 
     def _check_prompts(self, value: Any) -> tuple[Prompt, ...]:
         if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
-            self.raise_at("prompts", "prompts must be tables: [[prompts]], each with id and prompt")
+            self.raise_at("prompts", "prompts: not a list of tables (write [[prompts]], each with id and prompt)")
         prompts: list[Prompt] = []
         for place, entry in enumerate(value):
             head = self.line_of("prompts", place)
@@ -226,7 +226,9 @@ class _ScenarioFileReader:
                 for k, v in entry.items()
             }
             if missing := {"id", "prompt"} - set(checked):
-                raise UsageError(f"{self._path}, line {head}: this prompt has no {' and no '.join(sorted(missing))}")
+                raise UsageError(
+                    f"{self._path}, line {head}: the prompt has no {' and no '.join(sorted(missing))} (add it)"
+                )
             if checked["id"] in (prompt.id for prompt in prompts):
                 raise UsageError(
                     f"{self._path}, line {self.line_of('id', after=head)}: the id is used already (use unique ids)"
@@ -236,13 +238,13 @@ class _ScenarioFileReader:
 
     def _check_prices(self, value: Any) -> dict[str, TokenPrices]:
         if not isinstance(value, dict):
-            self.raise_at("prices", 'prices must be a table: [prices], "MODEL" = { input = 1.0, output = 2.0 }')
+            self.raise_at("prices", 'prices: not a table (write [prices], "MODEL" = { input = 1.0, output = 2.0 })')
         found: dict[str, TokenPrices] = {}
         for model, pair in value.items():
             line = self.line_of(model, after=self.line_of("prices") - 1)
             if not isinstance(pair, dict) or not {"input", "output"} <= set(pair):
                 raise UsageError(
-                    f"{self._path}, line {line}: a price is {{ input = 1.0, output = 2.0 }}, USD for 1M tokens"
+                    f"{self._path}, line {line}: not a price (write {{ input = 1.0, output = 2.0 }}, USD per 1M tokens)"
                 )
             checked = {
                 k: self._check_value(f"the price's {k}", k, v, _PRICE_KEY_CHECKERS, line) for k, v in pair.items()

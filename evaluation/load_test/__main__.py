@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _build_parser()
     options, more = parser.parse_known_args(arguments)
     if more and options.command not in ("run", "capacity"):
-        parser.error(f"unknown: {' '.join(more)}")
+        parser.error(f"unknown arguments: {' '.join(more)}")
     options.more = tuple(more)
     commands = {
         "run": _main_run,
@@ -133,11 +133,11 @@ def _main_soak(options: argparse.Namespace) -> int:
 
 def _locust_options(options: argparse.Namespace, users: int) -> LocustOptions:
     if not 1 <= users <= _MAX_USERS:
-        raise UsageError(f"--users must be from 1 to {_MAX_USERS}")
+        raise UsageError(f"--users: out of range (use 1 to {_MAX_USERS})")
     if options.rate is not None and not 0 < options.rate < 1e6:
-        raise UsageError("--rate must be above 0")
+        raise UsageError("--rate: not a rate (use a number above 0)")
     if options.processes is not None and options.processes < 1:
-        raise UsageError("--processes must be at least 1")
+        raise UsageError("--processes: too few (use at least 1)")
     kinds = locust_run.parse_kinds(options.kind)
     duration_s = locust_run.parse_duration_s(options.duration)
     return LocustOptions(users, duration_s, kinds, options.rate, options.processes, options.more)

@@ -34,7 +34,7 @@ class CapacitySearch:
 
     def __init__(self, first: int, most: int) -> None:
         if not 1 <= first <= most:
-            raise UsageError("--users must be at least 1 and no more than --most")
+            raise UsageError("--users: out of range (use 1 to the value of --most)")
         self.next_streams: int | None = first
         self._most = most
         self._met, self._missed = 0, most + 1

@@ -40,7 +40,7 @@ def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers
     found = list(read_lines(folder / ANSWERS_FILE))
     lines = [line for _, line in found]
     if not lines or "load" not in lines[0]:
-        raise UsageError(f"{folder} holds no load test: {ANSWERS_FILE} is missing or has no header")
+        raise UsageError(f"{folder}: contains no load test, because {ANSWERS_FILE} is missing or has no header")
     facts = {**lines[0], **{key: value for line in lines[1:] if "ended_at" in line for key, value in line.items()}}
     check(Head, facts, f"{folder / ANSWERS_FILE}, line 1")
     answers = []
@@ -156,7 +156,7 @@ def _count_load(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) 
     for _, step in changes:
         running += step
         most = max(most, running)
-    short = f"asked for {facts['users']} users, never more than {most} answers ran" if most < facts["users"] else None
+    short = f"{facts['users']} users requested, at most {most} concurrent answers" if most < facts["users"] else None
     thinking = any(facts["think_s"])
     return {
         "asked_concurrency": facts["users"],

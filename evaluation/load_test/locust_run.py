@@ -47,7 +47,7 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     """Parse a list such as `sse,websocket`; drop duplicates. Raises UsageError when a kind is unknown."""
     found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not found or set(found) - set(USER_KINDS):
-        raise UsageError(f"--kind {text!r}: use one or more of {', '.join(USER_KINDS)}")
+        raise UsageError(f"--kind {text!r}: unknown (use one or more of {', '.join(USER_KINDS)})")
     return found
 
 
@@ -60,7 +60,7 @@ def parse_duration_s(text: str) -> int:
     hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
     total_s = hours * 3600 + minutes * 60 + seconds
     if not 1 <= total_s <= 7 * 86_400:
-        raise UsageError(f"--duration {text!r}: write a time of at least one second, for example 60s or 2m")
+        raise UsageError(f"--duration {text!r}: not a time of at least one second (write for example 60s or 2m)")
     return total_s
 
 
@@ -89,7 +89,7 @@ def run_locust(load: LocustOptions, url: str, folder: Path, meanwhile: Callable[
             process.send_signal(signal.SIGINT)
         code = process.wait()
     if code:
-        raise UsageError(f"Locust failed with exit code {code} (see its messages above)")
+        raise UsageError(f"Locust: failed with exit code {code} (see its messages above)")
 
 
 def _wait_for_exit(process: subprocess.Popen[bytes], meanwhile: Callable[[], None] | None) -> int:

@@ -64,7 +64,7 @@ def find_leaks(early: ProcessStats, late: ProcessStats) -> list[str]:
     if late.threads > early.threads + SPARE_THREADS:
         found.append(f"threads: {early.threads}, then {late.threads}")
     if late.streams:
-        found.append(f"{late.streams} answers are still under way after the last request has ended")
+        found.append(f"streams: {late.streams} answers are still under way after the last request has ended")
     return found
 
 
@@ -77,7 +77,7 @@ def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
         if answer["error_type"] in ("lost", "twice"):
             found.append(f"{who}: {answer['error_type']}: {answer['error_message']}")
         elif faulty and answer["outcome"] == "completed":
-            found.append(f"{who}: reported as completed, though its provider failed")
+            found.append(f"{who}: reported as completed, although its provider failed")
         elif not faulty and answer["outcome"] not in ("completed", "cancelled"):
             found.append(f"{who}: {answer['outcome']}: {answer['error_type']}: {answer['error_message']}")
     return found
@@ -85,7 +85,7 @@ def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
 
 def find_unfinished(unfinished: int) -> list[str]:
     """Return a problem if answers never ended: events of theirs may be lost."""
-    return [f"{unfinished} answers had not ended long after the last request"] if unfinished else []
+    return [f"answers: {unfinished} had not ended long after the last request"] if unfinished else []
 
 
 class SoakMonitor:
@@ -146,7 +146,7 @@ def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, s
     Raises UsageError when an option is invalid or the service, Redis or Locust fails.
     """
     if not 0.1 <= minutes <= 7 * 24 * 60:
-        raise UsageError("--minutes must be from 0.1 to 10080")
+        raise UsageError("--minutes: out of range (use 0.1 to 10080)")
     duration_s = round(minutes * 60)
     with ExitStack() as stack:
         redis = stack.enter_context(_run_redis()) if shutil.which("redis-server") else None
@@ -161,7 +161,7 @@ def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, s
     problems = (
         find_wrong_answers(load_test.answers)
         + find_unfinished(load_test.unfinished)
-        + (find_leaks(watch.early, late) if watch.early else ["nothing was measured"])
+        + (find_leaks(watch.early, late) if watch.early else ["memory: not measured"])
     )
     return {
         "folder": str(folder),
@@ -200,7 +200,7 @@ class _RedisServer:
             except ConnectionRefusedError:
                 _pause.wait(0.02)
         self.stop()
-        raise UsageError("redis-server did not start (see its messages above)")
+        raise UsageError("redis-server: did not start (see its messages above)")
 
     def restart(self) -> None:
         """Kill the server, as a crash would, and start it again."""

@@ -137,4 +137,4 @@ def _calibration_from_facts(facts: Mapping[str, Any]) -> Calibration | None:
     try:
         return None if found is None else calibration_from_dict(found)
     except ValueError as error:
-        raise UsageError(f"the manifest's instrument_error: {error}") from None
+        raise UsageError(f"manifest: instrument_error: {error}") from None

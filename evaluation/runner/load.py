@@ -116,18 +116,16 @@ def _starts_per_s(at_s: Sequence[float]) -> float | None:
 def _concurrency_shortfall(found: dict[str, Any], requested: int) -> str | None:
     most, mean = found["concurrency_max"], found["concurrency_mean"]
     if most < requested:
-        return f"asked for {requested} answers at a time, never more than {most} ran"
+        return f"concurrency {requested} requested, at most {most} reached"
     if mean is not None and mean < REACHED_SHARE * requested:
-        return f"asked for {requested} answers at a time, {mean:.1f} ran on average"
+        return f"concurrency {requested} requested, {mean:.1f} reached on average"
     return None
 
 
 def _rate_shortfall(found: dict[str, Any]) -> str | None:
     drawn, reached = found["drawn_rate_per_s"], found["starts_per_s"]
     if drawn is None or reached is None:
-        return f"asked for {found['asked_rate_per_s']:g} answers a second, fewer than two were started"
+        return f"{found['asked_rate_per_s']:g} requests/s requested, fewer than two were started"
     if reached < REACHED_SHARE * drawn:
-        return (
-            f"asked for {found['asked_rate_per_s']:g} answers a second ({drawn:g} were due), {reached:g} were started"
-        )
+        return f"{found['asked_rate_per_s']:g} requests/s requested ({drawn:g}/s scheduled), {reached:g}/s started"
     return None

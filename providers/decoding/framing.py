@@ -151,7 +151,7 @@ class SSEDecoder:
             raise ProtocolError("response: not valid UTF-8") from None
         except sse.EventTooLargeError as error:
             yield from error.events
-            raise ResponseTooLargeError(f"response: contains an {error}") from None
+            raise ResponseTooLargeError(f"response: exceeds a size limit ({error})") from None
 
 
 def _parse_common_block(block: bytes) -> dict[str, Any] | None:

@@ -132,7 +132,7 @@ def test_run_into_existing_run_folder_is_rejected_without_changes(
     before = {path.name: path.stat().st_mtime_ns for path in finished_run[0].iterdir()}
     assert main(long_run_arguments(finished_run[0])) == 2
     out, errors = capsys.readouterr()
-    assert out == "" and "holds a finished run" in errors and len(errors.splitlines()) == 1
+    assert out == "" and "contains a finished run" in errors and len(errors.splitlines()) == 1
     assert {path.name: path.stat().st_mtime_ns for path in finished_run[0].iterdir()} == before
 
 

@@ -179,7 +179,7 @@ def test_service_start_failure_reports_its_last_stderr_line(
     words = "run --providers sim:steady --transport sse --no-plots --out"
     assert main([*words.split(), str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
-    assert "app.py --port did not start: error: " in said and "missing.gguf" in said and len(said.splitlines()) == 1
+    assert "app.py --port: did not start (error: " in said and "missing.gguf" in said and len(said.splitlines()) == 1
 
 
 @contextlib.asynccontextmanager

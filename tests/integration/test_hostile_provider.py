@@ -136,7 +136,7 @@ def test_an_endless_list_of_models_is_left(kind: str) -> None:
 
     with hostile_provider() as hostile:
         hostile.listing = kind
-        with pytest.raises(ResponseTooLargeError, match="(larger|longer|more) than"):
+        with pytest.raises(ResponseTooLargeError, match=r"(larger|longer|more) than"):
             asyncio.run(main(hostile.port))
     assert hostile.sent[kind] < 40 * MEGABYTE  # what the kernel's buffers hold, and no more
 

@@ -171,7 +171,7 @@ def test_the_openai_wire_names_dropped_settings_in_a_header() -> None:
 
 def test_an_effort_that_is_not_taken_is_a_400_naming_those_that_are() -> None:
     answer = served({"model": "openai:gpt-6.1-terra", "reasoning_effort": "max"})
-    assert answer.status_code == 400 and "takes none, low, medium, high, xhigh" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "accepts none, low, medium, high, xhigh" in answer.json()["error"]["message"]
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

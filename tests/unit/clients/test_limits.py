@@ -45,7 +45,7 @@ def ask(status: int, headers: dict[str, str], body: Pieces) -> int:
             async for _ in found:
                 pass
 
-    with pytest.raises(InvalidResponseError, match="(larger|longer|more) than"):
+    with pytest.raises(InvalidResponseError, match=r"(larger|longer|more) than"):
         asyncio.run(main())
     return requests
 

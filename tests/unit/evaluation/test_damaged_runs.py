@@ -135,13 +135,13 @@ def replace_cells(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
         ("trials", replace_cells(TRIALS, "e2e_s", -1e300), "e2e_s cannot be -1e+300"),
         ("trials", replace_cells(TRIALS, "chunks", -4), "chunks cannot be -4"),
         ("trials", replace_cells(TRIALS, "trial_id", "same"), "a trial_id occurs twice"),
-        ("trials", TRIALS.drop(columns="strategy"), "it has no column strategy"),
-        ("trials", pd.DataFrame(), "it has no column run_id"),
+        ("trials", TRIALS.drop(columns="strategy"), "column strategy is missing"),
+        ("trials", pd.DataFrame(), "column run_id is missing"),
         ("events", replace_cells(EVENTS, "kind", None), "kind is missing"),
         ("events", replace_cells(EVENTS, "trial_id", None), "trial_id is missing"),
         ("events", EVENTS.assign(chars=None), "a text has no length or no timestamp"),
         ("events", EVENTS.assign(source_s=None, delivered_s=None), "a text has no length or no timestamp"),
-        ("events", EVENTS.drop(columns="seq"), "it has no column seq"),
+        ("events", EVENTS.drop(columns="seq"), "column seq is missing"),
     ],
 )
 def test_table_with_impossible_values_is_reported(run: Path, name: str, frame: pd.DataFrame, words: str) -> None:
@@ -155,7 +155,7 @@ def test_table_damaged_or_missing_or_a_folder_is_reported(run: Path, name: str) 
     (run / name).write_bytes((run / name).read_bytes()[:500])
     assert f"{name}: cannot be read" in results_tab_error(run)
     (run / name).unlink()
-    assert f"{name}: there is no such file" in results_tab_error(run)
+    assert f"{name}: missing" in results_tab_error(run)
     (run / name).mkdir()
     assert f"{name}: cannot be read" in results_tab_error(run)
 

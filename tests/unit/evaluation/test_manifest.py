@@ -20,7 +20,7 @@ def test_create_run_folder_makes_new_or_accepts_empty_folder(tmp_path: Path) -> 
 
 def test_foreign_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty and holds no run"):
+    with pytest.raises(UsageError, match="not empty and not a run"):
         manifest.create_run_folder(tmp_path)
 
 

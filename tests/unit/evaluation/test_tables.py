@@ -151,7 +151,7 @@ def test_csv_leaves_unknown_values_empty(tmp_path: Path) -> None:
 
 
 def test_load_of_folder_without_run_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="contains no run"):
         evaluation.load(tmp_path)
 
 

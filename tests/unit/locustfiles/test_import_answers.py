@@ -77,7 +77,7 @@ def test_manifest_records_maximum_concurrency(tmp_path: Path) -> None:
 
 def test_lower_concurrency_than_users_is_a_shortfall(tmp_path: Path) -> None:
     found = convert_and_load(tmp_path, make_answer()).manifest["loads"][0]
-    assert found["shortfall"] == "asked for 2 users, never more than 1 answers ran"
+    assert found["shortfall"] == "2 users requested, at most 1 concurrent answers"
 
 
 def test_repeated_conversion_keeps_each_trial_once(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_killed_load_test_is_converted_as_incomplete(tmp_path: Path) -> None:
 
 
 def test_folder_without_load_test_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no load test: answers\.jsonl is missing"):
+    with pytest.raises(UsageError, match=r"contains no load test, because answers\.jsonl is missing"):
         import_answers.write_journal(tmp_path)
 
 

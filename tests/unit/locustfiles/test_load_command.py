@@ -151,7 +151,7 @@ def test_find_wrong_answers_reports_failures(changes: dict[str, Any], words: str
 
 def test_find_unfinished_reports_open_answers() -> None:
     assert soak.find_unfinished(0) == []
-    assert soak.find_unfinished(2) == ["2 answers had not ended long after the last request"]
+    assert soak.find_unfinished(2) == ["answers: 2 had not ended long after the last request"]
 
 
 def test_find_wrong_answers_ignores_intended_failures() -> None:

@@ -110,7 +110,7 @@ def test_answer_of_zero_tokens_ends_after_ttft() -> None:
 
 
 def test_unknown_profile_is_rejected_with_list() -> None:
-    with pytest.raises(UsageError, match=r"no timing profile 'steadi'.*steady, bursty"):
+    with pytest.raises(UsageError, match=r"timing profile 'steadi': unknown.*steady, bursty"):
         get_profile("steadi")
     assert get_profile("bursty") is PROFILES["bursty"]
 

@@ -58,7 +58,7 @@ def test_raise_fd_limit_on_darwin_uses_open_max(monkeypatch: pytest.MonkeyPatch)
 def test_raise_fd_limit_beyond_hard_limit_raises_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = fake_limits(monkeypatch, 256, 512)
     with pytest.raises(
-        UsageError, match=r"512 connections .* need 576 open files, .* allows 512 \(use at most 448 .*-Hn 576"
+        UsageError, match=r"512 concurrent connections need 576, .* allows 512 \(use at most 448 .*-Hn 576"
     ):
         os_limits.raise_fd_limit(512)
     assert limits.now == (256, 512)

@@ -48,11 +48,11 @@ def test_objective_is_parsed_in_column_unit(text: str, column: str, stat: str, l
     [
         ("", "no objective"),
         ("ttft_p95", "'ttft_p95' is not"),
-        ("failed<1%,ttfx_p95<1s", "no column 'ttfx'; did you mean ttft_s"),
-        ("ttft_p90<1s", "must be failed, stalled, or end in"),
-        ("ttft_p95<800", "needs the unit 'ms' or 's'"),
-        ("ttft_p95<800kg", "needs the unit"),
-        ("cost_p95<1s", "needs the unit 'usd'"),
+        ("failed<1%,ttfx_p95<1s", "no column 'ttfx' (did you mean ttft_s"),
+        ("ttft_p90<1s", "use failed, stalled, or a column"),
+        ("ttft_p95<800", "no valid unit (use 'ms' or 's'"),
+        ("ttft_p95<800kg", "no valid unit"),
+        ("cost_p95<1s", "no valid unit (use 'usd'"),
     ],
 )
 def test_invalid_objective_part_is_named(text: str, words: str) -> None:

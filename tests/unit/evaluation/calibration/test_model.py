@@ -123,7 +123,7 @@ def test_missing_requested_calibration_file_raises(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--streams 1,many", "write numbers"),
+        ("--streams 1,many", "not a list of numbers"),
         ("--streams 0", "from 1 to 4096"),
         ("--ways plain,quic", "'quic' is unknown"),
         ("--within-ms 0", "more than 0"),
@@ -141,7 +141,7 @@ def test_invalid_calibrate_options_exit_with_2_and_one_line(
 
 def test_missing_openssl_skips_tls_and_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UsageError, match="nothing to measure: TLS needs a certificate"):
+    with pytest.raises(UsageError, match=r"nothing to measure \(no certificate"):
         runner.calibrate(runner.parse_options("1", "tls", 1.0))
     said = list(calibration.calibration_notes(make_calibration(make_row(1), left_out={"tls": "no openssl"})))
     assert "TLS: left out: no openssl" in said

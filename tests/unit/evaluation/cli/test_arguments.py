@@ -19,16 +19,16 @@ from evaluation.__main__ import main
         ("--providers sim:steady,sim:steady", "providers: one is repeated"),
         ("--providers sim:steady --strategies fast", "strategy 'fast': unknown"),
         ("--providers sim:steady --prompts missing.txt", "missing.txt: No such file"),
-        ("--providers sim:steady --prompt-count 11", "prompt-count must be from 1 to 10"),
+        ("--providers sim:steady --prompt-count 11", "prompt-count: out of range (use 1 to 10"),
         ("--providers sim:steady --transport pigeon", "transport: 'pigeon'"),
-        ("--providers sim:steady --url http://127.0.0.1:9", "url: no transport uses the service"),
+        ("--providers sim:steady --url http://127.0.0.1:9", "url: not used by any transport"),
         ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': write an address"),
-        ("--providers sim:steady --transport sse --url http://me:key@there", "with no key in it"),
+        ("--providers sim:steady --transport sse --url http://me:key@there", "without a key"),
         ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
         ("--providers sim:steady --price cheap", "cheap"),
         ("--providers replay:missing.jsonl", "missing.jsonl"),
-        ("--providers sim:steady --repeats 0", "repeats must be at least 1"),
-        ("--providers sim:steady --temperature nan", "temperature must be a number of at least 0"),
+        ("--providers sim:steady --repeats 0", "repeats: too small"),
+        ("--providers sim:steady --temperature nan", "temperature: not a temperature (use a number of at least 0)"),
     ],
 )
 def test_invalid_run_options_exit_with_2_and_one_line(
@@ -48,7 +48,7 @@ def test_uncreatable_output_folder_is_rejected(tmp_path: Path, capsys: pytest.Ca
 
 def test_report_of_empty_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+    assert "contains no run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_missing_command_prints_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +67,7 @@ def test_unknown_command_or_missing_arguments_exit_with_2(
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [("", "--providers is missing"), ("--providers sim:steady", "--out is missing")]
+    ("options", "words"), [("", "--providers: missing"), ("--providers sim:steady", "--out: missing")]
 )
 def test_missing_required_option_is_named(options: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *options.split()]) == 2
@@ -97,7 +97,7 @@ def test_unused_price_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     words = "run --providers sim:steady --dry-run --price steady=1/2 --price sim:steady=1/2 --price sim:stedy=1/2"
     assert main(words.split()) == 0
     (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
-    assert "the price of sim:stedy is not used (write one of sim:steady" in note
+    assert "--price: not used for sim:stedy (write one of sim:steady" in note
 
 
 def test_command_import_does_not_load_heavy_libraries() -> None:

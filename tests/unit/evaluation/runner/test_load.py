@@ -69,7 +69,7 @@ def test_closed_loop_reaching_concurrency_reports_no_shortfall(tmp_path: Path) -
 
 def test_unreached_concurrency_is_reported_as_shortfall(tmp_path: Path) -> None:
     summary = measure(tmp_path, factories.make_scenario(("m",), concurrency=50, warm_up=0), PricedAdapter(takes_s=1.0))
-    assert summary.shortfall == "asked for 50 answers at a time, never more than 8 ran"
+    assert summary.shortfall == "concurrency 50 requested, at most 8 reached"
 
 
 async def reach_concurrency_late() -> dict[str, object]:
@@ -98,14 +98,14 @@ async def start_late() -> dict[str, object]:
 
 def test_unreached_rate_is_reported_as_shortfall() -> None:
     found = run_on_virtual_time(start_late())
-    assert found["shortfall"] == "asked for 10 answers a second (10 were due), 5 were started"
+    assert found["shortfall"] == "10 requests/s requested (10/s scheduled), 5/s started"
     assert found["latest_start_s"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rate": 0.0}, "rate must be more than 0"),
+        ({"rate": 0.0}, "rate: out of range"),
         ({"rate": 5000.0}, "at most 1000"),
         ({"rate": 1.0, "concurrency": 2}, "exclude each other"),
         ({"arrivals": "sometimes"}, "arrivals: 'sometimes'"),

@@ -92,7 +92,7 @@ def test_resume_with_other_scenario_is_rejected_naming_differences(tmp_path: Pat
 
 
 def test_resume_of_empty_folder_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="contains no run"):
         resume.inspect_run(tmp_path, SCENARIO)
 
 

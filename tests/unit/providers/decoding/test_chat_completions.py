@@ -281,8 +281,8 @@ def test_bad_utf8_is_protocol_error_after_received_text() -> None:
         (b"\r\n \n", "empty"),
         (b"<!DOCTYPE html><html><body>Bad gateway</body></html>", "web page"),
         (b"\xef\xbb\xbf \n<html>", "web page"),
-        (json.dumps({"choices": [{"message": {"content": "x"}}]}).encode(), "in one piece"),
-        (b"OK", "something else"),
+        (json.dumps({"choices": [{"message": {"content": "x"}}]}).encode(), "not streamed"),
+        (b"OK", "not an answer"),
         (b'{"error', "malformed JSON"),
     ],
 )

@@ -80,7 +80,7 @@ def test_facts_file_overrides_built_in_facts_and_an_invalid_one_raises(tmp_path:
 
 def test_unaccepted_effort_is_rejected_with_the_accepted_ones() -> None:
     providers = ProviderRegistry(Settings({}))
-    with pytest.raises(UsageError, match="takes none, low, medium, high, xhigh"):
+    with pytest.raises(UsageError, match="accepts none, low, medium, high, xhigh"):
         providers.check_effort("openai:gpt-6.1-terra", "max")
     with pytest.raises(UsageError, match="accepts no effort"):
         providers.check_effort("sim:steady", "low")

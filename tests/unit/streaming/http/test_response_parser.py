@@ -157,7 +157,7 @@ TOO_LARGE = {
 def test_response_over_limit_any_split_is_rejected(name: str) -> None:
     raw = TOO_LARGE[name]
     for cuts in ([], list(range(1, len(raw), 7)), list(range(0, len(raw), 4096))):
-        with pytest.raises(HTTPLimitError, match="(larger|longer|more) than"):
+        with pytest.raises(HTTPLimitError, match=r"(larger|longer|more) than"):
             parse_in_pieces(raw, cuts)
 
 
