@@ -122,7 +122,7 @@ class AnswerService:
         except UsageError as error:
             view.show_error(str(error))
         except Exception:
-            log.exception("an answer on the page broke")
+            log.exception("internal error in an answer of the page")
             view.show_error(strings.DEFECT)
         yield
 

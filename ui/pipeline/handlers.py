@@ -81,7 +81,7 @@ class PipelineHandlers:
         except UsageError as error:
             yield _rejection_update(str(error))
         except Exception:
-            log.exception("the pipeline tab broke")
+            log.exception("internal error in the pipeline tab")
             yield _rejection_update(strings.DEFECT)
 
     async def stop(self, request: gr.Request) -> None:

@@ -134,7 +134,7 @@ class RequestFilter:
             scope["headers"] = [one for one in scope["headers"] if one[0] not in _FRAMING]
             return PageEvent("", b""), receive
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise RejectionError("page.event", "invalid", "the page's event: the body is no JSON (load the page anew)")
+            raise RejectionError("page.event", "invalid", "page event: the body is not JSON (reload the page)")
         length = headers.get("content-length", "")
         body = await read_body(length, receive, self._schema.body_limits)
         if body is None:
@@ -211,7 +211,7 @@ def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
             hosts += 1
             if not is_host(value):
                 raise RejectionError(
-                    "page.host", "invalid", "Host: this is no host's name (load the page by its address)"
+                    "page.host", "invalid", "Host header: not a host name (open the page by its address)"
                 )
             kept.append((name, value))
         elif name == b"x-forwarded-host":
@@ -221,7 +221,7 @@ def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
         elif name in HEADERS or name in _FRAMING or name == b"x-forwarded-for":
             kept += [(name, value)] if len(value) <= MAX_HEADER_BYTES or name == b"x-forwarded-for" else []
     if hosts != 1:
-        raise RejectionError("page.host", "invalid", "Host: there must be one (load the page by its address)")
+        raise RejectionError("page.host", "invalid", "Host header: missing or repeated (open the page by its address)")
     return kept
 
 

@@ -89,7 +89,7 @@ def test_azure_requires_three_variables() -> None:
     "value", ["example.com/v1", "ftp://example.com", "http://", "http://a b", "http://x:y", "https://x/?a=1", "[::1"]
 )
 def test_invalid_base_url_error_names_its_variable(value: str) -> None:
-    with pytest.raises(UsageError, match="OPENAI_BASE_URL: .* is not a base URL"):
+    with pytest.raises(UsageError, match=r"OPENAI_BASE_URL: .* is not a base URL"):
         resolve_access("openai", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=value)
 
 
