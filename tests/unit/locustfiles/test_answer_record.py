@@ -95,7 +95,10 @@ def test_missing_event_is_reported_as_lost() -> None:
 def test_missing_characters_are_reported_as_lost() -> None:
     finish = ("finish", {"finish_reason": "stop", "delivered_chars": 8})
     assert read_frames(START, TEXT, TEXT, finish, DONE).answer.outcome == "completed"
-    assert read_frames(START, TEXT, finish, DONE).answer.failure_reason == "lost: 4 of 8 delivered characters arrived"
+    assert (
+        read_frames(START, TEXT, finish, DONE).answer.failure_reason
+        == "lost: text: 4 of 8 delivered characters arrived"
+    )
 
 
 def test_resumed_stream_continues_sequence() -> None:

@@ -122,7 +122,7 @@ def make_stats(**changes: int) -> ProcessStats:
         ({"memory_bytes": 400 * 2**20}, "memory: 200 MiB, then 400 MiB"),
         ({"descriptors": 60}, "descriptors: 40, then 60"),
         ({"threads": 30}, "threads: 10, then 30"),
-        ({"streams": 1}, "1 answers are still under way after the last request has ended"),
+        ({"streams": 1}, "streams: 1 answers are still under way after the last request has ended"),
     ],
 )
 def test_find_leaks_reports_growth(changes: dict[str, int], words: str) -> None:
@@ -136,11 +136,11 @@ def test_find_leaks_without_growth_is_empty() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"outcome": "failed", "error_type": "lost", "error_message": "event 4 came after event 2"}, "lost"),
-        ({"outcome": "failed", "error_type": "twice", "error_message": "event 2 came after event 2"}, "twice"),
+        ({"outcome": "failed", "error_type": "lost", "error_message": "event 4: came after event 2"}, "lost"),
+        ({"outcome": "failed", "error_type": "twice", "error_message": "event 2: came after event 2"}, "twice"),
         ({"outcome": "truncated", "error_type": "truncated"}, "truncated"),
-        ({"provider": "sim:cut"}, "reported as completed, though its provider failed"),
-        ({"provider": "openai:sim:error"}, "reported as completed, though its provider failed"),
+        ({"provider": "sim:cut"}, "reported as completed, although its provider failed"),
+        ({"provider": "openai:sim:error"}, "reported as completed, although its provider failed"),
         ({"provider": "sim:cut", "outcome": "failed", "error_type": "lost"}, "lost"),
     ],
 )

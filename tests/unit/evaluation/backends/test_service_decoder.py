@@ -118,7 +118,7 @@ def test_failed_answer_keeps_service_error_type(
     ("data", "words"),
     [
         (b"id: s:1\ndata: {oops\n\n", "not JSON"),
-        (b"id: s:1\ndata: {}\n\n", "cannot be read"),
+        (b"id: s:1\ndata: {}\n\n", "invalid"),
         (b'id: s:1\ndata: {"content": "\xff"}\n\n', "not UTF-8"),
         (encode_events(("start", {"stream_id": "s"})) + b'id: s:3\ndata: {"content": "x"}\n\n', "events are missing"),
     ],

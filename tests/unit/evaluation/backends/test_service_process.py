@@ -17,7 +17,7 @@ def test_service_url_loses_trailing_slash(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["", "there", "ftp://there", "http://", "http:// there", "http://me:secret@there"])
 def test_invalid_service_url_is_rejected(url: str) -> None:
-    with pytest.raises(UsageError, match="write an address such as"):
+    with pytest.raises(UsageError, match="write one such as"):
         validate_url(url)
 
 

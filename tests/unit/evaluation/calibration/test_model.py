@@ -124,10 +124,10 @@ def test_missing_requested_calibration_file_raises(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ("--streams 1,many", "not a list of numbers"),
-        ("--streams 0", "from 1 to 4096"),
+        ("--streams 0", "use 1 to 4096"),
         ("--ways plain,quic", "'quic' is unknown"),
-        ("--within-ms 0", "more than 0"),
-        ("--within-ms nan", "more than 0"),
+        ("--within-ms 0", "not a time"),
+        ("--within-ms nan", "not a time"),
         ("--out .", "Is a directory"),
     ],
 )

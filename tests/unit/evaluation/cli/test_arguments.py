@@ -22,7 +22,7 @@ from evaluation.__main__ import main
         ("--providers sim:steady --prompt-count 11", "prompt-count: out of range (use 1 to 10"),
         ("--providers sim:steady --transport pigeon", "transport: 'pigeon'"),
         ("--providers sim:steady --url http://127.0.0.1:9", "url: not used by any transport"),
-        ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': write an address"),
+        ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': not an address"),
         ("--providers sim:steady --transport sse --url http://me:key@there", "without a key"),
         ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
         ("--providers sim:steady --price cheap", "cheap"),

@@ -89,7 +89,7 @@ def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
     [
         ('providers = ["a"]\nrepeat = 3\n', "line 2: 'repeat' is not a key (did you mean repeats?)"),
         ("seed = 1\n\nrepeats = 0\n", "line 3: repeats: invalid value (write a whole number of at least 1"),
-        ('url = "a:1"\n', "line 1: url 'a:1': write an address such as"),
+        ('url = "a:1"\n', "line 1: url 'a:1': not an address"),
         ("transport = [3]\n", "line 1: transport: invalid value (write a list of names"),
         ("repeats = true\n", "line 1: repeats: invalid value (write a whole number"),
         ('strategies = ["fast"]\n', "line 1: strategies: strategy 'fast': unknown"),
@@ -106,7 +106,7 @@ def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
         ('[prices]\nm = { input = "1", output = 2 }\n', "line 2: the price's input: invalid value (write a number"),
         ('seed = 1\nslo = "ttft<1s"\n', "line 2: slo: 'ttft<1s': 'ttft' is unknown (use failed"),
         ('seed = 1\nprompts_file = "none"\n', "line 2: prompts file"),
-        ('prompts_file = "x"\n[[prompts]]\nid = "a"\nprompt = "A?"\n', "line 1: prompts and prompts_file exclude"),
+        ('prompts_file = "x"\n[[prompts]]\nid = "a"\nprompt = "A?"\n', "line 1: prompts and prompts_file are both set"),
     ],
 )
 def test_invalid_value_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
@@ -128,7 +128,7 @@ def test_invalid_value_is_reported_with_line(tmp_path: Path, text: str, words: s
         ("rate = 5000", "rate: out of range (use more than 0, at most 1000"),
         ("rate = 5.0\nconcurrency = 2", "rate and concurrency: both are set"),
         ('retries = 1\ntransport = "sse"', "retries: only supported in-process"),
-        ("repeats = 10_000_000", "30000000 trials are too many for one run"),
+        ("repeats = 10_000_000", "repeats: 30000000 trials are too many for one run"),
         ('calibration = "none.json"', "calibration none.json: No such file"),
     ],
 )

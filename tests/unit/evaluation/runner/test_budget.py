@@ -142,5 +142,5 @@ def test_dry_run_sums_estimates_per_provider() -> None:
     assert (priced.output_tokens, priced.most_output_tokens) == (6 * 5 + 6 * 10 + 10, 12 * 10 + 10)
     assert priced.usd is not None and priced.at_most_usd is not None and priced.usd < priced.at_most_usd
     assert unknown.usd is None and unknown.at_most_usd is None
-    with pytest.raises(UsageError, match=r"unknown: unpriced.*--price unpriced=IN/OUT"):
+    with pytest.raises(UsageError, match=r"the price of unpriced is unknown.*--price unpriced=IN/OUT"):
         dry_run.require_prices([priced, unknown])

@@ -107,7 +107,7 @@ def test_unreached_rate_is_reported_as_shortfall() -> None:
     [
         ({"rate": 0.0}, "rate: out of range"),
         ({"rate": 5000.0}, "at most 1000"),
-        ({"rate": 1.0, "concurrency": 2}, "exclude each other"),
+        ({"rate": 1.0, "concurrency": 2}, "both are set"),
         ({"arrivals": "sometimes"}, "arrivals: 'sometimes'"),
     ],
 )
