@@ -136,7 +136,7 @@ class Settings:
         """
         values = {value.strip() for name, value in self.variables.items() if _is_secret(name, value)}
         values |= {part.strip() for value in values for part in value.split(",")}
-        passwords = {found[1] for value in values if (found := _PASSWORD_IN_URL.match(value)) is not None}
+        passwords = {match[1] for value in values if (match := _PASSWORD_IN_URL.match(value)) is not None}
         return frozenset((values | passwords | {unquote(password) for password in passwords}) - {""})
 
     def mask_secrets(self, text: str) -> str:

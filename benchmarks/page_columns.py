@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    found: dict[str, list[float]] = {"none_stalls": [], "one_stalls": []}
+    value: dict[str, list[float]] = {"none_stalls": [], "one_stalls": []}
     with run_service({}) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
@@ -56,11 +56,11 @@ def main() -> None:
         _measure_gap_p95_ms(page, STEADY)  # the first answers load the rendering code
         for _ in range(runs):
             for name, fourth in (("none_stalls", STEADY), ("one_stalls", STALLING)):
-                found[name].append(_measure_gap_p95_ms(page, fourth))
-            print(", ".join(f"{name} gap p95 {gaps[-1]:.1f} ms" for name, gaps in found.items()), flush=True)
+                value[name].append(_measure_gap_p95_ms(page, fourth))
+            print(", ".join(f"{name} gap p95 {gaps[-1]:.1f} ms" for name, gaps in value.items()), flush=True)
         browser.close()
-    middle = {f"{name}_gap_p95_ms": round(median(gaps), 1) for name, gaps in found.items()}
-    ratio = round(median(found["one_stalls"]) / median(found["none_stalls"]), 3)
+    middle = {f"{name}_gap_p95_ms": round(median(gaps), 1) for name, gaps in value.items()}
+    ratio = round(median(value["one_stalls"]) / median(value["none_stalls"]), 3)
     result = {"benchmark": "page_columns", "runs": runs, **middle, "ratio": ratio, "met": ratio <= TARGET}
     print(json.dumps(result))
 

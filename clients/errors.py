@@ -68,8 +68,8 @@ def rejection_from_fields(
 
     The JSON may be anything; missing fields have defaults.
     """
-    found = fields.get("error") if isinstance(fields, dict) else None
-    error: dict[str, Any] = found if isinstance(found, dict) else {}
+    error_fields = fields.get("error") if isinstance(fields, dict) else None
+    error: dict[str, Any] = error_fields if isinstance(error_fields, dict) else {}
     wait_s = error.get("retry_after_s")
     if wait_s is None and retry_after is not None and retry_after.isascii() and retry_after.isdigit():
         wait_s = float(retry_after)

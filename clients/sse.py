@@ -154,8 +154,8 @@ class SSEClient:
                 async with aclosing(self._iter_connection_events(request, progress, backoff)) as frames:
                     async for frame in frames:
                         yield frame
-            except _ConnectionBrokenError as found:
-                broken = found
+            except _ConnectionBrokenError as error:
+                broken = error
             if progress.ended:
                 return
             wait_s = backoff.next_delay_s(broken.wait_s) if progress.can_resume or broken.unsent else None

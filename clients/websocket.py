@@ -209,8 +209,8 @@ def _stray_frame_error(frame: WireEvent, progress: StreamPosition) -> ClientErro
 
 
 def _websocket_url(url: str) -> str:
-    scheme, found, rest = url.rstrip("/").partition("://")
-    if not found or scheme not in ("http", "https", "ws", "wss"):
+    scheme, result, rest = url.rstrip("/").partition("://")
+    if not result or scheme not in ("http", "https", "ws", "wss"):
         raise ClientError(
             f"url: {url!r} is not an address of the service (begin it with http://, https://, ws:// or wss://)"
         )

@@ -68,24 +68,24 @@ def _main_compare(options: argparse.Namespace) -> int:
     objectives = slo.parse_slo(options.slo) if options.slo is not None else ()
     watched = compare.parse_metrics(options.fail_if_worse) if options.fail_if_worse else ()
     a, b = tables.load(options.a), tables.load(options.b)
-    found = compare.compare(a, b)
-    if not found.changes:
+    comparison = compare.compare(a, b)
+    if not comparison.changes:
         raise UsageError(
             f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one)"
         )
-    terminal.print_table(reports_compare.comparison_table(found, str(options.a), str(options.b)))
-    for note in reports_compare.comparison_notes(found, to_line):
+    terminal.print_table(reports_compare.comparison_table(comparison, str(options.a), str(options.b)))
+    for note in reports_compare.comparison_notes(comparison, to_line):
         print(note)
     if options.out:
-        _write_text(options.out, reports_compare.comparison_markdown(found, str(options.a), str(options.b)))
-    worse = [c for c in found.changes if c.verdict == "worse"]
+        _write_text(options.out, reports_compare.comparison_markdown(comparison, str(options.a), str(options.b)))
+    worse = [c for c in comparison.changes if c.verdict == "worse"]
     facts: dict[str, Any] = {"a": str(options.a), "b": str(options.b), "worse": len(worse)}
-    facts |= {"better": sum(c.verdict == "better" for c in found.changes)}
+    facts |= {"better": sum(c.verdict == "better" for c in comparison.changes)}
     facts |= output.print_verdicts(slo.check_objectives(b, objectives)) if objectives else {}
     failing = [f"{c.provider} × {c.strategy}: {c.metric}" for c in worse if c.metric in watched]
     for line in failing:
         output.print_note(f"worse {line}")
-    output.print_json_line(facts | {"failing": failing, "changes": [c.as_dict() for c in found.changes]})
+    output.print_json_line(facts | {"failing": failing, "changes": [c.as_dict() for c in comparison.changes]})
     return 1 if failing or not facts.get("slo", {}).get("met", True) else 0
 
 

@@ -214,10 +214,10 @@ def at_effort(name: str, effort: str | None) -> str:
 
 def effort_names(text: str) -> tuple[str, ...]:
     """Parse a list such as `low,high`; return lower-case names. Raises UsageError when the list is empty."""
-    found = tuple(name.lower() for name in split_names(text))
-    if not found:
+    names = tuple(name.lower() for name in split_names(text))
+    if not names:
         raise UsageError("effort: none is named (write for example low,high)")
-    return found
+    return names
 
 
 def display_name(name: str) -> str:
@@ -255,15 +255,15 @@ def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
 
 def _prompt_from_json(line: str, where: str) -> Prompt:
     try:
-        found: Any = json.loads(line)
+        data: Any = json.loads(line)
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
-    if not isinstance(found, dict) or not all(_is_filled(found.get(key)) for key in ("id", "prompt")):
+    if not isinstance(data, dict) or not all(_is_filled(data.get(key)) for key in ("id", "prompt")):
         raise UsageError(f'{where}: id or prompt is missing or empty (write {{"id": "…", "prompt": "…"}})')
-    expected = found.get("expected_tokens")
+    expected = data.get("expected_tokens")
     if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
         raise UsageError(f"{where}: expected_tokens is invalid (use a whole number of at least 1)")
-    return Prompt(found["id"], found["prompt"], expected)
+    return Prompt(data["id"], data["prompt"], expected)
 
 
 def _is_filled(value: object) -> bool:

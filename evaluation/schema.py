@@ -198,7 +198,7 @@ def read_trials(folder: Path) -> list[Trial]:
 
     Raises UsageError, with the line number, when a line is not a valid trial.
     """
-    found: dict[str, Trial] = {}
+    trials: dict[str, Trial] = {}
     for where, row in read_lines(folder / TRIALS_FILE):
         try:
             for name in _USD_COLUMNS:
@@ -206,10 +206,10 @@ def read_trials(folder: Path) -> list[Trial]:
                     row[name] = _money(row[name], f"{where}: a trial's {name}")
             _check_row(row, where)
             trial = Trial(**row)
-            found.setdefault(trial.trial_id, trial)
+            trials.setdefault(trial.trial_id, trial)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where}: {str(error).replace('Trial.__init__()', 'a trial')}") from None
-    return list(found.values())
+    return list(trials.values())
 
 
 def _money(value: Any, where: str) -> Decimal:

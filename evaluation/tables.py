@@ -156,7 +156,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
     events = _read_event_table(folder)
     events = events[events["trial_id"].isin(finished)].drop_duplicates(["trial_id", "seq"], ignore_index=True)
-    found = manifest.read(folder) if facts is None else facts
+    manifest_facts = manifest.read(folder) if facts is None else facts
     table = _build_table(rows, TRIAL_DTYPES)
     for name, check, frame in ((TRIALS_FILE, _check_trials, table), (EVENTS_FILE, _check_events, events)):
         try:
@@ -165,7 +165,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
             raise UsageError(
                 f"{folder / name}: {misfit}, which a run cannot have written (copy the run again)"
             ) from None
-    return Run(table, events, found)
+    return Run(table, events, manifest_facts)
 
 
 def write(folder: Path, run: Run) -> None:
@@ -193,10 +193,10 @@ def _read_event_table(folder: Path) -> pd.DataFrame:
     options = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
     try:
         with path.open("rb") as file:
-            found = pyarrow.json.read_json(file, parse_options=options)
+            data = pyarrow.json.read_json(file, parse_options=options)
         # Arrow accepts a line that lacks a required field.
-        if all(field.nullable or not found[field.name].null_count for field in _EVENT_SCHEMA):
-            frame: pd.DataFrame = found.to_pandas()
+        if all(field.nullable or not data[field.name].null_count for field in _EVENT_SCHEMA):
+            frame: pd.DataFrame = data.to_pandas()
             return frame.astype(EVENT_DTYPES)
     except (pa.ArrowException, KeyError):
         pass

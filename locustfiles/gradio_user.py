@@ -89,8 +89,8 @@ class GradioUser(StreamUser):
         with turns.slices(chunks) as reads:
             for at_s, part in reads:
                 before = len(answer.events)
-                for found in decoder.feed(part):
-                    updates.feed(at_s, json.loads(found.data))
+                for entry in decoder.feed(part):
+                    updates.feed(at_s, json.loads(entry.data))
                 answer.merged_reads += len(answer.events) > before + 1
         answer.stamp_source = exchange.socket.stamp_source
         if updates.data is None:
@@ -146,9 +146,9 @@ class GradioConfig:
 
     def values(self, plan: RequestPlan, strategy: str) -> dict[int, Any]:
         """Return every component's value for a new message, by component id."""
-        found = {number: component["props"].get("value") for number, component in self._components.items()}
-        found |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
-        return found | {self._names["sg-strategy"]: strategy}
+        result = {number: component["props"].get("value") for number, component in self._components.items()}
+        result |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
+        return result | {self._names["sg-strategy"]: strategy}
 
     def next_events(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the events that run on the server after `event` has succeeded."""

@@ -116,8 +116,8 @@ def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body
     kind = "protocol" if status == 200 else f"http_{status}"
     message = f"response: status {status}, not an event stream ({body[:80]!r})"
     try:
-        found = json.loads(body)
-        error = found.get("error") or found
+        data = json.loads(body)
+        error = data.get("error") or data
         if isinstance(error, str):
             message = error
         else:

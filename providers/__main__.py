@@ -54,9 +54,9 @@ class ServiceReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as an object for JSON."""
         names = ("service", "label", "key", "ready", "needs", "example", "address", "confirmed", "state", "models")
-        found = {name: getattr(self, name) for name in names}
+        fields = {name: getattr(self, name) for name in names}
         checked = None if self.checked is None else self.checked.isoformat()
-        return found | {"checked": checked, "notes": list(self.notes), "fault": self.is_fault}
+        return fields | {"checked": checked, "notes": list(self.notes), "fault": self.is_fault}
 
 
 async def survey(providers: ProviderRegistry, settings: Settings, today: date) -> list[ServiceReport]:
@@ -154,8 +154,8 @@ def _with_shutdown_date(
 
 def _find(name: str, listed: list[ListedModel]) -> ListedModel | None:
     """Return the listed model of a name, None when there is none. Gemini lists `models/NAME`, Ollama `NAME:latest`."""
-    wanted = {name.lower(), f"models/{name}".lower(), f"{name}:latest".lower()}
-    return next((model for model in listed if model.name.lower() in wanted), None)
+    spellings = {name.lower(), f"models/{name}".lower(), f"{name}:latest".lower()}
+    return next((model for model in listed if model.name.lower() in spellings), None)
 
 
 def to_table(reports: list[ServiceReport]) -> Table:

@@ -46,10 +46,10 @@ def custom_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> Pr
 
     The price of an answer is None until both its input and its output tokens are known.
     """
-    found = prices.get(name) or prices.get(model)
-    if found is None:
+    price = prices.get(name) or prices.get(model)
+    if price is None:
         return None
-    cost_model = found
+    cost_model = price
 
     def price_usage(usage: Usage) -> Cost | None:
         if usage.input_tokens is None or usage.output_tokens is None:
@@ -93,7 +93,7 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
             cache_read_tokens=cached,
             cache_write_tokens=written,
         )
-        found = calc_price(counts, model, provider_id=provider_id)
-        return Cost(found.input_price, found.output_price, source)
+        calculation = calc_price(counts, model, provider_id=provider_id)
+        return Cost(calculation.input_price, calculation.output_price, source)
 
     return price_usage

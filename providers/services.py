@@ -134,11 +134,11 @@ SERVICES: dict[str, ServiceSpec] = {
 
 def rows_with(facts: Facts) -> dict[str, ServiceSpec]:
     """Return the services table with the addresses and example models of these facts."""
-    found = dict(SERVICES)
+    services = dict(SERVICES)
     for name, row in SERVICES.items():
         if (entry := facts.service(name)) is not None:
-            found[name] = replace(row, example=entry.example, base_url=entry.address or row.base_url)
-    return found
+            services[name] = replace(row, example=entry.example, base_url=entry.address or row.base_url)
+    return services
 
 
 BUILTIN_PROVIDERS = ("local", "sim", "replay")

@@ -168,14 +168,14 @@ class ChatService:
         stream = self.streams.get(stream_id, owner)
         if stream is not None and await stream.cancel():
             return {"stream_id": stream_id, **cancelled_fields(stream.receipt())}
-        found = None
+        receipt_fields = None
         if stream is None and self._replication is not None:
-            found = await self._replication.cancel(stream_id, owner)
-        if found is None:
+            receipt_fields = await self._replication.cancel(stream_id, owner)
+        if receipt_fields is None:
             raise StreamNotFoundError(
                 "stream: not under way, because it has ended, never existed, or is another caller's"
             )
-        return found
+        return receipt_fields
 
 
 def _provider_of(info: ProviderInfo) -> str:

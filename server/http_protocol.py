@@ -38,8 +38,8 @@ class _OriginFormProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         _, is_absolute, rest = self.url.partition(b"://")
         if is_absolute and not self.url.startswith(b"/"):
-            found = _AUTHORITY.match(rest)
-            authority = found[0] if found is not None else b""
+            match = _AUTHORITY.match(rest)
+            authority = match[0] if match is not None else b""
             target = rest[len(authority) :]
             self.url = target if target.startswith(b"/") else b"/" + target
             places = [place for place, (name, _) in enumerate(self.headers) if name == b"host"]
@@ -149,7 +149,7 @@ class _BoundedProtocol(_PipelinedProtocol):
 
     def on_body(self, body: bytes) -> None:
         try:
-            self._size.add_body(len(body), wanted=self.cycle is None or not self.cycle.response_complete)
+            self._size.add_body(len(body), is_accepted=self.cycle is None or not self.cycle.response_complete)
         except RejectionError as rejection:
             self._rejection = rejection
             raise

@@ -79,11 +79,11 @@ class RequestSize:
         """Reset the count of framing bytes at the beginning of a chunk; trailers follow the last, empty chunk."""
         self._framing = 0
 
-    def add_body(self, count: int, *, wanted: bool) -> None:
+    def add_body(self, count: int, *, is_accepted: bool) -> None:
         """Count bytes of the body. Raises RejectionError when it is too large and the application still reads it."""
         self._framing -= count
         self._body += count
-        if wanted and self._body > self._limits.body_bytes:
+        if is_accepted and self._body > self._limits.body_bytes:
             raise RejectionError(
                 "validation.size", "too_large", f"the body: larger than {self._limits.body_bytes:,} bytes (send less)"
             )

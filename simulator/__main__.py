@@ -129,13 +129,13 @@ def _add_answer_options(parser: argparse.ArgumentParser) -> None:
 
 def _effort_tokens(text: str | None) -> dict[str, int]:
     """Parse a list such as `low=0,high=800`. Raises UsageError when an entry is invalid."""
-    found: dict[str, int] = {}
+    tokens_by_effort: dict[str, int] = {}
     for pair in filter(None, (text or "").split(",")):
         effort, _, count = pair.partition("=")
         if not effort.strip() or not count.strip().isdecimal() or int(count) > _MAX_TOKENS:
             raise UsageError(f"--effort-tokens: {pair!r} is not EFFORT=TOKENS (write for example low=0,high=800)")
-        found[effort.strip()] = int(count)
-    return found
+        tokens_by_effort[effort.strip()] = int(count)
+    return tokens_by_effort
 
 
 def _parse_milliseconds(text: str) -> float:

@@ -43,12 +43,12 @@ class Request:
     def fields(self) -> dict[str, Any]:
         """Parse the body as a JSON object. Raises UsageError when it is not one."""
         try:
-            found = json.loads(self.body)
+            data = json.loads(self.body)
         except (ValueError, RecursionError):
             raise UsageError("request body: not JSON") from None
-        if not isinstance(found, dict):
+        if not isinstance(data, dict):
             raise UsageError("request body: not a JSON object")
-        return found
+        return data
 
 
 class RequestReader:

@@ -135,8 +135,8 @@ class Session:
                             text_delivered = text_delivered or isinstance(event, TextDelta)
                             yield event
                     return
-                except StreamError as caught:
-                    error = caught
+                except StreamError as excinfo:
+                    error = excinfo
                 except Exception as defect:
                     _log.exception("internal error in %s", self.route.name)
                     error = InternalError(f"internal error: {type(defect).__name__} (the log has the traceback)")

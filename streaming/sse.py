@@ -57,7 +57,7 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Decode the next bytes and return the events that they complete. Raises EventTooLargeError."""
-        found: list[ServerSentEvent] = []
+        events: list[ServerSentEvent] = []
         try:
             for line in self._split_lines(self._utf8.decode(chunk)):
                 if line[:1] == ":" and len(line) <= MAX_EVENT_BYTES // 4:
@@ -65,13 +65,13 @@ class Decoder:
                 if line:
                     self._process_field(line)
                 elif (event := self._dispatch_event()) is not None:
-                    found.append(event)
+                    events.append(event)
             if self._partial_bytes > MAX_EVENT_BYTES:
                 raise EventTooLargeError
         except EventTooLargeError as error:
-            error.events = found
+            error.events = events
             raise
-        return found
+        return events
 
     def flush(self) -> list[ServerSentEvent]:
         """End the input and drop an event without a closing blank line, as the standard requires.

@@ -91,12 +91,12 @@ def loads(text: str, name: str = "trace") -> Trace:
 def parse_json_object(line: str, where: str) -> dict[str, Any]:
     """Parse one line of a journal or trace; `where` names the line in the error. Raises UsageError."""
     try:
-        found = json.loads(line)
+        data = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise UsageError(f"{where}: not a JSON object")
-    return found
+    return data
 
 
 def _parse_timed_event(line: str, where: str, earliest_s: float) -> TimedEvent:

@@ -63,15 +63,15 @@ class PageExample:
 def parse_examples(page: Path) -> list[PageExample]:
     """Give a page's examples in order; every block of code there is one, or what one prints."""
     blocks = [token for token in MarkdownIt().parse(page.read_text(encoding="utf-8")) if token.type == "fence"]
-    found = []
+    result = []
     for block, after in zip(blocks, [*blocks[1:], None], strict=True):
         assert block.map is not None
         line = block.map[0] + 1
         if block.info != "text":
             assert block.info in (*_PROGRAMS, "javascript"), f"{page.name}, line {line}: what is {block.info!r}?"
             assert after is not None and after.info == "text", f"{page.name}, line {line}: what does it print?"
-            found.append(PageExample(page, line, block.info, block.content, after.content))
-    return found
+            result.append(PageExample(page, line, block.info, block.content, after.content))
+    return result
 
 
 def find_addresses(page: Path) -> set[str]:
@@ -82,7 +82,7 @@ def find_addresses(page: Path) -> set[str]:
 @contextmanager
 def open_browser_page(url: str) -> Iterator[Page]:
     """Give a browser's page of the origin of `url`."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    path = next((result for name in BROWSERS if (result := shutil.which(name))), None)
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)

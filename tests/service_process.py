@@ -38,10 +38,10 @@ def service_with_pid(*arguments: str, **variables: str) -> Iterator[tuple[str, i
         with process.stdout:
             line = process.stdout.readline()
             try:
-                found = re.search(r"http://\S+", line)
+                match = re.search(r"http://\S+", line)
                 problems.seek(0)
-                assert found, f"no address in {line!r}: {problems.read()}"
-                yield found[0], process.pid
+                assert match, f"no address in {line!r}: {problems.read()}"
+                yield match[0], process.pid
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
@@ -49,6 +49,6 @@ def service_with_pid(*arguments: str, **variables: str) -> Iterator[tuple[str, i
                 finally:
                     process.kill()
         problems.seek(0)
-        said = problems.read()
-        assert code in (0, -signal.SIGTERM), said
-        assert "Traceback" not in said, said
+        output = problems.read()
+        assert code in (0, -signal.SIGTERM), output
+        assert "Traceback" not in output, output

@@ -31,9 +31,9 @@ def run_simulator_process(*arguments: str) -> Iterator[str]:
         assert process.stderr is not None
         line = process.stdout.readline()
         try:
-            found = re.search(r"https?://\S+", line)
-            assert found, f"no address in {line!r}: {process.stderr.read()}"
-            yield found[0]
+            match = re.search(r"https?://\S+", line)
+            assert match, f"no address in {line!r}: {process.stderr.read()}"
+            yield match[0]
         finally:
             process.send_signal(signal.SIGTERM)
             code, problems = process.wait(10), process.stderr.read()
@@ -70,13 +70,13 @@ class RawResponse:
         start = self.raw.index(b"\r\n\r\n") + 4
         if "content-length" in self.headers:
             return [self.raw[start:]]
-        found = []
+        result = []
         while start < len(self.raw):
             line_end = self.raw.index(b"\r\n", start)
             size = int(self.raw[start:line_end], 16)
             start = line_end + 2 + size + 2
-            found.append(self.raw[line_end + 2 : start - 2])
-        return found[:-1] if found and not found[-1] else found
+            result.append(self.raw[line_end + 2 : start - 2])
+        return result[:-1] if result and not result[-1] else result
 
     @property
     def body(self) -> bytes:

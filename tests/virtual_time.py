@@ -39,10 +39,10 @@ class _JumpingSelector(selectors.SelectSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        if not found and (timeout is None or timeout > 0):
+        result = super().select(0)
+        if not result and (timeout is None or timeout > 0):
             self._loop.jump_to_next_timer()
-        return found
+        return result
 
 
 def run_on_virtual_time(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:

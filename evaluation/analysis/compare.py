@@ -67,12 +67,12 @@ class MetricChange:
     @property
     def verdict(self) -> str:
         """`better` or `worse` (`more` or `less` if neither is better), or why there is no verdict."""
-        found = self.difference
-        if found.value is None or found.low is None:
+        difference = self.difference
+        if difference.value is None or difference.low is None:
             return f"too few {'pairs' if self.paired else 'trials'} to tell"
-        if found.spans_zero or (self.is_time and abs(found.value) < RESOLUTION_S):
+        if difference.spans_zero or (self.is_time and abs(difference.value) < RESOLUTION_S):
             return NO_DIFFERENCE_TEXT
-        way = "more" if found.value > 0 else "less"
+        way = "more" if difference.value > 0 else "less"
         better = DIRECTION[self.metric]
         return way if better == "neither" else "better" if way == better else "worse"
 
@@ -87,11 +87,11 @@ class MetricChange:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the change as JSON values, in seconds, shares and USD as in the tables."""
-        found = self.difference
+        difference = self.difference
         return {
             "provider": self.provider, "strategy": self.strategy, "metric": self.metric, "a": self.a, "b": self.b,
-            "difference": found.value, "low": found.low, "high": found.high, "n": found.n, "paired": self.paired,
-            "verdict": self.verdict,
+            "difference": difference.value, "low": difference.low, "high": difference.high, "n": difference.n,
+            "paired": self.paired, "verdict": self.verdict,
         }  # fmt: skip
 
 
@@ -109,14 +109,14 @@ def parse_metrics(text: str) -> tuple[str, ...]:
 
     Raises UsageError when a name is unknown or the metric has no better direction.
     """
-    found = []
+    metrics = []
     for name in split_names(text):
         known = [metric for metric in DIRECTION if metric in (name, f"{name}_s", f"{name}_usd")]
         if not known or DIRECTION[known[0]] == "neither":
             choose = ", ".join(metric for metric, better in DIRECTION.items() if better != "neither")
             raise UsageError(f"--fail-if-worse: {name!r} cannot get worse (choose from {choose})")
-        found.append(known[0])
-    return tuple(found)
+        metrics.append(known[0])
+    return tuple(metrics)
 
 
 def compare(a: Run, b: Run) -> Comparison:

@@ -68,14 +68,14 @@ class Verdict:
         objective, where = self.objective, f"{display_name(self.provider)} × {self.strategy}"
         if self.value is None:
             return f"{objective.text}: missed, not measured ({where})"
-        found = f"{_format_value(self.value, objective.unit)} ({where}, n = {self.n})"
+        measurement = f"{_format_value(self.value, objective.unit)} ({where}, n = {self.n})"
         if self.met:
-            return f"{objective.text}: met, {found}"
+            return f"{objective.text}: met, {measurement}"
         over = abs(self.value - objective.limit)
         if objective.unit == "share":
-            return f"{objective.text}: missed by {over * 100:.3g} percentage points: {found}"
+            return f"{objective.text}: missed by {over * 100:.3g} percentage points: {measurement}"
         share = f" ({over / objective.limit * 100:.1f} %)" if objective.limit else ""
-        return f"{objective.text}: missed by {_format_value(over, objective.unit)}{share}: {found}"
+        return f"{objective.text}: missed by {_format_value(over, objective.unit)}{share}: {measurement}"
 
 
 def parse_slo(text: str) -> tuple[Objective, ...]:
@@ -108,8 +108,8 @@ def _measure_objective(
 ) -> tuple[int, float | None]:
     if objective.column in _SHARE_COLUMNS:
         failed = cell["outcome"] != "completed"
-        found = failed if objective.column == "failed" else (cell["stalls"] > 0).fillna(False)
-        return len(cell), float(found.mean())
+        result = failed if objective.column == "failed" else (cell["stalls"] > 0).fillna(False)
+        return len(cell), float(result.mean())
     done = cell[cell["outcome"] == "completed"]
     if objective.column == _GAP_COLUMN:
         assert gaps is not None
@@ -152,12 +152,12 @@ def _resolve_column(part: str, stem: str) -> str:
     known = [name for name in TRIAL_COLUMNS if TRIAL_UNITS.get(name) in _UNITS]
     if stem in known:
         return stem
-    found = [name for name in known if name in (f"{stem}_s", f"{stem}_usd", f"{stem}_tps", f"{stem}_per_s")]
-    if len(found) == 1:
-        return found[0]
-    near = found or list(_close_matches(stem, known))
+    columns = [name for name in known if name in (f"{stem}_s", f"{stem}_usd", f"{stem}_tps", f"{stem}_per_s")]
+    if len(columns) == 1:
+        return columns[0]
+    near = columns or list(_close_matches(stem, known))
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    raise UsageError(f"slo: {part!r}: {'more than one' if found else 'no'} column {stem!r}{hint}")
+    raise UsageError(f"slo: {part!r}: {'more than one' if columns else 'no'} column {stem!r}{hint}")
 
 
 def _close_matches(stem: str, known: list[str]) -> Iterator[str]:

@@ -70,17 +70,17 @@ def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, see
 
     With `prompts`, one for each value, repeats of a prompt do not count as independent: see `bootstrap_medians`.
     """
-    found = np.asarray(values, dtype=np.float64)
-    known = ~np.isnan(found)
-    found = found[known]
-    n = len(found)
+    array = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(array)
+    array = array[known]
+    n = len(array)
     if not n:
         return Estimate(0)
-    value = float(np.median(found))
+    value = float(np.median(array))
     if n < MIN_TRIALS:
         return Estimate(n, value)
     prompts_of_known = None if prompts is None else np.asarray(prompts, dtype=object)[known]
-    low, high = np.percentile(bootstrap_medians(found, prompts_of_known, np.random.default_rng(seed)), [2.5, 97.5])
+    low, high = np.percentile(bootstrap_medians(array, prompts_of_known, np.random.default_rng(seed)), [2.5, 97.5])
     return Estimate(n, value, float(low), float(high))
 
 
@@ -125,8 +125,8 @@ def _draw_weights(codes: Ints, count: int, size: int, rng: np.random.Generator) 
 
 
 def _weighted_means(values: Floats, weights: Ints) -> Floats:
-    found: Floats = (weights * values).sum(axis=1) / weights.sum(axis=1)
-    return found
+    means: Floats = (weights * values).sum(axis=1) / weights.sum(axis=1)
+    return means
 
 
 def _weighted_medians(values: Floats, weights: Ints) -> Floats:
@@ -135,8 +135,8 @@ def _weighted_medians(values: Floats, weights: Ints) -> Floats:
     ordered, upto = values[order], weights[:, order].cumsum(axis=1)
     total = upto[:, -1:]
     low, high = ((upto <= place).sum(axis=1) for place in ((total - 1) // 2, total // 2))
-    found: Floats = (ordered[low] + ordered[high]) / 2
-    return found
+    medians: Floats = (ordered[low] + ordered[high]) / 2
+    return medians
 
 
 def _bootstrap_independent_medians(values: Floats, rng: np.random.Generator) -> Floats:
@@ -193,11 +193,11 @@ def delivered_chunks(events: pd.DataFrame) -> pd.DataFrame:
 
 def _text_chunks(texts: pd.DataFrame, column: str) -> pd.DataFrame:
     at_s = texts[column].fillna(texts["delivered_s"])
-    found = pd.DataFrame({"trial_id": texts["trial_id"], "chars": texts["chars"], "at_s": at_s})
-    return found.assign(gap_s=found.groupby("trial_id", sort=False)["at_s"].diff())
+    chunks = pd.DataFrame({"trial_id": texts["trial_id"], "chars": texts["chars"], "at_s": at_s})
+    return chunks.assign(gap_s=chunks.groupby("trial_id", sort=False)["at_s"].diff())
 
 
 def chunk_gaps(events: pd.DataFrame) -> pd.DataFrame:
     """Return all inter-chunk latencies on arrival (trial_id, gap_s), to be pooled by group, never averaged."""
-    found = arrival_chunks(events)
-    return found.loc[found["gap_s"].notna(), ["trial_id", "gap_s"]]
+    chunks = arrival_chunks(events)
+    return chunks.loc[chunks["gap_s"].notna(), ["trial_id", "gap_s"]]

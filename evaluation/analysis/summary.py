@@ -66,11 +66,11 @@ def add_name_column(trials: pd.DataFrame) -> pd.DataFrame:
     If the effort differs between trials, it is part of the name.
     """
     pairs = zip(trials["provider"], trials["model"].fillna(""), strict=True)
-    found = [full_name(*pair) for pair in pairs]
+    names = [full_name(*pair) for pair in pairs]
     efforts = [None if pd.isna(effort) else str(effort) for effort in trials["effort"]]
     if len(set(efforts)) > 1:
-        found = [at_effort(*pair) for pair in zip(found, efforts, strict=True)]
-    return trials.assign(name=pd.Series(found, trials.index, dtype="string"))
+        names = [at_effort(*pair) for pair in zip(names, efforts, strict=True)]
+    return trials.assign(name=pd.Series(names, trials.index, dtype="string"))
 
 
 def _names_in_order(run: Run, column: "pd.Series[str]") -> list[str]:
@@ -84,8 +84,8 @@ def _names_in_order(run: Run, column: "pd.Series[str]") -> list[str]:
 
 def transports(run: Run) -> list[str]:
     """Return the transports that have a trial; the first is the baseline of comparisons."""
-    found = order_values(run, "transport", run.trials["transport"])
-    return sorted(found, key=lambda name: name != IN_PROCESS)
+    transport_names = order_values(run, "transport", run.trials["transport"])
+    return sorted(transport_names, key=lambda name: name != IN_PROCESS)
 
 
 def add_transport_names(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -108,14 +108,14 @@ def groups(run: Run) -> list[Group]:
     trials, names = add_transport_names(run, run.trials)
     completed = trials[trials["outcome"] == "completed"]
     gaps = statistics.chunk_gaps(run.events).merge(completed[["trial_id", "name", "strategy"]], on="trial_id")
-    found = []
+    result = []
     for name in names:
         for strategy in order_values(run, "strategies", trials["strategy"]):
             cell = trials[(trials["name"] == name) & (trials["strategy"] == strategy)]
             if len(cell):
                 own_gaps = gaps.loc[(gaps["name"] == name) & (gaps["strategy"] == strategy), "gap_s"]
-                found.append(_make_group(name, strategy, cell, own_gaps.to_numpy(dtype=np.float64)))
-    return found
+                result.append(_make_group(name, strategy, cell, own_gaps.to_numpy(dtype=np.float64)))
+    return result
 
 
 def differences(run: Run) -> list[Difference]:
@@ -128,13 +128,13 @@ def differences(run: Run) -> list[Difference]:
     # Over a transport of the service the delay of its strategy is unknown.
     held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(completed["delay_mean_s"].notna())
     completed = completed.assign(first_held_s=held_s)
-    found = [
+    all_differences = [
         *_differences_from_first(completed, "name", _names_in_order(run, trials["name"]), _BETWEEN_PROVIDERS),
         *_differences_from_first(
             completed, "strategy", order_values(run, "strategies", trials["strategy"]), _BETWEEN_STRATEGIES
         ),
     ]
-    return [difference for difference in found if difference.estimate.n]
+    return [difference for difference in all_differences if difference.estimate.n]
 
 
 def wire_differences(run: Run) -> list[Difference]:
@@ -202,5 +202,5 @@ def _make_group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) ->
 
 def _reduce_known(column: "pd.Series[float]", reduce: Callable[["pd.Series[float]"], float]) -> float | None:
     """Return the reduction of the known values; None if there are none."""
-    found = column.dropna()
-    return float(reduce(found)) if len(found) else None
+    known = column.dropna()
+    return float(reduce(known)) if len(known) else None

@@ -79,11 +79,11 @@ class ServiceSSEDecoder:
 
     def feed(self, data: bytes) -> Iterator[Event]:
         try:
-            for found in self._events(data):
+            for entry in self._events(data):
                 if self.done:
                     return
-                frame = parse_sse_event(found)
-                if not self._progress.advance(found.id, frame[0]):
+                frame = parse_sse_event(entry)
+                if not self._progress.advance(entry.id, frame[0]):
                     continue
                 event = self.outcome.record_event(parse_event(frame))
                 if isinstance(event, Failed):
@@ -119,10 +119,10 @@ class ServiceCompletionDecoder:
         return self._decoder.done
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        for found in self._events(data):
+        for event in self._events(data):
             # Quotation marks inside a JSON string are escaped, so that no answer's text can contain these keys.
-            if '"streamgauge"' in found.data or '"error"' in found.data:
-                self.outcome.read_body(found.data)
+            if '"streamgauge"' in event.data or '"error"' in event.data:
+                self.outcome.read_body(event.data)
         yield from self._decoder.feed(data)
 
     def _events(self, data: bytes) -> list[sse.ServerSentEvent]:
@@ -177,12 +177,12 @@ def receipt_from_response(
     )
 
 
-def ending_columns(found: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
+def ending_columns(fields: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
     """Return the columns that describe how an answer ended.
 
     The cost is the one that the service reported where the caller knows no price.
     """
-    columns = trial_metrics.outcome_columns(found)
+    columns = trial_metrics.outcome_columns(fields)
     cost_usd = outcome.receipt.cost_usd if outcome.receipt else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
         columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}

@@ -52,9 +52,9 @@ def running_service(
         return
     command = [sys.executable, "app.py", "--port", "0", *(() if page else ("--no-ui",))]
     environment = {**Settings.from_environment().variables, **_UNLIMITED_ENV, **(variables or {})}
-    with start_process(command, folder / LOG_FILE, environment) as found:
-        wait_for_local_model(found.url)
-        yield found
+    with start_process(command, folder / LOG_FILE, environment) as process:
+        wait_for_local_model(process.url)
+        yield process
 
 
 def wait_for_local_model(url: str) -> None:
@@ -129,5 +129,5 @@ def _read_address(process: subprocess.Popen[bytes]) -> str | None:
             if not data:
                 break
             output += data
-    found = re.search(rb"https?://\S+", output)
-    return found[0].decode() if found else None
+    match = re.search(rb"https?://\S+", output)
+    return match[0].decode() if match else None

@@ -79,12 +79,12 @@ class TimedBackend:
         Real-time priority suits a process that mostly waits: it is not taken if any answers are generated in this one.
         """
         by_name: dict[str, bool] = {}
-        for call, found in self._prepared.items():
+        for call, entry in self._prepared.items():
             name = transport_name(call.provider, call.transport)
-            by_name[name] = by_name.get(name, True) and found is not None
+            by_name[name] = by_name.get(name, True) and entry is not None
         carried = [name for name, whole in by_name.items() if whole]
         interference.freeze_gc()
-        here = any(found is None and call.transport == IN_PROCESS for call, found in self._prepared.items())
+        here = any(entry is None and call.transport == IN_PROCESS for call, entry in self._prepared.items())
         taken = False if here or not by_name else self._attention.enter_context(_realtime_priority())
         return {"stamped_sockets": carried, "real_time_priority": taken}
 
@@ -151,11 +151,11 @@ class TimedBackend:
             adapter: Any = route.adapter
             if not hasattr(adapter, "prepare_request"):
                 return None
-            found = await adapter.prepare_request(replace(request, model=route.model))
+            prepared_request = await adapter.prepare_request(replace(request, model=route.model))
         except Exception:
             # Sent in process, the adapter raises the same error, which becomes the outcome of the trial.
             return None
-        return found if isinstance(found, PreparedRequest) else None
+        return prepared_request if isinstance(prepared_request, PreparedRequest) else None
 
     def _open_selector(self) -> tuple[TimestampingSelector, SharedLoopLagMonitor]:
         if self._sockets is None or self._lag is None:

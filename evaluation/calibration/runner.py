@@ -100,7 +100,7 @@ def calibrate(options: CalibrationOptions, console: Console | None = None) -> Ca
         for done, (way, streams) in enumerate(steps):
             progress.set_stage(f"calibrating {way}, {streams} at a time", done, len(steps))
             result, log = _measure_streams(streams, certificates if way == "tls" else None)
-            observed = [ObservedAnswer(**one) for one in result["noted"]]
+            observed = [ObservedAnswer(**one) for one in result["observed"]]
             sources |= {one.stamp_source for one in observed}
             real_time = real_time and bool(result["real_time_priority"])
             rows.append(compare_with_log(way, streams, observed, log, result["cpu_s"]))
@@ -149,8 +149,8 @@ def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
         raise UsageError(f"answers: not complete after {timeout_s:g} s (try fewer --streams)") from None
     if done.returncode:
         raise UsageError(f"instrument: failed: {_last_stderr_line(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    data: dict[str, Any] = json.loads(done.stdout)
+    return data
 
 
 @contextmanager

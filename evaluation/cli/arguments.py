@@ -57,10 +57,10 @@ class RunOptions:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser. Options of `run` that are not on the command line are absent from its result."""
-    found = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m evaluation", description="Measure streamed answers.", epilog=EPILOG, allow_abbrev=False
     )
-    commands = found.add_subparsers(dest="command", title="commands")
+    commands = parser.add_subparsers(dest="command", title="commands")
 
     def add_command(name: str, words: str, **more: Any) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=words, epilog=EPILOG, allow_abbrev=False, **more)
@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_calibrate_options(
         add_command("calibrate", "measure the accuracy of this machine's timestamps: the error bar of later runs")
     )
-    return found
+    return parser
 
 
 def _add_calibrate_options(new: argparse.ArgumentParser) -> None:
@@ -216,11 +216,11 @@ def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
         "max_cost": ("max_cost_usd", _parse_usd),
         "url": ("url", validate_url),
     }
-    found = {}
+    result = {}
     for name, value in given.items():
         key, change = changes.get(name, (name, lambda same: same))
-        found[key] = change(value)
-    return found
+        result[key] = change(value)
+    return result
 
 
 def _build_scenario(values: Mapping[str, Any]) -> Scenario:

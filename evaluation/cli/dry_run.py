@@ -39,7 +39,7 @@ class ProviderEstimate:
 
 def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[PlannedTrial]) -> list[ProviderEstimate]:
     """Return the estimate of the planned trials, one entry per provider."""
-    found = []
+    estimates = []
     for provider in scenario.providers:
         cost_model = access.cost_model(provider)
         # The strategy does not change the cost: each prompt is estimated once per transport.
@@ -52,10 +52,10 @@ def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[P
         warm_ups = [
             (estimate_warm_up_cost(cost_model, scenario, transport), scenario.warm_up) for transport in transports
         ]
-        found.append(
+        estimates.append(
             _estimate_provider(provider, prompts.total(), scenario.warm_up * len(transports), quotes + warm_ups)
         )
-    return found
+    return estimates
 
 
 def _estimate_provider(
@@ -93,20 +93,20 @@ def require_prices(shares: Sequence[ProviderEstimate]) -> None:
 
 def estimate_table(shares: Sequence[ProviderEstimate]) -> Table:
     """Return a table with one row per provider."""
-    found = Table(title="Dry run: no requests were sent")
-    found.add_column("provider")
+    table = Table(title="Dry run: no requests were sent")
+    table.add_column("provider")
     for heading in ("trials", "input tokens, about", "output tokens, at most", "USD, about", "USD, at most"):
-        found.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for share in shares:
         money = [_format_usd(share.usd), _format_usd(share.at_most_usd)]
-        found.add_row(
+        table.add_row(
             to_line(display_name(share.provider)),
             str(share.trials),
             str(share.input_tokens),
             str(share.most_output_tokens),
             *money,
         )
-    return found
+    return table
 
 
 def _format_usd(value: Decimal | None) -> str:

@@ -75,15 +75,15 @@ async def _run_dry(options: RunOptions) -> int:
         planned = scenario.plan(options.scenario)
         if options.resume and options.out is not None:
             planned = resume.inspect_run(options.out, options.scenario).left
-        found = dry_run.estimate_run(options.scenario, providers, planned)
+        estimates = dry_run.estimate_run(options.scenario, providers, planned)
         if options.max_cost_usd is not None:
-            dry_run.require_prices(found)
+            dry_run.require_prices(estimates)
     finally:
         await providers.aclose()
-    terminal.print_table(dry_run.estimate_table(found))
-    at_most = [share.at_most_usd for share in found if share.at_most_usd is not None]
-    total = str(sum(at_most)) if len(at_most) == len(found) else None
-    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in found]}
+    terminal.print_table(dry_run.estimate_table(estimates))
+    at_most = [share.at_most_usd for share in estimates if share.at_most_usd is not None]
+    total = str(sum(at_most)) if len(at_most) == len(estimates) else None
+    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in estimates]}
     output.print_json_line(facts | {"at_most_usd": total})
     return 0
 
@@ -106,8 +106,8 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
         if any(trial.transport in options.scenario.service_transports for trial in start.left):
             from evaluation.backends.service import ServiceBackend
 
-            found = stack.enter_context(running_service(options.scenario.url, folder))
-            wires = ServiceBackend(found.url, settings, monotonic)
+            service = stack.enter_context(running_service(options.scenario.url, folder))
+            wires = ServiceBackend(service.url, settings, monotonic)
         return asyncio.run(_run_and_close(ask(service=wires), providers))
 
 

@@ -45,16 +45,16 @@ def read_scenario_file(path: Path) -> ScenarioFile:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(f"scenario {path}: {reason}") from None
     try:
-        found = tomllib.loads(text)
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"scenario {path}: not TOML: {error}") from None
     reader = _ScenarioFileReader(path, text)
-    values = {key: reader.read_value(key, value) for key, value in found.items()}
+    values = {key: reader.read_value(key, value) for key, value in data.items()}
     if "prompts" in values and "prompts_file" in values:
         reader.raise_at("prompts_file", "prompts and prompts_file are both set (set one of them)")
     if "prompts_file" in values:
         values["prompts"] = reader.read_prompts_file(values.pop("prompts_file"))
-    return ScenarioFile(path, values, {key: reader.line_of(key) for key in found})
+    return ScenarioFile(path, values, {key: reader.line_of(key) for key in data})
 
 
 def _whole_number_checker(least: int) -> Callable[[Any], int]:
@@ -188,8 +188,10 @@ class _ScenarioFileReader:
         """
         quoted = rf"(?:{re.escape(key)}|\"{re.escape(key)}\"|'{re.escape(key)}')"
         start = re.compile(rf"\s*(?:{quoted}\s*[=.]|\[\[?\s*{quoted}\s*[\].])|.*[{{,]\s*{quoted}\s*=")
-        found = [number for number, line in enumerate(self._lines, start=1) if number > after and start.match(line)]
-        return found[min(nth, len(found) - 1)] if found else max(after, 1)
+        line_numbers = [
+            number for number, line in enumerate(self._lines, start=1) if number > after and start.match(line)
+        ]
+        return line_numbers[min(nth, len(line_numbers) - 1)] if line_numbers else max(after, 1)
 
     def raise_at(self, key: str, words: str) -> None:
         raise UsageError(f"{self._path}, line {self.line_of(key)}: {words}")
@@ -239,7 +241,7 @@ class _ScenarioFileReader:
     def _check_prices(self, value: Any) -> dict[str, TokenPrices]:
         if not isinstance(value, dict):
             self.raise_at("prices", 'prices: not a table (write [prices], "MODEL" = { input = 1.0, output = 2.0 })')
-        found: dict[str, TokenPrices] = {}
+        prices: dict[str, TokenPrices] = {}
         for model, pair in value.items():
             line = self.line_of(model, after=self.line_of("prices") - 1)
             if not isinstance(pair, dict) or not {"input", "output"} <= set(pair):
@@ -249,5 +251,5 @@ class _ScenarioFileReader:
             checked = {
                 k: self._check_value(f"the price's {k}", k, v, _PRICE_KEY_CHECKERS, line) for k, v in pair.items()
             }
-            found[model] = TokenPrices(checked["input"], checked["output"], checked.get("cached"))
-        return found
+            prices[model] = TokenPrices(checked["input"], checked["output"], checked.get("cached"))
+        return prices

@@ -107,9 +107,9 @@ def run_search(
     number = 0
     while (streams := search.next_streams) is not None:
         number += 1
-        place, wanted = folder / f"{number:02d}-{streams}-streams", load(streams)
-        ramp_s = math.ceil(streams / wanted.users_per_s)
-        locust_run.run_locust(replace(wanted, duration_s=wanted.duration_s + ramp_s), url, place)
+        place, step_load = folder / f"{number:02d}-{streams}-streams", load(streams)
+        ramp_s = math.ceil(streams / step_load.users_per_s)
+        locust_run.run_locust(replace(step_load, duration_s=step_load.duration_s + ramp_s), url, place)
         judged = judge.judge_load_test(place, objectives, without_ramp=True)
         met = judged.met and judged.shortfall is None
         step = SearchStep(streams, met, len(judged.run.trials), judged.evidence, place)

@@ -37,14 +37,14 @@ class LoadTestAnswers:
 
 def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers:
     """Read the answers of a load test. Raises UsageError when the file is missing or a line is invalid."""
-    found = list(read_lines(folder / ANSWERS_FILE))
-    lines = [line for _, line in found]
+    result = list(read_lines(folder / ANSWERS_FILE))
+    lines = [line for _, line in result]
     if not lines or "load" not in lines[0]:
         raise UsageError(f"{folder}: contains no load test, because {ANSWERS_FILE} is missing or has no header")
     facts = {**lines[0], **{key: value for line in lines[1:] if "ended_at" in line for key, value in line.items()}}
     check(Head, facts, f"{folder / ANSWERS_FILE}, line 1")
     answers = []
-    for where, line in found[1:]:
+    for where, line in result[1:]:
         if "trial_id" in line:
             check(AnswerLine, line, where)
             answers.append(line)
@@ -83,10 +83,10 @@ def trial_rows(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Tri
     stamps = trial_metrics.TimedEvents(
         answer["asked_s"] if sent_s is None else sent_s, None, timed, sent=sent_s is not None
     )
-    found = trial_metrics.compute_metrics(
+    metrics = trial_metrics.compute_metrics(
         stamps, answer["outcome"], _answer_usage(answer), TokenDeadlines(), ReaderModel()
     )
-    found |= trial_metrics.queueing_metrics(sent_s, answer["asked_s"], answer["connect_s"], found.get("ttft_s"))
+    metrics |= trial_metrics.queueing_metrics(sent_s, answer["asked_s"], answer["connect_s"], metrics.get("ttft_s"))
     provider, _, model = answer["provider"].partition(":")
     trial = Trial(
         run_id=run_id,
@@ -102,7 +102,7 @@ def trial_rows(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Tri
         disturbed=is_disturbed(answer["stamp_source"], answer["merged_reads"], None),
         **{name: answer[name] for name in _COPIED_FIELDS},
         **_usage_columns(answer),
-        **found,
+        **metrics,
     )
     return trial, list(trial_metrics.event_rows(run_id, trial.trial_id, stamps))
 
@@ -186,17 +186,17 @@ def _make_event(kind: str, chars: int | None, tokens: int | None, answer: Mappin
 
 
 def _answer_usage(answer: Mapping[str, Any]) -> Usage:
-    found = answer["usage"]
-    return Usage(**{name: found.get(name) for name in _TOKEN_FIELDS}, source=found.get("source") or "reported")
+    usage = answer["usage"]
+    return Usage(**{name: usage.get(name) for name in _TOKEN_FIELDS}, source=usage.get("source") or "reported")
 
 
 def _usage_columns(answer: Mapping[str, Any]) -> dict[str, Any]:
-    found = answer["usage"]
+    usage = answer["usage"]
     cost = answer["cost_usd"]
-    known = any(found.get(name) is not None for name in _TOKEN_FIELDS)
+    known = any(usage.get(name) is not None for name in _TOKEN_FIELDS)
     return {
-        **{name: found.get(name) for name in _TOKEN_FIELDS},
-        "token_source": found.get("source") if known else None,
+        **{name: usage.get(name) for name in _TOKEN_FIELDS},
+        "token_source": usage.get("source") if known else None,
         "cost_usd": None if cost is None else Decimal(str(cost)),
     }
 

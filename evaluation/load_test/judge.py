@@ -25,7 +25,7 @@ class LoadTestVerdict:
 
     @property
     def met(self) -> bool:
-        return self._has_completed and all(found.met for found in self.verdicts)
+        return self._has_completed and all(verdict.met for verdict in self.verdicts)
 
     @property
     def _has_completed(self) -> bool:
@@ -34,8 +34,8 @@ class LoadTestVerdict:
     @property
     def shortfall(self) -> str | None:
         """How the measured concurrency fell short of the number of users, in words; None if it did not."""
-        found: str | None = self.run.manifest["loads"][0]["shortfall"]
-        return found
+        load_shortfall: str | None = self.run.manifest["loads"][0]["shortfall"]
+        return load_shortfall
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class LoadTestVerdict:
         """The fields of the JSON line."""
         outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
         load, reached = self.run.manifest["load"], self.run.manifest["loads"][0]
-        missed = [str(found) for found in self.verdicts if not found.met]
+        missed = [str(verdict) for verdict in self.verdicts if not verdict.met]
         return {
             "folder": str(self.folder),
             "run_id": self.run.manifest["run_id"],

@@ -74,13 +74,13 @@ def arrival_metrics(
     timestamps: TimedEvents, source: metrics_cadence.Chunks, outcome: Outcome, usage: Usage
 ) -> dict[str, Any]:
     """Return the metrics of the text as it arrived from the provider, before the strategy."""
-    found: dict[str, Any] = {"chunks": len(source)}
+    metrics: dict[str, Any] = {"chunks": len(source)}
     if outcome == "failed":
-        return found
+        return metrics
     gaps_s = source.gaps_s
     cadence = metrics_cadence.cadence(gaps_s)
     stalls, stall_s = metrics_cadence.stalls(gaps_s)
-    found |= {
+    metrics |= {
         "ttft_s": _first_event_s(_last_attempt(timestamps.first_end), (TextDelta, ThinkingDelta), timestamps.sent_s),
         "ttfot_s": _first_event_s(timestamps.first_end, (TextDelta,), timestamps.sent_s),
         "icl_p50_s": cadence.p50_s,
@@ -94,10 +94,10 @@ def arrival_metrics(
     }
     if outcome in ENDED_IN_ORDER:
         tokens = metrics_cadence.answer_tokens(usage)
-        found["e2e_s"] = _first_event_s(timestamps.first_end, TERMINAL, timestamps.sent_s)
-        found["itl_s"] = metrics_cadence.itl_s(source, tokens)
-        found["output_tps"] = metrics_cadence.output_tps(source, tokens)
-    return _round_floats(found)
+        metrics["e2e_s"] = _first_event_s(timestamps.first_end, TERMINAL, timestamps.sent_s)
+        metrics["itl_s"] = metrics_cadence.itl_s(source, tokens)
+        metrics["output_tps"] = metrics_cadence.output_tps(source, tokens)
+    return _round_floats(metrics)
 
 
 def delivery_metrics(
@@ -110,24 +110,24 @@ def delivery_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of the text as the strategy delivered it, delivery delay included."""
     delivered = metrics_cadence.Chunks.from_events(timestamps.delivered, timestamps.sent_s)
-    found: dict[str, Any] = {"delivered_chunks": len(delivered)}
+    metrics: dict[str, Any] = {"delivered_chunks": len(delivered)}
     if outcome == "failed":
-        return found
-    found["delivered_ttft_s"] = _first_event_s(timestamps.delivered, (TextDelta,), timestamps.sent_s)
-    found["updates_per_s"] = metrics_cadence.updates_per_s(delivered)
+        return metrics
+    metrics["delivered_ttft_s"] = _first_event_s(timestamps.delivered, (TextDelta,), timestamps.sent_s)
+    metrics["updates_per_s"] = metrics_cadence.updates_per_s(delivered)
     if timestamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
         delay = experience.delivery_delay(source, delivered)
-        found |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
+        metrics |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
     if outcome in ENDED_IN_ORDER:
-        found["delivered_e2e_s"] = _first_event_s(timestamps.delivered, TERMINAL, timestamps.sent_s)
+        metrics["delivered_e2e_s"] = _first_event_s(timestamps.delivered, TERMINAL, timestamps.sent_s)
     if outcome == "completed":
-        found["fluidity"] = experience.fluidity(delivered, metrics_cadence.answer_tokens(usage), deadlines)
-        found["qoe"] = experience.qoe(delivered, reader)
-    return _round_floats(found)
+        metrics["fluidity"] = experience.fluidity(delivered, metrics_cadence.answer_tokens(usage), deadlines)
+        metrics["qoe"] = experience.qoe(delivered, reader)
+    return _round_floats(metrics)
 
 
-def _round_floats(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 9) if isinstance(value, float) else value for name, value in found.items()}
+def _round_floats(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 9) if isinstance(value, float) else value for name, value in metrics.items()}
 
 
 def _last_attempt(events: Sequence[TimedEvent]) -> Sequence[TimedEvent]:
@@ -177,7 +177,7 @@ def outcome_columns(receipt: Receipt) -> dict[str, Any]:
 
     The usage of a failed request is None, not 0, unless the provider reported it.
     """
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "finish_reason": receipt.finish_reason,
         "finish_raw": receipt.finish_raw,
         "attempts": receipt.attempts,
@@ -185,11 +185,11 @@ def outcome_columns(receipt: Receipt) -> dict[str, Any]:
     }
     if receipt.error is not None:
         error = receipt.error
-        found |= {"error_type": error.kind, "error_message": error.message, "http_status": error.http_status}
+        columns |= {"error_type": error.kind, "error_message": error.message, "http_status": error.http_status}
     usage, cost = receipt.reading.usage, receipt.reading.cost
     if receipt.outcome == "failed" and usage.source != "reported" and not usage.output_tokens:
-        return found
-    found |= {
+        return columns
+    columns |= {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "thinking_tokens": usage.thinking_tokens,
@@ -198,10 +198,10 @@ def outcome_columns(receipt: Receipt) -> dict[str, Any]:
         "token_source": usage.source,
     }
     if cost is not None:
-        found |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
-        found |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
-        found |= {"price_source": cost.price_source, "price_date": cost.price_date}
-    return found
+        columns |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
+        columns |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
+        columns |= {"price_source": cost.price_source, "price_date": cost.price_date}
+    return columns
 
 
 def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:

@@ -42,13 +42,13 @@ def transport_table(run: Run) -> Iterator[str]:
         )
 
 
-def _transport_row(run: Run, name: str, found: list[Difference]) -> list[str]:
+def _transport_row(run: Run, name: str, differences: list[Difference]) -> list[str]:
     trials = run.trials[run.trials["transport"] == name]
     connect = statistics.column_median(trials, "connect_s")
     return [
         name,
-        str(max(difference.estimate.n for difference in found)),
-        *(formatting.format_interval(difference.estimate, in_ms=True) for difference in found),
+        str(max(difference.estimate.n for difference in differences)),
+        *(formatting.format_interval(difference.estimate, in_ms=True) for difference in differences),
         formatting.format_ms(connect.value),
         _timestamp_sources(trials["stamp_source"]),
     ]
@@ -79,9 +79,9 @@ def write_report(folder: Path, *, plots: bool = False) -> Run:
         # Imported here because the chart library takes a second to import.
         from evaluation.reports import charts, html, png
 
-        found = charts.build_charts(run)
-        _write_atomically(folder / PAGE_FILE, html.render_html(text, found))
-        png.write_pngs(folder, found, str(run.manifest.get("run_id", "")))
+        chart_list = charts.build_charts(run)
+        _write_atomically(folder / PAGE_FILE, html.render_html(text, chart_list))
+        png.write_pngs(folder, chart_list, str(run.manifest.get("run_id", "")))
     return run
 
 
@@ -261,10 +261,10 @@ def _iter_reader_notes(run: Run, names: list[str]) -> Iterator[str]:
 
 
 def _reader_cell(group: Group, name: str, *, in_ms: bool) -> str:
-    found = getattr(group, name)
-    if isinstance(found, Estimate):
-        return formatting.format_interval(found, in_ms=in_ms)
-    return formatting.format_ms(found) if in_ms else formatting.format_number(found)
+    value = getattr(group, name)
+    if isinstance(value, Estimate):
+        return formatting.format_interval(value, in_ms=in_ms)
+    return formatting.format_ms(value) if in_ms else formatting.format_number(value)
 
 
 def _difference_lines(differences: list[Difference]) -> Iterator[str]:

@@ -36,14 +36,14 @@ def summary_table(run: Run) -> Table:
     title = f"Run {run.manifest.get('run_id', '')}".rstrip()
     if provenance.is_replay(run):
         return replay.replay_table(summary.groups(run), f"{title}: what if")
-    found = Table(title=title)
-    found.add_column("provider")
-    found.add_column("strategy")
+    table = Table(title=title)
+    table.add_column("provider")
+    table.add_column("strategy")
     for heading in _HEADER:
-        found.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for group in summary.groups(run):
-        found.add_row(display_name(group.name), group.strategy, *_group_cells(group))
-    return found
+        table.add_row(display_name(group.name), group.strategy, *_group_cells(group))
+    return table
 
 
 def _group_cells(group: Group) -> list[str]:

@@ -74,18 +74,18 @@ class LoadMonitor:
         reached the requested concurrency. The end of the run, when no further requests start, is left out.
         """
         starts_s = self._starts_s
-        found: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "concurrency_max": self._most,
             "concurrency_mean": self._mean_concurrency(1 if scenario.rate is not None else scenario.concurrency),
             "starts_per_s": _starts_per_s(starts_s),
             **self._resource_usage(),
         }
         if scenario.rate is None:
-            found |= {"asked_concurrency": scenario.concurrency}
-            return found | {"shortfall": _concurrency_shortfall(found, scenario.concurrency)}
-        found |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
-        found |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
-        return found | {"shortfall": _rate_shortfall(found)}
+            metrics |= {"asked_concurrency": scenario.concurrency}
+            return metrics | {"shortfall": _concurrency_shortfall(metrics, scenario.concurrency)}
+        metrics |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
+        metrics |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
+        return metrics | {"shortfall": _rate_shortfall(metrics)}
 
     def _resource_usage(self) -> dict[str, Any]:
         """Return the CPU time of this process, in seconds since the first start, and its peak memory in bytes."""
@@ -113,8 +113,8 @@ def _starts_per_s(at_s: Sequence[float]) -> float | None:
     return round((len(at_s) - 1) / span_s, 3) if span_s > 0 else None
 
 
-def _concurrency_shortfall(found: dict[str, Any], requested: int) -> str | None:
-    most, mean = found["concurrency_max"], found["concurrency_mean"]
+def _concurrency_shortfall(load: dict[str, Any], requested: int) -> str | None:
+    most, mean = load["concurrency_max"], load["concurrency_mean"]
     if most < requested:
         return f"concurrency {requested} requested, at most {most} reached"
     if mean is not None and mean < REACHED_SHARE * requested:
@@ -122,10 +122,10 @@ def _concurrency_shortfall(found: dict[str, Any], requested: int) -> str | None:
     return None
 
 
-def _rate_shortfall(found: dict[str, Any]) -> str | None:
-    drawn, reached = found["drawn_rate_per_s"], found["starts_per_s"]
+def _rate_shortfall(load: dict[str, Any]) -> str | None:
+    drawn, reached = load["drawn_rate_per_s"], load["starts_per_s"]
     if drawn is None or reached is None:
-        return f"{found['asked_rate_per_s']:g} requests/s requested, fewer than two were started"
+        return f"{load['asked_rate_per_s']:g} requests/s requested, fewer than two were started"
     if reached < REACHED_SHARE * drawn:
-        return f"{found['asked_rate_per_s']:g} requests/s requested ({drawn:g}/s scheduled), {reached:g}/s started"
+        return f"{load['asked_rate_per_s']:g} requests/s requested ({drawn:g}/s scheduled), {reached:g}/s started"
     return None

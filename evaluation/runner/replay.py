@@ -44,19 +44,19 @@ def find_traces(paths: Sequence[Path]) -> list[Path]:
 
     Raises UsageError when a path does not exist or a folder holds no traces.
     """
-    found: list[Path] = []
+    traces: list[Path] = []
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
         if path.is_file():
-            found.append(path)
+            traces.append(path)
             continue
         holds = path / TRACES if (path / TRACES).is_dir() else path
         inside = [] if manifest.holds_run(holds) else sorted(holds.glob("*.jsonl"))
         if not inside:
             raise UsageError(f"{path}: contains no traces (record them with `run --record`)")
-        found += inside
-    return found
+        traces += inside
+    return traces
 
 
 def read_recordings(paths: Sequence[Path]) -> Iterator[Recording]:

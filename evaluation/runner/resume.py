@@ -89,12 +89,12 @@ def _trial_key(trial: Trial) -> tuple[object, ...]:
 
 def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> None:
     """Raise UsageError unless the manifest has the same scenario. Both are compared as JSON, which has no tuples."""
-    wanted = json.loads(json.dumps(asdict(scenario)))
+    current = json.loads(json.dumps(asdict(scenario)))
     held = {"effort": [], **facts.get("scenario", {})}  # manifests of older runs have no `effort`
-    differing = sorted(name for name in wanted if held.get(name) != wanted[name])
+    differing = sorted(name for name in current if held.get(name) != current[name])
     if differing:
         words = ", ".join(
-            f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(wanted[name])}" for name in differing
+            f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(current[name])}" for name in differing
         )
         raise UsageError(
             f"{folder} holds a run of another scenario: {words} (resume with the same options or choose another folder)"

@@ -240,12 +240,12 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     if len(text) > LONG_BYTES:
         raise_for_too_many_values(text)
     try:
-        found = orjson.loads(text)
+        data = orjson.loads(text)
     except ValueError:
-        found = _parse_json_leniently(text)
-    if not isinstance(found, dict):
+        data = _parse_json_leniently(text)
+    if not isinstance(data, dict):
         raise ProtocolError(f"response: not a JSON object ({excerpt(text)})")
-    return found
+    return data
 
 
 def raise_for_too_many_values(text: str | bytes) -> None:

@@ -37,11 +37,11 @@ MAX_TOKENS = 1024
 class AnthropicAdapter:
     """The adapter of Anthropic's Messages API. It serves any number of concurrent requests on one event loop."""
 
-    def __init__(self, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
-        self._service = ServiceConfig.from_settings(found, settings, timeouts)
+    def __init__(self, endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
+        self._service = ServiceConfig.from_settings(endpoint, settings, timeouts)
         self._client = anthropic.AsyncAnthropic(
-            api_key=found.key or PLACEHOLDER_KEY,
-            base_url=found.base_url,
+            api_key=endpoint.key or PLACEHOLDER_KEY,
+            base_url=endpoint.base_url,
             max_retries=0,
             http_client=http_client(self._service),
             webhook_key="",
@@ -50,7 +50,7 @@ class AnthropicAdapter:
         # The SDK reads headers from the environment by itself.
         self._client._custom_headers = DEFAULT_HEADERS
         self._sender = RequestSender(
-            self._service, found.fitter(facts), self._open_response, self.decoder, self.list_model_names
+            self._service, endpoint.fitter(facts), self._open_response, self.decoder, self.list_model_names
         )
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:

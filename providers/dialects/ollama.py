@@ -33,16 +33,16 @@ from streaming.session import Timeouts
 class OllamaAdapter:
     """The adapter of Ollama's native API. It serves any number of concurrent requests on one event loop."""
 
-    def __init__(self, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
-        self._service = ServiceConfig.from_settings(found, settings, timeouts)
-        client = ollama.AsyncClient(found.base_url, headers=DEFAULT_HEADERS, **self._service.client_kwargs(httpx))
+    def __init__(self, endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
+        self._service = ServiceConfig.from_settings(endpoint, settings, timeouts)
+        client = ollama.AsyncClient(endpoint.base_url, headers=DEFAULT_HEADERS, **self._service.client_kwargs(httpx))
         # The SDK's own methods also read the response. Only its HTTP client is needed here, for address and headers.
         self._http: httpx.AsyncClient = client._client
         self._http.headers.pop("Authorization", None)
-        if found.key is not None:
-            self._http.headers["Authorization"] = f"Bearer {found.key}"
+        if endpoint.key is not None:
+            self._http.headers["Authorization"] = f"Bearer {endpoint.key}"
         self._sender = RequestSender(
-            self._service, found.fitter(facts), self._open_chat, self.decoder, self.list_model_names
+            self._service, endpoint.fitter(facts), self._open_chat, self.decoder, self.list_model_names
         )
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:

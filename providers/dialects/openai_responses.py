@@ -103,12 +103,14 @@ def build_body(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def responses_adapter(found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> ResponsesAdapter:
+def responses_adapter(
+    endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
+) -> ResponsesAdapter:
     """Return the adapter of OpenAI's Responses API, or of a compatible server at `OPENAI_BASE_URL`."""
-    service = ServiceConfig.from_settings(found, settings, timeouts)
+    service = ServiceConfig.from_settings(endpoint, settings, timeouts)
     client = openai_client(service)
-    if found.own_address:
+    if endpoint.own_address:
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
-    shows_thinking = found.profile.shows_thinking
-    return ResponsesAdapter(service, client, shows_thinking=shows_thinking, fitter=found.fitter(facts))
+    shows_thinking = endpoint.profile.shows_thinking
+    return ResponsesAdapter(service, client, shows_thinking=shows_thinking, fitter=endpoint.fitter(facts))

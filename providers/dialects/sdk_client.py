@@ -59,8 +59,8 @@ async def open_response(
         async with aclosing(response):
             yield StreamingResponse(response.headers.get("content-type", ""), raw_body(response))
     except sdk.APIStatusError as error:
-        found = error.response
-        raise error_from_response(service.names, model, found.status_code, found.headers, found.text) from None
+        result = error.response
+        raise error_from_response(service.names, model, result.status_code, result.headers, result.text) from None
     except sdk.APIConnectionError as error:
         raise map_transport_error(error.__cause__ or error, service, answered=answered) from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -79,7 +79,7 @@ async def prepare_request(
     Raises StreamError or UsageError.
     """
     request = fitted.request
-    found = await capture_request(
+    captured_request = await capture_request(
         client._client, lambda request_id: opening(replace(fitted, request=replace(request, request_id=request_id)))
     )
-    return serialize_request(found, service, httpx2, request, decoder)
+    return serialize_request(captured_request, service, httpx2, request, decoder)

@@ -66,12 +66,12 @@ class ServiceConfig:
     mask: Callable[[str], str] = field(default=_identity, repr=False)
 
     @classmethod
-    def from_settings(cls, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts) -> "ServiceConfig":
+    def from_settings(cls, endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts) -> "ServiceConfig":
         """Return the configuration for an endpoint, with proxy, certificates and secrets from the settings."""
-        row = found.row
-        names = ServiceLabels(row.label, found.base_url, row.key, row.base_url_variable)
-        proxy = proxy_for(found.base_url, settings)
-        return cls(names, timeouts, found.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
+        row = endpoint.row
+        names = ServiceLabels(row.label, endpoint.base_url, row.key, row.base_url_variable)
+        proxy = proxy_for(endpoint.base_url, settings)
+        return cls(names, timeouts, endpoint.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
 
     def client_kwargs(self, httpx: Any) -> dict[str, Any]:
         """Return the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
@@ -161,8 +161,8 @@ def _cut_into_steps(data: bytes) -> Sequence[bytes]:
     while start < len(data):
         end = start + DECODE_STEP_BYTES
         for mark in (b"\n\n", b"\n"):
-            if end < len(data) and (found := data.rfind(mark, start, end)) >= 0:
-                end = found + len(mark)
+            if end < len(data) and (position := data.rfind(mark, start, end)) >= 0:
+                end = position + len(mark)
                 break
         steps.append(data[start:end])
         start = end
@@ -190,8 +190,8 @@ async def read_model_list(
     try:
         async with opened as response, aclosing(response.body):
             body = await _read_list(response.body, service)
-        found = parse_json_object(body).get(rows)
-        return [_listed_model(as_object(row), name) for row in found] if isinstance(found, list) else []
+        entries = parse_json_object(body).get(rows)
+        return [_listed_model(as_object(row), name) for row in entries] if isinstance(entries, list) else []
     except StreamError as error:
         failure = _mask_error(error, service)
     raise failure

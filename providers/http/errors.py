@@ -51,22 +51,24 @@ def error_from_response(
     wait_s = parse_retry_after(headers)
     if wait_s is None:
         wait_s = _reset_s(error, headers)
-    found = error.to_stream_error(status, retry_after_s=wait_s)
+    stream_error = error.to_stream_error(status, retry_after_s=wait_s)
     words = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
     if not words and not error.is_json:
         words = excerpt(body)
-    lead = _describe_error(found, names, model, error)
+    lead = _describe_error(stream_error, names, model, error)
     message = f"{lead} ({status}): {words}" if words else f"{lead} ({status})"
-    if isinstance(found, AuthenticationError) and names.key_variable:
+    if isinstance(stream_error, AuthenticationError) and names.key_variable:
         message += f" (check {names.key_variable})"
-    if isinstance(found, BillingError):
+    if isinstance(stream_error, BillingError):
         message += " (add credits, or raise the limit of the account)"
-    recovery = _recovery_by_header(found, headers)
+    recovery = _recovery_by_header(stream_error, headers)
     rejections = find_field_rejections(status, words, error.codes, error.objects)
-    if rejections and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
+    if rejections and (
+        isinstance(stream_error, BadRequestError) or (isinstance(stream_error, NotFoundError) and status != 404)
+    ):
         message = f"{names.label}: request rejected ({status}): {words}"
-        return SettingRejectedError(message, http_status=status, recovery=found.recovery, rejections=rejections)
-    return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
+        return SettingRejectedError(message, http_status=status, recovery=stream_error.recovery, rejections=rejections)
+    return type(stream_error)(message, http_status=status, retry_after_s=stream_error.retry_after_s, recovery=recovery)
 
 
 def _recovery_by_header(error: StreamError, headers: Mapping[str, str]) -> Any:
@@ -128,15 +130,15 @@ def _parse_seconds(value: str | None) -> float | None:
 
 def _parse_http_date(value: str) -> datetime | None:
     try:
-        found = email.utils.parsedate_to_datetime(value)
+        date = email.utils.parsedate_to_datetime(value)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _describe_error(found: StreamError, names: ServiceLabels, model: str, error: VendorError) -> str:
+def _describe_error(stream_error: StreamError, names: ServiceLabels, model: str, error: VendorError) -> str:
     label = names.label
-    match found:
+    match stream_error:
         case AuthenticationError():
             return f"{label}: API key rejected"
         case BillingError():

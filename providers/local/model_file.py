@@ -81,8 +81,8 @@ def warm_page_cache(path: Path) -> None:
 
 def _find_packaged() -> Path | None:
     # The package is only located, because its own dependencies are not installed.
-    found = importlib.util.find_spec(PACKAGE)
-    for place in (found.submodule_search_locations or ()) if found else ():
+    spec = importlib.util.find_spec(PACKAGE)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
         if (path := Path(place) / PACKAGED_FILE).is_file():
             return path
     return None
@@ -93,8 +93,8 @@ def _find_cached() -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(HUB_REPO, HUB_FILE)
-    return Path(found) if isinstance(found, str) else None
+    cached_path = try_to_load_from_cache(HUB_REPO, HUB_FILE)
+    return Path(cached_path) if isinstance(cached_path, str) else None
 
 
 def _download() -> Path:

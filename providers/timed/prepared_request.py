@@ -82,22 +82,22 @@ async def capture_request(client: Any, opening: Callable[[str], AbstractAsyncCon
     try:
         async with opening(token):
             pass
-    except _CapturedRequestError as found:
-        return found.request
+    except _CapturedRequestError as error:
+        return error.request
     finally:
         hooks.remove(raise_request)
     raise RuntimeError("SDK: returned without sending a request")
 
 
 def serialize_request(
-    found: Any,
+    captured: Any,
     service: ServiceConfig,
     httpx: ModuleType,
     request: ChatRequest,
     decoder: Callable[[bool], StreamDecoder],
 ) -> PreparedRequest:
     """Return `found`, a complete request of `httpx` (or httpx2), as bytes to send. Raises StreamError or UsageError."""
-    url = found.url
+    url = captured.url
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"
     if url.scheme not in ("http", "https") or not url.host:
@@ -110,8 +110,10 @@ def serialize_request(
         url.host, url.port or (443 if secure else 80), _http1_ssl_context(service, httpx) if secure else None, proxy
     )
     path: bytes = url.raw_path
-    lines = [b"%b %b HTTP/1.1" % (found.method.encode(), path if secure or proxy is None else _absolute_target(url))]
-    headers = [(name, value) for name, value in found.headers.raw if name.lower() != REQUEST_ID_HEADER.lower().encode()]
+    lines = [b"%b %b HTTP/1.1" % (captured.method.encode(), path if secure or proxy is None else _absolute_target(url))]
+    headers = [
+        (name, value) for name, value in captured.headers.raw if name.lower() != REQUEST_ID_HEADER.lower().encode()
+    ]
     # `Host` comes first, as the SDKs' HTTP libraries send it.
     headers.sort(key=lambda header: header[0].lower() != b"host")
     if not secure and proxy is not None and proxy.authorization is not None:
@@ -124,7 +126,7 @@ def serialize_request(
         request.streamed,
         partial(decoder, request.streamed),
         b"\r\n".join([*lines, REQUEST_ID_HEADER.encode() + b": "]),
-        b"\r\n\r\n" + found.content,
+        b"\r\n\r\n" + captured.content,
     )
 
 
@@ -167,5 +169,5 @@ def prepare_post(
     headers = {**DEFAULT_HEADERS, "accept": "text/event-stream"}
     if service.key is not None:
         headers["authorization"] = f"Bearer {service.key}"
-    found = httpx2.Request("POST", service.names.base_url + path, headers=headers, json=dict(body))
-    return serialize_request(found, service, httpx2, request, decoder)
+    result = httpx2.Request("POST", service.names.base_url + path, headers=headers, json=dict(body))
+    return serialize_request(result, service, httpx2, request, decoder)

@@ -85,10 +85,10 @@ async def models(request: Request) -> dict[str, Any]:
 @routes.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> dict[str, Any]:
     """Return one model that is ready now. Raises UnknownProviderError when there is no such model."""
-    found = next((one for one in (await models(request))["data"] if one["id"] == name), None)
-    if found is None:
+    model_entry = next((one for one in (await models(request))["data"] if one["id"] == name), None)
+    if model_entry is None:
         raise UnknownProviderError(f"model {name!r}: not available (GET /v1/models lists the models)")
-    return dict(found)
+    return dict(model_entry)
 
 
 class CompletionStream(Response):

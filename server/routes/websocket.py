@@ -76,8 +76,8 @@ class WebSocketSession:
             )
         try:
             request = model.model_validate(body)
-        except ValidationError as found:
-            raise validation_rejection(found.errors()) from None
+        except ValidationError as error:
+            raise validation_rejection(error.errors()) from None
         if self._unanswered > MAX_QUEUED_REQUESTS:
             raise RejectionError(
                 "busy",
@@ -179,8 +179,8 @@ def _parse_frame(chat_service: ChatService, text: str) -> dict[str, Any]:
     check_depth(data, limits)
     try:
         body = orjson.loads(data)
-    except orjson.JSONDecodeError as found:
-        raise invalid_json_rejection(str(found)) from None
+    except orjson.JSONDecodeError as error:
+        raise invalid_json_rejection(str(error)) from None
     if not isinstance(body, dict):
         raise RejectionError("body.fields", "invalid", "the frame: not a JSON object")
     return body

@@ -38,7 +38,7 @@ class EncodingContext:
     `billed_usd` is the cost that the vendor reports for the answer.
     """
 
-    asked: ParsedRequest
+    request: ParsedRequest
     schedule: Schedule
     input_tokens: int
     serial: str

@@ -53,7 +53,7 @@ class _OllamaChatEncoder:
     def __init__(self, answer: EncodingContext) -> None:
         self._answer = answer
         created = datetime.fromtimestamp(answer.created_s, UTC).isoformat().replace("+00:00", "Z")
-        self._head = {"model": answer.asked.model, "created_at": created}
+        self._head = {"model": answer.request.model, "created_at": created}
         self._around = {
             "text": self._split_template({"role": "assistant", "content": "\0"}),
             "thinking": self._split_template({"role": "assistant", "content": "", "thinking": "\0"}),

@@ -88,12 +88,12 @@ class ResponseParser:
         if self.complete:
             return self._drop(data)
         if self.head is None:
-            found = self._read_head(data)
-            if found is None:
+            head = self._read_head(data)
+            if head is None:
                 return b""
             if self.complete:
-                return self._drop(found)
-            data = found
+                return self._drop(head)
+            data = head
         if self._chunked:
             return self._read_chunks(data)
         if self._left is None:
@@ -237,11 +237,11 @@ class ResponseParser:
         line_end = data.find(b"\r\n", position, position + 20)
         if (
             not 0 <= line_end <= position + _SIZE_CHARS
-            or (found := _CHUNK_SIZE_LINE.fullmatch(data, position, line_end)) is None
+            or (match := _CHUNK_SIZE_LINE.fullmatch(data, position, line_end)) is None
         ):
             return None
         start = line_end + 2
-        end = start + int(found[1], 16)
+        end = start + int(match[1], 16)
         if end == start or data[end : end + 2] != b"\r\n":
             return None
         self._whole_end = end + 2
@@ -268,13 +268,13 @@ class ResponseParser:
             self.complete = True
 
     def _start_chunk(self, line: bytes) -> None:
-        found = _CHUNK_SIZE_LINE.fullmatch(line)
-        if found is None:
+        match = _CHUNK_SIZE_LINE.fullmatch(line)
+        if match is None:
             raise HTTPParseError(f"chunk size: missing or invalid ({line[:80]!r})")
         self._extension_bytes += max(len(line) - _SIZE_CHARS, 0)
         if self._extension_bytes > MAX_CHUNK_EXTENSION_BYTES:
             raise HTTPLimitError(f"chunk extensions: larger than {size_text(MAX_CHUNK_EXTENSION_BYTES)}")
-        self._left = int(found[1], 16)
+        self._left = int(match[1], 16)
         self._line_due = "end" if self._left else "trailer"
 
     def _count_trailer(self, line: bytes) -> None:

@@ -97,15 +97,15 @@ class TimestampingSelector:
             self._loop.call_soon(self._grant_turn)
         await turn
 
-    def register(self, found: "TimestampedSocket", sock: socket.socket, mask: int) -> None:
+    def register(self, timestamped_socket: "TimestampedSocket", sock: socket.socket, mask: int) -> None:
         """Call `found.on_ready` from now on when `sock` is ready for `mask`."""
         if sock.fileno() in self._selector.get_map():
-            self._selector.modify(sock, mask, found)
+            self._selector.modify(sock, mask, timestamped_socket)
             return
         if not self._selector.get_map():
             self.polled_s = monotonic()
             self._poll_timer = self._loop.call_later(POLL_INTERVAL_S, self._on_poll_timer)
-        self._selector.register(sock, mask, found)
+        self._selector.register(sock, mask, timestamped_socket)
 
     def unregister(self, sock: socket.socket) -> None:
         """Stop calling `on_ready` for this socket."""

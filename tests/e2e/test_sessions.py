@@ -76,9 +76,9 @@ def test_concurrent_users_never_see_each_others_data(
             expect(person.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
         for person, other in ((one, two), (two, one)):
             assert other.name not in person.page_content()
-            asked = [it for it in canned_upstream.asked if person.name in it.messages[-1]["content"]]
-            assert [it.key for it in asked] == [person.key]
-            assert other.name not in str(asked)
+            requests = [it for it in canned_upstream.asked if person.name in it.messages[-1]["content"]]
+            assert [it.key for it in requests] == [person.key]
+            assert other.name not in str(requests)
 
         one.chat.ask("And after that?")
         expect(one.chat.page.locator("#sg-spent")).to_contain_text("for 2 answers")

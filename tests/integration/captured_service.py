@@ -90,9 +90,9 @@ def started_with_page(*arguments: str, **variables: str) -> Iterator[RunningServ
         ):
             assert process.stdout is not None
             try:
-                found = re.search(r"http://\S+", process.stdout.readline())
-                assert found, log.read_text()
-                yield RunningService(process, log, found[0])
+                match = re.search(r"http://\S+", process.stdout.readline())
+                assert match, log.read_text()
+                yield RunningService(process, log, match[0])
             finally:
                 if process.poll() is None:
                     process.terminate()

@@ -52,8 +52,8 @@ class RawConnection:
 
     def reset(self) -> None:
         """Throw the connection away (RST)."""
-        found = self.writer.get_extra_info("socket")
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        result = self.writer.get_extra_info("socket")
+        result.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def wait_client_left(self) -> None:

@@ -80,10 +80,10 @@ class SentRequest:
 
     async def read_rest(self) -> bytes:
         """Read what is still to come, as it came, until the server closes."""
-        found = await self.reader.read()
+        result = await self.reader.read()
         self.writer.close()
         await self.writer.wait_closed()
-        return found
+        return result
 
     async def read_response(self) -> tuple[int, dict[str, str], bytes]:
         """Read to the end: the status, the headers, the body unchunked. The connection must close then."""
@@ -122,9 +122,9 @@ def count_open_streams(metrics: Mapping[str, float]) -> float:
 
 
 def _decode_chunked(body: bytes) -> bytes:
-    found = b""
+    result = b""
     while body:
         size, _, rest = body.partition(b"\r\n")
-        found += rest[: int(size, 16)]
+        result += rest[: int(size, 16)]
         body = rest[int(size, 16) + 2 :]
-    return found
+    return result

@@ -52,9 +52,9 @@ def test_app_listens_on_all_addresses_only_in_a_space(variables: dict[str, str],
     environment = {**os.environ, **variables}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
-        assert found
-        port = f"{int(found[1]):04X}"
+        match = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+        assert match
+        port = f"{int(match[1]):04X}"
         listening = Path(f"/proc/{process.pid}/net/tcp").read_text()
         process.send_signal(signal.SIGTERM)
         process.wait(30)

@@ -76,14 +76,14 @@ def test_cancelled_answer_disconnects_from_server_within_a_second(wire: str, pha
     async def main(url: str) -> float:
         providers = ProviderRegistry(settings_for_url(url))
         log = RequestLog(path, phase)
-        asked = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
-        async with aclosing(asked):
-            reading = asyncio.create_task(_read_to_end(asked))
+        requests = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
+        async with aclosing(requests):
+            reading = asyncio.create_task(_read_to_end(requests))
             await wait_until(log.has_events(sign))
             stopped_s = monotonic()
-            await asked.aclose()
+            await requests.aclose()
             await reading
-        receipt = asked.receipt()
+        receipt = requests.receipt()
         assert receipt.outcome == "cancelled"
         assert receipt.stop_s is not None
         assert receipt.stop_s < 1.0
@@ -104,13 +104,13 @@ def test_cancel_during_retry_wait_sends_no_further_request(wire: str, tmp_path: 
     async def main(url: str) -> None:
         providers = ProviderRegistry(settings_for_url(url))
         log = RequestLog(path, "retrying")
-        asked = start_answer(providers, f"{wire}:fault-503", "retrying", policy=RetryPolicy(delays_s=(0.7,)))
-        async with aclosing(asked):
-            reading = asyncio.create_task(_read_to_end(asked))
-            await wait_until(lambda: asked.session.state == "retrying")
-            await asked.aclose()
+        requests = start_answer(providers, f"{wire}:fault-503", "retrying", policy=RetryPolicy(delays_s=(0.7,)))
+        async with aclosing(requests):
+            reading = asyncio.create_task(_read_to_end(requests))
+            await wait_until(lambda: requests.session.state == "retrying")
+            await requests.aclose()
             await reading
-        assert asked.receipt().outcome == "cancelled"
+        assert requests.receipt().outcome == "cancelled"
         # A whole answer later, which takes longer than the wait would have, nothing of the stopped one has come.
         await _read_to_end(start_answer(providers, f"{wire}:steady", "later"))
         await wait_until(RequestLog(path, "later").has_events("closed"))
@@ -121,9 +121,9 @@ def test_cancel_during_retry_wait_sends_no_further_request(wire: str, tmp_path: 
         asyncio.run(main(url))
 
 
-async def _read_to_end(asked: AnswerStream) -> None:
-    async with aclosing(asked):
-        async for _ in asked:
+async def _read_to_end(requests: AnswerStream) -> None:
+    async with aclosing(requests):
+        async for _ in requests:
             pass
 
 
@@ -131,10 +131,10 @@ def test_many_aborted_streams_leak_no_tasks_files_or_memory(tmp_path: Path) -> N
     path = tmp_path / "truth.jsonl"
 
     async def abort(providers: ProviderRegistry, wire: str, number: int) -> None:
-        asked = start_answer(providers, f"{wire}:steady", f"{wire}-{number}")
-        async with aclosing(asked):
+        requests = start_answer(providers, f"{wire}:steady", f"{wire}-{number}")
+        async with aclosing(requests):
             for _ in range(number % 4):  # none: asked and left at once
-                await asked.next_batch()
+                await requests.next_batch()
 
     async def main(url: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         providers = ProviderRegistry(settings_for_url(url))

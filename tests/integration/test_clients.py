@@ -85,9 +85,9 @@ def test_rejected_question_raises_and_next_question_is_answered(
 ) -> None:
     async def main() -> list[Event]:
         async with kind(url) as client:
-            with pytest.raises(RequestRejectedError) as caught:
+            with pytest.raises(RequestRejectedError) as excinfo:
                 await read_answer(client.stream(**{**QUESTION, **fields}))
-            assert caught.value.kind in ("invalid", "bad_request")
+            assert excinfo.value.kind in ("invalid", "bad_request")
             return await read_answer(client.stream(**QUESTION))
 
     assert len(text_deltas(asyncio.run(main()))) == 30
@@ -185,25 +185,25 @@ def check_cut_answers(kind: type[Client], targets: list[str], interval_s: float)
     async def main() -> tuple[list[str], list[CutAnswer]]:
         async with kind(targets[0]) as client:
             whole = text_deltas(await read_answer(client.stream(**QUESTION)))
-        found: list[CutAnswer] = []
+        result: list[CutAnswer] = []
         for start in range(0, ANSWERS, 50):
             group = cut_points(7, 5000)[start : start + 50]
-            found += await asyncio.gather(*(ask_over_cuts(kind, targets, cuts, interval_s) for cuts in group))
-        return whole, found
+            result += await asyncio.gather(*(ask_over_cuts(kind, targets, cuts, interval_s) for cuts in group))
+        return whole, result
 
-    whole, found = asyncio.run(main())
-    for told in found:
-        if told.error is not None:
-            assert isinstance(told.error, ConnectionLostError)
-            assert told.events == [], "what has a name is brought to its end"
+    whole, result = asyncio.run(main())
+    for entry in result:
+        if entry.error is not None:
+            assert isinstance(entry.error, ConnectionLostError)
+            assert entry.events == [], "what has a name is brought to its end"
             continue
-        assert text_deltas(told.events) == whole
-        assert [isinstance(event, (AnswerFinished, AnswerFailed, AnswerCancelled)) for event in told.events].count(
+        assert text_deltas(entry.events) == whole
+        assert [isinstance(event, (AnswerFinished, AnswerFailed, AnswerCancelled)) for event in entry.events].count(
             True
         ) == 1
-        assert isinstance(told.events[-1], AnswerFinished)
-    assert sum(told.error is not None for told in found) < ANSWERS / 4
-    assert sum(told.cuts for told in found) > ANSWERS / 2
+        assert isinstance(entry.events[-1], AnswerFinished)
+    assert sum(entry.error is not None for entry in result) < ANSWERS / 4
+    assert sum(entry.cuts for entry in result) > ANSWERS / 2
 
 
 @both_clients

@@ -63,9 +63,9 @@ def long_run_arguments(folder: Path) -> list[str]:
 
 
 def parse_last_line(out: str) -> dict[str, Any]:
-    found = json.loads(out.splitlines()[-1])
-    assert isinstance(found, dict)
-    return found
+    data = json.loads(out.splitlines()[-1])
+    assert isinstance(data, dict)
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, s
 
 def test_run_writes_all_files_and_summarizes_them_in_last_line(finished_run: tuple[Path, str, str]) -> None:
     folder, out, errors = finished_run
-    said = parse_last_line(out)
-    assert (said["trials"], said["completed"], said["failed"], said["interrupted"]) == (8, 4, 4, False)
-    assert said["outcomes"] == {"completed": 4, "truncated": 4} and said["folder"] == str(folder)
-    assert sorted(said["files"]) == sorted(path.name for path in folder.iterdir())
-    assert {"trials.parquet", "trials.csv", "events.parquet", "report.md", "manifest.json"} <= set(said["files"])
+    output = parse_last_line(out)
+    assert (output["trials"], output["completed"], output["failed"], output["interrupted"]) == (8, 4, 4, False)
+    assert output["outcomes"] == {"completed": 4, "truncated": 4} and output["folder"] == str(folder)
+    assert sorted(output["files"]) == sorted(path.name for path in folder.iterdir())
+    assert {"trials.parquet", "trials.csv", "events.parquet", "report.md", "manifest.json"} <= set(output["files"])
     assert "sim:steady (simulated)" in out and "warming up sim:steady" in errors and "Traceback" not in errors
 
 
@@ -152,9 +152,9 @@ def test_run_stopped_by_signal_keeps_trials_and_reports_stop(tmp_path: Path, num
         return process.returncode or 0, out.decode(), errors.decode()
 
     code, out, errors = asyncio.run(stop_run())
-    said, run = parse_last_line(out), evaluation.load(tmp_path / "run")
+    output, run = parse_last_line(out), evaluation.load(tmp_path / "run")
     assert code == 130 and "stopped: " in errors and "Traceback" not in errors
-    assert said["interrupted"] and 3 <= said["trials"] == len(run.trials) < 200
+    assert output["interrupted"] and 3 <= output["trials"] == len(run.trials) < 200
     assert run.manifest["interrupted"] and not run.manifest["complete"]
     assert "the run was stopped" in (tmp_path / "run" / "report.md").read_text()
 

@@ -80,8 +80,8 @@ def vendor_run(tmp_path_factory: pytest.TempPathFactory) -> VendorRun:
     sent_s: dict[str, dict[int, float]] = defaultdict(dict)
     for line in read_log(str(log)):
         if "seq" in line:
-            found: Any = line
-            sent_s[found["request_id"]][found["seq"]] = found["at_s"]
+            result: Any = line
+            sent_s[result["request_id"]][result["seq"]] = result["at_s"]
     return VendorRun(folder, code, sent_s, (before, os.sched_getscheduler(0)))
 
 
@@ -211,11 +211,13 @@ async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[
     scenario = Scenario(names, ("batch:50ms",), (plan_trial("").prompt,), warm_up=0)
     with closing(TimedBackend(providers, monotonic)) as wire:
         bench = TrialContext("run", scenario, providers, monotonic, backend=wire)
-        found = await prepare(bench, map(plan_trial, names))
-        assert found["stamped_sockets"] == list(names)
+        result = await prepare(bench, map(plan_trial, names))
+        assert result["stamped_sockets"] == list(names)
         over_wire = [await run_trial(bench, plan_trial(name)) for name in names]
     live = TrialContext("run", scenario, providers, monotonic)
-    return [(asked, await run_trial(live, plan_trial(name))) for name, asked in zip(names, over_wire, strict=True)]
+    return [
+        (requests, await run_trial(live, plan_trial(name))) for name, requests in zip(names, over_wire, strict=True)
+    ]
 
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
@@ -235,13 +237,13 @@ def test_failed_answer_has_same_outcome_over_both_backends() -> None:
             await providers.aclose()
 
     with run_simulator_process(*("--tokens", "8", "--ttft-ms", "5", "--gap-ms", "2")) as url:
-        found = asyncio.run(ask_all(url))
-    for name, (wire, live) in zip(names, found, strict=True):
+        result = asyncio.run(ask_all(url))
+    for name, (wire, live) in zip(names, result, strict=True):
         assert (wire.outcome, wire.usage) == (live.outcome, live.usage), name
         assert without_ids(wire.ending) == without_ids(live.ending), name
-        for mine, theirs in ((wire.stamps.source, live.stamps.source), (wire.stamps.delivered, live.stamps.delivered)):
-            assert text_and_ending(mine) == text_and_ending(theirs), name
-    assert {wire.outcome for wire, _ in found} == {"completed", "failed", "truncated"}
+        for mine, other in ((wire.stamps.source, live.stamps.source), (wire.stamps.delivered, live.stamps.delivered)):
+            assert text_and_ending(mine) == text_and_ending(other), name
+    assert {wire.outcome for wire, _ in result} == {"completed", "failed", "truncated"}
 
 
 def text_and_ending(events: Any) -> tuple[str, str]:
@@ -257,10 +259,10 @@ def test_unsent_request_has_no_send_time() -> None:
             "run", Scenario(("openai:m",), ("direct",), (plan_trial("").prompt,)), providers, monotonic
         )
         try:
-            ((asked, _),) = await ask_both_ways(providers, "openai:m")
+            ((requests, _),) = await ask_both_ways(providers, "openai:m")
         finally:
             await providers.aclose()
-        return trial_rows(bench, plan_trial("openai:m"), asked, intended_s=monotonic())[0]
+        return trial_rows(bench, plan_trial("openai:m"), requests, intended_s=monotonic())[0]
 
     trial = asyncio.run(ask())
     assert trial.outcome == "failed" and trial.error_message and trial.intended_start_s is not None

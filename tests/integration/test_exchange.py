@@ -40,10 +40,10 @@ def run_against(script: Script, test: Callable[[TimestampingSelector, Origin, Ra
 
     async def main() -> T:
         async with run_raw_server(script) as server, open_selector() as sockets:
-            found = await test(sockets, Origin("127.0.0.1", server.port), server)
+            result = await test(sockets, Origin("127.0.0.1", server.port), server)
             if server.opened:
                 await server.wait_idle()
-            return found
+            return result
 
     return asyncio.run(main())
 
@@ -103,7 +103,7 @@ async def send_smtp_greeting(connection: RawConnection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "ending", "said"),
+    ("script", "ending", "output"),
     [
         (send_whole, "complete", b"hello"),
         (send_until_close, "complete", b"hello"),
@@ -114,9 +114,9 @@ async def send_smtp_greeting(connection: RawConnection) -> None:
         (send_smtp_greeting, "not_http", b""),
     ],
 )
-def test_exchange_reports_how_it_ended(script: Script, ending: str, said: bytes) -> None:
+def test_exchange_reports_how_it_ended(script: Script, ending: str, output: bytes) -> None:
     exchange = exchange_to_end(script)
-    assert (exchange.ending, join_body(exchange)) == (ending, said)
+    assert (exchange.ending, join_body(exchange)) == (ending, output)
     assert exchange.ended_s is not None and exchange.sent_s is not None
     assert exchange.queued_s <= exchange.sent_s <= exchange.ended_s
 
@@ -170,8 +170,8 @@ def test_exchange_sends_large_request_completely() -> None:
         connection.send_response("text/plain", str(len(connection.body)).encode())
 
     async def test(sockets: TimestampingSelector, target: Origin, _: RawServer) -> TimedExchange:
-        asked = b"POST /x HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
-        async with TimedExchange(sockets, target, asked, LIMITS) as exchange:
+        requests = b"POST /x HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
+        async with TimedExchange(sockets, target, requests, LIMITS) as exchange:
             await exchange.wait_closed()
         return exchange
 
@@ -190,9 +190,9 @@ def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bo
 
     async def main(url: str) -> TimedExchange:
         host, port = url.rpartition("/")[2].split(":")
-        asked = encode_request(PATHS["openai"], question_body("openai"))
+        requests = encode_request(PATHS["openai"], question_body("openai"))
         async with open_selector(kernel_timestamps=kernel) as sockets:
-            async with TimedExchange(sockets, Origin(host, int(port)), asked, LIMITS) as exchange:
+            async with TimedExchange(sockets, Origin(host, int(port)), requests, LIMITS) as exchange:
                 async with aclosing(exchange.aiter_chunks()) as reads:
                     for _ in range(5):
                         await anext(reads)
@@ -218,8 +218,8 @@ def run_burst(url: str, streams: int, context: ssl.SSLContext | None) -> list[Ti
     host, port = url.rpartition("/")[2].split(":")
 
     async def exchange_once(sockets: TimestampingSelector, number: int) -> TimedExchange:
-        asked = encode_request(PATHS["openai"], question_body("openai"), {"x-client-request-id": f"n{number}"})
-        async with TimedExchange(sockets, Origin(host, int(port), context), asked, LIMITS) as exchange:
+        requests = encode_request(PATHS["openai"], question_body("openai"), {"x-client-request-id": f"n{number}"})
+        async with TimedExchange(sockets, Origin(host, int(port), context), requests, LIMITS) as exchange:
             await exchange.wait_closed()
         return exchange
 
@@ -296,11 +296,11 @@ def test_proxy_rejecting_tunnel_ends_exchange_as_unreachable() -> None:
         async with TimedExchange(sockets, target, REQUEST, LIMITS) as exchange:
             return exchange, server.requests[0]
 
-    exchange, asked = run_against(refuse, test)
+    exchange, requests = run_against(refuse, test)
     assert exchange.ending == "unreachable"
     assert "407" in str(exchange.fault)
-    assert asked.path == "api.example:443"
-    assert asked.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
+    assert requests.path == "api.example:443"
+    assert requests.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
 
 
 def test_tls_exchange_through_proxy_tunnel_completes(tmp_path: Path) -> None:
@@ -312,8 +312,8 @@ def test_tls_exchange_through_proxy_tunnel_completes(tmp_path: Path) -> None:
         async with await asyncio.start_server(partial(run_tunnel_proxy, over), "127.0.0.1", 0) as proxy:
             near = proxy.sockets[0].getsockname()
             target = Origin(host, int(port), ssl.create_default_context(cafile=certificate), Proxy(near[0], near[1]))
-            asked = encode_request(PATHS["openai"], question_body("openai"))
-            async with open_selector() as sockets, TimedExchange(sockets, target, asked, LIMITS) as exchange:
+            requests = encode_request(PATHS["openai"], question_body("openai"))
+            async with open_selector() as sockets, TimedExchange(sockets, target, requests, LIMITS) as exchange:
                 await exchange.wait_closed()
             await asyncio.wait_for(over.wait(), WAIT_TIMEOUT_S)
         return exchange

@@ -145,13 +145,13 @@ class FaultMatrix:
 async def collect_events(session: Session, request_id: str | None = None) -> list[Event]:
     request = ChatRequest((Message("user", "Name three colours."),), request_id=request_id)
     grammar = Grammar()
-    found: list[Event] = []
+    result: list[Event] = []
     async with aclosing(session.stream(request)) as events:
         async for event in events:
             grammar.feed(event)
-            found.append(event)
+            result.append(event)
     grammar.end()
-    return found
+    return result
 
 
 def is_complete(events: list[Event]) -> bool:
@@ -239,21 +239,21 @@ def test_failed_provider_falls_back_to_next_and_names_it(fault: str, tmp_path: P
 
     async def main(matrix: FaultMatrix) -> list[tuple[str | None, str]]:
         providers = ProviderRegistry(matrix.settings, timeouts=LIMITS)
-        found = []
+        result = []
         for wire, following in zip(WIRES, (*WIRES[1:], WIRES[0]), strict=True):
             names = [f"{wire}:fault-{fault}", f"{following}:steady"]
             session = providers.new_session(names, clock=monotonic, policy=SCALED_POLICY)
             events = await collect_events(session)
             assert is_complete(events)
             (notice,) = [e for e in events if isinstance(e, Notice) and e.kind == "served_by"]
-            found.append((session.fell_back_to, notice.message))
+            result.append((session.fell_back_to, notice.message))
         await providers.aclose()
-        return found
+        return result
 
     with run_simulator_process("--ttft-ms", "5", "--gap-ms", "2", "--tokens", "4", "--log", str(log)) as url:
-        served = asyncio.run(main(FaultMatrix(url, log)))
-    assert [name for name, _ in served] == [f"{wire}:steady" for wire in (*WIRES[1:], WIRES[0])]
-    assert all(f"fault-{fault}" in message for _, message in served)
+        service = asyncio.run(main(FaultMatrix(url, log)))
+    assert [name for name, _ in service] == [f"{wire}:steady" for wire in (*WIRES[1:], WIRES[0])]
+    assert all(f"fault-{fault}" in message for _, message in service)
 
 
 @pytest.mark.parametrize("wire", WIRES)

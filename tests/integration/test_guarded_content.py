@@ -48,8 +48,8 @@ def test_secret_of_the_environment_does_not_leave_in_an_answer() -> None:
     pieces = [SECRET[i : i + 3] for i in range(0, len(SECRET), 3)]
     adapter = ScriptedAdapter([*((0.0, TextDelta(piece)) for piece in ["It is ", *pieces, "."]), (0.0, FINISH)])
     reply = ask("What is it?", {"SOME_PASSWORD": SECRET}, adapter)
-    told = [event.data for event in reply.sse_events() if event.event == "message"]
-    assert "".join(json.loads(data)["content"] for data in told[:-1]) == "It is [removed]."
+    result = [event.data for event in reply.sse_events() if event.event == "message"]
+    assert "".join(json.loads(data)["content"] for data in result[:-1]) == "It is [removed]."
 
 
 def test_bad_validation_value_ends_the_start_with_one_line(

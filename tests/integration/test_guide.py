@@ -25,9 +25,9 @@ EXAMPLES = [example for page in PAGES for example in parse_examples(page)]
 @pytest.fixture(scope="module")
 def real_addresses() -> Iterator[Mapping[str, str]]:
     """Where the two servers are, by what stands in the guide."""
-    said = re.search(r"python -m simulator --port 9200 (.*)", INDEX.read_text(encoding="utf-8"))
-    assert said, "the guide says how to start the simulator"
-    with run_service_process() as service, run_simulator_process(*shlex.split(said[1])) as simulator:
+    match = re.search(r"python -m simulator --port 9200 (.*)", INDEX.read_text(encoding="utf-8"))
+    assert match, "the guide says how to start the simulator"
+    with run_service_process() as service, run_simulator_process(*shlex.split(match[1])) as simulator:
         yield {SERVICE: service.removeprefix("http://"), SIMULATOR: simulator.removeprefix("http://")}
 
 
@@ -68,8 +68,8 @@ def test_guide_links_point_to_existing_pages_and_headings(page: Path) -> None:
 def heading_anchors(page: Path) -> set[str]:
     """Give the anchors of a page's headings, as GitHub makes them."""
     tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
-    said = [inline.content for token, inline in pairwise(tokens) if token.type == "heading_open"]
-    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in said}
+    output = [inline.content for token, inline in pairwise(tokens) if token.type == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in output}
 
 
 def test_guide_index_links_every_chapter() -> None:

@@ -114,16 +114,16 @@ def test_hostile_text_in_any_field_never_causes_server_error(caplog: pytest.LogC
 
 def test_hostile_text_over_websocket_never_causes_internal_error(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> set[str]:
-        found = set()
+        result = set()
         async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
             for path, body in PLACES:
                 for text in HOSTILE_TEXTS if path == CHAT else ():
-                    async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
-                        await talk.send(json.dumps(body(text)))
-                        while (kind := json.loads(await talk.recv())["type"]) not in ("done", "error"):
+                    async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as socket:
+                        await socket.send(json.dumps(body(text)))
+                        while (kind := json.loads(await socket.recv())["type"]) not in ("done", "error"):
                             pass
-                        found.add(kind)
-        return found
+                        result.add(kind)
+        return result
 
     assert asyncio.run(main()) == {"done", "error"}
     assert caplog.records == []

@@ -88,10 +88,10 @@ def served() -> Iterator[Served]:
         with service_with_pid(**variables) as (url, pid):
             command = [sys.executable, "-c", WATCH, f"{url}/healthz"]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as watch:
-                found = Served(url, pid, hostile, watch)
-                found.ask(f"openai:{next(iter(AFTER))}")  # the SDKs are imported, and the tables read
-                found.ask(f"ollama:{next(iter(LINES))}")
-                yield found
+                result = Served(url, pid, hostile, watch)
+                result.ask(f"openai:{next(iter(AFTER))}")  # the SDKs are imported, and the tables read
+                result.ask(f"ollama:{next(iter(LINES))}")
+                yield result
 
 
 @pytest.mark.parametrize("provider", [*(f"openai:{kind}" for kind in KINDS), *(f"ollama:{kind}" for kind in LINES)])
@@ -161,7 +161,7 @@ def test_a_measured_answer_has_the_same_limits(kind: str) -> None:
             await providers.aclose()
 
     with hostile_provider() as hostile:
-        asked = asyncio.run(main(hostile.port))
-    last = asked.events[-1].event
+        requests = asyncio.run(main(hostile.port))
+    last = requests.events[-1].event
     assert isinstance(last, Failed) and last.kind == "protocol", last
-    assert sum(len(read.data) for read in asked.exchange.reads) <= MAX_STREAM_BYTES + MEGABYTE
+    assert sum(len(read.data) for read in requests.exchange.reads) <= MAX_STREAM_BYTES + MEGABYTE

@@ -46,14 +46,16 @@ def status(head: bytes, hosts: AllowedHosts, add_routes: Callable[[Any], None] =
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head + b"\r\n")
             async with asyncio.timeout(30):
-                said = await reader.readuntil(b"\r\n\r\n")
-                length = None if head.startswith(b"HEAD") else re.search(rb"content-length: (\d+)", said, re.IGNORECASE)
+                output = await reader.readuntil(b"\r\n\r\n")
+                length = (
+                    None if head.startswith(b"HEAD") else re.search(rb"content-length: (\d+)", output, re.IGNORECASE)
+                )
                 body = await reader.readexactly(int(length[1])) if length else b""
             writer.close()
-            return said + body
+            return output + body
 
-    said = asyncio.run(main())
-    return int(said.split()[1]), said.partition(b"\r\n\r\n")[2]
+    output = asyncio.run(main())
+    return int(output.split()[1]), output.partition(b"\r\n\r\n")[2]
 
 
 TAKEN = [
@@ -109,9 +111,9 @@ def test_loopback_service_asked_by_another_name_refuses(hosts: list[str], code: 
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: " + host.encode("latin-1") + b"\r\nconnection: close\r\n\r\n")
         async with asyncio.timeout(30):
-            said = await reader.read()
+            output = await reader.read()
         writer.close()
-        return int(said.split()[1])
+        return int(output.split()[1])
 
     assert asyncio.run(main()) == [code] * len(hosts)
 
@@ -226,9 +228,9 @@ def asked(port: int, host: str) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
         async with asyncio.timeout(30):
-            said = await reader.read()
+            output = await reader.read()
         writer.close()
-        return said
+        return output
 
     return int(asyncio.run(main()).split()[1])
 

@@ -65,8 +65,8 @@ async def read_slots(model: LocalModel) -> list[dict[str, Any]]:
     headers = {"Authorization": f"Bearer {server.key}"}
     # No certificates: loading them takes longer than what is measured with this.
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
-        found = await client.get(f"{server.base_url.removesuffix('/v1')}/slots", headers=headers)
-    return list(found.json())
+        result = await client.get(f"{server.base_url.removesuffix('/v1')}/slots", headers=headers)
+    return list(result.json())
 
 
 async def count_busy_slots(model: LocalModel) -> int:
@@ -182,9 +182,9 @@ def test_cancelled_whole_answer_stops_local_model_within_a_second(local_model: L
 
 
 def test_oversized_prompt_is_rejected_with_advice(local_model: LocalModel) -> None:
-    with pytest.raises(BadRequestError, match=r"exceeds the available context size.*shorten") as caught:
+    with pytest.raises(BadRequestError, match=r"exceeds the available context size.*shorten") as excinfo:
         run_answer(local_model, ChatRequest((Message("user", PROMPT * 400),)))
-    assert caught.value.http_status == 400
+    assert excinfo.value.http_status == 400
 
 
 def test_local_server_without_key_returns_401(local_model: LocalModel) -> None:
@@ -263,7 +263,7 @@ def test_model_close_fails_answers_under_way() -> None:
             await model.aclose()
             return await asyncio.gather(*asking, return_exceptions=True)
 
-    assert [isinstance(found, Exception) for found in asyncio.run(main())] == [True] * 6
+    assert [isinstance(entry, Exception) for entry in asyncio.run(main())] == [True] * 6
 
 
 def test_missing_model_without_network_raises_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,16 +29,16 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "half": (packaged.read_bytes()[: packaged.stat().st_size // 2], "damaged, incomplete"),
         "a little short": (packaged.read_bytes()[:-100], "damaged, incomplete"),
     }
-    found = {}
+    result = {}
     for name, (content, words) in contents.items():
         path = folder / f"{name}.gguf"
         path.write_bytes(content)
-        found[name] = (path, words)
+        result[name] = (path, words)
     (folder / "folder.gguf").mkdir()
     os.mkfifo(folder / "pipe.gguf")
     (folder / "loop.gguf").symlink_to(folder / "loop.gguf")
     return {
-        **found,
+        **result,
         "missing": (folder / "missing.gguf", "does not exist"),
         "folder": (folder / "folder.gguf", "is a folder"),
         "pipe": (folder / "pipe.gguf", "is not a regular file"),
@@ -57,11 +57,11 @@ KINDS_OF_BROKEN_FILES = (
 def test_file_that_is_no_model_is_a_model_load_error_in_one_line(tmp_path: Path, kind: str) -> None:
     path, words = broken_files(tmp_path)[kind]
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
-    with pytest.raises(model_file.ModelFileError, match=words) as caught:
+    with pytest.raises(model_file.ModelFileError, match=words) as excinfo:
         asyncio.run(model.wait_base_url())
-    said = str(caught.value)
-    assert "\n" not in said and "STREAMGAUGE_MODEL" in said and path.stem.split("\0")[0] in said
-    assert str(tmp_path) not in said, "who asks over a wire need not know where it lies"
+    output = str(excinfo.value)
+    assert "\n" not in output and "STREAMGAUGE_MODEL" in output and path.stem.split("\0")[0] in output
+    assert str(tmp_path) not in output, "who asks over a wire need not know where it lies"
     assert (model.state.kind, model.state.error) == ("failed", "model_load")
     with pytest.raises(ModelLoadError, match=words):
         run_answer(model, SHORT_REQUEST)
@@ -99,8 +99,8 @@ def test_healthz_and_the_wires_tell_that_the_model_cannot_be_loaded(tmp_path: Pa
     async def main(url: str) -> list[tuple[int, dict[str, Any]]]:
         async with httpx.AsyncClient(base_url=url, timeout=60) as http:
             replies = [await http.get("/healthz")]
-            asked = {"message": "Hi", "provider": "local", "stream": False}
-            replies.append(await http.post("/api/chat", json=asked))
+            requests = {"message": "Hi", "provider": "local", "stream": False}
+            replies.append(await http.post("/api/chat", json=requests))
             completion = {"model": "local", "messages": [{"role": "user", "content": "Hi"}]}
             replies.append(await http.post("/v1/chat/completions", json=completion))
             replies.append(await http.get("/healthz"))

@@ -84,12 +84,15 @@ def test_adapter_sends_request_fields_in_provider_format(case: ProviderCase, str
             await collect(adapter, replace(request, streamed=streamed))
             return server.requests[0]
 
-    asked = asyncio.run(main())
-    fields = asked.json
-    assert asked.path == case.path
-    assert asked.headers["accept-encoding"] == "identity"
-    assert asked.headers["x-client-request-id"] == "trial-1"
-    assert CANARY in {asked.headers.get("authorization", "").removeprefix("Bearer "), asked.headers.get("api-key")}
+    requests = asyncio.run(main())
+    fields = requests.json
+    assert requests.path == case.path
+    assert requests.headers["accept-encoding"] == "identity"
+    assert requests.headers["x-client-request-id"] == "trial-1"
+    assert CANARY in {
+        requests.headers.get("authorization", "").removeprefix("Bearer "),
+        requests.headers.get("api-key"),
+    }
     assert fields["stream"] is streamed
     assert fields["model"] == case.name.partition(":")[2]
     assert fields["messages"][-1] == {"role": "user", "content": "Hi \ufffd!"}
@@ -256,9 +259,9 @@ def test_adapter_lists_models_of_service(case: ProviderCase) -> None:
     async def main() -> list[str]:
         async with run_raw_server(script) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            found = await providers.list_model_names(case.name.partition(":")[0])
+            result = await providers.list_model_names(case.name.partition(":")[0])
             await providers.aclose()
-            return found
+            return result
 
     assert asyncio.run(main()) == ["a", "b"]
 
@@ -277,13 +280,13 @@ def test_builtin_adapters_meet_the_same_contract(
         providers = ProviderRegistry(Settings())
         route = providers.route(f"replay:{trace}" if name == "replay" else "sim:steady" if name == "local" else name)
         adapter = LocalAdapter(local_model, Timeouts()) if name == "local" else route.adapter
-        found = await collect(adapter, replace(REQUEST, model=route.model, max_tokens=5, streamed=streamed))
+        result = await collect(adapter, replace(REQUEST, model=route.model, max_tokens=5, streamed=streamed))
         stopped = adapter.stream(replace(REQUEST, model=route.model))
         assert isinstance(await anext(stopped), Notice)
         await stopped.aclose()
         await adapter.aclose()
         await providers.aclose()
-        return found
+        return result
 
     events, error = asyncio.run(main())
     assert error is None

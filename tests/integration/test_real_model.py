@@ -60,11 +60,11 @@ def start_answer(
     )
 
 
-async def read_answer(asked: AnswerStream, *, stop_after: int | None = None) -> CollectedAnswer:
+async def read_answer(requests: AnswerStream, *, stop_after: int | None = None) -> CollectedAnswer:
     grammar = Grammar()
     events: list[Event] = []
     try:
-        async for event in asked:
+        async for event in requests:
             grammar.feed(event)
             events.append(event)
             if stop_after is not None and sum(isinstance(e, TextDelta) for e in events) == stop_after:
@@ -72,8 +72,8 @@ async def read_answer(asked: AnswerStream, *, stop_after: int | None = None) -> 
         else:
             grammar.end()
     finally:
-        await asked.aclose()
-    return CollectedAnswer(events, asked.receipt())
+        await requests.aclose()
+    return CollectedAnswer(events, requests.receipt())
 
 
 async def ask_streamed(name: str, streamed: bool, providers: ProviderRegistry) -> CollectedAnswer:
@@ -83,12 +83,12 @@ async def ask_streamed(name: str, streamed: bool, providers: ProviderRegistry) -
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("streamed", [True, False])
 def test_real_model_answer_has_reported_usage(local_model: LocalModel, name: str, streamed: bool) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, streamed=streamed)))
-    assert asked.receipt.outcome == "completed", asked.events[-1]
-    assert asked.receipt.finish_reason in ("stop", "length")
-    assert "Paris" in "".join(asked.texts)
-    assert len(asked.texts) > 2 if streamed else len(asked.texts) == 1
-    usage = asked.receipt.reading.usage
+    requests = with_providers(local_model, lambda p: read_answer(start_answer(p, name, streamed=streamed)))
+    assert requests.receipt.outcome == "completed", requests.events[-1]
+    assert requests.receipt.finish_reason in ("stop", "length")
+    assert "Paris" in "".join(requests.texts)
+    assert len(requests.texts) > 2 if streamed else len(requests.texts) == 1
+    usage = requests.receipt.reading.usage
     assert usage.source == "reported"
     assert usage.input_tokens is not None
     assert usage.input_tokens > 10
@@ -99,8 +99,8 @@ def test_real_model_answer_has_reported_usage(local_model: LocalModel, name: str
 # llama.cpp's Responses say "completed" also where the limit cut the answer; OpenAI's say "incomplete".
 @pytest.mark.parametrize("name", ["openai:local", "anthropic:local"])
 def test_real_model_at_max_tokens_finishes_with_length(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=3)))
-    assert (asked.receipt.finish_reason, asked.receipt.reading.usage.output_tokens) == ("length", 3)
+    requests = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=3)))
+    assert (requests.receipt.finish_reason, requests.receipt.reading.usage.output_tokens) == ("length", 3)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -115,17 +115,17 @@ def test_same_prompt_at_temperature_0_has_the_same_text_in_every_dialect(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stopped_real_answer_ends_quickly_and_keeps_text(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=400), stop_after=2))
-    assert asked.receipt.outcome == "cancelled"
-    assert asked.receipt.stop_s is not None
-    assert asked.receipt.stop_s < 1.0
-    assert asked.receipt.delivered_chars == len("".join(asked.texts)) > 0
+    requests = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=400), stop_after=2))
+    assert requests.receipt.outcome == "cancelled"
+    assert requests.receipt.stop_s is not None
+    assert requests.receipt.stop_s < 1.0
+    assert requests.receipt.delivered_chars == len("".join(requests.texts)) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_key_gives_auth_failure_without_showing_it(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name)), key="sk-wrong-canary-key")
-    (last,) = asked.events
+    requests = with_providers(local_model, lambda p: read_answer(start_answer(p, name)), key="sk-wrong-canary-key")
+    (last,) = requests.events
     assert isinstance(last, Failed)
     assert last.kind == "auth"
     assert "_API_KEY" in last.message

@@ -56,17 +56,17 @@ def answers(
                         await writer.drain()
 
             sending = asyncio.create_task(send())
-            said = b""
+            output = b""
             async with asyncio.timeout(30):
                 with suppress(ConnectionResetError):
                     while part := await reader.read(65536):
-                        said += part
+                        output += part
                 await sending
             writer.close()
-            return said
+            return output
 
-    said = asyncio.run(main())
-    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3})", said)], said
+    output = asyncio.run(main())
+    return [int(entry) for entry in re.findall(rb"HTTP/1\.1 (\d{3})", output)], output
 
 
 def padded(start: bytes, size: int) -> bytes:
@@ -76,9 +76,9 @@ def padded(start: bytes, size: int) -> bytes:
 
 def test_head_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
     assert answers(padded(GET + CLOSE, 65_536))[0] == [200]
-    statuses, said = answers(padded(GET + CLOSE, 65_537))
+    statuses, output = answers(padded(GET + CLOSE, 65_537))
     assert statuses == [431]
-    head, _, body = said.partition(b"\r\n\r\n")
+    head, _, body = output.partition(b"\r\n\r\n")
     assert b"connection: close" in head
     assert json.loads(body)["error"] | {"message": ""} == {
         "type": "head_too_large",
@@ -89,8 +89,8 @@ def test_head_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
 
 
 def test_head_in_the_openai_api_is_rejected_in_its_shape() -> None:
-    _, said = answers(b"GET /v1/models HTTP/1.1\r\n" + HOST + b"x: a\r\n" * 201 + b"\r\n")
-    error = json.loads(said.partition(b"\r\n\r\n")[2])["error"]
+    _, output = answers(b"GET /v1/models HTTP/1.1\r\n" + HOST + b"x: a\r\n" * 201 + b"\r\n")
+    error = json.loads(output.partition(b"\r\n\r\n")[2])["error"]
     assert (error["type"], error["code"], error["rule"]) == ("invalid_request_error", "head_too_large", "request.head")
 
 
@@ -139,8 +139,8 @@ def test_framing_of_a_chunked_body_without_end_is_rejected(path: bytes, body: by
 def test_body_in_tiny_chunks_is_taken_whatever_its_framing_comes_to() -> None:
     body = json.dumps({"message": "a" * 3000, "provider": "p", "stream": False}).encode() + b" " * 20_000
     chunks = b"".join(b"0001;x=%s\r\n%c\r\n" % (b"y" * 20, byte) for byte in body) + b"0\r\nt: a\r\n\r\n"
-    statuses, said = answers(b"POST /api/chat HTTP/1.1\r\n" + CLOSE + CHUNKED + chunks, ConnectionLimits())
-    assert statuses == [200] and b'"content":"w0 w1 "' in said
+    statuses, output = answers(b"POST /api/chat HTTP/1.1\r\n" + CLOSE + CHUNKED + chunks, ConnectionLimits())
+    assert statuses == [200] and b'"content":"w0 w1 "' in output
 
 
 def test_head_that_comes_byte_by_byte_is_taken() -> None:
@@ -162,9 +162,9 @@ def test_rejection_behind_other_requests_comes_after_their_responses(bad: bytes,
 def test_rejection_behind_an_answer_under_way_does_not_mix_with_it() -> None:
     body = json.dumps({"message": "Hi.", "provider": "p", "strategy": "direct"}).encode()
     ask = b"POST /api/chat HTTP/1.1\r\n" + HOST + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-    statuses, said = answers(ask % (len(body), body) + padded(GET, 70_000))
+    statuses, output = answers(ask % (len(body), body) + padded(GET, 70_000))
     assert statuses == [200, 431]
-    assert said.index(b"[DONE]") < said.index(b"HTTP/1.1 431")
+    assert output.index(b"[DONE]") < output.index(b"HTTP/1.1 431")
 
 
 def test_requests_that_wait_on_one_connection_are_bounded() -> None:
@@ -218,10 +218,10 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True, announced: int | Non
 def upgrade(client: socket.socket) -> None:
     """Open a WebSocket on a connection."""
     client.sendall(UPGRADE + b"\r\n")
-    said = b""
-    while not said.endswith(b"\r\n\r\n"):
-        said += client.recv(1)
-    assert said.startswith(b"HTTP/1.1 101")
+    output = b""
+    while not output.endswith(b"\r\n\r\n"):
+        output += client.recv(1)
+    assert output.startswith(b"HTTP/1.1 101")
 
 
 def closed_with(*sent: bytes, limits: ConnectionLimits = IMPATIENT) -> int:
@@ -231,14 +231,14 @@ def closed_with(*sent: bytes, limits: ConnectionLimits = IMPATIENT) -> int:
         # A plain socket still gives what came before a reset.
         with closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as client:
             upgrade(client)
-            said = b""
+            output = b""
             with suppress(ConnectionError):
                 for part in sent:
                     client.sendall(part)
             with suppress(ConnectionError):
                 while part := client.recv(4096):
-                    said += part
-            return said
+                    output += part
+            return output
 
     async def main() -> bytes:
         async with serve_providers(SingleAdapterProviders(brief()), limits=limits) as port:
@@ -282,9 +282,9 @@ def answers_until(data: bytes, end: bytes) -> bytes:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
             async with asyncio.timeout(30):
-                found = await reader.readuntil(end)
+                result = await reader.readuntil(end)
             writer.close()
-            return found
+            return result
 
     return asyncio.run(main())
 
@@ -292,9 +292,9 @@ def answers_until(data: bytes, end: bytes) -> bytes:
 @pytest.mark.parametrize("name", ["a long line", "many lines"])
 def test_websocket_head_that_its_library_does_not_take_is_rejected_in_words(name: str) -> None:
     lines = {"a long line": b"x: " + b"a" * 9000 + b"\r\n", "many lines": b"x: a\r\n" * 150}[name]
-    statuses, said = answers(UPGRADE + lines + b"\r\n")
+    statuses, output = answers(UPGRADE + lines + b"\r\n")
     assert statuses == [431]
-    assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["rule"] == "request.head"
+    assert json.loads(output.partition(b"\r\n\r\n")[2])["error"]["rule"] == "request.head"
 
 
 def test_pings_of_a_client_that_reads_nothing_are_not_answered_for_ever() -> None:
@@ -362,9 +362,9 @@ def test_rejections_are_counted() -> None:
                 writer.close()
             return await scrape_metrics(port)
 
-    found = asyncio.run(main())
-    assert found['streamgauge_refusals_total{rule="request.head"}'] == 2
-    assert found['streamgauge_refusals_total{rule="request.syntax"}'] == 1
+    result = asyncio.run(main())
+    assert result['streamgauge_refusals_total{rule="request.head"}'] == 2
+    assert result['streamgauge_refusals_total{rule="request.syntax"}'] == 1
 
 
 @pytest.mark.parametrize("part", [b"\r\n", b"x: a\r\n"], ids=["empty lines", "header lines"])

@@ -55,13 +55,13 @@ async def read_and_cut(port: int, body: dict[str, Any], events: int) -> list[sse
     """Ask, read so many events, and cut the connection."""
     reader, writer = await open_request(port, body)
     await reader.readuntil(b"\r\n\r\n")
-    decoder, found = sse.Decoder(), list[sse.ServerSentEvent]()
-    while len(found) < events:
+    decoder, result = sse.Decoder(), list[sse.ServerSentEvent]()
+    while len(result) < events:
         size = int(await reader.readline(), 16)
-        found += decoder.feed(await reader.readexactly(size))
+        result += decoder.feed(await reader.readexactly(size))
         await reader.readline()
     writer.transport.abort()
-    return found[:events]
+    return result[:events]
 
 
 def join_text(events: Sequence[sse.ServerSentEvent]) -> str:
@@ -130,10 +130,10 @@ def test_cut_stream_resumes_anywhere_without_loss(replica: bool, cut: Cut) -> No
                 ports = [await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter)))] * 2
             else:
                 ports = await stack.enter_async_context(run_services(2, adapter, url))
-            found = []
+            result = []
             for start in range(0, 100, 20):
-                found += await asyncio.gather(*(cut(ports[0], ports[1], at) for at in points[start : start + 20]))
-            return found
+                result += await asyncio.gather(*(cut(ports[0], ports[1], at) for at in points[start : start + 20]))
+            return result
 
     if replica:
         with run_redis() as redis:
@@ -169,7 +169,7 @@ def test_resume_after_end_returns_204_and_unknown_stream_404() -> None:
             whole = (await post_and_read(port, CHAT_BODY)).sse_events()
             lost = (await post_and_read(port, {**CHAT_BODY, "resume": False})).sse_events()
             stream_id, last = whole[0].id.rpartition(":")[0], whole[-1].id
-            asked = [
+            requests = [
                 (f"/api/chat/stream/{stream_id}", last),
                 (f"/api/chat/stream/{stream_id}", f"{stream_id}:{len(whole) + 1}"),
                 (f"/api/chat/stream/{stream_id}", "nonsense"),
@@ -177,7 +177,7 @@ def test_resume_after_end_returns_204_and_unknown_stream_404() -> None:
                 ("/api/chat/stream/unknown", None),
                 (f"/api/chat/stream/{stream_id}", None),
             ]
-            replies = [await request(port, "GET", path, last_id) for path, last_id in asked]
+            replies = [await request(port, "GET", path, last_id) for path, last_id in requests]
             assert replies[-1].sse_events() == whole
             return [
                 (reply.status, json.loads(reply.body or b"{}").get("error", {}).get("type")) for reply in replies[:-1]
@@ -211,14 +211,14 @@ def test_stream_of_another_key_cannot_be_read_or_cancelled(monkeypatch: pytest.M
             while not line.startswith(b"id: "):
                 line = await reader.readline()
             path = f"/api/chat/stream/{line[4:].decode().rpartition(':')[0]}"
-            found = [
+            result = [
                 await request(port, "GET", path, key=keys["bob"]),
                 await request(port, "DELETE", path, key=keys["bob"]),
                 await request(port, "DELETE", path),
                 await request(port, "DELETE", path, key=keys["ann"]),
             ]
             writer.transport.abort()
-            return [reply.status for reply in found]
+            return [reply.status for reply in result]
 
     assert asyncio.run(main()) == [404, 404, 401, 200]
 
@@ -250,12 +250,12 @@ def test_resumed_stream_is_removed_after_retention(monkeypatch: pytest.MonkeyPat
         async with serve_providers(SingleAdapterProviders(ScriptedAdapter(make_script()))) as port:
             whole = (await post_and_read(port, CHAT_BODY)).sse_events()
             path = f"/api/chat/stream/{whole[0].id.rpartition(':')[0]}"
-            found = [(await request(port, "GET", path)).status]
+            result = [(await request(port, "GET", path)).status]
             async with asyncio.timeout(10):
-                while found[-1] != 404:
+                while result[-1] != 404:
                     await asyncio.sleep(0.05)
-                    found.append((await request(port, "GET", path)).status)
-            return found
+                    result.append((await request(port, "GET", path)).status)
+            return result
 
     assert set(asyncio.run(main())[:-1]) == {200}
 
@@ -297,9 +297,9 @@ def test_full_stream_store_returns_503_before_asking_provider(monkeypatch: pytes
                 writer.transport.abort()
             return [refused.status, len(adapter.requests)], adapter.open
 
-    (status, asked), _ = asyncio.run(main())
+    (status, requests), _ = asyncio.run(main())
     assert status == 503
-    assert asked <= 4  # what was refused was never asked
+    assert requests <= 4  # what was refused was never asked
 
 
 def test_cancel_at_another_replica_stops_stream() -> None:

@@ -195,14 +195,17 @@ def test_rejected_body_names_rule_and_counts_in_metrics(body: bytes, rule: str) 
 
 def test_listed_origin_gets_cors_headers_and_retry_after() -> None:
     origin = {"origin": "https://listed.example"}
-    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-stainless-os"}
+    expected = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,x-stainless-os",
+    }
 
     async def main() -> tuple[Any, Any]:
         variables = {"ALLOWED_ORIGINS": "https://listed.example", "RATE_LIMIT": "1/minute"}
         async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1))), variables) as port:
             path = "/v1/chat/completions"
             before = await (
-                await send_request(port, path, method="OPTIONS", headers={**origin, **wanted})
+                await send_request(port, path, method="OPTIONS", headers={**origin, **expected})
             ).read_response()
             await (await send_request(port, "/api/chat", CHAT_BODY, headers=origin)).read_response()
             return before, await (await send_request(port, "/api/chat", CHAT_BODY, headers=origin)).read_response()

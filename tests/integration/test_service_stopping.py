@@ -68,8 +68,8 @@ async def stop_by_delete(port: int, model: str, request_id: str) -> Leave:
         ).read_response()
         assert (status, json.loads(body)["outcome"]) == (200, "cancelled")
         assert json.loads(body)["stop_s"] < 1
-        told = await connection.reader.read()
-        assert told.count(b"event: cancelled") == 1 and b"[DONE]" not in told
+        result = await connection.reader.read()
+        assert result.count(b"event: cancelled") == 1 and b"[DONE]" not in result
         connection.drop()
 
     return delete_stream
@@ -183,8 +183,8 @@ def test_stop_during_retry_wait_sends_no_further_request(
 
 
 def _logged_answers(caplog: pytest.LogCaptureFixture) -> dict[str, dict[str, object]]:
-    found = [record.fields for record in caplog.records if hasattr(record, "fields")]
-    return {fields["request_id"]: fields for fields in found}
+    result = [record.fields for record in caplog.records if hasattr(record, "fields")]
+    return {fields["request_id"]: fields for fields in result}
 
 
 async def abort_http(port: int, path: str, number: int) -> None:

@@ -36,14 +36,14 @@ def picky(case: ProviderCase, *fields: str) -> Script:
     async def script(connection: RawConnection) -> None:
         body = {} if not connection.body else connection.json
         settings = {**body, **body.get("options", {})}
-        found = next((name for name in fields if name in settings), None)
+        result = next((name for name in fields if name in settings), None)
         if connection.path.endswith(("/models", "/tags")):
             connection.send_response("application/json", case.models or b"{}")
-        elif found is None:
+        elif result is None:
             await stream_script(case, "Hi")(connection)
         else:
             connection.send_response(
-                "application/json", case.error(f"`{found}` is not supported here"), "400 Bad Request"
+                "application/json", case.error(f"`{result}` is not supported here"), "400 Bad Request"
             )
 
     return script
@@ -204,8 +204,8 @@ def test_check_tells_an_example_that_cannot_be_relied_on(
         variables = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{url}/v1"}
         file = facts_with_example(tmp_path, example)
         done = command("providers", "--check", "--json", PROVIDER_FACTS=file, **variables)
-    found = {one["service"]: one for one in json.loads(done.stdout)["services"]}["openai"]
-    assert (found["state"], found["example"]) == (state, f"openai:{example}")
+    data = {one["service"]: one for one in json.loads(done.stdout)["services"]}["openai"]
+    assert (data["state"], data["example"]) == (state, f"openai:{example}")
     assert words in done.stdout and (code == 0 or f"openai:{example}" in done.stderr)
     assert done.returncode == code
 

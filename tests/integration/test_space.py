@@ -64,9 +64,9 @@ def request_once(host: str, port: int, method: str, path: str, body: object = No
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {"content-type": "application/json"})
     response = connection.getresponse()
-    found = response.status, response.read()
+    result = response.status, response.read()
     connection.close()
-    return found
+    return result
 
 
 @pytest.mark.timeout(400)

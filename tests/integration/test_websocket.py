@@ -119,9 +119,9 @@ def test_too_many_queued_questions_are_rejected_and_stop_answer() -> None:
             await wait_until(lambda: adapter.open == 0)
             return frames[-1], code, len(adapter.requests)
 
-    frame, code, asked = asyncio.run(main())
+    frame, code, requests = asyncio.run(main())
     assert (frame["error"]["rule"], code) == ("busy", 1008)
-    assert asked <= 1
+    assert requests <= 1
 
 
 @pytest.mark.parametrize(
@@ -317,9 +317,9 @@ def test_unlisted_origin_is_rejected(origin: str, status: int, caplog: pytest.Lo
             except websockets.InvalidStatus as refused:
                 return refused.response.status_code, bytes(refused.response.body)
 
-    found, body = asyncio.run(main())
-    assert found == status
-    assert found == 101 or json.loads(body)["error"]["rule"] == "origin"
+    result, body = asyncio.run(main())
+    assert result == status
+    assert result == 101 or json.loads(body)["error"]["rule"] == "origin"
     assert caplog.records == []
 
 

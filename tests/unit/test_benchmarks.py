@@ -6,5 +6,5 @@ from benchmarks import _relay_metrics
 
 
 def test_relay_benchmark_docstring_examples_pass() -> None:
-    found = doctest.testmod(_relay_metrics)
-    assert found.attempted >= 4 and not found.failed
+    result = doctest.testmod(_relay_metrics)
+    assert result.attempted >= 4 and not result.failed

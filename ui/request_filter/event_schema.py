@@ -356,21 +356,21 @@ def _is_event_id(fields: Mapping[str, Any]) -> bool:
 def _parse_object(body: bytes) -> dict[str, Any]:
     """Parse a JSON object in UTF-8 with unique keys and finite numbers. Raises RejectionError for anything else."""
     try:
-        found = json.loads(
+        data = json.loads(
             body.decode("utf-8"), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant
         )
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        data = None
+    if not isinstance(data, dict):
         raise _reject("the body is not a JSON object")
-    return found
+    return data
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         raise ValueError("a key occurs twice")
-    return found
+    return result
 
 
 def _reject_constant(name: str) -> Any:

@@ -162,9 +162,9 @@ def _match_row(scope: Scope) -> tuple[Row, str]:
     if scope["type"] != "http" or not plain or _is_cross_site(scope):
         raise _NotFoundError
     for row in TABLE:
-        found = row.path.fullmatch(path)
-        if found is not None and scope["method"] in row.methods:
-            session = found.groupdict().get("session") or ""
+        match = row.path.fullmatch(path)
+        if match is not None and scope["method"] in row.methods:
+            session = match.groupdict().get("session") or ""
             if session and not is_session_hash(session):
                 raise _NotFoundError
             return row, _take_query(row, scope) or session
@@ -227,11 +227,11 @@ def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
 def is_host(value: bytes) -> bool:
     """Return whether a value is a valid host name or IP address, with an optional port."""
-    found = _HOST.fullmatch(value.decode("latin-1"))
-    if found is None or int(found[2] or 0) > 65_535:
+    match = _HOST.fullmatch(value.decode("latin-1"))
+    if match is None or int(match[2] or 0) > 65_535:
         return False
-    name = found[1].strip("[]")
-    if name == found[1] and not re.fullmatch(r"[0-9.]+", name):
+    name = match[1].strip("[]")
+    if name == match[1] and not re.fullmatch(r"[0-9.]+", name):
         return ".." not in name and all(len(label) <= 63 for label in name.split("."))
     try:
         ip_address(name)

@@ -127,10 +127,10 @@ def test_rejection_raises_with_rule() -> None:
         plain_response(429, json=wire_events.rejection_fields(retry_after_s=None), headers={"retry-after": "9"})
     )
     errors: list[ClientError] = []
-    with pytest.raises(RequestRejectedError) as caught:
+    with pytest.raises(RequestRejectedError) as excinfo:
         ask_service(service, resume=True, on_error=errors.append)
-    assert (caught.value.status, caught.value.rule, caught.value.retry_after_s) == (429, "rate_limit", 9.0)
-    assert errors == [caught.value]
+    assert (excinfo.value.status, excinfo.value.rule, excinfo.value.retry_after_s) == (429, "rate_limit", 9.0)
+    assert errors == [excinfo.value]
     assert len(service.requests) == 1, "a question is not asked again behind the asker's back"
 
 
@@ -226,17 +226,17 @@ def test_resume_of_unknown_stream_raises_stream_gone_and_keeps_text() -> None:
     service = ScriptedService(
         stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:5]), breaks=True), unknown
     )
-    told: list[ClientError] = []
+    result: list[ClientError] = []
 
     async def main() -> str:
-        async with SSEClient(URL, transport=service, on_error=told.append) as client:
+        async with SSEClient(URL, transport=service, on_error=result.append) as client:
             answer = client.stream(message="Hi", resume=True)
-            with pytest.raises(StreamGoneError, match="expired or the service was restarted") as caught:
+            with pytest.raises(StreamGoneError, match="expired or the service was restarted") as excinfo:
                 await read_answer(answer)
-            assert caught.value.stream_id == answer.stream_id and not isinstance(caught.value, RequestRejectedError)
+            assert excinfo.value.stream_id == answer.stream_id and not isinstance(excinfo.value, RequestRejectedError)
             return answer.content
 
-    assert run_on_virtual_time(main()) != "" and [type(error) for error in told] == [StreamGoneError]
+    assert run_on_virtual_time(main()) != "" and [type(error) for error in result] == [StreamGoneError]
     assert len(service.requests) == 2
 
 
@@ -280,11 +280,11 @@ def test_exit_from_answer_closes_connection_at_once() -> None:
     service = ScriptedService(
         lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
     )
-    told: list[str] = []
+    result: list[str] = []
 
     async def main() -> None:
         client = SSEClient(
-            URL, transport=service, on_open=lambda: told.append("open"), on_close=lambda: told.append("close")
+            URL, transport=service, on_open=lambda: result.append("open"), on_close=lambda: result.append("close")
         )
         async with client.stream(message="Hi") as answer:
             assert answer.stream_id == wire_events.ID
@@ -292,7 +292,7 @@ def test_exit_from_answer_closes_connection_at_once() -> None:
                 break
             assert (answer.is_connected, client.is_connected, body.closed) == (True, True, False)
         assert (answer.is_connected, client.is_connected, body.closed) == (False, False, True)
-        assert told == ["open", "close"]
+        assert result == ["open", "close"]
         await client.aclose()
 
     run_on_virtual_time(main())

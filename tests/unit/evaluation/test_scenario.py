@@ -39,9 +39,11 @@ def test_plan_groups_cells_of_one_prompt_and_repeat_into_blocks() -> None:
 
 
 def test_plan_treats_transports_as_cells_of_a_block() -> None:
-    wanted = make_scenario(transport=("in-process", "sse", "websocket"))
-    planned = plan(wanted)
-    assert len({(p.provider, p.strategy, p.transport, p.prompt.id, p.repeat) for p in planned}) == wanted.trials == 144
+    expected = make_scenario(transport=("in-process", "sse", "websocket"))
+    planned = plan(expected)
+    assert (
+        len({(p.provider, p.strategy, p.transport, p.prompt.id, p.repeat) for p in planned}) == expected.trials == 144
+    )
     for start in range(0, len(planned), 12):
         block = planned[start : start + 12]
         assert len({(p.block, p.prompt.id) for p in block}) == 1
@@ -70,14 +72,14 @@ def test_plan_balances_order_of_every_pair() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"providers": ()}, "providers: at least one"),
+        ({"providers": ()}, "providers: none is named"),
         ({"strategies": ("direct", "direct")}, "strategies: one is repeated"),
         ({"repeats": 0}, "repeats: too small"),
         ({"concurrency": 0}, "concurrency: too small"),
         ({"max_tokens": 0}, "max-tokens: too small"),
         ({"retries": -1}, "retries: too small"),
         ({"transport": ("sse", "pigeon")}, "transport: 'pigeon' is unknown .* in-process, sse, websocket, openai"),
-        ({"transport": ()}, "transport: at least one"),
+        ({"transport": ()}, "transport: none is named"),
         ({"transport": ("sse", "sse")}, "transport: one is repeated"),
         ({"url": "http://a"}, "add --transport sse, websocket or openai"),
         (

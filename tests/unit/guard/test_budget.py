@@ -41,8 +41,8 @@ def make_reading(tokens_in: int | None, tokens_out: int | None, cost: Cost | Non
 
 def charge(tokens_in: int | None, tokens_out: int | None, *, reported: bool = True, **more: Any) -> Charge:
     """Give what an attempt at `p:m` came to; `reported`: the provider counted it itself."""
-    found = make_reading(tokens_in, tokens_out)
-    return Charge("p:m", found, found.usage if reported else None, **more)
+    result = make_reading(tokens_in, tokens_out)
+    return Charge("p:m", result, result.usage if reported else None, **more)
 
 
 FREE = {"p:m": CostModel()}
@@ -144,8 +144,8 @@ def test_overruns_are_remembered_for_the_latest_answers_of_a_route() -> None:
 
 
 def test_output_tokens_are_clamped_to_budget() -> None:
-    assert [Budget().clamp_output_tokens(asked) for asked in (None, 10, 10**30)] == [4096, 10, 4096]
-    assert [UNLIMITED_STREAMS_BUDGET.clamp_output_tokens(asked) for asked in (None, 10)] == [None, 10]
+    assert [Budget().clamp_output_tokens(requests) for requests in (None, 10, 10**30)] == [4096, 10, 4096]
+    assert [UNLIMITED_STREAMS_BUDGET.clamp_output_tokens(requests) for requests in (None, 10)] == [None, 10]
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_reservation_clamps_output_and_settles_once() -> None:
         money = make_budgets(Budget(tokens_per_caller=300, output_tokens=200))
         reservation = await money.reserve("a", make_question(400, 1_000_000), FREE)
         assert reservation.request.max_tokens == 200
-        with pytest.raises(RejectionError, match=r"^budget: your 300 tokens a day .* after 00:00 UTC\)$") as caught:
+        with pytest.raises(RejectionError, match=r"^budget: your 300 tokens a day .* after 00:00 UTC\)$") as excinfo:
             await money.reserve("a", make_question(4), FREE)
-        rejection = caught.value
+        rejection = excinfo.value
         assert (rejection.rule, rejection.kind, rejection.status, rejection.retry_after_s) == (
             "budget.tokens",
             "budget",
@@ -268,19 +268,19 @@ def test_budget_rejection_names_limit_and_retry_after(budget: Budget, rule: str,
     async def main() -> None:
         money = make_budgets(budget)
         await money.reserve("a", make_question(4), PRICED)
-        with pytest.raises(RejectionError) as caught:
+        with pytest.raises(RejectionError) as excinfo:
             await money.reserve("a", make_question(4), PRICED)
-        assert caught.value.rule == rule and says in caught.value.message
-        assert (caught.value.retry_after_s is not None) is later
+        assert excinfo.value.rule == rule and says in excinfo.value.message
+        assert (excinfo.value.retry_after_s is not None) is later
 
     asyncio.run(main())
 
 
 def test_answer_larger_than_daily_budget_has_no_retry_after() -> None:
     async def main() -> None:
-        with pytest.raises(RejectionError, match=r"daily 50 tokens \(lower max_tokens") as caught:
+        with pytest.raises(RejectionError, match=r"daily 50 tokens \(lower max_tokens") as excinfo:
             await make_budgets(Budget(tokens_per_caller=50)).reserve("a", make_question(4), FREE)
-        assert caught.value.retry_after_s is None
+        assert excinfo.value.retry_after_s is None
 
     asyncio.run(main())
 
@@ -322,9 +322,9 @@ def test_an_unpriced_paid_route_is_refused_wherever_it_stands_in_the_list(names:
     known = {"p:m": CostModel(paid=True), "q:m": CostModel()}
 
     async def main() -> None:
-        with pytest.raises(RejectionError, match=r"^p:m: the price is unknown.*UNPRICED_USD_PER_1M") as caught:
+        with pytest.raises(RejectionError, match=r"^p:m: the price is unknown.*UNPRICED_USD_PER_1M") as excinfo:
             await make_budgets(MONEY).reserve("a", make_question(4), {name: known[name] for name in names})
-        assert (caught.value.rule, caught.value.status, caught.value.retry_after_s) == ("budget.unpriced", 403, None)
+        assert (excinfo.value.rule, excinfo.value.status, excinfo.value.retry_after_s) == ("budget.unpriced", 403, None)
 
     asyncio.run(main())
 
@@ -359,15 +359,15 @@ def test_the_price_set_for_unpriced_models_is_reserved_and_settled() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("asked", [None, 10])
-def test_an_answer_that_money_limits_is_never_asked_for_without_a_limit_of_its_own(asked: int | None) -> None:
+@pytest.mark.parametrize("requests", [None, 10])
+def test_an_answer_that_money_limits_is_never_asked_for_without_a_limit_of_its_own(requests: int | None) -> None:
     async def main() -> tuple[int | None, int | None]:
         money = make_budgets(Budget(usd_per_caller=Decimal(1000), output_tokens=None))
-        paid = await money.reserve("a", make_question(4, asked), PRICED)
-        free = await money.reserve("a", make_question(4, asked), FREE)
+        paid = await money.reserve("a", make_question(4, requests), PRICED)
+        free = await money.reserve("a", make_question(4, requests), FREE)
         return paid.request.max_tokens, free.request.max_tokens
 
-    assert asyncio.run(main()) == (asked or UNBOUNDED_TOKENS, asked)
+    assert asyncio.run(main()) == (requests or UNBOUNDED_TOKENS, requests)
 
 
 @pytest.mark.parametrize(

@@ -139,11 +139,11 @@ def test_rate_limit_and_budgets_can_be_off() -> None:
     ],
 )
 def test_invalid_variable_is_named_in_one_line(name: str, value: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         GuardConfig.from_env({name: value})
-    assert str(caught.value).startswith(f"{name}: ")
-    assert "write " in str(caught.value) or "`python -m guard NAME`" in str(caught.value)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+    assert str(excinfo.value).startswith(f"{name}: ")
+    assert "write " in str(excinfo.value) or "`python -m guard NAME`" in str(excinfo.value)
+    assert "\n" not in str(excinfo.value) and len(str(excinfo.value)) < 200
 
 
 @given(st.sampled_from(NAMES), st.text(max_size=30))

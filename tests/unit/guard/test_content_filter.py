@@ -35,8 +35,8 @@ HARMFUL = [line.split("\t") for line in (SENTENCES / "harmful.txt").read_text(en
     ],
 )
 def test_blocklist_matches_requests_for_harm(text: str, category: str) -> None:
-    found = BLOCKLIST.check(text)
-    assert found is not None and found.category == category
+    result = BLOCKLIST.check(text)
+    assert result is not None and result.category == category
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_harmless_sentences_that_share_words_with_harmful_ones_pass() -> None:
 
 
 def test_harmful_sentences_are_refused_in_their_category() -> None:
-    found = [(category, text, BLOCKLIST.check(text)) for category, text in HARMFUL]
-    assert [row for row in found if row[2] is None or row[2].category != row[0]] == []
+    result = [(category, text, BLOCKLIST.check(text)) for category, text in HARMFUL]
+    assert [row for row in result if row[2] is None or row[2].category != row[0]] == []
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_harmful_sentences_are_refused_in_their_category() -> None:
     ],
 )  # fmt: skip
 def test_a_disguised_word_is_found(written: str) -> None:
-    found = BLOCKLIST.check(f"How to make a {written}")
-    assert found is not None and found.category == "weapons"
+    result = BLOCKLIST.check(f"How to make a {written}")
+    assert result is not None and result.category == "weapons"
 
 
 @pytest.mark.parametrize("written", ["b0mb", "b\u043emb", "b o m b", "bo-mb", "**bomb**"])
@@ -99,8 +99,8 @@ def test_an_ending_says_what_may_follow_a_phrase() -> None:
 
 
 def test_self_harm_request_gets_help_message() -> None:
-    found = BLOCKLIST.check("how to kill myself")
-    assert found is not None and "findahelpline.com" in (found.message or "")
+    result = BLOCKLIST.check("how to kill myself")
+    assert result is not None and "findahelpline.com" in (result.message or "")
 
 
 def test_custom_blocklist_is_loaded(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_custom_blocklist_is_loaded(tmp_path: Path) -> None:
 def test_invalid_blocklist_is_named_with_reason(tmp_path: Path, name: str, text: str, fault: str) -> None:
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         BlockList.load(path)
-    assert fault in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert fault in str(excinfo.value) and str(path) in str(excinfo.value) and "\n" not in str(excinfo.value)
 
 
 def test_missing_blocklist_is_rejected(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ def test_secrets_of_the_environment_are_removed_from_answers() -> None:
     guard = Guard(GuardConfig.from_env(variables, Settings(variables).secrets()))
     machine = guard.output_filter()
     assert machine is not None
-    said = "correct horse battery staple | s3cret/s3cret-s3cret | second-key-0123456789 | token-two-0123456789 | "
-    events = [*machine.feed(TextDelta(said + variables["GREETING"])), *machine.feed(Finish("stop"))]
+    output = "correct horse battery staple | s3cret/s3cret-s3cret | second-key-0123456789 | token-two-0123456789 | "
+    events = [*machine.feed(TextDelta(output + variables["GREETING"])), *machine.feed(Finish("stop"))]
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert text == f"{REDACTION} | {REDACTION} | {REDACTION} | {REDACTION} | good morning to all of you"
     assert "correct horse" not in repr(guard.configuration)

@@ -11,10 +11,10 @@ answers = importlib.import_module("answer_record")
 def read_frames(*frames: tuple[str, dict[str, Any]], first_id: int = 1) -> Any:
     """Return the reader after these frames, one per second, numbered as the service numbers them."""
     answer = answers.AnswerRecord("t", "sse", "p", "sim:steady", "direct", "2026-01-01", 0.0)
-    found = answers.WireEventReader(answer)
+    result = answers.WireEventReader(answer)
     for seq, (name, fields) in enumerate(frames, start=first_id):
-        found.feed(float(seq), name, fields, f"S:{seq}")
-    return found
+        result.feed(float(seq), name, fields, f"S:{seq}")
+    return result
 
 
 START = ("start", {"stream_id": "S"})
@@ -25,18 +25,18 @@ DONE: tuple[str, dict[str, Any]] = ("done", {})
 
 
 def test_complete_answer_records_outcome_and_usage() -> None:
-    found = read_frames(START, TEXT, ("thinking", {"content": "hm"}), TEXT, FINISH, DONE)
-    answer = found.answer
-    assert (found.stream_id, found.ended, answer.outcome, answer.failure_reason) == ("S", True, "completed", None)
+    result = read_frames(START, TEXT, ("thinking", {"content": "hm"}), TEXT, FINISH, DONE)
+    answer = result.answer
+    assert (result.stream_id, result.ended, answer.outcome, answer.failure_reason) == ("S", True, "completed", None)
     assert (answer.text_times_s, answer.first_delta_s) == ([2.0, 4.0], 2.0)
     assert (answer.usage, answer.cost_usd, answer.attempts) == (USAGE, 0.5, 2)
 
 
 def test_answer_without_end_marker_is_truncated() -> None:
-    found = read_frames(START, TEXT, FINISH)
-    found.finish(9.0)
-    assert found.answer.outcome == "truncated"
-    assert found.answer.failure_reason == "truncated: stream: ended before its end marker"
+    result = read_frames(START, TEXT, FINISH)
+    result.finish(9.0)
+    assert result.answer.outcome == "truncated"
+    assert result.answer.failure_reason == "truncated: stream: ended before its end marker"
 
 
 def test_end_marker_without_finish_is_failure() -> None:
@@ -46,30 +46,30 @@ def test_end_marker_without_finish_is_failure() -> None:
 @pytest.mark.parametrize(("kind", "outcome"), [("truncated", "truncated"), ("server_error", "failed")])
 def test_error_event_records_outcome_and_reason(kind: str, outcome: str) -> None:
     error = {"type": kind, "message": "broke", "upstream_status": 503}
-    found = read_frames(START, TEXT, ("error", {"error": error, "usage": USAGE}))
-    found.finish(9.0)
-    answer = found.answer
+    result = read_frames(START, TEXT, ("error", {"error": error, "usage": USAGE}))
+    result.finish(9.0)
+    answer = result.answer
     assert (answer.outcome, answer.failure_reason, answer.http_status) == (outcome, f"{kind}: broke", 503)
-    assert found.ended
+    assert result.ended
 
 
 def test_cancelled_answer_is_not_failure() -> None:
-    found = read_frames(START, TEXT, ("cancelled", {"stop_s": 0.1}))
-    assert (found.answer.outcome, found.answer.failure_reason, found.ended) == ("cancelled", None, True)
+    result = read_frames(START, TEXT, ("cancelled", {"stop_s": 0.1}))
+    assert (result.answer.outcome, result.answer.failure_reason, result.ended) == ("cancelled", None, True)
 
 
 def test_mark_cancelled_does_not_hide_earlier_failure() -> None:
-    found = read_frames(START, TEXT)
-    found.feed(9.0, *TEXT, "S:4")
-    found.answer.mark_cancelled()
-    assert (found.answer.outcome, found.answer.error_type) == ("failed", "lost")
+    result = read_frames(START, TEXT)
+    result.feed(9.0, *TEXT, "S:4")
+    result.answer.mark_cancelled()
+    assert (result.answer.outcome, result.answer.error_type) == ("failed", "lost")
 
 
 def test_tokens_per_s_excludes_thinking() -> None:
-    found = read_frames(START, TEXT, TEXT, TEXT).answer
-    assert found.tokens_per_s is None, "nothing is known of its tokens"
-    found.on_usage(9.0, {"output_tokens": 11, "thinking_tokens": 4})
-    assert found.tokens_per_s == (11 - 4 - 1) / 2
+    result = read_frames(START, TEXT, TEXT, TEXT).answer
+    assert result.tokens_per_s is None, "nothing is known of its tokens"
+    result.on_usage(9.0, {"output_tokens": 11, "thinking_tokens": 4})
+    assert result.tokens_per_s == (11 - 4 - 1) / 2
 
 
 def test_content_filter_finish_sets_filtered_outcome() -> None:
@@ -78,18 +78,18 @@ def test_content_filter_finish_sets_filtered_outcome() -> None:
 
 
 def test_duplicate_event_is_reported_and_counted_once() -> None:
-    found = read_frames(START, TEXT, TEXT)
-    found.feed(9.0, *TEXT, "S:3")
-    assert found.answer.error_type == "twice"
-    assert len(found.answer.text_times_s) == 2
+    result = read_frames(START, TEXT, TEXT)
+    result.feed(9.0, *TEXT, "S:3")
+    assert result.answer.error_type == "twice"
+    assert len(result.answer.text_times_s) == 2
 
 
 def test_missing_event_is_reported_as_lost() -> None:
-    found = read_frames(START, TEXT)
-    found.feed(9.0, *TEXT, "S:4")
+    result = read_frames(START, TEXT)
+    result.feed(9.0, *TEXT, "S:4")
     for seq, frame in ((5, FINISH), (6, DONE)):
-        found.feed(9.0, *frame, f"S:{seq}")
-    assert (found.answer.error_type, found.answer.outcome) == ("lost", "failed")
+        result.feed(9.0, *frame, f"S:{seq}")
+    assert (result.answer.error_type, result.answer.outcome) == ("lost", "failed")
 
 
 def test_missing_characters_are_reported_as_lost() -> None:
@@ -102,16 +102,16 @@ def test_missing_characters_are_reported_as_lost() -> None:
 
 
 def test_resumed_stream_continues_sequence() -> None:
-    found = read_frames(START, TEXT)
+    result = read_frames(START, TEXT)
     for seq, frame in ((3, TEXT), (4, FINISH), (5, DONE)):
-        found.feed(9.0, *frame, f"S:{seq}")
-    assert (found.answer.outcome, found.last_seq) == ("completed", 5)
+        result.feed(9.0, *frame, f"S:{seq}")
+    assert (result.answer.outcome, result.last_seq) == ("completed", 5)
 
 
 def test_retry_and_fallback_are_recorded_as_notices() -> None:
-    found = read_frames(START, ("retry", {"retry": 1}), ("fallback", {"to": "local"}), TEXT, FINISH, DONE)
-    assert found.answer.fell_back_to == "local"
-    assert [kind for _, kind, _, _ in found.answer.events].count("notice") == 2
+    result = read_frames(START, ("retry", {"retry": 1}), ("fallback", {"to": "local"}), TEXT, FINISH, DONE)
+    assert result.answer.fell_back_to == "local"
+    assert [kind for _, kind, _, _ in result.answer.events].count("notice") == 2
 
 
 def test_open_answer_at_test_end_is_unfinished() -> None:
@@ -122,10 +122,10 @@ def test_open_answer_at_test_end_is_unfinished() -> None:
 
 @pytest.mark.parametrize("resumed", [0, 1])
 def test_resume_of_missing_stream_is_recorded_as_stream_gone(resumed: int) -> None:
-    found = read_frames(START, TEXT)
-    found.answer.resumed = resumed
-    found.feed(9.0, "error", {"error": {"type": "not_found", "message": "no such stream"}})
-    answer = found.answer
+    result = read_frames(START, TEXT)
+    result.answer.resumed = resumed
+    result.feed(9.0, "error", {"error": {"type": "not_found", "message": "no such stream"}})
+    answer = result.answer
     expected = ("stream_gone", "truncated", 404) if resumed else ("not_found", "failed", None)
     assert (answer.error_type, answer.outcome, answer.http_status) == expected
     assert ("expired, or the service was restarted" in answer.error_message) == bool(resumed)

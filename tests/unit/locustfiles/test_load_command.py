@@ -55,11 +55,11 @@ def test_worker_count_is_one_per_hundred_users_up_to_cpu_count(monkeypatch: pyte
 
 def test_locust_command_contains_requested_options(tmp_path: Path) -> None:
     command = locust_run.locust_command(LOAD, "http://127.0.0.1:1", tmp_path)
-    asked = dict(itertools.pairwise(command))
-    assert [Path(name).stem for name in asked["-f"].split(",")] == ["sse_user", "websocket_user"]
-    assert (asked["--users"], asked["--run-time"], asked["--host"]) == ("250", "60s", "http://127.0.0.1:1")
-    assert asked["--provider"] == "local"
-    assert asked["--master-bind-port"] == asked["--master-port"], "the workers find their master"
+    requests = dict(itertools.pairwise(command))
+    assert [Path(name).stem for name in requests["-f"].split(",")] == ["sse_user", "websocket_user"]
+    assert (requests["--users"], requests["--run-time"], requests["--host"]) == ("250", "60s", "http://127.0.0.1:1")
+    assert requests["--provider"] == "local"
+    assert requests["--master-bind-port"] == requests["--master-port"], "the workers find their master"
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_invalid_command_exits_with_2_and_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and said[0].startswith("error: ")
+    output = capsys.readouterr().err.strip().splitlines()
+    assert len(output) == 1 and output[0].startswith("error: ")
 
 
 def test_locustfiles_import_no_asyncio() -> None:
@@ -145,8 +145,8 @@ def test_find_leaks_without_growth_is_empty() -> None:
     ],
 )
 def test_find_wrong_answers_reports_failures(changes: dict[str, Any], words: str) -> None:
-    found = soak.find_wrong_answers([make_answer(), make_answer(2, **changes)])
-    assert len(found) == 1 and words in found[0]
+    result = soak.find_wrong_answers([make_answer(), make_answer(2, **changes)])
+    assert len(result) == 1 and words in result[0]
 
 
 def test_find_unfinished_reports_open_answers() -> None:

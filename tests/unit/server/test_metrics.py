@@ -11,7 +11,7 @@ GAPS_S = (0.0, 0.01, 0.010001, 0.02, 0.3, 7.0, 0.019)
 
 @pytest.mark.parametrize("every", [1, 3, 64])
 def test_batched_histogram_equals_individual_observations(every: int) -> None:
-    found = []
+    result = []
     for apart in (True, False):
         registry = CollectorRegistry()
         histogram = Histogram("gap_seconds", "Gaps", ["provider"], registry=registry, buckets=BOUNDS).labels("p")
@@ -20,7 +20,7 @@ def test_batched_histogram_equals_individual_observations(every: int) -> None:
             gaps.observe(gap_s) if apart else histogram.observe(gap_s)
         gaps.flush()
         lines = generate_latest(registry).decode().splitlines()
-        found.append([line for line in lines if "_created" not in line])
-    assert [line.split()[0] for line in found[0]] == [line.split()[0] for line in found[1]]
-    values = [[float(line.split()[-1]) for line in lines if not line.startswith("#")] for lines in found]
+        result.append([line for line in lines if "_created" not in line])
+    assert [line.split()[0] for line in result[0]] == [line.split()[0] for line in result[1]]
+    values = [[float(line.split()[-1]) for line in lines if not line.startswith("#")] for lines in result]
     assert values[0] == pytest.approx(values[1])

@@ -10,9 +10,9 @@ from server.schemas import MAX_NAMES_CHARS, ChatRequestBody, ResumeRequest, pars
 
 
 def rejection_message(kind: type[ChatRequestBody | CompletionRequestBody | ResumeRequest], /, **fields: Any) -> str:
-    with pytest.raises(ValidationError) as found:
+    with pytest.raises(ValidationError) as result:
         kind.model_validate(fields)
-    return validation_rejection(found.value.errors()).message
+    return validation_rejection(result.value.errors()).message
 
 
 def test_system_prompt_becomes_first_message() -> None:

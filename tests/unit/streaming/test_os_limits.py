@@ -65,8 +65,8 @@ def test_raise_fd_limit_beyond_hard_limit_raises_with_advice(monkeypatch: pytest
 
 
 def test_peak_memory_bytes_is_plausible() -> None:
-    found = os_limits.peak_memory_bytes()
-    assert found is not None and 5_000_000 < found < 100_000_000_000
+    result = os_limits.peak_memory_bytes()
+    assert result is not None and 5_000_000 < result < 100_000_000_000
 
 
 def test_set_realtime_priority_uses_second_lowest_priority(

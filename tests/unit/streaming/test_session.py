@@ -78,20 +78,20 @@ class SessionRun:
 
 
 def test_healthy_stream_passes_unchanged() -> None:
-    asked = SessionRun(ScriptedAdapter(words_script(5)))
-    assert asked.events == [event for _, event in words_script(5)]
-    assert asked.session.state == "succeeded"
-    assert asked.session.attempts == 1
+    requests = SessionRun(ScriptedAdapter(words_script(5)))
+    assert requests.events == [event for _, event in words_script(5)]
+    assert requests.session.state == "succeeded"
+    assert requests.session.attempts == 1
 
 
 def test_retries_back_off_then_fall_back_to_non_streaming() -> None:
     adapter = ScriptedAdapter([(0.0, DOWN_ERROR)])
-    asked = SessionRun(adapter)
+    requests = SessionRun(adapter)
     assert adapter.asked_at_s == [0.0, 1.0, 3.0, 7.0, 7.0]
     assert [r.streamed for r in adapter.requests] == [True, True, True, True, False]
-    assert asked.notices == ["retry", "retry", "retry", "fallback"]
-    assert asked.events[-1] == Failed("server_error", "down", 503)
-    assert asked.session.states == ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
+    assert requests.notices == ["retry", "retry", "retry", "fallback"]
+    assert requests.events[-1] == Failed("server_error", "down", 503)
+    assert requests.session.states == ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
 
 
 def test_policy_without_fallback_makes_four_requests() -> None:
@@ -101,11 +101,11 @@ def test_policy_without_fallback_makes_four_requests() -> None:
 
 
 def test_successful_retry_delivers_answer_once() -> None:
-    asked = SessionRun(ScriptedAdapter([(0.0, DOWN_ERROR)], words_script(3)))
-    assert asked.text == "w0 w1 w2 "
-    assert asked.notices == ["retry"]
-    assert asked.session.state == "succeeded"
-    assert asked.session.streamed
+    requests = SessionRun(ScriptedAdapter([(0.0, DOWN_ERROR)], words_script(3)))
+    assert requests.text == "w0 w1 w2 "
+    assert requests.notices == ["retry"]
+    assert requests.session.state == "succeeded"
+    assert requests.session.streamed
 
 
 def test_retry_after_delays_next_attempt() -> None:
@@ -117,28 +117,28 @@ def test_retry_after_delays_next_attempt() -> None:
 
 def test_retry_after_over_a_minute_fails_at_once() -> None:
     adapter = ScriptedAdapter([(0.0, errors.RateLimitError("later", http_status=429, retry_after_s=61))])
-    asked = SessionRun(adapter)
-    assert asked.failed == "rate_limited"
-    assert asked.took_s == 0.0
+    requests = SessionRun(adapter)
+    assert requests.failed == "rate_limited"
+    assert requests.took_s == 0.0
     assert len(adapter.requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_provider_error_falls_back_to_next_route(status: int) -> None:
     first, second = ScriptedAdapter([(0.0, errors.error_from_status(status, "no"))]), ScriptedAdapter(words_script(2))
-    asked = SessionRun(first, second)
+    requests = SessionRun(first, second)
     assert (len(first.requests), len(second.requests)) == (1, 1)
-    assert asked.text == "w0 w1 "
-    assert asked.notices == ["fallback", "served_by"]
-    assert asked.session.fell_back_to == "p1:m"
+    assert requests.text == "w0 w1 "
+    assert requests.notices == ["fallback", "served_by"]
+    assert requests.session.fell_back_to == "p1:m"
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_bad_request_ends_without_fallback(status: int) -> None:
     first, second = ScriptedAdapter([(0.0, errors.error_from_status(status, "no"))]), ScriptedAdapter(words_script(2))
-    asked = SessionRun(first, second)
+    requests = SessionRun(first, second)
     assert (len(first.requests), len(second.requests)) == (1, 0)
-    assert asked.events == [Failed("bad_request", "no", status)]
+    assert requests.events == [Failed("bad_request", "no", status)]
 
 
 def test_error_after_text_is_not_retried() -> None:
@@ -146,81 +146,81 @@ def test_error_after_text_is_not_retried() -> None:
         ScriptedAdapter([*words_script(3)[:3], (0.0, errors.NetworkError("lost"))]),
         ScriptedAdapter(words_script(2)),
     )
-    asked = SessionRun(first, second)
-    assert asked.text == "w0 w1 w2 "
-    assert asked.failed == "network"
+    requests = SessionRun(first, second)
+    assert requests.text == "w0 w1 w2 "
+    assert requests.failed == "network"
     assert (len(first.requests), len(second.requests)) == (1, 0)
 
 
 def test_error_after_thinking_is_retried() -> None:
-    asked = SessionRun(ScriptedAdapter([(0.1, ThinkingDelta("hm")), (0.0, DOWN_ERROR)], words_script(1)))
-    assert asked.text == "w0 "
+    requests = SessionRun(ScriptedAdapter([(0.1, ThinkingDelta("hm")), (0.0, DOWN_ERROR)], words_script(1)))
+    assert requests.text == "w0 "
 
 
 def test_session_stays_non_streaming_after_fallback() -> None:
     adapter = ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT)
-    asked = SessionRun(adapter, answers=2)
-    assert not asked.session.streamed
-    assert asked.notices == ["non_streamed"]
+    requests = SessionRun(adapter, answers=2)
+    assert not requests.session.streamed
+    assert requests.notices == ["non_streamed"]
     assert [r.streamed for r in adapter.requests] == [True] * 4 + [False, False]
-    assert asked.text == "all of it"
+    assert requests.text == "all of it"
 
 
 def test_stage_does_not_regress_after_fallback() -> None:
-    asked = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
+    requests = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
     stages, seen = StageTracker(0.0), []
-    for event in asked.events:
+    for event in requests.events:
         if stages.feed(event, 0.0):
             seen.append(stages.stage)
     assert seen == ["retrying", "connecting", "generating", "done"]
 
 
 def test_fallback_is_announced_before_its_text() -> None:
-    asked = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
-    assert asked.notices == ["retry", "retry", "retry", "fallback", "served_by", "non_streamed"]
-    kinds = [type(e) for e in asked.events]
+    requests = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
+    assert requests.notices == ["retry", "retry", "retry", "fallback", "served_by", "non_streamed"]
+    kinds = [type(e) for e in requests.events]
     assert kinds.index(TextDelta) == 5
 
 
 def test_stream_without_finish_is_truncated() -> None:
-    asked = SessionRun(ScriptedAdapter(words_script(3)[:3]))
-    assert asked.failed == "truncated"
-    assert asked.text == "w0 w1 w2 "
+    requests = SessionRun(ScriptedAdapter(words_script(3)[:3]))
+    assert requests.failed == "truncated"
+    assert requests.text == "w0 w1 w2 "
 
 
 def test_notices_do_not_extend_first_content_timeout() -> None:
     alive: list[ScriptStep] = [(5.0, Notice("connected", "here")), *[(5.0, Notice("loading", "…"))] * 100]
-    asked = SessionRun(ScriptedAdapter(alive), policy=NO_RETRY)
-    assert asked.failed == "first_content_timeout"
-    assert asked.took_s == 60.0
+    requests = SessionRun(ScriptedAdapter(alive), policy=NO_RETRY)
+    assert requests.failed == "first_content_timeout"
+    assert requests.took_s == 60.0
 
 
 def test_silence_after_content_raises_idle_timeout() -> None:
-    asked = SessionRun(ScriptedAdapter([*words_script(3)[:3], (1e4, FINISH)]))
-    assert asked.failed == "idle_timeout"
-    assert asked.took_s == pytest.approx(0.24 + 30)
-    assert asked.text == "w0 w1 w2 "
+    requests = SessionRun(ScriptedAdapter([*words_script(3)[:3], (1e4, FINISH)]))
+    assert requests.failed == "idle_timeout"
+    assert requests.took_s == pytest.approx(0.24 + 30)
+    assert requests.text == "w0 w1 w2 "
 
 
 def test_long_answer_raises_total_timeout() -> None:
-    asked = SessionRun(ScriptedAdapter([(20.0, TextDelta("x"))] * 100))
-    assert asked.failed == "total_timeout"
-    assert asked.took_s == 600.0
+    requests = SessionRun(ScriptedAdapter([(20.0, TextDelta("x"))] * 100))
+    assert requests.failed == "total_timeout"
+    assert requests.took_s == 600.0
 
 
 def test_retry_beyond_total_timeout_is_not_made() -> None:
-    asked = SessionRun(
+    requests = SessionRun(
         ScriptedAdapter([(9.0, DOWN_ERROR)]), timeouts=Timeouts(total_s=9.5), policy=RetryPolicy(fallback=False)
     )
-    assert asked.failed == "server_error"
-    assert asked.took_s == 9.0
+    assert requests.failed == "server_error"
+    assert requests.took_s == 9.0
 
 
 def test_slow_non_streamed_answer_succeeds() -> None:
     request = ChatRequest(REQUEST.messages, streamed=False)
-    asked = SessionRun(ScriptedAdapter([(300.0, TextDelta("x")), (0.0, FINISH)]), request=request)
-    assert asked.failed is None
-    assert asked.session.state == "succeeded"
+    requests = SessionRun(ScriptedAdapter([(300.0, TextDelta("x")), (0.0, FINISH)]), request=request)
+    assert requests.failed is None
+    assert requests.session.state == "succeeded"
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.21, 1.0, 5.0])
@@ -240,9 +240,9 @@ def test_closing_in_any_state_closes_adapter(after_s: float) -> None:
 
 
 def test_adapter_exception_becomes_internal_failure() -> None:
-    asked = SessionRun(ScriptedAdapter([(0.1, TextDelta("kept ")), (0.0, KeyError("choices"))]))
-    assert asked.text == "kept "
-    assert asked.failed == "internal"
+    requests = SessionRun(ScriptedAdapter([(0.1, TextDelta("kept ")), (0.0, KeyError("choices"))]))
+    assert requests.text == "kept "
+    assert requests.failed == "internal"
 
 
 def test_every_state_is_reachable() -> None:

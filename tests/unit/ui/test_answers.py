@@ -86,8 +86,8 @@ def test_service_with_keys_requires_access_key_on_page() -> None:
         ChatHandlers(answer_service).set_access_key(f" {key} ", make_request())
         return answer_service.wants_access_key, without, await ask_to_end(answer_service)
 
-    wanted, without, with_key = run_on_virtual_time(main())
-    assert wanted and without.receipt is None and "access key" in without.stage
+    expected, without, with_key = run_on_virtual_time(main())
+    assert expected and without.receipt is None and "access key" in without.stage
     assert with_key.receipt is not None
 
 

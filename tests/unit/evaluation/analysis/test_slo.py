@@ -15,12 +15,12 @@ from tests.unit.evaluation import factories
 
 def check_slo(folder: Path, text: str, change: Any = None) -> list[Verdict]:
     """Check an SLO on a run of eight trials with TTFT of 201 to 208 ms."""
-    wanted = factories.make_scenario(("sim:a",))
+    expected = factories.make_scenario(("sim:a",))
     rows = []
-    for planned in plan(wanted):
+    for planned in plan(expected):
         columns = {"ttft_s": 0.2 + 0.001 * planned.block, "stalls": 0} | (change(planned) if change else {})
         rows.append((factories.make_trial(planned, **columns), factories.make_gap_events(planned, 0.02, 0.04)))
-    factories.write_run(folder, wanted, rows)
+    factories.write_run(folder, expected, rows)
     return slo.check_objectives(tables.from_journal(folder), slo.parse_slo(text))
 
 
@@ -39,8 +39,8 @@ def check_slo(folder: Path, text: str, change: Any = None) -> list[Verdict]:
     ],
 )
 def test_objective_is_parsed_in_column_unit(text: str, column: str, stat: str, limit: float) -> None:
-    (found,) = slo.parse_slo(text)
-    assert (found.column, found.stat) == (column, stat) and found.limit == pytest.approx(limit)
+    (result,) = slo.parse_slo(text)
+    assert (result.column, result.stat) == (column, stat) and result.limit == pytest.approx(limit)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_objective_is_parsed_in_column_unit(text: str, column: str, stat: str, l
     ],
 )
 def test_invalid_objective_part_is_named(text: str, words: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         slo.parse_slo(text)
-    assert words in str(caught.value)
+    assert words in str(excinfo.value)
 
 
 def test_missed_objective_reports_margin_and_cell(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_missed_objective_reports_margin_and_cell(tmp_path: Path) -> None:
 
 
 def test_gap_objective_pools_gaps_of_all_trials(tmp_path: Path) -> None:
-    (found,) = check_slo(tmp_path, "icl_p50<29ms")
-    assert found.n == 16 and found.value == pytest.approx(0.03) and not found.met
+    (result,) = check_slo(tmp_path, "icl_p50<29ms")
+    assert result.n == 16 and result.value == pytest.approx(0.03) and not result.met
 
 
 def test_share_objective_counts_truncated_trials_as_failed(tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_share_objective_counts_truncated_trials_as_failed(tmp_path: Path) -> No
 
 
 def test_unmeasured_objective_is_not_met(tmp_path: Path) -> None:
-    (found,) = check_slo(tmp_path, "cost_p95<1usd")
-    assert found.value is None and not found.met and "missed, not measured" in str(found)
+    (result,) = check_slo(tmp_path, "cost_p95<1usd")
+    assert result.value is None and not result.met and "missed, not measured" in str(result)
 
 
 def test_run_without_trials_meets_no_objective(tmp_path: Path) -> None:
     factories.write_run(tmp_path, factories.make_scenario(), [])
-    (found,) = slo.check_objectives(tables.from_journal(tmp_path), slo.parse_slo("failed<1%"))
-    assert not found.met
+    (result,) = slo.check_objectives(tables.from_journal(tmp_path), slo.parse_slo("failed<1%"))
+    assert not result.met

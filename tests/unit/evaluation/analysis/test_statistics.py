@@ -23,25 +23,25 @@ def test_median_ignores_unknown_values() -> None:
 
 def test_interval_contains_median_and_is_reproducible() -> None:
     values = np.random.default_rng(1).normal(10, 1, 40)
-    found = statistics.median(values)
-    assert found.low is not None and found.high is not None and found.value is not None
-    assert found.low < found.value < found.high and found.high - found.low < 1.5
-    assert statistics.median(values) == found
+    result = statistics.median(values)
+    assert result.low is not None and result.high is not None and result.value is not None
+    assert result.low < result.value < result.high and result.high - result.low < 1.5
+    assert statistics.median(values) == result
 
 
 def test_interval_covers_true_median_in_95_percent() -> None:
     rng = np.random.default_rng(5)
     covered = 0
     for _ in range(200):
-        found = statistics.median(rng.exponential(1.0, 25))
-        assert found.low is not None and found.high is not None
-        covered += found.low <= np.log(2) <= found.high
+        result = statistics.median(rng.exponential(1.0, 25))
+        assert result.low is not None and result.high is not None
+        covered += result.low <= np.log(2) <= result.high
     assert 180 <= covered <= 199
 
 
 def test_large_sample_is_resampled_in_bounded_rounds() -> None:
-    found = statistics.median(np.arange(3001, dtype=np.float64))
-    assert found.value == 1500 and found.low is not None and 1400 < found.low < 1500
+    result = statistics.median(np.arange(3001, dtype=np.float64))
+    assert result.value == 1500 and result.low is not None and 1400 < result.low < 1500
 
 
 def test_paired_difference_is_computed_per_pair() -> None:
@@ -49,9 +49,9 @@ def test_paired_difference_is_computed_per_pair() -> None:
     for block in range(8):
         slow = float(block)  # drift far larger than the difference
         rows += [(block, "a", slow), (block, "b", slow + 0.1 + 0.001 * block)]
-    found = statistics.paired_difference(make_trials(rows), "name", "a", "b", "ttft_s", ["block"])
-    assert found.estimate.n == 8 and found.estimate.value == pytest.approx(0.1035)
-    assert found.verdict == "more"
+    result = statistics.paired_difference(make_trials(rows), "name", "a", "b", "ttft_s", ["block"])
+    assert result.estimate.n == 8 and result.estimate.value == pytest.approx(0.1035)
+    assert result.verdict == "more"
     assert statistics.paired_difference(make_trials(rows), "name", "b", "a", "ttft_s", ["block"]).verdict == "less"
 
 
@@ -69,14 +69,14 @@ def test_five_pairs_give_too_few_verdict() -> None:
     rows: list[tuple[int, str, float | None]] = []
     for block in range(5):
         rows += [(block, "a", 1.0), (block, "b", 2.0)]
-    found = statistics.paired_difference(make_trials(rows), "name", "a", "b", "ttft_s", ["block"])
-    assert found.verdict == TOO_FEW_TEXT and found.estimate == Estimate(5, 1.0)
+    result = statistics.paired_difference(make_trials(rows), "name", "a", "b", "ttft_s", ["block"])
+    assert result.verdict == TOO_FEW_TEXT and result.estimate == Estimate(5, 1.0)
 
 
 def test_pair_with_unknown_value_is_ignored() -> None:
     rows: list[tuple[int, str, float | None]] = [(0, "a", 1.0), (0, "b", None), (1, "a", 1.0), (1, "b", 1.5)]
-    found = statistics.paired_difference(make_trials(rows), "name", "a", "b", "ttft_s", ["block"])
-    assert found.estimate == Estimate(1, 0.5)
+    result = statistics.paired_difference(make_trials(rows), "name", "a", "b", "ttft_s", ["block"])
+    assert result.estimate == Estimate(1, 0.5)
     assert statistics.paired_difference(make_trials(rows), "name", "a", "c", "ttft_s", ["block"]).estimate == Estimate(
         0
     )
@@ -98,9 +98,9 @@ def test_chunk_gaps_are_within_trial_and_text_only() -> None:
         ],
         columns=["trial_id", "kind", "chars", "source_s", "delivered_s"],
     )
-    found = statistics.chunk_gaps(events)
-    assert found["trial_id"].tolist() == ["t1", "t2", "wire"], "over a wire what was delivered is what arrived"
-    assert found["gap_s"].tolist() == pytest.approx([0.05, 0.2, 0.7])
+    result = statistics.chunk_gaps(events)
+    assert result["trial_id"].tolist() == ["t1", "t2", "wire"], "over a wire what was delivered is what arrived"
+    assert result["gap_s"].tolist() == pytest.approx([0.05, 0.2, 0.7])
     assert statistics.delivered_chunks(events)["gap_s"].dropna().tolist() == pytest.approx([0.6, 0.7])
     arrived = statistics.arrival_chunks(events)
     assert arrived[arrived["trial_id"] == "wire"]["chars"].tolist() == [3, 2]
@@ -135,9 +135,9 @@ def test_clustered_interval_covers_true_median_in_95_percent(prompts: int) -> No
         of = np.repeat(np.arange(prompts), 50 // prompts)
         # With many prompts each has its own level; with two the levels are known and only repeats differ.
         levels = rng.normal(0, 1, prompts) if prompts > 2 else np.zeros(prompts)
-        found = statistics.median(levels[of] + rng.normal(0, 0.3, len(of)), of)
-        assert found.low is not None and found.high is not None
-        covered += found.low <= 0 <= found.high
+        result = statistics.median(levels[of] + rng.normal(0, 0.3, len(of)), of)
+        assert result.low is not None and result.high is not None
+        covered += result.low <= 0 <= result.high
     assert 178 <= covered <= 199
 
 

@@ -34,14 +34,14 @@ ERROR_FIELDS: dict[str, Any] = {
 REQUEST = ChatRequest((Message("user", "Why?"),))
 
 
-def encode_events(*said: tuple[str, dict[str, Any] | str]) -> bytes:
+def encode_events(*output: tuple[str, dict[str, Any] | str]) -> bytes:
     """Encode events as SSE, numbered from 1 as the service does."""
-    found = ""
-    for seq, (name, fields) in enumerate(said, start=1):
+    result = ""
+    for seq, (name, fields) in enumerate(output, start=1):
         data = fields if isinstance(fields, str) else json.dumps(fields)
         kind = "" if name == "chunk" else f"event: {name}\n"
-        found += f"id: s:{seq}\n{kind}data: {data}\n\n"
-    return found.encode()
+        result += f"id: s:{seq}\n{kind}data: {data}\n\n"
+    return result.encode()
 
 
 def make_response(*events: Event, outcome: ServiceOutcome | None = None) -> TimedServiceResponse:
@@ -58,11 +58,11 @@ def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
         ("chunk", "[DONE]"),
     )  # fmt: skip
     reader = ServiceSSEDecoder()
-    found = [event for place in range(len(data)) for event in reader.feed(data[place : place + 1])]
+    result = [event for place in range(len(data)) for event in reader.feed(data[place : place + 1])]
     kinds: list[type[Event]] = [Notice, ThinkingDelta, TextDelta, Usage, Finish]
-    assert [type(event) for event in found] == kinds and found[-1] == Finish("length")
+    assert [type(event) for event in result] == kinds and result[-1] == Finish("length")
     assert reader.done and reader.outcome.receipt is not None and reader.outcome.failure is None
-    whole = make_response(*found, outcome=reader.outcome)
+    whole = make_response(*result, outcome=reader.outcome)
     came = receipt_from_response("a:b", REQUEST, whole, CostModel())
     assert (came.outcome, came.finish_reason, came.attempts, came.fell_back_to) == ("completed", "length", 2, "a:b")
     assert came.reading.usage == Usage(**USAGE) and came.delivered_chars == 3
@@ -146,15 +146,15 @@ def test_completion_decoder_yields_events_and_receipt() -> None:
     usage = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 20}, "streamgauge": RECEIPT_FIELDS}
     data = b"".join(b"data: %b\n\n" % json.dumps(fields).encode() for fields in (delta, end, usage))
     reader = ServiceCompletionDecoder()
-    found = [event for place in range(0, len(data), 7) for event in reader.feed(data[place : place + 7])]
-    found += [*reader.feed(b"data: [DONE]\n\n"), *reader.flush()]
-    assert found[0] == TextDelta('say "streamgauge" or "error"') and found[-1] == Finish("tool", "tool_calls")
+    result = [event for place in range(0, len(data), 7) for event in reader.feed(data[place : place + 7])]
+    result += [*reader.feed(b"data: [DONE]\n\n"), *reader.flush()]
+    assert result[0] == TextDelta('say "streamgauge" or "error"') and result[-1] == Finish("tool", "tool_calls")
     assert (
         reader.outcome.failure is None and reader.outcome.receipt is not None and reader.outcome.receipt.attempts == 2
     )
     assert (
         receipt_from_response(
-            "a:b", REQUEST, make_response(*found, outcome=reader.outcome), CostModel()
+            "a:b", REQUEST, make_response(*result, outcome=reader.outcome), CostModel()
         ).reading.usage.source
         == "counted"
     )

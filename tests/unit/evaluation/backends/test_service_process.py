@@ -10,8 +10,8 @@ from streaming.errors import UsageError
 
 
 def test_service_url_loses_trailing_slash(tmp_path: Path) -> None:
-    with running_service("https://there.example:8443/base/", tmp_path) as found:
-        assert (found.url, found.pid) == ("https://there.example:8443/base", None)
+    with running_service("https://there.example:8443/base/", tmp_path) as service:
+        assert (service.url, service.pid) == ("https://there.example:8443/base", None)
     assert list(tmp_path.iterdir()) == []
 
 

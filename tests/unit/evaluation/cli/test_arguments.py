@@ -61,9 +61,9 @@ def test_missing_command_prints_usage(capsys: pytest.CaptureFixture[str]) -> Non
 def test_unknown_command_or_missing_arguments_exit_with_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as excinfo:
         main(arguments)
-    assert caught.value.code == 2 and "error:" in capsys.readouterr().err
+    assert excinfo.value.code == 2 and "error:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_missing_required_option_is_named(options: str, words: str, capsys: pyte
 def test_command_line_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"id": "mine", "prompt": "Why?"}\n')
     options = "run --providers sim:steady --repeats 1 --max-tokens 5 --seed 9 --temperature 0.5 --no-warm-up"
-    asked = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--out", str(tmp_path / "run")]
-    assert main([*options.split(), *asked]) == 0
+    requests = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--out", str(tmp_path / "run")]
+    assert main([*options.split(), *requests]) == 0
     run = evaluation.load(tmp_path / "run")
     assert run.trials[["prompt_id", "chunks", "finish_reason"]].to_numpy().tolist() == [["mine", 5, "length"]]
     scenario = run.manifest["scenario"]
@@ -89,8 +89,8 @@ def test_command_line_options_reach_the_run(tmp_path: Path, capsys: pytest.Captu
 def test_run_without_completed_trial_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "run --providers sim:cut --repeats 1 --prompt-count 1 --no-warm-up"
     assert main([*options.split(), "--out", str(tmp_path / "run")]) == 1
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (said["completed"], said["failed"], said["outcomes"]) == (0, 1, {"truncated": 1})
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (data["completed"], data["failed"], data["outcomes"]) == (0, 1, {"truncated": 1})
 
 
 def test_unused_price_is_reported(capsys: pytest.CaptureFixture[str]) -> None:

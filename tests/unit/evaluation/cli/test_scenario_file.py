@@ -29,30 +29,30 @@ def write_scenario(folder: Path, text: str) -> Path:
 
 
 def test_example_scenario_file_parses_as_documented() -> None:
-    found = parse_options("--scenario", str(EXAMPLE))
-    scenario = found.scenario
+    result = parse_options("--scenario", str(EXAMPLE))
+    scenario = result.scenario
     assert scenario.providers == ("sim:steady", "sim:bursty") and scenario.concurrency == 2
     assert scenario.strategies == ("direct", "batch:100ms", "pace:30tps") and scenario.trials == 144
     assert scenario.transport == ("in-process", "sse") and scenario.url is None
     assert scenario.prompts[0].expected_tokens == 20 and (scenario.seed, scenario.temperature) == (7, 0.7)
-    assert found.max_cost_usd == Decimal("0.1") and found.record and found.plots and len(found.slo) == 3
-    assert found.prices["sim:bursty"] == TokenPrices(
+    assert result.max_cost_usd == Decimal("0.1") and result.record and result.plots and len(result.slo) == 3
+    assert result.prices["sim:bursty"] == TokenPrices(
         Decimal("0.1"), Decimal("0.4"), Decimal("0.02")
-    ) and found.out == Path("out/scenario")
+    ) and result.out == Path("out/scenario")
 
 
 def test_example_scenario_file_passes_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--scenario", str(EXAMPLE), "--dry-run"]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["trials"] == 144 and said["at_most_usd"] is not None and not (ROOT / "out" / "scenario").exists()
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert data["trials"] == 144 and data["at_most_usd"] is not None and not (ROOT / "out" / "scenario").exists()
 
 
 def test_transport_may_be_a_string_and_url_is_read(tmp_path: Path) -> None:
     head = 'providers = ["sim:steady"]\nout = "x"\n'
-    found = parse_options(
+    result = parse_options(
         "--scenario", str(write_scenario(tmp_path, f'{head}transport = "sse"\nurl = "http://a:1/"\n'))
     ).scenario
-    assert (found.transport, found.url) == (("sse",), "http://a:1")
+    assert (result.transport, result.url) == (("sse",), "http://a:1")
     assert parse_options("--scenario", str(EXAMPLE), "--transport", "openai,sse").scenario.transport == (
         "openai",
         "sse",
@@ -66,11 +66,11 @@ def test_example_scenario_file_mentions_every_key() -> None:
 
 
 def test_command_line_options_override_scenario_file() -> None:
-    found = parse_options(
+    result = parse_options(
         "--scenario", str(EXAMPLE), "--repeats", "1", "--strategies", "whole", "--rate", "3", "--no-plots"
     )
-    assert (found.scenario.repeats, found.scenario.strategies) == (1, ("whole",)) and not found.plots
-    assert found.scenario.rate == 3.0 and found.scenario.concurrency == 1, "one kind of load replaces the other"
+    assert (result.scenario.repeats, result.scenario.strategies) == (1, ("whole",)) and not result.plots
+    assert result.scenario.rate == 3.0 and result.scenario.concurrency == 1, "one kind of load replaces the other"
     priced = parse_options("--scenario", str(EXAMPLE), "--price", "sim:steady=9/9")
     assert priced.prices["sim:steady"] == TokenPrices(Decimal(9), Decimal(9)) and "sim:bursty" in priced.prices
 
@@ -111,9 +111,9 @@ def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
 )
 def test_invalid_value_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
     path = write_scenario(tmp_path, text)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         scenario_file.read_scenario_file(path)
-    assert words in str(caught.value) and str(path) in str(caught.value)
+    assert words in str(excinfo.value) and str(path) in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_missing_scenario_file_is_named(tmp_path: Path) -> None:
 
 def test_scenario_file_has_a_key_for_every_run_option(tmp_path: Path) -> None:
     text = 'providers = ["sim:steady"]\ncalibration = "bar.json"\nresume = true\ndry_run = true\nout = "o"\n'
-    found = parse_options("--scenario", str(write_scenario(tmp_path, text)))
-    assert (found.calibration, found.resume, found.dry_run) == (Path("bar.json"), True, True)
+    result = parse_options("--scenario", str(write_scenario(tmp_path, text)))
+    assert (result.calibration, result.resume, result.dry_run) == (Path("bar.json"), True, True)
     run = next(action for action in arguments.build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     options = {action.dest for action in run.choices["run"]._actions} - {"help", "scenario"}
     other_names = {"price": "prices", "prompts": "prompts_file", "max_cost": "max_cost_usd"}

@@ -28,9 +28,9 @@ def _run_in_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", run_now)
 
 
-def measure(folder: Path, wanted: Scenario, adapter: PricedAdapter) -> RunSummary:
+def measure(folder: Path, expected: Scenario, adapter: PricedAdapter) -> RunSummary:
     async def main() -> RunSummary:
-        return await run(wanted, adapter, folder, clock=loop_clock())
+        return await run(expected, adapter, folder, clock=loop_clock())
 
     return run_on_virtual_time(main(), start_s=100.0)
 
@@ -40,18 +40,18 @@ def test_constant_arrivals_are_evenly_spaced() -> None:
 
 
 def test_poisson_arrivals_are_seeded_and_match_rate_on_average() -> None:
-    wanted = factories.make_scenario(rate=5.0, arrivals="poisson")
-    found = arrival_offsets_s(wanted, 20_000)
-    gaps_s = np.diff(found)
+    expected = factories.make_scenario(rate=5.0, arrivals="poisson")
+    result = arrival_offsets_s(expected, 20_000)
+    gaps_s = np.diff(result)
     other = factories.make_scenario(rate=5.0, arrivals="poisson", seed=4)
-    assert found == arrival_offsets_s(wanted, 20_000) != arrival_offsets_s(other, 20_000)
+    assert result == arrival_offsets_s(expected, 20_000) != arrival_offsets_s(other, 20_000)
     assert gaps_s.mean() == pytest.approx(0.2, rel=0.03) and gaps_s.std() == pytest.approx(0.2, rel=0.05)
 
 
 def test_open_loop_starts_answers_on_time_regardless_of_load(tmp_path: Path) -> None:
     adapter = PricedAdapter(takes_s=10.0)
-    wanted = factories.make_scenario(("m",), rate=2.0, warm_up=0)
-    summary = measure(tmp_path, wanted, adapter)
+    expected = factories.make_scenario(("m",), rate=2.0, warm_up=0)
+    summary = measure(tmp_path, expected, adapter)
     trials = sorted(schema.read_trials(tmp_path), key=lambda trial: trial.trial_id)
     starts_s = [trial.intended_start_s or 0.0 for trial in trials]
     assert np.diff(starts_s) == pytest.approx([0.5] * 7) and adapter.most == 8
@@ -82,8 +82,8 @@ async def reach_concurrency_late() -> dict[str, object]:
 
 
 def test_closed_loop_ramp_up_is_not_a_shortfall() -> None:
-    found = run_on_virtual_time(reach_concurrency_late())
-    assert (found["concurrency_max"], found["concurrency_mean"], found["shortfall"]) == (4, None, None)
+    result = run_on_virtual_time(reach_concurrency_late())
+    assert (result["concurrency_max"], result["concurrency_mean"], result["shortfall"]) == (4, None, None)
 
 
 async def start_late() -> dict[str, object]:
@@ -97,9 +97,9 @@ async def start_late() -> dict[str, object]:
 
 
 def test_unreached_rate_is_reported_as_shortfall() -> None:
-    found = run_on_virtual_time(start_late())
-    assert found["shortfall"] == "10 requests/s requested (10/s scheduled), 5/s started"
-    assert found["latest_start_s"] == pytest.approx(0.9)
+    result = run_on_virtual_time(start_late())
+    assert result["shortfall"] == "10 requests/s requested (10/s scheduled), 5/s started"
+    assert result["latest_start_s"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ def test_load_summary_reports_cpu_and_memory() -> None:
     watch.on_start(0.0)
     watch.count_chunks(300)
     watch.count_chunks(200)
-    found = watch.summary(factories.make_scenario(concurrency=2))
-    assert (found["cpu_s"], found["cpu_s_per_1000_chunks"]) == (2.0, 4.0) and found["peak_memory_bytes"] > 5_000_000
+    result = watch.summary(factories.make_scenario(concurrency=2))
+    assert (result["cpu_s"], result["cpu_s_per_1000_chunks"]) == (2.0, 4.0) and result["peak_memory_bytes"] > 5_000_000
 
 
 def test_load_that_never_started_has_unknown_cpu() -> None:
-    found = LoadMonitor(lambda: 0.0).summary(factories.make_scenario())
-    assert found["cpu_s"] is None and found["cpu_s_per_1000_chunks"] is None
+    result = LoadMonitor(lambda: 0.0).summary(factories.make_scenario())
+    assert result["cpu_s"] is None and result["cpu_s_per_1000_chunks"] is None

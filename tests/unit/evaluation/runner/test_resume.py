@@ -29,10 +29,10 @@ def kill_after(folder: Path, count: int) -> None:
     manifest.write(folder, manifest.read(folder) | {"complete": False, "finished_at": None, "loads": []})
 
 
-def resume_run(folder: Path, wanted: Scenario = SCENARIO) -> tuple[RunSummary, PricedAdapter]:
+def resume_run(folder: Path, expected: Scenario = SCENARIO) -> tuple[RunSummary, PricedAdapter]:
     adapter = PricedAdapter()
-    start = resume.inspect_run(folder, wanted)
-    return asyncio.run(run(wanted, adapter, folder, start=start)), adapter
+    start = resume.inspect_run(folder, expected)
+    return asyncio.run(run(expected, adapter, folder, start=start)), adapter
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 15])
@@ -40,24 +40,24 @@ def test_resumed_run_sends_only_remaining_trials(tmp_path: Path, count: int) -> 
     kill_after(tmp_path, count)
     before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
     summary, adapter = resume_run(tmp_path)
-    asked = [request_id or "" for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
-    assert len(asked) == 16 - count and summary.trials == summary.planned == 16
+    requests = [request_id or "" for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
+    assert len(requests) == 16 - count and summary.trials == summary.planned == 16
     assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
-    found = tables.from_journal(tmp_path)
-    cells = found.trials[["block", "prompt_id", "provider", "strategy"]].drop_duplicates()
-    assert len(cells) == len(found.trials) == 16 and found.trials["trial_id"].is_unique
-    assert (found.events.groupby("trial_id").size() == 6).all() and found.events["trial_id"].nunique() == 16
-    assert set(found.trials["repeat"]) == {p.repeat for p in plan(SCENARIO)}
-    assert found.manifest["complete"] and found.manifest["resumed"] == 1 and found.manifest["trials_finished"] == 16
+    result = tables.from_journal(tmp_path)
+    cells = result.trials[["block", "prompt_id", "provider", "strategy"]].drop_duplicates()
+    assert len(cells) == len(result.trials) == 16 and result.trials["trial_id"].is_unique
+    assert (result.events.groupby("trial_id").size() == 6).all() and result.events["trial_id"].nunique() == 16
+    assert set(result.trials["repeat"]) == {p.repeat for p in plan(SCENARIO)}
+    assert result.manifest["complete"] and result.manifest["resumed"] == 1 and result.manifest["trials_finished"] == 16
 
 
 def test_remaining_trials_are_distinguished_by_transport(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"))
-    planned = plan(wanted)
+    expected = factories.make_scenario(("m",), transport=("in-process", "sse"))
+    planned = plan(expected)
     done = [p for p in planned if p.transport == "sse"]
     rows = [(factories.make_trial(p, transport="sse"), list[schema.EventRow]()) for p in done]
-    factories.write_run(tmp_path, wanted, rows, complete=False)
-    start = resume.inspect_run(tmp_path, wanted)
+    factories.write_run(tmp_path, expected, rows, complete=False)
+    start = resume.inspect_run(tmp_path, expected)
     assert start.left == tuple(p for p in planned if p.transport == "in-process") and len(start.left) == 8
 
 
@@ -70,11 +70,11 @@ def test_resumed_request_has_new_request_id(tmp_path: Path) -> None:
 
 
 def test_resumed_run_skips_warm_up_of_finished_provider(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m", "n"), prompts=factories.PROMPTS[:1], repeats=1)
-    asyncio.run(run(wanted, PricedAdapter(), tmp_path))
+    expected = factories.make_scenario(("m", "n"), prompts=factories.PROMPTS[:1], repeats=1)
+    asyncio.run(run(expected, PricedAdapter(), tmp_path))
     (tmp_path / TRIALS_FILE).write_text((tmp_path / TRIALS_FILE).read_text().splitlines(keepends=True)[0])
     first = schema.read_trials(tmp_path)[0].provider
-    _, adapter = resume_run(tmp_path, wanted)
+    _, adapter = resume_run(tmp_path, expected)
     assert {model for model, _ in adapter.asked} == {"m", "n"} - {first}
 
 
@@ -105,10 +105,10 @@ def test_duplicate_journal_line_counts_as_one_trial(tmp_path: Path) -> None:
 
 
 def test_resume_recognizes_trials_of_named_local_model(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("local",), prompts=factories.PROMPTS[:1])
-    asyncio.run(run(wanted, PricedAdapter(), tmp_path, models={"local": "SmolLM2"}))
+    expected = factories.make_scenario(("local",), prompts=factories.PROMPTS[:1])
+    asyncio.run(run(expected, PricedAdapter(), tmp_path, models={"local": "SmolLM2"}))
     assert {trial.model for trial in schema.read_trials(tmp_path)} == {"SmolLM2"}
-    assert resume.inspect_run(tmp_path, wanted).left == ()
+    assert resume.inspect_run(tmp_path, expected).left == ()
     assert summary.groups(tables.from_journal(tmp_path))[0].name == "local"
 
 

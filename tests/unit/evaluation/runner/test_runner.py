@@ -50,16 +50,16 @@ class QuickAdapter:
         return CostModel()
 
 
-def run_to_end(folder: Path, wanted: Scenario) -> tuple[RunSummary, QuickAdapter]:
+def run_to_end(folder: Path, expected: Scenario) -> tuple[RunSummary, QuickAdapter]:
     quick = QuickAdapter()
-    return asyncio.run(run(wanted, quick, folder)), quick
+    return asyncio.run(run(expected, quick, folder)), quick
 
 
 def test_run_executes_trials_in_planned_order_after_warm_up(tmp_path: Path) -> None:
-    wanted = factories.make_scenario()
-    summary, quick = run_to_end(tmp_path, wanted)
+    expected = factories.make_scenario()
+    summary, quick = run_to_end(tmp_path, expected)
     names = [model for model, _ in quick.asked]
-    assert names == ["sim:a", "b:c", *(planned.provider for planned in plan(wanted))]
+    assert names == ["sim:a", "b:c", *(planned.provider for planned in plan(expected))]
     ids = [request_id for _, request_id in quick.asked]
     assert [trial.trial_id for trial in schema.read_trials(tmp_path)] == ids[2:] and len(set(ids[2:])) == 16
     assert summary.trials == summary.planned == 16 and not summary.interrupted

@@ -57,8 +57,8 @@ def test_any_split_gives_same_events_and_error(
 def test_decoded_text_equals_encoded_text(wire: str, texts: list[str], cuts: list[int]) -> None:
     make, write = WIRES[wire]
     events, error = decode(make(), cut_bytes(write(texts), cuts))
-    said = "".join(event.text for event in events if isinstance(event, TextDelta))
-    assert (said, error) == (join_surrogates("".join(texts)), None)
+    output = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert (output, error) == (join_surrogates("".join(texts)), None)
     assert isinstance(events[-1], Finish)
 
 

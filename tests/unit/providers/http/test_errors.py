@@ -121,9 +121,9 @@ def chain_cause(error: Exception, cause: Exception) -> Exception:
     ],
 )
 def test_transport_errors_map_to_error_classes(error: Exception, cls: type[StreamError], words: str) -> None:
-    found = map_transport_error(error, ServiceConfig(NAMES), answered=False)
-    assert type(found) is cls
-    assert words in found.message
+    result = map_transport_error(error, ServiceConfig(NAMES), answered=False)
+    assert type(result) is cls
+    assert words in result.message
 
 
 @pytest.mark.parametrize(

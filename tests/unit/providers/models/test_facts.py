@@ -65,9 +65,9 @@ def test_retirement_description_names_the_successor() -> None:
     ],
 )
 def test_invalid_entry_is_rejected_with_its_line(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words) as told:
+    with pytest.raises(UsageError, match=words) as result:
         parse_facts(text, "f.toml", tuple(SERVICES))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(result.value)
 
 
 def test_facts_file_overrides_built_in_facts_and_an_invalid_one_raises(tmp_path: Path) -> None:

@@ -182,10 +182,10 @@ def test_history_and_settings_reach_model() -> None:
         await ChatPageDriver(adapter).frames("Two?", history, system="Brief.", temperature="0.5", max_tokens="7")
         return adapter.asked[0]
 
-    asked = run_on_virtual_time(main())
+    requests = run_on_virtual_time(main())
     roles = [("system", "Brief."), ("user", "One?"), ("assistant", "1."), ("user", "Two?")]
-    assert asked.messages == tuple(Message(role, content) for role, content in roles)  # type: ignore[arg-type]  # literals
-    assert (asked.temperature, asked.max_tokens, asked.streamed) == (0.5, 7, True)
+    assert requests.messages == tuple(Message(role, content) for role, content in roles)  # type: ignore[arg-type]  # literals
+    assert (requests.temperature, requests.max_tokens, requests.streamed) == (0.5, 7, True)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_invalid_question_shows_one_line_error(settings: dict[str, Any], says: s
         adapter = SlowAdapter()
         return await ChatPageDriver(adapter).frames(**({"text": "Count."} | settings)), len(adapter.asked)
 
-    frames, asked = run_on_virtual_time(main())
-    assert len(frames) == 1 and asked == 0
+    frames, requests = run_on_virtual_time(main())
+    assert len(frames) == 1 and requests == 0
     assert [frames[0][5]["visible"], frames[0][6]["visible"]] == ["hidden", True], "there is nothing to continue"
     assert last_title(frames[0]) == strings.NOT_ANSWERED
     assert says in frames[0][0][0]["content"][0]["text"]

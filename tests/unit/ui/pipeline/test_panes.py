@@ -61,9 +61,9 @@ def test_gradio_update_size_grows_with_text(text: str) -> None:
 def test_buffering_svg_draws_four_strategies() -> None:
     drawn = buffering_diagram.buffering_svg(STREAM, 0.1)
     assert re.findall(r"<code>([^<]+)</code>", drawn) == ["direct", "debounce:100ms", "batch:100ms", "whole"]
-    said = re.findall(r"<br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
-    updates = [int(count) for count, _ in said]
-    delays = [int(ms) for _, ms in said]
+    output = re.findall(r"<br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
+    updates = [int(count) for count, _ in output]
+    delays = [int(ms) for _, ms in output]
     assert updates == [50, 1, 11, 1], "a stream that is never quiet for 100 ms is debounced to its limit"
     assert delays[0] == 0 < delays[2] < delays[3]
     assert drawn.count("<svg") == 4 and drawn.count('class="sg-in"') == 4 * 50
