@@ -96,7 +96,7 @@ def serialize_request(
     request: ChatRequest,
     decoder: Callable[[bool], StreamDecoder],
 ) -> PreparedRequest:
-    """Return `found`, a complete request of `httpx` (or httpx2), as bytes to send. Raises StreamError or UsageError."""
+    """Return `captured`, a request of `httpx` (or httpx2), as bytes to send. Raises StreamError or UsageError."""
     url = captured.url
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"

@@ -128,7 +128,7 @@ class Hostile:
     """What the server has seen; `sent` counts bytes that were handed over for each model."""
 
     port: int = 0
-    asked: list[tuple[str, bool]] = field(default_factory=list)
+    requests: list[tuple[str, bool]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     listing: str = ""
     tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Hostile:
             sizes = [line.split(":")[1] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
             body = json.loads(await reader.readexactly(int(sizes[0]))) if sizes and int(sizes[0]) else {}
             model, streamed = body.get("model", self.listing), body.get("stream", False)
-            self.asked.append((model, streamed))
+            self.requests.append((model, streamed))
             kinds = LISTS if head.startswith("GET") else LINES if "/api/chat" in head else {**KINDS, **AFTER}
             await self._send(writer, model, kinds[model](streamed))
             writer.write_eof()

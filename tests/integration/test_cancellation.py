@@ -76,14 +76,14 @@ def test_cancelled_answer_disconnects_from_server_within_a_second(wire: str, pha
     async def main(url: str) -> float:
         providers = ProviderRegistry(settings_for_url(url))
         log = RequestLog(path, phase)
-        requests = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
-        async with aclosing(requests):
-            reading = asyncio.create_task(_read_to_end(requests))
+        stream = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
+        async with aclosing(stream):
+            reading = asyncio.create_task(_read_to_end(stream))
             await wait_until(log.has_events(sign))
             stopped_s = monotonic()
-            await requests.aclose()
+            await stream.aclose()
             await reading
-        receipt = requests.receipt()
+        receipt = stream.receipt()
         assert receipt.outcome == "cancelled"
         assert receipt.stop_s is not None
         assert receipt.stop_s < 1.0
@@ -104,13 +104,13 @@ def test_cancel_during_retry_wait_sends_no_further_request(wire: str, tmp_path: 
     async def main(url: str) -> None:
         providers = ProviderRegistry(settings_for_url(url))
         log = RequestLog(path, "retrying")
-        requests = start_answer(providers, f"{wire}:fault-503", "retrying", policy=RetryPolicy(delays_s=(0.7,)))
-        async with aclosing(requests):
-            reading = asyncio.create_task(_read_to_end(requests))
-            await wait_until(lambda: requests.session.state == "retrying")
-            await requests.aclose()
+        stream = start_answer(providers, f"{wire}:fault-503", "retrying", policy=RetryPolicy(delays_s=(0.7,)))
+        async with aclosing(stream):
+            reading = asyncio.create_task(_read_to_end(stream))
+            await wait_until(lambda: stream.session.state == "retrying")
+            await stream.aclose()
             await reading
-        assert requests.receipt().outcome == "cancelled"
+        assert stream.receipt().outcome == "cancelled"
         # A whole answer later, which takes longer than the wait would have, nothing of the stopped one has come.
         await _read_to_end(start_answer(providers, f"{wire}:steady", "later"))
         await wait_until(RequestLog(path, "later").has_events("closed"))
@@ -121,9 +121,9 @@ def test_cancel_during_retry_wait_sends_no_further_request(wire: str, tmp_path: 
         asyncio.run(main(url))
 
 
-async def _read_to_end(requests: AnswerStream) -> None:
-    async with aclosing(requests):
-        async for _ in requests:
+async def _read_to_end(stream: AnswerStream) -> None:
+    async with aclosing(stream):
+        async for _ in stream:
             pass
 
 
@@ -131,10 +131,10 @@ def test_many_aborted_streams_leak_no_tasks_files_or_memory(tmp_path: Path) -> N
     path = tmp_path / "truth.jsonl"
 
     async def abort(providers: ProviderRegistry, wire: str, number: int) -> None:
-        requests = start_answer(providers, f"{wire}:steady", f"{wire}-{number}")
-        async with aclosing(requests):
+        stream = start_answer(providers, f"{wire}:steady", f"{wire}-{number}")
+        async with aclosing(stream):
             for _ in range(number % 4):  # none: asked and left at once
-                await requests.next_batch()
+                await stream.next_batch()
 
     async def main(url: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         providers = ProviderRegistry(settings_for_url(url))

@@ -215,9 +215,7 @@ async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[
         assert result["stamped_sockets"] == list(names)
         over_wire = [await run_trial(bench, plan_trial(name)) for name in names]
     live = TrialContext("run", scenario, providers, monotonic)
-    return [
-        (requests, await run_trial(live, plan_trial(name))) for name, requests in zip(names, over_wire, strict=True)
-    ]
+    return [(answer, await run_trial(live, plan_trial(name))) for name, answer in zip(names, over_wire, strict=True)]
 
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:

@@ -170,8 +170,8 @@ def test_exchange_sends_large_request_completely() -> None:
         connection.send_response("text/plain", str(len(connection.body)).encode())
 
     async def test(sockets: TimestampingSelector, target: Origin, _: RawServer) -> TimedExchange:
-        requests = b"POST /x HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
-        async with TimedExchange(sockets, target, requests, LIMITS) as exchange:
+        request = b"POST /x HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
+        async with TimedExchange(sockets, target, request, LIMITS) as exchange:
             await exchange.wait_closed()
         return exchange
 
@@ -190,9 +190,9 @@ def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bo
 
     async def main(url: str) -> TimedExchange:
         host, port = url.rpartition("/")[2].split(":")
-        requests = encode_request(PATHS["openai"], question_body("openai"))
+        request = encode_request(PATHS["openai"], question_body("openai"))
         async with open_selector(kernel_timestamps=kernel) as sockets:
-            async with TimedExchange(sockets, Origin(host, int(port)), requests, LIMITS) as exchange:
+            async with TimedExchange(sockets, Origin(host, int(port)), request, LIMITS) as exchange:
                 async with aclosing(exchange.aiter_chunks()) as reads:
                     for _ in range(5):
                         await anext(reads)
@@ -218,8 +218,8 @@ def run_burst(url: str, streams: int, context: ssl.SSLContext | None) -> list[Ti
     host, port = url.rpartition("/")[2].split(":")
 
     async def exchange_once(sockets: TimestampingSelector, number: int) -> TimedExchange:
-        requests = encode_request(PATHS["openai"], question_body("openai"), {"x-client-request-id": f"n{number}"})
-        async with TimedExchange(sockets, Origin(host, int(port), context), requests, LIMITS) as exchange:
+        request = encode_request(PATHS["openai"], question_body("openai"), {"x-client-request-id": f"n{number}"})
+        async with TimedExchange(sockets, Origin(host, int(port), context), request, LIMITS) as exchange:
             await exchange.wait_closed()
         return exchange
 
@@ -312,8 +312,8 @@ def test_tls_exchange_through_proxy_tunnel_completes(tmp_path: Path) -> None:
         async with await asyncio.start_server(partial(run_tunnel_proxy, over), "127.0.0.1", 0) as proxy:
             near = proxy.sockets[0].getsockname()
             target = Origin(host, int(port), ssl.create_default_context(cafile=certificate), Proxy(near[0], near[1]))
-            requests = encode_request(PATHS["openai"], question_body("openai"))
-            async with open_selector() as sockets, TimedExchange(sockets, target, requests, LIMITS) as exchange:
+            request = encode_request(PATHS["openai"], question_body("openai"))
+            async with open_selector() as sockets, TimedExchange(sockets, target, request, LIMITS) as exchange:
                 await exchange.wait_closed()
             await asyncio.wait_for(over.wait(), WAIT_TIMEOUT_S)
         return exchange

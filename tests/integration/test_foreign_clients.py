@@ -100,10 +100,10 @@ def test_openai_sdk_streams_answer_with_usage(url: str) -> None:
 def test_openai_sdk_reads_whole_answer_and_accepts_strategy(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
         whole = client.chat.completions.create(model="sim:steady", messages=MESSAGES, max_tokens=8)
-        requests = client.chat.completions.create(
+        completion = client.chat.completions.create(
             model="sim:steady", messages=MESSAGES, max_tokens=8, stream=True, extra_body={"strategy": "whole"}
         )
-        pieces = [c.choices[0].delta.content for c in requests if c.choices and c.choices[0].delta.content]
+        pieces = [c.choices[0].delta.content for c in completion if c.choices and c.choices[0].delta.content]
         models = [model.id for model in client.models.list()]
     assert whole.choices[0].message.content == ask_whole(url)["content"]
     assert whole.usage is not None and whole.usage.total_tokens == 13
@@ -113,8 +113,8 @@ def test_openai_sdk_reads_whole_answer_and_accepts_strategy(url: str) -> None:
 
 def test_openai_sdk_reads_thinking_from_reasoning_content(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
-        requests = client.chat.completions.create(model="sim:thinking", messages=MESSAGES, stream=True)
-        thought = [getattr(c.choices[0].delta, "reasoning_content", None) for c in requests if c.choices]
+        completion = client.chat.completions.create(model="sim:thinking", messages=MESSAGES, stream=True)
+        thought = [getattr(c.choices[0].delta, "reasoning_content", None) for c in completion if c.choices]
     assert sum(bool(piece) for piece in thought) > 1
 
 

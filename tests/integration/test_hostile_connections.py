@@ -114,9 +114,9 @@ def test_huge_body_is_rejected_before_it_arrives(headers: dict[str, str], body: 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_huge_body_rejection_reaches_client_that_sends_everything(path: str) -> None:
     def post_huge_body(url: str) -> tuple[int, Any]:
-        requests = urllib.request.Request(url, b'"' + b"a" * 20_000_000 + b'"', {"content-type": "application/json"})
+        request = urllib.request.Request(url, b'"' + b"a" * 20_000_000 + b'"', {"content-type": "application/json"})
         try:
-            urllib.request.urlopen(requests)  # which says `connection: close`, and reads when all was sent
+            urllib.request.urlopen(request)  # which says `connection: close`, and reads when all was sent
         except urllib.error.HTTPError as refused:
             with refused:
                 return refused.code, json.load(refused)
@@ -303,7 +303,7 @@ def test_stalled_reader_is_dropped_with_its_answer() -> None:
         ends = [await by_http(url, "by-http"), await by_socket(url, "by-socket")]
         for request_id in ("by-http", "by-socket"):
             await wait_until(
-                lambda requests=request_id: bool(simulator.events_of_request(requests, "closed")), every_s=0.1
+                lambda sent_id=request_id: bool(simulator.events_of_request(sent_id, "closed")), every_s=0.1
             )  # type: ignore[misc]  # bound
             (closed,) = simulator.events_of_request(request_id, "closed")
             assert closed["by"] == "client"

@@ -98,7 +98,7 @@ def served() -> Iterator[Served]:
 def test_an_endless_response_is_left_and_the_service_keeps_its_memory_and_its_pace(
     served: Served, provider: str
 ) -> None:
-    served.hostile.asked.clear()
+    served.hostile.requests.clear()
     served.forget_peak()
     before = served.rss()
     served.worst_health_s()
@@ -108,7 +108,7 @@ def test_an_endless_response_is_left_and_the_service_keeps_its_memory_and_its_pa
     assert isinstance(error, dict) and error["type"] == "protocol", error
     assert grown < MAX_GROWTH_BYTES, f"{grown / MEGABYTE:.0f} MB"
     assert worst_s < MAX_HEALTH_S
-    streamed = [streamed for _, streamed in served.hostile.asked]
+    streamed = [streamed for _, streamed in served.hostile.requests]
     assert streamed.count(True) == 1, "it was asked again"
 
 
@@ -161,7 +161,7 @@ def test_a_measured_answer_has_the_same_limits(kind: str) -> None:
             await providers.aclose()
 
     with hostile_provider() as hostile:
-        requests = asyncio.run(main(hostile.port))
-    last = requests.events[-1].event
+        answer = asyncio.run(main(hostile.port))
+    last = answer.events[-1].event
     assert isinstance(last, Failed) and last.kind == "protocol", last
-    assert sum(len(read.data) for read in requests.exchange.reads) <= MAX_STREAM_BYTES + MEGABYTE
+    assert sum(len(read.data) for read in answer.exchange.reads) <= MAX_STREAM_BYTES + MEGABYTE

@@ -99,8 +99,8 @@ def test_healthz_and_the_wires_tell_that_the_model_cannot_be_loaded(tmp_path: Pa
     async def main(url: str) -> list[tuple[int, dict[str, Any]]]:
         async with httpx.AsyncClient(base_url=url, timeout=60) as http:
             replies = [await http.get("/healthz")]
-            requests = {"message": "Hi", "provider": "local", "stream": False}
-            replies.append(await http.post("/api/chat", json=requests))
+            body = {"message": "Hi", "provider": "local", "stream": False}
+            replies.append(await http.post("/api/chat", json=body))
             completion = {"model": "local", "messages": [{"role": "user", "content": "Hi"}]}
             replies.append(await http.post("/v1/chat/completions", json=completion))
             replies.append(await http.get("/healthz"))

@@ -41,38 +41,38 @@ def chunk(delta: Mapping[str, str], finish: str | None = None, usage: Mapping[st
 def saying(usage: Mapping[str, int] | None) -> Script:
     """Give a vendor that answers "Blue." and says that it used `usage`."""
 
-    async def script(requests: Upstream) -> None:
-        requests.start("text/event-stream")
-        requests.send(chunk({"content": "Blue."}))
-        requests.send(chunk({}, "stop", usage) + b"data: [DONE]\n\n")
-        requests.end()
+    async def script(upstream: Upstream) -> None:
+        upstream.start("text/event-stream")
+        upstream.send(chunk({"content": "Blue."}))
+        upstream.send(chunk({}, "stop", usage) + b"data: [DONE]\n\n")
+        upstream.end()
 
     return script
 
 
-async def cutting(requests: Upstream) -> None:
-    requests.start("text/event-stream")
-    requests.send(chunk({"content": "Blue"}))
-    await requests.writer.drain()
-    requests.cut()
+async def cutting(upstream: Upstream) -> None:
+    upstream.start("text/event-stream")
+    upstream.send(chunk({"content": "Blue"}))
+    await upstream.writer.drain()
+    upstream.cut()
 
 
-async def thinking_and_cutting(requests: Upstream) -> None:
-    requests.start("text/event-stream")
-    requests.send(chunk({"reasoning_content": "Hm."}))
-    await requests.writer.drain()
-    requests.cut()
+async def thinking_and_cutting(upstream: Upstream) -> None:
+    upstream.start("text/event-stream")
+    upstream.send(chunk({"reasoning_content": "Hm."}))
+    await upstream.writer.drain()
+    upstream.cut()
 
 
-async def refusing(requests: Upstream) -> None:
-    requests.send_response("application/json", b'{"error": {"message": "no such thing"}}', "400 Bad Request")
+async def refusing(upstream: Upstream) -> None:
+    upstream.send_response("application/json", b'{"error": {"message": "no such thing"}}', "400 Bad Request")
 
 
-async def stalling(requests: Upstream) -> None:
-    requests.start("text/event-stream")
-    requests.send(chunk({"content": "Blue"}))
-    await requests.writer.drain()
-    await requests.wait_client_left()
+async def stalling(upstream: Upstream) -> None:
+    upstream.start("text/event-stream")
+    upstream.send(chunk({"content": "Blue"}))
+    await upstream.writer.drain()
+    await upstream.wait_client_left()
 
 
 SPENT_LITTLE = saying({"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8})
@@ -233,10 +233,10 @@ def test_of_many_that_ask_at_once_only_those_pass_that_the_budget_pays_together(
 ) -> None:
     async def main() -> tuple[list[int], int]:
         async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
-            requests = [await send_request(port, "/api/chat", O1) for _ in range(12)]
-            heads = await asyncio.gather(*(connection.reader.readline() for connection in requests))
+            responses = [await send_request(port, "/api/chat", O1) for _ in range(12)]
+            heads = await asyncio.gather(*(connection.reader.readline() for connection in responses))
             await wait_until(lambda: len(vendor.requests) > 0)
-            for connection in requests:
+            for connection in responses:
                 connection.drop()
             await settled(port)
             return sorted(int(head.split()[1]) for head in heads), len(vendor.requests)
@@ -268,8 +268,8 @@ def test_on_openais_wire_a_broken_answer_that_the_budget_does_not_repeat_is_a_42
     assert (status, json.loads(output)["error"]["code"]) == (429, "budget")
 
 
-async def cutting_before_the_head(requests: Upstream) -> None:
-    requests.cut()
+async def cutting_before_the_head(upstream: Upstream) -> None:
+    upstream.cut()
 
 
 def test_a_vendors_key_at_a_local_address_is_counted_where_the_list_knows_the_model(
@@ -363,8 +363,8 @@ def test_a_process_offers_models_by_the_address_that_it_listens_on(
         names = ("openai:my-own", "openai:gpt-6.1-terra")
         return [(await ask(port, {**O1, "provider": name, "stream": False}))[0] for name in names]
 
-    async def cut(requests: Upstream) -> None:
-        requests.send_response("application/json", b'{"error": {"message": "no"}}', "400 Bad Request")
+    async def cut(upstream: Upstream) -> None:
+        upstream.send_response("application/json", b'{"error": {"message": "no"}}', "400 Bad Request")
 
     async def whole() -> list[int]:
         async with run_raw_server(cut) as vendor:

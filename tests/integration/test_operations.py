@@ -39,10 +39,10 @@ def test_healthz_reports_local_model_and_open_streams() -> None:
     async def main() -> list[dict[str, Any]]:
         async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(900, first_s=0.0)))) as port:
             result = [await read_health(port)]
-            requests = await send_request(port, CHAT, CHAT_BODY)
-            await requests.reader.readuntil(b"start")
+            response = await send_request(port, CHAT, CHAT_BODY)
+            await response.reader.readuntil(b"start")
             result.append(await read_health(port))
-            requests.drop()
+            response.drop()
             while (now := await read_health(port))["streams_open"]:
                 pass
             return [*result, now]
@@ -65,9 +65,9 @@ def test_metrics_count_answers_rejections_and_cancellations() -> None:
             ):
                 assert (await (await send_request(port, path, body)).read_response())[0] == 200
             await (await send_request(port, CHAT, {**CHAT_BODY, "message": "a" * 32_001})).read_response()
-            requests = await send_request(port, CHAT, {**CHAT_BODY, "provider": "q:x"})
-            await requests.reader.readuntil(b"data: {")
-            requests.drop()
+            response = await send_request(port, CHAT, {**CHAT_BODY, "provider": "q:x"})
+            await response.reader.readuntil(b"data: {")
+            response.drop()
             await wait_until(lambda: adapter.open == 0)
             while count_open_streams(result := await scrape_metrics(port)):
                 pass
@@ -139,17 +139,17 @@ def test_log_has_one_json_line_per_answer_without_content() -> None:
 
 async def signal_and_read(service: RunningService, number: signal.Signals) -> tuple[bytes, list[str], int | None]:
     """Signal a service that answers over two wires; give what both readers saw, and the code of the close."""
-    requests = await send_request(service.port, CHAT, SIM_BODY)
+    response = await send_request(service.port, CHAT, SIM_BODY)
     async with websockets.connect(f"ws://127.0.0.1:{service.port}/api/chat/ws") as socket:
         await socket.send(json.dumps(SIM_BODY))
         frames = [json.loads(await socket.recv())["type"]]
-        body = await requests.reader.readuntil(b"start")
+        body = await response.reader.readuntil(b"start")
         service.process.send_signal(number)
         await service.wait_port_closed()
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
                 frames.append(json.loads(await socket.recv())["type"])
-        return body + await requests.read_rest(), frames, socket.close_code
+        return body + await response.read_rest(), frames, socket.close_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -169,7 +169,7 @@ def test_answers_after_shutdown_grace_get_shutting_down_on_every_transport() -> 
         bodies = ((CHAT, CHAT_BODY), (COMPLETIONS, COMPLETION_BODY), (CHAT, {**CHAT_BODY, "stream": False}))
         async with contextlib.AsyncExitStack() as stack:
             port = await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter), grace_s=0.2))
-            requests: list[SentRequest] = [await send_request(port, path, body) for path, body in bodies]
+            responses: list[SentRequest] = [await send_request(port, path, body) for path, body in bodies]
             socket = await websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws")
             for _ in range(2):  # the second waits, and is not begun
                 await socket.send(json.dumps(CHAT_BODY))
@@ -180,7 +180,7 @@ def test_answers_after_shutdown_grace_get_shutting_down_on_every_transport() -> 
             with contextlib.suppress(websockets.ConnectionClosed):
                 while True:
                     frames.append(json.loads(await socket.recv()))
-            return [await connection.read_response() for connection in requests], frames, socket.close_code
+            return [await connection.read_response() for connection in responses], frames, socket.close_code
 
     (sse, openai, whole), frames, code = asyncio.run(main())
     last = [json.loads(body.splitlines()[-2].removeprefix(b"data: "))["error"] for _, _, body in (sse, openai)]
@@ -224,13 +224,13 @@ def test_service_raises_fd_limit_to_hard_limit() -> None:
 
 def test_second_interrupt_ends_service_at_once() -> None:
     async def main(service: RunningService) -> None:
-        requests = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
-        await requests.reader.readuntil(b"start")
+        response = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
+        await response.reader.readuntil(b"start")
         service.process.send_signal(signal.SIGINT)
         await service.wait_port_closed()
         service.process.send_signal(signal.SIGINT)
         await asyncio.to_thread(service.process.wait, 10)
-        assert b"[DONE]" not in await requests.read_rest()
+        assert b"[DONE]" not in await response.read_rest()
 
     with run_service() as service:
         asyncio.run(main(service))

@@ -84,14 +84,14 @@ def test_adapter_sends_request_fields_in_provider_format(case: ProviderCase, str
             await collect(adapter, replace(request, streamed=streamed))
             return server.requests[0]
 
-    requests = asyncio.run(main())
-    fields = requests.json
-    assert requests.path == case.path
-    assert requests.headers["accept-encoding"] == "identity"
-    assert requests.headers["x-client-request-id"] == "trial-1"
+    answer = asyncio.run(main())
+    fields = answer.json
+    assert answer.path == case.path
+    assert answer.headers["accept-encoding"] == "identity"
+    assert answer.headers["x-client-request-id"] == "trial-1"
     assert CANARY in {
-        requests.headers.get("authorization", "").removeprefix("Bearer "),
-        requests.headers.get("api-key"),
+        answer.headers.get("authorization", "").removeprefix("Bearer "),
+        answer.headers.get("api-key"),
     }
     assert fields["stream"] is streamed
     assert fields["model"] == case.name.partition(":")[2]

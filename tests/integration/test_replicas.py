@@ -86,11 +86,11 @@ def test_stream_limit_is_shared_by_replicas_and_released(redis: RedisProcess) ->
         adapter = ScriptedAdapter(words_script(9000, first_s=0.0, gap_s=0.02))
         variables = {"RATE_LIMIT": "off", "BUDGET_STREAMS_PER_CALLER": "3"}
         async with run_replicas(redis, 2, adapter, variables) as ports:
-            requests = [await send_request(port, CHAT, streamed) for port in ports]
+            responses = [await send_request(port, CHAT, streamed) for port in ports]
             await wait_until(lambda: adapter.open == 3)
             status, _, refused = await (await send_request(ports[0], CHAT, streamed)).read_response()
             assert status == 429
-            requests[2].drop()
+            responses[2].drop()
             await wait_until(lambda: adapter.open == 2)
             while True:  # what it took is given back right after
                 again = await send_request(ports[1], CHAT, streamed)
@@ -98,9 +98,9 @@ def test_stream_limit_is_shared_by_replicas_and_released(redis: RedisProcess) ->
                     break
                 assert line.startswith(b"HTTP/1.1 429")
                 again.drop()
-            for connection in (*requests, again):
+            for connection in (*responses, again):
                 connection.drop()
-            return requests, json.loads(refused), adapter.open
+            return responses, json.loads(refused), adapter.open
 
     _, refused, _ = asyncio.run(main())
     assert refused["error"]["rule"] == "budget.streams"
@@ -110,8 +110,8 @@ def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisPro
     async def main() -> tuple[list[dict[str, Any]], int]:
         adapter = ScriptedAdapter(words_script(9000, first_s=0.0, gap_s=0.02))
         async with run_replicas(redis, 3, adapter, {"RATE_LIMIT": "off"}) as ports:
-            requests = await send_request(ports[0], CHAT, {**CHAT_BODY, "stream": True, "resume": True})
-            start = await requests.reader.readuntil(b":1\nevent: start\ndata: {")
+            response = await send_request(ports[0], CHAT, {**CHAT_BODY, "stream": True, "resume": True})
+            start = await response.reader.readuntil(b":1\nevent: start\ndata: {")
             stream_id = start.rpartition(b"id: ")[2].partition(b":")[0].decode()
             async with websockets.connect(f"ws://127.0.0.1:{ports[1]}{SOCKET}") as socket:
                 frames: list[dict[str, Any]] = []
@@ -121,7 +121,7 @@ def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisPro
                 await socket.send('{"type": "cancel"}')
                 while frames[-1]["type"] != "cancelled":
                     frames.append(json.loads(await socket.recv()))
-            result = await requests.read_rest()
+            result = await response.read_rest()
             assert result.count(b"event: cancelled") == 1
             return frames, adapter.open
 
@@ -183,10 +183,10 @@ def test_hanging_redis_does_not_block_resume_requests(redis: RedisProcess) -> No
         async with run_replicas(redis, 5, ScriptedAdapter(words_script(1)), {"RATE_LIMIT": "off"}) as ports:
             with redis.suspend():
                 async with asyncio.timeout(5):
-                    requests = [
+                    responses = [
                         await send_request(ports[0], f"{CHAT}/stream/x", method=method) for method in ("GET", "DELETE")
                     ]
-                    return [(await connection.read_response())[0] for connection in requests]
+                    return [(await connection.read_response())[0] for connection in responses]
 
     assert asyncio.run(main()) == [404, 404]
 
@@ -199,8 +199,8 @@ def run_two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
 def test_workers_check_the_host_where_they_listen(redis: RedisProcess) -> None:
     async def main(port: int) -> list[int]:
         hosts = ["localhost", "evil.example", "chat.example"] * 4
-        requests = [await send_request(port, "/healthz", method="GET", headers={"host": host}) for host in hosts]
-        return [(await one.read_response())[0] for one in requests]
+        responses = [await send_request(port, "/healthz", method="GET", headers={"host": host}) for host in hosts]
+        return [(await one.read_response())[0] for one in responses]
 
     with run_two_workers(redis, 9, ALLOWED_HOSTS="chat.example") as service:
         assert asyncio.run(main(service.port)) == [200, 421, 200] * 4
@@ -208,9 +208,9 @@ def test_workers_check_the_host_where_they_listen(redis: RedisProcess) -> None:
 
 async def ask_cut_and_resume(service: RunningService) -> None:
     """Ask, be cut off, and read the rest, from whichever worker takes the connection."""
-    requests = await send_request(service.port, CHAT, {**SIM_BODY, "resume": True})
-    before = await requests.reader.readuntil(b'data: {"content"')
-    requests.drop()
+    response = await send_request(service.port, CHAT, {**SIM_BODY, "resume": True})
+    before = await response.reader.readuntil(b'data: {"content"')
+    response.drop()
     # The last event was cut: continue after the one before it.
     events = sse.Decoder().feed(before[before.index(b"id: ") : before.rindex(b"id: ")].replace(b"\r\n", b"\n"))
     seen = before.rpartition(b"\nid: ")[0].rpartition(b"id: ")[2].split(b"\n")[0].decode()
@@ -271,8 +271,8 @@ def test_killed_worker_is_replaced_and_streams_resume_across_workers(redis: Redi
 def test_rate_limit_is_shared_by_two_workers(redis: RedisProcess) -> None:
     async def main(port: int) -> list[int]:
         body = {**SIM_BODY, "stream": False, "max_tokens": 1}
-        requests = [await send_request(port, CHAT, body) for _ in range(50)]
-        return [(await connection.read_response())[0] for connection in requests]
+        responses = [await send_request(port, CHAT, body) for _ in range(50)]
+        return [(await connection.read_response())[0] for connection in responses]
 
     with run_two_workers(redis, 4, RATE_LIMIT="10/minute") as service:
         statuses = asyncio.run(main(service.port))
@@ -292,12 +292,12 @@ def test_workers_offer_models_by_the_address_that_they_listen_on(redis: RedisPro
 
 def test_signalled_workers_finish_answers_and_reject_new_ones(redis: RedisProcess) -> None:
     async def main(service: RunningService) -> list[bytes]:
-        requests = [
+        responses = [
             await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"}) for _ in range(6)
         ]
-        for connection in requests:
+        for connection in responses:
             await connection.reader.readuntil(b"start")
-        ends = [asyncio.create_task(connection.read_rest()) for connection in requests]
+        ends = [asyncio.create_task(connection.read_rest()) for connection in responses]
         service.process.send_signal(signal.SIGTERM)
         await service.wait_port_closed()
         assert not any(end.done() for end in ends)
@@ -312,14 +312,14 @@ def test_signalled_workers_finish_answers_and_reject_new_ones(redis: RedisProces
 
 def test_second_interrupt_ends_workers_at_once(redis: RedisProcess) -> None:
     async def main(service: RunningService) -> None:
-        requests = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
-        await requests.reader.readuntil(b"start")
+        response = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
+        await response.reader.readuntil(b"start")
         workers = service.workers()
         service.process.send_signal(signal.SIGINT)
         await service.wait_port_closed()
         service.process.send_signal(signal.SIGINT)
         await asyncio.to_thread(service.process.wait, 10)
-        assert b"[DONE]" not in await requests.read_rest()
+        assert b"[DONE]" not in await response.read_rest()
         for worker in workers:
             with pytest.raises(ProcessLookupError):
                 os.kill(worker, 0)

@@ -169,7 +169,7 @@ def test_resume_after_end_returns_204_and_unknown_stream_404() -> None:
             whole = (await post_and_read(port, CHAT_BODY)).sse_events()
             lost = (await post_and_read(port, {**CHAT_BODY, "resume": False})).sse_events()
             stream_id, last = whole[0].id.rpartition(":")[0], whole[-1].id
-            requests = [
+            request_count = [
                 (f"/api/chat/stream/{stream_id}", last),
                 (f"/api/chat/stream/{stream_id}", f"{stream_id}:{len(whole) + 1}"),
                 (f"/api/chat/stream/{stream_id}", "nonsense"),
@@ -177,7 +177,7 @@ def test_resume_after_end_returns_204_and_unknown_stream_404() -> None:
                 ("/api/chat/stream/unknown", None),
                 (f"/api/chat/stream/{stream_id}", None),
             ]
-            replies = [await request(port, "GET", path, last_id) for path, last_id in requests]
+            replies = [await request(port, "GET", path, last_id) for path, last_id in request_count]
             assert replies[-1].sse_events() == whole
             return [
                 (reply.status, json.loads(reply.body or b"{}").get("error", {}).get("type")) for reply in replies[:-1]

@@ -128,10 +128,10 @@ def test_stream_path_streams_regardless_of_body() -> None:
 
 DEEP_BODY = b'{"message": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 REJECTED_BODIES: dict[str, tuple[bytes, str]] = {
-    "empty message": (b'{"message": "  "}', "empty"),
+    "empty message": (b'{"message": "  "}', "no text"),
     "no message": (b"{}", "message"),
-    "both": (b'{"message": "a", "messages": [{"role": "user", "content": "a"}]}', "either"),
-    "no messages": (b'{"messages": []}', "empty"),
+    "both": (b'{"message": "a", "messages": [{"role": "user", "content": "a"}]}', "both set"),
+    "no messages": (b'{"messages": []}', "no text"),
     "last turn is not the user's": (b'{"messages": [{"role": "assistant", "content": "a"}]}', "last message"),
     "unknown role": (b'{"messages": [{"role": "king", "content": "a"}]}', "role"),
     "wrong type": (b'{"message": 5}', "message"),

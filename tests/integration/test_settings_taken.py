@@ -120,8 +120,8 @@ def measure(case: ProviderCase, script: Script, scenario: Scenario, folder: Path
                 await providers.aclose()
             return len(server.requests)
 
-    requests = asyncio.run(main())
-    return schema.read_trials(folder), requests
+    answer = asyncio.run(main())
+    return schema.read_trials(folder), answer
 
 
 def test_a_measured_run_learns_once_and_says_so_in_every_row(tmp_path: Path) -> None:

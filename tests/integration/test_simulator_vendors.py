@@ -47,11 +47,11 @@ def ask(url: str, name: str, prompt: str = "What time is it?", **fields: float |
         session = providers.new_session([name], clock=monotonic, policy=NO_RETRY)
         try:
             strategy = strategies.parse("direct").build()
-            requests = stream_answer(request, session, strategy, clock=monotonic, cost_model=providers.cost_model)
-            async with aclosing(requests) as events:
+            stream = stream_answer(request, session, strategy, clock=monotonic, cost_model=providers.cost_model)
+            async with aclosing(stream) as events:
                 async for _ in events:
                     pass
-            return requests.receipt()
+            return stream.receipt()
         finally:
             await providers.aclose()
 

@@ -64,18 +64,18 @@ def ask_both_ways(
         async with run_raw_server(script) as server:
             providers = ProviderRegistry(case.settings(server.port), timeouts=timeouts)
             try:
-                requests = await ask_timed(providers, case, request)
+                timed_response = await ask_timed(providers, case, request)
                 events = await ask_live(providers, case, request)
             finally:
                 await providers.aclose()
-            return requests, events, server
+            return timed_response, events, server
 
     return asyncio.run(main())
 
 
-def drop_times(requests: TimedResponse) -> list[Event]:
-    assert all(a.at_s <= b.at_s for a, b in pairwise(requests.events))
-    return [timed.event for timed in requests.events]
+def drop_times(timed_response: TimedResponse) -> list[Event]:
+    assert all(a.at_s <= b.at_s for a, b in pairwise(timed_response.events))
+    return [timed.event for timed in timed_response.events]
 
 
 def pieces_script(*parts: bytes, content_type: str, end: str = "end", pause_s: float = 0.0) -> Script:

@@ -55,11 +55,11 @@ def test_worker_count_is_one_per_hundred_users_up_to_cpu_count(monkeypatch: pyte
 
 def test_locust_command_contains_requested_options(tmp_path: Path) -> None:
     command = locust_run.locust_command(LOAD, "http://127.0.0.1:1", tmp_path)
-    requests = dict(itertools.pairwise(command))
-    assert [Path(name).stem for name in requests["-f"].split(",")] == ["sse_user", "websocket_user"]
-    assert (requests["--users"], requests["--run-time"], requests["--host"]) == ("250", "60s", "http://127.0.0.1:1")
-    assert requests["--provider"] == "local"
-    assert requests["--master-bind-port"] == requests["--master-port"], "the workers find their master"
+    options = dict(itertools.pairwise(command))
+    assert [Path(name).stem for name in options["-f"].split(",")] == ["sse_user", "websocket_user"]
+    assert (options["--users"], options["--run-time"], options["--host"]) == ("250", "60s", "http://127.0.0.1:1")
+    assert options["--provider"] == "local"
+    assert options["--master-bind-port"] == options["--master-port"], "the workers find their master"
 
 
 @pytest.mark.parametrize(

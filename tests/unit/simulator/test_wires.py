@@ -24,9 +24,9 @@ BODY: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "us
 
 
 def make_context(dialect: Wire, profile: str = "thinking", **fields: Any) -> EncodingContext:
-    requests = dialect.parse_request({**BODY, **fields})
+    request = dialect.parse_request({**BODY, **fields})
     laid_out = make_schedule(replace(PROFILES[profile], tokens=4, thinking_tokens=0 if profile == "steady" else 2), 1)
-    return EncodingContext(requests, laid_out, 11, "000007", 1_700_000_000.0)
+    return EncodingContext(request, laid_out, 11, "000007", 1_700_000_000.0)
 
 
 def encode_stream(dialect: Wire, given: EncodingContext) -> list[StreamPart]:
@@ -127,8 +127,8 @@ def test_anthropic_requires_max_tokens_and_reads_system_prompt() -> None:
 
 @pytest.mark.parametrize(("limit", "read"), [(None, None), (-1, None), (0, None), (5, 5)])
 def test_ollama_streams_by_default_and_reads_num_predict(limit: int | None, read: int | None) -> None:
-    requests = OLLAMA_WIRE.parse_request({**BODY, "options": {"num_predict": limit}})
-    assert (requests.streamed, requests.max_tokens) == (True, read)
+    request = OLLAMA_WIRE.parse_request({**BODY, "options": {"num_predict": limit}})
+    assert (request.streamed, request.max_tokens) == (True, read)
     assert OLLAMA_WIRE.parse_request({**BODY, "stream": False}).streamed is False
 
 

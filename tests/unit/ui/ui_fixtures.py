@@ -34,11 +34,11 @@ class SlowAdapter:
 
     def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:
         self.first_s, self.cut = first_s, cut
-        self.asked: list[ChatRequest] = []
+        self.requests: list[ChatRequest] = []
         self.closed_s: list[float] = []
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        self.asked.append(request)
+        self.requests.append(request)
         try:
             await asyncio.sleep(self.first_s)
             for word in ("one ", "two ", "three"):

@@ -40,7 +40,7 @@ def test_resumed_run_sends_only_remaining_trials(tmp_path: Path, count: int) -> 
     kill_after(tmp_path, count)
     before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
     summary, adapter = resume_run(tmp_path)
-    requests = [request_id or "" for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
+    requests = [request_id or "" for _, request_id in adapter.requests if "warm-up" not in (request_id or "")]
     assert len(requests) == 16 - count and summary.trials == summary.planned == 16
     assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
     result = tables.from_journal(tmp_path)
@@ -65,7 +65,7 @@ def test_resumed_request_has_new_request_id(tmp_path: Path) -> None:
     kill_after(tmp_path, 9)
     _, adapter = resume_run(tmp_path)
     assert all(
-        (request_id or "").endswith("-r1") for _, request_id in adapter.asked if "warm" not in (request_id or "")
+        (request_id or "").endswith("-r1") for _, request_id in adapter.requests if "warm" not in (request_id or "")
     )
 
 
@@ -75,7 +75,7 @@ def test_resumed_run_skips_warm_up_of_finished_provider(tmp_path: Path) -> None:
     (tmp_path / TRIALS_FILE).write_text((tmp_path / TRIALS_FILE).read_text().splitlines(keepends=True)[0])
     first = schema.read_trials(tmp_path)[0].provider
     _, adapter = resume_run(tmp_path, expected)
-    assert {model for model, _ in adapter.asked} == {"m", "n"} - {first}
+    assert {model for model, _ in adapter.requests} == {"m", "n"} - {first}
 
 
 def test_inspect_run_writes_nothing(tmp_path: Path) -> None:
