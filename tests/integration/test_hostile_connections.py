@@ -302,9 +302,7 @@ def test_stalled_reader_is_dropped_with_its_answer() -> None:
     async def main(url: str, simulator: SimulatorWithLog) -> None:
         ends = [await by_http(url, "by-http"), await by_socket(url, "by-socket")]
         for request_id in ("by-http", "by-socket"):
-            await wait_until(
-                lambda sent_id=request_id: bool(simulator.events_of_request(sent_id, "closed")), every_s=0.1
-            )  # type: ignore[misc]  # bound
+            await wait_until(lambda name=request_id: bool(simulator.events_of_request(name, "closed")), every_s=0.1)  # type: ignore[misc]  # bound
             (closed,) = simulator.events_of_request(request_id, "closed")
             assert closed["by"] == "client"
         for end in ends:
