@@ -11,7 +11,7 @@ import pytest
 
 
 class RedisProcess:
-    """One server; nothing of it is kept on disk."""
+    """A Redis server without persistence."""
 
     def __init__(self) -> None:
         program = shutil.which("redis-server")
@@ -48,7 +48,7 @@ class RedisProcess:
 
     @contextmanager
     def suspend(self) -> Iterator[None]:
-        """Let it answer nobody for a while, its connections open."""
+        """Suspend the process while its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:

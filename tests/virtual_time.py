@@ -1,4 +1,4 @@
-"""An event loop whose time jumps to the next timer: minutes of waiting pass in no time, exactly."""
+"""An event loop on virtual time, which jumps to the next timer."""
 
 import asyncio
 import math
@@ -52,5 +52,5 @@ def run_on_virtual_time(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -
 
 
 def loop_clock() -> Callable[[], float]:
-    """Give the running loop's clock, to hand to what is under test."""
+    """Return the running loop's clock, for the code under test."""
     return asyncio.get_running_loop().time

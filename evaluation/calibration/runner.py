@@ -1,4 +1,4 @@
-"""Calibrates this machine: the instrument and the simulator in separate processes, one number of streams at a time."""
+"""Calibration of this machine, with the instrument and the simulator in separate processes."""
 
 import errno
 import json

@@ -163,7 +163,7 @@ _PRICE_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {"input": _check_usd, "ou
 
 
 class _ScenarioFileReader:
-    """Validates values, and finds their line numbers by searching for the key, since tomllib keeps none."""
+    """A validator of values. It finds line numbers by searching for the key, because tomllib has none."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path

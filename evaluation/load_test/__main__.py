@@ -20,7 +20,9 @@ from streaming.errors import UsageError
 _MAX_USERS = 10_000
 _SLO_HELP = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
 _DEFAULT_SLO = "failed<1%"
-_EPILOG = "All other options are passed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
+_EPILOG = (
+    "All other options are passed to Locust: --provider, --cancel-rate, --shape … (docs/load-testing.md lists them)."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

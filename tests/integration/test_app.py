@@ -1,4 +1,4 @@
-"""The command people start: what it refuses, in one line and with exit code 2."""
+"""The command `app.py`: rejections in one line with exit code 2."""
 
 import os
 import re

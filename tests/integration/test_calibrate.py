@@ -1,4 +1,4 @@
-"""`python -m evaluation calibrate` as a program: simulator and instrument are processes, the file is what it says."""
+"""`python -m evaluation calibrate` as a process: the output and the calibration file."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Stopping in every state, on every wire: the simulator's own log says when the client was gone."""
+"""Cancellation in every state, in every wire format: the simulator's log records the disconnect."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from tests.simulator_process import run_simulator_process
 
 WIRES = ("openai", "azure", "anthropic", "ollama")
 ABORTED = 100
-"""Streams left on each wire, after 25 that let pools and caches fill."""
+"""Aborted streams per wire format, after 25 that fill pools and caches."""
 
 
 def settings_for_url(url: str) -> Settings:
@@ -158,7 +158,7 @@ def test_many_aborted_streams_leak_no_tasks_files_or_memory(tmp_path: Path) -> N
 
 
 def _resource_usage() -> tuple[int, int, int]:
-    """Give this process's tasks, descriptors and resident memory in KB."""
+    """Return this process's tasks, descriptors and resident memory in KB."""
     gc.collect()
     status = Path("/proc/self/status").read_text()
     resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))

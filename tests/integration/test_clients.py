@@ -1,4 +1,4 @@
-"""Both clients on the real service, over ways that break."""
+"""Both clients against the real service over unreliable connections."""
 
 import asyncio
 import json
@@ -150,14 +150,14 @@ def test_leaving_or_cancelling_disconnects_from_provider(kind: type[Client], how
 
 
 def cut_points(seed: int, most: int) -> list[list[int]]:
-    """Give where each answer's first two connections are cut: anywhere, heads included."""
+    """Return where the first two connections of each answer are cut: anywhere, including the heads."""
     rng = random.Random(seed)
     return [[rng.randrange(most), rng.randrange(most)] for _ in range(ANSWERS)]
 
 
 @dataclass(frozen=True)
 class CutAnswer:
-    """What came over connections that were cut, the error if it had to be one, and how many cuts there were."""
+    """The events received over cut connections, the error if there was one, and the number of cuts."""
 
     events: list[Event]
     error: ClientError | None
@@ -165,7 +165,7 @@ class CutAnswer:
 
 
 async def ask_over_cuts(kind: type[Client], targets: list[str], cuts: list[int], interval_s: float) -> CutAnswer:
-    """Ask over connections that are cut after so many bytes."""
+    """Request an answer over connections that are cut after these numbers of bytes."""
     events: list[Event] = []
     async with run_cutting_proxy(targets, cuts) as proxy, kind(proxy.url, reconnect_interval_s=interval_s) as client:
         answer = client.stream(**QUESTION, resume=True)
@@ -180,7 +180,7 @@ async def ask_over_cuts(kind: type[Client], targets: list[str], cuts: list[int],
 
 
 def check_cut_answers(kind: type[Client], targets: list[str], interval_s: float) -> None:
-    """Cut a hundred answers anywhere, twice each: each is whole, or was cut before it had a name."""
+    """Cut a hundred answers anywhere, twice each: each is complete, or was cut before it had an id."""
 
     async def main() -> tuple[list[str], list[CutAnswer]]:
         async with kind(targets[0]) as client:

@@ -49,7 +49,7 @@ async def start_evaluation(*arguments: str) -> AsyncGenerator[asyncio.subprocess
 
 
 async def wait_for_trials(folder: Path, count: int) -> None:
-    """Wait until the journal holds so many whole lines."""
+    """Wait until the journal has this number of complete lines."""
     path = folder / schema.TRIALS_FILE
     async with asyncio.timeout(WAIT_TIMEOUT_S):
         while not path.exists() or path.read_bytes().count(b"\n") < count:  # noqa: ASYNC110 - another process writes it
@@ -57,7 +57,7 @@ async def wait_for_trials(folder: Path, count: int) -> None:
 
 
 def long_run_arguments(folder: Path) -> list[str]:
-    """Give the arguments of a run that takes minutes unless it is stopped."""
+    """Return the arguments of a run that takes minutes unless it is stopped."""
     options = "run --providers sim:steady --strategies direct --repeats 200 --prompt-count 1 --max-tokens 8"
     return [*options.split(), "--concurrency", "4", "--no-plots", "--out", str(folder)]
 

@@ -1,4 +1,4 @@
-"""The command line with other people's money and time: dry runs, ceilings, a kill and what comes after, the report."""
+"""Cost control of the command line: dry runs, cost limits, resuming after a kill, and the report."""
 
 import asyncio
 import contextlib
@@ -139,7 +139,7 @@ def test_html_report_in_browser_draws_every_chart(tmp_path: Path, capsys: pytest
 
 
 async def render_in_browser(path: Path, profile: Path) -> str:
-    """Give the page as a browser has it when its scripts have run."""
+    """Return the page's HTML after its scripts have run."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     browser = next(filter(None, map(shutil.which, names)), None)
     assert browser, "the tests in a real browser need Chromium"

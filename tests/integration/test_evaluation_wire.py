@@ -33,7 +33,7 @@ from tests.simulator_process import run_simulator_process
 TOKENS, TTFT_S, GAP_S = 20, 0.1, 0.02
 OPTIONS = ("--tokens", str(TOKENS), "--ttft-ms", "100", "--gap-ms", "20")
 TOLERANCE_S = 0.05
-"""A stamp is late by some 0.02 ms; machines on which tests run are not quiet."""
+"""A timestamp is late by about 0.02 ms; the machines that run the tests are busy."""
 FAULTS = (
     "429", "503", "redirect", "reset-before-headers", "empty-200", "html-200", "cut", "reset-mid-stream",
     "truncated", "error-in-stream", "malformed-json", "bad-utf8",
@@ -66,7 +66,7 @@ class VendorRun:
 
 @pytest.fixture(scope="module")
 def vendor_run(tmp_path_factory: pytest.TempPathFactory) -> VendorRun:
-    """48 answers of four services, 16 at a time, and a service that refuses."""
+    """Run 48 trials against four services, 16 at a time, and a service that rejects requests."""
     place = tmp_path_factory.mktemp("wire")
     log, folder = place / "log.jsonl", place / "run"
     names = "openai:m,anthropic:m,ollama:m,azure:m,openai:fault-503"
@@ -207,7 +207,7 @@ def plan_trial(provider: str) -> PlannedTrial:
 
 
 async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[TrialResponse, TrialResponse]]:
-    """Ask each over stamped sockets and in process."""
+    """Request an answer of each over timestamped sockets and in process."""
     scenario = Scenario(names, ("batch:50ms",), (plan_trial("").prompt,), warm_up=0)
     with closing(TimedBackend(providers, monotonic)) as wire:
         bench = TrialContext("run", scenario, providers, monotonic, backend=wire)
@@ -219,7 +219,7 @@ async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[
 
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a service quotes of an answer, which has an id of its own."""
+    """Return the ending without the quoted error body, which contains an id."""
     return ending | {"error_message": (ending.get("error_message") or "").partition("{")[0]}
 
 
@@ -245,7 +245,7 @@ def test_failed_answer_has_same_outcome_over_both_backends() -> None:
 
 
 def text_and_ending(events: Any) -> tuple[str, str]:
-    """Give the text and how it ended."""
+    """Return the text and the terminal event."""
     text = "".join(timed.event.text for timed in events if isinstance(timed.event, TextDelta))
     return text, type(events[-1].event).__name__
 

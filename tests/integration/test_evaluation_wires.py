@@ -1,4 +1,4 @@
-"""Runs over the service's wires: true to the upstream's log, told how each answer ended, ended with their service."""
+"""Runs over the service's transports: agreement with the upstream's log, outcomes, and the end of the service."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ WAIT_TIMEOUT_S = 60.0
 TOKENS = 16
 WIRES = ("sse", "websocket", "openai")
 TOLERANCE_S = 0.0005
-"""By so much may two processes' moments be out of order: they are stamped with one clock, one after the other."""
+"""The tolerance for the order of two processes' timestamps, in seconds; both read the same clock."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class TransportRun:
 
 
 def child_pids() -> set[str]:
-    """Give the processes that this one has started and that live."""
+    """Return the running child processes of this process."""
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split())
 
 
 @pytest.fixture(scope="module")
 def transport_run(tmp_path_factory: pytest.TempPathFactory) -> TransportRun:
-    """Run over a service of the run's own, two upstreams of which one breaks, and a question that the guard refuses."""
+    """Run over a service started for the run, with a failing upstream and a prompt that the guard rejects."""
     place = tmp_path_factory.mktemp("wires")
     log, folder, prompts = place / "log.jsonl", place / "run", place / "prompts.jsonl"
     requests = [{"id": "usual", "prompt": "Why?"}, {"id": "long", "prompt": "why " * 8200}]
@@ -186,7 +186,7 @@ def test_service_start_failure_reports_its_last_stderr_line(
 
 @contextlib.asynccontextmanager
 async def start_long_run(folder: Path) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-    """Start a run that takes minutes, in a group of its own as a terminal would; some trials are on disk."""
+    """Start a run that takes minutes in its own process group, and wait until some trials are on disk."""
     words = "run --providers sim:steady --transport in-process,sse,websocket --max-tokens 8 --repeats 200 --no-plots"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "evaluation", *words.split(), "--prompt-count", "1", "--out", str(folder)),
@@ -208,13 +208,13 @@ async def start_long_run(folder: Path) -> AsyncGenerator[asyncio.subprocess.Proc
 
 
 def child_processes(pid: int) -> list[Path]:
-    """Give the processes that a run has started, as places that are there while they live."""
+    """Return the /proc folders of the processes that a run has started."""
     result = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     return [Path("/proc", child) for child in result]
 
 
 async def wait_until_ended(result: list[Path]) -> None:
-    """Wait until these have ended, or nobody has asked yet how."""
+    """Wait until these processes have ended or are zombies."""
     async with asyncio.timeout(WAIT_TIMEOUT_S):
         while any(path.exists() and ") Z " not in (path / "stat").read_text() for path in result):  # noqa: ASYNC110 - others end
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Exchanges on stamped sockets, over real ones: how they end, what their stamps say, and that nothing is left open."""
+"""Exchanges on timestamped sockets over real connections: endings, timestamps, and that nothing stays open."""
 
 import asyncio
 import os
@@ -186,7 +186,7 @@ def block_for(seconds: float) -> None:
 
 @pytest.mark.parametrize(("kernel", "source"), [(True, "kernel"), (False, "callback")])
 def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bool, source: str) -> None:
-    """The loop stands still while the simulator sends three tokens, 20 ms apart: what was lost is marked."""
+    """The event loop is blocked while the simulator sends three tokens, 20 ms apart: merged reads are marked."""
 
     async def main(url: str) -> TimedExchange:
         host, port = url.rpartition("/")[2].split(":")

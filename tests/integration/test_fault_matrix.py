@@ -1,4 +1,4 @@
-"""Every way a server can break × every wire: the complete answer once, or what arrived and exactly one honest error.
+"""Every fault × every wire format: the complete answer once, or the received text and exactly one error.
 
 All cells run at once in one loop, against one simulator; its log counts the attempts. The policy's waits are scaled.
 """
@@ -33,7 +33,7 @@ COMPLETE = "complete"
 
 @dataclass(frozen=True)
 class ExpectedOutcome:
-    """How a cell ends: `complete`, or the error's kind; after how many attempts; whether text had come by then."""
+    """The expected end of a cell: `complete` or the error's kind, the attempts, and whether text was received."""
 
     ends: str
     attempts: int
@@ -86,7 +86,7 @@ CELLS: dict[str, ExpectedOutcome] = {
 
 @dataclass
 class CellOutcome:
-    """What the reader got, and what came of the question asked after it over the same adapter."""
+    """The result of a cell, and that of the next request over the same adapter."""
 
     events: list[Event]
     session: Session

@@ -1,4 +1,4 @@
-"""Clients that other people wrote, on the live service: it must be what they expect."""
+"""Third-party clients against the running service."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def guarded_url() -> Iterator[str]:
-    """Start a service that wants a key, and gives that key one question a minute."""
+    """Start a service that requires a key and allows it one request a minute."""
     with run_service_process(
         API_KEYS=f"tester=sha256:{hashlib.sha256(b'right').hexdigest()}", RATE_LIMIT="1/minute"
     ) as url:
@@ -54,7 +54,7 @@ def node_command(packages: Path, tmp_path: Path) -> list[str]:
 
 
 async def run_node_script(node: list[str], script: str, *arguments: str) -> Any:
-    """Run a script and give the object that it prints."""
+    """Run a script and return the object that it prints."""
     program, folder = node
     process = await asyncio.create_subprocess_exec(
         program, f"{folder}/{script}", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -69,7 +69,7 @@ async def run_node_script(node: list[str], script: str, *arguments: str) -> Any:
 
 
 def ask_whole(url: str, **fields: Any) -> dict[str, Any]:
-    """Give what the service itself says to the same question, whole."""
+    """Return the service's own non-streamed answer to the same prompt."""
     body = {"message": "Name three colours.", "provider": "sim:steady", "max_tokens": 8, "stream": False, **fields}
     reply = asyncio.run(post_and_read(int(url.rpartition(":")[2]), body))
     assert reply.status == 200, reply.body

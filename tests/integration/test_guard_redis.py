@@ -50,7 +50,7 @@ class KillableRedis:
 
 @pytest.fixture
 def killable_redis(tmp_path: Path) -> Iterator[KillableRedis]:
-    """Give a Redis; stopped after the test whatever happened to it meanwhile."""
+    """Yield a Redis server that the test may kill; it is stopped after the test."""
     running = KillableRedis(tmp_path)
     yield running
     running.kill()
@@ -58,7 +58,7 @@ def killable_redis(tmp_path: Path) -> Iterator[KillableRedis]:
 
 @pytest.fixture(autouse=True)
 def _long_redis_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow a busy machine to be slow: Redis counts as gone when it is, not when it is late."""
+    """Raise the timeout of Redis, so that a busy machine does not count as an outage."""
     monkeypatch.setattr("guard.redis_backend.TIMEOUT_S", 20.0)
 
 
@@ -82,7 +82,7 @@ async def make_replicas(
 
 
 async def count_admitted(guards: list[Guard], count: int, caller: Caller = CALLER_ANN) -> int:
-    """Ask at once, the replicas in turn; give how many were let in, all others being refused by the rule."""
+    """Send concurrent requests to the replicas in turn, and return how many the rule admitted."""
     asking = (guards[number % len(guards)].admit(caller) for number in range(count))
     results = await asyncio.gather(*asking, return_exceptions=True)
     for result in results:
@@ -97,7 +97,7 @@ FREE = {"p:m": CostModel()}
 async def reserve_many(
     guards: list[Guard], count: int, caller: str = "address:a", routes: Mapping[str, CostModel] = FREE
 ) -> list[Reservation]:
-    """Ask for 200 tokens at once, the replicas in turn; give the reservations that were made."""
+    """Reserve 200 tokens concurrently at the replicas in turn, and return the reservations."""
     request = ChatRequest((Message("user", "x" * 400),), max_tokens=100)
     asking = (guards[number % len(guards)].reserve(caller, request, routes) for number in range(count))
     results = await asyncio.gather(*asking, return_exceptions=True)
@@ -106,7 +106,7 @@ async def reserve_many(
 
 
 async def read_budget_keys(server: KillableRedis) -> dict[str, Any]:
-    """Give what Redis keeps of budgets: counts, and the numbers of leases."""
+    """Return the budget keys in Redis: counters, and the number of leases."""
     redis: Any
     async with Redis.from_url(server.url, decode_responses=True) as redis:
         keys = await redis.keys("guard:budget:*")

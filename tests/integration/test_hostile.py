@@ -1,4 +1,4 @@
-"""Callers who mean no good: whatever comes is refused in the service's own words, in bounded time."""
+"""Hostile requests: each is rejected in the service's error format, in bounded time."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def check_no_server_error(
 
 
 def keep_body(body: Any) -> None:
-    """Leave what was generated."""
+    """Keep the generated body unchanged."""
 
 
 def set_known_names(body: Any) -> None:

@@ -1,4 +1,4 @@
-"""Callers who mean no good by how they send: slowly, too much, under made-up addresses, without ever reading."""
+"""Hostile connections: clients that send slowly or too much, forge addresses, or never read."""
 
 import asyncio
 import contextlib
@@ -272,7 +272,7 @@ def test_forged_forwarded_addresses_do_not_evade_rate_limit(hops: str, lines: st
 
 
 def open_stalled_reader(url: str) -> socket.socket:
-    """Open a connection with next to no room for what comes."""
+    """Open a connection with a tiny receive buffer."""
     result = socket.socket()
     result.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     result.connect(("127.0.0.1", int(url.rpartition(":")[2])))

@@ -1,4 +1,4 @@
-"""Providers that send without end, or little that stands for much: the service keeps its memory and its pace."""
+"""Providers that send endless or highly compressed data: the service keeps its memory use and its latency."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ MAX_HEALTH_S = 0.5
 
 @dataclass
 class Served:
-    """The service as a process, and the provider that it asks."""
+    """The service as a process, and its provider."""
 
     url: str
     pid: int
@@ -46,7 +46,7 @@ class Served:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def ask(self, provider: str, strategy: str = "direct") -> list[dict[str, object]]:
-        """Ask for a streamed answer; give its events."""
+        """Request a streamed answer and return its events."""
         body = {"message": "Hi", "provider": provider, "strategy": strategy}
         request = urllib.request.Request(
             f"{self.url}/api/chat", json.dumps(body).encode(), {"content-type": "application/json"}
@@ -56,7 +56,7 @@ class Served:
         return [json.loads(line) for line in lines]
 
     def worst_health_s(self) -> float:
-        """Give how long the slowest answer of /healthz took since the last call."""
+        """Return the longest latency of /healthz since the last call, in seconds."""
         assert self.watch.stdin is not None and self.watch.stdout is not None  # they are pipes
         self.watch.stdin.write(b"\n")
         self.watch.stdin.flush()

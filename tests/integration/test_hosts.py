@@ -1,4 +1,4 @@
-"""Under which names the service is asked: a page of another site whose name resolves to this machine gets nothing."""
+"""The check of the Host header: a site whose name resolves to this machine (DNS rebinding) is rejected."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def on_loopback(*names: str, is_proxied: bool = False) -> AllowedHosts:
 
 
 def mount_page(app: Any) -> None:
-    """Mount what the page's library brings, as the page does."""
+    """Mount Gradio's routes, as the page does."""
     with gr.Blocks(analytics_enabled=False) as page:
         gr.Markdown("Hello")
     gr.mount_gradio_app(app, page, path="/", ssr_mode=False)

@@ -31,7 +31,7 @@ LIMITED_VARIABLES = {"BUDGETS": "on", "BUDGET_STREAMS_TOTAL": "3"} | {
 
 
 def run_load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[str, Any], str]:
-    """Run the command; give its exit code, the object in its last line, and all that it said."""
+    """Run the command and return its exit code, the JSON object in its last line, and its output."""
     command = [sys.executable, "-m", "evaluation.load_test", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
     lines = done.stdout.strip().splitlines()
@@ -40,7 +40,7 @@ def run_load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[st
 
 
 def run_locust(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Locust itself, as its manual says."""
+    """Run the `locust` command."""
     command = [sys.executable, "-m", "locust", "-f", f"locustfiles/{kind}_user.py", "--headless", "-H", url]
     command += ["-u", "3", "-r", "3", "-t", "2s", "--out", str(folder), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)

@@ -1,4 +1,4 @@
-"""The real model in this process: it answers, it is shared, it stops when its client leaves, and it ends cleanly."""
+"""The local model in this process: answers, concurrency, cancellation and shutdown."""
 
 import asyncio
 import os
@@ -74,7 +74,7 @@ async def count_busy_slots(model: LocalModel) -> int:
 
 
 async def wait_for_slots(model: LocalModel, reached: Callable[[int], bool]) -> float:
-    """Wait until llama.cpp says that so many answers are being computed; give the seconds that it took."""
+    """Wait until llama.cpp reports this number of busy slots, and return the waiting time in seconds."""
     start_s = monotonic()
     while not reached(await count_busy_slots(model)):  # noqa: ASYNC110 - llama.cpp tells its state to who asks only
         await asyncio.sleep(0.02)
@@ -211,7 +211,7 @@ def is_socket(descriptor: str) -> bool:
 
 
 def run_model_life() -> None:
-    """Load it, ask it and close it, and look what is left."""
+    """Load the model, request an answer, close the model, and return the remaining resources."""
 
     def count_threads_and_sockets() -> tuple[int, int]:
         sockets = sum(map(is_socket, os.listdir("/dev/fd")))
@@ -267,7 +267,7 @@ def test_model_close_fails_answers_under_way() -> None:
 
 
 def test_missing_model_without_network_raises_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Hub is asked at an address of this machine where nothing listens."""
+    """The Hub's address is a local port without a listener."""
     monkeypatch.setattr(model_file, "PACKAGE", "a_package_that_is_not_there")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",

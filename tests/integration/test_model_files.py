@@ -1,4 +1,4 @@
-"""Files that are no model: each is an error of its own in one line, on every wire and in /healthz."""
+"""Files that are not models: each is a specific one-line error over every transport and in /healthz."""
 
 import asyncio
 import errno
@@ -19,7 +19,7 @@ from tests.service_process import run_service_process
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Return files that are no model by what is wrong with them, each with the words that say so."""
+    """Return invalid model files by the kind of defect, each with its expected error text."""
     packaged = model_file.find_model(Settings())
     contents = {
         "wrong magic": (b"not a model", "is not a GGUF file"),

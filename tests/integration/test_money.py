@@ -1,4 +1,4 @@
-"""The money budget over real sockets: a vendor's address that leads to this machine, and ways around the budget."""
+"""The cost budget over real sockets, with a vendor's address that leads to this machine."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def chunk(delta: Mapping[str, str], finish: str | None = None, usage: Mapping[st
 
 
 def saying(usage: Mapping[str, int] | None) -> Script:
-    """Give a vendor that answers "Blue." and says that it used `usage`."""
+    """Return a vendor that answers "Blue." and reports `usage`."""
 
     async def script(upstream: Upstream) -> None:
         upstream.start("text/event-stream")
@@ -99,7 +99,7 @@ async def paid(
 
 
 async def ask(port: int, body: Mapping[str, Any] = O1, path: str = "/api/chat") -> tuple[int, str]:
-    """Ask to the end; give the status and the body."""
+    """Send a request and return the status and the whole body."""
     status, _, output = await (await send_request(port, path, dict(body))).read_response()
     return status, output.decode()
 
@@ -291,7 +291,7 @@ WIRES = ["sse", "openai", "websocket"]
 
 
 async def told(port: int, wire: str, name: str) -> tuple[int, dict[str, Any]]:
-    """Ask a model that is not offered over one wire; give the status (of a socket: the close code) and the error."""
+    """Request a model that is not offered; return the status (over WebSocket the close code) and the error."""
     if wire == "websocket":
         async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as connection:
             await connection.send(json.dumps({**O1, "provider": name}))

@@ -1,4 +1,4 @@
-"""The OpenAI wire, byte by byte: chunks, usage, refusals, and failures before and after the first chunk."""
+"""The OpenAI API in detail: chunks, usage, rejections, and failures before and after the first chunk."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What whoever runs the service sees of it: health, figures, logs, and how it stops."""
+"""Operation of the service: health, metrics, logs and shutdown."""
 
 import asyncio
 import contextlib
@@ -138,7 +138,7 @@ def test_log_has_one_json_line_per_answer_without_content() -> None:
 
 
 async def signal_and_read(service: RunningService, number: signal.Signals) -> tuple[bytes, list[str], int | None]:
-    """Signal a service that answers over two wires; give what both readers saw, and the code of the close."""
+    """Signal a service during answers over two transports; return what both readers received, and the close code."""
     response = await send_request(service.port, CHAT, SIM_BODY)
     async with websockets.connect(f"ws://127.0.0.1:{service.port}/api/chat/ws") as socket:
         await socket.send(json.dumps(SIM_BODY))

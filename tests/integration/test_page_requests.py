@@ -87,7 +87,7 @@ def test_service_keeps_its_own_routes_beside_the_page(service: RunningService) -
 
 
 def events(client: httpx2.Client, body: dict[str, Any]) -> str:
-    """Send an event over the queue and return all that comes of it."""
+    """Send an event over the queue and return all messages of its result."""
     joined = client.post("/gradio_api/queue/join", json=body)
     if joined.status_code != 200:
         return joined.text

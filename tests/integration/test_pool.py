@@ -1,4 +1,4 @@
-"""Connections that are kept for the next request: when they are used again, and when never."""
+"""The connection pool: when a connection is reused, and when not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class PoolServer:
-    """What a server has seen."""
+    """The connections and requests that a server has received."""
 
     target: Origin
     accepted: int = 0
@@ -34,7 +34,7 @@ class PoolServer:
 
 @asynccontextmanager
 async def run_pool_server(*answers: bytes, close_after: bool = False) -> AsyncIterator[PoolServer]:
-    """Answer each request of all connections with the next of `answers`, the last one for all further ones."""
+    """Respond to each request of all connections with the next of `answers`, then always with the last one."""
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

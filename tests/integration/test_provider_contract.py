@@ -1,4 +1,4 @@
-"""What every adapter must do, over real sockets: grammar, usage, finish reasons, errors, stopping, whole answers."""
+"""The contract of every adapter over real sockets: grammar, usage, finish reasons, errors, cancellation."""
 
 import asyncio
 import contextlib

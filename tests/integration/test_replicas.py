@@ -1,4 +1,4 @@
-"""Several processes as one service: limits, streams and figures are shared; one that dies is replaced."""
+"""Several processes as one service: shared limits, streams and metrics, and replacement of a dead worker."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def redis() -> Iterator[RedisProcess]:
 async def run_replicas(
     redis: RedisProcess, number: int, adapter: ScriptedAdapter, variables: Mapping[str, str]
 ) -> AsyncIterator[list[int]]:
-    """Run three services that share the database with that number; give their ports."""
+    """Run three services that share the Redis database with that number, and yield their ports."""
     url = redis.url.removesuffix("/0") + f"/{number}"
     async with AsyncExitStack() as stack:
         variables = {**variables, "REDIS_URL": url}
@@ -131,7 +131,7 @@ def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisPro
 
 
 class HeldAdapter(ScriptedAdapter):
-    """Says nothing before it may."""
+    """An adapter that sends nothing until it is released."""
 
     def __init__(self, may: asyncio.Event) -> None:
         super().__init__(words_script(2, first_s=0.0))
@@ -207,7 +207,7 @@ def test_workers_check_the_host_where_they_listen(redis: RedisProcess) -> None:
 
 
 async def ask_cut_and_resume(service: RunningService) -> None:
-    """Ask, be cut off, and read the rest, from whichever worker takes the connection."""
+    """Start an answer, drop the connection, and read the rest from whichever worker accepts the connection."""
     response = await send_request(service.port, CHAT, {**SIM_BODY, "resume": True})
     before = await response.reader.readuntil(b'data: {"content"')
     response.drop()

@@ -1,4 +1,4 @@
-"""What a connection may send, over real sockets: heads, trailers, bodies and WebSocket messages without end."""
+"""Limits of a connection over real sockets: endless heads, trailers, bodies and WebSocket messages."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def answers(
     piece: int = 65536,
     add_routes: Callable[[FastAPI], None] = lambda app: None,
 ) -> tuple[list[int], bytes]:
-    """Send data to a service until it closes, which it must; return the statuses, and all that it said."""
+    """Send data until the service closes the connection; return the statuses and all received bytes."""
 
     async def main() -> bytes:
         async with serve_providers(SingleAdapterProviders(brief()), limits=limits, add_routes=add_routes) as port:
@@ -195,7 +195,7 @@ def test_body_of_any_route_that_does_not_come_is_not_waited_for() -> None:
 
 
 def reading_answers(data: bytes) -> tuple[list[int], int]:
-    """Send data to a route that reads whole bodies, as the page's do; return the statuses, and how much it got."""
+    """Send data to a route that reads whole bodies, like the page's; return the statuses and the received size."""
     got = 0
 
     async def read(request: Request) -> Response:
@@ -209,7 +209,7 @@ def reading_answers(data: bytes) -> tuple[list[int], int]:
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True, announced: int | None = None) -> bytes:
-    """Return a client's frame, masked with nulls; `announced` is the length that it says it has."""
+    """Return a client's frame, masked with nulls; `announced` is the length in its header."""
     size = len(payload) if announced is None else announced
     length = bytes([0x80 | size]) if size < 126 else b"\xff" + struct.pack("!Q", size)
     return bytes([fin << 7 | opcode]) + length + bytes(4) + payload

@@ -52,7 +52,7 @@ async def request(port: int, method: str, path: str, last_id: str | None = None,
 
 
 async def read_and_cut(port: int, body: dict[str, Any], events: int) -> list[sse.ServerSentEvent]:
-    """Ask, read so many events, and cut the connection."""
+    """Start an answer, read this number of events, and drop the connection."""
     reader, writer = await open_request(port, body)
     await reader.readuntil(b"\r\n\r\n")
     decoder, result = sse.Decoder(), list[sse.ServerSentEvent]()
@@ -70,7 +70,7 @@ def join_text(events: Sequence[sse.ServerSentEvent]) -> str:
 
 
 def assert_one_story(events: Sequence[sse.ServerSentEvent]) -> None:
-    """Collect the events of all connections together: numbered without a gap, no id twice, the whole text, one end."""
+    """Assert that the events of all connections form one stream: no gap, no duplicate id, the whole text, one end."""
     numbers = [int(event.id.rpartition(":")[2]) for event in events]
     assert numbers == list(range(1, len(events) + 1))
     assert join_text(events) == TEXT

@@ -1,4 +1,4 @@
-"""The service over real sockets: what it says on the wire, what it refuses, and that leaving stops the provider."""
+"""The service over real sockets: responses, rejections, and that a disconnect stops the provider."""
 
 import asyncio
 import json
@@ -218,7 +218,7 @@ def test_listed_origin_gets_cors_headers_and_retry_after() -> None:
 
 class _ColdProviders(ProviderRegistry):
     def preload_local_model(self) -> None:
-        """Serve without the model, which is not needed to refuse."""
+        """Do nothing: rejections need no model."""
 
 
 def test_form_content_type_is_rejected_asking_for_json() -> None:

@@ -1,4 +1,4 @@
-"""Stopping over every wire of the service: the simulator's own log says when the provider's client was gone."""
+"""Cancellation over every transport of the service: the simulator's log records the disconnect."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ Leave = Callable[[], Awaitable[None]]
 CHAT_BODY = {"message": "Name three colours.", "strategy": "direct"}
 CHAT, OPENAI, SOCKET = "/api/chat", "/v1/chat/completions", "/api/chat/ws"
 ABORTED_STREAMS = int(os.environ.get("ABORTED_STREAMS", "200"))
-"""Streams left on each wire, after some that let pools and caches fill; ABORTED_STREAMS=2000 makes it a longer look."""
+"""Aborted streams per transport, after some that fill pools and caches; ABORTED_STREAMS=2000 runs a longer test."""
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ async def _wait_settled(simulator: SimulatorWithLog, port: int) -> None:
 
 
 def _resource_usage() -> tuple[int, int, int]:
-    """Give this process's tasks, descriptors and resident memory in KB."""
+    """Return this process's tasks, descriptors and resident memory in KB."""
     gc.collect()
     resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), int(resident.split()[1])

@@ -1,4 +1,4 @@
-"""What happens over real sockets to settings that a model does not take: live, measured, over the service's wires."""
+"""Settings that a model does not accept, over real sockets: live, measured, and over the service's transports."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def picky(case: ProviderCase, *fields: str) -> Script:
-    """Refuse every request that has one of these fields, the first one found, and answer all others."""
+    """Return a vendor that rejects requests with one of these fields and answers all others."""
 
     async def script(connection: RawConnection) -> None:
         body = {} if not connection.body else connection.json
@@ -148,7 +148,7 @@ def test_effort_is_an_axis_of_a_run_with_rows_of_its_own(tmp_path: Path) -> None
 
 
 def served(body: Mapping[str, Any]) -> httpx2.Response:
-    """Ask the service's OpenAI wire, over a vendor that refuses a temperature."""
+    """Request an answer over the service's OpenAI API from a vendor that rejects a temperature."""
     case = CASES["openai"]
 
     async def main() -> httpx2.Response:

@@ -36,7 +36,7 @@ KEEP_ALIVE_HEADERS = {"connection": "keep-alive"}
 
 
 def wait_for(result: Callable[[], list[Any]]) -> list[Any]:
-    """Look until there is something. Raises AssertionError after 5 s."""
+    """Poll until the condition returns a value. Raises AssertionError after 5 s."""
     patience = threading.Event()
     for _ in range(500):
         if lines := result():

@@ -1,4 +1,4 @@
-"""Each fault does what its name says, in bytes, on every wire."""
+"""Each fault produces the documented bytes in every wire format."""
 
 import json
 import socket
@@ -39,7 +39,7 @@ def url() -> Iterator[str]:
 
 
 def join_text(response: RawResponse) -> str:
-    """Join the text of a stream's events, in whichever wire."""
+    """Return the joined text of a stream's events, in any wire format."""
     return "".join(_delta_text(fields) for fields in response.json_objects())
 
 
@@ -58,7 +58,7 @@ def count_finishes(response: RawResponse) -> int:
 
 
 def has_end_marker(response: RawResponse) -> bool:
-    """Whether the end marker came."""
+    """Return whether the end marker was received."""
     return any(mark in response.raw for mark in (b"data: [DONE]", b'"message_stop"', b'"done":true'))
 
 

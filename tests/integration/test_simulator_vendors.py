@@ -1,4 +1,4 @@
-"""The simulator in the shapes of other vendors, read by this project's own adapters: usage, bills, refusals, caches."""
+"""The simulator in other vendors' formats, read by this project's adapters: usage, cost, rejections, caches."""
 
 import asyncio
 from collections.abc import Iterator

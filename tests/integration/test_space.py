@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def preload_model(home: Path) -> None:
-    """Put the packaged model where `preload_from_hub` leaves it."""
+    """Copy the packaged model to where `preload_from_hub` stores it."""
     package = find_spec(PACKAGE)
     assert package is not None and package.submodule_search_locations
     model = home / "hub" / f"models--{HUB_REPO.replace('/', '--')}"
@@ -32,7 +32,7 @@ def preload_model(home: Path) -> None:
 
 @pytest.fixture
 def running_space(tmp_path: Path) -> Iterator[str]:
-    """Build it and start it; give its address."""
+    """Build the Space, start it, and yield its address."""
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     # Not compiled: what is installed is started once, and most of it never imported.

@@ -1,4 +1,4 @@
-"""Kept bytes against the live way: the same bytes give the same events, text and ending, with the stamps besides."""
+"""Timed answers against live ones: the same bytes yield the same events, text and ending, plus timestamps."""
 
 import asyncio
 import gc
@@ -58,7 +58,7 @@ async def ask_live(providers: ProviderRegistry, case: ProviderCase, request: Cha
 def ask_both_ways(
     case: ProviderCase, script: Script, request: ChatRequest = REQUEST, timeouts: Timeouts = DEFAULT_TIMEOUTS
 ) -> tuple[TimedResponse, list[Event], RawServer]:
-    """Ask the same server both ways."""
+    """Request the same answer live and timed."""
 
     async def main() -> tuple[TimedResponse, list[Event], RawServer]:
         async with run_raw_server(script) as server:
@@ -117,7 +117,7 @@ def test_timed_whole_answer_equals_live_answer(case: ProviderCase) -> None:
 
 
 def broken_scripts(case: ProviderCase) -> dict[str, Script]:
-    """Give what a stream can die of."""
+    """Return the scripts of streams that fail, by kind of failure."""
     start, text, kind = case.start(), case.text("Hi"), case.content_type
     output = [part for part in (start, text) if part]
     return {
@@ -162,7 +162,7 @@ def test_timed_failed_answer_equals_live_answer_and_hides_key(case: ProviderCase
     ],
 )
 def test_timed_answer_timeout_equals_live_timeout(case: ProviderCase, limits: Timeouts, output: int, kind: str) -> None:
-    """Keep-alives come all the time: they are bytes, but no content."""
+    """Keep-alives arrive all the time; they are bytes, but not content."""
 
     async def script(connection: RawConnection) -> None:
         connection.start(case.content_type)

@@ -1,4 +1,4 @@
-"""The WebSocket wire: what its frames say, in which order questions are answered, how each is stopped or refused."""
+"""The WebSocket transport: frames, the order of answers, cancellation and rejection."""
 
 import asyncio
 import base64
@@ -58,7 +58,7 @@ async def receive_until(socket: ClientConnection, *types: str) -> list[dict[str,
 
 
 async def receive_until_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """Read to the end; give the frames and the code with which the server closed."""
+    """Read to the end; return the frames and the server's close code."""
     frames: list[dict[str, Any]] = []
     async with asyncio.timeout(10):
         with contextlib.suppress(websockets.ConnectionClosed):

@@ -1,4 +1,4 @@
-"""The Dockerfile without Docker: what it copies is here, and what the slim image lacks is installed."""
+"""The Dockerfile, checked without Docker: the copied files exist, and missing system libraries are installed."""
 
 import fnmatch
 import re

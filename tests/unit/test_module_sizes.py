@@ -1,4 +1,4 @@
-"""The two counts that no linter keeps: lines of a module, and lines of a function."""
+"""The two limits that no linter checks: lines of a module, and lines of a function."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Budgets: what is reserved, what is given back, and until when who waits."""
+"""Budgets: reservations, settlements, and the time to the next day."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ def make_reading(tokens_in: int | None, tokens_out: int | None, cost: Cost | Non
 
 
 def charge(tokens_in: int | None, tokens_out: int | None, *, reported: bool = True, **more: Any) -> Charge:
-    """Give what an attempt at `p:m` came to; `reported`: the provider counted it itself."""
+    """Return the charge of an attempt at `p:m`; `reported`: the provider reported the usage."""
     result = make_reading(tokens_in, tokens_out)
     return Charge("p:m", result, result.usage if reported else None, **more)
 

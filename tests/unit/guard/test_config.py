@@ -1,4 +1,4 @@
-"""The guard's variables: what is unset is safe, what is faulty is named."""
+"""The guard's variables: safe defaults, and errors that name the variable."""
 
 from decimal import Decimal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The block list: what asks for harm is found as it is written, and honest words are not."""
+"""The block list: harmful requests match, harmless sentences do not."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The guard as the service and the page use it: the order of its rules, and who is who."""
+"""The guard as the service and the page use it: the order of its rules, and the identity of callers."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def make_guard(**variables: str) -> Guard:
 
 
 async def collect_decisions(of: Guard, callers: list[Caller]) -> list[str]:
-    """Give what each caller in turn is told: its id, or the rule that refused it."""
+    """Return the decision for each caller in turn: its id, or the rule that rejected it."""
     result = []
     for caller in callers:
         try:

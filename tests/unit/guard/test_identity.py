@@ -1,4 +1,4 @@
-"""Who asks: an address that cannot be made up, and keys that are nowhere kept."""
+"""The identity of callers: client addresses that cannot be forged, and hashed API keys."""
 
 import json
 import subprocess

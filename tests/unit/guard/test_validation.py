@@ -1,4 +1,4 @@
-"""What a question must look like: each rule refuses what it is for, and lets honest questions through."""
+"""Validation of messages: what each rule rejects, and that ordinary messages pass."""
 
 import json
 import re

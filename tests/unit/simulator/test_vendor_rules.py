@@ -1,4 +1,4 @@
-"""The table of vendors' rules: what is refused, retired, cached and billed, and in which shape."""
+"""The vendors' rules: rejected settings, retired models, caches, billing and error formats."""
 
 import json
 from datetime import date

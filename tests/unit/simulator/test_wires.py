@@ -1,4 +1,4 @@
-"""What each wire reads and writes, as its vendor documents it; real clients read them in the integration tests."""
+"""The wire formats, as the vendors document them; the integration tests read them with real clients."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def parse_part(part: StreamPart) -> Any:
 
 
 def join_deltas(parts: list[StreamPart], kind: StepKind) -> str:
-    """Join the deltas of a kind, wherever the wire puts them."""
+    """Return the joined deltas of a kind, in any wire format."""
     expected = {"text": ("content", "text"), "thinking": ("reasoning_content", "thinking")}[kind]
     result = []
     for part in parts:

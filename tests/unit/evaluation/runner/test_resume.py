@@ -19,7 +19,7 @@ SCENARIO = factories.make_scenario(("m", "n"))
 
 
 def kill_after(folder: Path, count: int) -> None:
-    """Leave the files that a kill leaves while a trial is being written."""
+    """Create the files that remain when the process is killed while it writes a trial."""
     asyncio.run(run(SCENARIO, PricedAdapter(), folder))
     trials = (folder / TRIALS_FILE).read_text().splitlines(keepends=True)
     events = (folder / EVENTS_FILE).read_text().splitlines(keepends=True)
