@@ -47,7 +47,7 @@ def test_app_with_missing_model_file_exits_with_2_and_names_variable(tmp_path: P
 
 
 @pytest.mark.parametrize(("variables", "address"), [({"SPACE_ID": ""}, "127.0.0.1"), ({"SPACE_ID": "a/b"}, "0.0.0.0")])
-def test_app_listens_on_all_addresses_only_in_a_space(variables: dict[str, str], address: str) -> None:
+def test_app_listens_on_all_addresses_only_in_space(variables: dict[str, str], address: str) -> None:
     command = [sys.executable, "app.py", "--no-ui", "--port", "0"]
     environment = {**os.environ, **variables}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:

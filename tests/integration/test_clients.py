@@ -207,12 +207,12 @@ def check_cut_answers(kind: type[Client], targets: list[str], interval_s: float)
 
 
 @both_clients
-def test_resumable_answer_cut_anywhere_is_read_whole(kind: type[Client], url: str) -> None:
+def test_resumable_answer_cut_anywhere_is_read_completely(kind: type[Client], url: str) -> None:
     check_cut_answers(kind, [url], 0.05)
 
 
 @both_clients
-def test_resumable_answer_cut_anywhere_is_read_whole_from_another_replica(kind: type[Client]) -> None:
+def test_resumable_answer_cut_anywhere_is_read_completely_from_other_replica(kind: type[Client]) -> None:
     with ExitStack() as running:
         redis = running.enter_context(run_redis())
         replicas = [running.enter_context(run_service_process(REDIS_URL=redis.url)) for _ in range(2)]
@@ -231,7 +231,7 @@ def test_cut_without_resume_raises_connection_lost(kind: type[Client], url: str)
 
 
 @both_clients
-def test_stream_that_a_restart_of_the_service_lost_is_told_as_gone(kind: type[Client], url: str) -> None:
+def test_stream_lost_in_service_restart_raises_stream_gone(kind: type[Client], url: str) -> None:
     async def begin(begun_at: str) -> ClientAnswerStream:
         async with kind(begun_at) as client, client.stream(**QUESTION, resume=True) as answer:
             await anext(aiter(answer))

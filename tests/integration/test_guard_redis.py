@@ -191,7 +191,7 @@ def cent(usage: Usage) -> Cost:
     return Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 10_000, "a cent for 100 tokens of output")
 
 
-def test_money_is_counted_together_at_the_dearest_route_and_settled_at_the_one_that_answered(
+def test_shared_cost_budget_reserves_most_expensive_route_and_settles_answering_one(
     killable_redis: KillableRedis,
 ) -> None:
     async def main() -> None:
@@ -213,7 +213,7 @@ def test_money_is_counted_together_at_the_dearest_route_and_settled_at_the_one_t
     asyncio.run(main())
 
 
-def test_a_renewed_reservation_is_counted_together(killable_redis: KillableRedis) -> None:
+def test_renewed_reservation_is_shared_by_replicas(killable_redis: KillableRedis) -> None:
     async def main() -> None:
         routes = {"p:m": CostModel(price=cent, paid=True)}
         broke = replace(TOOK_150, usage=None)

@@ -95,9 +95,7 @@ def served() -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("provider", [*(f"openai:{kind}" for kind in KINDS), *(f"ollama:{kind}" for kind in LINES)])
-def test_an_endless_response_is_left_and_the_service_keeps_its_memory_and_its_pace(
-    served: Served, provider: str
-) -> None:
+def test_endless_response_is_abandoned_with_bounded_memory_and_latency(served: Served, provider: str) -> None:
     served.hostile.requests.clear()
     served.forget_peak()
     before = served.rss()
@@ -112,7 +110,7 @@ def test_an_endless_response_is_left_and_the_service_keeps_its_memory_and_its_pa
     assert streamed.count(True) == 1, "it was asked again"
 
 
-def test_what_follows_the_end_of_an_answer_is_not_read_on(served: Served) -> None:
+def test_data_after_answer_end_is_not_read(served: Served) -> None:
     (kind,) = AFTER
     served.forget_peak()
     before = served.rss()
@@ -124,7 +122,7 @@ def test_what_follows_the_end_of_an_answer_is_not_read_on(served: Served) -> Non
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_an_endless_list_of_models_is_left(kind: str) -> None:
+def test_endless_model_list_is_abandoned(kind: str) -> None:
     async def main(port: int) -> list[str]:
         settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
         providers = ProviderRegistry(settings)
@@ -146,7 +144,7 @@ MEASURED = [kind for kind in KINDS if kind not in _NOT_STREAMED]
 
 
 @pytest.mark.parametrize("kind", MEASURED)
-def test_a_measured_answer_has_the_same_limits(kind: str) -> None:
+def test_timed_answer_has_same_limits(kind: str) -> None:
     async def main(port: int) -> TimedResponse:
         settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
         providers = ProviderRegistry(settings)

@@ -54,7 +54,7 @@ KINDS_OF_BROKEN_FILES = (
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_BROKEN_FILES)
-def test_file_that_is_no_model_is_a_model_load_error_in_one_line(tmp_path: Path, kind: str) -> None:
+def test_invalid_model_file_is_one_line_model_load_error(tmp_path: Path, kind: str) -> None:
     path, words = broken_files(tmp_path)[kind]
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
     with pytest.raises(model_file.ModelFileError, match=words) as excinfo:
@@ -67,7 +67,7 @@ def test_file_that_is_no_model_is_a_model_load_error_in_one_line(tmp_path: Path,
         run_answer(model, SHORT_REQUEST)
 
 
-def test_file_that_may_not_be_read_is_a_model_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_model_file_is_model_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"GGUF")
 
@@ -81,7 +81,7 @@ def test_file_that_may_not_be_read_is_a_model_load_error(tmp_path: Path, monkeyp
             model.validate_file()
 
 
-def test_model_file_that_is_mended_is_loaded_by_the_next_question(tmp_path: Path) -> None:
+def test_repaired_model_file_is_loaded_by_next_request(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"GGUF" + bytes(1000))
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
@@ -92,7 +92,7 @@ def test_model_file_that_is_mended_is_loaded_by_the_next_question(tmp_path: Path
     model.close()
 
 
-def test_healthz_and_the_wires_tell_that_the_model_cannot_be_loaded(tmp_path: Path) -> None:
+def test_unloadable_model_is_reported_by_healthz_and_transports(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"GGUF" + bytes(1000))
 

@@ -136,7 +136,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("address", [VENDOR, "http://gateway.example/v1"])
-def test_nothing_paid_is_asked_that_a_tiny_budget_cannot_pay(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_request_over_tiny_budget_is_not_sent(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     async def main() -> tuple[list[tuple[int, str | None]], int]:
         async with paid(monkeypatch, SPENT_LITTLE, {**TINY, "OPENAI_BASE_URL": address}) as (port, vendor):
             answers = [await ask(port, {**O1, "provider": name, "max_tokens": 1_000_000}) for name in NAMES]
@@ -148,7 +148,7 @@ def test_nothing_paid_is_asked_that_a_tiny_budget_cannot_pay(monkeypatch: pytest
     assert ((429, "budget.cost") in result) is (address == VENDOR)
 
 
-def test_a_refusal_for_money_has_each_wires_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_rejection_has_shape_of_each_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[tuple[int, str], dict[str, Any], int]:
         async with paid(monkeypatch, SPENT_LITTLE, TINY) as (port, vendor):
             body = {"model": "openai:gpt-99-ultra", "messages": [{"role": "user", "content": "hi"}]}
@@ -165,7 +165,7 @@ def test_a_refusal_for_money_has_each_wires_shape(monkeypatch: pytest.MonkeyPatc
     assert (frame["error"]["type"], frame["error"]["rule"], requests) == ("unpriced", "budget.unpriced", 0)
 
 
-def test_an_unpriced_model_passes_with_a_price_that_the_owner_sets_and_is_counted(
+def test_unpriced_model_with_owner_price_passes_and_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[list[int], int]:
@@ -178,9 +178,7 @@ def test_an_unpriced_model_passes_with_a_price_that_the_owner_sets_and_is_counte
 
 
 @pytest.mark.parametrize("variables", [{"BUDGETS": "off"}, {"BUDGET_USD_PER_CALLER": "off", "BUDGET_USD_TOTAL": "off"}])
-def test_an_unpriced_model_passes_where_nothing_limits_money(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
-) -> None:
+def test_unpriced_model_without_cost_limit_passes(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     async def main() -> int:
         async with paid(monkeypatch, SPENT_LITTLE, variables) as (port, _):
             return (await ask(port, {**O1, "provider": "openai:gpt-99-ultra"}))[0]
@@ -202,7 +200,7 @@ ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     ],
     ids=["reported", "rejected", "not reported", "reported as 0", "cut in the text"],
 )
-def test_an_answer_is_counted_by_its_reported_usage_or_as_reserved(
+def test_answer_is_charged_by_reported_usage_or_as_reserved(
     monkeypatch: pytest.MonkeyPatch, script: Script, statuses: list[int]
 ) -> None:
     async def main() -> list[int]:
@@ -213,7 +211,7 @@ def test_an_answer_is_counted_by_its_reported_usage_or_as_reserved(
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_an_answer_that_its_reader_leaves_is_counted_as_reserved(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+def test_abandoned_answer_is_charged_as_reserved(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     async def main() -> int:
         async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
             left = await send_request(port, "/api/chat", {**O1, "resume": kept})
@@ -228,7 +226,7 @@ def test_an_answer_that_its_reader_leaves_is_counted_as_reserved(monkeypatch: py
     assert asyncio.run(main()) == 429
 
 
-def test_of_many_that_ask_at_once_only_those_pass_that_the_budget_pays_together(
+def test_concurrent_requests_pass_only_within_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[list[int], int]:
@@ -244,7 +242,7 @@ def test_of_many_that_ask_at_once_only_those_pass_that_the_budget_pays_together(
     assert asyncio.run(main()) == ([200, *[429] * 11], 1)
 
 
-def test_another_attempt_is_made_only_where_the_budget_pays_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_is_made_only_within_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[str, int]:
         async with paid(monkeypatch, thinking_and_cutting, DOLLAR) as (port, vendor):
             _, output = await ask(port)
@@ -256,7 +254,7 @@ def test_another_attempt_is_made_only_where_the_budget_pays_for_it(monkeypatch: 
     )
 
 
-def test_on_openais_wire_a_broken_answer_that_the_budget_does_not_repeat_is_a_429(
+def test_failed_answer_without_budget_for_retry_is_429_in_openai_api(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[int, str]:
@@ -272,7 +270,7 @@ async def cutting_before_the_head(upstream: Upstream) -> None:
     upstream.cut()
 
 
-def test_a_vendors_key_at_a_local_address_is_counted_where_the_list_knows_the_model(
+def test_vendor_key_at_local_address_is_charged_at_list_price(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[list[tuple[int, str]], int]:
@@ -306,7 +304,7 @@ async def told(port: int, wire: str, name: str) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("name", ["openai:o1-pro", "sim:steady,openai:o1-pro", "openai:gpt-6.1-terra, openai:o1-pro"])
-def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
+def test_public_service_rejects_models_that_are_not_offered(
     monkeypatch: pytest.MonkeyPatch, wire: str, name: str
 ) -> None:
     async def main() -> tuple[int, dict[str, Any], int]:
@@ -328,7 +326,7 @@ def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
         assert (status, error["type"]) == (404 if wire == "sse" else 1008, "model_not_found")
 
 
-def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_service_answers_and_lists_offered_models(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[list[int], list[str], list[int]]:
         variables = {"RATE_LIMIT": "99/minute", "PUBLIC_MODELS": "openai:gpt-5-nano, groq:other, openai:gpt-6.1-terra"}
         async with paid(monkeypatch, SPENT_LITTLE, variables, host="0.0.0.0") as (port, _):
@@ -356,7 +354,7 @@ def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatc
         ((), {"TRUSTED_HOPS": "1"}, [404, 502]),
     ],
 )
-def test_a_process_offers_models_by_the_address_that_it_listens_on(
+def test_offered_models_depend_on_listening_address(
     arguments: tuple[str, ...], variables: dict[str, str], statuses: list[int]
 ) -> None:
     async def main(port: int) -> list[int]:
@@ -375,7 +373,7 @@ def test_a_process_offers_models_by_the_address_that_it_listens_on(
     assert asyncio.run(whole()) == statuses
 
 
-def test_a_process_names_public_models_that_mean_nothing() -> None:
+def test_invalid_public_models_stop_start_with_one_line() -> None:
     output = r"error: PUBLIC_MODELS: 'nobody:x' cannot be used"
     with pytest.raises(AssertionError, match=output), run_service(PUBLIC_MODELS="nobody:x"):
         pass

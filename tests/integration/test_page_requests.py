@@ -53,7 +53,7 @@ def ask(service: RunningService, method: str, path: str, **other: Any) -> httpx2
         return client.request(method, path, **other)
 
 
-def test_no_route_of_the_installed_library_is_there_beside_the_table(service: RunningService) -> None:
+def test_gradio_routes_outside_table_are_not_found(service: RunningService) -> None:
     async def build() -> Any:
         settings, guard = Settings(), Guard(GuardConfig())
         providers = ProviderRegistry(settings)
@@ -77,7 +77,7 @@ def test_no_route_of_the_installed_library_is_there_beside_the_table(service: Ru
     assert wrong == []
 
 
-def test_service_keeps_its_own_routes_beside_the_page(service: RunningService) -> None:
+def test_service_routes_work_beside_page(service: RunningService) -> None:
     assert ask(service, "GET", "/healthz").status_code == 200
     assert ask(service, "GET", "/metrics").status_code == 200
     assert ask(service, "GET", "/v1/models").status_code == 200
@@ -110,7 +110,7 @@ def hostile(path: str) -> Iterator[Any]:
     yield {"text": "x", "files": [data]}
 
 
-def test_no_function_of_the_page_hands_out_a_file(service: RunningService) -> None:
+def test_page_functions_never_serve_file(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     secrets = [part for part in (*os.environ.values(), Path("/etc/hostname").read_text().strip()) if len(part) > 12]
     tried, leaked = 0, []
@@ -126,13 +126,13 @@ def test_no_function_of_the_page_hands_out_a_file(service: RunningService) -> No
     assert tried > 700 and leaked == []
 
 
-def test_results_that_name_a_file_are_not_served(service: RunningService) -> None:
+def test_results_naming_file_are_not_served(service: RunningService) -> None:
     for path in FILES:
         for chat_service in ("file=", "file/", "proxy=http://127.0.0.1/", "custom_component/1/client/component/"):
             assert ask(service, "GET", f"/gradio_api/{chat_service}{path}").status_code == 404
 
 
-def test_question_over_the_queue_is_answered_as_before(service: RunningService) -> None:
+def test_prompt_over_queue_is_answered(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     run = next(event for event in config["dependencies"] if event["api_name"] == "run")
     with httpx2.Client(base_url=service.address, timeout=30) as client:
@@ -177,7 +177,7 @@ def junk(service: RunningService) -> None:
             connection.recv(100)
 
 
-def test_log_is_json_lines_and_has_nothing_that_a_visitor_sent() -> None:
+def test_log_is_json_lines_without_user_input() -> None:
     with started_with_page(SECRET_TOKEN="not-to-be-seen-0001") as service:
         junk(service)
         assert ask(service, "GET", "/healthz").status_code == 200

@@ -236,7 +236,7 @@ def test_send_cancelled_before_head_closes_connection() -> None:
     asyncio.run(main())
 
 
-def test_a_response_that_was_closed_leaves_the_connection_of_the_next_one_alone() -> None:
+def test_closed_response_does_not_affect_next_connection() -> None:
     async def main() -> tuple[bytes, bytes, int]:
         answers = (CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY, CHUNKED_HEAD + b"\r\n4\r\nnext\r\n")
         async with run_pool_server(*answers) as service, aclosing(ConnectionPool()) as pool:
@@ -253,7 +253,7 @@ def test_a_response_that_was_closed_leaves_the_connection_of_the_next_one_alone(
     assert asyncio.run(main()) == (b"", b"next", 1)
 
 
-def test_a_response_that_has_ended_leaves_its_connection_to_the_next_one() -> None:
+def test_ended_response_releases_connection_for_reuse() -> None:
     async def main() -> tuple[bytes, int]:
         async with (
             run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as service,
@@ -269,7 +269,7 @@ def test_a_response_that_has_ended_leaves_its_connection_to_the_next_one() -> No
     assert asyncio.run(main()) == (b"abcde", 1)
 
 
-def test_a_reader_that_waits_while_another_task_closes_reads_nothing() -> None:
+def test_waiting_reader_reads_nothing_after_close_by_other_task() -> None:
     async def main() -> bytes:
         async with run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n") as service, aclosing(ConnectionPool()) as pool:
             response = await pool.send(service.target, REQUEST, 5)
@@ -295,7 +295,7 @@ NOT_KEPT = {
 
 
 @pytest.mark.parametrize("name", NOT_KEPT)
-def test_a_connection_whose_response_is_in_doubt_is_not_kept(name: str) -> None:
+def test_connection_with_ambiguous_response_is_not_reused(name: str) -> None:
     async def main() -> tuple[list[bytes], int]:
         async with run_pool_server(NOT_KEPT[name]) as service, aclosing(ConnectionPool()) as pool:
             bodies = [await send_and_read(pool, service) for _ in range(2)]
@@ -304,7 +304,7 @@ def test_a_connection_whose_response_is_in_doubt_is_not_kept(name: str) -> None:
     assert asyncio.run(main()) == ([b"abcde"] * 2, 2)
 
 
-def test_a_connection_that_answered_before_the_request_was_sent_is_not_kept() -> None:
+def test_connection_with_early_response_is_not_reused() -> None:
     request = REQUEST.replace(b"content-length: 0", b"content-length: 64000000") + b"x" * 64_000_000
 
     async def main() -> tuple[list[bytes], int]:
@@ -327,7 +327,7 @@ def test_a_connection_that_answered_before_the_request_was_sent_is_not_kept() ->
     assert asyncio.run(main()) == ([b"no", b"no"], 2)
 
 
-def test_bytes_after_a_fault_are_not_read() -> None:
+def test_bytes_after_fault_are_not_read() -> None:
     answer = CHUNKED_HEAD + b"\r\n2\r\nab\r\nzz\r\n"
 
     async def main() -> list[bytes]:
@@ -343,7 +343,7 @@ def test_bytes_after_a_fault_are_not_read() -> None:
     assert asyncio.run(main()) == [b"ab"]
 
 
-def test_two_users_of_mutated_responses_never_get_a_byte_of_each_other() -> None:
+def test_mutated_responses_never_leak_between_requests() -> None:
     async def main() -> http_fuzz.Result:
         async with asyncio.timeout(120):
             return await http_fuzz.fuzz_pool(300, seed=20)

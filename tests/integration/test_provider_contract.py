@@ -268,9 +268,7 @@ def test_adapter_lists_models_of_service(case: ProviderCase) -> None:
 
 @pytest.mark.parametrize("name", ["sim:steady", "sim:bursty", "replay", "local"])
 @pytest.mark.parametrize("streamed", [True, False])
-def test_builtin_adapters_meet_the_same_contract(
-    name: str, streamed: bool, tmp_path: Path, local_model: LocalModel
-) -> None:
+def test_builtin_adapters_meet_contract(name: str, streamed: bool, tmp_path: Path, local_model: LocalModel) -> None:
     trace = tmp_path / "trace.jsonl"
     start = (Notice("connected", "Recorded."), TextDelta("He"), TextDelta("llo"))
     answer: tuple[Event, ...] = (*start, Usage(7, 3), Finish("stop", "stop"))

@@ -104,9 +104,7 @@ def test_real_model_at_max_tokens_finishes_with_length(local_model: LocalModel, 
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_same_prompt_at_temperature_0_has_the_same_text_in_every_dialect(
-    local_model: LocalModel, streamed: bool
-) -> None:
+def test_same_prompt_at_temperature_0_has_same_text_in_every_dialect(local_model: LocalModel, streamed: bool) -> None:
     texts = {
         "".join(with_providers(local_model, partial(ask_streamed, name, streamed)).texts).strip() for name in NAMES
     }

@@ -196,7 +196,7 @@ def run_two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
     return run_service("--workers", "2", REDIS_URL=url, **{"RATE_LIMIT": "off", "BUDGETS": "off", **variables})
 
 
-def test_workers_check_the_host_where_they_listen(redis: RedisProcess) -> None:
+def test_workers_check_host_of_listening_address(redis: RedisProcess) -> None:
     async def main(port: int) -> list[int]:
         hosts = ["localhost", "evil.example", "chat.example"] * 4
         responses = [await send_request(port, "/healthz", method="GET", headers={"host": host}) for host in hosts]
@@ -280,7 +280,7 @@ def test_rate_limit_is_shared_by_two_workers(redis: RedisProcess) -> None:
 
 
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 429), ("0.0.0.0", 404)])
-def test_workers_offer_models_by_the_address_that_they_listen_on(redis: RedisProcess, host: str, status: int) -> None:
+def test_workers_offer_models_by_listening_address(redis: RedisProcess, host: str, status: int) -> None:
     async def main(port: int) -> int:
         body = {"message": "hi", "provider": "openai:o1-pro", "max_tokens": 1000}
         return (await (await send_request(port, CHAT, body)).read_response())[0]

@@ -260,7 +260,7 @@ def test_resumed_stream_is_removed_after_retention(monkeypatch: pytest.MonkeyPat
     assert set(asyncio.run(main())[:-1]) == {200}
 
 
-def test_oversized_stream_tells_late_reader_it_is_not_buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_reader_of_oversized_stream_gets_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 2000)
 
     async def main() -> tuple[HttpReply, list[sse.ServerSentEvent]]:

@@ -75,7 +75,7 @@ def test_lock_file_agrees_with_its_source_and_has_a_hash_for_each_package(lock: 
     assert [name for name, entry in hashes.items() if not entry or len(set(entry)) != len(entry)] == []
 
 
-def test_lock_file_holds_every_package_that_the_installed_ones_require() -> None:
+def test_lock_file_contains_every_required_package() -> None:
     versions = pins("requirements-lock.txt")
     for name in versions:
         for text in distribution(name).requires or ():

@@ -69,7 +69,7 @@ def test_estimate_counts_one_token_for_each_character_outside_ascii(text: str, t
     assert Estimator().estimate(request, CostModel()) == Spend(tokens)
 
 
-def test_estimate_of_a_charged_route_covers_wrapping_caching_and_extra_output() -> None:
+def test_estimate_of_paid_route_covers_framing_caching_and_extra_output() -> None:
     estimate = Estimator().estimate
     assert estimate(make_question(400), CostModel(price=price_usage)) == Spend(
         204, to_nano_usd(Decimal("0.104") + Decimal(1))
@@ -85,7 +85,7 @@ def test_estimate_of_a_charged_route_covers_wrapping_caching_and_extra_output() 
     assert cached.nano_usd == to_nano_usd(Decimal("2.004") * Decimal("1.25")), "writing a cache costs more"
 
 
-def test_estimate_takes_the_cautious_price_and_the_set_one_where_no_price_is_known() -> None:
+def test_estimate_without_list_price_uses_configured_price() -> None:
     estimator = Estimator((Decimal(1000), Decimal(2000)))
     assert estimator.estimate(make_question(0, 10), CostModel(paid=True)).nano_usd == to_nano_usd(
         Decimal("0.004") + Decimal("0.02")
@@ -104,7 +104,7 @@ def dear(usage: Usage) -> Cost:
 
 
 @pytest.mark.parametrize("names", [("free", "dear", "cheap"), ("dear", "cheap", "free"), ("cheap", "free", "dear")])
-def test_estimate_dearest_takes_the_dearest_route_wherever_it_stands(names: tuple[str, ...]) -> None:
+def test_estimate_uses_most_expensive_route_in_any_position(names: tuple[str, ...]) -> None:
     known = {
         "free": CostModel(),
         "cheap": CostModel(price=price_usage, paid=True),
@@ -117,7 +117,7 @@ def test_estimate_dearest_takes_the_dearest_route_wherever_it_stands(names: tupl
     )
 
 
-def test_settle_takes_reported_usage_and_the_most_for_what_is_unknown() -> None:
+def test_settle_uses_reported_usage_and_upper_bound_for_unknown() -> None:
     settle, most = Estimator().settle, Spend(200, 500)
     paid, free = PRICED["p:m"], CostModel()
     assert settle(charge(1000, 5), paid, most) == Spend(1005, to_nano_usd(Decimal("1.05"))), (
@@ -131,7 +131,7 @@ def test_settle_takes_reported_usage_and_the_most_for_what_is_unknown() -> None:
     assert Estimator((Decimal(1), Decimal(1))).settle(charge(10, 5), UNPRICED["p:m"], most) == Spend(15, 15_000)
 
 
-def test_overruns_are_remembered_for_the_latest_answers_of_a_route() -> None:
+def test_overruns_are_remembered_for_latest_answers_of_route() -> None:
     overruns = Overruns(routes=2, answers=2)
     overruns.add("a", 277, 10)
     assert overruns.longest(["a", "b"]) == {"a": 267, "b": 0}
@@ -306,7 +306,7 @@ def test_budget_bounds_follow_order_of_limits() -> None:
     }
 
 
-def test_a_caller_forgotten_while_its_answer_ran_is_given_nothing_back() -> None:
+def test_evicted_caller_gets_no_refund() -> None:
     ledger = BudgetLedger(Budget(tokens_per_caller=100), callers=1)
     assert ledger.reserve("1", "a", Spend(90), DAY, 0.0) is None
     assert ledger.reserve("2", "b", Spend(1), DAY, 0.0) is None
@@ -318,7 +318,7 @@ MONEY = Budget(usd_per_caller=Decimal(1))
 
 
 @pytest.mark.parametrize("names", [("p:m", "q:m"), ("q:m", "p:m")])
-def test_an_unpriced_paid_route_is_refused_wherever_it_stands_in_the_list(names: tuple[str, ...]) -> None:
+def test_unpriced_paid_route_is_rejected_in_any_position(names: tuple[str, ...]) -> None:
     known = {"p:m": CostModel(paid=True), "q:m": CostModel()}
 
     async def main() -> None:
@@ -338,16 +338,14 @@ def test_an_unpriced_paid_route_is_refused_wherever_it_stands_in_the_list(names:
         (Budget(usd_total=Decimal(1), unpriced=(Decimal(1), Decimal(1))), UNPRICED),
     ],
 )
-def test_an_unpriced_route_passes_where_nobody_pays_or_nothing_limits_money(
-    budget: Budget, routes: dict[str, CostModel]
-) -> None:
+def test_unpriced_route_passes_if_free_or_without_cost_limit(budget: Budget, routes: dict[str, CostModel]) -> None:
     async def main() -> None:
         await (await make_budgets(budget).reserve("a", make_question(4), routes)).settle(None)
 
     asyncio.run(main())
 
 
-def test_the_price_set_for_unpriced_models_is_reserved_and_settled() -> None:
+def test_configured_price_of_unpriced_models_is_reserved_and_settled() -> None:
     async def main() -> None:
         money = make_budgets(Budget(usd_per_caller=Decimal(1), unpriced=(Decimal(0), Decimal(10_000))))
         reservation = await money.reserve("a", make_question(4, 60), UNPRICED)  # 0.60 USD
@@ -360,7 +358,7 @@ def test_the_price_set_for_unpriced_models_is_reserved_and_settled() -> None:
 
 
 @pytest.mark.parametrize("requests", [None, 10])
-def test_an_answer_that_money_limits_is_never_asked_for_without_a_limit_of_its_own(requests: int | None) -> None:
+def test_request_under_cost_budget_always_has_token_limit(requests: int | None) -> None:
     async def main() -> tuple[int | None, int | None]:
         money = make_budgets(Budget(usd_per_caller=Decimal(1000), output_tokens=None))
         paid = await money.reserve("a", make_question(4, requests), PRICED)
@@ -381,7 +379,7 @@ def test_an_answer_that_money_limits_is_never_asked_for_without_a_limit_of_its_o
     ],
     ids=["nobody asked", "rejected", "reported", "stopped", "an unknown route"],
 )
-def test_settling_leaves_what_was_not_spent(ends: Charge | None, left_usd: str) -> None:
+def test_settlement_releases_unspent_reservation(ends: Charge | None, left_usd: str) -> None:
     output_priced = {
         "p:m": CostModel(price=lambda usage: Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "t"))
     }
@@ -397,7 +395,7 @@ def test_settling_leaves_what_was_not_spent(ends: Charge | None, left_usd: str) 
     asyncio.run(main())
 
 
-def test_renewing_counts_the_failed_attempt_and_reserves_the_next() -> None:
+def test_renewal_charges_failed_attempt_and_reserves_next() -> None:
     output_priced = {
         "p:m": CostModel(price=lambda usage: Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "t"))
     }
@@ -415,7 +413,7 @@ def test_renewing_counts_the_failed_attempt_and_reserves_the_next() -> None:
     asyncio.run(main())
 
 
-def test_an_overrun_is_reserved_for_the_next_answer() -> None:
+def test_overrun_is_reserved_for_next_answer() -> None:
     output_priced = {
         "p:m": CostModel(price=lambda usage: Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "t"))
     }

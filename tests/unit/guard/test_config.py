@@ -85,7 +85,7 @@ def test_every_guard_variable_is_read(tmp_path: Path) -> None:
     assert line.partition(":")[2] not in repr(read)
 
 
-def test_strict_validation_switches_on_the_rules_of_the_guide() -> None:
+def test_strict_validation_enables_additional_rules() -> None:
     strict = GuardConfig.from_env({"VALIDATION": " Strict "}).limits
     assert (strict.message_chars, strict.off) == (4_000, frozenset())
     assert GuardConfig.from_env({"VALIDATION": "default"}).limits == InputLimits()
@@ -94,7 +94,7 @@ def test_strict_validation_switches_on_the_rules_of_the_guide() -> None:
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "unicode"])
-def test_each_rule_of_validation_can_be_switched_off(rule: str) -> None:
+def test_each_validation_rule_can_be_disabled(rule: str) -> None:
     limits = GuardConfig.from_env({"VALIDATION": "strict", "VALIDATION_OFF": rule}).limits
     assert limits.off == {rule}
     assert (limits.body_bytes == MAX_BODY_BYTES, limits.json_depth == MAX_JSON_DEPTH) == (

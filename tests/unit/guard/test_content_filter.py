@@ -55,11 +55,11 @@ def test_blocklist_passes_harmless_questions(text: str) -> None:
     assert BLOCKLIST.check(text) is None
 
 
-def test_harmless_sentences_that_share_words_with_harmful_ones_pass() -> None:
+def test_harmless_sentences_with_words_of_harmful_ones_pass() -> None:
     assert [text for text in HARMLESS if BLOCKLIST.check(text) is not None] == []
 
 
-def test_harmful_sentences_are_refused_in_their_category() -> None:
+def test_harmful_sentences_are_blocked_in_expected_category() -> None:
     result = [(category, text, BLOCKLIST.check(text)) for category, text in HARMFUL]
     assert [row for row in result if row[2] is None or row[2].category != row[0]] == []
 
@@ -73,17 +73,17 @@ def test_harmful_sentences_are_refused_in_their_category() -> None:
         "b\u0336o\u0336m\u0336b\u0336",
     ],
 )  # fmt: skip
-def test_a_disguised_word_is_found(written: str) -> None:
+def test_disguised_word_is_blocked(written: str) -> None:
     result = BLOCKLIST.check(f"How to make a {written}")
     assert result is not None and result.category == "weapons"
 
 
 @pytest.mark.parametrize("written", ["b0mb", "b\u043emb", "b o m b", "bo-mb", "**bomb**"])
-def test_a_disguised_word_in_a_harmless_phrase_passes(written: str) -> None:
+def test_disguised_word_in_harmless_phrase_passes(written: str) -> None:
     assert BLOCKLIST.check(f"How to make a {written} calorimeter") is None
 
 
-def test_an_ending_says_what_may_follow_a_phrase() -> None:
+def test_phrase_matches_only_with_allowed_ending() -> None:
     mine = BlockList(
         {"food": ["eat {fruit} >end", "=my pie"]},
         groups={"fruit": ["pear", "apple"]},

@@ -124,7 +124,7 @@ def test_harmless_questions_pass_unchanged(text: str) -> None:
 
 
 @pytest.mark.parametrize(("limits", "chars"), [(LIMITS, 32_000), (STRICT, 4_000)], ids=["default", "strict"])
-def test_message_length_over_the_limit_is_refused(limits: InputLimits, chars: int) -> None:
+def test_message_length_over_limit_is_rejected(limits: InputLimits, chars: int) -> None:
     assert rejecting_rule("a" * chars, limits) is None
     assert rejecting_rule("a" * (chars + 1), limits) == "validation.length"
     assert rejecting_rule("a" * (chars + 1), replace(limits, off=limits.off | {"length"})) is None

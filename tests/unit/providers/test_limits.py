@@ -57,7 +57,7 @@ def test_whole_body_over_the_limit_raises() -> None:
     assert type(error) is ResponseTooLargeError and "16 MB" in error.message
 
 
-def test_a_text_over_its_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_over_limit_is_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("providers.decoding.decoder.MAX_ANSWER_CHARS", 10)
     events, error = decoded(chat_completions.make_decoder(), EVENT * 3, 10**9)
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["word", "word"]
