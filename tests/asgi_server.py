@@ -59,7 +59,7 @@ async def serve_providers(
     hosts: AllowedHosts | None = None,
     add_routes: Callable[[FastAPI], None] = lambda app: None,
 ) -> AsyncIterator[int]:
-    """Run the service over `providers`, configured by `variables`, and yield its port. `host`: its listening address."""
+    """Run the service over `providers`, configured by `variables`, and yield its port. `host`: its address."""
     settings = Settings(variables)
     guard = Guard(GuardConfig.from_env(variables, settings.secrets()), redis_url=settings.redis_url)
     app = create_app(
