@@ -1,5 +1,5 @@
 # The demo with its model inside: docker build -t streamgauge . && docker run --rm -p 7860:7860 streamgauge
-FROM python:3.11-slim
+FROM python:3.12.12-slim
 
 # llama.cpp computes with OpenMP, whose library the slim image leaves out.
 RUN apt-get update -q && apt-get install -qy --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*

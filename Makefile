@@ -20,6 +20,8 @@ help:
 	@echo "make capacity     the most streams at once that meet an SLO"
 	@echo "make soak         fault injection for MINUTES=30: no event lost or repeated, no growth"
 	@echo "make lock         the image's packages with their hashes, after a version was changed"
+	@echo "make space        a public Space of your own: NAME=user/space; says what it would send, sends it with PUSH=1"
+	@echo "make space-check  what a Space needs: card, packages, start, address, sizes, no secret"
 	@echo "make screenshots  the pictures in docs/images"
 	@echo "make setup        only the environment (.venv) and the model"
 
@@ -131,7 +133,7 @@ soak: setup-load
 
 # The image's packages with the hashes of all their files. Its two architectures need the same ones, or this stops.
 LOCK := uv pip compile --quiet --no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	--generate-hashes --only-binary :all: --python-version 3.11.9
+	--generate-hashes --only-binary :all: --python-version 3.12.12
 
 .PHONY: lock
 lock: .venv/bin/python
@@ -148,6 +150,19 @@ lock: .venv/bin/python
 			cat $$work/x86_64-$$name.txt; } >$$work/$$name-lock.txt; \
 		cp $$work/$$name-lock.txt $$name-lock.txt; \
 	done
+
+# A Hugging Face Space. Without PUSH=1 nothing is sent; the token is that of `hf auth login`, or HF_TOKEN.
+NAME ?=
+HARDWARE ?=
+PUSH ?=
+
+.PHONY: space space-check
+space: setup
+	@test -n "$(NAME)" || { echo "which Space? make space NAME=user/space"; exit 2; }
+	@$(BIN)/python -m space upload '$(NAME)' $(if $(HARDWARE),--hardware '$(HARDWARE)') $(if $(filter 1,$(PUSH)),--push)
+
+space-check: setup
+	@$(BIN)/python -m space check --resolve
 
 clean:
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

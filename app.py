@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from guard import Guard, GuardConfig
+from guard import Guard, GuardConfig, GuardVariables
 from providers import ProviderRegistry
 from providers.services import Offer
 from server import logging_config, uvicorn_server
 from server.app import create_app
 from server.captured_output import CapturedOutput
 from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
-from settings import Settings
+from settings import Settings, check_variables, read_environment
 from streaming.errors import UsageError
 
 PORT = 7860
@@ -76,9 +76,9 @@ def _listener_url(listener: socket.socket) -> str:
     return f"http://{here}:{port}"
 
 
-def _parse_options(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
+def _parse_options(arguments: Sequence[str] | None, *, on_space: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat API and its page.")
-    default_host = "0.0.0.0" if settings.on_space else "127.0.0.1"
+    default_host = "0.0.0.0" if on_space else "127.0.0.1"
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port", type=int, default=PORT, help="port to listen on, 0 for any free port (default: %(default)s)"
@@ -121,10 +121,12 @@ def _serve_workers(listener: socket.socket, count: int, settings: Settings, body
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until stopped, and return the exit code of the process: 0, 1 if a worker failed, 2 for invalid usage."""
-    settings = Settings.from_environment()
-    options = _parse_options(arguments, settings)
+    """Serve until stopped, and return the exit code of the process: 0, 1 for a failed start, 2 for invalid usage."""
+    variables = read_environment()
+    options = _parse_options(arguments, on_space=bool(variables.get("SPACE_ID", "").strip()))
     try:
+        check_variables(variables, Settings, GuardVariables)
+        settings = Settings(variables)
         providers = ProviderRegistry(settings)
         _check_options(options, settings)
         providers.local_model.validate_file()
@@ -134,32 +136,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         offer = Offer.from_settings(settings, host, shared=options.share)
         hosts = _allowed_hosts(host, settings, guard)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return 2
     uvicorn_server.raise_worker_fd_limit()
-    body_bytes = guard.configuration.limits.body_bytes
     if options.workers > 1:
         settings.share_listening_host(host)
-        return _serve_workers(listener, options.workers, settings, body_bytes)
+        return _serve_workers(listener, options.workers, settings, guard.configuration.limits.body_bytes)
+    try:
+        _serve(listener, options, providers, offer, settings, guard, hosts)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _serve(
+    listener: socket.socket,
+    options: argparse.Namespace,
+    providers: ProviderRegistry,
+    offer: Offer,
+    settings: Settings,
+    guard: Guard,
+    hosts: AllowedHosts,
+) -> None:
+    """Serve in this process until stopped. Raises UsageError when ZeroGPU does not accept the report of the start."""
     with CapturedOutput() as output:
         logging_config.configure_logging(settings.mask_secrets, output.error, lambda: output.trusted)
         grace_s = SHUTDOWN_GRACE_S if options.no_ui else SHUTDOWN_GRACE_WITH_PAGE_S
         app: Any = create_app(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
         if not options.no_ui:
-            app = _mount_page(app, providers, offer, settings, guard)
+            app = _mount_page(app, settings)
             if options.share:
                 from ui.app import share
 
                 share(listener.getsockname()[1], output.print_line, hosts.add_link)
+        body_bytes = guard.configuration.limits.body_bytes
         config = uvicorn_server.uvicorn_config(app, grace_s=grace_s, body_bytes=body_bytes)
         uvicorn_server.GracefulServer(config, _listener_url(listener), output.print_ready).run(sockets=[listener])
-    return 0
 
 
-def _mount_page(app: Any, providers: ProviderRegistry, offer: Offer, settings: Settings, guard: Guard) -> Any:
+def _mount_page(app: Any, settings: Settings) -> Any:
     from ui.app import mount
 
-    return mount(app, providers, offer=offer, settings=settings, guard=guard, observer=app.state.chat_service.observer)
+    app = mount(app, app.state.chat_service, settings=settings)
+    if settings.on_zero_gpu:
+        from ui.zero_gpu import report_start
+
+        report_start()
+    return app
 
 
 if __name__ == "__main__":

@@ -1,11 +1,19 @@
-"""The environment, read once into a frozen `Settings` that entry points pass on. Values never appear in a repr."""
+"""The environment, read once into a frozen `Settings` that entry points pass on. Values never appear in a repr.
+
+`VariableModel` is the base of every model of environment variables: here of the service's, in `guard.config` of the
+guard's.
+"""
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import Annotated, Any
 from urllib.parse import unquote
+
+from pydantic import Field, PlainValidator, SkipValidation, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streaming.errors import UsageError
 
@@ -20,18 +28,168 @@ _SECRET_NAME_PARTS = re.compile(
 """Matches the names of variables whose value is a secret."""
 _PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@")
 _MIN_SECRET_CHARS = 8
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The environment variables by name. API keys and base URLs have the names that each vendor's own SDK reads."""
+class InvalidVariablesError(UsageError):
+    """Environment variables that cannot be used; `problems` has one line for each, `NAME: problem (what to do)`."""
 
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def read_environment() -> Mapping[str, str]:
+    """Return an immutable copy of this process's environment."""
+    return MappingProxyType(dict(os.environ))
+
+
+def invalid_value(value: str, write: str) -> ValueError:
+    """Return the error of a value, to be raised by a validator: `'value' cannot be used (write …)`."""
+    shown = value if len(value) <= 40 else value[:40] + "…"
+    return ValueError(f"{shown!r} cannot be used (write {write})")
+
+
+def whole_number_parser(least: int, most: int, unit: str = "a whole number") -> Callable[[str], int]:
+    """Return the parser of a whole number, written in ASCII digits alone."""
+
+    def parse_whole_number(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) <= 15 and least <= int(value) <= most):
+            raise invalid_value(value, f"{unit} from {least} to {most}")
+        return int(value)
+
+    return parse_whole_number
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Return the comma-separated entries of a value.
+
+    A value of commas alone is returned as a single entry, so that it is reported as invalid and not ignored.
+    """
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip()) or (text,)
+
+
+class _VariablesSource(PydanticBaseSettingsSource):
+    """The values of a model's variables without surrounding white space; empty variables count as unset."""
+
+    def __init__(self, model: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(model)
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        name = str(field.validation_alias or field_name)
+        return self._variables.get(name, "").strip() or None, name, False
+
+    def __call__(self) -> dict[str, Any]:
+        fields = self.settings_cls.model_fields.items()
+        values = (self.get_field_value(field, name) for name, field in fields if name != "variables")
+        return {name: value for value, name, _ in values if value is not None}
+
+
+class VariableModel(BaseSettings):
+    """A typed model of environment variables, frozen; a field's `validation_alias` is the variable's name.
+
+    Raises InvalidVariablesError, with a line for each variable whose value is invalid.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, arbitrary_types_allowed=True, validate_default=False)
+
+    variables: Annotated[Mapping[str, str], SkipValidation] = NO_VARIABLES
+
+    def __init__(self, variables: Mapping[str, str] = NO_VARIABLES) -> None:
+        try:
+            super().__init__(variables=MappingProxyType(dict(variables)))
+        except ValidationError as error:
+            problems = [_describe_problem(str(found["loc"][0]), found.get("ctx", {})) for found in error.errors()]
+            raise InvalidVariablesError(problems) from None
+
+    @classmethod
+    def settings_customise_sources(  # the hook's name is the library's
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the variables that the model was created with, and no others."""
+        return init_settings, _VariablesSource(settings_cls, init_settings()["variables"])
+
+    @classmethod
+    def variable_names(cls) -> frozenset[str]:
+        """Return the names of the variables that the model reads."""
+        return frozenset(str(field.validation_alias) for field in cls.model_fields.values() if field.validation_alias)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    __str__ = __repr__
+
+
+def _describe_problem(name: str, context: Mapping[str, Any]) -> str:
+    return f"{name}: {context['error']}"
+
+
+def check_variables(variables: Mapping[str, str], *models: type[VariableModel]) -> None:
+    """Raise InvalidVariablesError with the problems of all models together, if there are any."""
+    problems: list[str] = []
+    for model in models:
+        try:
+            model(variables)
+        except InvalidVariablesError as error:
+            problems += error.problems
+    if problems:
+        raise InvalidVariablesError(problems)
+
+
+_Names = Annotated[frozenset[str], PlainValidator(lambda text: frozenset(split_list(text)))]
+_Origins = Annotated[
+    frozenset[str], PlainValidator(lambda text: frozenset(entry.rstrip("/").lower() for entry in split_list(text)))
+]
+_Models = Annotated[
+    tuple[str, ...], PlainValidator(lambda text: tuple(part.strip() for part in text.split(",") if part.strip()))
+]
+_ZeroGPU = Annotated[bool, PlainValidator(lambda text: text.lower() in ("1", "t", "true"))]
+_Seconds = Annotated[int, PlainValidator(whole_number_parser(1, 3600, "whole seconds"))]
+
+
+class Settings(VariableModel):
+    """The environment of the service. API keys and base URLs have the names that each vendor's own SDK reads.
+
+    Those names are data of `providers.services`, so their values are read with `get`.
+    """
+
+    space_id: str | None = Field(None, validation_alias="SPACE_ID")
+    on_zero_gpu: _ZeroGPU = Field(False, validation_alias="SPACES_ZERO_GPU")
+    """Whether this Space has ZeroGPU hardware, by the words that the package `spaces` reads."""
+    redis_url: str | None = Field(None, validation_alias="REDIS_URL")
+    """The Redis server through which processes share limits and streams; None for one process."""
+    allowed_origins: _Origins = Field(frozenset(), validation_alias="ALLOWED_ORIGINS")
+    """Origins of other sites whose pages may call this service, comma-separated."""
+    allowed_hosts: _Names = Field(frozenset(), validation_alias="ALLOWED_HOSTS")
+    """Host names that requests may use for this service, comma-separated, not yet validated."""
+    public_models: _Models | None = Field(None, validation_alias="PUBLIC_MODELS")
+    """Models that callers may use besides the example models, comma-separated; None if unset."""
+    reader_timeout_s: _Seconds = Field(30, validation_alias="READER_TIMEOUT_S")
+    """How long a client may read nothing before its connection is dropped."""
+    first_content_s: _Seconds | None = Field(None, validation_alias="FIRST_CONTENT_S")
+    """The timeout for the first content of an answer; None means the default."""
+    provider_facts: str | None = Field(None, validation_alias="PROVIDER_FACTS")
+    """A TOML file whose facts about services and models override the built-in ones."""
+    model_path: str | None = Field(None, validation_alias="STREAMGAUGE_MODEL")
+    """A GGUF file that replaces the packaged local model; None for the packaged one."""
+    listening_host: str | None = Field(None, validation_alias=_LISTENING_HOST)
+    """The address that the service listens on, set for workers by their supervisor; None in other processes."""
+    metrics_folder: str | None = Field(None, validation_alias=METRICS_FOLDER)
+    """The folder in which workers combine their metrics, set by their supervisor; None for a single process."""
+
+    def __init__(self, variables: Mapping[str, str] = NO_VARIABLES) -> None:
+        super().__init__(variables)
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Return the settings from a copy of this process's environment."""
-        return cls(MappingProxyType(dict(os.environ)))
+        """Return the settings from a copy of this process's environment. Raises InvalidVariablesError."""
+        return cls(read_environment())
 
     def get(self, name: str) -> str | None:
         """Return the value of a variable without surrounding white space, or None when it is unset or empty."""
@@ -40,71 +198,13 @@ class Settings:
     @property
     def on_space(self) -> bool:
         """Whether this runs as a Hugging Face Space."""
-        return self.get("SPACE_ID") is not None
-
-    @property
-    def redis_url(self) -> str | None:
-        """The Redis server through which processes share limits and streams (`REDIS_URL`); None for one process."""
-        return self.get("REDIS_URL")
-
-    @property
-    def allowed_origins(self) -> frozenset[str]:
-        """Origins of other sites whose pages may call this service (`ALLOWED_ORIGINS`, comma-separated)."""
-        return frozenset(origin.rstrip("/").lower() for origin in self._split_list("ALLOWED_ORIGINS"))
-
-    @property
-    def allowed_hosts(self) -> frozenset[str]:
-        """Host names that requests may use for this service (`ALLOWED_HOSTS`, comma-separated), not yet validated."""
-        return self._split_list("ALLOWED_HOSTS")
-
-    def _split_list(self, name: str) -> frozenset[str]:
-        """Return the comma-separated entries of a variable.
-
-        A value of commas alone is returned as a single entry, so that it is reported as invalid and not ignored.
-        """
-        text = self.get(name)
-        entries = {entry.strip() for entry in (text or "").split(",")} - {""}
-        return frozenset(entries or ({text} if text else ()))
-
-    @property
-    def public_models(self) -> tuple[str, ...] | None:
-        """Models that callers may use besides the example models (`PUBLIC_MODELS`, comma-separated); None if unset."""
-        written = self.get("PUBLIC_MODELS")
-        return None if written is None else tuple(entry.strip() for entry in written.split(",") if entry.strip())
+        return self.space_id is not None
 
     @property
     def is_behind_proxy(self) -> bool:
-        """Whether trusted proxies in front forward the requests of callers (`TRUSTED_HOPS` above 0)."""
-        return (self.get("TRUSTED_HOPS") or "").strip("0") != ""
-
-    @property
-    def reader_timeout_s(self) -> int:
-        """How long a client may read nothing before its connection is dropped, in seconds (`READER_TIMEOUT_S`).
-
-        Raises UsageError when the value is not a whole number from 1 to 3600.
-        """
-        value = self.get("READER_TIMEOUT_S") or "30"
-        if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= 3600):
-            raise UsageError(f"READER_TIMEOUT_S: {value[:40]!r} cannot be used (write whole seconds from 1 to 3600)")
-        return int(value)
-
-    @property
-    def first_content_s(self) -> int | None:
-        """The timeout for the first content of an answer, in seconds (`FIRST_CONTENT_S`); None means the default.
-
-        Raises UsageError when the value is not a whole number from 1 to 3600.
-        """
-        value = self.get("FIRST_CONTENT_S")
-        if value is None:
-            return None
-        if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= 3600):
-            raise UsageError(f"FIRST_CONTENT_S: {value[:40]!r} cannot be used (write whole seconds from 1 to 3600)")
-        return int(value)
-
-    @property
-    def provider_facts(self) -> str | None:
-        """A TOML file whose facts about services and models override the built-in ones (`PROVIDER_FACTS`)."""
-        return self.get("PROVIDER_FACTS")
+        """Whether a trusted proxy forwards the requests of callers (`TRUSTED_HOPS` above 0; on a Space by default)."""
+        hops = self.get("TRUSTED_HOPS")
+        return self.on_space if hops is None else hops.strip("0") != ""
 
     def set_metrics_folder(self, folder: str) -> None:
         """Make processes started from now on write their metrics to that folder."""
@@ -113,21 +213,6 @@ class Settings:
     def share_listening_host(self, host: str) -> None:
         """Pass the address that the service listens on to processes started from now on."""
         os.environ[_LISTENING_HOST] = host
-
-    @property
-    def listening_host(self) -> str | None:
-        """The address that the service listens on, set for workers by their supervisor; None in other processes."""
-        return self.get(_LISTENING_HOST)
-
-    @property
-    def metrics_folder(self) -> str | None:
-        """The folder in which workers combine their metrics, set by their supervisor; None for a single process."""
-        return self.get(METRICS_FOLDER)
-
-    @property
-    def model_path(self) -> str | None:
-        """A GGUF file that replaces the packaged local model (`STREAMGAUGE_MODEL`); None for the packaged one."""
-        return self.get("STREAMGAUGE_MODEL")
 
     def secrets(self) -> frozenset[str]:
         """Return the values of all variables that look like secrets, with the entries of lists and passwords in URLs.

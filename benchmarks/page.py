@@ -5,6 +5,10 @@ during the answer: text, stages, meter and receipt. `busy` is the share of that 
 a task, according to the browser's trace. `cpu` is the share in which it used a processor; it is lower because on a busy
 machine a task also waits for one. The upstream runs in this process, the service and the browser in separate ones.
 
+Both shares include Gradio's own work: with each update it copies the inputs of its events, and its loading indicator
+requests animation frames. On two cores, beside other work, 800 chunks took 112 kB, busy 0.16 and cpu 0.11 with the
+default strategy, and 323 kB, busy 0.48 and cpu 0.33 with `direct`.
+
     python -m benchmarks.page [--chunks 800]
 """
 

@@ -12,6 +12,7 @@ from evaluation.cli import arguments as cli_arguments
 from evaluation.cli import output, run
 from evaluation.escaping import to_line
 from evaluation.runner.runner import new_run_id
+from settings import InvalidVariablesError
 from streaming.errors import UsageError
 
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands[options.command](options)
     except BrokenPipeError:  # the reader of the output, for example `head`, has closed the pipe
         return 1
+    except InvalidVariablesError as error:
+        for problem in error.problems:
+            output.print_note(f"error: {problem}")
     except (UsageError, OSError) as error:
         output.print_note(f"error: {error}")
     except KeyboardInterrupt:

@@ -143,6 +143,15 @@ class Scenario:
         return cells * len(self.prompts) * self.repeats
 
     @property
+    def level(self) -> float:
+        """The load: requests per second of an open loop, else the number of concurrent answers."""
+        return float(self.concurrency if self.rate is None else self.rate)
+
+    def trial_name(self, name: str, effort: str | None) -> str:
+        """Return a provider's full name for the tables, with the effort if the run varies it."""
+        return at_effort(name, effort) if len(self.effort) > 1 else name
+
+    @property
     def service_transports(self) -> tuple[str, ...]:
         """The transports that send to the service: all but in-process."""
         return tuple(name for name in self.transport if name != IN_PROCESS)
@@ -150,7 +159,10 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTrial:
-    """One planned trial; `number` counts from 1 in the order of the run, and so do `repeat` and `block`."""
+    """One planned trial; `number` counts from 1 in the order of the run, and so do `repeat` and `block`.
+
+    `fresh`: the provider has not been asked this prompt before in the run, so that none of its caches can answer it.
+    """
 
     number: int
     block: int
@@ -160,6 +172,7 @@ class PlannedTrial:
     strategy: str
     transport: str = IN_PROCESS
     effort: str | None = None
+    fresh: bool = True
 
 
 def plan(scenario: Scenario) -> tuple[PlannedTrial, ...]:

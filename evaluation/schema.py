@@ -9,13 +9,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, make_dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from evaluation.metrics import METRICS
 from streaming.errors import UsageError
 from streaming.trace import parse_json_object
 
@@ -23,83 +24,93 @@ TRIALS_FILE = "trials.jsonl"
 EVENTS_FILE = "events.jsonl"
 
 
-Seconds = Annotated[float | None, "s"]
-Count = Annotated[int | None, "count"]
-Rate = Annotated[float | None, "1/s"]
-Share = Annotated[float | None, "0-1"]
-Usd = Annotated[Decimal | None, "USD"]
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The unit and the meaning of a column that is no metric, for the documentation."""
+
+    unit: str
+    meaning: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One requested answer and its metrics; the order of the fields is the order of the columns."""
+class TrialFacts:
+    """The columns of a trial that are no metrics: what was tried, how it ended, and where its figures come from."""
 
-    run_id: str
-    trial_id: str
-    prompt_id: str
-    provider: str
-    model: str | None
-    strategy: str
-    transport: str
-    repeat: int
-    block: int
-    outcome: Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"]
-    finish_reason: str | None = None
-    finish_raw: str | None = None
-    error_type: str | None = None
-    error_message: str | None = None
-    http_status: int | None = None
-    started_at: Annotated[str, "UTC ISO 8601"]
-    intended_start_s: Seconds = None
-    queue_s: Seconds = None
-    attempts: Count = None
-    fell_back_to: str | None = None
-    connect_s: Seconds = None
-    headers_s: Seconds = None
-    ttft_s: Seconds = None
-    ttft_total_s: Seconds = None
-    ttfot_s: Seconds = None
-    delivered_ttft_s: Seconds = None
-    e2e_s: Seconds = None
-    delivered_e2e_s: Seconds = None
-    chunks: Count = None
-    delivered_chunks: Count = None
-    icl_p50_s: Seconds = None
-    icl_p95_s: Seconds = None
-    icl_p99_s: Seconds = None
-    icl_max_s: Seconds = None
-    icl_cv: float | None = None
-    stalls: Count = None
-    stall_s: Seconds = None
-    itl_s: Seconds = None
-    output_tps: Rate = None
-    chars_per_s: Rate = None
-    delay_mean_s: Seconds = None
-    delay_p95_s: Seconds = None
-    delay_max_s: Seconds = None
-    updates_per_s: Rate = None
-    fluidity: Share = None
-    qoe: Share = None
-    input_tokens: Count = None
-    output_tokens: Count = None
-    thinking_tokens: Count = None
-    cached_tokens: Count = None
-    cache_write_tokens: Count = None
-    token_source: str | None = None
-    input_cost_usd: Usd = None
-    output_cost_usd: Usd = None
-    cost_usd: Usd = None
-    cost_source: str | None = None
-    list_cost_usd: Usd = None
-    price_source: str | None = None
-    price_date: str | None = None
-    sent_monotonic_s: Seconds = None
-    stamp_source: str | None = None
-    loop_lag_max_s: Seconds = None
-    merged_reads: Count = None
-    disturbed: bool | None = None
-    effort: str | None = None
-    dropped_settings: str | None = None
+    run_id: Annotated[str, Column("", "the run")]
+    trial_id: Annotated[str, Column("", "the trial; its request carries it as `X-Client-Request-Id`")]
+    prompt_id: Annotated[str, Column("", "the prompt's id in the prompt file")]
+    name: Annotated[str | None, Column("", "the whole `provider:model`, with the effort where it was varied")] = None
+    provider: Annotated[str, Column("", "the provider's name")]
+    model: Annotated[str | None, Column("", "the model's name, as asked for")]
+    strategy: Annotated[str, Column("", "the delivery strategy")]
+    transport: Annotated[str, Column("", "`in-process`, or the transport to the service")]
+    level: Annotated[float | None, Column("", "the concurrency, or the requests per second, of the load")] = None
+    repeat: Annotated[int, Column("count", "repeat of the same prompt in the same cell, from 1")]
+    block: Annotated[int, Column("count", "trials of one block are compared as pairs")]
+    fresh: Annotated[
+        bool | None,
+        Column(
+            "",
+            "the provider had not been asked this prompt, or one with this opening, in this run before: no cache "
+            "of this run can have answered",
+        ),
+    ] = None
+    outcome: Annotated[
+        Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"],
+        Column(
+            "",
+            "only `completed` is a success; `empty`: ended in order without answer text; `refused`: the model "
+            "declined; `filtered`: the vendor cut it",
+        ),
+    ]
+    finish_reason: Annotated[str | None, Column("", "stop, length, content_filter, tool, error or other")] = None
+    finish_raw: Annotated[str | None, Column("", "the provider's own word for it")] = None
+    error_type: Annotated[str | None, Column("", "kind of the error")] = None
+    error_message: Annotated[str | None, Column("", "the error in words, without secrets")] = None
+    http_status: Annotated[int | None, Column("", "HTTP status of a failed request")] = None
+    started_at: Annotated[str, Column("UTC ISO 8601", "start on the wall clock, for people")]
+    intended_start_s: Annotated[float | None, Column("s", "planned start on CLOCK_MONOTONIC")] = None
+    sent_monotonic_s: Annotated[float | None, Column("s", "`sent` on CLOCK_MONOTONIC, to pair with a server's log")] = (
+        None
+    )
+    fell_back_to: Annotated[str | None, Column("", "the provider that answered after a fallback of the service")] = None
+    token_source: Annotated[str | None, Column("", "reported, counted or estimated")] = None
+    cost_source: Annotated[str | None, Column("", "billed (the vendor's own figure), listed or user")] = None
+    price_source: Annotated[str | None, Column("", "where the price comes from")] = None
+    price_date: Annotated[str | None, Column("", "date of the price")] = None
+    stamp_source: Annotated[
+        str | None, Column("", "kernel, callback or in-process: where the arrival timestamps come from")
+    ] = None
+    disturbed: Annotated[
+        bool | None, Column("", "the trial's figures are outside the calibrated error of the instrument")
+    ] = None
+    effort: Annotated[str | None, Column("", "the effort asked for; empty is the provider's default")] = None
+    dropped_settings: Annotated[
+        str | None, Column("", "settings that the model does not take and that were therefore not sent")
+    ] = None
+
+
+if TYPE_CHECKING:
+
+    class Trial(TrialFacts):
+        """One requested answer: its facts, and one field for each metric of the registry, None if unknown."""
+
+        def __init__(self, **columns: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Trial = make_dataclass(  # `module` can be an argument from Python 3.12 on only
+        "Trial",
+        [(metric.name, metric.value_type | None, None) for metric in METRICS],
+        bases=(TrialFacts,),
+        namespace={
+            "__module__": __name__,
+            "__doc__": "One requested answer: its facts, and one field for each metric, None if unknown.",
+        },
+        frozen=True,
+        slots=True,
+        kw_only=True,
+    )
 
 
 class EventRow(NamedTuple):
@@ -110,22 +121,27 @@ class EventRow(NamedTuple):
     None. `chars` is the length of a delta, `tokens` the output tokens of a usage event: a delta is not a token.
     """
 
-    run_id: str
-    trial_id: str
-    seq: int
-    kind: str
-    chars: int | None
-    tokens: int | None
-    source_s: float | None
-    delivered_s: float | None
+    run_id: Annotated[str, Column("", "the run")]
+    trial_id: Annotated[str, Column("", "the trial")]
+    seq: Annotated[int, Column("count", "number of the event within its trial, from 0")]
+    kind: Annotated[str, Column("", "`source_` or `delivered_`, and the event: text, thinking, usage, notice, …")]
+    chars: Annotated[int | None, Column("count", "length of a delta in characters")]
+    tokens: Annotated[int | None, Column("count", "output tokens of a usage event")]
+    source_s: Annotated[float | None, Column("s", "arrival from the provider, since `sent`")]
+    delivered_s: Annotated[float | None, Column("s", "departure towards the reader, since `sent`")]
 
 
-TRIAL_COLUMNS = tuple(f.name for f in fields(Trial))
-TRIAL_TYPES: dict[str, Any] = get_type_hints(Trial)
-TRIAL_UNITS: dict[str, str] = {
-    name: hint.__metadata__[0]
-    for name, hint in get_type_hints(Trial, include_extras=True).items()
-    if hasattr(hint, "__metadata__")
+def _column_docs(row: type) -> dict[str, Column]:
+    return {name: hint.__metadata__[0] for name, hint in get_type_hints(row, include_extras=True).items()}
+
+
+FACTS = _column_docs(TrialFacts)
+"""The columns of a trial that are no metrics."""
+EVENT_COLUMN_DOCS = _column_docs(EventRow)
+TRIAL_COLUMNS = (*FACTS, *(metric.name for metric in METRICS))
+TRIAL_TYPES: dict[str, Any] = get_type_hints(TrialFacts) | {m.name: m.value_type | None for m in METRICS}
+TRIAL_UNITS: dict[str, str] = {name: column.unit for name, column in FACTS.items() if column.unit} | {
+    metric.name: metric.unit for metric in METRICS
 }
 EVENT_COLUMNS = EventRow._fields
 EVENT_TYPES: dict[str, Any] = get_type_hints(EventRow)
@@ -205,7 +221,7 @@ def read_trials(folder: Path) -> list[Trial]:
                 if row.get(name) is not None:
                     row[name] = _money(row[name], f"{where}: a trial's {name}")
             _check_row(row, where)
-            trial = Trial(**row)
+            trial = Trial(**{name: value for name, value in row.items() if name in TRIAL_TYPES})
             trials.setdefault(trial.trial_id, trial)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where}: {str(error).replace('Trial.__init__()', 'a trial')}") from None

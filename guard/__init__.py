@@ -8,6 +8,7 @@ from guard.identity import Caller, client_address, forwarded_address
 from guard.output_filter import OutputFilter
 from guard.rejection import RejectionError
 from guard.validation import check_depth, check_size, json_depth
+from guard.variables import GuardVariables
 
 __all__ = [
     "BlockedText",
@@ -15,6 +16,7 @@ __all__ = [
     "ContentFilter",
     "Guard",
     "GuardConfig",
+    "GuardVariables",
     "OutputFilter",
     "RejectionError",
     "Reservation",

@@ -14,7 +14,7 @@ from guard.content_filter import BlockedText, BlockList, ContentFilter
 from guard.identity import Caller, address_block
 from guard.output_filter import OutputFilter
 from guard.rate_limit import RateLimiter
-from guard.redis_backend import OptionalRedis
+from guard.redis_backend import TIMEOUT_S, OptionalRedis
 from guard.rejection import RejectionError
 from guard.secret_patterns import SECRET_PATTERNS, Patterns
 from guard.validation import validate_conversation
@@ -38,10 +38,11 @@ class Guard:
         redis_url: str | None = None,
         filters: Sequence[ContentFilter] = (),
         clock: Clock = monotonic,
+        redis_timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.configuration = configuration
         self._keys = configuration.keys
-        self._shared = OptionalRedis(redis_url, clock) if redis_url else None
+        self._shared = OptionalRedis(redis_url, clock, redis_timeout_s) if redis_url else None
         self._rate = RateLimiter(configuration.rate, clock, self._shared) if configuration.rate else None
         pages = configuration.page_rate
         self._page_rate = RateLimiter(pages, clock, self._shared, **_PAGES) if pages and configuration.rate else None

@@ -18,6 +18,7 @@ from streaming.errors import UsageError
 T = TypeVar("T")
 
 TIMEOUT_S = 1.0
+"""The default timeout for a connection, and for each command."""
 RETRY_AFTER_S = 2.0
 """The backoff in seconds after a Redis failure. Then a single call checks whether Redis is available again."""
 
@@ -27,16 +28,16 @@ _log = logging.getLogger(__name__)
 class OptionalRedis:
     """A Redis client that tolerates outages and connects at the first call. Raises UsageError for an invalid URL."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, url: str, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
         try:
             if not url.startswith(("redis://", "rediss://")):
                 raise ValueError(url)
             pool: Any = BlockingConnectionPool.from_url(
                 url,
                 max_connections=32,
-                timeout=TIMEOUT_S,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
+                timeout=timeout_s,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError:

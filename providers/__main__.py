@@ -13,11 +13,11 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from providers.http.client import ListedModel
 from providers.models.facts import RETIRING_DAYS, ModelFacts
 from providers.registry import ProviderRegistry
 from providers.services import ServiceSpec, example_model_name, missing_variable, resolve_endpoint
 from settings import Settings
+from streaming.adapter import ListedModel
 from streaming.clock import utc_now
 from streaming.errors import StreamError, UsageError
 
@@ -198,11 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parsed = parser.parse_args(arguments)
-    settings = Settings.from_environment()
     try:
-        reports = asyncio.run(_survey(settings))
+        reports = asyncio.run(_survey(Settings.from_environment()))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return 2
     if parsed.json:
         print(json.dumps(to_json(reports)))

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from providers.models.facts import ModelFacts, load_facts
+from providers.models.facts import Facts, ModelFacts, load_facts
 from providers.models.tokens import token_counter_for_model
 from providers.pricing import TokenPrices, custom_price, list_price
 from providers.services import (
@@ -23,7 +23,7 @@ from providers.services import (
     rows_with,
 )
 from settings import Settings
-from streaming.adapter import Adapter
+from streaming.adapter import Adapter, ListedModel
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
 from streaming.meter import CostModel, PriceFunction
@@ -31,12 +31,7 @@ from streaming.retry import RetryPolicy
 from streaming.session import Route, Session, Timeouts
 
 if TYPE_CHECKING:
-    from providers.http.client import ListedModel
     from providers.local.model import LocalModel
-from typing import Protocol
-
-from providers.http.client import ListedModel
-from providers.models.facts import Facts
 
 FIRST_CONTENT_UNSEEN_S = 300.0
 """The first-content timeout of a model that thinks without streaming its thinking, unless FIRST_CONTENT_S is set."""
@@ -85,7 +80,7 @@ class ProviderRegistry:
         self.rows = rows_with(self.facts)
         self._prices = dict(prices)
         self._clock = clock
-        self._vendors: dict[str, ServiceAdapter] = {}
+        self._vendors: dict[str, Adapter] = {}
         self._own: dict[str, BuiltinAdapter] = {}
         self._local: LocalModel | None = None
 
@@ -162,15 +157,13 @@ class ProviderRegistry:
             rows.append(ProviderInfo(example_model_name(row), row.label, missing is None, missing, False))
         return own + rows
 
-    async def list_models(self, provider: str) -> "list[ListedModel]":
-        """Return the models that a service lists, with their shutdown dates. Raises StreamError or UsageError."""
-        return await self._service_adapter(provider).list_models()
-
-    async def list_model_names(self, provider: str) -> list[str]:
-        """Return the model names that a provider lists, [] when it has no list. Raises StreamError or UsageError."""
+    async def list_models(self, provider: str) -> list[ListedModel]:
+        """Return the models that a provider lists, [] when it has no list. Raises StreamError or UsageError."""
         if provider in self.rows:
-            return await self._service_adapter(provider).list_model_names()
-        return [info.name.partition(":")[2] for info in self.list_providers() if info.name.startswith(f"{provider}:")]
+            return await self._service_adapter(provider).list_models()
+        if provider == "replay":
+            return []  # an adapter replays one trace, and there is none without a path
+        return await self._builtin_adapter(provider, "").list_models()
 
     @property
     def local_model(self) -> "LocalModel":
@@ -195,7 +188,7 @@ class ProviderRegistry:
         if self._local is not None:
             await self._local.aclose()
 
-    def _service_adapter(self, provider: str) -> "ServiceAdapter":
+    def _service_adapter(self, provider: str) -> Adapter:
         if provider not in self._vendors:
             endpoint = resolve_endpoint(self.rows[provider], self._settings)
             self._vendors[provider] = create_adapter(endpoint, self._settings, self._timeouts, self.facts)
@@ -241,16 +234,6 @@ def _find_public_price(endpoint: ServiceEndpoint, model: str) -> PriceFunction |
     return list_price(row.prices, model, " (by the deployment's name)" if row.dialect == "azure" else "")
 
 
-class ServiceAdapter(Adapter, Protocol):
-    """An adapter of a service, which may be able to list its models."""
-
-    async def list_model_names(self) -> list[str]:
-        """Return the model names in the service's order, [] when it has no list. Raises StreamError."""
-
-    async def list_models(self) -> list[ListedModel]:
-        """Return the models in the service's order, with their shutdown dates. Raises StreamError."""
-
-
 class BuiltinAdapter(Adapter, Protocol):
     """An adapter of a built-in provider."""
 
@@ -258,7 +241,7 @@ class BuiltinAdapter(Adapter, Protocol):
         """Raise UsageError when the provider has no such model."""
 
 
-def create_adapter(endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> ServiceAdapter:
+def create_adapter(endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> Adapter:
     """Import the service's SDK and return its adapter, without sending anything. Raises UsageError."""
     match endpoint.row.dialect:
         case "anthropic":

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
+from starlette.types import Lifespan
 
 from guard import Guard
 from providers import ProviderRegistry
@@ -18,6 +19,7 @@ from providers.services import Offer
 from server.chat_service import ChatService
 from server.error_handlers import EXCEPTION_HANDLERS, ErrorResponse, OpenAPIResponses, error_responses, success_response
 from server.hosts import AllowedHosts, HostMiddleware
+from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import Metrics
 from server.middleware import GuardMiddleware
 from server.routes import openai
@@ -42,6 +44,7 @@ def create_app(
     offer: Offer | None = None,
     grace_s: float = 30.0,
     hosts: AllowedHosts | None = None,
+    limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
 ) -> FastAPI:
     """Return the application that serves `providers` behind `guard`.
 
@@ -52,30 +55,43 @@ def create_app(
     """
     metrics = Metrics(settings.metrics_folder)
     offer = offer or Offer.from_settings(settings, settings.listening_host)
-    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url)
+    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url, limits)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        chat_service.start()
-        try:
-            yield {"drain": partial(chat_service.streams.drain, grace_s), "count_rejection": metrics.count_rejection}
-        finally:
-            await chat_service.aclose()
-
+    lifespan = _make_lifespan(chat_service, providers, grace_s)
     app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan, redirect_slashes=False)
     app.state.chat_service = chat_service
-    app.include_router(router)
-    app.include_router(openai.routes)
-    app.include_router(catch_all)
+    app.state.providers = providers
+    for one in (router, openai.routes, catch_all):
+        app.include_router(one)
     for fault, answer in EXCEPTION_HANDLERS.items():
         app.add_exception_handler(fault, answer)
-    _add_middleware(app, guard, metrics, settings.allowed_origins, hosts or AllowedHosts())
+    _add_middleware(app, chat_service, settings.allowed_origins, hosts or AllowedHosts(), limits.body_timeout_s)
     return app
 
 
-def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: frozenset[str], hosts: AllowedHosts) -> None:
+def _make_lifespan(chat_service: ChatService, providers: ProviderRegistry, grace_s: float) -> Lifespan[FastAPI]:
+    """Return the application's life: its yielded state is what `server.http_protocol` needs of the service."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        providers.preload_local_model()
+        chat_service.start()
+        try:
+            yield {
+                "drain": partial(chat_service.streams.drain, grace_s),
+                "record_rejection": chat_service.record_rejection,
+            }
+        finally:
+            await chat_service.aclose()
+
+    return lifespan
+
+
+def _add_middleware(
+    app: FastAPI, chat_service: ChatService, origins: frozenset[str], hosts: AllowedHosts, body_timeout_s: float
+) -> None:
     """Add the middleware of every route; the middleware added last runs first."""
-    app.add_middleware(GuardMiddleware, guard=guard, metrics=metrics, origins=origins)
+    app.add_middleware(GuardMiddleware, chat_service=chat_service, origins=origins, body_timeout_s=body_timeout_s)
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -84,7 +100,7 @@ def _add_middleware(app: FastAPI, guard: Guard, metrics: Metrics, origins: froze
             allow_headers=["*"],  # the SDKs send many headers of their own
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(HostMiddleware, hosts=hosts, metrics=metrics)
+    app.add_middleware(HostMiddleware, hosts=hosts, on_rejection=chat_service.record_rejection)
 
 
 _RESUME_RESPONSES: OpenAPIResponses = {
@@ -105,7 +121,11 @@ async def chat(body: ChatRequestBody, request: Request) -> Response:
     chat_service = _get_chat_service(request)
     wire = "sse" if body.stream else "json"
     stream = await chat_service.start_answer(
-        body, request.state.caller, wire, request.headers.get("x-client-request-id")
+        request.state.caller,
+        body.provider_list(),
+        body.to_chat_request(request.headers.get("x-client-request-id")),
+        body.strategy,
+        wire=wire,
     )
     if body.stream:
         return SSEResponse(await chat_service.first_reader(stream, body.resume), stream.id)
@@ -159,7 +179,7 @@ async def websocket(socket: WebSocket) -> None:
 async def healthz(request: Request) -> dict[str, Any]:
     """Return the version, the state of the local model with its error, and the number of answers under way."""
     chat_service = _get_chat_service(request)
-    local = chat_service.providers.local_model.state
+    local = request.app.state.providers.local_model.state
     return {
         "status": "ok",
         "version": VERSION,

@@ -1,15 +1,22 @@
-"""The service behind every transport: it checks a chat request, starts its answer stream, and resumes or cancels it."""
+"""The one way of an answer, for every transport and every tab of the page, and the streams that can be resumed.
+
+admit → validate → reserve → stream → observe → settle. `start_answer` does the first four; `server.streams.active`
+reports to the observer and settles when the answer has ended.
+"""
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from guard import Guard, RejectionError
-from providers import ProviderInfo, ProviderRegistry
+from guard import Caller, Guard, RejectionError, Reservation
 from providers.services import NotOfferedError, Offer
+from providers.source import ProviderRow, ProviderSource
+from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import AnswerMetrics, Metrics
-from server.schemas import ChatRequestBody
 from server.streams.active import ActiveAnswer, ActiveAnswers
 from server.streams.buffer import StreamNotFoundError, StreamStore, StreamStoreFullError
 from server.streams.events import WireEventEncoder, cancelled_fields
@@ -18,9 +25,15 @@ from server.streams.replication import StreamReplication
 from streaming import strategies
 from streaming.clock import Clock
 from streaming.errors import UsageError
-from streaming.pipeline import stream_answer
+from streaming.messages import ChatRequest
+from streaming.meter import CostModel
+from streaming.pipeline import AnswerStream, stream_answer
 from streaming.session import Session
+from streaming.strategies import Strategy
+from streaming.trace import Probe
 
+USAGE_RULE = "request.usage"
+"""The rule of requests that ask for something that the service does not have, for example an unknown strategy."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -33,12 +46,13 @@ class ChatService:
 
     def __init__(
         self,
-        providers: ProviderRegistry,
+        providers: ProviderSource,
         offer: Offer,
         guard: Guard,
         metrics: Metrics,
         clock: Clock,
         redis_url: str | None = None,
+        limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
     ) -> None:
         self.providers = providers
         self.offer = offer
@@ -46,12 +60,15 @@ class ChatService:
         self.metrics = metrics
         self.streams = ActiveAnswers(clock)
         self.clock = clock
-        self._replication = StreamReplication(redis_url, self.streams) if redis_url else None
-        self._store = StreamStore(self._replication)
+        self._replication = None
+        if redis_url:
+            self._replication = StreamReplication(
+                redis_url, self.streams, retention_s=limits.buffer.retention_s, intervals=limits.replication
+            )
+        self._store = StreamStore(self._replication, limits.buffer)
 
     def start(self) -> None:
-        """Start the background work: preload the local model, and replicate streams if Redis is configured."""
-        self.providers.preload_local_model()
+        """Start replicating streams if Redis is configured."""
         if self._replication is not None:
             self._replication.start(self._store)
 
@@ -65,59 +82,114 @@ class ChatService:
         await self.providers.aclose()
 
     async def start_answer(
-        self, body: ChatRequestBody, caller: str, wire: str, request_id: str | None = None
+        self,
+        caller: Caller | str,
+        names: Sequence[str],
+        request: ChatRequest,
+        strategy: str,
+        *,
+        wire: str,
+        tab: str | None = None,
+        providers: ProviderSource | None = None,
+        open_session: Callable[[], Session] | None = None,
+        paid_by_caller: bool = False,
+        probe: Probe | None = None,
     ) -> ActiveAnswer:
-        """Start the answer to a chat request.
+        """Admit the caller, validate the request, reserve its budget, and start its answer.
 
-        `wire` labels the transport in metrics and logs. `request_id` is the caller's id for the provider's log; a new
-        one is generated when it is missing or malformed. The stream's id is never sent to a provider, because it grants
-        access to the stream. Raises RejectionError when the guard rejects the request, and UsageError when a provider,
-        strategy or effort is unknown.
+        A `caller` that is a str has been admitted before, and this is its id. `names` are providers that are tried in
+        order. `wire` and `tab` label the answer in metrics and log. `providers` replaces the service's providers, and
+        `open_session` the new session with them. `paid_by_caller`: the providers use the caller's own API keys, so
+        that any model may be asked, and only tokens count against the budgets.
+
+        The returned answer must be closed; it then settles the budget and records its metrics and its log line. Raises
+        RejectionError when the guard rejects the request, and UsageError when a provider, strategy or effort is
+        unknown; both are recorded here, once.
         """
-        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
-        strategy = strategies.parse(body.strategy).build()
-        names = body.provider_list()
-        session = self._open_session(names)
-        self.providers.check_effort(names[0], body.effort)
-        messages = self.guard.validate_messages(body.all_messages())
-        routes = {route.name: self.providers.cost_model(route.name) for route in session.routes}
-        reservation = await self.guard.reserve(caller, body.to_chat_request(messages, request_id), routes)
-        try:
-            answer = stream_answer(
-                reservation.request,
-                session,
-                strategy,
-                clock=self.clock,
-                cost_model=self.providers.cost_model,
-                filter=self.guard.output_filter(),
-                before_retry=reservation.renew,
-            )
-        except BaseException:
-            await reservation.settle(None)
-            raise
-        about = {
-            "request_id": request_id,
-            "provider": names[0],
-            "strategy": strategy.name,
-            "caller": _stream_owner(caller),
-        }
-        return self.streams.add(answer, _stream_owner(caller), self.observer(wire, about), reservation)
+        providers = providers or self.providers
+        with self.recording_rejections():
+            caller_id = caller if isinstance(caller, str) else await self.guard.admit(caller)
+            delivery = strategies.parse(strategy).build()
+            create = open_session or partial(providers.new_session, names, clock=self.clock)
+            session = self._open_session(names, create, paid_by_caller)
+            providers.check_effort(names[0], request.effort)
+            reservation = await self._reserve(caller_id, self._validate(request), session, providers, paid_by_caller)
+        answer = await self._stream(reservation, session, delivery, providers, probe)
+        about = {"provider": names[0], "strategy": delivery.name, "caller": _stream_owner(caller_id)}
+        about |= {"request_id": reservation.request.request_id} | ({"tab": tab} if tab else {})
+        observer = AnswerMetrics(self.metrics, self.clock, wire=wire, about=about)
+        return self.streams.add(answer, _stream_owner(caller_id), observer, reservation)
 
-    def _open_session(self, names: list[str]) -> Session:
+    @contextmanager
+    def recording_rejections(self) -> Iterator[None]:
+        """Record a request that the body of this context rejects, and raise the rejection again."""
+        try:
+            yield
+        except RejectionError as rejection:
+            self.record_rejection(rejection.rule)
+            raise
+        except UsageError:
+            self.record_rejection(USAGE_RULE)
+            raise
+
+    def record_rejection(self, rule: str) -> None:
+        """Record a request that a transport or the page has rejected by that rule before it reached this service."""
+        self.metrics.record_rejection(rule)
+
+    def _validate(self, request: ChatRequest) -> ChatRequest:
+        """Return the request as it may be sent. Raises RejectionError."""
+        return replace(
+            request,
+            messages=self.guard.validate_messages(request.messages),
+            request_id=_check_request_id(request.request_id),
+        )
+
+    def _open_session(self, names: Sequence[str], create: Callable[[], Session], paid_by_caller: bool) -> Session:
         """Return a session with the named providers.
 
         Raises RejectionError for a model that is not offered, and UnknownProviderError for a name that is no model.
         """
         try:
             _reject_replay(names)
-            for name in names:
-                self.offer.check(name)
-            return self.providers.new_session(names, clock=self.clock)
+            if not paid_by_caller:
+                for name in names:
+                    self.offer.check(name)
+            return create()
         except NotOfferedError as fault:
             raise RejectionError("model.offered", "model_not_found", str(fault)) from None
         except UsageError as fault:
             raise UnknownProviderError(str(fault)) from None
+
+    async def _reserve(
+        self, caller_id: str, request: ChatRequest, session: Session, providers: ProviderSource, paid_by_caller: bool
+    ) -> Reservation:
+        routes = {route.name: providers.cost_model(route.name) for route in session.routes}
+        if paid_by_caller:
+            routes = {name: CostModel(rates.counter) for name, rates in routes.items()}
+        return await self.guard.reserve(caller_id, request, routes)
+
+    async def _stream(
+        self,
+        reservation: Reservation,
+        session: Session,
+        strategy: Strategy,
+        providers: ProviderSource,
+        probe: Probe | None,
+    ) -> AnswerStream:
+        try:
+            return stream_answer(
+                reservation.request,
+                session,
+                strategy,
+                clock=self.clock,
+                cost_model=providers.cost_model,
+                probe=probe,
+                filter=self.guard.output_filter(),
+                before_retry=reservation.renew,
+            )
+        except BaseException:
+            await reservation.settle(None)
+            raise
 
     def list_models(self) -> list[str]:
         """Return the full names of the models that are offered and ready now."""
@@ -125,10 +197,6 @@ class ChatService:
         providers = {_provider_of(info) for info in ready}
         named = [name for name in self.offer.named if name.partition(":")[0] in providers]
         return list(dict.fromkeys([*(info.name for info in ready), *named]))
-
-    def observer(self, wire: str, about: Mapping[str, str | None]) -> AnswerMetrics:
-        """Return the metrics recorder of one answer. The reader reports the events to it, and then the end."""
-        return AnswerMetrics(self.metrics, self.clock, wire=wire, about=about)
 
     async def first_reader(self, stream: ActiveAnswer, resume: bool) -> EventReader:
         """Return the first reader of a new stream; with `resume`, its events are buffered.
@@ -178,7 +246,15 @@ class ChatService:
         return receipt_fields
 
 
-def _provider_of(info: ProviderInfo) -> str:
+def _check_request_id(request_id: str | None) -> str:
+    """Return the caller's id for the provider's log, or a new one when it is missing or malformed.
+
+    The stream's id is never sent to a provider, because it grants access to the stream.
+    """
+    return request_id if request_id is not None and _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+
+
+def _provider_of(info: ProviderRow) -> str:
     return info.name.partition(":")[0]
 
 
@@ -187,7 +263,7 @@ def _stream_owner(caller: str) -> str | None:
     return caller if caller.startswith("key:") else None
 
 
-def _reject_replay(names: list[str]) -> None:
+def _reject_replay(names: Sequence[str]) -> None:
     """Raise UsageError for the replay provider: it would open files of this machine for any caller."""
     if any(name.startswith("replay") for name in names):
         raise UsageError(

@@ -109,16 +109,17 @@ def _error_response(request: Request, status: int, kind: str, message: str) -> J
     )
 
 
-def _rejection_response(request: Request, rejection: RejectionError, param: str | None = None) -> JSONResponse:
-    request.app.state.chat_service.metrics.count_rejection(rejection.rule)
+def _reject_body(request: Request, rejection: RejectionError, param: str | None = None) -> JSONResponse:
+    """Record the rejection of a body that cannot be parsed, and return the response."""
+    request.app.state.chat_service.record_rejection(rejection.rule)
     return rejection_response(rejection, openai=_is_openai_path(request), param=param)
 
 
 async def _handle_validation_error(request: Request, fault: Exception) -> JSONResponse:
     assert isinstance(fault, RequestValidationError)
     if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
-        return _rejection_response(request, RejectionError("body.json", "invalid", _NOT_JSON_TEXT))
-    return _rejection_response(request, validation_rejection(fault.errors()), error_location(fault.errors()[0]))
+        return _reject_body(request, RejectionError("body.json", "invalid", _NOT_JSON_TEXT))
+    return _reject_body(request, validation_rejection(fault.errors()), error_location(fault.errors()[0]))
 
 
 async def _handle_usage_error(request: Request, fault: Exception) -> JSONResponse:
@@ -132,8 +133,9 @@ async def _handle_unknown_provider(request: Request, fault: Exception) -> JSONRe
 
 
 async def _handle_rejection(request: Request, fault: Exception) -> JSONResponse:
-    assert isinstance(fault, RejectionError)
-    return _rejection_response(request, fault, "model" if fault.kind in ("model_not_found", "unpriced") else None)
+    assert isinstance(fault, RejectionError)  # the chat service has recorded it
+    param = "model" if fault.kind in ("model_not_found", "unpriced") else None
+    return rejection_response(fault, openai=_is_openai_path(request), param=param)
 
 
 async def _handle_stream_gone(request: Request, fault: Exception) -> JSONResponse:
@@ -147,7 +149,7 @@ async def _handle_store_full(request: Request, fault: Exception) -> JSONResponse
 async def _handle_http_error(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, HTTPException)
     if fault.status_code == 400:  # raised by the framework for bytes that its JSON parser cannot read
-        return _rejection_response(request, RejectionError("body.json", "invalid", _NOT_JSON_TEXT))
+        return _reject_body(request, RejectionError("body.json", "invalid", _NOT_JSON_TEXT))
     response = _error_response(
         request, fault.status_code, _KIND_BY_STATUS.get(fault.status_code, "bad_request"), str(fault.detail)
     )

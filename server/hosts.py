@@ -7,7 +7,7 @@ on as the browser sent it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guard import RejectionError
 from server.error_handlers import rejection_response
-from server.metrics import Metrics
 from streaming.errors import UsageError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -68,12 +67,15 @@ class AllowedHosts:
 
 
 class HostMiddleware:
-    """ASGI middleware that rejects HTTP and WebSocket requests whose Host header is not accepted."""
+    """ASGI middleware that rejects HTTP and WebSocket requests whose Host header is not accepted.
 
-    def __init__(self, app: ASGIApp, hosts: AllowedHosts, metrics: Metrics) -> None:
+    `on_rejection` is called with the rule of every rejected request.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, on_rejection: Callable[[str], None]) -> None:
         self._app = app
         self._hosts = hosts
-        self._metrics = metrics
+        self._on_rejection = on_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -81,7 +83,7 @@ class HostMiddleware:
             try:
                 self._hosts.check(hosts, scope["http_version"])
             except RejectionError as rejection:
-                self._metrics.count_rejection(rejection.rule)
+                self._on_rejection(rejection.rule)
                 await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)

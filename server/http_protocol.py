@@ -167,7 +167,7 @@ class _BoundedProtocol(_PipelinedProtocol):
         """Accept no more data, and send the rejection after the responses to earlier requests on the connection."""
         self._rejection = rejection
         self._rejected = True
-        self.app_state["count_rejection"](rejection.rule)
+        self.app_state["record_rejection"](rejection.rule)
         if self._in_head:
             if not self._is_answering:
                 self._send_rejection()

@@ -11,7 +11,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from streaming.clock import Clock
+from server.logging_config import Throttle
+from streaming.clock import Clock, monotonic
 from streaming.events import Event, Notice, TextDelta, ThinkingDelta
 from streaming.pipeline import Receipt
 
@@ -29,6 +30,7 @@ class Metrics:
 
     def __init__(self, folder: str | None = None) -> None:
         self._folder = folder
+        self._log_throttle = Throttle()
         if folder is not None:
             _drop_dead_workers(Path(folder))
         r = self._registry = CollectorRegistry()
@@ -63,9 +65,15 @@ class Metrics:
             buckets=_GAP_BUCKETS_S,
         )
 
-    def count_rejection(self, rule: str) -> None:
-        """Count a request that was rejected by that rule."""
+    def record_rejection(self, rule: str) -> None:
+        """Count a request that was rejected by that rule, and log it.
+
+        During a flood of rejected requests, log records say only how many were left out.
+        """
         self.rejections.labels(rule).inc()
+        if self._log_throttle.allow(monotonic()):
+            left_out = self._log_throttle.take_left_out()
+            _log.info("rejection", extra={"fields": {"rule": rule, **({"left_out": left_out} if left_out else {})}})
 
     def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus's text format."""

@@ -3,10 +3,10 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from guard import Caller, Guard, RejectionError, client_address
-from guard.request_body import BODY_TIMEOUT_S, read_body, replay_body
+from guard import Caller, RejectionError, client_address
+from guard.request_body import read_body, replay_body
+from server.chat_service import ChatService
 from server.error_handlers import rejection_response
-from server.metrics import Metrics
 
 ANSWER_PATHS = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
 API_PREFIXES = ("/api/chat", "/v1/")
@@ -21,11 +21,12 @@ class GuardMiddleware:
     `state["facts"]` instead: each message is a chat request, which the guard admits separately.
     """
 
-    def __init__(self, app: ASGIApp, guard: Guard, metrics: Metrics, origins: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, chat_service: ChatService, origins: frozenset[str], body_timeout_s: float) -> None:
         self._app = app
-        self._guard = guard
-        self._metrics = metrics
+        self._chat_service = chat_service
+        self._guard = chat_service.guard
         self._origins = origins
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(API_PREFIXES):
@@ -33,9 +34,9 @@ class GuardMiddleware:
             return
         headers = Headers(scope=scope)
         try:
-            guarded_receive = await self._admit(scope, headers, receive)
+            with self._chat_service.recording_rejections():
+                guarded_receive = await self._admit(scope, headers, receive)
         except RejectionError as rejection:
-            self._metrics.count_rejection(rejection.rule)
             await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
         else:
             await self._app(scope, guarded_receive, send)
@@ -79,4 +80,5 @@ class GuardMiddleware:
 
     async def _read_body(self, headers: Headers, receive: Receive) -> Receive:
         length = headers.get("content-length", "")
-        return replay_body(await read_body(length, receive, self._guard.configuration.limits, BODY_TIMEOUT_S), receive)
+        limits = self._guard.configuration.limits
+        return replay_body(await read_body(length, receive, limits, self._body_timeout_s), receive)

@@ -100,10 +100,10 @@ class ChatRequestBody(BaseModel):
             return (*system, Message("user", self.message))
         return (*system, *(Message(m.role, m.content) for m in self.messages or ()))
 
-    def to_chat_request(self, messages: tuple[Message, ...], request_id: str) -> ChatRequest:
-        """Return the pipeline's request, with the messages that the guard has validated."""
+    def to_chat_request(self, request_id: str | None) -> ChatRequest:
+        """Return the pipeline's request. `request_id` is the caller's id for the provider's log."""
         return ChatRequest(
-            messages,
+            self.all_messages(),
             temperature=self.temperature,
             max_tokens=self.max_tokens,
             streamed=self.stream,

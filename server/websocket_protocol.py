@@ -38,7 +38,7 @@ class _HandshakeProtocol(WebSocketsSansIOProtocol):
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             rejection = _INVALID_HEAD if isinstance(self.conn.handshake_exc, InvalidMessage) else _LARGE_HEAD
-            self.app_state["count_rejection"](rejection.rule)
+            self.app_state["record_rejection"](rejection.rule)
             self.transport.write(encode_rejection(rejection))
             self.transport.close()
 

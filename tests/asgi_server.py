@@ -17,6 +17,7 @@ from providers.services import Offer
 from server import uvicorn_server
 from server.app import create_app
 from server.hosts import AllowedHosts
+from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.request_bounds import ConnectionLimits
 from settings import Settings
 from streaming import sse
@@ -57,13 +58,20 @@ async def serve_providers(
     host: str = "127.0.0.1",
     limits: ConnectionLimits | None = None,
     hosts: AllowedHosts | None = None,
+    service_limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
     add_routes: Callable[[FastAPI], None] = lambda app: None,
 ) -> AsyncIterator[int]:
     """Run the service over `providers`, configured by `variables`, and yield its port. `host`: its address."""
     settings = Settings(variables)
     guard = Guard(GuardConfig.from_env(variables, settings.secrets()), redis_url=settings.redis_url)
     app = create_app(
-        providers, guard, settings, offer=Offer.from_settings(settings, host), grace_s=grace_s, hosts=hosts
+        providers,
+        guard,
+        settings,
+        offer=Offer.from_settings(settings, host),
+        grace_s=grace_s,
+        hosts=hosts,
+        limits=service_limits,
     )
     add_routes(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
+from streaming.adapter import ListedModel, UnpreparableRequest
 from streaming.events import Event, Finish, TextDelta, Usage
 from streaming.messages import ChatRequest, Message
 
@@ -19,7 +20,19 @@ def words_script(count: int, *, first_s: float = 0.2, gap_s: float = 0.02) -> li
     return [*deltas, (0.0, Usage(4, count)), (0.0, FINISH)]
 
 
-class ScriptedAdapter:
+class InProcessAdapter:
+    """What the adapters of tests share: they prepare no bytes, list no models and hold nothing."""
+
+    async def prepare_request(self, request: ChatRequest) -> UnpreparableRequest:
+        return UnpreparableRequest("the adapter of a test runs in this process")
+
+    async def list_models(self) -> list[ListedModel]:
+        return []
+
+    async def aclose(self) -> None: ...
+
+
+class ScriptedAdapter(InProcessAdapter):
     """Plays `scripts` one a call, the last one for all further calls."""
 
     def __init__(self, *scripts: Sequence[ScriptStep]) -> None:

@@ -1,62 +1,67 @@
-"""One answer for the page: the guard's checks, the user's own API keys and budget, and `streaming.pipeline`."""
+"""The answers of every tab: the user's own API keys and page budget, on top of the service's `start_answer`."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import gradio as gr
 
-from guard import Caller, Guard, OutputFilter, RejectionError, Reservation, client_address
+from guard import Caller, RejectionError, client_address
 from guard.validation import InputLimits
-from providers.services import SERVICES, Offer
-from streaming.clock import Clock
+from providers.services import SERVICES
+from providers.source import ProviderRow, ProviderSource
 from streaming.errors import UsageError
 from streaming.events import Notice
-from streaming.messages import ChatRequest
-from streaming.meter import CostModel
-from streaming.pipeline import AnswerObserver, AnswerStream, stream_answer
+from streaming.pipeline import Receipt
 from streaming.session import Session
 from streaming.trace import Probe
 from ui import html, strings
 from ui.answer_view import AnswerView
-from ui.form import LOCAL_PROVIDER, ChatForm, ProviderRow, ValidatedQuestion, validate_form
+from ui.form import LOCAL_PROVIDER, ChatForm, ValidatedQuestion, validate_form
 from ui.sessions import AnswerSlot, PageSession, PageSessions
-from ui.types import ProviderSource
+from ui.types import AnswerSource, PageAnswer
 
 TICK_INTERVAL_S = 0.5
 """Longest time between two updates while an answer is pending: only an update detects a closed page."""
 
-TRANSPORT_LABEL = "page"
-"""The page's transport label in metrics and the log, beside the service's own transports."""
+WIRE = "page"
+"""The page's label in metrics and the log, beside the service's own transports."""
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class SlotAnswer:
+    """An answer under way in a slot of a page. Once it is closed, `receipt_id` names its receipt for the export."""
+
+    answer: PageAnswer
+    slot: AnswerSlot
+    receipt_id: str | None = None
+
+    async def wait_receipt(self) -> Receipt:
+        """Wait for a running stop to finish, and return the receipt of the ended answer."""
+        await self.slot.wait_stopped()
+        return self.answer.receipt()
+
+
 class AnswerService:
-    """The service that answers the chat requests of every tab. Timestamps are on `clock`, the event loop's timebase.
+    """The answers of every tab of the page, from the service's `start_answer`.
 
     `with_keys` builds providers that use the user's own API keys instead of the service's; None: the page accepts no
-    keys. `observer` creates the observer of an answer from the transport's name and the answer's labels; None: answers
-    are not observed. `offer` lists the models that may be requested with the service's own keys.
+    keys.
     """
 
     def __init__(
-        self,
-        providers: ProviderSource,
-        clock: Clock,
-        guard: Guard | None = None,
-        with_keys: Callable[[Mapping[str, str]], ProviderSource] | None = None,
-        observer: Callable[[str, Mapping[str, str | None]], AnswerObserver] | None = None,
-        offer: Offer | None = None,
+        self, chat_service: AnswerSource, with_keys: Callable[[Mapping[str, str]], ProviderSource] | None = None
     ) -> None:
-        self.clock = clock
-        self.page_sessions = PageSessions(clock=clock, enter=guard.enter_page if guard else None)
-        self._providers = providers
-        self._guard = guard
+        self.clock = chat_service.clock
+        self.page_sessions = PageSessions(clock=self.clock, enter=chat_service.guard.enter_page)
+        self._chat_service = chat_service
+        self._guard = chat_service.guard
+        self._providers = chat_service.providers
         self._with_keys = with_keys
-        self._observer = observer
-        self._offer = offer or Offer()
 
     def providers(self, page_session: PageSession) -> ProviderSource:
         """Return the providers for a page: those with the user's own keys if any, otherwise the service's."""
@@ -65,12 +70,12 @@ class AnswerService:
     @property
     def wants_access_key(self) -> bool:
         """Whether users must enter an access key of this service."""
-        return self._guard is not None and bool(self._guard.configuration.keys.digests)
+        return bool(self._guard.configuration.keys.digests)
 
     @property
     def limits(self) -> InputLimits:
         """The input limits for a chat request."""
-        return self._guard.configuration.limits if self._guard else InputLimits()
+        return self._guard.configuration.limits
 
     @property
     def takes_keys(self) -> bool:
@@ -85,8 +90,8 @@ class AnswerService:
         """Return all providers of this service."""
         return self._providers.list_providers()
 
-    def session(self, name: str) -> Session:
-        """Create a session with the provider `name` that uses the service's own keys."""
+    def new_session(self, name: str) -> Session:
+        """Return a new session with the provider `name` that uses the service's own keys."""
         return self._providers.new_session([name], clock=self.clock)
 
     def new_view(self, page_session: PageSession, question: ChatForm, *, blind: bool = False) -> AnswerView:
@@ -106,25 +111,74 @@ class AnswerService:
         self, place: str, question: ChatForm, view: AnswerView, request: gr.Request, probe: Probe | None = None
     ) -> AsyncGenerator[None, None]:
         """Send the request and stream its answer into `view`; yield after every change, last with receipt or error."""
-        page_session = self.page_sessions.get(request.session_hash)
         try:
-            if self.is_key_gone(page_session, question.provider, question.brought):
-                raise UsageError(strings.KEY_GONE.format(name=question.provider))
-            validated = validate_form(question, self.providers(page_session).list_providers(), self.limits)
-            async with aclosing(self._admit(page_session, place, validated, view, request, probe)) as changes:
+            validated = self._validate(question, request)
+            async with aclosing(self._show_answer(place, validated, view, request, probe)) as changes:
                 async for _ in changes:
                     yield
-        except RejectionError as rejection:
-            words = (
-                strings.ACCESS_NEEDED if rejection.kind == "unauthorized" else html.capitalize_first(rejection.message)
-            )
-            view.show_error(words, rejection.retry_after_s)
-        except UsageError as error:
-            view.show_error(str(error))
-        except Exception:
-            log.exception("internal error in an answer of the page")
-            view.show_error(strings.DEFECT)
+        except Exception as error:
+            view.show_error(*self.explain(error))
         yield
+
+    @asynccontextmanager
+    async def open_answer(
+        self,
+        place: str,
+        validated: ValidatedQuestion,
+        request: gr.Request,
+        *,
+        probe: Probe | None = None,
+        new_session: Callable[[str], Session] | None = None,
+    ) -> AsyncIterator[SlotAnswer]:
+        """Start an answer in the slot `place` of a page, whose name begins with the name of its tab.
+
+        On leaving the block the answer is stopped if it has not ended, and added to the page's spending. `new_session`
+        creates a provider session for this answer alone, by name; by default the slot's session is used, which belongs
+        to the page's providers. Raises RejectionError or UsageError, which `explain` turns into words.
+        """
+        page_session = self.page_sessions.get(request.session_hash)
+        slot, name = page_session.slot(place), validated.name
+        answer = await self._chat_service.start_answer(
+            self._identify_caller(request),
+            [name],
+            validated.request,
+            validated.strategy,
+            wire=WIRE,
+            tab=place.partition("-")[0],
+            providers=self.providers(page_session),
+            open_session=partial(new_session or partial(self._slot_session, page_session, slot, validated), name),
+            paid_by_caller=self.key_variable(name, missing="") in page_session.keys,
+            probe=probe,
+        )
+        opened = SlotAnswer(answer, slot)
+        try:
+            async with aclosing(answer):
+                await slot.begin(answer)
+                yield opened
+        finally:
+            free = validated.simulated or name == LOCAL_PROVIDER
+            opened.receipt_id = page_session.spending.add(
+                answer.receipt(), strategy=validated.strategy, simulated=validated.simulated, free=free
+            )
+
+    def _slot_session(
+        self, page_session: PageSession, slot: AnswerSlot, validated: ValidatedQuestion, name: str
+    ) -> Session:
+        """Return the slot's session, which keeps the conversation non-streamed after a fallback."""
+        providers = self.providers(page_session)
+        session = slot.session(name, lambda name: providers.new_session([name], clock=self.clock))
+        session.streamed = validated.request.streamed
+        return session
+
+    def explain(self, error: Exception) -> tuple[str, float | None]:
+        """Return why a request was not answered, and after how many seconds a retry may succeed, if known."""
+        if isinstance(error, RejectionError):
+            words = strings.ACCESS_NEEDED if error.kind == "unauthorized" else html.capitalize_first(error.message)
+            return words, error.retry_after_s
+        if isinstance(error, UsageError):
+            return str(error), None
+        log.error("an answer on the page broke", exc_info=error)
+        return strings.DEFECT, None
 
     def key_variable(self, provider: str | None, missing: str | None = None) -> str:
         """Return the environment variable that the user's own key for `provider` replaces.
@@ -157,120 +211,46 @@ class AnswerService:
         own = self._with_keys(keys) if keys else None
         await page_session.set_keys(keys, own, own.aclose if own else None)
 
-    async def _admit(
+    def _validate(self, question: ChatForm, request: gr.Request) -> ValidatedQuestion:
+        """Check what the page alone knows: its form, its keys and its budget. Raises UsageError."""
+        page_session = self.page_sessions.get(request.session_hash)
+        if self.is_key_gone(page_session, question.provider, question.brought):
+            raise UsageError(strings.KEY_GONE.format(name=question.provider))
+        validated = validate_form(question, self.providers(page_session).list_providers(), self.limits)
+        if _is_over_budget(validated, page_session):
+            raise UsageError(strings.BUDGET_SPENT.format(spent=html.format_usd(page_session.usd)))
+        return validated
+
+    def _identify_caller(self, request: gr.Request) -> Caller:
+        peer = request.client.host if request.client else None
+        where = client_address(peer, request.headers.items(), self._guard.configuration.hops)
+        return Caller(self.page_sessions.get(request.session_hash).access_key, where, request.session_hash)
+
+    async def _show_answer(
         self,
-        page_session: PageSession,
         place: str,
         validated: ValidatedQuestion,
         view: AnswerView,
         request: gr.Request,
         probe: Probe | None,
     ) -> AsyncGenerator[None, None]:
-        if validated.budget_usd is not None and page_session.usd >= validated.budget_usd:
-            raise UsageError(strings.BUDGET_SPENT.format(spent=html.format_usd(page_session.usd)))
-        providers = self.providers(page_session)
-        routes = {validated.name: self._charged_cost_model(page_session, validated.name)}
-        slot = page_session.slot(place)
-        session = slot.session(validated.name, lambda name: providers.new_session([name], clock=self.clock))
-        reservation = await self.reserve(validated.request, routes, request)
-        validated = replace(validated, request=reservation.request) if reservation else validated
-        session.streamed = validated.request.streamed
-        answer_stream = stream_answer(
-            validated.request,
-            session,
-            validated.strategy,
-            clock=self.clock,
-            cost_model=providers.cost_model,
-            probe=probe,
-            filter=self.output_filter(),
-            before_retry=reservation.renew if reservation else None,
-        )
-        try:
-            async with aclosing(self._show_answer(page_session, slot, answer_stream, validated, view)) as changes:
-                async for _ in changes:
+        """Stream the answer into `view`, and close the view with its receipt."""
+        page_session = self.page_sessions.get(request.session_hash)
+        async with self.open_answer(place, validated, request, probe=probe) as opened:
+            answer = opened.answer
+            if validated.left_out:
+                view.feed([Notice("trimmed", strings.TRIMMED.format(count=validated.left_out))], self.clock())
+            yield
+            while not answer.ended:
+                view.feed(await answer.next_events(TICK_INTERVAL_S), self.clock())
+                view.refresh(answer.meter_reading(), self.clock())
+                if _is_over_budget(validated, page_session) and not answer.ended:
+                    view.feed([Notice("budget", strings.BUDGET_REACHED)], self.clock())
+                    await opened.slot.stop()
+                if not answer.ended:
                     yield
-        finally:
-            if reservation is not None:
-                await reservation.settle(answer_stream.charge())
-
-    async def reserve(
-        self, question: ChatRequest, routes: Mapping[str, CostModel], request: gr.Request
-    ) -> Reservation | None:
-        """Admit the caller, validate the request and reserve its budget; return None without a guard.
-
-        The reservation holds the request as it may be sent, and the caller must settle it. Raises RejectionError when
-        the guard rejects the request.
-        """
-        if self._guard is None:
-            return None
-        caller_id = await self._guard.admit(self._identify_caller(request))
-        cleaned = replace(question, messages=self._guard.validate_messages(question.messages))
-        return await self._guard.reserve(caller_id, cleaned, routes)
-
-    def output_filter(self) -> OutputFilter | None:
-        """Create an output filter for one answer; None when filtering is off."""
-        return self._guard.output_filter() if self._guard else None
-
-    def _charged_cost_model(self, page_session: PageSession, name: str) -> CostModel:
-        """Return the cost model by which the service's budgets charge an answer; the user's own key costs them nothing.
-
-        Raises NotOfferedError for a model that is not offered with the service's own keys.
-        """
-        cost_model = self.providers(page_session).cost_model(name)
-        if self.key_variable(name, missing="") in page_session.keys:
-            return CostModel(cost_model.counter)
-        self._offer.check(name)
-        return cost_model
-
-    def _identify_caller(self, request: gr.Request) -> Caller:
-        assert self._guard is not None
-        peer = request.client.host if request.client else None
-        hops = self._guard.configuration.hops
-        where = client_address(peer, request.headers.items(), hops)
-        return Caller(self.page_sessions.get(request.session_hash).access_key, where, request.session_hash)
-
-    async def _show_answer(
-        self,
-        page_session: PageSession,
-        slot: AnswerSlot,
-        answer_stream: AnswerStream,
-        validated: ValidatedQuestion,
-        view: AnswerView,
-    ) -> AsyncGenerator[None, None]:
-        """Stream the answer into `view`, record its cost however it ends, and close the view with its receipt."""
-        await slot.begin(answer_stream)
-        observer = self._observer(TRANSPORT_LABEL, _log_labels(validated)) if self._observer else None
-        if validated.left_out:
-            view.feed([Notice("trimmed", strings.TRIMMED.format(count=validated.left_out))], self.clock())
-        try:
-            async with aclosing(answer_stream):
-                yield
-                while not answer_stream.ended:
-                    events = await answer_stream.next_batch(TICK_INTERVAL_S)
-                    if events and observer is not None:
-                        observer.on_events(events, self.clock())
-                    view.feed(events, self.clock())
-                    view.refresh(answer_stream.meter_reading(), self.clock())
-                    if _is_over_budget(validated, page_session) and not answer_stream.ended:
-                        view.feed([Notice("budget", strings.BUDGET_REACHED)], self.clock())
-                        await slot.stop()
-                    if not answer_stream.ended:
-                        yield
-                await slot.wait_stopped()
-        finally:
-            free = validated.simulated or validated.name == LOCAL_PROVIDER
-            receipt = answer_stream.receipt()
-            if observer is not None:
-                observer.on_end(receipt)
-            name = page_session.spending.add(
-                receipt, strategy=validated.strategy.name, simulated=validated.simulated, free=free
-            )
-        view.close(receipt, self.clock(), name)
-
-
-def _log_labels(validated: ValidatedQuestion) -> dict[str, str | None]:
-    request_id = validated.request.request_id
-    return {"request_id": request_id, "provider": validated.name, "strategy": validated.strategy.name, "caller": None}
+            receipt = await opened.wait_receipt()
+        view.close(receipt, self.clock(), opened.receipt_id)
 
 
 def _is_over_budget(validated: ValidatedQuestion, page_session: PageSession) -> bool:

@@ -9,12 +9,8 @@ from typing import Any
 import gradio as gr
 from gradio.networking import setup_tunnel
 
-from guard import Guard
 from providers import ProviderRegistry
-from providers.services import Offer
 from settings import Settings
-from streaming.clock import Clock, monotonic
-from streaming.pipeline import AnswerObserver
 from ui import results as ui_results
 from ui import strings
 from ui.answers import AnswerService
@@ -25,7 +21,7 @@ from ui.pipeline import tab as pipeline_tab
 from ui.request_filter.event_schema import EventSchema
 from ui.request_filter.middleware import RequestFilter
 from ui.theme import CSS, SCRIPT, theme
-from ui.types import ProviderSource
+from ui.types import AnswerSource
 
 QUEUE_SIZE = 256
 """Maximum number of queued events (requests and clicks); Gradio rejects further ones with a message."""
@@ -56,24 +52,14 @@ element.setAttribute("aria-atomic", "true");
 """
 
 
-def mount(
-    app: Any,
-    providers: ProviderSource,
-    *,
-    offer: Offer | None = None,
-    settings: Settings | None = None,
-    guard: Guard | None = None,
-    observer: Callable[[str, Mapping[str, str | None]], AnswerObserver] | None = None,
-    clock: Clock = monotonic,
-) -> Any:
+def mount(app: Any, chat_service: AnswerSource, *, settings: Settings | None = None) -> Any:
     """Mount the page on a FastAPI `app` at `/`, after the app's own routes; return the app to serve.
 
-    With `settings`, users may enter their own API keys, which replace the service's keys for their page.
-    `offer` lists the models that may be requested with the service's keys; None: all.
-    `observer` creates the observer of an answer, for metrics and the log.
+    Every answer of the page comes from `chat_service`. With `settings`, users may enter their own API keys, which
+    replace the service's keys for their page.
     """
     with_keys = partial(_providers_with_keys, settings) if settings is not None else None
-    answer_service = AnswerService(providers, clock, guard, with_keys, observer, offer)
+    answer_service = AnswerService(chat_service, with_keys)
     page = build_page(answer_service)
     # Gradio does not mark a mounted page as launched, and validates file paths only on a launched one.
     page.has_launched = True
@@ -93,14 +79,11 @@ def mount(
         mcp_server=False,
         pwa=False,
     )
-    _filter_requests(app.routes[-1], page, answer_service, guard.configuration.hops if guard else 0)
+    # The request filter comes before everything that Gradio has mounted.
+    mounted, schema = app.routes[-1], EventSchema(page, answer_service.limits)
+    hops = chat_service.guard.configuration.hops
+    mounted.app = RequestFilter(mounted.app, schema, answer_service.page_sessions, hops, chat_service.record_rejection)
     return app
-
-
-def _filter_requests(mount: Any, page: gr.Blocks, answer_service: AnswerService, hops: int) -> None:
-    """Put the request filter before everything that Gradio has mounted."""
-    schema = EventSchema(page, answer_service.limits)
-    mount.app = RequestFilter(mount.app, schema, answer_service.page_sessions, hops)
 
 
 def build_page(answer_service: AnswerService) -> gr.Blocks:

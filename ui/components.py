@@ -7,10 +7,11 @@ from typing import Any, Final
 import gradio as gr
 from gradio.components import Component
 
+from providers.source import ProviderRow
 from streaming import strategies
 from ui import html, strings
 from ui.answers import AnswerService
-from ui.form import ProviderRow, strategy_error
+from ui.form import strategy_error
 
 CONCURRENCY_LIMIT = 64
 """Maximum number of concurrent answers of a tab; further ones wait in Gradio's queue."""

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
-from typing import Protocol
 
 from guard.validation import InputLimits
+from providers.source import ProviderRow
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.messages import ChatRequest, Message
-from streaming.strategies import Strategy
 from ui import strings
 from ui.history import HistoryMessage, to_messages
 
@@ -21,21 +20,6 @@ CONTEXT_TOKENS = 20_000
 """Context size, in tokens, to which a conversation is trimmed unless a smaller one is known."""
 LOCAL_CONTEXT_TOKENS = 4096
 """Context size of the local model, as `providers.local.server` starts it."""
-
-
-class ProviderRow(Protocol):
-    """A row of the provider picker; `needs` names what is missing when the provider is not `ready`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def ready(self) -> bool: ...
-    @property
-    def needs(self) -> str | None: ...
-    @property
-    def simulated(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +46,10 @@ class ValidatedQuestion:
 
     name: str
     request: ChatRequest
-    strategy: Strategy
-    budget_usd: Decimal | None
-    left_out: int
+    strategy: str
     simulated: bool
+    budget_usd: Decimal | None = None
+    left_out: int = 0
 
 
 def validate_form(question: ChatForm, listing: Sequence[ProviderRow], limits: InputLimits) -> ValidatedQuestion:
@@ -76,10 +60,10 @@ def validate_form(question: ChatForm, listing: Sequence[ProviderRow], limits: In
     if row is None:
         raise UsageError(strings.UNKNOWN_PROVIDER.format(name=question.provider or ""))
     name = _resolve_full_name(row, (question.model or "").strip())
-    strategy = strategies.parse(question.strategy or strategies.DEFAULT_STRATEGY).build()
+    strategy = str(strategies.parse(question.strategy or strategies.DEFAULT_STRATEGY))
     context_tokens = LOCAL_CONTEXT_TOKENS if name == LOCAL_PROVIDER else CONTEXT_TOKENS
     request, left_out = _fit_to_context(_make_request(question, limits), context_tokens, limits)
-    return ValidatedQuestion(name, request, strategy, parse_budget(question.budget), left_out, row.simulated)
+    return ValidatedQuestion(name, request, strategy, row.simulated, parse_budget(question.budget), left_out)
 
 
 def message_error(text: str, limits: InputLimits) -> str | None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from html import escape
 
+from providers.source import ProviderRow
 from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Receipt
 from ui import strings
-from ui.form import ProviderRow
 from ui.spending import PageSpending
 
 
@@ -58,8 +58,8 @@ def format_count(value: int | None) -> str:
 
 
 def capitalize_first(text: str) -> str:
-    """Return the text with its first letter in upper case; the rest is unchanged."""
-    return text[:1].upper() + text[1:]
+    """Return the text with its first letter in upper case, unless it begins with the name of a model."""
+    return text if ":" in text.partition(" ")[0].rstrip(":") else text[:1].upper() + text[1:]
 
 
 def truncate(text: str, most_chars: int = 80) -> str:

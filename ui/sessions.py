@@ -5,18 +5,15 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from guard import RejectionError
 from guard.identity import address_block
+from providers.source import ProviderSource
 from streaming.clock import Clock, monotonic
-from streaming.pipeline import AnswerStream
 from streaming.session import Session
 from ui import strings
 from ui.spending import PageSpending
-
-if TYPE_CHECKING:
-    from ui.types import ProviderSource
+from ui.types import PageAnswer
 
 KEY_KEPT_S = 3600.0
 """How long a session with a key is kept after its page has disconnected."""
@@ -29,7 +26,7 @@ class AnswerSlot:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._name = ""
-        self._answer: AnswerStream | None = None
+        self._answer: PageAnswer | None = None
         self._stopping = asyncio.Lock()
         self.conversation = 0
         """Number of the current conversation; answers of an earlier, cleared one are no longer shown."""
@@ -60,17 +57,17 @@ class AnswerSlot:
         """
         return requested if self._session is None else self._session.streamed
 
-    async def begin(self, answer: AnswerStream) -> None:
+    async def begin(self, answer: PageAnswer) -> None:
         """Set the answer under way, and stop the previous one if it still runs."""
         before, self._answer = self._answer, answer
         if before is not None:
-            await before.aclose()
+            await before.cancel()
 
     async def stop(self) -> None:
         """Stop the answer under way; on return the provider's work has ended."""
         async with self._stopping:
             if self._answer is not None:
-                await self._answer.aclose()
+                await self._answer.cancel()
 
     async def wait_stopped(self) -> None:
         """Wait for a running stop to finish, so that the receipt is complete."""
@@ -127,7 +124,7 @@ class PageSession:
         await self.set_keys({}, None, None)
 
     async def set_keys(
-        self, keys: dict[str, str], own: "ProviderSource | None", close: Callable[[], Awaitable[None]] | None
+        self, keys: dict[str, str], own: ProviderSource | None, close: Callable[[], Awaitable[None]] | None
     ) -> None:
         """Replace the keys and the providers that use them; stop answers that use the previous keys."""
         before, self.close_own = self.close_own, close

@@ -10,37 +10,24 @@ twenty comparisons reports a difference by chance.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from evaluation.analysis import statistics, summary
 from evaluation.analysis.statistics import MIN_TRIALS, NO_DIFFERENCE_TEXT, Estimate, Floats
+from evaluation.metrics import METRICS
+from evaluation.metrics.metric import Direction
 from evaluation.scenario import split_names
 from evaluation.schema import TRIAL_UNITS
 from evaluation.tables import Run
 from streaming.errors import UsageError
 
-Direction = Literal["less", "more", "neither"]
 DIRECTION: dict[str, Direction] = {
     "failed": "less",
     "stalled": "less",
-    "ttft_s": "less",
-    "ttft_total_s": "less",
-    "icl_p50_s": "less",
-    "icl_p95_s": "less",
-    "icl_max_s": "less",
-    "e2e_s": "less",
-    "output_tps": "more",
-    "chars_per_s": "more",
-    "delivered_ttft_s": "less",
-    "delay_mean_s": "less",
-    "updates_per_s": "neither",
-    "fluidity": "more",
-    "qoe": "more",
-    "output_tokens": "neither",
-    "cost_usd": "less",
+    **{metric.name: metric.direction for metric in METRICS if metric.scope != "instrument"},
 }
 """The compared metrics, and whether less, more or neither is better."""
 SHARE_METRICS = ("failed", "stalled")

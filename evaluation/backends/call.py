@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from providers.timed import send
+from streaming.adapter import TimedAnswer
 from streaming.events import Failed, Finish
 from streaming.http.timed_exchange import TimedExchange
 from streaming.messages import ChatRequest
@@ -25,11 +25,11 @@ class TimedVendorResponse:
     """A vendor's timed answer with its request, and the event loop's worst lag while it ran, in seconds."""
 
     call: TrialRequest
-    answer: send.TimedResponse
+    answer: TimedAnswer
     lag_s: float
 
 
-def instrument_columns(answer: send.TimedResponse) -> dict[str, Any]:
+def instrument_columns(answer: TimedAnswer) -> dict[str, Any]:
     """Return the columns that describe how an answer was measured.
 
     `headers_s` is None for a failed answer, like all its other latencies.
@@ -50,7 +50,7 @@ def request_id(call: TrialRequest) -> str:
     return call.request.request_id
 
 
-def terminal_event(answer: send.TimedResponse) -> Finish | Failed:
+def terminal_event(answer: TimedAnswer) -> Finish | Failed:
     """Return the last event, which says how the answer ended."""
     last = answer.events[-1].event
     assert isinstance(last, (Finish, Failed))

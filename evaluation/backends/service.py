@@ -22,8 +22,9 @@ from evaluation.metrics import trial_metrics
 from providers.decoding.decoder import join_surrogates
 from providers.http.client import ServiceConfig, proxy_for
 from providers.http.errors import ServiceLabels
+from providers.http.transport import REQUEST_ID_HEADER
 from providers.timed import send
-from providers.timed.prepared_request import REQUEST_ID_HEADER, PreparedRequest, prepare_post
+from providers.timed.serialized_request import SerializedRequest, prepare_post
 from settings import Settings
 from streaming.clock import Clock
 from streaming.errors import NetworkError, ProtocolError, StreamError, TotalTimeout, TruncatedStreamError
@@ -58,7 +59,7 @@ class ServiceBackend:
             settings.mask_secrets,
         )
 
-    def prepare(self, call: TrialRequest) -> PreparedRequest | None:
+    def prepare(self, call: TrialRequest) -> SerializedRequest | None:
         """Return a request as bytes ready to send; None for WebSocket, which has no single HTTP request."""
         if call.transport == "websocket":
             return None
@@ -67,7 +68,7 @@ class ServiceBackend:
         return prepare_post(self._service, path, body, call.request, lambda _: decoder())
 
     async def send_timed(
-        self, sockets: TimestampingSelector, prepared: PreparedRequest, call: TrialRequest
+        self, sockets: TimestampingSelector, prepared: SerializedRequest, call: TrialRequest
     ) -> TimedServiceResponse:
         """Send a prepared request once and return the timed response. A failure becomes its last event."""
         _, kind = _PATH_AND_DECODER[call.transport]

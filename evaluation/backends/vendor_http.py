@@ -17,10 +17,10 @@ from evaluation.backends.call import TimedVendorResponse, TrialRequest, request_
 from evaluation.backends.interference import SharedLoopLagMonitor
 from evaluation.metrics import trial_metrics
 from evaluation.scenario import IN_PROCESS, transport_name
-from providers.models.fitting import MAX_ROUNDS
-from providers.timed import send as timed_send
-from providers.timed.prepared_request import PreparedRequest
+from providers.timed.serialized_request import SerializedRequest
+from streaming.adapter import PreparedRequest, UnpreparableRequest
 from streaming.clock import Clock
+from streaming.errors import StreamError, UsageError
 from streaming.events import Failed, Finish, TextDelta, TimedEvent, dropped_settings_of
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
@@ -52,9 +52,7 @@ class TimedBackend:
 
     def __init__(self, access: SessionFactory, clock: Clock, service: "ServiceBackend | None" = None) -> None:
         self._access, self._clock, self._service = access, clock, service
-        self._prepared: dict[TrialRequest, PreparedRequest | None] = {}
-        self._stale: set[TrialRequest] = set()
-        """Requests to prepare again: since they were prepared, the vendor has rejected a setting that they contain."""
+        self._prepared: dict[TrialRequest, PreparedRequest | SerializedRequest | None] = {}
         self._sockets: TimestampingSelector | None = None
         self._lag: SharedLoopLagMonitor | None = None
         self._attention = ExitStack()
@@ -91,10 +89,10 @@ class TimedBackend:
     async def send(self, call: TrialRequest) -> TimedVendorResponse:
         """Send a prepared request to its vendor once; return the timed response. A failure becomes its last event."""
         prepared = self._prepared[_prepared_key(call)]
-        assert prepared is not None
+        assert prepared is not None and not isinstance(prepared, SerializedRequest)
         sockets, lag = self._open_selector()
         mark = lag.mark()
-        answer = await self._ask_fitted(sockets, call, prepared)
+        answer = await prepared.send(sockets, request_id(call))
         response = TimedVendorResponse(call, answer, lag.worst_s(mark))
         await sockets.wait_turn()
         return response
@@ -104,32 +102,13 @@ class TimedBackend:
         prepared = self._prepared[_prepared_key(call)]
         sockets, lag = self._open_selector()
         mark = lag.mark()
-        if prepared is None:
+        if not isinstance(prepared, SerializedRequest):
             response = await self._service_backend.send_websocket(call)
         else:
             response = await self._service_backend.send_timed(sockets, prepared, call)
         response.instrument["loop_lag_max_s"] = round(lag.worst_s(mark), 9)
         await sockets.wait_turn()
         return response
-
-    async def _ask_fitted(
-        self, sockets: TimestampingSelector, call: TrialRequest, prepared: PreparedRequest
-    ) -> timed_send.TimedResponse:
-        """Send a request, and send it again without the settings that the vendor rejects; return the last response."""
-        key = _prepared_key(call)
-        for _ in range(MAX_ROUNDS):
-            if key in self._stale:
-                self._stale.discard(key)
-                self._prepared[key] = prepared = await self._prepare_request(call.provider, call.request) or prepared
-            answer = await timed_send.send_timed(sockets, prepared, request_id(call))
-            if answer.error is None or not prepared.learn(answer.error):
-                break
-            self._stale |= {other for other in self._prepared if other.provider == call.provider}
-        if answer.error is None:
-            return answer
-        error = await prepared.explain(answer.error)
-        failed = Failed(error.kind, error.message, error.http_status)
-        return replace(answer, events=[*answer.events[:-1], TimedEvent(answer.events[-1].at_s, failed)], error=error)
 
     @property
     def _service_backend(self) -> "ServiceBackend":
@@ -148,14 +127,11 @@ class TimedBackend:
     async def _prepare_request(self, provider: str, request: ChatRequest) -> PreparedRequest | None:
         try:
             route = self._access.new_session([provider], clock=self._clock, policy=NO_RETRY).route
-            adapter: Any = route.adapter
-            if not hasattr(adapter, "prepare_request"):
-                return None
-            prepared_request = await adapter.prepare_request(replace(request, model=route.model))
-        except Exception:
+            prepared_request = await route.adapter.prepare_request(replace(request, model=route.model))
+        except (StreamError, UsageError):
             # Sent in process, the adapter raises the same error, which becomes the outcome of the trial.
             return None
-        return prepared_request if isinstance(prepared_request, PreparedRequest) else None
+        return None if isinstance(prepared_request, UnpreparableRequest) else prepared_request
 
     def _open_selector(self) -> tuple[TimestampingSelector, SharedLoopLagMonitor]:
         if self._sockets is None or self._lag is None:

@@ -13,9 +13,10 @@ from typing import Any
 from evaluation.backends.interference import freeze_gc
 from evaluation.calibration.model import ObservedAnswer
 from providers import ProviderRegistry
-from providers.timed.send import send_timed
 from settings import Settings
+from streaming.adapter import UnpreparableRequest
 from streaming.clock import cpu_s
+from streaming.errors import UsageError
 from streaming.events import Finish, TextDelta
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest, Message
@@ -29,13 +30,14 @@ async def _run_streams(base_url: str, ca_file: str, streams: int, rounds: int, n
     settings = Settings({"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none", "SSL_CERT_FILE": ca_file})
     providers = ProviderRegistry(settings)
     route = providers.route("openai:steady")
-    adapter: Any = route.adapter
-    prepared = await adapter.prepare_request(ChatRequest((Message("user", _PROMPT),), model=route.model))
+    prepared = await route.adapter.prepare_request(ChatRequest((Message("user", _PROMPT),), model=route.model))
+    if isinstance(prepared, UnpreparableRequest):
+        raise UsageError(f"the instrument cannot be calibrated: {prepared.reason}")
     freeze_gc()  # as a run does before its load
     sockets = TimestampingSelector()
 
     async def ask_once(request_id: str) -> ObservedAnswer:
-        response = await send_timed(sockets, prepared, request_id)
+        response = await prepared.send(sockets, request_id)
         exchange, last = response.exchange, response.events[-1].event
         tokens_s = [timed.at_s for timed in response.events if isinstance(timed.event, TextDelta)]
         problem = None if isinstance(last, Finish) else f"{exchange.ending}: {last}"

@@ -15,9 +15,10 @@ from evaluation import manifest
 from evaluation.backends.interference import is_disturbed
 from evaluation.calibration.machine import describe_machine
 from evaluation.load_test.answer_model import AnswerLine, Head, check
-from evaluation.metrics import trial_metrics
-from evaluation.metrics.experience import ReaderModel, TokenDeadlines
+from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
+from evaluation.scenario import full_name
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE, EventRow, Journal, Trial, read_lines
+from evaluation.trial_rows import build_trial, event_rows
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
 
@@ -80,31 +81,27 @@ def trial_rows(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Tri
     timed = [
         TimedEvent(at_s, _make_event(kind, chars, tokens, answer)) for at_s, kind, chars, tokens in answer["events"]
     ]
-    stamps = trial_metrics.TimedEvents(
-        answer["asked_s"] if sent_s is None else sent_s, None, timed, sent=sent_s is not None
-    )
-    metrics = trial_metrics.compute_metrics(
-        stamps, answer["outcome"], _answer_usage(answer), TokenDeadlines(), ReaderModel()
-    )
-    metrics |= trial_metrics.queueing_metrics(sent_s, answer["asked_s"], answer["connect_s"], metrics.get("ttft_s"))
+    stamps = TimedEvents(answer["asked_s"] if sent_s is None else sent_s, None, timed, sent=sent_s is not None)
+    reported = {
+        "headers_s": _elapsed_s(sent_s, answer["headers_s"]),
+        "connect_s": _elapsed_s(0.0, answer["connect_s"]),
+        "finish_raw": answer.get("finish_raw"),
+        **{name: answer[name] for name in _COPIED_FIELDS},
+        **_usage_columns(answer),
+    }
     provider, _, model = answer["provider"].partition(":")
-    trial = Trial(
+    trial = build_trial(
+        MeasuredAnswer(stamps, answer["outcome"], _answer_usage(answer), reported, answer["asked_s"]),
         run_id=run_id,
         prompt_id=answer["prompt_id"],
+        name=full_name(provider, model),
         provider=provider,
         model=model or None,
         repeat=1,
         block=number,
-        sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
-        headers_s=_elapsed_s(sent_s, answer["headers_s"]),
-        connect_s=_elapsed_s(0.0, answer["connect_s"]),
-        finish_raw=answer.get("finish_raw"),
         disturbed=is_disturbed(answer["stamp_source"], answer["merged_reads"], None),
-        **{name: answer[name] for name in _COPIED_FIELDS},
-        **_usage_columns(answer),
-        **metrics,
     )
-    return trial, list(trial_metrics.event_rows(run_id, trial.trial_id, stamps))
+    return trial, list(event_rows(run_id, trial.trial_id, stamps))
 
 
 _COPIED_FIELDS = (

@@ -1,1 +1,16 @@
-"""Metrics of one trial: cadence, reader experience, throughput."""
+"""The metrics of one answer: `METRICS` is the registry that columns, tables, objectives and `docs/metrics.md` follow.
+
+A metric is added by one entry with its function in the module of its scope, and removed by deleting that entry.
+"""
+
+from evaluation.metrics import arrival, delivery, instrument, tokens
+from evaluation.metrics.metric import Metric, MetricValue
+from evaluation.metrics.trial_metrics import MeasuredAnswer
+
+METRICS: tuple[Metric, ...] = (*instrument.METRICS, *arrival.METRICS, *delivery.METRICS, *tokens.METRICS)
+METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def compute_metrics(answer: MeasuredAnswer) -> dict[str, MetricValue]:
+    """Return every metric of an answer by name; None is unknown."""
+    return {metric.name: metric.compute(answer) for metric in METRICS}

@@ -15,7 +15,10 @@ from streaming.events import TextDelta, TimedEvent, Usage
 STALL_S = 0.25
 """Lower bound of the stall threshold: a shorter gap is never a stall, however fast the stream."""
 STALL_MEDIANS = 5.0
-"""The stall threshold as a multiple of the median gap of the same stream, if that exceeds `STALL_S`."""
+"""The stall threshold as a multiple of the median gap of the same stream, between `STALL_S` and `MAX_STALL_S`."""
+MAX_STALL_S = 1.0
+"""Upper bound of the stall threshold: a longer gap is always a stall, also in an answer of few chunks, whose median gap
+may be the stall itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,13 @@ def cadence(gaps_s: Sequence[float]) -> Cadence:
     return Cadence(p50_s, p95_s, p99_s, ordered[-1], variance**0.5 / mean_s if n > 1 and mean_s > 0 else None)
 
 
+def stall_threshold_s(median_gap_s: float) -> float:
+    """Return the length in seconds over which a gap is a stall, for a stream of this median gap."""
+    return max(STALL_S, min(STALL_MEDIANS * median_gap_s, MAX_STALL_S))
+
+
 def stalls(gaps_s: Sequence[float]) -> tuple[int, float] | tuple[None, None]:
-    """Return the number of gaps longer than max(0.25 s, 5 x the median gap), and the total excess in seconds.
+    """Return the number of gaps over max(0.25 s, min(5 x the median gap, 1 s)), and the total excess in seconds.
 
     The formulas are those of the metrics `stalls` and `stall_s`. Both are None if there is no gap: a stream of one
     chunk cannot stall.
@@ -100,10 +108,12 @@ def stalls(gaps_s: Sequence[float]) -> tuple[int, float] | tuple[None, None]:
     (2, 0.8)
     >>> stalls([0.1, 0.1, 0.1, 0.45])  # median 0.1, so the threshold is 0.5
     (0, 0.0)
+    >>> stalls([0.02, 3.0])  # median 1.51, so the threshold is 1
+    (1, 2.0)
     """
     if not len(gaps_s):
         return None, None
-    threshold_s = max(STALL_S, STALL_MEDIANS * percentile(sorted(gaps_s), 50))
+    threshold_s = stall_threshold_s(percentile(sorted(gaps_s), 50))
     over_s = [gap_s - threshold_s for gap_s in gaps_s if gap_s > threshold_s]
     return len(over_s), round(sum(over_s, 0.0), 9)
 
@@ -123,31 +133,52 @@ def answer_tokens(usage: Usage) -> int | None:
     return usage.output_tokens - usage.thinking_tokens
 
 
+def tokens_after_first(chunks: Chunks, tokens: int | None) -> float | None:
+    """Return the answer tokens after the first chunk: tokens x the share of the characters that follow it.
+
+    A first chunk may hold many tokens, and nobody says how many: its share of the characters estimates them. None if
+    the number of tokens is unknown, or nothing follows the first chunk.
+
+    >>> tokens_after_first(Chunks([0.2, 0.5, 0.8], [4, 8, 8]), 10)  # 16 of 20 characters follow
+    8.0
+    """
+    total = sum(chunks.chars)
+    after = total - chunks.chars[0] if len(chunks) else 0
+    return tokens * after / total if tokens is not None and tokens > 0 and after > 0 else None
+
+
 def itl_s(chunks: Chunks, tokens: int | None) -> float | None:
-    """Return the mean inter-token latency in seconds: (last - first chunk) / (answer tokens - 1).
+    """Return the mean inter-token latency in seconds: (last - first chunk) / tokens after the first chunk.
 
-    The formula is that of the metric `itl_s`. None with fewer than two tokens or two chunks.
+    The formula is that of the metric `itl_s`. None if nothing follows the first chunk.
 
-    >>> itl_s(Chunks([0.2, 0.5, 0.8], [4, 8, 8]), 7)  # 0.6 s, 6 tokens after the first
+    >>> itl_s(Chunks([0.2, 0.5, 1.0], [4, 8, 8]), 10)  # 0.8 s, 8 tokens after the first chunk
     0.1
     """
-    if tokens is None or tokens < 2 or len(chunks) < 2:
-        return None
-    return round(chunks.span_s / (tokens - 1), 12)
+    after = tokens_after_first(chunks, tokens)
+    return None if after is None else round(chunks.span_s / after, 12)
 
 
 def output_tps(chunks: Chunks, tokens: int | None) -> float | None:
-    """Return the output throughput in tokens/s: (answer tokens - 1) / (last - first chunk).
+    """Return the output speed in tokens/s: tokens after the first chunk / (last - first chunk).
 
     The formula is that of the metric `output_tps`. None whenever `itl_s` is None, and if all chunks have the same
     timestamp.
 
-    >>> output_tps(Chunks([0.2, 0.5, 0.8], [4, 8, 8]), 7)
+    >>> output_tps(Chunks([0.2, 0.5, 1.0], [4, 8, 8]), 10)
     10.0
     """
-    if tokens is None or tokens < 2 or chunks.span_s <= 0:
-        return None
-    return round((tokens - 1) / chunks.span_s, 9)
+    after = tokens_after_first(chunks, tokens)
+    return None if after is None or chunks.span_s <= 0 else round(after / chunks.span_s, 9)
+
+
+def tokens_per_chunk(chunks: Chunks, tokens: int | None) -> float | None:
+    """Return the answer tokens per chunk; None without tokens or chunks.
+
+    >>> tokens_per_chunk(Chunks([0.2, 0.5], [40, 40]), 20)
+    10.0
+    """
+    return None if tokens is None or not len(chunks) else tokens / len(chunks)
 
 
 def chars_per_s(chunks: Chunks) -> float | None:

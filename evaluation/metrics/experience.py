@@ -11,6 +11,12 @@ _TOLERANCE_S = 1e-9
 """Timestamps are rounded to the nanosecond; float rounding must not turn a met deadline into a missed one."""
 
 
+MAX_PACE_TPS = 1000.0
+"""The fastest reading pace that is told apart, in tokens/s: an answer that arrives at once suits any reader."""
+_IN_TIME_SHARE = 0.99
+"""The share of the tokens that must be in time at a fluid pace."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenDeadlines:
     """The deadlines of an answer: the first text `first_s` after sending, each further token `token_s` later.
@@ -114,8 +120,7 @@ def fluidity(delivered: Chunks, tokens: int | None, deadlines: TokenDeadlines) -
     """
     if tokens is None or tokens < 1 or not len(delivered):
         return None
-    upto = list(accumulate(delivered.chars))
-    due = [-(-end * tokens // upto[-1]) for end in upto]
+    due = _tokens_until(delivered, tokens)
     return _deadlines_met_share(delivered.at_s, [b - a for a, b in pairwise([0, *due])], deadlines)
 
 
@@ -134,6 +139,54 @@ def _deadlines_met_share(at_s: Sequence[float], counts: Sequence[int], deadlines
             met += count - 1
             due_s = now_s + count * deadlines.token_s
     return met / (met + missed)
+
+
+def fluid_pace_tps(delivered: Chunks, tokens: int | None, deadlines: TokenDeadlines) -> float | None:
+    """Return the fastest reading pace, in tokens/s, at which 99 % of the tokens are in time.
+
+    The reader starts with the first text, but not before `first_s`; token i (from 0) is due i / pace later. Each token
+    that arrives after the start therefore bounds the pace by i / (its arrival - start), and 99 % of the tokens must
+    keep to their bound. Tokens are spread over the characters as in `fluidity`. At most `MAX_PACE_TPS`; None without a
+    reported or counted number of tokens.
+
+    Example: 4 tokens at 1 s and 4 more at 3 s. Token 4 arrives 2 s after the start: a pace of 2 tokens/s.
+
+    >>> fluid_pace_tps(Chunks([1.0, 3.0], [16, 16]), 8, TokenDeadlines())
+    2.0
+    """
+    if tokens is None or tokens < 1 or not len(delivered):
+        return None
+    start_s = max(delivered.at_s[0], deadlines.first_s)
+    due = _tokens_until(delivered, tokens)
+    bounds: list[float] = []
+    for at_s, first, last in zip(delivered.at_s, [0, *due], due, strict=False):
+        late_s = at_s - start_s
+        bounds += [place / late_s if late_s > _TOLERANCE_S else MAX_PACE_TPS for place in range(first, last)]
+    spare = int((1 - _IN_TIME_SHARE) * len(bounds) + _TOLERANCE_S)
+    return min(sorted(bounds)[spare], MAX_PACE_TPS)
+
+
+def waited_s(delivered: Chunks, reader: ReaderModel) -> float | None:
+    """Return how long the reader had nothing to read after the first text, in seconds; None without text.
+
+    The wait for the first text is left out: TTFT is a metric of its own.
+
+    >>> waited_s(Chunks([1.0, 3.0], [10, 10]), ReaderModel(chars_per_s=10.0))  # read from 1 to 2 s and from 3 s on
+    1.0
+    """
+    if not len(delivered):
+        return None
+    end_s, waited = max(delivered.at_s[0], reader.first_s), 0.0
+    for at_s, chars in zip(delivered.at_s, delivered.chars, strict=True):
+        waited += max(at_s - end_s, 0.0)
+        end_s = max(at_s, end_s) + chars / reader.chars_per_s
+    return waited
+
+
+def _tokens_until(delivered: Chunks, tokens: int) -> list[int]:
+    """Return the number of tokens that have arrived with each chunk, spread evenly over the characters."""
+    upto = list(accumulate(delivered.chars))
+    return [-(-end * tokens // upto[-1]) for end in upto]
 
 
 def qoe(delivered: Chunks, reader: ReaderModel) -> float | None:

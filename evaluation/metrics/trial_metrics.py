@@ -1,40 +1,20 @@
-"""Pure functions that compute a trial's columns and event rows from its timestamps and its receipt.
-
-A metric that does not apply to the outcome is None:
-
-- A failed trial has counts but no latencies.
-- A truncated or cancelled trial has the metrics of the text received (first text, gaps, stalls, delay), but none of the
-  whole answer (end-to-end latency, token rates, fluidity, QoE).
-- A filtered, refused or empty trial was ended by the provider: it has an end-to-end latency, but no fluidity or QoE.
+"""What the metrics of one answer are computed from: its events with timestamps at both ends, and its receipt.
 
 A trial over a transport of the service has timestamps at the reader's end only: its events are `delivered`. The metrics
 of arrival are then computed from the delivered events, and the delay added by the service's strategy is unknown.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics import cadence as metrics_cadence
 from evaluation.metrics import experience
-from evaluation.schema import EventRow
-from streaming.events import (
-    TERMINAL,
-    Event,
-    Failed,
-    Finish,
-    Notice,
-    TextDelta,
-    ThinkingDelta,
-    TimedEvent,
-    Usage,
-    dropped_settings_of,
-)
-from streaming.pipeline import ENDED_IN_ORDER, Outcome, Receipt
+from streaming.events import Event, Notice, TimedEvent, Usage, dropped_settings_of
 
-_KIND_BY_EVENT: dict[type[Event], str] = {
-    TextDelta: "text", ThinkingDelta: "thinking", Usage: "usage", Notice: "notice", Finish: "finish", Failed: "failed",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from streaming.pipeline import Outcome, Receipt  # not at run time: load tests must not import asyncio
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,115 +36,80 @@ class TimedEvents:
         return self.delivered if self.source is None else self.source
 
 
-def compute_metrics(
-    timestamps: TimedEvents,
-    outcome: Outcome,
-    usage: Usage,
-    deadlines: experience.TokenDeadlines,
-    reader: experience.ReaderModel,
-) -> dict[str, Any]:
-    """Return the metrics that follow from timestamps and token counts, by column; a metric without data is None."""
-    source = metrics_cadence.Chunks.from_events(timestamps.first_end, timestamps.sent_s)
-    return arrival_metrics(timestamps, source, outcome, usage) | delivery_metrics(
-        timestamps, source, outcome, usage, deadlines, reader
-    )
+@dataclass(frozen=True)
+class MeasuredAnswer:
+    """Everything that the metrics of one answer are computed from.
 
-
-def arrival_metrics(
-    timestamps: TimedEvents, source: metrics_cadence.Chunks, outcome: Outcome, usage: Usage
-) -> dict[str, Any]:
-    """Return the metrics of the text as it arrived from the provider, before the strategy."""
-    metrics: dict[str, Any] = {"chunks": len(source)}
-    if outcome == "failed":
-        return metrics
-    gaps_s = source.gaps_s
-    cadence = metrics_cadence.cadence(gaps_s)
-    stalls, stall_s = metrics_cadence.stalls(gaps_s)
-    metrics |= {
-        "ttft_s": _first_event_s(_last_attempt(timestamps.first_end), (TextDelta, ThinkingDelta), timestamps.sent_s),
-        "ttfot_s": _first_event_s(timestamps.first_end, (TextDelta,), timestamps.sent_s),
-        "icl_p50_s": cadence.p50_s,
-        "icl_p95_s": cadence.p95_s,
-        "icl_p99_s": cadence.p99_s,
-        "icl_max_s": cadence.max_s,
-        "icl_cv": cadence.cv,
-        "stalls": stalls,
-        "stall_s": stall_s,
-        "chars_per_s": metrics_cadence.chars_per_s(source),
-    }
-    if outcome in ENDED_IN_ORDER:
-        tokens = metrics_cadence.answer_tokens(usage)
-        metrics["e2e_s"] = _first_event_s(timestamps.first_end, TERMINAL, timestamps.sent_s)
-        metrics["itl_s"] = metrics_cadence.itl_s(source, tokens)
-        metrics["output_tps"] = metrics_cadence.output_tps(source, tokens)
-    return _round_floats(metrics)
-
-
-def delivery_metrics(
-    timestamps: TimedEvents,
-    source: metrics_cadence.Chunks,
-    outcome: Outcome,
-    usage: Usage,
-    deadlines: experience.TokenDeadlines,
-    reader: experience.ReaderModel,
-) -> dict[str, Any]:
-    """Return the metrics of the text as the strategy delivered it, delivery delay included."""
-    delivered = metrics_cadence.Chunks.from_events(timestamps.delivered, timestamps.sent_s)
-    metrics: dict[str, Any] = {"delivered_chunks": len(delivered)}
-    if outcome == "failed":
-        return metrics
-    metrics["delivered_ttft_s"] = _first_event_s(timestamps.delivered, (TextDelta,), timestamps.sent_s)
-    metrics["updates_per_s"] = metrics_cadence.updates_per_s(delivered)
-    if timestamps.source is not None and (outcome != "completed" or sum(source.chars) == sum(delivered.chars)):
-        delay = experience.delivery_delay(source, delivered)
-        metrics |= {"delay_mean_s": delay.mean_s, "delay_p95_s": delay.p95_s, "delay_max_s": delay.max_s}
-    if outcome in ENDED_IN_ORDER:
-        metrics["delivered_e2e_s"] = _first_event_s(timestamps.delivered, TERMINAL, timestamps.sent_s)
-    if outcome == "completed":
-        metrics["fluidity"] = experience.fluidity(delivered, metrics_cadence.answer_tokens(usage), deadlines)
-        metrics["qoe"] = experience.qoe(delivered, reader)
-    return _round_floats(metrics)
-
-
-def _round_floats(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 9) if isinstance(value, float) else value for name, value in metrics.items()}
-
-
-def _last_attempt(events: Sequence[TimedEvent]) -> Sequence[TimedEvent]:
-    """Return the events after the last retry or fallback, without the thinking of abandoned attempts."""
-    for place in range(len(events) - 1, -1, -1):
-        event = events[place].event
-        if isinstance(event, Notice) and event.kind in ("retry", "fallback"):
-            return events[place + 1 :]
-    return events
-
-
-def _first_event_s(events: Sequence[TimedEvent], kinds: tuple[type[Event], ...], sent_s: float) -> float | None:
-    """Return the seconds from `sent_s` to the first event of these kinds; None if there is none."""
-    return next((timed.at_s - sent_s for timed in events if isinstance(timed.event, kinds)), None)
-
-
-def queueing_metrics(
-    sent_s: float | None, intended_s: float | None, connect_s: float | None, ttft_s: float | None
-) -> dict[str, Any]:
-    """Return the metrics that include the time before sending: the queueing time, and TTFT from the intended start.
-
-    A trial in process opens no connection, so `connect_s` None counts as 0. Without an intended start there are no
-    columns; if the request was never sent, there is only the intended start.
-
-    >>> queueing_metrics(10.5, 10.1, 0.3, 0.2)["queue_s"], queueing_metrics(10.5, 10.1, 0.3, 0.2)["ttft_total_s"]
-    (0.1, 0.6)
+    `reported` has the values that the backend or the provider reported, by column (`connect_s`, `attempts`,
+    `cost_usd`, …). `intended_s` is the time at which the request was due, on the clock of the timestamps.
     """
-    if intended_s is None:
-        return {}
-    intended = {"intended_start_s": round(intended_s, 9)}
-    if sent_s is None:
-        return intended
-    late_s = sent_s - intended_s
-    return intended | {
-        "queue_s": round(late_s - (connect_s or 0.0), 9),
-        "ttft_total_s": None if ttft_s is None else round(late_s + ttft_s, 9),
-    }
+
+    stamps: TimedEvents
+    outcome: "Outcome"
+    usage: Usage = field(default_factory=Usage)
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    intended_s: float | None = None
+    deadlines: experience.TokenDeadlines = field(default_factory=experience.TokenDeadlines)
+    reader: experience.ReaderModel = field(default_factory=experience.ReaderModel)
+
+    @property
+    def sent_s(self) -> float | None:
+        """The timestamp at which the request was sent; None if it never was."""
+        return self.stamps.sent_s if self.stamps.sent else None
+
+    @cached_property
+    def source(self) -> metrics_cadence.Chunks:
+        """The text as it arrived from the provider."""
+        return metrics_cadence.Chunks.from_events(self.stamps.first_end, self.stamps.sent_s)
+
+    @cached_property
+    def delivered(self) -> metrics_cadence.Chunks:
+        """The text as it left the strategy."""
+        return metrics_cadence.Chunks.from_events(self.stamps.delivered, self.stamps.sent_s)
+
+    @cached_property
+    def cadence(self) -> metrics_cadence.Cadence:
+        """The inter-chunk latency on arrival."""
+        return metrics_cadence.cadence(self.source.gaps_s)
+
+    @cached_property
+    def stalls(self) -> tuple[int, float] | tuple[None, None]:
+        """The number of stalls on arrival, and their excess in seconds."""
+        return metrics_cadence.stalls(self.source.gaps_s)
+
+    @cached_property
+    def delay(self) -> experience.Delay:
+        """The delay added by the strategy; unknown if only one end was seen or a filter changed the text."""
+        if self.stamps.source is None or (
+            self.outcome == "completed" and sum(self.source.chars) != sum(self.delivered.chars)
+        ):
+            return experience.Delay()
+        return experience.delivery_delay(self.source, self.delivered)
+
+    @cached_property
+    def answer_tokens(self) -> int | None:
+        """The tokens of the answer's text; None if they are estimated or their number is unknown."""
+        return metrics_cadence.answer_tokens(self.usage)
+
+    @property
+    def last_attempt(self) -> Sequence[TimedEvent]:
+        """The events after the last retry or fallback, without the thinking of abandoned attempts."""
+        events = self.stamps.first_end
+        for place in range(len(events) - 1, -1, -1):
+            event = events[place].event
+            if isinstance(event, Notice) and event.kind in ("retry", "fallback"):
+                return events[place + 1 :]
+        return events
+
+    def first_event_s(self, events: Sequence[TimedEvent], kinds: tuple[type[Event], ...]) -> float | None:
+        """Return the seconds from sending to the first event of these kinds; None if there is none."""
+        return next((timed.at_s - self.stamps.sent_s for timed in events if isinstance(timed.event, kinds)), None)
+
+    def server_timing_s(self, name: str) -> float | None:
+        """Return one of the server's own timings in seconds; None if the answer has none of this name."""
+        notices = (timed.event for timed in self.stamps.first_end if isinstance(timed.event, Notice))
+        result = next((notice.detail.get(name) for notice in notices if notice.kind == "timings"), None)
+        return float(result) if isinstance(result, (int, float)) else None
 
 
 def dropped_settings(timestamps: TimedEvents) -> str | None:
@@ -172,7 +117,7 @@ def dropped_settings(timestamps: TimedEvents) -> str | None:
     return ",".join(dropped_settings_of(timed.event for timed in timestamps.first_end)) or None
 
 
-def outcome_columns(receipt: Receipt) -> dict[str, Any]:
+def outcome_columns(receipt: "Receipt") -> dict[str, Any]:
     """Return the columns on the end of the answer (except `outcome`), its tokens and its cost.
 
     The usage of a failed request is None, not 0, unless the provider reported it.
@@ -202,19 +147,3 @@ def outcome_columns(receipt: Receipt) -> dict[str, Any]:
         columns |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
         columns |= {"price_source": cost.price_source, "price_date": cost.price_date}
     return columns
-
-
-def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:
-    """Yield the events of both ends in chronological order; at equal timestamps the source event comes first."""
-    source = timestamps.source or ()
-    ends = [*source, *timestamps.delivered]
-    arrived = len(source)
-    for seq, place in enumerate(sorted(range(len(ends)), key=lambda place: ends[place].at_s)):
-        event = ends[place].event
-        kind, at_s = _KIND_BY_EVENT[type(event)], round(ends[place].at_s - timestamps.sent_s, 9)
-        chars = len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None
-        tokens = event.output_tokens if isinstance(event, Usage) else None
-        if place < arrived:
-            yield EventRow(run_id, trial_id, seq, "source_" + kind, chars, tokens, at_s, None)
-        else:
-            yield EventRow(run_id, trial_id, seq, "delivered_" + kind, chars, tokens, None, at_s)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from evaluation.analysis import statistics
 from evaluation.analysis.statistics import Floats
-from evaluation.metrics.cadence import STALL_MEDIANS, STALL_S
+from evaluation.metrics.cadence import MAX_STALL_S, STALL_MEDIANS, STALL_S, stall_threshold_s
 from evaluation.reports import formatting
 from evaluation.scenario import display_name
 
@@ -182,7 +182,7 @@ def timeline_chart(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) 
         return None
     start_s = trials["sent_monotonic_s"].min()
     sent_s = trials.set_index("trial_id")["sent_monotonic_s"] - start_s
-    threshold_s = (texts.groupby("trial_id")["gap_s"].median() * STALL_MEDIANS).clip(lower=STALL_S)
+    threshold_s = texts.groupby("trial_id")["gap_s"].median().map(stall_threshold_s)
     stalls = texts[texts["gap_s"] > texts["trial_id"].map(threshold_s).astype("float64")]
     series, words = [], []
     for place, name in enumerate(names):
@@ -202,9 +202,9 @@ def timeline_chart(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) 
     if not any(one.x for one in series):
         return None
     note = (
-        f"A circle is a gap in an answer of over {STALL_S:g} s and over {STALL_MEDIANS:g} times its median gap; a "
-        "larger circle is a longer gap. A cross is an answer that was not completed. At most "
-        f"{MAX_POINTS} of each are drawn."
+        f"A circle is a gap in an answer of over {STALL_S:g} s and over {STALL_MEDIANS:g} times its median gap, or "
+        f"over {MAX_STALL_S:g} s; a larger circle is a longer gap. A cross is an answer that was not completed. At "
+        f"most {MAX_POINTS} of each are drawn."
     )
     return Chart(
         "stalls", "Stalls over time", "point", "seconds since the run began", "", series, f"{'; '.join(words)}.", note

@@ -10,12 +10,11 @@ from typing import Any, get_args
 
 from evaluation import manifest
 from evaluation.calibration.machine import describe_machine
-from evaluation.metrics import trial_metrics
-from evaluation.metrics.cadence import Chunks
-from evaluation.metrics.experience import ReaderModel, TokenDeadlines
+from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
 from evaluation.runner.writer import TRACES
 from evaluation.scenario import full_name
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE, Journal, Trial
+from evaluation.trial_rows import build_trial
 from streaming import strategies
 from streaming.clock import utc_now
 from streaming.errors import UsageError
@@ -29,6 +28,7 @@ from streaming.trace import Trace, check_fields, loads
 TRANSPORT = "replay"
 MANIFEST_KIND = "what-if"
 _MAX_REPEAT = 10**9
+_TOKEN_FIELDS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "cache_write_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,32 +109,25 @@ def replay_trials(run_id: str, recording: Recording, names: Sequence[str], block
     header, events = recording.trace.header, recording.trace.events
     outcome, ending = _ending_columns(events, header)
     usage = _recorded_usage(recording)
-    source = Chunks.from_events(events)
-    arrived = trial_metrics.arrival_metrics(trial_metrics.TimedEvents(0.0, events, ()), source, outcome, usage)
-    for place, name in enumerate(names, start=1):
-        stamps = trial_metrics.TimedEvents(0.0, events, tuple(replay(events, strategies.parse(name).build())))
-        delivered = trial_metrics.delivery_metrics(stamps, source, outcome, usage, TokenDeadlines(), ReaderModel())
-        yield Trial(
+    name, model = str(header.get("provider") or "unknown"), _text_or_none(header.get("model"))
+    tokens = {field: getattr(usage, field) for field in _TOKEN_FIELDS} | {"token_source": usage.source}
+    for place, strategy in enumerate(names, start=1):
+        stamps = TimedEvents(0.0, events, tuple(replay(events, strategies.parse(strategy).build())))
+        yield build_trial(
+            MeasuredAnswer(stamps, outcome, usage, ending | tokens),
             run_id=run_id,
             trial_id=f"{run_id}-{block:05d}-{place}",
             prompt_id=str(header.get("prompt_id") or recording.name),
-            provider=str(header.get("provider") or "unknown"),
-            model=_text_or_none(header.get("model")),
-            strategy=name,
+            name=full_name(name, model),
+            provider=name,
+            model=model,
+            strategy=strategy,
             transport=TRANSPORT,
             repeat=_int_or_default(header.get("repeat"), block),
             block=block,
             started_at=str(header.get("started_at") or ""),
+            sent_monotonic_s=None,
             stamp_source=TRANSPORT,
-            outcome=outcome,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            thinking_tokens=usage.thinking_tokens,
-            cached_tokens=usage.cached_tokens,
-            token_source=usage.source,
-            **ending,
-            **arrived,
-            **delivered,
         )
 
 

@@ -12,8 +12,9 @@ from evaluation.backends.interference import LoopLagMonitor, is_disturbed
 from evaluation.backends.vendor_http import TimedBackend
 from evaluation.metrics import trial_metrics
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
-from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario
+from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name
 from evaluation.schema import EventRow, Trial
+from evaluation.trial_rows import build_trial, event_rows
 from streaming import pipeline, strategies
 from streaming.clock import Clock, utc_now
 from streaming.errors import UsageError
@@ -93,39 +94,42 @@ def trial_rows(
 
     `intended_s` is the time at which the request was due, in seconds on the context's clock; None if it had none.
     """
-    events = list(trial_metrics.event_rows(context.run_id, context.trial_id(planned), response.stamps))
+    events = list(event_rows(context.run_id, context.trial_id(planned), response.stamps))
     return _trial_row(context, planned, response, intended_s), events
 
 
 def _trial_row(
     context: TrialContext, planned: PlannedTrial, response: TrialResponse, intended_s: float | None
 ) -> Trial:
-    measured = trial_metrics.compute_metrics(
-        response.stamps, response.outcome, response.usage, context.deadlines, context.reader
+    how = response.instrument
+    answer = trial_metrics.MeasuredAnswer(
+        response.stamps,
+        response.outcome,
+        response.usage,
+        how | response.ending,
+        intended_s,
+        context.deadlines,
+        context.reader,
     )
-    sent_s, how = response.stamps.sent_s if response.stamps.sent else None, response.instrument
-    waited = trial_metrics.queueing_metrics(sent_s, intended_s, how.get("connect_s"), measured.get("ttft_s"))
     provider, _, model = planned.provider.partition(":")
-    return Trial(
+    model = model or context.models.get(provider, "")
+    return build_trial(
+        answer,
         run_id=context.run_id,
         trial_id=context.trial_id(planned),
         prompt_id=planned.prompt.id,
+        name=context.scenario.trial_name(full_name(provider, model), planned.effort),
         provider=provider,
-        model=model or context.models.get(provider),
+        model=model or None,
         strategy=planned.strategy,
         transport=planned.transport,
+        level=context.scenario.level,
         repeat=planned.repeat,
         block=planned.block,
+        fresh=planned.fresh,
         started_at=response.started_at,
-        sent_monotonic_s=None if sent_s is None else round(sent_s, 9),
-        outcome=response.outcome,
         effort=planned.effort,
-        dropped_settings=trial_metrics.dropped_settings(response.stamps),
         disturbed=is_disturbed(how.get("stamp_source"), how.get("merged_reads"), how.get("loop_lag_max_s")),
-        **how,
-        **response.ending,
-        **measured,
-        **waited,
     )
 
 

@@ -49,10 +49,12 @@ class AnswerBuilder:
     """The state of one answer. Each dialect's parser calls its methods and passes on the events that they return.
 
     `shows_thinking`: the service streams all thinking, so a stream without thinking means 0 thinking tokens instead of
-    an unknown number.
+    an unknown number. `max_chars` bounds the text and the thinking together.
     """
 
-    def __init__(self, *, think_tags: bool = False, shows_thinking: bool = False) -> None:
+    def __init__(
+        self, *, think_tags: bool = False, shows_thinking: bool = False, max_chars: int = MAX_ANSWER_CHARS
+    ) -> None:
         self.over = False
         self.refused = False
         """Whether the model refused to answer; its explanation, if any, is the text."""
@@ -63,7 +65,7 @@ class AnswerBuilder:
         self._thought = False
         self._wrote = False
         self._usage: Usage | None = None
-        self._chars_left = MAX_ANSWER_CHARS
+        self._max_chars = self._chars_left = max_chars
         self._late_usage: Usage | None = None
         self._text = SurrogateJoiner()
         self._thinking = SurrogateJoiner()
@@ -197,7 +199,7 @@ class AnswerBuilder:
     def _count(self, text: str) -> None:
         self._chars_left -= len(text)
         if self._chars_left < 0:
-            raise ResponseTooLargeError(f"answer: longer than {MAX_ANSWER_CHARS:,} characters")
+            raise ResponseTooLargeError(f"the provider sent an answer of more than {self._max_chars:,} characters")
 
     def _split_thinking(self, tags: ThinkTagParser, text: str) -> list[Event]:
         events: list[Event] = [*tags.feed(text)]

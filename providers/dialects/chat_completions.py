@@ -1,9 +1,5 @@
-"""The chat-completions API of OpenAI, Azure OpenAI, compatible services and the local server, through the OpenAI SDK.
+"""The chat-completions API of OpenAI, Azure OpenAI, compatible services and the local server, by the OpenAI SDK."""
 
-The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
-"""
-
-from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -11,62 +7,34 @@ import openai
 
 from providers.decoding import chat_completions
 from providers.decoding.decoder import StreamDecoder, join_surrogates
-from providers.dialects.fitted_request import RequestSender
-from providers.dialects.sdk_client import (
-    PLACEHOLDER_KEY,
-    get_call,
-    http_client,
-    open_response,
-    post_call,
-    prepare_request,
-)
-from providers.http.client import DEFAULT_HEADERS, ListedModel, ServiceConfig, StreamingResponse, read_model_list
+from providers.dialects.sdk_client import PLACEHOLDER_KEY, SDKAdapter, SDKHTTPClient
+from providers.http.client import DEFAULT_HEADERS, ServiceConfig, StreamingResponse
 from providers.models.facts import Facts
 from providers.models.fitting import Fitted, SettingsFitter
 from providers.services import CompatProfile, ServiceEndpoint
-from providers.timed.prepared_request import PreparedRequest
 from settings import Settings
 from streaming.errors import MissingKeyError
-from streaming.events import Event
-from streaming.messages import ChatRequest
 from streaming.session import Timeouts
 
 _COMPLETION_TOKENS_SINCE = "2024-09"
 """The first Azure API version that accepts `max_completion_tokens`."""
 
 
-class ChatCompletionsAdapter:
-    """The adapter of one chat-completions service. It serves any number of concurrent requests on one event loop.
+class ChatCompletionsAdapter(SDKAdapter):
+    """The adapter of one chat-completions service. `client` is the OpenAI SDK's client on the HTTP client `http`."""
 
-    When `client` is None, the adapter connects to a plain server at the service's base URL, which includes `/v1`.
-    """
+    chat_path = "/chat/completions"
 
     def __init__(
         self,
         service: ServiceConfig,
-        profile: CompatProfile | None = None,
-        client: openai.AsyncOpenAI | None = None,
-        fitter: SettingsFitter | None = None,
+        http: SDKHTTPClient,
+        client: openai.AsyncOpenAI,
+        profile: CompatProfile,
+        fitter: SettingsFitter,
     ) -> None:
-        self._service = service
-        self._profile = profile or CompatProfile()
-        self._client = client or openai_client(service)
-        fitter = fitter or SettingsFitter(max_tokens_field=self._profile.max_tokens_field)
-        self._sender = RequestSender(service, fitter, self._open_response, self.decoder, self.list_model_names)
-
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Return the events of one answer; see `streaming.adapter.Adapter`."""
-        return self._sender.stream(request)
-
-    async def prepare_request(self, request: ChatRequest) -> PreparedRequest:
-        """Return the request as the SDK would send it, without sending it, for a measurement on timestamped sockets.
-
-        Raises StreamError or UsageError.
-        """
-        return await self._sender.prepare(
-            request,
-            lambda fitted: prepare_request(self._client, self._open_response, self._service, fitted, self.decoder),
-        )
+        super().__init__(service, fitter, openai, client, http)
+        self._profile = profile
 
     def decoder(self, streamed: bool) -> StreamDecoder:
         """Return a decoder for the bytes of one response of this service."""
@@ -75,27 +43,15 @@ class ChatCompletionsAdapter:
             streamed=streamed, think_tags=profile.think_tags, shows_thinking=profile.shows_thinking
         )
 
-    async def list_model_names(self) -> list[str]:
-        """Return the names of the models that the service lists. Raises StreamError."""
-        return [model.name for model in await self.list_models()]
+    def open_model_list(self) -> AbstractAsyncContextManager[StreamingResponse] | None:
+        """Request the list of models and return its open response as a context; None for Azure.
 
-    async def list_models(self) -> list[ListedModel]:
-        """Return the models that the service lists, with their shutdown dates. Raises StreamError."""
-        if isinstance(self._client, openai.AsyncAzureOpenAI):
-            # This endpoint of Azure lists a region's models, not the deployments that accept requests.
-            return []
-        call = get_call(self._client, "/models")
-        return await read_model_list(open_response(call, openai, self._service, ""), self._service, "data", "id")
+        This endpoint of Azure lists a region's models, not the deployments that accept requests.
+        """
+        return None if isinstance(self._client, openai.AsyncAzureOpenAI) else super().open_model_list()
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.close()
-
-    def _open_response(self, fitted: Fitted) -> AbstractAsyncContextManager[StreamingResponse]:
-        call = post_call(self._client, "/chat/completions", self._request_body(fitted), fitted.request)
-        return open_response(call, openai, self._service, fitted.request.model)
-
-    def _request_body(self, fitted: Fitted) -> dict[str, Any]:
+    def request_body(self, fitted: Fitted) -> dict[str, Any]:
+        """Return the JSON body, with the names of fields that the service's profile and the model's facts state."""
         request = fitted.request
         body: dict[str, Any] = {
             "model": request.model,
@@ -116,11 +72,12 @@ def openai_adapter(
 ) -> ChatCompletionsAdapter:
     """Return the adapter of OpenAI or of a compatible service."""
     service = ServiceConfig.from_settings(endpoint, settings, timeouts)
-    client = openai_client(service)
+    http = SDKHTTPClient(service)
+    client = openai_client(service, http)
     if endpoint.own_address and endpoint.row.provider == "openai":
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
-    return ChatCompletionsAdapter(service, endpoint.profile, client, endpoint.fitter(facts))
+    return ChatCompletionsAdapter(service, http, client, endpoint.profile, endpoint.fitter(facts))
 
 
 def azure_adapter(
@@ -131,33 +88,35 @@ def azure_adapter(
     Azure's v1 address works with the plain client; requests to the older address carry an API version. Raises
     MissingKeyError when that version is not set.
     """
+    service = ServiceConfig.from_settings(endpoint, settings, timeouts)
+    http = SDKHTTPClient(service)
     if endpoint.is_azure_v1:
-        service = ServiceConfig.from_settings(endpoint, settings, timeouts)
-        return ChatCompletionsAdapter(service, endpoint.profile, openai_client(service), endpoint.fitter(facts))
+        client = openai_client(service, http)
+        return ChatCompletionsAdapter(service, http, client, endpoint.profile, endpoint.fitter(facts))
     version = settings.get("OPENAI_API_VERSION")
     if version is None:
         raise MissingKeyError("Azure OpenAI: no API version is set (set OPENAI_API_VERSION, for example to 2024-10-21)")
-    service = ServiceConfig.from_settings(endpoint, settings, timeouts)
     client = openai.AsyncAzureOpenAI(
-        azure_endpoint=endpoint.base_url, api_version=version, api_key=endpoint.key, **_client_kwargs(service)
+        azure_endpoint=endpoint.base_url, api_version=version, api_key=endpoint.key, **_client_kwargs(http)
     )
     profile = endpoint.profile if version >= _COMPLETION_TOKENS_SINCE else CompatProfile(think_tags=False)
     if version < _COMPLETION_TOKENS_SINCE:
         facts = Facts()  # the known facts describe current API versions, not this old one
-    return ChatCompletionsAdapter(service, profile, _ignore_sdk_environment(client), endpoint.fitter(facts, profile))
+    fitter = endpoint.fitter(facts, profile)
+    return ChatCompletionsAdapter(service, http, _ignore_sdk_environment(client), profile, fitter)
 
 
-def openai_client(service: ServiceConfig) -> openai.AsyncOpenAI:
+def openai_client(service: ServiceConfig, http: SDKHTTPClient) -> openai.AsyncOpenAI:
     """Return an SDK client for a service, with everything removed that the SDK reads from the environment."""
     return _ignore_sdk_environment(
         openai.AsyncOpenAI(
-            base_url=service.names.base_url, api_key=service.key or PLACEHOLDER_KEY, **_client_kwargs(service)
+            base_url=service.names.base_url, api_key=service.key or PLACEHOLDER_KEY, **_client_kwargs(http)
         )
     )
 
 
-def _client_kwargs(service: ServiceConfig) -> dict[str, Any]:
-    return {"max_retries": 0, "http_client": http_client(service), "webhook_secret": "", "admin_api_key": ""}
+def _client_kwargs(http: SDKHTTPClient) -> dict[str, Any]:
+    return {"max_retries": 0, "http_client": http, "webhook_secret": "", "admin_api_key": ""}
 
 
 def _ignore_sdk_environment(client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:

@@ -1,10 +1,5 @@
-"""OpenAI's Responses API and compatible servers (for example llama.cpp's), through the OpenAI SDK.
+"""OpenAI's Responses API and compatible servers (for example llama.cpp's), through the OpenAI SDK."""
 
-The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
-"""
-
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import openai
@@ -12,74 +7,43 @@ import openai
 from providers.decoding import openai_responses
 from providers.decoding.decoder import StreamDecoder, join_surrogates
 from providers.dialects.chat_completions import openai_client
-from providers.dialects.fitted_request import RequestSender
-from providers.dialects.sdk_client import get_call, open_response, post_call, prepare_request
-from providers.http.client import ListedModel, ServiceConfig, StreamingResponse, read_model_list
+from providers.dialects.sdk_client import SDKAdapter, SDKHTTPClient
+from providers.http.client import ServiceConfig
 from providers.models.facts import Facts
 from providers.models.fitting import Fitted, SettingsFitter
 from providers.services import ServiceEndpoint
-from providers.timed.prepared_request import PreparedRequest
 from settings import Settings
-from streaming.events import Event
 from streaming.messages import ChatRequest
 from streaming.session import Timeouts
 
 
-class ResponsesAdapter:
-    """The adapter of one Responses service. It serves any number of concurrent requests on one event loop.
+class ResponsesAdapter(SDKAdapter):
+    """The adapter of one Responses service. `client` is the OpenAI SDK's client on the HTTP client `http`.
 
     `shows_thinking`: the service streams all thinking, so a stream without thinking means 0 thinking tokens.
     """
 
+    chat_path = "/responses"
+
     def __init__(
         self,
         service: ServiceConfig,
+        http: SDKHTTPClient,
         client: openai.AsyncOpenAI,
+        fitter: SettingsFitter,
         *,
         shows_thinking: bool = False,
-        fitter: SettingsFitter | None = None,
     ) -> None:
-        self._service = service
-        self._client = client
+        super().__init__(service, fitter, openai, client, http)
         self._shows_thinking = shows_thinking
-        self._sender = RequestSender(
-            service, fitter or SettingsFitter(), self._open_response, self.decoder, self.list_model_names
-        )
-
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Return the events of one answer; see `streaming.adapter.Adapter`."""
-        return self._sender.stream(request)
-
-    async def prepare_request(self, request: ChatRequest) -> PreparedRequest:
-        """Return the request as the SDK would send it, without sending it, for a measurement on timestamped sockets.
-
-        Raises StreamError or UsageError.
-        """
-        return await self._sender.prepare(
-            request,
-            lambda fitted: prepare_request(self._client, self._open_response, self._service, fitted, self.decoder),
-        )
 
     def decoder(self, streamed: bool) -> StreamDecoder:
         """Return a decoder for the bytes of one response of this service."""
         return openai_responses.make_decoder(streamed=streamed, shows_thinking=self._shows_thinking)
 
-    async def list_model_names(self) -> list[str]:
-        """Return the names of the models that the service lists. Raises StreamError."""
-        return [model.name for model in await self.list_models()]
-
-    async def list_models(self) -> list[ListedModel]:
-        """Return the models that the service lists, with their shutdown dates. Raises StreamError."""
-        call = get_call(self._client, "/models")
-        return await read_model_list(open_response(call, openai, self._service, ""), self._service, "data", "id")
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.close()
-
-    def _open_response(self, fitted: Fitted) -> AbstractAsyncContextManager[StreamingResponse]:
-        call = post_call(self._client, "/responses", build_body(fitted.request), fitted.request)
-        return open_response(call, openai, self._service, fitted.request.model)
+    def request_body(self, fitted: Fitted) -> dict[str, Any]:
+        """Return the JSON body of a request."""
+        return build_body(fitted.request)
 
 
 def build_body(request: ChatRequest) -> dict[str, Any]:
@@ -108,9 +72,10 @@ def responses_adapter(
 ) -> ResponsesAdapter:
     """Return the adapter of OpenAI's Responses API, or of a compatible server at `OPENAI_BASE_URL`."""
     service = ServiceConfig.from_settings(endpoint, settings, timeouts)
-    client = openai_client(service)
+    http = SDKHTTPClient(service)
+    client = openai_client(service, http)
     if endpoint.own_address:
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
     shows_thinking = endpoint.profile.shows_thinking
-    return ResponsesAdapter(service, client, shows_thinking=shows_thinking, fitter=endpoint.fitter(facts))
+    return ResponsesAdapter(service, http, client, endpoint.fitter(facts), shows_thinking=shows_thinking)

@@ -1,20 +1,24 @@
-"""Code shared by the adapters of the OpenAI and Anthropic SDKs, which both use httpx2 and the same names for errors."""
+"""What the dialects of the OpenAI and Anthropic SDKs share: both use httpx2 and the same names for errors.
 
+The SDK builds and opens each request; the raw bytes of the response go to our own decoder.
+"""
+
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import httpx2
 
-from providers.decoding.decoder import StreamDecoder
-from providers.http.client import ServiceConfig, StreamingResponse, map_transport_error
+from providers.dialects.service_adapter import ServiceAdapter
+from providers.http.client import ServiceConfig, StreamingResponse
 from providers.http.errors import error_from_response
-from providers.http.transport import raw_body
-from providers.models.fitting import Fitted
-from providers.timed.prepared_request import REQUEST_ID_HEADER, PreparedRequest, capture_request, serialize_request
-from streaming.messages import ChatRequest
+from providers.http.transport import REQUEST_ID_HEADER, CapturingTransport, raw_body
+from providers.http.transport_errors import close_reason_of, transport_error
+from providers.models.fitting import Fitted, SettingsFitter
 
 PLACEHOLDER_KEY = "no-key"
 """The API key for servers that need none, because the SDKs require a value."""
@@ -22,64 +26,93 @@ _RAW_STREAM_OPTIONS = {"cast_to": httpx2.Response, "stream": True}
 """Options that make an SDK return the HTTP response itself, with its body unread."""
 
 
-def http_client(service: ServiceConfig) -> httpx2.AsyncClient:
-    """Return the HTTP client to pass to an SDK."""
-    return httpx2.AsyncClient(**service.client_kwargs(httpx2))
+class SDKHTTPClient(httpx2.AsyncClient):
+    """The HTTP client to pass to an SDK. It can capture what the SDK would send."""
+
+    def __init__(self, service: ServiceConfig) -> None:
+        arguments = service.client_kwargs(httpx2)
+        self._capturing = arguments["transport"] = CapturingTransport(httpx2, arguments["transport"])
+        super().__init__(**arguments)
+
+    async def capture(self, opening: Callable[[str], AbstractAsyncContextManager[Any]]) -> httpx2.Request:
+        """Return the request that `opening` sends with the request id that it is called with, without sending it."""
+        request: httpx2.Request = await self._capturing.capture(opening)
+        return request
 
 
-def get_call(client: Any, path: str, **params: Any) -> Callable[[], Awaitable[httpx2.Response]]:
-    """Return a function that sends a GET request for `path` with an SDK's client."""
-    return partial(client.get, path, options={"params": params}, **_RAW_STREAM_OPTIONS)
+class SDKAdapter(ServiceAdapter):
+    """The adapter of a service through the client of an SDK. A dialect states its paths, bodies and decoder.
 
-
-def post_call(
-    client: Any, path: str, body: dict[str, Any], request: ChatRequest
-) -> Callable[[], Awaitable[httpx2.Response]]:
-    """Return a function that posts `body` to `path` with an SDK's client.
-
-    It uses the generic method that the SDKs document for endpoints without a method of their own: the specific methods
-    first check the body against every possible type, which is a tenth of the CPU time up to an answer's first event.
+    `sdk` is the SDK's module, `client` its client on the HTTP client `http`.
     """
-    headers = {} if request.request_id is None else {REQUEST_ID_HEADER: request.request_id}
-    return partial(client.post, path, body=body, options={"headers": headers}, **_RAW_STREAM_OPTIONS)
 
+    chat_path: ClassVar[str]
+    models_path: ClassVar[str] = "/models"
+    models_params: ClassVar[dict[str, Any]] = {}
 
-@asynccontextmanager
-async def open_response(
-    call: Callable[[], Awaitable[httpx2.Response]], sdk: Any, service: ServiceConfig, model: str
-) -> AsyncIterator[StreamingResponse]:
-    """Make an SDK's call, yield its response and close it afterwards. Raises StreamError for the SDK's errors.
+    def __init__(
+        self, service: ServiceConfig, fitter: SettingsFitter, sdk: ModuleType, client: Any, http: SDKHTTPClient
+    ) -> None:
+        super().__init__(service, fitter, httpx2)
+        self._sdk = sdk
+        self._client = client
+        self._http = http
 
-    The call is made on entry, so that a context which is never entered leaves no coroutine unawaited.
-    """
-    answered = False
-    try:
-        response = await call()
-        answered = True
-        async with aclosing(response):
-            yield StreamingResponse(response.headers.get("content-type", ""), raw_body(response))
-    except sdk.APIStatusError as error:
-        result = error.response
-        raise error_from_response(service.names, model, result.status_code, result.headers, result.text) from None
-    except sdk.APIConnectionError as error:
-        raise map_transport_error(error.__cause__ or error, service, answered=answered) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise map_transport_error(error, service, answered=answered) from None
+    @abstractmethod
+    def request_body(self, fitted: Fitted) -> dict[str, Any]:
+        """Return the JSON body of a request."""
 
+    def open_response(self, fitted: Fitted) -> AbstractAsyncContextManager[StreamingResponse]:
+        """Send a request and return its open response as a context. Entering it raises StreamError.
 
-async def prepare_request(
-    client: Any,
-    opening: Callable[[Fitted], AbstractAsyncContextManager[StreamingResponse]],
-    service: ServiceConfig,
-    fitted: Fitted,
-    decoder: Callable[[bool], StreamDecoder],
-) -> PreparedRequest:
-    """Return the request that `opening` would send with the SDK's `client`, without sending it.
+        It uses the generic method that the SDKs document for endpoints without a method of their own: the specific
+        methods first check the body against every possible type, which is a tenth of the CPU time up to an answer's
+        first event.
+        """
+        request = fitted.request
+        headers = {} if request.request_id is None else {REQUEST_ID_HEADER: request.request_id}
+        call = partial(
+            self._client.post,
+            self.chat_path,
+            body=self.request_body(fitted),
+            options={"headers": headers},
+            **_RAW_STREAM_OPTIONS,
+        )
+        return self._open(call, request.model)
 
-    Raises StreamError or UsageError.
-    """
-    request = fitted.request
-    captured_request = await capture_request(
-        client._client, lambda request_id: opening(replace(fitted, request=replace(request, request_id=request_id)))
-    )
-    return serialize_request(captured_request, service, httpx2, request, decoder)
+    def open_model_list(self) -> AbstractAsyncContextManager[StreamingResponse] | None:
+        """Request the list of models and return its open response as a context."""
+        options = {"params": self.models_params}
+        return self._open(partial(self._client.get, self.models_path, options=options, **_RAW_STREAM_OPTIONS), "")
+
+    async def build_request(self, fitted: Fitted) -> httpx2.Request:
+        """Return the request that the SDK would send."""
+        request = fitted.request
+        return await self._http.capture(
+            lambda request_id: self.open_response(replace(fitted, request=replace(request, request_id=request_id)))
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def _open(
+        self, call: Callable[[], Awaitable[httpx2.Response]], model: str
+    ) -> AsyncIterator[StreamingResponse]:
+        """Make an SDK's call, yield its response and close it afterwards. Raises StreamError for the SDK's errors.
+
+        The call is made on entry, so that a context which is never entered leaves no coroutine unawaited.
+        """
+        sdk, service, answered = self._sdk, self.service, False
+        try:
+            response = await call()
+            answered = True
+            async with aclosing(response):
+                yield StreamingResponse(response.headers.get("content-type", ""), raw_body(response))
+        except sdk.APIStatusError as error:
+            result = error.response
+            raise error_from_response(service.names, model, result.status_code, result.headers, result.text) from None
+        except (sdk.APIConnectionError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+            fault = (error.__cause__ or error) if isinstance(error, sdk.APIConnectionError) else error
+            raise transport_error(close_reason_of(fault, httpx2), fault, service, answered=answered) from None

@@ -1,12 +1,6 @@
-"""HTTP access to one service, shared by all SDKs: client options, reading of responses, mapping of transport errors.
-
-The SDKs use two HTTP libraries, httpx and httpx2, whose exception classes have the same names. Errors are therefore
-classified by class name.
-"""
+"""HTTP access to one service, shared by all SDKs: client options, and reading of responses."""
 
 import asyncio
-import os
-import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -14,20 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from providers.decoding.decoder import StreamDecoder, as_object, as_text, excerpt, parse_json_object
-from providers.http.errors import ServiceLabels
+from providers.decoding.decoder import StreamDecoder, as_object, as_text, parse_json_object
+from providers.http.errors import ServiceLabels, too_large_error
 from providers.http.transport import BoundedTransport, PooledTransport
 from providers.services import ServiceEndpoint
 from settings import Settings
-from streaming.errors import (
-    BadRequestError,
-    ConnectTimeout,
-    NetworkError,
-    ProtocolError,
-    ResponseTooLargeError,
-    StreamError,
-    TruncatedStreamError,
-)
+from streaming.adapter import ListedModel
+from streaming.errors import ProtocolError, StreamError
 from streaming.events import Event, Notice
 from streaming.http.connection_pool import KEEPALIVE_EXPIRY_S
 from streaming.limits import (
@@ -35,7 +22,6 @@ from streaming.limits import (
     MAX_MODEL_LIST_BYTES,
     MAX_REST_BYTES,
     MAX_STREAM_BYTES,
-    LimitExceededError,
     size_text,
 )
 from streaming.session import Timeouts
@@ -146,7 +132,7 @@ async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -
     async for data in body:
         left -= len(data)
         if left < 0:
-            raise _too_large(service, f"stream: larger than {size_text(MAX_STREAM_BYTES)}")
+            raise too_large_error(service.names.label, f"stream: larger than {size_text(MAX_STREAM_BYTES)}")
         for number, step in enumerate(_cut_into_steps(data)):
             if number:
                 await asyncio.sleep(0)
@@ -175,14 +161,6 @@ def raise_for_html(content_type: str, service: ServiceConfig) -> None:
         raise ProtocolError(f"{service.names.label}: a web page instead of an answer (check the base URL)")
 
 
-@dataclass(frozen=True, slots=True)
-class ListedModel:
-    """A model in a service's list. `shutdown_date` is the text of the list, None when the list has no date."""
-
-    name: str
-    shutdown_date: str | None = None
-
-
 async def read_model_list(
     opened: AbstractAsyncContextManager[StreamingResponse], service: ServiceConfig, rows: str, name: str
 ) -> list[ListedModel]:
@@ -208,12 +186,8 @@ async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) 
         parts.append(data)
         left -= len(data)
         if left < 0:
-            raise _too_large(service, f"list of models: larger than {size_text(MAX_MODEL_LIST_BYTES)}")
+            raise too_large_error(service.names.label, f"list of models: larger than {size_text(MAX_MODEL_LIST_BYTES)}")
     return b"".join(parts)
-
-
-def _too_large(service: ServiceConfig, what: str) -> ResponseTooLargeError:
-    return ResponseTooLargeError(f"{service.names.label}: the response exceeds a size limit ({what})")
 
 
 def _mask_error(error: StreamError, service: ServiceConfig) -> StreamError:
@@ -237,56 +211,6 @@ async def _read_rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
     except Exception:
         return rest
     return rest
-
-
-def map_transport_error(error: BaseException, service: ServiceConfig, *, answered: bool) -> StreamError:
-    """Return this project's error for an HTTP library's exception. `answered`: the headers had arrived before it."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    label, where = service.names.label, service.names.base_url
-    if (limit := _limit_of(error)) is not None:
-        return _too_large(service, str(limit))
-    if "ConnectTimeout" in names:
-        return ConnectTimeout(f"{label}: no connection to {where} within {service.timeouts.connect_s:g} s")
-    if names & {"ConnectError", "ProxyError"}:
-        return NetworkError(f"{label}: no connection to {where} ({_root_cause_text(error)})")
-    if "RemoteProtocolError" in names:
-        return _map_protocol_error(error, label, answered=answered)
-    if "DecodingError" in names:
-        return ProtocolError(f"{label}: the response cannot be decompressed ({_root_cause_text(error)})")
-    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:
-        return BadRequestError(f"{label}: the request cannot be sent ({_root_cause_text(error)})")
-    return NetworkError(f"{label}: the connection was lost ({_root_cause_text(error)})")
-
-
-def _limit_of(error: BaseException) -> LimitExceededError | None:
-    cause: BaseException | None = error
-    for _ in range(10):
-        if cause is None or isinstance(cause, LimitExceededError):
-            return cause
-        cause = cause.__cause__
-    return None
-
-
-def _map_protocol_error(error: BaseException, label: str, *, answered: bool) -> StreamError:
-    text = str(error)
-    if answered and "closed connection" in text:
-        return TruncatedStreamError(f"{label}: the connection was closed in the middle of the answer")
-    if "disconnected" in text:
-        return NetworkError(f"{label}: the connection was closed without a response")
-    return ProtocolError(f"{label}: the response is not HTTP ({excerpt(text)})")
-
-
-def _root_cause_text(error: BaseException) -> str:
-    """Return the operating system's error text from the deepest cause that has one, else the error's own text."""
-    words, cause = str(error), error
-    for _ in range(10):
-        if isinstance(cause, OSError) and cause.errno is not None:
-            own_words = isinstance(cause, (ssl.SSLError, socket.gaierror))
-            words = str(cause.strerror) if own_words else os.strerror(cause.errno)
-        if (deeper := cause.__cause__ or cause.__context__) is None:
-            break
-        cause = deeper
-    return excerpt(words) or type(error).__name__
 
 
 def proxy_for(base_url: str, settings: Settings) -> str | None:

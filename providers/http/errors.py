@@ -22,6 +22,7 @@ from streaming.errors import (
     NotFoundError,
     ProtocolError,
     RateLimitError,
+    ResponseTooLargeError,
     StreamError,
 )
 
@@ -79,6 +80,11 @@ def _recovery_by_header(error: StreamError, headers: Mapping[str, str]) -> Any:
     if should_retry == "true" and isinstance(error, BadRequestError):
         return "retry"
     return error.recovery
+
+
+def too_large_error(label: str, what: str) -> ResponseTooLargeError:
+    """Return the error of a service that sent more than is read; `what` exceeded its limit."""
+    return ResponseTooLargeError(f"{label} exceeded a size limit: {what}")
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:

@@ -5,7 +5,9 @@ The libraries' own transports need more CPU time for each chunk than the rest of
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -16,6 +18,7 @@ from streaming.http.connection_pool import ConnectError, ConnectionClosedError, 
 from streaming.http.response_parser import HTTPParseError
 from streaming.limits import LimitExceededError, max_body_bytes, size_text
 
+REQUEST_ID_HEADER = "X-Client-Request-Id"
 RAW_BODY_EXTENSION = "streamgauge.body"
 """The key of a response's extension that holds its body stream."""
 _FORBIDDEN_BYTES = re.compile(rb"[\r\n\0]")
@@ -86,10 +89,58 @@ class BoundedTransport:
         await self.aclose()
 
 
+class CapturingTransport:
+    """A wrapper that keeps chosen requests, answering them with an empty 200, and sends all others with `inner`."""
+
+    def __init__(self, httpx: Any, inner: Any) -> None:
+        self._httpx = httpx
+        self._inner = inner
+        self._captured: dict[str, Any] = {}
+
+    async def capture(self, opening: Callable[[str], AbstractAsyncContextManager[Any]]) -> Any:
+        """Return the library's request that `opening` sends, called with the request id that it must send."""
+        token = secrets.token_hex(16)
+        self._captured[token] = None
+        try:
+            async with opening(token):
+                pass
+        finally:
+            request = self._captured.pop(token)
+        if request is None:
+            raise RuntimeError(f"no request had the header {REQUEST_ID_HEADER}: {token}")
+        return request
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request and return the response as soon as its headers have arrived."""
+        token = request.headers.get(REQUEST_ID_HEADER) if self._captured else None
+        if token not in self._captured:
+            return await self._inner.handle_async_request(request)
+        self._captured[token] = request
+        return respond(self._httpx, 200, [], _EmptyBody())
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> "CapturingTransport":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
 class _Source(Protocol):
     """A source of body bytes as they arrive."""
 
     async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+class _EmptyBody:
+    """A response body without bytes."""
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
 
     async def aclose(self) -> None: ...
 

@@ -5,7 +5,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from providers.dialects.chat_completions import ChatCompletionsAdapter
+from providers.dialects.chat_completions import ChatCompletionsAdapter, openai_client
+from providers.dialects.sdk_client import SDKHTTPClient
 from providers.http.client import DEFAULT_HEADERS, ServiceConfig
 from providers.http.errors import ServiceLabels
 from providers.models.facts import load_built_in_facts
@@ -26,19 +27,22 @@ class LocalChatAdapter(ChatCompletionsAdapter):
     """
 
     def __init__(self, base_url: str, key: str, timeouts: Timeouts) -> None:
-        names = ServiceLabels("The local model", base_url)
-        fitter = SettingsFitter(load_built_in_facts(), "local")
-        super().__init__(ServiceConfig(names, timeouts, key), CompatProfile(shows_thinking=True), fitter=fitter)
+        service = ServiceConfig(ServiceLabels("The local model", base_url), timeouts, key)
+        http = SDKHTTPClient(service)
+        client = openai_client(service, http)
         # The server closes idle connections soon after an answer, sometimes while the next request is being sent.
-        self._client._custom_headers = {**DEFAULT_HEADERS, "Connection": "close"}
+        client._custom_headers = {**DEFAULT_HEADERS, "Connection": "close"}
+        fitter = SettingsFitter(load_built_in_facts(), "local")
+        super().__init__(service, http, client, CompatProfile(shows_thinking=True), fitter)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Return the events of one answer; see `streaming.adapter.Adapter`."""
         events = _add_advice(super().stream(replace(request, streamed=True)))
         return events if request.streamed else buffer_events(events)
 
-    def _request_body(self, fitted: Fitted) -> dict[str, Any]:
-        return {**super()._request_body(fitted), "return_progress": True}
+    def request_body(self, fitted: Fitted) -> dict[str, Any]:
+        """Return the JSON body, which also requests the progress of the prompt."""
+        return {**super().request_body(fitted), "return_progress": True}
 
 
 async def _add_advice(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from providers.local.model_file import NoModelError, configured_model_file, find_model, warm_page_cache
 from providers.local.server import LlamaServer, ServerSlot
 from settings import Settings
+from streaming.adapter import ListedModel, UnpreparableRequest
 from streaming.clock import Clock, monotonic
 from streaming.errors import ModelLoadError, NotFoundError, StreamError, UsageError
 from streaming.events import Event, Notice
@@ -174,6 +175,14 @@ class LocalAdapter:
         async with aclosing(self._chat_adapter(server).stream(local_request)) as events:
             async for event in events:
                 yield event
+
+    async def prepare_request(self, request: ChatRequest) -> UnpreparableRequest:
+        """Return that the model runs in this process."""
+        return UnpreparableRequest("the local model runs in this process")
+
+    async def list_models(self) -> list[ListedModel]:
+        """Return an empty list, because the one model has no name."""
+        return []
 
     async def aclose(self) -> None:
         """Close the connections. The model itself is closed by its owner."""

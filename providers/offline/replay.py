@@ -5,6 +5,7 @@ from pathlib import Path
 
 from providers.offline.buffered import buffer_events
 from providers.offline.precise_sleep import PreciseSleeper
+from streaming.adapter import ListedModel, UnpreparableRequest
 from streaming.clock import Clock, monotonic
 from streaming.errors import StreamError, TruncatedStreamError, UsageError
 from streaming.events import Event, Failed, Finish, Notice
@@ -33,6 +34,14 @@ class ReplayAdapter:
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Return the events of one answer; see `streaming.adapter.Adapter`."""
         return self._replay_events() if request.streamed else buffer_events(self._replay_events())
+
+    async def prepare_request(self, request: ChatRequest) -> UnpreparableRequest:
+        """Return that the trace is replayed in this process."""
+        return UnpreparableRequest("a recorded trace is replayed in this process")
+
+    async def list_models(self) -> list[ListedModel]:
+        """Return an empty list, because a trace is named by its path."""
+        return []
 
     async def aclose(self) -> None:
         """Do nothing, because no resources are held between requests."""

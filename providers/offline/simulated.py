@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator
 
 from providers.offline.buffered import buffer_events
 from providers.offline.precise_sleep import PreciseSleeper
-from simulator.schedules import Schedule, get_profile, input_tokens, make_schedule, seed_for
+from simulator.schedules import PROFILES, Schedule, get_profile, input_tokens, make_schedule, seed_for
+from streaming.adapter import ListedModel, UnpreparableRequest
 from streaming.clock import Clock, monotonic
 from streaming.errors import NotFoundError, ServerError, TruncatedStreamError, UsageError
 from streaming.events import Event, Finish, Notice, TextDelta, ThinkingDelta, Usage
@@ -34,6 +35,14 @@ class SimAdapter:
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Return the events of one answer; see `streaming.adapter.Adapter`."""
         return self._stream_schedule(request) if request.streamed else buffer_events(self._stream_schedule(request))
+
+    async def prepare_request(self, request: ChatRequest) -> UnpreparableRequest:
+        """Return that the simulation runs in this process."""
+        return UnpreparableRequest("the simulated provider runs in this process")
+
+    async def list_models(self) -> list[ListedModel]:
+        """Return the profiles."""
+        return [ListedModel(name) for name in PROFILES]
 
     async def aclose(self) -> None:
         """Do nothing, because no resources are held between requests."""

@@ -9,12 +9,11 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-import httpx2
-
-from providers.http.client import END_OF_STREAM_GRACE_S, map_transport_error, raise_for_html
+from providers.http.client import END_OF_STREAM_GRACE_S, raise_for_html
 from providers.http.compression import decompressor
-from providers.http.errors import error_from_response
-from providers.timed.prepared_request import PreparedRequest
+from providers.http.errors import error_from_response, too_large_error
+from providers.http.transport_errors import transport_error
+from providers.timed.serialized_request import SerializedRequest
 from streaming.decompression import DecompressionError, Decompressor
 from streaming.errors import (
     FirstContentTimeout,
@@ -25,6 +24,7 @@ from streaming.errors import (
     TotalTimeout,
 )
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent
+from streaming.http.close_reason import CloseReason
 from streaming.http.timed_exchange import TimedExchange
 from streaming.limits import LimitExceededError, max_body_bytes, size_text
 
@@ -38,15 +38,15 @@ class ExchangeDecoder:
     ended.
     """
 
-    def __init__(self, exchange: TimedExchange, prepared: PreparedRequest) -> None:
+    def __init__(self, exchange: TimedExchange, sent: SerializedRequest) -> None:
         self.events: list[TimedEvent] = []
         self.ended = False
         self.error: StreamError | None = None
         """The error that ended the answer, if one did."""
         self.over_s: float | None = None
         """The timestamp of the read that completed the dialect's end marker."""
-        self._exchange, self._prepared, self._service = exchange, prepared, prepared.service
-        self._decoder = prepared.decoder()
+        self._exchange, self._sent, self._service = exchange, sent, sent.service
+        self._decoder = sent.decoder()
         self._codec: Decompressor | None = None
         self._reads_done = 0
         self._begun = self._rejected = self._content = False
@@ -55,7 +55,7 @@ class ExchangeDecoder:
         self._total_due_s = begun_s + limits.total_s
         self.due_s = min(begun_s + limits.first_content_s, self._total_due_s)
         """The time at which the current limit expires, as far as the exchange has been decoded."""
-        if not prepared.streamed:
+        if not sent.streamed:
             self.due_s = self._total_due_s
 
     @property
@@ -88,7 +88,7 @@ class ExchangeDecoder:
         if self.over_s is not None and not self._rejected:
             # The answer ended there, however long the connection stays open.
             end_s = self.over_s
-        if exchange.ending != "left" or self.over_s is not None or end_s >= self.due_s:
+        if exchange.ending != CloseReason.LEFT or self.over_s is not None or end_s >= self.due_s:
             self._add_events(self._decode_end(), end_s)
 
     def _add_events(self, events: Iterable[Event], at_s: float) -> None:
@@ -101,7 +101,7 @@ class ExchangeDecoder:
                 self.events.append(TimedEvent(at_s, event))
                 self._content = self._content or isinstance(event, (TextDelta, ThinkingDelta))
                 self.ended = isinstance(event, Finish)
-                if self._content and self._prepared.streamed:
+                if self._content and self._sent.streamed:
                     self.due_s = min(at_s + self._service.timeouts.idle_s, self._total_due_s)
         except StreamError as error:
             self._add_failure(error, at_s)
@@ -126,10 +126,10 @@ class ExchangeDecoder:
             self._codec = decompressor(head.headers.get("content-encoding", ""), max_body_bytes(head.status))
         except DecompressionError as error:
             if not self._rejected:
-                raise self._map_error(httpx2.DecodingError(str(error))) from None
+                raise self._decompression_error(error) from None
         if not self._rejected:
             yield Notice("connected", f"Connected to {self._service.names.label}.")
-            for notice in self._prepared.notices:
+            for notice in self._sent.notices:
                 yield replace(notice, message=self._service.mask(notice.message))
             raise_for_html(head.headers.get("content-type", ""), self._service)
 
@@ -144,28 +144,31 @@ class ExchangeDecoder:
         try:
             yield from self._codec.feed(data)
         except DecompressionError as error:
-            raise self._map_error(httpx2.DecodingError(str(error))) from None
+            raise self._decompression_error(error) from None
         except LimitExceededError as error:
-            raise self._map_error(error) from None
+            raise self._size_error(error) from None
 
     def _rejection_body(self, status: int) -> bytes:
         """Return the decompressed body of an unsuccessful response. Raises StreamError."""
         body = b"".join(piece for read in self._exchange.reads for piece in self._inflate_data(read.data))
         if len(body) > (limit := max_body_bytes(status)):
-            raise self._map_error(LimitExceededError(f"error body (status {status}): larger than {size_text(limit)}"))
+            raise self._size_error(LimitExceededError(f"error body (status {status}): larger than {size_text(limit)}"))
         return body
 
     def _decode_end(self) -> Iterator[Event]:
         exchange, head = self._exchange, self._exchange.response_head
         if head is not None and self._rejected:
             body = self._rejection_body(head.status).decode(errors="replace")
-            raise error_from_response(self._service.names, self._prepared.model, head.status, head.headers, body)
-        if exchange.ending != "complete" and self.over_s is None:
-            raise self._map_error(_transport_fault(exchange))
+            raise error_from_response(self._service.names, self._sent.model, head.status, head.headers, body)
+        if exchange.ending != CloseReason.COMPLETE and self.over_s is None:
+            raise transport_error(exchange.ending, exchange.fault, self._service, answered=head is not None)
         yield from self._decoder.flush()
 
-    def _map_error(self, fault: Exception) -> StreamError:
-        return map_transport_error(fault, self._service, answered=self._exchange.response_head is not None)
+    def _decompression_error(self, fault: DecompressionError) -> StreamError:
+        return transport_error(CloseReason.UNDECODABLE, fault, self._service, answered=True)
+
+    def _size_error(self, fault: LimitExceededError) -> StreamError:
+        return too_large_error(self._service.names.label, str(fault))
 
     def _timeout_error(self) -> StreamTimeout:
         limits = self._service.timeouts
@@ -174,24 +177,3 @@ class ExchangeDecoder:
         if self._content:
             return IdleTimeout(f"answer: no more content for {limits.idle_s:g} s (try again)")
         return FirstContentTimeout(f"answer: no content within {limits.first_content_s:g} s (try again)")
-
-
-def _transport_fault(exchange: TimedExchange) -> Exception:
-    """Return the exception that an HTTP library would raise for the end of this exchange."""
-    words = str(exchange.fault or "")
-    fault: Exception
-    match exchange.ending:
-        case "connect_timeout":
-            fault = httpx2.ConnectTimeout(words)
-        case "unreachable":
-            fault = httpx2.ConnectError(words)
-        case "closed" if exchange.response_head is None:
-            fault = httpx2.RemoteProtocolError("the server disconnected")
-        case "closed":
-            fault = httpx2.RemoteProtocolError("the other side closed connection")
-        case "not_http":
-            fault = httpx2.RemoteProtocolError(words)
-        case _:
-            fault = httpx2.ReadError(words)
-    fault.__cause__ = exchange.fault
-    return fault

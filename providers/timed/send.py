@@ -1,17 +1,15 @@
-"""Sending of prepared requests over timestamped sockets, and decoding of the answers to events with exact timestamps.
+"""Sending of serialized requests over timestamped sockets, and decoding of the answers to events with exact timestamps.
 
-prepared = await adapter.prepare_request(request)            # once for each prompt and its parameters
-response = await send_timed(sockets, prepared, "trial-1")    # any number concurrently
-response.events, response.exchange
+serialized = serialize_request(…)                             # once for each prompt and its parameters
+answer = await send_timed(sockets, serialized, "trial-1")     # any number concurrently
+answer.events, answer.exchange
 """
-
-from dataclasses import dataclass
 
 from providers.http.client import END_OF_STREAM_GRACE_S
 from providers.timed.decode import ExchangeDecoder
-from providers.timed.prepared_request import PreparedRequest
+from providers.timed.serialized_request import SerializedRequest
+from streaming.adapter import TimedAnswer
 from streaming.clock import monotonic
-from streaming.errors import StreamError
 from streaming.events import TimedEvent
 from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
@@ -23,42 +21,30 @@ _MAX_READS_PER_TURN = 32
 """Decoding so many reads takes less than 0.5 ms; then the sockets are read again."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimedResponse:
-    """One answer. `events` ends in one `Finish` or `Failed`; all timestamps are seconds on CLOCK_MONOTONIC.
-
-    `error` is the error of a failed answer.
-    """
-
-    exchange: TimedExchange
-    events: list[TimedEvent]
-    error: StreamError | None = None
-
-
-async def send_timed(sockets: TimestampingSelector, prepared: PreparedRequest, request_id: str) -> TimedResponse:
+async def send_timed(sockets: TimestampingSelector, serialized: SerializedRequest, request_id: str) -> TimedAnswer:
     """Send a request once and return its answer, read and decoded to its end. Errors are events of the answer.
 
     Cancelling closes the connection at once. Decoding takes place once a second and at the end, a few reads in each
     turn of the event loop, so that it does not delay reading from the sockets.
     """
-    timeouts = prepared.service.timeouts
+    timeouts = serialized.service.timeouts
     limits = ExchangeTimeouts(connect_s=timeouts.connect_s, total_s=timeouts.total_s)
-    async with TimedExchange(sockets, prepared.target, prepared.with_request_id(request_id), limits) as exchange:
-        decoding = ExchangeDecoder(exchange, prepared)
+    async with TimedExchange(sockets, serialized.target, serialized.with_request_id(request_id), limits) as exchange:
+        decoding = ExchangeDecoder(exchange, serialized)
         while not await exchange.wait_closed(monotonic() + _POLL_INTERVAL_S):
             if await _is_settled(sockets, decoding):
                 break
     await _decode_pending(sockets, decoding)
     decoding.finish()
-    return TimedResponse(exchange, decoding.events, decoding.error)
+    return TimedAnswer(exchange, decoding.events, decoding.error)
 
 
-def decode_exchange(exchange: TimedExchange, prepared: PreparedRequest) -> list[TimedEvent]:
+def decode_exchange(exchange: TimedExchange, serialized: SerializedRequest) -> list[TimedEvent]:
     """Return the events of an exchange that has ended.
 
     The terminal event is missing when the caller left the exchange before its answer had ended.
     """
-    decoding = ExchangeDecoder(exchange, prepared)
+    decoding = ExchangeDecoder(exchange, serialized)
     decoding.finish()
     return decoding.events
 

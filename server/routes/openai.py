@@ -48,7 +48,9 @@ async def completions(body: CompletionRequestBody, request: Request) -> Response
     chat_service: ChatService = request.app.state.chat_service
     chat = body.to_chat_body()
     request_id = request.headers.get("x-client-request-id")
-    stream = await chat_service.start_answer(chat, request.state.caller, "openai", request_id)
+    stream = await chat_service.start_answer(
+        request.state.caller, chat.provider_list(), chat.to_chat_request(request_id), chat.strategy, wire="openai"
+    )
     if body.stream:
         return CompletionStream(stream, body.model, body.include_usage)
     text, thinking = await collect_answer(stream, request.receive)

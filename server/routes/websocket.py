@@ -56,7 +56,8 @@ class WebSocketSession:
 
     async def _receive_messages(self) -> None:
         while (message := await self._socket.receive())["type"] != "websocket.disconnect":
-            self._handle_message(message)
+            with self._chat_service.recording_rejections():
+                self._handle_message(message)
 
     def _handle_message(self, message: Any) -> None:
         text = message.get("text")
@@ -114,14 +115,16 @@ class WebSocketSession:
 
     async def _answer_request(self, request: ChatRequestBody | ResumeRequest) -> None:
         if isinstance(request, ResumeRequest):
-            caller = self._chat_service.guard.identify(self._facts)
+            with self._chat_service.recording_rejections():
+                caller = self._chat_service.guard.identify(self._facts)
             stream_id = request.stream_id
             reader = await self._chat_service.resume_reader(stream_id, caller, request.last_seq())
         else:
-            caller = await self._chat_service.guard.admit(self._facts)
-            request_id = self._socket.headers.get("x-client-request-id")
-            stream = await self._chat_service.start_answer(request, caller, "websocket", request_id)
-            stream_id = stream.id
+            chat = request.to_chat_request(self._socket.headers.get("x-client-request-id"))
+            stream = await self._chat_service.start_answer(
+                self._facts, request.provider_list(), chat, request.strategy, wire="websocket"
+            )
+            stream_id, caller = stream.id, self._chat_service.guard.identify(self._facts)
             reader = await self._chat_service.first_reader(stream, request.resume)
         async with aclosing(reader):
             if reader.ended:
@@ -149,7 +152,6 @@ class WebSocketSession:
     async def _close_with_error(self, fault: BaseException) -> None:
         """Send a last frame with the rejection, or with an internal error, and close the connection."""
         if isinstance(fault, RejectionError):
-            self._chat_service.metrics.count_rejection(fault.rule)
             fields = error_body(fault.kind, fault.message, fault.rule, fault.retry_after_s)
             code, reason = _CLOSE_CODE_BY_RULE.get(fault.rule, POLICY_VIOLATION_CODE), fault.rule
         else:

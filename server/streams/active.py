@@ -10,7 +10,9 @@ from typing import Protocol
 from streaming.clock import Clock
 from streaming.delivery import EventSink
 from streaming.events import TERMINAL, Event, Failed
+from streaming.meter import MeterReading
 from streaming.pipeline import AnswerObserver, AnswerStream, Charge, Receipt
+from streaming.session import Session
 
 INTERNAL_ERROR = Failed("internal", "internal error: the answer is incomplete (try again)")
 SHUTTING_DOWN = Failed("shutting_down", "service: stopping (retry shortly)")
@@ -51,6 +53,15 @@ class ActiveAnswer:
     @property
     def ended(self) -> bool:
         return self.answer.ended
+
+    @property
+    def session(self) -> Session:
+        """The attempts of the answer, with their states."""
+        return self.answer.session
+
+    def meter_reading(self) -> MeterReading:
+        """Return the metrics of the answer now."""
+        return self.answer.meter_reading()
 
     async def next_events(self, timeout_s: float | None = None, sink: EventSink | None = None) -> list[Event]:
         """Wait for events and return those that are due; return an empty list after `timeout_s` and once `ended`.

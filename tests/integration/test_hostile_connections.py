@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import websockets
 
-from server import middleware
+from server.limits import ServiceLimits
 from server.request_bounds import ConnectionLimits
 from streaming.events import TextDelta
 from tests.asgi_server import SingleAdapterProviders, serve_providers, wait_until
@@ -130,11 +130,13 @@ def test_huge_body_rejection_reaches_client_that_sends_everything(path: str) -> 
     assert (status, body["error"]["rule"]) == (413, "validation.size")
 
 
-def test_missing_body_times_out_with_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "BODY_TIMEOUT_S", 0.2)
-
+def test_missing_body_times_out_with_rejection() -> None:
     async def main() -> bytes:
-        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=IMPATIENT) as port:
+        async with serve_providers(
+            SingleAdapterProviders(make_brief_adapter()),
+            limits=IMPATIENT,
+            service_limits=ServiceLimits(body_timeout_s=0.2),
+        ) as port:
             head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             body = b'content-length: 99\r\n\r\n{"mess'
             return await send_and_read(port, head + body)  # kept alive by the client: the service has to close it

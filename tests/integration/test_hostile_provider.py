@@ -8,13 +8,12 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from providers import ProviderRegistry
-from providers.timed.send import TimedResponse, send_timed
 from settings import Settings
+from streaming.adapter import TimedAnswer, UnpreparableRequest
 from streaming.clock import monotonic
 from streaming.errors import ResponseTooLargeError
 from streaming.events import Failed
@@ -128,7 +127,7 @@ def test_endless_model_list_is_abandoned(kind: str) -> None:
         providers = ProviderRegistry(settings)
         try:
             async with asyncio.timeout(60):
-                return await providers.list_model_names("openai")
+                return [model.name for model in await providers.list_models("openai")]
         finally:
             await providers.aclose()
 
@@ -145,15 +144,16 @@ MEASURED = [kind for kind in KINDS if kind not in _NOT_STREAMED]
 
 @pytest.mark.parametrize("kind", MEASURED)
 def test_timed_answer_has_same_limits(kind: str) -> None:
-    async def main(port: int) -> TimedResponse:
+    async def main(port: int) -> TimedAnswer:
         settings = Settings({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-x"})
         providers = ProviderRegistry(settings)
-        adapter: Any = providers.new_session([f"openai:{kind}"], clock=monotonic).route.adapter
+        adapter = providers.new_session([f"openai:{kind}"], clock=monotonic).route.adapter
         prepared = await adapter.prepare_request(ChatRequest((Message("user", "Hi"),), model=kind))
+        assert not isinstance(prepared, UnpreparableRequest)
         sockets = TimestampingSelector()
         try:
             async with asyncio.timeout(100):
-                return await send_timed(sockets, prepared, "t")
+                return await prepared.send(sockets, "t")
         finally:
             sockets.close()
             await providers.aclose()

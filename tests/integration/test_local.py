@@ -19,7 +19,6 @@ import pytest
 from providers.local import model_file
 from providers.local.model import MAX_TOKENS, LocalAdapter, LocalModel
 from settings import Settings
-from streaming.clock import monotonic
 from streaming.errors import BadRequestError, UsageError
 from streaming.events import Event, Finish, Grammar, Notice, TextDelta, Usage
 from streaming.messages import ChatRequest, Message
@@ -28,6 +27,8 @@ from streaming.session import Timeouts
 ROOT = Path(__file__).parents[2]
 SHORT_REQUEST = ChatRequest((Message("user", "Say hello."),), max_tokens=12)
 LONG_REQUEST = ChatRequest((Message("user", "Tell me a very long story about the sea."),), max_tokens=1500)
+STOP_TIMEOUT_S = 10.0
+"""A long answer takes longer: being idle within it shows the stop. `benchmarks.page_stop` measures the latency."""
 PROMPT = "The quick brown fox jumps over the lazy dog and then goes home. "
 
 
@@ -73,16 +74,15 @@ async def count_busy_slots(model: LocalModel) -> int:
     return sum(slot["is_processing"] for slot in await read_slots(model))
 
 
-async def wait_for_slots(model: LocalModel, reached: Callable[[int], bool]) -> float:
-    """Wait until llama.cpp reports this number of busy slots, and return the waiting time in seconds."""
-    start_s = monotonic()
-    while not reached(await count_busy_slots(model)):  # noqa: ASYNC110 - llama.cpp tells its state to who asks only
-        await asyncio.sleep(0.02)
-    return monotonic() - start_s
+async def wait_for_slots(model: LocalModel, is_reached: Callable[[int], bool]) -> None:
+    """Wait until `is_reached` accepts the number of busy slots. Raises TimeoutError long before a long answer ends."""
+    async with asyncio.timeout(STOP_TIMEOUT_S):
+        while not is_reached(await count_busy_slots(model)):  # noqa: ASYNC110 - llama.cpp reports its state on request only
+            await asyncio.sleep(0.02)
 
 
-async def wait_until_idle_s(model: LocalModel) -> float:
-    return await wait_for_slots(model, lambda busy: busy == 0)
+async def wait_until_idle(model: LocalModel) -> None:
+    await wait_for_slots(model, lambda busy: busy == 0)
 
 
 def test_local_model_streams_answer_with_usage(local_model: LocalModel) -> None:
@@ -152,33 +152,32 @@ def _is_connected(event: Event) -> bool:
     [(LONG_REQUEST, _is_text), (ChatRequest((Message("user", PROMPT * 200),)), _is_connected)],
     ids=["in the middle of the answer", "while the prompt is read"],
 )
-def test_closing_stream_stops_local_model_within_a_second(
+def test_closing_stream_stops_local_model_before_the_answer_ends(
     local_model: LocalModel, request_: ChatRequest, until: Callable[[Event], bool]
 ) -> None:
-    async def main() -> tuple[int, float]:
+    async def main() -> int:
         async with open_adapter(local_model) as adapter, aclosing(adapter.stream(request_)) as events:
             async for event in events:
                 if until(event):
                     break
             busy = await count_busy_slots(local_model)
             await events.aclose()
-            return busy, await wait_until_idle_s(local_model)
+            await wait_until_idle(local_model)
+            return busy
 
-    busy, idle_s = asyncio.run(main())
-    assert busy == 1
-    assert idle_s < 1.0
+    assert asyncio.run(main()) == 1
 
 
-def test_cancelled_whole_answer_stops_local_model_within_a_second(local_model: LocalModel) -> None:
-    async def main() -> float:
+def test_cancelled_whole_answer_stops_local_model_before_it_ends(local_model: LocalModel) -> None:
+    async def main() -> None:
         async with open_adapter(local_model) as adapter:
             asking = asyncio.ensure_future(collect_events(adapter, replace(LONG_REQUEST, streamed=False)))
             await wait_for_slots(local_model, lambda busy: busy == 1)
             asking.cancel()
             await asyncio.wait([asking])
-            return await wait_until_idle_s(local_model)
+            await wait_until_idle(local_model)
 
-    assert asyncio.run(main()) < 1.0
+    asyncio.run(main())
 
 
 def test_oversized_prompt_is_rejected_with_advice(local_model: LocalModel) -> None:

@@ -188,7 +188,7 @@ REJECTED_BODIES: dict[str, tuple[dict[str, Any], str]] = {
     "json mode": ({"response_format": {"type": "json_object"}}, "response_format"),
     "stop words": ({"stop": ["x"]}, "stop"),
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "text"),
-    "no question": ({"messages": []}, "empty"),
+    "no question": ({"messages": []}, "no text"),
     "role": ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
     "temperature": ({"temperature": 3}, "temperature"),
     "max_tokens": ({"max_tokens": 0}, "max_tokens"),

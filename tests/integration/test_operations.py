@@ -237,6 +237,17 @@ def test_second_interrupt_ends_service_at_once() -> None:
         assert "Traceback" not in service.stderr_text()
 
 
+def test_all_invalid_variables_are_reported_one_per_line() -> None:
+    variables = {"READER_TIMEOUT_S": "soon", "RATE_LIMIT": "often", "API_KEYS": "ann=sg-secret-key"}
+    done = subprocess.run(
+        [sys.executable, "app.py", "--port", "0"],
+        cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(lines)) == (2, "", 3) and "sg-secret" not in done.stderr
+    assert [line.split(": ")[:2] for line in lines] == [["error", name] for name in variables]
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "says"),
     [

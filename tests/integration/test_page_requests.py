@@ -55,9 +55,9 @@ def ask(service: RunningService, method: str, path: str, **other: Any) -> httpx2
 
 def test_gradio_routes_outside_table_are_not_found(service: RunningService) -> None:
     async def build() -> Any:
-        settings, guard = Settings(), Guard(GuardConfig())
-        providers = ProviderRegistry(settings)
-        return mount(create_app(providers, guard, settings), providers, settings=settings, guard=guard)
+        settings = Settings()
+        app = create_app(ProviderRegistry(settings), Guard(GuardConfig()), settings)
+        return mount(app, app.state.chat_service, settings=settings)
 
     app = asyncio.run(build())
     *own, mounted = app.routes

@@ -134,13 +134,11 @@ def test_pool_skips_idle_connection_closed_by_server() -> None:
     assert asyncio.run(main()) == b"abcde"
 
 
-def test_idle_connection_expires_and_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "KEEPALIVE_EXPIRY_S", 0.05)
-
+def test_idle_connection_expires_and_is_closed() -> None:
     async def main() -> None:
         async with (
             run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as service,
-            aclosing(ConnectionPool()) as pool,
+            aclosing(ConnectionPool(keepalive_expiry_s=0.05)) as pool,
         ):
             await send_and_read(pool, service)
             await wait_until(lambda: service.closed == 1)
@@ -210,7 +208,7 @@ def test_slow_reader_pauses_sender_and_receives_everything() -> None:
 
 
 def test_pool_does_not_reuse_connection_with_unread_response() -> None:
-    size = 2 * pools._MAX_UNREAD_BYTES
+    size = 2 * pools.MAX_UNREAD_BYTES
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
 
     async def main() -> tuple[int, int]:

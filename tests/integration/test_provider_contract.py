@@ -89,10 +89,7 @@ def test_adapter_sends_request_fields_in_provider_format(case: ProviderCase, str
     assert answer.path == case.path
     assert answer.headers["accept-encoding"] == "identity"
     assert answer.headers["x-client-request-id"] == "trial-1"
-    assert CANARY in {
-        answer.headers.get("authorization", "").removeprefix("Bearer "),
-        answer.headers.get("api-key"),
-    }
+    assert CANARY in {answer.headers.get("authorization", "").removeprefix("Bearer "), answer.headers.get("api-key")}
     assert fields["stream"] is streamed
     assert fields["model"] == case.name.partition(":")[2]
     assert fields["messages"][-1] == {"role": "user", "content": "Hi \ufffd!"}
@@ -259,9 +256,9 @@ def test_adapter_lists_models_of_service(case: ProviderCase) -> None:
     async def main() -> list[str]:
         async with run_raw_server(script) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            result = await providers.list_model_names(case.name.partition(":")[0])
+            result = await providers.list_models(case.name.partition(":")[0])
             await providers.aclose()
-            return result
+            return [model.name for model in result]
 
     assert asyncio.run(main()) == ["a", "b"]
 

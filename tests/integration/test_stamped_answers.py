@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
 from providers import ProviderRegistry
-from providers.timed.prepared_request import PreparedRequest
-from providers.timed.send import TimedResponse, decode_exchange, send_timed
+from providers.dialects.service_adapter import FittedRequest
+from providers.timed.send import decode_exchange
 from streaming import strategies
+from streaming.adapter import TimedAnswer
 from streaming.clock import monotonic
 from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta
 from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
@@ -32,18 +32,17 @@ DEFAULT_TIMEOUTS = Timeouts()
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-async def prepare_request(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest) -> PreparedRequest:
+async def prepare_request(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest) -> FittedRequest:
     route = providers.route(case.name)
-    adapter: Any = route.adapter  # a vendor's: the others ask in this process
-    result = await adapter.prepare_request(replace(request, model=route.model))
-    assert isinstance(result, PreparedRequest)
+    result = await route.adapter.prepare_request(replace(request, model=route.model))
+    assert isinstance(result, FittedRequest)
     return result
 
 
-async def ask_timed(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest = REQUEST) -> TimedResponse:
+async def ask_timed(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest = REQUEST) -> TimedAnswer:
     sockets = TimestampingSelector()
     try:
-        return await send_timed(sockets, await prepare_request(providers, case, request), "trial-1")
+        return await (await prepare_request(providers, case, request)).send(sockets, "trial-1")
     finally:
         sockets.close()
 
@@ -57,10 +56,10 @@ async def ask_live(providers: ProviderRegistry, case: ProviderCase, request: Cha
 
 def ask_both_ways(
     case: ProviderCase, script: Script, request: ChatRequest = REQUEST, timeouts: Timeouts = DEFAULT_TIMEOUTS
-) -> tuple[TimedResponse, list[Event], RawServer]:
+) -> tuple[TimedAnswer, list[Event], RawServer]:
     """Request the same answer live and timed."""
 
-    async def main() -> tuple[TimedResponse, list[Event], RawServer]:
+    async def main() -> tuple[TimedAnswer, list[Event], RawServer]:
         async with run_raw_server(script) as server:
             providers = ProviderRegistry(case.settings(server.port), timeouts=timeouts)
             try:
@@ -73,9 +72,9 @@ def ask_both_ways(
     return asyncio.run(main())
 
 
-def drop_times(timed_response: TimedResponse) -> list[Event]:
-    assert all(a.at_s <= b.at_s for a, b in pairwise(timed_response.events))
-    return [timed.event for timed in timed_response.events]
+def drop_times(requests: TimedAnswer) -> list[Event]:
+    assert all(a.at_s <= b.at_s for a, b in pairwise(requests.events))
+    return [timed.event for timed in requests.events]
 
 
 def pieces_script(*parts: bytes, content_type: str, end: str = "end", pause_s: float = 0.0) -> Script:
@@ -221,7 +220,7 @@ def test_prepared_request_sends_nothing_and_accepts_request_id(case: ProviderCas
     async def main() -> Sequence[bytes]:
         async with run_raw_server(stream_script(case, "Hi")) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            result = await prepare_request(providers, case, REQUEST)
+            result = (await prepare_request(providers, case, REQUEST)).serialized
             await providers.aclose()
             assert server.opened == 0
             with pytest.raises(ValueError, match="not valid in a header"):
@@ -255,7 +254,7 @@ def test_abandoned_exchange_has_no_terminal_event() -> None:
             pieces_script(*case.stream_parts("Hi")[:2], content_type=case.content_type, end="wait")
         ) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            result = await prepare_request(providers, case, REQUEST)
+            result = (await prepare_request(providers, case, REQUEST)).serialized
             sockets = TimestampingSelector()
             requests = TimedExchange(sockets, result.target, result.with_request_id("x"), ExchangeTimeouts())
             async with requests as exchange, aclosing(exchange.aiter_chunks()) as reads:
@@ -282,7 +281,7 @@ def test_timed_answer_creates_no_reference_cycles(ending: str) -> None:
     async def main() -> bool:
         async with run_raw_server(script) as server:
             providers, sockets = ProviderRegistry(case.settings(server.port)), TimestampingSelector()
-            ready = await prepare_request(providers, case, REQUEST)
+            ready = (await prepare_request(providers, case, REQUEST)).serialized
             exchange = TimedExchange(sockets, ready.target, ready.with_request_id("trial-1"), ExchangeTimeouts())
             async with exchange:
                 await exchange.wait_closed(monotonic() + (0.2 if ending == "left" else 10.0))

@@ -38,7 +38,7 @@ def test_dockerfile_uses_space_python_and_listens_on_all_addresses() -> None:
 
 def pins(name: str) -> dict[str, str]:
     """Return the pinned versions of a requirements file by normalized package name."""
-    result = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    result = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in result}
 
 

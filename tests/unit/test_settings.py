@@ -1,8 +1,10 @@
 """Settings: read once, unknown is None, and no secret shows."""
 
 import pytest
+from pydantic import ValidationError
 
-from settings import Settings
+from guard import GuardVariables
+from settings import InvalidVariablesError, Settings, check_variables
 
 CANARY = "sk-canary-0123456789"
 
@@ -34,6 +36,37 @@ def test_environment_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Settings({}).on_space
 
 
+def test_invalid_variables_are_reported_together_in_one_line_each() -> None:
+    variables = {"READER_TIMEOUT_S": "soon", "FIRST_CONTENT_S": "0", "RATE_LIMIT": "often", "MAX_TURNS": "5"}
+    with pytest.raises(InvalidVariablesError) as caught:
+        check_variables(variables, Settings, GuardVariables)
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
+        "READER_TIMEOUT_S",
+        "FIRST_CONTENT_S",
+        "RATE_LIMIT",
+    ]
+    assert caught.value.problems[0] == "READER_TIMEOUT_S: 'soon' cannot be used (write whole seconds from 1 to 3600)"
+    check_variables({"MAX_TURNS": "5"}, Settings, GuardVariables)
+
+
+def test_model_reads_only_the_variables_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("READER_TIMEOUT_S", "9")
+    monkeypatch.setenv("reader_timeout_s", "8")
+    assert Settings({"READER_TIMEOUT_S": " 7 "}).reader_timeout_s == 7
+    assert Settings({"FIRST_CONTENT_S": " "}).reader_timeout_s == 30
+    assert Settings.from_environment().reader_timeout_s == 9
+
+
+def test_lists_are_split_and_commas_alone_are_kept_for_the_error() -> None:
+    settings = Settings(
+        {"ALLOWED_ORIGINS": " https://A.example/ ,,http://b", "ALLOWED_HOSTS": ",", "PUBLIC_MODELS": ","}
+    )
+    assert settings.allowed_origins == {"https://a.example", "http://b"}
+    assert settings.allowed_hosts == {","} and settings.public_models == () and Settings().public_models is None
+
+
 def test_settings_are_immutable() -> None:
+    with pytest.raises(ValidationError):
+        Settings().redis_url = "redis://elsewhere"
     with pytest.raises(TypeError):
         Settings.from_environment().variables["X"] = "y"  # type: ignore[index] # the point of the test

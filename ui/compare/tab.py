@@ -140,7 +140,10 @@ def _add_fields(answer_service: AnswerService, number: int) -> tuple[gr.Column, 
     """Build the form fields of one column, in the order that `CompareHandlers.begin` expects."""
     with gr.Column(visible=number < 2, min_width=220) as box:
         provider = gr.Dropdown(
-            provider_choices(answer_service), value=_FIRST_PROVIDERS[number], label=f"{number + 1}. {strings.PROVIDER}"
+            provider_choices(answer_service),
+            value=_FIRST_PROVIDERS[number],
+            label=f"{number + 1}. {strings.PROVIDER}",
+            elem_id=f"sg-compare-provider-{number}",
         )
         with gr.Row():
             model = gr.Textbox(label=strings.MODEL, placeholder=strings.MODEL_HINT, max_lines=1, min_width=150)

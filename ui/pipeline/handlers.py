@@ -1,38 +1,31 @@
 """Event handlers of the pipeline tab: one stream under two strategies, with its live state machine."""
 
-import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from guard import RejectionError
 from streaming import strategies
-from streaming.errors import UsageError
 from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta
 from streaming.messages import ChatRequest, Message
-from streaming.meter import CostModel
-from streaming.pipeline import AnswerStream, stream_answer
+from streaming.pipeline import Receipt
 from streaming.retry import State
 from streaming.trace import Probe
 from ui import html, strings
 from ui.answers import TICK_INTERVAL_S, AnswerService
 from ui.components import HIDDEN_IN_DOM
-from ui.form import LOCAL_PROVIDER
+from ui.form import LOCAL_PROVIDER, ValidatedQuestion
 from ui.pipeline import buffering_diagram, state_diagram
 from ui.pipeline.panes import Pane, PanePlayback, PaneStats
 from ui.pipeline.scenarios import Scenarios
+from ui.types import PageAnswer
 
 SLOT = "pipeline"
 REFRESH_INTERVAL_S = 0.25
 MAX_TOKENS = 200
 MAX_SHOWN_CHARS = 10_000
-_FREE_COST_MODEL: Mapping[str, CostModel] = {}
-"""The streams of this tab have no price; the service's budgets still count their tokens, as in the chat."""
-
-log = logging.getLogger(__name__)
 
 PipelineUpdate = tuple[Any, ...]
 """One update: texts and metrics of both panes, state diagram, stage line, buffering diagrams, Stop, announcement."""
@@ -49,47 +42,32 @@ class PipelineHandlers:
         self, scenario: str, left: str, right: str, interval_ms: float, prompt: str, request: gr.Request
     ) -> AsyncGenerator[PipelineUpdate, None]:
         """Play the scenario and yield updates of both panes until the stream ends or is stopped."""
-        slot = self._answer_service.page_sessions.get(request.session_hash).slot(SLOT)
         try:
             panes = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in (left, right)]
-            question = ChatRequest((Message("user", prompt.strip() or strings.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
-            session = self._scenarios.session(scenario)
-            reservation = await self._answer_service.reserve(question, _FREE_COST_MODEL, request)
-            answer_stream = stream_answer(
-                reservation.request if reservation else question,
-                session,
-                strategies.parse("direct").build(),
-                clock=self._answer_service.clock,
-                probe=(probe := Probe(self._answer_service.clock)),
-                filter=self._answer_service.output_filter(),
-                before_retry=reservation.renew if reservation else None,
-            )
-            try:
-                await slot.begin(answer_stream)
-                state_watch = _StateWatch(self._answer_service.clock())
-                async with aclosing(self._stream_updates(answer_stream, panes, state_watch)) as frames:
+            requests = ChatRequest((Message("user", prompt.strip() or strings.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
+            simulated = scenario != LOCAL_PROVIDER
+            validated = ValidatedQuestion(self._scenarios.check_name(scenario), requests, "direct", simulated)
+            probe, state_watch = Probe(self._answer_service.clock), _StateWatch(self._answer_service.clock())
+            async with self._answer_service.open_answer(
+                SLOT, validated, request, probe=probe, new_session=self._scenarios.new_session
+            ) as opened:
+                async with aclosing(self._stream_updates(opened.answer, panes, state_watch)) as frames:
                     async for frame in frames:
                         yield frame
-                await slot.wait_stopped()
-                diagrams = buffering_diagram.buffering_svg(probe.source, interval_ms / 1000)
-                yield _last_update(answer_stream, panes, state_watch, diagrams, simulated=scenario != LOCAL_PROVIDER)
-            finally:
-                if reservation is not None:
-                    await reservation.settle(answer_stream.charge())
-        except RejectionError as rejection:
-            yield _rejection_update(html.capitalize_first(rejection.message), rejection.retry_after_s)
-        except UsageError as error:
-            yield _rejection_update(str(error))
-        except Exception:
-            log.exception("internal error in the pipeline tab")
-            yield _rejection_update(strings.DEFECT)
+                receipt = await opened.wait_receipt()
+            diagrams = buffering_diagram.buffering_svg(probe.source, interval_ms / 1000)
+            diagram, _ = state_watch.render_current(opened.answer)
+            yield _last_update(receipt, panes, diagram, diagrams, simulated=simulated)
+        except Exception as error:
+            words, retry_after_s = self._answer_service.explain(error)
+            yield _rejection_update(words, retry_after_s)
 
     async def stop(self, request: gr.Request) -> None:
         """Stop the stream."""
         await self._answer_service.page_sessions.get(request.session_hash).slot(SLOT).stop()
 
     async def _stream_updates(
-        self, answer_stream: AnswerStream, panes: Sequence[Pane], state_watch: "_StateWatch"
+        self, answer: PageAnswer, panes: Sequence[Pane], state_watch: "_StateWatch"
     ) -> AsyncGenerator[PipelineUpdate, None]:
         """Yield an update when a pane has more text, and refresh metrics and state at least every tick."""
         clock = self._answer_service.clock
@@ -98,22 +76,22 @@ class PipelineHandlers:
             "",
             "",
             *stats_htmls,
-            *state_watch.render_current(answer_stream),
+            *state_watch.render_current(answer),
             "",
             gr.update(visible=True),
             strings.STATES["streaming"],
         )
         play = PanePlayback(
-            answer_stream,
+            answer,
             panes,
             clock,
-            lambda events, now: state_watch.on_events(events, answer_stream, now),
+            lambda events, now: state_watch.on_events(events, answer, now),
             TICK_INTERVAL_S,
         )
         shown_chars = [0] * len(panes)
-        async with aclosing(answer_stream), aclosing(play.updates()) as changes:
+        async with aclosing(play.updates()) as changes:
             async for _ in changes:
-                for diagram_and_stage in state_watch.iter_passed(answer_stream):
+                for diagram_and_stage in state_watch.iter_passed(answer):
                     yield (*[gr.skip()] * 4, *diagram_and_stage, *[gr.skip()] * 3)
                 grown = [len(pane.text) > chars for pane, chars in zip(panes, shown_chars, strict=True)]
                 shown_chars = [len(pane.text) for pane in panes]
@@ -122,7 +100,7 @@ class PipelineHandlers:
                 ]
                 if state_watch.is_due(clock()):
                     stats_htmls = [_stats_html(pane.stats()) for pane in panes]
-                    yield (*shown, *stats_htmls, *state_watch.render_current(answer_stream), *[gr.skip()] * 3)
+                    yield (*shown, *stats_htmls, *state_watch.render_current(answer), *[gr.skip()] * 3)
                 elif any(grown):
                     yield (*shown, *[gr.skip()] * 7)
 
@@ -138,10 +116,10 @@ class _StateWatch:
         self._note = ""
         self._text = False
 
-    def on_events(self, events: Sequence[Event], answer_stream: AnswerStream, now: float) -> None:
+    def on_events(self, events: Sequence[Event], answer: PageAnswer, now: float) -> None:
         """Record the events received at `now`, and force a redraw after a state change."""
         self._now_s = now
-        if len(answer_stream.session.states) > self._states:
+        if len(answer.session.states) > self._states:
             self._drawn_s = float("-inf")
         for event in events:
             self._text = self._text or isinstance(event, (TextDelta, ThinkingDelta))
@@ -152,15 +130,15 @@ class _StateWatch:
         """Return whether the last redraw is at least `REFRESH_INTERVAL_S` old."""
         return now - self._drawn_s >= REFRESH_INTERVAL_S
 
-    def iter_passed(self, answer_stream: AnswerStream) -> Iterator[tuple[str, str]]:
+    def iter_passed(self, answer: PageAnswer) -> Iterator[tuple[str, str]]:
         """Yield state diagram and stage line for each state entered and left since the last redraw."""
-        for count in range(self._states + 1, len(answer_stream.session.states)):
-            yield self._render(answer_stream.session.states[:count])
+        for count in range(self._states + 1, len(answer.session.states)):
+            yield self._render(answer.session.states[:count])
 
-    def render_current(self, answer_stream: AnswerStream) -> tuple[str, str]:
+    def render_current(self, answer: PageAnswer) -> tuple[str, str]:
         """Return state diagram and stage line in the current state."""
         self._drawn_s = self._now_s
-        return self._render([*answer_stream.session.states])
+        return self._render([*answer.session.states])
 
     def _render(self, states: Sequence[State]) -> tuple[str, str]:
         self._states = len(states)
@@ -175,13 +153,11 @@ def strategy_name(kind: str, interval_ms: float) -> str:
 
 
 def _last_update(
-    answer_stream: AnswerStream, panes: Sequence[Pane], state_watch: _StateWatch, diagrams: str, *, simulated: bool
+    receipt: Receipt, panes: Sequence[Pane], diagram: str, diagrams: str, *, simulated: bool
 ) -> PipelineUpdate:
-    receipt = answer_stream.receipt()
     label = (f"{strings.SIMULATED_LABEL} · " if simulated else "") + html.outcome_label(receipt)
     kind = "good" if html.is_complete(receipt) else "idle" if receipt.outcome == "cancelled" else "bad"
     extra = receipt.error.message if receipt.error else ""
-    diagram, _ = state_watch.render_current(answer_stream)
     line = html.stage_html(label, None, extra, kind=kind)
     stats_htmls = [_stats_html(pane.stats()) for pane in panes]
     return (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from streaming.clock import Clock
 from streaming.events import TERMINAL, Event, TextDelta
-from streaming.pipeline import AnswerStream
 from streaming.strategies import Strategy
+from ui.types import PageAnswer
 
 _GRADIO_MESSAGE = {
     "msg": "process_generating",
@@ -110,9 +110,9 @@ class PanePlayback:
     """
 
     def __init__(
-        self, answer_stream: AnswerStream, panes: Sequence[Pane], clock: Clock, on_events: OnEvents, tick_s: float
+        self, answer: PageAnswer, panes: Sequence[Pane], clock: Clock, on_events: OnEvents, tick_s: float
     ) -> None:
-        self._answer_stream = answer_stream
+        self._answer = answer
         self._panes = panes
         self._clock = clock
         self._on_events = on_events
@@ -144,9 +144,9 @@ class PanePlayback:
                 # No more events arrive: wait until a strategy releases the text that it still buffers.
                 await asyncio.sleep(wait_s)
             else:
-                events = await self._answer_stream.next_batch(wait_s)
+                events = await self._answer.next_events(wait_s)
             complete = complete or any(isinstance(event, TERMINAL) for event in events)
-            if self._answer_stream.ended and not complete:
+            if self._answer.ended and not complete:
                 return
             now = self._clock()
             self._on_events(events, now)

@@ -4,6 +4,7 @@ Profiles are played in this process. Faults need a real connection: the first fa
 of 127.0.0.1, and the OpenAI adapter sends its requests there as to any other service.
 """
 
+from dataclasses import replace
 from threading import Thread
 
 from providers import ProviderRegistry
@@ -21,7 +22,8 @@ from ui.form import LOCAL_PROVIDER
 _TIMEOUTS = Timeouts(connect_s=2.0, first_content_s=2.0, idle_s=2.0, total_s=60.0)
 """Short, so that users see the effect of a timeout."""
 _ANSWER_PROFILE = Profile("steady", ttft_s=0.4, gap_s=0.02, tokens=120)
-_FAULT_PREFIX = "fault:"
+_FAULT_PREFIX = "sim:fault-"
+"""The prefix of the full names of faults, under which notices, metrics and the log show them: as simulated."""
 _PLACEHOLDER_KEY = "none"
 """A word that the simulator never sends: the adapter removes the key's text from every message."""
 
@@ -35,7 +37,7 @@ class Scenarios:
 
     def choices(self) -> list[tuple[str, str]]:
         """Return the options of the scenario picker as pairs of label and name."""
-        # The local model is the only real one, because it is free: this tab charges no cost to a budget.
+        # The local model is the only real one, because it is free.
         real = [(row.label, row.name) for row in self._answer_service.list_providers() if row.name == LOCAL_PROVIDER]
         profiles = [(strings.SCENARIO_PROFILE.format(name=name), f"sim:{name}") for name in PROFILES]
         faults = [
@@ -44,15 +46,18 @@ class Scenarios:
         ]
         return [*profiles, *faults, *real]
 
-    def session(self, name: str) -> Session:
-        """Create a session that plays a scenario. Raises UsageError for an unknown name."""
+    def check_name(self, name: str) -> str:
+        """Return the name of a scenario. Raises UsageError for an unknown name."""
         if name not in {value for _, value in self.choices()}:
             raise UsageError(strings.UNKNOWN_SCENARIO.format(name=name))
-        if name.startswith(_FAULT_PREFIX):
-            return self._fault_providers().new_session(
-                [f"openai:fault-{name.removeprefix(_FAULT_PREFIX)}"], clock=self._answer_service.clock
-            )
-        return self._answer_service.session(name)
+        return name
+
+    def new_session(self, name: str) -> Session:
+        """Return a new session that plays a scenario. Its route has the scenario's name."""
+        if not name.startswith(_FAULT_PREFIX):
+            return self._answer_service.new_session(name)
+        route = self._fault_providers().route(f"openai:fault-{name.removeprefix(_FAULT_PREFIX)}")
+        return Session([replace(route, name=name)], self._answer_service.clock, timeouts=_TIMEOUTS)
 
     def _fault_providers(self) -> ProviderRegistry:
         if self._simulated is None:

@@ -27,7 +27,9 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> None:
             elem_id="sg-interval",
         )  # fmt: skip
     with gr.Row(elem_classes="sg-form"):
-        prompt = gr.Textbox(label=strings.MESSAGE, value=strings.PIPELINE_PROMPT, scale=3, max_lines=1)
+        prompt = gr.Textbox(
+            label=strings.MESSAGE, value=strings.PIPELINE_PROMPT, scale=3, max_lines=1, elem_id="sg-run-prompt"
+        )
         run = gr.Button(strings.PIPELINE_RUN, variant="primary", elem_id="sg-run", min_width=110)
         stop = gr.Button(strings.STOP, variant="stop", visible=HIDDEN_IN_DOM, elem_id="sg-run-stop", min_width=110)
     stage = gr.HTML(html.stage_html(strings.IDLE), elem_id="sg-run-stage")

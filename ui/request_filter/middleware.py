@@ -92,13 +92,19 @@ class _NotFoundError(Exception):
 
 
 class RequestFilter:
-    """Middleware that passes a request on to `app` if its row and body are valid. `hops` counts trusted proxies."""
+    """Middleware that passes a request on to `app` if its row and body are valid.
 
-    def __init__(self, app: App, schema: EventSchema, sessions: Sessions, hops: int) -> None:
+    `hops` counts trusted proxies. `on_rejection` is called with the rule of every rejected request.
+    """
+
+    def __init__(
+        self, app: App, schema: EventSchema, sessions: Sessions, hops: int, on_rejection: Callable[[str], None]
+    ) -> None:
         self._app = app
         self._schema = schema
         self._sessions = sessions
         self._hops = hops
+        self._on_rejection = on_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -113,6 +119,7 @@ class RequestFilter:
         except _NotFoundError:
             await _send_json(scope, send, 404, {"detail": "Not Found"})
         except RejectionError as rejection:
+            self._on_rejection(rejection.rule)
             await _send_json(scope, send, rejection.status, _error_fields(rejection), rejection.retry_after_s)
         else:
             with self._sessions.connect(session) if row.stream else nullcontext():

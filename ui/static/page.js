@@ -1,26 +1,5 @@
 // Runs once after the page has loaded. Gradio renders the elements; this script does what Gradio has no setting for.
 () => {
-  // Gradio's loading indicator keeps requesting animation frames after it is removed, so the browser draws every frame.
-  // It reads the time and then requests its next frame, whose id is one more than the last id: cancelling that frame
-  // ends its timer.
-  performance.now = () => {
-    if (new Error().stack.includes("/statustracker-")) {
-      const number = requestAnimationFrame(() => {}) + 1;
-      queueMicrotask(() => cancelAnimationFrame(number));
-    }
-    return Performance.prototype.now.call(performance);
-  };
-  requestAnimationFrame(() => requestAnimationFrame(() => { delete performance.now; }));
-
-  // With every update Gradio copies the properties of its events' input components one by one, functions included. The
-  // browser's structuredClone is slow for anything but objects; this shortcut has the same result.
-  const copy = window.structuredClone.bind(window);
-  const uncopied = new DOMException("A function cannot be copied.", "DataCloneError");
-  window.structuredClone = (value, options) => {
-    if (typeof value === "function") throw uncopied;
-    return typeof value === "object" || typeof value === "symbol" ? copy(value, options) : value;
-  };
-
   const find = (selector) => document.querySelector(selector);
   const visible = (element) => element !== null && element.offsetParent !== null;
 

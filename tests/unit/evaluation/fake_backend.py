@@ -11,6 +11,7 @@ from streaming.messages import ChatRequest
 from streaming.meter import Cost, CostModel
 from streaming.retry import RetryPolicy
 from streaming.session import Route, Session
+from tests.scripted_adapter import InProcessAdapter
 
 MILLION = Decimal(1_000_000)
 
@@ -22,7 +23,7 @@ def price_usage(usage: Usage) -> Cost | None:
     return Cost(usage.input_tokens / MILLION, usage.output_tokens * 2 / MILLION, "test")
 
 
-class PricedAdapter:
+class PricedAdapter(InProcessAdapter):
     """An adapter that answers after `takes_s` with a usage of 10 input and 20 output tokens.
 
     Models whose names start with `broken` fail; unpriced models have an unknown cost.
@@ -46,8 +47,6 @@ class PricedAdapter:
             yield Finish("stop")
         finally:
             self.running -= 1
-
-    async def aclose(self) -> None: ...
 
     def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session:
         return Session([Route(name, self, name) for name in names], clock, policy=policy)

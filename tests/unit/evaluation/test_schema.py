@@ -30,7 +30,7 @@ def make_trial(number: int = 1, **changes: object) -> Trial:
         "outcome": "completed",
         "started_at": "2026-01-01T00:00:00.000+00:00",
     }
-    return Trial(**(fields | changes))  # type: ignore[arg-type] # the fields match the trial's by name
+    return Trial(**(fields | changes))
 
 
 def make_event(seq: int, trial_id: str = "r-1") -> EventRow:

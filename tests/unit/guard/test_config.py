@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.budget import Budget
-from guard.config import MAX_BODY_BYTES, MAX_JSON_DEPTH, GuardConfig
+from guard.config import GuardConfig
 from guard.content_filter import DEFAULT_BLOCKLIST
 from guard.identity import make_key
 from guard.validation import RULES, InputLimits
+from guard.variables import MAX_BODY_BYTES, MAX_JSON_DEPTH
 from streaming.errors import UsageError
 
 NAMES = (

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from providers.decoding import anthropic, chat_completions, ollama
-from providers.decoding.decoder import StreamDecoder
+from providers.decoding.decoder import AnswerBuilder, StreamDecoder
 from streaming import limits
 from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError
-from streaming.events import Event, TextDelta
+from streaming.events import Event, TextDelta, ThinkingDelta
 from streaming.retry import AttemptState, FallBackToNextRoute, GiveUp, RetryPolicy, decide
 
 CHUNK = {"choices": [{"index": 0, "delta": {"content": "word"}, "finish_reason": None}]}
@@ -57,11 +57,11 @@ def test_whole_body_over_the_limit_raises() -> None:
     assert type(error) is ResponseTooLargeError and "16 MB" in error.message
 
 
-def test_text_over_limit_is_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("providers.decoding.decoder.MAX_ANSWER_CHARS", 10)
-    events, error = decoded(chat_completions.make_decoder(), EVENT * 3, 10**9)
-    assert [event.text for event in events if isinstance(event, TextDelta)] == ["word", "word"]
-    assert type(error) is ResponseTooLargeError
+def test_text_over_limit_is_error() -> None:
+    answer = AnswerBuilder(max_chars=10)
+    assert answer.add_text("word") + answer.add_thinking("word") == [TextDelta("word"), ThinkingDelta("word")]
+    with pytest.raises(ResponseTooLargeError, match="more than 10 characters"):
+        answer.add_text("word")
 
 
 def test_long_answer_in_small_events_is_decoded() -> None:

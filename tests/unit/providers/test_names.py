@@ -10,6 +10,7 @@ import pytest
 from providers import ProviderInfo, ProviderRegistry
 from providers.services import SERVICES, CompatProfile, ServiceEndpoint, parse_model_name, resolve_endpoint
 from settings import Settings
+from streaming.adapter import ListedModel
 from streaming.errors import MissingKeyError, UsageError
 from tests.virtual_time import run_on_virtual_time
 
@@ -160,8 +161,9 @@ def test_session_keeps_order_of_routes() -> None:
 
 def test_models_without_remote_list_come_from_provider_list() -> None:
     providers = ProviderRegistry(Settings())
-    assert "bursty" in run_on_virtual_time(providers.list_model_names("sim"))
-    assert run_on_virtual_time(providers.list_model_names("local")) == []
+    assert ListedModel("bursty") in run_on_virtual_time(providers.list_models("sim"))
+    assert run_on_virtual_time(providers.list_models("local")) == []
+    assert run_on_virtual_time(providers.list_models("replay")) == []
 
 
 def test_providers_import_without_any_sdk() -> None:

@@ -50,11 +50,19 @@ def test_offer_beyond_loopback_has_the_example_and_built_in_models_only(host: st
 
 
 @pytest.mark.parametrize(
-    "more", [{"shared": True}, {"TRUSTED_HOPS": "1"}, {"TRUSTED_HOPS": "02"}, {"PUBLIC_MODELS": "groq:*"}]
+    "more",
+    [
+        {"shared": True},
+        {"TRUSTED_HOPS": "1"},
+        {"TRUSTED_HOPS": "02"},
+        {"SPACE_ID": "somebody/space"},
+        {"PUBLIC_MODELS": "groq:*"},
+    ],
 )
 def test_offer_on_loopback_is_limited_when_others_reach_the_service(more: dict[str, str]) -> None:
     assert not offers(DEAR, "127.0.0.1", **more)  # type: ignore[arg-type]  # only `shared` is a bool
     assert offers(DEAR, "127.0.0.1", TRUSTED_HOPS="0")
+    assert offers(DEAR, "127.0.0.1", SPACE_ID="somebody/space", TRUSTED_HOPS="0")
 
 
 def test_offer_without_a_rate_limit_has_every_model_unless_public_models_is_set() -> None:

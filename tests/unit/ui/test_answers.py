@@ -15,11 +15,11 @@ from guard.budget import Budget
 from guard.identity import make_key, parse_keys
 from guard.validation import STRICT
 from providers.services import Offer
+from server.metrics import Metrics
 from streaming.errors import UsageError
-from streaming.events import Event, TextDelta, Usage
+from streaming.events import Usage
 from streaming.meter import Cost
-from streaming.pipeline import Receipt
-from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_request
+from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_answer_service, make_request
 from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui import strings
 from ui.answer_view import AnswerView
@@ -51,9 +51,7 @@ def last_message(view: AnswerView) -> str:
 def test_rate_limited_answer_shows_wait_time() -> None:
     async def main() -> tuple[AnswerView, AnswerView, int]:
         providers = FakeProviders(SlowAdapter())
-        answer_service = AnswerService(
-            providers, loop_clock(), Guard(GuardConfig(rate=parse("1/minute")), clock=loop_clock())
-        )
+        answer_service = make_answer_service(providers, GuardConfig(rate=parse("1/minute")))
         return await ask_to_end(answer_service), await ask_to_end(answer_service), len(providers.adapter.requests)
 
     first, second, count = run_on_virtual_time(main())
@@ -65,7 +63,7 @@ def test_rate_limited_answer_shows_wait_time() -> None:
 def test_guard_rejection_is_shown_with_reason() -> None:
     async def main() -> tuple[AnswerView, int]:
         providers = FakeProviders(SlowAdapter())
-        answer_service = AnswerService(providers, loop_clock(), Guard(GuardConfig(limits=STRICT), clock=loop_clock()))
+        answer_service = make_answer_service(providers, GuardConfig(limits=STRICT))
         question = ChatForm("<script>alert(1)</script>", provider="local")
         view = answer_service.new_view(answer_service.page_sessions.get("a"), question)
         async for _ in answer_service.run("chat", question, view, make_request()):
@@ -79,9 +77,7 @@ def test_guard_rejection_is_shown_with_reason() -> None:
 def test_service_with_keys_requires_access_key_on_page() -> None:
     async def main() -> tuple[bool, AnswerView, AnswerView]:
         key, line = make_key("somebody")
-        answer_service = AnswerService(
-            FakeProviders(SlowAdapter()), loop_clock(), Guard(GuardConfig(keys=parse_keys(line)), clock=loop_clock())
-        )
+        answer_service = make_answer_service(FakeProviders(SlowAdapter()), GuardConfig(keys=parse_keys(line)))
         without = await ask_to_end(answer_service)
         ChatHandlers(answer_service).set_access_key(f" {key} ", make_request())
         return answer_service.wants_access_key, without, await ask_to_end(answer_service)
@@ -93,9 +89,7 @@ def test_service_with_keys_requires_access_key_on_page() -> None:
 
 def test_service_without_keys_requires_no_access_key() -> None:
     async def main() -> bool:
-        return AnswerService(
-            FakeProviders(SlowAdapter()), loop_clock(), Guard(GuardConfig(), clock=loop_clock())
-        ).wants_access_key
+        return make_answer_service(FakeProviders(SlowAdapter()), GuardConfig()).wants_access_key
 
     assert run_on_virtual_time(main()) is False
 
@@ -103,8 +97,8 @@ def test_service_without_keys_requires_no_access_key() -> None:
 @pytest.mark.parametrize("stop_at_s", [0.5, 1.5, 60.0])
 def test_reservation_is_settled_however_answer_ends(stop_at_s: float) -> None:
     async def main() -> list[str]:
-        guard = Guard(GuardConfig(budget=Budget(streams_per_caller=1)), clock=loop_clock())
-        answer_service = AnswerService(FakeProviders(SlowAdapter()), loop_clock(), guard)
+        one = GuardConfig(budget=Budget(streams_per_caller=1))
+        answer_service = make_answer_service(FakeProviders(SlowAdapter()), one)
         asking = asyncio.create_task(ask_to_end(answer_service))
         await asyncio.sleep(stop_at_s)
         asking.cancel()
@@ -116,41 +110,34 @@ def test_reservation_is_settled_however_answer_ends(stop_at_s: float) -> None:
 
 
 @pytest.mark.parametrize(("stop_at_s", "outcome"), [(1.5, "cancelled"), (60.0, "completed")])
-def test_observer_is_notified_however_answer_ends(stop_at_s: float, outcome: str) -> None:
-    class AnswerRecorder:
-        text, receipts = "", list[Receipt]()
-
-        def on_events(self, events: list[Event], now: float) -> None:
-            self.text += "".join(event.text for event in events if isinstance(event, TextDelta))
-
-        def on_end(self, receipt: Receipt) -> None:
-            self.receipts.append(receipt)
-
-    kept, opened = AnswerRecorder(), list[tuple[str, str | None]]()
-
-    def create_observer(transport: str, about: Mapping[str, str | None]) -> AnswerRecorder:
-        opened.append((transport, about["provider"]))
-        return kept
+def test_answer_is_in_metrics_and_log_once_however_it_ends(
+    stop_at_s: float, outcome: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
 
     async def main() -> None:
-        asking = asyncio.create_task(
-            ask_to_end(AnswerService(FakeProviders(SlowAdapter()), loop_clock(), observer=create_observer))
-        )
+        answer_service = make_answer_service(FakeProviders(SlowAdapter()), metrics=metrics)
+        asking = asyncio.create_task(ask_to_end(answer_service))
         await asyncio.sleep(stop_at_s)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 
-    run_on_virtual_time(main())
-    assert opened == [("page", "ollama:a")]
-    assert [receipt.outcome for receipt in kept.receipts] == [outcome]
-    assert len(kept.text) == kept.receipts[0].delivered_chars > 0
+    with caplog.at_level(logging.INFO, "streamgauge.answers"):
+        run_on_virtual_time(main())
+    counted = f'streamgauge_answers_total{{outcome="{outcome}",provider="ollama",wire="page"}} 1.0'
+    assert counted in metrics.exposition().decode().splitlines()
+    assert 'streamgauge_streams_open{wire="page"} 0.0' in metrics.exposition().decode().splitlines()
+    (record,) = [record for record in caplog.records if record.name == "streamgauge.answers"]
+    fields = vars(record)["fields"]
+    assert (fields["wire"], fields["tab"], fields["outcome"]) == ("page", "chat", outcome)
+    assert fields["delivered_chars"] > 0
 
 
 def test_answer_stops_at_page_budget_and_next_is_rejected() -> None:
     async def main() -> tuple[AnswerView, AnswerView, list[float]]:
         providers = FakeProviders(SlowAdapter())
         providers.price = price_usage
-        answer_service = AnswerService(providers, loop_clock())
+        answer_service = make_answer_service(providers)
         return (
             await ask_to_end(answer_service, budget="0.02"),
             await ask_to_end(answer_service, budget="0.02"),
@@ -168,7 +155,7 @@ def test_spending_is_recorded_after_stop() -> None:
     async def main() -> tuple[Decimal, int, int]:
         providers = FakeProviders(SlowAdapter())
         providers.price = price_usage
-        answer_service = AnswerService(providers, loop_clock())
+        answer_service = make_answer_service(providers)
         asking = asyncio.create_task(ask_to_end(answer_service))
         await asyncio.sleep(1.5)
         await answer_service.page_sessions.get("a").slot("chat").stop()
@@ -188,7 +175,7 @@ def make_service_with_keys() -> tuple[AnswerService, list[Mapping[str, str]], li
         created_providers.append(FakeProviders(SlowAdapter(), has_key=True))
         return created_providers[-1]
 
-    return AnswerService(FakeProviders(SlowAdapter()), loop_clock(), None, with_keys), received_keys, created_providers
+    return make_answer_service(FakeProviders(SlowAdapter()), with_keys=with_keys), received_keys, created_providers
 
 
 def test_page_key_is_used_only_by_its_page_and_removed_on_close(caplog: pytest.LogCaptureFixture) -> None:
@@ -256,14 +243,14 @@ def test_own_key_lost_by_service_rejects_requests_until_user_decides(how: str) -
             created_providers.append(FakeProviders(SlowAdapter(), has_key=True))
             return created_providers[-1]
 
-        answer_service = AnswerService(FakeProviders(SlowAdapter(), has_key=True), loop_clock(), None, with_keys)
+        answer_service = make_answer_service(FakeProviders(SlowAdapter(), has_key=True), with_keys=with_keys)
         chat = ChatHandlers(answer_service)
         changed = (await chat.set_key("openai:a", KEY, make_request()))[2]
         assert changed == "+OPENAI_API_KEY"
         if how == "dropped":
             await answer_service.page_sessions.close("a")
         elif how == "restarted":
-            answer_service = AnswerService(FakeProviders(SlowAdapter(), has_key=True), loop_clock(), None, with_keys)
+            answer_service = make_answer_service(FakeProviders(SlowAdapter(), has_key=True), with_keys=with_keys)
             chat = ChatHandlers(answer_service)
         else:
             await answer_service.page_sessions.get("a").set_keys({}, None, None)
@@ -284,11 +271,9 @@ def test_own_key_lost_by_service_rejects_requests_until_user_decides(how: str) -
 
 def test_lost_own_key_does_not_affect_other_providers() -> None:
     async def main() -> tuple[AnswerView, Any]:
-        answer_service = AnswerService(
+        answer_service = make_answer_service(
             FakeProviders(SlowAdapter(), has_key=True),
-            loop_clock(),
-            None,
-            lambda keys: FakeProviders(SlowAdapter(), has_key=True),
+            with_keys=lambda keys: FakeProviders(SlowAdapter(), has_key=True),
         )
         warned = ChatHandlers(answer_service).warn_of_gone_key("ollama:a", "OPENAI_API_KEY", make_request())
         return await ask_to_end(answer_service, provider="ollama:a", brought="OPENAI_API_KEY"), warned
@@ -300,7 +285,7 @@ def test_lost_own_key_does_not_affect_other_providers() -> None:
 def test_own_key_entered_between_two_requests_is_used_for_second() -> None:
     async def main() -> list[list[str]]:
         providers, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
-        answer_service = AnswerService(providers, loop_clock(), None, lambda keys: own)
+        answer_service = make_answer_service(providers, with_keys=lambda keys: own)
         await ask_to_end(answer_service, provider="openai:a")
         await ChatHandlers(answer_service).set_key("openai:a", KEY, make_request())
         await ask_to_end(answer_service, provider="openai:a", brought="OPENAI_API_KEY")
@@ -324,7 +309,9 @@ def test_answer_with_page_key_is_not_charged_to_service_budget() -> None:
         guard = Guard(GuardConfig(budget=Budget(usd_per_caller=Decimal("0.01"))), clock=loop_clock())
         providers = FakeProviders(SlowAdapter(), has_key=True)
         providers.price = price_usage
-        answer_service = AnswerService(FakeProviders(SlowAdapter()), loop_clock(), guard, lambda keys: providers)
+        answer_service = make_answer_service(
+            FakeProviders(SlowAdapter()), guard=guard, with_keys=lambda keys: providers
+        )
         await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
         view = await ask_to_end(answer_service, provider="openai:a")
         return view.receipt.outcome if view.receipt else last_message(view)
@@ -335,7 +322,7 @@ def test_answer_with_page_key_is_not_charged_to_service_budget() -> None:
 def test_custom_model_not_offered_by_service_is_rejected() -> None:
     async def main() -> tuple[list[AnswerView], list[str]]:
         providers = FakeProviders(SlowAdapter(), has_key=True)
-        answer_service = AnswerService(providers, loop_clock(), offer=Offer({"openai:o1"}))
+        answer_service = make_answer_service(providers, offer=Offer({"openai:o1"}))
         models = ("o1-pro", "gpt-6.1-terra,openai:o1-pro", "o1", "gpt-6.1-terra")
         return [await ask_to_end(answer_service, provider="openai:a", model=model) for model in models], providers.names
 
@@ -347,11 +334,9 @@ def test_custom_model_not_offered_by_service_is_rejected() -> None:
 
 def test_own_key_allows_unoffered_models_of_its_provider_only() -> None:
     async def main() -> tuple[AnswerView, AnswerView]:
-        answer_service = AnswerService(
+        answer_service = make_answer_service(
             FakeProviders(SlowAdapter()),
-            loop_clock(),
-            None,
-            lambda keys: FakeProviders(SlowAdapter(), has_key=True),
+            with_keys=lambda keys: FakeProviders(SlowAdapter(), has_key=True),
             offer=Offer(()),
         )
         await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
@@ -367,7 +352,7 @@ def test_own_key_allows_unoffered_models_of_its_provider_only() -> None:
 def test_conversation_with_own_key_stops_using_service_key() -> None:
     async def main() -> tuple[int, int]:
         services, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
-        answer_service = AnswerService(services, loop_clock(), None, lambda keys: own)
+        answer_service = make_answer_service(services, with_keys=lambda keys: own)
         await ask_to_end(answer_service, provider="openai:a")
         await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
         await ask_to_end(answer_service, provider="openai:a")
@@ -380,7 +365,7 @@ def test_paid_model_of_unknown_price_is_rejected_on_page() -> None:
     async def main() -> tuple[AnswerView, int]:
         providers = FakeProviders(SlowAdapter(), has_key=True)
         providers.paid = True
-        answer_service = AnswerService(providers, loop_clock(), Guard(GuardConfig(), clock=loop_clock()))
+        answer_service = make_answer_service(providers, GuardConfig())
         return await ask_to_end(answer_service, provider="openai:a"), len(providers.adapter.requests)
 
     view, count = run_on_virtual_time(main())
@@ -392,7 +377,7 @@ def test_answer_without_reported_usage_is_charged_as_reserved_on_page() -> None:
         providers = FakeProviders(SlowAdapter(), has_key=True)
         providers.price, providers.paid = price_usage, True
         guard = Guard(GuardConfig(budget=Budget(usd_per_caller=Decimal("0.15"))), clock=loop_clock())
-        answer_service = AnswerService(providers, loop_clock(), guard)
+        answer_service = make_answer_service(providers, guard=guard)
         return await ask_to_end(answer_service, max_tokens="10"), await ask_to_end(answer_service, max_tokens="10")
 
     first, second = run_on_virtual_time(main())

@@ -7,8 +7,8 @@ import pytest
 
 from providers import ProviderRegistry
 from settings import Settings
-from tests.virtual_time import loop_clock, run_on_virtual_time
-from ui.answers import AnswerService
+from tests.unit.ui.ui_fixtures import make_answer_service
+from tests.virtual_time import run_on_virtual_time
 from ui.app import CONTENT_SECURITY_POLICY, QUEUE_SIZE, build_page
 from ui.components import CONCURRENCY_LIMIT
 from ui.results import MAX_PLOTS, SAMPLE, ResultsHandlers
@@ -18,9 +18,7 @@ from ui.results import MAX_PLOTS, SAMPLE, ResultsHandlers
 def page_config() -> Any:
     async def main() -> Any:
         return build_page(
-            AnswerService(
-                ProviderRegistry(Settings()), loop_clock(), None, lambda keys: ProviderRegistry(Settings(keys))
-            )
+            make_answer_service(ProviderRegistry(Settings()), with_keys=lambda keys: ProviderRegistry(Settings(keys)))
         )
 
     return run_on_virtual_time(main())

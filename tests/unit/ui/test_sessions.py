@@ -14,12 +14,13 @@ from ui.sessions import KEY_KEPT_S, AnswerSlot, PageSession, PageSessions
 
 
 class RunningAnswer:
-    """An answer stream that runs until it is closed."""
+    """An answer that runs until it is stopped."""
 
     ended = False
 
-    async def aclose(self) -> None:
+    async def cancel(self) -> bool:
         self.ended = True
+        return True
 
 
 def start_answer(slot: AnswerSlot) -> RunningAnswer:

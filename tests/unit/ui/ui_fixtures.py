@@ -1,13 +1,19 @@
 """Fixtures for the page without a browser: fake providers, and events called as Gradio calls them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
 
 import gradio as gr
 
+from guard import Guard, GuardConfig
+from guard.config import UNLIMITED_BUDGET
+from providers.services import Offer
+from providers.source import ProviderSource
+from server.chat_service import ChatService
+from server.metrics import Metrics
 from streaming.clock import Clock
 from streaming.errors import MissingKeyError, TruncatedStreamError
 from streaming.events import Event, Finish, TextDelta
@@ -15,7 +21,9 @@ from streaming.messages import ChatRequest
 from streaming.meter import CostModel, PriceFunction
 from streaming.retry import NO_RETRY
 from streaming.session import Route, Session
+from tests.scripted_adapter import InProcessAdapter
 from tests.virtual_time import loop_clock
+from ui.answers import AnswerService
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class FakeProviderInfo:
     simulated: bool = False
 
 
-class SlowAdapter:
+class SlowAdapter(InProcessAdapter):
     """An adapter that waits, then sends "one two three" at a word per second; `cut` ends it there. Records requests."""
 
     def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:
@@ -83,8 +91,42 @@ class FakeProviders:
     def cost_model(self, name: str) -> CostModel:
         return CostModel(price=self.price, paid=self.paid)
 
+    def check_effort(self, name: str, effort: str | None) -> None:
+        """Accept every effort."""
+
     async def aclose(self) -> None:
         self.closed = True
+
+
+OPEN_CONFIG = GuardConfig(rate=None, blocklist=None, output_filter=False, budget=UNLIMITED_BUDGET)
+"""A guard's configuration that rejects nothing."""
+
+
+def make_chat_service(
+    providers: ProviderSource,
+    configuration: GuardConfig = OPEN_CONFIG,
+    *,
+    guard: Guard | None = None,
+    offer: Offer | None = None,
+    metrics: Metrics | None = None,
+) -> ChatService:
+    """Return a chat service over these providers, on the loop's clock."""
+    guard = guard or Guard(configuration, clock=loop_clock())
+    return ChatService(providers, offer or Offer(), guard, metrics or Metrics(), loop_clock())
+
+
+def make_answer_service(
+    providers: ProviderSource,
+    configuration: GuardConfig = OPEN_CONFIG,
+    with_keys: Callable[[Mapping[str, str]], ProviderSource] | None = None,
+    *,
+    guard: Guard | None = None,
+    offer: Offer | None = None,
+    metrics: Metrics | None = None,
+) -> AnswerService:
+    """Return the page's answers from a chat service over these providers."""
+    chat_service = make_chat_service(providers, configuration, guard=guard, offer=offer, metrics=metrics)
+    return AnswerService(chat_service, with_keys)
 
 
 def make_request(session_hash: str = "a", address: str = "203.0.113.7") -> gr.Request:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.backends import interference
-from evaluation.metrics import cadence, experience, trial_metrics
+from evaluation.metrics import cadence, experience
 from evaluation.metrics.cadence import Chunks
 from streaming.events import Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
 
@@ -17,7 +17,7 @@ def make_chunks(*pairs: tuple[float, int]) -> Chunks:
     return Chunks([at for at, _ in pairs], [chars for _, chars in pairs])
 
 
-@pytest.mark.parametrize("module", [cadence, experience, trial_metrics, interference])
+@pytest.mark.parametrize("module", [cadence, experience, interference])
 def test_docstring_examples_pass(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type] # typed for modules, which `object` hides
     assert result.attempted and result.failed == 0
@@ -71,8 +71,13 @@ def test_stall_requires_gap_beyond_threshold() -> None:
     assert cadence.stalls([0.02, 0.02, 0.26]) == (1, 0.01)
 
 
+def test_gap_of_short_answer_is_stall_beyond_one_second() -> None:
+    assert cadence.stalls([3.0]) == (1, 2.0)
+    assert cadence.stalls([0.9, 0.9]) == (0, 0.0)
+
+
 def test_slow_stream_stall_threshold_is_five_medians() -> None:
-    assert cadence.stalls([0.2, 0.2, 0.2, 0.9, 1.5]) == (1, 0.5)
+    assert cadence.stalls([0.16, 0.16, 0.16, 0.7, 1.3]) == (1, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -89,10 +94,19 @@ def test_answer_tokens_require_reported_or_counted_usage(usage: Usage, tokens: i
     assert cadence.answer_tokens(usage) == tokens
 
 
-def test_token_rates_require_two_tokens_and_elapsed_time() -> None:
-    stream = make_chunks((0.2, 4), (0.5, 4))
+@pytest.mark.parametrize("size", [1, 5, 20])
+def test_output_speed_does_not_depend_on_tokens_per_chunk(size: int) -> None:
+    count, speed = 400, 50.0
+    stream = make_chunks(*((0.3 + (first + size) / speed, 4 * size) for first in range(0, count, size)))
+    assert cadence.output_tps(stream, count) == pytest.approx(speed, rel=0.01)
+    assert cadence.itl_s(stream, count) == pytest.approx(1 / speed, rel=0.01)
+    assert cadence.tokens_per_chunk(stream, count) == size
+
+
+def test_token_rates_require_text_after_first_chunk_and_elapsed_time() -> None:
+    stream = make_chunks((0.2, 4), (0.5, 12))
     assert cadence.itl_s(stream, 4) == pytest.approx(0.1) and cadence.output_tps(stream, 4) == pytest.approx(10)
-    for other, tokens in ((stream, 1), (stream, None), (make_chunks((0.2, 8)), 4), (make_chunks(), 4)):
+    for other, tokens in ((stream, 0), (stream, None), (make_chunks((0.2, 8)), 4), (make_chunks(), 4)):
         assert cadence.itl_s(other, tokens) is None and cadence.output_tps(other, tokens) is None
     at_once = make_chunks((0.2, 4), (0.2, 4))
     assert cadence.itl_s(at_once, 4) == 0.0 and cadence.output_tps(at_once, 4) is None

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.metrics.cadence import Chunks
-from evaluation.metrics.experience import ReaderModel, TokenDeadlines, fluidity, qoe
+from evaluation.metrics.experience import (
+    MAX_PACE_TPS,
+    ReaderModel,
+    TokenDeadlines,
+    fluid_pace_tps,
+    fluidity,
+    qoe,
+    waited_s,
+)
 
 DEADLINES = TokenDeadlines(first_s=1.0, token_s=0.1)
 READER = ReaderModel(chars_per_s=10.0, first_s=1.0)
@@ -52,6 +60,36 @@ def test_fluidity_is_unknown_without_tokens(tokens: int | None) -> None:
 
 def test_fluidity_and_qoe_are_unknown_without_text() -> None:
     assert fluidity(make_chunks(), 3, DEADLINES) is None and qoe(make_chunks(), READER) is None
+
+
+def test_fluid_pace_of_steady_stream_is_its_speed() -> None:
+    steady = make_chunks(*((2.0 + 0.02 * i, 4) for i in range(200)))
+    assert fluid_pace_tps(steady, 200, DEADLINES) == pytest.approx(50)
+    assert fluidity(steady, 200, TokenDeadlines(2.0, 1 / 50)) == 1.0
+
+
+def test_fluid_pace_tolerates_one_late_token_in_a_hundred() -> None:
+    # token 99 of 200 arrives 10 s late, alone: the pace of the others is still met
+    at_s = [1.0 + 0.02 * i for i in range(200)]
+    late = make_chunks(*((at, 4) for at in at_s[:199]), (at_s[199] + 10, 4))
+    assert fluid_pace_tps(late, 200, DEADLINES) == pytest.approx(50)
+    stalled = make_chunks(*((at + (10 if place >= 100 else 0), 4) for place, at in enumerate(at_s)))
+    found = fluid_pace_tps(stalled, 200, DEADLINES)
+    assert found is not None and 8 < found < 9, "token 102 is 12 s after the start"
+
+
+def test_fluid_pace_of_text_at_once_is_the_limit() -> None:
+    assert fluid_pace_tps(make_chunks((5.0, 400)), 100, DEADLINES) == MAX_PACE_TPS
+    assert fluid_pace_tps(make_chunks((0.5, 4)), None, DEADLINES) is None
+    assert fluid_pace_tps(make_chunks(), 4, DEADLINES) is None
+
+
+def test_reader_waits_only_between_texts() -> None:
+    assert waited_s(make_chunks((5.0, 10), (5.5, 10)), READER) == 0.0
+    # 10 characters are read from 5 to 6 s, the rest comes at 8 s
+    assert waited_s(make_chunks((5.0, 10), (8.0, 10)), READER) == pytest.approx(2.0)
+    assert waited_s(make_chunks((0.2, 10), (8.0, 10)), READER) == pytest.approx(6.0), "reading starts at 1 s"
+    assert waited_s(make_chunks(), READER) is None
 
 
 def test_qoe_of_reader_who_never_waits_is_one() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.metrics.experience import ReaderModel, TokenDeadlines
-from evaluation.metrics.trial_metrics import TimedEvents, compute_metrics, event_rows, outcome_columns, queueing_metrics
+from evaluation.metrics import compute_metrics
+from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents, outcome_columns
+from evaluation.trial_rows import build_trial, event_rows
 from streaming.events import Event, Failed, Finish, Notice, NoticeKind, TextDelta, ThinkingDelta, TimedEvent, Usage
 from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Outcome, Receipt
@@ -51,7 +52,7 @@ def timed_stream(end: Event = END) -> TimedEvents:
 
 def measure(outcome: Outcome, result: TimedEvents | None = None, usage: Usage | None = None) -> dict[str, Any]:
     usage = usage or Usage(output_tokens=5, thinking_tokens=2)
-    return compute_metrics(result or timed_stream(), outcome, usage, TokenDeadlines(), ReaderModel())
+    return compute_metrics(MeasuredAnswer(result or timed_stream(), outcome, usage))
 
 
 def make_receipt(outcome: Outcome, usage: Usage, cost: Cost | None = None, error: Failed | None = None) -> Receipt:
@@ -68,7 +69,8 @@ def test_completed_trial_has_all_time_metrics() -> None:
     assert result["e2e_s"] == pytest.approx(0.45) and result["delivered_e2e_s"] == pytest.approx(0.46)
     assert (result["chunks"], result["delivered_chunks"]) == (3, 2)
     assert result["icl_p50_s"] == pytest.approx(0.1) and result["stalls"] == 0 and result["stall_s"] == 0.0
-    assert result["itl_s"] == pytest.approx(0.1) and result["output_tps"] == pytest.approx(10)
+    assert result["itl_s"] == pytest.approx(0.1), "two of three tokens follow the first chunk, in 0.2 s"
+    assert result["output_tps"] == pytest.approx(10) and result["tokens_per_chunk"] == pytest.approx(1)
     assert result["chars_per_s"] == pytest.approx(40) and result["updates_per_s"] is None
     assert result["delay_mean_s"] == pytest.approx((0.05 + 0.15 + 0.05) / 3)
     assert result["fluidity"] == 1.0 and result["qoe"] == pytest.approx(1.0)
@@ -80,7 +82,7 @@ def test_trial_without_source_events_has_unknown_delay() -> None:
     assert result["e2e_s"] == result["delivered_e2e_s"] == pytest.approx(0.46)
     assert result["chunks"] == result["delivered_chunks"] == 2 and result["icl_p50_s"] == pytest.approx(0.2)
     assert result["itl_s"] == pytest.approx(0.1) and result["qoe"] == pytest.approx(1.0)
-    assert not {"delay_mean_s", "delay_p95_s", "delay_max_s"} & result.keys()
+    assert result["delay_mean_s"] is result["delay_p95_s"] is result["delay_max_s"] is None
     kinds = {row.kind.partition("_")[0] for row in event_rows("r", "t", replace(timed_stream(), source=None))}
     assert kinds == {"delivered"}
 
@@ -164,9 +166,20 @@ def test_event_row_has_tokens_only_if_reported() -> None:
     ]
 
 
-def test_unsent_request_has_unknown_queue_time() -> None:
-    assert queueing_metrics(None, 10.0, None, None) == {"intended_start_s": 10.0}
-    assert queueing_metrics(10.5, None, 0.1, 0.2) == {}
+def test_queue_excludes_connecting_and_waits_that_the_provider_named() -> None:
+    reported = {"connect_s": 0.3, "refused_starts": 2, "refused_wait_s": 2.0, "attempts": 3}
+    result = compute_metrics(MeasuredAnswer(timed_stream(), "completed", reported=reported, intended_s=97.5))
+    assert result["queue_s"] == pytest.approx(0.2), "2.5 s before sending, of which the instrument caused 0.2"
+    assert result["ttft_s"] == pytest.approx(0.1) and result["ttft_total_s"] == pytest.approx(2.6)
+    assert (result["attempts"], result["refused_starts"], result["refused_wait_s"]) == (3, 2, 2.0)
+
+
+def test_unsent_request_has_intended_start_but_no_queue_time() -> None:
+    unsent = TimedEvents(10.0, (), (), sent=False)
+    facts = dict.fromkeys(("run_id", "trial_id", "prompt_id", "provider", "strategy", "transport", "started_at"), "x")
+    trial = build_trial(MeasuredAnswer(unsent, "failed", intended_s=10.0), model=None, repeat=1, block=1, **facts)
+    assert (trial.intended_start_s, trial.sent_monotonic_s, trial.queue_s) == (10.0, None, None)
+    assert compute_metrics(MeasuredAnswer(timed_stream(), "completed"))["queue_s"] is None, "without a planned start"
 
 
 @pytest.mark.parametrize("kind", ["retry", "fallback"])

@@ -17,10 +17,11 @@ from streaming.messages import ChatRequest
 from streaming.meter import CostModel
 from streaming.retry import RetryPolicy
 from streaming.session import Route, Session
+from tests.scripted_adapter import InProcessAdapter
 from tests.unit.evaluation import factories
 
 
-class QuickAdapter:
+class QuickAdapter(InProcessAdapter):
     """An adapter that answers at once, or fails for `broken:…`, and counts concurrent answers."""
 
     def __init__(self) -> None:
@@ -40,8 +41,6 @@ class QuickAdapter:
             yield Finish("stop")
         finally:
             self.running -= 1
-
-    async def aclose(self) -> None: ...
 
     def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session:
         return Session([Route(name, self, name) for name in names], clock, policy=policy)

@@ -15,12 +15,13 @@ from streaming.messages import ChatRequest
 from streaming.meter import CostModel
 from streaming.retry import RetryPolicy
 from streaming.session import Route, Session
+from tests.scripted_adapter import InProcessAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
 
 PROMPT = Prompt("p", "Why?")
 
 
-class SteadyAdapter:
+class SteadyAdapter(InProcessAdapter):
     """Sends 64 tokens of 4 characters, the first after 0.2 s, then every 20 ms; raises `fails` before token `after`."""
 
     def __init__(self, fails: Exception | None = None, after: int = 0) -> None:
@@ -37,8 +38,6 @@ class SteadyAdapter:
             yield TextDelta("four")
         yield Usage(3, 64, 0)
         yield Finish("stop", "stop")
-
-    async def aclose(self) -> None: ...
 
 
 class FakeAccess:

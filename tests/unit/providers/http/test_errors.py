@@ -3,13 +3,27 @@
 import json
 import socket
 import ssl
+from types import ModuleType
 
+import httpx
+import httpx2
 import pytest
 
-from providers.http.client import ServiceConfig, map_transport_error, proxy_for
+from providers.http.client import ServiceConfig, proxy_for
 from providers.http.errors import ServiceLabels, error_from_response, parse_retry_after
+from providers.http.transport_errors import close_reason_of, transport_error
 from settings import Settings
-from streaming.errors import BadRequestError, NetworkError, ProtocolError, StreamError
+from streaming.errors import (
+    BadRequestError,
+    ConnectTimeout,
+    NetworkError,
+    ProtocolError,
+    ResponseTooLargeError,
+    StreamError,
+    TruncatedStreamError,
+)
+from streaming.http.close_reason import CloseReason
+from streaming.limits import LimitExceededError
 
 NAMES = ServiceLabels("OpenAI", "https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
@@ -86,44 +100,67 @@ def test_parse_retry_after_reads_headers(headers: dict[str, str], seconds: float
     assert parse_retry_after(headers) == seconds
 
 
-class RemoteProtocolError(Exception):
-    """An exception with the name used by both HTTP libraries, because errors are classified by name."""
-
-
-class ConnectError(Exception):
-    pass
-
-
-class DecodingError(Exception):
-    pass
-
-
-class LocalProtocolError(Exception):
-    pass
-
-
 def chain_cause(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
 
 
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=lambda library: library.__name__)
 @pytest.mark.parametrize(
-    ("error", "cls", "words"),
+    ("name", "words", "reason"),
     [
-        (chain_cause(ConnectError("x"), ConnectionRefusedError(111, "Connect call failed")), NetworkError, "refused"),
-        (chain_cause(ConnectError("x"), socket.gaierror(-2, "Name or service not known")), NetworkError, "not known"),
-        (chain_cause(ConnectError("x"), ssl.SSLError(1, "certificate verify failed")), NetworkError, "verify failed"),
-        (RemoteProtocolError("Server disconnected without a response"), NetworkError, "without a response"),
-        (RemoteProtocolError("illegal status line"), ProtocolError, "not HTTP"),
-        (DecodingError("bad gzip"), ProtocolError, "bad gzip"),
-        (LocalProtocolError("illegal header"), BadRequestError, "illegal header"),
-        (ValueError("odd"), NetworkError, "was lost (odd)"),
+        ("ConnectTimeout", "slow", CloseReason.CONNECT_TIMEOUT),
+        ("ConnectError", "refused", CloseReason.UNREACHABLE),
+        ("ProxyError", "407", CloseReason.UNREACHABLE),
+        ("RemoteProtocolError", "Server disconnected without sending a response.", CloseReason.CLOSED),
+        ("RemoteProtocolError", "peer closed connection in the middle of the body", CloseReason.CLOSED),
+        ("RemoteProtocolError", "illegal status line", CloseReason.NOT_HTTP),
+        ("DecodingError", "bad gzip", CloseReason.UNDECODABLE),
+        ("LocalProtocolError", "illegal header", CloseReason.NOT_SENT),
+        ("UnsupportedProtocol", "ftp", CloseReason.NOT_SENT),
+        ("ReadError", "reset", CloseReason.RESET),
     ],
 )
-def test_transport_errors_map_to_error_classes(error: Exception, cls: type[StreamError], words: str) -> None:
-    result = map_transport_error(error, ServiceConfig(NAMES), answered=False)
+def test_library_exception_has_close_reason(library: ModuleType, name: str, words: str, reason: CloseReason) -> None:
+    assert close_reason_of(vars(library)[name](words), library) is reason
+
+
+def test_unknown_exception_counts_as_lost_connection() -> None:
+    assert close_reason_of(ValueError("odd"), httpx2) is CloseReason.RESET
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault", "cls", "words"),
+    [
+        (CloseReason.CONNECT_TIMEOUT, None, ConnectTimeout, "within 10 s"),
+        (CloseReason.UNREACHABLE, ConnectionRefusedError(111, "Connect call failed"), NetworkError, "refused"),
+        (CloseReason.UNREACHABLE, socket.gaierror(-2, "Name or service not known"), NetworkError, "not known"),
+        (
+            CloseReason.UNREACHABLE,
+            chain_cause(httpx2.ConnectError("x"), ssl.SSLError(1, "certificate verify failed")),
+            NetworkError,
+            "verify failed",
+        ),
+        (CloseReason.CLOSED, None, NetworkError, "without a response"),
+        (CloseReason.NOT_HTTP, ValueError("illegal status line"), ProtocolError, "not HTTP: illegal status line"),
+        (CloseReason.UNDECODABLE, ValueError("bad gzip"), ProtocolError, "bad gzip"),
+        (CloseReason.NOT_SENT, ValueError("illegal header"), BadRequestError, "illegal header"),
+        (CloseReason.RESET, ValueError("odd"), NetworkError, "was lost (odd)"),
+        (CloseReason.RESET, None, NetworkError, "was lost: it ended without an error"),
+        (CloseReason.NOT_HTTP, LimitExceededError("a head of more than 64 kB"), ResponseTooLargeError, "64 kB"),
+    ],
+)
+def test_close_reason_maps_to_error_class(
+    reason: CloseReason, fault: Exception | None, cls: type[StreamError], words: str
+) -> None:
+    result = transport_error(reason, fault, ServiceConfig(NAMES), answered=False)
     assert type(result) is cls
     assert words in result.message
+
+
+def test_connection_closed_after_headers_is_truncated_answer() -> None:
+    result = transport_error(CloseReason.CLOSED, None, ServiceConfig(NAMES), answered=True)
+    assert isinstance(result, TruncatedStreamError)
 
 
 @pytest.mark.parametrize(

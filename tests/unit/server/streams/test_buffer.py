@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from clients.events import AnswerFailed, parse_event
-from server.streams import buffer
 from server.streams.buffer import BufferedStream, BufferedStreamReader, StreamNotFoundError, StreamStore
 from server.streams.events import WireEvent
 
@@ -33,9 +32,8 @@ def test_buffered_stream_returns_events_after_any_number() -> None:
     assert stream.events_after(5) == []
 
 
-def test_oversized_stream_drops_oldest_and_raises_stream_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 1000)
-    stream = BufferedStream(STREAM)
+def test_oversized_stream_drops_oldest_and_raises_stream_not_found() -> None:
+    stream = BufferedStream(STREAM, max_bytes=1000)
     grew = sum(stream.add(make_events(number, number)) for number in range(1, 21))
     assert grew == stream.bytes <= 1000
     assert (stream.first_seq, stream.last_seq) == (17, 20)
@@ -44,11 +42,9 @@ def test_oversized_stream_drops_oldest_and_raises_stream_not_found(monkeypatch: 
         stream.events_after(15)
 
 
-def test_reader_behind_buffer_ends_with_lost_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer, "MAX_STREAM_BYTES", 1000)
-
+def test_reader_behind_buffer_ends_with_lost_error() -> None:
     async def main() -> tuple[list[WireEvent], bool]:
-        stream = BufferedStream(STREAM)
+        stream = BufferedStream(STREAM, max_bytes=1000)
         stream.add(make_events(1, 2))
         reader = BufferedStreamReader(StreamStore(), stream, 0)
         assert event_numbers(await reader.next_batch()) == [1, 2]

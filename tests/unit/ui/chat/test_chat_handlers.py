@@ -12,10 +12,10 @@ import pytest
 from streaming.clock import Clock
 from streaming.messages import ChatRequest, Message
 from streaming.session import Session
-from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_request
+from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_answer_service, make_request
 from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui import strings
-from ui.answers import TICK_INTERVAL_S, AnswerService
+from ui.answers import TICK_INTERVAL_S
 from ui.chat.handlers import ChatHandlers, ChatUpdate
 
 
@@ -24,7 +24,7 @@ class ChatPageDriver:
 
     def __init__(self, adapter: SlowAdapter, session_hash: str = "a") -> None:
         self.providers = FakeProviders(adapter)
-        self.answer_service = AnswerService(self.providers, loop_clock())
+        self.answer_service = make_answer_service(self.providers)
         self.chat = ChatHandlers(self.answer_service)
         self.request = make_request(session_hash)
 

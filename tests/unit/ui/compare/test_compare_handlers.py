@@ -19,10 +19,10 @@ from streaming.messages import ChatRequest
 from streaming.meter import Cost
 from streaming.retry import NO_RETRY, RetryPolicy
 from streaming.session import Route, Session
-from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_request
+from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_answer_service, make_request
 from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui import strings
-from ui.answers import TICK_INTERVAL_S, AnswerService
+from ui.answers import TICK_INTERVAL_S
 from ui.compare.handlers import COLUMNS, NO_UPDATE, CompareHandlers
 from ui.pipeline.handlers import PipelineHandlers
 from ui.pipeline.scenarios import Scenarios
@@ -35,7 +35,7 @@ class ComparisonDriver:
 
     def __init__(self, *, blind: bool = False, count: int = 2, seed: int = 0, budget: str = "") -> None:
         self.providers = FakeProviders(SlowAdapter())
-        self.answer_service = AnswerService(self.providers, loop_clock())
+        self.answer_service = make_answer_service(self.providers)
         self.budget = budget
         self.compare = CompareHandlers(self.answer_service, random.Random(seed))
         self.blind, self.count = blind, count
@@ -79,7 +79,7 @@ class PartlyStalledProviders(FakeProviders):
 def test_stalled_column_does_not_delay_others() -> None:
     async def main(count: int) -> list[list[float]]:
         table = ComparisonDriver(count=count)
-        table.compare = CompareHandlers(AnswerService(PartlyStalledProviders(SlowAdapter()), loop_clock()))
+        table.compare = CompareHandlers(make_answer_service(PartlyStalledProviders(SlowAdapter())))
         fields = [*COLUMN_FIELDS[:9], "ollama:a", "stalled", "direct"]
         await table.compare.begin(make_request(), "Count.", count, False, "100", "", "", *fields)
         running = [asyncio.create_task(table.run_column(number)) for number in range(COLUMNS)]
@@ -105,7 +105,7 @@ def test_stop_ends_one_column_and_stop_all_ends_every_column() -> None:
         await table.compare.stop(0, make_request())
         await asyncio.sleep(1.0)
         await table.compare.stop_all(make_request())
-        adapter = table.answer_service._providers.adapter  # type: ignore[attr-defined]  # these are the test's providers
+        adapter = table.providers.adapter
         return await running, adapter.closed_s
 
     (first, second, *_), closed_s = run_on_virtual_time(main())
@@ -215,9 +215,7 @@ async def run_pipeline(
     guard: Guard | None = None,
     adapter: SlowAdapter | None = None,
 ) -> list[Any]:
-    answer_service = AnswerService(
-        FakeProviders(adapter or SlowAdapter()), loop_clock(), guard or Guard(GuardConfig(), clock=loop_clock())
-    )
+    answer_service = make_answer_service(FakeProviders(adapter or SlowAdapter()), GuardConfig(), guard=guard)
     pipeline = PipelineHandlers(answer_service, Scenarios(answer_service))
 
     async def collect_updates() -> list[Any]:
@@ -305,7 +303,7 @@ class RetryingProviders(FakeProviders):
 
 def test_instantaneous_state_is_drawn() -> None:
     async def main() -> list[Any]:
-        answer_service = AnswerService(RetryingProviders(FailingAdapter()), loop_clock())
+        answer_service = make_answer_service(RetryingProviders(FailingAdapter()))
         pipeline = PipelineHandlers(answer_service, Scenarios(answer_service))
         return [frame async for frame in pipeline.run("sim:steady", "direct", "batch", 100.0, "Hi", make_request())]
 

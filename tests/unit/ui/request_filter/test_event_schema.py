@@ -13,8 +13,8 @@ from guard import RejectionError
 from guard.validation import InputLimits
 from providers import ProviderRegistry
 from settings import Settings
-from tests.virtual_time import loop_clock, run_on_virtual_time
-from ui.answers import AnswerService
+from tests.unit.ui.ui_fixtures import make_answer_service
+from tests.virtual_time import run_on_virtual_time
 from ui.app import build_page
 from ui.request_filter.event_schema import CONVERSATION_FACTOR, EventSchema, is_message
 
@@ -33,9 +33,7 @@ RECEIPT = {
 def page() -> gr.Blocks:
     async def main() -> gr.Blocks:
         return build_page(
-            AnswerService(
-                ProviderRegistry(Settings()), loop_clock(), None, lambda keys: ProviderRegistry(Settings(keys))
-            )
+            make_answer_service(ProviderRegistry(Settings()), with_keys=lambda keys: ProviderRegistry(Settings(keys)))
         )
 
     return run_on_virtual_time(main())

@@ -101,7 +101,9 @@ class FilteredRequest:
             self.sent.append(message)
 
         schema: Any = Schema()
-        run_on_virtual_time(RequestFilter(self.gradio_app, schema, self.sessions, hops)(scope, receive, send))
+        self.rejections: list[str] = []
+        middleware = RequestFilter(self.gradio_app, schema, self.sessions, hops, self.rejections.append)
+        run_on_virtual_time(middleware(scope, receive, send))
 
     @property
     def status(self) -> int:
@@ -281,6 +283,7 @@ def test_rejected_new_page_receives_reason_and_retry_after() -> None:
     fields = json.loads(request.sent[1]["body"])
     assert request.status == 429 and (b"retry-after", b"7") in request.sent[0]["headers"]
     assert fields == {"detail": "too many", "error": "too many"}
+    assert request.rejections == ["page.rate"]
 
 
 def test_new_page_address_counts_trusted_hops_over_all_header_lines() -> None:

@@ -1,11 +1,6 @@
-"""Capture of the requests that the SDKs build, as bytes for the timestamped sockets, without sending them.
+"""Serialization of HTTP requests to bytes for the timestamped sockets."""
 
-An SDK needs milliseconds to build a request, so each combination of provider, prompt and parameters is built once.
-"""
-
-import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -15,25 +10,16 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 
 from providers.decoding.decoder import StreamDecoder
-from providers.http.client import DEFAULT_HEADERS, ServiceConfig, map_transport_error
-from streaming.errors import StreamError, UsageError
+from providers.http.client import DEFAULT_HEADERS, ServiceConfig
+from providers.http.transport import REQUEST_ID_HEADER
+from streaming.errors import BadRequestError, UsageError
 from streaming.events import Notice
 from streaming.http.connection import Origin, Proxy
 from streaming.messages import ChatRequest
 
-REQUEST_ID_HEADER = "X-Client-Request-Id"
-
-
-def _learn_nothing(error: StreamError) -> bool:
-    return False
-
-
-async def _explain_nothing(error: StreamError) -> StreamError:
-    return error
-
 
 @dataclass(frozen=True, slots=True)
-class PreparedRequest:
+class SerializedRequest:
     """A request that can be sent any number of times, with the decoder for its answers. Its repr shows no API key."""
 
     target: Origin
@@ -45,10 +31,6 @@ class PreparedRequest:
     _after_id: bytes = field(repr=False)
     notices: tuple[Notice, ...] = ()
     """Notices about changes to the request, to be shown once the provider has accepted it."""
-    learn: Callable[[StreamError], bool] = field(default=_learn_nothing, repr=False)
-    """Takes the error of an answer and returns whether preparing and sending the request again may succeed."""
-    explain: Callable[[StreamError], Awaitable[StreamError]] = field(default=_explain_nothing, repr=False)
-    """Takes the error of an answer and returns it, with suggestions added where they are known."""
 
     def with_request_id(self, request_id: str) -> bytes:
         """Return the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when it is no header value."""
@@ -57,36 +39,8 @@ class PreparedRequest:
         return self._before_id + request_id.encode() + self._after_id
 
 
-class _CapturedRequestError(BaseException):
-    """Carries a captured request out of the SDK. As a BaseException it bypasses the SDK's own error handling."""
-
-    def __init__(self, request: Any) -> None:
-        super().__init__()
-        self.request = request
-
-
-async def capture_request(client: Any, opening: Callable[[str], AbstractAsyncContextManager[Any]]) -> Any:
-    """Return the HTTP library's request that `opening` would send with `client`.
-
-    `opening` is called with a random request id, by which its request is recognised. Other requests of the same client
-    are not affected.
-    """
-    token = secrets.token_hex(16)
-
-    async def raise_request(request: Any) -> None:
-        if request.headers.get(REQUEST_ID_HEADER) == token:
-            raise _CapturedRequestError(request)
-
-    hooks: list[Any] = client.event_hooks["request"]
-    hooks.append(raise_request)
-    try:
-        async with opening(token):
-            pass
-    except _CapturedRequestError as error:
-        return error.request
-    finally:
-        hooks.remove(raise_request)
-    raise RuntimeError("SDK: returned without sending a request")
+class UnsupportedProxyError(UsageError):
+    """The timestamped sockets cannot use the proxy of a service; the HTTP library of its SDK may."""
 
 
 def serialize_request(
@@ -95,17 +49,16 @@ def serialize_request(
     httpx: ModuleType,
     request: ChatRequest,
     decoder: Callable[[bool], StreamDecoder],
-) -> PreparedRequest:
-    """Return `captured`, a request of `httpx` (or httpx2), as bytes to send. Raises StreamError or UsageError."""
+) -> SerializedRequest:
+    """Return `captured`, a complete request of `httpx` (or httpx2), as bytes to send.
+
+    Raises StreamError, or UnsupportedProxyError for a proxy that timestamped connections cannot use.
+    """
     url = captured.url
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"
     if url.scheme not in ("http", "https") or not url.host:
-        raise map_transport_error(
-            httpx.UnsupportedProtocol(f"{url}: not an HTTP address (write it like https://example.com)"),
-            service,
-            answered=False,
-        )
+        raise BadRequestError(f"the request to {service.names.label} cannot be sent: no address: {url}")
     target = Origin(
         url.host, url.port or (443 if secure else 80), _http1_ssl_context(service, httpx) if secure else None, proxy
     )
@@ -119,7 +72,7 @@ def serialize_request(
     if not secure and proxy is not None and proxy.authorization is not None:
         headers.append((b"Proxy-Authorization", proxy.authorization.encode()))
     lines += [name + b": " + value for name, value in headers]
-    return PreparedRequest(
+    return SerializedRequest(
         target,
         service,
         request.model,
@@ -148,7 +101,7 @@ def _parse_proxy(url: str | None) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UsageError("proxy: measurements support only HTTP proxies (write http://host:port)")
+        raise UnsupportedProxyError("timestamped sockets support only an HTTP proxy (write http://host:port)")
     port = parts.port or 80
     if parts.username is None:
         return Proxy(parts.hostname, port)
@@ -161,10 +114,10 @@ def prepare_post(
     body: Mapping[str, Any],
     request: ChatRequest,
     decoder: Callable[[bool], StreamDecoder],
-) -> PreparedRequest:
+) -> SerializedRequest:
     """Return a POST request of `body` to a path below the service's base URL, without sending it.
 
-    Raises StreamError or UsageError.
+    Raises StreamError, or UnsupportedProxyError for a proxy that timestamped connections cannot use.
     """
     headers = {**DEFAULT_HEADERS, "accept": "text/event-stream"}
     if service.key is not None:

@@ -1,0 +1,40 @@
+"""The answer that the documentation computes every metric of, as a worked example."""
+
+from decimal import Decimal
+
+from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
+from streaming.events import Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
+
+EXAMPLE = MeasuredAnswer(
+    TimedEvents(
+        sent_s=0.0,
+        source=(
+            TimedEvent(0.30, ThinkingDelta("hm")),
+            TimedEvent(0.50, TextDelta("a" * 20)),
+            TimedEvent(0.60, TextDelta("b" * 40)),
+            TimedEvent(0.80, TextDelta("c" * 40)),
+            TimedEvent(2.30, TextDelta("d" * 20)),
+            TimedEvent(2.35, Notice("timings", "", {"prompt_eval_s": 0.2, "eval_s": 1.9})),
+            TimedEvent(2.40, Finish("stop")),
+        ),
+        delivered=(
+            TimedEvent(0.30, ThinkingDelta("hm")),
+            TimedEvent(0.50, TextDelta("a" * 20)),
+            TimedEvent(0.70, TextDelta("b" * 40)),
+            TimedEvent(0.90, TextDelta("c" * 40)),
+            TimedEvent(2.40, TextDelta("d" * 20)),
+            TimedEvent(2.40, Finish("stop")),
+        ),
+    ),
+    "completed",
+    Usage(input_tokens=50, output_tokens=40, thinking_tokens=10, cached_tokens=20, cache_write_tokens=0),
+    {
+        "connect_s": 0.05, "headers_s": 0.25, "attempts": 2, "refused_starts": 1, "refused_wait_s": 1.0,
+        "loop_lag_max_s": 0.0004, "merged_reads": 0, "input_tokens": 50, "output_tokens": 40, "thinking_tokens": 10,
+        "cached_tokens": 20, "cache_write_tokens": 0, "input_cost_usd": Decimal("0.0001"),
+        "output_cost_usd": Decimal("0.0004"), "cost_usd": Decimal("0.0005"), "list_cost_usd": Decimal("0.0005"),
+    },
+    intended_s=-1.06,
+)  # fmt: skip
+"""An answer of 30 tokens after 10 tokens of thinking, in four chunks of 20, 40, 40 and 20 characters that arrive at
+0.5, 0.6, 0.8 and 2.3 s and are delivered at 0.5, 0.7, 0.9 and 2.4 s. Its first attempt was refused for 1 s."""

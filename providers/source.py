@@ -1,0 +1,39 @@
+"""The interface of a set of providers: what an answer needs of a `ProviderRegistry`."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from streaming.clock import Clock
+from streaming.meter import CostModel
+from streaming.session import Session
+
+
+class ProviderRow(Protocol):
+    """An entry of a provider menu; `needs` names what is missing when the provider is not `ready`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def needs(self) -> str | None: ...
+    @property
+    def simulated(self) -> bool: ...
+
+
+class ProviderSource(Protocol):
+    """The providers of the service, or those that use a caller's own API keys."""
+
+    def list_providers(self) -> Sequence[ProviderRow]: ...
+
+    def new_session(self, names: Sequence[str], *, clock: Clock) -> Session:
+        """Return a session that tries these providers in order. Raises UsageError for an unknown name."""
+
+    def cost_model(self, name: str) -> CostModel: ...
+
+    def check_effort(self, name: str, effort: str | None) -> None:
+        """Raise UsageError when a model is known to reject this effort."""
+
+    async def aclose(self) -> None: ...
