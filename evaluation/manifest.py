@@ -216,6 +216,7 @@ class _Measures(_ManifestPart):
 
 class _ManifestInstrument(_ManifestPart):
     real_time_priority: bool | None = None
+    measured_otherwise: dict[str, str] = {}
 
 
 class _Manifest(_ManifestPart):

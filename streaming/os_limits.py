@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from streaming.errors import UsageError
 
@@ -24,6 +26,21 @@ def set_realtime_priority() -> bool:
     except (OSError, AttributeError):
         return False
     return True
+
+
+@contextmanager
+def realtime_priority() -> Iterator[bool]:
+    """Take real-time priority while the context is open, if the system allows it; yield whether it was taken."""
+    if sys.platform != "linux":
+        yield False
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    taken = set_realtime_priority()
+    try:
+        yield taken
+    finally:
+        if taken:
+            os.sched_setscheduler(0, *before)
 
 
 def raise_fd_limit(count: int | None) -> None:

@@ -1,1 +1,1 @@
-"""Backends: how a trial's request is sent and its response timed."""
+"""Backends: how the request of a trial is sent and its response timed. `registry` lists them."""

@@ -29,31 +29,7 @@ def is_disturbed(stamp_source: str | None, merged_reads: int | None, lag_s: floa
 
 
 class LoopLagMonitor:
-    """A timer on the running event loop that measures its own lateness every 20 ms until `stop`."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._worst_s = 0.0
-        self._due_s = 0.0
-        self._timer = self._set_timer()
-
-    def _set_timer(self) -> asyncio.TimerHandle:
-        self._due_s = self._loop.time() + INTERVAL_S
-        return self._loop.call_at(self._due_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._worst_s = max(self._worst_s, self._loop.time() - self._due_s)
-        self._timer = self._set_timer()
-
-    def stop(self) -> float:
-        """Stop the timer and return the worst lag in seconds, including that of a timer that is overdue now."""
-        self._timer.cancel()
-        self._worst_s = max(self._worst_s, self._loop.time() - self._due_s)
-        return self._worst_s
-
-
-class SharedLoopLagMonitor:
-    """One timer that measures the event loop's lag for any number of concurrent trials until `close`."""
+    """A timer that measures the event loop's lag for any number of concurrent trials until `close`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,14 +12,14 @@ from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, Answer
 from clients.events import Event as ServiceEvent
 from clients.position import StreamPosition
 from clients.sse import parse_sse_event
-from evaluation.metrics import trial_metrics
+from evaluation.backends.base import TrialRequest, receipt_from_events
+from evaluation.metrics.trial_metrics import TimedEvents, outcome_columns
 from providers.decoding import chat_completions
 from streaming import sse
 from streaming.errors import ProtocolError, ResponseTooLargeError, StreamError, TruncatedStreamError
-from streaming.events import Event, Failed, Finish, Notice, TextDelta, TimedEvent
-from streaming.messages import ChatRequest
-from streaming.meter import CostModel, Meter
-from streaming.pipeline import Receipt, outcome_of
+from streaming.events import Event, Failed, Finish, Notice, TimedEvent
+from streaming.meter import CostModel
+from streaming.pipeline import Receipt
 
 _CANCELLED = Failed("cancelled", "the answer was stopped at the service")
 
@@ -135,46 +135,25 @@ class ServiceCompletionDecoder:
         yield from self._decoder.flush()
 
 
-@dataclass(frozen=True, slots=True)
-class TimedServiceResponse:
-    """An answer received from the service: delivered timestamps only, and the last event says how it ended."""
-
-    stamps: trial_metrics.TimedEvents
-    outcome: ServiceOutcome
-    instrument: dict[str, Any] = field(default_factory=dict)
-
-
-def receipt_from_response(
-    provider: str, request: ChatRequest, response: TimedServiceResponse, cost_model: CostModel
+def receipt_from_service(
+    call: TrialRequest, stamps: TimedEvents, outcome: ServiceOutcome, cost_model: CostModel
 ) -> Receipt:
     """Return the receipt of an answer with the token usage that the service reported, or else the meter's counts.
 
     The cost is that of these tokens at the caller's prices, so that all transports of a run are priced alike.
     """
-    events, receipt = response.stamps.delivered, response.outcome.receipt
-    meter = Meter(request.messages, response.stamps.sent_s, cost_model)
-    for timed in events:
-        meter.feed(timed.event, timed.at_s)
-    end_s, terminal = events[-1].at_s, events[-1].event
-    meter.end(end_s)
-    reading = meter.read(end_s)
-    if receipt is not None and receipt.usage is not None:
-        cost = cost_model.price(receipt.usage) if cost_model.price else None
-        reading = replace(reading, usage=receipt.usage, cost=cost)
-    assert isinstance(terminal, (Finish, Failed))
-    finish = terminal if isinstance(terminal, Finish) else None
-    return Receipt(
-        outcome="cancelled" if terminal is _CANCELLED else outcome_of(terminal, has_text=bool(meter.text.strip())),
-        finish_reason=finish.reason if finish else None,
-        finish_raw=finish.raw if finish else None,
-        error=terminal if isinstance(terminal, Failed) else None,
-        served_by=provider,
-        attempts=(receipt.attempts if receipt else None) or 1,
+    events, reported = stamps.delivered, outcome.receipt
+    receipt = receipt_from_events(
+        call,
+        events,
+        events,
+        stamps.sent_s,
+        cost_model,
+        usage=reported.usage if reported else None,
+        attempts=(reported.attempts if reported else None) or 1,
         fell_back_to=_find_fallback(events),
-        delivered_chars=sum(len(timed.event.text) for timed in events if isinstance(timed.event, TextDelta)),
-        reading=reading,
-        stop_s=None,
     )
+    return replace(receipt, outcome="cancelled") if events[-1].event is _CANCELLED else receipt
 
 
 def ending_columns(fields: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
@@ -182,7 +161,7 @@ def ending_columns(fields: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
 
     The cost is the one that the service reported where the caller knows no price.
     """
-    columns = trial_metrics.outcome_columns(fields)
+    columns = outcome_columns(found)
     cost_usd = outcome.receipt.cost_usd if outcome.receipt else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
         columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}

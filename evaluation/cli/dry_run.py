@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
+from evaluation.backends.base import ProviderAccess
 from evaluation.escaping import to_line
 from evaluation.reports import formatting
 from evaluation.runner.budget import CostEstimate, estimate_trial_cost, estimate_warm_up_cost
-from evaluation.runner.trial import ProviderAccess
 from evaluation.scenario import PlannedTrial, Scenario, display_name
 from streaming.errors import UsageError
 

@@ -21,7 +21,6 @@ from evaluation.runner.runner import RunSummary, new_run_id, run
 from providers import ProviderRegistry
 from providers.local.model_file import find_model
 from settings import Settings
-from streaming.clock import monotonic
 from streaming.errors import UsageError
 
 OUT_OF_BUDGET_EXIT_CODE = 3
@@ -102,13 +101,13 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     ask = partial(run, options.scenario, providers, folder, start=start, traces=options.record, budget=budget)
     ask = partial(ask, mask=settings.mask_secrets, models=_local_model_names(options, settings))
     with ExitStack() as stack:
-        wires = None
+        target = None
         if any(trial.transport in options.scenario.service_transports for trial in start.left):
-            from evaluation.backends.service import ServiceBackend
+            from evaluation.backends.base import ServiceTarget
 
-            service = stack.enter_context(running_service(options.scenario.url, folder))
-            wires = ServiceBackend(service.url, settings, monotonic)
-        return asyncio.run(_run_and_close(ask(service=wires), providers))
+            found = stack.enter_context(running_service(options.scenario.url, folder))
+            target = ServiceTarget.from_settings(found.url, settings)
+        return asyncio.run(_run_and_close(ask(service=target), providers))
 
 
 async def _run_and_close(running: Coroutine[Any, Any, RunSummary], providers: ProviderRegistry) -> RunSummary:

@@ -131,6 +131,15 @@ def _loop_lag_notes(run: Run) -> Iterator[str]:
     )
 
 
+def _other_measurement_notes(facts: dict[str, Any]) -> Iterator[str]:
+    """Yield a line on each provider that was not measured on timestamped sockets, with the reason."""
+    reasons: dict[str, str] = {}
+    for sitting in facts.get("instrument", []):
+        reasons |= sitting.get("measured_otherwise", {})
+    for name, reason in reasons.items():
+        yield f"- {name}: timed in the pipeline of this process, because {reason} (`stamp_source`: in-process)"
+
+
 def disturbance_note(run: Run) -> str | None:
     """Return a note on the trials that the instrument itself disturbed; None if there are none."""
     flagged = run.trials[run.trials["disturbed"].fillna(False)]
@@ -155,6 +164,7 @@ def describe_provenance(run: Run) -> Iterator[str]:
         yield "- delivery is computed from the timestamps of the recordings, and has only their error"
     else:
         yield from calibration.report_lines(facts, run.trials["stamp_source"].dropna().tolist())
+    yield from _other_measurement_notes(facts)
     yield from _loop_lag_notes(run)
     if (words := disturbance_note(run)) is not None:
         yield f"- **{words}** (column `disturbed`)"

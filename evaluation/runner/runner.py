@@ -11,19 +11,18 @@ from decimal import Decimal
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluation import manifest
-from evaluation.backends.vendor_http import TimedBackend
+from evaluation.backends.base import ProviderAccess, RunResources, ServiceTarget, TimedResponse
+from evaluation.backends.registry import RunBackends
 from evaluation.runner import resume
 from evaluation.runner.budget import CostCeiling, estimate_trial_cost, estimate_warm_up_cost
 from evaluation.runner.load import LoadMonitor, arrival_offsets_s
 from evaluation.runner.progress import RunProgress
 from evaluation.runner.resume import RunState
 from evaluation.runner.trial import (
-    ProviderAccess,
     TrialContext,
-    TrialResponse,
     describe_outcome,
     prepare,
     run_trial,
@@ -36,9 +35,7 @@ from evaluation.schema import Journal
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
 from streaming.os_limits import raise_fd_limit
-
-if TYPE_CHECKING:
-    from evaluation.backends.service import ServiceBackend
+from streaming.retry import NO_RETRY, RetryPolicy
 
 
 async def run_until_signal(work: Coroutine[Any, Any, None]) -> bool:
@@ -114,7 +111,7 @@ async def run(
     clock: Clock = monotonic,
     mask: Callable[[str], str] = str,
     models: Mapping[str, str] = MappingProxyType({}),
-    service: "ServiceBackend | None" = None,
+    service: ServiceTarget | None = None,
 ) -> RunSummary:
     """Run the trials that are left and write them to `folder`, created earlier by `manifest.create_run_folder`.
 
@@ -123,18 +120,20 @@ async def run(
     the run; trials under way leave no row. Raises UsageError for an unwritable folder.
     """
     raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
+    policy = RetryPolicy(max_retries=scenario.retries, fallback=False) if scenario.retries else NO_RETRY
+    resources = RunResources(access, clock, policy=policy, service=service, mask=mask)
     start = start or resume.new_run(new_run_id(), scenario)
     facts, summary = start.facts, _begin_summary(start)
     try:
         resume.truncate_partial_lines(folder, start)
         manifest.write(folder, facts)
         with (
-            closing(TimedBackend(access, clock, service)) as backend,
+            closing(RunBackends(resources)) as backends,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
-            context = TrialContext(start.run_id, scenario, access, clock, mask, models=models)
-            context = replace(context, resume_count=start.resume_count, backend=None if scenario.retries else backend)
+            context = TrialContext(start.run_id, scenario, access, clock, backends, models=models)
+            context = replace(context, resume_count=start.resume_count)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
@@ -270,7 +269,7 @@ class _TrialRunner:
         self.summary.out_of_budget = True
         return False
 
-    def _settle(self, what: str, response: TrialResponse) -> None:
+    def _settle(self, what: str, response: TimedResponse) -> None:
         if self.budget is not None:
             self.budget.settle(what, response.ending.get("cost_usd"), response.ending.get("attempts") or 1)
 

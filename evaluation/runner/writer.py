@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from evaluation.runner.trial import TrialResponse
+from evaluation.backends.base import TimedResponse
 from evaluation.schema import EventRow, Journal, Trial
 from streaming import trace
 from streaming.events import TimedEvent
@@ -38,7 +38,7 @@ class TrialWriter:
         if self._traces is not None:
             self._traces.mkdir(exist_ok=True)
 
-    async def write(self, make: RowFactory, response: TrialResponse) -> Trial:
+    async def write(self, make: RowFactory, response: TimedResponse) -> Trial:
         """Build a finished trial's rows with `make`, write them and return the trial. Trials are written one at a time.
 
         Writing continues if the caller is cancelled. It does not wait for fsync, which would delay the next answer.
@@ -56,7 +56,7 @@ class TrialWriter:
         if self._syncing is not None:
             await self._syncing
 
-    async def _write_trial(self, make: RowFactory, response: TrialResponse) -> Trial:
+    async def _write_trial(self, make: RowFactory, response: TimedResponse) -> Trial:
         async with self._turn:
             trial, events = make()
             await asyncio.sleep(0)
@@ -83,14 +83,14 @@ class TrialWriter:
             await asyncio.to_thread(self._journal.sync)
             self._synced = written
 
-    async def _write_trace(self, path: Path, trial: Trial, response: TrialResponse) -> None:
+    async def _write_trace(self, path: Path, trial: Trial, response: TimedResponse) -> None:
         with path.open("w", encoding="utf-8") as file:
             for part in _iter_trace_parts(trial, response):
                 file.write(part)
                 await asyncio.sleep(0)
 
 
-def _iter_trace_parts(trial: Trial, response: TrialResponse) -> Iterator[str]:
+def _iter_trace_parts(trial: Trial, response: TimedResponse) -> Iterator[str]:
     """Yield a trace's text: the header line, then parts of up to `STEP_EVENTS` events."""
     sent_s = response.stamps.sent_s
     timed = [

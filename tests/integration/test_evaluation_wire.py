@@ -16,9 +16,12 @@ import pytest
 
 from evaluation import manifest, schema
 from evaluation.__main__ import main
-from evaluation.backends.vendor_http import TimedBackend
+from evaluation.backends.base import RunResources, TimedResponse
+from evaluation.backends.in_process import InProcessBackend
+from evaluation.backends.registry import RunBackends
+from evaluation.reports.markdown import markdown, write_report
 from evaluation.runner.runner import run
-from evaluation.runner.trial import TrialContext, TrialResponse, prepare, run_trial, trial_rows
+from evaluation.runner.trial import TrialContext, prepare, run_trial, trial_request, trial_rows
 from evaluation.scenario import PlannedTrial, Prompt, Scenario
 from evaluation.schema import Trial
 from providers import ProviderRegistry
@@ -206,16 +209,18 @@ def plan_trial(provider: str) -> PlannedTrial:
     return PlannedTrial(1, 1, 1, Prompt("p", "Why?"), provider, "batch:50ms")
 
 
-async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[TrialResponse, TrialResponse]]:
-    """Request an answer of each over timestamped sockets and in process."""
+async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[TimedResponse, TimedResponse]]:
+    """Ask each over stamped sockets and in process."""
     scenario = Scenario(names, ("batch:50ms",), (plan_trial("").prompt,), warm_up=0)
-    with closing(TimedBackend(providers, monotonic)) as wire:
-        bench = TrialContext("run", scenario, providers, monotonic, backend=wire)
-        result = await prepare(bench, map(plan_trial, names))
-        assert result["stamped_sockets"] == list(names)
+    with closing(RunBackends(RunResources(providers, monotonic))) as backends:
+        bench = TrialContext("run", scenario, providers, monotonic, backends)
+        found = await prepare(bench, map(plan_trial, names))
+        assert found["stamped_sockets"] == list(names) and found["measured_otherwise"] == {}
         over_wire = [await run_trial(bench, plan_trial(name)) for name in names]
-    live = TrialContext("run", scenario, providers, monotonic)
-    return [(answer, await run_trial(live, plan_trial(name))) for name, answer in zip(names, over_wire, strict=True)]
+    with closing(RunResources(providers, monotonic)) as resources:
+        backend = InProcessBackend(resources)
+        calls = [trial_request(bench, plan_trial(name)) for name in names]
+        return [(asked, await backend.send(call)) for call, asked in zip(calls, over_wire, strict=True)]
 
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +232,7 @@ def test_failed_answer_has_same_outcome_over_both_backends() -> None:
     names = [f"{provider}:fault-{fault}" for fault in FAULTS for provider in ("openai", "anthropic", "ollama")]
     names += ["openai:m", "groq:m"]
 
-    async def ask_all(url: str) -> list[tuple[TrialResponse, TrialResponse]]:
+    async def ask_all(url: str) -> list[tuple[TimedResponse, TimedResponse]]:
         providers = ProviderRegistry(Settings(environment(url) | {"GROQ_BASE_URL": unused_address()}))
         try:
             return await ask_both_ways(providers, *names)
@@ -253,14 +258,14 @@ def text_and_ending(events: Any) -> tuple[str, str]:
 def test_unsent_request_has_no_send_time() -> None:
     async def ask() -> Trial:
         providers = ProviderRegistry(Settings({"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": unused_address()}))
-        bench = TrialContext(
-            "run", Scenario(("openai:m",), ("direct",), (plan_trial("").prompt,)), providers, monotonic
-        )
+        scenario = Scenario(("openai:m",), ("direct",), (plan_trial("").prompt,))
         try:
             ((requests, _),) = await ask_both_ways(providers, "openai:m")
         finally:
             await providers.aclose()
-        return trial_rows(bench, plan_trial("openai:m"), requests, intended_s=monotonic())[0]
+        with closing(RunBackends(RunResources(providers, monotonic))) as backends:
+            bench = TrialContext("run", scenario, providers, monotonic, backends)
+            return trial_rows(bench, plan_trial("openai:m"), asked, intended_s=monotonic())[0]
 
     trial = asyncio.run(ask())
     assert trial.outcome == "failed" and trial.error_message and trial.intended_start_s is not None
@@ -285,6 +290,13 @@ def test_in_process_trial_records_in_process_timestamp_source(
         asyncio.run(ask(url))
     facts = json.loads((tmp_path / manifest.MANIFEST_FILE).read_text())
     assert facts["real_time_priority"] is False, "whoever answers in this process needs the processor too"
+    reasons = {"openai:m": "failed requests are retried, which the timestamped sockets do not do"} if retries else {}
+    if "sim:steady" in providers:
+        reasons["sim:steady"] = "the simulated provider runs in this process"
+    assert [found["measured_otherwise"] for found in facts["instrument"]] == [reasons]
+    report = markdown(write_report(tmp_path))
+    said = [line for line in report.splitlines() if "timed in the pipeline of this process" in line]
+    assert [all(words in line for words in pair) for pair, line in zip(reasons.items(), said, strict=True)] == [True]
     for trial in schema.read_trials(tmp_path):
         over_wire = trial.provider == "openai" and not retries
         assert trial.outcome == "completed" and trial.stamp_source == ("kernel" if over_wire else "in-process")

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from evaluation.backends import service
+from evaluation.backends import base
 from guard import GuardConfig, GuardVariables
 from providers.registry import default_timeouts
 from providers.services import SERVICES
@@ -83,8 +83,8 @@ def test_every_variable_read_by_the_code_is_documented() -> None:
     result = dict(iterate_code_variables())
     assert {"OPENAI_ORG_ID", "SSL_CERT_FILE"} <= set(result), "the search finds them"
     known = set(table_rows("Variables")) | further_variables()
-    assert {name: file for name, file in result.items() if name not in known} == {}
-    assert {service.KEY_VARIABLE, METRICS_FOLDER} <= known
+    assert {name: file for name, file in found.items() if name not in known} == {}
+    assert {base.KEY_VARIABLE, METRICS_FOLDER} <= known
 
 
 def test_load_test_variables_are_documented() -> None:

@@ -6,19 +6,20 @@ from typing import Any
 
 import pytest
 
+from evaluation.backends.base import TrialRequest
 from evaluation.backends.service_decoder import (
     ServiceCompletionDecoder,
     ServiceOutcome,
     ServiceSSEDecoder,
-    TimedServiceResponse,
     ending_columns,
-    receipt_from_response,
+    receipt_from_service,
 )
-from evaluation.metrics import trial_metrics
+from evaluation.metrics.trial_metrics import TimedEvents
 from streaming.errors import ProtocolError, StreamError, TruncatedStreamError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
 from streaming.messages import ChatRequest, Message
 from streaming.meter import CostModel
+from streaming.pipeline import Receipt
 from tests.unit.evaluation.fake_backend import price_usage
 
 USAGE: dict[str, Any] = {
@@ -44,9 +45,13 @@ def encode_events(*output: tuple[str, dict[str, Any] | str]) -> bytes:
     return result.encode()
 
 
-def make_response(*events: Event, outcome: ServiceOutcome | None = None) -> TimedServiceResponse:
+CALL = TrialRequest("a:b", "direct", "sse", REQUEST)
+
+
+def make_receipt(*events: Event, outcome: ServiceOutcome | None = None, cost_model: CostModel | None = None) -> Receipt:
     delivered = [TimedEvent(1.0 + place, event) for place, event in enumerate(events)]
-    return TimedServiceResponse(trial_metrics.TimedEvents(0.5, None, delivered), outcome or ServiceOutcome())
+    stamps = TimedEvents(0.5, None, delivered)
+    return receipt_from_service(CALL, stamps, outcome or ServiceOutcome(), cost_model or CostModel())
 
 
 def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
@@ -62,8 +67,7 @@ def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
     kinds: list[type[Event]] = [Notice, ThinkingDelta, TextDelta, Usage, Finish]
     assert [type(event) for event in result] == kinds and result[-1] == Finish("length")
     assert reader.done and reader.outcome.receipt is not None and reader.outcome.failure is None
-    whole = make_response(*result, outcome=reader.outcome)
-    came = receipt_from_response("a:b", REQUEST, whole, CostModel())
+    came = make_receipt(*found, outcome=reader.outcome)
     assert (came.outcome, came.finish_reason, came.attempts, came.fell_back_to) == ("completed", "length", 2, "a:b")
     assert came.reading.usage == Usage(**USAGE) and came.delivered_chars == 3
     columns = ending_columns(came, reader.outcome)
@@ -73,12 +77,8 @@ def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
 def test_custom_price_overrides_service_cost() -> None:
     outcome = ServiceOutcome()
     outcome.read_body(json.dumps({"streamgauge": RECEIPT_FIELDS}))
-    columns = ending_columns(
-        receipt_from_response(
-            "a:b", REQUEST, make_response(Finish("stop"), outcome=outcome), CostModel(price=price_usage)
-        ),
-        outcome,
-    )
+    receipt = make_receipt(Finish("stop"), outcome=outcome, cost_model=CostModel(price=price_usage))
+    columns = ending_columns(receipt, outcome)
     assert (columns["cost_usd"], columns["price_source"]) == (Decimal("0.00005"), "test")
 
 
@@ -108,9 +108,7 @@ def test_failed_answer_keeps_service_error_type(
         list(reader.feed(encode_events(("start", {"stream_id": "s"}), (name, fields))))
     events = reader.outcome.apply_to([TimedEvent(1.0, TextDelta("Ye")), TimedEvent(2.0, Failed("error", "cut"))])
     assert [timed.event for timed in events] == [TextDelta("Ye"), failure]
-    came = receipt_from_response(
-        "a:b", REQUEST, TimedServiceResponse(trial_metrics.TimedEvents(0.5, None, events), reader.outcome), CostModel()
-    )
+    came = receipt_from_service(CALL, TimedEvents(0.5, None, events), reader.outcome, CostModel())
     assert (came.outcome, came.error, came.attempts) == (outcome, failure, 2)
 
 
@@ -135,8 +133,7 @@ def test_truncated_service_stream_has_estimated_tokens() -> None:
     ]
     with pytest.raises(TruncatedStreamError):
         list(reader.flush())
-    cut = make_response(TextDelta("Yes!"), Failed("truncated", "the stream ended"), outcome=reader.outcome)
-    came = receipt_from_response("a:b", REQUEST, cut, CostModel())
+    came = make_receipt(TextDelta("Yes!"), Failed("truncated", "the stream ended"), outcome=reader.outcome)
     assert (came.outcome, came.reading.usage.output_tokens, came.reading.usage.source) == ("truncated", 1, "estimated")
 
 
@@ -152,12 +149,7 @@ def test_completion_decoder_yields_events_and_receipt() -> None:
     assert (
         reader.outcome.failure is None and reader.outcome.receipt is not None and reader.outcome.receipt.attempts == 2
     )
-    assert (
-        receipt_from_response(
-            "a:b", REQUEST, make_response(*result, outcome=reader.outcome), CostModel()
-        ).reading.usage.source
-        == "counted"
-    )
+    assert make_receipt(*found, outcome=reader.outcome).reading.usage.source == "counted"
 
 
 def test_openai_error_keeps_service_type_and_status() -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import io
+from contextlib import closing
 
 import pytest
 from rich.console import Console
 
-from evaluation.backends.interference import LoopLagMonitor, SharedLoopLagMonitor
+from evaluation.backends.interference import LoopLagMonitor
 from evaluation.runner.progress import LINE_INTERVAL_S, RunProgress
 from evaluation.scenario import plan
 from tests.unit.evaluation import factories
@@ -48,32 +49,32 @@ def test_progress_on_terminal_shows_bar_with_live_metrics() -> None:
 
 def test_lag_monitor_of_idle_loop_reports_zero() -> None:
     async def main() -> float:
-        watch = LoopLagMonitor()
-        await asyncio.sleep(1)
-        return watch.stop()
+        with closing(LoopLagMonitor()) as watch:
+            await asyncio.sleep(1)
+            return watch.worst_s(0)
 
     assert run_on_virtual_time(main()) == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.5])
-def test_lag_monitor_reports_blocked_loop_until_stop(after_s: float) -> None:
+def test_lag_monitor_reports_blocked_loop_until_read(after_s: float) -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        watch = LoopLagMonitor()
-        await asyncio.sleep(0.1)
-        loop._set_time(loop.time() + 0.3)
-        await asyncio.sleep(after_s)
-        return watch.stop()
+        with closing(LoopLagMonitor()) as watch:
+            await asyncio.sleep(0.1)
+            loop._set_time(loop.time() + 0.3)
+            await asyncio.sleep(after_s)
+            return watch.worst_s(0)
 
     assert 0.28 <= run_on_virtual_time(main()) <= 0.3
 
 
-def test_shared_lag_monitor_reports_lag_of_each_trial_interval() -> None:
+def test_lag_monitor_reports_lag_of_each_trial_interval() -> None:
     async def main() -> tuple[float, float, float]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        watch = SharedLoopLagMonitor()
+        watch = LoopLagMonitor()
         first = watch.mark()
         await asyncio.sleep(0.1)
         loop._set_time(loop.time() + 0.3)

@@ -1,10 +1,13 @@
 """Trials on virtual time: exact metrics, and failed answers that do not stop the run."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import pytest
 
+from evaluation.backends.base import RunResources
+from evaluation.backends.registry import RunBackends
 from evaluation.runner.trial import TrialContext, describe_outcome, run_trial, trial_rows, warm_up
 from evaluation.scenario import PlannedTrial, Prompt, Scenario
 from evaluation.schema import EventRow, Trial
@@ -13,7 +16,7 @@ from streaming.errors import RateLimitError, TruncatedStreamError, UsageError
 from streaming.events import Event, Finish, TextDelta, Usage
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel
-from streaming.retry import RetryPolicy
+from streaming.retry import NO_RETRY, RetryPolicy
 from streaming.session import Route, Session
 from tests.scripted_adapter import InProcessAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
@@ -57,6 +60,14 @@ class FakeAccess:
         return CostModel()
 
 
+@contextmanager
+def open_context(scenario: Scenario, access: FakeAccess, policy: RetryPolicy = NO_RETRY) -> Iterator[TrialContext]:
+    """Yield a context whose error messages do not show `s3cret`."""
+    resources = RunResources(access, loop_clock(), policy=policy, mask=lambda text: text.replace("s3cret", "[KEY]"))
+    with closing(RunBackends(resources)) as backends:
+        yield TrialContext("run", scenario, access, resources.clock, backends)
+
+
 def measure_trial(
     adapter: SteadyAdapter, strategy: str = "direct", provider: str = "sim:steady", retries: int = 0
 ) -> tuple[Trial, list[EventRow], FakeAccess]:
@@ -64,9 +75,10 @@ def measure_trial(
     scenario = Scenario((provider,), (strategy,), (PROMPT,), retries=retries, max_tokens=99)
 
     async def main() -> tuple[Trial, list[EventRow]]:
-        context = TrialContext("run", scenario, access, loop_clock(), mask=lambda text: text.replace("s3cret", "[KEY]"))
-        planned = PlannedTrial(7, 2, 1, PROMPT, provider, strategy)
-        return trial_rows(context, planned, await run_trial(context, planned))
+        policy = RetryPolicy(max_retries=retries, fallback=False) if retries else NO_RETRY
+        with open_context(scenario, access, policy) as context:
+            planned = PlannedTrial(7, 2, 1, PROMPT, provider, strategy)
+            return trial_rows(context, planned, await run_trial(context, planned))
 
     return *run_on_virtual_time(main(), start_s=1000.0), access
 
@@ -142,8 +154,8 @@ def test_error_message_masks_secrets() -> None:
 
 def test_warm_up_describes_its_outcome() -> None:
     async def main(adapter: SteadyAdapter) -> str:
-        context = TrialContext("run", Scenario(("sim:x",), ("direct",), (PROMPT,)), FakeAccess(adapter), loop_clock())
-        return describe_outcome(await warm_up(context, "sim:x"))
+        with open_context(Scenario(("sim:x",), ("direct",), (PROMPT,)), FakeAccess(adapter)) as context:
+            return describe_outcome(await warm_up(context, "sim:x"))
 
     adapter = SteadyAdapter()
     assert run_on_virtual_time(main(adapter)) == "completed" and adapter.requests[0].max_tokens == 16
@@ -163,14 +175,13 @@ def test_cancelled_trial_closes_provider_stream() -> None:
                 ended.append(True)
 
     async def main() -> None:
-        context = TrialContext(
-            "run", Scenario(("a",), ("direct",), (PROMPT,)), FakeAccess(EndlessAdapter()), loop_clock()
-        )
-        task = asyncio.create_task(run_trial(context, PlannedTrial(1, 1, 1, PROMPT, "a", "direct")))
-        await asyncio.sleep(5)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        scenario = Scenario(("a",), ("direct",), (PROMPT,))
+        with open_context(scenario, FakeAccess(EndlessAdapter())) as context:
+            task = asyncio.create_task(run_trial(context, PlannedTrial(1, 1, 1, PROMPT, "a", "direct")))
+            await asyncio.sleep(5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
     run_on_virtual_time(main())
     assert ended == [True]

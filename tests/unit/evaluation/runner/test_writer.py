@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.backends.base import Instrument, TimedResponse
 from evaluation.metrics.trial_metrics import TimedEvents
-from evaluation.runner.trial import TrialResponse
 from evaluation.runner.writer import STEP_EVENTS, SYNC_INTERVAL_S, RowFactory, TrialWriter
 from evaluation.scenario import plan
 from evaluation.schema import EventRow, Journal, read_events, read_trials
@@ -18,7 +18,7 @@ from tests.virtual_time import run_on_virtual_time
 
 FIRST, SECOND, *_ = plan(factories.make_scenario())
 SOURCE = [TimedEvent(5.0 + 0.1 * n, TextDelta("höh\n")) for n in range(40)] + [TimedEvent(9.0, Finish("stop"))]
-RESPONSE = TrialResponse("", {}, "completed", Usage(), TimedEvents(4.5, SOURCE, ()), {})
+RESPONSE = TimedResponse(TimedEvents(4.5, SOURCE, ()), "completed", Usage(), {}, Instrument())
 GAPS = [0.01] * 3 * STEP_EVENTS
 
 

@@ -1,0 +1,107 @@
+"""The backends of every transport, and the choice between them: the one place where a run sends a trial's request."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from evaluation.backends import interference
+from evaluation.backends.base import Backend, RunResources, TimedResponse, TrialRequest
+from evaluation.backends.in_process import InProcessBackend
+from evaluation.backends.service import ServiceHTTPBackend
+from evaluation.backends.service_websocket import ServiceWebSocketBackend
+from evaluation.backends.vendor_http import VendorBackend
+from evaluation.scenario import IN_PROCESS, transport_name
+from streaming.clock import utc_now
+from streaming.os_limits import realtime_priority
+
+BackendFactory = Callable[[RunResources], Backend]
+
+BACKENDS: dict[str, tuple[BackendFactory, ...]] = {
+    IN_PROCESS: (VendorBackend, InProcessBackend),
+    "sse": (ServiceHTTPBackend,),
+    "websocket": (ServiceWebSocketBackend,),
+    "openai": (ServiceHTTPBackend,),
+}
+"""The backends of each transport in `evaluation.scenario.TRANSPORTS`. The first that can prepare a request sends it."""
+
+
+class RunBackends:
+    """Sends the requests of one run: prepares them before the load, chooses the backend of each, and times it.
+
+    A request that its first backend cannot prepare is sent by the next one, and the manifest says why.
+    """
+
+    def __init__(self, resources: RunResources) -> None:
+        self._resources = resources
+        self._backends: dict[BackendFactory, Backend] = {}
+        self._chosen: dict[TrialRequest, Backend] = {}
+        self._errors: dict[TrialRequest, Exception] = {}
+        self._reasons: dict[str, str] = {}
+        self._attention = ExitStack()
+
+    async def prepare(self, call: TrialRequest) -> None:
+        """Prepare a request under any request id. A failure is the outcome of its trials."""
+        key = call.key
+        if key not in self._chosen and key not in self._errors:
+            try:
+                self._chosen[key] = await self._choose(call)
+            except Exception as error:
+                self._errors[key] = error
+
+    async def send(self, call: TrialRequest) -> TimedResponse:
+        """Send one request and return the response. Any exception, even from a defect, becomes its outcome."""
+        await self.prepare(call)
+        started_at, called_s, key = utc_now(), self._resources.clock(), call.key
+        error = self._errors.get(key)
+        if error is None:
+            try:
+                response = await self._chosen[key].send(call)
+            except Exception as raised:
+                error = raised
+        if error is not None:
+            response = TimedResponse.from_error(error, called_s, has_source=call.transport == IN_PROCESS)
+        ending = response.ending
+        if message := ending.get("error_message"):
+            ending = ending | {"error_message": self._resources.mask(message)}
+        return replace(response, started_at=started_at, ending=ending)
+
+    def start(self) -> dict[str, Any]:
+        """Freeze the garbage collector, take real-time priority if possible; return the manifest's instrument entry.
+
+        Real-time priority suits a process that mostly waits: it is not taken if any answers are generated in this one.
+        """
+        timings: dict[str, set[str]] = {}
+        for call, backend in self._chosen.items():
+            timings.setdefault(transport_name(call.provider, call.transport), set()).add(backend.timing)
+        interference.freeze_gc()
+        waits_only = bool(timings) and not any("pipeline" in found for found in timings.values())
+        return {
+            "stamped_sockets": [name for name, found in timings.items() if found == {"sockets"}],
+            "measured_otherwise": dict(self._reasons),
+            "real_time_priority": waits_only and self._attention.enter_context(realtime_priority()),
+        }
+
+    def close(self) -> None:
+        """Close all sockets and restore the priority and the garbage collector. Safe to call twice."""
+        self._attention.close()
+        interference.unfreeze_gc()
+        self._resources.close()
+
+    async def _choose(self, call: TrialRequest) -> Backend:
+        *preferred, last = BACKENDS[call.transport]
+        for factory in preferred:
+            backend = self._open(factory)
+            unprepared = await backend.prepare(call)
+            if unprepared is None:
+                return backend
+            self._reasons[transport_name(call.provider, call.transport)] = unprepared.reason
+        backend = self._open(last)
+        if (unprepared := await backend.prepare(call)) is not None:
+            raise RuntimeError(f"{call.transport}: no backend sends this request ({unprepared.reason})")
+        return backend
+
+    def _open(self, factory: BackendFactory) -> Backend:
+        if factory not in self._backends:
+            self._backends[factory] = factory(self._resources)
+        return self._backends[factory]

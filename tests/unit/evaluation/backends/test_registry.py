@@ -1,0 +1,134 @@
+"""The choice of a backend: who sends a request, what is said when it is not the first choice, and what fails loudly."""
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import pytest
+
+from evaluation.backends.base import RunResources, TimedResponse, TrialRequest
+from evaluation.backends.registry import BACKENDS, RunBackends
+from evaluation.scenario import TRANSPORTS
+from streaming.adapter import PreparedRequest, TimedAnswer, UnpreparableRequest
+from streaming.clock import Clock
+from streaming.errors import BadRequestError
+from streaming.events import Event, Finish, TextDelta
+from streaming.http.timestamped_sockets import TimestampingSelector
+from streaming.messages import ChatRequest, Message
+from streaming.meter import CostModel
+from streaming.retry import NO_RETRY, RetryPolicy
+from streaming.session import Route, Session
+from tests.scripted_adapter import InProcessAdapter
+from tests.virtual_time import loop_clock, run_on_virtual_time
+
+REQUEST = ChatRequest((Message("user", "Why?"),), request_id="trial-1")
+
+
+class AnsweringAdapter(InProcessAdapter):
+    """Answers with one word in process; `fails` is raised when a request is prepared."""
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self._fails = fails
+        self.streamed = 0
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        self.streamed += 1
+        yield TextDelta("Yes.")
+        yield Finish("stop")
+
+    async def prepare_request(self, request: ChatRequest) -> UnpreparableRequest:
+        if self._fails is not None:
+            raise self._fails
+        return UnpreparableRequest("the test has no network")
+
+
+class MistakenAdapter(AnsweringAdapter):
+    """Claims to have prepared a request, but cannot send it."""
+
+    async def prepare_request(self, request: ChatRequest) -> PreparedRequest:  # type: ignore[override] # another answer of the protocol
+        return UnsendableRequest()
+
+
+class UnsendableRequest:
+    async def send(self, sockets: TimestampingSelector, request_id: str) -> TimedAnswer:
+        raise TypeError("no bytes")
+
+
+class OneAdapterAccess:
+    def __init__(self, adapter: AnsweringAdapter) -> None:
+        self._adapter = adapter
+
+    def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session:
+        return Session([Route(name, self._adapter, "m") for name in names], clock, policy=policy)
+
+    def cost_model(self, name: str) -> CostModel:
+        return CostModel()
+
+
+@contextmanager
+def open_backends(adapter: AnsweringAdapter, policy: RetryPolicy = NO_RETRY) -> Iterator[RunBackends]:
+    resources = RunResources(
+        OneAdapterAccess(adapter), loop_clock(), policy=policy, mask=lambda text: text.replace("s3cret", "[KEY]")
+    )
+    with closing(RunBackends(resources)) as backends:
+        yield backends
+
+
+def send_once(
+    adapter: AnsweringAdapter, policy: RetryPolicy = NO_RETRY, transport: str = "in-process"
+) -> tuple[TimedResponse, dict[str, object]]:
+    async def main() -> tuple[TimedResponse, dict[str, object]]:
+        call = TrialRequest("test:m", "direct", transport, REQUEST)
+        with open_backends(adapter, policy) as backends:
+            await backends.prepare(call)
+            instrument = backends.start()
+            return await backends.send(call), instrument
+
+    return run_on_virtual_time(main())
+
+
+def test_every_transport_has_backends() -> None:
+    assert tuple(BACKENDS) == TRANSPORTS
+
+
+def test_unpreparable_request_is_sent_in_process_with_the_reason() -> None:
+    response, instrument = send_once(AnsweringAdapter())
+    assert (response.outcome, response.instrument.stamp_source) == ("completed", "in-process")
+    assert instrument["measured_otherwise"] == {"test:m": "the test has no network"}
+    assert instrument["stamped_sockets"] == [] and instrument["real_time_priority"] is False
+
+
+def test_retried_requests_are_sent_in_process_with_the_reason() -> None:
+    _, instrument = send_once(AnsweringAdapter(), RetryPolicy(max_retries=1, fallback=False))
+    assert "retried" in str(instrument["measured_otherwise"])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (BadRequestError("the key s3cret has a line break"), "bad_request", "the key [KEY] has a line break"),
+        (AttributeError("no such field"), "internal", "AttributeError: no such field"),
+    ],
+)
+def test_failed_preparation_is_the_outcome_and_not_measured_another_way(
+    error: Exception, kind: str, words: str
+) -> None:
+    adapter = AnsweringAdapter(error)
+    response, instrument = send_once(adapter)
+    assert (response.outcome, response.ending["error_type"], response.ending["error_message"]) == (
+        "failed",
+        kind,
+        words,
+    )
+    assert adapter.streamed == 0 and instrument["measured_otherwise"] == {}
+    assert not response.stamps.sent and response.started_at
+
+
+def test_defect_while_sending_is_the_outcome() -> None:
+    response, instrument = send_once(MistakenAdapter())
+    assert response.ending["error_message"] == "TypeError: no bytes"
+    assert instrument["stamped_sockets"] == ["test:m"]
+
+
+def test_missing_service_is_the_outcome_over_its_transports() -> None:
+    response, _ = send_once(AnsweringAdapter(), transport="websocket")
+    assert (response.outcome, response.ending["error_type"], response.stamps.source) == ("failed", "internal", None)
