@@ -105,8 +105,8 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
         if any(trial.transport in options.scenario.service_transports for trial in start.left):
             from evaluation.backends.base import ServiceTarget
 
-            found = stack.enter_context(running_service(options.scenario.url, folder))
-            target = ServiceTarget.from_settings(found.url, settings)
+            service = stack.enter_context(running_service(options.scenario.url, folder))
+            target = ServiceTarget.from_settings(service.url, settings)
         return asyncio.run(_run_and_close(ask(service=target), providers))
 
 

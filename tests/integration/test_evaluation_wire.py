@@ -210,17 +210,17 @@ def plan_trial(provider: str) -> PlannedTrial:
 
 
 async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[TimedResponse, TimedResponse]]:
-    """Ask each over stamped sockets and in process."""
+    """Request an answer of each over timestamped sockets and in process."""
     scenario = Scenario(names, ("batch:50ms",), (plan_trial("").prompt,), warm_up=0)
     with closing(RunBackends(RunResources(providers, monotonic))) as backends:
         bench = TrialContext("run", scenario, providers, monotonic, backends)
-        found = await prepare(bench, map(plan_trial, names))
-        assert found["stamped_sockets"] == list(names) and found["measured_otherwise"] == {}
+        result = await prepare(bench, map(plan_trial, names))
+        assert result["stamped_sockets"] == list(names) and result["measured_otherwise"] == {}
         over_wire = [await run_trial(bench, plan_trial(name)) for name in names]
     with closing(RunResources(providers, monotonic)) as resources:
         backend = InProcessBackend(resources)
         calls = [trial_request(bench, plan_trial(name)) for name in names]
-        return [(asked, await backend.send(call)) for call, asked in zip(calls, over_wire, strict=True)]
+        return [(answer, await backend.send(call)) for call, answer in zip(calls, over_wire, strict=True)]
 
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
@@ -260,12 +260,12 @@ def test_unsent_request_has_no_send_time() -> None:
         providers = ProviderRegistry(Settings({"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": unused_address()}))
         scenario = Scenario(("openai:m",), ("direct",), (plan_trial("").prompt,))
         try:
-            ((requests, _),) = await ask_both_ways(providers, "openai:m")
+            ((response, _),) = await ask_both_ways(providers, "openai:m")
         finally:
             await providers.aclose()
         with closing(RunBackends(RunResources(providers, monotonic))) as backends:
             bench = TrialContext("run", scenario, providers, monotonic, backends)
-            return trial_rows(bench, plan_trial("openai:m"), asked, intended_s=monotonic())[0]
+            return trial_rows(bench, plan_trial("openai:m"), response, intended_s=monotonic())[0]
 
     trial = asyncio.run(ask())
     assert trial.outcome == "failed" and trial.error_message and trial.intended_start_s is not None
@@ -293,10 +293,10 @@ def test_in_process_trial_records_in_process_timestamp_source(
     reasons = {"openai:m": "failed requests are retried, which the timestamped sockets do not do"} if retries else {}
     if "sim:steady" in providers:
         reasons["sim:steady"] = "the simulated provider runs in this process"
-    assert [found["measured_otherwise"] for found in facts["instrument"]] == [reasons]
+    assert [entry["measured_otherwise"] for entry in facts["instrument"]] == [reasons]
     report = markdown(write_report(tmp_path))
-    said = [line for line in report.splitlines() if "timed in the pipeline of this process" in line]
-    assert [all(words in line for words in pair) for pair, line in zip(reasons.items(), said, strict=True)] == [True]
+    output = [line for line in report.splitlines() if "timed in the pipeline of this process" in line]
+    assert [all(words in line for words in pair) for pair, line in zip(reasons.items(), output, strict=True)] == [True]
     for trial in schema.read_trials(tmp_path):
         over_wire = trial.provider == "openai" and not retries
         assert trial.outcome == "completed" and trial.stamp_source == ("kernel" if over_wire else "in-process")

@@ -83,7 +83,7 @@ def test_every_variable_read_by_the_code_is_documented() -> None:
     result = dict(iterate_code_variables())
     assert {"OPENAI_ORG_ID", "SSL_CERT_FILE"} <= set(result), "the search finds them"
     known = set(table_rows("Variables")) | further_variables()
-    assert {name: file for name, file in found.items() if name not in known} == {}
+    assert {name: file for name, file in result.items() if name not in known} == {}
     assert {base.KEY_VARIABLE, METRICS_FOLDER} <= known
 
 

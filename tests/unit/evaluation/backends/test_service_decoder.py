@@ -67,7 +67,7 @@ def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
     kinds: list[type[Event]] = [Notice, ThinkingDelta, TextDelta, Usage, Finish]
     assert [type(event) for event in result] == kinds and result[-1] == Finish("length")
     assert reader.done and reader.outcome.receipt is not None and reader.outcome.failure is None
-    came = make_receipt(*found, outcome=reader.outcome)
+    came = make_receipt(*result, outcome=reader.outcome)
     assert (came.outcome, came.finish_reason, came.attempts, came.fell_back_to) == ("completed", "length", 2, "a:b")
     assert came.reading.usage == Usage(**USAGE) and came.delivered_chars == 3
     columns = ending_columns(came, reader.outcome)
@@ -149,7 +149,7 @@ def test_completion_decoder_yields_events_and_receipt() -> None:
     assert (
         reader.outcome.failure is None and reader.outcome.receipt is not None and reader.outcome.receipt.attempts == 2
     )
-    assert make_receipt(*found, outcome=reader.outcome).reading.usage.source == "counted"
+    assert make_receipt(*result, outcome=reader.outcome).reading.usage.source == "counted"
 
 
 def test_openai_error_keeps_service_type_and_status() -> None:
