@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,9 +68,7 @@ def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, .
         "interrupted": False,
         "started_at": utc_now(),
         "finished_at": None,
-        "trials_planned": len(planned),
         "trials_finished": None,
-        "scenario": asdict(scenario),
         "measures": measure_constants(),
         "instrument_error": None,
         "warm_up": {},
@@ -78,10 +76,14 @@ def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, .
         "loads": [],
         "resumed": 0,
         **describe_machine(),
-        "order": [
-            [p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport, p.effort] for p in planned
-        ],
+        **plan_facts(scenario, planned),
     }
+
+
+def plan_facts(scenario: Scenario, planned: Sequence[PlannedTrial]) -> dict[str, Any]:
+    """Return the scenario of a run and the order of its trials, which a resumed run may extend."""
+    order = [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport, p.effort] for p in planned]
+    return {"trials_planned": len(planned), "scenario": asdict(scenario), "nonce": scenario.nonce, "order": order}
 
 
 def measure_constants() -> dict[str, Any]:

@@ -1,28 +1,28 @@
 """The scenario of a run and the order of its trials: pure, seeded, in blocks, so that drift affects all cells alike."""
 
-import json
-import math
+import hashlib
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from evaluation.prompt_file import Prompt
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.messages import EFFORT_PATTERN
 
-DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
-DEFAULT_PROMPT_COUNT = 3
-"""The default prompts used without `--prompts`: one with a short, one with a medium and one with a long answer, so that
-a first run takes minutes."""
 IN_PROCESS = "in-process"
 TRANSPORTS = (IN_PROCESS, "sse", "websocket", "openai")
 """How a request is sent: through the pipeline in this process, or to the service over one of its transports."""
 ARRIVALS = ("constant", "poisson")
 MAX_TRIALS = 1_000_000
+MAX_TEMPERATURE = 2.0
+"""The highest temperature that any known provider takes."""
+MAX_RETRIES = 20
+OPENING_CHARS = 1024
+"""Prompts that agree in their first characters, as many as these, may be answered from the same cache."""
 MAX_RATE = 1000.0
 """Requests per second. The event loop's timers resolve 1 ms, so that a higher rate could not be held."""
 
@@ -36,27 +36,21 @@ class InvalidScenarioError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt and its id in the tables.
-
-    `expected_tokens` is the likely length of the answer. It is used for cost estimates only.
-    """
-
-    id: str
-    text: str
-    expected_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Scenario:
     """Every provider x strategy x transport x effort x prompt, `repeats` times, in an order drawn from `seed`.
 
-    Closed loop (no `rate`): `concurrency` answers run at a time, and the next starts when one ends. Open loop: requests
-    start at `rate` per second, however many are under way, at intervals set by `arrivals`. Each provider first answers
-    `warm_up` unrecorded requests. With `retries` 0 a failed request is not retried; there is never a fallback.
-    A `temperature` of None and an empty `effort` leave the setting to the provider; with several efforts each is one
-    more cell. Transports other than in-process send to the service at `url`, or, if that is None, to a service started
-    for the run; the service retries by its own rules. Raises InvalidScenarioError when a value cannot be run.
+    Closed loop (no `rate`): `concurrency` answers of each provider run at a time, and the next starts when one ends;
+    with a concurrency of 1 the providers take turns, so that none disturbs another. Open loop: requests start at `rate`
+    per second, however many are under way, at intervals set by `arrivals`. Each provider first answers `warm_up`
+    unrecorded requests. With `retries` 0 a failed request is not retried; there is never a fallback. A `temperature` of
+    None and an empty `effort` leave the setting to the provider; with several efforts each is one more cell. Transports
+    other than in-process send to the service at `url`, or, if that is None, to a service started for the run; the
+    service retries by its own rules.
+
+    `fresh` puts a nonce before each prompt, so that no cache answers it; None does so only where several cells of a
+    provider ask the same prompt, which must not be answered from each other's cache: one nonce a cell. `warm` asks each
+    prompt once unrecorded, so that every recorded trial repeats it. Raises InvalidScenarioError when a value cannot be
+    run.
     """
 
     providers: tuple[str, ...]
@@ -74,15 +68,13 @@ class Scenario:
     transport: tuple[str, ...] = (IN_PROCESS,)
     url: str | None = None
     effort: tuple[str, ...] = ()
+    fresh: bool | None = None
+    warm: bool = False
 
     def __post_init__(self) -> None:
         for name in ("providers", "strategies", "prompts", "transport"):
             _check_list(name, getattr(self, name))
-        for name, least in (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0)):
-            if getattr(self, name) < least:
-                raise InvalidScenarioError(name, f"{name.replace('_', '-')}: too small (use at least {least})")
-        if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise InvalidScenarioError("temperature", "temperature: not a temperature (use a number of at least 0)")
+        self._check_numbers()
         if self.trials > MAX_TRIALS:
             raise InvalidScenarioError(
                 "repeats", f"repeats: {self.trials} trials are too many for one run (use at most {MAX_TRIALS})"
@@ -90,6 +82,18 @@ class Scenario:
         self._check_effort()
         self._check_transport()
         self._check_load()
+
+    def _check_numbers(self) -> None:
+        limits = (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0), ("seed", 0))
+        for name, least in limits:
+            if getattr(self, name) < least:
+                raise InvalidScenarioError(name, f"{name.replace('_', '-')} must be at least {least}")
+        if self.retries > MAX_RETRIES:
+            raise InvalidScenarioError("retries", f"retries must be at most {MAX_RETRIES}")
+        if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
+            raise InvalidScenarioError("temperature", f"temperature must be from 0 to {MAX_TEMPERATURE:g}")
+        if self.warm and self.fresh:
+            raise InvalidScenarioError("warm", "warm and fresh exclude each other (a new prompt has no cache)")
 
     def _check_effort(self) -> None:
         if len(set(self.effort)) < len(self.effort):
@@ -139,8 +143,24 @@ class Scenario:
     @property
     def trials(self) -> int:
         """The number of trials, without warm-up."""
-        cells = len(self.providers) * len(self.strategies) * len(self.transport) * max(len(self.effort), 1)
-        return cells * len(self.prompts) * self.repeats
+        return len(self.providers) * self.cells_per_provider * len(self.prompts) * self.repeats
+
+    @property
+    def cells_per_provider(self) -> int:
+        """The number of strategies x transports x efforts."""
+        return len(self.strategies) * len(self.transport) * max(len(self.effort), 1)
+
+    @property
+    def nonce(self) -> Literal["trial", "cell"] | None:
+        """What has a nonce of its own before its prompts: each trial, each cell, or None if prompts are sent as is."""
+        if self.fresh:
+            return "trial"
+        return "cell" if self.fresh is None and self.cells_per_provider > 1 else None
+
+    @property
+    def streams(self) -> int:
+        """The number of answers that a closed loop has under way at a time."""
+        return self.concurrency * (len(self.providers) if self.concurrency > 1 else 1)
 
     @property
     def level(self) -> float:
@@ -161,7 +181,8 @@ class Scenario:
 class PlannedTrial:
     """One planned trial; `number` counts from 1 in the order of the run, and so do `repeat` and `block`.
 
-    `fresh`: the provider has not been asked this prompt before in the run, so that none of its caches can answer it.
+    `nonce` names the nonce before the prompt: trials with equal ones have equal prompts; empty is none. `fresh`: the
+    provider has not been asked this prompt, or one with this opening, before in the run, so that no cache can answer.
     """
 
     number: int
@@ -172,29 +193,66 @@ class PlannedTrial:
     strategy: str
     transport: str = IN_PROCESS
     effort: str | None = None
+    nonce: str = ""
     fresh: bool = True
 
 
-def plan(scenario: Scenario) -> tuple[PlannedTrial, ...]:
+def plan(scenario: Scenario, earlier: Sequence[PlannedTrial] = ()) -> tuple[PlannedTrial, ...]:
     """Return the trials of a run in order: blocks in random order, each with its cells in random order.
 
     A block is one prompt in one repeat. Its cells run next to each other, within seconds, so that two of them can be
     compared as a pair whatever drifts during the run. Every second block reverses the order of the block before it, so
     that of any two cells each comes first equally often: a provider that caches prompts favors the second. Equal
-    scenarios return equal orders.
+    scenarios return equal orders. `earlier` are the trials of the same run when it was planned with fewer repeats or
+    prompts: they keep their place, and the blocks that are new follow them.
     """
-    rng = random.Random(f"order {scenario.seed}")
+    known = {(trial.repeat, trial.prompt.id) for trial in earlier}
+    rng = random.Random(f"order {scenario.seed} {len(earlier)}" if earlier else f"order {scenario.seed}")
     efforts = scenario.effort or (None,)
     cells = list(product(scenario.providers, scenario.strategies, scenario.transport, efforts))
-    planned: list[PlannedTrial] = []
-    block = 0
+    planned = list(earlier)
+    block = max((trial.block for trial in earlier), default=0)
     for repeat in range(1, scenario.repeats + 1):
         for prompt in rng.sample(scenario.prompts, len(scenario.prompts)):
+            if (repeat, prompt.id) in known:
+                continue
             block += 1
             cells = cells[::-1] if block % 2 == 0 else rng.sample(cells, len(cells))
             for cell in cells:
                 planned.append(PlannedTrial(len(planned) + 1, block, repeat, prompt, *cell))
-    return tuple(planned)
+    return tuple(_mark_fresh(planned, scenario))
+
+
+def _mark_fresh(planned: Iterable[PlannedTrial], scenario: Scenario) -> Iterable[PlannedTrial]:
+    """Yield the trials with their nonces, and whether a cache of the provider can answer them."""
+    asked: set[tuple[str, str, str]] = set()
+    for trial in planned:
+        cell = f"{trial.strategy} {trial.transport} {trial.effort or ''}".rstrip()
+        nonce = {None: "", "cell": cell, "trial": str(trial.number)}[scenario.nonce]
+        opening = trial.provider, nonce, trial.prompt.text[:OPENING_CHARS]
+        yield replace(trial, nonce=nonce, fresh=opening not in asked and not scenario.warm)
+        asked.add(opening)
+
+
+def warm_trials(scenario: Scenario, planned: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:
+    """Return the first trial of each different request, to be asked once unrecorded if caches are to be filled."""
+    if not scenario.warm:
+        return ()
+    first: dict[tuple[object, ...], PlannedTrial] = {}
+    for trial in planned:
+        first.setdefault((trial.provider, trial.strategy, trial.transport, trial.effort, trial.prompt.id), trial)
+    return tuple(first.values())
+
+
+def prompt_text(planned: PlannedTrial, seed: str) -> str:
+    """Return the text that a trial sends: its prompt, after its nonce if it has one.
+
+    `seed` is the id of the run, or of the trial if each has its own nonce: two runs may follow each other within the
+    life of a cache.
+    """
+    if not planned.nonce:
+        return planned.prompt.text
+    return f"[{hashlib.sha256(f'{seed} {planned.nonce}'.encode()).hexdigest()[:12]}] {planned.prompt.text}"
 
 
 def strategy_names(text: str) -> tuple[str, ...]:
@@ -237,50 +295,6 @@ def display_name(name: str) -> str:
     """Return a provider's name, marked if its answers are simulated or come from a recording."""
     remarks = {"sim": " (simulated)", "replay": " (a recording)"}
     return name + remarks.get(name.partition(":")[0], "")
-
-
-def read_prompts(path: Path, count: int | None = None) -> tuple[Prompt, ...]:
-    """Read a file of prompts, one per line or JSONL with `id` and `prompt`; return the first `count`, or all for None.
-
-    Prompts on plain lines get the ids `line-1`, `line-2`, … by line number. Blank lines are skipped. Raises UsageError
-    with the file and the line when a prompt is invalid.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(f"prompts file {path}: {reason}") from None
-    filled = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not filled:
-        raise UsageError(f"prompts file {path}: has no prompts (write one per line)")
-    as_json = path.suffix == ".jsonl" or filled[0][1].startswith('{"')
-    prompts = [
-        _prompt_from_json(line, f"{path}, line {number}") if as_json else Prompt(f"line-{number}", line)
-        for number, line in filled
-    ]
-    for place, prompt in enumerate(prompts):
-        if prompt.id in (other.id for other in prompts[:place]):
-            raise UsageError(f"{path}, line {filled[place][0]}: the id {prompt.id!r} is used already (use unique ids)")
-    if count is not None and not 1 <= count <= len(prompts):
-        raise UsageError(f"prompt-count: out of range (use 1 to {len(prompts)}, the number of prompts in {path})")
-    return tuple(prompts[:count])
-
-
-def _prompt_from_json(line: str, where: str) -> Prompt:
-    try:
-        data: Any = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON ({error})") from None
-    if not isinstance(data, dict) or not all(_is_filled(data.get(key)) for key in ("id", "prompt")):
-        raise UsageError(f'{where}: id or prompt is missing or empty (write {{"id": "…", "prompt": "…"}})')
-    expected = data.get("expected_tokens")
-    if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
-        raise UsageError(f"{where}: expected_tokens is invalid (use a whole number of at least 1)")
-    return Prompt(data["id"], data["prompt"], expected)
-
-
-def _is_filled(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
 
 
 def _check_list(name: str, values: Sequence[object]) -> None:

@@ -63,6 +63,9 @@ class TrialFacts:
             "declined; `filtered`: the vendor cut it",
         ),
     ]
+    correct: Annotated[
+        bool | None, Column("", "the answer is what the prompt file expects; empty where nothing is expected")
+    ] = None
     finish_reason: Annotated[str | None, Column("", "stop, length, content_filter, tool, error or other")] = None
     finish_raw: Annotated[str | None, Column("", "the provider's own word for it")] = None
     error_type: Annotated[str | None, Column("", "kind of the error")] = None

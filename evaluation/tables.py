@@ -1,10 +1,10 @@
 """A run as pandas tables built from the journal; empty columns have the same dtypes as filled ones.
 
-Text is `string`, counts are `Int64` and flags `boolean`, all with NA for unknown. Metrics and costs are `float64` with
-NaN for unknown; the journal has the exact costs.
+Text is `string`, or `category` in the events, where it repeats. Counts are `Int64` and flags `boolean`, all with NA for
+unknown. Metrics and costs are `float64` with NaN for unknown; the journal has the exact costs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -14,16 +14,22 @@ from typing import Any, get_args
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.json
+import pyarrow.parquet
 
 from evaluation import manifest
 from evaluation.escaping import Escape, to_csv, to_line
+from evaluation.metrics import METRIC_BY_NAME
+from evaluation.scenario import full_name
 from evaluation.schema import (
+    EVENT_COLUMN_DOCS,
     EVENT_COLUMNS,
     EVENT_TYPES,
     EVENTS_FILE,
     TRIAL_COLUMNS,
     TRIAL_TYPES,
+    TRIAL_UNITS,
     TRIALS_FILE,
     atomic_write,
     read_events,
@@ -45,11 +51,13 @@ def _pandas_dtype(hint: Any) -> str:
 
 
 TRIAL_DTYPES = {name: _pandas_dtype(TRIAL_TYPES[name]) for name in TRIAL_COLUMNS}
-EVENT_DTYPES = {name: _pandas_dtype(EVENT_TYPES[name]) for name in EVENT_COLUMNS}
+EVENT_DTYPES = {name: _pandas_dtype(EVENT_TYPES[name]).replace("string", "category") for name in EVENT_COLUMNS}
+"""The texts of an event repeat in millions of rows: as categories they take a few bytes each."""
 _EVENT_SCHEMA = pa.schema(
     pa.field(name, {"Int64": pa.int64(), "float64": pa.float64()}.get(dtype, pa.string()), type(None) in get_args(kind))
     for (name, dtype), kind in zip(EVENT_DTYPES.items(), map(EVENT_TYPES.get, EVENT_COLUMNS), strict=True)
 )
+_JSON_BLOCK_BYTES = 16 * 2**20
 
 
 MAX_CHARS = 1000
@@ -65,6 +73,25 @@ class Run:
     trials: pd.DataFrame
     events: pd.DataFrame
     manifest: dict[str, Any]
+
+    @property
+    def completed(self) -> pd.DataFrame:
+        """The trials that were completed: the only successes."""
+        return self.trials[self.trials["outcome"] == "completed"]
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row for each name, strategy, transport and freshness.
+
+        `trials` and `completed` are counts; the metrics are medians over the completed trials, in the units of
+        `docs/metrics.md`. Metrics that no trial has are left out.
+        """
+        keys = ["name", "strategy", "transport", "fresh"]
+        names = [name for name in METRIC_BY_NAME if self.trials[name].notna().any()]
+        trials = self.trials.assign(done=self.trials["outcome"] == "completed")
+        counts = trials.groupby(keys, observed=True, dropna=False)["done"].agg(trials="size", completed="sum")
+        medians = self.completed.groupby(keys, observed=True, dropna=False)[names].median()
+        found: pd.DataFrame = counts.join(medians)
+        return found
 
 
 def load(folder: str | Path) -> Run:
@@ -112,7 +139,7 @@ def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
             raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
         frames.append(frame)
     trials, events = frames
-    return Run(trials, events, facts)
+    return Run(_fill_names(trials), events, facts)
 
 
 class _MisfitError(ValueError):
@@ -154,9 +181,8 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     trials = read_trials(folder)
     finished = {trial.trial_id for trial in trials}
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
-    events = _read_event_table(folder)
-    events = events[events["trial_id"].isin(finished)].drop_duplicates(["trial_id", "seq"], ignore_index=True)
-    manifest_facts = manifest.read(folder) if facts is None else facts
+    events = _without_duplicates(_read_event_table(folder, finished))
+    found = manifest.read(folder) if facts is None else facts
     table = _build_table(rows, TRIAL_DTYPES)
     for name, check, frame in ((TRIALS_FILE, _check_trials, table), (EVENTS_FILE, _check_events, events)):
         try:
@@ -165,7 +191,13 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
             raise UsageError(
                 f"{folder / name}: {misfit}, which a run cannot have written (copy the run again)"
             ) from None
-    return Run(table, events, manifest_facts)
+    return Run(_fill_names(table), events, found)
+
+
+def _fill_names(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials with their full names, which older versions did not write."""
+    names = [full_name(*pair) for pair in zip(trials["provider"], trials["model"].fillna(""), strict=True)]
+    return trials.assign(name=trials["name"].fillna(pd.Series(names, trials.index, dtype="string")))
 
 
 def write(folder: Path, run: Run) -> None:
@@ -175,32 +207,60 @@ def write(folder: Path, run: Run) -> None:
     """
     for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
         with atomic_write(folder / name) as partial, partial.open("wb") as file:
-            frame.to_parquet(file, index=False)
+            pyarrow.parquet.write_table(_with_units(pa.Table.from_pandas(frame, preserve_index=False)), file)
     with atomic_write(folder / "trials.csv") as partial:
         texts = map(str, run.trials.select_dtypes("string"))
         safe = {name: run.trials[name].map(to_csv, na_action="ignore") for name in texts}
         run.trials.assign(**safe).to_csv(partial, index=False, float_format="%.12g", encoding="utf-8")
 
 
-def _read_event_table(folder: Path) -> pd.DataFrame:
-    """Return the events, including those of unfinished trials.
+def _with_units(table: pa.Table) -> pa.Table:
+    """Return the table with the unit of each column in the metadata of its field."""
+    units = {**TRIAL_UNITS, **{name: column.unit for name, column in EVENT_COLUMN_DOCS.items() if column.unit}}
+    fields = [f.with_metadata({"unit": units[f.name]}) if f.name in units else f for f in table.schema]
+    return table.cast(pa.schema(fields, table.schema.metadata))
 
-    Arrow reads the whole file. If that fails, it is read line by line, so that the error names the invalid line.
+
+def _read_event_table(folder: Path, finished: Set[str]) -> pd.DataFrame:
+    """Return the events of the finished trials.
+
+    Arrow streams the file in blocks, so that memory grows with the numbers in it, not with its text. If that fails, it
+    is read line by line, so that the error names the invalid line.
     """
     path = folder / EVENTS_FILE
     if not path.exists() or not path.stat().st_size:
         return _build_table((), EVENT_DTYPES)
-    options = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
+    parse = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
+    read = pyarrow.json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
     try:
-        with path.open("rb") as file:
-            data = pyarrow.json.read_json(file, parse_options=options)
-        # Arrow accepts a line that lacks a required field.
-        if all(field.nullable or not data[field.name].null_count for field in _EVENT_SCHEMA):
-            frame: pd.DataFrame = data.to_pandas()
-            return frame.astype(EVENT_DTYPES)
+        with path.open("rb") as file, pyarrow.json.open_json(file, read, parse) as batches:
+            found = [_keep_finished(batch, pa.array(sorted(finished), pa.string())) for batch in batches]
+        frame: pd.DataFrame = pa.Table.from_batches(found).unify_dictionaries().to_pandas(split_blocks=True)
+        return frame.astype(EVENT_DTYPES)
     except (pa.ArrowException, KeyError):
-        pass
-    return _build_table(read_events(folder), EVENT_DTYPES)
+        rows = (row for row in read_events(folder) if row.trial_id in finished)
+        return _build_table(rows, EVENT_DTYPES)
+
+
+def _keep_finished(batch: pa.RecordBatch, finished: pa.Array) -> pa.RecordBatch:
+    """Return the rows of finished trials with their texts dictionary-encoded.
+
+    Raises KeyError if a row lacks a required field, which Arrow accepts.
+    """
+    for field in _EVENT_SCHEMA:
+        if not field.nullable and batch[field.name].null_count:
+            raise KeyError(field.name)
+    kept = batch.filter(pyarrow.compute.is_in(batch["trial_id"], finished))
+    columns = [kept[f.name].dictionary_encode() if f.type == pa.string() else kept[f.name] for f in _EVENT_SCHEMA]
+    return pa.RecordBatch.from_arrays(columns, names=_EVENT_SCHEMA.names)
+
+
+def _without_duplicates(events: pd.DataFrame) -> pd.DataFrame:
+    """Return the events without repeated ones; looking for them is left out where their numbers leave no room."""
+    per_trial = events.groupby("trial_id", observed=True)["seq"].agg(["size", "max"])
+    if (per_trial["size"] == per_trial["max"] + 1).all():
+        return events.reset_index(drop=True)
+    return events.drop_duplicates(["trial_id", "seq"], ignore_index=True)
 
 
 def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
@@ -211,8 +271,10 @@ def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd
         try:
             frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
         except (TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"journal: a value does not fit its column, {error} (copy the run again)") from None
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(dtypes)).astype(dtypes)
+            raise UsageError(f"the journal: a value does not fit its column: {error} (copy the run again)") from None
+    if not frames:
+        return pd.DataFrame(columns=list(dtypes)).astype(dtypes)
+    return pd.concat(frames, ignore_index=True).astype(dtypes)  # the categories of two batches may differ
 
 
 def _is_newer(table: Path, journal: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-import evaluation
+from evaluation import tables
 from evaluation.escaping import to_line, to_markdown
 from evaluation.reports import markdown
 from evaluation.reports.chart_kinds import Chart
@@ -58,7 +58,7 @@ class ResultsHandlers:
         if chosen is None or chosen not in runs:
             return "", error_badge(strings.NO_RUN), *hidden, *[None] * MAX_PLOTS, *[""] * MAX_PLOTS
         try:
-            run = evaluation.load(runs[chosen])
+            run = tables.load(runs[chosen])
             drawn, written = build_charts(run)[:MAX_PLOTS], markdown.markdown(run)
         except UsageError as error:
             return "", error_badge(to_line(str(error))), *hidden, *[None] * MAX_PLOTS, *[""] * MAX_PLOTS

@@ -14,9 +14,12 @@ from evaluation.backends.service_process import validate_url
 from evaluation.calibration import model
 from evaluation.cli import scenario_file
 from evaluation.cli.scenario_file import ScenarioFile
+from evaluation.cli.timeouts import TIMEOUT_NAMES, parse_timeouts
+from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
 from evaluation.scenario import InvalidScenarioError, Scenario
 from providers.pricing import TokenPrices, parse_price
 from streaming.errors import UsageError
+from streaming.session import Timeouts
 
 EPILOG = (
     "exit codes: 0 success; 1 no trial was completed, an objective was missed, or a metric of --fail-if-worse got "
@@ -27,7 +30,7 @@ _SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 wh
 DEFAULTS: dict[str, Any] = {
     "strategies": ("direct",),
     "transport": (scenario.IN_PROCESS,),
-    "repeats": 3,
+    "repeats": 1,
     "max_tokens": 128,
     "seed": 0,
     "retries": 0,
@@ -51,6 +54,8 @@ class RunOptions:
     resume: bool
     dry_run: bool
     plots: bool
+    retry_failed: bool
+    timeouts: Timeouts | None
     scenario_file: ScenarioFile | None
     calibration: Path | None = None
 
@@ -124,12 +129,17 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     ways = ",".join(scenario.TRANSPORTS)
     add("--transport", type=scenario.split_names, metavar="X,Y", help=f"of {ways}: all but the first use the service")
     add("--url", metavar="URL", help="URL of the service, its API key in STREAMGAUGE_KEY (one is started for the run)")
-    add("--prompts", type=Path, metavar="FILE", help="one a line, or JSONL with id and prompt")
-    few = f"only the first N prompts (all of FILE; without FILE {scenario.DEFAULT_PROMPT_COUNT} built-in ones)"
-    add("--prompt-count", type=int, metavar="N", help=few)
-    add("--repeats", type=int, metavar="N", help="repeats of each cell (3)")
+    names = ", ".join(SHIPPED_PROMPTS)
+    add("--prompts", type=Path, metavar="FILE", help=f"one a line, or JSONL with id and prompt; or one of {names}")
+    add("--prompt-count", type=int, metavar="N", help="only the first N prompts (all)")
+    add("--repeats", type=int, metavar="N", help="repeats of each prompt in each cell; a cache may answer them (1)")
+    words = "a nonce before each prompt, so that no cache answers (only where strategies or transports share a prompt)"
+    add("--fresh", action=argparse.BooleanOptionalAction, help=words)
+    add("--warm", action="store_true", help="ask each prompt once unrecorded first, so that caches are filled")
     load = new.add_mutually_exclusive_group()
-    load.add_argument("--concurrency", type=int, metavar="N", help="concurrent answers: a closed loop (1)")
+    load.add_argument(
+        "--concurrency", type=int, metavar="N", help="concurrent answers of each provider: a closed loop (1)"
+    )
     load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
     add("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
     add("--max-tokens", type=int, metavar="N", help="max tokens of an answer (128)")
@@ -137,6 +147,7 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     add("--effort", metavar="X,Y", help="reasoning efforts to compare: low,high (the provider's default)")
     add("--seed", type=int, metavar="N", help="seed of the order and the arrivals (0)")
     add("--retries", type=int, metavar="N", help="retries of a failed request (0)")
+    add("--timeouts", metavar="NAME=S,…", help=f"in seconds, of {', '.join(TIMEOUT_NAMES)}: first=120,total=900")
     add("--no-warm-up", dest="warm_up", action="store_false", help="skip the unrecorded first answer of each provider")
     add("--price", action="append", metavar="MODEL=IN/OUT", help="USD per million tokens; may be repeated")
     add(
@@ -157,7 +168,8 @@ def _add_output_options(add: Callable[..., object]) -> None:
         metavar="FILE",
         help=f"error bar of the timestamps ({model.DEFAULT_FILE}, if it exists)",
     )
-    add("--resume", action="store_true", help="continue the unfinished run in DIR")
+    add("--resume", action="store_true", help="continue the run in DIR; it may have more prompts or repeats now")
+    add("--retry-failed", action="store_true", help="with --resume: ask again what was not completed")
     add("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
     add("--out", type=Path, metavar="DIR", help="a new or an empty folder")
 
@@ -171,7 +183,9 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
     values = {**DEFAULTS, **_merge_options(file, _convert_options(given))}
     if not values.get("providers"):
-        raise UsageError("--providers: missing (set it, or providers in a scenario file)")
+        raise UsageError("--providers is missing (or providers in a scenario file)")
+    if values.get("retry_failed") and not values.get("resume"):
+        raise UsageError("--retry-failed: needs --resume (it asks again what a run in DIR did not complete)")
     if values.get("out") is None and not values.get("dry_run"):
         raise UsageError("--out: missing (name a new or an empty folder)")
     try:
@@ -189,6 +203,8 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
         resume=values.get("resume", False),
         dry_run=values.get("dry_run", False),
         plots=values["plots"],
+        retry_failed=values.get("retry_failed", False),
+        timeouts=values.get("timeouts"),
         scenario_file=file,
         calibration=values.get("calibration"),
     )
@@ -210,7 +226,8 @@ def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
     """Return the options under the names and with the types that a scenario file's values have."""
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "strategies": ("strategies", scenario.strategy_names),
-        "prompts": ("prompts", scenario.read_prompts),
+        "prompts": ("prompts", read_prompts),
+        "timeouts": ("timeouts", parse_timeouts),
         "effort": ("effort", scenario.effort_names),
         "price": ("prices", lambda texts: dict(map(parse_price, texts))),
         "max_cost": ("max_cost_usd", _parse_usd),
@@ -224,11 +241,8 @@ def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build_scenario(values: Mapping[str, Any]) -> Scenario:
-    prompts = values.get("prompts")
+    prompts = values.get("prompts") or read_prompts(DEFAULT_PROMPTS)
     count = values.get("prompt_count")
-    if prompts is None:
-        prompts = scenario.read_prompts(scenario.DEFAULT_PROMPTS)
-        count = scenario.DEFAULT_PROMPT_COUNT if count is None else count
     if count is not None and not 1 <= count <= len(prompts):
         raise InvalidScenarioError(
             "prompt_count", f"prompt-count: out of range (use 1 to {len(prompts)}, the number of prompts)"
@@ -244,6 +258,8 @@ def _build_scenario(values: Mapping[str, Any]) -> Scenario:
         "transport",
         "url",
         "effort",
+        "fresh",
+        "warm",
     )
     return Scenario(
         providers=values["providers"],

@@ -12,7 +12,7 @@ from evaluation.backends.base import ProviderAccess
 from evaluation.escaping import to_line
 from evaluation.reports import formatting
 from evaluation.runner.budget import CostEstimate, estimate_trial_cost, estimate_warm_up_cost
-from evaluation.scenario import PlannedTrial, Scenario, display_name
+from evaluation.scenario import PlannedTrial, Scenario, display_name, warm_trials
 from streaming.errors import UsageError
 
 
@@ -45,17 +45,18 @@ def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[P
         # The strategy does not change the cost: each prompt is estimated once per transport.
         some = {(trial.prompt, trial.transport): trial for trial in planned if trial.provider == provider}
         prompts = Counter((trial.prompt, trial.transport) for trial in planned if trial.provider == provider)
+        warmed = Counter((t.prompt, t.transport) for t in warm_trials(scenario, planned) if t.provider == provider)
         if not prompts:
             continue
-        quotes = [(estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in prompts.items()]
+        asked = prompts + warmed
+        quotes = [(estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in asked.items()]
         transports = dict.fromkeys(transport for _, transport in prompts)
         warm_ups = [
             (estimate_warm_up_cost(cost_model, scenario, transport), scenario.warm_up) for transport in transports
         ]
-        estimates.append(
-            _estimate_provider(provider, prompts.total(), scenario.warm_up * len(transports), quotes + warm_ups)
-        )
-    return estimates
+        warm_ups_count = scenario.warm_up * len(transports) + warmed.total()
+        found.append(_estimate_provider(provider, prompts.total(), warm_ups_count, quotes + warm_ups))
+    return found
 
 
 def _estimate_provider(

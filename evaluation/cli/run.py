@@ -4,6 +4,7 @@ import argparse
 import asyncio
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from evaluation.runner.resume import RunState
 from evaluation.runner.runner import RunSummary, new_run_id, run
 from providers import ProviderRegistry
 from providers.local.model_file import find_model
+from providers.registry import default_timeouts
 from settings import Settings
 from streaming.errors import UsageError
 
@@ -67,14 +69,14 @@ async def _run_dry(options: RunOptions) -> int:
     from evaluation.cli import dry_run
     from evaluation.reports import terminal
 
-    providers = ProviderRegistry(Settings.from_environment(), prices=options.prices)
+    providers = ProviderRegistry(Settings.from_environment(), prices=options.prices, timeouts=options.timeouts)
     try:
         _read_calibration(options)
         _check_providers(options, providers)
         planned = scenario.plan(options.scenario)
         if options.resume and options.out is not None:
-            planned = resume.inspect_run(options.out, options.scenario).left
-        estimates = dry_run.estimate_run(options.scenario, providers, planned)
+            planned = resume.inspect_run(options.out, options.scenario, retry_failed=options.retry_failed).left
+        found = dry_run.estimate_run(options.scenario, providers, planned)
         if options.max_cost_usd is not None:
             dry_run.require_prices(estimates)
     finally:
@@ -90,9 +92,10 @@ async def _run_dry(options: RunOptions) -> int:
 def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     settings = Settings.from_environment()
     calibrated = _read_calibration(options)
-    providers = ProviderRegistry(settings, prices=options.prices)
+    providers = ProviderRegistry(settings, prices=options.prices, timeouts=options.timeouts)
     _check_providers(options, providers)
     start = _prepare_run(options, folder)
+    start.facts["timeouts"] = asdict(options.timeouts or default_timeouts(settings))
     start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
     start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in options.prices.items()}
     budget = _make_cost_ceiling(options, providers, start, folder)
@@ -129,9 +132,12 @@ def _local_model_names(options: RunOptions, settings: Settings) -> dict[str, str
 def _prepare_run(options: RunOptions, folder: Path) -> RunState:
     if not options.resume:
         return resume.new_run(new_run_id(), options.scenario)
-    start = resume.inspect_run(folder, options.scenario)
+    start = resume.inspect_run(folder, options.scenario, retry_failed=options.retry_failed)
     if not start.left:
-        raise UsageError(f"{folder}: contains a finished run, so there is nothing to resume (choose another folder)")
+        raise UsageError(
+            f"{folder} holds a finished run: there is nothing left to resume (ask for more --repeats or prompts, or "
+            "choose another folder)"
+        )
     return start
 
 

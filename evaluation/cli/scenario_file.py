@@ -7,6 +7,7 @@ import difflib
 import math
 import re
 import tomllib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.analysis import slo
+from evaluation.answer_checks import AnswerCheck, parse_check
 from evaluation.backends.service_process import validate_url
-from evaluation.scenario import ARRIVALS, Prompt, read_prompts
+from evaluation.cli.timeouts import parse_timeouts
+from evaluation.prompt_file import Prompt, read_prompts
+from evaluation.scenario import ARRIVALS
 from providers.pricing import TokenPrices
 from streaming import strategies
 from streaming.errors import UsageError
+from streaming.session import Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,14 @@ def _check_arrivals(value: Any) -> str:
     return str(value)
 
 
+def _check_timeouts(value: Any) -> Timeouts:
+    return parse_timeouts(_check_text(value))
+
+
+def _check_expected(value: Any) -> AnswerCheck:
+    return parse_check(value)
+
+
 def _check_usd(value: Any) -> Decimal:
     _number_checker(0.0)(value)
     return Decimal(str(value))
@@ -144,12 +157,16 @@ _KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
     "seed": _whole_number_checker(0),
     "retries": _whole_number_checker(0),
     "warm_up": _check_flag,
+    "fresh": _check_flag,
+    "warm": _check_flag,
+    "timeouts": _check_timeouts,
     "record": _check_flag,
     "plots": _check_flag,
     "slo": _check_slo,
     "max_cost_usd": _check_usd,
     "calibration": _check_text,
     "resume": _check_flag,
+    "retry_failed": _check_flag,
     "dry_run": _check_flag,
     "out": _check_text,
 }
@@ -158,6 +175,7 @@ _PROMPT_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
     "id": _check_text,
     "prompt": _check_text,
     "expected_tokens": _whole_number_checker(1),
+    "expected": _check_expected,
 }
 _PRICE_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {"input": _check_usd, "output": _check_usd, "cached": _check_usd}
 
@@ -168,6 +186,7 @@ class _ScenarioFileReader:
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
         self._lines = text.splitlines()
+        self._lines_by_key: dict[str, list[int]] = {}
 
     def read_value(self, key: str, value: Any) -> Any:
         if key == "prompts":
@@ -186,12 +205,13 @@ class _ScenarioFileReader:
 
         The last occurrence if there are fewer; `after`, or 1 if that is 0, if there is none.
         """
-        quoted = rf"(?:{re.escape(key)}|\"{re.escape(key)}\"|'{re.escape(key)}')"
-        start = re.compile(rf"\s*(?:{quoted}\s*[=.]|\[\[?\s*{quoted}\s*[\].])|.*[{{,]\s*{quoted}\s*=")
-        line_numbers = [
-            number for number, line in enumerate(self._lines, start=1) if number > after and start.match(line)
-        ]
-        return line_numbers[min(nth, len(line_numbers) - 1)] if line_numbers else max(after, 1)
+        if key not in self._lines_by_key:
+            quoted = rf"(?:{re.escape(key)}|\"{re.escape(key)}\"|'{re.escape(key)}')"
+            start = re.compile(rf"\s*(?:{quoted}\s*[=.]|\[\[?\s*{quoted}\s*[\].])|.*[{{,]\s*{quoted}\s*=")
+            self._lines_by_key[key] = [number for number, line in enumerate(self._lines, start=1) if start.match(line)]
+        found = self._lines_by_key[key]
+        first = bisect_right(found, after)
+        return found[min(first + nth, len(found) - 1)] if first < len(found) else max(after, 1)
 
     def raise_at(self, key: str, words: str) -> None:
         raise UsageError(f"{self._path}, line {self.line_of(key)}: {words}")
@@ -221,6 +241,7 @@ class _ScenarioFileReader:
         if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
             self.raise_at("prompts", "prompts: not a list of tables (write [[prompts]], each with id and prompt)")
         prompts: list[Prompt] = []
+        seen: set[str] = set()
         for place, entry in enumerate(value):
             head = self.line_of("prompts", place)
             checked = {
@@ -228,14 +249,15 @@ class _ScenarioFileReader:
                 for k, v in entry.items()
             }
             if missing := {"id", "prompt"} - set(checked):
-                raise UsageError(
-                    f"{self._path}, line {head}: the prompt has no {' and no '.join(sorted(missing))} (add it)"
-                )
-            if checked["id"] in (prompt.id for prompt in prompts):
+                raise UsageError(f"{self._path}, line {head}: this prompt has no {' and no '.join(sorted(missing))}")
+            if checked["id"] in seen:
                 raise UsageError(
                     f"{self._path}, line {self.line_of('id', after=head)}: the id is used already (use unique ids)"
                 )
-            prompts.append(Prompt(checked["id"], checked["prompt"], checked.get("expected_tokens")))
+            seen.add(checked["id"])
+            prompts.append(
+                Prompt(checked["id"], checked["prompt"], checked.get("expected_tokens"), checked.get("expected"))
+            )
         return tuple(prompts)
 
     def _check_prices(self, value: Any) -> dict[str, TokenPrices]:

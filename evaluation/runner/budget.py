@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.runner.trial import WARM_UP_PROMPT, WARM_UP_TOKENS
-from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario
+from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, prompt_text
 from evaluation.schema import read_lines
 from streaming.errors import UsageError
 from streaming.events import Usage
@@ -65,10 +65,8 @@ def _price_tokens(cost_model: CostModel, input_tokens: int, output_tokens: int) 
 
 def estimate_trial_cost(cost_model: CostModel, scenario: Scenario, planned: PlannedTrial) -> CostEstimate:
     """Estimate the cost of one trial; `at_most_usd` includes its retries."""
-    prompt = planned.prompt
-    return estimate_cost(
-        cost_model, prompt.text, scenario.max_tokens, prompt.expected_tokens, _max_attempts(scenario, planned.transport)
-    )
+    text, attempts = prompt_text(planned, ""), _max_attempts(scenario, planned.transport)
+    return estimate_cost(cost_model, text, scenario.max_tokens, planned.prompt.expected_tokens, attempts)
 
 
 def estimate_warm_up_cost(cost_model: CostModel, scenario: Scenario, transport: str = IN_PROCESS) -> CostEstimate:

@@ -28,6 +28,39 @@ def arrival_offsets_s(scenario: Scenario, count: int) -> list[float]:
 
 
 @dataclass(slots=True)
+class _ConcurrencyMeter:
+    """Measures how many answers run at a time; all timestamps in seconds."""
+
+    most: int = 0
+    _running: int = 0
+    _last_s: float = 0.0
+    _area: float = 0.0
+    _areas: list[float] = field(default_factory=list)
+    _starts_s: list[float] = field(default_factory=list)
+
+    def on_start(self, now_s: float) -> None:
+        self._advance(now_s)
+        self._starts_s.append(now_s)
+        self._areas.append(self._area)
+        self._running += 1
+        self.most = max(self.most, self._running)
+
+    def on_end(self, now_s: float) -> None:
+        self._advance(now_s)
+        self._running -= 1
+
+    def _advance(self, now_s: float) -> None:
+        self._area += self._running * (now_s - self._last_s)
+        self._last_s = now_s
+
+    def mean(self, filled: int) -> float | None:
+        """Return the mean concurrency from start number `filled` to the last start; None if no start follows it."""
+        starts_s, areas = self._starts_s[filled - 1 :], self._areas[filled - 1 :]
+        span_s = starts_s[-1] - starts_s[0] if starts_s else 0.0
+        return round((areas[-1] - areas[0]) / span_s, 3) if span_s > 0 else None
+
+
+@dataclass(slots=True)
 class LoadMonitor:
     """Measures rate, concurrency and CPU time of a load from the start and end of each answer; `clock` in seconds."""
 
@@ -35,37 +68,28 @@ class LoadMonitor:
     cpu: Clock = cpu_s
     _cpu_from_s: float | None = None
     _chunks: int = 0
-    _running: int = 0
-    _most: int = 0
-    _last_s: float = 0.0
-    _area: float = 0.0
-    _areas: list[float] = field(default_factory=list)
+    _all: _ConcurrencyMeter = field(default_factory=_ConcurrencyMeter)
+    _by_provider: dict[str, _ConcurrencyMeter] = field(default_factory=dict)
     _starts_s: list[float] = field(default_factory=list)
     _intended_s: list[float] = field(default_factory=list)
 
-    def on_start(self, intended_s: float) -> None:
-        now = self._advance_to_now()
+    def on_start(self, intended_s: float, provider: str) -> None:
+        now_s = self.clock()
         if self._cpu_from_s is None:
             self._cpu_from_s = self.cpu()
-        self._starts_s.append(now)
+        self._starts_s.append(now_s)
         self._intended_s.append(intended_s)
-        self._areas.append(self._area)
-        self._running += 1
-        self._most = max(self._most, self._running)
+        self._all.on_start(now_s)
+        self._by_provider.setdefault(provider, _ConcurrencyMeter()).on_start(now_s)
 
-    def on_end(self) -> None:
-        self._advance_to_now()
-        self._running -= 1
+    def on_end(self, provider: str) -> None:
+        now_s = self.clock()
+        self._all.on_end(now_s)
+        self._by_provider[provider].on_end(now_s)
 
     def count_chunks(self, chunks: int) -> None:
         """Add the chunks of an answer whose rows have been written, for the CPU time per chunk."""
         self._chunks += chunks
-
-    def _advance_to_now(self) -> float:
-        now = self.clock()
-        self._area += self._running * (now - self._last_s)
-        self._last_s = now
-        return now
 
     def summary(self, scenario: Scenario) -> dict[str, Any]:
         """Return the requested load, the measured load, and a `shortfall` in words, None if the load was reached.
@@ -73,19 +97,27 @@ class LoadMonitor:
         Mean concurrency is measured between the first start and the last; in a closed loop, from the start that
         reached the requested concurrency. The end of the run, when no further requests start, is left out.
         """
-        starts_s = self._starts_s
-        metrics: dict[str, Any] = {
-            "concurrency_max": self._most,
-            "concurrency_mean": self._mean_concurrency(1 if scenario.rate is not None else scenario.concurrency),
-            "starts_per_s": _starts_per_s(starts_s),
+        filled = 1 if scenario.rate is not None else scenario.streams
+        found: dict[str, Any] = {
+            "concurrency_max": self._all.most,
+            "concurrency_mean": self._all.mean(filled),
+            "starts_per_s": _starts_per_s(self._starts_s),
             **self._resource_usage(),
         }
         if scenario.rate is None:
-            metrics |= {"asked_concurrency": scenario.concurrency}
-            return metrics | {"shortfall": _concurrency_shortfall(metrics, scenario.concurrency)}
-        metrics |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
-        metrics |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
-        return metrics | {"shortfall": _rate_shortfall(metrics)}
+            found |= {"asked_concurrency": scenario.concurrency}
+            return found | {"shortfall": self._concurrency_shortfall(scenario)}
+        found |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
+        found |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
+        return found | {"shortfall": _rate_shortfall(found)}
+
+    def _concurrency_shortfall(self, scenario: Scenario) -> str | None:
+        """Return the shortfall of the first provider that has one; with a concurrency of 1 they take turns."""
+        asked = scenario.concurrency
+        meters = {"": self._all} if asked == 1 else self._by_provider
+        found = ((name, _concurrency_shortfall(meter.most, meter.mean(asked), asked)) for name, meter in meters.items())
+        name, words = next((pair for pair in found if pair[1] is not None), ("", None))
+        return f"{name}: {words}" if words is not None and len(meters) > 1 else words
 
     def _resource_usage(self) -> dict[str, Any]:
         """Return the CPU time of this process, in seconds since the first start, and its peak memory in bytes."""
@@ -95,12 +127,6 @@ class LoadMonitor:
             "cpu_s_per_1000_chunks": round(used_s / self._chunks * 1000, 4) if used_s and self._chunks else None,
             "peak_memory_bytes": peak_memory_bytes(),
         }
-
-    def _mean_concurrency(self, filled: int) -> float | None:
-        """Return the mean concurrency from start number `filled` to the last start; None if no start follows it."""
-        starts_s, areas = self._starts_s[filled - 1 :], self._areas[filled - 1 :]
-        span_s = starts_s[-1] - starts_s[0] if starts_s else 0.0
-        return round((areas[-1] - areas[0]) / span_s, 3) if span_s > 0 else None
 
     def _max_start_delay_s(self) -> float | None:
         late_s = [start - due for start, due in zip(self._starts_s, self._intended_s, strict=True)]
@@ -113,8 +139,7 @@ def _starts_per_s(at_s: Sequence[float]) -> float | None:
     return round((len(at_s) - 1) / span_s, 3) if span_s > 0 else None
 
 
-def _concurrency_shortfall(load: dict[str, Any], requested: int) -> str | None:
-    most, mean = load["concurrency_max"], load["concurrency_mean"]
+def _concurrency_shortfall(most: int, mean: float | None, requested: int) -> str | None:
     if most < requested:
         return f"concurrency {requested} requested, at most {most} reached"
     if mean is not None and mean < REACHED_SHARE * requested:

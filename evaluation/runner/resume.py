@@ -2,14 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
 from evaluation.scenario import PlannedTrial, Scenario, full_name, plan
-from evaluation.schema import EVENTS_FILE, TRIALS_FILE, Trial, read_trials
+from evaluation.schema import EVENTS_FILE, TRIALS_FILE, Trial, atomic_write, read_trials
 from streaming.errors import UsageError
+
+RETRIED_FILE = "retried.jsonl"
+"""The rows of failed trials that were asked again by `--retry-failed`."""
+RETRIED_OUTCOMES = ("failed", "truncated", "cancelled")
+REFUSED_STATUSES = (429, 503, 529)
+"""A provider that answers with one of these has not processed the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,8 @@ class RunState:
     facts: dict[str, Any]
     left: tuple[PlannedTrial, ...]
     finished: tuple[Trial, ...] = ()
+    again: tuple[Trial, ...] = ()
+    """Trials that were not completed, and are asked again."""
 
     @property
     def resume_count(self) -> int:
@@ -33,10 +41,12 @@ def new_run(run_id: str, scenario: Scenario) -> RunState:
     return RunState(run_id, manifest.new_manifest(run_id, scenario, planned), planned)
 
 
-def inspect_run(folder: Path, scenario: Scenario) -> RunState:
-    """Return the state of an unfinished run in `folder`, without writing to it.
+def inspect_run(folder: Path, scenario: Scenario, *, retry_failed: bool = False) -> RunState:
+    """Return the state of an earlier run in `folder`, without writing to it.
 
-    Raises UsageError when the folder holds no run that can be resumed, or a run of another scenario.
+    The scenario may have more prompts or repeats than the run had; their trials follow. With `retry_failed` the trials
+    that were not completed are asked again: `start_over` must be called before their rows are written. Raises
+    UsageError when the folder holds no run that can be resumed, or a run of another scenario.
     """
     manifest.require_run(folder)
     facts = manifest.read(folder)
@@ -46,12 +56,55 @@ def inspect_run(folder: Path, scenario: Scenario) -> RunState:
             f"{folder}: {missing} is missing, so the run cannot be resumed (start a new run in another folder)"
         )
     _check_same(folder, facts, scenario)
-    finished = tuple(read_trials(folder))
+    trials = tuple(read_trials(folder))
+    again = tuple(trial for trial in trials if retry_failed and trial.outcome in RETRIED_OUTCOMES)
+    finished = tuple(trial for trial in trials if trial not in again) if again else trials
     done = {_trial_key(trial) for trial in finished}
-    planned = plan(scenario)
-    left = tuple(p for p in planned if _planned_key(p) not in done)
+    # A prompt that was asked is not new to a cache, whatever became of the answer.
+    asked = {_trial_key(trial) for trial in again if trial.http_status not in REFUSED_STATUSES}
+    planned = plan(scenario, _planned_earlier(facts, scenario))
+    left = tuple(
+        replace(p, fresh=p.fresh and (scenario.nonce == "trial" or _planned_key(p) not in asked))
+        for p in planned
+        if _planned_key(p) not in done
+    )
     facts = facts | {"complete": False, "interrupted": False, "resumed": int(facts.get("resumed", 0)) + 1}
-    return RunState(str(facts["run_id"]), facts, left, finished)
+    facts |= manifest.plan_facts(scenario, planned)
+    return RunState(str(facts["run_id"]), facts, left, finished, again)
+
+
+def _planned_earlier(facts: Mapping[str, Any], scenario: Scenario) -> tuple[PlannedTrial, ...]:
+    """Return the trials that the run had planned before, by its manifest; none if that says nothing of its order."""
+    prompts = {prompt.id: prompt for prompt in scenario.prompts}
+    try:
+        return tuple(
+            PlannedTrial(number, block, repeat, prompts[prompt_id], *cell)
+            for number, block, repeat, prompt_id, *cell in facts.get("order", [])
+        )
+    except (KeyError, TypeError, ValueError):
+        raise UsageError(
+            f"{manifest.MANIFEST_FILE}: its order is not the order of this run, which cannot be resumed (start a new "
+            "run in another folder)"
+        ) from None
+
+
+def start_over(folder: Path, start: RunState) -> None:
+    """Move the trials that are asked again out of the journal, to `RETRIED_FILE`. Raises OSError."""
+    if not start.again:
+        return
+    ids = {trial.trial_id for trial in start.again}
+    for name in (EVENTS_FILE, TRIALS_FILE):  # the trials last: their rows say that the events have to be moved
+        with (
+            atomic_write(folder / name) as partial,
+            (folder / name).open(encoding="utf-8", errors="surrogateescape") as old,
+            partial.open("w", encoding="utf-8", errors="surrogateescape") as kept,
+            (folder / RETRIED_FILE).open("a", encoding="utf-8", errors="surrogateescape") as moved,
+        ):
+            for line in old:
+                is_again = line.endswith("\n") and json.loads(line)["trial_id"] in ids
+                if is_again and name == EVENTS_FILE:
+                    continue
+                (moved if is_again else kept).write(line)
 
 
 def truncate_partial_lines(folder: Path, start: RunState) -> None:
@@ -59,7 +112,7 @@ def truncate_partial_lines(folder: Path, start: RunState) -> None:
 
     Raises OSError when a file cannot be written.
     """
-    finished = {trial.trial_id for trial in start.finished}
+    finished = {trial.trial_id for trial in (*start.finished, *start.again)}
     for name in (TRIALS_FILE, EVENTS_FILE):
         if (path := folder / name).exists():
             with path.open("r+b") as file:
@@ -79,26 +132,43 @@ def _count_complete_bytes(path: Path, finished: set[str]) -> int:
 
 def _planned_key(planned: PlannedTrial) -> tuple[object, ...]:
     trial = planned
-    return trial.block, trial.prompt.id, trial.provider, trial.strategy, trial.transport, trial.effort
+    return trial.repeat, trial.prompt.id, trial.provider, trial.strategy, trial.transport, trial.effort
 
 
 def _trial_key(trial: Trial) -> tuple[object, ...]:
     name = full_name(trial.provider, trial.model)
-    return trial.block, trial.prompt_id, name, trial.strategy, trial.transport, trial.effort
+    return trial.repeat, trial.prompt_id, name, trial.strategy, trial.transport, trial.effort
+
+
+_NEW_FIELDS = {"effort": [], "fresh": False, "warm": False}
+"""Fields that the manifests of older runs do not have, with the values that describe those runs."""
 
 
 def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> None:
-    """Raise UsageError unless the manifest has the same scenario. Both are compared as JSON, which has no tuples."""
-    current = json.loads(json.dumps(asdict(scenario)))
-    held = {"effort": [], **facts.get("scenario", {})}  # manifests of older runs have no `effort`
-    differing = sorted(name for name in current if held.get(name) != current[name])
+    """Raise UsageError unless the manifest has the same scenario, apart from additional repeats and prompts.
+
+    Both are compared as JSON, which has no tuples.
+    """
+    wanted = json.loads(json.dumps(asdict(scenario)))
+    held = {**_NEW_FIELDS, **facts.get("scenario", {})}
+    differing = sorted(name for name in wanted if not _is_same(name, held.get(name), wanted[name]))
     if differing:
         words = ", ".join(
             f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(current[name])}" for name in differing
         )
         raise UsageError(
-            f"{folder} holds a run of another scenario: {words} (resume with the same options or choose another folder)"
+            f"{folder} holds a run of another scenario: {words} (resume with the same options, more repeats or more "
+            "prompts, or choose another folder)"
         )
+
+
+def _is_same(name: str, held: Any, wanted: Any) -> bool:
+    if name == "repeats":
+        return isinstance(held, int) and wanted >= held
+    if name == "prompts":
+        by_id = {prompt["id"]: prompt for prompt in wanted}
+        return all(by_id.get(prompt["id"]) == {"check": None, **prompt} for prompt in held or [])
+    return bool(held == wanted)
 
 
 def _abbreviate(value: object) -> str:

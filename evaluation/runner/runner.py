@@ -30,7 +30,7 @@ from evaluation.runner.trial import (
     warm_up,
 )
 from evaluation.runner.writer import TrialWriter
-from evaluation.scenario import PlannedTrial, Scenario, transport_name
+from evaluation.scenario import PlannedTrial, Scenario, transport_name, warm_trials
 from evaluation.schema import Journal
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
@@ -119,13 +119,14 @@ async def run(
     the run before its cost ceiling is exceeded. `service` serves all transports but in-process. SIGINT and SIGTERM stop
     the run; trials under way leave no row. Raises UsageError for an unwritable folder.
     """
-    raise_fd_limit(scenario.concurrency if scenario.rate is None else None)
+    raise_fd_limit(scenario.streams if scenario.rate is None else None)
     policy = RetryPolicy(max_retries=scenario.retries, fallback=False) if scenario.retries else NO_RETRY
     resources = RunResources(access, clock, policy=policy, service=service, mask=mask)
     start = start or resume.new_run(new_run_id(), scenario)
     facts, summary = start.facts, _begin_summary(start)
     try:
         resume.truncate_partial_lines(folder, start)
+        resume.start_over(folder, start)
         manifest.write(folder, facts)
         with (
             closing(RunBackends(resources)) as backends,
@@ -185,6 +186,7 @@ class _TrialRunner:
             ]
             self.facts["real_time_priority"] = all(instrument["real_time_priority"] for instrument in instruments)
             await self._run_warm_up(planned)
+            await self._fill_caches(warm_trials(self.context.scenario, planned))
             if self.summary.out_of_budget:
                 return
             self.progress.set_stage("running")
@@ -221,10 +223,40 @@ class _TrialRunner:
             self.facts["warm_up"][name] = outcomes
         manifest.write(self.folder, self.facts)
 
+    async def _fill_caches(self, planned: tuple[PlannedTrial, ...]) -> None:
+        """Ask each of these once, unrecorded, as many at a time as the trials will be."""
+
+        async def ask(left: Iterator[PlannedTrial]) -> None:
+            while not self.summary.out_of_budget and (trial := next(left, None)) is not None:
+                what = f"warm {self.context.trial_id(trial)}"
+                quoted = estimate_trial_cost(
+                    self.context.access.cost_model(trial.provider), self.context.scenario, trial
+                )
+                if await self._reserve(what, quoted.at_most_usd, trial.provider):
+                    self._settle(what, await run_trial(self.context, trial))
+
+        if planned:
+            self.progress.set_stage("filling the caches")
+        async with asyncio.TaskGroup() as warming:
+            for left in self._share_out(planned):
+                warming.create_task(ask(left))
+
     def _start_closed_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
-        left = iter(planned)
-        for _ in range(min(self.context.scenario.concurrency, len(planned))):
+        for left in self._share_out(planned):
             trials.create_task(self._run_worker(left))
+
+    def _share_out(self, planned: tuple[PlannedTrial, ...]) -> Iterator[Iterator[PlannedTrial]]:
+        """Yield one source of trials for each worker: `concurrency` workers share those of a provider, in order.
+
+        One worker alone has the trials of all providers, which take turns and so do not disturb each other.
+        """
+        concurrency = self.context.scenario.concurrency
+        if concurrency == 1:
+            yield iter(planned)
+            return
+        for provider in self.context.scenario.providers:
+            own = [trial for trial in planned if trial.provider == provider]
+            yield from [iter(own)] * min(concurrency, len(own))
 
     async def _run_worker(self, left: Iterator[PlannedTrial]) -> None:
         while not self.summary.out_of_budget and (planned := next(left, None)) is not None:
@@ -241,12 +273,12 @@ class _TrialRunner:
             trials.create_task(self._run_one(trial, first_s + offset_s))
 
     async def _run_one(self, planned: PlannedTrial, intended_s: float) -> None:
-        self.load.on_start(intended_s)
+        self.load.on_start(intended_s, planned.provider)
         self.progress.on_start()
         try:
             response = await run_trial(self.context, planned)
         finally:
-            self.load.on_end()
+            self.load.on_end(planned.provider)
         self._settle(self.context.trial_id(planned), response)
         self.summary.outcomes[response.outcome] += 1
         trial = await self.writer.write(lambda: trial_rows(self.context, planned, response, intended_s), response)

@@ -4,15 +4,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from evaluation.answer_checks import AnswerCheck
 from evaluation.backends.base import ProviderAccess, TimedResponse, TrialRequest
 from evaluation.backends.interference import is_disturbed
 from evaluation.backends.registry import RunBackends
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.metrics.trial_metrics import MeasuredAnswer
-from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name
+from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name, prompt_text
 from evaluation.schema import EventRow, Trial
 from evaluation.trial_rows import build_trial, event_rows
 from streaming.clock import Clock
+from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message
 
 WARM_UP_PROMPT = "Say hello."
@@ -87,10 +89,20 @@ def _trial_row(
         repeat=planned.repeat,
         block=planned.block,
         fresh=planned.fresh,
+        correct=_is_correct(planned.prompt.check, response),
         started_at=response.started_at,
         effort=planned.effort,
         disturbed=is_disturbed(how.stamp_source, how.merged_reads, how.loop_lag_max_s),
     )
+
+
+def _is_correct(check: AnswerCheck | None, response: TimedResponse) -> bool | None:
+    """Return whether an answer is right, an answer that was not completed never; None without a check."""
+    if check is None or response.outcome == "cancelled":
+        return None
+    events = response.stamps.first_end
+    text = "".join(timed.event.text for timed in events if isinstance(timed.event, TextDelta))
+    return response.outcome == "completed" and check.is_correct(text)
 
 
 async def warm_up(context: TrialContext, provider: str, transport: str = IN_PROCESS) -> TimedResponse:
@@ -115,9 +127,9 @@ def describe_outcome(response: TimedResponse) -> str:
 
 def trial_request(context: TrialContext, planned: PlannedTrial) -> TrialRequest:
     """Return the request of a trial, with the trial's id."""
-    request = _chat_request(
-        context.scenario, planned.prompt.text, context.scenario.max_tokens, context.trial_id(planned)
-    )
+    seed = context.trial_id(planned) if context.scenario.nonce == "trial" else context.run_id
+    text = prompt_text(planned, seed)
+    request = _chat_request(context.scenario, text, context.scenario.max_tokens, context.trial_id(planned))
     request = replace(request, effort=planned.effort)
     return TrialRequest(planned.provider, planned.strategy, planned.transport, request)
 

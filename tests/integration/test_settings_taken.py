@@ -14,8 +14,9 @@ import httpx2
 import pytest
 
 from evaluation import schema
+from evaluation.prompt_file import Prompt
 from evaluation.runner.runner import run
-from evaluation.scenario import Prompt, Scenario
+from evaluation.scenario import Scenario
 from providers import ProviderRegistry
 from settings import Settings
 from streaming.clock import monotonic

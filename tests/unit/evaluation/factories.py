@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
-from evaluation.scenario import PlannedTrial, Prompt, Scenario, plan
+from evaluation.prompt_file import Prompt
+from evaluation.scenario import PlannedTrial, Scenario, plan
 from evaluation.schema import EventRow, Journal, Trial
 
 PROMPTS = (Prompt("one", "One?"), Prompt("two", "Two?"))

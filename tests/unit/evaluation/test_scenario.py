@@ -1,11 +1,12 @@
-"""The order of trials in a run, and reading of prompts files."""
+"""The order of trials in a run, their nonces, and which of them a cache may answer."""
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
-from evaluation.scenario import DEFAULT_PROMPTS, Prompt, Scenario, full_name, plan, read_prompts, strategy_names
+from evaluation.prompt_file import Prompt
+from evaluation.scenario import PlannedTrial, Scenario, full_name, plan, prompt_text, strategy_names, warm_trials
 from streaming.errors import UsageError
 
 PROMPTS = tuple(Prompt(f"p{i}", f"Question {i}?") for i in range(3))
@@ -74,10 +75,12 @@ def test_plan_balances_order_of_every_pair() -> None:
     [
         ({"providers": ()}, "providers: none is named"),
         ({"strategies": ("direct", "direct")}, "strategies: one is repeated"),
-        ({"repeats": 0}, "repeats: too small"),
-        ({"concurrency": 0}, "concurrency: too small"),
-        ({"max_tokens": 0}, "max-tokens: too small"),
-        ({"retries": -1}, "retries: too small"),
+        ({"repeats": 0}, "repeats must be at least 1"),
+        ({"concurrency": 0}, "concurrency must be at least 1"),
+        ({"max_tokens": 0}, "max-tokens must be at least 1"),
+        ({"retries": -1}, "retries must be at least 0"),
+        ({"retries": 99999}, "retries must be at most 20"),
+        ({"seed": -5}, "seed must be at least 0"),
         ({"transport": ("sse", "pigeon")}, "transport: 'pigeon' is unknown .* in-process, sse, websocket, openai"),
         ({"transport": ()}, "transport: none is named"),
         ({"transport": ("sse", "sse")}, "transport: one is repeated"),
@@ -100,54 +103,75 @@ def test_strategy_names_are_expanded() -> None:
         strategy_names("direct,fast")
 
 
-def test_plain_text_prompts_are_named_by_line(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.txt"
-    file.write_text("First?\n\n  Third?  \n", encoding="utf-8")
-    assert read_prompts(file) == (Prompt("line-1", "First?"), Prompt("line-3", "Third?"))
-    assert read_prompts(file, 1) == (Prompt("line-1", "First?"),)
-
-
-def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text('{"id": "x", "prompt": "Why?"}\n{"id": "y", "prompt": "How?", "more": 1}\n', encoding="utf-8")
-    assert read_prompts(file) == (Prompt("x", "Why?"), Prompt("y", "How?"))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ('{"id": "x", "prompt": "Why?"}\nWhat?\n', "line 2: not JSON"),
-        ('{"id": "x", "prompt": "Why?"}\n{"id": "x", "prompt": "How?"}\n', "line 2: the id 'x' is used already"),
-        ('{"id": "x"}\n', "line 1: id or prompt is missing"),
-        ('{"id": 5, "prompt": "Why?"}\n', "line 1: id or prompt is missing"),
-        ("[]\n", "line 1: id or prompt is missing"),
-        ("\n  \n", "has no prompts"),
-    ],
-)
-def test_invalid_prompts_file_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=words):
-        read_prompts(file)
-
-
-def test_missing_prompts_file_or_too_large_count_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No such file"):
-        read_prompts(tmp_path / "none.txt")
-    with pytest.raises(UsageError, match=r"prompt-count: out of range \(use 1 to 10"):
-        read_prompts(DEFAULT_PROMPTS, 11)
-
-
-def test_default_prompts_are_ten_distinct_prompts() -> None:
-    prompts = read_prompts(DEFAULT_PROMPTS)
-    assert len(prompts) == 10 and len({p.text for p in prompts}) == 10
-
-
-@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1])
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1, 2.1, 99])
 def test_invalid_temperature_is_rejected(temperature: float) -> None:
-    with pytest.raises(UsageError, match="temperature: not a temperature"):
+    with pytest.raises(UsageError, match="temperature must be from 0 to 2"):
         make_scenario(temperature=temperature)
     assert make_scenario(temperature=0.0).temperature == 0.0
+
+
+def test_prompts_are_sent_as_written_by_default_and_repeats_are_not_fresh() -> None:
+    planned = plan(make_scenario(strategies=("direct",)))
+    assert {trial.nonce for trial in planned} == {""} and prompt_text(planned[0], "run") == planned[0].prompt.text
+    assert [trial.fresh for trial in planned] == [trial.repeat == 1 for trial in planned]
+
+
+def test_strategies_never_share_a_fresh_prompt() -> None:
+    planned = plan(make_scenario())
+    texts: dict[tuple[str, str], set[str]] = {}
+    for trial in planned:
+        texts.setdefault((trial.provider, prompt_text(trial, "run")), set()).add(trial.strategy)
+    assert all(len(strategies) == 1 for strategies in texts.values()) and len(texts) == 2 * 2 * 3
+    assert [trial.fresh for trial in planned] == [trial.repeat == 1 for trial in planned]
+    verbatim = plan(make_scenario(fresh=False))
+    assert {trial.nonce for trial in verbatim} == {""} and sum(trial.fresh for trial in verbatim) == 2 * 3
+
+
+def test_fresh_run_asks_no_prompt_twice() -> None:
+    planned = plan(make_scenario(fresh=True))
+    assert all(trial.fresh for trial in planned)
+    texts = [prompt_text(trial, f"run-{trial.number}") for trial in planned]
+    assert len(set(texts)) == len(texts)
+    assert all(text.endswith(f"] {t.prompt.text}") for text, t in zip(texts, planned, strict=True))
+    assert prompt_text(planned[0], "run") != prompt_text(planned[0], "another run")
+
+
+def test_prompts_with_a_common_opening_are_not_both_fresh() -> None:
+    opening = "Read this. " * 200
+    shared = (Prompt("x", opening + "Sum it up."), Prompt("y", opening + "Translate it."), Prompt("z", "Hi."))
+    planned = plan(Scenario(("a",), ("direct",), shared))
+    assert sorted(trial.fresh for trial in planned if trial.prompt.id != "z") == [False, True]
+    assert all(trial.fresh for trial in planned if trial.prompt.id == "z")
+
+
+def test_warm_run_asks_each_request_once_before_and_has_no_fresh_trial() -> None:
+    wanted = make_scenario(warm=True, strategies=("direct",))
+    planned = plan(wanted)
+    assert not any(trial.fresh for trial in planned)
+    warmed = warm_trials(wanted, planned)
+    assert {(t.provider, t.prompt.id) for t in warmed} == {(p, q.id) for p in "ab" for q in PROMPTS}
+    assert len(warmed) == 6 and warm_trials(make_scenario(), planned) == ()
+    with pytest.raises(UsageError, match="warm and fresh exclude each other"):
+        make_scenario(warm=True, fresh=True)
+
+
+def cells_of(planned: Sequence[PlannedTrial]) -> set[tuple[object, ...]]:
+    return {(t.provider, t.strategy, t.prompt.id, t.repeat) for t in planned}
+
+
+@pytest.mark.parametrize("more", [{"repeats": 6}, {"prompts": (*PROMPTS, Prompt("new", "New?"))}])
+def test_extended_plan_keeps_earlier_trials_and_appends_new_blocks(more: dict[str, object]) -> None:
+    earlier, wanted = plan(make_scenario()), make_scenario(**more)
+    extended = plan(wanted, earlier)
+    assert extended[: len(earlier)] == earlier and cells_of(extended) == cells_of(plan(wanted))
+    assert [trial.number for trial in extended] == list(range(1, wanted.trials + 1))
+    assert [trial.block for trial in extended[::4]] == list(range(1, wanted.trials // 4 + 1))
+    assert plan(wanted, extended) == extended, "resumed once more"
+
+
+def test_closed_loop_runs_its_concurrency_for_each_provider() -> None:
+    assert make_scenario(concurrency=4).streams == 8 and make_scenario(concurrency=4).level == 4
+    assert make_scenario().streams == 1, "one at a time: the providers take turns"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Tables built from the journal: stable dtypes, unfinished trials and interrupted runs."""
 
+import statistics
 from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 import evaluation
@@ -40,12 +42,14 @@ def test_dtypes_are_stable_for_empty_columns(tmp_path: Path) -> None:
         folder.mkdir()
         factories.write_run(folder, SCENARIO, rows)
         tables.write(folder, tables.from_journal(folder))
-    empty, filled = evaluation.load(none), evaluation.load(some)
-    assert empty.trials.dtypes.to_dict() == filled.trials.dtypes.to_dict()
-    assert empty.events.dtypes.to_dict() == filled.events.dtypes.to_dict()
+    for read in (evaluation.load, tables.load):
+        empty, filled = read(none), read(some)
+        assert list(empty.trials.dtypes.map(str)) == list(filled.trials.dtypes.map(str))
+        assert list(empty.events.dtypes.map(str)) == list(filled.events.dtypes.map(str))
+    empty = evaluation.load(none)
     assert tuple(empty.trials.columns) == schema.TRIAL_COLUMNS
-    assert tuple(empty.events.columns) == schema.EVENT_COLUMNS
-    dtypes = filled.trials.dtypes.astype(str)
+    assert tuple(empty.events.columns) == (*schema.EVENT_COLUMNS, "name", "provider", "strategy")
+    dtypes = tables.load(some).trials.dtypes.astype(str)
     assert dtypes[["ttft_s", "cost_usd", "chunks", "disturbed", "error_type"]].tolist() == [
         "float64",
         "float64",
@@ -53,6 +57,44 @@ def test_dtypes_are_stable_for_empty_columns(tmp_path: Path) -> None:
         "boolean",
         "string",
     ]
+
+
+def test_load_has_dates_categories_units_and_the_provider_of_each_event(tmp_path: Path) -> None:
+    rows = [
+        (factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02)),
+        (factories.make_trial(SECOND), factories.make_gap_events(SECOND, 0.02, 0.02)),
+    ]
+    factories.write_run(tmp_path, SCENARIO, rows)
+    run = evaluation.load(tmp_path)
+    assert str(run.trials["started_at"].dtype) == "datetime64[us, UTC]"
+    assert run.trials["started_at"][0] == pd.Timestamp("2026-01-01", tz="UTC")
+    for column in (run.trials["provider"], run.trials["outcome"], run.events["kind"], run.events["provider"]):
+        assert column.dtype == "category"
+    assert run.trials["name"].tolist() == [FIRST.provider, SECOND.provider]
+    assert run.events.groupby("name", observed=True).size().to_dict() == {FIRST.provider: 2, SECOND.provider: 3}
+    assert run.trials.attrs["units"]["ttft_s"] == "s" and run.events.attrs["units"]["source_s"] == "s"
+
+
+def test_tables_keep_the_unit_of_each_column(tmp_path: Path) -> None:
+    factories.write_run(tmp_path, SCENARIO, [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, 0.02))])
+    tables.write(tmp_path, tables.from_journal(tmp_path))
+    schemas = [pq.read_schema(tmp_path / name) for name in ("trials.parquet", "events.parquet")]
+    assert schemas[0].field("cost_usd").metadata == {b"unit": b"USD"} and not schemas[0].field("outcome").metadata
+    assert schemas[1].field("delivered_s").metadata == {b"unit": b"s"}
+
+
+def test_run_summary_has_medians_of_completed_trials_by_name(tmp_path: Path) -> None:
+    outcomes = {1: "failed"}
+    trials = [
+        factories.make_trial(p, ttft_s=0.1 * p.number, outcome=outcomes.get(p.number, "completed"))
+        for p in plan(SCENARIO)
+    ]
+    factories.write_run(tmp_path, SCENARIO, ((trial, []) for trial in trials))
+    for run in (evaluation.load(tmp_path), tables.load(tmp_path)):
+        found = run.summary().reset_index().set_index("name")
+        assert found["trials"].tolist() == [8, 8] and found["completed"].sum() == len(run.completed) == 15
+        own = [0.1 * p.number for p in plan(SCENARIO) if p.provider == "b:c" and p.number != 1]
+        assert found.loc["b:c", "ttft_s"] == pytest.approx(statistics.median(own)) and "qoe" not in found
 
 
 def test_load_of_killed_run_drops_unfinished_trial(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from evaluation.__main__ import main
 from evaluation.analysis import compare
 from evaluation.analysis.compare import Comparison, MetricChange
 from evaluation.escaping import to_line
+from evaluation.prompt_file import Prompt
 from evaluation.reports import compare as reports_compare
-from evaluation.scenario import PlannedTrial, Prompt, plan
+from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow, Trial
 from streaming.errors import UsageError
 from tests.unit.evaluation import factories

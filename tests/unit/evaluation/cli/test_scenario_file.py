@@ -10,7 +10,7 @@ import pytest
 from evaluation.__main__ import main
 from evaluation.cli import arguments, scenario_file
 from evaluation.cli.arguments import RunOptions
-from evaluation.scenario import Prompt
+from evaluation.prompt_file import Prompt
 from providers.pricing import TokenPrices
 from streaming.errors import UsageError
 
@@ -123,12 +123,12 @@ def test_invalid_value_is_reported_with_line(tmp_path: Path, text: str, words: s
         ('strategies = ["direct", "direct"]', "strategies: one is repeated"),
         ('transport = ["sse", "sse"]', "transport: one is repeated"),
         ('transport = "pigeon"', "transport: 'pigeon' is unknown"),
-        ('url = "http://127.0.0.1:9"', "url: not used by any transport"),
-        ("prompt_count = 999", "prompt-count: out of range (use 1 to 10"),
-        ("rate = 5000", "rate: out of range (use more than 0, at most 1000"),
-        ("rate = 5.0\nconcurrency = 2", "rate and concurrency: both are set"),
-        ('retries = 1\ntransport = "sse"', "retries: only supported in-process"),
-        ("repeats = 10_000_000", "repeats: 30000000 trials are too many for one run"),
+        ('url = "http://127.0.0.1:9"', "url: no transport uses the service"),
+        ("prompt_count = 999", "prompt-count must be from 1 to 24"),
+        ("rate = 5000", "rate must be more than 0 and at most 1000"),
+        ("rate = 5.0\nconcurrency = 2", "rate and concurrency exclude each other"),
+        ('retries = 1\ntransport = "sse"', "retries: only in-process supports them"),
+        ("repeats = 10_000_000", "240000000 trials are too many for one run"),
         ('calibration = "none.json"', "calibration none.json: No such file"),
     ],
 )

@@ -8,11 +8,12 @@ import pytest
 
 from evaluation import manifest, schema
 from evaluation.cli import dry_run
+from evaluation.prompt_file import Prompt
 from evaluation.runner import budget
 from evaluation.runner.budget import LEDGER_FILE, CostCeiling, estimate_cost, read_ledger_total
 from evaluation.runner.runner import RunSummary, run
 from evaluation.runner.trial import WARM_UP_PROMPT, WARM_UP_TOKENS
-from evaluation.scenario import Prompt, Scenario, plan
+from evaluation.scenario import Scenario, plan
 from streaming.errors import UsageError
 from streaming.meter import CostModel
 from tests.unit.evaluation import factories
@@ -42,8 +43,8 @@ def test_maximum_cost_assumes_byte_per_token_and_all_attempts() -> None:
 
 
 def test_maximum_cost_over_transport_includes_service_attempts() -> None:
-    expected = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1)
-    here, there = sorted(plan(expected)[:2], key=lambda p: p.transport)
+    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1, fresh=False)
+    here, there = sorted(plan(wanted)[:2], key=lambda p: p.transport)
     quotes = [
         budget.estimate_trial_cost(CostModel(price=price_usage), expected, planned).at_most_usd
         for planned in (here, there)
@@ -136,9 +137,9 @@ def test_ledger_counts_unsettled_reservation_at_maximum(tmp_path: Path) -> None:
 
 def test_dry_run_sums_estimates_per_provider() -> None:
     prompts = (Prompt("a", "12345678", expected_tokens=5), Prompt("b", "1234"))
-    expected = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, repeats=3, max_tokens=10, warm_up=1)
-    priced, unknown = dry_run.estimate_run(expected, PricedAdapter(), plan(expected))
-    hello = budget.estimate_warm_up_cost(PricedAdapter().cost_model("m"), expected)
+    wanted = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, 3, max_tokens=10, warm_up=1, fresh=False)
+    priced, unknown = dry_run.estimate_run(wanted, PricedAdapter(), plan(wanted))
+    hello = budget.estimate_warm_up_cost(PricedAdapter().cost_model("m"), wanted)
     assert (priced.trials, priced.warm_ups) == (12, 1)
     assert priced.input_tokens == 6 * 2 + 6 * 1 + hello.input_tokens
     assert (priced.output_tokens, priced.most_output_tokens) == (6 * 5 + 6 * 10 + 10, 12 * 10 + 10)

@@ -72,13 +72,25 @@ def test_unreached_concurrency_is_reported_as_shortfall(tmp_path: Path) -> None:
     assert summary.shortfall == "concurrency 50 requested, at most 8 reached"
 
 
+def test_closed_loop_keeps_its_concurrency_at_each_provider(tmp_path: Path) -> None:
+    wanted = factories.make_scenario(("m", "n"), concurrency=3, warm_up=0)
+    adapter = PricedAdapter(takes_s=1.0)
+    summary = measure(tmp_path, wanted, adapter)
+    assert adapter.most == 6 and summary.shortfall is None
+    (tmp_path / "more").mkdir()
+    short = measure(
+        tmp_path / "more", factories.make_scenario(("m", "n"), concurrency=9, warm_up=0), PricedAdapter(1.0)
+    )
+    assert short.shortfall == "m: asked for 9 answers at a time, never more than 8 ran"
+
+
 async def reach_concurrency_late() -> dict[str, object]:
     """Start four answers one after the other that then all run at the same time."""
     watch = LoadMonitor(loop_clock())
     for _ in range(4):
-        watch.on_start(0.0)
+        watch.on_start(0.0, "m")
         await asyncio.sleep(0.001)
-    return watch.summary(factories.make_scenario(concurrency=4))
+    return watch.summary(factories.make_scenario(("m",), concurrency=4))
 
 
 def test_closed_loop_ramp_up_is_not_a_shortfall() -> None:
@@ -90,8 +102,8 @@ async def start_late() -> dict[str, object]:
     """Start ten answers 0.2 s apart that were due 0.1 s apart."""
     watch = LoadMonitor(loop_clock())
     for number in range(10):
-        watch.on_start(number * 0.1)
-        watch.on_end()
+        watch.on_start(number * 0.1, "m")
+        watch.on_end("m")
         await asyncio.sleep(0.2)
     return watch.summary(factories.make_scenario(rate=10.0))
 
@@ -119,8 +131,8 @@ def test_invalid_load_is_rejected(changes: dict[str, Any], words: str) -> None:
 def test_load_summary_reports_cpu_and_memory() -> None:
     used_s = iter([10.0, 12.0])
     watch = LoadMonitor(lambda: 0.0, cpu=lambda: next(used_s))
-    watch.on_start(0.0)
-    watch.on_start(0.0)
+    watch.on_start(0.0, "m")
+    watch.on_start(0.0, "m")
     watch.count_chunks(300)
     watch.count_chunks(200)
     result = watch.summary(factories.make_scenario(concurrency=2))

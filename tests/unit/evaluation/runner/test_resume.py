@@ -1,17 +1,22 @@
 """Resuming an unfinished run: finished trials are not repeated, and partial lines are removed."""
 
 import asyncio
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evaluation import manifest, schema, tables
 from evaluation.analysis import summary
+from evaluation.prompt_file import Prompt
 from evaluation.runner import resume
 from evaluation.runner.runner import RunSummary, run
-from evaluation.scenario import Prompt, Scenario, plan
+from evaluation.scenario import Scenario, plan
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE
 from streaming.errors import UsageError
+from streaming.session import Session
 from tests.unit.evaluation import factories
 from tests.unit.evaluation.fake_backend import PricedAdapter
 
@@ -87,8 +92,59 @@ def test_inspect_run_writes_nothing(tmp_path: Path) -> None:
 
 def test_resume_with_other_scenario_is_rejected_naming_differences(tmp_path: Path) -> None:
     kill_after(tmp_path, 3)
-    with pytest.raises(UsageError, match="another scenario: max_tokens 128, not 99, repeats 4, not 5"):
-        resume.inspect_run(tmp_path, factories.make_scenario(("m", "n"), repeats=5, max_tokens=99))
+    with pytest.raises(UsageError, match="another scenario: max_tokens 128, not 99, repeats 4, not 3"):
+        resume.inspect_run(tmp_path, factories.make_scenario(("m", "n"), repeats=3, max_tokens=99))
+    fewer = factories.make_scenario(("m", "n"), prompts=factories.PROMPTS[:1])
+    with pytest.raises(UsageError, match="another scenario: prompts"):
+        resume.inspect_run(tmp_path, fewer)
+
+
+@pytest.mark.parametrize("count", [9, 16])
+def test_resumed_run_may_add_repeats_and_prompts(tmp_path: Path, count: int) -> None:
+    if count == 16:
+        asyncio.run(run(SCENARIO, PricedAdapter(), tmp_path))
+    else:
+        kill_after(tmp_path, count)
+    before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
+    more = factories.make_scenario(("m", "n"), repeats=5, prompts=(*factories.PROMPTS, Prompt("three", "Three?")))
+    summary, adapter = resume_run(tmp_path, more)
+    asked = [request_id for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
+    assert len(asked) == 30 - count and summary.trials == summary.planned == 30
+    assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
+    found = tables.from_journal(tmp_path)
+    assert len(found.trials[["block", "prompt_id", "provider"]].drop_duplicates()) == 30
+    assert (found.trials.groupby("block")["provider"].nunique() == 2).all(), "each block has its pair"
+    assert found.manifest["complete"] and len(found.manifest["scenario"]["prompts"]) == 3
+    assert resume.inspect_run(tmp_path, more).left == ()
+
+
+def test_retry_of_failed_trials_replaces_their_rows_and_keeps_them_aside(tmp_path: Path) -> None:
+    wanted = factories.make_scenario(("m", "broken"))
+    asyncio.run(run(wanted, PricedAdapter(), tmp_path))
+    failed = [trial.trial_id for trial in schema.read_trials(tmp_path) if trial.outcome == "failed"]
+    assert len(failed) == 8 and resume.inspect_run(tmp_path, wanted).left == ()
+    start = resume.inspect_run(tmp_path, wanted, retry_failed=True)
+    assert len(start.left) == 8 and {trial.trial_id for trial in start.again} == set(failed)
+
+    class Repaired(PricedAdapter):
+        def new_session(self, names: Sequence[str], **options: Any) -> Session:
+            return super().new_session(["repaired" for _ in names], **options)
+
+    summary = asyncio.run(run(wanted, Repaired(), tmp_path, start=start))
+    assert summary.outcomes == {"completed": 16}
+    found = tables.from_journal(tmp_path)
+    assert (found.trials["outcome"] == "completed").all() and len(found.trials) == 16
+    assert set(found.events["trial_id"]) == set(found.trials["trial_id"])
+    kept = [json.loads(line)["trial_id"] for line in (tmp_path / resume.RETRIED_FILE).read_text().splitlines()]
+    assert kept == failed
+
+
+def test_damaged_order_in_manifest_is_rejected(tmp_path: Path) -> None:
+    kill_after(tmp_path, 3)
+    facts = manifest.read(tmp_path)
+    manifest.write(tmp_path, facts | {"order": [[1, 1, 1, "another", "m", "direct", "in-process", None]]})
+    with pytest.raises(UsageError, match="cannot be resumed"):
+        resume.inspect_run(tmp_path, SCENARIO)
 
 
 def test_resume_of_empty_folder_is_rejected(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from evaluation.backends.base import RunResources
 from evaluation.backends.registry import RunBackends
+from evaluation.prompt_file import Prompt
 from evaluation.runner.trial import TrialContext, describe_outcome, run_trial, trial_rows, warm_up
-from evaluation.scenario import PlannedTrial, Prompt, Scenario
+from evaluation.scenario import PlannedTrial, Scenario
 from evaluation.schema import EventRow, Trial
 from streaming.clock import Clock
 from streaming.errors import RateLimitError, TruncatedStreamError, UsageError

@@ -1,0 +1,45 @@
+"""Checks of answers: each kind, and definitions that are no checks."""
+
+from typing import Any
+
+import pytest
+
+from evaluation.answer_checks import parse_check
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "correct"),
+    [
+        ({"exact": "ping"}, " Ping.\n", True),
+        ({"exact": "ping"}, "ping pong", False),
+        ({"contains": ["Lisbon"]}, "It is lisbon, of course.", True),
+        ({"contains": "Lisbon"}, "Porto", False),
+        ({"contains": ["one", "two"]}, "Two and one", True),
+        ({"contains": ["one", "two"]}, "Two", False),
+        ({"number": 42}, "17 + 25 = 42.", True),
+        ({"number": 42}, "42 is what 17 + 26 is not: that is 43", False),
+        ({"number": 1440}, "There are 1,440 minutes.", True),
+        ({"number": -3.5}, "x = -3.5", True),
+        ({"number": 3.14, "tolerance": 0.01}, "3.145", True),
+        ({"number": 3.14, "tolerance": 0.01}, "3.16", False),
+        ({"number": 42}, "forty-two", False),
+        ({"regex": r"\bAu\b"}, "The symbol is Au.", True),
+        ({"regex": r"\bAu\b"}, "Aurum", False),
+        ({"contains": ["x"]}, "", False),
+    ],
+)
+def test_answer_is_correct_if_it_fits_the_check(expected: Any, text: str, correct: bool) -> None:
+    assert parse_check(expected).is_correct(text) is correct
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        None, "Lisbon", {}, {"exact": "a", "regex": "b"}, {"exact": ""}, {"exact": 5}, {"contains": []},
+        {"contains": [1]}, {"number": "42"}, {"number": True}, {"number": 1, "tolerance": -1}, {"regex": "("},
+        {"exact": "a", "tolerance": 1}, {"number": 1, "tolerence": 1}, {"number": float("inf")},
+    ],
+)  # fmt: skip
+def test_invalid_check_is_rejected(expected: Any) -> None:
+    with pytest.raises(ValueError, match=r"one of exact|a text|a number|a list|a regular"):
+        parse_check(expected)

@@ -1,0 +1,107 @@
+"""Reading of prompt files: lines, JSONL, the files that ship, and what is wrong with an invalid one."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from evaluation.answer_checks import AnswerCheck
+from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, Prompt, read_prompts
+from streaming.errors import UsageError
+
+
+def test_plain_text_prompts_are_named_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("First?\n\n  Third?  \n", encoding="utf-8")
+    assert read_prompts(file) == (Prompt("line-1", "First?"), Prompt("line-3", "Third?"))
+
+
+def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(
+        '{"id": "x", "prompt": "Why?"}\n{"id": "y", "prompt": "How?", "expected_tokens": 9}\n', encoding="utf-8"
+    )
+    assert read_prompts(file) == (Prompt("x", "Why?"), Prompt("y", "How?", 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"id": "x", "prompt": "Why?"}\nWhat?\n', "line 2: not JSON"),
+        ('{"id": "x", "prompt": "Why?"}\n{"id": "x", "prompt": "How?"}\n', "line 2: the id 'x' is used already"),
+        ('{"id": "x"}\n', "line 1: id or prompt is missing"),
+        ('{"id": 5, "prompt": "Why?"}\n', "line 1: id or prompt is missing"),
+        ("[]\n", "line 1: id or prompt is missing"),
+        ("\n  \n", "contains no prompts"),
+        ('{"id": "x", "prompt": "Why?", "exepcted": 1}\n', "line 1: 'exepcted' is not a field"),
+        ('{"id": "x", "prompt": "Why?", "expected_tokens": 0}\n', "expected_tokens must be a whole number"),
+        (
+            '{"id": "x", "prompt": "Why?", "expected": {"regex": "("}}\n',
+            "line 1: expected must be a regular",
+        ),
+        ('{"id": "x", "prompt": "Why?", "expected": "Lisbon"}\n', "line 1: expected must be one of exact, contains"),
+    ],
+)
+def test_invalid_prompts_file_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        read_prompts(file)
+
+
+def test_missing_prompts_file_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_prompts(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("name", ["prompts.txt", "prompts.jsonl"])
+def test_byte_order_mark_and_line_separators_are_no_lines(tmp_path: Path, name: str) -> None:
+    text = "One\u2028line?" if name.endswith(".txt") else '{"id": "x", "prompt": "One\u2028line?"}'
+    (tmp_path / name).write_text(f"\ufeff{text}\r\n", encoding="utf-8")
+    (found,) = read_prompts(tmp_path / name)
+    assert found.text == "One\u2028line?"
+
+
+@pytest.mark.parametrize(("name", "text"), [("p.json", '[\n {"id": "a"}\n]'), ("p.csv", 'id,prompt\n1,"Why?"')])
+def test_file_of_another_format_is_rejected_instead_of_sent(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=r"is not read \(write \.txt with one a line, or \.jsonl\)"):
+        read_prompts(tmp_path / name)
+
+
+def test_shipped_prompts_are_distinct_and_found_by_name() -> None:
+    counts = {"default": 24, "verifiable": 40}
+    assert set(SHIPPED_PROMPTS) == set(counts)
+    for name, count in counts.items():
+        prompts = read_prompts(Path(name))
+        assert len(prompts) == len({p.text for p in prompts}) == count
+        assert all(p.expected_tokens for p in prompts)
+    assert all(prompt.check is not None for prompt in read_prompts(Path("verifiable")))
+
+
+def test_default_prompts_have_short_medium_and_long_answers() -> None:
+    lengths = Counter(
+        "short" if (p.expected_tokens or 0) < 100 else "medium" if (p.expected_tokens or 0) < 200 else "long"
+        for p in read_prompts(DEFAULT_PROMPTS)
+    )
+    assert min(lengths["short"], lengths["medium"], lengths["long"]) >= 7
+
+
+def test_expected_answer_becomes_a_check(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"id": "x", "prompt": "6 x 7?", "expected": {"number": 42}}))
+    assert read_prompts(file) == (Prompt("x", "6 x 7?", None, AnswerCheck(number=42.0)),)
+
+
+def test_ids_are_checked_in_linear_time(tmp_path: Path) -> None:
+    def read_s(count: int) -> float:
+        file = tmp_path / f"{count}.jsonl"
+        file.write_text("".join(f'{{"id": "p{number}", "prompt": "Why {number}?"}}\n' for number in range(count)))
+        begun = time.process_time()
+        assert len(read_prompts(file)) == count
+        return time.process_time() - begun
+
+    read_s(100)
+    assert read_s(40_000) < 40 * max(read_s(4_000), 0.002), "ten times as many take ten times as long, not a hundred"
