@@ -87,7 +87,7 @@ class Scenario:
         limits = (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0), ("seed", 0))
         for name, least in limits:
             if getattr(self, name) < least:
-                raise InvalidScenarioError(name, f"{name.replace('_', '-')} must be at least {least}")
+                raise InvalidScenarioError(name, f"{name.replace('_', '-')}: too small (use at least {least})")
         if self.retries > MAX_RETRIES:
             raise InvalidScenarioError("retries", f"retries must be at most {MAX_RETRIES}")
         if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
@@ -225,13 +225,13 @@ def plan(scenario: Scenario, earlier: Sequence[PlannedTrial] = ()) -> tuple[Plan
 
 def _mark_fresh(planned: Iterable[PlannedTrial], scenario: Scenario) -> Iterable[PlannedTrial]:
     """Yield the trials with their nonces, and whether a cache of the provider can answer them."""
-    asked: set[tuple[str, str, str]] = set()
+    requests: set[tuple[str, str, str]] = set()
     for trial in planned:
         cell = f"{trial.strategy} {trial.transport} {trial.effort or ''}".rstrip()
         nonce = {None: "", "cell": cell, "trial": str(trial.number)}[scenario.nonce]
         opening = trial.provider, nonce, trial.prompt.text[:OPENING_CHARS]
-        yield replace(trial, nonce=nonce, fresh=opening not in asked and not scenario.warm)
-        asked.add(opening)
+        yield replace(trial, nonce=nonce, fresh=opening not in requests and not scenario.warm)
+        requests.add(opening)
 
 
 def warm_trials(scenario: Scenario, planned: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:

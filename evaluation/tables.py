@@ -90,8 +90,8 @@ class Run:
         trials = self.trials.assign(done=self.trials["outcome"] == "completed")
         counts = trials.groupby(keys, observed=True, dropna=False)["done"].agg(trials="size", completed="sum")
         medians = self.completed.groupby(keys, observed=True, dropna=False)[names].median()
-        found: pd.DataFrame = counts.join(medians)
-        return found
+        result: pd.DataFrame = counts.join(medians)
+        return result
 
 
 def load(folder: str | Path) -> Run:
@@ -182,7 +182,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     finished = {trial.trial_id for trial in trials}
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
     events = _without_duplicates(_read_event_table(folder, finished))
-    found = manifest.read(folder) if facts is None else facts
+    manifest_facts = manifest.read(folder) if facts is None else facts
     table = _build_table(rows, TRIAL_DTYPES)
     for name, check, frame in ((TRIALS_FILE, _check_trials, table), (EVENTS_FILE, _check_events, events)):
         try:
@@ -191,7 +191,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
             raise UsageError(
                 f"{folder / name}: {misfit}, which a run cannot have written (copy the run again)"
             ) from None
-    return Run(_fill_names(table), events, found)
+    return Run(_fill_names(table), events, manifest_facts)
 
 
 def _fill_names(trials: pd.DataFrame) -> pd.DataFrame:
@@ -234,8 +234,8 @@ def _read_event_table(folder: Path, finished: Set[str]) -> pd.DataFrame:
     read = pyarrow.json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
     try:
         with path.open("rb") as file, pyarrow.json.open_json(file, read, parse) as batches:
-            found = [_keep_finished(batch, pa.array(sorted(finished), pa.string())) for batch in batches]
-        frame: pd.DataFrame = pa.Table.from_batches(found).unify_dictionaries().to_pandas(split_blocks=True)
+            result = [_keep_finished(batch, pa.array(sorted(finished), pa.string())) for batch in batches]
+        frame: pd.DataFrame = pa.Table.from_batches(result).unify_dictionaries().to_pandas(split_blocks=True)
         return frame.astype(EVENT_DTYPES)
     except (pa.ArrowException, KeyError):
         rows = (row for row in read_events(folder) if row.trial_id in finished)
@@ -271,7 +271,7 @@ def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd
         try:
             frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
         except (TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"the journal: a value does not fit its column: {error} (copy the run again)") from None
+            raise UsageError(f"journal: a value does not fit its column, {error} (copy the run again)") from None
     if not frames:
         return pd.DataFrame(columns=list(dtypes)).astype(dtypes)
     return pd.concat(frames, ignore_index=True).astype(dtypes)  # the categories of two batches may differ

@@ -70,7 +70,7 @@ def push(plan: UploadPlan) -> str:
         ]
         api.create_commit(plan.name, operations, commit_message="Update the Space", repo_type="space")
     except LocalTokenNotFoundError:
-        raise UsageError("PUSH: there is no token for the Hub (run hf auth login, or set HF_TOKEN)") from None
+        raise UsageError("PUSH: no token for the Hub is set (run hf auth login, or set HF_TOKEN)") from None
     except HfHubHTTPError as error:
         raise UsageError(f"PUSH: {_explain(error)}") from None
     return str(address)

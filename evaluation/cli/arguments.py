@@ -183,7 +183,7 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
     values = {**DEFAULTS, **_merge_options(file, _convert_options(given))}
     if not values.get("providers"):
-        raise UsageError("--providers is missing (or providers in a scenario file)")
+        raise UsageError("--providers: missing (set it, or providers in a scenario file)")
     if values.get("retry_failed") and not values.get("resume"):
         raise UsageError("--retry-failed: needs --resume (it asks again what a run in DIR did not complete)")
     if values.get("out") is None and not values.get("dry_run"):

@@ -48,15 +48,17 @@ def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[P
         warmed = Counter((t.prompt, t.transport) for t in warm_trials(scenario, planned) if t.provider == provider)
         if not prompts:
             continue
-        asked = prompts + warmed
-        quotes = [(estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in asked.items()]
+        requests = prompts + warmed
+        quotes = [
+            (estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in requests.items()
+        ]
         transports = dict.fromkeys(transport for _, transport in prompts)
         warm_ups = [
             (estimate_warm_up_cost(cost_model, scenario, transport), scenario.warm_up) for transport in transports
         ]
         warm_ups_count = scenario.warm_up * len(transports) + warmed.total()
-        found.append(_estimate_provider(provider, prompts.total(), warm_ups_count, quotes + warm_ups))
-    return found
+        estimates.append(_estimate_provider(provider, prompts.total(), warm_ups_count, quotes + warm_ups))
+    return estimates
 
 
 def _estimate_provider(

@@ -76,7 +76,7 @@ async def _run_dry(options: RunOptions) -> int:
         planned = scenario.plan(options.scenario)
         if options.resume and options.out is not None:
             planned = resume.inspect_run(options.out, options.scenario, retry_failed=options.retry_failed).left
-        found = dry_run.estimate_run(options.scenario, providers, planned)
+        estimates = dry_run.estimate_run(options.scenario, providers, planned)
         if options.max_cost_usd is not None:
             dry_run.require_prices(estimates)
     finally:

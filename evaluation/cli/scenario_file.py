@@ -209,9 +209,9 @@ class _ScenarioFileReader:
             quoted = rf"(?:{re.escape(key)}|\"{re.escape(key)}\"|'{re.escape(key)}')"
             start = re.compile(rf"\s*(?:{quoted}\s*[=.]|\[\[?\s*{quoted}\s*[\].])|.*[{{,]\s*{quoted}\s*=")
             self._lines_by_key[key] = [number for number, line in enumerate(self._lines, start=1) if start.match(line)]
-        found = self._lines_by_key[key]
-        first = bisect_right(found, after)
-        return found[min(first + nth, len(found) - 1)] if first < len(found) else max(after, 1)
+        line_numbers = self._lines_by_key[key]
+        first = bisect_right(line_numbers, after)
+        return line_numbers[min(first + nth, len(line_numbers) - 1)] if first < len(line_numbers) else max(after, 1)
 
     def raise_at(self, key: str, words: str) -> None:
         raise UsageError(f"{self._path}, line {self.line_of(key)}: {words}")
@@ -249,7 +249,9 @@ class _ScenarioFileReader:
                 for k, v in entry.items()
             }
             if missing := {"id", "prompt"} - set(checked):
-                raise UsageError(f"{self._path}, line {head}: this prompt has no {' and no '.join(sorted(missing))}")
+                raise UsageError(
+                    f"{self._path}, line {head}: the prompt has no {' and no '.join(sorted(missing))} (add it)"
+                )
             if checked["id"] in seen:
                 raise UsageError(
                     f"{self._path}, line {self.line_of('id', after=head)}: the id is used already (use unique ids)"

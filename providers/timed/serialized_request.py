@@ -58,7 +58,9 @@ def serialize_request(
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"
     if url.scheme not in ("http", "https") or not url.host:
-        raise BadRequestError(f"the request to {service.names.label} cannot be sent: no address: {url}")
+        raise BadRequestError(
+            f"{service.names.label}: the request cannot be sent, because {url} is not an HTTP address"
+        )
     target = Origin(
         url.host, url.port or (443 if secure else 80), _http1_ssl_context(service, httpx) if secure else None, proxy
     )
@@ -101,7 +103,7 @@ def _parse_proxy(url: str | None) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UnsupportedProxyError("timestamped sockets support only an HTTP proxy (write http://host:port)")
+        raise UnsupportedProxyError("proxy: measurements support only HTTP proxies (write http://host:port)")
     port = parts.port or 80
     if parts.username is None:
         return Proxy(parts.hostname, port)

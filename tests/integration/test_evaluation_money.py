@@ -96,11 +96,11 @@ def test_resumed_run_after_kill_repeats_no_paid_trial(tmp_path: Path, capsys: py
     asyncio.run(kill_after_trials(folder, 3, *expected))
     before = {trial.trial_id: trial.started_at for trial in schema.read_trials(folder)}
     charged_usd = budget.read_ledger_total(folder)
-    assert main(wanted) == 2 and "--resume continues it" in capsys.readouterr().err
+    assert main(expected) == 2 and "--resume continues it" in capsys.readouterr().err
     assert main([*run_arguments(folder, repeats=11), "--resume"]) == 2
     assert "another scenario: repeats 12, not 11" in capsys.readouterr().err
-    assert main([*wanted, "--resume"]) == 0
-    said, run = parse_last_line(capsys.readouterr().out), evaluation.load(folder)
+    assert main([*expected, "--resume"]) == 0
+    output, run = parse_last_line(capsys.readouterr().out), evaluation.load(folder)
     after = {trial.trial_id: trial.started_at for trial in schema.read_trials(folder)}
     assert output["trials"] == 12 == len(after) and before.items() <= after.items()
     assert len(run.trials[["block", "strategy"]].drop_duplicates()) == 12 and run.manifest["complete"]

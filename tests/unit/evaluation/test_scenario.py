@@ -75,10 +75,10 @@ def test_plan_balances_order_of_every_pair() -> None:
     [
         ({"providers": ()}, "providers: none is named"),
         ({"strategies": ("direct", "direct")}, "strategies: one is repeated"),
-        ({"repeats": 0}, "repeats must be at least 1"),
-        ({"concurrency": 0}, "concurrency must be at least 1"),
-        ({"max_tokens": 0}, "max-tokens must be at least 1"),
-        ({"retries": -1}, "retries must be at least 0"),
+        ({"repeats": 0}, "repeats: too small"),
+        ({"concurrency": 0}, "concurrency: too small"),
+        ({"max_tokens": 0}, "max-tokens: too small"),
+        ({"retries": -1}, "retries: too small"),
         ({"retries": 99999}, "retries must be at most 20"),
         ({"seed": -5}, "seed must be at least 0"),
         ({"transport": ("sse", "pigeon")}, "transport: 'pigeon' is unknown .* in-process, sse, websocket, openai"),
@@ -145,10 +145,10 @@ def test_prompts_with_a_common_opening_are_not_both_fresh() -> None:
 
 
 def test_warm_run_asks_each_request_once_before_and_has_no_fresh_trial() -> None:
-    wanted = make_scenario(warm=True, strategies=("direct",))
-    planned = plan(wanted)
+    expected = make_scenario(warm=True, strategies=("direct",))
+    planned = plan(expected)
     assert not any(trial.fresh for trial in planned)
-    warmed = warm_trials(wanted, planned)
+    warmed = warm_trials(expected, planned)
     assert {(t.provider, t.prompt.id) for t in warmed} == {(p, q.id) for p in "ab" for q in PROMPTS}
     assert len(warmed) == 6 and warm_trials(make_scenario(), planned) == ()
     with pytest.raises(UsageError, match="warm and fresh exclude each other"):
@@ -161,12 +161,12 @@ def cells_of(planned: Sequence[PlannedTrial]) -> set[tuple[object, ...]]:
 
 @pytest.mark.parametrize("more", [{"repeats": 6}, {"prompts": (*PROMPTS, Prompt("new", "New?"))}])
 def test_extended_plan_keeps_earlier_trials_and_appends_new_blocks(more: dict[str, object]) -> None:
-    earlier, wanted = plan(make_scenario()), make_scenario(**more)
-    extended = plan(wanted, earlier)
-    assert extended[: len(earlier)] == earlier and cells_of(extended) == cells_of(plan(wanted))
-    assert [trial.number for trial in extended] == list(range(1, wanted.trials + 1))
-    assert [trial.block for trial in extended[::4]] == list(range(1, wanted.trials // 4 + 1))
-    assert plan(wanted, extended) == extended, "resumed once more"
+    earlier, expected = plan(make_scenario()), make_scenario(**more)
+    extended = plan(expected, earlier)
+    assert extended[: len(earlier)] == earlier and cells_of(extended) == cells_of(plan(expected))
+    assert [trial.number for trial in extended] == list(range(1, expected.trials + 1))
+    assert [trial.block for trial in extended[::4]] == list(range(1, expected.trials // 4 + 1))
+    assert plan(expected, extended) == extended, "resumed once more"
 
 
 def test_closed_loop_runs_its_concurrency_for_each_provider() -> None:

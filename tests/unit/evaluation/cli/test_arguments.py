@@ -27,7 +27,7 @@ from evaluation.__main__ import main
         ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
         ("--providers sim:steady --price cheap", "cheap"),
         ("--providers replay:missing.jsonl", "missing.jsonl"),
-        ("--providers sim:steady --repeats 0", "repeats must be at least 1"),
+        ("--providers sim:steady --repeats 0", "repeats: too small"),
         ("--providers sim:steady --temperature nan", "temperature must be from 0 to 2"),
         ("--providers sim:steady --temperature 99", "temperature must be from 0 to 2"),
         ("--providers sim:steady --retries 99999", "retries must be at most 20"),

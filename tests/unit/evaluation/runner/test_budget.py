@@ -43,8 +43,8 @@ def test_maximum_cost_assumes_byte_per_token_and_all_attempts() -> None:
 
 
 def test_maximum_cost_over_transport_includes_service_attempts() -> None:
-    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1, fresh=False)
-    here, there = sorted(plan(wanted)[:2], key=lambda p: p.transport)
+    expected = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1, fresh=False)
+    here, there = sorted(plan(expected)[:2], key=lambda p: p.transport)
     quotes = [
         budget.estimate_trial_cost(CostModel(price=price_usage), expected, planned).at_most_usd
         for planned in (here, there)
@@ -84,7 +84,7 @@ def test_affordable_run_completes_and_charges_warm_up(tmp_path: Path) -> None:
 def test_ceiling_below_warm_up_cost_sends_nothing(tmp_path: Path) -> None:
     adapter = PricedAdapter()
     summary = run_with_ceiling(tmp_path, factories.make_scenario(("m",)), Decimal("0.000001"), adapter)
-    assert summary.out_of_budget and adapter.requests == [] and summary.trials == 0
+    assert summary.out_of_budget and adapter.asked == [] and summary.trials == 0
 
 
 def test_failure_of_unknown_cost_is_charged_at_maximum(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_ledger_counts_unsettled_reservation_at_maximum(tmp_path: Path) -> None:
 
 def test_dry_run_sums_estimates_per_provider() -> None:
     prompts = (Prompt("a", "12345678", expected_tokens=5), Prompt("b", "1234"))
-    wanted = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, 3, max_tokens=10, warm_up=1, fresh=False)
-    priced, unknown = dry_run.estimate_run(wanted, PricedAdapter(), plan(wanted))
-    hello = budget.estimate_warm_up_cost(PricedAdapter().cost_model("m"), wanted)
+    expected = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, 3, max_tokens=10, warm_up=1, fresh=False)
+    priced, unknown = dry_run.estimate_run(expected, PricedAdapter(), plan(expected))
+    hello = budget.estimate_warm_up_cost(PricedAdapter().cost_model("m"), expected)
     assert (priced.trials, priced.warm_ups) == (12, 1)
     assert priced.input_tokens == 6 * 2 + 6 * 1 + hello.input_tokens
     assert (priced.output_tokens, priced.most_output_tokens) == (6 * 5 + 6 * 10 + 10, 12 * 10 + 10)

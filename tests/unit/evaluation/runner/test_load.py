@@ -73,9 +73,9 @@ def test_unreached_concurrency_is_reported_as_shortfall(tmp_path: Path) -> None:
 
 
 def test_closed_loop_keeps_its_concurrency_at_each_provider(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m", "n"), concurrency=3, warm_up=0)
+    expected = factories.make_scenario(("m", "n"), concurrency=3, warm_up=0)
     adapter = PricedAdapter(takes_s=1.0)
-    summary = measure(tmp_path, wanted, adapter)
+    summary = measure(tmp_path, expected, adapter)
     assert adapter.most == 6 and summary.shortfall is None
     (tmp_path / "more").mkdir()
     short = measure(

@@ -108,33 +108,33 @@ def test_resumed_run_may_add_repeats_and_prompts(tmp_path: Path, count: int) -> 
     before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
     more = factories.make_scenario(("m", "n"), repeats=5, prompts=(*factories.PROMPTS, Prompt("three", "Three?")))
     summary, adapter = resume_run(tmp_path, more)
-    asked = [request_id for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
-    assert len(asked) == 30 - count and summary.trials == summary.planned == 30
+    requests = [request_id for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
+    assert len(requests) == 30 - count and summary.trials == summary.planned == 30
     assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
-    found = tables.from_journal(tmp_path)
-    assert len(found.trials[["block", "prompt_id", "provider"]].drop_duplicates()) == 30
-    assert (found.trials.groupby("block")["provider"].nunique() == 2).all(), "each block has its pair"
-    assert found.manifest["complete"] and len(found.manifest["scenario"]["prompts"]) == 3
+    result = tables.from_journal(tmp_path)
+    assert len(result.trials[["block", "prompt_id", "provider"]].drop_duplicates()) == 30
+    assert (result.trials.groupby("block")["provider"].nunique() == 2).all(), "each block has its pair"
+    assert result.manifest["complete"] and len(result.manifest["scenario"]["prompts"]) == 3
     assert resume.inspect_run(tmp_path, more).left == ()
 
 
 def test_retry_of_failed_trials_replaces_their_rows_and_keeps_them_aside(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m", "broken"))
-    asyncio.run(run(wanted, PricedAdapter(), tmp_path))
+    expected = factories.make_scenario(("m", "broken"))
+    asyncio.run(run(expected, PricedAdapter(), tmp_path))
     failed = [trial.trial_id for trial in schema.read_trials(tmp_path) if trial.outcome == "failed"]
-    assert len(failed) == 8 and resume.inspect_run(tmp_path, wanted).left == ()
-    start = resume.inspect_run(tmp_path, wanted, retry_failed=True)
+    assert len(failed) == 8 and resume.inspect_run(tmp_path, expected).left == ()
+    start = resume.inspect_run(tmp_path, expected, retry_failed=True)
     assert len(start.left) == 8 and {trial.trial_id for trial in start.again} == set(failed)
 
     class Repaired(PricedAdapter):
         def new_session(self, names: Sequence[str], **options: Any) -> Session:
             return super().new_session(["repaired" for _ in names], **options)
 
-    summary = asyncio.run(run(wanted, Repaired(), tmp_path, start=start))
+    summary = asyncio.run(run(expected, Repaired(), tmp_path, start=start))
     assert summary.outcomes == {"completed": 16}
-    found = tables.from_journal(tmp_path)
-    assert (found.trials["outcome"] == "completed").all() and len(found.trials) == 16
-    assert set(found.events["trial_id"]) == set(found.trials["trial_id"])
+    result = tables.from_journal(tmp_path)
+    assert (result.trials["outcome"] == "completed").all() and len(result.trials) == 16
+    assert set(result.events["trial_id"]) == set(result.trials["trial_id"])
     kept = [json.loads(line)["trial_id"] for line in (tmp_path / resume.RETRIED_FILE).read_text().splitlines()]
     assert kept == failed
 
