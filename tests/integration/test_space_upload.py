@@ -126,7 +126,7 @@ def test_push_makes_the_space_and_sends_the_files_in_one_commit(hub: FakeHub, tm
 def test_push_without_token_says_how_to_log_in_and_asks_nothing(hub: FakeHub, tmp_path: Path) -> None:
     run = upload(hub, tmp_path, "somebody/gauge", "--push")
     assert run.returncode == 2
-    assert run.stderr == "error: PUSH: there is no token for the Hub (run hf auth login, or set HF_TOKEN)\n"
+    assert run.stderr == "error: PUSH: no token for the Hub is set (run hf auth login, or set HF_TOKEN)\n"
     assert hub.requests == []
 
 

@@ -39,9 +39,12 @@ def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
         ('{"id": "x", "prompt": "Why?", "expected_tokens": 0}\n', "expected_tokens must be a whole number"),
         (
             '{"id": "x", "prompt": "Why?", "expected": {"regex": "("}}\n',
-            "line 1: expected must be a regular",
+            "line 1: expected is invalid (write a regular",
         ),
-        ('{"id": "x", "prompt": "Why?", "expected": "Lisbon"}\n', "line 1: expected must be one of exact, contains"),
+        (
+            '{"id": "x", "prompt": "Why?", "expected": "Lisbon"}\n',
+            "line 1: expected is invalid (write one of exact, contains",
+        ),
     ],
 )
 def test_invalid_prompts_file_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:

@@ -84,7 +84,7 @@ def test_affordable_run_completes_and_charges_warm_up(tmp_path: Path) -> None:
 def test_ceiling_below_warm_up_cost_sends_nothing(tmp_path: Path) -> None:
     adapter = PricedAdapter()
     summary = run_with_ceiling(tmp_path, factories.make_scenario(("m",)), Decimal("0.000001"), adapter)
-    assert summary.out_of_budget and adapter.asked == [] and summary.trials == 0
+    assert summary.out_of_budget and adapter.requests == [] and summary.trials == 0
 
 
 def test_failure_of_unknown_cost_is_charged_at_maximum(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_resumed_run_may_add_repeats_and_prompts(tmp_path: Path, count: int) -> 
     before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
     more = factories.make_scenario(("m", "n"), repeats=5, prompts=(*factories.PROMPTS, Prompt("three", "Three?")))
     summary, adapter = resume_run(tmp_path, more)
-    requests = [request_id for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
+    requests = [request_id for _, request_id in adapter.requests if "warm-up" not in (request_id or "")]
     assert len(requests) == 30 - count and summary.trials == summary.planned == 30
     assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
     result = tables.from_journal(tmp_path)
