@@ -6,7 +6,8 @@ guard's.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -42,6 +43,16 @@ class InvalidVariablesError(UsageError):
 def read_environment() -> Mapping[str, str]:
     """Return an immutable copy of this process's environment."""
     return MappingProxyType(dict(os.environ))
+
+
+@contextmanager
+def hidden_variables(*names: str) -> Iterator[None]:
+    """Hide variables of this process from a library that reads them by itself, without an argument that prevents it."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def invalid_value(value: str, write: str) -> ValueError:
@@ -100,7 +111,7 @@ class VariableModel(BaseSettings):
         try:
             super().__init__(variables=MappingProxyType(dict(variables)))
         except ValidationError as error:
-            problems = [_describe_problem(str(found["loc"][0]), found.get("ctx", {})) for found in error.errors()]
+            problems = [_describe_problem(str(result["loc"][0]), result.get("ctx", {})) for result in error.errors()]
             raise InvalidVariablesError(problems) from None
 
     @classmethod

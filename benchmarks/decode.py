@@ -161,20 +161,24 @@ def _anthropic_case() -> DialectCase:
 
 
 def _ollama_case() -> DialectCase:
-    def make_client(pieces: list[bytes]) -> ollama.AsyncClient:
+    def make_transport(pieces: list[bytes]) -> httpx.MockTransport:
         def respond(_: httpx.Request) -> httpx.Response:
             return httpx.Response(
                 200, headers={"content-type": "application/x-ndjson"}, stream=_PiecewiseStream(pieces)
             )
 
-        return ollama.AsyncClient(_BASE_URL, transport=httpx.MockTransport(respond))
+        return httpx.MockTransport(respond)
 
     async def decode_with_sdk(pieces: list[bytes]) -> int:
-        stream = await make_client(pieces).chat(model="m", messages=_MESSAGES, stream=True)
+        client = ollama.AsyncClient(_BASE_URL, transport=make_transport(pieces))
+        stream = await client.chat(model="m", messages=_MESSAGES, stream=True)
         return len([part async for part in stream if part.message.content])
 
     async def read_bytes(pieces: list[bytes]) -> int:
-        async with make_client(pieces)._client.stream("POST", "/api/chat") as response:
+        async with (
+            httpx.AsyncClient(base_url=_BASE_URL, transport=make_transport(pieces)) as client,
+            client.stream("POST", "/api/chat") as response,
+        ):
             return sum([len(data) async for data in response.aiter_bytes()])
 
     return DialectCase("ollama", _sample_streams.ollama, decoding_ollama.make_decoder, decode_with_sdk, read_bytes)

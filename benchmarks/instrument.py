@@ -101,7 +101,7 @@ def _run_server(truth: str, log: Path) -> Iterator[str]:
             process.terminate()
 
 
-def _run_command(
+def run_command(
     streams: int, truth: str
 ) -> tuple[ProcessUsage, list[ObservedAnswer], list[dict[str, Any]], dict[str, Any]]:
     """Run the command; return its usage, the observed answers, the server's log and the manifest."""
@@ -133,10 +133,10 @@ def _run_command(
 
 
 def _measure_ours(streams: int, truth: str) -> ClientResult:
-    alone, _, _, _ = _run_command(1, truth)
+    alone, _, _, _ = run_command(1, truth)
     import_s = _time_import()
-    used, answers, log, facts = _run_command(streams, truth)
-    row = compare_with_log("plain", streams, answers, log, used.cpu_s - alone.cpu_s)
+    used, record, log, facts = run_command(streams, truth)
+    row = compare_with_log("plain", streams, record, log, used.cpu_s - alone.cpu_s)
     return _client_result(row, used, log, import_s, facts["loads"][-1]["peak_memory_bytes"] / 1e6)
 
 

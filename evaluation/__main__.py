@@ -71,26 +71,49 @@ def _main_compare(options: argparse.Namespace) -> int:
 
     objectives = slo.parse_slo(options.slo) if options.slo is not None else ()
     watched = compare.parse_metrics(options.fail_if_worse) if options.fail_if_worse else ()
-    a, b = tables.load(options.a), tables.load(options.b)
-    comparison = compare.compare(a, b)
+    (a_folder, a_name), (b_folder, b_name) = map(_parse_side, (options.a, options.b))
+    label = a_name if a_name == b_name else f"{a_name or 'all of A'} → {b_name or 'all of B'}"
+    if (a_name is None) != (b_name is None):
+        raise UsageError("compare: one side names a provider (write A:NAME B:NAME, or neither name)")
+    a = compare.select_provider(tables.load(a_folder), a_name, str(label))
+    b = compare.select_provider(tables.load(b_folder), b_name, str(label))
+    comparison = compare.compare(a, b, watched)
     if not comparison.changes:
         raise UsageError(
-            f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one)"
+            f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one, or "
+            "A:NAME B:NAME)"
         )
-    terminal.print_table(reports_compare.comparison_table(comparison, str(options.a), str(options.b)))
+    terminal.print_table(reports_compare.comparison_table(comparison, options.a, options.b))
     for note in reports_compare.comparison_notes(comparison, to_line):
         print(note)
     if options.out:
-        _write_text(options.out, reports_compare.comparison_markdown(comparison, str(options.a), str(options.b)))
-    worse = [c for c in comparison.changes if c.verdict == "worse"]
-    facts: dict[str, Any] = {"a": str(options.a), "b": str(options.b), "worse": len(worse)}
-    facts |= {"better": sum(c.verdict == "better" for c in comparison.changes)}
+        _write_text(options.out, reports_compare.comparison_markdown(comparison, options.a, options.b))
+    verdicts = [change.verdict for change in comparison.changes]
+    facts: dict[str, Any] = {"a": options.a, "b": options.b, "worse": verdicts.count("worse")}
+    facts |= {"better": verdicts.count("better"), "differences": comparison.differences}
     facts |= output.print_verdicts(slo.check_objectives(b, objectives)) if objectives else {}
-    failing = [f"{c.provider} × {c.strategy}: {c.metric}" for c in worse if c.metric in watched]
-    for line in failing:
-        output.print_note(f"worse {line}")
-    output.print_json_line(facts | {"failing": failing, "changes": [c.as_dict() for c in comparison.changes]})
-    return 1 if failing or not facts.get("slo", {}).get("met", True) else 0
+    failing = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in comparison.watched if c.verdict == "worse"]
+    untold = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in comparison.watched if c.low is None]
+    for word, lines in (("worse", failing), ("too few to tell", untold)):
+        for line in lines:
+            output.print_note(f"{word} {line}")
+    changes = {
+        "changes": [c.as_dict() for c in comparison.changes],
+        "watched": [c.as_dict() for c in comparison.watched],
+    }
+    output.print_json_line(facts | {"failing": failing, "too_few": untold} | changes)
+    outcomes = [*(["missed"] if failing else []), *(["too few"] if untold else [])]
+    return output.exit_code_of([*outcomes, facts["slo"]["outcome"]] if objectives else outcomes)
+
+
+def _parse_side(text: str) -> tuple[Path, str | None]:
+    """Return the folder of one side of a comparison, and the provider after a colon, if there is one."""
+    if Path(text).exists():
+        return Path(text), None
+    for place in (place for place, character in enumerate(text) if character == ":"):
+        if Path(text[:place]).is_dir() and text[place + 1 :]:
+            return Path(text[:place]), text[place + 1 :]
+    return Path(text), None
 
 
 def _write_text(file: Path, text: str) -> None:

@@ -37,7 +37,7 @@ from evaluation.schema import (
 )
 from streaming.errors import UsageError
 
-_BATCH_ROWS = 100_000
+BATCH_ROWS = 100_000
 TABLE_FILES = ("trials.parquet", "trials.csv", "events.parquet")
 _TABLES = ("trials.parquet", "events.parquet")
 MAX_NUMBER = 10**12
@@ -183,7 +183,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
     events = _without_duplicates(_read_event_table(folder, finished))
     manifest_facts = manifest.read(folder) if facts is None else facts
-    table = _build_table(rows, TRIAL_DTYPES)
+    table = build_table(rows, TRIAL_DTYPES)
     for name, check, frame in ((TRIALS_FILE, _check_trials, table), (EVENTS_FILE, _check_events, events)):
         try:
             check(frame)
@@ -229,7 +229,7 @@ def _read_event_table(folder: Path, finished: Set[str]) -> pd.DataFrame:
     """
     path = folder / EVENTS_FILE
     if not path.exists() or not path.stat().st_size:
-        return _build_table((), EVENT_DTYPES)
+        return build_table((), EVENT_DTYPES)
     parse = pyarrow.json.ParseOptions(explicit_schema=_EVENT_SCHEMA, unexpected_field_behavior="error")
     read = pyarrow.json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
     try:
@@ -239,7 +239,7 @@ def _read_event_table(folder: Path, finished: Set[str]) -> pd.DataFrame:
         return frame.astype(EVENT_DTYPES)
     except (pa.ArrowException, KeyError):
         rows = (row for row in read_events(folder) if row.trial_id in finished)
-        return _build_table(rows, EVENT_DTYPES)
+        return build_table(rows, EVENT_DTYPES)
 
 
 def _keep_finished(batch: pa.RecordBatch, finished: pa.Array) -> pa.RecordBatch:
@@ -263,11 +263,11 @@ def _without_duplicates(events: pd.DataFrame) -> pd.DataFrame:
     return events.drop_duplicates(["trial_id", "seq"], ignore_index=True)
 
 
-def _build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+def build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str], batch_rows: int = BATCH_ROWS) -> pd.DataFrame:
     """Return a table built in batches, so that millions of rows are never in memory as Python objects at once."""
     left = iter(rows)
     frames = []
-    while batch := list(islice(left, _BATCH_ROWS)):
+    while batch := list(islice(left, batch_rows)):
         try:
             frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
         except (TypeError, ValueError, OverflowError) as error:

@@ -238,6 +238,11 @@ class BudgetLedger:
             self._day, self._total = day, Spend()
             self._taken.clear()
 
+    @property
+    def entries(self) -> int:
+        """The number of callers and of open streams that are held in memory."""
+        return len(self._taken) + len(self._streams) + len(self._leases)
+
     def _expire_leases(self, now: float) -> None:
         while self._leases:
             lease, (_, expires_s) = next(iter(self._leases.items()))

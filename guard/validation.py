@@ -175,6 +175,8 @@ _SQL = re.compile(
     r"|(?:^|[\s=:])\w{1,64}' ?(?:--|#|/\*) ?\Z"
 )
 _SQL_UNION = re.compile(r"\bunion (?:all |distinct )?select\b[^;]{0,200}\bfrom\b")
+PATTERNS = (_CHARACTER_REFERENCE, _SCRIPT, _SQL, _SQL_UNION)
+"""All patterns that are searched in messages."""
 
 
 def _injects_sql(seen: str) -> bool:

@@ -17,11 +17,13 @@ from guard import Guard
 from providers import ProviderRegistry
 from providers.services import Offer
 from server.chat_service import ChatService
-from server.error_handlers import EXCEPTION_HANDLERS, ErrorResponse, OpenAPIResponses, error_responses, success_response
+from server.error_handlers import ErrorHandlers
+from server.error_shapes import OWN_SHAPE, OpenAIRoute, RouteErrorShapes, ShapedRoute
 from server.hosts import AllowedHosts, HostMiddleware
 from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import Metrics
 from server.middleware import GuardMiddleware
+from server.openapi import success_response
 from server.routes import openai
 from server.routes.sse import SSEResponse, collect_answer
 from server.routes.websocket import WebSocketSession
@@ -56,20 +58,22 @@ def create_app(
     metrics = Metrics(settings.metrics_folder)
     offer = offer or Offer.from_settings(settings, settings.listening_host)
     chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url, limits)
-
-    lifespan = _make_lifespan(chat_service, providers, grace_s)
+    shapes = RouteErrorShapes(ROUTERS)
+    lifespan = _make_lifespan(chat_service, providers, shapes, grace_s)
     app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan, redirect_slashes=False)
     app.state.chat_service = chat_service
     app.state.providers = providers
-    for one in (router, openai.routes, catch_all):
+    for one in ROUTERS:
         app.include_router(one)
-    for fault, answer in EXCEPTION_HANDLERS.items():
+    for fault, answer in ErrorHandlers(shapes, chat_service.record_rejection).table().items():
         app.add_exception_handler(fault, answer)
-    _add_middleware(app, chat_service, settings.allowed_origins, hosts or AllowedHosts(), limits.body_timeout_s)
+    _add_middleware(app, chat_service, shapes, settings.allowed_origins, hosts or AllowedHosts(), limits.body_timeout_s)
     return app
 
 
-def _make_lifespan(chat_service: ChatService, providers: ProviderRegistry, grace_s: float) -> Lifespan[FastAPI]:
+def _make_lifespan(
+    chat_service: ChatService, providers: ProviderRegistry, shapes: RouteErrorShapes, grace_s: float
+) -> Lifespan[FastAPI]:
     """Return the application's life: its yielded state is what `server.http_protocol` needs of the service."""
 
     @asynccontextmanager
@@ -80,6 +84,7 @@ def _make_lifespan(chat_service: ChatService, providers: ProviderRegistry, grace
             yield {
                 "drain": partial(chat_service.streams.drain, grace_s),
                 "record_rejection": chat_service.record_rejection,
+                "error_shapes": shapes,
             }
         finally:
             await chat_service.aclose()
@@ -88,10 +93,21 @@ def _make_lifespan(chat_service: ChatService, providers: ProviderRegistry, grace
 
 
 def _add_middleware(
-    app: FastAPI, chat_service: ChatService, origins: frozenset[str], hosts: AllowedHosts, body_timeout_s: float
+    app: FastAPI,
+    chat_service: ChatService,
+    shapes: RouteErrorShapes,
+    origins: frozenset[str],
+    hosts: AllowedHosts,
+    body_timeout_s: float,
 ) -> None:
     """Add the middleware of every route; the middleware added last runs first."""
-    app.add_middleware(GuardMiddleware, chat_service=chat_service, origins=origins, body_timeout_s=body_timeout_s)
+    app.add_middleware(
+        GuardMiddleware,
+        chat_service=chat_service,
+        shapes=shapes,
+        origins=origins,
+        body_timeout_s=body_timeout_s,
+    )
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -100,14 +116,15 @@ def _add_middleware(
             allow_headers=["*"],  # the SDKs send many headers of their own
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(HostMiddleware, hosts=hosts, on_rejection=chat_service.record_rejection)
+    app.add_middleware(HostMiddleware, hosts=hosts, shapes=shapes, on_rejection=chat_service.record_rejection)
 
 
-_RESUME_RESPONSES: OpenAPIResponses = {
+_RESUME_RESPONSES: dict[int | str, dict[str, Any]] = {
     **success_response("text/event-stream"),
     204: {"description": "No events are left"},
 }
-router, catch_all = APIRouter(responses=error_responses(ErrorResponse)), APIRouter()
+router = APIRouter(route_class=ShapedRoute, responses=OWN_SHAPE.openapi_responses())
+own_catch_all, openai_catch_all = APIRouter(route_class=ShapedRoute), APIRouter(route_class=OpenAIRoute)
 
 
 def _get_chat_service(request: Request) -> ChatService:
@@ -198,8 +215,8 @@ async def metrics(request: Request) -> Response:
     )
 
 
-@catch_all.api_route("/api/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
-@catch_all.api_route("/v1/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
+@own_catch_all.api_route("/api/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
+@openai_catch_all.api_route("/v1/{path:path}", methods=list(_HTTP_METHODS), include_in_schema=False)
 async def unknown_path(request: Request) -> Response:
     """Return a JSON error for an unknown path or method under `/api` and `/v1`.
 
@@ -219,6 +236,10 @@ async def unknown_path(request: Request) -> Response:
             {"Allow": ", ".join(methods)},
         )
     raise HTTPException(404, f"{path}: not found (see /docs)")
+
+
+ROUTERS = (router, openai.routes, own_catch_all, openai_catch_all)
+"""All routes of the service, in the order in which they are tried."""
 
 
 def _allowed_methods(request: Request) -> list[str]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guard import RejectionError
-from server.error_handlers import rejection_response
+from server.error_shapes import ErrorReport, RouteErrorShapes
 from streaming.errors import UsageError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -69,12 +69,15 @@ class AllowedHosts:
 class HostMiddleware:
     """ASGI middleware that rejects HTTP and WebSocket requests whose Host header is not accepted.
 
-    `on_rejection` is called with the rule of every rejected request.
+    `shapes` has the shapes of errors by path. `on_rejection` is called with the rule of every rejected request.
     """
 
-    def __init__(self, app: ASGIApp, hosts: AllowedHosts, on_rejection: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: AllowedHosts, shapes: RouteErrorShapes, on_rejection: Callable[[str], None]
+    ) -> None:
         self._app = app
         self._hosts = hosts
+        self._shapes = shapes
         self._on_rejection = on_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +87,8 @@ class HostMiddleware:
                 self._hosts.check(hosts, scope["http_version"])
             except RejectionError as rejection:
                 self._on_rejection(rejection.rule)
-                await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
+                response = self._shapes.find(scope["path"]).response(ErrorReport.from_rejection(rejection))
+                await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

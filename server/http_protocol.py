@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from guard import RejectionError
-from server.error_handlers import rejection_response
+from server.error_shapes import OWN_SHAPE, ErrorReport, ErrorShape
 from server.request_bounds import MAX_PIECE_BYTES, ConnectionLimits, RequestSize
 
 UVICORN_VERSION = "0.54"
@@ -185,7 +185,8 @@ class _BoundedProtocol(_PipelinedProtocol):
 
     def _send_rejection(self) -> None:
         if self._rejection is not None:
-            self.transport.write(encode_rejection(self._rejection, self.url))
+            shape = self.app_state["error_shapes"].find_by_target(self.url)
+            self.transport.write(encode_rejection(self._rejection, shape))
             self.transport.write_eof()
             self.loop.call_later(self._limits.lingering_timeout_s, self.transport.abort)
             self._rejection = None
@@ -320,12 +321,12 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         yield data[start : start + MAX_PIECE_BYTES]
 
 
-def encode_rejection(rejection: RejectionError, target: bytes = b"") -> bytes:
+def encode_rejection(rejection: RejectionError, shape: ErrorShape = OWN_SHAPE) -> bytes:
     """Return the HTTP response, in bytes, to a request that is rejected before it reaches the application.
 
     The response announces that the connection is closed.
     """
-    response = rejection_response(rejection, openai=target.startswith(b"/v1/"))
+    response = shape.response(ErrorReport.from_rejection(rejection))
     lines = [
         f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode(),
         *(name + b": " + value for name, value in response.raw_headers),

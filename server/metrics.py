@@ -3,14 +3,14 @@
 import logging
 import os
 import re
-from bisect import bisect_left
-from collections import Counter as Counts
 from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
+from server.batched_histogram import BatchedHistogram, CollectedMetrics, ObservationBatch
 from server.logging_config import Throttle
 from streaming.clock import Clock, monotonic
 from streaming.events import Event, Notice, TextDelta, ThinkingDelta
@@ -45,13 +45,7 @@ class Metrics:
             registry=r,
             buckets=_TTFT_BUCKETS_S,
         )
-        self.gap = Histogram(
-            f"{name}chunk_gap_seconds",
-            "Inter-chunk latency at the reader",
-            ["provider"],
-            registry=r,
-            buckets=_GAP_BUCKETS_S,
-        )
+        self.gaps = BatchedHistogram(f"{name}chunk_gap_seconds", "Inter-chunk latency at the reader", _GAP_BUCKETS_S, r)
         self.tokens = Counter(f"{name}tokens", "Tokens", ["provider", "kind", "source"], registry=r)
         self.cost = Counter(f"{name}cost_usd", "Cost in USD, where the price is known", ["provider"], registry=r)
         self.notices = Counter(
@@ -77,11 +71,10 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus's text format."""
-        registry = self._registry
+        source: Collector = self._registry
         if self._folder is not None:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, path=self._folder)  # type: ignore[no-untyped-call]  # untyped
-        return generate_latest(registry)
+            source = MultiProcessCollector(None, path=self._folder)  # type: ignore[no-untyped-call]  # untyped
+        return generate_latest(CollectedMetrics(source, self.gaps))
 
 
 def _drop_dead_workers(folder: Path) -> None:
@@ -102,38 +95,6 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-class BatchedHistogram:
-    """A buffer of observations that are added to a histogram in batches.
-
-    Calling `Histogram.observe` for every chunk costs as much as decoding the chunk. prometheus_client has no call for
-    many observations, so `flush` adds to its buckets in the same way as its own `observe`.
-    """
-
-    def __init__(self, histogram: Histogram, every: int = 64) -> None:
-        self._histogram = histogram
-        self._bounds: list[float] = histogram._upper_bounds
-        self._every = every
-        self._counts: Counts[int] = Counts()
-        self._left = every
-        self._sum_s = 0.0
-
-    def observe(self, gap_s: float) -> None:
-        """Buffer one observation, in seconds; every `every` observations the buffer is flushed."""
-        self._counts[bisect_left(self._bounds, gap_s)] += 1
-        self._sum_s += gap_s
-        self._left -= 1
-        if not self._left:
-            self.flush()
-
-    def flush(self) -> None:
-        """Add the buffered observations to the histogram."""
-        self._histogram._sum.inc(self._sum_s)
-        for place, count in self._counts.items():
-            self._histogram._buckets[place].inc(count)
-        self._counts.clear()
-        self._left, self._sum_s = self._every, 0.0
-
-
 class AnswerMetrics:
     """The recorder of one answer's metrics: it receives the delivered events, and at the end the receipt."""
 
@@ -148,7 +109,7 @@ class AnswerMetrics:
         self._first_s: float | None = None
         self._last_s: float | None = None
         self._chunks = 0
-        self._gaps = BatchedHistogram(metrics.gap.labels(provider))
+        self._gaps = ObservationBatch(metrics.gaps, provider)
         metrics.open.labels(wire).inc()
 
     def on_events(self, events: list[Event], now: float) -> None:

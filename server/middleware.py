@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from guard import Caller, RejectionError, client_address
 from guard.request_body import read_body, replay_body
 from server.chat_service import ChatService
-from server.error_handlers import rejection_response
+from server.error_shapes import ErrorReport, RouteErrorShapes
 
 ANSWER_PATHS = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
 API_PREFIXES = ("/api/chat", "/v1/")
@@ -21,8 +21,16 @@ class GuardMiddleware:
     `state["facts"]` instead: each message is a chat request, which the guard admits separately.
     """
 
-    def __init__(self, app: ASGIApp, chat_service: ChatService, origins: frozenset[str], body_timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        chat_service: ChatService,
+        shapes: RouteErrorShapes,
+        origins: frozenset[str],
+        body_timeout_s: float,
+    ) -> None:
         self._app = app
+        self._shapes = shapes
         self._chat_service = chat_service
         self._guard = chat_service.guard
         self._origins = origins
@@ -37,7 +45,8 @@ class GuardMiddleware:
             with self._chat_service.recording_rejections():
                 guarded_receive = await self._admit(scope, headers, receive)
         except RejectionError as rejection:
-            await rejection_response(rejection, openai=scope["path"].startswith("/v1/"))(scope, receive, send)
+            response = self._shapes.find(scope["path"]).response(ErrorReport.from_rejection(rejection))
+            await response(scope, receive, send)
         else:
             await self._app(scope, guarded_receive, send)
 

@@ -53,9 +53,7 @@ class CompletionRequestBody(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     reasoning_effort: Effort | None = None
     n: int | None = Field(None, ge=1, le=1)
-    strategy: Text = Field(
-        strategies.DEFAULT_STRATEGY, description="an extension: direct, batch:W, debounce:W, pace:R or whole"
-    )
+    strategy: Text = Field(strategies.DEFAULT_STRATEGY, description=f"an extension: {strategies.describe_forms()}")
 
     @model_validator(mode="after")
     def _reject_unsupported(self) -> Self:

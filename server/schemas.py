@@ -74,7 +74,7 @@ class ChatRequestBody(BaseModel):
     provider: ProviderNames = Field(
         DEFAULT_PROVIDER, description="`provider:model`; several names, comma-separated, are tried in order"
     )
-    strategy: Text = Field(strategies.DEFAULT_STRATEGY, description="direct, batch:W, debounce:W, pace:R or whole")
+    strategy: Text = Field(strategies.DEFAULT_STRATEGY, description=strategies.describe_forms())
     system: Text | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)

@@ -69,7 +69,7 @@ def _server_options(parsed: argparse.Namespace) -> ServerOptions:
         rules=VendorRules.load(datetime.now(UTC).date()) if parsed.rules == "strict" else None,
     )
     tls = (parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
-    return ServerOptions(parsed.host, parsed.port, choices, tls, parsed.log)
+    return ServerOptions(parsed.host, parsed.port, choices, tls, parsed.log, parsed.max_streams)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -125,6 +125,12 @@ def _add_answer_options(parser: argparse.ArgumentParser) -> None:
         help="seed that, with the prompt, determines the words and the times (0)",
     )
     add("--fault", metavar="NAME", help="fault of every request; the names are listed below")
+    add(
+        "--max-streams",
+        type=_parse_count,
+        metavar="N",
+        help="concurrent answers; further requests get status 429 with Retry-After: 1",
+    )
 
 
 def _effort_tokens(text: str | None) -> dict[str, int]:

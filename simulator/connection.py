@@ -121,6 +121,11 @@ class Connection:
             with suppress(OSError):  # the next read detects a disconnected client
                 self._sock.send(CONTINUE_RESPONSE)
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is under way."""
+        return self._answer is not None and not self._answer.over and not self._closed
+
     def _start_answer(self, request: Request | InvalidRequestError, arrived_s: float) -> None:
         request_id, reply = self._host.reply(request)
         self._host.log.log_received(request_id, arrived_s, **reply.facts)

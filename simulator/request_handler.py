@@ -86,8 +86,8 @@ class RequestHandler:
         self._failed_once: set[str] = set()
         self._cached_prompts: set[tuple[str, str, str]] = set()
 
-    def reply(self, request: Request, serial: str) -> PlannedResponse:
-        """Plan the response to a request. `serial` is the number used in its IDs."""
+    def reply(self, request: Request, serial: str, forced: Fault | None = None) -> PlannedResponse:
+        """Plan the response to a request. `serial` is the number used in its IDs, `forced` a fault that must occur."""
         named, path = split_vendor(request.path.removeprefix(_REDIRECT_PREFIX))
         dialect = _wire_for_path(path, request.headers)
         vendor = named or ("openai" if dialect is _RESPONSES else dialect.name)
@@ -107,7 +107,7 @@ class RequestHandler:
                 return PlannedResponse(
                     response_plans.plan_single(call.envelope, rejection.status, _JSON_MEDIA_TYPE, body), facts
                 )
-            return self._plan_chat(call, chat_request, self._choose_fault(call, chat_request))
+            return self._plan_chat(call, chat_request, forced or self._choose_fault(call, chat_request))
         except _PathRejectedError as refused:
             return PlannedResponse(call.plan_error(refused.status, str(refused)), facts)
         except UsageError as error:

@@ -13,6 +13,7 @@ from threading import Thread
 
 from simulator.connection import Connection
 from simulator.event_loop import EventLoop
+from simulator.faults import parse_fault
 from simulator.http1 import InvalidRequestError, Request
 from simulator.request_handler import Defaults, PlannedResponse, RequestHandler
 from simulator.truth_log import TruthLog
@@ -20,6 +21,7 @@ from streaming.errors import UsageError
 
 _BACKLOG = 2048
 _MAX_ACCEPTS_PER_PASS = 8
+_LIMIT_FAULT = parse_fault("429-retry-after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class ServerOptions:
     choices: Defaults = field(default_factory=Defaults)
     tls: tuple[str, str] | None = None
     log: str | None = None
+    max_streams: int | None = None
+    """Answers at a time; a request beyond them is rejected with status 429 and `Retry-After: 1`. None is no limit."""
 
 
 class SimulatorServer:
@@ -46,6 +50,7 @@ class SimulatorServer:
             raise
         self.loop = EventLoop(self.log.write)
         self._service = RequestHandler(options.choices)
+        self._max_streams = options.max_streams
         self._connections: set[Connection] = set()
         self._serials = itertools.count(1)
         self.loop.register(self._listener, self, EVENT_READ)
@@ -89,7 +94,9 @@ class SimulatorServer:
         serial = f"{next(self._serials):06d}"
         if isinstance(request, InvalidRequestError):
             return f"sim-{serial}", self._service.reject(request, serial)
-        return request.headers.get("x-client-request-id", f"sim-{serial}"), self._service.reply(request, serial)
+        answering = sum(connection.is_answering for connection in self._connections)
+        forced = _LIMIT_FAULT if self._max_streams is not None and answering >= self._max_streams else None
+        return request.headers.get("x-client-request-id", f"sim-{serial}"), self._service.reply(request, serial, forced)
 
     def on_closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

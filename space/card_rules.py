@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-from providers.local.model_file import HUB_FILE, HUB_REPO
+from providers.local.model_file import DEFAULT_SOURCE
 from space.card import Card, Problem
 
 FIELDS = frozenset(
@@ -75,11 +75,12 @@ def _check_runtime(card: Card, root: Path) -> Iterator[Problem]:
 
 
 def _check_hub(card: Card) -> Iterator[Problem]:
+    repo, file = DEFAULT_SOURCE.hub_repo, DEFAULT_SOURCE.hub_file
     expected = {
         "hf_oauth": (True, "true"),
         "hf_oauth_scopes": (OAUTH_SCOPES, f"- {OAUTH_SCOPES[0]} alone"),
-        "preload_from_hub": ([f"{HUB_REPO} {HUB_FILE}"], f"- {HUB_REPO} {HUB_FILE}"),
-        "models": ([HUB_REPO], f"- {HUB_REPO}"),
+        "preload_from_hub": ([f"{repo} {file}"], f"- {repo} {file}"),
+        "models": ([repo], f"- {repo}"),
     }
     for name, (value, remedy) in expected.items():
         if name in card.fields and card.fields[name] != value:

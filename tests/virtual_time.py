@@ -15,9 +15,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self, start_s: float = 0.0) -> None:
         self._now_s = start_s
         super().__init__(_JumpingSelector(self))
-        self._set_time(start_s)
+        self.set_time(start_s)
 
-    def _set_time(self, to_s: float) -> None:
+    def set_time(self, to_s: float) -> None:
+        """Move the clock, as if a callback had blocked the loop until then."""
         self._now_s = to_s
         # The loop runs timers within its clock's resolution together; here time is exact.
         self._clock_resolution = math.ulp(to_s)
@@ -30,7 +31,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         timers = [handle.when() for handle in self._scheduled if not handle.cancelled()]  # type: ignore[attr-defined] # no public list
         if not timers:
             raise RuntimeError("nothing is scheduled: this would wait for ever")
-        self._set_time(max(self._now_s, min(timers)))
+        self.set_time(max(self._now_s, min(timers)))
 
 
 class _JumpingSelector(selectors.SelectSelector):

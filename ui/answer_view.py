@@ -11,6 +11,7 @@ from streaming.thinking import StageTracker, waiting_label
 from ui import html, strings
 from ui.history import HistoryMessage, assistant_message
 from ui.markdown_text import escape_prose
+from ui.unfinished_markdown import to_drawable
 
 REFRESH_INTERVAL_S = 0.5
 """Shortest time between two updates of the stage line and the meter while the stage does not change."""
@@ -131,11 +132,14 @@ class AnswerView:
         return [*(self._block_message(block) for block in self._blocks), *ending]
 
     def _block_message(self, block: _TextBlock) -> HistoryMessage:
+        if block.ended_s is None and not self.ended:
+            drawable = escape_prose(to_drawable(block.text))
+            if not block.thinking:
+                return assistant_message(drawable)
+            return assistant_message(drawable, title=strings.THINKING_NOW, status="pending")
         if not block.thinking:
             return assistant_message(escape_prose(block.text))
-        if block.ended_s is None:
-            return assistant_message(escape_prose(block.text), title=strings.THINKING_NOW, status="pending")
-        duration_s = round(block.ended_s - block.started_s, 1)
+        duration_s = None if block.ended_s is None else round(block.ended_s - block.started_s, 1)
         return assistant_message(
             escape_prose(block.text), title=strings.THINKING_DONE, status="done", duration_s=duration_s
         )

@@ -44,7 +44,7 @@ def strategy_picker(value: str, *, elem_id: str, wrong_id: str, label: str = str
         list(strategies.EXAMPLES),
         value=value,
         label=label,
-        info=strings.STRATEGY_INFO,
+        info=strings.STRATEGY_INFO.format(strategies=", ".join(strategies.EXAMPLES)),
         allow_custom_value=True,
         elem_id=elem_id,
     )
@@ -77,3 +77,10 @@ def _strategy_error_badge(name: str | None) -> str:
 
 HIDDEN_IN_DOM: Final = "hidden"
 """Gradio's value for a component that is invisible but stays in the document, so that scripts can click it."""
+
+LATEX_DELIMITERS: Final[list[dict[str, str | bool]]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+]
+"""The marks of formulas in answers. A single `$` is a price."""

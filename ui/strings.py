@@ -23,9 +23,7 @@ YOU = "You"
 MODEL_HINT = "the provider's default"
 MODEL_INFO = "A model name of your own, where the provider has several."
 STRATEGY = "Delivery"
-STRATEGY_INFO = (
-    "How text reaches the screen: direct, batch:100ms, debounce:100ms, pace:30tps, whole, or your own number."
-)
+STRATEGY_INFO = "How text reaches the screen: {strategies}, or your own number."
 SYSTEM = "System prompt"
 SYSTEM_HINT = "Instructions the model gets before the conversation"
 TEMPERATURE = "Temperature"
@@ -203,22 +201,16 @@ UNKNOWN_SCENARIO = "There is no stream {name!r} here: choose one of the list."
 LEFT_SIDE = "Left"
 RIGHT_SIDE = "Right"
 INTERVAL = "Interval, ms"
-INTERVAL_INFO = "Of batch and debounce"
+INTERVAL_INFO = "Of {strategies}"
 CHUNKS_IN = "Chunks in"
 UPDATES_OUT = "Updates out"
 BYTES = "To the browser"
 ADDED_DELAY = "Added delay"
 AT_MOST = "at most {ms:.0f} ms"
 SHOWN_CUT = "… cut here: {chars:,} characters came."
-PICTURES_TITLE = "Four ways to buffer this stream"
-PICTURES_EMPTY = "Run a stream: its first 1.6 seconds are drawn here, under four strategies."
+PICTURES_TITLE = "Ways to buffer this stream"
+PICTURES_EMPTY = "Run a stream: its first 1.6 seconds are drawn here, under several strategies."
 PICTURE = "{chunks} chunks, {updates} updates, {sent:.1f} kB, {delay_ms:.0f} ms later on average"
-PICTURES = {
-    "direct": "Without buffering",
-    "debounce": "Debouncing",
-    "batch": "Batching",
-    "whole": "Not streaming",
-}
 ROWS = {"in": "Chunks in", "buffer": "Buffered", "out": "Updates"}
 
 RESULTS_INTRO = (

@@ -8,7 +8,17 @@ from gradio.themes.utils import colors, sizes
 CSS = Path(__file__).parent / "static" / "page.css"
 SCRIPT = Path(__file__).parent / "static" / "page.js"
 
-SANS_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")
+CJK_FONTS = ("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans CJK SC")
+SANS_FONT = (
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "Helvetica Neue",
+    "Noto Sans",
+    *CJK_FONTS,
+    "sans-serif",
+)
 MONO_FONT = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 TEAL = colors.Color(

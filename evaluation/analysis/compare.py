@@ -1,97 +1,118 @@
 """Comparison of two runs, metric by metric, in every provider x strategy cell that both runs have.
 
-If a run has several transports, each of them is a separate cell. A run over one transport can be compared with a run
-over another.
-
-Trials are paired by prompt and repeat if both runs have them; otherwise the two medians are compared. Intervals are 95
-% bootstrap intervals. They cover the variation between trials, not a difference between the two days. About one in
-twenty comparisons reports a difference by chance.
+Trials are paired by prompt and repeat if both runs have them; otherwise the prompts' mean logarithms are compared. If a
+run has several transports, each of them is a separate cell, and so are fresh and repeated prompts where a run mixed
+them. Only the primary metric makes claims, in one Holm family over all cells; the metrics of `--fail-if-worse` are a
+family of their own. All others are exploratory. Intervals cover the variation between trials, not a difference between
+the two days.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation.analysis import statistics, summary
-from evaluation.analysis.statistics import MIN_TRIALS, NO_DIFFERENCE_TEXT, Estimate, Floats
-from evaluation.metrics import METRICS
-from evaluation.metrics.metric import Direction
+from evaluation.analysis import statistics, trial_names, verdicts
+from evaluation.analysis.distributions import fisher_exact, share_difference_interval
+from evaluation.analysis.paired import MARGIN_S, PairedRatio, compare_pairs, compare_samples, holm
+from evaluation.analysis.statistics import Floats
+from evaluation.analysis.trial_names import Population
+from evaluation.analysis.verdicts import DIRECTION, FailureCount
 from evaluation.scenario import split_names
 from evaluation.schema import TRIAL_UNITS
 from evaluation.tables import Run
 from streaming.errors import UsageError
 
-DIRECTION: dict[str, Direction] = {
-    "failed": "less",
-    "stalled": "less",
-    **{metric.name: metric.direction for metric in METRICS if metric.scope != "instrument"},
-}
-"""The compared metrics, and whether less, more or neither is better."""
 SHARE_METRICS = ("failed", "stalled")
-RESOLUTION_S = 0.001
-"""The resolution of the event loop's timers; a smaller difference in latency is not reported as a difference."""
+EXPLORATORY_TEXT = "exploratory"
+TOO_FEW_TEXT = "too few to tell"
+_MIN_SHARE_TRIALS = 4
+_SCENARIO_KEYS = (
+    "repeats", "max_tokens", "temperature", "concurrency", "rate", "arrivals", "warm_up", "retries", "transport",
+    "effort", "fresh", "warm", "keep_alive", "timeouts",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CellKey:
+    """One cell of a comparison: a provider, a strategy, and fresh or repeated prompts."""
+
+    provider: str
+    strategy: str
+    population: Population = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """The change of one metric from run A to run B in one cell; `difference` is B - A.
+    """The change of one metric from run A to run B in one cell.
 
-    The `n` of the difference is the number of pairs or, if unpaired, of trials in the smaller run. `a` and `b` are
-    medians over completed trials; for `failed` and `stalled` they are shares of all trials.
+    `a` and `b` are medians (for `failed` and `stalled` shares of the trials). `difference`, `low` and `high` are shares
+    of A; for `failed` and `stalled` they are differences of shares. `n` counts pairs, or if unpaired the trials of the
+    smaller run. Without a family (`comparisons` 0) the change is exploratory.
     """
 
-    provider: str
-    strategy: str
+    cell: CellKey
     metric: str
     a: float
     b: float
-    difference: Estimate
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int
     paired: bool
+    p_value: float
+    ratio: PairedRatio | None
+    failures: tuple[FailureCount, FailureCount]
+    comparisons: int = 0
+    is_claimed: bool = False
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` (`more` or `less` if neither is better), or why there is no verdict."""
-        difference = self.difference
-        if difference.value is None or difference.low is None:
-            return f"too few {'pairs' if self.paired else 'trials'} to tell"
-        if difference.spans_zero or (self.is_time and abs(difference.value) < RESOLUTION_S):
-            return NO_DIFFERENCE_TEXT
-        way = "more" if difference.value > 0 else "less"
-        better = DIRECTION[self.metric]
-        return way if better == "neither" else "better" if way == better else "worse"
+        """`better`, `worse`, `equal`, `cannot tell`, `too few to tell` or `exploratory`."""
+        if not self.comparisons:
+            return EXPLORATORY_TEXT
+        if self.difference is None or self.low is None:
+            return TOO_FEW_TEXT
+        if self.ratio is not None:
+            return self._judge_ratio(self.ratio)
+        if self.difference == 0 or not self.is_claimed:
+            return verdicts.CANNOT_TELL
+        return "worse" if self.difference > 0 else "better"
 
-    @property
-    def is_time(self) -> bool:
-        return TRIAL_UNITS.get(self.metric) == "s"
-
-    @property
-    def percent(self) -> float | None:
-        """The difference as a percentage of A; None if A is 0 or the difference is unknown."""
-        return self.difference.value / self.a * 100 if self.a and self.difference.value is not None else None
+    def _judge_ratio(self, ratio: PairedRatio) -> str:
+        return verdicts.ProviderComparison(
+            "A", "B", self.metric, self.cell.population, ratio, *self.failures, self.comparisons, self.is_claimed
+        ).verdict
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the change as JSON values, in seconds, shares and USD as in the tables."""
-        difference = self.difference
-        return {
-            "provider": self.provider, "strategy": self.strategy, "metric": self.metric, "a": self.a, "b": self.b,
-            "difference": difference.value, "low": difference.low, "high": difference.high, "n": difference.n,
-            "paired": self.paired, "verdict": self.verdict,
-        }  # fmt: skip
+        """Return the change as JSON values: `a` and `b` in the units of the tables, the others as shares."""
+        numbers = {
+            name: None if (value := getattr(self, name)) is None or not math.isfinite(value) else round(value, 6)
+            for name in ("a", "b", "difference", "low", "high")
+        }
+        cell = {"provider": self.cell.provider, "strategy": self.cell.strategy, "population": self.cell.population}
+        return {**cell, "metric": self.metric, **numbers, "n": self.n, "paired": self.paired, "verdict": self.verdict}
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The changes in all common cells, and the cells (provider, strategy) that only one of the runs has."""
+class RunComparison:
+    """The changes in all common cells, and the cells that only one of the runs has.
+
+    `watched` are the changes of the metrics that must not get worse, judged as a family of their own. `differences`
+    says in words how the runs' scenarios, machines and served models differ.
+    """
 
     changes: list[MetricChange]
-    only_a: list[tuple[str, str]]
-    only_b: list[tuple[str, str]]
+    watched: list[MetricChange]
+    only_a: list[CellKey]
+    only_b: list[CellKey]
+    differences: list[str]
 
 
-def parse_metrics(text: str) -> tuple[str, ...]:
+def parse_metrics(text: str, option: str = "--fail-if-worse") -> tuple[str, ...]:
     """Parse comma-separated metric names, with or without the suffix `_s` or `_usd`.
 
     Raises UsageError when a name is unknown or the metric has no better direction.
@@ -101,70 +122,160 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         known = [metric for metric in DIRECTION if metric in (name, f"{name}_s", f"{name}_usd")]
         if not known or DIRECTION[known[0]] == "neither":
             choose = ", ".join(metric for metric, better in DIRECTION.items() if better != "neither")
-            raise UsageError(f"--fail-if-worse: {name!r} cannot get worse (choose from {choose})")
+            raise UsageError(f"{option}: {name!r} cannot get worse (choose from {choose})")
         metrics.append(known[0])
     return tuple(metrics)
 
 
-def compare(a: Run, b: Run) -> Comparison:
-    """Return the changes from run `a` to run `b`."""
+def select_provider(run: Run, name: str | None, label: str) -> Run:
+    """Return the run with the trials of one provider only, called `label`; the whole run for None.
+
+    Raises UsageError when the run has no such provider.
+    """
+    if name is None:
+        return run
+    trials, names = trial_names.add_transport_names(run, run.trials)
+    if name not in names:
+        raise UsageError(f"compare: {name!r} is no provider of this run (choose from {', '.join(names)})")
+    own = trials[trials["name"] == name]
+    return replace(run, trials=own.assign(name=pd.Series(label, own.index, dtype="string")))
+
+
+def compare(a: Run, b: Run, watched: Sequence[str] = ()) -> RunComparison:
+    """Return the changes from run `a` to run `b`, with verdicts on the primary and on the `watched` metrics."""
     cells_a, cells_b = _trial_cells(a), _trial_cells(b)
     both = [key for key in cells_a if key in cells_b]
-    changes = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key])]
-    only_a = [key for key in cells_a if key not in cells_b]
-    return Comparison(changes, only_a, [key for key in cells_b if key not in cells_a])
+    primary = verdicts.primary_columns(a)
+    result = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key], watched, primary)]
+    claims = judge_family([change for change in result if change.metric in primary])
+    rest = [change for change in result if change.metric not in primary]
+    in_order = sorted([*claims, *rest], key=lambda change: both.index(change.cell))
+    return RunComparison(
+        changes=in_order,
+        watched=judge_family([change for change in result if change.metric in watched]),
+        only_a=[key for key in cells_a if key not in cells_b],
+        only_b=[key for key in cells_b if key not in cells_a],
+        differences=[*scenario_differences(a, b), *_served_differences(cells_a, cells_b)],
+    )
 
 
-def _trial_cells(run: Run) -> dict[tuple[str, str], pd.DataFrame]:
-    trials, _ = summary.add_transport_names(run, run.trials)
+def judge_family(changes: Sequence[MetricChange]) -> list[MetricChange]:
+    """Return changes with verdicts, so that a false claim is among them in at most 5 % of comparisons."""
+    testable = [place for place, change in enumerate(changes) if change.low is not None]
+    claimed = dict(zip(testable, holm([changes[place].p_value for place in testable]), strict=True))
+    size = max(len(testable), 1)
+    return [replace(c, comparisons=size, is_claimed=claimed.get(place, False)) for place, c in enumerate(changes)]
+
+
+def _trial_cells(run: Run) -> dict[CellKey, pd.DataFrame]:
+    trials, _ = trial_names.add_transport_names(run, run.trials)
+    trials = trial_names.add_population_column(run, trials)
+    trials = trials[trials["outcome"] != "cancelled"]
     completed = trials["outcome"] == "completed"
     trials = trials.assign(
         failed=(~completed).astype("float64"), stalled=(trials["stalls"] > 0).fillna(False).astype("float64")
     )
-    return {(str(n), str(s)): cell for (n, s), cell in trials.groupby(["name", "strategy"], sort=False)}
+    keys = ["name", "strategy", "population"]
+    return {CellKey(*map(str, key)): cell for key, cell in trials.groupby(keys, sort=False)}  # type: ignore[arg-type]
 
 
-def _iter_changes(key: tuple[str, str], a: pd.DataFrame, b: pd.DataFrame) -> Iterator[MetricChange]:
-    for metric in DIRECTION:
-        known_a, known_b = (_known_values(cell, metric) for cell in (a, b))
-        if not len(known_a) or not len(known_b):
+def _iter_changes(
+    key: CellKey, a: pd.DataFrame, b: pd.DataFrame, watched: Sequence[str], primary: Sequence[str]
+) -> Iterator[MetricChange]:
+    failures = (verdicts.failure_count(a), verdicts.failure_count(b))
+    for metric in dict.fromkeys((*primary, *DIRECTION)):
+        if metric in SHARE_METRICS:
+            yield _share_change(key, metric, a[metric], b[metric], failures)
             continue
-        center: Callable[..., Any] = np.mean if metric in SHARE_METRICS else np.median
-        values_a: Floats = np.asarray(known_a, dtype=np.float64)
-        values_b: Floats = np.asarray(known_b, dtype=np.float64)
-        pairs = known_a.index.intersection(known_b.index)
-        middle_a, middle_b = float(center(values_a)), float(center(values_b))
-        if len(pairs) and metric not in SHARE_METRICS:
-            differences: Floats = np.asarray(known_b[pairs] - known_a[pairs], dtype=np.float64)
-            difference = statistics.median(differences, pairs.get_level_values("prompt_id").tolist())
-        else:
-            difference = _unpaired_difference(known_a, known_b, middle_b - middle_a, mean=metric in SHARE_METRICS)
-        yield MetricChange(
-            *key, metric, middle_a, middle_b, difference, bool(len(pairs)) and metric not in SHARE_METRICS
-        )
+        counts_failures = metric in primary or metric in watched
+        known_a, known_b = (_known_values(cell, metric, failures=counts_failures) for cell in (a, b))
+        if len(known_a) and len(known_b):
+            yield _ratio_change(key, metric, known_a, known_b, failures)
 
 
-def _known_values(cell: pd.DataFrame, metric: str) -> "pd.Series[float]":
+def _known_values(cell: pd.DataFrame, metric: str, *, failures: bool) -> "pd.Series[float]":
     """Return the known values by prompt and repeat; duplicates, which only edited runs have, become their median."""
-    rows = cell if metric in SHARE_METRICS else cell[cell["outcome"] == "completed"]
-    rows = rows[rows[metric].notna()]
-    return rows.groupby(["prompt_id", "repeat"], observed=True)[metric].median().astype("float64")
+    completed = cell["outcome"].eq("completed")
+    if completed.any() and not cell.loc[completed, metric].notna().any():
+        return pd.Series(dtype="float64")
+    worst = 0.0 if DIRECTION[metric] == "more" else math.inf
+    values = cell[metric].astype("float64").where(completed, worst if failures else math.nan)
+    return values.groupby([cell["prompt_id"], cell["repeat"]], observed=True).median().dropna()
 
 
-def _unpaired_difference(
-    a: "pd.Series[float]", b: "pd.Series[float]", value: float, *, mean: bool, seed: int = 0
-) -> Estimate:
-    """Return `value` (center of `b` - center of `a`) with its interval; both samples are resampled independently."""
-    n = min(len(a), len(b))
-    if n < MIN_TRIALS:
-        return Estimate(n, value)
-    rng = np.random.default_rng(seed)
-    drawn_a, drawn_b = (
-        statistics.bootstrap_medians(
-            np.asarray(known, dtype=np.float64), known.index.get_level_values("prompt_id").tolist(), rng, mean=mean
-        )
-        for known in (a, b)
-    )
-    most = min(len(drawn_a), len(drawn_b))
-    low, high = np.percentile(drawn_b[:most] - drawn_a[:most], [2.5, 97.5])
-    return Estimate(n, value, float(low), float(high))
+def _ratio_change(
+    key: CellKey,
+    metric: str,
+    a: "pd.Series[float]",
+    b: "pd.Series[float]",
+    failures: tuple[FailureCount, FailureCount],
+) -> MetricChange:
+    pairs = a.index.intersection(b.index)
+    unit = MARGIN_S if TRIAL_UNITS.get(metric) == "s" else 0.0
+    is_rate = DIRECTION[metric] == "more"
+    (values_a, prompts_a), (values_b, prompts_b) = (_values_and_prompts(of, is_rate) for of in (a, b))
+    if len(pairs):
+        (first, prompts), (second, _) = (_values_and_prompts(of[pairs], is_rate) for of in (a, b))
+        result = compare_pairs(first, second, prompts, margin_unit=unit)
+    else:
+        result = compare_samples(values_a, prompts_a, values_b, prompts_b, margin_unit=unit)
+    ratio = result.inverse() if is_rate else result
+    difference, low, high = (None if value is None else value - 1 for value in (ratio.ratio, ratio.low, ratio.high))
+    return MetricChange(
+        key, metric, _median(a), _median(b), difference, low, high, ratio.pairs, bool(len(pairs)), ratio.p_value, ratio,
+        failures,
+    )  # fmt: skip
+
+
+def _median(values: "pd.Series[float]") -> float:
+    return statistics.median([float(value) for value in values]).value or 0.0
+
+
+def _values_and_prompts(values: "pd.Series[float]", is_rate: bool) -> tuple[Floats, list[Any]]:
+    """Return the values and their prompts; rates are inverted, so that a failure (0) becomes infinity."""
+    result: Floats = np.asarray(values, dtype=np.float64)
+    return verdicts.invert(result) if is_rate else result, values.index.get_level_values("prompt_id").tolist()
+
+
+def _share_change(
+    key: CellKey,
+    metric: str,
+    a: "pd.Series[float]",
+    b: "pd.Series[float]",
+    failures: tuple[FailureCount, FailureCount],
+) -> MetricChange:
+    counts = (int(a.sum()), len(a), int(b.sum()), len(b))
+    share_a, share_b, n = counts[0] / counts[1], counts[2] / counts[3], min(counts[1], counts[3])
+    low, high = (None, None) if n < _MIN_SHARE_TRIALS else share_difference_interval(*counts)
+    p_value = fisher_exact(*counts)
+    return MetricChange(
+        key, metric, share_a, share_b, share_b - share_a, low, high, n, False, p_value, None, failures
+    )  # fmt: skip
+
+
+def scenario_differences(a: Run, b: Run) -> list[str]:
+    """Return how the scenarios of two runs differ, in words; nothing is known of a run without a manifest."""
+    first, second = a.manifest.get("scenario", {}), b.manifest.get("scenario", {})
+    if not first or not second:
+        return []
+    result = [
+        f"{key.replace('_', ' ')}: {first.get(key)} in A, {second.get(key)} in B"
+        for key in _SCENARIO_KEYS
+        if first.get(key) != second.get(key)
+    ]
+    prompts = [{prompt["id"]: prompt.get("text") for prompt in of.get("prompts", [])} for of in (first, second)]
+    if prompts[0] != prompts[1]:
+        common = sum(prompts[1].get(id_) == text for id_, text in prompts[0].items())
+        result.append(f"prompts: {len(prompts[0])} in A, {len(prompts[1])} in B, {common} in both")
+    return result
+
+
+def _served_differences(a: dict[CellKey, pd.DataFrame], b: dict[CellKey, pd.DataFrame]) -> list[str]:
+    result = []
+    for key in a:
+        if key not in b or "model_served" not in a[key] or "model_served" not in b[key]:
+            continue
+        service = [", ".join(sorted(map(str, of["model_served"].dropna().unique()))) for of in (a[key], b[key])]
+        if all(service) and service[0] != service[1]:
+            result.append(f"served model of {key.provider}: {service[0]} in A, {service[1]} in B")
+    return list(dict.fromkeys(result))

@@ -1,177 +1,269 @@
-"""Medians with bootstrap intervals, pooled gaps and paired differences; seeded, so that reports are reproducible."""
+"""Medians, quantiles and pooled gaps of one group of trials, with intervals that hold the truth at small samples.
 
+From six values on, an interval is a pair of order statistics: it holds whatever the distribution. Below six it is
+Student's t over logarithms, which a report must say. Trials of one prompt are not independent: where prompts were
+asked several times, the interval is the wider of that over the prompts' centers and that over the trials. A failed
+trial counts as infinitely late: it is infinity among the values, never a missing one.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from evaluation.analysis.distributions import binomial_cdf, normal_cdf, t_quantile
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Prompts = Sequence[Any] | npt.NDArray[Any]
 """The prompt of each value."""
 
+MIN_UNITS = 3
+"""With two trials, or two prompts asked several times, Student's t (df 1) has no interval of any use."""
 MIN_TRIALS = 6
-"""Fewer than six values have no 95 % interval of the median: 1 time in 16, all five are on one side of it by chance."""
-RESAMPLES = 4000
-_MIN_RESAMPLES = 400
-_MAX_RESAMPLE_CELLS = 250_000
-"""Values drawn at once; a sample with many values needs fewer resamples."""
-NO_DIFFERENCE_TEXT = "no difference within the noise"
-TOO_FEW_TEXT = "too few pairs to tell"
-METHOD_NOTE = (
-    "where there are six prompts or more, prompts are drawn, each with its repeats, else the repeats of each prompt: "
-    "then the interval speaks for these prompts alone"
+"""Fewer than six values have no 95 % interval of order statistics: 1 time in 16 all five are on one side by chance."""
+QUANTILES = (50.0, 80.0, 90.0, 95.0, 99.0, 99.9)
+"""The percentiles that reports show, as far as the number of trials carries them."""
+SMALL_SAMPLE_NOTE = (
+    "of 3 to 5 trials (or repeated prompts) by Student's t over logarithms, from 6 on by order statistics"
 )
+_TAIL = 0.025
+_RESAMPLES = 1000
+_GRID = 400
+
+Basis = Literal["", "order statistics", "t over logs", "t", "drawn trials"]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median of `n` values and its 95 % interval.
+    """A quantile of `n` values and its 95 % interval; None is unknown.
 
-    `low` and `high` are None for fewer than six values, and so is `value` without any.
+    Infinity says that the quantile, or the end of its interval, falls on failed trials. `basis` is the method of the
+    interval, empty without one.
     """
 
     n: int
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    basis: Basis = ""
 
     @property
-    def spans_zero(self) -> bool:
-        """Whether the interval contains 0; False if there is no interval."""
-        return self.low is not None and self.high is not None and self.low <= 0 <= self.high
+    def is_finite(self) -> bool:
+        """Whether there is an interval with two finite ends."""
+        return self.low is not None and self.high is not None and math.isfinite(self.low) and math.isfinite(self.high)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The median of `b` - `a` over pairs within a block (same prompt, same minute), with its interval."""
+    """The median of `b` - `a` over pairs within a block (same prompt, same minute), with its interval.
 
+    It is exploratory: it has a sign and an interval, but never a verdict. `name` is the provider of both.
+    """
+
+    name: str
     a: str
     b: str
     column: str
     estimate: Estimate
 
-    @property
-    def verdict(self) -> str:
-        """`more` or `less`, for `b` compared with `a`, or why there is no verdict."""
-        estimate = self.estimate
-        if estimate.value is None or estimate.low is None:
-            return TOO_FEW_TEXT
-        if estimate.spans_zero:
-            return NO_DIFFERENCE_TEXT
-        return "more" if estimate.value > 0 else "less"
 
+def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, *, signed: bool = False) -> Estimate:
+    """Return the median with its 95 % interval; unknown values (NaN) are ignored.
 
-def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, seed: int = 0) -> Estimate:
-    """Return the median with its 95 % percentile bootstrap interval; unknown values (NaN) are ignored.
-
-    With `prompts`, one for each value, repeats of a prompt do not count as independent: see `bootstrap_medians`.
+    With `prompts`, one for each value, repeats of a prompt do not count as independent. With `signed`, for differences,
+    an interval of fewer than six values rests on the values themselves instead of their logarithms.
     """
-    array = np.asarray(values, dtype=np.float64)
-    known = ~np.isnan(array)
-    array = array[known]
-    n = len(array)
-    if not n:
+    known, codes = _known_values(values, prompts)
+    if not len(known):
         return Estimate(0)
-    value = float(np.median(array))
-    if n < MIN_TRIALS:
-        return Estimate(n, value)
-    prompts_of_known = None if prompts is None else np.asarray(prompts, dtype=object)[known]
-    low, high = np.percentile(bootstrap_medians(array, prompts_of_known, np.random.default_rng(seed)), [2.5, 97.5])
-    return Estimate(n, value, float(low), float(high))
+    value = interpolate(np.sort(known), 0.5)
+    low, high, basis = _median_interval(known, signed=signed)
+    count = len(np.unique(codes))
+    if low is not None and 1 < count < len(known):
+        low_of_prompts, high_of_prompts, basis = _median_interval(_prompt_centers(known, codes), signed=signed)
+        if low_of_prompts is None or high_of_prompts is None or high is None:
+            return Estimate(len(known), value)
+        low, high = min(low, low_of_prompts), max(high, high_of_prompts)
+    if low is None or high is None:
+        return Estimate(len(known), value)
+    return Estimate(len(known), value, min(low, value), max(high, value), basis)
 
 
-def column_median(trials: pd.DataFrame, column: str) -> Estimate:
-    """Return the median of a column of trials, with an interval that accounts for repeats of a prompt."""
-    return median(trials[column].to_numpy(dtype=np.float64, na_value=np.nan), trials["prompt_id"].tolist())
+def _known_values(values: Sequence[float] | Floats, prompts: Prompts | None) -> tuple[Floats, Ints]:
+    result = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(result)
+    codes = np.arange(len(result)) if prompts is None else pd.factorize(np.asarray(prompts, dtype=object))[0]
+    return result[known], codes[known].astype(np.int64)
 
 
-def bootstrap_medians(
-    values: Floats, prompts: Prompts | None, rng: np.random.Generator, *, mean: bool = False
-) -> Floats:
-    """Return the medians (or means) of bootstrap resamples of known values.
+def _prompt_centers(values: Floats, codes: Ints) -> Floats:
+    """Return the median of each prompt; of two middle values the geometric mean, which has their median on average."""
+    result = []
+    for code in np.unique(codes):
+        own = np.sort(values[codes == code])
+        low, high = float(own[(len(own) - 1) // 2]), float(own[len(own) // 2])
+        result.append(math.sqrt(low * high) if low > 0 and math.isfinite(high) else (low + high) / 2)
+    return np.asarray(result, dtype=np.float64)
 
-    With six prompts or more, prompts are resampled, each with all its repeats (a cluster bootstrap): the interval
-    applies to prompts like these. With fewer, the repeats of each prompt are resampled: it applies to these prompts
-    only.
+
+def _median_interval(values: Floats, *, signed: bool) -> tuple[float | None, float | None, Basis]:
+    ranks = order_ranks(len(values), 0.5)
+    if ranks is not None:
+        ordered = np.sort(values)
+        return float(ordered[ranks[0] - 1]), float(ordered[ranks[1] - 1]), "order statistics"
+    if len(values) < MIN_UNITS or not np.isfinite(values).all() or not (signed or (values > 0).all()):
+        return None, None, ""
+    units = values if signed else np.log(values)
+    half = t_quantile(1 - _TAIL, len(units) - 1) * float(units.std(ddof=1)) / math.sqrt(len(units))
+    low, high = float(units.mean()) - half, float(units.mean()) + half
+    return (low, high, "t") if signed else (math.exp(low), _exp(high), "t over logs")
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def order_ranks(n: int, q: float) -> tuple[int, int] | None:
+    """Return the ranks (from 1) of the two order statistics that enclose quantile `q` in 95 % of samples of `n`.
+
+    Each end is exceeded in at most 2.5 %. None if `n` values carry no such interval.
+
+    >>> order_ranks(24, 0.5), order_ranks(17, 0.8), order_ranks(16, 0.8)
+    ((7, 18), (10, 17), None)
     """
-    codes = np.arange(len(values)) if prompts is None else pd.factorize(np.asarray(prompts, dtype=object))[0]
-    count = int(codes.max()) + 1
-    if count in (1, len(values)) and not mean:
-        return _bootstrap_independent_medians(values, rng)
-    order = np.lexsort((values, codes))
-    values, codes = values[order], codes[order]
-    units = codes if count >= MIN_TRIALS else np.arange(len(values))
-    size = max(_MIN_RESAMPLES, min(RESAMPLES, _MAX_RESAMPLE_CELLS // len(values)))
-    rounds = max(1, size * len(values) // _MAX_RESAMPLE_CELLS)
-    centers = _weighted_means if mean else _weighted_medians
-    drawn = (_draw_weights(codes, count, -(-size // rounds), rng)[:, units] for _ in range(rounds))
-    return np.concatenate([centers(values, weights) for weights in drawn])
+    if q**n > _TAIL or (1 - q) ** n > _TAIL:
+        return None
+    return max(_first_rank(n, q, _TAIL) - 1, 1), _first_rank(n, q, 1 - _TAIL)
 
 
-def _draw_weights(codes: Ints, count: int, size: int, rng: np.random.Generator) -> Ints:
-    """Draw how often each prompt (with few prompts: each value) is in a resample; return one row per resample."""
-    if count >= MIN_TRIALS:
-        units, drawn = count, rng.integers(0, count, (size, count))
+def _first_rank(n: int, q: float, level: float) -> int:
+    """Return the smallest rank r with P(fewer than r values below the quantile) >= level, by bisection."""
+    low, high = 1, n
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if binomial_cdf(middle - 1, n, q) >= level else (middle + 1, high)
+    return low
+
+
+def largest_quantile(n: int) -> float:
+    """Return the largest percentile of `QUANTILES` for which `n` trials carry an interval; 50 below 17 trials."""
+    return max((percent for percent in QUANTILES if order_ranks(n, percent / 100) is not None), default=50.0)
+
+
+def quantile(values: Sequence[float] | Floats, percent: float, prompts: Prompts | None = None) -> Estimate:
+    """Return a percentile with its 95 % interval of order statistics; without an interval if `n` carries none.
+
+    Where prompts were asked several times, their number decides what `n` carries, and the ranks.
+    """
+    if percent == 50:
+        return median(values, prompts)
+    known, codes = _known_values(values, prompts)
+    if not len(known):
+        return Estimate(0)
+    ordered, units = np.sort(known), independent_units(codes)
+    value, ranks = interpolate(ordered, percent / 100), order_ranks(units, percent / 100)
+    if ranks is None:
+        return Estimate(len(known), value)
+    if units == len(known):
+        low, high = float(ordered[ranks[0] - 1]), float(ordered[ranks[1] - 1])
     else:
-        units, first = len(codes), np.searchsorted(codes, codes)
-        many = np.bincount(codes)[codes]
-        drawn = first + (rng.random((size, units)) * many).astype(np.int64)
-    places = drawn + np.arange(size)[:, None] * units
-    return np.bincount(places.ravel(), minlength=size * units).reshape(size, units)
+        low, high = (interpolate(ordered, rank / (units + 1)) for rank in ranks)
+    return Estimate(len(known), value, min(low, value), max(high, value), "order statistics")
 
 
-def _weighted_means(values: Floats, weights: Ints) -> Floats:
-    means: Floats = (weights * values).sum(axis=1) / weights.sum(axis=1)
-    return means
+def independent_units(codes: Prompts) -> int:
+    """Return the number of prompts if some were asked several times, else the number of trials.
 
-
-def _weighted_medians(values: Floats, weights: Ints) -> Floats:
-    """Return the median for each row of weights; a weight is the number of times a value is repeated."""
-    order = np.argsort(values, kind="stable")
-    ordered, upto = values[order], weights[:, order].cumsum(axis=1)
-    total = upto[:, -1:]
-    low, high = ((upto <= place).sum(axis=1) for place in ((total - 1) // 2, total // 2))
-    medians: Floats = (ordered[low] + ordered[high]) / 2
-    return medians
-
-
-def _bootstrap_independent_medians(values: Floats, rng: np.random.Generator) -> Floats:
-    """Return medians of bootstrap resamples; after sorting, the cost does not depend on the number of values.
-
-    A resample is n uniform positions in the sorted values. Its median is at the middle one of n sorted uniform numbers,
-    which has a Beta distribution; for even n it is the mean of that value and the next one, whose position is the
-    minimum of the uniform numbers above.
+    Trials of a single prompt count as independent: what they say holds for that prompt alone.
     """
-    ordered, n = np.sort(values), len(values)
-    middle = (n + 1) // 2
-    place = rng.beta(middle, n - middle + 1, RESAMPLES)
-    lower: Floats = ordered[(place * n).astype(np.int64).clip(max=n - 1)]
-    if n % 2:
-        return lower
-    after = place + (1 - place) * (1 - (1 - rng.random(RESAMPLES)) ** (1 / (n - middle)))
-    upper = ordered[(after * n).astype(np.int64).clip(max=n - 1)]
-    middles: Floats = (lower + upper) / 2
-    return middles
+    prompts = len(set(codes))
+    return prompts if prompts > 1 else len(codes)
+
+
+def interpolate(ordered: Floats, q: float) -> float:
+    """Return a quantile of sorted values by linear interpolation; infinity where it falls on failed trials."""
+    place = (len(ordered) - 1) * q
+    low = int(place)
+    if place == low or low + 1 >= len(ordered):
+        return float(ordered[min(low, len(ordered) - 1)])
+    first, second = float(ordered[low]), float(ordered[low + 1])
+    return second if math.isinf(second) else first + (second - first) * (place - low)
+
+
+def column_values(trials: pd.DataFrame, column: str, *, failures: bool) -> Floats:
+    """Return a column of trials as floats; with `failures` every trial that did not complete is infinite."""
+    result = trials[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(trials["outcome"].eq("completed"), result, np.inf) if failures else result
+
+
+def column_median(trials: pd.DataFrame, column: str, *, failures: bool = False) -> Estimate:
+    """Return the median of a column of trials, with an interval that accounts for repeats of a prompt."""
+    return median(column_values(trials, column, failures=failures), trials["prompt_id"].tolist())
+
+
+def pooled_quantiles(values: Floats, trials: Prompts, percents: Sequence[float], seed: int = 0) -> list[Estimate]:
+    """Return percentiles of values pooled over trials, such as gaps, with intervals that draw whole trials.
+
+    A bootstrap of few trials is too narrow: its tails are widened by Hesterberg's expanded percentiles (2015, table 4),
+    as much as Student's t exceeds the normal distribution. There is no interval below six trials, nor for a percentile
+    whose interval would end at the largest value.
+    """
+    codes, _ = pd.factorize(np.asarray(trials, dtype=object))
+    result = [float(x) for x in np.percentile(values, percents)]
+    count = int(codes.max()) + 1
+    if count < MIN_TRIALS:
+        return [Estimate(len(values), value) for value in result]
+    drawn = _draw_quantiles(values, codes, count, percents, np.random.default_rng(seed))
+    tail = normal_cdf(-math.sqrt(count / (count - 1)) * t_quantile(1 - _TAIL, count - 1))
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    most = float(values.max())
+    return [
+        Estimate(len(values), value, min(float(a), value), max(float(b), value), "drawn trials")
+        if b < most
+        else Estimate(len(values), value)
+        for value, a, b in zip(result, low, high, strict=True)
+    ]
+
+
+def _draw_quantiles(
+    values: Floats, codes: Ints, count: int, percents: Sequence[float], rng: np.random.Generator
+) -> Floats:
+    """Return the percentiles of each resample of whole trials, one row per resample.
+
+    Values are counted between some hundred of their own quantiles, denser above the 90th percentile, so that millions
+    of gaps need little memory.
+    """
+    shares = np.concatenate([np.linspace(0, 0.9, _GRID // 2), np.linspace(0.9, 1, _GRID // 2)])
+    edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
+    cells = np.searchsorted(edges, values)
+    counts = np.bincount(codes * len(edges) + cells, minlength=count * len(edges)).reshape(count, len(edges))
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(np.float64)
+    upto = (weights @ counts.astype(np.float64)).cumsum(axis=1)
+    places = [(upto < upto[:, -1:] * percent / 100).sum(axis=1) for percent in percents]
+    return np.column_stack([edges[np.minimum(place, len(edges) - 1)] for place in places])
 
 
 def paired_difference(
-    trials: pd.DataFrame, by: str, a: str, b: str, column: str, within: Sequence[str], seed: int = 0
+    trials: pd.DataFrame, by: str, pair: tuple[str, str], column: str, within: Sequence[str], name: str = ""
 ) -> Difference:
-    """Return the paired difference of a column between values `a` and `b` of `by`.
+    """Return the paired difference of a column between two values of `by`.
 
     Trials form a pair if all their `within` columns are equal (block is one of them) and both have a value. Repeated
     trials within a cell are represented by their median.
     """
+    a, b = pair
     known = trials[trials[by].isin([a, b]) & trials[column].notna()]
-    table = known.groupby([*within, by], observed=True)[column].median().unstack(by)
+    table = known.groupby([*within, by], observed=True, dropna=False)[column].median().unstack(by)
     if a not in table or b not in table:
-        return Difference(a, b, column, Estimate(0))
+        return Difference(name, a, b, column, Estimate(0))
     prompts = table.index.get_level_values("prompt_id").tolist() if "prompt_id" in within else None
-    return Difference(a, b, column, median((table[b] - table[a]).to_numpy(dtype=np.float64), prompts, seed))
+    values = (table[b] - table[a]).to_numpy(dtype=np.float64)
+    return Difference(name, a, b, column, median(values, prompts, signed=True))
 
 
 def arrival_chunks(events: pd.DataFrame) -> pd.DataFrame:

@@ -1,203 +1,211 @@
-"""Summary of a run: the metrics of each provider x strategy group, and the paired differences between groups.
+"""Summary of a run: the metrics of each provider x strategy group, and the differences between strategies.
 
-If a run has several transports, each of them is a separate group. Latencies and rates are those of completed trials; a
-truncated answer is counted, but its metrics are only in the tables.
+If a run has several transports, each of them is a separate group, and so are fresh and repeated prompts where a run
+mixed them. In latencies a failed trial counts as infinitely late; cadence, rates and lengths are those of completed
+trials. A truncated answer is counted as failed, and its metrics are only in the tables.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
-from evaluation.analysis import statistics
+from evaluation.analysis import statistics, trial_names, verdicts
 from evaluation.analysis.statistics import Difference, Estimate, Floats
-from evaluation.scenario import IN_PROCESS, at_effort, full_name, transport_name
+from evaluation.analysis.trial_names import Population
+from evaluation.analysis.verdicts import FailureCount
 from evaluation.tables import Run
 
-_BETWEEN_PROVIDERS = ("ttft_s", "icl_p50_s", "output_tps", "e2e_s")
 _BETWEEN_STRATEGIES = ("first_held_s", "delay_mean_s", "updates_per_s")
 """Metrics of the strategy itself: `first_held_s` excludes the provider's time to first token."""
 _BETWEEN_TRANSPORTS = ("delivered_ttft_s", "delivered_e2e_s", "delivered_gap_p99_s")
 """Metrics at the reader: of the text that arrives at the client, or in process that leaves the strategy."""
+_GAP_PERCENTS = (50.0, 95.0, 99.0)
+
+
+LATENCIES = ("ttft_s", "ttfot_s", "ttft_total_s", "e2e_s", "delivered_ttft_s", "delivered_e2e_s")
+"""Columns in which a failed trial counts as infinitely late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The metrics of one provider with one strategy over one transport.
+    """The metrics of one provider with one strategy over one transport, for one population of prompts.
 
-    Estimates are medians over trials; None or n = 0 is unknown. `gap_p*_s` are percentiles of all `gaps` inter-chunk
-    latencies, pooled. `delay_max_s` is the maximum over all characters. `cost_usd` is the sum over the `priced` trials,
+    `medians` are over trials, by column; n = 0 is unknown. `answer_s` is the time to the first answer text (to the
+    first token where no answer text is known), `answer_tail_s` its percentile `tail_percent`, the largest that the
+    trials carry (None below 17). `gap_p50_s`, `gap_p95_s` and `gap_p99_s` are pooled over all `gaps` inter-chunk
+    latencies. `delay_max_s` is the maximum over all characters. `cost_usd` is the sum over the `priced` trials,
     including failed trials with a price; `cost_estimated` is True if the tokens of any of them were only estimated.
+    `cost_per_1000_usd` is all that was spent for 1000 delivered answers; None if any of these has no price. `correct`
+    of `checked` trials passed the prompt's check.
     """
 
     name: str
     strategy: str
+    population: Population
     trials: int
     completed: int
-    ttft_s: Estimate
-    ttft_total_s: Estimate
+    failures: FailureCount
+    answer_s: Estimate
+    answer_tail_s: Estimate
+    tail_percent: float | None
+    medians: dict[str, Estimate]
     gaps: int
-    gap_p50_s: float | None
-    gap_p95_s: float | None
-    gap_p99_s: float | None
-    output_tps: Estimate
+    gap_p50_s: Estimate
+    gap_p95_s: Estimate
+    gap_p99_s: Estimate
     token_sources: tuple[str, ...]
     stalls: int | None
     stall_s: float | None
-    delay_mean_s: Estimate
-    delay_p95_s: Estimate
     delay_max_s: float | None
-    updates_per_s: Estimate
     cost_usd: float | None
+    cost_per_1000_usd: float | None
     priced: int
     cost_estimated: bool
-    delivered_ttft_s: Estimate
-    delivered_e2e_s: Estimate
-    chars_per_s: Estimate
-    fluidity: Estimate
-    qoe: Estimate
+    checked: int
+    correct: int
 
-
-def add_name_column(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials with a column `name`: the provider's full name, as written in the command.
-
-    If the effort differs between trials, it is part of the name.
-    """
-    pairs = zip(trials["provider"], trials["model"].fillna(""), strict=True)
-    names = [full_name(*pair) for pair in pairs]
-    efforts = [None if pd.isna(effort) else str(effort) for effort in trials["effort"]]
-    if len(set(efforts)) > 1:
-        names = [at_effort(*pair) for pair in zip(names, efforts, strict=True)]
-    return trials.assign(name=pd.Series(names, trials.index, dtype="string"))
-
-
-def _names_in_order(run: Run, column: "pd.Series[str]") -> list[str]:
-    """Return the names of the providers in the order of the scenario: by provider, then by effort."""
-    facts = run.manifest.get("scenario", {})
-    efforts = [None, *facts.get("effort", [])]
-    planned = [at_effort(*pair) for pair in product(facts.get("providers", []), efforts)]
-    seen = list(dict.fromkeys(column))
-    return [name for name in planned if name in seen] + sorted(name for name in seen if name not in planned)
-
-
-def transports(run: Run) -> list[str]:
-    """Return the transports that have a trial; the first is the baseline of comparisons."""
-    transport_names = order_values(run, "transport", run.trials["transport"])
-    return sorted(transport_names, key=lambda name: name != IN_PROCESS)
-
-
-def add_transport_names(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the trials with a column `name`, and the names in order.
-
-    If there are several transports, the transport is part of the name.
-    """
-    trials, all_transports = add_name_column(trials), transports(run)
-    names = _names_in_order(run, trials["name"])
-    if len(all_transports) < 2:
-        return trials, names
-    pairs = [transport_name(*pair) for pair in zip(trials["name"], trials["transport"], strict=True)]
-    apart = trials.assign(name=pd.Series(pairs, trials.index, dtype="string"))
-    in_order = (transport_name(*pair) for pair in product(names, all_transports))
-    return apart, [name for name in in_order if name in set(pairs)]
+    def median(self, column: str) -> Estimate:
+        """Return the median of a column; n = 0 if it is unknown."""
+        return self.medians.get(column, Estimate(0))
 
 
 def groups(run: Run) -> list[Group]:
     """Return a group for each cell that has a trial, in the order of the scenario if that is known."""
-    trials, names = add_transport_names(run, run.trials)
+    trials, names = named_trials(run)
+    column = verdicts.first_text_column(run)
     completed = trials[trials["outcome"] == "completed"]
-    gaps = statistics.chunk_gaps(run.events).merge(completed[["trial_id", "name", "strategy"]], on="trial_id")
-    result = []
-    for name in names:
-        for strategy in order_values(run, "strategies", trials["strategy"]):
-            cell = trials[(trials["name"] == name) & (trials["strategy"] == strategy)]
-            if len(cell):
-                own_gaps = gaps.loc[(gaps["name"] == name) & (gaps["strategy"] == strategy), "gap_s"]
-                result.append(_make_group(name, strategy, cell, own_gaps.to_numpy(dtype=np.float64)))
-    return result
+    gaps = statistics.chunk_gaps(run.events).merge(completed[["trial_id", "name", "strategy", "population"]])
+    keys = ["name", "strategy", "population"]
+    gap_cells = {tuple(key): cell for key, cell in gaps.groupby(keys, sort=False)}
+    cells = {tuple(key): cell for key, cell in trials.groupby(keys, sort=False)}
+    strategies = trial_names.order_values(run, "strategies", trials["strategy"])
+    planned = product(names, strategies, trial_names.populations(trials))
+    return [_make_group(key, cells[key], gap_cells.get(key, gaps.iloc[:0]), column) for key in planned if key in cells]
 
 
-def differences(run: Run) -> list[Difference]:
-    """Return the differences of every provider from the first, then of every strategy from the first.
+def named_trials(run: Run) -> tuple[pd.DataFrame, list[str]]:
+    """Return the trials with the columns `name`, `population` and `length`, and the names of providers in order.
 
-    Trials are paired within a block. A difference without any pair is left out.
+    `length` is that of the answer in tokens if these are known for all completed trials, else in characters.
     """
-    trials = add_name_column(run.trials)
+    trials, names = trial_names.add_transport_names(run, run.trials)
+    trials = trial_names.add_population_column(run, trials)
+    return trials.assign(length=answer_lengths(run)[0]), names
+
+
+def answer_lengths(run: Run) -> tuple["pd.Series[float]", str]:
+    """Return the length of each answer, and its unit: tokens if known for all completed trials, else characters."""
+    trials = run.trials
+    known = trials["token_source"].isin(["reported", "counted"])
+    tokens = (trials["output_tokens"] - trials["thinking_tokens"].fillna(0)).astype("float64").where(known)
+    completed = trials["outcome"] == "completed"
+    if completed.any() and tokens[completed].notna().all():
+        return tokens, "tokens"
+    chars = statistics.arrival_chunks(run.events).groupby("trial_id")["chars"].sum()
+    return trials["trial_id"].map(chars).astype("float64"), "characters"
+
+
+def strategy_differences(run: Run) -> list[Difference]:
+    """Return the differences between every two strategies within each provider, paired within a block.
+
+    A difference without any pair is left out.
+    """
+    trials = trial_names.add_name_column(run.trials)
     completed = trials[trials["outcome"] == "completed"]
     # Over a transport of the service the delay of its strategy is unknown.
     held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(completed["delay_mean_s"].notna())
     completed = completed.assign(first_held_s=held_s)
-    all_differences = [
-        *_differences_from_first(completed, "name", _names_in_order(run, trials["name"]), _BETWEEN_PROVIDERS),
-        *_differences_from_first(
-            completed, "strategy", order_values(run, "strategies", trials["strategy"]), _BETWEEN_STRATEGIES
-        ),
-    ]
-    return [difference for difference in all_differences if difference.estimate.n]
+    strategies = trial_names.order_values(run, "strategies", trials["strategy"])
+    result = _iter_differences(run, completed, "strategy", strategies, _BETWEEN_STRATEGIES)
+    return [difference for difference in result if difference.estimate.n]
 
 
-def wire_differences(run: Run) -> list[Difference]:
-    """Return the differences of every transport from the first, paired by block, provider and strategy."""
-    trials = add_name_column(run.trials)
+def transport_differences(run: Run) -> list[Difference]:
+    """Return the differences of every transport from the first within each provider, paired by block and strategy."""
+    trials = trial_names.add_name_column(run.trials)
     gaps = statistics.delivered_chunks(run.events).dropna(subset="gap_s").groupby("trial_id")["gap_s"].quantile(0.99)
     completed = trials[trials["outcome"] == "completed"]
     completed = completed.assign(delivered_gap_p99_s=completed["trial_id"].map(gaps).astype("float64"))
-    return list(_differences_from_first(completed, "transport", transports(run), _BETWEEN_TRANSPORTS))
+    first = trial_names.transports(run)[:1]
+    result = _iter_differences(run, completed, "transport", trial_names.transports(run), _BETWEEN_TRANSPORTS)
+    return [difference for difference in result if [difference.a] == first]
 
 
-def _differences_from_first(
-    trials: pd.DataFrame, by: str, values: list[str], columns: tuple[str, ...]
+def _iter_differences(
+    run: Run, trials: pd.DataFrame, by: str, values: list[str], columns: tuple[str, ...]
 ) -> Iterator[Difference]:
-    within = ("block", "prompt_id", *(column for column in ("name", "strategy", "transport") if column != by))
-    for other in values[1:]:
-        for column in columns:
-            yield statistics.paired_difference(trials, by, values[0], other, column, within)
+    within = ("block", "prompt_id", *(column for column in ("strategy", "transport") if column != by))
+    for name in trial_names.names_in_order(run, trials["name"]):
+        own = trials[trials["name"] == name]
+        for pair in combinations(values, 2):
+            for column in columns:
+                yield statistics.paired_difference(own, by, pair, column, within, name)
 
 
-def order_values(run: Run, key: str, column: "pd.Series[str]") -> list[str]:
-    """Return the distinct values of a column: first those in the scenario, in its order, then the others, sorted."""
-    seen = list(dict.fromkeys(column))
-    planned = run.manifest.get("scenario", {}).get(key, [])
-    return [name for name in planned if name in seen] + sorted(name for name in seen if name not in planned)
-
-
-def _make_group(name: str, strategy: str, cell: pd.DataFrame, gaps_s: Floats) -> Group:
-    done = cell[cell["outcome"] == "completed"]
-
-    def estimate_median(column: str) -> Estimate:
-        return statistics.column_median(done, column)
-
-    p50_s, p95_s, p99_s = np.percentile(gaps_s, [50, 95, 99]).tolist() if len(gaps_s) else (None, None, None)
-    stalls = _reduce_known(done["stalls"], pd.Series.sum)
+def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: pd.DataFrame, column: str) -> Group:
+    done, counted = cell[cell["outcome"] == "completed"], cell[cell["outcome"] != "cancelled"]
+    prompts = counted["prompt_id"].tolist()
+    answers = statistics.column_values(counted, column, failures=True)
+    tail = statistics.largest_quantile(statistics.independent_units(prompts)) if prompts else 50.0
+    p50, p95, p99 = _gap_quantiles(gaps)
+    stalls, (checked, correct) = _reduce_known(done["stalls"], pd.Series.sum), _count_correct(counted)
     return Group(
-        name=name,
-        strategy=strategy,
+        *key,
         trials=len(cell),
         completed=len(done),
-        ttft_s=estimate_median("ttft_s"),
-        ttft_total_s=estimate_median("ttft_total_s"),
-        gaps=len(gaps_s),
-        gap_p50_s=p50_s,
-        gap_p95_s=p95_s,
-        gap_p99_s=p99_s,
-        output_tps=estimate_median("output_tps"),
+        failures=verdicts.failure_count(cell),
+        answer_s=statistics.median(answers, prompts),
+        answer_tail_s=statistics.quantile(answers, tail, prompts) if tail > 50 else Estimate(0),
+        tail_percent=tail if tail > 50 else None,
+        medians=_medians(done, counted),
+        gaps=len(gaps),
+        gap_p50_s=p50,
+        gap_p95_s=p95,
+        gap_p99_s=p99,
         token_sources=tuple(sorted(done["token_source"].dropna().unique())),
         stalls=None if stalls is None else int(stalls),
         stall_s=_reduce_known(done["stall_s"], pd.Series.sum),
-        delay_mean_s=estimate_median("delay_mean_s"),
-        delay_p95_s=estimate_median("delay_p95_s"),
         delay_max_s=_reduce_known(done["delay_max_s"], pd.Series.max),
-        updates_per_s=estimate_median("updates_per_s"),
         cost_usd=_reduce_known(cell["cost_usd"], pd.Series.sum),
+        cost_per_1000_usd=_cost_per_1000(cell, done),
         priced=int(cell["cost_usd"].notna().sum()),
         cost_estimated=bool((cell["cost_usd"].notna() & cell["token_source"].eq("estimated")).any()),
-        delivered_ttft_s=estimate_median("delivered_ttft_s"),
-        delivered_e2e_s=estimate_median("delivered_e2e_s"),
-        chars_per_s=estimate_median("chars_per_s"),
-        fluidity=estimate_median("fluidity"),
-        qoe=estimate_median("qoe"),
+        checked=checked,
+        correct=correct,
     )
+
+
+def _gap_quantiles(gaps: pd.DataFrame) -> list[Estimate]:
+    if not len(gaps):
+        return [Estimate(0)] * len(_GAP_PERCENTS)
+    values: Floats = gaps["gap_s"].to_numpy(dtype=np.float64)
+    return statistics.pooled_quantiles(values, gaps["trial_id"].tolist(), _GAP_PERCENTS)
+
+
+def _medians(done: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Estimate]:
+    """Return the median of every numeric column that has a value in a completed trial."""
+    columns = done.select_dtypes(["float64", "Int64"]).columns
+    known = [str(column) for column in columns if done[column].notna().any()]
+    latencies = {c: statistics.column_median(counted, c, failures=True) for c in known if c in LATENCIES}
+    return {c: statistics.column_median(done, c) for c in known if c not in LATENCIES} | latencies
+
+
+def _cost_per_1000(cell: pd.DataFrame, done: pd.DataFrame) -> float | None:
+    if not len(done) or done["cost_usd"].isna().any():
+        return None
+    return float(cell["cost_usd"].sum()) / len(done) * 1000
+
+
+def _count_correct(counted: pd.DataFrame) -> tuple[int, int]:
+    """Return how many trials of checked prompts there were, and how many were correct; a failed one is not."""
+    if "correct" not in counted or not counted["correct"].notna().any():
+        return 0, 0
+    prompts = counted.loc[counted["correct"].notna(), "prompt_id"].unique()
+    checked = counted[counted["prompt_id"].isin(prompts)]
+    return len(checked), int(checked["correct"].fillna(False).astype("bool").sum())
 
 
 def _reduce_known(column: "pd.Series[float]", reduce: Callable[["pd.Series[float]"], float]) -> float | None:

@@ -18,7 +18,7 @@ from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel, Meter
 from streaming.pipeline import Outcome, Receipt, outcome_of
-from streaming.retry import NO_RETRY, RetryPolicy
+from streaming.retry import RetryPolicy
 from streaming.session import Session, Timeouts
 
 Timing = Literal["sockets", "client", "pipeline"]
@@ -152,9 +152,8 @@ class ServiceTarget:
 class RunResources:
     """What the backends of one run share, on one event loop.
 
-    `clock` is CLOCK_MONOTONIC, like the kernel's timestamps, and has the event loop's timebase. `policy` says how a
-    session in this process retries. `service` receives the requests of all transports but in-process. `mask` removes
-    secrets from error messages.
+    `clock` is CLOCK_MONOTONIC, like the kernel's timestamps, and has the event loop's timebase. `service` receives the
+    requests of all transports but in-process. `mask` removes secrets from error messages.
     """
 
     def __init__(
@@ -162,11 +161,10 @@ class RunResources:
         access: ProviderAccess,
         clock: Clock,
         *,
-        policy: RetryPolicy = NO_RETRY,
         service: ServiceTarget | None = None,
         mask: Callable[[str], str] = str,
     ) -> None:
-        self.access, self.clock, self.policy, self.mask = access, clock, policy, mask
+        self.access, self.clock, self.mask = access, clock, mask
         self._service = service
         self._sockets: TimestampingSelector | None = None
         self._lag: LoopLagMonitor | None = None

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from evaluation.backends.base import Instrument, RunResources, TimedResponse, Timing, TrialRequest
 from evaluation.metrics.trial_metrics import TimedEvents, outcome_columns
 from streaming import pipeline, strategies
+from streaming.retry import NO_RETRY
 from streaming.trace import Probe
 
 
@@ -20,9 +21,9 @@ class InProcessBackend:
         """Do nothing: the session builds each request when it sends it."""
 
     async def send(self, call: TrialRequest) -> TimedResponse:
-        """Run one answer to its end, with the retries of the run's policy."""
+        """Run one answer to its end, without retries: they are the run's."""
         resources = self._resources
-        session = resources.access.new_session([call.provider], clock=resources.clock, policy=resources.policy)
+        session = resources.access.new_session([call.provider], clock=resources.clock, policy=NO_RETRY)
         strategy, mark = strategies.parse(call.strategy).build(), resources.lag.mark()
         probe = Probe(resources.clock)
         answer = pipeline.stream_answer(

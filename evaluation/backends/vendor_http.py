@@ -21,8 +21,6 @@ from streaming.adapter import PreparedRequest, UnpreparableRequest
 from streaming.replay import replay
 from streaming.retry import NO_RETRY
 
-_RETRIED = UnpreparableRequest("failed requests are retried, which the timestamped sockets do not do")
-
 
 class VendorBackend:
     """Sends requests whose bytes the provider's adapter can prepare."""
@@ -35,8 +33,6 @@ class VendorBackend:
 
     async def prepare(self, call: TrialRequest) -> UnpreparableRequest | None:
         """Prepare a request once for all strategies. The first one for a vendor imports the vendor's SDK."""
-        if self._resources.policy.max_retries:
-            return _RETRIED
         key = _prepared_key(call)
         if key not in self._prepared:
             session = self._resources.access.new_session([call.provider], clock=self._resources.clock, policy=NO_RETRY)

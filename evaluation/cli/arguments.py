@@ -18,15 +18,17 @@ from evaluation.cli.timeouts import TIMEOUT_NAMES, parse_timeouts
 from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
 from evaluation.scenario import InvalidScenarioError, Scenario
 from providers.pricing import TokenPrices, parse_price
+from streaming import strategies
 from streaming.errors import UsageError
 from streaming.session import Timeouts
 
 EPILOG = (
-    "exit codes: 0 success; 1 no trial was completed, an objective was missed, or a metric of --fail-if-worse got "
-    "worse; 2 usage error; 3 stopped at the cost limit; 130 stopped by a signal (finished trials are kept). "
-    "The last line on stdout is one JSON object."
+    "exit codes: 0 success; 1 no trial was completed, a provider failed too often, an objective was missed, or a "
+    "metric of --fail-if-worse got worse; 2 usage error; 3 stopped before the cost ceiling; 4 too few trials to tell "
+    "whether an objective is met; 130 stopped by a signal, finished trials are kept. The last line on stdout is one "
+    "JSON object."
 )
-_SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed"
+_SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed, 4 with too few to tell"
 DEFAULTS: dict[str, Any] = {
     "strategies": ("direct",),
     "transport": (scenario.IN_PROCESS,),
@@ -38,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "arrivals": "constant",
     "plots": True,
     "prices": {},
+    "max_failures": 0.5,
 }
 
 
@@ -55,6 +58,7 @@ class RunOptions:
     dry_run: bool
     plots: bool
     retry_failed: bool
+    max_failures: float
     timeouts: Timeouts | None
     scenario_file: ScenarioFile | None
     calibration: Path | None = None
@@ -80,8 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
     again.add_argument("folder", type=Path, metavar="DIR")
     again.add_argument("--no-plots", action="store_true", help="only the tables and report.md")
     both = add_command("compare", "report which metrics got better or worse between two runs")
-    both.add_argument("a", type=Path, metavar="A", help="the baseline run")
-    both.add_argument("b", type=Path, metavar="B", help="the run to compare with it")
+    both.add_argument("a", metavar="A[:NAME]", help="the baseline run, or one provider of it")
+    both.add_argument("b", metavar="B[:NAME]", help="the run to compare with it, or one provider of it")
     both.add_argument("--slo", metavar="SLO", help=f"objectives that B must meet: {_SLO_HELP}")
     both.add_argument(
         "--fail-if-worse", metavar="METRICS", help="for example ttft,failed: exit code 1 when one of them got worse"
@@ -111,7 +115,12 @@ def _add_calibrate_options(new: argparse.ArgumentParser) -> None:
 
 def _add_replay_options(new: argparse.ArgumentParser) -> None:
     new.add_argument("traces", type=Path, nargs="+", metavar="DIR_OR_TRACE", help="a run's folder, or traces")
-    new.add_argument("--strategies", required=True, metavar="X,Y", help="for example direct,batch:100ms,pace:30tps")
+    new.add_argument(
+        "--strategies",
+        required=True,
+        metavar="X,Y",
+        help=f"one or more of {strategies.describe_forms()}; for example direct,{strategies.DEFAULT_STRATEGY}",
+    )
     new.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
     new.add_argument("--no-plots", action="store_true", help="only the tables and report.md")
 
@@ -125,7 +134,7 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
         help="a TOML file with any of these options; the command line overrides it",
     )
     add("--providers", type=scenario.split_names, metavar="A,B", help="for example local,sim:steady,replay:FILE")
-    add("--strategies", metavar="X,Y", help="for example direct,batch:100ms (direct)")
+    add("--strategies", metavar="X,Y", help=f"one or more of {strategies.describe_forms()} (direct)")
     ways = ",".join(scenario.TRANSPORTS)
     add("--transport", type=scenario.split_names, metavar="X,Y", help=f"of {ways}: all but the first use the service")
     add("--url", metavar="URL", help="URL of the service, its API key in STREAMGAUGE_KEY (one is started for the run)")
@@ -168,6 +177,7 @@ def _add_output_options(add: Callable[..., object]) -> None:
         metavar="FILE",
         help=f"error bar of the timestamps ({model.DEFAULT_FILE}, if it exists)",
     )
+    add("--max-failures", metavar="SHARE", help="exit code 1 if more of a provider's trials fail than this (50%%)")
     add("--resume", action="store_true", help="continue the run in DIR; it may have more prompts or repeats now")
     add("--retry-failed", action="store_true", help="with --resume: ask again what was not completed")
     add("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
@@ -204,6 +214,7 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
         dry_run=values.get("dry_run", False),
         plots=values["plots"],
         retry_failed=values.get("retry_failed", False),
+        max_failures=values["max_failures"],
         timeouts=values.get("timeouts"),
         scenario_file=file,
         calibration=values.get("calibration"),
@@ -228,6 +239,7 @@ def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
         "strategies": ("strategies", scenario.strategy_names),
         "prompts": ("prompts", read_prompts),
         "timeouts": ("timeouts", parse_timeouts),
+        "max_failures": ("max_failures", parse_share),
         "effort": ("effort", scenario.effort_names),
         "price": ("prices", lambda texts: dict(map(parse_price, texts))),
         "max_cost": ("max_cost_usd", _parse_usd),
@@ -269,6 +281,18 @@ def _build_scenario(values: Mapping[str, Any]) -> Scenario:
         warm_up=int(values["warm_up"]),
         **{name: values[name] for name in names if name in values},
     )
+
+
+def parse_share(text: str) -> float:
+    """Return a share such as `50%` or `0.5` as a number from 0 to 1. Raises UsageError when it is not one."""
+    number = text.strip()
+    try:
+        value = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise UsageError(f"max-failures {text!r}: write a share, for example 50%")
+    return value
 
 
 def _parse_usd(text: str) -> Decimal:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,21 @@ def failure_reasons(trials: Any) -> list[str]:
 
 
 def print_verdicts(verdicts: Sequence[Any]) -> dict[str, Any]:
-    """Print the missed objectives to stderr and return the `slo` field of the JSON line."""
-    missed = [str(verdict) for verdict in verdicts if not verdict.met]
-    for line in missed:
+    """Print the objectives that are not met to stderr and return the `slo` field of the JSON line."""
+    from evaluation.analysis import slo
+
+    by_outcome = {word: [str(one) for one in verdicts if one.outcome == word] for word in ("missed", "too few")}
+    for line in [*by_outcome["missed"], *by_outcome["too few"]]:
         print_note(f"slo {line}")
-    print_note(f"slo: {len(verdicts) - len(missed)} of {len(verdicts)} met")
-    return {"slo": {"met": not missed, "checked": len(verdicts), "missed": missed}}
+    met = sum(verdict.met for verdict in verdicts)
+    print_note(f"slo: {met} of {len(verdicts)} met")
+    outcome = slo.worst_outcome(verdicts)
+    result = {"met": outcome == "met", "outcome": outcome, "checked": len(verdicts)}
+    return {"slo": result | {"missed": by_outcome["missed"], "too_few": by_outcome["too few"]}}
+
+
+def exit_code_of(outcomes: Collection[str]) -> int:
+    """Return 1 if an outcome is `missed`, else 4 if one is `too few`, else 0."""
+    from evaluation.analysis import slo
+
+    return next((slo.EXIT_CODES[word] for word in ("missed", "too few") if word in outcomes), 0)

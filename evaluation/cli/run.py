@@ -2,7 +2,7 @@
 
 import argparse
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
@@ -19,6 +19,8 @@ from evaluation.runner import resume
 from evaluation.runner.budget import LEDGER_FILE, CostCeiling, read_ledger_total
 from evaluation.runner.resume import RunState
 from evaluation.runner.runner import RunSummary, new_run_id, run
+from evaluation.scenario import full_name
+from evaluation.schema import Trial, read_trials
 from providers import ProviderRegistry
 from providers.local.model_file import find_model
 from providers.registry import default_timeouts
@@ -48,10 +50,35 @@ def main_run(parsed: argparse.Namespace) -> int:
         output.print_note(f"stopped before more than {options.max_cost_usd} USD could be spent: {kept}")
     if summary.shortfall:
         output.print_note(f"note: {summary.shortfall}")
+    for name, reason in summary.ended_providers.items():
+        output.print_note(f"{name}: its part of the run has ended: {reason} (--resume asks for what is left)")
+    failing = _failing_providers(options.out, options.max_failures)
     facts |= {"interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
+    facts |= {"ended_providers": summary.ended_providers, "failing_providers": failing}
     facts |= {"shortfall": summary.shortfall} | _check_slo(options.out, options)
     output.print_json_line(facts)
     return _exit_code(summary, facts)
+
+
+def _failing_providers(folder: Path, limit: float) -> list[str]:
+    """Print each provider of which more trials failed than the limit, a share, and return their names."""
+    failing = []
+    for name, (failed, trials) in count_failures(read_trials(folder)).items():
+        if failed > limit * trials:
+            output.print_note(f"{name}: {failed} of {trials} trials failed, more than --max-failures {limit:.0%}")
+            failing.append(name)
+    return failing
+
+
+def count_failures(trials: Iterable[Trial]) -> dict[str, tuple[int, int]]:
+    """Return how many trials of each name failed, and how many there are; cancelled ones count as neither."""
+    counts: dict[str, tuple[int, int]] = {}
+    for trial in trials:
+        if trial.outcome != "cancelled":
+            name = trial.name or full_name(trial.provider, trial.model)
+            failed, seen = counts.get(name, (0, 0))
+            counts[name] = failed + (trial.outcome != "completed"), seen + 1
+    return counts
 
 
 def _check_slo(folder: Path, options: RunOptions) -> dict[str, Any]:
@@ -61,8 +88,7 @@ def _check_slo(folder: Path, options: RunOptions) -> dict[str, Any]:
     from evaluation import tables
     from evaluation.analysis import slo
 
-    verdicts = slo.check_objectives(tables.load(folder), options.slo)
-    return output.print_verdicts(verdicts)
+    return output.print_verdicts(slo.check_objectives(tables.load(folder), options.slo))
 
 
 async def _run_dry(options: RunOptions) -> int:
@@ -97,6 +123,7 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     start = _prepare_run(options, folder)
     start.facts["timeouts"] = asdict(options.timeouts or default_timeouts(settings))
     start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
+    start.facts["slo"] = [objective.text for objective in options.slo]
     start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in options.prices.items()}
     budget = _make_cost_ceiling(options, providers, start, folder)
     if not options.resume:
@@ -206,4 +233,6 @@ def _exit_code(summary: RunSummary, facts: dict[str, Any]) -> int:
         return 130
     if summary.out_of_budget:
         return OUT_OF_BUDGET_EXIT_CODE
-    return 0 if summary.outcomes["completed"] and facts.get("slo", {}).get("met", True) else 1
+    if facts["failing_providers"] or summary.ended_providers or not summary.outcomes["completed"]:
+        return 1
+    return output.exit_code_of([facts["slo"]["outcome"]] if "slo" in facts else [])

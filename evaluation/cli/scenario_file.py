@@ -131,6 +131,13 @@ def _check_timeouts(value: Any) -> Timeouts:
     return parse_timeouts(_check_text(value))
 
 
+def _check_share(value: Any) -> float:
+    number = _number_checker(0.0)(value)
+    if number > 1:
+        raise ValueError("a number from 0 to 1")
+    return number
+
+
 def _check_expected(value: Any) -> AnswerCheck:
     return parse_check(value)
 
@@ -140,7 +147,7 @@ def _check_usd(value: Any) -> Decimal:
     return Decimal(str(value))
 
 
-_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
+KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
     "providers": _check_names,
     "strategies": _check_strategies,
     "transport": _check_transports,
@@ -167,17 +174,18 @@ _KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
     "calibration": _check_text,
     "resume": _check_flag,
     "retry_failed": _check_flag,
+    "max_failures": _check_share,
     "dry_run": _check_flag,
     "out": _check_text,
 }
 _PATH_KEYS = ("prompts_file", "calibration", "out")
-_PROMPT_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
+PROMPT_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {
     "id": _check_text,
     "prompt": _check_text,
     "expected_tokens": _whole_number_checker(1),
     "expected": _check_expected,
 }
-_PRICE_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {"input": _check_usd, "output": _check_usd, "cached": _check_usd}
+PRICE_KEY_CHECKERS: dict[str, Callable[[Any], Any]] = {"input": _check_usd, "output": _check_usd, "cached": _check_usd}
 
 
 class _ScenarioFileReader:
@@ -194,7 +202,7 @@ class _ScenarioFileReader:
         if key == "prices":
             return self._check_prices(value)
         checked = self._check_value(
-            key, key, value, {**_KEY_CHECKERS, "prompts": _check_text, "prices": _check_text}, self.line_of(key)
+            key, key, value, {**KEY_CHECKERS, "prompts": _check_text, "prices": _check_text}, self.line_of(key)
         )
         if key not in _PATH_KEYS:
             return checked
@@ -245,7 +253,7 @@ class _ScenarioFileReader:
         for place, entry in enumerate(value):
             head = self.line_of("prompts", place)
             checked = {
-                k: self._check_value(k, k, v, _PROMPT_KEY_CHECKERS, self.line_of(k, after=head))
+                k: self._check_value(k, k, v, PROMPT_KEY_CHECKERS, self.line_of(k, after=head))
                 for k, v in entry.items()
             }
             if missing := {"id", "prompt"} - set(checked):
@@ -273,7 +281,7 @@ class _ScenarioFileReader:
                     f"{self._path}, line {line}: not a price (write {{ input = 1.0, output = 2.0 }}, USD per 1M tokens)"
                 )
             checked = {
-                k: self._check_value(f"the price's {k}", k, v, _PRICE_KEY_CHECKERS, line) for k, v in pair.items()
+                k: self._check_value(f"the price's {k}", k, v, PRICE_KEY_CHECKERS, line) for k, v in pair.items()
             }
             prices[model] = TokenPrices(checked["input"], checked["output"], checked.get("cached"))
         return prices

@@ -18,7 +18,10 @@ from evaluation.load_test.locust_run import LocustOptions
 from streaming.errors import UsageError
 
 _MAX_USERS = 10_000
-_SLO_HELP = "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is 1"
+_SLO_HELP = (
+    "objectives, as in ttft_p95<800ms,icl_p99<150ms,failed<1%%: when one is missed the exit code is "
+    "1, with too few answers to tell 4"
+)
 _DEFAULT_SLO = "failed<1%"
 _EPILOG = (
     "All other options are passed to Locust: --provider, --cancel-rate, --shape … (docs/load-testing.md lists them)."
@@ -69,6 +72,7 @@ def _main_report(options: argparse.Namespace) -> int:
 def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = True) -> int:
     """Build the report; print the summary, verdicts, folder and JSON line; return the exit code."""
     # Importing pandas takes a second, which must not delay usage errors.
+    from evaluation.analysis import slo
     from evaluation.load_test import judge
     from evaluation.reports import terminal
 
@@ -77,10 +81,10 @@ def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = Tru
     for verdict in judged.verdicts:
         print(to_line(f"slo {verdict}"))
     if judged.verdicts:
-        print(f"slo: {'met' if judged.met else 'missed'}")
+        print(f"slo: {judged.outcome if judged.outcome != 'too few' else 'too few answers to tell'}")
     print(f"the report is in {folder}/report.{'html' if plots else 'md'}")
     print(json.dumps(judged.facts))
-    return 0 if judged.met else 1
+    return slo.EXIT_CODES[judged.outcome]
 
 
 def _main_capacity(options: argparse.Namespace) -> int:

@@ -111,7 +111,8 @@ def run_search(
         ramp_s = math.ceil(streams / step_load.users_per_s)
         locust_run.run_locust(replace(step_load, duration_s=step_load.duration_s + ramp_s), url, place)
         judged = judge.judge_load_test(place, objectives, without_ramp=True)
-        met = judged.met and judged.shortfall is None
+        # The search confirms its answer by repeated steps: each step counts by its observed values.
+        met = judged.holds_here and judged.shortfall is None
         step = SearchStep(streams, met, len(judged.run.trials), judged.evidence, place)
         search.report_result(met)
         yield step, judged.run

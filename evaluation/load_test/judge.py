@@ -17,15 +17,21 @@ CALIBRATION_FILE = Path("out", "load-calibration.json")
 
 @dataclass(frozen=True, slots=True)
 class LoadTestVerdict:
-    """A load test with its verdicts; met if an answer was completed and every objective is met."""
+    """A load test with its verdicts; without a completed answer its objectives are missed."""
 
     folder: Path
     run: Run
     verdicts: list[Verdict]
 
     @property
-    def met(self) -> bool:
-        return self._has_completed and all(verdict.met for verdict in self.verdicts)
+    def outcome(self) -> slo.Outcome:
+        """Whether the objectives are met, missed, or too few answers to tell."""
+        return slo.worst_outcome(self.verdicts) if self._has_completed else "missed"
+
+    @property
+    def holds_here(self) -> bool:
+        """Whether the observed values are within the objectives, however few answers there are."""
+        return self._has_completed and all(entry.holds_here for entry in self.verdicts)
 
     @property
     def _has_completed(self) -> bool:
@@ -48,7 +54,8 @@ class LoadTestVerdict:
         """The fields of the JSON line."""
         outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
         load, reached = self.run.manifest["load"], self.run.manifest["loads"][0]
-        missed = [str(verdict) for verdict in self.verdicts if not verdict.met]
+        missed = [str(verdict) for verdict in self.verdicts if verdict.outcome == "missed"]
+        untold = [str(verdict) for verdict in self.verdicts if verdict.outcome == "too few"]
         return {
             "folder": str(self.folder),
             "run_id": self.run.manifest["run_id"],
@@ -59,7 +66,15 @@ class LoadTestVerdict:
             "completed": outcomes.get("completed", 0),
             "outcomes": outcomes,
             "unfinished": load["unfinished"],
-            "slo": {"met": not missed, "checked": len(self.verdicts), "missed": missed} if self.verdicts else None,
+            "slo": {
+                "met": not missed and not untold,
+                "outcome": slo.worst_outcome(self.verdicts),
+                "checked": len(self.verdicts),
+                "missed": missed,
+                "too_few": untold,
+            }
+            if self.verdicts
+            else None,
         }
 
 

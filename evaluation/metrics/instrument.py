@@ -7,28 +7,29 @@ _OWN = "this project"
 
 
 def queue_s(answer: MeasuredAnswer) -> float | None:
-    """Return the instrument's own wait: planned start to request sent, without connecting and waits for the provider.
+    """Return the instrument's own wait: planned start to request sent, less connecting and what other attempts took.
 
     A trial in process opens no connection, so an unknown `connect_s` counts as 0.
     """
     if answer.sent_s is None or answer.intended_s is None:
         return None
-    others_s = sum(answer.reported.get(name) or 0.0 for name in ("connect_s", "refused_wait_s"))
+    waits = ("connect_s", "refused_wait_s", "retry_wait_s")
+    others_s = sum(answer.reported.get(name) or 0.0 for name in waits)
     return answer.sent_s - answer.intended_s - others_s
 
 
 METRICS = (
     Metric("queue_s", "queue of the instrument", "s", "less", "instrument",
-           "planned start → last byte of the request passed to the kernel, less connect_s and refused_wait_s: large "
-           "means that the instrument was slow, not the provider", _OWN, queue_s, applies_to="any"),
+           "planned start → last byte of the request passed to the kernel, less connect_s, refused_wait_s and earlier "
+           "attempts: large means that the instrument was slow, not the provider", _OWN, queue_s, applies_to="any"),
     Metric("attempts", "attempts", "count", "less", "instrument", "requests sent for the trial; 1 is no retry", _OWN,
            reported("attempts"), applies_to="any"),
     Metric("refused_starts", "refused starts", "count", "less", "instrument",
            "answers with 429, 503 or 529 before the attempt that counted", _OWN, reported("refused_starts"),
            applies_to="any"),
     Metric("refused_wait_s", "wait after refused starts", "s", "less", "instrument",
-           "time from the first refused attempt to the one that counted, which the provider asked for: part of "
-           "ttft_total_s, never of queue_s or ttft_s", _OWN, reported("refused_wait_s"), applies_to="any"),
+           "the waits that the provider named, and the refused attempts themselves: part of ttft_total_s, never of "
+           "queue_s or ttft_s", _OWN, reported("refused_wait_s"), applies_to="any"),
     Metric("loop_lag_max_s", "event-loop lag", "s", "less", "instrument",
            "worst lateness of a 20 ms timer of this process during the trial", _OWN, reported("loop_lag_max_s"),
            applies_to="any"),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from evaluation.analysis import statistics, summary
+from evaluation.analysis import statistics, trial_names
 from evaluation.analysis.statistics import Floats
 from evaluation.escaping import to_line
 from evaluation.reports import formatting
@@ -40,11 +40,11 @@ _MIN_GAP_MS = 0.01
 def build_charts(run: Run) -> list[Chart]:
     """Return the charts for which a run has data; their texts are plain, and each output format must escape them."""
     run = escape_run(run, to_line)
-    trials, names = summary.add_transport_names(run, run.trials)
+    trials, names = trial_names.add_transport_names(run, run.trials)
     done = trials[trials["outcome"] == "completed"]
     if not len(done):
         return []
-    strategies = summary.order_values(run, "strategies", done["strategy"])
+    strategies = trial_names.order_values(run, "strategies", done["strategy"])
     charts: list[Chart | None]
     if is_replay(run):
         charts = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies)]
@@ -75,11 +75,10 @@ def _ttft_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
 
 
 def _median_ms_text(cell: pd.DataFrame, values: Floats) -> str:
-    p95 = formatting.format_number(float(np.percentile(values, 95)))
-    return (
-        f"{formatting.format_interval(statistics.column_median(cell, 'ttft_s'), in_ms=True)} ms (p95 {p95}, n = "
-        f"{len(values)})"
-    )
+    percent = statistics.largest_quantile(len(values))
+    tail = f"p{percent:g} {formatting.format_number(float(np.percentile(values, percent)))}, " if percent > 50 else ""
+    middle = formatting.format_interval(statistics.column_median(cell, "ttft_s"), in_ms=True)
+    return f"{middle} ms ({tail}n = {len(values)})"
 
 
 def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Chart | None:

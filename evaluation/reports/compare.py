@@ -1,21 +1,21 @@
 """A comparison of two runs as a table for the terminal, and as Markdown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from evaluation.analysis.compare import RESOLUTION_S, SHARE_METRICS, Comparison, MetricChange
-from evaluation.analysis.statistics import MIN_TRIALS, NO_DIFFERENCE_TEXT, Estimate
+from evaluation.analysis.compare import SHARE_METRICS, CellKey, MetricChange, RunComparison
 from evaluation.escaping import Escape, to_line, to_markdown
 from evaluation.reports import formatting
+from evaluation.reports.verdict_text import format_share
 from evaluation.scenario import display_name
 from evaluation.schema import TRIAL_UNITS
 
-HEADER = ("provider", "strategy", "metric", "A", "B", "B − A, 95 % interval", "change", "n", "verdict")
+HEADER = ("provider", "strategy", "metric", "A", "B", "change, 95 % interval", "n", "verdict")
 _COLOURS = {"better": "green", "worse": "red"}
 
 
-def comparison_table(comparison: Comparison, a: str, b: str) -> Table:
+def comparison_table(comparison: RunComparison, a: str, b: str) -> Table:
     """Return a table with one row for each metric of each cell that both runs have."""
     table = Table(title=f"A = {to_line(a)}   B = {to_line(b)}")
     for place, heading in enumerate(HEADER):
@@ -28,37 +28,77 @@ def comparison_table(comparison: Comparison, a: str, b: str) -> Table:
 def comparison_row(change: MetricChange, escape: Escape) -> list[str]:
     """Return the cells of one row, with names escaped for the output format."""
     unit, scale = _metric_unit(change.metric)
-    percent = change.percent
     return [
-        escape(display_name(change.provider)),
-        escape(change.strategy),
+        _provider_text(change.cell, escape),
+        escape(change.cell.strategy),
         f"{change.metric.removesuffix('_s') if unit == 'ms' else change.metric}{f' ({unit})' if unit else ''}",
         formatting.format_number(change.a * scale),
         formatting.format_number(change.b * scale),
-        formatting.format_interval(_scale_estimate(change.difference, scale), in_ms=False),
-        formatting.UNKNOWN if percent is None else f"{percent:+.1f} %",
-        f"{change.difference.n}{'' if change.paired else ' unpaired'}",
+        _change_text(change),
+        f"{change.n}{'' if change.paired else ' unpaired'}",
         change.verdict,
     ]
 
 
-def comparison_notes(comparison: Comparison, escape: Escape) -> Iterable[str]:
-    """Yield an explanation of the table, and the cells that could not be compared; names are escaped."""
-    different = [
-        change
-        for change in comparison.changes
-        if change.verdict not in (NO_DIFFERENCE_TEXT,) and change.difference.low is not None
-    ]
-    tested = sum(change.difference.low is not None for change in comparison.changes)
+def _provider_text(cell: CellKey, escape: Escape) -> str:
+    prompts = "" if cell.population == "all" else f", {cell.population} prompts"
+    return f"{escape(display_name(cell.provider))}{prompts}"
+
+
+def _change_text(change: MetricChange) -> str:
+    """Return the difference with its interval: in per cent of A, of shares in percentage points."""
+    if change.ratio is not None:
+        ratio = change.ratio
+        return formatting.format_change(ratio.ratio, ratio.low, ratio.high)
+    if change.difference is None or change.low is None or change.high is None:
+        return formatting.UNKNOWN
+    low, high = (formatting.format_number(end * 100) for end in (change.low, change.high))
+    return f"{change.difference * 100:+.1f} points [{low}, {high}]"
+
+
+def comparison_notes(comparison: RunComparison, escape: Escape) -> Iterable[str]:
+    """Yield the verdict, an explanation of the table, and what is not alike in the runs; names are escaped."""
+    claims = [change for change in comparison.changes if change.comparisons]
+    yield from (_claim_text(change, escape) for change in claims)
     yield (
-        f"{len(different)} of {tested} comparisons differ by more than their noise; by chance alone about "
-        f"{tested / 20:.1f} would. Intervals need {MIN_TRIALS} pairs or trials and cover the variation between trials, "
-        "not a difference between the two occasions. Latencies that differ by less than "
-        f"{formatting.format_ms(RESOLUTION_S)} ms count as equal, which is the resolution of the instrument."
+        f"Only {_metrics_text(claims)} makes claims: of comparisons of equal runs at most 1 in 20 names a difference. "
+        "The other metrics are exploratory. Intervals cover the variation between trials, not a difference between the "
+        "two occasions; differences below 1 ms or 2 % count as equal."
     )
+    for difference in comparison.differences:
+        yield f"Not alike: {escape(difference)}."
     for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
         if cells:
-            yield f"Only in {name}: {', '.join(f'{escape(display_name(p))} × {escape(s)}' for p, s in cells)}."
+            yield f"Only in {name}: {', '.join(_cell_text(cell, escape) for cell in cells)}."
+
+
+def _metrics_text(claims: list[MetricChange]) -> str:
+    return " and ".join(dict.fromkeys(formatting.metric_title(change.metric) for change in claims)) or "nothing"
+
+
+def _claim_text(change: MetricChange, escape: Escape) -> str:
+    where, metric = _cell_text(change.cell, escape), formatting.metric_title(change.metric)
+    if change.verdict in ("better", "worse"):
+        return f"{where}: B is {change.verdict} than A: {metric} {_change_text(change)} ({change.n} pairs)."
+    if change.verdict == "equal":
+        return f"{where}: A and B are equal within the margin: {metric} {_change_text(change)} ({change.n} pairs)."
+    return f"{where}: {change.verdict}: {metric} {_change_text(change)} ({change.n} pairs){_power_text(change)}."
+
+
+def _power_text(change: MetricChange) -> str:
+    first, second = change.failures
+    if change.ratio is None or change.low is None:
+        return ""
+    if first.exceeds(second) or second.exceeds(first):
+        return f"; failed: A {first.failed} of {first.trials}, B {second.failed} of {second.trials}"
+    seen = change.ratio.smallest_effect(change.comparisons)
+    more = change.ratio.more_prompts(change.comparisons)
+    text = "" if seen is None else f"; a difference of {format_share(seen)} would be found in 80 % of cases"
+    return text + (f", for 10 % {more} more pairs are needed" if text and more else "")
+
+
+def _cell_text(cell: CellKey, escape: Escape) -> str:
+    return f"{_provider_text(cell, escape)} × {escape(cell.strategy)}"
 
 
 def _metric_unit(metric: str) -> tuple[str, float]:
@@ -68,16 +108,16 @@ def _metric_unit(metric: str) -> tuple[str, float]:
     return {"s": ("ms", 1000.0), "USD": ("USD per 1000", 1000.0)}.get(unit or "", ("", 1.0))
 
 
-def _scale_estimate(estimate: Estimate, scale: float) -> Estimate:
-    value, low, high = (None if x is None else x * scale for x in (estimate.value, estimate.low, estimate.high))
-    return Estimate(estimate.n, value, low, high)
-
-
-def comparison_markdown(comparison: Comparison, a: str, b: str) -> str:
+def comparison_markdown(comparison: RunComparison, a: str, b: str) -> str:
     """Return the comparison as a Markdown document."""
     lines = ["# Comparison", "", f"A = {to_markdown(a)}", "", f"B = {to_markdown(b)}", ""]
     lines += formatting.markdown_table(
         list(HEADER), (comparison_row(change, to_markdown) for change in comparison.changes), texts=3
     )
-    lines += ["", *comparison_notes(comparison, to_markdown)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_separated(comparison_notes(comparison, to_markdown))]) + "\n"
+
+
+def _separated(notes: Iterable[str]) -> Iterator[str]:
+    for note in notes:
+        yield ""
+        yield note

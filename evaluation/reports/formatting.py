@@ -1,30 +1,32 @@
 """Formatting of numbers for reports: milliseconds, about three significant digits, a dash for unknown values."""
 
+import math
 from collections.abc import Iterable, Sequence
 
-from evaluation.analysis.statistics import NO_DIFFERENCE_TEXT, TOO_FEW_TEXT, Difference, Estimate
+from evaluation.analysis.statistics import Difference, Estimate
 from evaluation.analysis.summary import Group
+from evaluation.metrics import METRIC_BY_NAME
 from evaluation.scenario import TRANSPORTS, display_name
 
 UNKNOWN = "–"
-_METRIC_TITLES = {
+NEVER = "∞"
+"""A quantile that falls on failed trials."""
+_TITLES = {
+    "ttfot_s": "first answer text",
     "ttft_s": "first token (TTFT)",
-    "icl_p50_s": "median gap between chunks",
     "output_tps": "output speed",
-    "e2e_s": "whole answer",
     "first_held_s": "delay of the first text",
-    "delay_mean_s": "mean delay of a character",
-    "updates_per_s": "updates",
-    "delivered_ttft_s": "first text at the reader",
-    "delivered_e2e_s": "whole answer at the reader",
     "delivered_gap_p99_s": "p99 of the gaps at the reader",
 }
+"""Titles in sentences that differ from the metric's own, and those of derived quantities."""
 
 
 def format_number(value: float | None) -> str:
     """Return a number with about three significant digits (1234, 123, 12.3, 1.23); a dash for None."""
     if value is None:
         return UNKNOWN
+    if math.isinf(value):
+        return NEVER
     size = abs(value)
     # `z` formats a small negative difference as 0.00 instead of -0.00.
     return f"{value:z.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
@@ -72,19 +74,46 @@ def report_unit(column: str) -> str:
     return {"output_tps": "tokens/s", "updates_per_s": "updates/s"}.get(column, "ms")
 
 
+def metric_title(column: str) -> str:
+    """Return the title of a column in a sentence."""
+    known = METRIC_BY_NAME.get(column)
+    return _TITLES.get(column) or (known.title if known else column)
+
+
 def describe_difference(difference: Difference) -> str:
-    """Return a sentence on a paired difference, with its interval and the number of pairs."""
+    """Return a sentence on a paired difference within one provider, with its interval; it claims nothing."""
     estimate, column = difference.estimate, difference.column
-    name = _METRIC_TITLES[column]
-    what = f"{name[0].upper()}{name[1:]}, {display_name(difference.b)} against {display_name(difference.a)}"
-    verdict = difference.verdict
-    size = f"{format_interval(estimate, in_ms=report_unit(column) == 'ms')} {report_unit(column)}"
-    pairs = f"median of {estimate.n} paired differences {size}"
-    if verdict in (NO_DIFFERENCE_TEXT, TOO_FEW_TEXT):
-        return f"{what}: {verdict} ({pairs})."
-    assert estimate.value is not None
-    amount = format_number(abs(estimate.value) * (1000 if report_unit(column) == "ms" else 1))
-    return f"{what}: {amount} {report_unit(column)} {verdict} ({pairs})."
+    name = metric_title(column)
+    where = f"{display_name(difference.name)}: " if difference.name else ""
+    unit = report_unit(column)
+    size = f"{_signed_interval(estimate, in_ms=unit == 'ms')} {unit}"
+    return f"{where}{name}, {difference.b} against {difference.a}: {size} ({estimate.n} pairs, exploratory)."
+
+
+def _signed_interval(estimate: Estimate, *, in_ms: bool) -> str:
+    text = format_interval(estimate, in_ms=in_ms)
+    return f"+{text}" if estimate.value is not None and estimate.value > 0 else text
+
+
+def format_percent(ratio: float | None) -> str:
+    """Return a ratio as a signed change in per cent, `+12 %`; a dash for None."""
+    if ratio is None:
+        return UNKNOWN
+    return f"+{NEVER}" if math.isinf(ratio) else f"{_percent_number(ratio):+} %".replace("+0 %", "0 %")
+
+
+def _percent_number(ratio: float) -> float | int:
+    """Return the change in per cent: whole from 10 % on, with one decimal below."""
+    percent = (ratio - 1) * 100
+    return round(percent) if abs(percent) >= 9.95 else round(percent, 1) + 0.0
+
+
+def format_change(ratio: float | None, low: float | None, high: float | None) -> str:
+    """Return a ratio with its interval as changes: `+12 % [4, 21]`."""
+    if low is None or high is None or ratio is None:
+        return format_percent(ratio)
+    ends = (NEVER if math.isinf(end) else f"{_percent_number(end)}" for end in (low, high))
+    return f"{format_percent(ratio)} [{', '.join(ends)}]"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 2) -> list[str]:

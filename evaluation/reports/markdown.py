@@ -1,62 +1,21 @@
-"""A run's report in Markdown: findings, results, failures and provenance. Sections without data are omitted."""
+"""A run's report in Markdown: verdict, decision table, objectives, then the rest. Sections without data are omitted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from evaluation import tables
-from evaluation.analysis import statistics, summary
-from evaluation.analysis.statistics import METHOD_NOTE, MIN_TRIALS, Difference, Estimate
+from evaluation import manifest, tables
+from evaluation.analysis import slo, summary, trial_names, verdicts
+from evaluation.analysis.statistics import SMALL_SAMPLE_NOTE, Difference, Estimate
 from evaluation.analysis.summary import Group
+from evaluation.analysis.verdicts import ProviderComparison
 from evaluation.escaping import to_markdown
-from evaluation.reports import formatting, provenance, replay
-from evaluation.scenario import IN_PROCESS, display_name
+from evaluation.reports import cautions, decision, formatting, provenance, replay, transports, verdict_text
+from evaluation.scenario import display_name
 from evaluation.schema import atomic_write
 from evaluation.tables import Run, escape_run
-
-HEADER = ("transport", "pairs", "first text ms", "whole answer ms", "gap p99 ms", "connect ms", "timestamps")
-
-
-def transport_table(run: Run) -> Iterator[str]:
-    """Yield the table as Markdown lines with an explanation; nothing if no transports can be paired."""
-    differences = summary.wire_differences(run)
-    if not any(difference.estimate.n for difference in differences):
-        return
-    first, *others = summary.transports(run)
-    rows = [_transport_row(run, name, [d for d in differences if d.b == name]) for name in others]
-    yield from formatting.markdown_table(HEADER, rows, texts=1)
-    yield ""
-    yield (
-        f"Medians of the differences to {first}, on the same prompt, provider and strategy within one block, with 95 % "
-        f"intervals from {MIN_TRIALS} pairs on; one that contains 0 is within the noise. The metrics are "
-        "those of the reader: over a transport of the text that arrives at the client, in process of the text that "
-        "leaves the strategy. The gap is the p99 of an answer. Each trial opens a new connection: the time to connect "
-        "is before the request is sent, and in no other metric."
-    )
-    if first == IN_PROCESS:
-        yield ""
-        yield (
-            "Over a transport another process answers, which shares the processors if it runs on this machine: the "
-            "differences include the whole path, with the service."
-        )
-
-
-def _transport_row(run: Run, name: str, differences: list[Difference]) -> list[str]:
-    trials = run.trials[run.trials["transport"] == name]
-    connect = statistics.column_median(trials, "connect_s")
-    return [
-        name,
-        str(max(difference.estimate.n for difference in differences)),
-        *(formatting.format_interval(difference.estimate, in_ms=True) for difference in differences),
-        formatting.format_ms(connect.value),
-        _timestamp_sources(trials["stamp_source"]),
-    ]
-
-
-def _timestamp_sources(sources: "pd.Series[str]") -> str:
-    return ", ".join(sorted(sources.dropna().unique())) or formatting.UNKNOWN
-
 
 REPORT_FILE = "report.md"
 PAGE_FILE = "report.html"
@@ -66,13 +25,17 @@ REPORT_FILES = (REPORT_FILE, PAGE_FILE, "plots")
 def write_report(folder: Path, *, plots: bool = False) -> Run:
     """Write the tables and the report of a folder from its journal; with `plots` also the HTML page and the PNG charts.
 
-    Without a journal the tables are unchanged. Raises UsageError when the run is missing or damaged, and OSError.
+    The verdicts, and those on the objectives that the manifest names, are written into the manifest. Without a journal
+    the tables are unchanged. Raises UsageError when the run is missing or damaged, and OSError.
     """
     if tables.has_journal(folder):
         run = tables.from_journal(folder)
         tables.write(folder, run)
     else:
         run = tables.load(folder)
+    run = add_verdicts(run)
+    if run.manifest:
+        manifest.write(folder, run.manifest)
     text = markdown(run)
     _write_atomically(folder / REPORT_FILE, text)
     if plots:
@@ -85,6 +48,17 @@ def write_report(folder: Path, *, plots: bool = False) -> Run:
     return run
 
 
+def add_verdicts(run: Run) -> Run:
+    """Return the run with its verdicts between providers and on its objectives in the manifest."""
+    if not run.manifest or provenance.is_replay(run):
+        return run
+    facts = {"verdicts": [result.as_dict() for result in verdicts.compare_providers(run)]}
+    if objectives := run.manifest.get("slo"):
+        result = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
+        facts["objectives"] = [verdict.as_dict() for verdict in result]
+    return replace(run, manifest=run.manifest | facts)
+
+
 def _write_atomically(path: Path, text: str) -> None:
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -92,22 +66,30 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def markdown(run: Run) -> str:
     """Return the report as Markdown; times are in milliseconds, and untrusted text is escaped."""
+    objectives = list(_objective_lines(run))
     run = escape_run(run, to_markdown)
-    groups, differences = summary.groups(run), summary.differences(run)
+    groups, differences = summary.groups(run), summary.strategy_differences(run)
     if provenance.is_replay(run):
         return _replay_report(run, groups, differences)
-    lines = [f"# Evaluation {run.manifest.get('run_id', '')}".rstrip(), "", *_iter_findings(run, groups, differences)]
-    lines += ["", "## Configuration", "", *provenance.describe_run(run)]
-    if any(group.completed for group in groups):
-        lines += ["", "## Results", "", *_results_table(groups), *_cached_notes(run)]
-        lines += ["", "## Delivery to the reader", "", *_reader_table(run, groups)]
-    if overhead := list(transport_table(run)):
-        lines += ["", "## Transport overhead", "", *overhead]
-    if differences:
-        lines += ["", "## Differences", "", *_difference_lines(differences)]
-    if len(broken := run.trials[run.trials["outcome"] != "completed"]):
-        lines += ["", "## Not completed", "", *_failures_table(run, broken)]
-    lines += ["", "## Provenance", "", *provenance.describe_provenance(run)]
+    comparisons = verdicts.compare_providers(run)
+    lines = [f"# Evaluation {run.manifest.get('run_id', '')}".rstrip(), ""]
+    lines += _iter_findings(run, groups, comparisons)
+    if groups:
+        lines += ["", "## Decision", "", *decision.decision_table(groups, summary.answer_lengths(run)[1])]
+    sections: dict[str, Iterator[str] | list[str]] = {
+        "Objectives": objectives,
+        "Comparisons": _comparison_lines(comparisons),
+        "Cadence": _cadence_table(groups),
+        "Delivery to the reader": _reader_table(run, groups),
+        "Transport overhead": list(transports.transport_table(run)),
+        "Exploratory differences": _exploratory_lines(verdicts.explore_providers(run), differences),
+        "Not completed": _failures_table(run, run.trials[run.trials["outcome"] != "completed"]),
+        "Configuration": provenance.describe_run(run),
+        "Provenance": provenance.describe_provenance(run),
+    }
+    for title, content in sections.items():
+        if result := list(content):
+            lines += ["", f"## {title}", "", *result]
     return "\n".join(lines) + "\n"
 
 
@@ -129,28 +111,32 @@ def _replay_report(run: Run, groups: list[Group], differences: list[Difference])
     return "\n".join([*lines, "", "## Provenance", "", *provenance.describe_provenance(run)]) + "\n"
 
 
-def _iter_findings(run: Run, groups: list[Group], differences: list[Difference]) -> Iterator[str]:
-    first = _headline_difference(differences)
-    if first is not None:
-        yield f"**{formatting.describe_difference(first)}**"
-    elif groups and groups[0].ttft_s.n:
-        yield f"**{_single_group_text(groups[0])}**"
-    else:
-        yield "**No trial was completed: there is nothing to compare.**"
-    others = [d for d in differences if d.column in ("delay_mean_s", "updates_per_s") and d is not first]
-    others += [d for d in summary.wire_differences(run) if d.column == "delivered_ttft_s" and d.estimate.n]
-    if others:
+def _iter_findings(run: Run, groups: list[Group], comparisons: list[ProviderComparison]) -> Iterator[str]:
+    yield f"**{verdict_text.headline(groups, comparisons)}**"
+    if notes := list(cautions.iter_cautions(run, groups, comparisons)):
         yield ""
-    yield from (f"- {formatting.describe_difference(difference)}" for difference in others)
+        yield from (f"- {note}" for note in notes)
     lost = int((run.trials["outcome"] != "completed").sum())
     yield ""
     yield f"{len(run.trials) - lost} of {len(run.trials)} trials completed{_completion_note(run)}"
 
 
-def _headline_difference(differences: list[Difference]) -> Difference | None:
-    """Return the first TTFT difference between providers, else the first delay difference between strategies."""
-    columns = ("ttft_s", "delay_mean_s")
-    return next((d for column in columns for d in differences if d.column == column), None)
+def _comparison_lines(comparisons: Sequence[ProviderComparison]) -> Iterator[str]:
+    if comparisons:
+        yield from (f"- {verdict_text.describe_comparison(entry)}." for entry in comparisons)
+        yield ""
+        yield _method_note(comparisons)
+
+
+def _method_note(comparisons: Sequence[ProviderComparison]) -> str:
+    size = comparisons[0].comparisons
+    which = f"these {size} comparisons claim" if size > 1 else "this comparison claims"
+    family = " (one family, by Holm)" if size > 1 else ""
+    return (
+        f"Only {which} anything{family}: of reports on equal providers at most 1 in 20 names a difference. Per cent "
+        "are of paired answers to the same prompt, moments apart, with 95 % intervals (Student's t over log ratios, or "
+        "the sign test where a pair holds a failure). All other figures are exploratory."
+    )
 
 
 def _completion_note(run: Run) -> str:
@@ -163,50 +149,50 @@ def _completion_note(run: Run) -> str:
     return f"; **the run {how}: {len(run.trials)} of {planned if planned is not None else 'unknown'} planned trials.**"
 
 
-def _single_group_text(group: Group) -> str:
-    ttft = formatting.format_interval(group.ttft_s, in_ms=True)
-    gap = f", then a chunk every {formatting.format_ms(group.gap_p50_s)} ms" if group.gaps else ""
-    return f"{display_name(group.name)}: first token after {ttft} ms{gap} (medians, {group.ttft_s.n} trials)."
-
-
-def _results_table(groups: list[Group]) -> Iterator[str]:
-    header = ["provider", "strategy", "trials", "completed", "TTFT ms", "gaps", "gap p50 ms", "p95", "p99"]
-    header += ["tokens/s", "tokens are", "stalls", "stalled ms", "cost USD"]
-    yield from formatting.markdown_table(header, map(_results_row, groups))
+def _objective_lines(run: Run) -> Iterator[str]:
+    """Yield the verdicts on the objectives that the run was given."""
+    if not (objectives := run.manifest.get("slo")) or provenance.is_replay(run):
+        return
+    result = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
+    yield f"**Objectives: {slo.worst_outcome(result)}.**"
+    yield ""
+    yield from (f"- {to_markdown(str(verdict))}" for verdict in result)
     yield ""
     yield (
-        "Results of completed trials. TTFT and tokens/s: medians over trials with 95 % bootstrap intervals, from "
-        f"{MIN_TRIALS} trials on; {METHOD_NOTE}. Gaps: latencies between text chunks on arrival, pooled by group; a "
-        "chunk is not a token. Cost: the sum over trials with a known price, ≈ if tokens are estimated. "
+        "Met and missed rest on one-sided 95 % exact bounds: an objective that is not met passes in at most 1 of 20 "
+        "runs. Fresh and repeated prompts count alike; a failed trial meets no latency."
+    )
+
+
+def _cadence_table(groups: list[Group]) -> Iterator[str]:
+    if not any(group.completed for group in groups):
+        return
+    header = ["provider", "strategy", "prompts", "completed", "TTFT ms", "gaps", "gap p50 ms", "p95", "p99"]
+    header += ["tokens/chunk", "tokens are", "stalls", "stalled ms", "cost USD"]
+    yield from formatting.markdown_table(header, map(_cadence_row, groups), texts=3)
+    yield ""
+    yield (
+        "TTFT: the first token of any kind, thinking included; medians, failed trials count as infinitely late. The "
+        "other columns are of completed trials. Gaps: latencies between text chunks on arrival, pooled by group, with "
+        f"intervals that draw whole trials; a chunk is not a token. Intervals: {SMALL_SAMPLE_NOTE}. Cost: the sum over "
+        "trials with a known price, ≈ if tokens are estimated. "
         f"{formatting.UNKNOWN} is unknown.{formatting.transport_note(group.name for group in groups)}"
     )
 
 
-def _cached_notes(run: Run) -> Iterator[str]:
-    """Yield a note for each provider whose TTFT is reduced by cached prompt tokens."""
-    done, _ = summary.add_transport_names(run, run.trials[run.trials["outcome"] == "completed"])
-    share = (done["cached_tokens"] / done["input_tokens"]).astype("float64") * 100
-    for name, shares in share[share > 0].groupby(done["name"]):
-        low, middle, high = shares.min(), shares.median(), shares.max()
-        yield ""
-        yield (
-            f"{display_name(str(name))} had {middle:.0f} % of a prompt's tokens in its cache (median; {low:.0f} to "
-            f"{high:.0f} %, in {len(shares)} trials): a repeated prompt has a shorter TTFT than a new one."
-        )
-
-
-def _results_row(group: Group) -> list[str]:
+def _cadence_row(group: Group) -> list[str]:
     return [
         display_name(group.name),
         group.strategy,
-        str(group.trials),
-        str(group.completed),
-        formatting.format_interval(group.ttft_s, in_ms=True),
+        group.population,
+        f"{group.completed} of {group.trials}",
+        formatting.format_interval(group.median("ttft_s"), in_ms=True),
         str(group.gaps),
-        formatting.format_ms(group.gap_p50_s),
-        formatting.format_ms(group.gap_p95_s),
-        formatting.format_ms(group.gap_p99_s),
-        formatting.format_interval(group.output_tps, in_ms=False),
+        *(
+            formatting.format_interval(entry, in_ms=True)
+            for entry in (group.gap_p50_s, group.gap_p95_s, group.gap_p99_s)
+        ),
+        formatting.format_number(group.median("tokens_per_chunk").value),
         ", ".join(group.token_sources) or formatting.UNKNOWN,
         formatting.UNKNOWN if group.stalls is None else str(group.stalls),
         formatting.format_ms(group.stall_s),
@@ -214,27 +200,41 @@ def _results_row(group: Group) -> list[str]:
     ]
 
 
+_READER_COLUMNS: tuple[tuple[str, str, bool], ...] = (
+    ("TTFT from the intended start ms", "ttft_total_s", True),
+    ("first text ms", "delivered_ttft_s", True),
+    ("whole answer ms", "delivered_e2e_s", True),
+    ("delay mean ms", "delay_mean_s", True),
+    ("delay max ms", "delay_max_s", True),
+    ("updates/s", "updates_per_s", False),
+    ("characters/s", "chars_per_s", False),
+    ("waited ms", "waited_s", True),
+    ("fluid up to tokens/s", "fluid_pace_tps", False),
+    ("fluidity", "fluidity", False),
+    ("QoE", "qoe", False),
+)
+_INDEXES = ("fluidity", "qoe")
+"""Columns from 0 to 1 that are left out where they are 1.00 for everybody."""
+
+
 def _reader_table(run: Run, groups: list[Group]) -> Iterator[str]:
-    columns: list[tuple[str, str, bool]] = [
-        ("TTFT from the intended start ms", "ttft_total_s", True),
-        ("first text ms", "delivered_ttft_s", True),
-        ("whole answer ms", "delivered_e2e_s", True),
-        ("delay mean ms", "delay_mean_s", True),
-        ("delay max ms", "delay_max_s", True),
-        ("updates/s", "updates_per_s", False),
-        ("characters/s", "chars_per_s", False),
-        ("fluidity", "fluidity", False),
-        ("QoE", "qoe", False),
+    shown = [group for group in groups if group.completed]
+    rows = [[_reader_cell(group, name, in_ms=in_ms) for _, name, in_ms in _READER_COLUMNS] for group in shown]
+    known = [
+        place
+        for place, (_, name, _) in enumerate(_READER_COLUMNS)
+        if any(row[place] != formatting.UNKNOWN for row in rows)
+        if name not in _INDEXES or any(round(group.median(name).value or 0.0, 2) < 1 for group in shown)
     ]
-    rows = [
-        [display_name(g.name), g.strategy, *(_reader_cell(g, name, in_ms=in_ms) for _, name, in_ms in columns)]
-        for g in groups
-        if g.completed
-    ]
-    known = [place for place in range(len(columns)) if any(row[place + 2] != formatting.UNKNOWN for row in rows)]
-    kept = [columns[place] for place in known]
-    rows = [[*row[:2], *(row[place + 2] for place in known)] for row in rows]
-    yield from formatting.markdown_table(["provider", "strategy", *(heading for heading, _, _ in kept)], rows)
+    if not known:
+        return
+    kept = [_READER_COLUMNS[place] for place in known]
+    cells = (
+        [display_name(group.name), group.strategy, group.population, *(row[place] for place in known)]
+        for group, row in zip(shown, rows, strict=True)
+    )
+    header = ["provider", "strategy", "prompts", *(heading for heading, _, _ in kept)]
+    yield from formatting.markdown_table(header, cells, texts=3)
     yield from _iter_reader_notes(run, [name for _, name, _ in kept])
 
 
@@ -242,13 +242,14 @@ def _iter_reader_notes(run: Run, names: list[str]) -> Iterator[str]:
     settings = run.manifest.get("measures", {})
     yield ""
     yield (
-        "Medians over completed trials. Delay: from a character's arrival to its delivery by the strategy, including "
-        "this process's own lag; max is over all characters."
+        "Medians: latencies with failed trials as infinitely late, the rest over completed trials. Delay: from a "
+        "character's arrival to its delivery by the strategy, including this process's own lag; max is over all "
+        "characters."
     )
     if "ttft_total_s" in names:
         yield (
-            "From the intended start: includes the instrument's own queue and the time to connect. TTFT and first text "
-            "begin when the request is sent."
+            "From the intended start: includes the instrument's own queue, waits that a provider named, and the time "
+            "to connect. TTFT and first text begin when the request is sent."
         )
     if "fluidity" in names and "fluidity" in settings:
         due = settings["fluidity"]
@@ -256,25 +257,42 @@ def _iter_reader_notes(run: Run, names: list[str]) -> Iterator[str]:
             "Fluidity: the share of token deadlines met; the first text is due after "
             f"{formatting.format_ms(due['first_s'])} ms, then a token every {formatting.format_ms(due['token_s'])} ms."
         )
+    if "fluid_pace_tps" in names:
+        yield "Fluid up to: the fastest reading pace at which 99 % of the tokens were in time."
     if "qoe" in names and "qoe" in settings:
         yield f"QoE: 1 is a reader of {settings['qoe']['chars_per_s']:g} characters/s who never waited."
 
 
 def _reader_cell(group: Group, name: str, *, in_ms: bool) -> str:
-    value = getattr(group, name)
+    value: Estimate | float | None = group.delay_max_s if name == "delay_max_s" else group.median(name)
     if isinstance(value, Estimate):
         return formatting.format_interval(value, in_ms=in_ms)
     return formatting.format_ms(value) if in_ms else formatting.format_number(value)
 
 
-def _difference_lines(differences: list[Difference]) -> Iterator[str]:
-    yield "Medians of the differences between trials of one block (same prompt, seconds apart), with 95 % intervals."
+def _exploratory_lines(comparisons: list[ProviderComparison], differences: list[Difference]) -> Iterator[str]:
+    if not comparisons and not differences:
+        return
+    yield "No verdicts: each difference stands alone, and one in twenty of these intervals misses the truth."
     yield ""
+    if comparisons:
+        header = ["metric (exploratory)", "prompts", "A", "B", "B against A", "pairs"]
+        yield from formatting.markdown_table(header, map(_exploratory_row, comparisons), texts=4)
+        yield ""
     yield from (f"- {formatting.describe_difference(difference)}" for difference in differences)
 
 
+def _exploratory_row(result: ProviderComparison) -> list[str]:
+    ratio = result.ratio
+    change = formatting.format_change(ratio.ratio, ratio.low, ratio.high)
+    names = [display_name(result.a), display_name(result.b)]
+    return [formatting.metric_title(result.column), result.population, *names, change, str(ratio.pairs)]
+
+
 def _failures_table(run: Run, broken: pd.DataFrame) -> Iterator[str]:
-    cells, _ = summary.add_transport_names(run, broken)
+    if not len(broken):
+        return
+    cells, _ = trial_names.add_transport_names(run, broken)
     keys = ["name", "outcome", "error_type", "http_status", "error_message"]
     counts = cells.groupby(keys, dropna=False, sort=True).size()
     rows = (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.table import Table
 
-from evaluation.analysis.statistics import MIN_TRIALS, Difference, Estimate
+from evaluation.analysis.statistics import SMALL_SAMPLE_NOTE, Difference, Estimate
 from evaluation.analysis.summary import Group
 from evaluation.reports import formatting
 from evaluation.scenario import display_name
@@ -13,7 +13,7 @@ HEADER = (
     "recordings", "first text ms", "delay mean ms", "delay p95 ms", "delay max ms", "updates/s", "fluidity", "QoE",
 )  # fmt: skip
 NOTE = (
-    f"Medians over recordings of completed answers, with 95 % intervals from {MIN_TRIALS} on; delay max is over all "
+    f"Medians over recordings of completed answers, with 95 % intervals: {SMALL_SAMPLE_NOTE}; delay max is over all "
     "characters. Delay: from a character's arrival to its delivery by the strategy, computed, so without any lag."
 )
 
@@ -46,11 +46,17 @@ def describe_finding(groups: Sequence[Group], differences: Sequence[Difference])
         return (
             f"{names[0]} alone: with another strategy beside it there is something to compare." if names else "Nothing."
         )
-    parts = [_strategy_clause(name, differences) for name in names[1:]]
+    first = [difference for difference in differences if difference.a == names[0]]
+    providers = list(dict.fromkeys(difference.name for difference in first))
+    parts = [
+        _strategy_clause(name, provider if len(providers) > 1 else "", [d for d in first if d.name == provider])
+        for name in names[1:]
+        for provider in providers
+    ]
     return f"Against {names[0]}: {'; '.join(part for part in parts if part)}."
 
 
-def _strategy_clause(name: str, differences: Sequence[Difference]) -> str:
+def _strategy_clause(name: str, provider: str, differences: Sequence[Difference]) -> str:
     values = {d.column: d.estimate.value for d in differences if d.b == name}
     held_s, updates = values.get("delay_mean_s"), values.get("updates_per_s")
     words = [] if held_s is None else [f"holds a character {formatting.format_ms(held_s)} ms longer"]
@@ -58,7 +64,8 @@ def _strategy_clause(name: str, differences: Sequence[Difference]) -> str:
         words.append(
             f"redraws {formatting.format_number(abs(updates))} times a second {'less' if updates < 0 else 'more'}"
         )
-    return f"{name} {' and '.join(words)}" if words else ""
+    where = f" for {display_name(provider)}" if provider else ""
+    return f"{name}{where} {' and '.join(words)}" if words else ""
 
 
 def _median_cell(estimate: Estimate, *, in_ms: bool) -> str:
@@ -68,11 +75,11 @@ def _median_cell(estimate: Estimate, *, in_ms: bool) -> str:
 def _group_cells(group: Group, write: Callable[..., str]) -> list[str]:
     return [
         f"{group.completed}/{group.trials}",
-        write(group.delivered_ttft_s, in_ms=True),
-        write(group.delay_mean_s, in_ms=True),
-        write(group.delay_p95_s, in_ms=True),
+        write(group.median("delivered_ttft_s"), in_ms=True),
+        write(group.median("delay_mean_s"), in_ms=True),
+        write(group.median("delay_p95_s"), in_ms=True),
         formatting.format_ms(group.delay_max_s),
-        write(group.updates_per_s, in_ms=False),
-        write(group.fluidity, in_ms=False),
-        write(group.qoe, in_ms=False),
+        write(group.median("updates_per_s"), in_ms=False),
+        write(group.median("fluidity"), in_ms=False),
+        write(group.median("qoe"), in_ms=False),
     ]

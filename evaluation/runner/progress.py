@@ -80,6 +80,11 @@ class RunProgress:
         self._count_trial(trial)
         self.tick()
 
+    def on_skip(self) -> None:
+        """Count an answer that has started but that its provider refused for good: there is no trial."""
+        self._running = max(self._running - 1, 0)
+        self.tick()
+
     def _count_trial(self, trial: Trial) -> None:
         self._finished += 1
         self._not_completed += trial.outcome != "completed"

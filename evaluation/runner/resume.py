@@ -45,7 +45,7 @@ def inspect_run(folder: Path, scenario: Scenario, *, retry_failed: bool = False)
     """Return the state of an earlier run in `folder`, without writing to it.
 
     The scenario may have more prompts or repeats than the run had; their trials follow. With `retry_failed` the trials
-    that were not completed are asked again: `start_over` must be called before their rows are written. Raises
+    that were not completed are asked again: `prepare_journal` must be called before their rows are written. Raises
     UsageError when the folder holds no run that can be resumed, or a run of another scenario.
     """
     manifest.require_run(folder)
@@ -88,10 +88,15 @@ def _planned_earlier(facts: Mapping[str, Any], scenario: Scenario) -> tuple[Plan
         ) from None
 
 
-def start_over(folder: Path, start: RunState) -> None:
-    """Move the trials that are asked again out of the journal, to `RETRIED_FILE`. Raises OSError."""
-    if not start.again:
-        return
+def prepare_journal(folder: Path, start: RunState) -> None:
+    """Remove what a kill has left half-written, and the trials that are asked again. Raises OSError."""
+    _truncate_partial_lines(folder, start)
+    if start.again:
+        _move_retried(folder, start)
+
+
+def _move_retried(folder: Path, start: RunState) -> None:
+    """Move the trials that are asked again out of the journal, to `RETRIED_FILE`."""
     ids = {trial.trial_id for trial in start.again}
     for name in (EVENTS_FILE, TRIALS_FILE):  # the trials last: their rows say that the events have to be moved
         with (
@@ -107,11 +112,8 @@ def start_over(folder: Path, start: RunState) -> None:
                 (moved if is_again else kept).write(line)
 
 
-def truncate_partial_lines(folder: Path, start: RunState) -> None:
-    """Truncate the journal after the last finished trial: a kill may have left part of a line or of a trial behind it.
-
-    Raises OSError when a file cannot be written.
-    """
+def _truncate_partial_lines(folder: Path, start: RunState) -> None:
+    """Truncate the journal after the last finished trial: a kill may have left part of a line or of a trial."""
     finished = {trial.trial_id for trial in (*start.finished, *start.again)}
     for name in (TRIALS_FILE, EVENTS_FILE):
         if (path := folder / name).exists():

@@ -4,9 +4,9 @@ import asyncio
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import product
 from pathlib import Path
@@ -21,6 +21,7 @@ from evaluation.runner.budget import CostCeiling, estimate_trial_cost, estimate_
 from evaluation.runner.load import LoadMonitor, arrival_offsets_s
 from evaluation.runner.progress import RunProgress
 from evaluation.runner.resume import RunState
+from evaluation.runner.sender import ProviderEndedError, TrialSender
 from evaluation.runner.trial import (
     TrialContext,
     describe_outcome,
@@ -35,7 +36,7 @@ from evaluation.schema import Journal
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
 from streaming.os_limits import raise_fd_limit
-from streaming.retry import NO_RETRY, RetryPolicy
+from streaming.retry import RetryPolicy
 
 
 async def run_until_signal(work: Coroutine[Any, Any, None]) -> bool:
@@ -80,7 +81,8 @@ class RunSummary:
     """The result of a run: finished trials by outcome, including those finished before it was resumed.
 
     `interrupted`: a signal stopped the run. `out_of_budget`: the cost ceiling stopped it. `shortfall`: in words, how
-    the measured load fell short of the requested load; None if it did not.
+    the measured load fell short of the requested load; None if it did not. `ended_providers`: the providers whose part
+    ended early, with the reason.
     """
 
     run_id: str
@@ -89,6 +91,7 @@ class RunSummary:
     interrupted: bool = False
     out_of_budget: bool = False
     shortfall: str | None = None
+    ended_providers: dict[str, str] = field(default_factory=dict)
 
     @property
     def trials(self) -> int:
@@ -120,25 +123,23 @@ async def run(
     the run; trials under way leave no row. Raises UsageError for an unwritable folder.
     """
     raise_fd_limit(scenario.streams if scenario.rate is None else None)
-    policy = RetryPolicy(max_retries=scenario.retries, fallback=False) if scenario.retries else NO_RETRY
-    resources = RunResources(access, clock, policy=policy, service=service, mask=mask)
     start = start or resume.new_run(new_run_id(), scenario)
     facts, summary = start.facts, _begin_summary(start)
     try:
-        resume.truncate_partial_lines(folder, start)
-        resume.start_over(folder, start)
+        resume.prepare_journal(folder, start)
         manifest.write(folder, facts)
         with (
-            closing(RunBackends(resources)) as backends,
+            closing(RunBackends(RunResources(access, clock, service=service, mask=mask))) as backends,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):
-            context = TrialContext(start.run_id, scenario, access, clock, backends, models=models)
-            context = replace(context, resume_count=start.resume_count)
+            sender = TrialSender(backends.send, clock, RetryPolicy(max_retries=scenario.retries))
+            shared = (start.run_id, scenario, access, clock, backends, sender)
+            context = TrialContext(*shared, models=models, resume_count=start.resume_count)
             writer = TrialWriter(folder, journal, traces=traces)
             work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
             summary.interrupted = await run_until_signal(work.run_all(start.left))
-        _finish_manifest(folder, facts, summary, work.load.summary(scenario), budget)
+        _finish_manifest(work)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error}); the trials finished so far are kept") from None
     return summary
@@ -149,18 +150,18 @@ def _begin_summary(start: RunState) -> RunSummary:
     return RunSummary(start.run_id, int(start.facts["trials_planned"]), outcomes)
 
 
-def _finish_manifest(
-    folder: Path, facts: dict[str, Any], summary: RunSummary, load: dict[str, Any], budget: CostCeiling | None
-) -> None:
+def _finish_manifest(work: "_TrialRunner") -> None:
+    facts, summary, load = work.facts, work.summary, work.load.summary(work.context.scenario)
+    summary.ended_providers = work.context.sender.ended
     if summary.trials:
         summary.shortfall = load["shortfall"]
         facts["loads"] = [*facts.get("loads", []), load]
-    complete = not summary.interrupted and not summary.out_of_budget
+    complete = not summary.interrupted and not summary.out_of_budget and not summary.ended_providers
     facts |= {"complete": complete, "interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
-    facts |= {"finished_at": utc_now(), "trials_finished": summary.trials}
-    if budget is not None:
-        facts |= {"max_cost_usd": str(budget.ceiling_usd), "charged_usd": str(budget.charged_usd)}
-    manifest.write(folder, facts)
+    facts |= {"finished_at": utc_now(), "trials_finished": summary.trials, "ended_providers": summary.ended_providers}
+    if work.budget is not None:
+        facts |= {"max_cost_usd": str(work.budget.ceiling_usd), "charged_usd": str(work.budget.charged_usd)}
+    manifest.write(work.folder, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +218,8 @@ class _TrialRunner:
                 quoted = estimate_warm_up_cost(access.cost_model(provider), scenario, transport)
                 if not await self._reserve(what, quoted.at_most_usd, provider):
                     return
-                response = await warm_up(self.context, provider, transport)
-                self._settle(what, response)
-                outcomes.append(describe_outcome(response))
+                response = await self._send(what, warm_up(self.context, provider, transport))
+                outcomes.append(describe_outcome(response) if response else self.context.sender.ended[provider])
             self.facts["warm_up"][name] = outcomes
         manifest.write(self.folder, self.facts)
 
@@ -233,7 +233,7 @@ class _TrialRunner:
                     self.context.access.cost_model(trial.provider), self.context.scenario, trial
                 )
                 if await self._reserve(what, quoted.at_most_usd, trial.provider):
-                    self._settle(what, await run_trial(self.context, trial))
+                    await self._send(what, run_trial(self.context, trial))
 
         if planned:
             self.progress.set_stage("filling the caches")
@@ -276,10 +276,12 @@ class _TrialRunner:
         self.load.on_start(intended_s, planned.provider)
         self.progress.on_start()
         try:
-            response = await run_trial(self.context, planned)
+            response = await self._send(self.context.trial_id(planned), run_trial(self.context, planned))
         finally:
             self.load.on_end(planned.provider)
-        self._settle(self.context.trial_id(planned), response)
+        if response is None:
+            self.progress.on_skip()
+            return
         self.summary.outcomes[response.outcome] += 1
         trial = await self.writer.write(lambda: trial_rows(self.context, planned, response, intended_s), response)
         self.load.count_chunks(trial.chunks or 0)
@@ -301,9 +303,18 @@ class _TrialRunner:
         self.summary.out_of_budget = True
         return False
 
-    def _settle(self, what: str, response: TimedResponse) -> None:
+    async def _send(self, what: str, sending: Awaitable[TimedResponse]) -> TimedResponse | None:
+        """Send a reserved request and settle its cost; return None if its provider's part of the run has ended."""
+        try:
+            response = await sending
+        except ProviderEndedError:
+            if self.budget is not None:
+                self.budget.settle(what, Decimal(0))  # what was refused costs nothing
+            return None
         if self.budget is not None:
-            self.budget.settle(what, response.ending.get("cost_usd"), response.ending.get("attempts") or 1)
+            paid = (response.ending.get("attempts") or 1) - (response.ending.get("refused_starts") or 0)
+            self.budget.settle(what, response.ending.get("cost_usd"), paid)
+        return response
 
     async def _run_ticks(self) -> None:
         while True:

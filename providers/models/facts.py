@@ -150,11 +150,17 @@ class Facts:
 
     def __init__(self, services: Sequence[ServiceFacts] = (), models: Sequence[ModelEntry] = ()) -> None:
         self._services = {entry.service: entry for entry in services}
-        self._models = tuple(models)
+        self.models = tuple(models)
 
     def extend(self, other: "Facts") -> "Facts":
         """Return the entries of both; those of `other` take precedence."""
-        return Facts([*self._services.values(), *other._services.values()], [*self._models, *other._models])
+        services = (*self.service_entries, *other.service_entries)
+        return Facts(services, (*self.models, *other.models))
+
+    @property
+    def service_entries(self) -> tuple[ServiceFacts, ...]:
+        """The entries about services."""
+        return tuple(self._services.values())
 
     def service(self, name: str) -> ServiceFacts | None:
         """Return the facts about a service, None when it has no entry."""
@@ -162,13 +168,13 @@ class Facts:
 
     def services(self) -> tuple[str, ...]:
         """Return the names of all services that entries mention."""
-        named = [name for entry in self._models for name in entry.service]
+        named = [name for entry in self.models for name in entry.service]
         return tuple(dict.fromkeys([*self._services, *named]))
 
     def model(self, service: str, model: str, *, own_address: bool = True) -> ModelFacts:
         """Return the facts about a model. `own_address`: requests go to the vendor's own address."""
         model_facts = ModelFacts()
-        for entry in self._models:
+        for entry in self.models:
             if entry.matches(service, model, own_address=own_address):
                 model_facts = _merge(model_facts, entry)
         return model_facts

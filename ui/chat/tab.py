@@ -15,6 +15,7 @@ from ui.chat.handlers import ChatHandlers
 from ui.components import (
     CONCURRENCY_LIMIT,
     HIDDEN_IN_DOM,
+    LATEX_DELIMITERS,
     event_options,
     provider_choices,
     render_here,
@@ -202,6 +203,7 @@ def _make_interface(
         placeholder=strings.EMPTY,
         buttons=["copy", "copy_all"],
         layout="bubble",
+        latex_delimiters=LATEX_DELIMITERS,
         height="60dvh",
         elem_id="sg-chat",
         allow_tags=False,

@@ -14,7 +14,7 @@ from ui import html, strings
 from ui.answers import AnswerService
 from ui.compare.handlers import COLUMNS, PLOTS, ColumnUpdate, CompareHandlers
 from ui.compare.round import COLUMN_LETTERS
-from ui.components import CONCURRENCY_LIMIT, HIDDEN_IN_DOM, event_options, provider_choices
+from ui.components import CONCURRENCY_LIMIT, HIDDEN_IN_DOM, LATEX_DELIMITERS, event_options, provider_choices
 
 _FIRST_PROVIDERS = ("local", "sim:steady", "sim:bursty", "sim:thinking")
 _MAX_TOKENS = "200"
@@ -167,6 +167,7 @@ def _add_column(number: int) -> _ColumnComponents:
             placeholder=strings.COMPARE_EMPTY,
             height=300,
             buttons=["copy"],
+            latex_delimiters=LATEX_DELIMITERS,
             layout="bubble",
             allow_tags=False,
             feedback_options=None,

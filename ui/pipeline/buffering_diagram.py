@@ -1,4 +1,4 @@
-"""Diagrams of a received stream under four buffering strategies: chunks in, buffer, updates out. No I/O.
+"""Diagrams of a received stream under several strategies: chunks in, buffer, updates out. No I/O.
 
 Each strategy receives the recorded events from `streaming.replay`, whose output equals live delivery.
 """
@@ -19,14 +19,19 @@ _SHOWN_S = 1.6
 """Length of the drawn part from the first chunk on, in seconds; a longer part would be unreadable."""
 
 
-def diagram_strategies(interval_s: float) -> tuple[str, str, str, str]:
-    """Return the names of the four strategies to draw, with the interval for those that have one."""
-    written = f"{interval_s * 1000:g}ms"
-    return "direct", f"debounce:{written}", f"batch:{written}", "whole"
+def diagram_strategies(interval_s: float) -> list[str]:
+    """Return the names of the strategies to draw: those without an argument, and those with the interval."""
+    kinds = strategies.STRATEGIES.values()
+    return [with_interval(kind, interval_s * 1000) for kind in kinds if kind.argument in (None, strategies.INTERVAL)]
+
+
+def with_interval(kind: strategies.StrategyKind, interval_ms: float) -> str:
+    """Return a strategy's full name: with the interval if it takes one, else with its default argument."""
+    return f"{kind.name}:{interval_ms:g}ms" if kind.argument is strategies.INTERVAL else kind.example
 
 
 def buffering_svg(events: Sequence[TimedEvent], interval_s: float) -> str:
-    """Render one diagram for each of the four strategies; empty if the stream has no text."""
+    """Render one diagram for each strategy; empty if the stream has no text."""
     if not any(isinstance(timed.event, TextDelta) for timed in events):
         return ""
     drawn = "".join(_render_diagram(events, strategies.parse(name).build()) for name in diagram_strategies(interval_s))
@@ -41,7 +46,7 @@ def _render_diagram(events: Sequence[TimedEvent], strategy: Strategy) -> str:
     mean_s = sum((out_s - in_s) * count for in_s, out_s, count in holds) / chars
     sent = sum(gradio_update_size("x" * count) for _, count in released)
     words = strings.PICTURE.format(chunks=len(arrived), updates=len(released), sent=sent / 1000, delay_ms=mean_s * 1000)
-    title = strings.PICTURES.get(strategy.name.partition(":")[0], strategy.name)
+    title = strategies.STRATEGIES[strategy.name.partition(":")[0]].title
     return (
         f'<figure class="sg-picture"><figcaption><strong>{escape(title)}</strong> <code>{escape(strategy.name)}</code>'
         f"<br>{escape(words)}</figcaption>{_render_svg(arrived, released, holds, f'{title}: {words}')}</figure>"

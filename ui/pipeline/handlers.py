@@ -149,7 +149,8 @@ class _StateWatch:
 
 def strategy_name(kind: str, interval_ms: float) -> str:
     """Return a strategy's full name, with the interval for the kinds that have one."""
-    return f"{kind}:{interval_ms:g}ms" if kind in ("batch", "debounce") else kind
+    result = strategies.STRATEGIES.get(kind)
+    return kind if result is None else buffering_diagram.with_interval(result, interval_ms)
 
 
 def _last_update(

@@ -2,14 +2,13 @@
 
 import gradio as gr
 
+from streaming import strategies
 from ui import html, strings
 from ui.answers import AnswerService
 from ui.components import CONCURRENCY_LIMIT, HIDDEN_IN_DOM, event_options
 from ui.pipeline import state_diagram
 from ui.pipeline.handlers import PipelineHandlers
 from ui.pipeline.scenarios import Scenarios
-
-_STRATEGY_KINDS = ("direct", "batch", "debounce", "pace", "whole")
 
 
 def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> None:
@@ -23,7 +22,7 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> None:
             scale=3, elem_id="sg-scenario",
         )  # fmt: skip
         interval = gr.Slider(
-            10, 1000, value=100, step=10, label=strings.INTERVAL, info=strings.INTERVAL_INFO, scale=2, min_width=200,
+            10, 1000, value=100, step=10, label=strings.INTERVAL, info=_interval_info(), scale=2, min_width=200,
             elem_id="sg-interval",
         )  # fmt: skip
     with gr.Row(elem_classes="sg-form"):
@@ -52,9 +51,14 @@ def build_tab(answer_service: AnswerService, announcement: gr.HTML) -> None:
     stop.click(pipeline.stop, queue=False, **event_options())
 
 
+def _interval_info() -> str:
+    names = [kind.name for kind in strategies.STRATEGIES.values() if kind.argument is strategies.INTERVAL]
+    return strings.INTERVAL_INFO.format(strategies=" and ".join(names))
+
+
 def _add_pane(label: str, kind: str, elem_id: str) -> tuple[gr.Dropdown, gr.Textbox, gr.HTML]:
     with gr.Column(min_width=280, elem_id=elem_id):
-        picker = gr.Dropdown(list(_STRATEGY_KINDS), value=kind, label=f"{label}: {strings.STRATEGY}")
+        picker = gr.Dropdown(list(strategies.STRATEGIES), value=kind, label=f"{label}: {strings.STRATEGY}")
         text = gr.Textbox(
             label=f"{label}: {strings.ANSWER.format(letter='')}".strip(), lines=8, max_lines=8, interactive=False,
             autoscroll=True, show_label=False,

@@ -130,6 +130,40 @@
     mark();
     heard();
   };
+  // Complete what Gradio leaves out of an answer that it has drawn: the direction of each paragraph by its own text,
+  // colours for code in languages that it does not know, scrolling tables that the keyboard reaches, and words in place
+  // of an image that the page may not load.
+  const GRAMMARS = [
+    [/^(ts|tsx|typescript|jsx|mjs|node|json5|jsonc)$/, "javascript"], [/^(vue|svelte|xhtml|jinja2?)$/, "markup"],
+    [/^(scss|sass|less)$/, "css"], [/^(sh|shell|zsh|console|fish|dockerfile|makefile|toml|ini)$/, "bash"],
+    [/^(cs|csharp|kotlin|kt|swift|scala|dart|objc|groovy|proto|zig|r|julia|lua|ruby|rb|perl|haskell|hs)$/, "clike"],
+  ];
+  const grammarOf = (code) => {
+    const language = /\blanguage-(\S+)/.exec(code.className)?.[1].toLowerCase();
+    const similar = GRAMMARS.find(([names]) => names.test(language ?? ""))?.[1];
+    const { languages } = window.Prism ?? { languages: {} };
+    return languages[language] ? null : languages[similar] ?? (similar ? languages.clike : null);
+  };
+  // The direction of a list is that of its items, which must have none of their own.
+  const BLOCKS = ["p", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "td", "th"];
+  const DIRECTED = BLOCKS.map((name) => `[role="log"] .md ${name}:not([dir])`).join();
+  const complete = () => {
+    for (const block of document.querySelectorAll(DIRECTED)) block.dir = "auto";
+    for (const table of document.querySelectorAll('[role="log"] .md table:not([tabindex])')) table.tabIndex = 0;
+    for (const code of document.querySelectorAll('[role="log"] .md pre code[class*="language-"]:not([data-seen])')) {
+      code.dataset.seen = "";
+      const grammar = code.querySelector(".token") ? null : grammarOf(code);
+      if (grammar) code.innerHTML = window.Prism.highlight(code.textContent, grammar, "similar");
+    }
+  };
+  document.addEventListener("error", ({ target: image }) => {
+    if (!(image instanceof HTMLImageElement) || !image.closest('[role="log"] .md')) return;
+    const words = document.createElement("span");
+    words.className = "sg-blocked";
+    words.textContent = `Image not loaded: ${image.alt || "no description"} (${image.getAttribute("src")})`;
+    image.replaceWith(words);
+  }, { capture: true });
+
   // The focused element may be disabled or hidden during an answer, which loses the focus. Move it to the input for the
   // next request unless the user has moved it meanwhile; do not open a touch keyboard for it.
   const homes = ["#sg-message textarea", "#sg-compare-ask", "#sg-run"];
@@ -150,9 +184,16 @@
   };
 
   // Run in the frame that renders the change: reading positions earlier would force an extra layout. Changes inside an
-  // answer's text need no repair. A hidden or disabled element loses the focus only after that frame.
-  let due = false;
+  // answer's text need no repair of the page. A hidden or disabled element loses the focus only after that frame.
+  let due = false, drawn = false;
   const changed = new MutationObserver((changes) => {
+    if (!drawn) {
+      drawn = true;
+      requestAnimationFrame(() => {
+        drawn = false;
+        complete();
+      });
+    }
     if (due || changes.every(({ target }) => target.closest('[role="log"] .md'))) return;
     due = true;
     requestAnimationFrame(() => {
@@ -164,6 +205,7 @@
   changed.observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled"] });
   changed.observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mend();
+  for (const box of document.querySelectorAll("textarea")) box.dir = "auto";
 
   // Gradio makes room for the settings on a window resize, which it misses while another tab is shown.
   let shown = true;

@@ -80,7 +80,7 @@ def test_plan_balances_order_of_every_pair() -> None:
         ({"max_tokens": 0}, "max-tokens: too small"),
         ({"retries": -1}, "retries: too small"),
         ({"retries": 99999}, "retries must be at most 20"),
-        ({"seed": -5}, "seed must be at least 0"),
+        ({"seed": -5}, "seed: too small"),
         ({"transport": ("sse", "pigeon")}, "transport: 'pigeon' is unknown .* in-process, sse, websocket, openai"),
         ({"transport": ()}, "transport: none is named"),
         ({"transport": ("sse", "sse")}, "transport: one is repeated"),

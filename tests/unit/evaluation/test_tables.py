@@ -171,14 +171,13 @@ def test_corrupt_event_is_reported_with_line(tmp_path: Path, broken: str) -> Non
         tables.from_journal(tmp_path)
 
 
-def test_rows_beyond_batch_size_keep_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
+def test_rows_beyond_batch_size_keep_order(tmp_path: Path) -> None:
     factories.write_run(
         tmp_path, SCENARIO, [(factories.make_trial(FIRST), factories.make_gap_events(FIRST, *[0.02] * 9))]
     )
     with (tmp_path / schema.EVENTS_FILE).open("a") as broken_off:
         broken_off.write("{")
-    events = tables.from_journal(tmp_path).events
+    events = tables.build_table(schema.read_events(tmp_path), tables.EVENT_DTYPES, batch_rows=3)
     assert events["seq"].tolist() == list(range(10)) and list(events.index) == list(range(10))
 
 

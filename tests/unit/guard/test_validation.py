@@ -236,9 +236,7 @@ def test_body_over_size_limit_is_rejected() -> None:
     assert (excinfo.value.rule, excinfo.value.kind, excinfo.value.status) == ("validation.size", "too_large", 413)
 
 
-@pytest.mark.parametrize(
-    "pattern", [validation._SCRIPT, validation._SQL, validation._SQL_UNION, validation._CHARACTER_REFERENCE]
-)
+@pytest.mark.parametrize("pattern", validation.PATTERNS)
 def test_validation_patterns_have_no_unbounded_backtracking(pattern: re.Pattern[str]) -> None:
     """All repeats are bounded or possessive: the cost at one place has a bound."""
     bare = re.sub(r"\\.|\[(?:\\.|[^\]])*\]", "x", pattern.pattern)

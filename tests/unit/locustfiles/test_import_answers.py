@@ -119,24 +119,30 @@ def judge_answers(folder: Path, objectives: str, *answers: dict[str, Any]) -> ju
 
 
 def test_load_test_slo_is_met_or_missed(tmp_path: Path) -> None:
-    assert judge_answers(tmp_path, "ttft_p95<250ms,icl_p99<25ms,failed<1%", make_answer()).met
-    missed = judge_answers(tmp_path, "ttft_p95<150ms", make_answer())
-    assert not missed.met
-    assert missed.facts["slo"]["missed"][0].startswith("ttft_p95<150ms: missed by 50 ms")
+    assert judge_answers(tmp_path, "ttft_max<250ms,icl_max<25ms", make_answer()).outcome == "met"
+    missed = judge_answers(tmp_path, "ttft_max<150ms", make_answer())
+    assert missed.outcome == "missed"
+    assert missed.facts["slo"]["missed"][0].startswith("ttft_max<150ms: missed by 50 ms")
+
+
+def test_load_test_with_few_answers_cannot_tell(tmp_path: Path) -> None:
+    result = judge_answers(tmp_path, "ttft_p95<250ms,failed<1%", make_answer())
+    assert result.outcome == "too few" and result.holds_here
+    assert "from 1 answer, 59 are needed" in result.facts["slo"]["too_few"][0]
 
 
 def test_truncated_answer_counts_as_failed(tmp_path: Path) -> None:
     cut = make_answer(2, outcome="truncated", error_type="truncated", finish_reason=None)
-    assert not judge_answers(tmp_path, "failed<1%", make_answer(), cut).met
+    assert judge_answers(tmp_path, "failed<1%", make_answer(), cut).outcome == "missed"
 
 
 def test_cancelled_answer_does_not_count_as_failed(tmp_path: Path) -> None:
-    result = judge_answers(
-        tmp_path, "failed<1%", make_answer(), make_answer(2, outcome="cancelled", finish_reason=None)
-    )
-    assert result.met
+    cancelled = make_answer(2, outcome="cancelled", finish_reason=None)
+    result = judge_answers(tmp_path, "failed<1%", make_answer(), cancelled)
+    assert result.holds_here and [verdict.n for verdict in result.verdicts] == [1]
     assert result.facts["outcomes"] == {"completed": 1, "cancelled": 1}
 
 
 def test_load_test_without_completed_answer_is_never_met(tmp_path: Path) -> None:
-    assert not judge_answers(tmp_path, "failed<100%", make_answer(outcome="failed", error_type="rate")).met
+    result = judge_answers(tmp_path, "failed<100%", make_answer(outcome="failed", error_type="rate"))
+    assert result.outcome == "missed" and not result.holds_here

@@ -1,17 +1,19 @@
 """Provider names, keys and addresses: which providers can be used, and the errors when one cannot."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
 from providers import ProviderInfo, ProviderRegistry
+from providers.dialects.service_adapter import FittedRequest
 from providers.services import SERVICES, CompatProfile, ServiceEndpoint, parse_model_name, resolve_endpoint
 from settings import Settings
 from streaming.adapter import ListedModel
 from streaming.errors import MissingKeyError, UsageError
+from streaming.messages import ChatRequest, Message
 from tests.virtual_time import run_on_virtual_time
 
 KEY = "sk-canary-0123456789abcdef"
@@ -204,10 +206,11 @@ def test_sdk_clients_ignore_environment(monkeypatch: pytest.MonkeyPatch) -> None
         "OPENAI_API_VERSION": "2024-10-21",
     }
     providers = ProviderRegistry(Settings(variables))
+    requests = ChatRequest((Message("user", "Hi"),), "m")
     for name in ("openai:m", "anthropic:m", "azure:m", "ollama:m", "groq:m"):
         if name == "groq:m":
             providers = ProviderRegistry(Settings({"GROQ_API_KEY": KEY}))
-        adapter: Any = providers.route(name).adapter
-        headers = dict(adapter._http.headers if name == "ollama:m" else adapter._client.default_headers)
-        shown = str({key.lower(): str(value) for key, value in headers.items()})
-        assert "-x" not in shown.replace("x-stainless", "") and "evil" not in shown.lower()
+        prepared = asyncio.run(providers.route(name).adapter.prepare_request(requests))
+        assert isinstance(prepared, FittedRequest)
+        sent = prepared.serialized.with_request_id("id").decode().lower()
+        assert "user-agent" in sent and "-x" not in sent.replace("x-stainless", "") and "evil" not in sent

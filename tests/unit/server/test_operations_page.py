@@ -4,12 +4,14 @@ import ast
 import logging
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from evaluation.backends import base
 from guard import GuardConfig, GuardVariables
@@ -18,8 +20,8 @@ from providers.services import SERVICES
 from server import uvicorn_server
 from server.metrics import AnswerMetrics, Metrics
 from settings import METRICS_FOLDER, Settings
-from streaming.events import Usage
-from streaming.meter import MeterReading
+from streaming.events import Notice, TextDelta, Usage
+from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Receipt
 
 ROOT = Path(__file__).parents[3]
@@ -38,6 +40,7 @@ def table_rows(heading: str) -> dict[str, list[str]]:
 def test_operations_page_lists_every_variable() -> None:
     own = {
         "SPACE_ID",
+        "SPACES_ZERO_GPU",
         "PROMETHEUS_MULTIPROC_DIR",
         "STREAMGAUGE_LISTENING_HOST",
     }  # set by the platform or by the service itself
@@ -111,15 +114,28 @@ def test_operations_page_defaults_match_code(name: str) -> None:
         assert GuardConfig.from_env({name: default}) == GuardConfig.from_env({})
 
 
+def make_receipt(reading: MeterReading) -> Receipt:
+    return Receipt("completed", "stop", "stop", None, "p", 1, None, 3, reading, 0.1)
+
+
 def test_operations_page_metrics_and_alerts_match_code() -> None:
     metrics = Metrics()
-    families = list(metrics._registry.collect())
-    collectors: Any = metrics._registry._names_to_collectors
+    metrics.record_rejection("rate")
+    cost = Cost(Decimal(1), Decimal(2), "a list")
+    for price in (None, cost):
+        answer = AnswerMetrics(metrics, lambda: 0.0, wire="sse", about={"provider": "p:m"})
+        answer.on_events([Notice("retry", "again"), TextDelta("a")], 1.0)
+        answer.on_end(make_receipt(MeterReading(Usage(1, 2), price, 1.0, None, None)))
+    exposed = text_string_to_metric_families(metrics.exposition().decode())
+    families = [family for family in exposed if not family.name.endswith("_created")]
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     assert set(table_rows("Metrics")) == names
     for family in families:
         name = family.name + ("_total" if family.type == "counter" else "")
-        assert table_rows("Metrics")[name][0] == ", ".join(collectors[family.name]._labelnames)
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert family.samples and table_rows("Metrics")[name][0] == ", ".join(
+            sorted(labels, key=table_rows("Metrics")[name][0].find)
+        )
     used = re.findall(r"streamgauge_\w+", PAGE.split("```yaml")[1].split("```")[0])
     assert used
     assert {name.removesuffix("_bucket") for name in used} <= names
@@ -128,8 +144,7 @@ def test_operations_page_metrics_and_alerts_match_code() -> None:
 def test_operations_page_log_example_has_real_fields(caplog: pytest.LogCaptureFixture) -> None:
     shown: dict[str, Any] = orjson.loads(PAGE.split("## Logs")[1].split("```json\n")[1].split("\n```")[0])
     about = {name: "x" for name in ("request_id", "provider", "strategy", "caller")}
-    reading = MeterReading(Usage(1, 2), None, 1.0, None, None)
-    receipt = Receipt("completed", "stop", "stop", None, "p", 1, None, 3, reading, None)
+    receipt = make_receipt(MeterReading(Usage(1, 2), None, 1.0, None, None))
     with caplog.at_level(logging.INFO, "streamgauge"):
         AnswerMetrics(Metrics(), lambda: 0.0, wire="sse", about=about).on_end(receipt)
     assert list(shown)[:4] == ["at", "level", "logger", "event"]

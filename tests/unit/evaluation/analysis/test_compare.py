@@ -1,6 +1,7 @@
 """Comparison of two runs: verdicts with intervals, pairing, and no verdict from noise."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from evaluation import tables
 from evaluation.__main__ import main
 from evaluation.analysis import compare
-from evaluation.analysis.compare import Comparison, MetricChange
+from evaluation.analysis.compare import CellKey, MetricChange, RunComparison
 from evaluation.escaping import to_line
 from evaluation.prompt_file import Prompt
 from evaluation.reports import compare as reports_compare
@@ -18,14 +19,16 @@ from evaluation.schema import EventRow, Trial
 from streaming.errors import UsageError
 from tests.unit.evaluation import factories
 
+PROMPTS = tuple(Prompt(f"p{number}", f"Question {number}?") for number in range(8))
+
 
 def write_run(folder: Path, slower_s: float = 0.0, providers: tuple[str, ...] = ("sim:a",), **changes: Any) -> Path:
-    """Write a run with large differences between prompts and small ones between repeats; `changes` override columns."""
-    prompts = changes.pop("prompts", factories.PROMPTS)
-    expected = factories.make_scenario(providers, prompts=prompts)
+    """Write a run with large differences between prompts and small ones between trials; `changes` override columns."""
+    prompts = changes.pop("prompts", PROMPTS)
+    expected = factories.make_scenario(providers, prompts=prompts, repeats=1)
 
     def ttft_s(planned: PlannedTrial) -> float:
-        return 0.2 + (0.5 if planned.prompt.id == "two" else 0.0) + 0.001 * planned.repeat + slower_s
+        return 0.2 + 0.05 * int(planned.prompt.id[1:]) + 0.001 * (planned.number % 3) + slower_s
 
     folder.mkdir()
     rows: list[tuple[Trial, list[EventRow]]] = [
@@ -35,78 +38,127 @@ def write_run(folder: Path, slower_s: float = 0.0, providers: tuple[str, ...] = 
     return folder
 
 
-def compare_folders(a: Path, b: Path) -> Comparison:
-    return compare.compare(tables.load(a), tables.load(b))
+def compare_folders(a: Path, b: Path, *watched: str) -> RunComparison:
+    return compare.compare(tables.load(a), tables.load(b), watched)
 
 
-def change_of_metric(result: Comparison, metric: str) -> MetricChange:
+def change_of_metric(result: RunComparison, metric: str) -> MetricChange:
     return next(change for change in result.changes if change.metric == metric)
 
 
 def test_paired_trials_reveal_small_difference(tmp_path: Path) -> None:
-    result = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", 0.02)), "ttft_s")
-    assert result.verdict == "worse" and result.paired and result.difference.n == 8
-    assert result.difference.value == pytest.approx(0.02) and result.percent == pytest.approx(0.02 / result.a * 100)
-
-
-@pytest.mark.parametrize(("slower_s", "verdict"), [(-0.02, "better"), (0.0, "noise"), (0.0005, "noise")])
-def test_lower_time_is_better_beyond_resolution(tmp_path: Path, slower_s: float, verdict: str) -> None:
-    result = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", slower_s)), "ttft_s")
-    assert verdict in result.verdict
-
-
-def test_higher_throughput_is_better_and_updates_are_neutral(tmp_path: Path) -> None:
-    a = write_run(tmp_path / "a", output_tps=50.0, updates_per_s=10.0)
-    result = compare_folders(a, write_run(tmp_path / "b", output_tps=60.0, updates_per_s=20.0))
+    result = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", 0.04)), "ttft_s")
+    assert result.verdict == "worse" and result.paired and result.n == 8 and result.comparisons == 1
+    assert result.difference is not None and 0.09 < result.difference < 0.13
     assert (
-        change_of_metric(result, "output_tps").verdict == "better"
-        and change_of_metric(result, "updates_per_s").verdict == "more"
+        result.low is not None
+        and result.high is not None
+        and 0.06 < result.low < result.difference < result.high < 0.17
     )
 
 
-def test_runs_with_different_prompts_are_compared_unpaired(tmp_path: Path) -> None:
-    others = (Prompt("three", "Three?"), Prompt("four", "Four?"))
-    result = change_of_metric(
-        compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", prompts=others)), "ttft_s"
-    )
-    assert not result.paired and result.difference.n == 8 and result.difference.low is not None
+@pytest.mark.parametrize(("slower_s", "verdict"), [(-0.04, "better"), (0.0, "equal"), (0.0005, "equal")])
+def test_lower_time_is_better_beyond_margin(tmp_path: Path, slower_s: float, verdict: str) -> None:
+    result = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", slower_s)), "ttft_s")
+    assert result.verdict == verdict
 
 
-def test_failures_are_compared_as_shares_of_trials(tmp_path: Path) -> None:
-    result = change_of_metric(
-        compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", outcome="failed")), "failed"
+def test_metrics_beside_the_primary_one_are_exploratory_unless_watched(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a", output_tps=50.0), write_run(tmp_path / "b", output_tps=40.0)
+    result = change_of_metric(compare_folders(a, b), "output_tps")
+    assert result.verdict == "exploratory" and result.difference == pytest.approx(-0.2)
+    (watched,) = compare_folders(a, b, "output_tps").watched
+    assert watched.verdict == "worse" and watched.low == pytest.approx(-0.2, abs=0.001)
+
+
+def test_answer_text_is_the_primary_metric_where_it_is_known(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a", ttfot_s=0.5), write_run(tmp_path / "b", ttfot_s=0.9)
+    result = compare_folders(a, b)
+    assert change_of_metric(result, "ttfot_s").verdict == "worse"
+    assert change_of_metric(result, "ttft_s").verdict == "exploratory"
+
+
+def test_runs_with_different_prompts_are_compared_unpaired_and_told_apart(tmp_path: Path) -> None:
+    others = tuple(Prompt(f"q{number}", f"Other {number}?") for number in range(8))
+    comparison = compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", prompts=others))
+    result = change_of_metric(comparison, "ttft_s")
+    assert not result.paired and result.n == 8 and result.verdict == "cannot tell"
+    assert "prompts: 8 in A, 8 in B, 0 in both" in comparison.differences
+
+
+def test_different_scenarios_and_served_models_are_said(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    facts = json.loads((b / "manifest.json").read_text())
+    facts["scenario"]["max_tokens"] = 7
+    (b / "manifest.json").write_text(json.dumps(facts))
+    first, second = (
+        replace(run, trials=run.trials.assign(model_served=service))
+        for run, service in ((tables.load(a), "m-1"), (tables.load(b), "m-2"))
     )
-    assert (result.a, result.b, result.verdict) == (0.0, 1.0, "worse")
+    result = compare.compare(first, second)
+    assert result.differences == ["max tokens: 128 in A, 7 in B", "served model of sim:a: m-1 in A, m-2 in B"]
+    notes = "\n".join(reports_compare.comparison_notes(result, to_line))
+    assert "Not alike: max tokens: 128 in A, 7 in B." in notes
 
 
 def test_too_few_trials_give_no_verdict(tmp_path: Path) -> None:
-    one = factories.PROMPTS[:1]
+    few = PROMPTS[:2]
     result = change_of_metric(
-        compare_folders(write_run(tmp_path / "a", prompts=one), write_run(tmp_path / "b", 0.5, prompts=one)), "ttft_s"
+        compare_folders(write_run(tmp_path / "a", prompts=few), write_run(tmp_path / "b", 0.5, prompts=few)), "ttft_s"
     )
-    assert result.verdict == "too few pairs to tell" and result.difference.low is None
+    assert result.verdict == "too few to tell" and result.low is None
+
+
+def test_failures_of_b_are_never_better(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a", 0.5), write_run(tmp_path / "b")
+    lines = (b / "trials.jsonl").read_text().splitlines()
+    failed = [json.loads(line) | {"outcome": "failed", "ttft_s": None} for line in lines[:3]]
+    (b / "trials.jsonl").write_text("\n".join([*map(json.dumps, failed), *lines[3:]]) + "\n")
+    result = change_of_metric(compare_folders(a, b), "ttft_s")
+    assert result.verdict == "cannot tell" and result.ratio is not None and result.ratio.basis == "signs"
 
 
 def test_cells_in_only_one_run_are_listed(tmp_path: Path) -> None:
     result = compare_folders(
         write_run(tmp_path / "a", providers=("sim:a", "b:c")), write_run(tmp_path / "b", providers=("b:c", "d:e"))
     )
-    assert (result.only_a, result.only_b) == ([("sim:a", "direct")], [("d:e", "direct")])
-    assert {c.provider for c in result.changes} == {"b:c"}
+    assert (result.only_a, result.only_b) == ([CellKey("sim:a", "direct")], [CellKey("d:e", "direct")])
+    assert {c.cell.provider for c in result.changes} == {"b:c"}
     assert "Only in A: sim:a (simulated) × direct." in "\n".join(reports_compare.comparison_notes(result, to_line))
 
 
 def test_compare_command_reports_and_sets_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a, b = str(write_run(tmp_path / "a")), str(write_run(tmp_path / "b", 0.1))
+    a, b = str(write_run(tmp_path / "a")), str(write_run(tmp_path / "b", 0.2))
     assert main(["compare", a, b, "--out", str(tmp_path / "found.md")]) == 0
     data = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert data["worse"] == 1 and data["changes"][2]["metric"] == "ttft_s"
+    assert data["worse"] == 1 and [c["metric"] for c in data["changes"] if c["verdict"] == "worse"] == ["ttft_s"]
     assert "| worse |" in (tmp_path / "found.md").read_text()
     assert main(["compare", a, b, "--fail-if-worse", "ttft"]) == 1
     assert "worse sim:a × direct: ttft_s" in capsys.readouterr().err
     assert main(["compare", b, a, "--fail-if-worse", "ttft,failed", "--slo", "ttft_max<800ms"]) == 0
-    assert main(["compare", a, b, "--slo", "ttft_max<800ms"]) == 1
-    assert "slo ttft_max<800ms: missed by 4 ms" in capsys.readouterr().err
+    assert main(["compare", a, b, "--slo", "ttft_max<700ms"]) == 1
+    assert "slo ttft_max<700ms: missed by 5" in capsys.readouterr().err
+    assert main(["compare", a, b, "--slo", "ttft_p95<800ms"]) == 4
+    assert "too few to tell from 8 answers, 59 are needed" in capsys.readouterr().err
+
+
+def test_watched_metric_with_too_few_pairs_exits_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = PROMPTS[:2]
+    a, b = write_run(tmp_path / "a", prompts=few), write_run(tmp_path / "b", prompts=few)
+    assert main(["compare", str(a), str(b), "--fail-if-worse", "ttft"]) == 4
+    assert "too few to tell sim:a × direct: ttft_s" in capsys.readouterr().err
+
+
+def test_two_providers_of_runs_are_compared_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write_run(tmp_path / "a", providers=("sim:a", "b:c"))
+    b = write_run(tmp_path / "b", 0.3, providers=("sim:a", "b:c"))
+    assert main(["compare", f"{a}:sim:a", f"{b}:b:c"]) == 0
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {change["provider"] for change in data["changes"]} == {"sim:a → b:c"} and data["worse"] == 1
+    assert main(["compare", f"{a}:sim:a", str(b)]) == 2
+    assert "one side names a provider" in capsys.readouterr().err
+    assert main(["compare", f"{a}:nobody", f"{b}:b:c"]) == 2
+    assert "'nobody' is no provider of this run (choose from sim:a, b:c)" in capsys.readouterr().err
 
 
 def test_runs_without_common_cells_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

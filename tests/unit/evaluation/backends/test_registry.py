@@ -15,7 +15,7 @@ from streaming.events import Event, Finish, TextDelta
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest, Message
 from streaming.meter import CostModel
-from streaming.retry import NO_RETRY, RetryPolicy
+from streaming.retry import RetryPolicy
 from streaming.session import Route, Session
 from tests.scripted_adapter import InProcessAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
@@ -65,20 +65,17 @@ class OneAdapterAccess:
 
 
 @contextmanager
-def open_backends(adapter: AnsweringAdapter, policy: RetryPolicy = NO_RETRY) -> Iterator[RunBackends]:
-    resources = RunResources(
-        OneAdapterAccess(adapter), loop_clock(), policy=policy, mask=lambda text: text.replace("s3cret", "[KEY]")
-    )
+def open_backends(adapter: AnsweringAdapter) -> Iterator[RunBackends]:
+    access = OneAdapterAccess(adapter)
+    resources = RunResources(access, loop_clock(), mask=lambda text: text.replace("s3cret", "[KEY]"))
     with closing(RunBackends(resources)) as backends:
         yield backends
 
 
-def send_once(
-    adapter: AnsweringAdapter, policy: RetryPolicy = NO_RETRY, transport: str = "in-process"
-) -> tuple[TimedResponse, dict[str, object]]:
+def send_once(adapter: AnsweringAdapter, transport: str = "in-process") -> tuple[TimedResponse, dict[str, object]]:
     async def main() -> tuple[TimedResponse, dict[str, object]]:
         call = TrialRequest("test:m", "direct", transport, REQUEST)
-        with open_backends(adapter, policy) as backends:
+        with open_backends(adapter) as backends:
             await backends.prepare(call)
             instrument = backends.start()
             return await backends.send(call), instrument
@@ -95,11 +92,6 @@ def test_unpreparable_request_is_sent_in_process_with_the_reason() -> None:
     assert (response.outcome, response.instrument.stamp_source) == ("completed", "in-process")
     assert instrument["measured_otherwise"] == {"test:m": "the test has no network"}
     assert instrument["stamped_sockets"] == [] and instrument["real_time_priority"] is False
-
-
-def test_retried_requests_are_sent_in_process_with_the_reason() -> None:
-    _, instrument = send_once(AnsweringAdapter(), RetryPolicy(max_retries=1, fallback=False))
-    assert "retried" in str(instrument["measured_otherwise"])
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from evaluation import schema
-from evaluation.analysis.compare import DIRECTION
 from evaluation.analysis.slo import parse_slo
+from evaluation.analysis.verdicts import DIRECTION
 from evaluation.metrics import METRIC_BY_NAME, METRICS
 from evaluation.metrics.example import EXAMPLE
 from evaluation.reports.metrics_page import PAGE, render_metrics_page

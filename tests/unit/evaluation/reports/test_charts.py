@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation import tables
+from evaluation.prompt_file import Prompt
 from evaluation.reports import charts as reports_charts
 from evaluation.reports import html as reports_html
 from evaluation.reports import markdown, png
@@ -42,14 +43,16 @@ def make_row(planned: PlannedTrial) -> tuple[Any, list[EventRow]]:
 
 
 def make_run(folder: Path, **changes: Any) -> tables.Run:
-    expected = factories.make_scenario(**changes)
+    prompts = tuple(Prompt(f"p{number}", f"Question {number}?") for number in range(changes.pop("prompts", 8)))
+    options: dict[str, Any] = {"prompts": prompts, "repeats": 1} | changes
+    expected = factories.make_scenario(**options)
     factories.write_run(folder, expected, map(make_row, plan(expected)))
     return tables.from_journal(folder)
 
 
 @pytest.fixture
 def charts(tmp_path: Path) -> dict[str, Chart]:
-    return {view.id: view for view in reports_charts.build_charts(make_run(tmp_path, repeats=10))}
+    return {view.id: view for view in reports_charts.build_charts(make_run(tmp_path, prompts=20))}
 
 
 def test_complete_run_has_every_chart(charts: dict[str, Chart]) -> None:
@@ -59,10 +62,10 @@ def test_complete_run_has_every_chart(charts: dict[str, Chart]) -> None:
 
 
 def test_chart_captions_state_the_numbers(charts: dict[str, Chart]) -> None:
-    assert re.search(r"sim:a \(simulated\) 210 \[\d+, \d+\] ms \(p95 218, n = 15\)", charts["ttft"].caption)
-    assert "sim:a (simulated) 20.0/20.0/20.0 ms (n = 60)" in charts["gaps"].caption
+    assert re.search(r"sim:a \(simulated\) 211 \[\d+, \d+\] ms \(p80 217, n = 17\)", charts["ttft"].caption)
+    assert "sim:a (simulated) 20.0/20.0/20.0 ms (n = 68)" in charts["gaps"].caption
     assert "direct · sim:a (simulated) 50.0; direct · b:c 50.0" in charts["delay"].caption
-    assert "b:c 17 stalls, 15.3 s in total, 3 not completed" in charts["stalls"].caption
+    assert "b:c 15 stalls, 13.5 s in total, 5 not completed" in charts["stalls"].caption
 
 
 def test_gap_charts_sum_to_100_percent(charts: dict[str, Chart]) -> None:

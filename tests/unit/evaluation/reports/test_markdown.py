@@ -10,12 +10,14 @@ import pytest
 from evaluation import tables
 from evaluation.analysis import summary
 from evaluation.analysis.statistics import Estimate
+from evaluation.prompt_file import Prompt
 from evaluation.reports import formatting, markdown, terminal
 from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow, Trial
 from tests.unit.evaluation import factories
 
-SCENARIO = factories.make_scenario()
+PROMPTS = tuple(Prompt(f"p{number}", f"Question {number}?") for number in range(8))
+SCENARIO = factories.make_scenario(prompts=PROMPTS, repeats=1)
 
 
 def write_and_report(folder: Path, change: Any = None, **facts: Any) -> str:
@@ -42,50 +44,51 @@ def line_cells(text: str, start: str) -> list[str]:
 
 def test_report_starts_with_finding_and_interval(tmp_path: Path) -> None:
     text = write_and_report(tmp_path)
-    assert find_line(text, "**First token") == (
-        "**First token (TTFT), b:c against sim:a (simulated): 100 ms more "
-        "(median of 8 paired differences 100 [100, 100] ms).**"
+    assert find_line(text, "**") == (
+        "**sim:a (simulated) is better than b:c: first token (TTFT) of b:c is 49 % slower [48, 49] (8 pairs).**"
     )
+    assert "Only this comparison claims anything" in text
     assert "16 of 16 trials completed." in text
 
 
 def test_equal_providers_are_reported_within_noise(tmp_path: Path) -> None:
     text = write_and_report(tmp_path, lambda p: {"ttft_s": 0.2 + (0.01 if p.number % 2 else 0.0)})
-    assert "no difference within the noise" in find_line(text, "**First token")
+    assert find_line(text, "**").startswith("**Cannot tell sim:a (simulated) from b:c:")
 
 
 def test_results_table_shows_dash_for_unknown_values(tmp_path: Path) -> None:
     text = write_and_report(tmp_path)
     row = dict(
-        zip(line_cells(text, "| provider | strategy | trials"), line_cells(text, "| b:c | direct | 8"), strict=True)
+        zip(line_cells(text, "| provider | strategy | prompts"), line_cells(text, "| b:c | direct"), strict=True)
     )
-    assert row["completed"] == "8" and row["gaps"] == "16"
+    assert row["completed"] == "8 of 8" and row["gaps"] == "16"
     assert row["TTFT ms"].startswith("304 [") or row["TTFT ms"].startswith("305 [")
-    assert (row["gap p50 ms"], row["p95"], row["p99"]) == ("25.0", "30.0", "30.0")
-    for unknown in ("tokens/s", "tokens are", "stalls", "stalled ms", "cost USD"):
+    assert (row["gap p50 ms"], row["p95"], row["p99"]) == ("25.0 [20.0, 25.0]", "30.0", "30.0")
+    for unknown in ("tokens/chunk", "tokens are", "stalls", "stalled ms", "cost USD"):
         assert row[unknown] == formatting.UNKNOWN, unknown
 
 
 def test_gap_percentiles_are_pooled_over_trials(tmp_path: Path) -> None:
-    first, second, *_ = plan(factories.make_scenario(("sim:a",), prompts=factories.PROMPTS[:1], repeats=2))
+    first, second, *_ = plan(factories.make_scenario(("sim:a",), repeats=1))
     rows = [
         (factories.make_trial(first), factories.make_gap_events(first, *[0.01] * 99)),
         (factories.make_trial(second), factories.make_gap_events(second, 1.0)),
     ]
     factories.write_run(tmp_path, factories.make_scenario(("sim:a",)), rows)
     (group,) = summary.groups(tables.from_journal(tmp_path))
-    assert group.gaps == 100 and group.gap_p95_s == pytest.approx(0.01)
+    assert group.gaps == 100 and group.gap_p95_s.value == pytest.approx(0.01)
 
 
 def test_single_provider_is_described_in_one_sentence(tmp_path: Path) -> None:
-    expected = factories.make_scenario(("sim:a",))
+    expected = factories.make_scenario(("sim:a",), prompts=PROMPTS, repeats=1)
     factories.write_run(
         tmp_path, expected, [(factories.make_trial(p), factories.make_gap_events(p, 0.02)) for p in plan(expected)]
     )
     markdown.write_report(tmp_path)
     text = (tmp_path / markdown.REPORT_FILE).read_text(encoding="utf-8")
     assert find_line(text, "**sim:a") == (
-        "**sim:a (simulated): first token after 200 [200, 200] ms, then a chunk every 20.0 ms (medians, 8 trials).**"
+        "**sim:a (simulated): first answer text after 200 [200, 200] ms, then a chunk every 20.0 ms (medians, 8 "
+        "trials).**"
     )
 
 
@@ -96,7 +99,10 @@ def test_metric_explanation_appears_only_with_metric(tmp_path: Path) -> None:
     )
     text = write_and_report(tmp_path / "with", lambda p: {"fluidity": 0.5, "qoe": 0.25})
     assert "a token every 100 ms" in text and "QoE: 1 is a reader of 23.8 characters/s" in text
-    assert line_cells(text, "| provider | strategy | fluidity")[2:] == ["fluidity", "QoE"]
+    assert line_cells(text, "| provider | strategy | prompts | fluidity")[3:] == ["fluidity", "QoE"]
+    assert "QoE" not in write_and_report(tmp_path / "perfect", lambda p: {"qoe": 1.0}), (
+        "1.00 for everybody says nothing"
+    )
 
 
 def test_failed_trials_are_listed_with_reasons_and_excluded_from_metrics(tmp_path: Path) -> None:
@@ -108,8 +114,10 @@ def test_failed_trials_are_listed_with_reasons_and_excluded_from_metrics(tmp_pat
 
     text = write_and_report(tmp_path, failure_columns)
     assert line_cells(text, "| b:c | failed") == ["b:c", "failed", "auth", "401", "key \\", "refused", "8"]
-    row = line_cells(text, "| b:c | direct | 8")
-    assert row[3] == "0" and set(row[4:]) == {formatting.UNKNOWN, "0"}, "no figure, and no gap of a failed trial"
+    row = line_cells(text, "| b:c | direct | all | 0 of 8")
+    assert set(row[4:]) == {formatting.UNKNOWN, "0"}, "no figure, and no gap of a failed trial"
+    assert line_cells(text, "| b:c | 8 |")[2] == "∞ [∞, ∞]" and "| 100 % [68, 100] |" in text
+    assert find_line(text, "**").endswith("Failed: b:c 8 of 8 (100 %).**")
     assert "8 of 16 trials completed." in text
     assert not re.search(r"\b(nan|NaN|None|<NA>)\b", text)
 
@@ -118,7 +126,7 @@ def test_run_without_completed_trial_has_no_results_table(tmp_path: Path) -> Non
     text = write_and_report(
         tmp_path, lambda p: {"outcome": "truncated", "error_type": "truncated", "error_message": "cut"}
     )
-    assert "No trial was completed" in text and "## Results" not in text and "## Differences" not in text
+    assert "No trial was completed" in text and "## Cadence" not in text and "## Exploratory" not in text
     assert "0 of 16 trials completed" in text
 
 
@@ -138,7 +146,7 @@ def test_cost_sum_covers_only_priced_trials(tmp_path: Path) -> None:
 
     text = write_and_report(tmp_path, price_columns)
     row = dict(
-        zip(line_cells(text, "| provider | strategy | trials"), line_cells(text, "| b:c | direct | 8"), strict=True)
+        zip(line_cells(text, "| provider | strategy | prompts"), line_cells(text, "| b:c | direct"), strict=True)
     )
     assert row["cost USD"] == "0.007 (7 of 8 trials)" and row["tokens are"] == "counted"
     assert "- prices: user; price date: not known" in text
@@ -146,12 +154,12 @@ def test_cost_sum_covers_only_priced_trials(tmp_path: Path) -> None:
 
 def test_prompt_cache_hits_are_reported(tmp_path: Path) -> None:
     def cache_columns(planned: PlannedTrial) -> dict[str, Any]:
-        known = {"input_tokens": 40, "cached_tokens": 30 if planned.repeat > 1 else 10}
+        known = {"input_tokens": 40, "cached_tokens": 30 if planned.block > 1 else 10}
         return known if planned.provider == "b:c" else known | {"cached_tokens": 0}
 
     text = write_and_report(tmp_path, cache_columns)
-    assert find_line(text, "b:c had").startswith(
-        "b:c had 75 % of a prompt's tokens in its cache (median; 25 to 75 %, in 8"
+    assert find_line(text, "- b:c had").startswith(
+        "- b:c had 75 % of a prompt's tokens in its cache (median; 25 to 75 %, in 8"
     )
     assert "sim:a (simulated) had" not in text
 
@@ -205,8 +213,7 @@ def test_cost_of_estimated_tokens_is_marked_in_report_and_terminal(tmp_path: Pat
 
     text = write_and_report(tmp_path, change)
     assert (
-        line_cells(text, "| b:c | direct | 8")[-1] == "≈ 2"
-        and line_cells(text, "| sim:a (simulated) | direct | 8")[-1] == "2"
+        line_cells(text, "| b:c | direct")[-1] == "≈ 2" and line_cells(text, "| sim:a (simulated) | direct")[-1] == "2"
     )
     column = terminal.summary_table(tables.load(tmp_path)).columns[-1]
     assert list(column.cells) == ["2", "≈ 2"]

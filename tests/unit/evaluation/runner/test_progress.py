@@ -63,7 +63,7 @@ def test_lag_monitor_reports_blocked_loop_until_read(after_s: float) -> None:
         assert isinstance(loop, VirtualTimeLoop)
         with closing(LoopLagMonitor()) as watch:
             await asyncio.sleep(0.1)
-            loop._set_time(loop.time() + 0.3)
+            loop.set_time(loop.time() + 0.3)
             await asyncio.sleep(after_s)
             return watch.worst_s(0)
 
@@ -77,7 +77,7 @@ def test_lag_monitor_reports_lag_of_each_trial_interval() -> None:
         watch = LoopLagMonitor()
         first = watch.mark()
         await asyncio.sleep(0.1)
-        loop._set_time(loop.time() + 0.3)
+        loop.set_time(loop.time() + 0.3)
         overdue_s = watch.worst_s(first)
         await asyncio.sleep(0.1)
         second = watch.mark()

@@ -9,15 +9,16 @@ import pytest
 from evaluation.backends.base import RunResources
 from evaluation.backends.registry import RunBackends
 from evaluation.prompt_file import Prompt
+from evaluation.runner.sender import TrialSender
 from evaluation.runner.trial import TrialContext, describe_outcome, run_trial, trial_rows, warm_up
 from evaluation.scenario import PlannedTrial, Scenario
 from evaluation.schema import EventRow, Trial
 from streaming.clock import Clock
-from streaming.errors import RateLimitError, TruncatedStreamError, UsageError
+from streaming.errors import ServerError, TruncatedStreamError, UsageError
 from streaming.events import Event, Finish, TextDelta, Usage
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel
-from streaming.retry import NO_RETRY, RetryPolicy
+from streaming.retry import RetryPolicy
 from streaming.session import Route, Session
 from tests.scripted_adapter import InProcessAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
@@ -62,11 +63,12 @@ class FakeAccess:
 
 
 @contextmanager
-def open_context(scenario: Scenario, access: FakeAccess, policy: RetryPolicy = NO_RETRY) -> Iterator[TrialContext]:
+def open_context(scenario: Scenario, access: FakeAccess) -> Iterator[TrialContext]:
     """Yield a context whose error messages do not show `s3cret`."""
-    resources = RunResources(access, loop_clock(), policy=policy, mask=lambda text: text.replace("s3cret", "[KEY]"))
+    resources = RunResources(access, loop_clock(), mask=lambda text: text.replace("s3cret", "[KEY]"))
     with closing(RunBackends(resources)) as backends:
-        yield TrialContext("run", scenario, access, resources.clock, backends)
+        sender = TrialSender(backends.send, resources.clock, RetryPolicy(max_retries=scenario.retries))
+        yield TrialContext("run", scenario, access, resources.clock, backends, sender)
 
 
 def measure_trial(
@@ -76,8 +78,7 @@ def measure_trial(
     scenario = Scenario((provider,), (strategy,), (PROMPT,), retries=retries, max_tokens=99)
 
     async def main() -> tuple[Trial, list[EventRow]]:
-        policy = RetryPolicy(max_retries=retries, fallback=False) if retries else NO_RETRY
-        with open_context(scenario, access, policy) as context:
+        with open_context(scenario, access) as context:
             planned = PlannedTrial(7, 2, 1, PROMPT, provider, strategy)
             return trial_rows(context, planned, await run_trial(context, planned))
 
@@ -122,15 +123,15 @@ def test_request_has_trial_id_and_limits() -> None:
 
 
 def test_failed_trial_has_no_times_and_no_retry() -> None:
-    adapter = SteadyAdapter(RateLimitError("too many", http_status=429))
+    adapter = SteadyAdapter(ServerError("down", http_status=500))
     trial, _, _ = measure_trial(adapter)
-    assert (trial.outcome, trial.error_type, trial.http_status) == ("failed", "rate_limited", 429)
+    assert (trial.outcome, trial.error_type, trial.http_status) == ("failed", "server_error", 500)
     assert trial.attempts == 1 and len(adapter.requests) == 1
     assert trial.ttft_s is None and trial.e2e_s is None and trial.cost_usd is None and trial.output_tokens is None
 
 
 def test_requested_retries_are_made_without_fallback() -> None:
-    adapter = SteadyAdapter(RateLimitError("too many", http_status=429))
+    adapter = SteadyAdapter(ServerError("down", http_status=500))
     trial, _, _ = measure_trial(adapter, retries=2)
     assert trial.outcome == "failed" and trial.attempts == 3
     assert all(request.streamed for request in adapter.requests)
@@ -149,7 +150,7 @@ def test_unknown_provider_gives_failed_trial() -> None:
 
 
 def test_error_message_masks_secrets() -> None:
-    trial, _, _ = measure_trial(SteadyAdapter(RateLimitError("the key s3cret is over its limit")))
+    trial, _, _ = measure_trial(SteadyAdapter(ServerError("the key s3cret is over its limit")))
     assert trial.error_message == "the key [KEY] is over its limit"
 
 
@@ -160,7 +161,7 @@ def test_warm_up_describes_its_outcome() -> None:
 
     adapter = SteadyAdapter()
     assert run_on_virtual_time(main(adapter)) == "completed" and adapter.requests[0].max_tokens == 16
-    assert run_on_virtual_time(main(SteadyAdapter(RateLimitError("too many")))) == "failed: too many"
+    assert run_on_virtual_time(main(SteadyAdapter(ServerError("too many")))) == "failed: too many"
 
 
 def test_cancelled_trial_closes_provider_stream() -> None:

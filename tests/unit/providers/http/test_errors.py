@@ -142,11 +142,11 @@ def test_unknown_exception_counts_as_lost_connection() -> None:
             "verify failed",
         ),
         (CloseReason.CLOSED, None, NetworkError, "without a response"),
-        (CloseReason.NOT_HTTP, ValueError("illegal status line"), ProtocolError, "not HTTP: illegal status line"),
+        (CloseReason.NOT_HTTP, ValueError("illegal status line"), ProtocolError, "not HTTP (illegal status line"),
         (CloseReason.UNDECODABLE, ValueError("bad gzip"), ProtocolError, "bad gzip"),
         (CloseReason.NOT_SENT, ValueError("illegal header"), BadRequestError, "illegal header"),
         (CloseReason.RESET, ValueError("odd"), NetworkError, "was lost (odd)"),
-        (CloseReason.RESET, None, NetworkError, "was lost: it ended without an error"),
+        (CloseReason.RESET, None, NetworkError, "was lost (it ended without an error"),
         (CloseReason.NOT_HTTP, LimitExceededError("a head of more than 64 kB"), ResponseTooLargeError, "64 kB"),
     ],
 )

@@ -27,7 +27,7 @@ def feed_pane(name: str, events: list[TimedEvent] = STREAM) -> Pane:
 
 
 def test_pane_delivers_same_as_replay() -> None:
-    for name in ("direct", "batch:100ms", "debounce:30ms", "pace:30tps", "whole"):
+    for name in (*strategies.EXAMPLES, "debounce:30ms"):
         expected = [
             (timed.at_s, len(timed.event.text))
             for timed in replay(STREAM, strategies.parse(name).build())
@@ -58,15 +58,21 @@ def test_gradio_update_size_grows_with_text(text: str) -> None:
     assert gradio_update_size(text) >= gradio_update_size("") + len(text)
 
 
-def test_buffering_svg_draws_four_strategies() -> None:
+def test_buffering_svg_draws_strategies_without_argument_or_with_interval() -> None:
+    drawn = buffering_diagram.buffering_svg(STREAM, 0.05)
+    names = re.findall(r"<code>([^<]+)</code>", drawn)
+    assert names == buffering_diagram.diagram_strategies(0.05) and "batch:50ms" in names and "pace:30tps" not in names
+    assert drawn.count("<svg") == len(names) and drawn.count('class="sg-in"') == len(names) * 50
+
+
+def test_buffering_svg_counts_updates_and_delay() -> None:
     drawn = buffering_diagram.buffering_svg(STREAM, 0.1)
-    assert re.findall(r"<code>([^<]+)</code>", drawn) == ["direct", "debounce:100ms", "batch:100ms", "whole"]
-    output = re.findall(r"<br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
-    updates = [int(count) for count, _ in output]
-    delays = [int(ms) for _, ms in output]
-    assert updates == [50, 1, 11, 1], "a stream that is never quiet for 100 ms is debounced to its limit"
-    assert delays[0] == 0 < delays[2] < delays[3]
-    assert drawn.count("<svg") == 4 and drawn.count('class="sg-in"') == 4 * 50
+    result = re.findall(r"<code>([^<]+)</code><br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
+    updates = {name: int(count) for name, count, _ in result}
+    delays = {name: int(ms) for name, _, ms in result}
+    assert (updates["direct"], updates["batch:100ms"], updates["whole"]) == (50, 11, 1)
+    assert updates["debounce:100ms"] == 1, "a stream that is never quiet for 100 ms is debounced to its limit"
+    assert delays["direct"] == 0 < delays["batch:100ms"] < delays["whole"]
 
 
 def test_buffering_svg_without_text_is_empty() -> None:
