@@ -61,7 +61,8 @@ def _unknown_text(result: ProviderComparison, what: str, change: str) -> str:
     if result.is_withheld:
         return (
             f"no preference while failures differ: {display_name(result.a)} failed "
-            f"{format_failures(result.a_failures)}, {display_name(result.b)} {format_failures(result.b_failures)}; {what} {change} ({_basis_text(ratio)})"
+            f"{format_failures(result.a_failures)}, {display_name(result.b)} {format_failures(result.b_failures)}; "
+            f"{what} {change} ({_basis_text(ratio)})"
         )
     if ratio.low is None:
         few = "with a failure 6 prompts are needed" if ratio.failed_pairs else "3 prompts are needed"

@@ -81,7 +81,7 @@ def test_closed_loop_keeps_its_concurrency_at_each_provider(tmp_path: Path) -> N
     short = measure(
         tmp_path / "more", factories.make_scenario(("m", "n"), concurrency=9, warm_up=0), PricedAdapter(1.0)
     )
-    assert short.shortfall == "m: asked for 9 answers at a time, never more than 8 ran"
+    assert short.shortfall == "m: concurrency 9 requested, at most 8 reached"
 
 
 async def reach_concurrency_late() -> dict[str, object]:
