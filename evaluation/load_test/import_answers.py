@@ -17,8 +17,7 @@ from evaluation.calibration.machine import describe_machine
 from evaluation.load_test.answer_model import AnswerLine, Head, check
 from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
 from evaluation.scenario import full_name
-from evaluation.schema import EVENTS_FILE, TRIALS_FILE, EventRow, Journal, Trial, read_lines
-from evaluation.trial_rows import build_trial, event_rows
+from evaluation.schema import EVENTS_FILE, TRIALS_FILE, EventRow, Journal, Trial, build_trial, event_rows, read_lines
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
 

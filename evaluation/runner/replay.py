@@ -13,8 +13,7 @@ from evaluation.calibration.machine import describe_machine
 from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
 from evaluation.runner.writer import TRACES
 from evaluation.scenario import full_name
-from evaluation.schema import EVENTS_FILE, TRIALS_FILE, Journal, Trial
-from evaluation.trial_rows import build_trial
+from evaluation.schema import EVENTS_FILE, TRIALS_FILE, Journal, Trial, build_trial
 from streaming import strategies
 from streaming.clock import utc_now
 from streaming.errors import UsageError

@@ -12,8 +12,7 @@ from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.metrics.trial_metrics import MeasuredAnswer
 from evaluation.runner.sender import TrialSender
 from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name, prompt_text
-from evaluation.schema import EventRow, Trial
-from evaluation.trial_rows import build_trial, event_rows
+from evaluation.schema import EventRow, Trial, build_trial, event_rows
 from streaming.clock import Clock
 from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message

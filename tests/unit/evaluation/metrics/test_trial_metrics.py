@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.metrics import compute_metrics
 from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents, outcome_columns
-from evaluation.trial_rows import build_trial, event_rows
+from evaluation.schema import build_trial, event_rows
 from streaming.events import Event, Failed, Finish, Notice, NoticeKind, TextDelta, ThinkingDelta, TimedEvent, Usage
 from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Outcome, Receipt
