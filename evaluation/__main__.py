@@ -1,147 +1,35 @@
 """The command line: `python -m evaluation run | replay | compare | report | calibrate`."""
 
-import argparse
 import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from evaluation import manifest, scenario
-from evaluation.cli import arguments as cli_arguments
-from evaluation.cli import output, run
-from evaluation.escaping import to_line
-from evaluation.runner.runner import new_run_id
-from settings import InvalidVariablesError
-from streaming.errors import UsageError
+from types import FrameType
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = cli_arguments.build_parser()
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        parser.print_help(sys.stderr)
-        return 2
-    commands = {
-        "run": run.main_run,
-        "replay": _main_replay,
-        "compare": _main_compare,
-        "report": _main_report,
-        "calibrate": _main_calibrate,
-    }
+    from evaluation.cli import commands  # not at the top: the import takes a while, in which Ctrl-C must end orderly
+
     try:
-        return commands[options.command](options)
-    except BrokenPipeError:  # the reader of the output, for example `head`, has closed the pipe
-        return 1
-    except InvalidVariablesError as error:
-        for problem in error.problems:
-            output.print_note(f"error: {problem}")
-    except (UsageError, OSError) as error:
-        output.print_note(f"error: {error}")
+        if signal.getsignal(signal.SIGINT) is _exit_at_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return commands.main(arguments)
     except KeyboardInterrupt:
-        output.print_note("stopped: `python -m evaluation report DIR` builds the tables of an unfinished run")
+        sys.stderr.write("stopped: `python -m evaluation report DIR` builds the tables of an unfinished run\n")
         return 130
-    return 2
 
 
-def _main_replay(options: argparse.Namespace) -> int:
-    from evaluation.runner import replay
-
-    names = scenario.strategy_names(options.strategies)
-    if not names or len(set(names)) < len(names):
-        raise UsageError(
-            "strategies: none is named (name at least one)"
-            if not names
-            else "strategies: one is repeated (list each once)"
-        )
-    paths = replay.find_traces(options.traces)
-    manifest.create_run_folder(options.out)
-    facts = replay.replay_run(new_run_id(), replay.read_recordings(paths), names, options.out)
-    manifest.write(options.out, facts)
-    output.print_json_line({**output.print_results(options.out, plots=not options.no_plots), "recordings": len(paths)})
-    return 0
-
-
-def _main_compare(options: argparse.Namespace) -> int:
-    from evaluation import tables
-    from evaluation.analysis import compare, slo
-    from evaluation.reports import compare as reports_compare
-    from evaluation.reports import terminal
-
-    objectives = slo.parse_slo(options.slo) if options.slo is not None else ()
-    watched = compare.parse_metrics(options.fail_if_worse) if options.fail_if_worse else ()
-    (a_folder, a_name), (b_folder, b_name) = map(_parse_side, (options.a, options.b))
-    label = a_name if a_name == b_name else f"{a_name or 'all of A'} → {b_name or 'all of B'}"
-    if (a_name is None) != (b_name is None):
-        raise UsageError("compare: one side names a provider (write A:NAME B:NAME, or neither name)")
-    a = compare.select_provider(tables.load(a_folder), a_name, str(label))
-    b = compare.select_provider(tables.load(b_folder), b_name, str(label))
-    comparison = compare.compare(a, b, watched)
-    if not comparison.changes:
-        raise UsageError(
-            f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one, or "
-            "A:NAME B:NAME)"
-        )
-    terminal.print_table(reports_compare.comparison_table(comparison, options.a, options.b))
-    for note in reports_compare.comparison_notes(comparison, to_line):
-        print(note)
-    if options.out:
-        _write_text(options.out, reports_compare.comparison_markdown(comparison, options.a, options.b))
-    verdicts = [change.verdict for change in comparison.changes]
-    facts: dict[str, Any] = {"a": options.a, "b": options.b, "worse": verdicts.count("worse")}
-    facts |= {"better": verdicts.count("better"), "differences": comparison.differences}
-    facts |= output.print_verdicts(slo.check_objectives(b, objectives)) if objectives else {}
-    failing = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in comparison.watched if c.verdict == "worse"]
-    untold = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in comparison.watched if c.low is None]
-    for word, lines in (("worse", failing), ("too few to tell", untold)):
-        for line in lines:
-            output.print_note(f"{word} {line}")
-    changes = {
-        "changes": [c.as_dict() for c in comparison.changes],
-        "watched": [c.as_dict() for c in comparison.watched],
-    }
-    output.print_json_line(facts | {"failing": failing, "too_few": untold} | changes)
-    outcomes = [*(["missed"] if failing else []), *(["too few"] if untold else [])]
-    return output.exit_code_of([*outcomes, facts["slo"]["outcome"]] if objectives else outcomes)
-
-
-def _parse_side(text: str) -> tuple[Path, str | None]:
-    """Return the folder of one side of a comparison, and the provider after a colon, if there is one."""
-    if Path(text).exists():
-        return Path(text), None
-    for place in (place for place, character in enumerate(text) if character == ":"):
-        if Path(text[:place]).is_dir() and text[place + 1 :]:
-            return Path(text[:place]), text[place + 1 :]
-    return Path(text), None
-
-
-def _write_text(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--out {file}: {error.strerror} (choose a file that can be written)") from None
-
-
-def _main_report(options: argparse.Namespace) -> int:
-    manifest.require_run(options.folder)
-    output.print_json_line(output.print_results(options.folder, plots=not options.no_plots))
-    return 0
-
-
-def _main_calibrate(options: argparse.Namespace) -> int:
-    from evaluation.calibration import runner
-    from evaluation.reports import calibration, terminal
-
-    made = runner.calibrate_to_file(runner.parse_options(options.streams, options.ways, options.within_ms), options.out)
-    terminal.print_table(calibration.calibration_table(made))
-    for note in calibration.calibration_notes(made):
-        print(note)
-    output.print_json_line({"file": str(options.out), **made.as_dict()})
-    return 0
+def _exit_at_once(number: int, frame: FrameType | None) -> None:
+    """End the process while it imports its modules: nothing was sent or written yet."""
+    sys.stderr.write("stopped before anything was sent\n")
+    sys.stderr.flush()
+    os._exit(130)  # an exception could be swallowed by the code that is being imported
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _exit_at_once)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal with a small character set must not fail the command
     sys.exit(main())

@@ -283,14 +283,6 @@ def at_effort(name: str, effort: str | None) -> str:
     return name if effort is None else f"{name} effort {effort}"
 
 
-def effort_names(text: str) -> tuple[str, ...]:
-    """Parse a list such as `low,high`; return lower-case names. Raises UsageError when the list is empty."""
-    names = tuple(name.lower() for name in split_names(text))
-    if not names:
-        raise UsageError("effort: none is named (write for example low,high)")
-    return names
-
-
 def display_name(name: str) -> str:
     """Return a provider's name, marked if its answers are simulated or come from a recording."""
     remarks = {"sim": " (simulated)", "replay": " (a recording)"}

@@ -10,11 +10,11 @@ from typing import Any
 from evaluation import scenario
 from evaluation.analysis import slo
 from evaluation.analysis.slo import Objective
-from evaluation.backends.service_process import validate_url
 from evaluation.calibration import model
 from evaluation.cli import scenario_file
+from evaluation.cli.run_model import RunModel, validate_values
 from evaluation.cli.scenario_file import ScenarioFile
-from evaluation.cli.timeouts import TIMEOUT_NAMES, parse_timeouts
+from evaluation.cli.timeouts import TIMEOUT_NAMES
 from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
 from evaluation.scenario import InvalidScenarioError, Scenario
 from providers.pricing import TokenPrices, parse_price
@@ -29,19 +29,6 @@ EPILOG = (
     "JSON object."
 )
 _SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed, 4 with too few to tell"
-DEFAULTS: dict[str, Any] = {
-    "strategies": ("direct",),
-    "transport": (scenario.IN_PROCESS,),
-    "repeats": 1,
-    "max_tokens": 128,
-    "seed": 0,
-    "retries": 0,
-    "warm_up": True,
-    "arrivals": "constant",
-    "plots": True,
-    "prices": {},
-    "max_failures": 0.5,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +120,10 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a TOML file with any of these options; the command line overrides it",
     )
-    add("--providers", type=scenario.split_names, metavar="A,B", help="for example local,sim:steady,replay:FILE")
+    add("--providers", metavar="A,B", help="for example local,sim:steady,replay:FILE")
     add("--strategies", metavar="X,Y", help=f"one or more of {strategies.describe_forms()} (direct)")
     ways = ",".join(scenario.TRANSPORTS)
-    add("--transport", type=scenario.split_names, metavar="X,Y", help=f"of {ways}: all but the first use the service")
+    add("--transport", metavar="X,Y", help=f"of {ways}: all but the first use the service")
     add("--url", metavar="URL", help="URL of the service, its API key in STREAMGAUGE_KEY (one is started for the run)")
     names = ", ".join(SHIPPED_PROMPTS)
     add("--prompts", type=Path, metavar="FILE", help=f"one a line, or JSONL with id and prompt; or one of {names}")
@@ -191,33 +178,33 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
     """
     given = {name: value for name, value in vars(parsed).items() if name != "command"}
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
-    values = {**DEFAULTS, **_merge_options(file, _convert_options(given))}
-    if not values.get("providers"):
-        raise UsageError("--providers: missing (set it, or providers in a scenario file)")
-    if values.get("retry_failed") and not values.get("resume"):
+    found = RunModel.model_construct(**_merge_options(file, _validate_options(given)))
+    if not found.providers:
+        raise UsageError("--providers is missing (or providers in a scenario file)")
+    if found.retry_failed and not found.resume:
         raise UsageError("--retry-failed: needs --resume (it asks again what a run in DIR did not complete)")
-    if values.get("out") is None and not values.get("dry_run"):
-        raise UsageError("--out: missing (name a new or an empty folder)")
+    if found.out is None and not found.dry_run:
+        raise UsageError("--out is missing: a new or an empty folder")
     try:
-        planned = _build_scenario(values)
+        planned = _build_scenario(found)
     except InvalidScenarioError as misfit:
         in_file = file is not None and vars(parsed).get(misfit.key) is None
         raise UsageError(f"{file.location_of(misfit.key) if file and in_file else ''}{misfit}") from None
     return RunOptions(
         scenario=planned,
-        prices=values["prices"],
-        out=values.get("out"),
-        slo=slo.parse_slo(values["slo"]) if values.get("slo") is not None else (),
-        max_cost_usd=values.get("max_cost_usd"),
-        record=values.get("record", False),
-        resume=values.get("resume", False),
-        dry_run=values.get("dry_run", False),
-        plots=values["plots"],
-        retry_failed=values.get("retry_failed", False),
-        max_failures=values["max_failures"],
-        timeouts=values.get("timeouts"),
+        prices=found.prices,
+        out=found.out,
+        slo=() if found.slo is None else slo.parse_slo(found.slo),
+        max_cost_usd=found.max_cost_usd,
+        record=found.record,
+        resume=found.resume,
+        dry_run=found.dry_run,
+        plots=found.plots,
+        retry_failed=found.retry_failed,
+        max_failures=found.max_failures,
+        timeouts=found.timeouts,
         scenario_file=file,
-        calibration=values.get("calibration"),
+        calibration=found.calibration,
     )
 
 
@@ -233,53 +220,60 @@ def _merge_options(file: ScenarioFile | None, options: dict[str, Any]) -> dict[s
     return values | options
 
 
-def _convert_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options under the names and with the types that a scenario file's values have."""
+def _validate_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options under a scenario file's names, validated by the same model. Raises UsageError."""
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
-        "strategies": ("strategies", scenario.strategy_names),
-        "prompts": ("prompts", read_prompts),
-        "timeouts": ("timeouts", parse_timeouts),
+        "providers": ("providers", _split_list),
+        "strategies": ("strategies", _split_list),
+        "transport": ("transport", _split_list),
+        "effort": ("effort", _split_list),
+        "prompts": ("prompts_file", str),
         "max_failures": ("max_failures", parse_share),
-        "effort": ("effort", scenario.effort_names),
         "price": ("prices", lambda texts: dict(map(parse_price, texts))),
         "max_cost": ("max_cost_usd", _parse_usd),
-        "url": ("url", validate_url),
+        "calibration": ("calibration", str),
+        "out": ("out", str),
     }
-    result = {}
+    values = {}
     for name, value in given.items():
         key, change = changes.get(name, (name, lambda same: same))
-        result[key] = change(value)
-    return result
+        values[key] = change(value)
+    model = validate_values(values)
+    found = {key: getattr(model, key) for key in model.model_fields_set}
+    if (file := found.pop("prompts_file", None)) is not None:
+        found["prompts"] = read_prompts(Path(file))
+    return found
 
 
-def _build_scenario(values: Mapping[str, Any]) -> Scenario:
-    prompts = values.get("prompts") or read_prompts(DEFAULT_PROMPTS)
-    count = values.get("prompt_count")
-    if count is not None and not 1 <= count <= len(prompts):
+def _split_list(text: str) -> list[str]:
+    return list(scenario.split_names(text))
+
+
+def _build_scenario(found: RunModel) -> Scenario:
+    prompts: Any = found.prompts or read_prompts(DEFAULT_PROMPTS)
+    count = found.prompt_count
+    if count is not None and count > len(prompts):
         raise InvalidScenarioError(
             "prompt_count", f"prompt-count: out of range (use 1 to {len(prompts)}, the number of prompts)"
         )
-    names = (
-        "repeats",
-        "seed",
-        "max_tokens",
-        "temperature",
-        "rate",
-        "arrivals",
-        "retries",
-        "transport",
-        "url",
-        "effort",
-        "fresh",
-        "warm",
-    )
     return Scenario(
-        providers=values["providers"],
-        strategies=values["strategies"],
+        providers=found.providers,
+        strategies=found.strategies,
         prompts=prompts[:count],
-        concurrency=values.get("concurrency", 1),
-        warm_up=int(values["warm_up"]),
-        **{name: values[name] for name in names if name in values},
+        repeats=found.repeats,
+        seed=found.seed,
+        max_tokens=found.max_tokens,
+        temperature=found.temperature,
+        concurrency=found.concurrency,
+        rate=found.rate,
+        arrivals=found.arrivals,
+        warm_up=int(found.warm_up),
+        retries=found.retries,
+        transport=found.transport,
+        url=found.url,
+        effort=found.effort,
+        fresh=found.fresh,
+        warm=found.warm,
     )
 
 

@@ -18,6 +18,11 @@ def print_note(text: str) -> None:
     sys.stderr.write(f"{to_line(text)}\n")
 
 
+def print_line(text: str) -> None:
+    """Print one line to stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
 def print_json_line(facts: Mapping[str, Any]) -> None:
     """Print the result of a command as one JSON object, the last line on stdout."""
     sys.stdout.write(json.dumps(facts) + "\n")

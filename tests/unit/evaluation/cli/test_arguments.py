@@ -27,11 +27,11 @@ from evaluation.__main__ import main
         ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
         ("--providers sim:steady --price cheap", "cheap"),
         ("--providers replay:missing.jsonl", "missing.jsonl"),
-        ("--providers sim:steady --repeats 0", "repeats: too small"),
-        ("--providers sim:steady --temperature nan", "temperature must be from 0 to 2"),
+        ("--providers sim:steady --repeats 0", "repeats must be a whole number of at least 1"),
+        ("--providers sim:steady --temperature nan", "temperature must be a number of at least 0"),
         ("--providers sim:steady --temperature 99", "temperature must be from 0 to 2"),
         ("--providers sim:steady --retries 99999", "retries must be at most 20"),
-        ("--providers sim:steady --seed -5", "seed: too small"),
+        ("--providers sim:steady --seed -5", "seed must be a whole number of at least 0"),
         ("--providers sim:steady --retry-failed", "--retry-failed: needs --resume"),
         ("--providers sim:steady --warm --fresh", "warm and fresh exclude each other"),
         ("--providers sim:steady --timeouts first=0", "timeouts: 'first=0' is not NAME=SECONDS"),
@@ -109,5 +109,5 @@ def test_unused_price_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_command_import_does_not_load_heavy_libraries() -> None:
     slow = {"pandas", "numpy", "pyarrow", "plotly", "matplotlib", "gradio", "openai"}
-    code = f"import sys, evaluation.__main__; found = {slow} & set(sys.modules); assert not found, found"
+    code = f"import sys, evaluation.cli.commands; found = {slow} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=True, timeout=60)

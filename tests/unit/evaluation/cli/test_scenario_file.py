@@ -10,6 +10,7 @@ import pytest
 from evaluation.__main__ import main
 from evaluation.cli import arguments, scenario_file
 from evaluation.cli.arguments import RunOptions
+from evaluation.cli.run_model import PRICE_KEYS, PromptEntry, RunModel
 from evaluation.prompt_file import Prompt
 from providers.pricing import TokenPrices
 from streaming.errors import UsageError
@@ -61,7 +62,9 @@ def test_transport_may_be_a_string_and_url_is_read(tmp_path: Path) -> None:
 
 def test_example_scenario_file_mentions_every_key() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
-    for key in (*scenario_file.KEY_CHECKERS, *scenario_file.PROMPT_KEY_CHECKERS, *scenario_file.PRICE_KEY_CHECKERS):
+    for key in (*RunModel.model_fields, *PromptEntry.model_fields, *PRICE_KEYS):
+        if key in ("prompts", "prices"):
+            continue  # tables
         assert f"{key} =" in text or f"# {key} =" in text, key
 
 
@@ -101,6 +104,9 @@ def test_prompts_file_is_relative_to_scenario_file(tmp_path: Path) -> None:
         ("max_cost_usd = -1\n", "line 1: max_cost_usd: invalid value (write a number of at least 0"),
         ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "b"\n', "line 4: the prompt has no prompt"),
         ('[[prompts]]\nid = "a"\nprompt = "A?"\n[[prompts]]\nid = "a"\nprompt = "B?"\n', "line 5: the id is used"),
+        ("seed = 1\nprompts = []\n", "line 2: prompts must be tables"),
+        ('seed = 1\nprompts = "Why?"\n', "line 2: prompts must be tables"),
+        ("prices = 3\n", "line 1: prices must be a table"),
         ('[[prompts]]\nid = "a"\ntext = "A?"\n', "line 3: 'text' is not a key"),
         ('seed = 1\n[prices]\n"m:x" = { input = 1 }\n', "line 3: not a price"),
         ('[prices]\nm = { input = "1", output = 2 }\n', "line 2: the price's input: invalid value (write a number"),
@@ -153,6 +159,28 @@ def test_unknown_provider_is_reported_with_line(tmp_path: Path, capsys: pytest.C
     assert "line 2: provider 'nobody': unknown" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("key", "file_value", "option"),
+    [
+        ("repeats", "0", "--repeats=0"),
+        ("seed", "-5", "--seed=-5"),
+        ("rate", "0", "--rate=0"),
+        ("temperature", "nan", "--temperature=nan"),
+        ("strategies", '["fast"]', "--strategies=fast"),
+        ("slo", '"ttft<1s"', "--slo=ttft<1s"),
+        ("timeouts", '"soon=5"', "--timeouts=soon=5"),
+    ],
+)
+def test_option_is_validated_as_the_key_of_a_scenario_file(
+    tmp_path: Path, key: str, file_value: str, option: str
+) -> None:
+    with pytest.raises(UsageError) as of_file:
+        parse_options("--scenario", str(write_scenario(tmp_path, f"{key} = {file_value}\n")))
+    with pytest.raises(UsageError) as of_option:
+        parse_options("--providers", "sim:steady", "--dry-run", option)
+    assert str(of_file.value) == f"{tmp_path / 'scenario.toml'}, line 1: {of_option.value}"
+
+
 def test_missing_scenario_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.toml: No such file"):
         scenario_file.read_scenario_file(tmp_path / "gone.toml")
@@ -168,4 +196,4 @@ def test_scenario_file_has_a_key_for_every_run_option(tmp_path: Path, capsys: py
     options = {flag.removeprefix("no-").replace("-", "_") for flag in flags} - {"help", "scenario"}
     assert len(options) > 20
     other_names = {"price": "prices", "prompts": "prompts_file", "max_cost": "max_cost_usd"}
-    assert {other_names.get(option, option) for option in options} <= {*scenario_file.KEY_CHECKERS, "prices"}
+    assert {other_names.get(option, option) for option in options} <= RunModel.model_fields.keys()
