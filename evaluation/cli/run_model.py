@@ -28,8 +28,8 @@ Location = tuple[str | int, ...]
 PRICE_KEYS = ("input", "output", "cached")
 _TABLE_ERRORS = {"tuple_type", "model_type", "dict_type"}
 TABLES = {
-    "prompts": "prompts must be tables: [[prompts]], each with id and prompt",
-    "prices": 'prices must be a table: [prices], "MODEL" = { input = 1.0, output = 2.0 }',
+    "prompts": "prompts: not a list of tables (write [[prompts]], each with id and prompt)",
+    "prices": 'prices: not a table (write [prices], "MODEL" = { input = 1.0, output = 2.0 })',
 }
 
 
@@ -80,7 +80,7 @@ def _check_one_or_more(value: Any) -> tuple[str, ...]:
 
 def _check_text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
+        raise ValueError("a non-empty string")
     return value
 
 
@@ -210,11 +210,11 @@ def validate_values(values: Mapping[str, Any], locate: Callable[[Location], int]
     try:
         return RunModel.model_validate(dict(values))
     except ValidationError as error:
-        found = error.errors()
+        result = error.errors()
     if locate is None:
-        raise InvalidValueError(_describe(found[0]), found[0]["loc"])
+        raise InvalidValueError(_describe(result[0]), result[0]["loc"])
     # A misspelt key explains why another is missing.
-    first = min(found, key=lambda one: (one["type"] == "missing", locate(_place(one))))
+    first = min(result, key=lambda one: (one["type"] == "missing", locate(_place(one))))
     raise InvalidValueError(_describe(first).removeprefix("--"), _place(first))
 
 
