@@ -89,9 +89,9 @@ class Scenario:
             if getattr(self, name) < least:
                 raise InvalidScenarioError(name, f"{name.replace('_', '-')}: too small (use at least {least})")
         if self.retries > MAX_RETRIES:
-            raise InvalidScenarioError("retries", f"retries must be at most {MAX_RETRIES}")
+            raise InvalidScenarioError("retries", f"retries: too many (use at most {MAX_RETRIES})")
         if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
-            raise InvalidScenarioError("temperature", f"temperature must be from 0 to {MAX_TEMPERATURE:g}")
+            raise InvalidScenarioError("temperature", f"temperature: out of range (use 0 to {MAX_TEMPERATURE:g})")
         if self.warm and self.fresh:
             raise InvalidScenarioError("warm", "warm and fresh exclude each other (a new prompt has no cache)")
 

@@ -296,7 +296,7 @@ def _parse_target(part: str, name: str) -> tuple[str, str, str]:
     match = _STAT_PATTERN.fullmatch(stat)
     if not match or not stem or (match[1] and not 0 < float(match[1]) < 100):
         raise UsageError(
-            f"slo: {part!r}: {name!r} must be failed, stalled, or end in _max or a percentile such as _p95 or _p99.9"
+            f"slo: {part!r}: {name!r} is unknown (use failed, stalled, or a column with _max, _p95, _p99.9, …)"
         )
     if stem == _GAP_COLUMN:
         return _GAP_COLUMN, stat, "s"

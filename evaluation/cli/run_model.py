@@ -118,14 +118,14 @@ def _check_price(value: Any) -> TokenPrices:
     if isinstance(value, TokenPrices):
         return value
     if not isinstance(value, dict) or not {"input", "output"} <= set(value):
-        raise _complete_error("a price is { input = 1.0, output = 2.0 }, USD for 1M tokens")
+        raise _complete_error("not a price (write { input = 1.0, output = 2.0 }, USD per 1M tokens)")
     for key in value.keys() - set(PRICE_KEYS):
         raise _complete_error(_unknown_key(key, PRICE_KEYS))
     try:
         return TokenPrices(**{f"{key}_usd": _check_usd(usd) for key, usd in value.items()})
     except ValueError as error:
         key = next(key for key, usd in value.items() if not _is_usd(usd))
-        raise _complete_error(f"the price's {key} must be {error}") from None
+        raise _complete_error(f"the price's {key}: invalid value (write {error})") from None
 
 
 def _is_usd(value: Any) -> bool:
@@ -237,11 +237,11 @@ def _describe(error: ErrorDetails) -> str:
         fields = RunModel.model_fields if len(error["loc"]) == 1 else PromptEntry.model_fields
         return _unknown_key(name, tuple(fields))
     if kind == "missing":
-        return f"this prompt has no {name}"
+        return f"the prompt has no {name} (add it)"
     if kind in _TABLE_ERRORS:
         return TABLES[str(error["loc"][0])]
     if kind == "value_error":
-        return f"{name} must be {context['error']}"
+        return f"{name}: invalid value (write {context['error']})"
     words = str(context["words"])
     return words if kind == "complete" or words.removeprefix("--").startswith(name) else f"{name}: {words}"
 

@@ -36,14 +36,14 @@ def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
         ("[]\n", "line 1: id or prompt is missing"),
         ("\n  \n", "has no prompts"),
         ('{"id": "x", "prompt": "Why?", "exepcted": 1}\n', "line 1: 'exepcted' is not a field"),
-        ('{"id": "x", "prompt": "Why?", "expected_tokens": 0}\n', "expected_tokens must be a whole number"),
+        ('{"id": "x", "prompt": "Why?", "expected_tokens": 0}\n', "expected_tokens is invalid"),
         (
             '{"id": "x", "prompt": "Why?", "expected": {"regex": "("}}\n',
-            "line 1: expected is invalid (write a regular",
+            "line 1: expected is invalid .write a regular",
         ),
         (
             '{"id": "x", "prompt": "Why?", "expected": "Lisbon"}\n',
-            "line 1: expected is invalid (write one of exact, contains",
+            "line 1: expected is invalid .write one of exact, contains",
         ),
     ],
 )

@@ -28,7 +28,7 @@ from evaluation.__main__ import main
         ("--providers sim:steady --price cheap", "cheap"),
         ("--providers replay:missing.jsonl", "missing.jsonl"),
         ("--providers sim:steady --repeats 0", "repeats: invalid value (write a whole number of at least 1"),
-        ("--providers sim:steady --temperature nan", "temperature: not a temperature (use a number of at least 0)"),
+        ("--providers sim:steady --temperature nan", "temperature: invalid value (write a number of at least 0)"),
         ("--providers sim:steady --temperature 99", "temperature must be from 0 to 2"),
         ("--providers sim:steady --retries 99999", "retries must be at most 20"),
         ("--providers sim:steady --seed -5", "seed must be a whole number of at least 0"),
