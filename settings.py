@@ -29,6 +29,7 @@ _SECRET_NAME_PARTS = re.compile(
 """Matches the names of variables whose value is a secret."""
 _PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@")
 _MIN_SECRET_CHARS = 8
+_SIGN_IN_SCOPE = "inference-api"
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -210,6 +211,17 @@ class Settings(VariableModel):
     def on_space(self) -> bool:
         """Whether this runs as a Hugging Face Space."""
         return self.space_id is not None
+
+    @property
+    def offers_sign_in(self) -> bool:
+        """Whether users can sign in with Hugging Face: on a Space whose card has `hf_oauth` and the scope for models.
+
+        These are the variables that Gradio requires. It replaces the sign-in by a mock with this machine's own token
+        unless `SYSTEM` says that this is a Space.
+        """
+        is_space = self.on_space and self.get("SYSTEM") == "spaces"
+        client = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OPENID_PROVIDER_URL")
+        return is_space and all(map(self.get, client)) and _SIGN_IN_SCOPE in (self.get("OAUTH_SCOPES") or "").split()
 
     @property
     def is_behind_proxy(self) -> bool:

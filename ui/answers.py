@@ -1,7 +1,7 @@
 """The answers of every tab: the user's own API keys and page budget, on top of the service's `start_answer`."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from streaming.trace import Probe
 from ui import html, strings
 from ui.answer_view import AnswerView
 from ui.form import LOCAL_PROVIDER, ChatForm, ValidatedQuestion, validate_form
-from ui.sessions import AnswerSlot, PageSession, PageSessions
+from ui.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions
 from ui.types import AnswerSource, PageAnswer
 
 TICK_INTERVAL_S = 0.5
@@ -50,12 +50,17 @@ class AnswerService:
     """The answers of every tab of the page, from the service's `start_answer`.
 
     `with_keys` builds providers that use the user's own API keys instead of the service's; None: the page accepts no
-    keys.
+    keys. `offers_sign_in`: users may sign in with Hugging Face, and their token is their key for that provider.
     """
 
     def __init__(
-        self, chat_service: AnswerSource, with_keys: Callable[[Mapping[str, str]], ProviderSource] | None = None
+        self,
+        chat_service: AnswerSource,
+        with_keys: Callable[[Mapping[str, str]], ProviderSource] | None = None,
+        *,
+        offers_sign_in: bool = False,
     ) -> None:
+        self.offers_sign_in = offers_sign_in
         self.clock = chat_service.clock
         self.page_sessions = PageSessions(clock=self.clock, enter=chat_service.guard.enter_page)
         self._chat_service = chat_service
@@ -147,7 +152,7 @@ class AnswerService:
             tab=place.partition("-")[0],
             providers=self.providers(page_session),
             open_session=partial(new_session or partial(self._slot_session, page_session, slot, validated), name),
-            paid_by_caller=self.key_variable(name, missing="") in page_session.keys,
+            paid_by_caller=self.key_variable(name, missing="") in page_session.own_keys,
             probe=probe,
         )
         opened = SlotAnswer(answer, slot)
@@ -208,8 +213,24 @@ class AnswerService:
         if len(key) > 500 or not (key.isascii() and key.isprintable()) or " " in key:
             raise UsageError(strings.BAD_KEY)
         keys = {name: value for name, value in (page_session.keys | {variable: key}).items() if value}
-        own = self._with_keys(keys) if keys else None
-        await page_session.set_keys(keys, own, own.aclose if own else None)
+        await self._use_keys(page_session, keys, page_session.token)
+
+    async def sign_in(self, page_session: PageSession, token: str | None) -> None:
+        """Use a signed-in user's token for Hugging Face's provider on this page; None: the user is not signed in."""
+        if token != page_session.token:
+            await self._use_keys(page_session, page_session.keys, token)
+
+    async def sign_out(self, session_hashes: Collection[str]) -> None:
+        """Forget the token of a user who signed out on all of the user's pages, and stop the answers that use it."""
+        for session_hash in session_hashes:
+            if session_hash in self.page_sessions:
+                await self.sign_in(self.page_sessions.get(session_hash), None)
+
+    async def _use_keys(self, page_session: PageSession, keys: dict[str, str], token: str | None) -> None:
+        assert self._with_keys is not None, "a page without keys has no sign-in"
+        all_keys = ({TOKEN_VARIABLE: token} if token else {}) | keys
+        own = self._with_keys(all_keys) if all_keys else None
+        await page_session.set_keys(keys, own, own.aclose if own else None, token)
 
     def _validate(self, question: ChatForm, request: gr.Request) -> ValidatedQuestion:
         """Check what the page alone knows: its form, its keys and its budget. Raises UsageError."""

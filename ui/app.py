@@ -16,10 +16,11 @@ from ui import strings
 from ui.answers import AnswerService
 from ui.chat import tab as chat_tab
 from ui.compare import tab as compare_tab
-from ui.components import CONCURRENCY_LIMIT
+from ui.components import CONCURRENCY_LIMIT, event_options
 from ui.pipeline import tab as pipeline_tab
 from ui.request_filter.event_schema import EventSchema
 from ui.request_filter.middleware import RequestFilter
+from ui.request_filter.sign_in import SignIns
 from ui.theme import CSS, SCRIPT, theme
 from ui.types import AnswerSource
 
@@ -59,7 +60,8 @@ def mount(app: Any, chat_service: AnswerSource, *, settings: Settings | None = N
     replace the service's keys for their page.
     """
     with_keys = partial(_providers_with_keys, settings) if settings is not None else None
-    answer_service = AnswerService(chat_service, with_keys)
+    offers_sign_in = settings is not None and settings.offers_sign_in
+    answer_service = AnswerService(chat_service, with_keys, offers_sign_in=offers_sign_in)
     page = build_page(answer_service)
     # Gradio does not mark a mounted page as launched, and validates file paths only on a launched one.
     page.has_launched = True
@@ -82,7 +84,10 @@ def mount(app: Any, chat_service: AnswerSource, *, settings: Settings | None = N
     # The request filter comes before everything that Gradio has mounted.
     mounted, schema = app.routes[-1], EventSchema(page, answer_service.limits)
     hops = chat_service.guard.configuration.hops
-    mounted.app = RequestFilter(mounted.app, schema, answer_service.page_sessions, hops, chat_service.record_rejection)
+    sign_ins = SignIns(answer_service.sign_out, clock=answer_service.clock) if offers_sign_in else None
+    mounted.app = RequestFilter(
+        mounted.app, schema, answer_service.page_sessions, hops, chat_service.record_rejection, sign_ins
+    )
     return app
 
 
@@ -105,6 +110,12 @@ def build_page(answer_service: AnswerService) -> gr.Blocks:
         async def close_session(request: gr.Request) -> None:
             await answer_service.page_sessions.close(request.session_hash)
 
+        async def sign_in(request: gr.Request, token: gr.OAuthToken | None) -> None:
+            page_session = answer_service.page_sessions.get(request.session_hash)
+            await answer_service.sign_in(page_session, token.token if token else None)
+
+        if answer_service.offers_sign_in:
+            page.load(sign_in, queue=False, **event_options())
         page.unload(close_session)
         page.load(None, None, brought, js=chat_tab.KEPT_BROUGHT)
         _limit_progress_indicators(page)

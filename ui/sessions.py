@@ -18,6 +18,8 @@ from ui.types import PageAnswer
 KEY_KEPT_S = 3600.0
 """How long a session with a key is kept after its page has disconnected."""
 FULL_RETRY_S = 60
+TOKEN_VARIABLE = "HF_TOKEN"
+"""The variable of the only provider that a signed-in user's token is for."""
 
 
 class AnswerSlot:
@@ -93,16 +95,23 @@ class PageSession:
         self.spending = PageSpending()
         self.keys: dict[str, str] = {}
         """The user's own provider API keys, by the environment variable that each replaces."""
+        self.token: str | None = None
+        """The Hugging Face token of a signed-in user."""
         self.access_key: str | None = None
         """The access key of this service that the user has entered, if any."""
         self.own: ProviderSource | None = None
-        """Providers that use these keys; closed with the page or when the keys change."""
+        """Providers that use the own keys; closed with the page or when the keys change."""
         self.close_own: Callable[[], Awaitable[None]] | None = None
         self.network = ""
         """Address block of the page's client; all its addresses count as one client."""
         self.connections = 0
         """Number of open event streams and heartbeats."""
         self.last_seen_s = 0.0
+
+    @property
+    def own_keys(self) -> dict[str, str]:
+        """The keys that pay for the page's answers, by variable: the user's own, and the token of the sign-in."""
+        return ({TOKEN_VARIABLE: self.token} if self.token else {}) | self.keys
 
     def slot(self, name: str) -> AnswerSlot:
         """Return the answer slot `name`, created at first use."""
@@ -124,11 +133,15 @@ class PageSession:
         await self.set_keys({}, None, None)
 
     async def set_keys(
-        self, keys: dict[str, str], own: ProviderSource | None, close: Callable[[], Awaitable[None]] | None
+        self,
+        keys: dict[str, str],
+        own: ProviderSource | None,
+        close: Callable[[], Awaitable[None]] | None,
+        token: str | None = None,
     ) -> None:
-        """Replace the keys and the providers that use them; stop answers that use the previous keys."""
+        """Replace the keys, the token and the providers that use them; stop answers that use the previous ones."""
         before, self.close_own = self.close_own, close
-        self.keys, self.own = keys, own
+        self.keys, self.own, self.token = keys, own, token
         for slot in self._slots.values():
             slot.end_session()  # it uses the previous keys
         if before is not None:
@@ -219,7 +232,8 @@ class PageSessions:
 
     def _is_held(self, page_session: PageSession) -> bool:
         brought = (
-            bool(page_session.keys or page_session.access_key) and self._clock() - page_session.last_seen_s < KEY_KEPT_S
+            bool(page_session.own_keys or page_session.access_key)
+            and self._clock() - page_session.last_seen_s < KEY_KEPT_S
         )
         return brought or page_session.busy or page_session.connections > 0
 
@@ -230,7 +244,7 @@ class PageSessions:
         try:
             task = asyncio.get_running_loop().create_task(page_session.close())
         except RuntimeError:  # called from a thread without an event loop: unused connections close by themselves
-            page_session.keys, page_session.own = {}, None
+            page_session.keys, page_session.token, page_session.own = {}, None, None
             return
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

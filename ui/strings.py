@@ -101,6 +101,9 @@ BUDGET_SPENT = "This page has spent {spent}, which is its budget: raise the budg
 BUDGET_REACHED = "Stopped at this page's budget."
 TRIMMED = "The {count} oldest messages were left out: with them the conversation is longer than can be sent."
 NO_KEYS = "This service takes no keys from visitors."
+SIGN_IN = "Sign in with Hugging Face"
+SIGN_OUT = "Sign out ({})"
+SIGN_IN_INFO = "Signed in, you can ask models on Hugging Face at your own cost. Your token is used for nothing else."
 BAD_KEY = "This is no key: it has a space, a character outside ASCII, or more than 500 characters. Copy it once more."
 
 KEY = "Your own key"

@@ -1,5 +1,6 @@
 """A dry run: the number of requests, tokens and the cost of a run per provider, without sending any request."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from evaluation.reports import formatting
 from evaluation.runner.budget import CostEstimate, estimate_trial_cost, estimate_warm_up_cost
 from evaluation.scenario import PlannedTrial, Scenario, display_name, warm_trials
 from streaming.errors import UsageError
+
+NOISE = 0.3
+"""The standard deviation of the logarithm of single answers' latencies that is assumed before a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,49 @@ def estimate_table(shares: Sequence[ProviderEstimate]) -> Table:
             *money,
         )
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPower:
+    """What a comparison of providers can show with so many prompts; shares of the value of the first.
+
+    `smallest_effect` is found in 80 % of runs if single answers vary by `NOISE`; None if there are too few prompts.
+    `prompts_for_10_percent` is the number of prompts that find a difference of 10 % as often.
+    """
+
+    prompts: int
+    comparisons: int
+    smallest_effect: float | None
+    prompts_for_10_percent: int | None
+
+    def describe(self) -> str:
+        """Return the power in a sentence."""
+        noise = f"if answers vary by {NOISE:.0%}"
+        need = "more prompts than can be asked" if self.prompts_for_10_percent is None else self.prompts_for_10_percent
+        if self.smallest_effect is None:
+            return f"power: {self.prompts} prompts are too few to tell providers apart (10 % needs {need}, {noise})"
+        return (
+            f"power: with {self.prompts} prompts a difference of {self.smallest_effect:.0%} between two providers is "
+            f"found in 80 % of runs {noise}; 10 % needs {need}"
+        )
+
+
+def estimate_power(scenario: Scenario) -> PlannedPower | None:
+    """Return the power of a planned run; None for one provider, which is compared with nothing."""
+    from evaluation.analysis import paired
+
+    names = len(scenario.providers) * max(len(scenario.effort), 1)
+    if names < 2:
+        return None
+    # Repeats of one prompt are not independent: the prompts are what a comparison draws its interval from.
+    units = len(scenario.prompts) if len(scenario.prompts) > 1 else scenario.repeats
+    comparisons, spread = math.comb(names, 2), NOISE * math.sqrt(2)
+    return PlannedPower(
+        units,
+        comparisons,
+        paired.detectable_effect(units, spread, comparisons),
+        paired.required_pairs(0.1, spread, comparisons),
+    )
 
 
 def _format_usd(value: Decimal | None) -> str:

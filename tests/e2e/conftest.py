@@ -1,16 +1,12 @@
 """Fixtures: the service as users start it, fake providers, and a real Chromium."""
 
 import json
-import os
-import queue
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Request, Response, expect, sync_playwright
@@ -19,11 +15,9 @@ from benchmarks import page as page_weight
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.scripted_upstream import ScriptedUpstream
+from tests.e2e.service import ServiceUnderTest, run_service
 from tests.simulator_process import run_simulator_process
 
-ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
 # Playwright's default of 5 s is too short on a busy machine; tests of latency set their own limits.
 expect.set_options(timeout=30_000)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -36,19 +30,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-@dataclass(frozen=True)
-class ServiceUnderTest:
-    """A running `app.py` process."""
-
-    address: str
-    process: "subprocess.Popen[str]"
-
-    def cpu_s(self) -> float:
-        """Return the CPU time of all its threads in seconds, from Linux's /proc at 100 ticks per second."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
 
 
 @dataclass(frozen=True)
@@ -115,58 +96,18 @@ def service(
     even_upstream: str,
 ) -> Iterator[ServiceUnderTest]:
     log = tmp_path_factory.mktemp("service") / "stderr.log"
-    with log.open("w") as stderr:
-        command = [sys.executable, "app.py", "--port", "0"]
-        # Tests send requests more often than users do; the guard's rate limit is tested separately.
-        variables = {
-            **os.environ,
-            "RATE_LIMIT": "off",
-            "VLLM_BASE_URL": f"{upstream.url}/v1",
-            "LMSTUDIO_BASE_URL": canned_upstream.url,
-            "GROQ_BASE_URL": canned_upstream.url,
-            "TOGETHER_BASE_URL": scripted_upstream.url,
-            "TOGETHER_API_KEY": "any",
-            page_weight.VARIABLE: even_upstream,
-        }
-        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True)
-        try:
-            yield ServiceUnderTest(_read_address(process, log), process)
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                pytest.fail(f"the service had to be killed {STOP_TIMEOUT_S:g} s after it was told to stop")
-            finally:
-                assert process.stdout is not None
-                process.stdout.close()
-
-
-def _read_address(process: "subprocess.Popen[str]", log: Path) -> str:
-    lines: queue.Queue[str] = queue.Queue()
-    assert process.stdout is not None
-    threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
-    output = []
-    while True:
-        try:
-            line = lines.get(timeout=START_TIMEOUT_S)
-        except queue.Empty:
-            line = ""
-        output.append(line)
-        if "http://" in line:
-            return line[line.index("http://") :].strip()
-        if not line:
-            pytest.fail(
-                f"app.py did not come up in {START_TIMEOUT_S:g} s.\n{''.join(output)}\n{log.read_text()}", pytrace=False
-            )
-
-
-def _read_lines(stdout: IO[str], lines: "queue.Queue[str]") -> None:
-    for line in stdout:
-        lines.put(line)
-    lines.put("")
+    # Tests send requests more often than users do; the guard's rate limit is tested separately.
+    variables = {
+        "RATE_LIMIT": "off",
+        "VLLM_BASE_URL": f"{upstream.url}/v1",
+        "LMSTUDIO_BASE_URL": canned_upstream.url,
+        "GROQ_BASE_URL": canned_upstream.url,
+        "TOGETHER_BASE_URL": scripted_upstream.url,
+        "TOGETHER_API_KEY": "any",
+        page_weight.VARIABLE: even_upstream,
+    }
+    with run_service(log, variables) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ class ScriptedUpstream(ThreadingHTTPServer):
 
     Model `thinker` sends thinking and never an answer; `whole-only` answers a streaming request with an HTML page and
     never answers others; `long` sends a long answer at once; any other sends one word. `left_s` are the timestamps of
-    client disconnects, in seconds on the monotonic clock.
+    client disconnects, in seconds on the monotonic clock; `keys` are the values of the authorization headers.
     """
 
     daemon_threads = True
@@ -25,6 +25,7 @@ class ScriptedUpstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _ScriptedHandler)
         self.bodies: list[dict[str, Any]] = []
         self.left_s: list[float] = []
+        self.keys: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -37,6 +38,7 @@ class _ScriptedHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # http.server requires this name
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.bodies.append(body)
+        self.server.keys.append(self.headers["authorization"])
         model = body["model"]
         if model == "whole-only" and not body.get("stream"):
             self._wait_for_disconnect()

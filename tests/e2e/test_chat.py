@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.chat_page import ANSWERS, ChatPage
-from tests.e2e.conftest import ServiceUnderTest
+from tests.e2e.service import ServiceUnderTest
 
 STORY = "Tell a long story about a lighthouse keeper."
 QUIET_S = 1.0

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ChatPage
-from tests.e2e.conftest import ServiceUnderTest
+from tests.e2e.service import ServiceUnderTest
 
 BROWSER_STORAGE_SCRIPT = """async () => JSON.stringify([
   {...localStorage}, {...sessionStorage}, document.cookie, await caches.keys(),

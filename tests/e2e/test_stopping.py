@@ -11,8 +11,9 @@ from functools import partial
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.e2e.chat_page import ANSWERS, ChatPage
-from tests.e2e.conftest import ServiceUnderTest, SimulatedUpstream
+from tests.e2e.conftest import SimulatedUpstream
 from tests.e2e.scripted_upstream import ScriptedUpstream
+from tests.e2e.service import ServiceUnderTest
 
 
 def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 10.0) -> None:

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from streaming.retry import State
 from tests.e2e.chat_page import ChatPage
-from tests.e2e.conftest import ServiceUnderTest
+from tests.e2e.service import ServiceUnderTest
 from ui import strings
 from ui.pipeline.buffering_diagram import diagram_strategies
 

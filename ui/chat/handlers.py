@@ -142,21 +142,21 @@ class ChatHandlers:
             (row for row in self._answer_service.providers(page_session).list_providers() if row.name == provider), None
         )
         return html.provider_badge(
-            row, own_key=self._answer_service.key_variable(provider, missing="") in page_session.keys
+            row, own_key=self._answer_service.key_variable(provider, missing="") in page_session.own_keys
         )
 
     def export_markdown(self, history: Sequence[HistoryMessage], request: gr.Request) -> str:
         """Return the conversation as Markdown."""
         page_session = self._get_session(request)
         return export.export_markdown(
-            history, page_session.spending.receipt_facts, utc_now(), [*page_session.keys.values()]
+            history, page_session.spending.receipt_facts, utc_now(), [*page_session.own_keys.values()]
         )
 
     def export_json(self, history: Sequence[HistoryMessage], request: gr.Request) -> str:
         """Return the conversation as JSON."""
         page_session = self._get_session(request)
         return export.export_json(
-            history, page_session.spending.receipt_facts, utc_now(), [*page_session.keys.values()]
+            history, page_session.spending.receipt_facts, utc_now(), [*page_session.own_keys.values()]
         )
 
     def _get_session(self, request: gr.Request) -> PageSession:

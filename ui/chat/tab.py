@@ -132,10 +132,7 @@ def _add_settings(
         )
         with gr.Row():
             use, forget = gr.Button(strings.KEY_USE, size="sm"), gr.Button(strings.KEY_FORGET, size="sm")
-    with gr.Accordion(strings.ACCESS, open=True, visible=answer_service.wants_access_key):
-        access = gr.Textbox(label=strings.ACCESS, info=strings.ACCESS_INFO, type="password", max_lines=1)
-        taken = gr.HTML("")
-        access.submit(chat.set_access_key, access, [taken, access], queue=False, **event_options())
+    _add_sign_in(chat, answer_service)
     model = gr.Textbox(
         label=strings.MODEL, placeholder=strings.MODEL_HINT, info=strings.MODEL_INFO, max_lines=1, elem_id="sg-model"
     )
@@ -154,6 +151,17 @@ def _add_settings(
     _keep_badge(chat, provider, brought, badge)
     _take_keys(chat, (use, key, forget), provider, brought, badge)
     return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
+
+
+def _add_sign_in(chat: ChatHandlers, answer_service: AnswerService) -> None:
+    """Build the ways for users to say who they are: to Hugging Face, and to this service."""
+    if answer_service.offers_sign_in:
+        gr.LoginButton(strings.SIGN_IN, logout_value=strings.SIGN_OUT, size="sm", elem_id="sg-sign-in")
+        gr.HTML(f'<p class="sg-badge">{strings.SIGN_IN_INFO}</p>')
+    with gr.Accordion(strings.ACCESS, open=True, visible=answer_service.wants_access_key):
+        access = gr.Textbox(label=strings.ACCESS, info=strings.ACCESS_INFO, type="password", max_lines=1)
+        taken = gr.HTML("")
+        access.submit(chat.set_access_key, access, [taken, access], queue=False, **event_options())
 
 
 def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:

@@ -161,7 +161,7 @@ def _iter_reachable(page: gr.Blocks) -> Iterator[int]:
 
     reached: set[int] = set()
     for number, fn in sorted(page.fns.items()):
-        begins = any(event in _EVENT_CHECKS and is_visible(target) for target, event in fn.targets)
+        begins = any(event in _EVENT_CHECKS and (event == "load" or is_visible(target)) for target, event in fn.targets)
         follows = fn.trigger_after in reached
         if begins or follows:
             reached.add(number)
@@ -321,6 +321,7 @@ _EVENT_CHECKS: Mapping[str, Callable[[InputLimits], Check]] = {
     "submit": _make_value_check,
     "click": _make_no_data_check,
     "clear": _make_no_data_check,
+    "load": _make_no_data_check,
     "select": _make_selection_check,
     "retry": _make_selection_check,
     "undo": _make_selection_check,

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 from guard import RejectionError, client_address
 from guard.request_body import read_body, replay_body
 from ui.request_filter.event_schema import EventSchema, PageEvent, is_session_hash
+from ui.request_filter.sign_in import SignIns, Step, read_cookie
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,7 +42,8 @@ class Row:
     """One kind of allowed request. `path` is a regular expression for the whole path; its group `session` is a hash.
 
     `session` is the required session: of a known page, or of a page that is admitted if new. `stream`: a long-lived
-    response that keeps the page's session while it is open. `any_query`: any query is accepted and removed.
+    response that keeps the page's session while it is open. `any_query`: any query is accepted and removed, but for the
+    parameters in `query`. `sign_in`: what the request is to a sign-in with Hugging Face.
     """
 
     methods: frozenset[str]
@@ -50,6 +52,8 @@ class Row:
     session: Literal["none", "known", "new"] = "none"
     stream: bool = False
     any_query: bool = False
+    query: frozenset[str] = frozenset()
+    sign_in: Step = "none"
 
 
 def _make_row(methods: str, path: str, **settings: Any) -> Row:
@@ -68,8 +72,8 @@ TABLE = (
     _make_row("GET", rf"{API}/app_id"),
     _make_row("GET", rf"{API}/heartbeat/(?P<session>[A-Za-z0-9_-]+)", session="new", stream=True),
     _make_row("GET", rf"{API}/queue/data", session="known", stream=True),
-    _make_row("POST", rf"{API}/queue/join", body="event", session="new"),
-    _make_row("POST", rf"{API}/run/predict", body="direct", session="new"),
+    _make_row("POST", rf"{API}/queue/join", body="event", session="new", sign_in="use"),
+    _make_row("POST", rf"{API}/run/predict", body="direct", session="new", sign_in="use"),
     _make_row("POST", rf"{API}/cancel", body="cancel", session="known"),
     _make_row("POST", rf"{API}/reset", body="reset"),
 )
@@ -77,6 +81,14 @@ TABLE = (
 
 After a lost connection, Gradio's page polls `app_id` to detect that the service is reachable again.
 """
+
+_RETURN = frozenset({"_target_url", "_nb_redirects"})
+SIGN_IN_TABLE = (
+    _make_row("GET", r"/login/huggingface", any_query=True, query=_RETURN, sign_in="begin"),
+    _make_row("GET", r"/login/callback", any_query=True, query=_RETURN | {"code", "state"}, sign_in="finish"),
+    _make_row("GET", r"/logout", any_query=True, query=_RETURN, sign_in="end"),
+)
+"""Gradio's routes for the sign-in with Hugging Face, on a Space whose card has `hf_oauth`."""
 
 
 class Sessions(Protocol):
@@ -94,24 +106,34 @@ class _NotFoundError(Exception):
 class RequestFilter:
     """Middleware that passes a request on to `app` if its row and body are valid.
 
-    `hops` counts trusted proxies. `on_rejection` is called with the rule of every rejected request.
+    `hops` counts trusted proxies. `on_rejection` is called with the rule of every rejected request. `sign_ins` holds
+    the signed-in users; None: the page has no sign-in.
     """
 
     def __init__(
-        self, app: App, schema: EventSchema, sessions: Sessions, hops: int, on_rejection: Callable[[str], None]
+        self,
+        app: App,
+        schema: EventSchema,
+        sessions: Sessions,
+        hops: int,
+        on_rejection: Callable[[str], None],
+        sign_ins: SignIns | None = None,
     ) -> None:
         self._app = app
         self._schema = schema
         self._sessions = sessions
         self._hops = hops
         self._on_rejection = on_rejection
+        self._sign_ins = sign_ins
+        self._table = TABLE if sign_ins is None else TABLE + SIGN_IN_TABLE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         try:
-            row, session = _match_row(scope)
+            row, session = _match_row(scope, self._table)
+            cookie = read_cookie(scope["headers"])
             scope["headers"] = _clean_headers(scope["headers"])
             event, receive = await self._read(row, scope, receive)
             session = session or event.session_hash
@@ -122,8 +144,21 @@ class RequestFilter:
             self._on_rejection(rejection.rule)
             await _send_json(scope, send, rejection.status, _error_fields(rejection), rejection.retry_after_s)
         else:
+            if row.sign_in == "finish" and b"code=" not in scope["query_string"]:
+                await _send_home(send)  # the user has not agreed
+                return
+            send = await self._enter_sign_in(row, cookie, session, scope, send)
             with self._sessions.connect(session) if row.stream else nullcontext():
                 await self._app(scope, receive, send)
+
+    async def _enter_sign_in(self, row: Row, cookie: bytes | None, session: str, scope: Scope, send: Send) -> Send:
+        """Add Gradio's cookie to the request of a signed-in user, and return the `send` for the response."""
+        if self._sign_ins is None:
+            return send
+        kept, send = await self._sign_ins.enter(row.sign_in, cookie, session, send)
+        if kept is not None:
+            scope["headers"].append((b"cookie", b"session=" + kept))
+        return send
 
     async def _admit(self, row: Row, session: str, scope: Scope) -> None:
         if row.session == "known" and session not in self._sessions:
@@ -162,16 +197,16 @@ class RequestFilter:
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-def _match_row(scope: Scope) -> tuple[Row, str]:
+def _match_row(scope: Scope, table: Iterable[Row]) -> tuple[Row, str]:
     """Return the matching row and the session hash in the URL; remove the rest of the query. Raises _NotFoundError."""
     path, raw = scope["path"], scope.get("raw_path")
     plain = path.isascii() and (raw is None or raw.partition(b"?")[0] == path.encode())
     if scope["type"] != "http" or not plain or _is_cross_site(scope):
         raise _NotFoundError
-    for row in TABLE:
-        match = row.path.fullmatch(path)
-        if match is not None and scope["method"] in row.methods:
-            session = match.groupdict().get("session") or ""
+    for row in table:
+        found = row.path.fullmatch(path)
+        if found is not None and scope["method"] in row.methods:
+            session = found.groupdict().get("session") or ""
             if session and not is_session_hash(session):
                 raise _NotFoundError
             return row, _take_query(row, scope) or session
@@ -189,6 +224,7 @@ def _take_query(row: Row, scope: Scope) -> str:
     query: bytes = scope.get("query_string", b"")
     scope["query_string"] = b""
     if row.any_query:
+        scope["query_string"] = _select_query(query, row.query)
         return ""
     try:
         text = query.decode("ascii")
@@ -206,6 +242,14 @@ def _take_query(row: Row, scope: Scope) -> str:
         raise _NotFoundError
     scope["query_string"] = urlencode(named).encode()
     return named[0][1]
+
+
+def _select_query(query: bytes, names: frozenset[str]) -> bytes:
+    """Return the query with these parameters alone."""
+    if not names or len(query) > MAX_QUERY_BYTES:
+        return b""
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return urlencode([pair for pair in pairs if pair[0] in names]).encode()
 
 
 def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -254,6 +298,14 @@ def _decode(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 def _error_fields(rejection: RejectionError) -> dict[str, str]:
     """Return the response fields of a rejection; Gradio shows `detail` for queued and `error` for direct events."""
     return {"detail": rejection.message, "error": rejection.message}
+
+
+async def _send_home(send: Send) -> None:
+    """Send the browser to the page."""
+    await send(
+        {"type": "http.response.start", "status": 303, "headers": [(b"location", b"/"), (b"content-length", b"0")]}
+    )
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_json(

@@ -135,6 +135,28 @@ def test_ledger_counts_unsettled_reservation_at_maximum(tmp_path: Path) -> None:
     assert read_ledger_total(tmp_path / "nothing") == 0
 
 
+def test_dry_run_says_what_the_planned_prompts_can_show() -> None:
+    def power_of(
+        prompts: int, providers: tuple[str, ...] = ("m", "n"), repeats: int = 1
+    ) -> dry_run.PlannedPower | None:
+        asked = tuple(Prompt(f"p{number}", f"{number}?") for number in range(prompts))
+        return dry_run.estimate_power(Scenario(providers, ("direct",), asked, repeats))
+
+    default, more = power_of(24), power_of(60)
+    assert default is not None and more is not None and default.smallest_effect and more.smallest_effect
+    assert 0.25 < default.smallest_effect <= 0.35 and more.smallest_effect <= 0.20
+    assert default == power_of(24, repeats=5), "repeats are no further prompts"
+    assert (
+        "24 prompts a difference between two providers of 3" in default.describe()
+        and "10 % needs" in default.describe()
+    )
+    strict = power_of(24, ("m", "n", "o"))
+    assert strict is not None and strict.comparisons == 3 and (strict.smallest_effect or 0) > default.smallest_effect
+    few = power_of(2)
+    assert few is not None and few.smallest_effect is None and "too few" in few.describe()
+    assert power_of(24, ("m",)) is None
+
+
 def test_dry_run_sums_estimates_per_provider() -> None:
     prompts = (Prompt("a", "12345678", expected_tokens=5), Prompt("b", "1234"))
     expected = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, 3, max_tokens=10, warm_up=1, fresh=False)

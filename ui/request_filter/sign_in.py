@@ -1,0 +1,137 @@
+"""The cookies of users who signed in with Hugging Face: their browser holds a random name, the token stays here.
+
+Gradio keeps a signed-in user's token in a session cookie that is signed but readable. Behind this module, the browser
+gets a random name instead, which is replaced by Gradio's cookie on the events of the page alone. Signing out forgets
+the cookie at once, in every tab. Everything is in memory: a restart signs all users out.
+"""
+
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from streaming.clock import Clock, monotonic
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+Step = Literal["none", "use", "begin", "finish", "end"]
+"""What a request is to a sign-in: unrelated, an event of the page, or one of Gradio's three routes."""
+
+MAX_SIGN_INS = 2_000
+MAX_AGE_S = 8 * 3600.0
+"""How long a sign-in is kept; the Hub's tokens expire after 8 hours."""
+MAX_COOKIE_BYTES = 8_192
+NAME = b"session="
+"""The beginning of Gradio's cookie: its name is that of Starlette's session middleware."""
+_VALUE = re.compile(rb"[A-Za-z0-9+/=._-]{1,%d}" % MAX_COOKIE_BYTES)
+
+
+@dataclass(slots=True)
+class _SignIn:
+    cookie: bytes
+    ends_at_s: float
+    pages: set[str] = field(default_factory=set)
+
+
+class SignIns:
+    """The signed-in users by their random names, the oldest first. Timestamps are on `clock`.
+
+    `on_sign_out` gets the session hashes of the pages that belonged to a forgotten sign-in.
+    """
+
+    def __init__(
+        self,
+        on_sign_out: Callable[[Collection[str]], Awaitable[None]],
+        *,
+        limit: int = MAX_SIGN_INS,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._on_sign_out = on_sign_out
+        self._limit = limit
+        self._clock = clock
+        self._by_name: OrderedDict[bytes, _SignIn] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    async def enter(self, step: Step, value: bytes | None, session_hash: str, send: Send) -> tuple[bytes | None, Send]:
+        """Return Gradio's cookie for a request, or None, and the `send` for its response.
+
+        `value` is the cookie that the browser sent, `session_hash` the page that the request belongs to.
+        """
+        await self._forget_expired()
+        if step == "use":
+            found = self._by_name.get(value or b"")
+            if found is not None and session_hash:
+                found.pages.add(session_hash)
+            return found.cookie if found else None, _without_cookies(send)
+        if step == "none":
+            return None, _without_cookies(send)
+        found = await self._forget(value or b"")
+        if step == "end":
+            return found.cookie if found else None, send
+        # Until the sign-in is finished, the cookie holds only the state of the handshake, and stays in the browser.
+        return None if found else value, self._keeping(send) if step == "finish" else send
+
+    async def _forget(self, name: bytes) -> _SignIn | None:
+        found = self._by_name.pop(name, None)
+        if found is not None:
+            await self._on_sign_out(found.pages)
+        return found
+
+    async def _forget_expired(self) -> None:
+        now = self._clock()
+        while self._by_name:
+            name, oldest = next(iter(self._by_name.items()))
+            if oldest.ends_at_s > now and len(self._by_name) <= self._limit:
+                return
+            await self._forget(name)
+
+    def _keep(self, cookie: bytes) -> bytes:
+        name = secrets.token_urlsafe(32).encode()
+        self._by_name[name] = _SignIn(cookie, self._clock() + MAX_AGE_S)
+        return name
+
+    def _keeping(self, send: Send) -> Send:
+        async def send_with_name(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    (name, self._replace(value) if _is_cookie(name, value) else value)
+                    for name, value in message.get("headers", ())
+                ]
+            await send(message)
+
+        return send_with_name
+
+    def _replace(self, header: bytes) -> bytes:
+        value, _, attributes = header.removeprefix(NAME).partition(b";")
+        return header if value == b"null" else NAME + self._keep(value) + b";" + attributes
+
+
+def read_cookie(headers: Headers) -> bytes | None:
+    """Return the value of the session cookie among a request's headers, None if there is none or it is not valid."""
+    for name, value in headers:
+        if name.lower() == b"cookie" and len(value) <= MAX_COOKIE_BYTES:
+            for part in value.split(b";"):
+                found = part.strip()
+                if found.startswith(NAME) and _VALUE.fullmatch(found.removeprefix(NAME)):
+                    return found.removeprefix(NAME)
+    return None
+
+
+def _is_cookie(name: bytes, value: bytes) -> bool:
+    return name.lower() == b"set-cookie" and value.startswith(NAME)
+
+
+def _without_cookies(send: Send) -> Send:
+    """Return `send` without any Set-Cookie: responses outside of the sign-in set none."""
+
+    async def send_without_cookies(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [one for one in message.get("headers", ()) if one[0].lower() != b"set-cookie"]
+        await send(message)
+
+    return send_without_cookies
