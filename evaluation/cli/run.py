@@ -107,10 +107,10 @@ async def _run_dry(options: RunOptions) -> int:
             dry_run.require_prices(estimates)
     finally:
         await providers.aclose()
-    terminal.print_table(dry_run.estimate_table(found))
-    at_most = [share.at_most_usd for share in found if share.at_most_usd is not None]
-    total = str(sum(at_most)) if len(at_most) == len(found) else None
-    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in found]}
+    terminal.print_table(dry_run.estimate_table(estimates))
+    at_most = [share.at_most_usd for share in estimates if share.at_most_usd is not None]
+    total = str(sum(at_most)) if len(at_most) == len(estimates) else None
+    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in estimates]}
     if (power := dry_run.estimate_power(options.scenario)) is not None:
         output.print_line(power.describe())
         facts["power"] = asdict(power)

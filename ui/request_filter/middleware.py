@@ -204,9 +204,9 @@ def _match_row(scope: Scope, table: Iterable[Row]) -> tuple[Row, str]:
     if scope["type"] != "http" or not plain or _is_cross_site(scope):
         raise _NotFoundError
     for row in table:
-        found = row.path.fullmatch(path)
-        if found is not None and scope["method"] in row.methods:
-            session = found.groupdict().get("session") or ""
+        match = row.path.fullmatch(path)
+        if match is not None and scope["method"] in row.methods:
+            session = match.groupdict().get("session") or ""
             if session and not is_session_hash(session):
                 raise _NotFoundError
             return row, _take_query(row, scope) or session

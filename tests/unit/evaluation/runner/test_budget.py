@@ -139,8 +139,8 @@ def test_dry_run_says_what_the_planned_prompts_can_show() -> None:
     def power_of(
         prompts: int, providers: tuple[str, ...] = ("m", "n"), repeats: int = 1
     ) -> dry_run.PlannedPower | None:
-        asked = tuple(Prompt(f"p{number}", f"{number}?") for number in range(prompts))
-        return dry_run.estimate_power(Scenario(providers, ("direct",), asked, repeats))
+        requests = tuple(Prompt(f"p{number}", f"{number}?") for number in range(prompts))
+        return dry_run.estimate_power(Scenario(providers, ("direct",), requests, repeats))
 
     default, more = power_of(24), power_of(60)
     assert default is not None and more is not None and default.smallest_effect and more.smallest_effect
