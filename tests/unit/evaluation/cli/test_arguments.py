@@ -31,7 +31,7 @@ from evaluation.__main__ import main
         ("--providers sim:steady --temperature nan", "temperature: invalid value (write a number of at least 0)"),
         ("--providers sim:steady --temperature 99", "temperature: out of range"),
         ("--providers sim:steady --retries 99999", "retries: too many"),
-        ("--providers sim:steady --seed -5", "seed must be a whole number of at least 0"),
+        ("--providers sim:steady --seed -5", "seed: invalid value (write a whole number of at least 0)"),
         ("--providers sim:steady --retry-failed", "--retry-failed: needs --resume"),
         ("--providers sim:steady --warm --fresh", "warm and fresh exclude each other"),
         ("--providers sim:steady --timeouts first=0", "timeouts: 'first=0' is not NAME=SECONDS"),
