@@ -1,6 +1,6 @@
 """What all dialects share: answers, prepared requests and model lists, from requests fitted to their model.
 
-A dialect derives from `ServiceAdapter` (or from `sdk_client.SDKAdapter`) and states what is its own.
+A dialect derives from `http_adapter.HTTPAdapter` or, with an SDK that opens requests, from `sdk_client.SDKAdapter`.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class ServiceAdapter(ABC):
     def __init__(self, service: ServiceConfig, fitter: SettingsFitter, httpx: ModuleType) -> None:
         self.service = service
         self._fitter = fitter
-        self._httpx = httpx
+        self.httpx = httpx
         self._listed: list[str] = []
         self._listed_at_s = float("-inf")
 
@@ -110,7 +110,7 @@ class ServiceAdapter(ABC):
         timeouts = self.service.timeouts.for_thinking(unseen=fitted.facts.thinks_unseen)
         result = await self.build_request(fitted)
         service = replace(self.service, timeouts=timeouts)
-        serialized = serialize_request(result, service, self._httpx, fitted.request, self.decoder)
+        serialized = serialize_request(found, service, self.httpx, fitted.request, self.decoder)
         return replace(serialized, notices=fitted.notices)
 
     def learn(self, fitted: Fitted, error: StreamError) -> bool:
