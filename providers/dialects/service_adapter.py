@@ -110,7 +110,7 @@ class ServiceAdapter(ABC):
         timeouts = self.service.timeouts.for_thinking(unseen=fitted.facts.thinks_unseen)
         result = await self.build_request(fitted)
         service = replace(self.service, timeouts=timeouts)
-        serialized = serialize_request(found, service, self.httpx, fitted.request, self.decoder)
+        serialized = serialize_request(result, service, self.httpx, fitted.request, self.decoder)
         return replace(serialized, notices=fitted.notices)
 
     def learn(self, fitted: Fitted, error: StreamError) -> bool:
