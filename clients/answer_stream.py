@@ -7,8 +7,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypedDict
 
+from clients.answer_reader import NewEvent
 from clients.errors import AnswerFailedError, ClientError, ConnectionLostError, InvalidResponseError
-from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, Event, TerminalEvent, WireEvent, parse_event
+from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, Event, TerminalEvent
 from clients.position import StreamPosition
 from streaming.events import TextDelta, ThinkingDelta
 from streaming.limits import MAX_ANSWER_CHARS
@@ -49,7 +50,7 @@ class ClientAnswerStream:
 
     def __init__(
         self,
-        frames: AsyncGenerator[WireEvent, None],
+        frames: AsyncGenerator[NewEvent, None],
         progress: StreamPosition,
         stop: Callable[[StreamPosition], Awaitable[None]],
         listener: Callbacks,
@@ -133,8 +134,8 @@ class ClientAnswerStream:
     async def _next_event(self) -> bool:
         """Read the next event into the queue; return False at the end of the stream."""
         try:
-            frame = await anext(self._frames, None)
-            event = None if frame is None else parse_event(frame)
+            new = await anext(self._frames, None)
+            event = None if new is None else new.event
             if isinstance(event, (TextDelta, ThinkingDelta)):
                 self._count(event.text)
         except ClientError as error:
@@ -146,7 +147,7 @@ class ClientAnswerStream:
             self.end = event
         if event is not None:
             self._pending.append(event)
-        return frame is not None
+        return new is not None
 
     def _count(self, text: str) -> None:
         self._chars_left -= len(text)

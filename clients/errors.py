@@ -5,6 +5,7 @@ ClientError
 ├── StreamGoneError         the stream to resume has expired, or the service was restarted
 ├── ConnectionLostError     the connection was lost, and the end of the answer is not known
 ├── InvalidResponseError    the response does not follow the protocol, for example a proxy's page
+│   └── MissingEventsError  events of the stream are missing
 └── AnswerFailedError       passed to `on_error` when an answer ends with `AnswerFailed`; never raised
 """
 
@@ -55,6 +56,10 @@ class ConnectionLostError(ClientError):
 
 class InvalidResponseError(ClientError):
     """The response does not follow the service's protocol."""
+
+
+class MissingEventsError(InvalidResponseError):
+    """Events of the stream are missing: its numbers have a gap."""
 
 
 class AnswerFailedError(ClientError):

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from clients.errors import ClientError, InvalidResponseError
+from clients.errors import ClientError, InvalidResponseError, MissingEventsError
 from clients.events import OUTCOME_EVENTS, TERMINAL_EVENTS
 
 RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
@@ -50,7 +50,8 @@ class StreamPosition:
     def advance(self, id: str, name: str) -> bool:
         """Advance to an event; return False for one that was received before.
 
-        Raises InvalidResponseError when events are missing, or the event belongs to another stream.
+        Raises MissingEventsError when events are missing, and InvalidResponseError when the event belongs to another
+        stream.
         """
         stream_id, _, number = id.rpartition(":")
         if not stream_id or not (number.isascii() and number.isdigit()):
@@ -63,7 +64,7 @@ class StreamPosition:
         if seq <= self.seq:
             return False
         if seq != self.seq + 1:
-            raise InvalidResponseError(f"event {seq}: follows event {self.seq}, so events are missing")
+            raise MissingEventsError(f"the service went from event {self.seq} to {seq}: events are missing")
         self.seq = seq
         self.ended = self.ended or name in OUTCOME_EVENTS
         self.over = name in TERMINAL_EVENTS

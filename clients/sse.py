@@ -7,7 +7,6 @@ async with SSEClient("http://127.0.0.1:7860") as client:
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from types import TracebackType
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from clients.answer_reader import AnswerReader, NewEvent
 from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream
 from clients.errors import (
     ClientError,
@@ -25,7 +25,6 @@ from clients.errors import (
     rejection_from_response,
     resume_error,
 )
-from clients.events import WireEvent
 from clients.position import RETRYABLE_STATUSES, Backoff, StreamPosition
 from streaming.decompression import DecompressionError, decompressor
 from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, LimitExceededError, size_text
@@ -145,7 +144,7 @@ class SSEClient:
 
     async def _iter_new_events(
         self, request: httpx2.Request, progress: StreamPosition
-    ) -> AsyncGenerator[WireEvent, None]:
+    ) -> AsyncGenerator[NewEvent, None]:
         """Yield the new events, over as many connections as necessary."""
         backoff = Backoff(*self._backoff)
         while True:
@@ -167,18 +166,18 @@ class SSEClient:
 
     async def _iter_connection_events(
         self, request: httpx2.Request, progress: StreamPosition, backoff: Backoff
-    ) -> AsyncGenerator[WireEvent, None]:
+    ) -> AsyncGenerator[NewEvent, None]:
         """Yield the new events of one connection.
 
         Raises _ConnectionBrokenError when it is lost, and ClientError when reconnecting would not help.
         """
+        reader = AnswerReader(progress)
         try:
             async with aclosing(self._iter_sse_events(request, progress, backoff)) as events:
                 async for event in events:
-                    frame = parse_sse_event(event)
-                    if progress.advance(event.id, frame[0]):
+                    if (new := reader.read_sse(event)) is not None:
                         backoff.reset()
-                        yield frame
+                        yield new
                     if progress.over:
                         return
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -294,17 +293,6 @@ def _decode(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
     except EventTooLargeError as error:
         yield from error.events
         raise InvalidResponseError(f"response: exceeds a size limit ({error})") from None
-
-
-def parse_sse_event(event: ServerSentEvent) -> WireEvent:
-    """Return the name and fields of a Server-Sent Event. Raises InvalidResponseError when its data is not JSON."""
-    if event.event == "message" and event.data == "[DONE]":
-        return "done", {}
-    try:
-        fields = json.loads(event.data)
-    except ValueError:
-        raise InvalidResponseError(f"event {event.event!r}: not JSON") from None
-    return "chunk" if event.event == "message" else event.event, fields
 
 
 def _error_text(error: Exception) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Self, Unpack
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
+from clients.answer_reader import STRAY_END_EVENT, AnswerReader, NewEvent, decode_frame
 from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream
 from clients.errors import ClientError, ConnectionLostError, InvalidResponseError, rejection_from_fields, resume_error
 from clients.events import WireEvent
@@ -132,7 +133,7 @@ class WebSocketClient:
 
     async def _iter_new_events(
         self, message: dict[str, Any], progress: StreamPosition
-    ) -> AsyncGenerator[WireEvent, None]:
+    ) -> AsyncGenerator[NewEvent, None]:
         """Yield the new events, over as many connections as necessary."""
         socket: WebSocketConnection | None = None
         async with self._turn:
@@ -155,20 +156,21 @@ class WebSocketClient:
 
     async def _iter_connection_events(
         self, socket: WebSocketConnection, message: dict[str, Any], progress: StreamPosition
-    ) -> AsyncGenerator[WireEvent, None]:
+    ) -> AsyncGenerator[NewEvent, None]:
         """Send the request on this connection, and yield the new events. Raises ConnectionClosed when it is lost."""
+        reader = AnswerReader(progress)
         await socket.send(json.dumps(message))
         progress.connected = True
         try:
             if progress.cancelling:
                 await socket.send(_CANCEL_FRAME)
             while not progress.over:
-                id, frame = _parse_frame(await socket.recv())
+                id, frame = decode_frame(await socket.recv())
                 if id is None:
                     raise _stray_frame_error(frame, progress)
-                if progress.advance(id, frame[0]):
+                if (new := reader.read(id, frame)) is not None:
                     self._backoff.reset()
-                    yield frame
+                    yield new
         finally:
             progress.connected = False
 
@@ -185,22 +187,14 @@ def _resume_message(progress: StreamPosition) -> dict[str, Any]:
     return {"type": "resume", "stream_id": progress.stream_id, "last_id": progress.seq}
 
 
-def _parse_frame(message: str | bytes) -> tuple[str | None, WireEvent]:
-    try:
-        fields = json.loads(message)
-        return fields.pop("id", None), (fields.pop("type"), fields)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise InvalidResponseError("frame: not a JSON object with a type") from None
-
-
 def _stray_frame_error(frame: WireEvent, progress: StreamPosition) -> ClientError:
     """Return the error for a frame that belongs to no stream.
 
     The service keeps the connection open after errors without a rule; the request is then over.
     """
     name, fields = frame
-    if name == "ended":
-        return ConnectionLostError("stream: has no events after that id")
+    if name == STRAY_END_EVENT:
+        return ConnectionLostError("nothing is left of the answer after that id")
     if name != "error":
         return InvalidResponseError(f"frame {name!r}: has no id")
     refusal = rejection_from_fields(fields)

@@ -1,4 +1,4 @@
-"""The record of one answer that a load-test user received, and the reader of the service's frames (SSE and WebSocket).
+"""The record of one answer that a load-test user received, and its recorder from the service's SSE and WebSocket.
 
 Performs no I/O: timestamps are arguments, in seconds on CLOCK_MONOTONIC. None is unknown, 0 is measured.
 """
@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-_NOTICE_EVENTS = ("notice", "retry", "fallback")
-STREAM_GONE = "stream_gone"
-"""The error of an answer whose stream could not be resumed, because the service no longer had it."""
+from clients.answer_reader import END_EVENT, AnswerReader, decode_frame, decode_sse_event
+from clients.errors import InvalidResponseError, MissingEventsError, StreamGoneError, rejection_from_fields
+from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, AnswerReceipt, Event, WireEvent
+from clients.position import StreamPosition
+from streaming.events import Notice, TextDelta, ThinkingDelta, Usage
+from streaming.sse import ServerSentEvent
+
 USAGE_FIELDS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "source")
 
 
@@ -75,14 +79,14 @@ class AnswerRecord:
         """Record a failure or a rejection; only the first one counts."""
         if self.error_type is None:
             self.error_type, self.error_message, self.http_status = kind, message, status
-            self.outcome = "truncated" if kind in ("truncated", STREAM_GONE) else "failed"
+            self.outcome = "truncated" if kind in ("truncated", StreamGoneError.kind) else "failed"
             self.events.append((at_s, "failed", None, None))
 
     def record_stream_gone(self, at_s: float, kind: str, message: str) -> bool:
         """Record a failed resume if `kind` means that the service no longer has the stream; return whether it did."""
         if not self.resumed or kind != "not_found":
             return False
-        self.on_failure(at_s, STREAM_GONE, f"stream: has expired, or the service was restarted ({message})", 404)
+        self.on_failure(at_s, StreamGoneError.kind, str(StreamGoneError("", message)), 404)
         return True
 
     def mark_complete(self) -> None:
@@ -135,66 +139,100 @@ class AnswerRecord:
 _ANSWER_FIELDS = tuple(each.name for each in fields(AnswerRecord))
 
 
-class WireEventReader:
-    """A reader that writes the service's frames, in order, into an answer record.
+class AnswerRecorder:
+    """A recorder of the service's events in an answer record, from the reader that the service's clients use.
 
-    It knows the position for a resume and detects duplicate and missing frames. `ended` is true after the last frame of
-    an answer: `done`, `error` or `cancelled`.
+    `position` is where a resume continues. `ended` is true after the last event of an answer, and after a failure:
+    duplicate and missing events are failures too.
     """
 
     def __init__(self, answer: AnswerRecord) -> None:
         self.answer = answer
-        self.stream_id: str | None = None
-        self.last_seq = 0
-        self.ended = False
+        self.position = StreamPosition(resumable=True)
+        self._reader = AnswerReader(self.position)
 
-    def feed(self, at_s: float, name: str, fields: Mapping[str, Any], frame_id: str = "") -> None:
-        """Process one frame: its name (`chunk` for text, `done` for the end marker), its fields and its id."""
-        if frame_id and not self._check_seq(at_s, frame_id):
-            return
-        answer = self.answer
-        if name == "chunk":
-            answer.on_text(at_s, fields["content"])
-        elif name == "thinking":
-            answer.on_thinking(at_s, fields["content"])
-        elif name == "usage":
-            answer.on_usage(at_s, fields)
-        elif name == "start":
-            self.stream_id = fields["stream_id"]
-        elif name in _NOTICE_EVENTS:
-            answer.events.append((at_s, "notice", None, None))
-            answer.fell_back_to = fields.get("to", answer.fell_back_to) if name == "fallback" else answer.fell_back_to
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self.position.over or self.answer.error_type is not None
+
+    def record_sse(self, at_s: float, event: ServerSentEvent) -> bool:
+        """Record a Server-Sent Event; return whether it was text."""
+        return self._record(at_s, event.id, decode_sse_event(event))
+
+    def record_frame(self, at_s: float, message: str | bytes) -> bool:
+        """Record a WebSocket frame; return whether it was text."""
+        id, wire_event = decode_frame(message)
+        if id is not None:
+            return self._record(at_s, id, wire_event)
+        name, fields = wire_event
+        if name == "error":
+            rejection = rejection_from_fields(fields)
+            self._record_failure(at_s, rejection.kind, str(rejection), None)
         else:
-            self._handle_end(at_s, name, fields)
+            self.answer.on_failure(at_s, "protocol", f"a {name!r} without an id")
+        return False
 
     def finish(self, at_s: float) -> None:
         """End the input; an answer without its end marker is recorded as truncated."""
         if not self.ended:
             self.answer.on_failure(at_s, "truncated", "stream: ended before its end marker")
 
-    def _handle_end(self, at_s: float, name: str, fields: Mapping[str, Any]) -> None:
+    def _record(self, at_s: float, id: str, wire_event: WireEvent) -> bool:
+        try:
+            new = self._reader.read(id, wire_event)
+        except MissingEventsError as error:
+            self.answer.on_failure(at_s, "lost", str(error))
+        except InvalidResponseError as error:
+            self.answer.on_failure(at_s, "protocol", str(error))
+        else:
+            if new is None:
+                self.answer.on_failure(at_s, "twice", f"{id} came again")
+            elif new.name == END_EVENT:
+                self._record_end(at_s)
+            elif isinstance(new.event, TextDelta):
+                self.answer.on_text(at_s, new.event.text)
+                return True
+            else:
+                self._record_event(at_s, new.event)
+        return False
+
+    def _record_event(self, at_s: float, event: Event | None) -> None:
         answer = self.answer
-        if name in ("finish", "error", "cancelled"):
-            if usage := fields.get("usage"):
-                answer.usage = {key: usage.get(key) for key in USAGE_FIELDS}
-            answer.cost_usd, answer.attempts = fields.get("cost_usd"), fields.get("attempts")
-        if name == "finish":
-            self._check_chars(at_s, fields.get("delivered_chars"))
-            answer.on_finish(at_s, fields.get("finish_reason"))
-            return
-        if name == "done":
-            answer.mark_complete() if answer.finish_reason else answer.on_failure(
-                at_s, "protocol", "stream: [DONE] without a finish event"
-            )
-        elif name == "error":
-            error = fields["error"]
-            status = error.get("upstream_status") or fields.get("status")
-            kind, message = error.get("type") or "error", error.get("message") or "no reason given"
-            if not answer.record_stream_gone(at_s, kind, message):
-                answer.on_failure(at_s, kind, message, status)
-        elif name == "cancelled":
-            answer.mark_cancelled()
-        self.ended = self.ended or name in ("done", "error", "cancelled")
+        match event:
+            case ThinkingDelta(text):
+                answer.on_thinking(at_s, text)
+            case Usage():
+                answer.on_usage(at_s, _usage_fields(event))
+            case Notice(kind=kind, detail=detail):
+                answer.events.append((at_s, "notice", None, None))
+                if kind == "fallback":
+                    answer.fell_back_to = str(detail.get("to", "")) or answer.fell_back_to
+            case AnswerFinished(reason, receipt):
+                self._record_receipt(receipt)
+                self._check_chars(at_s, receipt.delivered_chars)
+                answer.on_finish(at_s, reason)
+            case AnswerFailed(kind, message, status, receipt):
+                self._record_receipt(receipt)
+                self._record_failure(at_s, kind, message, status)
+            case AnswerCancelled(receipt):
+                self._record_receipt(receipt)
+                answer.mark_cancelled()
+
+    def _record_end(self, at_s: float) -> None:
+        if self.answer.finish_reason:
+            self.answer.mark_complete()
+        else:
+            self.answer.on_failure(at_s, "protocol", "[DONE] without a finish")
+
+    def _record_failure(self, at_s: float, kind: str, message: str, status: int | None) -> None:
+        if not self.answer.record_stream_gone(at_s, kind, message):
+            self.answer.on_failure(at_s, kind, message, status)
+
+    def _record_receipt(self, receipt: AnswerReceipt) -> None:
+        if receipt.usage is not None:
+            self.answer.usage = _usage_fields(receipt.usage)
+        self.answer.cost_usd, self.answer.attempts = receipt.cost_usd, receipt.attempts
 
     def _check_chars(self, at_s: float, delivered_chars: int | None) -> None:
         """Record a failure unless all characters that the service delivered were received."""
@@ -202,14 +240,6 @@ class WireEventReader:
         if delivered_chars is not None and received != delivered_chars:
             self.answer.on_failure(at_s, "lost", f"text: {received} of {delivered_chars} delivered characters arrived")
 
-    def _check_seq(self, at_s: float, frame_id: str) -> bool:
-        """Check a frame's sequence number and return whether the frame is new; duplicates and gaps are failures."""
-        number = frame_id.rpartition(":")[2]
-        seq = int(number) if number.isdigit() else 0
-        if seq <= self.last_seq:
-            self.answer.on_failure(at_s, "twice", f"event {seq}: came after event {self.last_seq}")
-            return False
-        if seq > self.last_seq + 1:
-            self.answer.on_failure(at_s, "lost", f"event {seq}: came after event {self.last_seq}")
-        self.last_seq = seq
-        return True
+
+def _usage_fields(usage: Usage) -> dict[str, Any]:
+    return {name: getattr(usage, name) for name in USAGE_FIELDS}

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult
 from answer_record import AnswerRecord
 from timestamped_socket import GeventTimestampedSocket
 
+from clients.errors import InvalidResponseError
 from streaming.http.response_parser import HTTPLimitError, HTTPParseError, ResponseParser
 from streaming.limits import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, size_text
 
@@ -139,7 +140,7 @@ def record_error(answer: AnswerRecord, at_s: float, error: Exception) -> None:
         answer.on_failure(at_s, "protocol", f"{type(error).__name__}: {error}")
 
 
-ERRORS = (OSError, HTTPParseError, ValueError, KeyError, TypeError, AttributeError)
+ERRORS = (OSError, HTTPParseError, InvalidResponseError, ValueError, KeyError, TypeError, AttributeError)
 """The exceptions of a failed connection and of invalid frames, such as bad JSON or a missing field."""
 
 

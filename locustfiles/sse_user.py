@@ -4,10 +4,8 @@ Run it directly: `locust -f locustfiles/sse_user.py -H http://HOST:PORT`. The by
 decoded after the stream has ended, so that decoding does not delay the reads of other users.
 """
 
-import json
-
 import gevent
-from answer_record import AnswerRecord, WireEventReader
+from answer_record import AnswerRecord, AnswerRecorder
 from base_user import SLOW_PAUSE_S, LoadShape, RequestPlan, StreamUser
 from http_exchange import HttpExchange, record_error, record_rejection
 from result_collector import turns
@@ -27,7 +25,7 @@ class SseUser(StreamUser):
 
     def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
         """Send the request and record the answer; after a dropped connection, resume it once."""
-        frames = WireEventReader(answer)
+        frames = AnswerRecorder(answer)
         headers = {**self.headers(answer), "accept": "text/event-stream"}
         with HttpExchange(
             self.url, f"{self.base}/api/chat", self.body(answer, plan), headers, **self.socket_options(plan)
@@ -40,16 +38,16 @@ class SseUser(StreamUser):
             self._resume_stream(answer, frames, plan, headers)
 
     def _resume_stream(
-        self, answer: AnswerRecord, frames: WireEventReader, plan: RequestPlan, headers: dict[str, str]
+        self, answer: AnswerRecord, frames: AnswerRecorder, plan: RequestPlan, headers: dict[str, str]
     ) -> None:
         answer.resumed += 1
-        target = f"{self.base}/api/chat/stream/{frames.stream_id}"
-        again = {**headers, "last-event-id": f"{frames.stream_id}:{frames.last_seq}"}
+        target = f"{self.base}/api/chat/stream/{frames.position.stream_id}"
+        again = {**headers, "last-event-id": frames.position.last_id or ""}
         with HttpExchange(self.url, target, None, again, **self.socket_options(plan)) as exchange:
             self._read_stream(exchange, frames, plan, None)
 
     def _read_stream(
-        self, exchange: HttpExchange, frames: WireEventReader, plan: RequestPlan, leave_after: int | None
+        self, exchange: HttpExchange, frames: AnswerRecorder, plan: RequestPlan, leave_after: int | None
     ) -> bool:
         """Read to the end, or until `leave_after` pieces; return whether the user left before the end."""
         chunks: list[TimedChunk] = []
@@ -75,14 +73,10 @@ class SseUser(StreamUser):
         return left
 
 
-def decode_events(chunks: list[TimedChunk], frames: WireEventReader) -> None:
+def decode_events(chunks: list[TimedChunk], frames: AnswerRecorder) -> None:
     """Decode the chunks; each event has the timestamp of its read."""
     decoder = Decoder()
     with turns.slices(chunks) as reads:
         for at_s, part in reads:
-            texts = 0
-            for event in decoder.feed(part):
-                name, fields = ("done", {}) if event.data == "[DONE]" else (event.event, json.loads(event.data))
-                texts += name == "message"
-                frames.feed(at_s, "chunk" if name == "message" else name, fields, event.id)
+            texts = sum(frames.record_sse(at_s, event) for event in decoder.feed(part))
             frames.answer.merged_reads += texts > 1

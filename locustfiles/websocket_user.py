@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import gevent
-from answer_record import AnswerRecord, WireEventReader
+from answer_record import AnswerRecord, AnswerRecorder
 from base_user import SLOW_PAUSE_S, LoadShape, RequestPlan, StreamUser
 from http_exchange import ERRORS, record_error, record_rejection
 from timestamped_socket import GeventTimestampedSocket
@@ -38,14 +38,16 @@ class WebSocketUser(StreamUser):
 
     def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
         """Send the request and record the answer; after a dropped socket, resume it once."""
-        frames = WireEventReader(answer)
+        frames = AnswerRecorder(answer)
         try:
             self._send_request(answer, plan)
             if self._read_answer(frames, plan, plan.after if plan.reconnect else None):
                 self._drop_socket()
                 answer.resumed += 1
                 self._connect(answer, plan)
-                self._send_frame({"type": "resume", "stream_id": frames.stream_id, "last_id": frames.last_seq})
+                self._send_frame(
+                    {"type": "resume", "stream_id": frames.position.stream_id, "last_id": frames.position.seq}
+                )
                 self._read_answer(frames, plan, None)
         except WebSocketBadStatusException as error:
             record_rejection(answer, monotonic(), error.status_code, error.resp_body or b"")
@@ -83,22 +85,21 @@ class WebSocketUser(StreamUser):
         assert self.wire is not None
         self.wire.send(json.dumps(frame))
 
-    def _read_answer(self, frames: WireEventReader, plan: RequestPlan, leave_after: int | None) -> bool:
+    def _read_answer(self, frames: AnswerRecorder, plan: RequestPlan, leave_after: int | None) -> bool:
         """Read to the answer's last frame, or for `leave_after` frames; return whether to drop the socket now."""
         assert self.wire is not None and self.socket is not None
         frame_count, cancelled, last_text_s = 0, False, 0.0
         while not frames.ended:
             self.socket.allow(MAX_EVENT_BYTES + MAX_HEAD_BYTES)  # includes pings and frame headers
-            frame = json.loads(self.wire.recv())
-            at_s, name = self.socket.at_s, frame.pop("type")
-            frames.feed(at_s, name, frame, str(frame.pop("id", "")))
+            message = self.wire.recv()
+            at_s = self.socket.at_s
             frame_count += 1
-            if name == "chunk":
+            if frames.record_frame(at_s, message):
                 # Of frames that one read returns, only the last has an exact timestamp.
                 frames.answer.merged_reads += at_s == last_text_s
                 last_text_s = at_s
             has_left = leave_after is not None and frame_count > leave_after
-            if has_left and frames.stream_id is not None and not frames.ended:
+            if has_left and frames.position.stream_id is not None and not frames.ended:
                 return True
             if plan.cancel and not cancelled and frame_count > plan.after and not frames.ended:
                 cancelled = True

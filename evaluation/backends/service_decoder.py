@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from clients.answer_reader import AnswerReader
 from clients.errors import ClientError
 from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, AnswerReceipt, StageChanged, parse_event
 from clients.events import Event as ServiceEvent
 from clients.position import StreamPosition
-from clients.sse import parse_sse_event
 from evaluation.backends.base import TrialRequest, receipt_from_events
 from evaluation.metrics.trial_metrics import TimedEvents, outcome_columns
 from providers.decoding import chat_completions
@@ -71,21 +71,19 @@ class ServiceSSEDecoder:
     def __init__(self) -> None:
         self.outcome = ServiceOutcome()
         self._sse = sse.Decoder(errors="strict")
-        self._progress = StreamPosition(resumable=False)
+        self._reader = AnswerReader(StreamPosition(resumable=False))
 
     @property
     def done(self) -> bool:
-        return self._progress.ended
+        return self._reader.position.ended
 
     def feed(self, data: bytes) -> Iterator[Event]:
         try:
             for entry in self._events(data):
                 if self.done:
                     return
-                frame = parse_sse_event(entry)
-                if not self._progress.advance(entry.id, frame[0]):
-                    continue
-                event = self.outcome.record_event(parse_event(frame))
+                new = self._reader.read_sse(found)
+                event = None if new is None else self.outcome.record_event(new.event)
                 if isinstance(event, Failed):
                     raise StreamError(event.message, http_status=event.http_status)
                 if event is not None:

@@ -73,6 +73,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, s
     """Start a run over a steady provider, one that breaks, and two strategies; its folder, stdout and stderr."""
     folder = tmp_path_factory.mktemp("evaluation") / "run"
     options = "run --providers sim:steady,sim:cut --strategies direct,batch:100ms --repeats 2 --prompt-count 1 --seed 5"
+    options += " --max-failures 100%"
     code, out, errors = asyncio.run(run_evaluation(*options.split(), "--out", str(folder)))
     assert code == 0, errors
     return folder, out, errors
