@@ -64,7 +64,7 @@ class StreamPosition:
         if seq <= self.seq:
             return False
         if seq != self.seq + 1:
-            raise MissingEventsError(f"the service went from event {self.seq} to {seq}: events are missing")
+            raise MissingEventsError(f"event {seq}: follows event {self.seq}, so events are missing")
         self.seq = seq
         self.ended = self.ended or name in OUTCOME_EVENTS
         self.over = name in TERMINAL_EVENTS

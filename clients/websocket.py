@@ -194,7 +194,7 @@ def _stray_frame_error(frame: WireEvent, progress: StreamPosition) -> ClientErro
     """
     name, fields = frame
     if name == STRAY_END_EVENT:
-        return ConnectionLostError("nothing is left of the answer after that id")
+        return ConnectionLostError("stream: has no events after that id")
     if name != "error":
         return InvalidResponseError(f"frame {name!r}: has no id")
     refusal = rejection_from_fields(fields)

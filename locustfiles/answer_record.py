@@ -223,7 +223,7 @@ class AnswerRecorder:
         if self.answer.finish_reason:
             self.answer.mark_complete()
         else:
-            self.answer.on_failure(at_s, "protocol", "[DONE] without a finish")
+            self.answer.on_failure(at_s, "protocol", "stream: [DONE] without a finish event")
 
     def _record_failure(self, at_s: float, kind: str, message: str, status: int | None) -> None:
         if not self.answer.record_stream_gone(at_s, kind, message):

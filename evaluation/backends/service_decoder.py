@@ -82,7 +82,7 @@ class ServiceSSEDecoder:
             for entry in self._events(data):
                 if self.done:
                     return
-                new = self._reader.read_sse(found)
+                new = self._reader.read_sse(entry)
                 event = None if new is None else self.outcome.record_event(new.event)
                 if isinstance(event, Failed):
                     raise StreamError(event.message, http_status=event.http_status)
@@ -154,12 +154,12 @@ def receipt_from_service(
     return replace(receipt, outcome="cancelled") if events[-1].event is _CANCELLED else receipt
 
 
-def ending_columns(receipt: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
+def ending_columns(fields: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
     """Return the columns that describe how an answer ended.
 
     The cost is the one that the service reported where the caller knows no price.
     """
-    columns = outcome_columns(receipt)
+    columns = outcome_columns(fields)
     cost_usd = outcome.receipt.cost_usd if outcome.receipt else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
         columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}
