@@ -112,7 +112,7 @@ class VariableModel(BaseSettings):
         try:
             super().__init__(variables=MappingProxyType(dict(variables)))
         except ValidationError as error:
-            problems = [_describe_problem(str(found["loc"][0]), found.get("ctx", {})) for found in error.errors()]
+            problems = [_describe_problem(str(result["loc"][0]), result.get("ctx", {})) for result in error.errors()]
             raise InvalidVariablesError(problems) from None
 
     @classmethod
@@ -244,7 +244,7 @@ class Settings(VariableModel):
         """
         values = {value.strip() for name, value in self.variables.items() if _is_secret(name, value)}
         values |= {part.strip() for value in values for part in value.split(",")}
-        passwords = {found[1] for value in values if (found := _PASSWORD_IN_URL.match(value)) is not None}
+        passwords = {match[1] for value in values if (match := _PASSWORD_IN_URL.match(value)) is not None}
         return frozenset((values | passwords | {unquote(password) for password in passwords}) - {""})
 
     def mask_secrets(self, text: str) -> str:

@@ -58,13 +58,13 @@ def draw_latencies(rng: np.random.Generator, design: Design, medians_s: Sequence
     shared = rng.normal(0, noise.prompt, design.prompts)[prompts]
     walk = np.cumsum(rng.normal(0, noise.drift, design.blocks))
     shared = shared + walk - walk.mean()
-    found = []
+    result = []
     for median_s in medians_s:
         own = rng.normal(0, noise.sigma, design.blocks) + rng.normal(0, noise.interaction, design.prompts)[prompts]
         if noise.heavy:
             own = own + np.log(HEAVY_FACTOR) * (rng.random(design.blocks) < HEAVY_SHARE)
-        found.append(median_s * np.exp(shared + own))
-    return found
+        result.append(median_s * np.exp(shared + own))
+    return result
 
 
 def make_run(

@@ -15,11 +15,11 @@ _SATURATED_SHARE = 0.9
 
 
 def compute_metrics(
-    noted: list[dict[str, Any]], log: list[dict[str, Any]], used_s: float, others_s: float, grown_kb: int
+    answers: list[dict[str, Any]], log: list[dict[str, Any]], used_s: float, others_s: float, grown_kb: int
 ) -> dict[str, float]:
     """Return the metrics of a run.
 
-    `noted` has the client's timestamps, `log` those of the upstream. Raises RuntimeError when chunks were lost.
+    `answers` has the client's timestamps, `log` those of the upstream. Raises RuntimeError when chunks were lost.
     """
     received_s = {line["request_id"]: line["at_s"] for line in log if line["event"] == "received"}
     sent_s, late_ms = defaultdict[str, list[float]](list), list[float]()
@@ -28,7 +28,7 @@ def compute_metrics(
             sent_s[line["request_id"]].append(line["at_s"])
             late_ms.append((line["at_s"] - line["due_s"]) * 1000)
     ttft_ms, gap_ms, added_ms, chunks, merged = [], [], [], 0, 0
-    for row in noted:
+    for row in answers:
         truth, came = sent_s[row["name"]], row["came_s"]
         if len(came) != len(truth):
             raise RuntimeError(f"{row['name']}: {len(came)} of {len(truth)} chunks arrived")
@@ -38,8 +38,8 @@ def compute_metrics(
         added_ms += [abs(gap - (b - a)) * 1000 for gap, (a, b) in zip(gaps, pairwise(truth), strict=True)]
         chunks += len(came)
         merged += row["merged"]
-    last_s = max(row["came_s"][-1] for row in noted)
-    seconds, whole_s = last_s - min(row["came_s"][0] for row in noted), last_s - min(row["sent_s"] for row in noted)
+    last_s = max(row["came_s"][-1] for row in answers)
+    seconds, whole_s = last_s - min(row["came_s"][0] for row in answers), last_s - min(row["sent_s"] for row in answers)
     return {
         "ttft_p50_ms": _percentile(ttft_ms, 50),
         "ttft_p99_ms": _percentile(ttft_ms, 99),
@@ -48,7 +48,7 @@ def compute_metrics(
         "cpu_us_per_chunk": round(used_s / chunks * 1e6, 1),
         "chunks_per_s": round(chunks / seconds),
         "chunks_per_s_a_core": round(chunks / used_s),
-        "kb_per_stream": round(grown_kb / len(noted), 1),
+        "kb_per_stream": round(grown_kb / len(answers), 1),
         "late_p99_ms": _percentile(late_ms, 99),
         "merged_reads": merged,
         "busy": round(used_s / whole_s, 2),
@@ -56,7 +56,7 @@ def compute_metrics(
     }
 
 
-def limiting_factor(found: dict[str, float], gap_ms: float) -> str:
+def limiting_factor(result: dict[str, float], gap_ms: float) -> str:
     """Return which part limited the run: the relay, the simulator and the client, or only the load.
 
     >>> steady = {"busy": 0.5, "others_busy": 0.4, "late_p99_ms": 0.1, "gap_p99_ms": 21.0}
@@ -67,12 +67,12 @@ def limiting_factor(found: dict[str, float], gap_ms: float) -> str:
     >>> limiting_factor({**steady, "busy": 0.98}, 0)
     "the relay's core was full"
     """
-    late = bool(gap_ms) and found["late_p99_ms"] > _LATE_MS
-    if late or (found["others_busy"] >= _SATURATED_SHARE and found["busy"] < found["others_busy"]):
+    late = bool(gap_ms) and result["late_p99_ms"] > _LATE_MS
+    if late or (result["others_busy"] >= _SATURATED_SHARE and result["busy"] < result["others_busy"]):
         return "the simulator and the client saturated first: the relay can do more than this"
     if not gap_ms:
-        return "the relay's core was full" if found["busy"] >= _SATURATED_SHARE else "neither core was full with this"
-    held = found["gap_p99_ms"] <= _BUFFERED_MS
+        return "the relay's core was full" if result["busy"] >= _SATURATED_SHARE else "neither core was full with this"
+    held = result["gap_p99_ms"] <= _BUFFERED_MS
     return f"held: p99 gap within {_BUFFERED_MS:g} ms" if held else f"not held: p99 gap above {_BUFFERED_MS:g} ms"
 
 

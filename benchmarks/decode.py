@@ -73,10 +73,10 @@ def main() -> None:
     print(f"CPU, µs/chunk   {'SDK':>9} {'reading':>9} {'ours':>9} {'ours/SDK':>9} {'ours/(SDK-reading)':>19}")
     results = {}
     for dialect in (_openai_case(), _anthropic_case(), _ollama_case()):
-        found = asyncio.run(_measure_dialect(dialect, arguments.chunks, arguments.rounds))
-        times = f"{found.sdk_us:9.1f} {found.reading_us:9.1f} {found.ours_us:9.1f}"
-        print(f"{dialect.name:15} {times} {found.ratio:9.3f} {found.ratio_without_reading:19.3f}")
-        results[dialect.name] = {"sdk_us": found.sdk_us, "ours_us": found.ours_us, "ratio": found.ratio}
+        value = asyncio.run(_measure_dialect(dialect, arguments.chunks, arguments.rounds))
+        times = f"{value.sdk_us:9.1f} {value.reading_us:9.1f} {value.ours_us:9.1f}"
+        print(f"{dialect.name:15} {times} {value.ratio:9.3f} {value.ratio_without_reading:19.3f}")
+        results[dialect.name] = {"sdk_us": value.sdk_us, "ours_us": value.ours_us, "ratio": value.ratio}
     met = all(result["ratio"] <= TARGET for result in results.values())
     print(json.dumps({"benchmark": "decode", "target": TARGET, "met": met, "wires": results}))
 
@@ -94,10 +94,10 @@ async def _measure_dialect(dialect: DialectCase, chunks: int, rounds: int) -> De
     for _ in range(rounds):
         for name, read in (("sdk", dialect.sdk), ("ours", decode_ours), ("read", dialect.read)):
             started_s = time.process_time()
-            found = await read(pieces)
+            result = await read(pieces)
             best_s[name] = min(best_s[name], time.process_time() - started_s)
-            if found != due[name]:
-                raise SystemExit(f"{dialect.name}, {name}: {found} of {due[name]} were read")
+            if result != due[name]:
+                raise SystemExit(f"{dialect.name}, {name}: {result} of {due[name]} were read")
     return DecodeResult(*(best_s[name] / chunks * 1e6 for name in ("sdk", "read", "ours")))
 
 
@@ -130,7 +130,7 @@ def _openai_case() -> DialectCase:
 
     async def decode_with_sdk(pieces: list[bytes]) -> int:
         stream = await make_completions(pieces).create(model="m", messages=_MESSAGES, stream=True)
-        return len([found async for found in stream if found.choices and found.choices[0].delta.content])
+        return len([entry async for entry in stream if entry.choices and entry.choices[0].delta.content])
 
     async def read_bytes(pieces: list[bytes]) -> int:
         create = make_completions(pieces).with_streaming_response.create

@@ -143,7 +143,7 @@ def fuzz_reader(responses: int, seed: int) -> Result:
             continue
         result.counts[str(whole[2]) or "complete"] += 1
         result.problems += [
-            f"response {number}, {way}: {found} instead of {whole}" for way, found in others.items() if found != whole
+            f"response {number}, {way}: {entry} instead of {whole}" for way, entry in others.items() if entry != whole
         ]
     return result
 
@@ -163,17 +163,17 @@ async def _use(pool: ConnectionPool, target: Origin, user: str, requests: int, s
     old: Response | None = None
     for number in range(requests):
         request = b"POST /%b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n" % user.encode()
-        found = b""
+        value = b""
         try:
             response = await pool.send(target, request, _CONNECT_S)
-            found += repr(response.head).encode("latin-1", "replace")
+            value += repr(response.head).encode("latin-1", "replace")
             for _ in range(rng.choice((0, 1, 1000, 1000, 1000))):
                 if not (part := await response.more()):
                     break
-                found += part
+                value += part
             await response.aclose()
             if old is not None:
-                found += await old.more()
+                value += await old.more()
                 await old.aclose()
             old = response
             result.counts["read"] += 1
@@ -181,7 +181,7 @@ async def _use(pool: ConnectionPool, target: Origin, user: str, requests: int, s
             result.counts[type(error).__name__] += 1
         except Exception as error:  # a defect, reported below
             result.problems.append(f"{user}, request {number}: {error!r}")
-        if other in found or other.decode("latin-1") in found.decode("latin-1"):
+        if other in value or other.decode("latin-1") in value.decode("latin-1"):
             result.problems.append(f"{user}, request {number}: a byte of the other's response")
 
 

@@ -118,7 +118,7 @@ def run_command(
         for event in read_events(folder):
             if event.kind == "source_text" and event.source_s is not None:
                 tokens_s[event.trial_id].append(event.source_s)
-        noted = [
+        answers = [
             ObservedAnswer(
                 trial.trial_id,
                 sent_s := trial.sent_monotonic_s or 0.0,
@@ -129,14 +129,14 @@ def run_command(
             )
             for trial in read_trials(folder)
         ]
-        return used, noted, read_log(str(log)), manifest.read(folder)
+        return used, answers, read_log(str(log)), manifest.read(folder)
 
 
 def _measure_ours(streams: int, truth: str) -> ClientResult:
     alone, _, _, _ = run_command(1, truth)
     import_s = _time_import()
-    used, noted, log, facts = run_command(streams, truth)
-    row = compare_with_log("plain", streams, noted, log, used.cpu_s - alone.cpu_s)
+    used, record, log, facts = run_command(streams, truth)
+    row = compare_with_log("plain", streams, record, log, used.cpu_s - alone.cpu_s)
     return _client_result(row, used, log, import_s, facts["loads"][-1]["peak_memory_bytes"] / 1e6)
 
 
@@ -147,10 +147,10 @@ def _measure_sdk(streams: int, truth: str) -> ClientResult:
         with _run_server(truth, log) as url:
             options = ["--client", url, "--streams", str(streams)]
             used = _run_measured(["-m", "benchmarks.instrument", *options])
-        said = json.loads(used.said.splitlines()[-1])
-        noted, lines = [ObservedAnswer(**one) for one in said["noted"]], read_log(str(log))
+        data = json.loads(used.said.splitlines()[-1])
+        answers, lines = [ObservedAnswer(**one) for one in data["answers"]], read_log(str(log))
     return _client_result(
-        compare_with_log("plain", streams, noted, lines, said["cpu_s"]), used, lines, import_s, used.peak_mb
+        compare_with_log("plain", streams, answers, lines, data["cpu_s"]), used, lines, import_s, used.peak_mb
     )
 
 
@@ -193,16 +193,16 @@ async def _measure_with_sdk(url: str, streams: int) -> tuple[list[ObservedAnswer
     await ask_once("warm-up")
     set_realtime_priority()  # like the instrument
     begun_s = process_time()
-    noted = await asyncio.gather(*(ask_once(f"sdk-{number}") for number in range(streams)))
+    answers = await asyncio.gather(*(ask_once(f"sdk-{number}") for number in range(streams)))
     used_s = process_time() - begun_s
     await client.close()
-    return noted, used_s
+    return answers, used_s
 
 
-def _result_line(client: str, streams: int, found: ClientResult) -> str:
+def _result_line(client: str, streams: int, result: ClientResult) -> str:
     """Return a line of metrics, each with its limit if it has one."""
     parts = []
-    for name, value in asdict(found).items():
+    for name, value in asdict(result).items():
         most = LIMITS.get(name, {}).get(streams) if client == "ours" else None
         held = "" if most is None else f" ({'within' if value is not None and value <= most else 'OVER'} {most:g})"
         parts.append(f"{name} {value}{held}")
@@ -225,15 +225,15 @@ def main() -> None:
     parser.add_argument("--client", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.client:
-        noted, cpu_s = asyncio.run(_measure_with_sdk(parsed.client, int(parsed.streams)))
-        print(json.dumps({"cpu_s": cpu_s, "noted": [asdict(one) for one in noted]}))
+        answers, cpu_s = asyncio.run(_measure_with_sdk(parsed.client, int(parsed.streams)))
+        print(json.dumps({"cpu_s": cpu_s, "answers": [asdict(one) for one in answers]}))
         return
     results = []
     for streams in map(int, parsed.streams.split(",")):
-        found = {"ours": _measure_ours(streams, parsed.truth), "sdk": _measure_sdk(streams, parsed.truth)}
-        for client, result in found.items():
+        value = {"ours": _measure_ours(streams, parsed.truth), "sdk": _measure_sdk(streams, parsed.truth)}
+        for client, result in value.items():
             print(_result_line(client, streams, result), flush=True)
-        ours, sdk = (asdict(result) for result in found.values())
+        ours, sdk = (asdict(result) for result in value.values())
         results.append({"streams": streams, "ours": ours, "sdk": sdk, "ours/sdk": _compute_ratios(ours, sdk)})
     print(json.dumps({"benchmark": "instrument", "truth": parsed.truth, "results": results}))
 

@@ -39,15 +39,15 @@ def main() -> None:
     """Print a line for each number of events, and a JSON object as the last line."""
     delta = TextDelta("four")
     events = [TimedEvent(0.2 + i * 0.001, delta) for i in range(EVENTS)]
-    found = {}
+    result = {}
     for count in (EVENTS // 10, EVENTS):
         part = events[:count]
         walked_s = best_s(lambda part=part: [len(t.event.text) for t in part])  # type: ignore[misc] # a bound default
         took_s = best_s(lambda part=part: measure(part))  # type: ignore[misc] # a bound default
         print(f"{count:>9,} events: {took_s:.2f} s of CPU, {took_s / walked_s:.1f} x one iteration over them")
-        found[count] = took_s
-    growth = found[EVENTS] / found[EVENTS // 10]
-    print(json.dumps({"benchmark": "measures", "seconds": found[EVENTS], "growth_for_ten_times": round(growth, 2)}))
+        result[count] = took_s
+    growth = result[EVENTS] / result[EVENTS // 10]
+    print(json.dumps({"benchmark": "measures", "seconds": result[EVENTS], "growth_for_ten_times": round(growth, 2)}))
 
 
 if __name__ == "__main__":

@@ -176,16 +176,16 @@ def main() -> None:
         _measure_answer(page, 10, strategies.DEFAULT_STRATEGY)  # the first answer loads the rendering code
         answers = {"half": (chunks // 2, strategies.DEFAULT_STRATEGY), "batched": (chunks, strategies.DEFAULT_STRATEGY)}
         answers["direct"] = (chunks, "direct")
-        found = {name: _measure_answer(page, *arguments).to_metrics() for name, arguments in answers.items()}
+        result = {name: _measure_answer(page, *arguments).to_metrics() for name, arguments in answers.items()}
         browser.close()
     for name, (count, strategy) in answers.items():
-        print(f"{name:8} {count:5} chunks {strategy:12} " + ", ".join(f"{n} {v:g}" for n, v in found[name].items()))
+        print(f"{name:8} {count:5} chunks {strategy:12} " + ", ".join(f"{n} {v:g}" for n, v in result[name].items()))
     ratios = {
-        name: {n: round(v / found[other][n], 3) for n, v in found["batched"].items()}
+        name: {n: round(v / result[other][n], 3) for n, v in result["batched"].items()}
         for name, other in (("batched/direct", "direct"), ("batched/half", "half"))
     }
     cores = os.cpu_count()
-    print(json.dumps({"benchmark": "page", "chunks": chunks, "cores": cores, **found, **ratios}))
+    print(json.dumps({"benchmark": "page", "chunks": chunks, "cores": cores, **result, **ratios}))
 
 
 if __name__ == "__main__":

@@ -105,9 +105,9 @@ def leave_s(url: str, upstream: Simulator, state: str) -> float:
     head = f"POST /api/chat HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_PATIENCE_S) as client:
         client.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
-        said = b""
-        while state == "streaming" and b'"content"' not in said:
-            said += client.recv(65536)
+        output = b""
+        while state == "streaming" and b'"content"' not in output:
+            output += client.recv(65536)
         upstream.wait_for(model, "received", received + 1, lambda: time.sleep(0.005))
         left_s = time.monotonic()
     return upstream.wait_for(model, "closed", closed + 1, lambda: time.sleep(0.005)) - left_s
@@ -115,21 +115,21 @@ def leave_s(url: str, upstream: Simulator, state: str) -> float:
 
 def measure(page: Page, url: str, upstream: Simulator, rounds: int) -> dict[str, dict[str, float]]:
     """Return the latencies of each state in milliseconds, with alternating rounds of page and plain client."""
-    found = {}
+    result = {}
     for state, model in STATES.items():
         page.locator("#sg-model").get_by_role("textbox").fill(model)
         page.locator("#sg-model").get_by_role("textbox").blur()
         times_s = [(stop_page_s(page, upstream, state), leave_s(url, upstream, state)) for _ in range(rounds)]
         pages_s, plain_s = zip(*times_s, strict=True)
         median_s, base_s = statistics.median(pages_s), statistics.median(plain_s)
-        found[state] = {
+        result[state] = {
             "page_p50_ms": round(1000 * median_s, 1),
             "page_max_ms": round(1000 * max(pages_s), 1),
             "plain_p50_ms": round(1000 * base_s, 1),
             "plain_max_ms": round(1000 * max(plain_s), 1),
             "ratio": round(median_s / base_s, 1),
         }
-    return found
+    return result
 
 
 def main() -> None:
@@ -144,12 +144,12 @@ def main() -> None:
         page.goto(url)
         page.locator("#sg-provider input").click()
         page.get_by_role("option", name=PROVIDER, exact=True).click()
-        found = measure(page, url, upstream, rounds)
+        result = measure(page, url, upstream, rounds)
         browser.close()
-    for state, results in found.items():
+    for state, results in result.items():
         print(f"{state:10} " + ", ".join(f"{name} {value:g}" for name, value in results.items()))
-    met = all(results["page_max_ms"] <= 1000 * TARGET_S for results in found.values())
-    print(json.dumps({"benchmark": "page_stop", "rounds": rounds, **found, "met": met}))
+    met = all(results["page_max_ms"] <= 1000 * TARGET_S for results in result.values())
+    print(json.dumps({"benchmark": "page_stop", "rounds": rounds, **result, "met": met}))
 
 
 if __name__ == "__main__":

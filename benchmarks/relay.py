@@ -148,10 +148,10 @@ def _run_relay(relay: str, streams: int, chunks: int, gap_ms: float) -> dict[str
                     _read_cpu_s(upstream_pid),
                     _read_memory_kb(pid, "VmRSS"),
                 )
-                said = _run_client_process(address, streams, "run")
+                output = _run_client_process(address, streams, "run")
                 used_s, grown_kb = _read_cpu_s(pid) - before_s, _read_memory_kb(pid, "VmHWM") - before_kb
-                others_s = _read_cpu_s(upstream_pid) - others_s + said["cpu_s"]
-        return compute_metrics(said["rows"], read_log(log), used_s, others_s, grown_kb)
+                others_s = _read_cpu_s(upstream_pid) - others_s + output["cpu_s"]
+        return compute_metrics(output["rows"], read_log(log), used_s, others_s, grown_kb)
 
 
 def _run_client_process(address: str, streams: int, batch: str) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def _run_client_process(address: str, streams: int, batch: str) -> dict[str, Any
     ]
     if (os.cpu_count() or 1) > 1:
         command = ["taskset", "-c", str(_OTHER_CORE), *command]
-    said: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return said
+    data: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return data
 
 
 def main() -> None:
@@ -189,15 +189,15 @@ def main() -> None:
     loads += [(int(n), _SATURATING_CHUNKS, 0) for n in parsed.saturating.split(",") if n]
     results = []
     for streams, chunks, gap_ms in loads:
-        found = _run_and_take_medians(parsed.relays.split(","), parsed.runs, streams, chunks, gap_ms)
+        result = _run_and_take_medians(parsed.relays.split(","), parsed.runs, streams, chunks, gap_ms)
         kind = f"{streams:4} streams" + ("" if gap_ms else ", no gaps")
-        for relay, measured in found.items():
+        for relay, measured in result.items():
             print(f"{kind} {relay:8}" + ", ".join(f"{n} {v:g}" for n, v in measured.items()), flush=True)
             print(f"{kind} {relay:8}{limiting_factor(measured, gap_ms)}", flush=True)
-        results.append({"streams": streams, "gap_ms": gap_ms, **found})
-        if {"service", "bare"} <= set(found):
-            bare = found["bare"]
-            ratios = {n: round(v / bare[n], 3) for n, v in found["service"].items() if bare[n]}
+        results.append({"streams": streams, "gap_ms": gap_ms, **result})
+        if {"service", "bare"} <= set(result):
+            bare = result["bare"]
+            ratios = {n: round(v / bare[n], 3) for n, v in result["service"].items() if bare[n]}
             results[-1]["service/bare"] = ratios
             print(f"{kind} ratio   " + ", ".join(f"{n} {v:g}" for n, v in ratios.items()), flush=True)
     print(json.dumps({"benchmark": "relay", "results": results}))

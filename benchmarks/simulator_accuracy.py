@@ -82,14 +82,14 @@ def main() -> None:
     parser.add_argument("--streams", default="1,64,256", help="concurrent streams")
     parser.add_argument("--rounds", type=int, default=3, help="bursts for each number of streams")
     parsed = parser.parse_args()
-    found = []
+    result = []
     for streams in map(int, parsed.streams.split(",")):
         late_ms = _measure_lateness_ms(streams, parsed.rounds)
         shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
         row = {name: round(late_ms[int(share * (len(late_ms) - 1))], 3) for name, share in shares.items()}
         print(f"{streams:5} streams: " + ", ".join(f"{name} {value:.3f} ms" for name, value in row.items()))
-        found.append({"streams": streams, "tokens": len(late_ms), **{f"{name}_ms": v for name, v in row.items()}})
-    print(json.dumps({"simulator_accuracy": found}))
+        result.append({"streams": streams, "tokens": len(late_ms), **{f"{name}_ms": v for name, v in row.items()}})
+    print(json.dumps({"simulator_accuracy": result}))
 
 
 if __name__ == "__main__":

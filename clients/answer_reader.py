@@ -52,7 +52,7 @@ def decode_sse_event(event: ServerSentEvent) -> WireEvent:
     try:
         fields = json.loads(event.data)
     except ValueError:
-        raise InvalidResponseError(f"the service sent a {event.event!r} that is not JSON") from None
+        raise InvalidResponseError(f"event {event.event!r}: not JSON") from None
     return "chunk" if event.event == "message" else event.event, fields
 
 
@@ -65,4 +65,4 @@ def decode_frame(message: str | bytes) -> tuple[str | None, WireEvent]:
         fields = json.loads(message)
         return fields.pop("id", None), (fields.pop("type"), fields)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise InvalidResponseError("the service sent a frame that is not a JSON object with a type") from None
+        raise InvalidResponseError("frame: not a JSON object with a type") from None

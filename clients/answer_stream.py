@@ -126,7 +126,9 @@ class ClientAnswerStream:
         while self.end is None:
             async with self._pulling:
                 if self.end is None and not await self._next_event():
-                    raise ConnectionLostError("the answer was closed before it ended: its receipt is not known")
+                    raise ConnectionLostError(
+                        "answer: closed before its end, so its receipt is unknown (read it to the end)"
+                    )
         return self.end
 
     async def _next_event(self) -> bool:
@@ -150,7 +152,7 @@ class ClientAnswerStream:
     def _count(self, text: str) -> None:
         self._chars_left -= len(text)
         if self._chars_left < 0:
-            raise InvalidResponseError(f"the service sent an answer of more than {MAX_ANSWER_CHARS:,} characters")
+            raise InvalidResponseError(f"answer: longer than {MAX_ANSWER_CHARS:,} characters")
 
 
 class BackgroundTasks:

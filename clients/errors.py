@@ -42,10 +42,10 @@ class StreamGoneError(ClientError):
     kind = "stream_gone"
     """The kind of this error in the rows of an evaluation or a load test."""
 
-    def __init__(self, stream_id: str, said: str) -> None:
+    def __init__(self, stream_id: str, reason: str) -> None:
         super().__init__(
-            f"the stream is gone: it has expired, or the service was restarted ({said}); what was received is kept "
-            "(ask again for a new answer)"
+            f"stream: no longer available, because it has expired or the service was restarted: {reason} (send the "
+            "request again; the events received so far remain available)"
         )
         self.stream_id = stream_id
 
@@ -73,13 +73,13 @@ def rejection_from_fields(
 
     The JSON may be anything; missing fields have defaults.
     """
-    found = fields.get("error") if isinstance(fields, dict) else None
-    error: dict[str, Any] = found if isinstance(found, dict) else {}
+    error_fields = fields.get("error") if isinstance(fields, dict) else None
+    error: dict[str, Any] = error_fields if isinstance(error_fields, dict) else {}
     wait_s = error.get("retry_after_s")
     if wait_s is None and retry_after is not None and retry_after.isascii() and retry_after.isdigit():
         wait_s = float(retry_after)
     return RequestRejectedError(
-        error.get("message") or f"the service refused with HTTP {status}",
+        error.get("message") or f"service: rejected the request with status {status}",
         kind=error.get("type") or "refused",
         status=status,
         rule=error.get("rule"),

@@ -88,7 +88,7 @@ def parse_event(frame: WireEvent) -> Event | None:
     try:
         return _parse_end(name, fields) if name in OUTCOME_EVENTS else _parse_event(name, fields)
     except (AttributeError, KeyError, TypeError) as error:
-        raise InvalidResponseError(f"the service sent a {name!r} that cannot be read: {error}") from None
+        raise InvalidResponseError(f"event {name!r}: invalid ({error})") from None
 
 
 def _parse_event(name: str, fields: dict[str, Any]) -> Event | None:

@@ -34,7 +34,7 @@ class StreamPosition:
             return cls(resumable=True, stream_id=stream_id)
         owner, _, number = last_id.rpartition(":")
         if owner != stream_id or not (number.isascii() and number.isdigit()):
-            raise ClientError(f"the last id must be {stream_id}:NUMBER, not {last_id!r}")
+            raise ClientError(f"last id: {last_id!r} is invalid (use {stream_id}:NUMBER)")
         return cls(resumable=True, stream_id=stream_id, seq=int(number))
 
     @property
@@ -55,16 +55,16 @@ class StreamPosition:
         """
         stream_id, _, number = id.rpartition(":")
         if not stream_id or not (number.isascii() and number.isdigit()):
-            raise InvalidResponseError(f"the service sent a {name!r} without a usable id: {id!r}")
+            raise InvalidResponseError(f"event {name!r}: invalid id {id!r}")
         if self.stream_id is None:
             self.stream_id = stream_id
         if stream_id != self.stream_id:
-            raise InvalidResponseError(f"the service sent a {name!r} of another stream, {stream_id}")
+            raise InvalidResponseError(f"event {name!r}: belongs to another stream, {stream_id}")
         seq = int(number)
         if seq <= self.seq:
             return False
         if seq != self.seq + 1:
-            raise MissingEventsError(f"the service went from event {self.seq} to {seq}: events are missing")
+            raise MissingEventsError(f"event {seq}: follows event {self.seq}, so events are missing")
         self.seq = seq
         self.ended = self.ended or name in OUTCOME_EVENTS
         self.over = name in TERMINAL_EVENTS

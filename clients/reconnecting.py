@@ -72,7 +72,7 @@ class ReconnectingConnection:
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
         self._closed_by_client: WebSocketConnection | None = None
-        self._last_error: ClientError = ConnectionLostError("the connection is closed")
+        self._last_error: ClientError = ConnectionLostError("connection: closed")
         self._state_changed = asyncio.Event()
 
     async def get_socket(self, after: WebSocketConnection | None = None) -> WebSocketConnection:
@@ -163,7 +163,7 @@ class ReconnectingConnection:
 def connection_lost_error(socket: WebSocketConnection) -> ConnectionLostError:
     """Return the error for a closed socket, with its close code and reason."""
     reason = f": {socket.close_reason}" if socket.close_reason else ""
-    return ConnectionLostError(f"the connection was lost (code {socket.close_code}{reason})")
+    return ConnectionLostError(f"connection: lost (code {socket.close_code}{reason})")
 
 
 async def connect_websocket(address: str, headers: dict[str, str]) -> WebSocketConnection:
@@ -184,4 +184,4 @@ async def connect_websocket(address: str, headers: dict[str, str]) -> WebSocketC
             response.status_code, bytes(response.body or b""), response.headers.get("Retry-After")
         ) from None
     except (OSError, WebSocketException) as error:
-        raise ConnectionLostError(f"no connection to {address}: {error or type(error).__name__}") from None
+        raise ConnectionLostError(f"{address}: no connection ({error or type(error).__name__})") from None

@@ -59,7 +59,7 @@ class SSEClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ClientError(f"the service's address must begin with http:// or https://: {url!r}")
+            raise ClientError(f"url: {url!r} is not an address of the service (begin it with http:// or https://)")
         self._url = url.rstrip("/") + PATH
         self._backoff = (max_retries, reconnect_interval_s)
         self._listener = Callbacks(on_message, on_error)
@@ -138,7 +138,7 @@ class SSEClient:
             async with aclosing(reply):
                 body = await _read_error(reply)
         except httpx2.RequestError as error:
-            raise ConnectionLostError(f"the answer could not be cancelled: {_error_text(error)}") from None
+            raise ConnectionLostError(f"answer: could not be cancelled ({_error_text(error)})") from None
         if reply.status_code not in (200, 404):
             raise rejection_from_response(reply.status_code, body, reply.headers.get("retry-after"))
 
@@ -148,13 +148,13 @@ class SSEClient:
         """Yield the new events, over as many connections as necessary."""
         backoff = Backoff(*self._backoff)
         while True:
-            broken = _ConnectionBrokenError(ConnectionLostError("the connection ended before the answer did"))
+            broken = _ConnectionBrokenError(ConnectionLostError("connection: ended before the answer"))
             try:
                 async with aclosing(self._iter_connection_events(request, progress, backoff)) as frames:
                     async for frame in frames:
                         yield frame
-            except _ConnectionBrokenError as found:
-                broken = found
+            except _ConnectionBrokenError as error:
+                broken = error
             if progress.ended:
                 return
             wait_s = backoff.next_delay_s(broken.wait_s) if progress.can_resume or broken.unsent else None
@@ -182,12 +182,10 @@ class SSEClient:
                         return
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise _ConnectionBrokenError(
-                ConnectionLostError(f"no connection to {self._url}: {_error_text(error)}"), unsent=True
+                ConnectionLostError(f"{self._url}: no connection ({_error_text(error)})"), unsent=True
             ) from None
         except httpx2.RequestError as error:
-            raise _ConnectionBrokenError(
-                ConnectionLostError(f"the connection was lost: {_error_text(error)}")
-            ) from None
+            raise _ConnectionBrokenError(ConnectionLostError(f"connection: lost ({_error_text(error)})")) from None
         except RequestRejectedError as refusal:
             if refusal.status not in RETRYABLE_STATUSES:
                 raise resume_error(refusal, progress.stream_id) from None
@@ -248,13 +246,13 @@ class _ConnectionBrokenError(Exception):
 async def _raise_unless_event_stream(response: httpx2.Response) -> None:
     """Raise ClientError unless the response is an event stream."""
     if response.status_code == 204:
-        raise ConnectionLostError("nothing is left of the answer after that id")
+        raise ConnectionLostError("stream: has no events after that id")
     if response.status_code != 200:
         body = await _read_error(response)
         raise rejection_from_response(response.status_code, body, response.headers.get("retry-after"))
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
-        raise InvalidResponseError(f"the response is not an event stream, but {kind or 'has no content type'}")
+        raise InvalidResponseError(f"response: not an event stream (content type {kind or 'missing'})")
 
 
 async def _read_error(response: httpx2.Response) -> bytes:
@@ -276,14 +274,14 @@ async def _pieces(response: httpx2.Response, max_bytes: int) -> AsyncGenerator[b
             for piece in (data,) if codec is None else codec.feed(data):
                 left -= len(piece)
                 if left < 0:
-                    raise LimitExceededError(f"a body of more than {size_text(max_bytes)}")
+                    raise LimitExceededError(f"response body: larger than {size_text(max_bytes)}")
                 yield piece
                 if codec is not None:
                     await asyncio.sleep(0)
     except LimitExceededError as error:
-        raise InvalidResponseError(f"the service sent more than is read: {error}") from None
+        raise InvalidResponseError(f"response: exceeds a size limit ({error})") from None
     except DecompressionError as error:
-        raise InvalidResponseError(f"the service sent a body that cannot be decompressed: {error}") from None
+        raise InvalidResponseError(f"response: cannot be decompressed ({error})") from None
 
 
 def _decode(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
@@ -291,10 +289,10 @@ def _decode(decoder: Decoder, piece: bytes) -> Iterator[ServerSentEvent]:
     try:
         yield from decoder.feed(piece)
     except UnicodeDecodeError:
-        raise InvalidResponseError("the service sent bytes that are not UTF-8") from None
+        raise InvalidResponseError("response: not valid UTF-8") from None
     except EventTooLargeError as error:
         yield from error.events
-        raise InvalidResponseError(f"the service sent more than is read: {error}") from None
+        raise InvalidResponseError(f"response: exceeds a size limit ({error})") from None
 
 
 def _error_text(error: Exception) -> str:

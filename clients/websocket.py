@@ -146,7 +146,7 @@ class WebSocketClient:
                                 yield frame
                     except ConnectionClosed as closed:
                         if _is_too_large(closed):
-                            raise InvalidResponseError(f"the service sent a frame of more than {_MAX_FRAME}") from None
+                            raise InvalidResponseError(f"frame: larger than {_MAX_FRAME}") from None
                         if not (progress.can_resume or progress.ended):
                             raise connection_lost_error(socket) from None
                     message = _resume_message(progress)
@@ -194,16 +194,18 @@ def _stray_frame_error(frame: WireEvent, progress: StreamPosition) -> ClientErro
     """
     name, fields = frame
     if name == STRAY_END_EVENT:
-        return ConnectionLostError("nothing is left of the answer after that id")
+        return ConnectionLostError("stream: has no events after that id")
     if name != "error":
-        return InvalidResponseError(f"the service sent a {name!r} without an id")
+        return InvalidResponseError(f"frame {name!r}: has no id")
     refusal = rejection_from_fields(fields)
     progress.over = refusal.rule is None
     return resume_error(refusal, progress.stream_id)
 
 
 def _websocket_url(url: str) -> str:
-    scheme, found, rest = url.rstrip("/").partition("://")
-    if not found or scheme not in ("http", "https", "ws", "wss"):
-        raise ClientError(f"the service's address must begin with http://, https://, ws:// or wss://: {url!r}")
+    scheme, result, rest = url.rstrip("/").partition("://")
+    if not result or scheme not in ("http", "https", "ws", "wss"):
+        raise ClientError(
+            f"url: {url!r} is not an address of the service (begin it with http://, https://, ws:// or wss://)"
+        )
     return f"{scheme.replace('http', 'ws')}://{rest}{PATH}"

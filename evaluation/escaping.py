@@ -49,8 +49,8 @@ def to_markdown(text: str) -> str:
     return _BLOCK_START.sub(_escape_block_start, line)
 
 
-def _escape_block_start(found: re.Match[str]) -> str:
-    mark, number, after = found.groups()
+def _escape_block_start(match: re.Match[str]) -> str:
+    mark, number, after = match.groups()
     return f"\\{mark}" if mark else f"{number}\\{after}"
 
 

@@ -32,17 +32,17 @@ def create_run_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         inside = next(folder.iterdir(), None)
     except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}; choose a folder that can be written") from None
+        raise UsageError(f"--out {folder}: {error.strerror} (choose a folder that can be written)") from None
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"--out {folder}: Permission denied; choose a folder that can be written")
+        raise UsageError(f"--out {folder}: Permission denied (choose a folder that can be written)")
     if inside is None:
         return
     if not holds_run(folder):
-        raise UsageError(f"--out {folder} is not empty and holds no run: choose a new or an empty folder")
+        raise UsageError(f"--out {folder}: not empty and not a run (choose a new or an empty folder)")
     state = "a finished run" if read(folder).get("complete") else "an unfinished run"
     raise UsageError(
-        f"--out {folder} holds {state}: choose another folder; `python -m evaluation report {folder}` builds its tables"
-        f"{'' if state.startswith('a finished') else ', --resume continues it'}"
+        f"--out {folder}: contains {state} (choose another folder; `python -m evaluation report {folder}` builds its "
+        f"tables{'' if state.startswith('a finished') else ', --resume continues it'})"
     )
 
 
@@ -54,7 +54,9 @@ def holds_run(folder: Path) -> bool:
 def require_run(folder: Path) -> None:
     """Raise UsageError unless `folder` holds a run."""
     if not holds_run(folder):
-        raise UsageError(f"{folder} holds no run: {MANIFEST_FILE} and {TRIALS_FILE} are both missing")
+        raise UsageError(
+            f"{folder}: contains no run, because {MANIFEST_FILE} and {TRIALS_FILE} are missing (name a run's folder)"
+        )
 
 
 def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, ...]) -> dict[str, Any]:
@@ -108,26 +110,26 @@ def read(folder: Path) -> dict[str, Any]:
             return {}
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path}: larger than {MAX_BYTES // 2**20} MiB (not a manifest that a run has written)")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise UsageError(f"{path}: not a JSON object")
-    if found.get("manifest", VERSION) != VERSION:
+    if data.get("manifest", VERSION) != VERSION:
         raise UsageError(
-            f"{path}: version {repr(found['manifest'])[:40]} is not supported (this program reads version {VERSION})"
+            f"{path}: version {repr(data['manifest'])[:40]} is not supported (this program reads version {VERSION})"
         )
-    _check(path, found)
-    if (scenario := found.get("scenario")) and isinstance(transport := scenario["transport"], str):
+    _check(path, data)
+    if (scenario := data.get("scenario")) and isinstance(transport := scenario["transport"], str):
         scenario["transport"] = [transport]  # older runs had a single transport
-    return found
+    return data
 
 
-def _check(path: Path, found: dict[str, Any]) -> None:
+def _check(path: Path, data: dict[str, Any]) -> None:
     try:
-        validate_manifest(found)
+        validate_manifest(data)
     except UsageError as error:
         raise UsageError(f"{path}: {error} (not a manifest that a run has written)") from None
 
@@ -250,16 +252,16 @@ def validate_manifest(manifest: dict[str, Any]) -> None:
     _validate_fields(_Manifest, manifest, "")
     if scenario := manifest.get("scenario"):
         _validate_fields(_Cells if manifest.get("kind") == "what-if" else _ManifestScenario, scenario, "scenario.")
-    if (found := manifest.get("instrument_error")) is not None:
+    if (calibration := manifest.get("instrument_error")) is not None:
         try:
-            model.calibration_from_dict(found)
+            model.calibration_from_dict(calibration)
         except ValueError as error:
             raise UsageError(f"instrument_error: {error}") from None
 
 
-def _validate_fields(model: type[_ManifestPart], found: Any, within: str) -> None:
+def _validate_fields(model: type[_ManifestPart], data: Any, within: str) -> None:
     try:
-        model.model_validate(found)
+        model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = within + ".".join(map(str, first["loc"]))

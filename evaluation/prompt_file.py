@@ -46,7 +46,7 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     # Only line breaks end a line: `splitlines` would also split at separators inside a prompt, such as U+2028.
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
-        raise UsageError(f"prompts file {path}: contains no prompts (write one per line)")
+        raise UsageError(f"prompts file {path}: has no prompts (write one per line)")
     as_json = path.suffix == ".jsonl" or lines[0][1].startswith('{"')
     if path.suffix in _UNREAD_SUFFIXES and not as_json:
         raise UsageError(f"prompts file {path}: {path.suffix} is not read (write .txt with one a line, or .jsonl)")
@@ -65,21 +65,21 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
 def parse_prompt(line: str, where: str) -> Prompt:
     """Return the prompt of a JSON line. Raises UsageError, beginning with `where`, when it is invalid."""
     try:
-        found: Any = json.loads(line)
+        data: Any = json.loads(line)
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
-    if not isinstance(found, dict) or not all(_is_filled(found.get(key)) for key in ("id", "prompt")):
+    if not isinstance(data, dict) or not all(_is_filled(data.get(key)) for key in ("id", "prompt")):
         raise UsageError(f'{where}: id or prompt is missing or empty (write {{"id": "…", "prompt": "…"}})')
-    if unknown := [key for key in found if key not in _FIELDS]:
+    if unknown := [key for key in data if key not in _FIELDS]:
         raise UsageError(f"{where}: {unknown[0]!r} is not a field of a prompt (use {', '.join(_FIELDS)})")
-    expected = found.get("expected_tokens")
+    expected = data.get("expected_tokens")
     if expected is not None and not (isinstance(expected, int) and expected > 0 and expected is not True):
-        raise UsageError(f"{where}: expected_tokens must be a whole number of at least 1")
+        raise UsageError(f"{where}: expected_tokens is invalid (use a whole number of at least 1)")
     try:
-        check = parse_check(found["expected"]) if "expected" in found else None
+        check = parse_check(data["expected"]) if "expected" in data else None
     except ValueError as error:
-        raise UsageError(f"{where}: expected must be {error}") from None
-    return Prompt(found["id"], found["prompt"], expected, check)
+        raise UsageError(f"{where}: expected is invalid (write {error})") from None
+    return Prompt(data["id"], data["prompt"], expected, check)
 
 
 def _is_filled(value: object) -> bool:

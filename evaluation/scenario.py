@@ -77,7 +77,7 @@ class Scenario:
         self._check_numbers()
         if self.trials > MAX_TRIALS:
             raise InvalidScenarioError(
-                "repeats", f"{self.trials} trials are too many for one run (use at most {MAX_TRIALS})"
+                "repeats", f"repeats: {self.trials} trials are too many for one run (use at most {MAX_TRIALS})"
             )
         self._check_effort()
         self._check_transport()
@@ -87,11 +87,11 @@ class Scenario:
         limits = (("repeats", 1), ("max_tokens", 1), ("concurrency", 1), ("warm_up", 0), ("retries", 0), ("seed", 0))
         for name, least in limits:
             if getattr(self, name) < least:
-                raise InvalidScenarioError(name, f"{name.replace('_', '-')} must be at least {least}")
+                raise InvalidScenarioError(name, f"{name.replace('_', '-')}: too small (use at least {least})")
         if self.retries > MAX_RETRIES:
-            raise InvalidScenarioError("retries", f"retries must be at most {MAX_RETRIES}")
+            raise InvalidScenarioError("retries", f"retries: too many (use at most {MAX_RETRIES})")
         if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
-            raise InvalidScenarioError("temperature", f"temperature must be from 0 to {MAX_TEMPERATURE:g}")
+            raise InvalidScenarioError("temperature", f"temperature: out of range (use 0 to {MAX_TEMPERATURE:g})")
         if self.warm and self.fresh:
             raise InvalidScenarioError("warm", "warm and fresh exclude each other (a new prompt has no cache)")
 
@@ -113,18 +113,16 @@ class Scenario:
         if not self.service_transports:
             if self.url is not None:
                 raise InvalidScenarioError(
-                    "url", "url: no transport uses the service (add --transport sse, websocket or openai)"
+                    "url", "url: not used by any transport (add --transport sse, websocket or openai)"
                 )
             return
         if self.retries:
             raise InvalidScenarioError(
                 "retries",
-                "retries: only in-process supports them (over other transports the service retries by its own rules)",
+                "retries: only supported in-process (leave them out: the service retries by its own rules)",
             )
         if any(name.partition(":")[0] == "replay" for name in self.providers):
-            raise InvalidScenarioError(
-                "providers", "replay: recordings are played in this process only (use --transport in-process)"
-            )
+            raise InvalidScenarioError("providers", "replay: only supported in-process (use --transport in-process)")
 
     def _check_load(self) -> None:
         if self.arrivals not in ARRIVALS:
@@ -134,10 +132,12 @@ class Scenario:
         if self.rate is None:
             return
         if not 0 < self.rate <= MAX_RATE:
-            raise InvalidScenarioError("rate", f"rate must be more than 0 and at most {MAX_RATE:g} requests per second")
+            raise InvalidScenarioError(
+                "rate", f"rate: out of range (use more than 0, at most {MAX_RATE:g} requests per second)"
+            )
         if self.concurrency != 1:
             raise InvalidScenarioError(
-                "rate", "rate and concurrency exclude each other (an open loop does not limit concurrency)"
+                "rate", "rate and concurrency: both are set (set one; an open loop does not limit concurrency)"
             )
 
     @property
@@ -225,13 +225,13 @@ def plan(scenario: Scenario, earlier: Sequence[PlannedTrial] = ()) -> tuple[Plan
 
 def _mark_fresh(planned: Iterable[PlannedTrial], scenario: Scenario) -> Iterable[PlannedTrial]:
     """Yield the trials with their nonces, and whether a cache of the provider can answer them."""
-    asked: set[tuple[str, str, str]] = set()
+    requests: set[tuple[str, str, str]] = set()
     for trial in planned:
         cell = f"{trial.strategy} {trial.transport} {trial.effort or ''}".rstrip()
         nonce = {None: "", "cell": cell, "trial": str(trial.number)}[scenario.nonce]
         opening = trial.provider, nonce, trial.prompt.text[:OPENING_CHARS]
-        yield replace(trial, nonce=nonce, fresh=opening not in asked and not scenario.warm)
-        asked.add(opening)
+        yield replace(trial, nonce=nonce, fresh=opening not in requests and not scenario.warm)
+        requests.add(opening)
 
 
 def warm_trials(scenario: Scenario, planned: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:
@@ -291,6 +291,6 @@ def display_name(name: str) -> str:
 
 def _check_list(name: str, values: Sequence[object]) -> None:
     if not values:
-        raise InvalidScenarioError(name, f"{name}: at least one is needed")
+        raise InvalidScenarioError(name, f"{name}: none is named (name at least one)")
     if len(set(values)) < len(values):
         raise InvalidScenarioError(name, f"{name}: one is repeated (list each once)")

@@ -166,13 +166,13 @@ _KIND_BY_EVENT: dict[type[Event], str] = {
 
 def build_trial(answer: MeasuredAnswer, **facts: Any) -> Trial:
     """Return the row of an answer; `facts` are the columns that are no metrics and that the answer does not report."""
-    found = {name: value for name, value in answer.reported.items() if name in FACTS}
-    found |= {"outcome": answer.outcome, "dropped_settings": dropped_settings(answer.stamps)}
+    result = {name: value for name, value in answer.reported.items() if name in FACTS}
+    result |= {"outcome": answer.outcome, "dropped_settings": dropped_settings(answer.stamps)}
     if answer.sent_s is not None:
-        found["sent_monotonic_s"] = round(answer.sent_s, 9)
+        result["sent_monotonic_s"] = round(answer.sent_s, 9)
     if answer.intended_s is not None:
-        found["intended_start_s"] = round(answer.intended_s, 9)
-    return Trial(**found | facts | compute_metrics(answer))
+        result["intended_start_s"] = round(answer.intended_s, 9)
+    return Trial(**result | facts | compute_metrics(answer))
 
 
 def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:
@@ -256,7 +256,7 @@ def read_trials(folder: Path) -> list[Trial]:
 
     Raises UsageError, with the line number, when a line is not a valid trial.
     """
-    found: dict[str, Trial] = {}
+    trials: dict[str, Trial] = {}
     for where, row in read_lines(folder / TRIALS_FILE):
         try:
             for name in _USD_COLUMNS:
@@ -264,10 +264,10 @@ def read_trials(folder: Path) -> list[Trial]:
                     row[name] = _money(row[name], f"{where}: a trial's {name}")
             _check_row(row, where)
             trial = Trial(**{name: value for name, value in row.items() if name in TRIAL_TYPES})
-            found.setdefault(trial.trial_id, trial)
+            trials.setdefault(trial.trial_id, trial)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where}: {str(error).replace('Trial.__init__()', 'a trial')}") from None
-    return list(found.values())
+    return list(trials.values())
 
 
 def _money(value: Any, where: str) -> Decimal:

@@ -90,8 +90,8 @@ class Run:
         trials = self.trials.assign(done=self.trials["outcome"] == "completed")
         counts = trials.groupby(keys, observed=True, dropna=False)["done"].agg(trials="size", completed="sum")
         medians = self.completed.groupby(keys, observed=True, dropna=False)[names].median()
-        found: pd.DataFrame = counts.join(medians)
-        return found
+        result: pd.DataFrame = counts.join(medians)
+        return result
 
 
 def load(folder: str | Path) -> Run:
@@ -127,11 +127,13 @@ def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
                 frame = pd.read_parquet(file)
             # Columns that an older version did not write are unknown, except those that must have a value.
             if lacking := [c for c in dtypes if c not in frame and type(None) not in get_args(types[c])]:
-                raise _MisfitError(f"it has no column {lacking[0]}")
+                raise _MisfitError(f"column {lacking[0]} is missing")
             frame = frame.reindex(columns=list(dtypes)).astype(dtypes)
             (_check_trials if dtypes is TRIAL_DTYPES else _check_events)(frame)
         except FileNotFoundError:
-            raise UsageError(f"{folder / name}: there is no such file, and no journal to rebuild it from") from None
+            raise UsageError(
+                f"{folder / name}: missing, and there is no journal to rebuild it from (copy the run again)"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, _MisfitError) else str(error)
             raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
@@ -180,16 +182,16 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     finished = {trial.trial_id for trial in trials}
     rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
     events = _without_duplicates(_read_event_table(folder, finished))
-    found = manifest.read(folder) if facts is None else facts
+    manifest_facts = manifest.read(folder) if facts is None else facts
     table = build_table(rows, TRIAL_DTYPES)
     for name, check, frame in ((TRIALS_FILE, _check_trials, table), (EVENTS_FILE, _check_events, events)):
         try:
             check(frame)
         except _MisfitError as misfit:
             raise UsageError(
-                f"{folder / name}: {misfit}: a run cannot have written this (copy the run again)"
+                f"{folder / name}: {misfit}, which a run cannot have written (copy the run again)"
             ) from None
-    return Run(_fill_names(table), events, found)
+    return Run(_fill_names(table), events, manifest_facts)
 
 
 def _fill_names(trials: pd.DataFrame) -> pd.DataFrame:
@@ -232,8 +234,8 @@ def _read_event_table(folder: Path, finished: Set[str]) -> pd.DataFrame:
     read = pyarrow.json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
     try:
         with path.open("rb") as file, pyarrow.json.open_json(file, read, parse) as batches:
-            found = [_keep_finished(batch, pa.array(sorted(finished), pa.string())) for batch in batches]
-        frame: pd.DataFrame = pa.Table.from_batches(found).unify_dictionaries().to_pandas(split_blocks=True)
+            result = [_keep_finished(batch, pa.array(sorted(finished), pa.string())) for batch in batches]
+        frame: pd.DataFrame = pa.Table.from_batches(result).unify_dictionaries().to_pandas(split_blocks=True)
         return frame.astype(EVENT_DTYPES)
     except (pa.ArrowException, KeyError):
         rows = (row for row in read_events(folder) if row.trial_id in finished)
@@ -269,7 +271,7 @@ def build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str], batch_
         try:
             frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
         except (TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"the journal: a value does not fit its column: {error} (copy the run again)") from None
+            raise UsageError(f"journal: a value does not fit its column, {error} (copy the run again)") from None
     if not frames:
         return pd.DataFrame(columns=list(dtypes)).astype(dtypes)
     return pd.concat(frames, ignore_index=True).astype(dtypes)  # the categories of two batches may differ

@@ -65,9 +65,9 @@ class Budget:
         values = (getattr(self, name) for name in LIMITS)
         return tuple(to_nano_usd(value) if isinstance(value, Decimal) else value for value in values)
 
-    def clamp_output_tokens(self, asked: int | None) -> int | None:
+    def clamp_output_tokens(self, requested: int | None) -> int | None:
         """Return the maximum number of output tokens for an answer, or None if neither side sets a limit."""
-        return min((bound for bound in (asked, self.output_tokens) if bound is not None), default=None)
+        return min((bound for bound in (requested, self.output_tokens) if bound is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ def forwarded_address(peer: str | None, forwarded_for: str | None, hops: int) ->
     if hops < 1 or not forwarded_for:
         return peer
     entries = forwarded_for.rsplit(",", hops)[-hops:]
-    found = _parse_address(entries[0]) if forwarded_for.count(",") >= hops - 1 else None
-    return peer if found is None else str(found)
+    address = _parse_address(entries[0]) if forwarded_for.count(",") >= hops - 1 else None
+    return peer if address is None else str(address)
 
 
 def client_address(peer: str | None, headers: Iterable[tuple[str, str]], hops: int) -> str | None:
@@ -52,10 +52,10 @@ def client_address(peer: str | None, headers: Iterable[tuple[str, str]], hops: i
 
 def address_block(of: str | None) -> str:
     """Return the block that counts as one address: an IPv4 address, or the /64 network of an IPv6 household."""
-    found = _parse_address(of or "")
-    if isinstance(found, IPv6Address):
-        return str(IPv6Network((int(found) >> 64 << 64, 64)))
-    return "unknown" if found is None else str(found)
+    address = _parse_address(of or "")
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return "unknown" if address is None else str(address)
 
 
 def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
@@ -66,10 +66,10 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
     elif bare.count(":") == 1:
         bare = bare.partition(":")[0]
     try:
-        found = ip_address(bare.partition("%")[0])
+        parsed_address = ip_address(bare.partition("%")[0])
     except ValueError:
         return None
-    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found
+    return parsed_address.ipv4_mapped or parsed_address if isinstance(parsed_address, IPv6Address) else parsed_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ class ApiKeys:
         if key is None or len(key) > _MAX_KEY_CHARS:
             return None
         presented = hash_key(key)
-        found = None
+        key_name = None
         for name, known in self.digests.items():
             if hmac.compare_digest(presented, known):
-                found = name
-        return found
+                key_name = name
+        return key_name
 
     def identify(self, caller: Caller) -> str:
         """Return the caller's ID, `key:NAME` or `address:…`. Raises RejectionError for a missing or unknown key."""
@@ -126,10 +126,10 @@ def parse_keys(text: str) -> ApiKeys:
     digests: dict[str, str] = {}
     for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
         name, _, hashed = (part.strip() for part in entry.partition("="))
-        found = _DIGEST.fullmatch(hashed)
-        if found is None or not _KEY_NAME.fullmatch(name) or name in digests:
+        match = _DIGEST.fullmatch(hashed)
+        if match is None or not _KEY_NAME.fullmatch(name) or name in digests:
             raise UsageError(
                 f"API_KEYS: entry {number} is not NAME=sha256:HEX with a unique name (run `python -m guard NAME`)"
             )
-        digests[name] = found[1].lower()
+        digests[name] = match[1].lower()
     return ApiKeys(digests)

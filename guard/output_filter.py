@@ -179,8 +179,8 @@ class OutputFilter:
             case Failed():
                 return replace(event, message=self._redact_message(event.message))
             case Notice():
-                told = {k: self._redact_message(v) if isinstance(v, str) else v for k, v in event.detail.items()}
-                return replace(event, message=self._redact_message(event.message), detail=told)
+                detail = {k: self._redact_message(v) if isinstance(v, str) else v for k, v in event.detail.items()}
+                return replace(event, message=self._redact_message(event.message), detail=detail)
         return event
 
     def _redact_message(self, message: str) -> str:

@@ -249,8 +249,8 @@ class Tail:
 
     def end(self, text: str, start: int) -> int:
         """Return the end index of the secret that continues at `start`."""
-        found = self._match(text, start)
-        return start if found is None else found.end()
+        match = self._match(text, start)
+        return start if match is None else match.end()
 
     def may_go_on(self, text: str, end: int) -> bool:
         """Return whether more text is needed to decide if the secret ends at `end`."""
@@ -322,7 +322,7 @@ def _build_expression(shapes: Sequence[SecretPattern], last: bool) -> str:
 
 def _build_branches(rests: Sequence[_Rest], end: str) -> list[str]:
     """Return the alternatives that may follow: ends of patterns, then further steps, then the end of the text."""
-    found = [rest.ending for rest in rests if not rest.steps]
+    endings = [rest.ending for rest in rests if not rest.steps]
     by_joint: dict[str, dict[CharClassRun, list[_Rest]]] = {}
     for rest in rests:
         if rest.steps:
@@ -334,8 +334,8 @@ def _build_branches(rests: Sequence[_Rest], end: str) -> list[str]:
         branches = [
             branch for step, following in by_step.items() for branch in _step_branches(step, joint, following, end)
         ]
-        found.append(joint + _alternation([*branches, end] if end else branches))
-    return found
+        endings.append(joint + _alternation([*branches, end] if end else branches))
+    return endings
 
 
 def _step_branches(step: CharClassRun, joint: str, following: Sequence[_Rest], end: str) -> list[str]:

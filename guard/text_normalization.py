@@ -48,10 +48,10 @@ def _latin(char: str) -> str:
     # Case is ignored, so a lower-case letter also matches what its upper-case form resembles.
     for form in (char, char.upper()):
         seen = [_strip_marks(similar["c"].lower()).lower() for similar in confusables_data.get(form, ())]
-        found = [text for text in seen if text.isascii() and (text.isalnum() or text == "-")]
-        if found:
+        letters = [text for text in seen if text.isascii() and (text.isalnum() or text == "-")]
+        if letters:
             # Prefer a letter to a digit, and a single character to a ligature.
-            return min(found, key=lambda text: (not text.isalpha(), len(text)))
+            return min(letters, key=lambda text: (not text.isalpha(), len(text)))
     return char
 
 

@@ -82,8 +82,8 @@ def _collapse_repeats(text: str, known: Collection[str]) -> str:
 
 
 def _undo_disguise(text: str, word: Word, known: Collection[str]) -> Iterator[Word]:
-    found = next((plain for plain in _plain_forms(text) if plain in known), None)
-    parts = [found] if found else _PARTS.findall(text)
+    plain_form = next((plain for plain in _plain_forms(text) if plain in known), None)
+    parts = [plain_form] if plain_form else _PARTS.findall(text)
     for part in parts[:-1]:
         yield Word(part, gap="+")
     yield word._replace(text=parts[-1])

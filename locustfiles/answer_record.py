@@ -129,7 +129,7 @@ class AnswerRecord:
         """The reason of a failure in one line, or None for an answer that did not fail."""
         if self.outcome in ("completed", "filtered", "cancelled"):
             return None
-        return f"{self.error_type or 'unfinished'}: {self.error_message or 'the test ended before it did'}"
+        return f"{self.error_type or 'unfinished'}: {self.error_message or 'the load test ended first'}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as a dict for a message or a line of JSON."""
@@ -176,7 +176,7 @@ class AnswerRecorder:
     def finish(self, at_s: float) -> None:
         """End the input; an answer without its end marker is recorded as truncated."""
         if not self.ended:
-            self.answer.on_failure(at_s, "truncated", "the stream stopped before its end marker")
+            self.answer.on_failure(at_s, "truncated", "stream: ended before its end marker")
 
     def _record(self, at_s: float, id: str, wire_event: WireEvent) -> bool:
         try:
@@ -223,7 +223,7 @@ class AnswerRecorder:
         if self.answer.finish_reason:
             self.answer.mark_complete()
         else:
-            self.answer.on_failure(at_s, "protocol", "[DONE] without a finish")
+            self.answer.on_failure(at_s, "protocol", "stream: [DONE] without a finish event")
 
     def _record_failure(self, at_s: float, kind: str, message: str, status: int | None) -> None:
         if not self.answer.record_stream_gone(at_s, kind, message):
@@ -238,7 +238,7 @@ class AnswerRecorder:
         """Record a failure unless all characters that the service delivered were received."""
         received = self.answer.chars
         if delivered_chars is not None and received != delivered_chars:
-            self.answer.on_failure(at_s, "lost", f"{received} of {delivered_chars} delivered characters arrived")
+            self.answer.on_failure(at_s, "lost", f"text: {received} of {delivered_chars} delivered characters arrived")
 
 
 def _usage_fields(usage: Usage) -> dict[str, Any]:

@@ -195,5 +195,5 @@ def read_prompts(path: str) -> tuple[tuple[str, str], ...]:
     filled = [(number, line) for number, line in lines if line]
     if file.suffix != ".jsonl":
         return tuple((f"line-{number}", line) for number, line in filled)
-    found = [json.loads(line) for _, line in filled]
-    return tuple((row["id"], row["prompt"]) for row in found)
+    data = [json.loads(line) for _, line in filled]
+    return tuple((row["id"], row["prompt"]) for row in data)

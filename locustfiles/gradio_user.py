@@ -89,8 +89,8 @@ class GradioUser(StreamUser):
         with turns.slices(chunks) as reads:
             for at_s, part in reads:
                 before = len(answer.events)
-                for found in decoder.feed(part):
-                    updates.feed(at_s, json.loads(found.data))
+                for entry in decoder.feed(part):
+                    updates.feed(at_s, json.loads(entry.data))
                 answer.merged_reads += len(answer.events) > before + 1
         answer.stamp_source = exchange.socket.stamp_source
         if updates.data is None:
@@ -126,7 +126,7 @@ def _record_incomplete(answer: AnswerRecord, exchange: HttpExchange, problem: st
     elif exchange.fault is not None:
         record_error(answer, at_s, exchange.fault)
     else:
-        answer.on_failure(at_s, "truncated", "the stream stopped before its last update")
+        answer.on_failure(at_s, "truncated", "stream: ended before its last update")
 
 
 class GradioConfig:
@@ -146,9 +146,9 @@ class GradioConfig:
 
     def values(self, plan: RequestPlan, strategy: str) -> dict[int, Any]:
         """Return every component's value for a new message, by component id."""
-        found = {number: component["props"].get("value") for number, component in self._components.items()}
-        found |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
-        return found | {self._names["sg-strategy"]: strategy}
+        result = {number: component["props"].get("value") for number, component in self._components.items()}
+        result |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
+        return result | {self._names["sg-strategy"]: strategy}
 
     def next_events(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the events that run on the server after `event` has succeeded."""
@@ -182,7 +182,7 @@ class GradioConfig:
             answer.mark_complete()
         else:
             words = _HTML_TAG.sub(" ", stage)
-            answer.on_failure(at_s, "failed", " ".join(words.split()) or "the page did not report an outcome")
+            answer.on_failure(at_s, "failed", " ".join(words.split()) or "page: reported no outcome")
 
 
 class QueueUpdates:
@@ -202,7 +202,7 @@ class QueueUpdates:
         if kind == "process_completed" and message.get("success"):
             self.data = output["data"]
         elif kind in ("process_completed", "unexpected_error"):
-            self.problem = str(output.get("error") or message.get("message") or "the page's event failed")
+            self.problem = str(output.get("error") or message.get("message") or "page: its event failed")
         elif kind == "process_generating" and self._place is not None:
             if not self._first:
                 grown = "".join(map(self._added_text, output["data"][self._place]))

@@ -80,7 +80,7 @@ class HttpExchange:
             part = self._reader.feed(data)
             size += len(part)
             if size > self._max_bytes:
-                raise HTTPLimitError(f"a body of more than {size_text(self._max_bytes)}")
+                raise HTTPLimitError(f"response body: larger than {size_text(self._max_bytes)}")
             if last is not None and not marked and last in part[-_TAIL_BYTES:]:
                 marked = True
                 self.socket.settimeout(GRACE_S)
@@ -115,10 +115,10 @@ class HttpExchange:
 def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body: bytes) -> None:
     """Record a response that is not a stream: its error in one of the usual JSON shapes, or else its status."""
     kind = "protocol" if status == 200 else f"http_{status}"
-    message = f"status {status}, no event stream: {body[:80]!r}"
+    message = f"response: status {status}, not an event stream ({body[:80]!r})"
     try:
-        found = json.loads(body)
-        error = found.get("error") or found
+        data = json.loads(body)
+        error = data.get("error") or data
         if isinstance(error, str):
             message = error
         else:
@@ -133,7 +133,7 @@ def record_rejection(answer: AnswerRecord, at_s: float, status: int | None, body
 def record_error(answer: AnswerRecord, at_s: float, error: Exception) -> None:
     """Record an error of the connection, or of data that cannot be parsed."""
     if isinstance(error, TimeoutError):
-        answer.on_failure(at_s, "idle_timeout", "nothing arrived for longer than --idle-s")
+        answer.on_failure(at_s, "idle_timeout", "answer: no data for --idle-s seconds")
     elif isinstance(error, OSError):
         answer.on_failure(at_s, "network", str(error) or type(error).__name__)
     else:

@@ -99,7 +99,7 @@ def _check_prompts_file(text: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentTypeError(f"{text}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
     if not filled:
-        raise ArgumentTypeError(f"{text}: the file has no prompts (write one per line)")
+        raise ArgumentTypeError(f"{text}: has no prompts (write one per line)")
     return text
 
 
@@ -122,17 +122,17 @@ def parse_range_s(text: str) -> tuple[float, float]:
 
 
 def _parse_share(text: str) -> float:
-    return _parse_number(text, 0, 1, "a share: write a number from 0 to 1")
+    return _parse_number(text, 0, 1, "a share (write a number from 0 to 1)")
 
 
 def _parse_seconds(text: str) -> float:
-    return _parse_number(text, 0, 1e6, "a time in seconds")
+    return _parse_number(text, 0, 1e6, "a time in seconds (write a number from 0 on)")
 
 
 def _parse_whole_number(text: str) -> int:
-    value = _parse_number(text, 1, 1e6, "a whole number from 1 on")
+    value = _parse_number(text, 1, 1e6, "a whole number (write a number from 1 on)")
     if value != int(value):
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise ArgumentTypeError(f"{text!r} is not a whole number (write a number from 1 on)")
     return int(value)
 
 

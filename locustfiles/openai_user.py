@@ -68,6 +68,6 @@ class OpenAIUser(StreamUser):
         elif exchange.fault is not None and not decoder.done:
             record_error(answer, exchange.socket.at_s, exchange.fault)
         elif not exchange.complete and not decoder.done:
-            answer.on_failure(exchange.socket.at_s, "truncated", "the connection was closed before the answer's end")
+            answer.on_failure(exchange.socket.at_s, "truncated", "connection: closed before the end of the answer")
         else:
             decode_end(decoder, exchange.socket.at_s, answer)

@@ -195,10 +195,10 @@ def _open_answers_file(environment: Environment) -> None:
     if options is None:
         return
     if options.headless and not environment.host:
-        sys.exit("error: --host: no service to test (use -H with its address, for example -H http://127.0.0.1:7860)")
+        sys.exit("error: --host: no service is named (use -H with its address, for example -H http://127.0.0.1:7860)")
     folder = Path(options.out or Path("out", f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}")).absolute()
     if (folder / ANSWERS_FILE).exists():
-        sys.exit(f"error: --out {options.out}: already contains a load test (choose a new or an empty folder)")
+        sys.exit(f"error: --out {options.out}: contains a load test already (choose a new or an empty folder)")
     folder.mkdir(parents=True, exist_ok=True)
     state.folder, state.file = folder, (folder / ANSWERS_FILE).open("a", encoding="utf-8")
 

@@ -17,13 +17,13 @@ def users_at(shape: str, share: float, users: int) -> int:
     ([1, 25, 100], [20, 60])
     """
     if shape == "ramp":
-        found = users * share
+        target = users * share
     elif shape == "step":
-        found = users * min(int(share * SHAPE_PHASES) + 1, SHAPE_PHASES) / SHAPE_PHASES
+        target = users * min(int(share * SHAPE_PHASES) + 1, SHAPE_PHASES) / SHAPE_PHASES
     elif shape == "spike":
-        found = users if abs(share - 0.5) <= 0.5 / SHAPE_PHASES else users / 4
+        target = users if abs(share - 0.5) <= 0.5 / SHAPE_PHASES else users / 4
     elif shape == "soak":
-        found = users * min(share / RAMP_SHARE, 1.0)
+        target = users * min(share / RAMP_SHARE, 1.0)
     else:
-        found = users
-    return max(1, round(found))
+        target = users
+    return max(1, round(target))

@@ -56,15 +56,15 @@ class GeventTimestampedSocket:
         kernel = None if secure else _enable_kernel_timestamps()
         begun_s = time.monotonic()
         address = (url.hostname or "", url.port or (443 if secure else 80))
-        found = socket.create_connection(address, timeout=idle_s)
+        connection = socket.create_connection(address, timeout=idle_s)
         try:
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if receive_bytes is not None:
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            stamped = kernel is not None and enable_rx_timestamps(found)
-            self._sock = _wrap_tls(found, address[0]) if secure else found
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            stamped = kernel is not None and enable_rx_timestamps(connection)
+            self._sock = _wrap_tls(connection, address[0]) if secure else connection
         except OSError:
-            found.close()
+            connection.close()
             raise
         self._time = kernel[0] if kernel is not None and stamped else None
         self.stamp_source = "callback" if self._time is None else "kernel"
@@ -91,7 +91,7 @@ class GeventTimestampedSocket:
         """Return the next bytes and set `at_s`; empty when the peer has closed. Raises LimitExceededError."""
         if self._allowed:
             if self._allowed_left <= 0:
-                raise LimitExceededError(f"more than {size_text(self._allowed)} before the end of a message")
+                raise LimitExceededError(f"message: larger than {size_text(self._allowed)}")
             size = min(size, self._allowed_left)
         data = self._receive(size)
         self._allowed_left -= len(data)

@@ -54,9 +54,9 @@ class ServiceReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as an object for JSON."""
         names = ("service", "label", "key", "ready", "needs", "example", "address", "confirmed", "state", "models")
-        found = {name: getattr(self, name) for name in names}
+        fields = {name: getattr(self, name) for name in names}
         checked = None if self.checked is None else self.checked.isoformat()
-        return found | {"checked": checked, "notes": list(self.notes), "fault": self.is_fault}
+        return fields | {"checked": checked, "notes": list(self.notes), "fault": self.is_fault}
 
 
 async def survey(providers: ProviderRegistry, settings: Settings, today: date) -> list[ServiceReport]:
@@ -109,7 +109,7 @@ def _describe(row: ServiceSpec, providers: ProviderRegistry, settings: Settings)
 
 def _unreachable(report: ServiceReport, row: ServiceSpec, settings: Settings, error: Exception) -> ServiceReport:
     if not row.key_required and settings.get(row.base_url_variable) is None:
-        return replace(report, state="not running", notes=(*report.notes, f"nothing answers at {report.address}"))
+        return replace(report, state="not running", notes=(*report.notes, f"no server at {report.address}"))
     words = str(error) or f"no list of models within {LISTING_TIMEOUT_S:g} s"
     return replace(report, state="unreachable", notes=(*report.notes, words))
 
@@ -147,15 +147,15 @@ def _with_shutdown_date(
         day = date.fromisoformat(model.shutdown_date[:10])
     except ValueError:
         return replace(report, notes=(*report.notes, f"shutdown date: {model.shutdown_date[:40]}"))
-    words = f"{row.example} is shut down on {day.isoformat()}, as its service says"
+    words = f"{row.example}: its service announces a shutdown on {day.isoformat()}"
     near = (day - today).days <= RETIRING_DAYS
     return replace(report, state="retiring" if near else report.state, notes=(*report.notes, words))
 
 
 def _find(name: str, listed: list[ListedModel]) -> ListedModel | None:
     """Return the listed model of a name, None when there is none. Gemini lists `models/NAME`, Ollama `NAME:latest`."""
-    wanted = {name.lower(), f"models/{name}".lower(), f"{name}:latest".lower()}
-    return next((model for model in listed if model.name.lower() in wanted), None)
+    spellings = {name.lower(), f"models/{name}".lower(), f"{name}:latest".lower()}
+    return next((model for model in listed if model.name.lower() in spellings), None)
 
 
 def to_table(reports: list[ServiceReport]) -> Table:
@@ -180,8 +180,8 @@ def to_json(reports: list[ServiceReport]) -> Mapping[str, Any]:
 WIDTH = 160
 """The table's width in columns when the output is no terminal."""
 EPILOG = (
-    "exit codes: 0 success; 1 with --check, when the example of a ready service is missing, retired or retiring soon, "
-    "or the service cannot be reached; 2 the command cannot be carried out."
+    "exit codes: 0 success; 1 with --check, if the example model of a ready service is missing, retired or retiring "
+    "soon, or the service cannot be reached; 2 usage error."
 )
 
 

@@ -73,7 +73,7 @@ class Offer:
         full = full_name(provider, model)
         if full in self._names or f"{provider}:*" in self._names or full == example_model_name(SERVICES[provider]):
             return
-        raise NotOfferedError(f"{full}: this model is not offered here (ask {self._describe(provider)})")
+        raise NotOfferedError(f"{full}: this model is not offered here (use {self._describe(provider)})")
 
     def _describe(self, provider: str) -> str:
         mine = [
@@ -105,6 +105,6 @@ def _parse_entry(entry: str) -> str:
         raise UsageError(f"{VARIABLE}: {entry[:40]!r} cannot be used: {error}") from None
     if "*" in model and model != "*":
         raise UsageError(
-            f"{VARIABLE}: {entry[:40]!r} cannot be used: write provider:model, provider:* for all its models, or *"
+            f"{VARIABLE}: {entry[:40]!r} cannot be used (write provider:model, provider:* for all its models, or *)"
         )
     return full_name(provider, model)

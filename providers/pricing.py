@@ -39,7 +39,7 @@ def parse_price(text: str) -> tuple[str, TokenPrices]:
         or not all(rate.is_finite() and rate >= 0 for rate in cost_model)
     ):
         raise UsageError(
-            f"price {text!r}: write MODEL=IN/OUT[/CACHED] in USD for 1M tokens, for example gpt-5-mini=0.25/2/0.025"
+            f"price {text!r}: invalid (write MODEL=IN/OUT[/CACHED] in USD per 1M tokens, e.g. gpt-5-mini=0.25/2/0.025)"
         )
     return name.strip(), TokenPrices(*cost_model)
 
@@ -49,10 +49,10 @@ def custom_price(prices: Mapping[str, TokenPrices], name: str, model: str) -> Pr
 
     The price of an answer is None until both its input and its output tokens are known.
     """
-    found = prices.get(name) or prices.get(model)
-    if found is None:
+    price = prices.get(name) or prices.get(model)
+    if price is None:
         return None
-    return _price_function(found, USER_PRICE)
+    return _price_function(price, USER_PRICE)
 
 
 def _price_function(rates: TokenPrices, source: str) -> PriceFunction:
@@ -106,8 +106,8 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
             cache_write_tokens=written,
         )
         context = {"service_tier": usage.service_tier} if usage.service_tier else None
-        found = calc_price(counts, model, provider_id=provider_id, price_context=context)
+        calculation = calc_price(counts, model, provider_id=provider_id, price_context=context)
         tier = f", tier {usage.service_tier}" if usage.service_tier in _PRICED_TIERS else ""
-        return Cost(found.input_price, found.output_price, source + tier)
+        return Cost(calculation.input_price, calculation.output_price, source + tier)
 
     return price_usage

@@ -118,9 +118,9 @@ class ProviderRegistry:
         facts = self.model_facts(name)
         if not facts.takes_effort(effort):
             raise UsageError(
-                f"effort {effort!r}: {name} takes {', '.join(facts.effort_values)} (choose one of them)"
+                f"effort {effort!r}: {name} accepts {', '.join(facts.effort_values)} (choose one of them)"
                 if facts.effort_values
-                else f"effort {effort!r}: {name} takes no effort (leave it out)"
+                else f"effort {effort!r}: {name} accepts no effort (leave it out)"
             )
 
     def warnings(self, name: str) -> list[str]:
@@ -139,18 +139,18 @@ class ProviderRegistry:
         if provider not in self.rows:
             return CostModel(price=price)
         row = self.rows[provider]
-        found = None if missing_variable(row, self._settings) else resolve_endpoint(row, self._settings)
+        endpoint = None if missing_variable(row, self._settings) else resolve_endpoint(row, self._settings)
         room = self._facts_of(provider, model).room_for_thinking(None)
-        if found is None:
+        if endpoint is None:
             return CostModel(token_counter_for_model(model), price, thinking_room=room)
-        public = None if price is not None else _find_public_price(found, model)
+        public = None if price is not None else _find_public_price(endpoint, model)
         if row.lists_prices and price is None and (listed := self.lists.find_price(provider, model)) is not None:
             price = router_price(listed)
         return CostModel(
             token_counter_for_model(model),
-            price or (public if found.own_address else None),
-            paid=found.is_paid,
-            cautious_price=public if found.is_gateway else None,
+            price or (public if endpoint.own_address else None),
+            paid=endpoint.is_paid,
+            cautious_price=public if endpoint.is_gateway else None,
             thinking_room=room,
         )
 
@@ -220,8 +220,8 @@ class ProviderRegistry:
 
     def _service_adapter(self, provider: str) -> Adapter:
         if provider not in self._vendors:
-            found = resolve_endpoint(self.rows[provider], self._settings)
-            self._vendors[provider] = create_adapter(found, self._settings, self._timeouts, self.facts)
+            endpoint = resolve_endpoint(self.rows[provider], self._settings)
+            self._vendors[provider] = create_adapter(endpoint, self._settings, self._timeouts, self.facts)
         return self._vendors[provider]
 
     def _facts_of(self, provider: str, model: str) -> ModelFacts:
@@ -253,10 +253,10 @@ class ProviderRegistry:
         return ReplayAdapter(model, self._clock)
 
 
-def _find_public_price(found: ServiceEndpoint, model: str) -> PriceFunction | None:
+def _find_public_price(endpoint: ServiceEndpoint, model: str) -> PriceFunction | None:
     """Return the public price if it may apply: at the vendor's own address, or through a gateway to it."""
-    row = found.row
-    if row.prices is None or not (found.own_address or found.is_gateway):
+    row = endpoint.row
+    if row.prices is None or not (endpoint.own_address or endpoint.is_gateway):
         return None
     if importlib.util.find_spec("genai_prices") is None:
         return None
@@ -271,26 +271,26 @@ class BuiltinAdapter(Adapter, Protocol):
         """Raise UsageError when the provider has no such model."""
 
 
-def create_adapter(found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> Adapter:
+def create_adapter(endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> Adapter:
     """Import the service's SDK and return its adapter, without sending anything. Raises UsageError."""
-    match found.row.dialect:
+    match endpoint.row.dialect:
         case "anthropic":
             from providers.dialects.anthropic import AnthropicAdapter
 
-            return AnthropicAdapter(found, settings, timeouts, facts)
+            return AnthropicAdapter(endpoint, settings, timeouts, facts)
         case "ollama":
             from providers.dialects.ollama import OllamaAdapter
 
-            return OllamaAdapter(found, settings, timeouts, facts)
+            return OllamaAdapter(endpoint, settings, timeouts, facts)
         case "openai_responses":
             from providers.dialects.openai_responses import responses_adapter
 
-            return responses_adapter(found, settings, timeouts, facts)
+            return responses_adapter(endpoint, settings, timeouts, facts)
         case "azure":
             from providers.dialects.chat_completions import azure_adapter
 
-            return azure_adapter(found, settings, timeouts, facts)
+            return azure_adapter(endpoint, settings, timeouts, facts)
         case _:
             from providers.dialects.chat_completions import openai_adapter
 
-            return openai_adapter(found, settings, timeouts, facts)
+            return openai_adapter(endpoint, settings, timeouts, facts)

@@ -136,11 +136,11 @@ SERVICES: dict[str, ServiceSpec] = {
 
 def rows_with(facts: Facts) -> dict[str, ServiceSpec]:
     """Return the services table with the addresses and example models of these facts."""
-    found = dict(SERVICES)
+    services = dict(SERVICES)
     for name, row in SERVICES.items():
         if (entry := facts.service(name)) is not None:
-            found[name] = replace(row, example=entry.example, base_url=entry.address or row.base_url)
-    return found
+            services[name] = replace(row, example=entry.example, base_url=entry.address or row.base_url)
+    return services
 
 
 BUILTIN_PROVIDERS = ("local", "sim", "replay")
@@ -207,16 +207,17 @@ def parse_model_name(name: str, rows: Mapping[str, ServiceSpec] = SERVICES) -> t
     provider, _, model = name.strip().partition(":")
     if provider not in BUILTIN_PROVIDERS and provider not in SERVICES:
         raise UsageError(
-            f"no provider {provider!r}; there are {', '.join((*BUILTIN_PROVIDERS, *SERVICES))} (written provider:model)"
+            f"provider {provider!r}: unknown (write provider:model with one of "
+            f"{', '.join((*BUILTIN_PROVIDERS, *SERVICES))})"
         )
     if provider == "local" and model:
-        raise UsageError("local has one model: write local without a model name")
+        raise UsageError("local: has only one model (write local without a model name)")
     model = model.strip() or _DEFAULT_MODELS.get(provider, "")
     if provider == "replay" and not model:
-        raise UsageError("replay: which trace? Write replay:FILE, with a recorded trace")
+        raise UsageError("replay: no trace is named (write replay:FILE with a recorded trace)")
     if provider in SERVICES and not model:
         raise UsageError(
-            f"{provider}: which model? Write {provider}:MODEL, for example {example_model_name(rows[provider])}"
+            f"{provider}: no model is named (write {provider}:MODEL, for example {example_model_name(rows[provider])})"
         )
     return provider, model
 
@@ -235,14 +236,14 @@ def resolve_endpoint(row: ServiceSpec, settings: Settings) -> ServiceEndpoint:
     """Return the address and key of a service. Raises UsageError or MissingKeyError naming the variable to set."""
     base_url = settings.get(row.base_url_variable) or row.base_url
     if base_url is None:
-        raise UsageError(f"{row.label}: set {row.base_url_variable} to the server's address, then try again")
+        raise UsageError(f"{row.label}: no address is set (set {row.base_url_variable} to the server's address)")
     host = _validate_base_url(base_url, row.base_url_variable, bare_host=row.dialect == "ollama")
     own_address = _is_official_host(row, base_url, host)
     key = settings.get(row.key) if row.key else None
     if row.key and row.key_required and key is None and (own_address or row.dialect == "azure"):
-        raise MissingKeyError(f"{row.label} needs a key: set {row.key}, then try again")
+        raise MissingKeyError(f"{row.label}: no API key is set (set {row.key})")
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-        raise UsageError(f"{row.key} contains characters that no key has (a space, or one outside ASCII)")
+        raise UsageError(f"{row.key}: contains a space or a character outside ASCII (copy the key again)")
     return ServiceEndpoint(row, base_url.rstrip("/"), key, own_address, is_local_host(host))
 
 
@@ -301,7 +302,7 @@ def _validate_base_url(base_url: str, variable: str, *, bare_host: bool) -> str:
     except ValueError:
         parts, host = urlsplit(""), None
     if not host or parts.scheme not in ("http", "https") or any(c.isspace() for c in text) or parts.query:
-        raise UsageError(f"{variable} is not a base URL: {base_url!r} (write it like https://example.com/v1)")
+        raise UsageError(f"{variable}: {base_url!r} is not a base URL (write it like https://example.com/v1)")
     return host
 
 

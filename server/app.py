@@ -225,15 +225,17 @@ async def unknown_path(request: Request) -> Response:
     path = request.url.path
     if path == "/api/chat/ws":
         raise HTTPException(
-            426, "this address requires a WebSocket connection", {"Upgrade": "websocket", "Connection": "Upgrade"}
+            426,
+            f"{request.url.path}: requires a WebSocket connection (send an Upgrade header)",
+            {"Upgrade": "websocket", "Connection": "Upgrade"},
         )
     if methods := _allowed_methods(request):
         raise HTTPException(
             405,
-            f"{request.method} is not supported at {path}: use {' or '.join(methods)}",
+            f"{path}: {request.method} is not supported (use {' or '.join(methods)})",
             {"Allow": ", ".join(methods)},
         )
-    raise HTTPException(404, f"there is no {path} here")
+    raise HTTPException(404, f"{path}: not found (see /docs)")
 
 
 ROUTERS = (router, openai.routes, own_catch_all, openai_catch_all)

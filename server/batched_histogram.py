@@ -49,11 +49,11 @@ class BatchedHistogram:
                 sums[provider] = sample.value
             elif sample.name == f"{self.name}_buckets_total":
                 buckets[provider][sample.labels["le"]] += int(sample.value)
-        found = HistogramMetricFamily(self.name, self._documentation, labels=["provider"])
+        result = HistogramMetricFamily(self.name, self._documentation, labels=["provider"])
         for provider, sum_s in sums.items():
             cumulative = accumulate(float(buckets[provider][name]) for name in self._names)
-            found.add_metric([provider], list(zip(self._names, cumulative, strict=True)), sum_s)
-        return found
+            result.add_metric([provider], list(zip(self._names, cumulative, strict=True)), sum_s)
+        return result
 
 
 class CollectedMetrics(Collector):

@@ -43,8 +43,8 @@ class OutputSummary:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the log record, without the empty ones."""
-        found = {"lines": self.lines, "chars": self.chars, "errors": self.errors, "places": self.places[-MAX_FRAMES:]}
-        return {name: value for name, value in {**found, "text": self.text}.items() if value}
+        result = {"lines": self.lines, "chars": self.chars, "errors": self.errors, "places": self.places[-MAX_FRAMES:]}
+        return {name: value for name, value in {**result, "text": self.text}.items() if value}
 
 
 class OutputReader:
@@ -77,15 +77,15 @@ class OutputReader:
 
     def take(self) -> OutputSummary:
         """Return the summary of the lines since the last call, and start a new one."""
-        found, self._found = self._found, OutputSummary()
-        return found
+        summary, self._found = self._found, OutputSummary()
+        return summary
 
 
 def is_exception(name: str) -> bool:
     """Return whether a dotted name is an exception class of a loaded module or of the builtins."""
     module, _, attribute = name.rpartition(".")
-    found = getattr(sys.modules.get(module or "builtins"), attribute, None)
-    return isinstance(found, type) and issubclass(found, BaseException)
+    value = getattr(sys.modules.get(module or "builtins"), attribute, None)
+    return isinstance(value, type) and issubclass(value, BaseException)
 
 
 class CapturedOutput:
@@ -165,7 +165,7 @@ def _report(reader: OutputReader, throttle: Throttle) -> None:
     fields = printed.fields()
     if left_out := throttle.take_left_out():
         fields["left_out"] = left_out
-    log.warning("a library has printed something", extra={"fields": fields})
+    log.warning("output of a library", extra={"fields": fields})
 
 
 def _lines(descriptor: int, on_quiet: Callable[[], None]) -> Iterator[str]:

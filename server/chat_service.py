@@ -224,7 +224,7 @@ class ChatService:
             reader = await self._replication.reader(stream_id, owner, after)
         if reader is None:
             raise StreamNotFoundError(
-                "there is no such stream: it has expired, was lost in a restart, or is not this caller's"
+                "stream: not found, because it has expired, was lost in a restart, or is another caller's"
             )
         return reader
 
@@ -237,14 +237,14 @@ class ChatService:
         stream = self.streams.get(stream_id, owner)
         if stream is not None and await stream.cancel():
             return {"stream_id": stream_id, **cancelled_fields(stream.receipt())}
-        found = None
+        receipt_fields = None
         if stream is None and self._replication is not None:
-            found = await self._replication.cancel(stream_id, owner)
-        if found is None:
+            receipt_fields = await self._replication.cancel(stream_id, owner)
+        if receipt_fields is None:
             raise StreamNotFoundError(
-                "no such stream is under way: it has ended, never existed, or is another caller's"
+                "stream: not under way, because it has ended, never existed, or is another caller's"
             )
-        return found
+        return receipt_fields
 
 
 def _check_request_id(request_id: str | None) -> str:
@@ -267,4 +267,6 @@ def _stream_owner(caller: str) -> str | None:
 def _reject_replay(names: Sequence[str]) -> None:
     """Raise UsageError for the replay provider: it would open files of this machine for any caller."""
     if any(name.startswith("replay") for name in names):
-        raise UsageError("replay: it reads files of the service's own machine, and is not offered over the network")
+        raise UsageError(
+            "replay: not offered over the network, because it reads the service's own files (choose another provider)"
+        )

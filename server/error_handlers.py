@@ -17,7 +17,7 @@ from server.streams.buffer import StreamNotFoundError, StreamStoreFullError
 from streaming.errors import UsageError
 
 _KIND_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 426: "upgrade_required"}
-_NOT_JSON_TEXT = "the body must be JSON in UTF-8, sent with content-type: application/json"
+_NOT_JSON_TEXT = "the body: not JSON in UTF-8 (send JSON with content-type: application/json)"
 
 
 def describe_error(fault: BaseException) -> ErrorReport:

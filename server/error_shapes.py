@@ -74,7 +74,7 @@ class ErrorShape(ABC):
         """Return the error responses for the OpenAPI description."""
         return {
             "4XX": {"model": self.model, "description": "The request is rejected"},
-            "5XX": {"model": self.model, "description": "The answer failed, or the service cannot answer now"},
+            "5XX": {"model": self.model, "description": "The answer failed, or the service is not available"},
         }
 
 

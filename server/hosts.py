@@ -54,15 +54,15 @@ class AllowedHosts:
         where any name is accepted.
         """
         if len(hosts) > 1:
-            raise _invalid("more than one Host header: send one")
+            raise _invalid("Host header: sent more than once (send one)")
         if not hosts and http_version not in ("0.9", "1.0"):
-            raise _invalid("no Host header: HTTP/1.1 needs one")
-        found = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
-        if hosts and found is None:
-            raise _invalid("the Host header is not a host name")
-        if self._names is not None and (found is None or _normalize(found["name"]) not in self._names):
+            raise _invalid("Host header: missing (HTTP/1.1 requires one)")
+        match = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
+        if hosts and match is None:
+            raise _invalid("Host header: not a host name")
+        if self._names is not None and (match is None or _normalize(match["name"]) not in self._names):
             raise RejectionError(
-                "host", "misdirected", "the Host header is not a name of this service: add it to ALLOWED_HOSTS"
+                "host", "misdirected", "Host header: not a name of this service (the owner can add it to ALLOWED_HOSTS)"
             )
 
 
@@ -96,20 +96,20 @@ class HostMiddleware:
 def is_loopback(address: str) -> bool:
     """Return whether an IP address is a loopback address, to which only this machine can connect."""
     try:
-        found = ip_address(address.partition("%")[0])
+        result = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return (mapped or found).is_loopback
+    mapped = result.ipv4_mapped if isinstance(result, IPv6Address) else None
+    return (mapped or result).is_loopback
 
 
 def parse_allowed_hosts(entries: Iterable[str]) -> frozenset[str]:
     """Return the normalized names of `ALLOWED_HOSTS`. Raises UsageError for an entry that is not a host name."""
     names = set()
     for entry in entries:
-        found = _HOST.fullmatch(entry)
+        match = _HOST.fullmatch(entry)
         name = _normalize(entry)
-        if found is None or found["name"] != entry or not name.strip("."):
+        if match is None or match["name"] != entry or not name.strip("."):
             raise UsageError(
                 f"ALLOWED_HOSTS: {entry[:80]!r} is not a host name (write names separated by commas, without scheme, "
                 "port, path or wildcards, for example chat.example.org)"

@@ -24,7 +24,7 @@ _AUTHORITY = re.compile(rb"[^/?#]*")
 
 if not uvicorn.__version__.startswith(f"{UVICORN_VERSION}."):
     raise ImportError(
-        f"uvicorn {uvicorn.__version__}: its protocols were checked in version {UVICORN_VERSION} only "
+        f"uvicorn {uvicorn.__version__}: this project supports only version {UVICORN_VERSION} "
         "(install the version that requirements.txt names)"
     )
 
@@ -38,8 +38,8 @@ class _OriginFormProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         _, is_absolute, rest = self.url.partition(b"://")
         if is_absolute and not self.url.startswith(b"/"):
-            found = _AUTHORITY.match(rest)
-            authority = found[0] if found is not None else b""
+            match = _AUTHORITY.match(rest)
+            authority = match[0] if match is not None else b""
             target = rest[len(authority) :]
             self.url = target if target.startswith(b"/") else b"/" + target
             places = [place for place, (name, _) in enumerate(self.headers) if name == b"host"]
@@ -135,7 +135,9 @@ class _BoundedProtocol(_PipelinedProtocol):
             raise
         if len(self.pipeline) >= self._limits.waiting_requests:
             self._rejection = RejectionError(
-                "request.pipeline", "invalid", "too many requests are waiting on this connection"
+                "request.pipeline",
+                "invalid",
+                "pipelining: too many requests are waiting on this connection (wait for responses)",
             )
             raise self._rejection
         super().on_headers_complete()
@@ -147,16 +149,14 @@ class _BoundedProtocol(_PipelinedProtocol):
 
     def on_body(self, body: bytes) -> None:
         try:
-            self._size.add_body(len(body), wanted=self.cycle is None or not self.cycle.response_complete)
+            self._size.add_body(len(body), is_accepted=self.cycle is None or not self.cycle.response_complete)
         except RejectionError as rejection:
             self._rejection = rejection
             raise
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        self._reject(
-            self._rejection or RejectionError("request.syntax", "invalid", "the request is not valid HTTP/1.1")
-        )
+        self._reject(self._rejection or RejectionError("request.syntax", "invalid", "the request: not valid HTTP/1.1"))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

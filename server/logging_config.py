@@ -72,22 +72,22 @@ def describe_event(record: logging.LogRecord) -> str:
         return record.getMessage()
     if record.name.partition(".")[0] in FIXED:
         return str(record.msg).partition("\n")[0][:MAX_TEXT_CHARS]
-    return "a library has logged something: look at its place"
+    return "log record of a library (its place is in the field `place`)"
 
 
 def describe_exception(error: BaseException) -> list[str]:
     """Return the types and stack frames of an exception and of its causes, the first cause first, without messages."""
     lines: list[str] = []
     seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen and len(lines) < MAX_FRAMES:
-        seen.add(id(found))
-        frames = traceback.extract_tb(found.__traceback__)[-MAX_FRAMES:]
+    result: BaseException | None = error
+    while result is not None and id(result) not in seen and len(lines) < MAX_FRAMES:
+        seen.add(id(result))
+        frames = traceback.extract_tb(result.__traceback__)[-MAX_FRAMES:]
         places = [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in frames]
-        lines = [*places, f"{type(found).__module__}.{type(found).__qualname__}", *lines]
-        if isinstance(found, BaseExceptionGroup):
-            lines += [f"  with {type(one).__module__}.{type(one).__qualname__}" for one in found.exceptions[:8]]
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        lines = [*places, f"{type(result).__module__}.{type(result).__qualname__}", *lines]
+        if isinstance(result, BaseExceptionGroup):
+            lines += [f"  with {type(one).__module__}.{type(one).__qualname__}" for one in result.exceptions[:8]]
+        result = result.__cause__ or (None if result.__suppress_context__ else result.__context__)
     return lines
 
 
@@ -167,13 +167,13 @@ def _log_warning(
 ) -> None:
     del message, file, line
     fields = {"category": category.__name__, "file": filename, "line": lineno}
-    logging.getLogger("streamgauge.output").warning("a library has warned", extra={"fields": fields})
+    logging.getLogger("streamgauge.output").warning("warning of a library", extra={"fields": fields})
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
-    logging.getLogger("streamgauge.output").critical("the service broke", exc_info=(kind, error, trace))
+    logging.getLogger("streamgauge.output").critical("the service failed", exc_info=(kind, error, trace))
 
 
 def iterate_known_files() -> Iterator[str]:

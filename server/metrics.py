@@ -35,7 +35,7 @@ class Metrics:
             _drop_dead_workers(Path(folder))
         r = self._registry = CollectorRegistry()
         name = "streamgauge_"
-        self.answers = Counter(f"{name}answers", "Answers ended", ["wire", "provider", "outcome"], registry=r)
+        self.answers = Counter(f"{name}answers", "Answers that have ended", ["wire", "provider", "outcome"], registry=r)
         self.unpriced = Counter(f"{name}answers_unpriced", "Answers of unknown cost", ["provider"], registry=r)
         self.open = Gauge(f"{name}streams_open", "Answers under way", ["wire"], registry=r, multiprocess_mode="livesum")
         self.ttft = Histogram(
@@ -80,9 +80,9 @@ class Metrics:
 def _drop_dead_workers(folder: Path) -> None:
     """Remove the gauges of workers that were killed: their answers are no longer under way."""
     for file in folder.glob("gauge_live*.db"):
-        found = re.search(r"_(\d+)\.db$", file.name)
-        if found and not _is_alive(int(found[1])):
-            mark_process_dead(int(found[1]), str(folder))  # type: ignore[no-untyped-call]  # untyped
+        match = re.search(r"_(\d+)\.db$", file.name)
+        if match and not _is_alive(int(match[1])):
+            mark_process_dead(int(match[1]), str(folder))  # type: ignore[no-untyped-call]  # untyped
 
 
 def _is_alive(pid: int) -> bool:
@@ -134,20 +134,20 @@ class AnswerMetrics:
     def on_end(self, receipt: Receipt) -> None:
         """Record the metrics of the ended answer, and write its log record."""
         self._gaps.flush()
-        metrics, served = self._metrics, receipt.served_by.partition(":")[0]
+        metrics, provider = self._metrics, receipt.served_by.partition(":")[0]
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         elapsed_s = self._clock() - self._started_s
         usage, cost = receipt.reading.usage, receipt.reading.cost
         metrics.open.labels(self._wire).dec()
-        metrics.answers.labels(self._wire, served, receipt.outcome).inc()
+        metrics.answers.labels(self._wire, provider, receipt.outcome).inc()
         if ttft_s is not None:
-            metrics.ttft.labels(served).observe(ttft_s)
+            metrics.ttft.labels(provider).observe(ttft_s)
         for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-            metrics.tokens.labels(served, kind, usage.source).inc(count or 0)
+            metrics.tokens.labels(provider, kind, usage.source).inc(count or 0)
         if cost is None:
-            metrics.unpriced.labels(served).inc()
+            metrics.unpriced.labels(provider).inc()
         else:
-            metrics.cost.labels(served).inc(float(cost.total_usd))
+            metrics.cost.labels(provider).inc(float(cost.total_usd))
         if receipt.stop_s is not None:
             metrics.stop.observe(receipt.stop_s)
         _log.info(

@@ -66,14 +66,14 @@ class GuardMiddleware:
     def caller(self, scope: Scope, headers: Headers) -> Caller:
         """Return the caller of a request: its API key, from the headers or the subprotocols, and its client address."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        found = key.strip() if scheme.lower() == "bearer" else ""
-        if not found and scope["type"] == "websocket":
-            found = next(
+        api_key = key.strip() if scheme.lower() == "bearer" else ""
+        if not api_key and scope["type"] == "websocket":
+            api_key = next(
                 (p[len(BEARER_SUBPROTOCOL) :] for p in scope["subprotocols"] if p.startswith(BEARER_SUBPROTOCOL)), ""
             )
         peer = scope["client"][0] if scope.get("client") else None
         where = client_address(peer, headers.items(), self._guard.configuration.hops)
-        return Caller(key=found or None, address=where)
+        return Caller(key=api_key or None, address=where)
 
     def _check_origin(self, headers: Headers) -> None:
         """Raise RejectionError for a WebSocket from another origin that is not in ALLOWED_ORIGINS.
@@ -83,7 +83,9 @@ class GuardMiddleware:
         origin = headers.get("origin")
         if origin is None or origin in self._origins or origin.partition("://")[2] == headers.get("host"):
             return
-        raise RejectionError("origin", "blocked", "this origin may not connect: list it in ALLOWED_ORIGINS")
+        raise RejectionError(
+            "origin", "blocked", "origin: not allowed to connect (the owner can add it to ALLOWED_ORIGINS)"
+        )
 
     async def _read_body(self, headers: Headers, receive: Receive) -> Receive:
         length = headers.get("content-length", "")

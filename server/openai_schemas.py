@@ -57,13 +57,13 @@ class CompletionRequestBody(BaseModel):
 
     @model_validator(mode="after")
     def _reject_unsupported(self) -> Self:
-        wanted = self.model_extra or {}
+        extra_fields = self.model_extra or {}
         for name in ("tools", "functions", "audio", "prediction", "stop", "logprobs", "logit_bias"):
-            if wanted.get(name):
-                raise ValueError(f"`{name}` is not offered here: leave it out")
-        form = wanted.get("response_format")
+            if extra_fields.get(name):
+                raise ValueError(f"`{name}` is not supported (leave it out)")
+        form = extra_fields.get("response_format")
         if isinstance(form, dict) and form.get("type") not in (None, "text"):
-            raise ValueError("`response_format` other than text is not offered here: leave it out")
+            raise ValueError("`response_format` other than text is not supported (leave it out)")
         self.to_chat_body()
         return self
 

@@ -64,7 +64,9 @@ class RequestSize:
         self._head += len(name) + len(value) + len(": \r\n")
         if self._lines > self._limits.header_lines:
             raise RejectionError(
-                "request.head", "head_too_large", f"more than {self._limits.header_lines} header lines: send fewer"
+                "request.head",
+                "head_too_large",
+                f"the head: more than {self._limits.header_lines} header lines (send fewer)",
             )
 
     def end_head(self, method: bytes, target: bytes) -> None:
@@ -77,15 +79,15 @@ class RequestSize:
         """Reset the count of framing bytes at the beginning of a chunk; trailers follow the last, empty chunk."""
         self._framing = 0
 
-    def add_body(self, count: int, *, wanted: bool) -> None:
+    def add_body(self, count: int, *, is_accepted: bool) -> None:
         """Count bytes of the body. Raises RejectionError when it is too large and the application still reads it."""
         self._framing -= count
         self._body += count
-        if wanted and self._body > self._limits.body_bytes:
+        if is_accepted and self._body > self._limits.body_bytes:
             raise RejectionError(
                 "validation.size", "too_large", f"the body: larger than {self._limits.body_bytes:,} bytes (send less)"
             )
 
     def _too_large(self) -> RejectionError:
         limit = self._limits.head_bytes
-        return RejectionError("request.head", "head_too_large", f"the head is larger than {limit:,} bytes: send less")
+        return RejectionError("request.head", "head_too_large", f"the head: larger than {limit:,} bytes (send less)")

@@ -28,13 +28,13 @@ def _require_valid_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("is not valid Unicode: it contains half of a surrogate pair") from None
+        raise ValueError("not valid Unicode (remove the lone surrogate)") from None
     return text
 
 
 def _require_short(text: str) -> str:
     if len(text) > MAX_NAMES_CHARS:
-        raise ValueError(f"is longer than {MAX_NAMES_CHARS} characters")
+        raise ValueError(f"longer than {MAX_NAMES_CHARS} characters (name fewer providers)")
     return text
 
 
@@ -85,13 +85,12 @@ class ChatRequestBody(BaseModel):
     @model_validator(mode="after")
     def _validate_conversation(self) -> Self:
         if (self.message is None) == (self.messages is None):
-            raise ValueError("needs either `message` (a string) or `messages` (a list)")
+            raise ValueError("message and messages are both set or both missing (send one of them)")
         turns = self.all_messages()
-        wanted = "the last message must be the user's, with text in it"
         if not turns or not turns[-1].content.strip():
-            raise ValueError(f"is empty: {wanted}")
+            raise ValueError("the last message has no text (write a message)")
         if turns[-1].role != "user":
-            raise ValueError(f"does not end with a user message: {wanted}")
+            raise ValueError("the last message is not the user's (end with a user message)")
         return self
 
     def all_messages(self) -> tuple[Message, ...]:
@@ -146,7 +145,7 @@ def parse_event_id(stream_id: str, last_id: int | str | None) -> int:
         return 0
     number = str(last_id).removeprefix(f"{stream_id}:")
     if not _EVENT_NUMBER.fullmatch(number):
-        raise ValueError(f"the last id is not one of this stream: an id has the form {stream_id}:7")
+        raise ValueError(f"last_id: not an id of this stream (write {stream_id}:NUMBER)")
     return int(number)
 
 
@@ -167,7 +166,7 @@ def invalid_json_rejection(why: str) -> RejectionError:
     Half of a surrogate pair is rejected by the Unicode rule: JSON's grammar allows it, Unicode does not.
     """
     rule = "validation.unicode" if "surrogate" in why else "body.json"
-    return RejectionError(rule, "invalid", f"the body is not valid JSON: {why}")
+    return RejectionError(rule, "invalid", f"the body: not valid JSON ({why})")
 
 
 def error_location(error: Mapping[str, Any]) -> str | None:

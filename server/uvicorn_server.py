@@ -85,7 +85,7 @@ class WorkerSupervisor(Multiprocess):
 
 def print_address(address: str, announce: Callable[[str], None] | None = None) -> None:
     """Print the address of the service, or pass it to `announce`: the port may have been chosen by the system."""
-    line = f"Streamgauge is at {address}"
+    line = f"Streamgauge listens at {address}"
     if announce is not None:
         announce(line)
     else:

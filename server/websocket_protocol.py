@@ -11,11 +11,11 @@ from guard import RejectionError
 from server.http_protocol import encode_rejection  # importing it checks uvicorn's version
 from server.request_bounds import ConnectionLimits
 
-_INVALID_HEAD = RejectionError("request.syntax", "invalid", "the request is not a valid WebSocket handshake")
+_INVALID_HEAD = RejectionError("request.syntax", "invalid", "the request: not a valid WebSocket handshake")
 _LARGE_HEAD = RejectionError(
     "request.head",
     "head_too_large",
-    f"a WebSocket's head may have {MAX_NUM_HEADERS} lines of {MAX_LINE_LENGTH:,} bytes: send fewer, or shorter ones",
+    f"the head: more than {MAX_NUM_HEADERS} lines, or one of more than {MAX_LINE_LENGTH:,} bytes (send less)",
 )
 _TOO_BIG, _POLICY = 1009, 1008
 

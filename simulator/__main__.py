@@ -17,7 +17,7 @@ from simulator.server import ServerOptions, SimulatorServer
 from simulator.vendor_rules import VendorRules
 from streaming.errors import UsageError
 
-_DESCRIPTION = """A stand-in for the vendors' servers with a known truth. Its answers are simulated; no model is asked.
+_DESCRIPTION = """Simulate the vendors' servers and log what is sent and when. No model is requested.
 
 wires, all on one port:
   OpenAI       /v1/chat/completions, /v1/models
@@ -27,8 +27,8 @@ wires, all on one port:
   Ollama       /api/chat, /api/tags, /api/show, /api/version
   others       /VENDOR/v1/chat/completions, in the vendor's own shapes: xai, openrouter, gemini, groq, mistral, …
 
-It takes real-time priority where it may (as root): chunks are then sent within 0.1 ms of their schedule, else only
-when the system gets round to it. The log has both times of every chunk.
+With permission (as root) it runs at real-time priority: chunks are then sent within 0.1 ms of their schedule, else as
+soon as the system schedules the process. The log has the scheduled and the actual time of every chunk.
 """
 
 _MAX_TOKENS = 100_000
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _server_options(parsed: argparse.Namespace) -> ServerOptions:
     if (parsed.tls_cert is None) != (parsed.tls_key is None):
-        raise UsageError("--tls-cert and --tls-key go together")
+        raise UsageError("--tls-cert, --tls-key: only one is set (set both or neither)")
     choices = Defaults(
         profile=get_profile(parsed.profile),
         fault=parse_fault(parsed.fault) if parsed.fault else None,
@@ -73,71 +73,95 @@ def _server_options(parsed: argparse.Namespace) -> ServerOptions:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    steady = PROFILES["steady"]
     parser = argparse.ArgumentParser(
         "python -m simulator",
         description=_DESCRIPTION,
         epilog=_format_epilog(),
         formatter_class=argparse.RawTextHelpFormatter,
     )
+    _add_server_options(parser)
+    _add_answer_options(parser)
+    return parser
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--port", type=int, default=0, metavar="P", help="0, the default, takes a free one; the address is printed")
-    add("--host", default="127.0.0.1", metavar="H")
-    add("--profile", default="steady", metavar="NAME", help=", ".join(PROFILES))
-    add("--ttft-ms", type=_parse_milliseconds, metavar="MS", help=f"to the first token ({steady.ttft_s * 1000:g})")
-    add("--gap-ms", type=_parse_milliseconds, metavar="MS", help=f"between tokens ({steady.gap_s * 1000:g})")
+    add("--port", type=int, default=0, metavar="P", help="port to listen on (0: a free one, which is printed)")
+    add("--host", default="127.0.0.1", metavar="H", help="address to listen on (127.0.0.1)")
+    add("--tls-cert", metavar="FILE", help="certificate chain in PEM format")
+    add("--tls-key", metavar="FILE", help="private key of the certificate in PEM format")
+    add("--log", metavar="FILE", help="append what was received, sent and closed, with timestamps, as JSON lines")
+
+
+def _add_answer_options(parser: argparse.ArgumentParser) -> None:
+    add, steady = parser.add_argument, PROFILES["steady"]
+    add("--profile", default="steady", metavar="NAME", help=f"timing profile: {', '.join(PROFILES)} (steady)")
+    add("--ttft-ms", type=_parse_milliseconds, metavar="MS", help=f"time to first token ({steady.ttft_s * 1000:g})")
+    add("--gap-ms", type=_parse_milliseconds, metavar="MS", help=f"time between tokens ({steady.gap_s * 1000:g})")
     add(
         "--tokens",
         type=_parse_count,
         metavar="N",
-        help=f"in an answer ({steady.tokens}); the three hold for every profile",
+        help=f"tokens of an answer ({steady.tokens}); these three options apply to every profile",
     )
-    add("--thinking-tokens", type=_parse_count, metavar="N", help="of thinking before the answer, for every profile")
+    add(
+        "--thinking-tokens",
+        type=_parse_count,
+        metavar="N",
+        help="tokens of thinking before the answer, for every profile",
+    )
     add("--effort-tokens", metavar="E=N,…", help="hidden tokens of thinking by effort, for example low=0,high=800")
     add(
         "--rules",
         choices=("strict", "none"),
         default="none",
-        help="strict: refuse what each vendor refuses, retire its models, cache its long prompts (default: none)",
+        help="strict: reject what each vendor rejects, retire its models, cache its long prompts (none)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="with the question it decides the words and the drawn times")
-    add("--fault", metavar="NAME", help="what goes wrong with every request; the names stand below")
-    add("--max-streams", type=_parse_count, metavar="N", help="answers at a time; more are status 429, Retry-After: 1")
-    add("--tls-cert", metavar="FILE", help="a certificate chain, PEM")
-    add("--tls-key", metavar="FILE")
-    add("--log", metavar="FILE", help="append what was received, sent and closed, when, as JSON lines")
-    return parser
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed that, with the prompt, determines the words and the times (0)",
+    )
+    add("--fault", metavar="NAME", help="fault of every request; the names are listed below")
+    add(
+        "--max-streams",
+        type=_parse_count,
+        metavar="N",
+        help="concurrent answers; further requests get status 429 with Retry-After: 1",
+    )
 
 
 def _effort_tokens(text: str | None) -> dict[str, int]:
     """Parse a list such as `low=0,high=800`. Raises UsageError when an entry is invalid."""
-    found: dict[str, int] = {}
+    tokens_by_effort: dict[str, int] = {}
     for pair in filter(None, (text or "").split(",")):
         effort, _, count = pair.partition("=")
         if not effort.strip() or not count.strip().isdecimal() or int(count) > _MAX_TOKENS:
             raise UsageError(f"--effort-tokens: {pair!r} is not EFFORT=TOKENS (write for example low=0,high=800)")
-        found[effort.strip()] = int(count)
-    return found
+        tokens_by_effort[effort.strip()] = int(count)
+    return tokens_by_effort
 
 
 def _parse_milliseconds(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a time")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in milliseconds (use a number from 0 on)")
     return value
 
 
 def _parse_count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= _MAX_TOKENS:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens (use 1 to {_MAX_TOKENS})")
     return value
 
 
 def _format_epilog() -> str:
     return (
-        "a model's name picks a profile, or a fault as fault-NAME; so does the header X-Simulator-Fault: NAME.\n"
-        "faults (of scope stream: an answer that is not streamed stays healthy, unless it is called NAME-always):\n"
+        "The model name selects a profile, or a fault as fault-NAME; so does the header X-Simulator-Fault: NAME.\n"
+        "faults (with scope stream, an answer that is not streamed has no fault, unless it is called NAME-always):\n"
         f"{format_table()}"
     )
 

@@ -166,10 +166,10 @@ class Connection:
             for mark in batch.marks:
                 self._host.log.log_sent(answer.id_json, mark, at_s, batch.due_s, took_s)
 
-    def _set_writing(self, wanted: bool) -> None:
-        if wanted != self._writing:
-            self._writing = wanted
-            self._host.loop.register(self._sock, self, EVENT_READ | EVENT_WRITE if wanted else EVENT_READ)
+    def _set_writing(self, expected: bool) -> None:
+        if expected != self._writing:
+            self._writing = expected
+            self._host.loop.register(self._sock, self, EVENT_READ | EVENT_WRITE if expected else EVENT_READ)
 
     def _finish_answer(self, ending: ConnectionEnding, keep_open: bool) -> None:
         self._log_closed("server", ending)

@@ -97,21 +97,21 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
             _status_fault(503, "status 503, always"),
             _status_fault(529, "status 529, overloaded"),
             *_REJECTIONS,
-            FaultKind("reset-before-headers", "any", "the connection is reset (RST) in place of an answer"),
-            FaultKind("no-response", "any", "the request is read and never answered"),
+            FaultKind("reset-before-headers", "any", "the connection is reset (RST) instead of a response"),
+            FaultKind("no-response", "any", "the request is read and gets no response"),
             FaultKind(
                 "slow-first-token", "any", "the first token after N seconds (5), then as planned", None, "seconds", 5
             ),
             FaultKind("empty-200", "any", "status 200 with an empty body"),
             FaultKind("html-200", "any", "status 200 with an HTML page"),
-            FaultKind("wrong-content-type", "any", "the healthy answer, labelled text/html"),
-            FaultKind("redirect", "any", "status 307 to /redirected/… here, which answers, and stands in the log"),
+            FaultKind("wrong-content-type", "any", "the regular answer, labelled text/html"),
+            FaultKind("redirect", "any", "status 307 to /redirected/… here, which responds and is logged"),
             FaultKind("keepalive-only", "stream", "comments (pings, blank lines) every 0.5 s, nothing else, forever"),
             FaultKind("stall", "stream", "half the answer, then silence forever", always=True),
             FaultKind("cut", "stream", "half the answer, then the connection closes mid-body", always=True),
             FaultKind("reset-mid-stream", "stream", "half the answer, then the connection is reset", always=True),
             FaultKind("truncated", "stream", "half the answer, then a clean end with no finish reason or end marker"),
-            FaultKind("error-in-stream", "stream", "half the answer, then the vendor's own error event, the end"),
+            FaultKind("error-in-stream", "stream", "half the answer, then the vendor's own error event"),
             FaultKind("malformed-json", "stream", "half-way one event that is not JSON, the rest follows", always=True),
             FaultKind("bad-utf8", "stream", "half-way one event with the bytes FF FE, the rest follows", always=True),
             FaultKind("split-surrogate", "stream", r"half-way an emoji as \ud83c in one event and \udf0d in the next"),
@@ -138,9 +138,9 @@ def parse_fault(name: str) -> Fault:
     elif head in FAULTS and FAULTS[head].number and tail.isascii() and tail.isdigit():
         kind, number = FAULTS[head], float(tail[:9])
     else:
-        raise UsageError(f"there is no fault {name!r}; there are {', '.join(FAULTS)}")
+        raise UsageError(f"fault {name!r}: unknown (use one of {', '.join(FAULTS)})")
     if base != name and not kind.always:
-        raise UsageError(f"the fault {base!r} has no -always: an answer that is not streamed cannot suffer it")
+        raise UsageError(f"fault {base!r}: has no -always (it cannot occur in an answer that is not streamed)")
     return Fault(kind, number, base != name)
 
 

@@ -43,12 +43,12 @@ class Request:
     def fields(self) -> dict[str, Any]:
         """Parse the body as a JSON object. Raises UsageError when it is not one."""
         try:
-            found = json.loads(self.body)
+            data = json.loads(self.body)
         except (ValueError, RecursionError):
-            raise UsageError("the request's body is not JSON") from None
-        if not isinstance(found, dict):
-            raise UsageError("the request's body must be a JSON object")
-        return found
+            raise UsageError("request body: not JSON") from None
+        if not isinstance(data, dict):
+            raise UsageError("request body: not a JSON object")
+        return data
 
 
 class RequestReader:
@@ -70,7 +70,7 @@ class RequestReader:
         try:
             return self._next_request()
         except h11.RemoteProtocolError as error:
-            raise InvalidRequestError(error.error_status_hint, f"not a valid HTTP request: {error}") from None
+            raise InvalidRequestError(error.error_status_hint, f"request: not valid HTTP ({error})") from None
 
     def take_continue(self) -> bool:
         """Return whether the client is waiting for `100 Continue`. Later calls for the same request return False."""
@@ -94,7 +94,7 @@ class RequestReader:
     def _add_body(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > _MAX_BODY_BYTES:
-            raise InvalidRequestError(413, f"the request's body is over {_MAX_BODY_BYTES} bytes")
+            raise InvalidRequestError(413, f"request body: larger than {_MAX_BODY_BYTES:,} bytes")
         self._body.append(data)
 
     def _build_request(self) -> Request:

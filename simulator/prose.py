@@ -16,11 +16,11 @@ _FILLER_TEXT = (
 
 def make_tokens(rng: random.Random, count: int) -> tuple[str, ...]:
     """Return `count` tokens of about four characters that form prose ending with a full stop."""
-    found = list(_OPENING_TOKENS[:count])
-    while len(found) < count:
+    tokens = list(_OPENING_TOKENS[:count])
+    while len(tokens) < count:
         pieces = [piece for word in _make_sentence(rng).split() for piece in _split_word(word)]
-        found += pieces if len(pieces) <= count - len(found) else _filler_tokens(count - len(found))
-    return tuple(found)
+        tokens += pieces if len(pieces) <= count - len(tokens) else _filler_tokens(count - len(tokens))
+    return tuple(tokens)
 
 
 def _make_sentence(rng: random.Random) -> str:

@@ -101,14 +101,14 @@ class RequestHandler:
                 response_plans.plan_single(call.envelope, 200, _JSON_MEDIA_TYPE, self._listing(call)), facts
             )
         try:
-            asked = _parse_request(call)
-            if (rejection := self._rejection(call, asked)) is not None:
-                facts |= {"model": asked.model, "refused": rejection.message}
+            chat_request = _parse_request(call)
+            if (rejection := self._rejection(call, chat_request)) is not None:
+                facts |= {"model": chat_request.model, "refused": rejection.message}
                 body = error_body(vendor, rejection) or dialect.error(rejection.status, rejection.message, serial)
                 return PlannedResponse(
                     response_plans.plan_single(call.envelope, rejection.status, _JSON_MEDIA_TYPE, body), facts
                 )
-            return self._plan_chat(call, asked, forced or self._choose_fault(call, asked))
+            return self._plan_chat(call, chat_request, forced or self._choose_fault(call, chat_request))
         except _PathRejectedError as refused:
             return PlannedResponse(call.plan_error(refused.status, str(refused)), facts)
         except UsageError as error:
@@ -122,12 +122,12 @@ class RequestHandler:
         )
         return PlannedResponse(plan, {"wire": "none", "path": "", "streamed": False})
 
-    def _rejection(self, call: "_WireRequest", asked: ParsedRequest) -> Rejection | None:
+    def _rejection(self, call: "_WireRequest", chat_request: ParsedRequest) -> Rejection | None:
         rules = self._choices.rules
         if rules is None:
             return None
         version = call.request.headers.get("anthropic-version")
-        return rules.check(call.vendor, asked.model, call.request.fields(), version)
+        return rules.check(call.vendor, chat_request.model, call.request.fields(), version)
 
     def _listing(self, call: "_WireRequest") -> bytes:
         rules, path = self._choices.rules, call.path
@@ -139,12 +139,16 @@ class RequestHandler:
         known = {name: rules.shutdown_date(vendor, name) for name in rules.listed_models(vendor)}
         return model_lists.openai(known, rules.listed_prices(vendor))
 
-    def _count_cached_tokens(self, call: "_WireRequest", asked: ParsedRequest, tokens: int) -> tuple[int, int]:
+    def _count_cached_tokens(self, call: "_WireRequest", chat_request: ParsedRequest, tokens: int) -> tuple[int, int]:
         """Return the numbers of input tokens read from and written to the vendor's cache, in blocks of 128."""
         rules = self._choices.rules
         if rules is None or not rules.caches(call.vendor, tokens):
             return 0, 0
-        key = (call.vendor, asked.model, hashlib.sha256(asked.prompt.encode("utf-8", "replace")).hexdigest())
+        key = (
+            call.vendor,
+            chat_request.model,
+            hashlib.sha256(chat_request.prompt.encode("utf-8", "replace")).hexdigest(),
+        )
         block = tokens - tokens % 128
         if key in self._cached_prompts:
             return block, 0
@@ -152,36 +156,36 @@ class RequestHandler:
             self._cached_prompts.add(key)
         return 0, block
 
-    def _plan_chat(self, call: "_WireRequest", asked: ParsedRequest, fault: Fault | None) -> PlannedResponse:
+    def _plan_chat(self, call: "_WireRequest", chat_request: ParsedRequest, fault: Fault | None) -> PlannedResponse:
         choices = self._choices
-        profile = choices.apply_to(PROFILES.get(_strip_latest_tag(asked.model), choices.profile))
+        profile = choices.apply_to(PROFILES.get(_strip_latest_tag(chat_request.model), choices.profile))
         effort = effort_of(call.request.fields())
         if effort is not None and effort in choices.effort_tokens:
             profile = replace(profile, thinking_tokens=choices.effort_tokens[effort], hides_thinking=True)
-        limit = asked.max_tokens
+        limit = chat_request.max_tokens
         if limit is not None and not _SHAPES.usage_shape(call.vendor).limits_thinking:
             limit += profile.thinking_tokens
-        laid_out = make_schedule(profile, seed_for(choices.seed, asked.prompt), tokens=limit)
-        tokens = input_tokens(asked.prompt)
-        cached, written = self._count_cached_tokens(call, asked, tokens)
+        laid_out = make_schedule(profile, seed_for(choices.seed, chat_request.prompt), tokens=limit)
+        tokens = input_tokens(chat_request.prompt)
+        cached, written = self._count_cached_tokens(call, chat_request, tokens)
         billed_usd = _SHAPES.bill_usd(tokens - cached, cached, laid_out.output_tokens)
-        answer = EncodingContext(asked, laid_out, tokens, call.serial, time.time(), cached, written, billed_usd)
+        answer = EncodingContext(chat_request, laid_out, tokens, call.serial, time.time(), cached, written, billed_usd)
         facts = {
             "wire": call.dialect.name,
             "path": call.request.path,
-            "streamed": asked.streamed,
-            "model": asked.model,
+            "streamed": chat_request.streamed,
+            "model": chat_request.model,
             "profile": profile.name,
             "seed": laid_out.seed,
             "fault": fault.name if fault else None,
         }
-        plan = self._plan_instead(call, asked, fault) if fault else None
+        plan = self._plan_instead(call, chat_request, fault) if fault else None
         if plan is None:
-            compose = response_plans.plan_stream if asked.streamed else response_plans.plan_body
+            compose = response_plans.plan_stream if chat_request.streamed else response_plans.plan_body
             plan = compose(answer, call.dialect, call.envelope, fault)
         return PlannedResponse(plan, facts)
 
-    def _plan_instead(self, call: "_WireRequest", asked: ParsedRequest, fault: Fault) -> ResponsePlan | None:
+    def _plan_instead(self, call: "_WireRequest", chat_request: ParsedRequest, fault: Fault) -> ResponsePlan | None:
         """Plan the response that replaces the answer. Return None if the fault occurs within the answer or is over."""
         if fault.name == "500-once" and not self._is_first_time(call.request):
             return None
@@ -189,7 +193,9 @@ class RequestHandler:
             retry_after = (("retry-after", f"{fault.number:g}"),) if fault.number is not None else ()
             words = fault.kind.words or f"simulated fault {fault.name}"
             return call.plan_error(fault.kind.status, words, *retry_after, code=fault.kind.code)
-        return _plan_raw_response(call, call.dialect.media_type if asked.streamed else _JSON_MEDIA_TYPE, fault.name)
+        return _plan_raw_response(
+            call, call.dialect.media_type if chat_request.streamed else _JSON_MEDIA_TYPE, fault.name
+        )
 
     def _is_first_time(self, request: Request) -> bool:
         key = request.headers.get("x-client-request-id") or hashlib.sha256(request.body).hexdigest()
@@ -199,10 +205,10 @@ class RequestHandler:
         self._failed_once.add(key)
         return True
 
-    def _choose_fault(self, call: "_WireRequest", asked: ParsedRequest) -> Fault | None:
-        name = call.request.headers.get("x-simulator-fault") or _fault_from_model(asked.model)
+    def _choose_fault(self, call: "_WireRequest", chat_request: ParsedRequest) -> Fault | None:
+        name = call.request.headers.get("x-simulator-fault") or _fault_from_model(chat_request.model)
         fault = parse_fault(name) if name else self._choices.fault
-        if fault is None or not fault.applies_to(asked.streamed):
+        if fault is None or not fault.applies_to(chat_request.streamed):
             return None
         if fault.name == "redirect" and call.path != call.request.path:
             return None
@@ -232,9 +238,9 @@ class _WireRequest(NamedTuple):
 
 def _parse_request(call: _WireRequest) -> ParsedRequest:
     if call.path not in _WIRE_BY_PATH and not _AZURE_DEPLOYMENT_PATH.fullmatch(call.path):
-        raise _PathRejectedError(404, f"there is nothing at {call.path}")
+        raise _PathRejectedError(404, f"{call.path}: not found")
     if call.request.method != "POST":
-        raise _PathRejectedError(405, f"{call.path} takes POST")
+        raise _PathRejectedError(405, f"{call.path}: method not allowed (use POST)")
     return call.dialect.parse_request(call.request.fields())
 
 
@@ -268,8 +274,8 @@ def _wire_for_path(path: str, headers: Mapping[str, str]) -> Wire:
     """Return the wire format of a path. For an unknown path, return the one that its client most likely uses."""
     if path in _WIRE_BY_PATH:
         return _WIRE_BY_PATH[path]
-    if found := _AZURE_DEPLOYMENT_PATH.fullmatch(path):
-        return replace(_AZURE_WIRE, deployment=unquote(found[1]))
+    if match := _AZURE_DEPLOYMENT_PATH.fullmatch(path):
+        return replace(_AZURE_WIRE, deployment=unquote(match[1]))
     if path.startswith("/openai/"):
         return _AZURE_WIRE
     if path.startswith("/api/"):

@@ -107,7 +107,7 @@ class Schedule:
 def get_profile(name: str) -> Profile:
     """Return a profile by name. Raises UsageError, which lists the known profiles, when the name is unknown."""
     if name not in PROFILES:
-        raise UsageError(f"there is no timing profile {name!r}; there are {', '.join(PROFILES)}")
+        raise UsageError(f"timing profile {name!r}: unknown (use one of {', '.join(PROFILES)})")
     return PROFILES[name]
 
 

@@ -128,7 +128,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = "the port is in use" if number == errno.EADDRINUSE else str(error)
-        raise UsageError(f"cannot listen on {host} port {port}: {reason}") from None
+        raise UsageError(f"--port: cannot listen on {host}:{port}, {reason} (choose another port)") from None
     listener.setblocking(False)
     return listener
 
@@ -139,7 +139,7 @@ def _load_tls_context(files: tuple[str, str]) -> ssl.SSLContext:
     try:
         context.load_cert_chain(*files)
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the certificate {files[0]} with the key {files[1]}: {error}") from None
+        raise UsageError(f"--tls-cert: cannot read {files[0]} with the key {files[1]} ({error})") from None
     return context
 
 
@@ -147,4 +147,4 @@ def _open_log(path: str | None) -> TruthLog:
     try:
         return TruthLog(path)
     except OSError as error:
-        raise UsageError(f"cannot write the log {path}: {error.strerror}") from None
+        raise UsageError(f"--log {path}: {error.strerror} (choose a file that can be written)") from None

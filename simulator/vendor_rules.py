@@ -67,8 +67,8 @@ class VendorRules:
 
     def usage_shape(self, vendor: str) -> UsageShape:
         """Return the format in which a vendor reports usage."""
-        found = {k: v for k, v in self.table["usage"].get(vendor, {}).items() if k not in ("source", "checked")}
-        return UsageShape(**found)
+        shape = {k: v for k, v in self.table["usage"].get(vendor, {}).items() if k not in ("source", "checked")}
+        return UsageShape(**shape)
 
     def shutdown_date(self, vendor: str, model: str) -> date | None:
         """Return the date on which a vendor shuts down a model, or None if no date is known."""
@@ -76,12 +76,12 @@ class VendorRules:
 
     def listed_models(self, vendor: str) -> list[str]:
         """Return a vendor's models in the table that are still available, and the successors of all its models."""
-        found: dict[str, None] = {}
+        models: dict[str, None] = {}
         for rule in self._list_retired(vendor):
             if rule["since"] > self.today:
-                found[rule["model"]] = None
-            found[rule["successor"]] = None
-        return list(found)
+                models[rule["model"]] = None
+            models[rule["successor"]] = None
+        return list(models)
 
     def listed_prices(self, vendor: str) -> list[dict[str, Any]]:
         """Return the upstreams with their prices that a router lists for every model, none if it is no router."""
@@ -128,9 +128,9 @@ class VendorRules:
 def effort_of(fields: Mapping[str, Any]) -> str | None:
     """Return the requested reasoning effort from any of the wire formats' fields, or None if it is not set."""
     for outer, inner in (("reasoning", "effort"), ("output_config", "effort")):
-        found = fields.get(outer)
-        if isinstance(found, dict) and isinstance(found.get(inner), str):
-            return str(found[inner])
+        result = fields.get(outer)
+        if isinstance(result, dict) and isinstance(result.get(inner), str):
+            return str(result[inner])
     value = fields.get("reasoning_effort")
     return value if isinstance(value, str) else None
 

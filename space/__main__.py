@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = UploadPlan(options.root, options.name, files, options.hardware)
         print(plan.describe())
         print(
-            f"uploaded: {push(plan)}" if options.push else "nothing was sent: repeat the command with PUSH=1 to upload"
+            f"uploaded: {push(plan)}"
+            if options.push
+            else "nothing was uploaded (repeat the command with PUSH=1 to upload)"
         )
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,9 +56,9 @@ def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="check the tree that would be uploaded")
     check.add_argument("--resolve", action="store_true", help="resolve the packages for each Python too (network)")
-    upload = commands.add_parser("upload", help="say what would be sent where, or send it with --push")
+    upload = commands.add_parser("upload", help="show what would be uploaded, or upload it with --push")
     upload.add_argument("name", help="the Space, as user/space")
-    upload.add_argument("--hardware", default=FREE_HARDWARE, help="of a new Space (default: %(default)s)")
+    upload.add_argument("--hardware", default=FREE_HARDWARE, help="hardware of a new Space (default: %(default)s)")
     upload.add_argument("--push", action="store_true", help="upload, with the token of hf auth login or HF_TOKEN")
     upload.set_defaults(resolve=False)
     return parser.parse_args(arguments)

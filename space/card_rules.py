@@ -61,9 +61,9 @@ def _check_runtime(card: Card, root: Path) -> Iterator[Problem]:
     if fields.get("sdk", "gradio") != "gradio":
         yield card.problem("sdk", f"{fields['sdk']} cannot run on ZeroGPU", "write gradio")
     pinned = re.search(r"^gradio==(\S+)$", _read(root, "requirements.txt"), re.MULTILINE)
-    wanted = pinned[1] if pinned else "the version that requirements.txt pins"
-    if "sdk_version" in fields and str(fields["sdk_version"]) != wanted:
-        yield card.problem("sdk_version", f"{fields['sdk_version']} is not the tested Gradio", f"write {wanted}")
+    expected = pinned[1] if pinned else "the version that requirements.txt pins"
+    if "sdk_version" in fields and str(fields["sdk_version"]) != expected:
+        yield card.problem("sdk_version", f"{fields['sdk_version']} is not the tested Gradio", f"write {expected}")
     supported = re.search(r'^requires-python = "(.+)"$', _read(root, "pyproject.toml"), re.MULTILINE)
     usable = [one for one in ZERO_GPU_PYTHONS if supported and SpecifierSet(supported[1]).contains(one)]
     version = fields.get("python_version")
@@ -76,13 +76,13 @@ def _check_runtime(card: Card, root: Path) -> Iterator[Problem]:
 
 def _check_hub(card: Card) -> Iterator[Problem]:
     repo, file = DEFAULT_SOURCE.hub_repo, DEFAULT_SOURCE.hub_file
-    wanted = {
+    expected = {
         "hf_oauth": (True, "true"),
         "hf_oauth_scopes": (OAUTH_SCOPES, f"- {OAUTH_SCOPES[0]} alone"),
         "preload_from_hub": ([f"{repo} {file}"], f"- {repo} {file}"),
         "models": ([repo], f"- {repo}"),
     }
-    for name, (value, remedy) in wanted.items():
+    for name, (value, remedy) in expected.items():
         if name in card.fields and card.fields[name] != value:
             yield card.problem(name, f"{card.fields[name]} is not what the app uses", f"write {remedy}")
     tags = card.fields.get("tags", [])

@@ -80,16 +80,16 @@ def check_resolution(root: Path) -> Iterator[Problem]:
             command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", *target]
             run = subprocess.run([*command, *platforms, *line], cwd=root, capture_output=True, text=True, check=False)
             if run.returncode:
-                said = [text for text in run.stderr.splitlines() if text.startswith("ERROR:")] or ["pip failed"]
-                text = f"Python {python} on {machine}: {said[0].removeprefix('ERROR: ')}"
+                output = [text for text in run.stderr.splitlines() if text.startswith("ERROR:")] or ["pip failed"]
+                text = f"Python {python} on {machine}: {output[0].removeprefix('ERROR: ')}"
                 yield Problem(REQUIREMENTS, 0, text, "leave the package to Gradio: write the range that all accept")
 
 
 def check_pins(root: Path) -> Iterator[Problem]:
     """Yield the pins that contradict what Gradio or one of its extras requires, by the installed Gradio."""
-    wanted = [Requirement(text) for text in requires("gradio") or ()]
+    expected = [Requirement(text) for text in requires("gradio") or ()]
     bounds: dict[str, list[Requirement]] = {}
-    for requirement in wanted:
+    for requirement in expected:
         marker = requirement.marker
         if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *EXTRAS)):
             bounds.setdefault(canonicalize_name(requirement.name), []).append(requirement)
@@ -99,13 +99,13 @@ def check_pins(root: Path) -> Iterator[Problem]:
             continue
         for bound in bounds.get(canonicalize_name(pinned[1]), ()):
             if not bound.specifier.contains(pinned[2], prereleases=True):
-                said = f"{pinned[0]} contradicts Gradio {version('gradio')}, which requires {bound.specifier}"
-                yield Problem(REQUIREMENTS, number, said, "leave the version to Gradio: write a range")
+                output = f"{pinned[0]} contradicts Gradio {version('gradio')}, which requires {bound.specifier}"
+                yield Problem(REQUIREMENTS, number, output, "leave the version to Gradio: write a range")
 
 
 def check_start(root: Path, names: Iterable[str]) -> Iterator[Problem]:
     """Yield what keeps a ZeroGPU Space "starting": no function for `spaces.GPU`, a coroutine, or no report."""
-    functions = [found for name in names if name.endswith(".py") for found in _find_gpu_functions(root, name)]
+    functions = [entry for name in names if name.endswith(".py") for entry in _find_gpu_functions(root, name)]
     for name, line, is_coroutine in functions:
         if is_coroutine:
             yield Problem(name, line, "spaces.GPU rejects coroutine functions", "hand it a function without async")
@@ -139,13 +139,13 @@ def check_address(root: Path) -> Iterator[Problem]:
     environment = {**Settings.from_environment().variables, "SPACE_ID": "somebody/space", "COLUMNS": "200"}
     command = [sys.executable, "app.py", "--help"]
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    for option, wanted in (("--port", PORT), ("--host", HOST)):
-        found = re.search(rf"^\s+{option} .*\(default: (.+)\)$", run.stdout, re.MULTILINE)
-        if found is None or found[1] != wanted:
+    for option, expected in (("--port", PORT), ("--host", HOST)):
+        match = re.search(rf"^\s+{option} .*\(default: (.+)\)$", run.stdout, re.MULTILINE)
+        if match is None or match[1] != expected:
             lines = (root / "app.py").read_text(encoding="utf-8").splitlines() if (root / "app.py").is_file() else []
             line = next((number for number, text in enumerate(lines, 1) if f'"{option}"' in text), 0)
-            text = f"{option}: the default on a Space is {found[1] if found else 'unknown'}"
-            yield Problem("app.py", line, text, f"make it {wanted}, where a Gradio Space is asked")
+            text = f"{option}: the default on a Space is {match[1] if match else 'unknown'}"
+            yield Problem("app.py", line, text, f"make it {expected}, where a Gradio Space is asked")
 
 
 def check_sizes(root: Path, names: Iterable[str]) -> Iterator[Problem]:

@@ -70,7 +70,7 @@ def push(plan: UploadPlan) -> str:
         ]
         api.create_commit(plan.name, operations, commit_message="Update the Space", repo_type="space")
     except LocalTokenNotFoundError:
-        raise UsageError("PUSH: there is no token for the Hub (run hf auth login, or set HF_TOKEN)") from None
+        raise UsageError("PUSH: no token for the Hub is set (run hf auth login, or set HF_TOKEN)") from None
     except HfHubHTTPError as error:
         raise UsageError(f"PUSH: {_explain(error)}") from None
     return str(address)
@@ -78,10 +78,10 @@ def push(plan: UploadPlan) -> str:
 
 def _explain(error: HfHubHTTPError) -> str:
     status = error.response.status_code if error.response is not None else None
-    said = (error.server_message or str(error)).splitlines()[0][:200]
+    output = (error.server_message or str(error)).splitlines()[0][:200]
     advice = {
         401: "log in again with hf auth login",
         402: f"a free account may host two Spaces, on {FREE_HARDWARE} only; other hardware needs PRO",
         403: "use a token that may write to this account",
     }.get(status or 0, "try again later")
-    return f"the Hub answered {status}: {said} ({advice})"
+    return f"the Hub answered {status}: {output} ({advice})"

@@ -46,7 +46,7 @@ class Decompressor:
                 piece, rest = codec.step(rest)
                 self._total += len(piece)
                 if self._total > self._max_bytes:
-                    raise LimitExceededError(f"a body of more than {size_text(self._max_bytes)} when decompressed")
+                    raise LimitExceededError(f"decompressed body: larger than {size_text(self._max_bytes)}")
                 if piece:
                     yield piece
 
@@ -108,4 +108,4 @@ def decompressor(coding: str, max_bytes: int) -> Decompressor | None:
             return Decompressor(_Gzip(), max_bytes)
         case "deflate":
             return Decompressor(_Deflate(), max_bytes)
-    raise DecompressionError(f"the content encoding {coding[:80]!r} is not supported, and was not requested")
+    raise DecompressionError(f"content encoding: {coding[:80]!r} is not supported and was not requested")

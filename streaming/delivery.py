@@ -173,7 +173,7 @@ class Delivery:
     def _raise_source_error(self, pump: "asyncio.Task[None]") -> NoReturn:
         self._mark_ended()
         pump.result()
-        raise GrammarError("the source ended with neither Finish nor Failed")
+        raise GrammarError("source: ended with neither Finish nor Failed")
 
 
 def _resolve_future(future: "asyncio.Future[None] | None") -> None:

@@ -118,13 +118,13 @@ class Grammar:
     def feed(self, event: Event) -> None:
         """Check the next event. Raises GrammarError."""
         if self.terminal is not None:
-            raise GrammarError(f"{event!r} came after the end, {self.terminal!r}")
+            raise GrammarError(f"{event!r}: came after the terminal event {self.terminal!r}")
         if isinstance(event, TERMINAL):
             self.terminal = event
         elif isinstance(event, (TextDelta, ThinkingDelta)) and not event.text:
-            raise GrammarError("an empty delta")
+            raise GrammarError(f"{event!r}: empty text")
 
     def end(self) -> None:
         """Check that the stream had a terminal event. Raises GrammarError."""
         if self.terminal is None:
-            raise GrammarError("the stream ended with neither Finish nor Failed")
+            raise GrammarError("stream: ended with neither Finish nor Failed")

@@ -40,7 +40,7 @@ DECODE_STEP_BYTES = 32_768
 
 
 class LimitExceededError(ValueError):
-    """The data exceeds a limit; the message names it, for example "a head of more than 100,000 bytes"."""
+    """The data exceeds a limit; the message names it, for example "response head: larger than 100,000 bytes"."""
 
 
 def max_body_bytes(status: int) -> int:

@@ -55,14 +55,14 @@ def raise_fd_limit(count: int | None) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = hard == resource.RLIM_INFINITY
     most = min(hard, _OPEN_MAX) if sys.platform == "darwin" else hard
-    wanted = most if count is None else count + _SPARE_FILES
-    if not unlimited and wanted > hard:
+    required = most if count is None else count + _SPARE_FILES
+    if not unlimited and required > hard:
         raise UsageError(
-            f"{count} connections at a time need {wanted} open files, this system allows {hard} "
-            f"(use at most {max(hard - _SPARE_FILES, 1)} at a time, or raise the limit first: ulimit -Hn {wanted})"
+            f"open files: {count} concurrent connections need {required}, this system allows {hard} "
+            f"(use at most {max(hard - _SPARE_FILES, 1)} connections, or raise the limit: ulimit -Hn {required})"
         )
-    if soft != resource.RLIM_INFINITY and (wanted > soft or wanted == resource.RLIM_INFINITY):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft != resource.RLIM_INFINITY and (required > soft or required == resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (required, hard))
 
 
 def peak_memory_bytes() -> int | None:

@@ -85,14 +85,14 @@ class Receipt:
 def explain_outcome(outcome: str, finish_reason: str | None, thinking_tokens: int | None) -> str | None:
     """Return why an answer that ended normally is not a success, and what to do; None for every other answer."""
     if outcome == "refused":
-        return "the model declined to answer (rephrase the prompt, or choose another model)"
+        return "answer: the model declined (rephrase the prompt, or choose another model)"
     if outcome == "filtered":
-        return "the provider's content filter ended the answer (rephrase the prompt)"
+        return "answer: ended by the provider's content filter (rephrase the prompt)"
     if outcome != "empty":
         return None
     if finish_reason == "length" or thinking_tokens:
-        return "no answer text: thinking used up the token limit (raise max tokens, or lower the effort)"
-    return "no answer text: the model ended without any (send the prompt again, or choose another model)"
+        return "answer: no text, because thinking used up the token limit (raise max tokens, or lower the effort)"
+    return "answer: no text from the model (send the prompt again, or choose another model)"
 
 
 @dataclass(frozen=True, slots=True)

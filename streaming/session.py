@@ -135,11 +135,11 @@ class Session:
                             text_delivered = text_delivered or isinstance(event, TextDelta)
                             yield event
                     return
-                except StreamError as caught:
-                    error = caught
+                except StreamError as excinfo:
+                    error = excinfo
                 except Exception as defect:
-                    _log.exception("a defect in %s", self.route.name)
-                    error = InternalError(f"a defect in this program: {type(defect).__name__}")
+                    _log.exception("internal error in %s", self.route.name)
+                    error = InternalError(f"internal error: {type(defect).__name__} (the log has the traceback)")
                 decision = self._decide(error, attempt, text_delivered, total_at_s)
                 if isinstance(decision, GiveUp):
                     self._transition("fail")
@@ -186,7 +186,9 @@ class Session:
                 while True:
                     event = await deadline.wait(anext(stream, None))
                     if event is None:
-                        raise TruncatedStreamError("the stream ended without a finish reason: the answer is cut")
+                        raise TruncatedStreamError(
+                            "answer: the stream ended without a finish reason (the text may be incomplete)"
+                        )
                     grammar.feed(event)
                     content = content or isinstance(event, _CONTENT_EVENTS)
                     if content and not announced:
@@ -211,10 +213,10 @@ class Session:
     def _timeout_error(self, total: bool, content: bool) -> StreamTimeout:
         limits = self.limits
         if total:
-            return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
+            return TotalTimeout(f"answer: not complete within {limits.total_s:g} s (request fewer max tokens)")
         if content:
-            return IdleTimeout(f"nothing more arrived for {limits.idle_s:g} s")
-        return FirstContentTimeout(f"no content within {limits.first_content_s:g} s")
+            return IdleTimeout(f"answer: no more content for {limits.idle_s:g} s (try again)")
+        return FirstContentTimeout(f"answer: no content within {limits.first_content_s:g} s (try again)")
 
     def _decide(self, error: StreamError, attempt: _Attempt, text_delivered: bool, total_at_s: float) -> Decision:
         left = len(self.routes) - attempt.route - 1

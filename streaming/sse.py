@@ -26,7 +26,7 @@ class EventTooLargeError(LimitExceededError):
     """A line or an event's data exceeds the size limit; `events` are the earlier events of the same `feed` call."""
 
     def __init__(self) -> None:
-        super().__init__(f"an event of more than {size_text(MAX_EVENT_BYTES)}")
+        super().__init__(f"event: larger than {size_text(MAX_EVENT_BYTES)}")
         self.events: list[ServerSentEvent] = []
 
 
@@ -57,7 +57,7 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Decode the next bytes and return the events that they complete. Raises EventTooLargeError."""
-        found: list[ServerSentEvent] = []
+        events: list[ServerSentEvent] = []
         try:
             for line in self._split_lines(self._utf8.decode(chunk)):
                 if line[:1] == ":" and len(line) <= MAX_EVENT_BYTES // 4:
@@ -65,13 +65,13 @@ class Decoder:
                 if line:
                     self._process_field(line)
                 elif (event := self._dispatch_event()) is not None:
-                    found.append(event)
+                    events.append(event)
             if self._partial_bytes > MAX_EVENT_BYTES:
                 raise EventTooLargeError
         except EventTooLargeError as error:
-            error.events = found
+            error.events = events
             raise
-        return found
+        return events
 
     def flush(self) -> list[ServerSentEvent]:
         """End the input and drop an event without a closing blank line, as the standard requires.
@@ -167,5 +167,5 @@ def comment(text: str = "") -> bytes:
 
 def _require_one_line(text: str) -> str:
     if "\n" in text or "\r" in text or "\0" in text:
-        raise ValueError(f"this field cannot contain a line break or NUL: {text!r}")
+        raise ValueError(f"SSE field: {text!r} contains a line break or NUL")
     return text

@@ -91,26 +91,26 @@ def loads(text: str, name: str = "trace") -> Trace:
 def parse_json_object(line: str, where: str) -> dict[str, Any]:
     """Parse one line of a journal or trace; `where` names the line in the error. Raises UsageError."""
     try:
-        found = json.loads(line)
+        data = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise UsageError(f"{where}: not a JSON object")
-    return found
+    return data
 
 
 def _parse_timed_event(line: str, where: str, earliest_s: float) -> TimedEvent:
     fields = parse_json_object(line, where)
     kind, at_s = fields.pop("type", None), fields.pop("at_s", None)
     if not isinstance(kind, str) or kind not in _EVENT_BY_NAME:
-        raise UsageError(f"{where}: type {kind!r} is none of {', '.join(_EVENT_BY_NAME)}")
+        raise UsageError(f"{where}: type {kind!r} is unknown (use one of {', '.join(_EVENT_BY_NAME)})")
     if not isinstance(at_s, (int, float)) or isinstance(at_s, bool) or not earliest_s <= at_s <= MAX_TIME_S:
         raise UsageError(
-            f"{where}: at_s must be a number of seconds, not before the line above, at most {MAX_TIME_S:,}"
+            f"{where}: at_s is invalid (write seconds, not less than in the line above, at most {MAX_TIME_S:,})"
         )
     cls = _EVENT_BY_NAME[kind]
     if cls in (TextDelta, ThinkingDelta) and not (isinstance(fields.get("text"), str) and fields["text"]):
-        raise UsageError(f"{where}: text must be a string that is not empty")
+        raise UsageError(f"{where}: text is missing or empty (write a non-empty string)")
     try:
         event = cls(**fields)
     except TypeError as error:

@@ -29,7 +29,7 @@ from streaming.session import Route, Session
 
 
 class SingleAdapterProviders(ProviderRegistry):
-    """Asks one given adapter, whatever the name."""
+    """Providers that use one adapter for every name."""
 
     def __init__(self, adapter: Adapter) -> None:
         super().__init__(Settings())
@@ -46,7 +46,7 @@ class SingleAdapterProviders(ProviderRegistry):
 
 
 UNLIMITED_VARIABLES = {"RATE_LIMIT": "off"}
-"""What lets all in."""
+"""Variables that lift the rate limit and the budgets."""
 
 
 @asynccontextmanager
@@ -61,7 +61,7 @@ async def serve_providers(
     service_limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
     add_routes: Callable[[FastAPI], None] = lambda app: None,
 ) -> AsyncIterator[int]:
-    """Run the service over `providers`, set by `variables`; give its port. `host`: where it believes to listen."""
+    """Run the service over `providers`, configured by `variables`, and yield its port. `host`: its address."""
     settings = Settings(variables)
     guard = Guard(GuardConfig.from_env(variables, settings.secrets()), redis_url=settings.redis_url)
     app = create_app(
@@ -94,7 +94,7 @@ async def wait_until(true: Callable[[], bool], every_s: float = 0.005) -> None:
 
 @dataclass
 class HttpReply:
-    """What a server answered: the status, the headers and the body, unchunked."""
+    """A server's response: status, headers, and body without chunk framing."""
 
     status: int
     headers: dict[str, str]
@@ -128,7 +128,7 @@ async def post_and_read(
 async def open_request(
     port: int, body: bytes | dict[str, Any], path: str = "/api/chat", content_type: str = "application/json"
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Send a request and give the open connection."""
+    """Send a request and return the open connection."""
     payload = json.dumps(body).encode() if isinstance(body, dict) else body
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (

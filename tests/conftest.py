@@ -1,4 +1,4 @@
-"""Settings for all tiers, and what more than one of them needs."""
+"""Fixtures and settings for all tiers."""
 
 import hashlib
 import os

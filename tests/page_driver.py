@@ -65,8 +65,8 @@ class PageDriver:
                 message = json.loads(line.removeprefix("data: ") or "{}") if line else {}
                 if message.get("msg") == "process_completed":
                     assert message["success"], message
-                    found: list[Any] = message["output"]["data"]
-                    return found
+                    result: list[Any] = message["output"]["data"]
+                    return result
         raise AssertionError("the queue ended before the event")
 
     def _apply(self, event: Mapping[str, Any], data: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Examples on a page of the documentation: found, run, and held to what the page says that they print."""
+"""Examples in the documentation: extracted, run, and compared with the documented output."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"(?:http|ws)://([^/\s\"`$]+)")
 
 @dataclass(frozen=True)
 class PageExample:
-    """A block of code, and what the page says that it prints: the block after it."""
+    """A block of code and its documented output, which is the block after it."""
 
     page: Path
     line: int
@@ -37,7 +37,7 @@ class PageExample:
         return f"{self.page.stem}, {self.language} on line {self.line}"
 
     def run(self, addresses: Mapping[str, str], folder: Path) -> None:
-        """Run it in `folder`, with the addresses that stand on the page replaced, and compare."""
+        """Run the example in `folder`, with the page's addresses replaced, and compare its output."""
         code = self.code
         for written, real in addresses.items():
             code = code.replace(written, real)
@@ -50,39 +50,39 @@ class PageExample:
         self._compare(done.stdout)
 
     def run_in(self, browser_page: Page) -> None:
-        """Run it in a browser, and compare what it logs."""
+        """Run the example in a browser and compare its console output."""
         script = f"async () => {{ {_PRINTING}\n{self.code}\nreturn printed.join('\\n'); }}"
         self._compare(browser_page.evaluate(script))
 
     def _compare(self, output: str) -> None:
-        """`…` on the page stands for anything."""
+        """Compare the output with the documented one, in which `…` matches anything."""
         pattern = ".*".join(map(re.escape, self.printed.rstrip("\n").split("…")))
         assert re.fullmatch(pattern, output.rstrip("\n"), re.DOTALL), f"{self.code}\nprinted\n{output}"
 
 
 def parse_examples(page: Path) -> list[PageExample]:
-    """Give a page's examples in order; every block of code there is one, or what one prints."""
+    """Return a page's examples in order; every block of code is an example or the output of one."""
     blocks = [token for token in MarkdownIt().parse(page.read_text(encoding="utf-8")) if token.type == "fence"]
-    found = []
+    result = []
     for block, after in zip(blocks, [*blocks[1:], None], strict=True):
         assert block.map is not None
         line = block.map[0] + 1
         if block.info != "text":
             assert block.info in (*_PROGRAMS, "javascript"), f"{page.name}, line {line}: what is {block.info!r}?"
             assert after is not None and after.info == "text", f"{page.name}, line {line}: what does it print?"
-            found.append(PageExample(page, line, block.info, block.content, after.content))
-    return found
+            result.append(PageExample(page, line, block.info, block.content, after.content))
+    return result
 
 
 def find_addresses(page: Path) -> set[str]:
-    """Give the hosts with ports that a page names."""
+    """Return the hosts with ports on a page."""
     return set(_ADDRESS.findall(page.read_text(encoding="utf-8")))
 
 
 @contextmanager
 def open_browser_page(url: str) -> Iterator[Page]:
-    """Give a browser's page of the origin of `url`."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    """Return a browser page at the origin of `url`."""
+    path = next((result for name in BROWSERS if (result := shutil.which(name))), None)
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -11,7 +11,7 @@ import pytest
 
 
 class RedisProcess:
-    """One server; nothing of it is kept on disk."""
+    """A Redis server without persistence."""
 
     def __init__(self) -> None:
         program = shutil.which("redis-server")
@@ -32,12 +32,12 @@ class RedisProcess:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen([self._program, *options], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None  # it is a pipe
-        said = []
+        output = []
         for line in self._process.stdout:
-            said.append(line)
+            output.append(line)
             if "Ready to accept connections" in line:
                 return
-        pytest.fail("Redis did not start: " + "".join(said))
+        pytest.fail("Redis did not start: " + "".join(output))
 
     def kill(self) -> None:
         """Kill it as a power cut does."""
@@ -48,7 +48,7 @@ class RedisProcess:
 
     @contextmanager
     def suspend(self) -> Iterator[None]:
-        """Let it answer nobody for a while, its connections open."""
+        """Suspend the process while its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:

@@ -1,4 +1,4 @@
-"""An adapter that plays what a test tells it, and remembers what was asked and how it ended."""
+"""An adapter that plays a script and records the requests and how they ended."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -8,14 +8,14 @@ from streaming.events import Event, Finish, TextDelta, Usage
 from streaming.messages import ChatRequest, Message
 
 ScriptStep = tuple[float, Event | Exception]
-"""Seconds to wait after the step before, then what happens."""
+"""The delay after the previous step in seconds, and the event or error."""
 
 REQUEST = ChatRequest((Message("user", "Name three colours."),))
 FINISH = Finish("stop", "stop")
 
 
 def words_script(count: int, *, first_s: float = 0.2, gap_s: float = 0.02) -> list[ScriptStep]:
-    """Give a healthy stream: `count` words, usage, the end."""
+    """Return the script of a complete stream: `count` words, usage, the end."""
     deltas: list[ScriptStep] = [(gap_s if i else first_s, TextDelta(f"w{i} ")) for i in range(count)]
     return [*deltas, (0.0, Usage(4, count)), (0.0, FINISH)]
 

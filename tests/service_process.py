@@ -12,12 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STOP_TIMEOUT_S = 45.0
-"""Longer than the service lets answers go on that are under way."""
+"""A timeout longer than the service's grace period for answers under way."""
 
 
 @contextmanager
 def run_service_process(*arguments: str, **variables: str) -> Iterator[str]:
-    """Start `python app.py --no-ui` on a free port, give its URL, and end it as a person would.
+    """Start `python app.py --no-ui` on a free port, yield its URL, and stop it with SIGINT.
 
     Without a rate limit and budgets, unless `variables` set them.
     """
@@ -27,7 +27,7 @@ def run_service_process(*arguments: str, **variables: str) -> Iterator[str]:
 
 @contextmanager
 def service_with_pid(*arguments: str, **variables: str) -> Iterator[tuple[str, int]]:
-    """Do the same, and give the process's id beside the URL."""
+    """Do the same, and yield the URL and the process id."""
     command = [sys.executable, "app.py", "--no-ui", "--port", "0", *arguments]
     environment = {**os.environ, "RATE_LIMIT": "off", "BUDGETS": "off", **variables}
     with tempfile.TemporaryFile("w+") as problems:
@@ -38,10 +38,10 @@ def service_with_pid(*arguments: str, **variables: str) -> Iterator[tuple[str, i
         with process.stdout:
             line = process.stdout.readline()
             try:
-                found = re.search(r"http://\S+", line)
+                match = re.search(r"http://\S+", line)
                 problems.seek(0)
-                assert found, f"no address in {line!r}: {problems.read()}"
-                yield found[0], process.pid
+                assert match, f"no address in {line!r}: {problems.read()}"
+                yield match[0], process.pid
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
@@ -49,6 +49,6 @@ def service_with_pid(*arguments: str, **variables: str) -> Iterator[tuple[str, i
                 finally:
                     process.kill()
         problems.seek(0)
-        said = problems.read()
-        assert code in (0, -signal.SIGTERM), said
-        assert "Traceback" not in said, said
+        output = problems.read()
+        assert code in (0, -signal.SIGTERM), output
+        assert "Traceback" not in output, output

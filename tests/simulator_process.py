@@ -1,4 +1,4 @@
-"""The simulator as the process that people start, and a plain client that keeps every byte it says."""
+"""The simulator as a process, and a plain client that records every received byte."""
 
 import json
 import re
@@ -24,7 +24,7 @@ PATHS = {
 
 @contextmanager
 def run_simulator_process(*arguments: str) -> Iterator[str]:
-    """Start `python -m simulator` on a free port, give its URL, and end it as a person would.
+    """Start `python -m simulator` on a free port, yield its URL, and stop it with SIGINT.
 
     It applies the vendors' rules (`--rules strict`) unless the arguments say otherwise.
     """
@@ -34,9 +34,9 @@ def run_simulator_process(*arguments: str) -> Iterator[str]:
         assert process.stderr is not None
         line = process.stdout.readline()
         try:
-            found = re.search(r"https?://\S+", line)
-            assert found, f"no address in {line!r}: {process.stderr.read()}"
-            yield found[0]
+            match = re.search(r"https?://\S+", line)
+            assert match, f"no address in {line!r}: {process.stderr.read()}"
+            yield match[0]
         finally:
             process.send_signal(signal.SIGTERM)
             code, problems = process.wait(10), process.stderr.read()
@@ -61,7 +61,7 @@ class RawResponse:
 
     @property
     def complete(self) -> bool:
-        """Whether the body came to the end that its framing announced."""
+        """Whether the body reached the end that its framing announced."""
         body = self.raw.partition(b"\r\n\r\n")[2]
         if "content-length" in self.headers:
             return len(body) == int(self.headers["content-length"])
@@ -69,24 +69,24 @@ class RawResponse:
 
     @property
     def chunks(self) -> list[bytes]:
-        """The chunks of the body, or all of it where it has a length."""
+        """The chunks of the body, or the whole body if it has a length."""
         start = self.raw.index(b"\r\n\r\n") + 4
         if "content-length" in self.headers:
             return [self.raw[start:]]
-        found = []
+        result = []
         while start < len(self.raw):
             line_end = self.raw.index(b"\r\n", start)
             size = int(self.raw[start:line_end], 16)
             start = line_end + 2 + size + 2
-            found.append(self.raw[line_end + 2 : start - 2])
-        return found[:-1] if found and not found[-1] else found
+            result.append(self.raw[line_end + 2 : start - 2])
+        return result[:-1] if result and not result[-1] else result
 
     @property
     def body(self) -> bytes:
         return b"".join(self.chunks)
 
     def json_objects(self) -> list[Any]:
-        """Give the JSON objects of a stream's events, the end marker left out."""
+        """Return the JSON objects of a stream's events, without the end marker."""
         lines = [line.removeprefix(b"data: ") for line in self.body.split(b"\n")]
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 
@@ -103,7 +103,7 @@ def encode_request(path: str, body: bytes, headers: Mapping[str, str] | None = N
 
 
 def question_body(wire: str, streamed: bool = True, **fields: Any) -> bytes:
-    """Give a wire's request body."""
+    """Return the request body of a wire format."""
     limit = {"max_tokens": 1000} if wire == "anthropic" else {}
     return json.dumps({**QUESTION, **limit, "stream": streamed, **fields}).encode()
 
@@ -111,7 +111,7 @@ def question_body(wire: str, streamed: bool = True, **fields: Any) -> bytes:
 def ask_simulator(
     url: str, wire: str = "openai", fault: str = "", *, streamed: bool = True, silence_s: float = 10.0, **fields: Any
 ) -> RawResponse:
-    """Ask once on a connection of its own, and listen to the end."""
+    """Send one request on its own connection, and read to the end."""
     headers = {"x-simulator-fault": fault} if fault else {}
     with connect(url) as sock:
         sock.sendall(encode_request(PATHS[wire], question_body(wire, streamed, **fields), headers))
@@ -119,7 +119,7 @@ def ask_simulator(
 
 
 def read_response(sock: socket.socket, silence_s: float = 10.0) -> RawResponse:
-    """Read until the server ends the connection, or says nothing for `silence_s`."""
+    """Read until the server closes the connection or sends nothing for `silence_s`."""
     raw = bytearray()
     while select.select([sock], [], [], silence_s)[0]:
         try:

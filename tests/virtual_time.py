@@ -1,4 +1,4 @@
-"""An event loop whose time jumps to the next timer: minutes of waiting pass in no time, exactly."""
+"""An event loop on virtual time, which jumps to the next timer."""
 
 import asyncio
 import math
@@ -40,10 +40,10 @@ class _JumpingSelector(selectors.SelectSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        if not found and (timeout is None or timeout > 0):
+        result = super().select(0)
+        if not result and (timeout is None or timeout > 0):
             self._loop.jump_to_next_timer()
-        return found
+        return result
 
 
 def run_on_virtual_time(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
@@ -53,5 +53,5 @@ def run_on_virtual_time(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -
 
 
 def loop_clock() -> Callable[[], float]:
-    """Give the running loop's clock, to hand to what is under test."""
+    """Return the running loop's clock, for the code under test."""
     return asyncio.get_running_loop().time

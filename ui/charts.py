@@ -16,8 +16,8 @@ _BELOW_PX = 62
 
 def chart_figure(view: Chart) -> PlotData:
     """Convert a chart of an evaluation to the data of a Gradio plot."""
-    found = plotly_figure(view)
-    return plot_data(view.title, found["data"], found["layout"] | {"height": height_px(view) + 72})
+    figure = plotly_figure(view)
+    return plot_data(view.title, figure["data"], figure["layout"] | {"height": height_px(view) + 72})
 
 
 def non_empty_series(series: list[Series]) -> list[Series]:

@@ -48,8 +48,8 @@ def strategy_picker(value: str, *, elem_id: str, wrong_id: str, label: str = str
         allow_custom_value=True,
         elem_id=elem_id,
     )
-    wrong = gr.HTML("", elem_id=wrong_id)
-    strategy.change(_strategy_error_badge, strategy, wrong, queue=False, **event_options())
+    errors = gr.HTML("", elem_id=wrong_id)
+    strategy.change(_strategy_error_badge, strategy, errors, queue=False, **event_options())
     return strategy
 
 

@@ -25,7 +25,7 @@ _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 def escape_prose(text: str) -> str:
     """Escape tags and entities outside code. Appending to `text` appends to the result, except around code spans."""
-    return _replace_outside_code(text, lambda prose: _TAG.sub(lambda found: _ENTITIES[found[0]], prose))
+    return _replace_outside_code(text, lambda prose: _TAG.sub(lambda match: _ENTITIES[match[0]], prose))
 
 
 def to_file(text: str) -> str:
@@ -35,7 +35,7 @@ def to_file(text: str) -> str:
 
 def unescape_prose(text: str) -> str:
     """Reverse `escape_prose`."""
-    return _replace_outside_code(text, lambda prose: _ENTITY.sub(lambda found: _CHARACTERS[found[1]], prose))
+    return _replace_outside_code(text, lambda prose: _ENTITY.sub(lambda match: _CHARACTERS[match[1]], prose))
 
 
 def _replace_outside_code(text: str, change: Callable[[str], str]) -> str:

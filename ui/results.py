@@ -35,11 +35,11 @@ class ResultsHandlers:
 
     def _folders(self) -> dict[str, Path]:
         """Return the runs' folders by display name, newest first; the sample run has an empty name."""
-        found: list[tuple[float, Path]] = []
+        result: list[tuple[float, Path]] = []
         for path in self._folder.glob(f"*/{_MANIFEST_FILE}"):
             with suppress(OSError):  # the folder was removed since it was listed
-                found.append((path.stat().st_mtime, path.parent))
-        folders: dict[str, Path] = {to_line(folder.name): folder for _, folder in sorted(found, reverse=True)}
+                result.append((path.stat().st_mtime, path.parent))
+        folders: dict[str, Path] = {to_line(folder.name): folder for _, folder in sorted(result, reverse=True)}
         return {**folders, "": self._sample} if (self._sample / _MANIFEST_FILE).exists() else folders
 
     def refresh(self, chosen: str | None) -> Any:
@@ -93,7 +93,7 @@ def build_tab(tab: gr.Tab) -> None:
             choices, value=first, label=strings.RUN, info=strings.RUN_INFO, scale=3, elem_id="sg-run-picker"
         )
         refresh = gr.Button(strings.REFRESH, min_width=110)
-    wrong = gr.HTML("", elem_id="sg-run-wrong")
+    errors = gr.HTML("", elem_id="sg-run-wrong")
     boxes, plots, captions = [], [], []
     with gr.Row(elem_classes="sg-plots"):
         for _ in range(MAX_PLOTS):
@@ -102,7 +102,7 @@ def build_tab(tab: gr.Tab) -> None:
                 captions.append(gr.Markdown("", elem_classes="sg-caption", latex_delimiters=[]))
             boxes.append(box)
     report = gr.Markdown("", elem_id="sg-report", latex_delimiters=[])
-    outputs = [report, wrong, *boxes, *plots, *captions]
+    outputs = [report, errors, *boxes, *plots, *captions]
     # Reading the tables takes a while, so these events show Gradio's progress.
     shown: dict[str, Any] = {"api_visibility": "private", "show_progress": "full", "show_progress_on": report}
     tab.select(results.refresh, run, run, **event_options()).then(results.show, run, outputs, **shown)

@@ -76,7 +76,7 @@ def _draw_open_block(block: str) -> str:
 
 def _mask(block: str) -> str:
     """Replace complete code spans and formulas, in which marks have no meaning, by as many NUL characters."""
-    return _COMPLETE.sub(lambda found: "\0" * len(found[0]), block)
+    return _COMPLETE.sub(lambda result: "\0" * len(result[0]), block)
 
 
 def _has_table_head(block: str) -> bool:

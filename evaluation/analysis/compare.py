@@ -118,14 +118,14 @@ def parse_metrics(text: str, option: str = "--fail-if-worse") -> tuple[str, ...]
 
     Raises UsageError when a name is unknown or the metric has no better direction.
     """
-    found = []
+    metrics = []
     for name in split_names(text):
         known = [metric for metric in DIRECTION if metric in (name, f"{name}_s", f"{name}_usd")]
         if not known or DIRECTION[known[0]] == "neither":
             choose = ", ".join(metric for metric, better in DIRECTION.items() if better != "neither")
             raise UsageError(f"{option}: {name!r} cannot get worse (choose from {choose})")
-        found.append(known[0])
-    return tuple(found)
+        metrics.append(known[0])
+    return tuple(metrics)
 
 
 def select_provider(run: Run, name: str | None, label: str) -> Run:
@@ -147,13 +147,13 @@ def compare(a: Run, b: Run, watched: Sequence[str] = ()) -> RunComparison:
     cells_a, cells_b = _trial_cells(a), _trial_cells(b)
     both = [key for key in cells_a if key in cells_b]
     primary = verdicts.primary_columns(a)
-    found = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key], watched, primary)]
-    claims = judge_family([change for change in found if change.metric in primary])
-    rest = [change for change in found if change.metric not in primary]
+    result = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key], watched, primary)]
+    claims = judge_family([change for change in result if change.metric in primary])
+    rest = [change for change in result if change.metric not in primary]
     in_order = sorted([*claims, *rest], key=lambda change: both.index(change.cell))
     return RunComparison(
         changes=in_order,
-        watched=judge_family([change for change in found if change.metric in watched]),
+        watched=judge_family([change for change in result if change.metric in watched]),
         only_a=[key for key in cells_a if key not in cells_b],
         only_b=[key for key in cells_b if key not in cells_a],
         differences=[*scenario_differences(a, b), *describe_origin_changes(a, b)],
@@ -217,10 +217,10 @@ def _ratio_change(
     (values_a, prompts_a), (values_b, prompts_b) = (_values_and_prompts(of, is_rate) for of in (a, b))
     if len(pairs):
         (first, prompts), (second, _) = (_values_and_prompts(of[pairs], is_rate) for of in (a, b))
-        found = compare_pairs(first, second, prompts, margin_unit=unit)
+        result = compare_pairs(first, second, prompts, margin_unit=unit)
     else:
-        found = compare_samples(values_a, prompts_a, values_b, prompts_b, margin_unit=unit)
-    ratio = found.inverse() if is_rate else found
+        result = compare_samples(values_a, prompts_a, values_b, prompts_b, margin_unit=unit)
+    ratio = result.inverse() if is_rate else result
     difference, low, high = (None if value is None else value - 1 for value in (ratio.ratio, ratio.low, ratio.high))
     return MetricChange(
         key, metric, _median(a), _median(b), difference, low, high, ratio.pairs, bool(len(pairs)), ratio.p_value, ratio,
@@ -234,8 +234,8 @@ def _median(values: "pd.Series[float]") -> float:
 
 def _values_and_prompts(values: "pd.Series[float]", is_rate: bool) -> tuple[Floats, list[Any]]:
     """Return the values and their prompts; rates are inverted, so that a failure (0) becomes infinity."""
-    found: Floats = np.asarray(values, dtype=np.float64)
-    return verdicts.invert(found) if is_rate else found, values.index.get_level_values("prompt_id").tolist()
+    result: Floats = np.asarray(values, dtype=np.float64)
+    return verdicts.invert(result) if is_rate else result, values.index.get_level_values("prompt_id").tolist()
 
 
 def _share_change(
@@ -259,7 +259,7 @@ def scenario_differences(a: Run, b: Run) -> list[str]:
     first, second = a.manifest.get("scenario", {}), b.manifest.get("scenario", {})
     if not first or not second:
         return []
-    found = [
+    result = [
         f"{key.replace('_', ' ')}: {first.get(key)} in A, {second.get(key)} in B"
         for key in _SCENARIO_KEYS
         if first.get(key) != second.get(key)
@@ -267,5 +267,5 @@ def scenario_differences(a: Run, b: Run) -> list[str]:
     prompts = [{prompt["id"]: prompt.get("text") for prompt in of.get("prompts", [])} for of in (first, second)]
     if prompts[0] != prompts[1]:
         common = sum(prompts[1].get(id_) == text for id_, text in prompts[0].items())
-        found.append(f"prompts: {len(prompts[0])} in A, {len(prompts[1])} in B, {common} in both")
-    return found
+        result.append(f"prompts: {len(prompts[0])} in A, {len(prompts[1])} in B, {common} in both")
+    return result

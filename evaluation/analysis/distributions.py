@@ -29,17 +29,17 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
     c, d = 1.0, 1 / _nonzero(1 - (a + b) * x / (a + 1))
-    found = d
+    result = d
     for m in range(1, _MAX_TERMS):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
             d, c = 1 / _nonzero(1 + term * d), _nonzero(1 + term / c)
-            found *= c * d
+            result *= c * d
         if abs(c * d - 1) < _PRECISION:
             break
-    return found
+    return result
 
 
 def _nonzero(value: float) -> float:

@@ -103,8 +103,8 @@ def required_pairs(
     low, high = MIN_UNITS, _MAX_PROMPTS
 
     def suffices(pairs: int) -> bool:
-        found = detectable_effect(pairs, spread, comparisons, margin)
-        return found is not None and found <= effect
+        result = detectable_effect(pairs, spread, comparisons, margin)
+        return result is not None and result <= effect
 
     if not suffices(high):
         return None
@@ -132,43 +132,45 @@ def compare_pairs(a: Floats, b: Floats, prompts: Sequence[Any], *, margin_unit: 
     with np.errstate(invalid="ignore"):
         logs = np.log(b) - np.log(a)
     logs = np.where(np.isnan(logs), 0.0, logs)
-    found = PairedRatio(len(a), count, margin=margin, failed_pairs=failed)
+    result = PairedRatio(len(a), count, margin=margin, failed_pairs=failed)
     if failed:
-        return _compare_by_sign(found, logs, codes)
-    return _compare_by_t(found, logs, codes, margin_unit / 2 / typical)
+        return _compare_by_sign(result, logs, codes)
+    return _compare_by_t(result, logs, codes, margin_unit / 2 / typical)
 
 
-def _compare_by_t(found: PairedRatio, logs: Floats, codes: Ints, resolution: float) -> PairedRatio:
+def _compare_by_t(result: PairedRatio, logs: Floats, codes: Ints, resolution: float) -> PairedRatio:
     """Return the ratio with t intervals; `resolution` bounds the deviation from below, as timers are no finer."""
     means = np.bincount(codes, logs) / np.bincount(codes)
     center = float(means.mean())
     samples = [means, logs] if len(means) > 1 else [logs]
     if min(map(len, samples)) < MIN_UNITS:
-        return replace(found, ratio=_exp(center))
+        return replace(result, ratio=_exp(center))
     half, p_value = 0.0, 0.0
     for sample in samples:
         error = max(float(sample.std(ddof=1)), resolution, 1e-9) / math.sqrt(len(sample))
         half = max(half, error * t_quantile(1 - LEVEL / 2, len(sample) - 1))
         away, df = abs(center), len(sample) - 1
-        tail = t_tail((away - found.margin) / error, df) + t_tail((away + found.margin) / error, df)
-        p_value = max(p_value, 1.0 if away <= found.margin else min(tail, 1.0))
+        tail = t_tail((away - result.margin) / error, df) + t_tail((away + result.margin) / error, df)
+        p_value = max(p_value, 1.0 if away <= result.margin else min(tail, 1.0))
     return replace(
-        found, ratio=_exp(center), low=_exp(center - half), high=_exp(center + half), p_value=p_value,
+        result, ratio=_exp(center), low=_exp(center - half), high=_exp(center + half), p_value=p_value,
         basis="t over log ratios", spread=max(float(samples[0].std(ddof=1)), resolution),
     )  # fmt: skip
 
 
-def _compare_by_sign(found: PairedRatio, logs: Floats, codes: Ints) -> PairedRatio:
-    units = logs if found.prompts == 1 else np.asarray([_center(logs[codes == code]) for code in range(found.prompts)])
+def _compare_by_sign(result: PairedRatio, logs: Floats, codes: Ints) -> PairedRatio:
+    units = (
+        logs if result.prompts == 1 else np.asarray([_center(logs[codes == code]) for code in range(result.prompts)])
+    )
     ordered, ranks = np.sort(units), order_ranks(len(units), 0.5)
     ratio = _exp(_center(units))
     if ranks is None:
-        return replace(found, ratio=ratio)
-    over, under = int((units > found.margin).sum()), int((units < -found.margin).sum())
+        return replace(result, ratio=ratio)
+    over, under = int((units > result.margin).sum()), int((units < -result.margin).sum())
     most = max(over, under)
     p_value = min(2 * (1 - binomial_cdf(most - 1, len(units), 0.5)), 1.0)
     low, high = float(ordered[ranks[0] - 1]), float(ordered[ranks[1] - 1])
-    return replace(found, ratio=ratio, low=_exp(low), high=_exp(high), p_value=p_value, basis="signs")
+    return replace(result, ratio=ratio, low=_exp(low), high=_exp(high), p_value=p_value, basis="signs")
 
 
 def _center(logs: Floats) -> float:

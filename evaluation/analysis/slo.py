@@ -117,12 +117,12 @@ class Verdict:
         objective, where = self.objective, f"{display_name(self.provider)} × {self.strategy}"
         if self.value is None:
             return f"{objective.text}: too few to tell, not measured ({where})"
-        found = f"{_format_value(self.value, objective.unit)} ({where}, n = {self.n})"
+        measurement = f"{_format_value(self.value, objective.unit)} ({where}, n = {self.n})"
         if self.met:
-            return f"{objective.text}: met, {found}"
+            return f"{objective.text}: met, {measurement}"
         if self.outcome == "missed":
-            return f"{objective.text}: missed{self._excess_text()}: {found}"
-        return f"{objective.text}: too few to tell{self._needed_text()}: so far {found}"
+            return f"{objective.text}: missed{self._excess_text()}: {measurement}"
+        return f"{objective.text}: too few to tell{self._needed_text()}: so far {measurement}"
 
     def _excess_text(self) -> str:
         objective, value = self.objective, self.value
@@ -143,15 +143,15 @@ class Verdict:
 
 def worst_outcome(verdicts: Sequence[Verdict]) -> Outcome:
     """Return the outcome of several objectives: missed if one is missed, else too few if one is, else met."""
-    found = {verdict.outcome for verdict in verdicts}
-    return "missed" if "missed" in found else "too few" if "too few" in found else "met"
+    result = {verdict.outcome for verdict in verdicts}
+    return "missed" if "missed" in result else "too few" if "too few" in result else "met"
 
 
 def parse_slo(text: str) -> tuple[Objective, ...]:
     """Parse an SLO. Raises UsageError when an objective is invalid."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise UsageError("slo: no objective (use for example ttft_p95<800ms,failed<1%)")
+        raise UsageError("slo: has no objective (use for example ttft_p95<800ms,failed<1%)")
     return tuple(map(_parse_objective, parts))
 
 
@@ -210,9 +210,9 @@ def _judge_trials(objective: Objective, name: str, strategy: str, values: list[f
 
 
 def _percentile_of(ordered: list[float], percent: float) -> float:
-    found = percentile(ordered, percent)
+    result = percentile(ordered, percent)
     # Interpolating towards infinity gives infinity, but beside a weight of 0 it gives NaN.
-    return ordered[int((len(ordered) - 1) * percent / 100)] if math.isnan(found) else found
+    return ordered[int((len(ordered) - 1) * percent / 100)] if math.isnan(result) else result
 
 
 def _judge_share(objective: Objective, good: int, n: int) -> tuple[Outcome, int | None]:
@@ -284,7 +284,7 @@ def _parse_objective(part: str) -> Objective:
     column, stat, unit = _parse_target(part, name)
     if unit_text not in _UNITS[unit]:
         units = " or ".join(repr(known) for known in _UNITS[unit])
-        raise UsageError(f"slo: {part!r} needs the unit {units}")
+        raise UsageError(f"slo: {part!r} has no valid unit (use {units})")
     return Objective(part, column, stat, op, float(number) * _UNITS[unit][unit_text], unit)
 
 
@@ -293,10 +293,10 @@ def _parse_target(part: str, name: str) -> tuple[str, str, str]:
     if name in _SHARE_COLUMNS:
         return name, "share", "share"
     stem, _, stat = name.rpartition("_")
-    found = _STAT_PATTERN.fullmatch(stat)
-    if not found or not stem or (found[1] and not 0 < float(found[1]) < 100):
+    match = _STAT_PATTERN.fullmatch(stat)
+    if not match or not stem or (match[1] and not 0 < float(match[1]) < 100):
         raise UsageError(
-            f"slo: {part!r}: {name!r} must be failed, stalled, or end in _max or a percentile such as _p95 or _p99.9"
+            f"slo: {part!r}: {name!r} is unknown (use failed, stalled, or a column with _max, _p95, _p99.9, …)"
         )
     if stem == _GAP_COLUMN:
         return _GAP_COLUMN, stat, "s"
@@ -308,12 +308,12 @@ def _resolve_column(part: str, stem: str) -> str:
     known = [name for name in TRIAL_COLUMNS if TRIAL_UNITS.get(name) in _UNITS]
     if stem in known:
         return stem
-    found = [name for name in known if name in (f"{stem}_s", f"{stem}_usd", f"{stem}_tps", f"{stem}_per_s")]
-    if len(found) == 1:
-        return found[0]
-    near = found or list(_close_matches(stem, known))
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise UsageError(f"slo: {part!r}: {'more than one' if found else 'no'} column {stem!r}{hint}")
+    columns = [name for name in known if name in (f"{stem}_s", f"{stem}_usd", f"{stem}_tps", f"{stem}_per_s")]
+    if len(columns) == 1:
+        return columns[0]
+    near = columns or list(_close_matches(stem, known))
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    raise UsageError(f"slo: {part!r}: {'more than one' if columns else 'no'} column {stem!r}{hint}")
 
 
 def _close_matches(stem: str, known: list[str]) -> Iterator[str]:

@@ -95,20 +95,20 @@ def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, *, 
 
 
 def _known_values(values: Sequence[float] | Floats, prompts: Prompts | None) -> tuple[Floats, Ints]:
-    found = np.asarray(values, dtype=np.float64)
-    known = ~np.isnan(found)
-    codes = np.arange(len(found)) if prompts is None else pd.factorize(np.asarray(prompts, dtype=object))[0]
-    return found[known], codes[known].astype(np.int64)
+    result = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(result)
+    codes = np.arange(len(result)) if prompts is None else pd.factorize(np.asarray(prompts, dtype=object))[0]
+    return result[known], codes[known].astype(np.int64)
 
 
 def _prompt_centers(values: Floats, codes: Ints) -> Floats:
     """Return the median of each prompt; of two middle values the geometric mean, which has their median on average."""
-    found = []
+    result = []
     for code in np.unique(codes):
         own = np.sort(values[codes == code])
         low, high = float(own[(len(own) - 1) // 2]), float(own[len(own) // 2])
-        found.append(math.sqrt(low * high) if low > 0 and math.isfinite(high) else (low + high) / 2)
-    return np.asarray(found, dtype=np.float64)
+        result.append(math.sqrt(low * high) if low > 0 and math.isfinite(high) else (low + high) / 2)
+    return np.asarray(result, dtype=np.float64)
 
 
 def _median_interval(values: Floats, *, signed: bool) -> tuple[float | None, float | None, Basis]:
@@ -197,8 +197,8 @@ def interpolate(ordered: Floats, q: float) -> float:
 
 def column_values(trials: pd.DataFrame, column: str, *, failures: bool) -> Floats:
     """Return a column of trials as floats; with `failures` every trial that did not complete is infinite."""
-    found = trials[column].to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(trials["outcome"].eq("completed"), found, np.inf) if failures else found
+    result = trials[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(trials["outcome"].eq("completed"), result, np.inf) if failures else result
 
 
 def column_median(trials: pd.DataFrame, column: str, *, failures: bool = False) -> Estimate:
@@ -214,10 +214,10 @@ def pooled_quantiles(values: Floats, trials: Prompts, percents: Sequence[float],
     whose interval would end at the largest value.
     """
     codes, _ = pd.factorize(np.asarray(trials, dtype=object))
-    found = [float(x) for x in np.percentile(values, percents)]
+    result = [float(x) for x in np.percentile(values, percents)]
     count = int(codes.max()) + 1
     if count < MIN_TRIALS:
-        return [Estimate(len(values), value) for value in found]
+        return [Estimate(len(values), value) for value in result]
     drawn = _draw_quantiles(values, codes, count, percents, np.random.default_rng(seed))
     tail = normal_cdf(-math.sqrt(count / (count - 1)) * t_quantile(1 - _TAIL, count - 1))
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
@@ -226,7 +226,7 @@ def pooled_quantiles(values: Floats, trials: Prompts, percents: Sequence[float],
         Estimate(len(values), value, min(float(a), value), max(float(b), value), "drawn trials")
         if b < most
         else Estimate(len(values), value)
-        for value, a, b in zip(found, low, high, strict=True)
+        for value, a, b in zip(result, low, high, strict=True)
     ]
 
 
@@ -285,11 +285,11 @@ def delivered_chunks(events: pd.DataFrame) -> pd.DataFrame:
 
 def _text_chunks(texts: pd.DataFrame, column: str) -> pd.DataFrame:
     at_s = texts[column].fillna(texts["delivered_s"])
-    found = pd.DataFrame({"trial_id": texts["trial_id"], "chars": texts["chars"], "at_s": at_s})
-    return found.assign(gap_s=found.groupby("trial_id", sort=False)["at_s"].diff())
+    chunks = pd.DataFrame({"trial_id": texts["trial_id"], "chars": texts["chars"], "at_s": at_s})
+    return chunks.assign(gap_s=chunks.groupby("trial_id", sort=False)["at_s"].diff())
 
 
 def chunk_gaps(events: pd.DataFrame) -> pd.DataFrame:
     """Return all inter-chunk latencies on arrival (trial_id, gap_s), to be pooled by group, never averaged."""
-    found = arrival_chunks(events)
-    return found.loc[found["gap_s"].notna(), ["trial_id", "gap_s"]]
+    chunks = arrival_chunks(events)
+    return chunks.loc[chunks["gap_s"].notna(), ["trial_id", "gap_s"]]

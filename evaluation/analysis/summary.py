@@ -119,8 +119,8 @@ def strategy_differences(run: Run) -> list[Difference]:
     held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(completed["delay_mean_s"].notna())
     completed = completed.assign(first_held_s=held_s)
     strategies = trial_names.order_values(run, "strategies", trials["strategy"])
-    found = _iter_differences(run, completed, "strategy", strategies, _BETWEEN_STRATEGIES)
-    return [difference for difference in found if difference.estimate.n]
+    result = _iter_differences(run, completed, "strategy", strategies, _BETWEEN_STRATEGIES)
+    return [difference for difference in result if difference.estimate.n]
 
 
 def transport_differences(run: Run) -> list[Difference]:
@@ -130,8 +130,8 @@ def transport_differences(run: Run) -> list[Difference]:
     completed = trials[trials["outcome"] == "completed"]
     completed = completed.assign(delivered_gap_p99_s=completed["trial_id"].map(gaps).astype("float64"))
     first = trial_names.transports(run)[:1]
-    found = _iter_differences(run, completed, "transport", trial_names.transports(run), _BETWEEN_TRANSPORTS)
-    return [difference for difference in found if [difference.a] == first]
+    result = _iter_differences(run, completed, "transport", trial_names.transports(run), _BETWEEN_TRANSPORTS)
+    return [difference for difference in result if [difference.a] == first]
 
 
 def _iter_differences(
@@ -210,5 +210,5 @@ def _count_correct(counted: pd.DataFrame) -> tuple[int, int]:
 
 def _reduce_known(column: "pd.Series[float]", reduce: Callable[["pd.Series[float]"], float]) -> float | None:
     """Return the reduction of the known values; None if there are none."""
-    found = column.dropna()
-    return float(reduce(found)) if len(found) else None
+    known = column.dropna()
+    return float(reduce(known)) if len(known) else None

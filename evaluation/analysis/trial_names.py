@@ -20,11 +20,11 @@ def add_name_column(trials: pd.DataFrame) -> pd.DataFrame:
     if "name" in trials and trials["name"].notna().all():
         return trials
     pairs = zip(trials["provider"], trials["model"].fillna(""), strict=True)
-    found = [full_name(*pair) for pair in pairs]
+    result = [full_name(*pair) for pair in pairs]
     efforts = [None if pd.isna(effort) else str(effort) for effort in trials["effort"]]
     if len(set(efforts)) > 1:
-        found = [at_effort(*pair) for pair in zip(found, efforts, strict=True)]
-    return trials.assign(name=pd.Series(found, trials.index, dtype="string"))
+        result = [at_effort(*pair) for pair in zip(result, efforts, strict=True)]
+    return trials.assign(name=pd.Series(result, trials.index, dtype="string"))
 
 
 def names_in_order(run: Run, column: "pd.Series[str]") -> list[str]:
@@ -45,8 +45,8 @@ def order_values(run: Run, key: str, column: "pd.Series[str]") -> list[str]:
 
 def transports(run: Run) -> list[str]:
     """Return the transports that have a trial; the first is the baseline of comparisons."""
-    found = order_values(run, "transport", run.trials["transport"])
-    return sorted(found, key=lambda name: name != IN_PROCESS)
+    result = order_values(run, "transport", run.trials["transport"])
+    return sorted(result, key=lambda name: name != IN_PROCESS)
 
 
 def add_transport_names(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -87,6 +87,6 @@ def _first_asked(trials: pd.DataFrame) -> "pd.Series[bool]":
 
 def populations(trials: pd.DataFrame) -> list[Population]:
     """Return the populations of the trials, fresh prompts first."""
-    found = set(trials["population"])
+    result = set(trials["population"])
     known: tuple[Population, ...] = ("all", "fresh", "repeated")
-    return [name for name in known if name in found]
+    return [name for name in known if name in result]

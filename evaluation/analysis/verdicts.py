@@ -111,12 +111,12 @@ class ProviderComparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON values; differences are shares of A."""
-        found = self.ratio
+        result = self.ratio
         return {
             "a": self.a, "b": self.b, "metric": self.column, "population": self.population,
-            "difference": _finite_change(found.ratio), "low": _finite_change(found.low),
-            "high": _finite_change(found.high), "pairs": found.pairs, "prompts": found.prompts,
-            "basis": found.basis, "comparisons": self.comparisons, "verdict": self.verdict,
+            "difference": _finite_change(result.ratio), "low": _finite_change(result.low),
+            "high": _finite_change(result.high), "pairs": result.pairs, "prompts": result.prompts,
+            "basis": result.basis, "comparisons": self.comparisons, "verdict": self.verdict,
             "a_failed": self.a_failures.failed, "b_failed": self.b_failures.failed,
         }  # fmt: skip
 
@@ -155,16 +155,16 @@ def explore_providers(run: Run) -> list[ProviderComparison]:
     """Return the comparisons in all other metrics, of completed answers, without verdicts."""
     primary = primary_columns(run)
     columns = [column for column in EXPLORATORY if column not in primary]
-    return [found for found in _iter_comparisons(run, columns, failures=False) if found.ratio.pairs]
+    return [entry for entry in _iter_comparisons(run, columns, failures=False) if entry.ratio.pairs]
 
 
 def judge_family(comparisons: Sequence[ProviderComparison] | Iterator[ProviderComparison]) -> list[ProviderComparison]:
     """Return comparisons with their verdicts, so that a false claim is among them in at most 5 % of reports."""
-    found = list(comparisons)
-    testable = [one for one in found if one.ratio.low is not None]
+    result = list(comparisons)
+    testable = [one for one in result if one.ratio.low is not None]
     claimed = dict(zip(map(id, testable), holm([one.ratio.p_value for one in testable]), strict=True))
     size = max(len(testable), 1)
-    return [replace(one, comparisons=size, is_claimed=claimed.get(id(one), False)) for one in found]
+    return [replace(one, comparisons=size, is_claimed=claimed.get(id(one), False)) for one in result]
 
 
 def failure_count(trials: pd.DataFrame) -> FailureCount:
@@ -214,13 +214,13 @@ def _compare_columns(values: pd.DataFrame, a: str, b: str, column: str) -> Paire
     prompts = values.index.get_level_values("prompt_id").tolist()
     if direction_of(column) == "more":
         # Where more is better a failure is 0: of the inverse, which is compared, it is infinity.
-        found = compare_pairs(invert(first), invert(second), prompts, margin_unit=0)
-        return found.inverse()
+        result = compare_pairs(invert(first), invert(second), prompts, margin_unit=0)
+        return result.inverse()
     return compare_pairs(first, second, prompts, margin_unit=unit)
 
 
 def invert(values: Floats) -> Floats:
     """Return the inverse of rates: times, of which a failure (rate 0) is infinite."""
     with np.errstate(divide="ignore"):
-        found: Floats = 1 / values
-    return found
+        result: Floats = 1 / values
+    return result

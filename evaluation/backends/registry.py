@@ -75,9 +75,9 @@ class RunBackends:
         for call, backend in self._chosen.items():
             timings.setdefault(transport_name(call.provider, call.transport), set()).add(backend.timing)
         interference.freeze_gc()
-        waits_only = bool(timings) and not any("pipeline" in found for found in timings.values())
+        waits_only = bool(timings) and not any("pipeline" in entry for entry in timings.values())
         return {
-            "stamped_sockets": [name for name, found in timings.items() if found == {"sockets"}],
+            "stamped_sockets": [name for name, entry in timings.items() if entry == {"sockets"}],
             "measured_otherwise": dict(self._reasons),
             "real_time_priority": waits_only and self._attention.enter_context(realtime_priority()),
         }

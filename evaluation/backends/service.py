@@ -91,14 +91,14 @@ def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
 
 def chat_params(call: TrialRequest) -> ChatParams:
     """Return the JSON body of a request to the SSE and WebSocket transports."""
-    found = ChatParams(message=_prompt_text(call), provider=call.provider, strategy=call.strategy)
+    params = ChatParams(message=_prompt_text(call), provider=call.provider, strategy=call.strategy)
     if call.request.max_tokens is not None:
-        found["max_tokens"] = call.request.max_tokens
+        params["max_tokens"] = call.request.max_tokens
     if call.request.temperature is not None:
-        found["temperature"] = call.request.temperature
+        params["temperature"] = call.request.temperature
     if call.request.effort is not None:
-        found["effort"] = call.request.effort
-    return found
+        params["effort"] = call.request.effort
+    return params
 
 
 def _completion_body(call: TrialRequest) -> dict[str, Any]:

@@ -81,10 +81,10 @@ class ServiceSSEDecoder:
 
     def feed(self, data: bytes) -> Iterator[Event]:
         try:
-            for found in self._events(data):
+            for entry in self._events(data):
                 if self.done:
                     return
-                new = self._reader.read_sse(found)
+                new = self._reader.read_sse(entry)
                 event = None if new is None else self.outcome.record_event(new.event)
                 if isinstance(event, Failed):
                     raise StreamError(event.message, http_status=event.http_status)
@@ -100,7 +100,7 @@ class ServiceSSEDecoder:
             yield from self._sse.feed(data)
         except sse.EventTooLargeError as error:
             yield from error.events
-            raise ResponseTooLargeError(f"the service sent more than is read: {error}") from None
+            raise ResponseTooLargeError(f"response: exceeds a size limit ({error})") from None
 
     def flush(self) -> Iterator[Event]:
         raise TruncatedStreamError("the stream ended before the event that ends the answer")
@@ -119,10 +119,10 @@ class ServiceCompletionDecoder:
         return self._decoder.done
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        for found in self._events(data):
+        for event in self._events(data):
             # Quotation marks inside a JSON string are escaped, so that no answer's text can contain these keys.
-            if '"streamgauge"' in found.data or '"error"' in found.data:
-                self.outcome.read_body(found.data)
+            if '"streamgauge"' in event.data or '"error"' in event.data:
+                self.outcome.read_body(event.data)
         yield from self._decoder.feed(data)
 
     def _events(self, data: bytes) -> list[sse.ServerSentEvent]:
@@ -159,12 +159,12 @@ def receipt_from_service(
     return replace(receipt, outcome="cancelled") if events[-1].event is _CANCELLED else receipt
 
 
-def ending_columns(found: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
+def ending_columns(fields: Receipt, outcome: ServiceOutcome) -> dict[str, Any]:
     """Return the columns that describe how an answer ended.
 
     The cost is the one that the service reported where the caller knows no price.
     """
-    columns = outcome_columns(found)
+    columns = outcome_columns(fields)
     cost_usd = outcome.receipt.cost_usd if outcome.receipt else None
     if "token_source" in columns and columns.get("cost_usd") is None and cost_usd is not None:
         columns |= {"cost_usd": Decimal(str(cost_usd)), "cost_source": "listed", "price_source": "the service"}

@@ -52,9 +52,9 @@ def running_service(
         return
     command = [sys.executable, "app.py", "--port", "0", *(() if page else ("--no-ui",))]
     environment = {**Settings.from_environment().variables, **_UNLIMITED_ENV, **(variables or {})}
-    with start_process(command, folder / LOG_FILE, environment) as found:
-        wait_for_local_model(found.url)
-        yield found
+    with start_process(command, folder / LOG_FILE, environment) as process:
+        wait_for_local_model(process.url)
+        yield process
 
 
 def wait_for_local_model(url: str) -> None:
@@ -74,9 +74,7 @@ def fetch(address: str) -> bytes:
             output: bytes = response.read(MAX_BODY_BYTES)
             return output
     except OSError as error:
-        raise UsageError(
-            f"the service that was started does not answer at {address}: {error}; see {LOG_FILE}"
-        ) from None
+        raise UsageError(f"the started service: no response at {address}, {error} (see {LOG_FILE})") from None
 
 
 @contextmanager
@@ -97,7 +95,7 @@ def start_process(
             url = _read_address(process)
             if url is None:
                 output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no error message"]
-                raise UsageError(f"{' '.join(command[1:3])} did not start: {output[-1]}")
+                raise UsageError(f"{' '.join(command[1:3])}: did not start ({output[-1]})")
             yield ServiceProcess(url, process.pid)
         finally:
             process.terminate()
@@ -118,7 +116,7 @@ def _parent_death_hook() -> Callable[[], None] | None:
 def validate_url(url: str) -> str:
     """Return a URL without a trailing slash. Raises UsageError unless it is an http(s) URL without credentials."""
     if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
-        raise UsageError(f"--url {url!r}: write an address such as http://127.0.0.1:7860, with no key in it")
+        raise UsageError(f"--url {url!r}: not an address (write one such as http://127.0.0.1:7860, without a key)")
     return url.rstrip("/")
 
 
@@ -131,5 +129,5 @@ def _read_address(process: subprocess.Popen[bytes]) -> str | None:
             if not data:
                 break
             output += data
-    found = re.search(rb"https?://\S+", output)
-    return found[0].decode() if found else None
+    match = re.search(rb"https?://\S+", output)
+    return match[0].decode() if match else None

@@ -38,8 +38,8 @@ class VendorBackend:
             session = self._resources.access.new_session([call.provider], clock=self._resources.clock, policy=NO_RETRY)
             request = replace(key.request, model=session.route.model)
             self._prepared[key] = await session.route.adapter.prepare_request(request)
-        found = self._prepared[key]
-        return found if isinstance(found, UnpreparableRequest) else None
+        result = self._prepared[key]
+        return result if isinstance(result, UnpreparableRequest) else None
 
     async def send(self, call: TrialRequest) -> TimedResponse:
         """Send a request to its vendor and return the response, with the text as the strategy would have delivered it.

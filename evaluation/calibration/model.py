@@ -79,7 +79,7 @@ class ErrorBar:
 
 
 def compare_with_log(
-    way: str, streams: int, noted: Sequence[ObservedAnswer], log: Iterable[Mapping[str, Any]], cpu_s: float
+    way: str, streams: int, observations: Sequence[ObservedAnswer], log: Iterable[Mapping[str, Any]], cpu_s: float
 ) -> CalibrationRow:
     """Compute the errors of the client's timestamps against the server's log, paired by request id.
 
@@ -90,7 +90,7 @@ def compare_with_log(
     ttft_ms: list[float] = []
     gap_ms: list[float] = []
     heard_ms: list[float] = []
-    for one in noted:
+    for one in observations:
         true_s = sent_s.get(one.request_id, [])
         if one.problem or not true_s or len(true_s) != len(one.tokens_s):
             continue
@@ -99,18 +99,18 @@ def compare_with_log(
         gap_ms += [abs((b - a) - (d - c)) * 1000 for (a, b), (c, d) in pairs]
         if one.sent_s is not None:
             heard_ms.append((received_s[one.request_id] - one.sent_s) * 1000)
-    chunks = sum(len(one.tokens_s) for one in noted)
+    chunks = sum(len(one.tokens_s) for one in observations)
     return CalibrationRow(
         way=way,
         streams=streams,
-        answers=len(noted),
-        failed=len(noted) - len(ttft_ms),
+        answers=len(observations),
+        failed=len(observations) - len(ttft_ms),
         ttft_p50_ms=_nearest_rank(ttft_ms, 50),
         ttft_p99_ms=_nearest_rank(ttft_ms, 99),
         gap_p50_ms=_nearest_rank(gap_ms, 50),
         gap_p99_ms=_nearest_rank(gap_ms, 99),
         heard_p99_ms=_nearest_rank(heard_ms, 99),
-        merged_reads=sum(one.merged_reads for one in noted),
+        merged_reads=sum(one.merged_reads for one in observations),
         cpu_s_per_1000_chunks=round(cpu_s / chunks * 1000, 4) if chunks else None,
     )
 
@@ -179,17 +179,17 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object of the calibration file."""
-        bars = {way: asdict(found) if (found := self.bar(way)) else None for way in self.ways}
+        bars = {way: asdict(bar) if (bar := self.bar(way)) else None for way in self.ways}
         return {"calibration": VERSION, **asdict(self), "within_at_up_to": bars}
 
 
-def calibration_from_dict(found: Mapping[str, Any]) -> Calibration:
+def calibration_from_dict(data: Mapping[str, Any]) -> Calibration:
     """Parse the object that `as_dict` returns. Raises ValueError when a field is missing or invalid."""
-    if found.get("calibration") != VERSION:
+    if data.get("calibration") != VERSION:
         raise ValueError(f"not a calibration of version {VERSION}")
     try:
-        values = {field.name: found[field.name] for field in fields(Calibration)}
-        values["rows"] = tuple(CalibrationRow(**row) for row in found["rows"])
+        values = {field.name: data[field.name] for field in fields(Calibration)}
+        values["rows"] = tuple(CalibrationRow(**row) for row in data["rows"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a valid calibration ({error})") from None
     # Importing pydantic takes 0.1 s, which commands without a calibration need not spend.
@@ -220,18 +220,18 @@ def read_calibration(path: Path | None) -> Calibration | None:
         return None
     file = path or DEFAULT_FILE
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return calibration_from_dict(found if isinstance(found, dict) else {})
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return calibration_from_dict(data if isinstance(data, dict) else {})
     except OSError as error:
         raise UsageError(f"calibration {file}: {error.strerror} (create one with `{CALIBRATE_COMMAND}`)") from None
     except ValueError as error:
         raise UsageError(f"calibration {file}: {error} (create a new one with `{CALIBRATE_COMMAND}`)") from None
 
 
-def machine_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def machine_differences(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the differences between the calibration's machine and the run's, such as `cpu count 2, not 8`."""
     return [
-        f"{name.replace('_', ' ')} {theirs.get(name)}, not {ours.get(name)}"
+        f"{name.replace('_', ' ')} {other.get(name)}, not {ours.get(name)}"
         for name in _MACHINE_FIELDS
-        if theirs.get(name) != ours.get(name)
+        if other.get(name) != ours.get(name)
     ]

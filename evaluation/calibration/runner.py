@@ -1,4 +1,4 @@
-"""Calibrates this machine: the instrument and the simulator in separate processes, one number of streams at a time."""
+"""Calibration of this machine, with the instrument and the simulator in separate processes."""
 
 import errno
 import json
@@ -54,14 +54,14 @@ def parse_options(streams: str, ways: str, within_ms: float) -> CalibrationOptio
     try:
         numbers = sorted({int(text) for text in streams.split(",")})
     except ValueError:
-        raise UsageError(f"--streams {streams!r}: write numbers, for example 1,16,64") from None
+        raise UsageError(f"--streams {streams!r}: not a list of numbers (write for example 1,16,64)") from None
     if numbers[0] < 1 or numbers[-1] > MAX_STREAMS:
-        raise UsageError(f"--streams must be from 1 to {MAX_STREAMS}")
+        raise UsageError(f"--streams: out of range (use 1 to {MAX_STREAMS})")
     chosen = tuple(way.strip() for way in ways.split(","))
     if strange := [way for way in chosen if way not in CONNECTION_KINDS]:
         raise UsageError(f"--ways: {strange[0]!r} is unknown (use {' or '.join(CONNECTION_KINDS)})")
     if not 0 < within_ms < float("inf"):
-        raise UsageError("--within-ms must be more than 0")
+        raise UsageError("--within-ms: not a time (use a number above 0)")
     return CalibrationOptions(tuple(numbers), tuple(way for way in CONNECTION_KINDS if way in chosen), within_ms)
 
 
@@ -77,7 +77,7 @@ def calibrate_to_file(options: CalibrationOptions, file: Path) -> Calibration:
         if file.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
-        raise UsageError(f"--out {file}: {error.strerror}; choose a file that can be written") from None
+        raise UsageError(f"--out {file}: {error.strerror} (choose a file that can be written)") from None
     made = calibrate(options)
     write_calibration(file, made)
     return made
@@ -96,11 +96,11 @@ def calibrate(options: CalibrationOptions, console: Console | None = None) -> Ca
         certificates, left_out = _make_certificates(options, Path(folder))
         steps = [(way, streams) for way in options.ways if way not in left_out for streams in options.streams]
         if not steps:
-            raise UsageError(f"nothing to measure: {'; '.join(left_out.values())}")
+            raise UsageError(f"--ways: nothing to measure ({'; '.join(left_out.values())})")
         for done, (way, streams) in enumerate(steps):
             progress.set_stage(f"calibrating {way}, {streams} at a time", done, len(steps))
             result, log = _measure_streams(streams, certificates if way == "tls" else None)
-            observed = [ObservedAnswer(**one) for one in result["noted"]]
+            observed = [ObservedAnswer(**one) for one in result["observed"]]
             sources |= {one.stamp_source for one in observed}
             real_time = real_time and bool(result["real_time_priority"])
             rows.append(compare_with_log(way, streams, observed, log, result["cpu_s"]))
@@ -125,8 +125,8 @@ def _make_certificates(options: CalibrationOptions, folder: Path) -> tuple[tuple
     try:
         return make_self_signed(folder), {}
     except (OSError, subprocess.SubprocessError) as error:
-        reason = "is not installed" if isinstance(error, FileNotFoundError) else "failed to make one"
-        return None, {"tls": f"TLS needs a certificate, and the openssl program {reason}"}
+        reason = "is not installed" if isinstance(error, FileNotFoundError) else "failed"
+        return None, {"tls": f"no certificate: the openssl program {reason}"}
 
 
 def _measure_streams(streams: int, certificates: tuple[str, str] | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -146,11 +146,11 @@ def _run_client(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        raise UsageError(f"the answers were not complete after {timeout_s:g} s (try fewer --streams)") from None
+        raise UsageError(f"answers: not complete after {timeout_s:g} s (try fewer --streams)") from None
     if done.returncode:
-        raise UsageError(f"the instrument failed: {_last_stderr_line(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        raise UsageError(f"instrument: failed: {_last_stderr_line(done.stderr)}")
+    data: dict[str, Any] = json.loads(done.stdout)
+    return data
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def _run_simulator(log: str, certificates: tuple[str, str] | None) -> Iterator[s
         try:
             words = process.stdout.readline().split()
             if not words:
-                raise UsageError(f"the simulator did not start: {_last_stderr_line(process.stderr.read())}")
+                raise UsageError(f"simulator: did not start: {_last_stderr_line(process.stderr.read())}")
             yield words[-1]
         finally:
             process.terminate()

@@ -49,7 +49,7 @@ async def _run_streams(base_url: str, ca_file: str, streams: int, rounds: int, n
         return [await ask_once(f"{name}-{number}-{turn}") for turn in range(rounds)]
 
     try:
-        return [noted for found in await asyncio.gather(*map(run_stream, range(streams))) for noted in found]
+        return [answer for answers in await asyncio.gather(*map(run_stream, range(streams))) for answer in answers]
     finally:
         sockets.close()
         await providers.aclose()
@@ -59,9 +59,9 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     await _run_streams(options.url, options.ca_file, 1, 1, "first")  # warm-up, as in a run
     real_time = set_realtime_priority()
     begun_s = cpu_s()
-    noted = await _run_streams(options.url, options.ca_file, options.streams, options.rounds, "stream")
+    observations = await _run_streams(options.url, options.ca_file, options.streams, options.rounds, "stream")
     used_s = cpu_s() - begun_s
-    return {"cpu_s": used_s, "real_time_priority": real_time, "noted": [asdict(one) for one in noted]}
+    return {"cpu_s": used_s, "real_time_priority": real_time, "observed": [asdict(one) for one in observations]}
 
 
 def main() -> None:

@@ -53,10 +53,10 @@ class RunOptions:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser. Options of `run` that are not on the command line are absent from its result."""
-    found = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m evaluation", description="Measure streamed answers.", epilog=EPILOG, allow_abbrev=False
     )
-    commands = found.add_subparsers(dest="command", title="commands")
+    commands = parser.add_subparsers(dest="command", title="commands")
 
     def add_command(name: str, words: str, **more: Any) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=words, epilog=EPILOG, allow_abbrev=False, **more)
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_command("run", "send requests, measure, write tables and a report", argument_default=argparse.SUPPRESS)
     )
     _add_replay_options(
-        add_command("replay", "run recorded answers through other strategies: no waiting, no API key, no cost")
+        add_command("replay", "run recorded answers through other strategies, without waiting, API key or cost")
     )
     again = add_command("report", "rebuild the tables and the report of a run from its journal")
     again.add_argument("folder", type=Path, metavar="DIR")
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_calibrate_options(
         add_command("calibrate", "measure the accuracy of this machine's timestamps: the error bar of later runs")
     )
-    return found
+    return parser
 
 
 def _add_calibrate_options(new: argparse.ArgumentParser) -> None:
@@ -178,33 +178,33 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
     """
     given = {name: value for name, value in vars(parsed).items() if name != "command"}
     file = scenario_file.read_scenario_file(given.pop("scenario")) if "scenario" in given else None
-    found = RunModel.model_construct(**_merge_options(file, _validate_options(given)))
-    if not found.providers:
-        raise UsageError("--providers is missing (or providers in a scenario file)")
-    if found.retry_failed and not found.resume:
+    result = RunModel.model_construct(**_merge_options(file, _validate_options(given)))
+    if not result.providers:
+        raise UsageError("--providers: missing (set it, or providers in a scenario file)")
+    if result.retry_failed and not result.resume:
         raise UsageError("--retry-failed: needs --resume (it asks again what a run in DIR did not complete)")
-    if found.out is None and not found.dry_run:
-        raise UsageError("--out is missing: a new or an empty folder")
+    if result.out is None and not result.dry_run:
+        raise UsageError("--out: missing (name a new or an empty folder)")
     try:
-        planned = _build_scenario(found)
+        planned = _build_scenario(result)
     except InvalidScenarioError as misfit:
         in_file = file is not None and vars(parsed).get(misfit.key) is None
         raise UsageError(f"{file.location_of(misfit.key) if file and in_file else ''}{misfit}") from None
     return RunOptions(
         scenario=planned,
-        prices=found.prices,
-        out=found.out,
-        slo=() if found.slo is None else slo.parse_slo(found.slo),
-        max_cost_usd=found.max_cost_usd,
-        record=found.record,
-        resume=found.resume,
-        dry_run=found.dry_run,
-        plots=found.plots,
-        retry_failed=found.retry_failed,
-        max_failures=found.max_failures,
-        timeouts=found.timeouts,
+        prices=result.prices,
+        out=result.out,
+        slo=() if result.slo is None else slo.parse_slo(result.slo),
+        max_cost_usd=result.max_cost_usd,
+        record=result.record,
+        resume=result.resume,
+        dry_run=result.dry_run,
+        plots=result.plots,
+        retry_failed=result.retry_failed,
+        max_failures=result.max_failures,
+        timeouts=result.timeouts,
         scenario_file=file,
-        calibration=found.calibration,
+        calibration=result.calibration,
     )
 
 
@@ -239,41 +239,41 @@ def _validate_options(given: dict[str, Any]) -> dict[str, Any]:
         key, change = changes.get(name, (name, lambda same: same))
         values[key] = change(value)
     model = validate_values(values)
-    found = {key: getattr(model, key) for key in model.model_fields_set}
-    if (file := found.pop("prompts_file", None)) is not None:
-        found["prompts"] = read_prompts(Path(file))
-    return found
+    result = {key: getattr(model, key) for key in model.model_fields_set}
+    if (file := result.pop("prompts_file", None)) is not None:
+        result["prompts"] = read_prompts(Path(file))
+    return result
 
 
 def _split_list(text: str) -> list[str]:
     return list(scenario.split_names(text))
 
 
-def _build_scenario(found: RunModel) -> Scenario:
-    prompts: Any = found.prompts or read_prompts(DEFAULT_PROMPTS)
-    count = found.prompt_count
+def _build_scenario(result: RunModel) -> Scenario:
+    prompts: Any = result.prompts or read_prompts(DEFAULT_PROMPTS)
+    count = result.prompt_count
     if count is not None and count > len(prompts):
         raise InvalidScenarioError(
-            "prompt_count", f"prompt-count must be from 1 to {len(prompts)}, the number of prompts"
+            "prompt_count", f"prompt-count: out of range (use 1 to {len(prompts)}, the number of prompts)"
         )
     return Scenario(
-        providers=found.providers,
-        strategies=found.strategies,
+        providers=result.providers,
+        strategies=result.strategies,
         prompts=prompts[:count],
-        repeats=found.repeats,
-        seed=found.seed,
-        max_tokens=found.max_tokens,
-        temperature=found.temperature,
-        concurrency=found.concurrency,
-        rate=found.rate,
-        arrivals=found.arrivals,
-        warm_up=int(found.warm_up),
-        retries=found.retries,
-        transport=found.transport,
-        url=found.url,
-        effort=found.effort,
-        fresh=found.fresh,
-        warm=found.warm,
+        repeats=result.repeats,
+        seed=result.seed,
+        max_tokens=result.max_tokens,
+        temperature=result.temperature,
+        concurrency=result.concurrency,
+        rate=result.rate,
+        arrivals=result.arrivals,
+        warm_up=int(result.warm_up),
+        retries=result.retries,
+        transport=result.transport,
+        url=result.url,
+        effort=result.effort,
+        fresh=result.fresh,
+        warm=result.warm,
     )
 
 
@@ -295,5 +295,5 @@ def _parse_usd(text: str) -> Decimal:
     except InvalidOperation:
         value = Decimal("NaN")
     if not value.is_finite() or value < 0:
-        raise UsageError(f"max-cost {text!r}: write an amount in USD, for example 0.50")
+        raise UsageError(f"max-cost: {text!r} is not an amount (write USD, for example 0.50)")
     return value

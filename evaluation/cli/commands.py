@@ -47,7 +47,9 @@ def _main_replay(options: argparse.Namespace) -> int:
     names = scenario.strategy_names(options.strategies)
     if not names or len(set(names)) < len(names):
         raise UsageError(
-            "strategies: at least one is needed" if not names else "strategies: one is repeated (list each once)"
+            "strategies: none is named (name at least one)"
+            if not names
+            else "strategies: one is repeated (list each once)"
         )
     paths = replay.find_traces(options.traces)
     manifest.create_run_folder(options.out)
@@ -71,27 +73,27 @@ def _main_compare(options: argparse.Namespace) -> int:
         raise UsageError("compare: one side names a provider (write A:NAME B:NAME, or neither name)")
     a = compare.select_provider(tables.load(a_folder), a_name, str(label))
     b = compare.select_provider(tables.load(b_folder), b_name, str(label))
-    found = compare.compare(a, b, watched)
-    if not found.changes:
+    result = compare.compare(a, b, watched)
+    if not result.changes:
         raise UsageError(
             f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one, or "
             "A:NAME B:NAME)"
         )
-    terminal.print_table(reports_compare.comparison_table(found, options.a, options.b))
-    for note in reports_compare.comparison_notes(found, to_line):
+    terminal.print_table(reports_compare.comparison_table(result, options.a, options.b))
+    for note in reports_compare.comparison_notes(result, to_line):
         output.print_line(note)
     if options.out:
-        _write_text(options.out, reports_compare.comparison_markdown(found, options.a, options.b))
-    verdicts = [change.verdict for change in found.changes]
+        _write_text(options.out, reports_compare.comparison_markdown(result, options.a, options.b))
+    verdicts = [change.verdict for change in result.changes]
     facts: dict[str, Any] = {"a": options.a, "b": options.b, "worse": verdicts.count("worse")}
-    facts |= {"better": verdicts.count("better"), "differences": found.differences}
+    facts |= {"better": verdicts.count("better"), "differences": result.differences}
     facts |= output.print_verdicts(slo.check_objectives(b, objectives)) if objectives else {}
-    failing = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in found.watched if c.verdict == "worse"]
-    untold = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in found.watched if c.low is None]
+    failing = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in result.watched if c.verdict == "worse"]
+    untold = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in result.watched if c.low is None]
     for word, lines in (("worse", failing), ("too few to tell", untold)):
         for line in lines:
             output.print_note(f"{word} {line}")
-    changes = {"changes": [c.as_dict() for c in found.changes], "watched": [c.as_dict() for c in found.watched]}
+    changes = {"changes": [c.as_dict() for c in result.changes], "watched": [c.as_dict() for c in result.watched]}
     output.print_json_line(facts | {"failing": failing, "too_few": untold} | changes)
     outcomes = [*(["missed"] if failing else []), *(["too few"] if untold else [])]
     return output.exit_code_of([*outcomes, facts["slo"]["outcome"]] if objectives else outcomes)

@@ -43,7 +43,7 @@ class ProviderEstimate:
 
 def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[PlannedTrial]) -> list[ProviderEstimate]:
     """Return the estimate of the planned trials, one entry per provider."""
-    found = []
+    estimates = []
     for provider in scenario.providers:
         cost_model = access.cost_model(provider)
         # The strategy does not change the cost: each prompt is estimated once per transport.
@@ -52,15 +52,17 @@ def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[P
         warmed = Counter((t.prompt, t.transport) for t in warm_trials(scenario, planned) if t.provider == provider)
         if not prompts:
             continue
-        asked = prompts + warmed
-        quotes = [(estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in asked.items()]
+        requests = prompts + warmed
+        quotes = [
+            (estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in requests.items()
+        ]
         transports = dict.fromkeys(transport for _, transport in prompts)
         warm_ups = [
             (estimate_warm_up_cost(cost_model, scenario, transport), scenario.warm_up) for transport in transports
         ]
         warm_ups_count = scenario.warm_up * len(transports) + warmed.total()
-        found.append(_estimate_provider(provider, prompts.total(), warm_ups_count, quotes + warm_ups))
-    return found
+        estimates.append(_estimate_provider(provider, prompts.total(), warm_ups_count, quotes + warm_ups))
+    return estimates
 
 
 def _estimate_provider(
@@ -91,27 +93,27 @@ def require_prices(shares: Sequence[ProviderEstimate]) -> None:
     unknown = [share.provider for share in shares if share.at_most_usd is None]
     if unknown:
         raise UsageError(
-            f"--max-cost needs a price for every provider; unknown: {', '.join(unknown)} "
-            f"(set it in USD per 1M tokens: --price {unknown[0]}=IN/OUT, 0/0 if it costs nothing)"
+            f"--max-cost: the price of {', '.join(unknown)} is unknown "
+            f"(set it in USD per 1M tokens: --price {unknown[0]}=IN/OUT, 0/0 if it is free)"
         )
 
 
 def estimate_table(shares: Sequence[ProviderEstimate]) -> Table:
     """Return a table with one row per provider."""
-    found = Table(title="Dry run: no requests were sent")
-    found.add_column("provider")
+    table = Table(title="Dry run: no requests were sent")
+    table.add_column("provider")
     for heading in ("trials", "input tokens, about", "output tokens, at most", "USD, about", "USD, at most"):
-        found.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for share in shares:
         money = [_format_usd(share.usd), _format_usd(share.at_most_usd)]
-        found.add_row(
+        table.add_row(
             to_line(display_name(share.provider)),
             str(share.trials),
             str(share.input_tokens),
             str(share.most_output_tokens),
             *money,
         )
-    return found
+    return table
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def _failure_reason(outcome: str, message: Any, finish_reason: Any, thinking_tok
         return f"failed: {message}"
     thinking = int(thinking_tokens) if isinstance(thinking_tokens, Integral) else None
     explanation = explain_outcome(outcome, finish_reason if isinstance(finish_reason, str) else None, thinking)
-    return None if explanation is None else f"{outcome}: {explanation}"
+    return None if explanation is None else f"{outcome} {explanation}"
 
 
 def print_verdicts(verdicts: Sequence[Any]) -> dict[str, Any]:
@@ -99,8 +99,8 @@ def print_verdicts(verdicts: Sequence[Any]) -> dict[str, Any]:
     met = sum(verdict.met for verdict in verdicts)
     print_note(f"slo: {met} of {len(verdicts)} met")
     outcome = slo.worst_outcome(verdicts)
-    found = {"met": outcome == "met", "outcome": outcome, "checked": len(verdicts)}
-    return {"slo": found | {"missed": by_outcome["missed"], "too_few": by_outcome["too few"]}}
+    result = {"met": outcome == "met", "outcome": outcome, "checked": len(verdicts)}
+    return {"slo": result | {"missed": by_outcome["missed"], "too_few": by_outcome["too few"]}}
 
 
 def exit_code_of(outcomes: Collection[str]) -> int:

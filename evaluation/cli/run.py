@@ -104,15 +104,15 @@ async def _run_dry(options: RunOptions) -> int:
         planned = scenario.plan(options.scenario)
         if options.resume and options.out is not None:
             planned = resume.inspect_run(options.out, options.scenario, retry_failed=options.retry_failed).left
-        found = dry_run.estimate_run(options.scenario, providers, planned)
+        estimates = dry_run.estimate_run(options.scenario, providers, planned)
         if options.max_cost_usd is not None:
-            dry_run.require_prices(found)
+            dry_run.require_prices(estimates)
     finally:
         await providers.aclose()
-    terminal.print_table(dry_run.estimate_table(found))
-    at_most = [share.at_most_usd for share in found if share.at_most_usd is not None]
-    total = str(sum(at_most)) if len(at_most) == len(found) else None
-    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in found]}
+    terminal.print_table(dry_run.estimate_table(estimates))
+    at_most = [share.at_most_usd for share in estimates if share.at_most_usd is not None]
+    total = str(sum(at_most)) if len(at_most) == len(estimates) else None
+    facts = {"dry_run": True, "trials": len(planned), "providers": [share.as_dict() for share in estimates]}
     if (power := dry_run.estimate_power(options.scenario)) is not None:
         output.print_line(power.describe())
         facts["power"] = asdict(power)
@@ -141,8 +141,8 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
         if any(trial.transport in options.scenario.service_transports for trial in start.left):
             from evaluation.backends.base import ServiceTarget
 
-            found = stack.enter_context(running_service(options.scenario.url, folder))
-            target = ServiceTarget.from_settings(found.url, settings)
+            service = stack.enter_context(running_service(options.scenario.url, folder))
+            target = ServiceTarget.from_settings(service.url, settings)
         return asyncio.run(_run_and_close(ask(service=target), providers))
 
 
@@ -195,7 +195,9 @@ def _make_cost_ceiling(
     dry_run.require_prices(dry_run.estimate_run(options.scenario, providers, start.left))
     ledger = folder / LEDGER_FILE
     if start.finished and not ledger.exists():
-        raise UsageError(f"{folder}: was started without --max-cost, so its cost so far is unknown (resume without it)")
+        raise UsageError(
+            f"{folder}: started without --max-cost, so its cost so far is unknown (resume without --max-cost)"
+        )
     return CostCeiling(options.max_cost_usd, ledger, read_ledger_total(folder))
 
 
@@ -206,7 +208,7 @@ def _unused_prices_error(options: RunOptions) -> str | None:
     if not unused:
         return None
     known = ", ".join(options.scenario.providers)
-    return f"the price of {', '.join(unused)} is not used (write one of {known}, or a model's name alone)"
+    return f"--price: not used for {', '.join(unused)} (write one of {known}, or a model name alone)"
 
 
 def _read_calibration(options: RunOptions) -> Calibration | None:

@@ -28,8 +28,8 @@ Location = tuple[str | int, ...]
 PRICE_KEYS = ("input", "output", "cached")
 _TABLE_ERRORS = {"tuple_type", "model_type", "dict_type"}
 TABLES = {
-    "prompts": "prompts must be tables: [[prompts]], each with id and prompt",
-    "prices": 'prices must be a table: [prices], "MODEL" = { input = 1.0, output = 2.0 }',
+    "prompts": "prompts: not a list of tables (write [[prompts]], each with id and prompt)",
+    "prices": 'prices: not a table (write [prices], "MODEL" = { input = 1.0, output = 2.0 })',
 }
 
 
@@ -80,7 +80,7 @@ def _check_one_or_more(value: Any) -> tuple[str, ...]:
 
 def _check_text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
+        raise ValueError("a non-empty string")
     return value
 
 
@@ -118,14 +118,14 @@ def _check_price(value: Any) -> TokenPrices:
     if isinstance(value, TokenPrices):
         return value
     if not isinstance(value, dict) or not {"input", "output"} <= set(value):
-        raise _complete_error("a price is { input = 1.0, output = 2.0 }, USD for 1M tokens")
+        raise _complete_error("not a price (write { input = 1.0, output = 2.0 }, USD per 1M tokens)")
     for key in value.keys() - set(PRICE_KEYS):
         raise _complete_error(_unknown_key(key, PRICE_KEYS))
     try:
         return TokenPrices(**{f"{key}_usd": _check_usd(usd) for key, usd in value.items()})
     except ValueError as error:
         key = next(key for key, usd in value.items() if not _is_usd(usd))
-        raise _complete_error(f"the price's {key} must be {error}") from None
+        raise _complete_error(f"the price's {key}: invalid value (write {error})") from None
 
 
 def _is_usd(value: Any) -> bool:
@@ -210,11 +210,11 @@ def validate_values(values: Mapping[str, Any], locate: Callable[[Location], int]
     try:
         return RunModel.model_validate(dict(values))
     except ValidationError as error:
-        found = error.errors()
+        result = error.errors()
     if locate is None:
-        raise InvalidValueError(_describe(found[0]), found[0]["loc"])
+        raise InvalidValueError(_describe(result[0]), result[0]["loc"])
     # A misspelt key explains why another is missing.
-    first = min(found, key=lambda one: (one["type"] == "missing", locate(_place(one))))
+    first = min(result, key=lambda one: (one["type"] == "missing", locate(_place(one))))
     raise InvalidValueError(_describe(first).removeprefix("--"), _place(first))
 
 
@@ -237,11 +237,11 @@ def _describe(error: ErrorDetails) -> str:
         fields = RunModel.model_fields if len(error["loc"]) == 1 else PromptEntry.model_fields
         return _unknown_key(name, tuple(fields))
     if kind == "missing":
-        return f"this prompt has no {name}"
+        return f"the prompt has no {name} (add it)"
     if kind in _TABLE_ERRORS:
         return TABLES[str(error["loc"][0])]
     if kind == "value_error":
-        return f"{name} must be {context['error']}"
+        return f"{name}: invalid value (write {context['error']})"
     words = str(context["words"])
     return words if kind == "complete" or words.removeprefix("--").startswith(name) else f"{name}: {words}"
 

@@ -40,22 +40,22 @@ def read_scenario_file(path: Path) -> ScenarioFile:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(f"scenario {path}: {reason}") from None
     try:
-        found = tomllib.loads(text)
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"scenario {path}: not TOML: {error}") from None
     lines = _LineFinder(text)
     try:
-        values = _read_prompts(validate_values(found, lines.locate), path.parent)
+        values = _read_prompts(validate_values(data, lines.locate), path.parent)
     except InvalidValueError as error:
         raise UsageError(f"{path}, line {lines.locate(error.location)}: {error}") from None
-    return ScenarioFile(path, values, {key: lines.line_of(key) for key in found})
+    return ScenarioFile(path, values, {key: lines.line_of(key) for key in data})
 
 
 def _read_prompts(model: RunModel, folder: Path) -> dict[str, Any]:
     """Return the values that were set, the prompts read from their file, which is relative to the scenario's folder."""
     values = {key: getattr(model, key) for key in model.model_fields_set}
     if model.prompts is not None and model.prompts_file is not None:
-        raise InvalidValueError("prompts and prompts_file exclude each other", ("prompts_file",))
+        raise InvalidValueError("prompts and prompts_file are both set (set one of them)", ("prompts_file",))
     if model.prompts is not None:
         values["prompts"] = _make_prompts(model.prompts)
     if model.prompts_file is not None:
@@ -104,6 +104,6 @@ class _LineFinder:
             quoted = rf"(?:{re.escape(key)}|\"{re.escape(key)}\"|'{re.escape(key)}')"
             start = re.compile(rf"\s*(?:{quoted}\s*[=.]|\[\[?\s*{quoted}\s*[\].])|.*[{{,]\s*{quoted}\s*=")
             self._lines_by_key[key] = [number for number, line in enumerate(self._lines, start=1) if start.match(line)]
-        found = self._lines_by_key[key]
-        first = bisect_right(found, after)
-        return found[min(first + nth, len(found) - 1)] if first < len(found) else max(after, 1)
+        line_numbers = self._lines_by_key[key]
+        first = bisect_right(line_numbers, after)
+        return line_numbers[min(first + nth, len(line_numbers) - 1)] if first < len(line_numbers) else max(after, 1)

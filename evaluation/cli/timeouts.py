@@ -12,7 +12,7 @@ TIMEOUT_NAMES = {"connect": "connect_s", "first": "first_content_s", "idle": "id
 
 def parse_timeouts(text: str) -> Timeouts:
     """Return the timeouts, with the defaults for those not named. Raises UsageError when one is invalid."""
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = (word.strip() for word in part.partition("="))
         try:
@@ -22,7 +22,7 @@ def parse_timeouts(text: str) -> Timeouts:
         if name not in TIMEOUT_NAMES or not 0 < seconds < math.inf:
             names = ", ".join(TIMEOUT_NAMES)
             raise UsageError(f"timeouts: {part.strip()!r} is not NAME=SECONDS (use {names}, as in first=120,total=900)")
-        found[TIMEOUT_NAMES[name]] = seconds
-    timeouts = replace(Timeouts(), **found)
+        result[TIMEOUT_NAMES[name]] = seconds
+    timeouts = replace(Timeouts(), **result)
     longest_s = max(timeouts.first_content_s, timeouts.idle_s)
-    return timeouts if "total_s" in found else replace(timeouts, total_s=max(timeouts.total_s, longest_s))
+    return timeouts if "total_s" in result else replace(timeouts, total_s=max(timeouts.total_s, longest_s))

@@ -23,7 +23,9 @@ _SLO_HELP = (
     "1, with too few answers to tell 4"
 )
 _DEFAULT_SLO = "failed<1%"
-_EPILOG = "All other options are passed to Locust: --provider, --cancel-rate, --shape … (`locust -f FILE --help`)."
+_EPILOG = (
+    "All other options are passed to Locust: --provider, --cancel-rate, --shape … (docs/load-testing.md lists them)."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _build_parser()
     options, more = parser.parse_known_args(arguments)
     if more and options.command not in ("run", "capacity"):
-        parser.error(f"unknown: {' '.join(more)}")
+        parser.error(f"unknown arguments: {' '.join(more)}")
     options.more = tuple(more)
     commands = {
         "run": _main_run,
@@ -54,8 +56,8 @@ def _main_run(options: argparse.Namespace) -> int:
 
     objectives = slo.parse_slo(options.slo)
     load, folder = _locust_options(options, options.users), _create_folder(options.out, "load")
-    with running_service(options.url, folder, page="gradio" in load.kinds) as found:
-        locust_run.run_locust(load, found.url, folder)
+    with running_service(options.url, folder, page="gradio" in load.kinds) as service:
+        locust_run.run_locust(load, service.url, folder)
     return _print_verdict(folder, objectives, plots=options.plots)
 
 
@@ -76,8 +78,8 @@ def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = Tru
 
     judged = judge.judge_load_test(folder, objectives, plots=plots)
     terminal.print_summary(judged.run)
-    for found in judged.verdicts:
-        print(to_line(f"slo {found}"))
+    for verdict in judged.verdicts:
+        print(to_line(f"slo {verdict}"))
     if judged.verdicts:
         print(f"slo: {judged.outcome if judged.outcome != 'too few' else 'too few answers to tell'}")
     print(f"the report is in {folder}/report.{'html' if plots else 'md'}")
@@ -96,9 +98,9 @@ def _main_capacity(options: argparse.Namespace) -> int:
         [],
         _create_folder(options.out, "capacity"),
     )
-    with running_service(options.url, folder, page="gradio" in kinds) as found:
+    with running_service(options.url, folder, page="gradio" in kinds) as service:
         for step, run in capacity.run_search(
-            search, lambda n: _locust_options(options, n), found.url, objectives, folder
+            search, lambda n: _locust_options(options, n), service.url, objectives, folder
         ):
             terminal.print_summary(run)
             print(step, flush=True)
@@ -122,34 +124,36 @@ def _main_calibrate(options: argparse.Namespace) -> int:
 def _main_soak(options: argparse.Namespace) -> int:
     from evaluation.load_test import soak
 
-    found = soak.run_soak(options.minutes, options.users, _create_folder(options.out, "soak"))
-    code = _print_verdict(Path(found["folder"]), ()) if found["answers"] else 1
-    for problem in found["problems"]:
+    outcome = soak.run_soak(options.minutes, options.users, _create_folder(options.out, "soak"))
+    code = _print_verdict(Path(outcome["folder"]), ()) if outcome["answers"] else 1
+    for problem in outcome["problems"]:
         print(to_line(f"soak: {problem}"))
     redis = (
-        f"Redis restarted {found['redis_restarts']} times" if found["redis_restarts"] is not None else "without Redis"
+        f"Redis restarted {outcome['redis_restarts']} times"
+        if outcome["redis_restarts"] is not None
+        else "without Redis"
     )
-    print(f"soak: {found['answers']} answers, {found['resumed']} resumed, {found['cancelled']} stopped; {redis}")
-    print(f"soak: {'passed: no event lost or repeated, no growth' if not found['problems'] else 'failed'}")
-    print(json.dumps(found))
-    return 1 if found["problems"] else code
+    print(f"soak: {outcome['answers']} answers, {outcome['resumed']} resumed, {outcome['cancelled']} stopped; {redis}")
+    print(f"soak: {'passed: no event lost or repeated, no growth' if not outcome['problems'] else 'failed'}")
+    print(json.dumps(outcome))
+    return 1 if outcome["problems"] else code
 
 
 def _locust_options(options: argparse.Namespace, users: int) -> LocustOptions:
     if not 1 <= users <= _MAX_USERS:
-        raise UsageError(f"--users must be from 1 to {_MAX_USERS}")
+        raise UsageError(f"--users: out of range (use 1 to {_MAX_USERS})")
     if options.rate is not None and not 0 < options.rate < 1e6:
-        raise UsageError("--rate must be above 0")
+        raise UsageError("--rate: not a rate (use a number above 0)")
     if options.processes is not None and options.processes < 1:
-        raise UsageError("--processes must be at least 1")
+        raise UsageError("--processes: too few (use at least 1)")
     kinds = locust_run.parse_kinds(options.kind)
     duration_s = locust_run.parse_duration_s(options.duration)
     return LocustOptions(users, duration_s, kinds, options.rate, options.processes, options.more)
 
 
-def _create_folder(wanted: Path | None, kind: str) -> Path:
-    """Create and return the folder `wanted`, which must be new or empty, or one named after the current time."""
-    folder: Path = wanted or Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+def _create_folder(requested: Path | None, kind: str) -> Path:
+    """Create and return the folder `requested`, which must be new or empty, or one named after the current time."""
+    folder: Path = requested or Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     manifest.create_run_folder(folder)
     return folder
 
@@ -169,14 +173,14 @@ def _build_parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path)
     report.add_argument("--slo", metavar="SLO", help=_SLO_HELP)
     report.add_argument("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
-    found = commands.add_parser(
+    result = commands.add_parser(
         "capacity", help="find the most concurrent streams that meet an SLO", allow_abbrev=False
     )
-    found.add_argument("--slo", metavar="SLO", required=True, help=_SLO_HELP)
-    found.add_argument("--users", type=int, default=8, metavar="N", help="users of the first step (8)")
-    found.add_argument("--most", type=int, default=4096, metavar="N", help="never try more than this (4096)")
-    found.add_argument("--duration", default="15s", metavar="T", help="duration of each step once all users run (15s)")
-    _add_common_options(found)
+    result.add_argument("--slo", metavar="SLO", required=True, help=_SLO_HELP)
+    result.add_argument("--users", type=int, default=8, metavar="N", help="users of the first step (8)")
+    result.add_argument("--most", type=int, default=4096, metavar="N", help="never try more than this (4096)")
+    result.add_argument("--duration", default="15s", metavar="T", help="duration of each step once all users run (15s)")
+    _add_common_options(result)
     truth = commands.add_parser(
         "calibrate", help="measure the users' own timing error against a simulator", allow_abbrev=False
     )

@@ -30,7 +30,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
     Raises UsageError when the options are invalid or a process fails, OSError when the file cannot be written.
     """
     if streams < 1:
-        raise UsageError("--streams must be at least 1")
+        raise UsageError("--streams: too few (use at least 1)")
     made_at = utc_now()
     with tempfile.TemporaryDirectory() as folder:
         log, results = Path(folder, "log.jsonl"), Path(folder, "results")

@@ -34,7 +34,7 @@ class CapacitySearch:
 
     def __init__(self, first: int, most: int) -> None:
         if not 1 <= first <= most:
-            raise UsageError("--users must be at least 1 and no more than --most")
+            raise UsageError("--users: out of range (use 1 to the value of --most)")
         self.next_streams: int | None = first
         self._most = most
         self._met, self._missed = 0, most + 1
@@ -107,9 +107,9 @@ def run_search(
     number = 0
     while (streams := search.next_streams) is not None:
         number += 1
-        place, wanted = folder / f"{number:02d}-{streams}-streams", load(streams)
-        ramp_s = math.ceil(streams / wanted.users_per_s)
-        locust_run.run_locust(replace(wanted, duration_s=wanted.duration_s + ramp_s), url, place)
+        place, step_load = folder / f"{number:02d}-{streams}-streams", load(streams)
+        ramp_s = math.ceil(streams / step_load.users_per_s)
+        locust_run.run_locust(replace(step_load, duration_s=step_load.duration_s + ramp_s), url, place)
         judged = judge.judge_load_test(place, objectives, without_ramp=True)
         # The search confirms its answer by repeated steps: each step counts by its observed values.
         met = judged.holds_here and judged.shortfall is None

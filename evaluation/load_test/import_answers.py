@@ -37,14 +37,14 @@ class LoadTestAnswers:
 
 def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers:
     """Read the answers of a load test. Raises UsageError when the file is missing or a line is invalid."""
-    found = list(read_lines(folder / ANSWERS_FILE))
-    lines = [line for _, line in found]
+    result = list(read_lines(folder / ANSWERS_FILE))
+    lines = [line for _, line in result]
     if not lines or "load" not in lines[0]:
-        raise UsageError(f"{folder} holds no load test: {ANSWERS_FILE} is missing or has no header")
+        raise UsageError(f"{folder}: contains no load test, because {ANSWERS_FILE} is missing or has no header")
     facts = {**lines[0], **{key: value for line in lines[1:] if "ended_at" in line for key, value in line.items()}}
     check(Head, facts, f"{folder / ANSWERS_FILE}, line 1")
     answers = []
-    for where, line in found[1:]:
+    for where, line in result[1:]:
         if "trial_id" in line:
             check(AnswerLine, line, where)
             answers.append(line)
@@ -152,7 +152,7 @@ def _count_load(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) 
     for _, step in changes:
         running += step
         most = max(most, running)
-    short = f"asked for {facts['users']} users, never more than {most} answers ran" if most < facts["users"] else None
+    short = f"{facts['users']} users requested, at most {most} concurrent answers" if most < facts["users"] else None
     thinking = any(facts["think_s"])
     return {
         "asked_concurrency": facts["users"],
@@ -182,17 +182,17 @@ def _make_event(kind: str, chars: int | None, tokens: int | None, answer: Mappin
 
 
 def _answer_usage(answer: Mapping[str, Any]) -> Usage:
-    found = answer["usage"]
-    return Usage(**{name: found.get(name) for name in _TOKEN_FIELDS}, source=found.get("source") or "reported")
+    usage = answer["usage"]
+    return Usage(**{name: usage.get(name) for name in _TOKEN_FIELDS}, source=usage.get("source") or "reported")
 
 
 def _usage_columns(answer: Mapping[str, Any]) -> dict[str, Any]:
-    found = answer["usage"]
+    usage = answer["usage"]
     cost = answer["cost_usd"]
-    known = any(found.get(name) is not None for name in _TOKEN_FIELDS)
+    known = any(usage.get(name) is not None for name in _TOKEN_FIELDS)
     return {
-        **{name: found.get(name) for name in _TOKEN_FIELDS},
-        "token_source": found.get("source") if known else None,
+        **{name: usage.get(name) for name in _TOKEN_FIELDS},
+        "token_source": usage.get("source") if known else None,
         "cost_usd": None if cost is None else Decimal(str(cost)),
     }
 

@@ -31,7 +31,7 @@ class LoadTestVerdict:
     @property
     def holds_here(self) -> bool:
         """Whether the observed values are within the objectives, however few answers there are."""
-        return self._has_completed and all(found.holds_here for found in self.verdicts)
+        return self._has_completed and all(entry.holds_here for entry in self.verdicts)
 
     @property
     def _has_completed(self) -> bool:
@@ -40,8 +40,8 @@ class LoadTestVerdict:
     @property
     def shortfall(self) -> str | None:
         """How the measured concurrency fell short of the number of users, in words; None if it did not."""
-        found: str | None = self.run.manifest["loads"][0]["shortfall"]
-        return found
+        load_shortfall: str | None = self.run.manifest["loads"][0]["shortfall"]
+        return load_shortfall
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -54,8 +54,8 @@ class LoadTestVerdict:
         """The fields of the JSON line."""
         outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
         load, reached = self.run.manifest["load"], self.run.manifest["loads"][0]
-        missed = [str(found) for found in self.verdicts if found.outcome == "missed"]
-        untold = [str(found) for found in self.verdicts if found.outcome == "too few"]
+        missed = [str(verdict) for verdict in self.verdicts if verdict.outcome == "missed"]
+        untold = [str(verdict) for verdict in self.verdicts if verdict.outcome == "too few"]
         return {
             "folder": str(self.folder),
             "run_id": self.run.manifest["run_id"],

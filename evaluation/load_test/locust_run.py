@@ -45,10 +45,10 @@ class LocustOptions:
 
 def parse_kinds(text: str) -> tuple[str, ...]:
     """Parse a list such as `sse,websocket`; drop duplicates. Raises UsageError when a kind is unknown."""
-    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not found or set(found) - set(USER_KINDS):
-        raise UsageError(f"--kind {text!r}: use one or more of {', '.join(USER_KINDS)}")
-    return found
+    kinds = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not kinds or set(kinds) - set(USER_KINDS):
+        raise UsageError(f"--kind {text!r}: unknown (use one or more of {', '.join(USER_KINDS)})")
+    return kinds
 
 
 def parse_duration_s(text: str) -> int:
@@ -56,11 +56,11 @@ def parse_duration_s(text: str) -> int:
 
     Raises UsageError unless it is between one second and a week.
     """
-    found = _DURATION.fullmatch(text.strip())
-    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    match = _DURATION.fullmatch(text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
     total_s = hours * 3600 + minutes * 60 + seconds
     if not 1 <= total_s <= 7 * 86_400:
-        raise UsageError(f"--duration {text!r}: write a time of at least one second, for example 60s or 2m")
+        raise UsageError(f"--duration {text!r}: not a time of at least one second (write for example 60s or 2m)")
     return total_s
 
 
@@ -89,7 +89,7 @@ def run_locust(load: LocustOptions, url: str, folder: Path, meanwhile: Callable[
             process.send_signal(signal.SIGINT)
         code = process.wait()
     if code:
-        raise UsageError(f"Locust failed with exit code {code} (see its messages above)")
+        raise UsageError(f"Locust: failed with exit code {code} (see its messages above)")
 
 
 def _wait_for_exit(process: subprocess.Popen[bytes], meanwhile: Callable[[], None] | None) -> int:
@@ -104,18 +104,18 @@ def _wait_for_exit(process: subprocess.Popen[bytes], meanwhile: Callable[[], Non
 def locust_command(load: LocustOptions, url: str, folder: Path) -> list[str]:
     """Return Locust's command line. With several processes the master listens on a free port of 127.0.0.1."""
     files = ",".join(str(ROOT / "locustfiles" / f"{kind}_user.py") for kind in load.kinds)
-    found = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", url, "--only-summary"]
-    found += ["--users", str(load.users), "--spawn-rate", f"{load.users_per_s:g}"]
-    found += ["--run-time", f"{load.duration_s}s", "--out", str(folder.absolute()), "--no-report"]
-    found += ["--json-file", str(folder.absolute() / "locust")]  # replaces Locust's own table
-    found += ["--exit-code-on-error", "0", "--loglevel", "WARNING", *load.more]
+    command = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", url, "--only-summary"]
+    command += ["--users", str(load.users), "--spawn-rate", f"{load.users_per_s:g}"]
+    command += ["--run-time", f"{load.duration_s}s", "--out", str(folder.absolute()), "--no-report"]
+    command += ["--json-file", str(folder.absolute() / "locust")]  # replaces Locust's own table
+    command += ["--exit-code-on-error", "0", "--loglevel", "WARNING", *load.more]
     if load.workers > 1:
         port = str(_find_free_port())
-        found += ["--processes", str(load.workers), "--master-bind-host", "127.0.0.1"]
-        found += ["--master-bind-port", port, "--master-port", port]
-    return found
+        command += ["--processes", str(load.workers), "--master-bind-host", "127.0.0.1"]
+        command += ["--master-bind-port", port, "--master-port", port]
+    return command
 
 
 def _find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

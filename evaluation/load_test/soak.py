@@ -56,36 +56,36 @@ def find_leaks(early: ProcessStats, late: ProcessStats) -> list[str]:
         find_leaks(ProcessStats(1, 5, 5, 1), ProcessStats(1, 50, 5, 0))
     ([], ['descriptors: 5, then 50'])
     """
-    found = []
+    problems = []
     if late.memory_bytes > early.memory_bytes * (1 + SPARE_SHARE) + SPARE_BYTES:
-        found.append(f"memory: {early.memory_bytes / 2**20:.0f} MiB, then {late.memory_bytes / 2**20:.0f} MiB")
+        problems.append(f"memory: {early.memory_bytes / 2**20:.0f} MiB, then {late.memory_bytes / 2**20:.0f} MiB")
     if late.descriptors > early.descriptors + SPARE_DESCRIPTORS:
-        found.append(f"descriptors: {early.descriptors}, then {late.descriptors}")
+        problems.append(f"descriptors: {early.descriptors}, then {late.descriptors}")
     if late.threads > early.threads + SPARE_THREADS:
-        found.append(f"threads: {early.threads}, then {late.threads}")
+        problems.append(f"threads: {early.threads}, then {late.threads}")
     if late.streams:
-        found.append(f"{late.streams} answers are still under way after the last request has ended")
-    return found
+        problems.append(f"streams: {late.streams} answers are still under way after the last request has ended")
+    return problems
 
 
 def find_wrong_answers(answers: list[dict[str, Any]]) -> list[str]:
     """Return the answers with lost or repeated events, unexplained failures, or failures reported as completed."""
-    found = []
+    problems = []
     for answer in answers:
         faulty = answer["provider"].endswith(("sim:cut", "sim:error"))
         who = f"{answer['transport']} {answer['trial_id']} of {answer['provider']}"
         if answer["error_type"] in ("lost", "twice"):
-            found.append(f"{who}: {answer['error_type']}: {answer['error_message']}")
+            problems.append(f"{who}: {answer['error_type']}: {answer['error_message']}")
         elif faulty and answer["outcome"] == "completed":
-            found.append(f"{who}: reported as completed, though its provider failed")
+            problems.append(f"{who}: reported as completed, although its provider failed")
         elif not faulty and answer["outcome"] not in ("completed", "cancelled"):
-            found.append(f"{who}: {answer['outcome']}: {answer['error_type']}: {answer['error_message']}")
-    return found
+            problems.append(f"{who}: {answer['outcome']}: {answer['error_type']}: {answer['error_message']}")
+    return problems
 
 
 def find_unfinished(unfinished: int) -> list[str]:
     """Return a problem if answers never ended: events of theirs may be lost."""
-    return [f"{unfinished} answers had not ended long after the last request"] if unfinished else []
+    return [f"answers: {unfinished} had not ended long after the last request"] if unfinished else []
 
 
 class SoakMonitor:
@@ -123,9 +123,9 @@ class SoakMonitor:
 
     def sample(self) -> ProcessStats:
         """Return the current statistics of the service's process and its children."""
-        found = [self._pid, *_child_pids(self._pid)]
+        pids = [self._pid, *_child_pids(self._pid)]
         memory_bytes = descriptors = threads = 0
-        for pid in found:
+        for pid in pids:
             with suppress(OSError, KeyError):  # a child that ends meanwhile
                 status, open_ = _read_proc_status(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))
                 memory_bytes += int(status["VmRSS"].split()[0]) * 1024
@@ -135,9 +135,9 @@ class SoakMonitor:
     def sample_when_idle(self) -> ProcessStats:
         """Return the statistics once no answer is under way, or after `SETTLE_S` seconds."""
         until_s = monotonic() + SETTLE_S
-        while (found := self.sample()).streams and monotonic() < until_s:
+        while (sample := self.sample()).streams and monotonic() < until_s:
             _pause.wait(0.1)
-        return found
+        return sample
 
 
 def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -146,22 +146,22 @@ def run_soak(minutes: float, users: int, folder: Path, variables: Mapping[str, s
     Raises UsageError when an option is invalid or the service, Redis or Locust fails.
     """
     if not 0.1 <= minutes <= 7 * 24 * 60:
-        raise UsageError("--minutes must be from 0.1 to 10080")
+        raise UsageError("--minutes: out of range (use 0.1 to 10080)")
     duration_s = round(minutes * 60)
     with ExitStack() as stack:
         redis = stack.enter_context(_run_redis()) if shutil.which("redis-server") else None
         more = {"REDIS_URL": redis.url} if redis else {}
-        found = stack.enter_context(running_service(None, folder, {**more, **(variables or {})}))
-        watch = SoakMonitor(found, folder, duration_s, redis.restart if redis else None)
+        service = stack.enter_context(running_service(None, folder, {**more, **(variables or {})}))
+        watch = SoakMonitor(service, folder, duration_s, redis.restart if redis else None)
         locust_run.run_locust(
-            LocustOptions(users, duration_s, USER_KINDS, more=FAULT_OPTIONS), found.url, folder, watch
+            LocustOptions(users, duration_s, USER_KINDS, more=FAULT_OPTIONS), service.url, folder, watch
         )
         late = watch.sample_when_idle()
     load_test = import_answers.read_answers(folder)
     problems = (
         find_wrong_answers(load_test.answers)
         + find_unfinished(load_test.unfinished)
-        + (find_leaks(watch.early, late) if watch.early else ["nothing was measured"])
+        + (find_leaks(watch.early, late) if watch.early else ["memory: not measured"])
     )
     return {
         "folder": str(folder),
@@ -182,8 +182,8 @@ class _RedisServer:
     """A local Redis server that writes every command to disk, so that a restart loses nothing."""
 
     def __init__(self, folder: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self._port = found.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self._port = listener.getsockname()[1]
         self._folder = folder
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._start_process()
@@ -200,7 +200,7 @@ class _RedisServer:
             except ConnectionRefusedError:
                 _pause.wait(0.02)
         self.stop()
-        raise UsageError("redis-server did not start (see its messages above)")
+        raise UsageError("redis-server: did not start (see its messages above)")
 
     def restart(self) -> None:
         """Kill the server, as a crash would, and start it again."""
@@ -216,16 +216,16 @@ class _RedisServer:
 @contextmanager
 def _run_redis() -> Iterator[_RedisServer]:
     with tempfile.TemporaryDirectory() as folder:
-        found = _RedisServer(folder)
+        redis_server = _RedisServer(folder)
         try:
-            yield found
+            yield redis_server
         finally:
-            found.stop()
+            redis_server.stop()
 
 
 def _child_pids(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [each for child in map(int, found) for each in (child, *_child_pids(child))]
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return [each for child in map(int, pids) for each in (child, *_child_pids(child))]
 
 
 def _read_proc_status(pid: int) -> dict[str, str]:

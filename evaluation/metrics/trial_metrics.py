@@ -122,7 +122,7 @@ def outcome_columns(receipt: "Receipt") -> dict[str, Any]:
 
     The usage of a failed request is None, not 0, unless the provider reported it.
     """
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "finish_reason": receipt.finish_reason,
         "finish_raw": receipt.finish_raw,
         "attempts": receipt.attempts,
@@ -130,12 +130,12 @@ def outcome_columns(receipt: "Receipt") -> dict[str, Any]:
     }
     if receipt.error is not None:
         error = receipt.error
-        found |= {"error_type": error.kind, "error_message": error.message, "http_status": error.http_status}
-    found |= origin_columns(receipt)
+        columns |= {"error_type": error.kind, "error_message": error.message, "http_status": error.http_status}
+    columns |= origin_columns(receipt)
     usage, cost = receipt.reading.usage, receipt.reading.cost
     if receipt.outcome == "failed" and usage.source != "reported" and not usage.output_tokens:
-        return found
-    found |= {
+        return columns
+    columns |= {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "thinking_tokens": usage.thinking_tokens,
@@ -144,10 +144,10 @@ def outcome_columns(receipt: "Receipt") -> dict[str, Any]:
         "token_source": usage.source,
     }
     if cost is not None:
-        found |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
-        found |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
-        found |= {"price_source": cost.price_source, "price_date": cost.price_date}
-    return found
+        columns |= {"input_cost_usd": cost.input_usd, "output_cost_usd": cost.output_usd, "cost_usd": cost.total_usd}
+        columns |= {"cost_source": cost.source, "list_cost_usd": cost.list_usd}
+        columns |= {"price_source": cost.price_source, "price_date": cost.price_date}
+    return columns
 
 
 def origin_columns(receipt: "Receipt") -> dict[str, Any]:

@@ -28,13 +28,13 @@ _HEADER = (
 
 def calibration_table(made: Calibration) -> Table:
     """Return a table with one row for each kind of connection and number of streams; a dash is unknown."""
-    found = Table(title=f"Calibration {to_line(made.made_at)}: {made.tokens} tokens, {made.gap_ms:g} ms apart")
-    found.add_column("connection")
+    table = Table(title=f"Calibration {to_line(made.made_at)}: {made.tokens} tokens, {made.gap_ms:g} ms apart")
+    table.add_column("connection")
     for heading in _HEADER:
-        found.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for row in made.rows:
-        found.add_row(*_row_cells(row, made.within_ms))
-    return found
+        table.add_row(*_row_cells(row, made.within_ms))
+    return table
 
 
 def _row_cells(row: CalibrationRow, within_ms: float) -> list[str]:
@@ -107,15 +107,15 @@ def calibration_warnings(facts: Mapping[str, Any], sources: Sequence[str]) -> li
     made, timestamped = _calibration_from_facts(facts), [source for source in sources if source in TIMESTAMPED]
     if made is None or not timestamped:
         return []
-    found = list(_beyond_calibration_notes(made, facts))
+    warnings = list(_beyond_calibration_notes(made, facts))
     if different := machine_differences(facts.get("machine", {}), made.machine):
-        found.append(f"the calibration is of another machine ({'; '.join(different)})")
+        warnings.append(f"the calibration is of another machine ({'; '.join(different)})")
     if made.stamp_source == "kernel" and (worse := len(timestamped) - timestamped.count("kernel")):
-        found.append(f"{worse} trials had no kernel timestamps, unlike the calibration: their error can be larger")
+        warnings.append(f"{worse} trials had no kernel timestamps, unlike the calibration: their error can be larger")
     sittings = facts.get("instrument", [])
     if made.real_time_priority and any(sitting.get("real_time_priority") is not True for sitting in sittings):
-        found.append("the calibration had real-time priority, this run did not always: its error can be larger")
-    return found
+        warnings.append("the calibration had real-time priority, this run did not always: its error can be larger")
+    return warnings
 
 
 def _beyond_calibration_notes(made: Calibration, facts: Mapping[str, Any]) -> Iterator[str]:
@@ -133,8 +133,8 @@ def _beyond_calibration_notes(made: Calibration, facts: Mapping[str, Any]) -> It
 
 
 def _calibration_from_facts(facts: Mapping[str, Any]) -> Calibration | None:
-    found = facts.get("instrument_error")
+    data = facts.get("instrument_error")
     try:
-        return None if found is None else calibration_from_dict(found)
+        return None if data is None else calibration_from_dict(data)
     except ValueError as error:
-        raise UsageError(f"the manifest's instrument_error: {error}") from None
+        raise UsageError(f"manifest: instrument_error: {error}") from None

@@ -52,9 +52,9 @@ def _cache_cautions(groups: Sequence[Group], comparisons: Sequence[ProviderCompa
                 f"{display_name(name)} answers repeated prompts after {formatting.format_ms(repeated.value)} ms, fresh "
                 f"ones after {formatting.format_ms(fresh.value)} ms (medians): a cache."
             )
-    for found in comparisons:
-        if found.population == "repeated" and found.verdict in ("better", "worse"):
-            yield f"{describe_comparison(found)}."
+    for entry in comparisons:
+        if entry.population == "repeated" and entry.verdict in ("better", "worse"):
+            yield f"{describe_comparison(entry)}."
 
 
 def _cached_token_cautions(cells: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _load_cautions(trials: pd.DataFrame, names: Sequence[str]) -> Iterator[str]:
     if "level" in trials and len(names) > 1:
         levels = {name: tuple(sorted(trials.loc[trials["name"] == name, "level"].dropna().unique())) for name in names}
         if len(set(levels.values())) > 1:
-            words = ", ".join(f"{display_name(n)} {', '.join(f'{x:g}' for x in found)}" for n, found in levels.items())
+            words = ", ".join(f"{display_name(n)} {', '.join(f'{x:g}' for x in entry)}" for n, entry in levels.items())
             yield f"The load differed ({words} at a time): latencies are not like with like."
 
 
@@ -138,7 +138,7 @@ def _served_cautions(cells: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[str]
     for name, own in cells:
         if "model_served" not in own:
             return
-        served = own["model_served"].dropna().value_counts(normalize=True)
-        if len(served) > 1:
-            words = ", ".join(f"{model} {format_share(float(share))}" for model, share in served.items())
-            yield f"{name} was answered by {len(served)} models: {words}."
+        service = own["model_served"].dropna().value_counts(normalize=True)
+        if len(service) > 1:
+            words = ", ".join(f"{model} {format_share(float(share))}" for model, share in service.items())
+            yield f"{name} was answered by {len(service)} models: {words}."

@@ -45,14 +45,14 @@ def build_charts(run: Run) -> list[Chart]:
     if not len(done):
         return []
     strategies = trial_names.order_values(run, "strategies", done["strategy"])
-    found: list[Chart | None]
+    charts: list[Chart | None]
     if is_replay(run):
-        found = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies)]
+        charts = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies)]
     else:
         texts = _text_arrivals(run, done)
-        found = [_ttft_chart(done, names), _progress_chart(done, names, texts), *_gap_charts(done, names, texts)]
-        found += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
-    return [chart for chart in found if chart is not None]
+        charts = [_ttft_chart(done, names), _progress_chart(done, names, texts), *_gap_charts(done, names, texts)]
+        charts += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
+    return [chart for chart in charts if chart is not None]
 
 
 def _text_arrivals(run: Run, done: pd.DataFrame) -> pd.DataFrame:

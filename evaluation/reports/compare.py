@@ -17,12 +17,12 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 def comparison_table(comparison: RunComparison, a: str, b: str) -> Table:
     """Return a table with one row for each metric of each cell that both runs have."""
-    found = Table(title=f"A = {to_line(a)}   B = {to_line(b)}")
+    table = Table(title=f"A = {to_line(a)}   B = {to_line(b)}")
     for place, heading in enumerate(HEADER):
-        found.add_column(heading, justify="left" if place < 3 or place == len(HEADER) - 1 else "right")
+        table.add_column(heading, justify="left" if place < 3 or place == len(HEADER) - 1 else "right")
     for change in comparison.changes:
-        found.add_row(*comparison_row(change, to_line), style=_COLOURS.get(change.verdict))
-    return found
+        table.add_row(*comparison_row(change, to_line), style=_COLOURS.get(change.verdict))
+    return table
 
 
 def comparison_row(change: MetricChange, escape: Escape) -> list[str]:

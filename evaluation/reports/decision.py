@@ -88,15 +88,15 @@ def price_frontier(groups: Sequence[Group]) -> dict[int, str]:
     }
     if len(points) < 2:
         return {}
-    found = {}
+    result = {}
     for place, (cost, delay) in points.items():
         ahead = [
             other
             for other, (other_cost, other_delay) in points.items()
             if other_cost <= cost and other_delay <= delay and (other_cost, other_delay) != (cost, delay)
         ]
-        found[place] = f"behind {display_name(groups[ahead[0]].name)}" if ahead else "on the frontier"
-    return found
+        result[place] = f"behind {display_name(groups[ahead[0]].name)}" if ahead else "on the frontier"
+    return result
 
 
 def _notes(groups: Sequence[Group], titles: Sequence[str]) -> Iterator[str]:

@@ -22,10 +22,10 @@ _BOX_PX = 46
 
 def render_html(markdown: str, charts: Sequence[Chart]) -> str:
     """Return the HTML page: about 100 KB, and plotly.js with 4.8 MB."""
-    found, _, rest = markdown.partition("\n## ")
+    head, _, rest = markdown.partition("\n## ")
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
-    title = to_html(_plain(found.splitlines()[0]))
-    body = [render(found), *map(_render_section, charts), render(f"## {rest}" if rest else "")]
+    title = to_html(_plain(head.splitlines()[0]))
+    body = [render(head), *map(_render_section, charts), render(f"## {rest}" if rest else "")]
     text = "\n".join(body).replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     scripts = ""
     if charts:
@@ -113,18 +113,18 @@ def _plotly_trace(chart: Chart, series: Series) -> dict[str, Any]:
             "line": {"color": colour, "width": 2},
         }  # fmt: skip
     places = [to_plotly(place) if isinstance(place, str) else place for place in series.y]
-    found: dict[str, Any] = {"type": "scatter", "x": series.x, "y": places}
+    trace: dict[str, Any] = {"type": "scatter", "x": series.x, "y": places}
     if chart.kind == "point":
         marker: dict[str, Any] = {"color": colour, "size": 8, "opacity": 0.6}
         if series.failed:
             marker |= {"symbol": "x", "opacity": 1.0}
         if series.sizes:
             marker |= {"size": list(_marker_sizes_px(series.sizes))}
-            found |= {"text": [f"{size:.2f} s of silence" for size in series.sizes]}
-        return found | {"mode": "markers", "marker": marker}
+            trace |= {"text": [f"{size:.2f} s of silence" for size in series.sizes]}
+        return trace | {"mode": "markers", "marker": marker}
     line: dict[str, Any] = {"color": colour, "width": 1.6, "shape": "hv" if chart.is_step else "linear"}
     fill = {"fill": "tozeroy", "opacity": 0.8} if chart.kind == "step" else {}
-    return found | {"mode": "lines", "line": line} | fill
+    return trace | {"mode": "lines", "line": line} | fill
 
 
 def _marker_sizes_px(seconds: Sequence[float]) -> Iterator[float]:

@@ -43,9 +43,9 @@ def write_report(folder: Path, *, plots: bool = False) -> Run:
         # Imported here because the chart library takes a second to import.
         from evaluation.reports import charts, html, png
 
-        found = charts.build_charts(run)
-        _write_atomically(folder / PAGE_FILE, html.render_html(text, found))
-        png.write_pngs(folder, found, str(run.manifest.get("run_id", "")))
+        chart_list = charts.build_charts(run)
+        _write_atomically(folder / PAGE_FILE, html.render_html(text, chart_list))
+        png.write_pngs(folder, chart_list, str(run.manifest.get("run_id", "")))
     return run
 
 
@@ -53,10 +53,10 @@ def add_verdicts(run: Run) -> Run:
     """Return the run with its verdicts between providers and on its objectives in the manifest."""
     if not run.manifest or provenance.is_replay(run):
         return run
-    facts = {"verdicts": [found.as_dict() for found in verdicts.compare_providers(run)]}
+    facts = {"verdicts": [result.as_dict() for result in verdicts.compare_providers(run)]}
     if objectives := run.manifest.get("slo"):
-        found = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
-        facts["objectives"] = [verdict.as_dict() for verdict in found]
+        result = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
+        facts["objectives"] = [verdict.as_dict() for verdict in result]
     return replace(run, manifest=run.manifest | facts)
 
 
@@ -89,8 +89,8 @@ def markdown(run: Run) -> str:
         "Provenance": provenance.describe_provenance(run),
     }
     for title, content in sections.items():
-        if found := list(content):
-            lines += ["", f"## {title}", "", *found]
+        if result := list(content):
+            lines += ["", f"## {title}", "", *result]
     return "\n".join(lines) + "\n"
 
 
@@ -124,7 +124,7 @@ def _iter_findings(run: Run, groups: list[Group], comparisons: list[ProviderComp
 
 def _comparison_lines(comparisons: Sequence[ProviderComparison]) -> Iterator[str]:
     if comparisons:
-        yield from (f"- {verdict_text.describe_comparison(found)}." for found in comparisons)
+        yield from (f"- {verdict_text.describe_comparison(entry)}." for entry in comparisons)
         yield ""
         yield _method_note(comparisons)
 
@@ -154,10 +154,10 @@ def _objective_lines(run: Run) -> Iterator[str]:
     """Yield the verdicts on the objectives that the run was given."""
     if not (objectives := run.manifest.get("slo")) or provenance.is_replay(run):
         return
-    found = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
-    yield f"**Objectives: {slo.worst_outcome(found)}.**"
+    result = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
+    yield f"**Objectives: {slo.worst_outcome(result)}.**"
     yield ""
-    yield from (f"- {to_markdown(str(verdict))}" for verdict in found)
+    yield from (f"- {to_markdown(str(verdict))}" for verdict in result)
     yield ""
     yield (
         "Met and missed rest on one-sided 95 % exact bounds: an objective that is not met passes in at most 1 of 20 "
@@ -190,8 +190,8 @@ def _cadence_row(group: Group) -> list[str]:
         formatting.format_interval(group.median("ttft_s"), in_ms=True),
         str(group.gaps),
         *(
-            formatting.format_interval(found, in_ms=True)
-            for found in (group.gap_p50_s, group.gap_p95_s, group.gap_p99_s)
+            formatting.format_interval(entry, in_ms=True)
+            for entry in (group.gap_p50_s, group.gap_p95_s, group.gap_p99_s)
         ),
         formatting.format_number(group.median("tokens_per_chunk").value),
         ", ".join(group.token_sources) or formatting.UNKNOWN,
@@ -265,10 +265,10 @@ def _iter_reader_notes(run: Run, names: list[str]) -> Iterator[str]:
 
 
 def _reader_cell(group: Group, name: str, *, in_ms: bool) -> str:
-    found: Estimate | float | None = group.delay_max_s if name == "delay_max_s" else group.median(name)
-    if isinstance(found, Estimate):
-        return formatting.format_interval(found, in_ms=in_ms)
-    return formatting.format_ms(found) if in_ms else formatting.format_number(found)
+    value: Estimate | float | None = group.delay_max_s if name == "delay_max_s" else group.median(name)
+    if isinstance(value, Estimate):
+        return formatting.format_interval(value, in_ms=in_ms)
+    return formatting.format_ms(value) if in_ms else formatting.format_number(value)
 
 
 def _exploratory_lines(comparisons: list[ProviderComparison], differences: list[Difference]) -> Iterator[str]:
@@ -283,11 +283,11 @@ def _exploratory_lines(comparisons: list[ProviderComparison], differences: list[
     yield from (f"- {formatting.describe_difference(difference)}" for difference in differences)
 
 
-def _exploratory_row(found: ProviderComparison) -> list[str]:
-    ratio = found.ratio
+def _exploratory_row(result: ProviderComparison) -> list[str]:
+    ratio = result.ratio
     change = formatting.format_change(ratio.ratio, ratio.low, ratio.high)
-    names = [display_name(found.a), display_name(found.b)]
-    return [formatting.metric_title(found.column), found.population, *names, change, str(ratio.pairs)]
+    names = [display_name(result.a), display_name(result.b)]
+    return [formatting.metric_title(result.column), result.population, *names, change, str(ratio.pairs)]
 
 
 def _failures_table(run: Run, broken: pd.DataFrame) -> Iterator[str]:

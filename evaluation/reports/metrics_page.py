@@ -60,9 +60,9 @@ def render_metrics_page() -> str:
     """Return the page in Markdown."""
     lines = [_INTRODUCTION]
     for scope, title in _SCOPES.items():
-        found = [metric for metric in METRICS if metric.scope == scope]
-        if found:
-            lines += [f"## {title}", "", *_metric_table(found), ""]
+        result = [metric for metric in METRICS if metric.scope == scope]
+        if result:
+            lines += [f"## {title}", "", *_metric_table(result), ""]
     ended = ", ".join(sorted(OUTCOMES["ended"]))
     lines += [_CLOSING.format(ended=ended), "## Other columns of the trials", "", *_column_table(FACTS)]
     lines += ["", "## Columns of the events", "", *_column_table(EVENT_COLUMN_DOCS)]

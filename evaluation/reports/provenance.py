@@ -60,14 +60,14 @@ def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
 
 def _dropped_settings(run: Run) -> Iterator[str]:
     """Yield a line on the settings that were dropped, and for which providers."""
-    found: dict[str, dict[str, None]] = {}
+    names_by_setting: dict[str, dict[str, None]] = {}
     for provider, model, settings in run.trials[["provider", "model", "dropped_settings"]].itertuples(index=False):
         if not pd.isna(settings):
             for setting in str(settings).split(","):
                 name = full_name(str(provider), None if pd.isna(model) else str(model))
-                found.setdefault(setting, {})[display_name(name)] = None
-    if found:
-        words = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in found.items())
+                names_by_setting.setdefault(setting, {})[display_name(name)] = None
+    if names_by_setting:
+        words = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in names_by_setting.items())
         yield f"- **left out, as the model does not take it**: {words} (column `dropped_settings`)"
 
 

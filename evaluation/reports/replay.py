@@ -20,14 +20,14 @@ NOTE = (
 
 def replay_table(groups: Sequence[Group], title: str) -> Table:
     """Return a table with one row of medians for each provider x strategy; a dash is unknown."""
-    found = Table(title=title)
-    found.add_column("recorded from", no_wrap=True)
-    found.add_column("strategy", no_wrap=True)
+    table = Table(title=title)
+    table.add_column("recorded from", no_wrap=True)
+    table.add_column("strategy", no_wrap=True)
     for heading in HEADER:
-        found.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for group in groups:
-        found.add_row(display_name(group.name), group.strategy, *_group_cells(group, _median_cell))
-    return found
+        table.add_row(display_name(group.name), group.strategy, *_group_cells(group, _median_cell))
+    return table
 
 
 def replay_markdown(groups: Sequence[Group]) -> Iterator[str]:
@@ -57,8 +57,8 @@ def describe_finding(groups: Sequence[Group], differences: Sequence[Difference])
 
 
 def _strategy_clause(name: str, provider: str, differences: Sequence[Difference]) -> str:
-    found = {d.column: d.estimate.value for d in differences if d.b == name}
-    held_s, updates = found.get("delay_mean_s"), found.get("updates_per_s")
+    values = {d.column: d.estimate.value for d in differences if d.b == name}
+    held_s, updates = values.get("delay_mean_s"), values.get("updates_per_s")
     words = [] if held_s is None else [f"holds a character {formatting.format_ms(held_s)} ms longer"]
     if updates is not None:
         words.append(

@@ -39,15 +39,15 @@ def summary_table(run: Run) -> Table:
     if provenance.is_replay(run):
         return replay.replay_table(summary.groups(run), f"{title}: what if")
     groups = summary.groups(run)
-    found = Table(title=title, caption=verdict_text.headline(groups, verdicts.compare_providers(run)))
-    found.add_column("provider")
-    found.add_column("strategy")
+    table = Table(title=title, caption=verdict_text.headline(groups, verdicts.compare_providers(run)))
+    table.add_column("provider")
+    table.add_column("strategy")
     for heading in _HEADER:
-        found.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for group in groups:
         prompts = "" if group.population == "all" else f", {group.population}"
-        found.add_row(f"{display_name(group.name)}{prompts}", group.strategy, *_group_cells(group))
-    return found
+        table.add_row(f"{display_name(group.name)}{prompts}", group.strategy, *_group_cells(group))
+    return table
 
 
 def _group_cells(group: Group) -> list[str]:
@@ -65,4 +65,4 @@ def _group_cells(group: Group) -> list[str]:
 
 
 def _gap_values(group: Group) -> tuple[float | None, ...]:
-    return tuple(found.value for found in (group.gap_p50_s, group.gap_p95_s, group.gap_p99_s))
+    return tuple(entry.value for entry in (group.gap_p50_s, group.gap_p95_s, group.gap_p99_s))

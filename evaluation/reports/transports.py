@@ -41,15 +41,15 @@ def transport_table(run: Run) -> Iterator[str]:
         )
 
 
-def _transport_row(run: Run, transport: str, name: str, found: list[Difference]) -> list[str]:
+def _transport_row(run: Run, transport: str, name: str, result: list[Difference]) -> list[str]:
     trials = trial_names.add_name_column(run.trials)
     trials = trials[(trials["transport"] == transport) & (trials["name"] == name)]
     connect = statistics.column_median(trials, "connect_s")
     return [
         transport,
         display_name(name),
-        str(max((difference.estimate.n for difference in found), default=0)),
-        *(formatting.format_interval(difference.estimate, in_ms=True) for difference in found),
+        str(max((difference.estimate.n for difference in result), default=0)),
+        *(formatting.format_interval(difference.estimate, in_ms=True) for difference in result),
         formatting.format_ms(connect.value),
         _timestamp_sources(trials["stamp_source"]),
     ]

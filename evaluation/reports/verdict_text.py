@@ -16,30 +16,30 @@ from evaluation.scenario import display_name
 _POPULATION_TEXT = {"all": "", "fresh": " for fresh prompts", "repeated": " for repeated prompts"}
 
 
-def describe_comparison(found: ProviderComparison) -> str:
+def describe_comparison(result: ProviderComparison) -> str:
     """Return one comparison as a sentence, without its end."""
-    a, b, ratio = display_name(found.a), display_name(found.b), found.ratio
-    if found.verdict == "better":
-        return _claim_text(found, b, a, ratio.inverse())
-    if found.verdict == "worse":
-        return _claim_text(found, a, b, ratio)
-    what = f"{formatting.metric_title(found.column)} of the latter"
+    a, b, ratio = display_name(result.a), display_name(result.b), result.ratio
+    if result.verdict == "better":
+        return _claim_text(result, b, a, ratio.inverse())
+    if result.verdict == "worse":
+        return _claim_text(result, a, b, ratio)
+    what = f"{formatting.metric_title(result.column)} of the latter"
     change = formatting.format_change(ratio.ratio, ratio.low, ratio.high)
-    if found.verdict == "equal":
+    if result.verdict == "equal":
         return (
-            f"{a} and {b} are equal within the margin{_population(found)}: {what} {change} "
+            f"{a} and {b} are equal within the margin{_population(result)}: {what} {change} "
             f"(margin {format_margin(ratio)}; {_basis_text(ratio)})"
         )
-    return f"Cannot tell {a} from {b}{_population(found)}: {_unknown_text(found, what, change)}"
+    return f"Cannot tell {a} from {b}{_population(result)}: {_unknown_text(result, what, change)}"
 
 
-def _claim_text(found: ProviderComparison, winner: str, loser: str, ratio: PairedRatio) -> str:
+def _claim_text(result: ProviderComparison, winner: str, loser: str, ratio: PairedRatio) -> str:
     """Return a claim; `ratio` is that of the loser to the winner."""
-    if direction_of(found.column) == "more":
+    if direction_of(result.column) == "more":
         ratio = ratio.inverse()
-    title = formatting.metric_title(found.column)
+    title = formatting.metric_title(result.column)
     return (
-        f"{winner} is better than {loser}{_population(found)}: {title} of {loser} is {_slower_text(ratio)} "
+        f"{winner} is better than {loser}{_population(result)}: {title} of {loser} is {_slower_text(ratio)} "
         f"({_basis_text(ratio)})"
     )
 
@@ -54,23 +54,24 @@ def _slower_text(ratio: PairedRatio) -> str:
     return f"{size} slower [{ends}"
 
 
-def _unknown_text(found: ProviderComparison, what: str, change: str) -> str:
-    ratio = found.ratio
+def _unknown_text(result: ProviderComparison, what: str, change: str) -> str:
+    ratio = result.ratio
     if ratio.ratio is None:
         return f"{what}: no prompt was answered by both"
-    if found.is_withheld:
+    if result.is_withheld:
         return (
-            f"no preference while failures differ: {display_name(found.a)} failed {format_failures(found.a_failures)}, "
-            f"{display_name(found.b)} {format_failures(found.b_failures)}; {what} {change} ({_basis_text(ratio)})"
+            f"no preference while failures differ: {display_name(result.a)} failed "
+            f"{format_failures(result.a_failures)}, {display_name(result.b)} {format_failures(result.b_failures)}; "
+            f"{what} {change} ({_basis_text(ratio)})"
         )
     if ratio.low is None:
         few = "with a failure 6 prompts are needed" if ratio.failed_pairs else "3 prompts are needed"
         return f"{what} {change}, without an interval from {_basis_text(ratio)} ({few})"
     text = f"{what} {change} ({_basis_text(ratio)})"
-    seen = ratio.smallest_effect(found.comparisons)
+    seen = ratio.smallest_effect(result.comparisons)
     if seen is None:
         return text
-    more = ratio.more_prompts(found.comparisons)
+    more = ratio.more_prompts(result.comparisons)
     unit = "prompt" if ratio.prompts > 1 else "repeat"
     text += f"; this run finds a difference of {format_share(seen)} in 80 % of cases"
     if more:
@@ -88,8 +89,8 @@ def _basis_text(ratio: PairedRatio) -> str:
     return f"{pairs}{scope}{failed}"
 
 
-def _population(found: ProviderComparison) -> str:
-    return _POPULATION_TEXT[found.population]
+def _population(result: ProviderComparison) -> str:
+    return _POPULATION_TEXT[result.population]
 
 
 def format_margin(ratio: PairedRatio) -> str:
@@ -122,39 +123,39 @@ def _leading_comparisons(comparisons: Sequence[ProviderComparison]) -> list[Prov
     if not comparisons:
         return []
     column, population = comparisons[0].column, comparisons[0].population
-    return [found for found in comparisons if (found.column, found.population) == (column, population)]
+    return [entry for entry in comparisons if (entry.column, entry.population) == (column, population)]
 
 
-def _verdict_text(found: Sequence[ProviderComparison]) -> str:
-    if len(found) == 1:
-        return describe_comparison(found[0])
-    names = list(dict.fromkeys(name for one in found for name in (one.a, one.b)))
-    beaten = {name: set(_beaten_by(name, found)) for name in names}
+def _verdict_text(result: Sequence[ProviderComparison]) -> str:
+    if len(result) == 1:
+        return describe_comparison(result[0])
+    names = list(dict.fromkeys(name for one in result for name in (one.a, one.b)))
+    beaten = {name: set(_beaten_by(name, result)) for name in names}
     best = next((name for name in names if len(beaten[name]) == len(names) - 1), None)
     if best is not None:
-        others = (_loser_text(one, best) for one in found if best in (one.a, one.b))
-        where = _population(found[0])
-        title = formatting.metric_title(found[0].column)
+        others = (_loser_text(one, best) for one in result if best in (one.a, one.b))
+        where = _population(result[0])
+        title = formatting.metric_title(result[0].column)
         lead = f"{display_name(best)} is better than each of the {len(names) - 1} others{where}"
         return f"{lead}: {title} of {', '.join(others)}"
-    if all(one.verdict == "equal" for one in found):
-        return f"All {len(names)} providers are equal within the margin{_population(found[0])}"
-    claims = [one for one in found if one.verdict in ("better", "worse")]
+    if all(one.verdict == "equal" for one in result):
+        return f"All {len(names)} providers are equal within the margin{_population(result[0])}"
+    claims = [one for one in result if one.verdict in ("better", "worse")]
     if not claims:
-        title = formatting.metric_title(found[0].column)
-        return f"Cannot tell the {len(names)} providers apart by {title}{_population(found[0])}"
+        title = formatting.metric_title(result[0].column)
+        return f"Cannot tell the {len(names)} providers apart by {title}{_population(result[0])}"
     return f"No provider leads all others: {'; '.join(map(describe_comparison, claims))}"
 
 
-def _beaten_by(name: str, found: Sequence[ProviderComparison]) -> Iterator[str]:
-    for one in found:
+def _beaten_by(name: str, result: Sequence[ProviderComparison]) -> Iterator[str]:
+    for one in result:
         if (one.b == name and one.verdict == "better") or (one.a == name and one.verdict == "worse"):
             yield one.a if one.b == name else one.b
 
 
-def _loser_text(found: ProviderComparison, winner: str) -> str:
-    loser, ratio = (found.b, found.ratio) if found.a == winner else (found.a, found.ratio.inverse())
-    if direction_of(found.column) == "more":
+def _loser_text(result: ProviderComparison, winner: str) -> str:
+    loser, ratio = (result.b, result.ratio) if result.a == winner else (result.a, result.ratio.inverse())
+    if direction_of(result.column) == "more":
         ratio = ratio.inverse()
     return f"{display_name(loser)} is {_slower_text(ratio)}"
 

@@ -98,25 +98,27 @@ class LoadMonitor:
         reached the requested concurrency. The end of the run, when no further requests start, is left out.
         """
         filled = 1 if scenario.rate is not None else scenario.streams
-        found: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "concurrency_max": self._all.most,
             "concurrency_mean": self._all.mean(filled),
             "starts_per_s": _starts_per_s(self._starts_s),
             **self._resource_usage(),
         }
         if scenario.rate is None:
-            found |= {"asked_concurrency": scenario.concurrency}
-            return found | {"shortfall": self._concurrency_shortfall(scenario)}
-        found |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
-        found |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
-        return found | {"shortfall": _rate_shortfall(found)}
+            metrics |= {"asked_concurrency": scenario.concurrency}
+            return metrics | {"shortfall": self._concurrency_shortfall(scenario)}
+        metrics |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
+        metrics |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
+        return metrics | {"shortfall": _rate_shortfall(metrics)}
 
     def _concurrency_shortfall(self, scenario: Scenario) -> str | None:
         """Return the shortfall of the first provider that has one; with a concurrency of 1 they take turns."""
-        asked = scenario.concurrency
-        meters = {"": self._all} if asked == 1 else self._by_provider
-        found = ((name, _concurrency_shortfall(meter.most, meter.mean(asked), asked)) for name, meter in meters.items())
-        name, words = next((pair for pair in found if pair[1] is not None), ("", None))
+        requests = scenario.concurrency
+        meters = {"": self._all} if requests == 1 else self._by_provider
+        load = (
+            (name, _concurrency_shortfall(meter.most, meter.mean(requests), requests)) for name, meter in meters.items()
+        )
+        name, words = next((pair for pair in load if pair[1] is not None), ("", None))
         return f"{name}: {words}" if words is not None and len(meters) > 1 else words
 
     def _resource_usage(self) -> dict[str, Any]:
@@ -141,18 +143,16 @@ def _starts_per_s(at_s: Sequence[float]) -> float | None:
 
 def _concurrency_shortfall(most: int, mean: float | None, requested: int) -> str | None:
     if most < requested:
-        return f"asked for {requested} answers at a time, never more than {most} ran"
+        return f"concurrency {requested} requested, at most {most} reached"
     if mean is not None and mean < REACHED_SHARE * requested:
-        return f"asked for {requested} answers at a time, {mean:.1f} ran on average"
+        return f"concurrency {requested} requested, {mean:.1f} reached on average"
     return None
 
 
-def _rate_shortfall(found: dict[str, Any]) -> str | None:
-    drawn, reached = found["drawn_rate_per_s"], found["starts_per_s"]
+def _rate_shortfall(load: dict[str, Any]) -> str | None:
+    drawn, reached = load["drawn_rate_per_s"], load["starts_per_s"]
     if drawn is None or reached is None:
-        return f"asked for {found['asked_rate_per_s']:g} answers a second, fewer than two were started"
+        return f"{load['asked_rate_per_s']:g} requests/s requested, fewer than two were started"
     if reached < REACHED_SHARE * drawn:
-        return (
-            f"asked for {found['asked_rate_per_s']:g} answers a second ({drawn:g} were due), {reached:g} were started"
-        )
+        return f"{load['asked_rate_per_s']:g} requests/s requested ({drawn:g}/s scheduled), {reached:g}/s started"
     return None

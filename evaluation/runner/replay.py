@@ -43,19 +43,19 @@ def find_traces(paths: Sequence[Path]) -> list[Path]:
 
     Raises UsageError when a path does not exist or a folder holds no traces.
     """
-    found: list[Path] = []
+    traces: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise UsageError(f"{path}: there is no such file or folder")
+            raise UsageError(f"{path}: no such file or folder")
         if path.is_file():
-            found.append(path)
+            traces.append(path)
             continue
         holds = path / TRACES if (path / TRACES).is_dir() else path
         inside = [] if manifest.holds_run(holds) else sorted(holds.glob("*.jsonl"))
         if not inside:
-            raise UsageError(f"{path} holds no traces; `run --record` keeps them")
-        found += inside
-    return found
+            raise UsageError(f"{path}: contains no traces (record them with `run --record`)")
+        traces += inside
+    return traces
 
 
 def read_recordings(paths: Sequence[Path]) -> Iterator[Recording]:
@@ -64,7 +64,7 @@ def read_recordings(paths: Sequence[Path]) -> Iterator[Recording]:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UsageError(f"cannot read the trace {path}: {error}") from None
+            raise UsageError(f"trace {path}: cannot be read ({error})") from None
         yield Recording(path.stem, loads(text, str(path)))
 
 
@@ -144,7 +144,7 @@ def _ending_columns(events: Sequence[TimedEvent], header: Any) -> tuple[Outcome,
         return outcome, {"error_type": last.kind, "error_message": last.message, "http_status": last.http_status}
     known = header.get("outcome")
     outcome = known if known in get_args(Outcome) and known != "completed" else "truncated"
-    return outcome, {"error_type": "truncated", "error_message": "the trace has no end"}
+    return outcome, {"error_type": "truncated", "error_message": "trace: no terminal event"}
 
 
 def _recorded_usage(recording: Recording) -> Usage:
@@ -152,14 +152,14 @@ def _recorded_usage(recording: Recording) -> Usage:
 
     Raises UsageError when the header's usage is invalid.
     """
-    recorded, where = recording.trace, f"the trace {recording.name}: its header's usage"
+    recorded, where = recording.trace, f"trace {recording.name}: the usage in its header"
     known = recorded.header.get("usage")
     if isinstance(known, dict):
         check_fields(known, where)
         try:
             return Usage(**known)
         except TypeError:
-            raise UsageError(f"{where} has fields that are not a usage's") from None
+            raise UsageError(f"{where} has unknown fields (record the trace again)") from None
     meter = Meter((Message("user", ""),), 0.0)
     for timed in recorded.events:
         if not isinstance(timed.event, TERMINAL):

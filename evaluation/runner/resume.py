@@ -61,10 +61,10 @@ def inspect_run(folder: Path, scenario: Scenario, *, retry_failed: bool = False)
     finished = tuple(trial for trial in trials if trial not in again) if again else trials
     done = {_trial_key(trial) for trial in finished}
     # A prompt that was asked is not new to a cache, whatever became of the answer.
-    asked = {_trial_key(trial) for trial in again if trial.http_status not in REFUSED_STATUSES}
+    requests = {_trial_key(trial) for trial in again if trial.http_status not in REFUSED_STATUSES}
     planned = plan(scenario, _planned_earlier(facts, scenario))
     left = tuple(
-        replace(p, fresh=p.fresh and (scenario.nonce == "trial" or _planned_key(p) not in asked))
+        replace(p, fresh=p.fresh and (scenario.nonce == "trial" or _planned_key(p) not in requests))
         for p in planned
         if _planned_key(p) not in done
     )
@@ -151,12 +151,12 @@ def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> N
 
     Both are compared as JSON, which has no tuples.
     """
-    wanted = json.loads(json.dumps(asdict(scenario)))
+    current = json.loads(json.dumps(asdict(scenario)))
     held = {**_NEW_FIELDS, **facts.get("scenario", {})}
-    differing = sorted(name for name in wanted if not _is_same(name, held.get(name), wanted[name]))
+    differing = sorted(name for name in current if not _is_same(name, held.get(name), current[name]))
     if differing:
         words = ", ".join(
-            f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(wanted[name])}" for name in differing
+            f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(current[name])}" for name in differing
         )
         raise UsageError(
             f"{folder} holds a run of another scenario: {words} (resume with the same options, more repeats or more "
@@ -164,13 +164,13 @@ def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> N
         )
 
 
-def _is_same(name: str, held: Any, wanted: Any) -> bool:
+def _is_same(name: str, held: Any, expected: Any) -> bool:
     if name == "repeats":
-        return isinstance(held, int) and wanted >= held
+        return isinstance(held, int) and expected >= held
     if name == "prompts":
-        by_id = {prompt["id"]: prompt for prompt in wanted}
+        by_id = {prompt["id"]: prompt for prompt in expected}
         return all(by_id.get(prompt["id"]) == {"check": None, **prompt} for prompt in held or [])
-    return bool(held == wanted)
+    return bool(held == expected)
 
 
 def _abbreviate(value: object) -> str:

@@ -124,9 +124,9 @@ class _Attempts:
 
     def add_to(self, response: TimedResponse) -> TimedResponse:
         """Return the response with what is known about its attempts; `retry_wait_s` is no column."""
-        found = {"attempts": self.sent, "refused_starts": self.refused}
+        result = {"attempts": self.sent, "refused_starts": self.refused}
         waits_s = {"refused_wait_s": round(self.refused_wait_s, 9), "retry_wait_s": self.retry_wait_s}
-        return replace(response, ending=response.ending | found | waits_s)
+        return replace(response, ending=response.ending | result | waits_s)
 
 
 def is_refused_start(response: TimedResponse) -> bool:

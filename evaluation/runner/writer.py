@@ -93,7 +93,10 @@ class TrialWriter:
 def _iter_trace_parts(trial: Trial, response: TimedResponse) -> Iterator[str]:
     """Yield a trace's text: the header line, then parts of up to `STEP_EVENTS` events."""
     sent_s = response.stamps.sent_s
-    timed = [TimedEvent(max(found.at_s - sent_s, 0.0), found.event) for found in response.stamps.source or ()]
+    timed = [
+        TimedEvent(max(timed_event.at_s - sent_s, 0.0), timed_event.event)
+        for timed_event in response.stamps.source or ()
+    ]
     header, _, _ = trace.dumps(_trace_header(trial), ()).rpartition("\n")
     yield header + "\n"
     for start in range(0, len(timed), STEP_EVENTS):

@@ -67,7 +67,7 @@ class MessagesParser:
             raise error_from_payload(body.get("error"))
         blocks = body.get("content") or []
         if not isinstance(blocks, list):
-            raise ProtocolError("the provider sent content that is not a list of blocks")
+            raise ProtocolError("response: content is not a list of blocks")
         self.answer.record_origin(model=body.get("model"), request_id=body.get("id"))
         events = [event for block in blocks for event in self._parse_block(as_object(block))]
         self._on_stop_reason(body)

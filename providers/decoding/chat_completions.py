@@ -93,8 +93,8 @@ class ChatCompletionsParser:
     def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
         """Return the usage of a chunk, None when it has none. Moonshot puts it into a choice, Groq into `x_groq`."""
         places = (chunk, *choices, as_object(chunk.get("x_groq")))
-        found = next((usage for place in places if (usage := place.get("usage"))), None)
-        return None if found is None else read_usage(as_object(found))
+        usage_object = next((usage for place in places if (usage := place.get("usage"))), None)
+        return None if usage_object is None else read_usage(as_object(usage_object))
 
     def _parse_choice(self, choice: dict[str, Any], key: str) -> list[Event]:
         answer = self.answer
@@ -118,7 +118,7 @@ class ChatCompletionsParser:
     def _parse_content_parts(self, parts: object) -> list[Event]:
         """Parse content in parts, as some services send thinking: `[{"type": "thinking", "thinking": [...]}, …]`."""
         if not isinstance(parts, list):
-            raise ProtocolError("the provider sent content that is neither text nor parts")
+            raise ProtocolError("response: content is neither text nor a list of parts")
         events: list[Event] = []
         for part in map(as_object, parts):
             inner = part.get("thinking")
@@ -180,7 +180,7 @@ def _list_of(value: object) -> list[Any]:
         return value
     if value is None:
         return []
-    raise ProtocolError("the provider sent choices that are not a list")
+    raise ProtocolError("response: choices is not a list")
 
 
 def _reasoning_details(message: dict[str, Any]) -> str:
@@ -212,7 +212,7 @@ def read_usage(usage: dict[str, Any]) -> Usage:
     thinking = parse_token_count(output_details.get("reasoning_tokens"))
     if thinking is None:
         thinking = parse_token_count(usage.get("reasoning_tokens"))
-    found = Usage(
+    token_usage = Usage(
         input_tokens=prompt,
         output_tokens=completion,
         thinking_tokens=thinking,
@@ -221,15 +221,15 @@ def read_usage(usage: dict[str, Any]) -> Usage:
         billed_usd=read_billed_usd(usage),
     )
     if prompt is None or completion is None:
-        return found
+        return token_usage
     beyond = (parse_token_count(usage.get("total_tokens")) or 0) - prompt - completion
     if beyond <= 0 or _explains(beyond, prompt_details, output_details):
-        return found
+        return token_usage
     if beyond == thinking:
-        return replace(found, output_tokens=completion + thinking)
+        return replace(token_usage, output_tokens=completion + thinking)
     if thinking and _explains(beyond - thinking, prompt_details, output_details):
-        return replace(found, output_tokens=completion + thinking)
-    return replace(found, output_tokens=None, thinking_tokens=None, is_lower_bound=True)
+        return replace(token_usage, output_tokens=completion + thinking)
+    return replace(token_usage, output_tokens=None, thinking_tokens=None, is_lower_bound=True)
 
 
 _COUNTED_INSIDE = frozenset({"cached_tokens", "cache_write_tokens", "text_tokens", "reasoning_tokens"})

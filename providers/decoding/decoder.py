@@ -21,7 +21,7 @@ from streaming.thinking import ThinkTagParser
 LONG_BYTES = 65_536
 """A longer JSON text is checked before it is parsed, because it may contain a very large number of values."""
 
-_TEXT_AFTER_END_ERROR = "the provider sent text after the end of its answer"
+_TEXT_AFTER_END_ERROR = "response: text after the end of the answer"
 _MAX_SHOWN_CHARS = 300
 _MAX_TOKENS = 10**12
 """A higher token count is a defect of the server, and too wide for the tables."""
@@ -176,15 +176,15 @@ class AnswerBuilder:
         yield from self.flush_held()
         if self._unknown_end is not None:
             raise TruncatedStreamError(
-                f"the provider ended with {excerpt(self._unknown_end)!r}: the answer is not complete"
+                f"answer: the provider ended it with {excerpt(self._unknown_end)!r} (the text may be incomplete)"
             )
         finish = self._finish
         if finish is None and self.over and (self._wrote or self._thought):
             finish = Finish("other")
         if finish is None:
-            raise TruncatedStreamError("the stream ended without a finish reason: the answer is cut")
+            raise TruncatedStreamError("answer: the stream ended without a finish reason (the text may be incomplete)")
         if finish.reason == "error":
-            raise ServerError("the provider reported that its answer ended with an error")
+            raise ServerError("answer: the provider reported that it ended with an error")
         yield replace(finish, refused=self.refused) if self.refused else finish
 
     @property
@@ -279,12 +279,12 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     if len(text) > LONG_BYTES:
         raise_for_too_many_values(text)
     try:
-        found = orjson.loads(text)
+        data = orjson.loads(text)
     except ValueError:
-        found = _parse_json_leniently(text)
-    if not isinstance(found, dict):
-        raise ProtocolError(f"the provider sent JSON that is not an object: {excerpt(text)}")
-    return found
+        data = _parse_json_leniently(text)
+    if not isinstance(data, dict):
+        raise ProtocolError(f"response: not a JSON object ({excerpt(text)})")
+    return data
 
 
 def raise_for_too_many_values(text: str | bytes) -> None:
@@ -294,7 +294,7 @@ def raise_for_too_many_values(text: str | bytes) -> None:
     """
     marks: tuple[Any, ...] = (",", "{", "[") if isinstance(text, str) else (b",", b"{", b"[")
     if sum(map(text.count, marks)) > MAX_JSON_PARTS:
-        raise ResponseTooLargeError(f"the provider sent JSON of more than {MAX_JSON_PARTS:,} values")
+        raise ResponseTooLargeError(f"response: JSON with more than {MAX_JSON_PARTS:,} values")
 
 
 def _parse_json_leniently(text: str | bytes) -> object:
@@ -302,7 +302,7 @@ def _parse_json_leniently(text: str | bytes) -> object:
     try:
         return json.loads(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError):
-        raise ProtocolError(f"the provider sent malformed JSON: {excerpt(text)}") from None
+        raise ProtocolError(f"response: malformed JSON ({excerpt(text)})") from None
 
 
 def excerpt(text: object) -> str:
@@ -325,7 +325,7 @@ def as_object(value: object) -> dict[str, Any]:
         return value
     if value is None:
         return {}
-    raise ProtocolError(f"the provider sent a value that is not an object: {excerpt(value)}")
+    raise ProtocolError(f"response: a value is not an object ({excerpt(value)})")
 
 
 def as_text(value: object) -> str:
@@ -334,4 +334,4 @@ def as_text(value: object) -> str:
         return value
     if value is None:
         return ""
-    raise ProtocolError(f"the provider sent a value that is not text: {excerpt(value)}")
+    raise ProtocolError(f"response: a value is not text ({excerpt(value)})")

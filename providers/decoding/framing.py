@@ -32,7 +32,7 @@ def collect_prefix(head: bytes, data: bytes) -> bytes:
 def raise_if_html(head: bytes) -> None:
     """Raise ProtocolError when a body begins like a web page."""
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
-        raise ProtocolError("the provider sent a web page instead of an answer: check the base URL")
+        raise ProtocolError("response: a web page instead of an answer (check the base URL)")
 
 
 def raise_for_undecodable_body(head: bytes, starts: tuple[bytes, ...]) -> None:
@@ -42,14 +42,14 @@ def raise_for_undecodable_body(head: bytes, starts: tuple[bytes, ...]) -> None:
     """
     text = head.removeprefix(b"\xef\xbb\xbf").strip()
     if not text:
-        raise ProtocolError("the provider sent an empty answer")
+        raise ProtocolError("response: empty")
     if text.startswith(b"{") and b"{" not in starts:
         if error := parse_json_object(decode_utf8(text)).get("error"):
             raise error_from_payload(error)
-        raise ProtocolError("the provider sent its answer in one piece although a stream was requested")
+        raise ProtocolError("response: not streamed, although a stream was requested")
     if not text.startswith(starts):
-        raise ProtocolError(f"the provider sent something else instead of an answer: {excerpt(text)}")
-    raise TruncatedStreamError("the stream ended before any of the answer came")
+        raise ProtocolError(f"response: not an answer ({excerpt(text)})")
+    raise TruncatedStreamError("answer: the stream ended before any content arrived")
 
 
 def decode_utf8(data: bytes) -> str:
@@ -57,7 +57,7 @@ def decode_utf8(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise ProtocolError("the provider sent bytes that are not UTF-8") from None
+        raise ProtocolError("response: not valid UTF-8") from None
 
 
 _DONE_MARKER = "[DONE]"
@@ -148,10 +148,10 @@ class SSEDecoder:
             # The valid bytes before the bad one are decoded; the decoder still holds what it held before this call.
             valid = error.start - (len(error.object) - len(data))
             yield from self._read_events(data[: max(valid, 0)])
-            raise ProtocolError("the provider sent bytes that are not UTF-8") from None
+            raise ProtocolError("response: not valid UTF-8") from None
         except sse.EventTooLargeError as error:
             yield from error.events
-            raise ResponseTooLargeError(f"the provider sent {error}") from None
+            raise ResponseTooLargeError(f"response: exceeds a size limit ({error})") from None
 
 
 def _parse_common_block(block: bytes) -> dict[str, Any] | None:
@@ -255,7 +255,7 @@ class NDJSONDecoder:
 def _raise_for_long_line(size: int) -> None:
     """Raise ResponseTooLargeError for a line of more than MAX_EVENT_BYTES."""
     if size > MAX_EVENT_BYTES:
-        raise ResponseTooLargeError(f"the provider sent a line of more than {size_text(MAX_EVENT_BYTES)}")
+        raise ResponseTooLargeError(f"response: a line is longer than {size_text(MAX_EVENT_BYTES)}")
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:
@@ -281,14 +281,14 @@ class JSONBodyDecoder:
     def feed(self, data: bytes) -> Iterable[Event]:
         self._left -= len(data)
         if self._left < 0:
-            raise ResponseTooLargeError(f"the provider sent an answer of more than {size_text(MAX_BODY_BYTES)}")
+            raise ResponseTooLargeError(f"response: larger than {size_text(MAX_BODY_BYTES)}")
         self._parts.append(data)
         return ()
 
     def flush(self) -> Iterator[Event]:
         body = b"".join(self._parts).strip()
         if not body:
-            raise ProtocolError("the provider sent an empty answer")
+            raise ProtocolError("response: empty")
         raise_if_html(body)
         answer, fields = self._dialect.answer, parse_json_object(decode_utf8(body))
         try:
@@ -297,7 +297,7 @@ class JSONBodyDecoder:
             yield from _join_deltas(answer.flush_held())
             raise
         if not answer.is_recognized:
-            raise ProtocolError(f"the provider sent JSON that is not an answer ({excerpt(body)}): check the base URL")
+            raise ProtocolError(f"response: JSON that is not an answer, {excerpt(body)} (check the base URL)")
         yield from _join_deltas([*events, *answer.flush_held()])
         yield from answer.end()
 
@@ -305,7 +305,7 @@ class JSONBodyDecoder:
 def _finish_stream(answer: AnswerBuilder) -> Iterator[Event]:
     """Yield the last events of a stream. Raises ProtocolError when its events contained no part of an answer."""
     if not (answer.is_recognized or answer.over):
-        raise ProtocolError("the provider sent events that are not an answer: check the base URL")
+        raise ProtocolError("response: events that are not an answer (check the base URL)")
     yield from answer.end()
 
 

@@ -76,7 +76,7 @@ class ResponsesParser:
         """Return the events of a whole response's output items: reasoning, text and refusals, in their order."""
         items = response.get("output") or []
         if not isinstance(items, list):
-            raise ProtocolError("the provider sent output that is not a list")
+            raise ProtocolError("response: output is not a list")
         events: list[Event] = []
         for item in map(as_object, items):
             if item.get("type") == "reasoning":
@@ -101,7 +101,7 @@ class ResponsesParser:
         status = as_text(response.get("status")) or status
         if status == "failed" or (response.get("error") and status != "completed"):
             self.answer.hold_usage(usage)
-            raise error_from_payload(response.get("error") or {"message": "the response failed"})
+            raise error_from_payload(response.get("error") or {"message": "no reason given"})
         if status == "completed":
             self.answer.finish("stop", status)
         elif status:
@@ -116,7 +116,7 @@ class ResponsesParser:
 def _list_of(value: object) -> list[Any]:
     if isinstance(value, list):
         return value
-    raise ProtocolError("the provider sent content that is not a list of parts")
+    raise ProtocolError("response: content is not a list of parts")
 
 
 def _text_in(part: object) -> str:

@@ -130,10 +130,10 @@ class VendorError:
     def from_body(cls, body: str) -> "VendorError":
         """Parse the body of an error response, which may be anything."""
         try:
-            found = json.loads(body)
+            data = json.loads(body)
         except (ValueError, RecursionError):
             return cls(is_json=False)
-        return cls.from_json(found)
+        return cls.from_json(data)
 
     @classmethod
     def from_json(cls, value: object) -> "VendorError":
@@ -146,7 +146,7 @@ class VendorError:
             words=words,
             codes=codes,
             flagged_for=f" for {', '.join(map(excerpt, reasons[:_MAX_REASONS]))}" if reasons else "",
-            is_flagged=bool(reasons) or any("flagged_input" in found for found in objects),
+            is_flagged=bool(reasons) or any("flagged_input" in entry for entry in objects),
             status=_find_status(objects),
             retry_delay_s=_find_retry_delay_s(objects),
             headers=_find_quoted_headers(objects),
@@ -165,7 +165,7 @@ class VendorError:
 
     def to_error_in_stream(self) -> ApiError:
         """Return the error for an error event inside a stream that began with a success status."""
-        message = f"the provider broke off with an error: {self.words or 'no reason given'}"
+        message = f"answer: ended by an error of the provider: {self.words or 'no reason given'}"
         cls = self._class_by_code()
         if cls is None or cls in _VAGUE:
             cls = self._class_by_words(self.status or 400) or cls
@@ -215,8 +215,8 @@ def _find_message(value: object, depth: int = 0) -> str:
                 pass
         return excerpt(text)
     if isinstance(value, list):
-        found = [words for item in value[:_MAX_REASONS] if (words := _find_message(item, depth + 1))]
-        return "; ".join(found)
+        messages = [words for item in value[:_MAX_REASONS] if (words := _find_message(item, depth + 1))]
+        return "; ".join(messages)
     if isinstance(value, dict):
         return _find_message_in_object(value, depth)
     return ""
@@ -264,34 +264,34 @@ def _iter_objects(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 
 
 def _iter_codes(objects: list[Mapping[str, Any]]) -> Iterator[str]:
-    for found in objects:
+    for entry in objects:
         for key in ("code", "type", "status", "reason"):
-            value = found.get(key)
+            value = entry.get(key)
             # A code is one word; several words in such a field are a message.
             if isinstance(value, str) and len(value.split()) == 1:
                 yield value.strip().lower()
-        error = found.get("error")
+        error = entry.get("error")
         if isinstance(error, str) and re.fullmatch(r"[A-Za-z]+(_[A-Za-z]+)+", error):
             yield error.lower()
 
 
 def _find_filter_reasons(objects: list[Mapping[str, Any]]) -> list[str]:
     """Return the categories that a content filter named, in Azure's and OpenRouter's formats."""
-    found: list[str] = []
+    result: list[str] = []
     for item in objects:
         results = item.get("content_filter_result") or item.get("content_filter_results")
         if isinstance(results, dict):
-            found += [k for k, v in results.items() if isinstance(v, dict) and v.get("filtered") is True]
+            result += [k for k, v in results.items() if isinstance(v, dict) and v.get("filtered") is True]
         reasons = item.get("reasons")
         if isinstance(reasons, list) and "flagged_input" in item:
-            found += [reason for reason in reasons if isinstance(reason, str)]
-    return list(dict.fromkeys(found))
+            result += [reason for reason in reasons if isinstance(reason, str)]
+    return list(dict.fromkeys(result))
 
 
 def _find_status(objects: list[Mapping[str, Any]]) -> int | None:
-    for found in objects:
+    for entry in objects:
         for key in ("code", "status", "status_code"):
-            value = found.get(key)
+            value = entry.get(key)
             if isinstance(value, str) and value.isdecimal():
                 value = int(value[:4])
             if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
@@ -301,16 +301,16 @@ def _find_status(objects: list[Mapping[str, Any]]) -> int | None:
 
 def _find_retry_delay_s(objects: list[Mapping[str, Any]]) -> float | None:
     """Return the seconds in Google's `RetryInfo`, a duration such as "34s" or "0.5s"; None when there is none."""
-    for found in objects:
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", str(found.get("retryDelay", "")))
+    for entry in objects:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", str(entry.get("retryDelay", "")))
         if match:
             return float(match[1]) or None
     return None
 
 
 def _find_quoted_headers(objects: list[Mapping[str, Any]]) -> dict[str, str]:
-    for found in objects:
-        headers = found.get("headers")
+    for entry in objects:
+        headers = entry.get("headers")
         if isinstance(headers, dict):
             return {str(name).lower(): str(value) for name, value in headers.items()}
     return {}

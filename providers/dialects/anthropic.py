@@ -27,20 +27,20 @@ class AnthropicAdapter(SDKAdapter):
     models_path = "/v1/models"
     models_params: ClassVar[dict[str, Any]] = {"limit": 1000}
 
-    def __init__(self, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
-        service = ServiceConfig.from_settings(found, settings, timeouts)
+    def __init__(self, endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
+        service = ServiceConfig.from_settings(endpoint, settings, timeouts)
         http = SDKHTTPClient(service)
         with hidden_variables(HEADERS_VARIABLE):
             client = anthropic.AsyncAnthropic(
-                api_key=found.key or PLACEHOLDER_KEY,
-                base_url=found.base_url,
+                api_key=endpoint.key or PLACEHOLDER_KEY,
+                base_url=endpoint.base_url,
                 max_retries=0,
                 default_headers=DEFAULT_HEADERS,
                 http_client=http,
                 webhook_key="",
                 open_telemetry=False,
             )
-        super().__init__(service, found.fitter(facts), anthropic, client, http)
+        super().__init__(service, endpoint.fitter(facts), anthropic, client, http)
 
     def decoder(self, streamed: bool) -> StreamDecoder:
         """Return a decoder for the bytes of one response of this service."""

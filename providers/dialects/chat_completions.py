@@ -71,43 +71,43 @@ class ChatCompletionsAdapter(SDKAdapter):
 
 
 def openai_adapter(
-    found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
+    endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
 ) -> ChatCompletionsAdapter:
     """Return the adapter of OpenAI or of a compatible service."""
-    service = ServiceConfig.from_settings(found, settings, timeouts)
+    service = ServiceConfig.from_settings(endpoint, settings, timeouts)
     http = SDKHTTPClient(service)
     client = openai_client(service, http)
-    if found.own_address and found.row.provider == "openai":
+    if endpoint.own_address and endpoint.row.provider == "openai":
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
-    return ChatCompletionsAdapter(service, http, client, found.profile, found.fitter(facts))
+    return ChatCompletionsAdapter(service, http, client, endpoint.profile, endpoint.fitter(facts))
 
 
 def azure_adapter(
-    found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
+    endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
 ) -> ChatCompletionsAdapter:
     """Return the adapter of an Azure resource, where a request's model is the name of a deployment.
 
     Azure's v1 address works with the plain client; requests to the older address carry an API version. Raises
     MissingKeyError when that version is not set.
     """
-    service = ServiceConfig.from_settings(found, settings, timeouts)
+    service = ServiceConfig.from_settings(endpoint, settings, timeouts)
     http = SDKHTTPClient(service)
-    if found.is_azure_v1:
+    if endpoint.is_azure_v1:
         client = openai_client(service, http)
-        return ChatCompletionsAdapter(service, http, client, found.profile, found.fitter(facts))
+        return ChatCompletionsAdapter(service, http, client, endpoint.profile, endpoint.fitter(facts))
     version = settings.get("OPENAI_API_VERSION")
     if version is None:
-        raise MissingKeyError("Azure OpenAI needs an API version: set OPENAI_API_VERSION, for example 2024-10-21")
+        raise MissingKeyError("Azure OpenAI: no API version is set (set OPENAI_API_VERSION, for example to 2024-10-21)")
     with hidden_variables(HEADERS_VARIABLE):
         client = openai.AsyncAzureOpenAI(
-            azure_endpoint=found.base_url, api_version=version, api_key=found.key, **_client_kwargs(http)
+            azure_endpoint=endpoint.base_url, api_version=version, api_key=endpoint.key, **_client_kwargs(http)
         )
     client.organization = client.project = None
-    profile = found.profile if version >= _COMPLETION_TOKENS_SINCE else CompatProfile(think_tags=False)
+    profile = endpoint.profile if version >= _COMPLETION_TOKENS_SINCE else CompatProfile(think_tags=False)
     if version < _COMPLETION_TOKENS_SINCE:
         facts = Facts()  # the known facts describe current API versions, not this old one
-    fitter = found.fitter(facts, profile)
+    fitter = endpoint.fitter(facts, profile)
     return ChatCompletionsAdapter(service, http, client, profile, fitter)
 
 

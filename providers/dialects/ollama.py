@@ -24,15 +24,15 @@ class OllamaAdapter(HTTPAdapter):
     models_field = "models"
     model_name_field = "model"
 
-    def __init__(self, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
-        service = ServiceConfig.from_settings(found, settings, timeouts)
-        client = ollama.AsyncClient(found.base_url, headers=DEFAULT_HEADERS, **service.client_kwargs(httpx))
+    def __init__(self, endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> None:
+        service = ServiceConfig.from_settings(endpoint, settings, timeouts)
+        client = ollama.AsyncClient(endpoint.base_url, headers=DEFAULT_HEADERS, **service.client_kwargs(httpx))
         # The SDK's own methods also read the response. Only its HTTP client is needed here, for address and headers.
         http: httpx.AsyncClient = client._client  # noqa: SLF001 - the SDK has no other way to send a request
         http.headers.pop("Authorization", None)
-        if found.key is not None:
-            http.headers["Authorization"] = f"Bearer {found.key}"
-        super().__init__(service, found.fitter(facts), httpx, http)
+        if endpoint.key is not None:
+            http.headers["Authorization"] = f"Bearer {endpoint.key}"
+        super().__init__(service, endpoint.fitter(facts), httpx, http)
 
     def decoder(self, streamed: bool) -> StreamDecoder:
         """Return a decoder for the bytes of one response of this service."""

@@ -67,13 +67,15 @@ def build_body(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def responses_adapter(found: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts) -> ResponsesAdapter:
+def responses_adapter(
+    endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts, facts: Facts
+) -> ResponsesAdapter:
     """Return the adapter of OpenAI's Responses API, or of a compatible server at `OPENAI_BASE_URL`."""
-    service = ServiceConfig.from_settings(found, settings, timeouts)
+    service = ServiceConfig.from_settings(endpoint, settings, timeouts)
     http = SDKHTTPClient(service)
     client = openai_client(service, http)
-    if found.own_address:
+    if endpoint.own_address:
         client.organization = settings.get("OPENAI_ORG_ID")
         client.project = settings.get("OPENAI_PROJECT_ID")
-    shows_thinking = found.profile.shows_thinking
-    return ResponsesAdapter(service, http, client, found.fitter(facts), shows_thinking=shows_thinking)
+    shows_thinking = endpoint.profile.shows_thinking
+    return ResponsesAdapter(service, http, client, endpoint.fitter(facts), shows_thinking=shows_thinking)

@@ -113,8 +113,8 @@ class SDKAdapter(ServiceAdapter):
                     response.headers.get("content-type", ""), raw_body(response), find_request_id(response.headers)
                 )
         except sdk.APIStatusError as error:
-            found = error.response
-            raise error_from_response(service.names, model, found.status_code, found.headers, found.text) from None
+            result = error.response
+            raise error_from_response(service.names, model, result.status_code, result.headers, result.text) from None
         except (sdk.APIConnectionError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             fault = (error.__cause__ or error) if isinstance(error, sdk.APIConnectionError) else error
             raise transport_error(close_reason_of(fault, httpx2), fault, service, answered=answered) from None

@@ -108,9 +108,9 @@ class ServiceAdapter(ABC):
     async def serialize(self, fitted: Fitted) -> SerializedRequest:
         """Return a fitted request as bytes. Raises StreamError or UsageError."""
         timeouts = self.service.timeouts.for_thinking(unseen=fitted.facts.thinks_unseen)
-        found = await self.build_request(fitted)
+        result = await self.build_request(fitted)
         service = replace(self.service, timeouts=timeouts)
-        serialized = serialize_request(found, service, self.httpx, fitted.request, self.decoder)
+        serialized = serialize_request(result, service, self.httpx, fitted.request, self.decoder)
         return replace(serialized, notices=fitted.notices)
 
     def learn(self, fitted: Fitted, error: StreamError) -> bool:
@@ -124,7 +124,7 @@ class ServiceAdapter(ABC):
         near = await asyncio.to_thread(find_nearest, model, names)  # takes up to 0.1 s
         if model in names or not near:
             return error
-        return error.with_message(self.service.mask(f"{error.message}; the nearest names are {', '.join(near)}"))
+        return error.with_message(self.service.mask(f"{error.message} (the nearest names are {', '.join(near)})"))
 
     async def _insert_notices(self, events: AsyncGenerator[Event, None], fitted: Fitted) -> AsyncGenerator[Event, None]:
         """Yield the events, and after `connected` the notices on how the request was changed to fit its model."""

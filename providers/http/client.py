@@ -53,12 +53,12 @@ class ServiceConfig:
     mask: Callable[[str], str] = field(default=_identity, repr=False)
 
     @classmethod
-    def from_settings(cls, found: ServiceEndpoint, settings: Settings, timeouts: Timeouts) -> "ServiceConfig":
+    def from_settings(cls, endpoint: ServiceEndpoint, settings: Settings, timeouts: Timeouts) -> "ServiceConfig":
         """Return the configuration for an endpoint, with proxy, certificates and secrets from the settings."""
-        row = found.row
-        names = ServiceLabels(found.label, found.base_url, row.key, row.base_url_variable)
-        proxy = proxy_for(found.base_url, settings)
-        return cls(names, timeouts, found.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
+        row = endpoint.row
+        names = ServiceLabels(endpoint.label, endpoint.base_url, row.key, row.base_url_variable)
+        proxy = proxy_for(endpoint.base_url, settings)
+        return cls(names, timeouts, endpoint.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
 
     def client_kwargs(self, httpx: Any) -> dict[str, Any]:
         """Return the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
@@ -140,7 +140,7 @@ def find_request_id(headers: Mapping[str, str]) -> str | None:
 def connected_notice(service: ServiceConfig, request_id: str | None) -> Notice:
     """Return the notice of a response whose headers have arrived."""
     detail = {} if request_id is None else {"request_id": request_id}
-    return Notice("connected", f"{service.names.label} answers.", detail)
+    return Notice("connected", f"Connected to {service.names.label}.", detail)
 
 
 async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> AsyncGenerator[bytes, None]:
@@ -149,7 +149,7 @@ async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -
     async for data in body:
         left -= len(data)
         if left < 0:
-            raise too_large_error(service.names.label, f"an answer of more than {size_text(MAX_STREAM_BYTES)}")
+            raise too_large_error(service.names.label, f"stream: larger than {size_text(MAX_STREAM_BYTES)}")
         for number, step in enumerate(_cut_into_steps(data)):
             if number:
                 await asyncio.sleep(0)
@@ -164,8 +164,8 @@ def _cut_into_steps(data: bytes) -> Sequence[bytes]:
     while start < len(data):
         end = start + DECODE_STEP_BYTES
         for mark in (b"\n\n", b"\n"):
-            if end < len(data) and (found := data.rfind(mark, start, end)) >= 0:
-                end = found + len(mark)
+            if end < len(data) and (position := data.rfind(mark, start, end)) >= 0:
+                end = position + len(mark)
                 break
         steps.append(data[start:end])
         start = end
@@ -175,7 +175,7 @@ def _cut_into_steps(data: bytes) -> Sequence[bytes]:
 def raise_for_html(content_type: str, service: ServiceConfig) -> None:
     """Raise ProtocolError when a successful response has the content type of a web page."""
     if content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
-        raise ProtocolError(f"{service.names.label} sent a web page instead of an answer: check the base URL")
+        raise ProtocolError(f"{service.names.label}: a web page instead of an answer (check the base URL)")
 
 
 async def read_model_list(
@@ -185,8 +185,8 @@ async def read_model_list(
     try:
         async with opened as response, aclosing(response.body):
             body = await _read_list(response.body, service)
-        found = parse_json_object(body).get(rows)
-        return [_listed_model(as_object(row), name) for row in found] if isinstance(found, list) else []
+        entries = parse_json_object(body).get(rows)
+        return [_listed_model(as_object(row), name) for row in entries] if isinstance(entries, list) else []
     except StreamError as error:
         failure = _mask_error(error, service)
     raise failure
@@ -215,9 +215,7 @@ async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) 
         parts.append(data)
         left -= len(data)
         if left < 0:
-            raise too_large_error(
-                service.names.label, f"a list of models of more than {size_text(MAX_MODEL_LIST_BYTES)}"
-            )
+            raise too_large_error(service.names.label, f"list of models: larger than {size_text(MAX_MODEL_LIST_BYTES)}")
     return b"".join(parts)
 
 

@@ -45,29 +45,31 @@ def error_from_response(
 ) -> StreamError:
     """Return the error for a response's status, headers and body. `headers` must ignore the case of names."""
     if 300 <= status < 400:
-        check = f": check {names.base_url_variable}" if names.base_url_variable else ""
-        redirected = f"{names.label} redirects to another address ({status}), which is not followed{check}"
+        check = f" (check {names.base_url_variable})" if names.base_url_variable else ""
+        redirected = f"{names.label}: redirected to another address, status {status}{check}"
         return ProtocolError(redirected, http_status=status)
     error = VendorError.from_body(body)
     wait_s = parse_retry_after(headers)
     if wait_s is None:
         wait_s = _reset_s(error, headers)
-    found = error.to_stream_error(status, retry_after_s=wait_s)
+    stream_error = error.to_stream_error(status, retry_after_s=wait_s)
     words = error.words or ("a web page, not an API" if body.lstrip().startswith("<") else "")
     if not words and not error.is_json:
         words = excerpt(body)
-    lead = _describe_error(found, names, model, error)
+    lead = _describe_error(stream_error, names, model, error)
     message = f"{lead} ({status}): {words}" if words else f"{lead} ({status})"
-    if isinstance(found, AuthenticationError) and names.key_variable:
-        message += f"; check {names.key_variable}"
-    if isinstance(found, BillingError):
-        message += "; add credits or raise the limit of the account"
-    recovery = _recovery_by_header(found, headers)
+    if isinstance(stream_error, AuthenticationError) and names.key_variable:
+        message += f" (check {names.key_variable})"
+    if isinstance(stream_error, BillingError):
+        message += " (add credits, or raise the limit of the account)"
+    recovery = _recovery_by_header(stream_error, headers)
     rejections = find_field_rejections(status, words, error.codes, error.objects)
-    if rejections and (isinstance(found, BadRequestError) or (isinstance(found, NotFoundError) and status != 404)):
-        message = f"{names.label} rejected the request ({status}): {words}"
-        return SettingRejectedError(message, http_status=status, recovery=found.recovery, rejections=rejections)
-    return type(found)(message, http_status=status, retry_after_s=found.retry_after_s, recovery=recovery)
+    if rejections and (
+        isinstance(stream_error, BadRequestError) or (isinstance(stream_error, NotFoundError) and status != 404)
+    ):
+        message = f"{names.label}: request rejected ({status}): {words}"
+        return SettingRejectedError(message, http_status=status, recovery=stream_error.recovery, rejections=rejections)
+    return type(stream_error)(message, http_status=status, retry_after_s=stream_error.retry_after_s, recovery=recovery)
 
 
 def _recovery_by_header(error: StreamError, headers: Mapping[str, str]) -> Any:
@@ -134,26 +136,26 @@ def _parse_seconds(value: str | None) -> float | None:
 
 def _parse_http_date(value: str) -> datetime | None:
     try:
-        found = email.utils.parsedate_to_datetime(value)
+        date = email.utils.parsedate_to_datetime(value)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _describe_error(found: StreamError, names: ServiceLabels, model: str, error: VendorError) -> str:
+def _describe_error(stream_error: StreamError, names: ServiceLabels, model: str, error: VendorError) -> str:
     label = names.label
-    match found:
+    match stream_error:
         case AuthenticationError():
-            return f"{label} rejected the key"
+            return f"{label}: API key rejected"
         case BillingError():
-            return f"{label} has no credit left for this key"
+            return f"{label}: no credit left"
         case NotFoundError():
-            return f"{label} has no model {excerpt(model)!r}, or {names.base_url} is not its address"
+            return f"{label}: no model {excerpt(model)!r} at {names.base_url}"
         case RateLimitError():
             return f"{label}: rate limit reached"
         case ContentFilterError():
-            return f"{label}: the content filter rejected the prompt{error.flagged_for}"
+            return f"{label}: prompt rejected by the content filter{error.flagged_for}"
         case BadRequestError():
-            return f"{label} rejected the request"
+            return f"{label}: request rejected"
         case _:
-            return f"{label} failed"
+            return f"{label}: server error"

@@ -39,7 +39,7 @@ class PooledTransport:
         """Send a request and return the response as soon as its headers have arrived."""
         httpx, url = self._httpx, request.url
         if url.scheme not in ("http", "https") or not url.host:
-            raise httpx.UnsupportedProtocol(f"no address: {url}")
+            raise httpx.UnsupportedProtocol(f"{url}: not an HTTP address (write it like https://example.com)")
         secure = url.scheme == "https"
         target = Origin(url.host, url.port or (443 if secure else 80), self._context if secure else None)
         try:
@@ -222,8 +222,8 @@ class _BoundedBody:
         """Return the bytes after subtracting them from the limit. Raises LimitExceededError."""
         self._left -= len(data)
         if self._left < 0:
-            kind = "a body" if 200 <= self._status < 300 else f"an error body (status {self._status})"
-            raise LimitExceededError(f"{kind} of more than {size_text(max_body_bytes(self._status))}")
+            kind = "response body" if 200 <= self._status < 300 else f"error body (status {self._status})"
+            raise LimitExceededError(f"{kind}: larger than {size_text(max_body_bytes(self._status))}")
         return data
 
     async def aclose(self) -> None:
@@ -265,7 +265,7 @@ def raw_body(response: Any) -> AsyncGenerator[bytes, None]:
 async def _serialize_request(request: Any, httpx: Any) -> bytes:
     path = request.url.raw_path
     if any(_FORBIDDEN_BYTES.search(name + value) for name, value in request.headers.raw):
-        raise httpx.LocalProtocolError("a header holds a line break")
+        raise httpx.LocalProtocolError("request header: contains a line break")
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), path)]
     lines += [name + b": " + value for name, value in request.headers.raw]
     body: bytes = await request.aread()

@@ -20,14 +20,14 @@ from streaming.http.close_reason import CloseReason
 from streaming.limits import LimitExceededError
 
 _MAX_CAUSES = 10
-_LOST: tuple[type[StreamError], str] = (NetworkError, "the connection to {label} was lost: {cause}")
+_LOST: tuple[type[StreamError], str] = (NetworkError, "{label}: the connection was lost ({cause})")
 _ERROR_BY_REASON: dict[CloseReason, tuple[type[StreamError], str]] = {
-    CloseReason.CONNECT_TIMEOUT: (ConnectTimeout, "no connection to {label} at {where} within {connect_s:g} s"),
-    CloseReason.UNREACHABLE: (NetworkError, "no connection to {label} at {where}: {cause}"),
-    CloseReason.CLOSED: (NetworkError, "{label} closed the connection without an answer"),
-    CloseReason.NOT_HTTP: (ProtocolError, "{label} sent bytes that are not HTTP: {fault}"),
-    CloseReason.UNDECODABLE: (ProtocolError, "{label} sent a body that cannot be decompressed: {cause}"),
-    CloseReason.NOT_SENT: (BadRequestError, "the request to {label} cannot be sent: {cause}"),
+    CloseReason.CONNECT_TIMEOUT: (ConnectTimeout, "{label}: no connection to {where} within {connect_s:g} s"),
+    CloseReason.UNREACHABLE: (NetworkError, "{label}: no connection to {where} ({cause})"),
+    CloseReason.CLOSED: (NetworkError, "{label}: the connection was closed without a response"),
+    CloseReason.NOT_HTTP: (ProtocolError, "{label}: the response is not HTTP ({fault})"),
+    CloseReason.UNDECODABLE: (ProtocolError, "{label}: the response cannot be decompressed ({cause})"),
+    CloseReason.NOT_SENT: (BadRequestError, "{label}: the request cannot be sent ({cause})"),
 }
 """The error of each reason and its message; all other reasons are a lost connection."""
 
@@ -65,7 +65,7 @@ def transport_error(
     if (limit := _limit_of(fault)) is not None:
         return too_large_error(label, str(limit))
     if reason is CloseReason.CLOSED and answered:
-        return TruncatedStreamError(f"{label} closed the connection in the middle of the answer")
+        return TruncatedStreamError(f"{label}: the connection was closed in the middle of the answer")
     error, words = _ERROR_BY_REASON.get(reason, _LOST)
     return error(
         words.format(

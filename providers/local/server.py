@@ -45,10 +45,10 @@ class LlamaServer:
         try:
             import xllamacpp
         except ModuleNotFoundError:
-            raise UsageError("the local model needs llama.cpp: pip install xllamacpp") from None
+            raise UsageError("local: llama.cpp is not installed (run pip install xllamacpp)") from None
         except ImportError as error:  # a missing system library, such as libgomp.so.1 in slim images
             raise UsageError(
-                f"llama.cpp cannot be used here: {error}; install the system's library, such as libgomp1"
+                f"local: llama.cpp cannot be loaded, {error} (install the system library, such as libgomp1)"
             ) from None
         self.key = secrets.token_urlsafe(24)
         try:
@@ -56,8 +56,8 @@ class LlamaServer:
             self._server.handle_chat_completions({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1})
         except Exception as error:  # whatever C++ threw
             raise ModelFileError(
-                f"llama.cpp cannot load {path.name}: the file is damaged, incomplete, or of a kind that it does not "
-                f"know ({str(error).strip().rstrip('.')}); install it again, or set STREAMGAUGE_MODEL to another"
+                f"local: llama.cpp cannot load {path.name}, which is damaged, incomplete or of an unknown format: "
+                f"{str(error).strip().rstrip('.')} (install it again, or set STREAMGAUGE_MODEL to another file)"
             ) from None
         self.base_url = f"{self._server.listening_address}/v1"
 
@@ -80,7 +80,7 @@ class ServerSlot:
         """Create and return the server. Blocks. Raises UsageError when that fails or after `close`."""
         with self._lock:
             if self._closed:
-                raise UsageError("the local model has been closed")
+                raise UsageError("local: the model has been closed")
             self._server = LlamaServer(path)
             return self._server
 

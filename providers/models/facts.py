@@ -136,7 +136,7 @@ class ModelFacts:
         """Return a sentence with the model's retirement date and its successor, None when no date is known."""
         if self.retires is None:
             return None
-        follows = f"; {self.successor} follows it" if self.successor else ""
+        follows = f"; its successor is {self.successor}" if self.successor else ""
         verb = "was retired" if self.retires <= today else "retires"
         return f"{model} {verb} on {self.retires.isoformat()}{follows}"
 
@@ -173,11 +173,11 @@ class Facts:
 
     def model(self, service: str, model: str, *, own_address: bool = True) -> ModelFacts:
         """Return the facts about a model. `own_address`: requests go to the vendor's own address."""
-        found = ModelFacts()
+        model_facts = ModelFacts()
         for entry in self.models:
             if entry.matches(service, model, own_address=own_address):
-                found = _merge(found, entry)
-        return found
+                model_facts = _merge(model_facts, entry)
+        return model_facts
 
 
 def _merge(facts: ModelFacts, entry: ModelEntry) -> ModelFacts:
@@ -223,10 +223,10 @@ def read_facts(path: Path, services: Sequence[str] = ()) -> Facts:
     """Read a file of facts. Raises UsageError naming the file and, if possible, the line."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+            raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes (use a smaller file)")
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
         raise UsageError(f"{path}: {reason} (name a TOML file that can be read)") from None
     return parse_facts(text, str(path), services)
 
@@ -234,18 +234,18 @@ def read_facts(path: Path, services: Sequence[str] = ()) -> Facts:
 def parse_facts(text: str, name: str, services: Sequence[str] = ()) -> Facts:
     """Parse the text of a file of facts. `name` is the file's name in errors. Raises UsageError naming the line."""
     try:
-        found = tomllib.loads(text)
+        data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{name}: not TOML: {error}") from None
     lines = _Lines(text, name)
-    for key, value in found.items():
+    for key, value in data.items():
         if key not in ("service", "model"):
             raise UsageError(f"{lines.where(key)}unknown key {key!r} (write [[service]] or [[model]] entries)")
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             raise UsageError(f"{lines.where(key)}{key} must be a list of entries (write [[{key}]])")
     parsed = Facts(
-        [_parse_entry(ServiceFacts, entry, lines, "service", n) for n, entry in enumerate(found.get("service", ()))],
-        [_parse_entry(ModelEntry, entry, lines, "model", n) for n, entry in enumerate(found.get("model", ()))],
+        [_parse_entry(ServiceFacts, entry, lines, "service", n) for n, entry in enumerate(data.get("service", ()))],
+        [_parse_entry(ModelEntry, entry, lines, "model", n) for n, entry in enumerate(data.get("model", ()))],
     )
     if services and (unknown := [service for service in parsed.services() if service not in services]):
         raise UsageError(
@@ -259,7 +259,7 @@ def _parse_entry(cls: Any, entry: Mapping[str, Any], lines: "_Lines", kind: str,
         return cls.model_validate(entry)
     except ValidationError as error:
         # A misspelt field often causes another error, that of a missing field: report the misspelling first.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        first = min(error.errors(), key=lambda fields: fields["type"] != "extra_forbidden")
         key = str(first["loc"][0]) if first["loc"] else ""
         where = lines.where_in_entry(kind, number, key)
         problem = _problem(first, key, entry, tuple(cls.model_fields))

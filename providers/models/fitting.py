@@ -186,8 +186,8 @@ def _find_drop_reason(name: Setting, request: ChatRequest, facts: ModelFacts, me
 def describe_efforts(facts: ModelFacts) -> str:
     """Return a phrase that lists the efforts a model accepts."""
     if facts.effort_values is None:
-        return "which efforts it takes is not known"
-    return f"takes {', '.join(facts.effort_values)}" if facts.effort_values else "is not accepted"
+        return "the accepted efforts are unknown"
+    return f"accepts {', '.join(facts.effort_values)}" if facts.effort_values else "is not accepted"
 
 
 def _dropped_notice(name: str, why: Mapping[str, str]) -> Notice:

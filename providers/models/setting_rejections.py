@@ -94,11 +94,11 @@ def find_field_rejections(
     """
     if status not in _STATUSES:
         return ()
-    found: dict[Setting, FieldRejection] = {}
+    rejections: dict[Setting, FieldRejection] = {}
     for setting, message in [*_find_in_fields(objects, words), *_find_in_message(words)]:
         about_value = _is_about_value(f"{message} {codes}" if message == words else message, codes)
-        found.setdefault(setting, FieldRejection(setting, message, about_value))
-    return tuple(found.values())
+        rejections.setdefault(setting, FieldRejection(setting, message, about_value))
+    return tuple(rejections.values())
 
 
 def _find_in_fields(objects: Sequence[Mapping[str, Any]], words: str) -> Iterable[tuple[Setting, str]]:

@@ -56,7 +56,7 @@ class ReplayAdapter:
             yield timed.event
             if isinstance(timed.event, Finish):
                 return
-        raise TruncatedStreamError(f"the trace {self._name} has no end: the recorded answer was cut")
+        raise TruncatedStreamError(f"trace {self._name}: no terminal event (the recorded answer was cut off)")
 
 
 def read_trace(path: str) -> Trace:
@@ -64,8 +64,8 @@ def read_trace(path: str) -> Trace:
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text in UTF-8, or not a file's name"
-        raise UsageError(f"cannot read the trace {path!r}: {reason}") from None
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text, or not a file name"
+        raise UsageError(f"trace {path!r}: cannot be read ({reason})") from None
     return loads(text, Path(path).name)
 
 

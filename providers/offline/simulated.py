@@ -71,5 +71,7 @@ class SimAdapter:
 
 def _broken_stream_error(plan: Schedule) -> TruncatedStreamError | ServerError:
     if plan.ending == "error":
-        return ServerError("the simulated provider broke off with an error")
-    return TruncatedStreamError("the simulated stream ended without a finish reason: the answer is cut")
+        return ServerError("answer: ended by an error of the simulated provider")
+    return TruncatedStreamError(
+        "answer: the simulated stream ended without a finish reason (the text may be incomplete)"
+    )

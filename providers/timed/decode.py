@@ -106,8 +106,10 @@ class ExchangeDecoder:
         except StreamError as error:
             self._add_failure(error, at_s)
         except Exception as defect:
-            _log.exception("a defect in %s", self._service.names.label)
-            self._add_failure(InternalError(f"a defect in this program: {type(defect).__name__}"), at_s)
+            _log.exception("internal error in %s", self._service.names.label)
+            self._add_failure(
+                InternalError(f"internal error: {type(defect).__name__} (the log has the traceback)"), at_s
+            )
 
     def _add_failure(self, error: StreamError, at_s: float) -> None:
         # The message of a rejection may quote an API key.
@@ -150,9 +152,7 @@ class ExchangeDecoder:
         """Return the decompressed body of an unsuccessful response. Raises StreamError."""
         body = b"".join(piece for read in self._exchange.reads for piece in self._inflate_data(read.data))
         if len(body) > (limit := max_body_bytes(status)):
-            raise self._size_error(
-                LimitExceededError(f"an error body (status {status}) of more than {size_text(limit)}")
-            )
+            raise self._size_error(LimitExceededError(f"error body (status {status}): larger than {size_text(limit)}"))
         return body
 
     def _decode_end(self) -> Iterator[Event]:
@@ -173,7 +173,7 @@ class ExchangeDecoder:
     def _timeout_error(self) -> StreamTimeout:
         limits = self._service.timeouts
         if self.due_s >= self._total_due_s:
-            return TotalTimeout(f"the answer was not complete within {limits.total_s:g} s")
+            return TotalTimeout(f"answer: not complete within {limits.total_s:g} s (request fewer max tokens)")
         if self._content:
-            return IdleTimeout(f"nothing more arrived for {limits.idle_s:g} s")
-        return FirstContentTimeout(f"no content within {limits.first_content_s:g} s")
+            return IdleTimeout(f"answer: no more content for {limits.idle_s:g} s (try again)")
+        return FirstContentTimeout(f"answer: no content within {limits.first_content_s:g} s (try again)")

@@ -35,7 +35,7 @@ class SerializedRequest:
     def with_request_id(self, request_id: str) -> bytes:
         """Return the bytes to send, with this `X-Client-Request-Id`. Raises ValueError when it is no header value."""
         if not (request_id.isascii() and request_id.isprintable()) or request_id != request_id.strip():
-            raise ValueError(f"no header can hold this request id: {request_id!r}")
+            raise ValueError(f"request id {request_id!r}: not valid in a header (use printable ASCII)")
         return self._before_id + request_id.encode() + self._after_id
 
 
@@ -44,27 +44,31 @@ class UnsupportedProxyError(UsageError):
 
 
 def serialize_request(
-    found: Any,
+    captured: Any,
     service: ServiceConfig,
     httpx: ModuleType,
     request: ChatRequest,
     decoder: Callable[[bool], StreamDecoder],
 ) -> SerializedRequest:
-    """Return `found`, a complete request of `httpx` (or httpx2), as bytes to send.
+    """Return `captured`, a complete request of `httpx` (or httpx2), as bytes to send.
 
     Raises StreamError, or UnsupportedProxyError for a proxy that timestamped connections cannot use.
     """
-    url = found.url
+    url = captured.url
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"
     if url.scheme not in ("http", "https") or not url.host:
-        raise BadRequestError(f"the request to {service.names.label} cannot be sent: no address: {url}")
+        raise BadRequestError(
+            f"{service.names.label}: the request cannot be sent, because {url} is not an HTTP address"
+        )
     target = Origin(
         url.host, url.port or (443 if secure else 80), _http1_ssl_context(service, httpx) if secure else None, proxy
     )
     path: bytes = url.raw_path
-    lines = [b"%b %b HTTP/1.1" % (found.method.encode(), path if secure or proxy is None else _absolute_target(url))]
-    headers = [(name, value) for name, value in found.headers.raw if name.lower() != REQUEST_ID_HEADER.lower().encode()]
+    lines = [b"%b %b HTTP/1.1" % (captured.method.encode(), path if secure or proxy is None else _absolute_target(url))]
+    headers = [
+        (name, value) for name, value in captured.headers.raw if name.lower() != REQUEST_ID_HEADER.lower().encode()
+    ]
     # `Host` comes first, as the SDKs' HTTP libraries send it.
     headers.sort(key=lambda header: header[0].lower() != b"host")
     if not secure and proxy is not None and proxy.authorization is not None:
@@ -77,7 +81,7 @@ def serialize_request(
         request.streamed,
         partial(decoder, request.streamed),
         b"\r\n".join([*lines, REQUEST_ID_HEADER.encode() + b": "]),
-        b"\r\n\r\n" + found.content,
+        b"\r\n\r\n" + captured.content,
     )
 
 
@@ -99,7 +103,7 @@ def _parse_proxy(url: str | None) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UnsupportedProxyError("timestamped sockets support only an HTTP proxy (write http://host:port)")
+        raise UnsupportedProxyError("proxy: measurements support only HTTP proxies (write http://host:port)")
     port = parts.port or 80
     if parts.username is None:
         return Proxy(parts.hostname, port)
@@ -120,5 +124,5 @@ def prepare_post(
     headers = {**DEFAULT_HEADERS, "accept": "text/event-stream"}
     if service.key is not None:
         headers["authorization"] = f"Bearer {service.key}"
-    found = httpx2.Request("POST", service.names.base_url + path, headers=headers, json=dict(body))
-    return serialize_request(found, service, httpx2, request, decoder)
+    result = httpx2.Request("POST", service.names.base_url + path, headers=headers, json=dict(body))
+    return serialize_request(result, service, httpx2, request, decoder)

@@ -91,10 +91,10 @@ async def models(request: Request) -> dict[str, Any]:
 @routes.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> dict[str, Any]:
     """Return one model that is ready now. Raises UnknownProviderError when there is no such model."""
-    found = next((one for one in (await models(request))["data"] if one["id"] == name), None)
-    if found is None:
-        raise UnknownProviderError(f"there is no model {name!r} here now: GET /v1/models lists them")
-    return dict(found)
+    model_entry = next((one for one in (await models(request))["data"] if one["id"] == name), None)
+    if model_entry is None:
+        raise UnknownProviderError(f"model {name!r}: not available (GET /v1/models lists the models)")
+    return dict(model_entry)
 
 
 class CompletionStream(Response):
@@ -155,7 +155,7 @@ class CompletionStream(Response):
                 parts.append(self._encode_event(event))
                 self._is_terminated = isinstance(event, TERMINAL)
         except Exception:
-            _log.exception("an event could not be encoded")
+            _log.exception("internal error: an event could not be encoded")
             await self._stream.fail()
         return parts
 
@@ -192,7 +192,7 @@ class CompletionStream(Response):
 
 
 DROPPED_HEADER = "x-streamgauge-dropped-settings"
-_CANCELLED = Failed("cancelled", "the answer was stopped on request")
+_CANCELLED = Failed("cancelled", "answer: stopped on request")
 
 
 def _dropped_settings_header(settings: Sequence[str]) -> dict[str, str]:

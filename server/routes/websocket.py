@@ -63,7 +63,7 @@ class WebSocketSession:
     def _handle_message(self, message: Any) -> None:
         text = message.get("text")
         if text is None:
-            raise RejectionError("body.json", "invalid", "the frame is not text: send JSON in UTF-8 in text frames")
+            raise RejectionError("body.json", "invalid", "the frame: not text (send JSON in text frames)")
         body = _parse_frame(self._chat_service, text)
         kind = body.pop("type", "message")
         if kind == "cancel":
@@ -73,14 +73,18 @@ class WebSocketSession:
         models: dict[Any, type[ChatRequestBody | ResumeRequest]] = {"message": ChatRequestBody, "resume": ResumeRequest}
         model = models.get(kind) if isinstance(kind, str) else None
         if model is None:
-            raise RejectionError("body.fields", "invalid", "`type` is message (the default), cancel or resume")
+            raise RejectionError(
+                "body.fields", "invalid", "type: unknown (use message, the default, or cancel or resume)"
+            )
         try:
             request = model.model_validate(body)
-        except ValidationError as found:
-            raise validation_rejection(found.errors()) from None
+        except ValidationError as error:
+            raise validation_rejection(error.errors()) from None
         if self._unanswered > MAX_QUEUED_REQUESTS:
             raise RejectionError(
-                "busy", "rate_limited", f"{MAX_QUEUED_REQUESTS} requests are waiting already: wait until one has ended"
+                "busy",
+                "rate_limited",
+                f"queue: {MAX_QUEUED_REQUESTS} requests are already waiting (wait until one has ended)",
             )
         self._unanswered += 1
         self._requests.put_nowait(request)
@@ -165,14 +169,16 @@ def _parse_frame(chat_service: ChatService, text: str) -> dict[str, Any]:
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        raise RejectionError("validation.unicode", "invalid", "the frame is not valid Unicode") from None
+        raise RejectionError(
+            "validation.unicode", "invalid", "the frame: not valid Unicode (remove the lone surrogate)"
+        ) from None
     limits = chat_service.guard.configuration.limits
     check_size(len(data), limits)
     check_depth(data, limits)
     try:
         body = orjson.loads(data)
-    except orjson.JSONDecodeError as found:
-        raise invalid_json_rejection(str(found)) from None
+    except orjson.JSONDecodeError as error:
+        raise invalid_json_rejection(str(error)) from None
     if not isinstance(body, dict):
-        raise RejectionError("body.fields", "invalid", "the frame must be a JSON object")
+        raise RejectionError("body.fields", "invalid", "the frame: not a JSON object")
     return body

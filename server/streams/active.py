@@ -14,8 +14,8 @@ from streaming.meter import MeterReading
 from streaming.pipeline import AnswerObserver, AnswerStream, Charge, Receipt
 from streaming.session import Session
 
-INTERNAL_ERROR = Failed("internal", "an internal error of the service: the answer is incomplete")
-SHUTTING_DOWN = Failed("shutting_down", "the service is stopping: retry shortly")
+INTERNAL_ERROR = Failed("internal", "internal error: the answer is incomplete (try again)")
+SHUTTING_DOWN = Failed("shutting_down", "service: stopping (retry shortly)")
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class ActiveAnswer:
         try:
             events = await self.answer.next_batch(timeout_s, sink and self._make_observing_sink(sink))
         except Exception:
-            _log.exception("a defect in the pipeline")
+            _log.exception("internal error in the pipeline")
             await self.fail()
             return []
         if events:

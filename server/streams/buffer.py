@@ -13,7 +13,9 @@ from server.streams.active import ActiveAnswer
 from server.streams.events import TERMINAL_EVENTS, WireEvent, WireEventEncoder, WireEventSink, unknown_receipt_fields
 from streaming.events import Failed
 
-_TOO_SLOW = Failed("lost", "read too slowly: the next events of this stream are no longer kept")
+_TOO_SLOW = Failed(
+    "lost", "stream: read too slowly, so its next events are no longer buffered (send the request again)"
+)
 _EVENT_OVERHEAD_BYTES = 150
 """The estimated memory of an event in addition to its data."""
 
@@ -95,7 +97,9 @@ class BufferedStream:
     def events_after(self, seq: int) -> list[WireEvent]:
         """Return the events after that number. Raises StreamNotFoundError when some are no longer buffered."""
         if seq + 1 < self.first_seq:
-            raise StreamNotFoundError(f"the stream is no longer kept from {seq + 1} on")
+            raise StreamNotFoundError(
+                f"stream: the events from {seq + 1} on are no longer buffered (send the request again)"
+            )
         start = seq + 1 - self.first_seq
         return [self.entries[i] for i in range(start, len(self.entries))]
 
@@ -166,7 +170,7 @@ class StreamStore:
         if buffered is None or buffered.owner != owner:
             return None
         if after > buffered.last_seq:
-            raise StreamNotFoundError(f"the stream has not reached event {after}")
+            raise StreamNotFoundError(f"stream: has not reached event {after}")
         buffered.events_after(after)
         return BufferedStreamReader(self, buffered, after)
 
@@ -236,9 +240,7 @@ class StreamStore:
         while ended and self._is_full():
             self._remove(ended.pop(0))
         if self._is_full():
-            raise StreamStoreFullError(
-                "the buffer of resumable streams is full: send the request without resume, or retry later"
-            )
+            raise StreamStoreFullError("resume: the buffer is full (send the request without resume, or retry later)")
 
     def _is_full(self) -> bool:
         return len(self._buffered) >= self._limits.max_streams or self._bytes >= self._limits.max_bytes

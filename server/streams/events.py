@@ -48,17 +48,19 @@ class WireEventEncoder:
         """
         if self._seq == 0:
             return [self._make_event("start", {"stream_id": self._stream.id})]
-        found: list[WireEvent] = []
+        entries: list[WireEvent] = []
         try:
-            self._encode_all(found, await self._stream.next_events(timeout_s, sink and self._make_encoding_sink(sink)))
+            self._encode_all(
+                entries, await self._stream.next_events(timeout_s, sink and self._make_encoding_sink(sink))
+            )
         except Exception:
-            _log.exception("an event could not be encoded")
+            _log.exception("internal error: an event could not be encoded")
             await self._stream.fail()
-        if self._stream.ended and not (found and found[-1][1] in TERMINAL_EVENTS):
+        if self._stream.ended and not (entries and entries[-1][1] in TERMINAL_EVENTS):
             await self._stream.answer.aclose()  # the receipt includes how long the provider took to stop
-            found.append(self._make_event(*self._stopped_fields()))
+            entries.append(self._make_event(*self._stopped_fields()))
         self.ended = self._stream.ended
-        return found
+        return entries
 
     async def aclose(self) -> None:
         self.ended = True
@@ -66,9 +68,9 @@ class WireEventEncoder:
 
     def _make_encoding_sink(self, sink: WireEventSink) -> EventSink:
         def encode_then_send(events: list[Event]) -> Awaitable[None]:
-            found: list[WireEvent] = []
-            self._encode_all(found, events)
-            return sink(found)
+            entries: list[WireEvent] = []
+            self._encode_all(entries, events)
+            return sink(entries)
 
         return encode_then_send
 
@@ -76,19 +78,19 @@ class WireEventEncoder:
         self._seq += 1
         return self._seq, name, orjson.dumps(fields)
 
-    def _encode_all(self, found: list[WireEvent], events: list[Event]) -> None:
+    def _encode_all(self, entries: list[WireEvent], events: list[Event]) -> None:
         now = self._clock()
         for event in events:
-            self._encode_event(found, event, now)
+            self._encode_event(entries, event, now)
 
-    def _encode_event(self, found: list[WireEvent], event: Event, now: float) -> None:
+    def _encode_event(self, entries: list[WireEvent], event: Event, now: float) -> None:
         if isinstance(event, TextDelta) and self._stages.stage == "generating":
             # Fast path: most events are text, and do not change the stage.
-            found.append(self._make_event("chunk", {"content": event.text}))
+            entries.append(self._make_event("chunk", {"content": event.text}))
             return
         if self._stages.feed(event, now):
-            found.append(self._make_event("stage", {"stage": self._stages.stage}))
-        found += [self._make_event(name, fields) for name, fields in self._event_fields(event)]
+            entries.append(self._make_event("stage", {"stage": self._stages.stage}))
+        entries += [self._make_event(name, fields) for name, fields in self._event_fields(event)]
 
     def _event_fields(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
         """Return the names and fields that encode an event."""

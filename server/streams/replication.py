@@ -25,7 +25,7 @@ from streaming.events import Failed
 
 REDIS_ERRORS = (RedisError, OSError)
 
-_WRITER_LOST = Failed("lost", "the replica that wrote this answer is gone: send the request again")
+_WRITER_LOST = Failed("lost", "stream: the replica that wrote it does not respond (send the request again)")
 
 
 def entries_key(stream_id: str) -> str:
@@ -95,7 +95,9 @@ class RedisStreamReader:
         if not newest or newest[0][0] < self._seq:
             return False
         if oldest[0][0] > self._seq + 1:
-            raise StreamNotFoundError(f"the stream is no longer kept from {self._seq + 1} on")
+            raise StreamNotFoundError(
+                f"stream: the events from {self._seq + 1} on are no longer buffered (send the request again)"
+            )
         self.ended = newest[0][0] == self._seq and newest[0][1] in TERMINAL_EVENTS
         return True
 
@@ -119,10 +121,10 @@ class RedisStreamReader:
         try:
             key = entries_key(self._id)
             await self._notify_writer()
-            found: Any = await self._redis.xread({key: f"{self._seq}-0"}, block=max(1, int(poll_s * 1000)))
+            streams: Any = await self._redis.xread({key: f"{self._seq}-0"}, block=max(1, int(poll_s * 1000)))
             self._outage_s = 0.0
-            if found:
-                return _parse_entries(found[0][1])
+            if streams:
+                return _parse_entries(streams[0][1])
             if await self._redis.exists(heartbeat_key(self._replica)):
                 return []
         except REDIS_ERRORS:
@@ -140,8 +142,8 @@ class RedisStreamReader:
             self._next_notice_s = now_s + self._intervals.poll_s
 
 
-def _parse_entries(found: Any) -> list[WireEvent]:
-    return [(int(at.partition(b"-")[0]), fields[b"n"].decode(), fields[b"d"]) for at, fields in found]
+def _parse_entries(entries: Any) -> list[WireEvent]:
+    return [(int(at.partition(b"-")[0]), fields[b"n"].decode(), fields[b"d"]) for at, fields in entries]
 
 
 CONTROL_CHANNEL = "streamgauge:control"
@@ -229,9 +231,9 @@ class StreamReplication:
         with suppress(*REDIS_ERRORS):
             async with asyncio.timeout(MAX_COPY_LAG_S + REPLY_TIMEOUT_S):
                 while True:
-                    found = await self._find_reader(stream_id, owner, after)
-                    if found is not None or self._streams.clock() >= until_s:
-                        return found
+                    entry_reader = await self._find_reader(stream_id, owner, after)
+                    if entry_reader is not None or self._streams.clock() >= until_s:
+                        return entry_reader
                     await asyncio.sleep(_COPY_INTERVAL_S)
         return None
 
@@ -251,9 +253,9 @@ class StreamReplication:
         with suppress(*REDIS_ERRORS):
             async with asyncio.timeout(MAX_COPY_LAG_S + REPLY_TIMEOUT_S):
                 await self._redis.publish(CONTROL_CHANNEL, orjson.dumps(message))
-                found = await self._redis.blpop([reply], timeout=REPLY_TIMEOUT_S)
-            if found is not None:
-                fields: dict[str, Any] = orjson.loads(found[1])
+                response = await self._redis.blpop([reply], timeout=REPLY_TIMEOUT_S)
+            if response is not None:
+                fields: dict[str, Any] = orjson.loads(response[1])
                 return fields
         return None
 
@@ -267,7 +269,7 @@ class StreamReplication:
                 await self._copy_pending()
             except REDIS_ERRORS as error:
                 self._resync = True
-                _log.warning("Redis cannot be written: %s", type(error).__name__)
+                _log.warning("cannot write to Redis: %s", type(error).__name__)
                 await asyncio.sleep(self._intervals.retry_s)
 
     async def _copy_pending(self) -> None:
@@ -305,8 +307,8 @@ class StreamReplication:
             for buffered in all_buffered:
                 pipe.xrevrange(entries_key(buffered.id), count=1)
             newest = await pipe.execute()
-        for buffered, found in zip(all_buffered, newest, strict=True):
-            self._written[buffered.id] = int(found[0][0].partition(b"-")[0]) if found else 0
+        for buffered, entry in zip(all_buffered, newest, strict=True):
+            self._written[buffered.id] = int(entry[0][0].partition(b"-")[0]) if entry else 0
             self._behind[buffered.id] = buffered
         self._resync = False
 

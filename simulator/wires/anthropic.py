@@ -118,7 +118,7 @@ class _MessagesEncoder:
             "id": f"msg_simulated_{self._answer.serial}",
             "type": "message",
             "role": "assistant",
-            "model": self._answer.asked.model,
+            "model": self._answer.request.model,
             "content": content,
             "stop_reason": reason,
             "stop_sequence": None,

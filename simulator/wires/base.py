@@ -38,7 +38,7 @@ class EncodingContext:
     `billed_usd` is the cost that the vendor reports for the answer.
     """
 
-    asked: ParsedRequest
+    request: ParsedRequest
     schedule: Schedule
     input_tokens: int
     serial: str
@@ -109,16 +109,16 @@ def parse_content_text(content: Any) -> str:
         return "".join(str(part.get("text", "")) for part in content)
     if content is None:
         return ""
-    raise UsageError("a message's content must be a string or a list of parts")
+    raise UsageError("content: neither a string nor a list of parts")
 
 
 def parse_prompt(fields: Mapping[str, Any]) -> str:
     """Return the text of all messages. Raises UsageError when there are none or a message has no role."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise UsageError("messages must be a list with at least one message")
+        raise UsageError("messages: not a list with at least one message")
     if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
-        raise UsageError("each message must be an object with a role")
+        raise UsageError("messages: a message is not an object with a role")
     return "\n".join(parse_content_text(message.get("content")) for message in messages)
 
 
@@ -126,7 +126,7 @@ def parse_model(fields: Mapping[str, Any]) -> str:
     """Return the model name. Raises UsageError when it is missing or empty."""
     model = fields.get("model")
     if not isinstance(model, str) or not model:
-        raise UsageError("model must be a string that is not empty")
+        raise UsageError("model: missing or empty")
     return model
 
 
@@ -136,7 +136,7 @@ def parse_flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise UsageError(f"{name} must be true or false")
+        raise UsageError(f"{name}: neither true nor false")
     return value
 
 
@@ -146,5 +146,5 @@ def parse_count(fields: Mapping[str, Any], name: str) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{name} must be a whole number of at least 1")
+        raise UsageError(f"{name}: not a whole number of at least 1")
     return value

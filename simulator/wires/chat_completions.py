@@ -55,7 +55,7 @@ class ChatCompletionsWire:
     def parse_request(self, fields: Mapping[str, Any]) -> ParsedRequest:
         options = fields.get("stream_options") or {}
         if not isinstance(options, dict):
-            raise UsageError("stream_options must be an object")
+            raise UsageError("stream_options: not an object")
         return ParsedRequest(
             model=self.deployment or parse_model(fields),
             prompt=parse_prompt(fields),
@@ -80,12 +80,12 @@ class _ChatCompletionsEncoder:
         self._answer = answer
         self._azure = dialect.azure
         self._shape = dialect.shape
-        self._counted = answer.asked.include_usage or dialect.shape.always
+        self._counted = answer.request.include_usage or dialect.shape.always
         self._head = {
             "id": f"chatcmpl-simulated-{answer.serial}",
             "object": "chat.completion.chunk",
             "created": int(answer.created_s),
-            "model": answer.asked.model,
+            "model": answer.request.model,
             "system_fingerprint": _FINGERPRINT,
         }
         if self._shape.upstream is not None:
@@ -156,12 +156,12 @@ class _ChatCompletionsEncoder:
 
     def _usage_object(self) -> dict[str, Any]:
         answer, shape = self._answer, self._shape
-        asked, answered = answer.input_tokens, answer.schedule.output_tokens
+        input_tokens, answered = answer.input_tokens, answer.schedule.output_tokens
         thinking = answer.schedule.thinking_tokens
         usage: dict[str, Any] = {
-            "prompt_tokens": asked,
+            "prompt_tokens": input_tokens,
             "completion_tokens": answered if shape.thinking == "inside" else answered - thinking,
-            "total_tokens": asked + answered,
+            "total_tokens": input_tokens + answered,
             "prompt_tokens_details": {
                 "cached_tokens": answer.cached_tokens,
                 "cache_write_tokens": answer.cache_write_tokens,

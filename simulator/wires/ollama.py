@@ -34,7 +34,7 @@ class OllamaChatWire:
         options = fields.get("options") or {}
         limit = options.get("num_predict") if isinstance(options, dict) else None
         if not isinstance(options, dict) or not (limit is None or isinstance(limit, int)):
-            raise UsageError("options must be an object, and its num_predict a whole number")
+            raise UsageError("options: not an object, or num_predict is not a whole number")
         return ParsedRequest(
             model=parse_model(fields),
             prompt=parse_prompt(fields),
@@ -53,7 +53,7 @@ class _OllamaChatEncoder:
     def __init__(self, answer: EncodingContext) -> None:
         self._answer = answer
         created = datetime.fromtimestamp(answer.created_s, UTC).isoformat().replace("+00:00", "Z")
-        self._head = {"model": answer.asked.model, "created_at": created}
+        self._head = {"model": answer.request.model, "created_at": created}
         self._around = {
             "text": self._split_template({"role": "assistant", "content": "\0"}),
             "thinking": self._split_template({"role": "assistant", "content": "", "thinking": "\0"}),

@@ -44,7 +44,7 @@ class ResponsesWire:
         elif isinstance(given, list) and given:
             prompt = parse_prompt({"messages": given})
         else:
-            raise UsageError("input must be a text or a list of messages")
+            raise UsageError("input: neither a string nor a list of messages")
         instructions = parse_content_text(fields.get("instructions"))
         return ParsedRequest(
             model=parse_model(fields),
@@ -98,13 +98,15 @@ class _ResponsesEncoder:
 
     def _output(self) -> list[dict[str, Any]]:
         schedule = self._answer.schedule
-        found: list[dict[str, Any]] = []
+        output: list[dict[str, Any]] = []
         if schedule.thinking:
             summary = [{"type": "summary_text", "text": schedule.thinking}]
-            found.append({"type": "reasoning", "id": "rs_1", "summary": summary})
+            output.append({"type": "reasoning", "id": "rs_1", "summary": summary})
         content = [{"type": "output_text", "text": schedule.text, "annotations": []}]
-        found.append({"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content})
-        return found
+        output.append(
+            {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content}
+        )
+        return output
 
     def _response(self, status: str, output: list[dict[str, Any]], usage: Mapping[str, Any] | None) -> dict[str, Any]:
         incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
@@ -115,7 +117,7 @@ class _ResponsesEncoder:
             "status": status,
             "error": None,
             "incomplete_details": incomplete,
-            "model": self._answer.asked.model,
+            "model": self._answer.request.model,
             "output": output,
             "usage": usage,
         }

@@ -112,7 +112,7 @@ class TimestampedConnection:
         Raises OSError.
         """
         if self._socket is None:
-            raise self._open_error or ConnectionAbortedError("closed on this side")
+            raise self._open_error or ConnectionAbortedError("connection: closed by this process")
         if self._tls is None:
             return await self._socket.send(data)
         self._tls.write(data)
@@ -129,7 +129,7 @@ class TimestampedConnection:
             self._source, self._socket = self._socket.stamp_source, None
         self._receive, self._end = _ignore_data, _ignore_close
         if self._opening:
-            self._open_error = self._open_error or ConnectionAbortedError("closed on this side")
+            self._open_error = self._open_error or ConnectionAbortedError("connection: closed by this process")
             self._wake_reader()
 
     def data_received(self, data: bytes, at_s: float, unread_s: float) -> None:
@@ -137,7 +137,9 @@ class TimestampedConnection:
         if self._opening:
             self._inbox += data
             if len(self._inbox) > _INBOX_BYTES:
-                self._open_error = self._open_error or ConnectionAbortedError("too much data arrived while opening")
+                self._open_error = self._open_error or ConnectionAbortedError(
+                    "connection: too much data arrived while it was being opened"
+                )
             self._wake_reader()
         elif self._tls is None:
             self._receive(data, at_s, unread_s)
@@ -147,7 +149,7 @@ class TimestampedConnection:
     def connection_lost(self, error: OSError | None) -> None:
         """Process the end of the connection; see `SocketProtocol`."""
         if self._opening:
-            self._open_error = error or ConnectionResetError("the connection was closed while it was being opened")
+            self._open_error = error or ConnectionResetError("connection: closed by the peer while it was being opened")
             self._wake_reader()
         else:
             self._end(error)
@@ -179,9 +181,9 @@ class TimestampedConnection:
             while reader.head is None:
                 reader.feed(await self._read_more())
         except HTTPParseError as error:
-            raise ProxyError(f"the proxy did not return an HTTP response: {error}") from None
+            raise ProxyError(f"proxy: the response is not HTTP ({error})") from None
         if not 200 <= reader.head.status < 300:
-            raise ProxyError(f"the proxy rejected the tunnel with status {reader.head.status}")
+            raise ProxyError(f"proxy: the tunnel was rejected with status {reader.head.status}")
 
     async def _do_handshake(self, context: ssl.SSLContext, host: str) -> None:
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -195,7 +197,7 @@ class TimestampedConnection:
             except ssl.SSLWantReadError:
                 done = False
             if self._socket is None:
-                raise self._open_error or ConnectionAbortedError("closed on this side")
+                raise self._open_error or ConnectionAbortedError("connection: closed by this process")
             if self._outgoing.pending:
                 await self._socket.send(self._outgoing.read())
             if done:

@@ -281,7 +281,7 @@ class _PooledConnection(asyncio.Protocol):
             return
         if self._response is None:
             # No request is pending, so these bytes belong to none.
-            self._fault = HTTPParseError(f"bytes that belong to no request: {data[:80]!r}")
+            self._fault = HTTPParseError(f"response: bytes that belong to no request ({data[:80]!r})")
             self.close()
             return
         self._response.receive(data)
@@ -298,6 +298,6 @@ class _PooledConnection(asyncio.Protocol):
 
 
 def _closed_error(error: Exception | None) -> ConnectionClosedError:
-    ended = ConnectionClosedError(str(error or "the connection was closed"))
+    ended = ConnectionClosedError(str(error or "connection: closed by the peer"))
     ended.__cause__ = error
     return ended

@@ -35,9 +35,9 @@ class Resolver:
         Raises OSError, the last address's error, when none accepts.
         """
         loop = asyncio.get_running_loop()
-        failure: OSError = OSError(f"{host} has no address")
-        found = await self.resolve(host, port)
-        for row in list(found):
+        failure: OSError = OSError(f"{host}: no address found")
+        addresses = await self.resolve(host, port)
+        for row in list(addresses):
             family, kind, protocol, _, address = row
             sock = socket.socket(family, kind, protocol)
             try:
@@ -50,9 +50,9 @@ class Resolver:
                 sock.close()
                 raise
             else:
-                if found[0] is not row:
-                    found.remove(row)
-                    found.insert(0, row)
+                if addresses[0] is not row:
+                    addresses.remove(row)
+                    addresses.insert(0, row)
                 return sock
         raise failure
 

@@ -88,12 +88,12 @@ class ResponseParser:
         if self.complete:
             return self._drop(data)
         if self.head is None:
-            found = self._read_head(data)
-            if found is None:
+            head = self._read_head(data)
+            if head is None:
                 return b""
             if self.complete:
-                return self._drop(found)
-            data = found
+                return self._drop(head)
+            data = head
         if self._chunked:
             return self._read_chunks(data)
         if self._left is None:
@@ -123,13 +123,13 @@ class ResponseParser:
         buffer += data
         while True:
             if not (buffer.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(buffer[:7])):
-                raise HTTPParseError(f"no status line: {bytes(buffer[:80])!r}")
+                raise HTTPParseError(f"status line: missing or invalid ({bytes(buffer[:80])!r})")
             end = _HEAD_END.search(buffer, max(0, self._searched - _HEAD_END_BYTES + 1))
             # Do not search the same bytes again: a head may arrive byte by byte.
             self._searched = len(buffer)
             size = len(buffer) - _HEAD_END_BYTES + 1 if end is None else end.start()
             if size > MAX_HEAD_BYTES:
-                raise HTTPLimitError(f"a head of more than {size_text(MAX_HEAD_BYTES)}")
+                raise HTTPLimitError(f"response head: larger than {size_text(MAX_HEAD_BYTES)}")
             if end is None:
                 return None
             head = self._parse_head(bytes(buffer[: end.start()]))
@@ -143,21 +143,21 @@ class ResponseParser:
                 return rest
             self._interim_heads += 1
             if self._interim_heads > MAX_INTERIM_HEADS:
-                raise HTTPLimitError(f"more than {MAX_INTERIM_HEADS} interim responses")
+                raise HTTPLimitError(f"interim responses: more than {MAX_INTERIM_HEADS}")
 
     def _parse_head(self, data: bytes) -> ResponseHead:
         first, *lines = data.replace(b"\r\n", b"\n").split(b"\n")
         status = _STATUS_LINE.fullmatch(first)
         if status is None:
-            raise HTTPParseError(f"no status line: {first[:80]!r}")
+            raise HTTPParseError(f"status line: missing or invalid ({first[:80]!r})")
         if len(lines) > MAX_HEADER_LINES:
-            raise HTTPLimitError(f"more than {MAX_HEADER_LINES} header lines")
+            raise HTTPLimitError(f"header lines: more than {MAX_HEADER_LINES}")
         self._http_1_0 = status[1] == b"0"
         headers: dict[str, str] = {}
         for line in _unfold(lines):
             name, colon, value = line.partition(b":")
             if not colon or _HEADER_NAME.fullmatch(name) is None or _NO_VALUE.search(value) is not None:
-                raise HTTPParseError(f"no header: {line[:80]!r}")
+                raise HTTPParseError(f"header line: invalid ({line[:80]!r})")
             key, text = name.decode("ascii").lower(), value.strip(b" \t").decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         return ResponseHead(int(status[2]), headers)
@@ -171,13 +171,13 @@ class ResponseParser:
             self.complete = True
         elif coding is not None:
             if coding.lower() != "chunked":
-                raise HTTPParseError(f"the transfer encoding {coding[:80]!r} is not known")
+                raise HTTPParseError(f"transfer encoding: {coding[:80]!r} is unknown")
             self._chunked, self.chunks, self._left = True, 0, 0
         elif length is not None:
             lengths = {text.strip() for text in length.split(",")}
             text = lengths.pop()
             if lengths or not (text.isascii() and text.isdigit()) or len(text) > 15:
-                raise HTTPParseError(f"the content length {length[:80]!r} is not a number")
+                raise HTTPParseError(f"content length: {length[:80]!r} is not a number")
             self._left = int(text)
             self.complete = self._left == 0
         else:
@@ -237,11 +237,11 @@ class ResponseParser:
         line_end = data.find(b"\r\n", position, position + 20)
         if (
             not 0 <= line_end <= position + _SIZE_CHARS
-            or (found := _CHUNK_SIZE_LINE.fullmatch(data, position, line_end)) is None
+            or (match := _CHUNK_SIZE_LINE.fullmatch(data, position, line_end)) is None
         ):
             return None
         start = line_end + 2
-        end = start + int(found[1], 16)
+        end = start + int(match[1], 16)
         if end == start or data[end : end + 2] != b"\r\n":
             return None
         self._whole_end = end + 2
@@ -249,18 +249,18 @@ class ResponseParser:
 
     def _hold_partial_line(self, rest: bytes) -> None:
         if len(rest) > MAX_CHUNK_LINE_BYTES + 1:  # the carriage return is not part of the line
-            raise HTTPLimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
+            raise HTTPLimitError(f"line between chunks: longer than {size_text(MAX_CHUNK_LINE_BYTES)}")
         self._partial = rest
 
     def _parse_chunk_line(self, line: bytes) -> None:
         """Parse one line: a chunk's size, the empty line after a chunk, or a trailer, the last of which is empty."""
         if len(line) > MAX_CHUNK_LINE_BYTES:
-            raise HTTPLimitError(f"a line between chunks of more than {size_text(MAX_CHUNK_LINE_BYTES)}")
+            raise HTTPLimitError(f"line between chunks: longer than {size_text(MAX_CHUNK_LINE_BYTES)}")
         if self._line_due == "size":
             self._start_chunk(line)
         elif self._line_due == "end":
             if line:
-                raise HTTPParseError("a chunk is longer than its size")
+                raise HTTPParseError("chunk: longer than its size")
             self._line_due = "size"
         elif line:
             self._count_trailer(line)
@@ -268,13 +268,13 @@ class ResponseParser:
             self.complete = True
 
     def _start_chunk(self, line: bytes) -> None:
-        found = _CHUNK_SIZE_LINE.fullmatch(line)
-        if found is None:
-            raise HTTPParseError(f"no chunk size: {line[:80]!r}")
+        match = _CHUNK_SIZE_LINE.fullmatch(line)
+        if match is None:
+            raise HTTPParseError(f"chunk size: missing or invalid ({line[:80]!r})")
         self._extension_bytes += max(len(line) - _SIZE_CHARS, 0)
         if self._extension_bytes > MAX_CHUNK_EXTENSION_BYTES:
-            raise HTTPLimitError(f"chunk extensions of more than {size_text(MAX_CHUNK_EXTENSION_BYTES)}")
-        self._left = int(found[1], 16)
+            raise HTTPLimitError(f"chunk extensions: larger than {size_text(MAX_CHUNK_EXTENSION_BYTES)}")
+        self._left = int(match[1], 16)
         self._line_due = "end" if self._left else "trailer"
 
     def _count_trailer(self, line: bytes) -> None:
@@ -282,9 +282,9 @@ class ResponseParser:
         self._trailer_lines += 1
         self._trailer_bytes += len(line)
         if self._trailer_lines > MAX_HEADER_LINES:
-            raise HTTPLimitError(f"more than {MAX_HEADER_LINES} trailer lines")
+            raise HTTPLimitError(f"trailer lines: more than {MAX_HEADER_LINES}")
         if self._trailer_bytes > MAX_HEAD_BYTES:
-            raise HTTPLimitError(f"trailers of more than {size_text(MAX_HEAD_BYTES)}")
+            raise HTTPLimitError(f"trailers: larger than {size_text(MAX_HEAD_BYTES)}")
 
 
 def _unfold(lines: list[bytes]) -> list[bytes]:
@@ -298,5 +298,5 @@ def _unfold(lines: list[bytes]) -> list[bytes]:
         elif groups:
             groups[-1].append(line.strip(b" \t"))
         else:
-            raise HTTPParseError(f"no header: {line[:80]!r}")
+            raise HTTPParseError(f"header line: invalid ({line[:80]!r})")
     return [b" ".join(group) for group in groups]

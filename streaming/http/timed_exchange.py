@@ -185,7 +185,7 @@ class TimedExchange:
         if self._reader.complete:
             self._finish(CloseReason.COMPLETE, None, at_s)
         elif self._body_bytes > limit:
-            self._finish(CloseReason.NOT_HTTP, HTTPLimitError(f"a body of more than {size_text(limit)}"), at_s)
+            self._finish(CloseReason.NOT_HTTP, HTTPLimitError(f"response body: larger than {size_text(limit)}"), at_s)
 
     def _on_closed(self, error: OSError | None) -> None:
         if error is not None:

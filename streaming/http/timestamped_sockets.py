@@ -97,15 +97,15 @@ class TimestampingSelector:
             self._loop.call_soon(self._grant_turn)
         await turn
 
-    def register(self, found: "TimestampedSocket", sock: socket.socket, mask: int) -> None:
+    def register(self, timestamped_socket: "TimestampedSocket", sock: socket.socket, mask: int) -> None:
         """Call `found.on_ready` from now on when `sock` is ready for `mask`."""
         if sock.fileno() in self._selector.get_map():
-            self._selector.modify(sock, mask, found)
+            self._selector.modify(sock, mask, timestamped_socket)
             return
         if not self._selector.get_map():
             self.polled_s = monotonic()
             self._poll_timer = self._loop.call_later(POLL_INTERVAL_S, self._on_poll_timer)
-        self._selector.register(sock, mask, found)
+        self._selector.register(sock, mask, timestamped_socket)
 
     def unregister(self, sock: socket.socket) -> None:
         """Stop calling `on_ready` for this socket."""
@@ -191,7 +191,7 @@ class TimestampedSocket:
     def write(self, data: bytes) -> None:
         """Pass the kernel as many bytes as it takes now; the rest is sent in the background. Raises OSError."""
         if self._closed:
-            raise ConnectionAbortedError("closed on this side")
+            raise ConnectionAbortedError("connection: closed by this process")
         if self._unsent:
             self._unsent = memoryview(bytes(self._unsent) + data)
             return
@@ -208,7 +208,7 @@ class TimestampedSocket:
         self._sockets.unregister(self._sock)
         self._sock.close()
         if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(ConnectionAbortedError("closed on this side"))
+            self._drained.set_exception(ConnectionAbortedError("connection: closed by this process"))
 
     def on_ready(self, mask: int) -> None:
         """Read and write according to the selector's event mask."""

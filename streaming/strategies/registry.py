@@ -100,7 +100,7 @@ def parse(text: str) -> StrategySpec:
     name, _, rest = text.strip().lower().partition(":")
     kind = STRATEGIES.get(name)
     if kind is None or (rest and kind.argument is None):
-        raise UsageError(f"unknown strategy {text!r} (choose one of {', '.join(EXAMPLES)})")
+        raise UsageError(f"strategy {text!r}: unknown (choose one of {', '.join(EXAMPLES)})")
     if kind.argument is None:
         return StrategySpec(name, None)
     argument, number = kind.argument, rest or kind.example.partition(":")[2]

@@ -33,7 +33,7 @@ class CannedUpstream(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _CannedHandler)
         self.words: dict[str, Sequence[dict[str, str]]] = {}
-        self.asked: list[ReceivedRequest] = []
+        self.requests: list[ReceivedRequest] = []
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -56,7 +56,7 @@ class _CannedHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:  # http.server requires this name
         messages = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"]
-        self.server.asked.append(ReceivedRequest(self.headers["authorization"].removeprefix("Bearer "), messages))
+        self.server.requests.append(ReceivedRequest(self.headers["authorization"].removeprefix("Bearer "), messages))
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()

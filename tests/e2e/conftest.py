@@ -113,7 +113,7 @@ def service(
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Launch Chromium per module: Playwright's event loop in this thread excludes any other."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    path = next((result for name in BROWSERS if (result := shutil.which(name))), None)
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
@@ -142,20 +142,20 @@ def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Servi
     width, height = request.param
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": height})
-    asked: list[Request] = []
+    requests: list[Request] = []
     broken: list[str] = []
     answered: list[Response] = []
     page.on("response", lambda response: answered.append(response))
-    page.on("request", lambda sent: asked.append(sent))
+    page.on("request", lambda sent: requests.append(sent))
     page.on("pageerror", lambda error: broken.append(str(error)))
     yield ChatPage(page).open(service.address)
     page.close()
     own = (f"{service.address}/", "data:", "blob:")
-    assert any(sent.url.startswith(own[0]) for sent in asked), "the recorder of requests works"
-    assert [sent.url for sent in asked if not sent.url.startswith(own) and sent.failure != "csp"] == []
+    assert any(sent.url.startswith(own[0]) for sent in requests), "the recorder of requests works"
+    assert [sent.url for sent in requests if not sent.url.startswith(own) and sent.failure != "csp"] == []
     assert broken == []
     # Gradio sends the page's rejection of an empty or long message as status 422.
     # Images come from a model's answer, which may name any URL.
     unfit = (422, f"{service.address}/gradio_api/queue/join?")
-    own_use = [(found.status, found.url) for found in answered if found.request.resource_type != "image"]
-    assert [found for found in own_use if found[0] >= 400 and found != unfit] == []
+    own_use = [(entry.status, entry.url) for entry in answered if entry.request.resource_type != "image"]
+    assert [entry for entry in own_use if entry[0] >= 400 and entry != unfit] == []

@@ -57,18 +57,18 @@ def _read_address(process: "subprocess.Popen[str]", log: Path) -> str:
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout is not None
     threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
-    said = []
+    output = []
     while True:
         try:
             line = lines.get(timeout=START_TIMEOUT_S)
         except queue.Empty:
             line = ""
-        said.append(line)
+        output.append(line)
         if "http://" in line:
             return line[line.index("http://") :].strip()
         if not line:
             pytest.fail(
-                f"app.py did not come up in {START_TIMEOUT_S:g} s.\n{''.join(said)}\n{log.read_text()}", pytrace=False
+                f"app.py did not come up in {START_TIMEOUT_S:g} s.\n{''.join(output)}\n{log.read_text()}", pytrace=False
             )
 
 

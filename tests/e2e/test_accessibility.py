@@ -24,12 +24,12 @@ def axe_source(packages: Path) -> str:
 def find_violations(page: Page) -> list[str]:
     """Run axe-core in dark and light mode once no element is faded as pending; return the violations."""
     expect(page.locator(".pending")).to_have_count(0)
-    found: list[str] = []
+    result: list[str] = []
     for dark in (True, False):
         page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
         page.wait_for_function("!document.getAnimations().some((one) => one.playState === 'running')")
-        found += page.evaluate(RUN_AXE_SCRIPT, LEVELS)
-    return found
+        result += page.evaluate(RUN_AXE_SCRIPT, LEVELS)
+    return result
 
 
 def test_page_tabs_in_light_and_dark_have_no_wcag_a_or_aa_violation(chat: ChatPage, axe_source: str) -> None:

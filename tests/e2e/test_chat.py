@@ -15,9 +15,9 @@ QUIET_S = 1.0
 
 def leading_number(text: str) -> int:
     """Return the number at the start of a metric's text."""
-    found = re.match(r"[\d,]+", text)
-    assert found, text
-    return int(found[0].replace(",", ""))
+    match = re.match(r"[\d,]+", text)
+    assert match, text
+    return int(match[0].replace(",", ""))
 
 
 def test_local_model_answer_streams_text_and_shows_receipt(chat: ChatPage) -> None:
@@ -66,8 +66,8 @@ def test_wait_before_first_token_shows_elapsed_time_and_can_be_stopped(chat: Cha
     assert chat.metric_text("First token") == "–"
     chat.titles.last.click()
     stopped = chat.page.get_by_role("row", name=re.compile("Provider stopped within"))
-    found = re.search(r"([\d.]+) s", stopped.inner_text())
-    assert found and float(found[1]) < 1.0
+    match = re.search(r"([\d.]+) s", stopped.inner_text())
+    assert match and float(match[1]) < 1.0
 
 
 def test_failing_provider_shows_one_error_and_no_completion(chat: ChatPage) -> None:

@@ -25,14 +25,14 @@ def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     expect(chat.page.get_by_label("Settings").first).to_be_attached()
     chat.choose("Together")
     expect(badge).to_contain_text("is no longer here")
-    asked = len(scripted_upstream.bodies)
+    request_count = len(scripted_upstream.bodies)
     chat.ask("Who pays for this?")
     expect(chat.stage).to_contain_text("is no longer here")
     chat.page.get_by_role("button", name="Your own key").click()
     enter_key(chat)
     chat.page.get_by_role("button", name="Forget it").click()
     expect(badge).to_contain_text("Ready")
-    assert len(scripted_upstream.bodies) == asked, "nobody was asked with the service's key"
+    assert len(scripted_upstream.bodies) == request_count, "nobody was asked with the service's key"
     chat.ask("And now?")
     expect(chat.titles.last).to_contain_text("Complete")
     assert KEY not in chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")

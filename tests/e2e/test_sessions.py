@@ -76,13 +76,13 @@ def test_concurrent_users_never_see_each_others_data(
             expect(person.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
         for person, other in ((one, two), (two, one)):
             assert other.name not in person.page_content()
-            asked = [it for it in canned_upstream.asked if person.name in it.messages[-1]["content"]]
-            assert [it.key for it in asked] == [person.key]
-            assert other.name not in str(asked)
+            requests = [it for it in canned_upstream.requests if person.name in it.messages[-1]["content"]]
+            assert [it.key for it in requests] == [person.key]
+            assert other.name not in str(requests)
 
         one.chat.ask("And after that?")
         expect(one.chat.page.locator("#sg-spent")).to_contain_text("for 2 answers")
-        sent = str(canned_upstream.asked[-1].messages)
+        sent = str(canned_upstream.requests[-1].messages)
         assert "".join(one.words) in sent and two.name not in sent, "a history of its own"
         expect(two.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
 
@@ -91,9 +91,11 @@ def test_concurrent_users_never_see_each_others_data(
         one.chat.open(service.address)
         expect(one.chat.page.locator("#sg-spent")).to_contain_text("Nothing spent")
         assert one.name not in one.page_content()
-        asked_before = len(canned_upstream.asked)
+        requests_before = len(canned_upstream.requests)
         one.chat.choose("Groq")
         one.chat.ask("Who am I?")
         one.chat.wait_for_end()
         expect(one.chat.page.locator("#sg-chat")).to_contain_text("Forget it")
-        assert len(canned_upstream.asked) == asked_before, "the service's own key is never used in place of a lost one"
+        assert len(canned_upstream.requests) == requests_before, (
+            "the service's own key is never used in place of a lost one"
+        )

@@ -133,7 +133,7 @@ def test_sign_out_in_one_tab_forgets_the_token_in_every_tab(
     other = open_page(context, space)
     ask(other, "Signed in?")
     kept = context.cookies()
-    asked = len(scripted_upstream.keys)
+    request_count = len(scripted_upstream.keys)
     open_settings(chat)
     chat.page.locator("#sg-sign-in").click()
     expect(chat.page.locator("#sg-sign-in")).to_contain_text("Sign in with Hugging Face")
@@ -144,7 +144,7 @@ def test_sign_out_in_one_tab_forgets_the_token_in_every_tab(
         page.choose(ROUTER)
         page.ask("And now?")
         expect(page.stage).to_contain_text("HF_TOKEN")
-    assert len(scripted_upstream.keys) == asked
+    assert len(scripted_upstream.keys) == request_count
     context.close()
     thief.close()
 

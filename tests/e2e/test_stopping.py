@@ -49,7 +49,7 @@ def test_stop_in_every_state_disconnects_from_provider(
 
     ask_and_wait(chat, upstream, "fault-503")
     expect(chat.stage).to_contain_text(re.compile(r"\d\.\d s left · .*Retry 2 of 3"))
-    asked = len(upstream.events_for_model("fault-503"))
+    request_count = len(upstream.events_for_model("fault-503"))
     chat.page.keyboard.press("Escape")
     assert chat.wait_for_end().startswith("Stopped")
 
@@ -66,7 +66,7 @@ def test_stop_in_every_state_disconnects_from_provider(
         chat.page, lambda: [body.get("stream", False) for body in scripted_upstream.bodies[-2:]] == [True, False]
     )
     stop_and_wait(chat, lambda: scripted_upstream.left_s)  # during the fallback to a non-streaming request
-    assert len(upstream.events_for_model("fault-503")) == asked, "nothing was tried again after the stop"
+    assert len(upstream.events_for_model("fault-503")) == request_count, "nothing was tried again after the stop"
 
 
 def test_stop_mid_answer_twenty_times_disconnects_every_time(chat: ChatPage, upstream: SimulatedUpstream) -> None:

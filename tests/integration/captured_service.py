@@ -1,4 +1,4 @@
-"""The service as a process whose every word is kept: the address, the log, the workers, the end."""
+"""The service as a process whose output is captured: address, log, workers and exit."""
 
 import asyncio
 import json
@@ -26,26 +26,26 @@ class RunningService:
         self._log = log
 
     def stderr_text(self) -> str:
-        """Give what it wrote to the standard error."""
+        """Return what the process wrote to stderr."""
         return self._log.read_text()
 
     def printed(self) -> str:
-        """Return what it wrote to the standard output after its address, once it has ended."""
+        """Return what the process wrote to stdout after its address; waits for its end."""
         assert self.process.stdout is not None
         return self.process.stdout.read()
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Give its log; each line must be a JSON object."""
+        """Return the log's records; each line must be a JSON object."""
         return [json.loads(line) for line in self.stderr_text().splitlines()]
 
     def workers(self) -> list[int]:
-        """Give the processes that answer, oldest first."""
+        """Return the worker processes, oldest first."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [int(child) for child in children if b"spawn_main" in _read_command_line(child)]
 
     async def wait_port_closed(self) -> None:
-        """Wait until nobody listens there any more. Raises TimeoutError after 10 s."""
+        """Wait until no process listens on the port. Raises TimeoutError after 10 s."""
         async with asyncio.timeout(10):
             while True:
                 try:
@@ -56,7 +56,7 @@ class RunningService:
                 await asyncio.sleep(0.02)
 
     def stop_and_wait(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to stop, and wait for its exit code."""
+        """Signal the process to stop, and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
 
@@ -90,9 +90,9 @@ def started_with_page(*arguments: str, **variables: str) -> Iterator[RunningServ
         ):
             assert process.stdout is not None
             try:
-                found = re.search(r"http://\S+", process.stdout.readline())
-                assert found, log.read_text()
-                yield RunningService(process, log, found[0])
+                match = re.search(r"http://\S+", process.stdout.readline())
+                assert match, log.read_text()
+                yield RunningService(process, log, match[0])
             finally:
                 if process.poll() is None:
                     process.terminate()

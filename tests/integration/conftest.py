@@ -10,7 +10,7 @@ from settings import Settings
 
 @pytest.fixture(scope="session")
 def local_model() -> Iterator[LocalModel]:
-    """Give the packaged model, loading from the first use on; closed after the last test."""
+    """Yield the packaged model, loaded at the first use and closed after the last test."""
     model = LocalModel(Settings())
     yield model
     model.close()

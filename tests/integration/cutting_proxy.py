@@ -1,4 +1,4 @@
-"""A way to the service that breaks: each connection is cut after so many bytes of what the service says."""
+"""A proxy to the service that cuts each connection after a number of bytes from the service."""
 
 import asyncio
 import socket
@@ -44,7 +44,7 @@ class CuttingProxy:
         self._open -= ends
 
     async def aclose(self) -> None:
-        """Drop what is open."""
+        """Close all connections."""
         for end in self._open:
             end.transport.abort()
         await asyncio.gather(*self._serving)
@@ -71,7 +71,7 @@ class CuttingProxy:
 
 
 async def _forward_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what the client says, and that it left."""
+    """Forward the client's bytes, and its disconnect."""
     with suppress(ConnectionError):
         while data := await reader.read(65536):
             writer.write(data)
@@ -81,7 +81,7 @@ async def _forward_request(reader: asyncio.StreamReader, writer: asyncio.StreamW
 
 @asynccontextmanager
 async def run_cutting_proxy(targets: Sequence[str], cuts: Sequence[int]) -> AsyncIterator[CuttingProxy]:
-    """Run one on a free port of this machine."""
+    """Run a cutting proxy on a free port."""
     proxy = CuttingProxy(targets, cuts)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     async with server:

@@ -1,4 +1,4 @@
-"""A provider that sends without end: a raw server in a thread of its own; the model's name says what it sends."""
+"""A provider that sends without end: a raw server in its own thread. The model's name selects what it sends."""
 
 import asyncio
 import gzip
@@ -42,7 +42,7 @@ def _bytewise() -> Iterator[bytes]:
 
 
 def _page_then(rest: Callable[[], Iterator[bytes]]) -> Callable[[bool], Iterator[bytes]]:
-    """Send a web page where a stream was asked for, so that the answer is asked for whole."""
+    """Send a web page instead of a stream, so that the client falls back to a non-streamed request."""
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: 6\r\n\r\n<html>"
     return lambda streamed: iter([page]) if streamed else rest()
 
@@ -57,7 +57,7 @@ JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 @cache
 def _bombs() -> dict[str, bytes]:
-    """Small bodies that stand for 200 MB and more; made once, before anything is measured."""
+    """Decompression bombs of 200 MB and more, created once before anything is measured."""
     zeros = b"\0" * MEGABYTE
     crowd = b'{"x":[' + b"{}," * (5 * MEGABYTE) + b"{}]}"
     event = b'data: {"x":[' + b"{}," * MEGABYTE + b"{}]}\n\n"
@@ -125,10 +125,10 @@ LISTS = {
 
 @dataclass
 class Hostile:
-    """What the server has seen; `sent` counts bytes that were handed over for each model."""
+    """The requests that the server received; `sent` counts the bytes sent for each model."""
 
     port: int = 0
-    asked: list[tuple[str, bool]] = field(default_factory=list)
+    requests: list[tuple[str, bool]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     listing: str = ""
     tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Hostile:
             sizes = [line.split(":")[1] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
             body = json.loads(await reader.readexactly(int(sizes[0]))) if sizes and int(sizes[0]) else {}
             model, streamed = body.get("model", self.listing), body.get("stream", False)
-            self.asked.append((model, streamed))
+            self.requests.append((model, streamed))
             kinds = LISTS if head.startswith("GET") else LINES if "/api/chat" in head else {**KINDS, **AFTER}
             await self._send(writer, model, kinds[model](streamed))
             writer.write_eof()
@@ -147,7 +147,7 @@ class Hostile:
         writer.transport.abort()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection: a task for each connection, all of which `leave` ends."""
+        """Serve a connection in a task; `leave` ends all of them."""
         task = asyncio.create_task(self.serve(reader, writer))
         self.tasks[task] = writer
         task.add_done_callback(self.tasks.pop)
@@ -174,7 +174,7 @@ class Hostile:
 
 @contextmanager
 def hostile_provider() -> Iterator[Hostile]:
-    """Serve on a free port, in another thread, until the block is left."""
+    """Serve on a free port in another thread until the context ends."""
     _bombs()
     hostile, started = Hostile(), threading.Event()
     loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""Asks an adapter whose server a test scripts, and the scripts that several tests use."""
+"""Requests to adapters over scripted servers, and the scripts that several tests use."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -31,7 +31,7 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def open_adapter(
     case: ProviderCase, script: Script, **timeouts: float
 ) -> AsyncIterator[tuple[Adapter, ChatRequest, RawServer]]:
-    """Give an adapter pointed at a server, and a request to it. Fails when the loop had an error nobody took."""
+    """Yield an adapter for the server, and a request. Fails if the event loop had an unhandled error."""
     loop = asyncio.get_running_loop()
     unseen: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unseen.append(context))

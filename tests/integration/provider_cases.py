@@ -1,4 +1,4 @@
-"""The dialects as data: for each, a name to ask, the settings that point it at a port, and what its server says."""
+"""The dialects as data: a model name, the settings for a port, and the responses of the server."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ CANARY = "sk-canary-0123456789abcdef"
 
 @dataclass(frozen=True, slots=True)
 class ProviderCase:
-    """`start`, `text` and `end` give the bytes of a stream, `whole` a body, `error` the vendor's shape of a message."""
+    """A dialect. `start`, `text` and `end` return the bytes of a stream, `whole` a body, `error` an error body."""
 
     name: str
     variables: dict[str, str]

@@ -1,4 +1,4 @@
-"""A raw HTTP/1.1 server whose every byte and pause a test decides, and which tells when its clients are gone."""
+"""A raw HTTP/1.1 server with scripted bytes and pauses, which records when its clients disconnect."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WAIT_TIMEOUT_S = 10.0
-"""The longest that a test waits for something that should come at once."""
+"""The timeout for events that should occur at once."""
 
 
 @dataclass
@@ -52,8 +52,8 @@ class RawConnection:
 
     def reset(self) -> None:
         """Throw the connection away (RST)."""
-        found = self.writer.get_extra_info("socket")
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        result = self.writer.get_extra_info("socket")
+        result.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def wait_client_left(self) -> None:
@@ -65,7 +65,7 @@ Script = Callable[[RawConnection], Awaitable[None]]
 
 
 class RawServer:
-    """Answers every request by the script; `connections` are those that were opened, `requests` what came."""
+    """A server that responds to every request by the script; it records connections and requests."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -78,13 +78,13 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def next_request(self) -> RawConnection:
-        """Wait for the next request, and give it."""
+        """Wait for the next request and return it."""
         await asyncio.wait_for(self._asked.wait(), WAIT_TIMEOUT_S)
         self._asked.clear()
         return self.requests[-1]
 
     async def wait_idle(self) -> None:
-        """Wait until no connection is left."""
+        """Wait until no connection is open."""
         await asyncio.wait_for(self.idle.wait(), WAIT_TIMEOUT_S)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -127,7 +127,7 @@ async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 
 async def _watch_client(connection: RawConnection) -> None:
-    """Nothing more comes after a request until it is answered: whatever the reader says is that the client left."""
+    """Record the client's disconnect: it sends nothing else before its request has a response."""
     with suppress(ConnectionError):
         await connection.reader.read(1)
     connection.closed.set()
@@ -135,7 +135,7 @@ async def _watch_client(connection: RawConnection) -> None:
 
 @asynccontextmanager
 async def run_raw_server(script: Script) -> AsyncIterator[RawServer]:
-    """Serve on a free port of this machine, and leave nothing open."""
+    """Serve on a free port, and close all connections at the end."""
     raw = RawServer(script)
     server = await asyncio.start_server(raw.serve, "127.0.0.1", 0, backlog=512)
     raw.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""The service over the simulator, whose log says what really happened to each question, and plain clients for it."""
+"""The service over the simulator, whose log records what happened to each request, and plain clients."""
 
 import asyncio
 import json
@@ -24,23 +24,23 @@ class ProvidersWithoutModel(ProviderRegistry):
 
 
 class SimulatorWithLog:
-    """A simulator and its log; `request_id` is what a client sends as X-Client-Request-Id."""
+    """A simulator and its log; `request_id` is the value of X-Client-Request-Id."""
 
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
         self._log = log
 
     def make_providers(self) -> ProviderRegistry:
-        """Give providers whose `openai` is the simulator; `openai:steady` costs 1 USD a token out, none in."""
+        """Return providers whose `openai` is the simulator; `openai:steady` costs 1 USD per output token."""
         settings = Settings({"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "k"})
         return ProvidersWithoutModel(settings, prices={"openai:steady": TokenPrices(Decimal(0), Decimal(1_000_000))})
 
     def events_of_request(self, request_id: str, name: str) -> list[dict[str, Any]]:
-        """Give what the log says of one question."""
+        """Return the log's records of one request."""
         return [e for e in self._read_events() if (e["request_id"], e["event"]) == (request_id, name)]
 
     def count_open(self) -> int:
-        """Count the answers under way."""
+        """Return the number of answers under way."""
         names = [event["event"] for event in self._read_events()]
         return names.count("received") - names.count("closed")
 
@@ -62,13 +62,13 @@ def run_simulator(*arguments: str) -> Iterator[SimulatorWithLog]:
 async def serve_simulator(
     simulator: SimulatorWithLog, variables: Mapping[str, str] = UNLIMITED_VARIABLES
 ) -> AsyncIterator[int]:
-    """Run the service over the simulator, in this loop; give its port."""
+    """Run the service over the simulator in this event loop, and yield its port."""
     async with serve_providers(simulator.make_providers(), variables) as port:
         yield port
 
 
 class SentRequest:
-    """A connection that one request went over, before anything of the answer was read."""
+    """A connection on which one request was sent; the response is not read yet."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -79,11 +79,11 @@ class SentRequest:
         self.writer.transport.abort()
 
     async def read_rest(self) -> bytes:
-        """Read what is still to come, as it came, until the server closes."""
-        found = await self.reader.read()
+        """Read the rest, unparsed, until the server closes."""
+        result = await self.reader.read()
         self.writer.close()
         await self.writer.wait_closed()
-        return found
+        return result
 
     async def read_response(self) -> tuple[int, dict[str, str], bytes]:
         """Read to the end: the status, the headers, the body unchunked. The connection must close then."""
@@ -98,7 +98,7 @@ class SentRequest:
 async def send_request(
     port: int, path: str, body: Any = None, *, method: str = "POST", headers: Mapping[str, str] | None = None
 ) -> SentRequest:
-    """Send one request whose connection closes after it; a body that is no bytes goes as JSON."""
+    """Send one request with `Connection: close`; a body that is not bytes is sent as JSON."""
     payload = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     fields = {"host": "localhost", "connection": "close", "content-type": "application/json", **(headers or {})}
     if "transfer-encoding" not in fields:
@@ -110,21 +110,21 @@ async def send_request(
 
 
 async def scrape_metrics(port: int) -> dict[str, float]:
-    """Give what /metrics shows, by name and labels."""
+    """Return the samples of /metrics by name and labels."""
     _, _, body = await (await send_request(port, "/metrics", method="GET")).read_response()
     lines = [line for line in body.decode().splitlines() if line and not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 def count_open_streams(metrics: Mapping[str, float]) -> float:
-    """Give how many answers are under way, by what was scraped."""
+    """Return the number of answers under way according to /metrics."""
     return sum(value for name, value in metrics.items() if name.startswith("streamgauge_streams_open{"))
 
 
 def _decode_chunked(body: bytes) -> bytes:
-    found = b""
+    result = b""
     while body:
         size, _, rest = body.partition(b"\r\n")
-        found += rest[: int(size, 16)]
+        result += rest[: int(size, 16)]
         body = rest[int(size, 16) + 2 :]
-    return found
+    return result

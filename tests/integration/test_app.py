@@ -1,4 +1,4 @@
-"""The command people start: what it refuses, in one line and with exit code 2."""
+"""The command `app.py`: rejections in one line with exit code 2."""
 
 import os
 import re
@@ -47,14 +47,14 @@ def test_app_with_missing_model_file_exits_with_2_and_names_variable(tmp_path: P
 
 
 @pytest.mark.parametrize(("variables", "address"), [({"SPACE_ID": ""}, "127.0.0.1"), ({"SPACE_ID": "a/b"}, "0.0.0.0")])
-def test_app_listens_on_all_addresses_only_in_a_space(variables: dict[str, str], address: str) -> None:
+def test_app_listens_on_all_addresses_only_in_space(variables: dict[str, str], address: str) -> None:
     command = [sys.executable, "app.py", "--no-ui", "--port", "0"]
     environment = {**os.environ, **variables}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
-        assert found
-        port = f"{int(found[1]):04X}"
+        match = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+        assert match
+        port = f"{int(match[1]):04X}"
         listening = Path(f"/proc/{process.pid}/net/tcp").read_text()
         process.send_signal(signal.SIGTERM)
         process.wait(30)

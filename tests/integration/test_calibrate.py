@@ -1,4 +1,4 @@
-"""`python -m evaluation calibrate` as a program: simulator and instrument are processes, the file is what it says."""
+"""`python -m evaluation calibrate` as a process: the output and the calibration file."""
 
 import json
 import subprocess
@@ -22,8 +22,8 @@ def test_calibrate_measures_this_machine_and_writes_file(tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said, kept = json.loads(done.stdout.splitlines()[-1]), json.loads(file.read_text(encoding="utf-8"))
-    assert said == {"file": str(file), **kept} and said["within_at_up_to"]["plain"]["streams"] == 8
+    output, kept = json.loads(done.stdout.splitlines()[-1]), json.loads(file.read_text(encoding="utf-8"))
+    assert output == {"file": str(file), **kept} and output["within_at_up_to"]["plain"]["streams"] == 8
     made = model.read_calibration(file)
     assert made is not None and made.ways == ("plain",) and made.stamp_source in ("kernel", "callback")
     assert [(row.streams, row.answers, row.failed) for row in made.rows] == [(1, 4, 0), (8, 8, 0)]

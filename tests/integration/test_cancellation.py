@@ -1,4 +1,4 @@
-"""Stopping in every state, on every wire: the simulator's own log says when the client was gone."""
+"""Cancellation in every state, in every wire format: the simulator's log records the disconnect."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from tests.simulator_process import run_simulator_process
 
 WIRES = ("openai", "azure", "anthropic", "ollama")
 ABORTED = 100
-"""Streams left on each wire, after 25 that let pools and caches fill."""
+"""Aborted streams per wire format, after 25 that fill pools and caches."""
 
 
 def settings_for_url(url: str) -> Settings:
@@ -76,13 +76,13 @@ def test_cancelled_answer_disconnects_from_server_before_it_ends(wire: str, phas
     async def main(url: str) -> None:
         providers = ProviderRegistry(settings_for_url(url))
         log = RequestLog(path, phase)
-        asked = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
-        async with aclosing(asked):
-            reading = asyncio.create_task(_read_to_end(asked))
+        stream = start_answer(providers, f"{wire}:{model}", phase, streamed=streamed)
+        async with aclosing(stream):
+            reading = asyncio.create_task(_read_to_end(stream))
             await wait_until(log.has_events(sign))
-            await asked.aclose()
+            await stream.aclose()
             await reading
-        receipt = asked.receipt()
+        receipt = stream.receipt()
         assert receipt.outcome == "cancelled"
         assert receipt.stop_s is not None
         await wait_until(log.has_events("closed"))
@@ -101,13 +101,13 @@ def test_cancel_during_retry_wait_sends_no_further_request(wire: str, tmp_path: 
     async def main(url: str) -> None:
         providers = ProviderRegistry(settings_for_url(url))
         log = RequestLog(path, "retrying")
-        asked = start_answer(providers, f"{wire}:fault-503", "retrying", policy=RetryPolicy(delays_s=(0.7,)))
-        async with aclosing(asked):
-            reading = asyncio.create_task(_read_to_end(asked))
-            await wait_until(lambda: asked.session.state == "retrying")
-            await asked.aclose()
+        stream = start_answer(providers, f"{wire}:fault-503", "retrying", policy=RetryPolicy(delays_s=(0.7,)))
+        async with aclosing(stream):
+            reading = asyncio.create_task(_read_to_end(stream))
+            await wait_until(lambda: stream.session.state == "retrying")
+            await stream.aclose()
             await reading
-        assert asked.receipt().outcome == "cancelled"
+        assert stream.receipt().outcome == "cancelled"
         # A whole answer later, which takes longer than the wait would have, nothing of the stopped one has come.
         await _read_to_end(start_answer(providers, f"{wire}:steady", "later"))
         await wait_until(RequestLog(path, "later").has_events("closed"))
@@ -118,9 +118,9 @@ def test_cancel_during_retry_wait_sends_no_further_request(wire: str, tmp_path: 
         asyncio.run(main(url))
 
 
-async def _read_to_end(asked: AnswerStream) -> None:
-    async with aclosing(asked):
-        async for _ in asked:
+async def _read_to_end(stream: AnswerStream) -> None:
+    async with aclosing(stream):
+        async for _ in stream:
             pass
 
 
@@ -128,10 +128,10 @@ def test_many_aborted_streams_leak_no_tasks_files_or_memory(tmp_path: Path) -> N
     path = tmp_path / "truth.jsonl"
 
     async def abort(providers: ProviderRegistry, wire: str, number: int) -> None:
-        asked = start_answer(providers, f"{wire}:steady", f"{wire}-{number}")
-        async with aclosing(asked):
+        stream = start_answer(providers, f"{wire}:steady", f"{wire}-{number}")
+        async with aclosing(stream):
             for _ in range(number % 4):  # none: asked and left at once
-                await asked.next_batch()
+                await stream.next_batch()
 
     async def main(url: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         providers = ProviderRegistry(settings_for_url(url))
@@ -155,7 +155,7 @@ def test_many_aborted_streams_leak_no_tasks_files_or_memory(tmp_path: Path) -> N
 
 
 def _resource_usage() -> tuple[int, int, int]:
-    """Give this process's tasks, descriptors and resident memory in KB."""
+    """Return this process's tasks, descriptors and resident memory in KB."""
     gc.collect()
     status = Path("/proc/self/status").read_text()
     resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))

@@ -1,4 +1,4 @@
-"""Both clients on the real service, over ways that break."""
+"""Both clients against the real service over unreliable connections."""
 
 import asyncio
 import json
@@ -85,9 +85,9 @@ def test_rejected_question_raises_and_next_question_is_answered(
 ) -> None:
     async def main() -> list[Event]:
         async with kind(url) as client:
-            with pytest.raises(RequestRejectedError) as caught:
+            with pytest.raises(RequestRejectedError) as excinfo:
                 await read_answer(client.stream(**{**QUESTION, **fields}))
-            assert caught.value.kind in ("invalid", "bad_request")
+            assert excinfo.value.kind in ("invalid", "bad_request")
             return await read_answer(client.stream(**QUESTION))
 
     assert len(text_deltas(asyncio.run(main()))) == 30
@@ -150,14 +150,14 @@ def test_leaving_or_cancelling_disconnects_from_provider(kind: type[Client], how
 
 
 def cut_points(seed: int, most: int) -> list[list[int]]:
-    """Give where each answer's first two connections are cut: anywhere, heads included."""
+    """Return where the first two connections of each answer are cut: anywhere, including the heads."""
     rng = random.Random(seed)
     return [[rng.randrange(most), rng.randrange(most)] for _ in range(ANSWERS)]
 
 
 @dataclass(frozen=True)
 class CutAnswer:
-    """What came over connections that were cut, the error if it had to be one, and how many cuts there were."""
+    """The events received over cut connections, the error if there was one, and the number of cuts."""
 
     events: list[Event]
     error: ClientError | None
@@ -165,7 +165,7 @@ class CutAnswer:
 
 
 async def ask_over_cuts(kind: type[Client], targets: list[str], cuts: list[int], interval_s: float) -> CutAnswer:
-    """Ask over connections that are cut after so many bytes."""
+    """Request an answer over connections that are cut after these numbers of bytes."""
     events: list[Event] = []
     async with run_cutting_proxy(targets, cuts) as proxy, kind(proxy.url, reconnect_interval_s=interval_s) as client:
         answer = client.stream(**QUESTION, resume=True)
@@ -180,39 +180,39 @@ async def ask_over_cuts(kind: type[Client], targets: list[str], cuts: list[int],
 
 
 def check_cut_answers(kind: type[Client], targets: list[str], interval_s: float) -> None:
-    """Cut a hundred answers anywhere, twice each: each is whole, or was cut before it had a name."""
+    """Cut a hundred answers anywhere, twice each: each is complete, or was cut before it had an id."""
 
     async def main() -> tuple[list[str], list[CutAnswer]]:
         async with kind(targets[0]) as client:
             whole = text_deltas(await read_answer(client.stream(**QUESTION)))
-        found: list[CutAnswer] = []
+        result: list[CutAnswer] = []
         for start in range(0, ANSWERS, 50):
             group = cut_points(7, 5000)[start : start + 50]
-            found += await asyncio.gather(*(ask_over_cuts(kind, targets, cuts, interval_s) for cuts in group))
-        return whole, found
+            result += await asyncio.gather(*(ask_over_cuts(kind, targets, cuts, interval_s) for cuts in group))
+        return whole, result
 
-    whole, found = asyncio.run(main())
-    for told in found:
-        if told.error is not None:
-            assert isinstance(told.error, ConnectionLostError)
-            assert told.events == [], "what has a name is brought to its end"
+    whole, result = asyncio.run(main())
+    for entry in result:
+        if entry.error is not None:
+            assert isinstance(entry.error, ConnectionLostError)
+            assert entry.events == [], "what has a name is brought to its end"
             continue
-        assert text_deltas(told.events) == whole
-        assert [isinstance(event, (AnswerFinished, AnswerFailed, AnswerCancelled)) for event in told.events].count(
+        assert text_deltas(entry.events) == whole
+        assert [isinstance(event, (AnswerFinished, AnswerFailed, AnswerCancelled)) for event in entry.events].count(
             True
         ) == 1
-        assert isinstance(told.events[-1], AnswerFinished)
-    assert sum(told.error is not None for told in found) < ANSWERS / 4
-    assert sum(told.cuts for told in found) > ANSWERS / 2
+        assert isinstance(entry.events[-1], AnswerFinished)
+    assert sum(entry.error is not None for entry in result) < ANSWERS / 4
+    assert sum(entry.cuts for entry in result) > ANSWERS / 2
 
 
 @both_clients
-def test_resumable_answer_cut_anywhere_is_read_whole(kind: type[Client], url: str) -> None:
+def test_resumable_answer_cut_anywhere_is_read_completely(kind: type[Client], url: str) -> None:
     check_cut_answers(kind, [url], 0.05)
 
 
 @both_clients
-def test_resumable_answer_cut_anywhere_is_read_whole_from_another_replica(kind: type[Client]) -> None:
+def test_resumable_answer_cut_anywhere_is_read_completely_from_other_replica(kind: type[Client]) -> None:
     with ExitStack() as running:
         redis = running.enter_context(run_redis())
         replicas = [running.enter_context(run_service_process(REDIS_URL=redis.url)) for _ in range(2)]
@@ -231,7 +231,7 @@ def test_cut_without_resume_raises_connection_lost(kind: type[Client], url: str)
 
 
 @both_clients
-def test_stream_that_a_restart_of_the_service_lost_is_told_as_gone(kind: type[Client], url: str) -> None:
+def test_stream_lost_in_service_restart_raises_stream_gone(kind: type[Client], url: str) -> None:
     async def begin(begun_at: str) -> ClientAnswerStream:
         async with kind(begun_at) as client, client.stream(**QUESTION, resume=True) as answer:
             await anext(aiter(answer))
@@ -240,7 +240,7 @@ def test_stream_that_a_restart_of_the_service_lost_is_told_as_gone(kind: type[Cl
     async def go_on(begun: ClientAnswerStream) -> None:
         assert begun.stream_id is not None
         async with kind(url) as client:
-            with pytest.raises(StreamGoneError, match="expired, or the service was restarted"):
+            with pytest.raises(StreamGoneError, match="expired or the service was restarted"):
                 await read_answer(client.resume(begun.stream_id, begun.last_id))
             assert len(text_deltas(await read_answer(client.stream(**QUESTION)))) == 30
 

@@ -186,16 +186,16 @@ def test_failure_keeps_the_shape_of_every_wire(name: str) -> None:
     failure = FAILURES[name]
 
     async def main() -> dict[str, tuple[int, str, Any]]:
-        found = {}
+        result = {}
         if failure.times == 1:
             async with serve_failure(failure) as port:
                 for wire in failure.wires:
-                    found[wire] = await read_failure(port, WIRES[wire], failure)
-            return found
+                    result[wire] = await read_failure(port, WIRES[wire], failure)
+            return result
         for wire in failure.wires:
             async with serve_failure(failure) as port:
-                found[wire] = await read_failure(port, WIRES[wire], failure)
-        return found
+                result[wire] = await read_failure(port, WIRES[wire], failure)
+        return result
 
     for wire, (status, content_type, body) in asyncio.run(main()).items():
         assert content_type == "application/json", wire
@@ -239,11 +239,11 @@ def test_rejected_web_socket_handshake_has_the_own_shape(headers: dict[str, str]
     async def main() -> tuple[int, Any]:
         async with serve_failure(Failure(status, ())) as port:
             sent = await send_request(port, "/api/chat/ws", method="GET", headers={**upgrade, **headers})
-            found, _, body = await sent.read_response()
-            return found, json.loads(body)
+            result, _, body = await sent.read_response()
+            return result, json.loads(body)
 
-    found, body = asyncio.run(main())
-    check_shape("own", found, body, Failure(status, (), kind))
+    result, body = asyncio.run(main())
+    check_shape("own", result, body, Failure(status, (), kind))
 
 
 @pytest.mark.parametrize(("name", "status"), [("sse", 500), ("openai streamed", 502)])

@@ -49,7 +49,7 @@ async def start_evaluation(*arguments: str) -> AsyncGenerator[asyncio.subprocess
 
 
 async def wait_for_trials(folder: Path, count: int) -> None:
-    """Wait until the journal holds so many whole lines."""
+    """Wait until the journal has this number of complete lines."""
     path = folder / schema.TRIALS_FILE
     async with asyncio.timeout(WAIT_TIMEOUT_S):
         while not path.exists() or path.read_bytes().count(b"\n") < count:  # noqa: ASYNC110 - another process writes it
@@ -57,15 +57,15 @@ async def wait_for_trials(folder: Path, count: int) -> None:
 
 
 def long_run_arguments(folder: Path) -> list[str]:
-    """Give the arguments of a run that takes minutes unless it is stopped."""
+    """Return the arguments of a run that takes minutes unless it is stopped."""
     options = "run --providers sim:steady --strategies direct --repeats 200 --prompt-count 1 --max-tokens 8"
     return [*options.split(), "--concurrency", "4", "--no-plots", "--out", str(folder)]
 
 
 def parse_last_line(out: str) -> dict[str, Any]:
-    found = json.loads(out.splitlines()[-1])
-    assert isinstance(found, dict)
-    return found
+    data = json.loads(out.splitlines()[-1])
+    assert isinstance(data, dict)
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, s
 
 def test_run_writes_all_files_and_summarizes_them_in_last_line(finished_run: tuple[Path, str, str]) -> None:
     folder, out, errors = finished_run
-    said = parse_last_line(out)
-    assert (said["trials"], said["completed"], said["failed"], said["interrupted"]) == (8, 4, 4, False)
-    assert said["outcomes"] == {"completed": 4, "truncated": 4} and said["folder"] == str(folder)
-    assert sorted(said["files"]) == sorted(path.name for path in folder.iterdir())
-    assert {"trials.parquet", "trials.csv", "events.parquet", "report.md", "manifest.json"} <= set(said["files"])
+    output = parse_last_line(out)
+    assert (output["trials"], output["completed"], output["failed"], output["interrupted"]) == (8, 4, 4, False)
+    assert output["outcomes"] == {"completed": 4, "truncated": 4} and output["folder"] == str(folder)
+    assert sorted(output["files"]) == sorted(path.name for path in folder.iterdir())
+    assert {"trials.parquet", "trials.csv", "events.parquet", "report.md", "manifest.json"} <= set(output["files"])
     assert "sim:steady (simulated)" in out and "warming up sim:steady" in errors and "Traceback" not in errors
 
 
@@ -133,7 +133,7 @@ def test_run_into_existing_run_folder_is_rejected_without_changes(
     before = {path.name: path.stat().st_mtime_ns for path in finished_run[0].iterdir()}
     assert main(long_run_arguments(finished_run[0])) == 2
     out, errors = capsys.readouterr()
-    assert out == "" and "holds a finished run" in errors and len(errors.splitlines()) == 1
+    assert out == "" and "contains a finished run" in errors and len(errors.splitlines()) == 1
     assert {path.name: path.stat().st_mtime_ns for path in finished_run[0].iterdir()} == before
 
 
@@ -153,9 +153,9 @@ def test_run_stopped_by_signal_keeps_trials_and_reports_stop(tmp_path: Path, num
         return process.returncode or 0, out.decode(), errors.decode()
 
     code, out, errors = asyncio.run(stop_run())
-    said, run = parse_last_line(out), evaluation.load(tmp_path / "run")
+    output, run = parse_last_line(out), evaluation.load(tmp_path / "run")
     assert code == 130 and "stopped: " in errors and "Traceback" not in errors
-    assert said["interrupted"] and 3 <= said["trials"] == len(run.trials) < 200
+    assert output["interrupted"] and 3 <= output["trials"] == len(run.trials) < 200
     assert run.manifest["interrupted"] and not run.manifest["complete"]
     assert "the run was stopped" in (tmp_path / "run" / "report.md").read_text()
 

@@ -51,15 +51,15 @@ def test_limit_of_streams_below_the_concurrency_loses_no_trial(tmp_path: Path) -
 def true_ttfts_s(log: Path) -> dict[str, float]:
     """Return the seconds from receiving a request to sending its first token, for the last attempt of each trial."""
     received: dict[str, float] = {}
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     for line in read_log(str(log)):
         name, at_s = str(line["request_id"]), float(str(line["at_s"]))
         if line["event"] == "received":
             received[name] = at_s
-            found.pop(name, None)
-        elif line["event"] == "sent" and line.get("seq") == 0 and name not in found:
-            found[name] = at_s - received[name]
-    return found
+            result.pop(name, None)
+        elif line["event"] == "sent" and line.get("seq") == 0 and name not in result:
+            result[name] = at_s - received[name]
+    return result
 
 
 def test_provider_that_fails_too_often_ends_in_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

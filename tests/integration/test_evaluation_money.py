@@ -1,4 +1,4 @@
-"""The command line with other people's money and time: dry runs, ceilings, a kill and what comes after, the report."""
+"""Cost control of the command line: dry runs, cost limits, resuming after a kill, and the report."""
 
 import asyncio
 import contextlib
@@ -23,9 +23,9 @@ PRICE = ("--price", "sim:steady=10/100")
 
 
 def parse_last_line(out: str) -> dict[str, Any]:
-    found = json.loads(out.splitlines()[-1])
-    assert isinstance(found, dict)
-    return found
+    data = json.loads(out.splitlines()[-1])
+    assert isinstance(data, dict)
+    return data
 
 
 def run_arguments(folder: Path, *more: str, repeats: int = 12) -> list[str]:
@@ -63,10 +63,10 @@ async def kill_after_trials(folder: Path, count: int, *arguments: str) -> None:
 def test_dry_run_sends_no_request_and_creates_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*run_arguments(tmp_path / "run", *PRICE), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    said = parse_last_line(out)
-    assert said["trials"] == 12 and "no requests were sent" in out and not (tmp_path / "run").exists()
-    (share,) = said["providers"]
-    assert share["at_most_output_tokens"] == 48 and Decimal(said["at_most_usd"]) > Decimal(share["usd"]) > 0
+    output = parse_last_line(out)
+    assert output["trials"] == 12 and "no requests were sent" in out and not (tmp_path / "run").exists()
+    (share,) = output["providers"]
+    assert share["at_most_output_tokens"] == 48 and Decimal(output["at_most_usd"]) > Decimal(share["usd"]) > 0
 
 
 def test_dry_run_without_price_reports_unknown_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,8 +84,10 @@ def test_run_reaching_max_cost_ends_early_and_reports_it(tmp_path: Path, capsys:
     folder = tmp_path / "run"
     assert main(run_arguments(folder, *PRICE, "--max-cost", "0.005")) == 3
     out, errors = capsys.readouterr()
-    said, trials = parse_last_line(out), evaluation.load(folder).trials
-    assert said["out_of_budget"] and 0 < said["trials"] < 12 and "stopped at the maximum cost of 0.005 USD" in errors
+    output, trials = parse_last_line(out), evaluation.load(folder).trials
+    assert (
+        output["out_of_budget"] and 0 < output["trials"] < 12 and "stopped at the maximum cost of 0.005 USD" in errors
+    )
     assert trials["cost_usd"].sum() <= 0.005 and budget.read_ledger_total(folder) <= Decimal("0.005")
     assert (
         "was ended at its maximum cost of 0.005 USD (what is spent is at most that and one answer"
@@ -95,22 +97,22 @@ def test_run_reaching_max_cost_ends_early_and_reports_it(tmp_path: Path, capsys:
 
 def test_resumed_run_after_kill_repeats_no_paid_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    wanted = run_arguments(folder, *PRICE, "--max-cost", "1", "--record")
-    asyncio.run(kill_after_trials(folder, 3, *wanted))
+    expected = run_arguments(folder, *PRICE, "--max-cost", "1", "--record")
+    asyncio.run(kill_after_trials(folder, 3, *expected))
     before = {trial.trial_id: trial.started_at for trial in schema.read_trials(folder)}
     charged_usd = budget.read_ledger_total(folder)
-    assert main(wanted) == 2 and "--resume continues it" in capsys.readouterr().err
+    assert main(expected) == 2 and "--resume continues it" in capsys.readouterr().err
     assert main([*run_arguments(folder, repeats=11), "--resume"]) == 2
     assert "another scenario: repeats 12, not 11" in capsys.readouterr().err
-    assert main([*wanted, "--resume"]) == 0
-    said, run = parse_last_line(capsys.readouterr().out), evaluation.load(folder)
+    assert main([*expected, "--resume"]) == 0
+    output, run = parse_last_line(capsys.readouterr().out), evaluation.load(folder)
     after = {trial.trial_id: trial.started_at for trial in schema.read_trials(folder)}
-    assert said["trials"] == 12 == len(after) and before.items() <= after.items()
+    assert output["trials"] == 12 == len(after) and before.items() <= after.items()
     assert len(run.trials[["block", "strategy"]].drop_duplicates()) == 12 and run.manifest["complete"]
     assert len(list((folder / "traces").iterdir())) >= 12
     spent_usd = sum((trial.cost_usd or Decimal(0) for trial in schema.read_trials(folder)), Decimal(0))
     assert charged_usd < budget.read_ledger_total(folder) and budget.read_ledger_total(folder) >= spent_usd
-    assert main([*wanted, "--resume"]) == 2 and "nothing left to resume" in capsys.readouterr().err
+    assert main([*expected, "--resume"]) == 2 and "nothing left to resume" in capsys.readouterr().err
 
 
 def test_scenario_file_sets_open_loop_and_slo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,8 +122,8 @@ def test_scenario_file_sets_open_loop_and_slo(tmp_path: Path, capsys: pytest.Cap
     )
     assert main(["run", "--scenario", str(tmp_path / "s.toml"), "--out", str(tmp_path / "run")]) == 1
     out, errors = capsys.readouterr()
-    found = parse_last_line(out)["slo"]
-    assert found["outcome"] == "missed" and "slo ttft_max<10ms: missed by " in errors and "1 of 3 met" in errors
+    result = parse_last_line(out)["slo"]
+    assert result["outcome"] == "missed" and "slo ttft_max<10ms: missed by " in errors and "1 of 3 met" in errors
     assert "slo failed<1%: too few to tell from 4 answers, 299 are needed" in errors
     assert "**Objectives: missed.**" in (tmp_path / "run" / "report.md").read_text()
     trials = evaluation.load(tmp_path / "run").trials
@@ -143,7 +145,7 @@ def test_html_report_in_browser_draws_every_chart(tmp_path: Path, capsys: pytest
 
 
 async def render_in_browser(path: Path, profile: Path) -> str:
-    """Give the page as a browser has it when its scripts have run."""
+    """Return the page's HTML after its scripts have run."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     browser = next(filter(None, map(shutil.which, names)), None)
     assert browser, "the tests in a real browser need Chromium"

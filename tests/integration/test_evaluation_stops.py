@@ -27,9 +27,9 @@ def test_interrupt_while_starting_ends_in_one_line(tmp_path: Path, module: str) 
                 break
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
-    said = [line for line in errors.splitlines() if not line.startswith("import time:")]
-    assert process.returncode == 130 and len(said) <= 3, said
-    assert "Traceback" not in errors and said[-1].startswith("stopped")
+    output = [line for line in errors.splitlines() if not line.startswith("import time:")]
+    assert process.returncode == 130 and len(output) <= 3, output
+    assert "Traceback" not in errors and output[-1].startswith("stopped")
 
 
 @pytest.mark.parametrize("most_bytes", [2_000, 20_000, 40_000])

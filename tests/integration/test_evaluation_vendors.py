@@ -102,8 +102,8 @@ def test_thinking_that_uses_up_the_limit_misses_the_objective_and_names_the_reme
     found = json.loads(said.out.splitlines()[-1])
     assert found["outcomes"] == {"empty": 6} and not found["slo"]["met"]
     remedies = [line for line in said.err.splitlines() if "raise max tokens, or lower the effort" in line]
-    why = "no answer text: thinking used up the token limit (raise max tokens, or lower the effort)"
-    assert remedies == [f"empty: {why} (6 of 6 trials)"]
+    why = "no text, because thinking used up the token limit (raise max tokens, or lower the effort)"
+    assert remedies == [f"empty answer: {why} (6 of 6 trials)"]
     assert "empty" in (vendor_runs.folder / "report.md").read_text()
 
 

@@ -39,7 +39,7 @@ from tests.simulator_process import run_simulator_process
 TOKENS, TTFT_S, GAP_S = 20, 0.1, 0.02
 OPTIONS = ("--tokens", str(TOKENS), "--ttft-ms", "100", "--gap-ms", "20")
 TOLERANCE_S = 0.05
-"""A stamp is late by some 0.02 ms; machines on which tests run are not quiet."""
+"""A timestamp is late by about 0.02 ms; the machines that run the tests are busy."""
 FAULTS = (
     "429", "503", "redirect", "reset-before-headers", "empty-200", "html-200", "cut", "reset-mid-stream",
     "truncated", "error-in-stream", "malformed-json", "bad-utf8",
@@ -72,7 +72,7 @@ class VendorRun:
 
 @pytest.fixture(scope="module")
 def vendor_run(tmp_path_factory: pytest.TempPathFactory) -> VendorRun:
-    """48 answers of four services, 16 at a time, and a service that refuses."""
+    """Run 48 trials against four services, 16 at a time, and a service that rejects requests."""
     place = tmp_path_factory.mktemp("wire")
     log, folder = place / "log.jsonl", place / "run"
     names = "openai:m,anthropic:m,ollama:m,azure:m,openai:fault-503"
@@ -86,8 +86,8 @@ def vendor_run(tmp_path_factory: pytest.TempPathFactory) -> VendorRun:
     sent_s: dict[str, dict[int, float]] = defaultdict(dict)
     for line in read_log(str(log)):
         if "seq" in line:
-            found: Any = line
-            sent_s[found["request_id"]][found["seq"]] = found["at_s"]
+            result: Any = line
+            sent_s[result["request_id"]][result["seq"]] = result["at_s"]
     return VendorRun(folder, code, sent_s, (before, os.sched_getscheduler(0)))
 
 
@@ -213,22 +213,22 @@ def plan_trial(provider: str) -> PlannedTrial:
 
 
 async def ask_both_ways(providers: ProviderRegistry, *names: str) -> list[tuple[TimedResponse, TimedResponse]]:
-    """Ask each over stamped sockets and in process."""
+    """Request an answer of each over timestamped sockets and in process."""
     scenario = Scenario(names, ("batch:50ms",), (plan_trial("").prompt,), warm_up=0)
     with closing(RunBackends(RunResources(providers, monotonic))) as backends:
         sender = TrialSender(backends.send, monotonic, RetryPolicy(max_retries=0))
         bench = TrialContext("run", scenario, providers, monotonic, backends, sender)
-        found = await prepare(bench, map(plan_trial, names))
-        assert found["stamped_sockets"] == list(names) and found["measured_otherwise"] == {}
+        result = await prepare(bench, map(plan_trial, names))
+        assert result["stamped_sockets"] == list(names) and result["measured_otherwise"] == {}
         over_wire = [await backends.send(trial_request(bench, plan_trial(name))) for name in names]
     with closing(RunResources(providers, monotonic)) as resources:
         backend = InProcessBackend(resources)
         calls = [trial_request(bench, plan_trial(name)) for name in names]
-        return [(asked, await backend.send(call)) for call, asked in zip(calls, over_wire, strict=True)]
+        return [(answer, await backend.send(call)) for call, answer in zip(calls, over_wire, strict=True)]
 
 
 def without_ids(ending: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a service quotes of an answer, which has an id of its own."""
+    """Return the ending without the quoted error body, which contains an id."""
     message = (ending.get("error_message") or "").partition("{")[0]
     return ending | {"error_message": message, "upstream_request_id": None}
 
@@ -245,17 +245,17 @@ def test_failed_answer_has_same_outcome_over_both_backends() -> None:
             await providers.aclose()
 
     with run_simulator_process(*("--tokens", "8", "--ttft-ms", "5", "--gap-ms", "2")) as url:
-        found = asyncio.run(ask_all(url))
-    for name, (wire, live) in zip(names, found, strict=True):
+        result = asyncio.run(ask_all(url))
+    for name, (wire, live) in zip(names, result, strict=True):
         assert (wire.outcome, wire.usage) == (live.outcome, live.usage), name
         assert without_ids(wire.ending) == without_ids(live.ending), name
-        for mine, theirs in ((wire.stamps.source, live.stamps.source), (wire.stamps.delivered, live.stamps.delivered)):
-            assert text_and_ending(mine) == text_and_ending(theirs), name
-    assert {wire.outcome for wire, _ in found} == {"completed", "failed", "truncated"}
+        for mine, other in ((wire.stamps.source, live.stamps.source), (wire.stamps.delivered, live.stamps.delivered)):
+            assert text_and_ending(mine) == text_and_ending(other), name
+    assert {wire.outcome for wire, _ in result} == {"completed", "failed", "truncated"}
 
 
 def text_and_ending(events: Any) -> tuple[str, str]:
-    """Give the text and how it ended."""
+    """Return the text and the terminal event."""
     text = "".join(timed.event.text for timed in events if isinstance(timed.event, TextDelta))
     return text, type(events[-1].event).__name__
 
@@ -265,13 +265,13 @@ def test_unsent_request_has_no_send_time() -> None:
         providers = ProviderRegistry(Settings({"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": unused_address()}))
         scenario = Scenario(("openai:m",), ("direct",), (plan_trial("").prompt,))
         try:
-            ((asked, _),) = await ask_both_ways(providers, "openai:m")
+            ((requests, _),) = await ask_both_ways(providers, "openai:m")
         finally:
             await providers.aclose()
         with closing(RunBackends(RunResources(providers, monotonic))) as backends:
             sender = TrialSender(backends.send, monotonic, RetryPolicy(max_retries=0))
             bench = TrialContext("run", scenario, providers, monotonic, backends, sender)
-            return trial_rows(bench, plan_trial("openai:m"), asked, intended_s=monotonic())[0]
+            return trial_rows(bench, plan_trial("openai:m"), requests, intended_s=monotonic())[0]
 
     trial = asyncio.run(ask())
     assert trial.outcome == "failed" and trial.error_message and trial.intended_start_s is not None
@@ -299,10 +299,10 @@ def test_in_process_trial_records_in_process_timestamp_source(
     reasons = {"openai:m": "failed requests are retried, which the timestamped sockets do not do"} if retries else {}
     if "sim:steady" in providers:
         reasons["sim:steady"] = "the simulated provider runs in this process"
-    assert [found["measured_otherwise"] for found in facts["instrument"]] == [reasons]
+    assert [entry["measured_otherwise"] for entry in facts["instrument"]] == [reasons]
     report = markdown(write_report(tmp_path))
-    said = [line for line in report.splitlines() if "timed in the pipeline of this process" in line]
-    assert [all(words in line for words in pair) for pair, line in zip(reasons.items(), said, strict=True)] == [True]
+    output = [line for line in report.splitlines() if "timed in the pipeline of this process" in line]
+    assert [all(words in line for words in pair) for pair, line in zip(reasons.items(), output, strict=True)] == [True]
     for trial in schema.read_trials(tmp_path):
         over_wire = trial.provider == "openai" and not retries
         assert trial.outcome == "completed" and trial.stamp_source == ("kernel" if over_wire else "in-process")

@@ -1,4 +1,4 @@
-"""Runs over the service's wires: true to the upstream's log, told how each answer ended, ended with their service."""
+"""Runs over the service's transports: agreement with the upstream's log, outcomes, and the end of the service."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ WAIT_TIMEOUT_S = 60.0
 TOKENS = 16
 WIRES = ("sse", "websocket", "openai")
 TOLERANCE_S = 0.0005
-"""By so much may two processes' moments be out of order: they are stamped with one clock, one after the other."""
+"""The tolerance for the order of two processes' timestamps, in seconds; both read the same clock."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,23 @@ class TransportRun:
     said: dict[str, Any]
     sent_s: dict[str, dict[int, float]]
 
-    def trials(self, **wanted: str) -> list[Trial]:
-        found = schema.read_trials(self.folder)
-        return [trial for trial in found if all(getattr(trial, name) == value for name, value in wanted.items())]
+    def trials(self, **expected: str) -> list[Trial]:
+        result = schema.read_trials(self.folder)
+        return [trial for trial in result if all(getattr(trial, name) == value for name, value in expected.items())]
 
 
 def child_pids() -> set[str]:
-    """Give the processes that this one has started and that live."""
+    """Return the running child processes of this process."""
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split())
 
 
 @pytest.fixture(scope="module")
 def transport_run(tmp_path_factory: pytest.TempPathFactory) -> TransportRun:
-    """Run over a service of the run's own, two upstreams of which one breaks, and a question that the guard refuses."""
+    """Run over a service started for the run, with a failing upstream and a prompt that the guard rejects."""
     place = tmp_path_factory.mktemp("wires")
     log, folder, prompts = place / "log.jsonl", place / "run", place / "prompts.jsonl"
-    asked = [{"id": "usual", "prompt": "Why?"}, {"id": "long", "prompt": "why " * 8200}]
-    prompts.write_text("".join(json.dumps(line) + "\n" for line in asked), encoding="utf-8")
+    requests = [{"id": "usual", "prompt": "Why?"}, {"id": "long", "prompt": "why " * 8200}]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in requests), encoding="utf-8")
     words = "run --providers openai:m,openai:fault-cut --strategies direct --transport in-process,sse,websocket,openai"
     more = ("--prompts", str(prompts), "--repeats", "2", "--price", "openai:m=10/100", "--out", str(folder))
     before = child_pids()
@@ -71,8 +71,8 @@ def transport_run(tmp_path_factory: pytest.TempPathFactory) -> TransportRun:
     sent_s: dict[str, dict[int, float]] = defaultdict(dict)
     for line in read_log(str(log)):
         if "seq" in line:
-            found: Any = line
-            sent_s[found["request_id"]][found["seq"]] = found["at_s"]
+            result: Any = line
+            sent_s[result["request_id"]][result["seq"]] = result["at_s"]
     return TransportRun(folder, manifest.read(folder), sent_s)
 
 
@@ -179,13 +179,15 @@ def test_service_start_failure_reports_its_last_stderr_line(
     monkeypatch.setenv("STREAMGAUGE_MODEL", str(tmp_path / "missing.gguf"))
     words = "run --providers sim:steady --transport sse --no-plots --out"
     assert main([*words.split(), str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err
-    assert "app.py --port did not start: error: " in said and "missing.gguf" in said and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert (
+        "app.py --port: did not start (error: " in output and "missing.gguf" in output and len(output.splitlines()) == 1
+    )
 
 
 @contextlib.asynccontextmanager
 async def start_long_run(folder: Path) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-    """Start a run that takes minutes, in a group of its own as a terminal would; some trials are on disk."""
+    """Start a run that takes minutes in its own process group, and wait until some trials are on disk."""
     words = "run --providers sim:steady --transport in-process,sse,websocket --max-tokens 8 --repeats 200 --no-plots"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "evaluation", *words.split(), "--prompt-count", "1", "--out", str(folder)),
@@ -207,29 +209,29 @@ async def start_long_run(folder: Path) -> AsyncGenerator[asyncio.subprocess.Proc
 
 
 def child_processes(pid: int) -> list[Path]:
-    """Give the processes that a run has started, as places that are there while they live."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [Path("/proc", child) for child in found]
+    """Return the /proc folders of the processes that a run has started."""
+    result = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return [Path("/proc", child) for child in result]
 
 
-async def wait_until_ended(found: list[Path]) -> None:
-    """Wait until these have ended, or nobody has asked yet how."""
+async def wait_until_ended(result: list[Path]) -> None:
+    """Wait until these processes have ended or are zombies."""
     async with asyncio.timeout(WAIT_TIMEOUT_S):
-        while any(path.exists() and ") Z " not in (path / "stat").read_text() for path in found):  # noqa: ASYNC110 - others end
+        while any(path.exists() and ") Z " not in (path / "stat").read_text() for path in result):  # noqa: ASYNC110 - others end
             await asyncio.sleep(0.05)
 
 
 def test_signal_ends_service_process_and_run_can_resume(tmp_path: Path) -> None:
     async def stop_run(number: signal.Signals) -> int:
         async with start_long_run(tmp_path / number.name) as process:
-            found = child_processes(process.pid)
-            assert len(found) == 1
+            result = child_processes(process.pid)
+            assert len(result) == 1
             if number is signal.SIGINT:
                 os.killpg(process.pid, number)  # as a terminal does on Ctrl-C
             else:
                 process.kill()
             await asyncio.wait_for(process.communicate(), WAIT_TIMEOUT_S)
-            await wait_until_ended(found)
+            await wait_until_ended(result)
             return process.returncode or 0
 
     assert asyncio.run(stop_run(signal.SIGINT)) == 130

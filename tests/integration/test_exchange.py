@@ -1,4 +1,4 @@
-"""Exchanges on stamped sockets, over real ones: how they end, what their stamps say, and that nothing is left open."""
+"""Exchanges on timestamped sockets over real connections: endings, timestamps, and that nothing stays open."""
 
 import asyncio
 import os
@@ -40,10 +40,10 @@ def run_against(script: Script, test: Callable[[TimestampingSelector, Origin, Ra
 
     async def main() -> T:
         async with run_raw_server(script) as server, open_selector() as sockets:
-            found = await test(sockets, Origin("127.0.0.1", server.port), server)
+            result = await test(sockets, Origin("127.0.0.1", server.port), server)
             if server.opened:
                 await server.wait_idle()
-            return found
+            return result
 
     return asyncio.run(main())
 
@@ -103,7 +103,7 @@ async def send_smtp_greeting(connection: RawConnection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "ending", "said"),
+    ("script", "ending", "output"),
     [
         (send_whole, "complete", b"hello"),
         (send_until_close, "complete", b"hello"),
@@ -114,9 +114,9 @@ async def send_smtp_greeting(connection: RawConnection) -> None:
         (send_smtp_greeting, "not_http", b""),
     ],
 )
-def test_exchange_reports_how_it_ended(script: Script, ending: str, said: bytes) -> None:
+def test_exchange_reports_how_it_ended(script: Script, ending: str, output: bytes) -> None:
     exchange = exchange_to_end(script)
-    assert (exchange.ending, join_body(exchange)) == (ending, said)
+    assert (exchange.ending, join_body(exchange)) == (ending, output)
     assert exchange.ended_s is not None and exchange.sent_s is not None
     assert exchange.queued_s <= exchange.sent_s <= exchange.ended_s
 
@@ -175,8 +175,8 @@ def test_exchange_sends_large_request_completely() -> None:
         connection.send_response("text/plain", str(len(connection.body)).encode())
 
     async def test(sockets: TimestampingSelector, target: Origin, _: RawServer) -> TimedExchange:
-        asked = b"POST /x HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
-        async with TimedExchange(sockets, target, asked, LIMITS) as exchange:
+        request = b"POST /x HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
+        async with TimedExchange(sockets, target, request, LIMITS) as exchange:
             await exchange.wait_closed()
         return exchange
 
@@ -191,13 +191,13 @@ def block_for(seconds: float) -> None:
 
 @pytest.mark.parametrize(("kernel", "source"), [(True, "kernel"), (False, "callback")])
 def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bool, source: str) -> None:
-    """The loop stands still while the simulator sends three tokens, 20 ms apart: what was lost is marked."""
+    """The event loop is blocked while the simulator sends three tokens, 20 ms apart: merged reads are marked."""
 
     async def main(url: str) -> TimedExchange:
         host, port = url.rpartition("/")[2].split(":")
-        asked = encode_request(PATHS["openai"], question_body("openai"))
+        request = encode_request(PATHS["openai"], question_body("openai"))
         async with open_selector(kernel_timestamps=kernel) as sockets:
-            async with TimedExchange(sockets, Origin(host, int(port)), asked, LIMITS) as exchange:
+            async with TimedExchange(sockets, Origin(host, int(port)), request, LIMITS) as exchange:
                 async with aclosing(exchange.aiter_chunks()) as reads:
                     for _ in range(5):
                         await anext(reads)
@@ -223,8 +223,8 @@ def run_burst(url: str, streams: int, context: ssl.SSLContext | None) -> list[Ti
     host, port = url.rpartition("/")[2].split(":")
 
     async def exchange_once(sockets: TimestampingSelector, number: int) -> TimedExchange:
-        asked = encode_request(PATHS["openai"], question_body("openai"), {"x-client-request-id": f"n{number}"})
-        async with TimedExchange(sockets, Origin(host, int(port), context), asked, LIMITS) as exchange:
+        request = encode_request(PATHS["openai"], question_body("openai"), {"x-client-request-id": f"n{number}"})
+        async with TimedExchange(sockets, Origin(host, int(port), context), request, LIMITS) as exchange:
             await exchange.wait_closed()
         return exchange
 
@@ -301,11 +301,11 @@ def test_proxy_rejecting_tunnel_ends_exchange_as_unreachable() -> None:
         async with TimedExchange(sockets, target, REQUEST, LIMITS) as exchange:
             return exchange, server.requests[0]
 
-    exchange, asked = run_against(refuse, test)
+    exchange, requests = run_against(refuse, test)
     assert exchange.ending == "unreachable"
     assert "407" in str(exchange.fault)
-    assert asked.path == "api.example:443"
-    assert asked.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
+    assert requests.path == "api.example:443"
+    assert requests.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
 
 
 def test_tls_exchange_through_proxy_tunnel_completes(tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ def test_tls_exchange_through_proxy_tunnel_completes(tmp_path: Path) -> None:
         async with await asyncio.start_server(partial(run_tunnel_proxy, over), "127.0.0.1", 0) as proxy:
             near = proxy.sockets[0].getsockname()
             target = Origin(host, int(port), ssl.create_default_context(cafile=certificate), Proxy(near[0], near[1]))
-            asked = encode_request(PATHS["openai"], question_body("openai"))
-            async with open_selector() as sockets, TimedExchange(sockets, target, asked, LIMITS) as exchange:
+            request = encode_request(PATHS["openai"], question_body("openai"))
+            async with open_selector() as sockets, TimedExchange(sockets, target, request, LIMITS) as exchange:
                 await exchange.wait_closed()
             await asyncio.wait_for(over.wait(), WAIT_TIMEOUT_S)
         return exchange

@@ -1,4 +1,4 @@
-"""Every way a server can break × every wire: the complete answer once, or what arrived and exactly one honest error.
+"""Every fault × every wire format: the complete answer once, or the received text and exactly one error.
 
 All cells run at once in one loop, against one simulator; its log counts the attempts. The policy's waits are scaled.
 """
@@ -33,7 +33,7 @@ COMPLETE = "complete"
 
 @dataclass(frozen=True)
 class ExpectedOutcome:
-    """How a cell ends: `complete`, or the error's kind; after how many attempts; whether text had come by then."""
+    """The expected end of a cell: `complete` or the error's kind, the attempts, and whether text was received."""
 
     ends: str
     attempts: int
@@ -97,7 +97,7 @@ EXCEPTIONS = {("openai-responses", "missing-end-marker"): ExpectedOutcome("trunc
 
 @dataclass
 class CellOutcome:
-    """What the reader got, and what came of the question asked after it over the same adapter."""
+    """The result of a cell, and that of the next request over the same adapter."""
 
     events: list[Event]
     session: Session
@@ -156,13 +156,13 @@ class FaultMatrix:
 async def collect_events(session: Session, request_id: str | None = None) -> list[Event]:
     request = ChatRequest((Message("user", "Name three colours."),), request_id=request_id)
     grammar = Grammar()
-    found: list[Event] = []
+    result: list[Event] = []
     async with aclosing(session.stream(request)) as events:
         async for event in events:
             grammar.feed(event)
-            found.append(event)
+            result.append(event)
     grammar.end()
-    return found
+    return result
 
 
 def is_complete(events: list[Event]) -> bool:
@@ -271,21 +271,21 @@ def test_failed_provider_falls_back_to_next_and_names_it(fault: str, tmp_path: P
 
     async def main(matrix: FaultMatrix) -> list[tuple[str | None, str]]:
         providers = ProviderRegistry(matrix.settings, timeouts=LIMITS)
-        found = []
+        result = []
         for wire, following in zip(WIRES, (*WIRES[1:], WIRES[0]), strict=True):
             names = [f"{wire}:fault-{fault}", f"{following}:steady"]
             session = providers.new_session(names, clock=monotonic, policy=SCALED_POLICY)
             events = await collect_events(session)
             assert is_complete(events)
             (notice,) = [e for e in events if isinstance(e, Notice) and e.kind == "served_by"]
-            found.append((session.fell_back_to, notice.message))
+            result.append((session.fell_back_to, notice.message))
         await providers.aclose()
-        return found
+        return result
 
     with run_simulator_process("--ttft-ms", "5", "--gap-ms", "2", "--tokens", "4", "--log", str(log)) as url:
-        served = asyncio.run(main(FaultMatrix(url, log)))
-    assert [name for name, _ in served] == [f"{wire}:steady" for wire in (*WIRES[1:], WIRES[0])]
-    assert all(f"fault-{fault}" in message for _, message in served)
+        service = asyncio.run(main(FaultMatrix(url, log)))
+    assert [name for name, _ in service] == [f"{wire}:steady" for wire in (*WIRES[1:], WIRES[0])]
+    assert all(f"fault-{fault}" in message for _, message in service)
 
 
 @pytest.mark.parametrize("wire", WIRES)

@@ -1,4 +1,4 @@
-"""Clients that other people wrote, on the live service: it must be what they expect."""
+"""Third-party clients against the running service."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def guarded_url() -> Iterator[str]:
-    """Start a service that wants a key, and gives that key one question a minute."""
+    """Start a service that requires a key and allows it one request a minute."""
     with run_service_process(
         API_KEYS=f"tester=sha256:{hashlib.sha256(b'right').hexdigest()}", RATE_LIMIT="1/minute"
     ) as url:
@@ -44,17 +44,17 @@ def guarded_url() -> Iterator[str]:
 @pytest.fixture
 def node_command(packages: Path, tmp_path: Path) -> list[str]:
     """Return the beginning of a command that runs a script of tests/foreign: its name and arguments follow."""
-    found = shutil.which("node")
-    assert found is not None, "npm is there, node is not: install it"
+    result = shutil.which("node")
+    assert result is not None, "npm is there, node is not: install it"
     (tmp_path / "node_modules").symlink_to(packages / "node_modules")
     shutil.copy(FOREIGN / "package.json", tmp_path)
     for script in FOREIGN.glob("*.mjs"):
         shutil.copy(script, tmp_path)
-    return [found, str(tmp_path)]
+    return [result, str(tmp_path)]
 
 
 async def run_node_script(node: list[str], script: str, *arguments: str) -> Any:
-    """Run a script and give the object that it prints."""
+    """Run a script and return the object that it prints."""
     program, folder = node
     process = await asyncio.create_subprocess_exec(
         program, f"{folder}/{script}", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -69,12 +69,12 @@ async def run_node_script(node: list[str], script: str, *arguments: str) -> Any:
 
 
 def ask_whole(url: str, **fields: Any) -> dict[str, Any]:
-    """Give what the service itself says to the same question, whole."""
+    """Return the service's own non-streamed answer to the same prompt."""
     body = {"message": "Name three colours.", "provider": "sim:steady", "max_tokens": 8, "stream": False, **fields}
     reply = asyncio.run(post_and_read(int(url.rpartition(":")[2]), body))
     assert reply.status == 200, reply.body
-    found: dict[str, Any] = reply.json()
-    return found
+    result: dict[str, Any] = reply.json()
+    return result
 
 
 # ---- openai for Python ----
@@ -100,10 +100,10 @@ def test_openai_sdk_streams_answer_with_usage(url: str) -> None:
 def test_openai_sdk_reads_whole_answer_and_accepts_strategy(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
         whole = client.chat.completions.create(model="sim:steady", messages=MESSAGES, max_tokens=8)
-        asked = client.chat.completions.create(
+        completion = client.chat.completions.create(
             model="sim:steady", messages=MESSAGES, max_tokens=8, stream=True, extra_body={"strategy": "whole"}
         )
-        pieces = [c.choices[0].delta.content for c in asked if c.choices and c.choices[0].delta.content]
+        pieces = [c.choices[0].delta.content for c in completion if c.choices and c.choices[0].delta.content]
         models = [model.id for model in client.models.list()]
     assert whole.choices[0].message.content == ask_whole(url)["content"]
     assert whole.usage is not None and whole.usage.total_tokens == 13
@@ -113,8 +113,8 @@ def test_openai_sdk_reads_whole_answer_and_accepts_strategy(url: str) -> None:
 
 def test_openai_sdk_reads_thinking_from_reasoning_content(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
-        asked = client.chat.completions.create(model="sim:thinking", messages=MESSAGES, stream=True)
-        thought = [getattr(c.choices[0].delta, "reasoning_content", None) for c in asked if c.choices]
+        completion = client.chat.completions.create(model="sim:thinking", messages=MESSAGES, stream=True)
+        thought = [getattr(c.choices[0].delta, "reasoning_content", None) for c in completion if c.choices]
     assert sum(bool(piece) for piece in thought) > 1
 
 
@@ -133,12 +133,12 @@ def test_openai_sdk_raises_bad_request_for_rejections(
     fields: dict[str, Any], error: type[openai.APIStatusError], stream: bool, url: str
 ) -> None:
     question: dict[str, Any] = {"model": "sim:steady", "messages": MESSAGES, "stream": stream, **fields}
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client, pytest.raises(error) as caught:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client, pytest.raises(error) as excinfo:
         client.chat.completions.create(**question)
-    assert 400 <= caught.value.status_code < 500
-    assert isinstance(caught.value.body, dict)
-    assert {"message", "type", "param", "code"} <= set(caught.value.body)
-    assert caught.value.body["message"]
+    assert 400 <= excinfo.value.status_code < 500
+    assert isinstance(excinfo.value.body, dict)
+    assert {"message", "type", "param", "code"} <= set(excinfo.value.body)
+    assert excinfo.value.body["message"]
 
 
 def test_openai_sdk_raises_not_found_authentication_and_rate_limit_errors(guarded_url: str) -> None:
@@ -187,28 +187,28 @@ def test_openai_sdk_stream_close_disconnects_from_provider(tmp_path: Path) -> No
 
 
 def test_javascript_openai_sdk_reads_streamed_and_whole_answers(node_command: list[str], url: str) -> None:
-    found = asyncio.run(run_node_script(node_command, "openai_sdk.mjs", url))
+    result = asyncio.run(run_node_script(node_command, "openai_sdk.mjs", url))
     expected = ask_whole(url)
-    assert found["streamed"] == found["whole"] == expected["content"]
-    assert found["finish"] == found["whole_finish"] == "length"
-    for usage in (found["usage"], found["whole_usage"]):
+    assert result["streamed"] == result["whole"] == expected["content"]
+    assert result["finish"] == result["whole_finish"] == "length"
+    for usage in (result["usage"], result["whole_usage"]):
         assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (5, 8, 13)
-    assert "sim:steady" in found["models"]
-    assert (found["refused"]["name"], found["refused"]["status"]) == ("BadRequestError", 400)
-    assert "temperature" in found["refused"]["message"]
+    assert "sim:steady" in result["models"]
+    assert (result["refused"]["name"], result["refused"]["status"]) == ("BadRequestError", 400)
+    assert "temperature" in result["refused"]["message"]
 
 
 def test_javascript_ai_sdk_reads_answers_and_errors(node_command: list[str], url: str) -> None:
-    found = asyncio.run(run_node_script(node_command, "ai_sdk.mjs", url))
-    steady = found["steady"]
+    result = asyncio.run(run_node_script(node_command, "ai_sdk.mjs", url))
+    steady = result["steady"]
     assert (steady["text"], steady["finish"], steady["errors"]) == (ask_whole(url)["content"], "length", [])
     assert (steady["usage"]["inputTokens"], steady["usage"]["outputTokens"]) == (5, 8)
-    assert found["thinking"]["thinking"]
-    (refused,) = found["refused"]["errors"]
+    assert result["thinking"]["thinking"]
+    (refused,) = result["refused"]["errors"]
     assert refused["status"] == 404
     assert "nobody" in refused["message"]
-    assert found["broken"]["errors"], "an answer that broke is an error there, not an end"
-    assert found["broken"]["text"]
+    assert result["broken"]["errors"], "an answer that broke is an error there, not an end"
+    assert result["broken"]["text"]
 
 
 def test_npm_eventsource_reconnects_without_loss_or_duplication(node_command: list[str], url: str) -> None:
@@ -223,23 +223,23 @@ def test_npm_eventsource_reconnects_without_loss_or_duplication(node_command: li
         async with run_cutting_proxy([url], [900]) as proxy:
             return text, await run_node_script(node_command, "eventsource.mjs", proxy.url, stream_id)
 
-    text, found = asyncio.run(main())
-    assert found["text"] == text
-    assert found["opened"] == 2
-    assert found["finish"]["finish_reason"] == "length"
-    numbers = [int(id.rpartition(":")[2]) for id in found["ids"]]
+    text, result = asyncio.run(main())
+    assert result["text"] == text
+    assert result["opened"] == 2
+    assert result["finish"]["finish_reason"] == "length"
+    numbers = [int(id.rpartition(":")[2]) for id in result["ids"]]
     assert numbers == list(range(1, len(numbers) + 1)), "nothing lost, nothing twice"
 
 
 def test_npm_ws_client_reads_answers_and_rejections(node_command: list[str], url: str) -> None:
-    found = asyncio.run(run_node_script(node_command, "ws.mjs", url))
-    assert found["protocol"] == "streamgauge"
-    assert found["texts"] == [ask_whole(url)["content"]] * 2
-    assert (found["types"][0], found["types"][-2:]) == ("start", ["finish", "done"])
-    assert found["finish"]["finish_reason"] == "length"
-    assert found["stopped"]["type"] == "cancelled"
-    assert found["refused"]["error"]["type"] in ("invalid", "bad_request")
-    assert found["closed"][0] == 1008
+    result = asyncio.run(run_node_script(node_command, "ws.mjs", url))
+    assert result["protocol"] == "streamgauge"
+    assert result["texts"] == [ask_whole(url)["content"]] * 2
+    assert (result["types"][0], result["types"][-2:]) == ("start", ["finish", "done"])
+    assert result["finish"]["finish_reason"] == "length"
+    assert result["stopped"]["type"] == "cancelled"
+    assert result["refused"]["error"]["type"] in ("invalid", "bad_request")
+    assert result["closed"][0] == 1008
 
 
 # ---- for Python, without ours ----

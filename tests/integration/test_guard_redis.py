@@ -50,7 +50,7 @@ class KillableRedis:
 
 @pytest.fixture
 def killable_redis(tmp_path: Path) -> Iterator[KillableRedis]:
-    """Give a Redis; stopped after the test whatever happened to it meanwhile."""
+    """Yield a Redis server that the test may kill; it is stopped after the test."""
     running = KillableRedis(tmp_path)
     yield running
     running.kill()
@@ -81,7 +81,7 @@ async def make_replicas(
 
 
 async def count_admitted(guards: list[Guard], count: int, caller: Caller = CALLER_ANN) -> int:
-    """Ask at once, the replicas in turn; give how many were let in, all others being refused by the rule."""
+    """Send concurrent requests to the replicas in turn, and return how many the rule admitted."""
     asking = (guards[number % len(guards)].admit(caller) for number in range(count))
     results = await asyncio.gather(*asking, return_exceptions=True)
     for result in results:
@@ -96,7 +96,7 @@ FREE = {"p:m": CostModel()}
 async def reserve_many(
     guards: list[Guard], count: int, caller: str = "address:a", routes: Mapping[str, CostModel] = FREE
 ) -> list[Reservation]:
-    """Ask for 200 tokens at once, the replicas in turn; give the reservations that were made."""
+    """Reserve 200 tokens concurrently at the replicas in turn, and return the reservations."""
     request = ChatRequest((Message("user", "x" * 400),), max_tokens=100)
     asking = (guards[number % len(guards)].reserve(caller, request, routes) for number in range(count))
     results = await asyncio.gather(*asking, return_exceptions=True)
@@ -105,7 +105,7 @@ async def reserve_many(
 
 
 async def read_budget_keys(server: KillableRedis) -> dict[str, Any]:
-    """Give what Redis keeps of budgets: counts, and the numbers of leases."""
+    """Return the budget keys in Redis: counters, and the number of leases."""
     redis: Any
     async with Redis.from_url(server.url, decode_responses=True) as redis:
         keys = await redis.keys("guard:budget:*")
@@ -189,7 +189,7 @@ def cent(usage: Usage) -> Cost:
     return Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 10_000, "a cent for 100 tokens of output")
 
 
-def test_money_is_counted_together_at_the_dearest_route_and_settled_at_the_one_that_answered(
+def test_shared_cost_budget_reserves_most_expensive_route_and_settles_answering_one(
     killable_redis: KillableRedis,
 ) -> None:
     async def main() -> None:
@@ -211,7 +211,7 @@ def test_money_is_counted_together_at_the_dearest_route_and_settled_at_the_one_t
     asyncio.run(main())
 
 
-def test_a_renewed_reservation_is_counted_together(killable_redis: KillableRedis) -> None:
+def test_renewed_reservation_is_shared_by_replicas(killable_redis: KillableRedis) -> None:
     async def main() -> None:
         routes = {"p:m": CostModel(price=cent, paid=True)}
         broke = replace(TOOK_150, usage=None)

@@ -38,21 +38,21 @@ def test_question_about_code_is_answered_by_default() -> None:
         ("a" * 4_001, "script,sql", "validation.length"),
     ],
 )
-def test_strict_validation_refuses_by_the_rule_that_it_names(message: str, off: str, rule: str) -> None:
+def test_strict_validation_rejection_names_rule(message: str, off: str, rule: str) -> None:
     reply = ask(message, {"VALIDATION": "strict", "VALIDATION_OFF": off})
     assert (reply.status, json.loads(reply.body)["error"]["rule"]) == (400, rule)
     assert ask(message, {"VALIDATION": "strict", "VALIDATION_OFF": "script,sql,length"}).status == 200
 
 
-def test_secret_of_the_environment_does_not_leave_in_an_answer() -> None:
+def test_environment_secret_is_redacted_from_answer() -> None:
     pieces = [SECRET[i : i + 3] for i in range(0, len(SECRET), 3)]
     adapter = ScriptedAdapter([*((0.0, TextDelta(piece)) for piece in ["It is ", *pieces, "."]), (0.0, FINISH)])
     reply = ask("What is it?", {"SOME_PASSWORD": SECRET}, adapter)
-    told = [event.data for event in reply.sse_events() if event.event == "message"]
-    assert "".join(json.loads(data)["content"] for data in told[:-1]) == "It is [removed]."
+    result = [event.data for event in reply.sse_events() if event.event == "message"]
+    assert "".join(json.loads(data)["content"] for data in result[:-1]) == "It is [removed]."
 
 
-def test_bad_validation_value_ends_the_start_with_one_line(
+def test_invalid_validation_value_stops_start_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VALIDATION", "stern")

@@ -1,4 +1,4 @@
-"""Every example of the guide is run, and does what its page says; the two servers are started as the guide says."""
+"""Every example of the guide runs as documented; the two servers are started as the guide describes."""
 
 import re
 import shlex
@@ -18,16 +18,16 @@ GUIDE = ROOT / "docs" / "guide"
 INDEX = GUIDE / "README.md"
 PAGES = sorted(GUIDE.glob("*.md"))
 SERVICE, SIMULATOR = "127.0.0.1:7860", "127.0.0.1:9200"
-"""What stands in the guide for the addresses of the two servers."""
+"""The addresses of the two servers as written in the guide."""
 EXAMPLES = [example for page in PAGES for example in parse_examples(page)]
 
 
 @pytest.fixture(scope="module")
 def real_addresses() -> Iterator[Mapping[str, str]]:
-    """Where the two servers are, by what stands in the guide."""
-    said = re.search(r"python -m simulator --port 9200 (.*)", INDEX.read_text(encoding="utf-8"))
-    assert said, "the guide says how to start the simulator"
-    with run_service_process() as service, run_simulator_process(*shlex.split(said[1])) as simulator:
+    """Yield the real addresses of the two servers by the addresses in the guide."""
+    match = re.search(r"python -m simulator --port 9200 (.*)", INDEX.read_text(encoding="utf-8"))
+    assert match, "the guide says how to start the simulator"
+    with run_service_process() as service, run_simulator_process(*shlex.split(match[1])) as simulator:
         yield {SERVICE: service.removeprefix("http://"), SIMULATOR: simulator.removeprefix("http://")}
 
 
@@ -66,10 +66,10 @@ def test_guide_links_point_to_existing_pages_and_headings(page: Path) -> None:
 
 
 def heading_anchors(page: Path) -> set[str]:
-    """Give the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub generates them."""
     tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
-    said = [inline.content for token, inline in pairwise(tokens) if token.type == "heading_open"]
-    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in said}
+    output = [inline.content for token, inline in pairwise(tokens) if token.type == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in output}
 
 
 def test_guide_index_links_every_chapter() -> None:

@@ -1,4 +1,4 @@
-"""Callers who mean no good: whatever comes is refused in the service's own words, in bounded time."""
+"""Hostile requests: each is rejected in the service's error format, in bounded time."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def check_no_server_error(
 
 
 def keep_body(body: Any) -> None:
-    """Leave what was generated."""
+    """Keep the generated body unchanged."""
 
 
 def set_known_names(body: Any) -> None:
@@ -114,16 +114,16 @@ def test_hostile_text_in_any_field_never_causes_server_error(caplog: pytest.LogC
 
 def test_hostile_text_over_websocket_never_causes_internal_error(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> set[str]:
-        found = set()
+        result = set()
         async with serve_providers(SingleAdapterProviders(make_brief_adapter())) as port:
             for path, body in PLACES:
                 for text in HOSTILE_TEXTS if path == CHAT else ():
-                    async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
-                        await talk.send(json.dumps(body(text)))
-                        while (kind := json.loads(await talk.recv())["type"]) not in ("done", "error"):
+                    async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as socket:
+                        await socket.send(json.dumps(body(text)))
+                        while (kind := json.loads(await socket.recv())["type"]) not in ("done", "error"):
                             pass
-                        found.add(kind)
-        return found
+                        result.add(kind)
+        return result
 
     assert asyncio.run(main()) == {"done", "error"}
     assert caplog.records == []

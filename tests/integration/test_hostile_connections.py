@@ -1,4 +1,4 @@
-"""Callers who mean no good by how they send: slowly, too much, under made-up addresses, without ever reading."""
+"""Hostile connections: clients that send slowly or too much, forge addresses, or never read."""
 
 import asyncio
 import contextlib
@@ -38,9 +38,9 @@ async def send_and_read(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     async with asyncio.timeout(15):
-        found = await reader.read()
+        result = await reader.read()
     writer.close()
-    return found
+    return result
 
 
 HOSTILE_HEADS: dict[str, tuple[bytes, set[int]]] = {
@@ -114,9 +114,9 @@ def test_huge_body_is_rejected_before_it_arrives(headers: dict[str, str], body: 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_huge_body_rejection_reaches_client_that_sends_everything(path: str) -> None:
     def post_huge_body(url: str) -> tuple[int, Any]:
-        asked = urllib.request.Request(url, b'"' + b"a" * 20_000_000 + b'"', {"content-type": "application/json"})
+        request = urllib.request.Request(url, b'"' + b"a" * 20_000_000 + b'"', {"content-type": "application/json"})
         try:
-            urllib.request.urlopen(asked)  # which says `connection: close`, and reads when all was sent
+            urllib.request.urlopen(request)  # which says `connection: close`, and reads when all was sent
         except urllib.error.HTTPError as refused:
             with refused:
                 return refused.code, json.load(refused)
@@ -180,9 +180,11 @@ def test_request_id_is_forwarded_only_if_valid_as_header() -> None:
     async def main() -> list[str | None]:
         adapter = make_brief_adapter()
         async with serve_providers(SingleAdapterProviders(adapter)) as port:
-            for said in ("mine-7", "two words", "a" * 129, "caf\xe9", "a\tb"):
-                await (await send_request(port, CHAT, CHAT_BODY, headers={"x-client-request-id": said})).read_response()
-        return [asked.request_id for asked in adapter.requests]
+            for entry in ("mine-7", "two words", "a" * 129, "caf\xe9", "a\tb"):
+                await (
+                    await send_request(port, CHAT, CHAT_BODY, headers={"x-client-request-id": entry})
+                ).read_response()
+        return [requests.request_id for requests in adapter.requests]
 
     mine, *others = asyncio.run(main())
     assert mine == "mine-7"
@@ -272,11 +274,11 @@ def test_forged_forwarded_addresses_do_not_evade_rate_limit(hops: str, lines: st
 
 
 def open_stalled_reader(url: str) -> socket.socket:
-    """Open a connection with next to no room for what comes."""
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    found.connect(("127.0.0.1", int(url.rpartition(":")[2])))
-    return found
+    """Open a connection with a tiny receive buffer."""
+    result = socket.socket()
+    result.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    result.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+    return result
 
 
 def test_stalled_reader_is_dropped_with_its_answer() -> None:
@@ -290,19 +292,19 @@ def test_stalled_reader_is_dropped_with_its_answer() -> None:
         return reader.close
 
     async def by_socket(url: str, request_id: str) -> Callable[[], None]:
-        talk = await websockets.connect(
+        connection = await websockets.connect(
             f"{url}/api/chat/ws".replace("http", "ws"),
             sock=open_stalled_reader(url),
             additional_headers={"x-client-request-id": request_id},
         )
-        await talk.send(body)
-        talk.transport.pause_reading()
-        return talk.transport.abort
+        await connection.send(body)
+        connection.transport.pause_reading()
+        return connection.transport.abort
 
     async def main(url: str, simulator: SimulatorWithLog) -> None:
         ends = [await by_http(url, "by-http"), await by_socket(url, "by-socket")]
         for request_id in ("by-http", "by-socket"):
-            await wait_until(lambda asked=request_id: bool(simulator.events_of_request(asked, "closed")), every_s=0.1)  # type: ignore[misc]  # bound
+            await wait_until(lambda name=request_id: bool(simulator.events_of_request(name, "closed")), every_s=0.1)  # type: ignore[misc]  # bound
             (closed,) = simulator.events_of_request(request_id, "closed")
             assert closed["by"] == "client"
         for end in ends:

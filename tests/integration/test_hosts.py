@@ -1,4 +1,4 @@
-"""Under which names the service is asked: a page of another site whose name resolves to this machine gets nothing."""
+"""The check of the Host header: a site whose name resolves to this machine (DNS rebinding) is rejected."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def on_loopback(*names: str, is_proxied: bool = False) -> AllowedHosts:
 
 
 def mount_page(app: Any) -> None:
-    """Mount what the page's library brings, as the page does."""
+    """Mount Gradio's routes, as the page does."""
     with gr.Blocks(analytics_enabled=False) as page:
         gr.Markdown("Hello")
     gr.mount_gradio_app(app, page, path="/", ssr_mode=False)
@@ -46,14 +46,16 @@ def status(head: bytes, hosts: AllowedHosts, add_routes: Callable[[Any], None] =
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head + b"\r\n")
             async with asyncio.timeout(30):
-                said = await reader.readuntil(b"\r\n\r\n")
-                length = None if head.startswith(b"HEAD") else re.search(rb"content-length: (\d+)", said, re.IGNORECASE)
+                output = await reader.readuntil(b"\r\n\r\n")
+                length = (
+                    None if head.startswith(b"HEAD") else re.search(rb"content-length: (\d+)", output, re.IGNORECASE)
+                )
                 body = await reader.readexactly(int(length[1])) if length else b""
             writer.close()
-            return said + body
+            return output + body
 
-    said = asyncio.run(main())
-    return int(said.split()[1]), said.partition(b"\r\n\r\n")[2]
+    output = asyncio.run(main())
+    return int(output.split()[1]), output.partition(b"\r\n\r\n")[2]
 
 
 TAKEN = [
@@ -92,13 +94,13 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("host", TAKEN)
-def test_loopback_service_asked_by_its_own_name_answers(host: str) -> None:
+def test_loopback_service_with_own_host_answers(host: str) -> None:
     head = b"GET /healthz HTTP/1.1\r\nhost: " + host.encode("latin-1") + b"\r\n"
     assert status(head, on_loopback())[0] == 200
 
 
 @pytest.mark.parametrize(("hosts", "code"), [(NOT_TAKEN, 421), (MALFORMED, 400)], ids=["other names", "no names"])
-def test_loopback_service_asked_by_another_name_refuses(hosts: list[str], code: int) -> None:
+def test_loopback_service_with_foreign_host_rejects(hosts: list[str], code: int) -> None:
     async def main() -> list[int]:
         async with serve_providers(
             SingleAdapterProviders(ScriptedAdapter(words_script(1))), hosts=on_loopback()
@@ -109,9 +111,9 @@ def test_loopback_service_asked_by_another_name_refuses(hosts: list[str], code: 
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: " + host.encode("latin-1") + b"\r\nconnection: close\r\n\r\n")
         async with asyncio.timeout(30):
-            said = await reader.read()
+            output = await reader.read()
         writer.close()
-        return int(said.split()[1])
+        return int(output.split()[1])
 
     assert asyncio.run(main()) == [code] * len(hosts)
 
@@ -133,13 +135,13 @@ def test_loopback_service_asked_by_another_name_refuses(hosts: list[str], code: 
         b"GET / HTTP/1.0",
     ],
 )
-def test_every_route_is_behind_the_check(line: bytes) -> None:
+def test_every_route_checks_host(line: bytes) -> None:
     code, body = status(line + b"\r\nhost: evil.example\r\norigin: http://evil.example\r\n", on_loopback(), mount_page)
     assert code == 421
     assert not body or json.loads(body)["error"]["rule"] == "host"
 
 
-def test_refusal_in_the_openai_api_has_its_shape() -> None:
+def test_host_rejection_in_openai_api_has_openai_shape() -> None:
     code, body = status(b"POST /v1/chat/completions HTTP/1.1\r\nhost: evil.example\r\n", on_loopback())
     error = json.loads(body)["error"]
     assert (code, error["code"], error["rule"]) == (421, "misdirected", "host")
@@ -147,13 +149,13 @@ def test_refusal_in_the_openai_api_has_its_shape() -> None:
 
 @pytest.mark.parametrize("path", [b"/api/chat/ws", b"/queue/join", b"/"])
 @pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil.example:7860"])
-def test_websocket_is_behind_the_check(path: bytes, host: bytes) -> None:
+def test_websocket_with_foreign_host_is_rejected(path: bytes, host: bytes) -> None:
     head = b"GET " + path + b" HTTP/1.1\r\n" + UPGRADE + b"host: " + host + b"\r\norigin: http://" + host + b"\r\n"
     code, body = status(head, on_loopback(), mount_page)
     assert (code, json.loads(body)["error"]["rule"]) == (421, "host")
 
 
-def test_websocket_by_a_name_of_its_own_is_opened() -> None:
+def test_websocket_with_own_host_is_opened() -> None:
     assert status(b"GET /api/chat/ws HTTP/1.1\r\n" + UPGRADE + b"host: localhost\r\n", on_loopback())[0] == 101
 
 
@@ -168,7 +170,7 @@ def test_websocket_by_a_name_of_its_own_is_opened() -> None:
         (b"", UPGRADE),
     ],
 )
-def test_request_without_exactly_one_host_is_refused(hosts: AllowedHosts, lines: bytes, upgrade: bytes) -> None:
+def test_request_without_exactly_one_host_is_rejected(hosts: AllowedHosts, lines: bytes, upgrade: bytes) -> None:
     path = b"/api/chat/ws" if upgrade else b"/healthz"
     assert status(b"GET " + path + b" HTTP/1.1\r\n" + upgrade + lines, hosts)[0] == 400
 
@@ -188,11 +190,11 @@ def test_old_request_without_host_is_taken_only_where_any_name_is() -> None:
         (b"http://localhost?x=http://evil.example", b"localhost", 404),
     ],
 )
-def test_host_of_an_absolute_target_counts_and_not_the_header(target: bytes, host: bytes, code: int) -> None:
+def test_absolute_target_host_overrides_host_header(target: bytes, host: bytes, code: int) -> None:
     assert status(b"GET " + target + b" HTTP/1.1\r\nhost: " + host + b"\r\n", on_loopback())[0] == code
 
 
-def test_websocket_with_an_absolute_target_is_checked_by_it() -> None:
+def test_websocket_absolute_target_host_is_checked() -> None:
     head = b"GET http://%b/api/chat/ws HTTP/1.1\r\n" + UPGRADE + b"host: localhost\r\n"
     assert status(head % b"evil.example", on_loopback())[0] == 421
     assert status(head % b"localhost", on_loopback())[0] == 101
@@ -205,7 +207,7 @@ def test_forwarded_host_is_not_believed() -> None:
     assert status(head, on_loopback())[0] == 421
 
 
-def test_refusals_of_hosts_are_counted() -> None:
+def test_host_rejections_are_counted() -> None:
     async def main() -> dict[str, float]:
         async with serve_providers(
             SingleAdapterProviders(ScriptedAdapter(words_script(1))), hosts=on_loopback()
@@ -226,9 +228,9 @@ def asked(port: int, host: str) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
         async with asyncio.timeout(30):
-            said = await reader.read()
+            output = await reader.read()
         writer.close()
-        return said
+        return output
 
     return int(asyncio.run(main()).split()[1])
 
@@ -247,7 +249,7 @@ def asked(port: int, host: str) -> int:
     ],
     ids=["loopback", "names", "proxy", "proxy and names", "all", "all and names", "Space", "by name"],
 )
-def test_service_checks_hosts_where_it_listens(
+def test_service_checks_host_of_listening_address(
     arguments: tuple[str, ...], variables: dict[str, str], codes: dict[str, int]
 ) -> None:
     with run_service(*arguments, **variables) as service:
@@ -274,7 +276,7 @@ def test_service_checks_hosts_where_it_listens(
         ("ALLOWED_ORIGINS", "*"),
     ],
 )
-def test_wrong_names_are_told_at_the_start(name: str, value: str) -> None:
+def test_invalid_host_names_are_reported_at_start(name: str, value: str) -> None:
     command = [sys.executable, "app.py", "--no-ui", "--port", "0"]
     environment = {**os.environ, name: value}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=environment, check=False)

@@ -8,11 +8,11 @@ TOLERANCE_MS = 50.0
 
 
 def test_run_command_metrics_agree_with_independent_server() -> None:
-    used, noted, log, facts = instrument.run_command(4, "independent")
-    row = compare_with_log("plain", 4, noted, log, used.cpu_s)
+    used, record, log, facts = instrument.run_command(4, "independent")
+    row = compare_with_log("plain", 4, record, log, used.cpu_s)
     assert (row.answers, row.failed) == (4, 0) and row.ttft_p50_ms is not None and row.gap_p50_ms is not None
     assert row.ttft_p50_ms < TOLERANCE_MS and row.gap_p50_ms < TOLERANCE_MS
-    assert sum(len(one.tokens_s) for one in noted) == 4 * instrument.TOKENS
+    assert sum(len(one.tokens_s) for one in record) == 4 * instrument.TOKENS
     assert row.cpu_s_per_1000_chunks and facts["loads"][0]["peak_memory_bytes"] > 10_000_000
     first_s = min(line["at_s"] for line in log if line["event"] == "received")
     assert used.began_s < first_s

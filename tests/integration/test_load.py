@@ -31,7 +31,7 @@ LIMITED_VARIABLES = {"BUDGETS": "on", "BUDGET_STREAMS_TOTAL": "3"} | {
 
 
 def run_load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[str, Any], str]:
-    """Run the command; give its exit code, the object in its last line, and all that it said."""
+    """Run the command and return its exit code, the JSON object in its last line, and its output."""
     command = [sys.executable, "-m", "evaluation.load_test", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
     lines = done.stdout.strip().splitlines()
@@ -40,7 +40,7 @@ def run_load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[st
 
 
 def run_locust(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Locust itself, as its manual says."""
+    """Run the `locust` command."""
     command = [sys.executable, "-m", "locust", "-f", f"locustfiles/{kind}_user.py", "--headless", "-H", url]
     command += ["-u", "3", "-r", "3", "-t", "2s", "--out", str(folder), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
@@ -48,20 +48,20 @@ def run_locust(kind: str, url: str, folder: Path, *arguments: str) -> subprocess
 
 @contextmanager
 def run_service(folder: Path, **variables: str) -> Iterator[str]:
-    with started_service(None, folder, variables) as found:
-        yield found.url
+    with started_service(None, folder, variables) as service:
+        yield service.url
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with run_service(tmp_path_factory.mktemp("service")) as found:
-        yield found
+    with run_service(tmp_path_factory.mktemp("service")) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[str]:
-    with run_simulator_process("--ttft-ms", "50", "--gap-ms", "10", "--tokens", "16") as found:
-        yield found
+    with run_simulator_process("--ttft-ms", "50", "--gap-ms", "10", "--tokens", "16") as result:
+        yield result
 
 
 def test_locust_command_writes_report_and_exits_with_verdict(url: str, tmp_path: Path) -> None:
@@ -141,13 +141,13 @@ def test_two_locust_workers_make_one_report(url: str, tmp_path: Path) -> None:
 
 def test_load_test_timestamps_match_simulator_log(tmp_path: Path) -> None:
     log, folder = tmp_path / "log.jsonl", tmp_path / "load"
-    with run_simulator_process("--tokens", "16", "--gap-ms", "20", "--log", str(log)) as found:
+    with run_simulator_process("--tokens", "16", "--gap-ms", "20", "--log", str(log)) as result:
         run_load_test(
             "run",
             "--kind",
             "openai",
             "--url",
-            found,
+            result,
             "--users",
             "8",
             "--duration",
@@ -183,8 +183,8 @@ def test_calibrate_measures_load_users_against_simulator(tmp_path: Path) -> None
     ("fault", "outcome"), [("cut", "truncated"), ("truncated", "truncated"), ("503", "failed"), ("html-200", "failed")]
 )
 def test_broken_stream_is_recorded_as_failure_with_reason(fault: str, outcome: str, tmp_path: Path) -> None:
-    with run_simulator_process("--ttft-ms", "10", "--gap-ms", "1", "--tokens", "8", "--fault", fault) as found:
-        done = run_locust("openai", found, tmp_path / "load", "--slo", "failed<1%")
+    with run_simulator_process("--ttft-ms", "10", "--gap-ms", "1", "--tokens", "8", "--fault", fault) as result:
+        done = run_locust("openai", result, tmp_path / "load", "--slo", "failed<1%")
     trials = evaluation.load(tmp_path / "load").trials
     assert done.returncode == 1
     assert set(trials["outcome"]) == {outcome}
@@ -214,7 +214,7 @@ def test_error_in_one_stream_does_not_delay_other_users(url: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-H", ""], "error: --host: no service to test"),
+        (["-H", ""], "error: --host: no service is named"),
         (["--cancel-rate", "2"], "'2' is not a share: write a number from 0 to 1"),
         (["--think-s", "5-1"], "the first number is the larger one"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: No such file or directory"),
@@ -249,15 +249,15 @@ def test_gradio_users_read_answers_through_page_queue(tmp_path: Path) -> None:
 
 
 def test_capacity_search_finds_limit_of_limited_service(tmp_path: Path) -> None:
-    with run_service(tmp_path, **LIMITED_VARIABLES) as found:
+    with run_service(tmp_path, **LIMITED_VARIABLES) as service:
         # The service gives a place free a moment after an answer's end: nobody asks within that moment.
-        code, facts, said = run_load_test(
-            *("capacity", "--url", found, "--users", "2", "--most", "4", "--duration", "3s", "--slo", "failed<20%"),
+        code, facts, output = run_load_test(
+            *("capacity", "--url", service, "--users", "2", "--most", "4", "--duration", "3s", "--slo", "failed<20%"),
             *("--out", str(tmp_path / "search"), "--max-tokens", "40", "--think-s", "0.05"),
         )
     assert code == 0
     assert facts["streams"] == 3
-    assert "most streams at once that meet failed<20%: 3" in said
+    assert "most streams at once that meet failed<20%: 3" in output
     assert {step["streams"] for step in facts["steps"]} == {2, 3, 4}
 
 
@@ -275,15 +275,15 @@ def test_interrupted_load_test_keeps_recorded_answers(how: str, url: str, tmp_pa
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.terminate()
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert json.loads(said.splitlines()[-1])["completed"] >= 2
+    assert json.loads(output.splitlines()[-1])["completed"] >= 2
 
 
 def test_short_soak_finds_no_loss_and_no_leak(tmp_path: Path) -> None:
-    code, facts, said = run_load_test("soak", "--minutes", "0.3", "--users", "12", "--out", str(tmp_path / "soak"))
+    code, facts, output = run_load_test("soak", "--minutes", "0.3", "--users", "12", "--out", str(tmp_path / "soak"))
     assert facts["problems"] == []
     assert code == 0
-    assert "soak: passed" in said
+    assert "soak: passed" in output
     assert facts["resumed"] > 0 and facts["cancelled"] > 0 and facts["broken_by_provider"] > 0
     assert facts["redis_restarts"] == (1 if shutil.which("redis-server") else None)

@@ -1,4 +1,4 @@
-"""The real model in this process: it answers, it is shared, it stops when its client leaves, and it ends cleanly."""
+"""The local model in this process: answers, concurrency, cancellation and shutdown."""
 
 import asyncio
 import os
@@ -66,8 +66,8 @@ async def read_slots(model: LocalModel) -> list[dict[str, Any]]:
     headers = {"Authorization": f"Bearer {server.key}"}
     # No certificates: loading them takes longer than what is measured with this.
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
-        found = await client.get(f"{server.base_url.removesuffix('/v1')}/slots", headers=headers)
-    return list(found.json())
+        result = await client.get(f"{server.base_url.removesuffix('/v1')}/slots", headers=headers)
+    return list(result.json())
 
 
 async def count_busy_slots(model: LocalModel) -> int:
@@ -181,9 +181,9 @@ def test_cancelled_whole_answer_stops_local_model_before_it_ends(local_model: Lo
 
 
 def test_oversized_prompt_is_rejected_with_advice(local_model: LocalModel) -> None:
-    with pytest.raises(BadRequestError, match=r"exceeds the available context size.*shorten") as caught:
+    with pytest.raises(BadRequestError, match=r"exceeds the available context size.*shorten") as excinfo:
         run_answer(local_model, ChatRequest((Message("user", PROMPT * 400),)))
-    assert caught.value.http_status == 400
+    assert excinfo.value.http_status == 400
 
 
 def test_local_server_without_key_returns_401(local_model: LocalModel) -> None:
@@ -210,7 +210,7 @@ def is_socket(descriptor: str) -> bool:
 
 
 def run_model_life() -> None:
-    """Load it, ask it and close it, and look what is left."""
+    """Load the model, request an answer, close the model, and return the remaining resources."""
 
     def count_threads_and_sockets() -> tuple[int, int]:
         sockets = sum(map(is_socket, os.listdir("/dev/fd")))
@@ -262,11 +262,11 @@ def test_model_close_fails_answers_under_way() -> None:
             await model.aclose()
             return await asyncio.gather(*asking, return_exceptions=True)
 
-    assert [isinstance(found, Exception) for found in asyncio.run(main())] == [True] * 6
+    assert [isinstance(entry, Exception) for entry in asyncio.run(main())] == [True] * 6
 
 
 def test_missing_model_without_network_raises_with_advice(tmp_path: Path) -> None:
-    """The Hub is asked at an address of this machine where nothing listens."""
+    """The Hub's address is a local port without a listener."""
     source = model_file.ModelSource(
         package="a_package_that_is_not_there",
         hub_file="a-file-that-nobody-has.gguf",

@@ -1,4 +1,4 @@
-"""Files that are no model: each is an error of its own in one line, on every wire and in /healthz."""
+"""Files that are not models: each is a specific one-line error over every transport and in /healthz."""
 
 import asyncio
 import errno
@@ -19,7 +19,7 @@ from tests.service_process import run_service_process
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Return files that are no model by what is wrong with them, each with the words that say so."""
+    """Return invalid model files by the kind of defect, each with its expected error text."""
     packaged = model_file.find_model(Settings())
     contents = {
         "wrong magic": (b"not a model", "is not a GGUF file"),
@@ -29,21 +29,21 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "half": (packaged.read_bytes()[: packaged.stat().st_size // 2], "damaged, incomplete"),
         "a little short": (packaged.read_bytes()[:-100], "damaged, incomplete"),
     }
-    found = {}
+    result = {}
     for name, (content, words) in contents.items():
         path = folder / f"{name}.gguf"
         path.write_bytes(content)
-        found[name] = (path, words)
+        result[name] = (path, words)
     (folder / "folder.gguf").mkdir()
     os.mkfifo(folder / "pipe.gguf")
     (folder / "loop.gguf").symlink_to(folder / "loop.gguf")
     return {
-        **found,
-        "missing": (folder / "missing.gguf", "is not there"),
+        **result,
+        "missing": (folder / "missing.gguf", "does not exist"),
         "folder": (folder / "folder.gguf", "is a folder"),
-        "pipe": (folder / "pipe.gguf", "is no file"),
-        "loop": (folder / "loop.gguf", "Too many levels|is not there"),
-        "no name": (folder / "a\0b.gguf", "cannot be read|is not there"),
+        "pipe": (folder / "pipe.gguf", "is not a regular file"),
+        "loop": (folder / "loop.gguf", "Too many levels|does not exist"),
+        "no name": (folder / "a\0b.gguf", "cannot be read|does not exist"),
     }
 
 
@@ -54,20 +54,20 @@ KINDS_OF_BROKEN_FILES = (
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_BROKEN_FILES)
-def test_file_that_is_no_model_is_a_model_load_error_in_one_line(tmp_path: Path, kind: str) -> None:
+def test_invalid_model_file_is_one_line_model_load_error(tmp_path: Path, kind: str) -> None:
     path, words = broken_files(tmp_path)[kind]
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
-    with pytest.raises(model_file.ModelFileError, match=words) as caught:
+    with pytest.raises(model_file.ModelFileError, match=words) as excinfo:
         asyncio.run(model.wait_base_url())
-    said = str(caught.value)
-    assert "\n" not in said and "STREAMGAUGE_MODEL" in said and path.stem.split("\0")[0] in said
-    assert str(tmp_path) not in said, "who asks over a wire need not know where it lies"
+    output = str(excinfo.value)
+    assert "\n" not in output and "STREAMGAUGE_MODEL" in output and path.stem.split("\0")[0] in output
+    assert str(tmp_path) not in output, "who asks over a wire need not know where it lies"
     assert (model.state.kind, model.state.error) == ("failed", "model_load")
     with pytest.raises(ModelLoadError, match=words):
         run_answer(model, SHORT_REQUEST)
 
 
-def test_file_that_may_not_be_read_is_a_model_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_model_file_is_model_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"GGUF")
 
@@ -81,7 +81,7 @@ def test_file_that_may_not_be_read_is_a_model_load_error(tmp_path: Path, monkeyp
             model.validate_file()
 
 
-def test_model_file_that_is_mended_is_loaded_by_the_next_question(tmp_path: Path) -> None:
+def test_repaired_model_file_is_loaded_by_next_request(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"GGUF" + bytes(1000))
     model = LocalModel(Settings({"STREAMGAUGE_MODEL": str(path)}))
@@ -92,15 +92,15 @@ def test_model_file_that_is_mended_is_loaded_by_the_next_question(tmp_path: Path
     model.close()
 
 
-def test_healthz_and_the_wires_tell_that_the_model_cannot_be_loaded(tmp_path: Path) -> None:
+def test_unloadable_model_is_reported_by_healthz_and_transports(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"GGUF" + bytes(1000))
 
     async def main(url: str) -> list[tuple[int, dict[str, Any]]]:
         async with httpx.AsyncClient(base_url=url, timeout=60) as http:
             replies = [await http.get("/healthz")]
-            asked = {"message": "Hi", "provider": "local", "stream": False}
-            replies.append(await http.post("/api/chat", json=asked))
+            body = {"message": "Hi", "provider": "local", "stream": False}
+            replies.append(await http.post("/api/chat", json=body))
             completion = {"model": "local", "messages": [{"role": "user", "content": "Hi"}]}
             replies.append(await http.post("/v1/chat/completions", json=completion))
             replies.append(await http.get("/healthz"))

@@ -1,4 +1,4 @@
-"""The money budget over real sockets: a vendor's address that leads to this machine, and ways around the budget."""
+"""The cost budget over real sockets, with a vendor's address that leads to this machine."""
 
 import asyncio
 import json
@@ -39,40 +39,40 @@ def chunk(delta: Mapping[str, str], finish: str | None = None, usage: Mapping[st
 
 
 def saying(usage: Mapping[str, int] | None) -> Script:
-    """Give a vendor that answers "Blue." and says that it used `usage`."""
+    """Return a vendor that answers "Blue." and reports `usage`."""
 
-    async def script(asked: Upstream) -> None:
-        asked.start("text/event-stream")
-        asked.send(chunk({"content": "Blue."}))
-        asked.send(chunk({}, "stop", usage) + b"data: [DONE]\n\n")
-        asked.end()
+    async def script(upstream: Upstream) -> None:
+        upstream.start("text/event-stream")
+        upstream.send(chunk({"content": "Blue."}))
+        upstream.send(chunk({}, "stop", usage) + b"data: [DONE]\n\n")
+        upstream.end()
 
     return script
 
 
-async def cutting(asked: Upstream) -> None:
-    asked.start("text/event-stream")
-    asked.send(chunk({"content": "Blue"}))
-    await asked.writer.drain()
-    asked.cut()
+async def cutting(upstream: Upstream) -> None:
+    upstream.start("text/event-stream")
+    upstream.send(chunk({"content": "Blue"}))
+    await upstream.writer.drain()
+    upstream.cut()
 
 
-async def thinking_and_cutting(asked: Upstream) -> None:
-    asked.start("text/event-stream")
-    asked.send(chunk({"reasoning_content": "Hm."}))
-    await asked.writer.drain()
-    asked.cut()
+async def thinking_and_cutting(upstream: Upstream) -> None:
+    upstream.start("text/event-stream")
+    upstream.send(chunk({"reasoning_content": "Hm."}))
+    await upstream.writer.drain()
+    upstream.cut()
 
 
-async def refusing(asked: Upstream) -> None:
-    asked.send_response("application/json", b'{"error": {"message": "no such thing"}}', "400 Bad Request")
+async def refusing(upstream: Upstream) -> None:
+    upstream.send_response("application/json", b'{"error": {"message": "no such thing"}}', "400 Bad Request")
 
 
-async def stalling(asked: Upstream) -> None:
-    asked.start("text/event-stream")
-    asked.send(chunk({"content": "Blue"}))
-    await asked.writer.drain()
-    await asked.wait_client_left()
+async def stalling(upstream: Upstream) -> None:
+    upstream.start("text/event-stream")
+    upstream.send(chunk({"content": "Blue"}))
+    await upstream.writer.drain()
+    await upstream.wait_client_left()
 
 
 SPENT_LITTLE = saying({"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8})
@@ -99,14 +99,14 @@ async def paid(
 
 
 async def ask(port: int, body: Mapping[str, Any] = O1, path: str = "/api/chat") -> tuple[int, str]:
-    """Ask to the end; give the status and the body."""
-    status, _, said = await (await send_request(port, path, dict(body))).read_response()
-    return status, said.decode()
+    """Send a request and return the status and the whole body."""
+    status, _, output = await (await send_request(port, path, dict(body))).read_response()
+    return status, output.decode()
 
 
-def rule(said: str) -> str | None:
-    found: str | None = json.loads(said)["error"]["rule"]
-    return found
+def rule(output: str) -> str | None:
+    data: str | None = json.loads(output)["error"]["rule"]
+    return data
 
 
 async def settled(port: int) -> None:
@@ -136,36 +136,36 @@ NAMES = [
 
 
 @pytest.mark.parametrize("address", [VENDOR, "http://gateway.example/v1"])
-def test_nothing_paid_is_asked_that_a_tiny_budget_cannot_pay(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_request_over_tiny_budget_is_not_sent(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     async def main() -> tuple[list[tuple[int, str | None]], int]:
         async with paid(monkeypatch, SPENT_LITTLE, {**TINY, "OPENAI_BASE_URL": address}) as (port, vendor):
             answers = [await ask(port, {**O1, "provider": name, "max_tokens": 1_000_000}) for name in NAMES]
-            return [(status, rule(said)) for status, said in answers], len(vendor.requests)
+            return [(status, rule(entry)) for status, entry in answers], len(vendor.requests)
 
-    found, asked = asyncio.run(main())
-    assert asked == 0
-    assert set(found) <= {(429, "budget.cost"), (403, "budget.unpriced")}, dict(zip(NAMES, found, strict=True))
-    assert ((429, "budget.cost") in found) is (address == VENDOR)
+    result, requests = asyncio.run(main())
+    assert requests == 0
+    assert set(result) <= {(429, "budget.cost"), (403, "budget.unpriced")}, dict(zip(NAMES, result, strict=True))
+    assert ((429, "budget.cost") in result) is (address == VENDOR)
 
 
-def test_a_refusal_for_money_has_each_wires_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_rejection_has_shape_of_each_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[tuple[int, str], dict[str, Any], int]:
         async with paid(monkeypatch, SPENT_LITTLE, TINY) as (port, vendor):
             body = {"model": "openai:gpt-99-ultra", "messages": [{"role": "user", "content": "hi"}]}
-            told = await ask(port, body, "/v1/chat/completions")
-            async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
-                await talk.send(json.dumps({**O1, "provider": "sim:error,openai:gpt-99-ultra"}))
-                frame = json.loads(await talk.recv())
-            return told, frame, len(vendor.requests)
+            result = await ask(port, body, "/v1/chat/completions")
+            async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as connection:
+                await connection.send(json.dumps({**O1, "provider": "sim:error,openai:gpt-99-ultra"}))
+                frame = json.loads(await connection.recv())
+            return result, frame, len(vendor.requests)
 
-    (status, said), frame, asked = asyncio.run(main())
-    error = json.loads(said)["error"]
+    (status, output), frame, requests = asyncio.run(main())
+    error = json.loads(output)["error"]
     assert (status, error["code"], error["param"], error["rule"]) == (403, "unpriced", "model", "budget.unpriced")
     assert error["message"].startswith("openai:gpt-99-ultra: the price is unknown")
-    assert (frame["error"]["type"], frame["error"]["rule"], asked) == ("unpriced", "budget.unpriced", 0)
+    assert (frame["error"]["type"], frame["error"]["rule"], requests) == ("unpriced", "budget.unpriced", 0)
 
 
-def test_an_unpriced_model_passes_with_a_price_that_the_owner_sets_and_is_counted(
+def test_unpriced_model_with_owner_price_passes_and_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[list[int], int]:
@@ -178,9 +178,7 @@ def test_an_unpriced_model_passes_with_a_price_that_the_owner_sets_and_is_counte
 
 
 @pytest.mark.parametrize("variables", [{"BUDGETS": "off"}, {"BUDGET_USD_PER_CALLER": "off", "BUDGET_USD_TOTAL": "off"}])
-def test_an_unpriced_model_passes_where_nothing_limits_money(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
-) -> None:
+def test_unpriced_model_without_cost_limit_passes(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     async def main() -> int:
         async with paid(monkeypatch, SPENT_LITTLE, variables) as (port, _):
             return (await ask(port, {**O1, "provider": "openai:gpt-99-ultra"}))[0]
@@ -202,7 +200,7 @@ ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     ],
     ids=["reported", "rejected", "not reported", "reported as 0", "cut in the text"],
 )
-def test_an_answer_is_counted_by_its_reported_usage_or_as_reserved(
+def test_answer_is_charged_by_reported_usage_or_as_reserved(
     monkeypatch: pytest.MonkeyPatch, script: Script, statuses: list[int]
 ) -> None:
     async def main() -> list[int]:
@@ -213,7 +211,7 @@ def test_an_answer_is_counted_by_its_reported_usage_or_as_reserved(
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_an_answer_that_its_reader_leaves_is_counted_as_reserved(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+def test_abandoned_answer_is_charged_as_reserved(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     async def main() -> int:
         async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
             left = await send_request(port, "/api/chat", {**O1, "resume": kept})
@@ -228,15 +226,15 @@ def test_an_answer_that_its_reader_leaves_is_counted_as_reserved(monkeypatch: py
     assert asyncio.run(main()) == 429
 
 
-def test_of_many_that_ask_at_once_only_those_pass_that_the_budget_pays_together(
+def test_concurrent_requests_pass_only_within_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[list[int], int]:
         async with paid(monkeypatch, stalling, DOLLAR) as (port, vendor):
-            asked = [await send_request(port, "/api/chat", O1) for _ in range(12)]
-            heads = await asyncio.gather(*(connection.reader.readline() for connection in asked))
+            responses = [await send_request(port, "/api/chat", O1) for _ in range(12)]
+            heads = await asyncio.gather(*(connection.reader.readline() for connection in responses))
             await wait_until(lambda: len(vendor.requests) > 0)
-            for connection in asked:
+            for connection in responses:
                 connection.drop()
             await settled(port)
             return sorted(int(head.split()[1]) for head in heads), len(vendor.requests)
@@ -244,17 +242,19 @@ def test_of_many_that_ask_at_once_only_those_pass_that_the_budget_pays_together(
     assert asyncio.run(main()) == ([200, *[429] * 11], 1)
 
 
-def test_another_attempt_is_made_only_where_the_budget_pays_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_is_made_only_within_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[str, int]:
         async with paid(monkeypatch, thinking_and_cutting, DOLLAR) as (port, vendor):
-            _, said = await ask(port)
-            return said, len(vendor.requests)
+            _, output = await ask(port)
+            return output, len(vendor.requests)
 
-    said, asked = asyncio.run(main())
-    assert asked == 1 and '"type":"budget"' in said and "is not requested again: budget: your 1 USD a day" in said
+    output, requests = asyncio.run(main())
+    assert (
+        requests == 1 and '"type":"budget"' in output and "is not requested again: budget: your 1 USD a day" in output
+    )
 
 
-def test_on_openais_wire_a_broken_answer_that_the_budget_does_not_repeat_is_a_429(
+def test_failed_answer_without_budget_for_retry_is_429_in_openai_api(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[int, str]:
@@ -262,15 +262,15 @@ def test_on_openais_wire_a_broken_answer_that_the_budget_does_not_repeat_is_a_42
             body = {"model": "openai:o1-pro", "max_tokens": 1000, "messages": [{"role": "user", "content": "hi"}]}
             return await ask(port, body, "/v1/chat/completions")
 
-    status, said = asyncio.run(main())
-    assert (status, json.loads(said)["error"]["code"]) == (429, "budget")
+    status, output = asyncio.run(main())
+    assert (status, json.loads(output)["error"]["code"]) == (429, "budget")
 
 
-async def cutting_before_the_head(asked: Upstream) -> None:
-    asked.cut()
+async def cutting_before_the_head(upstream: Upstream) -> None:
+    upstream.cut()
 
 
-def test_a_vendors_key_at_a_local_address_is_counted_where_the_list_knows_the_model(
+def test_vendor_key_at_local_address_is_charged_at_list_price(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> tuple[list[tuple[int, str]], int]:
@@ -280,41 +280,41 @@ def test_a_vendors_key_at_a_local_address_is_counted_where_the_list_knows_the_mo
                 answers = [await ask(port, {**O1, "provider": f"openai:{model}"}) for model in ("o1-pro", "my-own")]
                 return answers, len(vendor.requests)
 
-    (known, own), asked = asyncio.run(main())
+    (known, own), requests = asyncio.run(main())
     assert (known[0], rule(known[1])) == (429, "budget.cost")
-    assert own[0] == 200 and '"cost_usd":null' in own[1] and asked == 1
+    assert own[0] == 200 and '"cost_usd":null' in own[1] and requests == 1
 
 
 WIRES = ["sse", "openai", "websocket"]
 
 
 async def told(port: int, wire: str, name: str) -> tuple[int, dict[str, Any]]:
-    """Ask a model that is not offered over one wire; give the status (of a socket: the close code) and the error."""
+    """Request a model that is not offered; return the status (over WebSocket the close code) and the error."""
     if wire == "websocket":
-        async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
-            await talk.send(json.dumps({**O1, "provider": name}))
-            frame = json.loads(await talk.recv())
-            await talk.wait_closed()
-            return talk.close_code or 0, frame["error"]
+        async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as connection:
+            await connection.send(json.dumps({**O1, "provider": name}))
+            frame = json.loads(await connection.recv())
+            await connection.wait_closed()
+            return connection.close_code or 0, frame["error"]
     messages = [{"role": "user", "content": "hi"}]
     body = O1 | {"provider": name} if wire == "sse" else {"model": name, "messages": messages}
-    status, said = await ask(port, body, "/api/chat" if wire == "sse" else "/v1/chat/completions")
-    return status, json.loads(said)["error"]
+    status, output = await ask(port, body, "/api/chat" if wire == "sse" else "/v1/chat/completions")
+    return status, json.loads(output)["error"]
 
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("name", ["openai:o1-pro", "sim:steady,openai:o1-pro", "openai:gpt-6.1-terra, openai:o1-pro"])
-def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
+def test_public_service_rejects_models_that_are_not_offered(
     monkeypatch: pytest.MonkeyPatch, wire: str, name: str
 ) -> None:
     async def main() -> tuple[int, dict[str, Any], int]:
         async with paid(monkeypatch, SPENT_LITTLE, {"RATE_LIMIT": "99/minute"}, host="0.0.0.0") as (port, vendor):
             return *await told(port, wire, name), len(vendor.requests)
 
-    status, error, asked = asyncio.run(main())
-    assert asked == 0
+    status, error, requests = asyncio.run(main())
+    assert requests == 0
     assert error["rule"] == "model.offered"
-    assert error["message"].startswith("openai:o1-pro: this model is not offered here (ask openai:gpt-6.1-terra; ")
+    assert error["message"].startswith("openai:o1-pro: this model is not offered here (use openai:gpt-6.1-terra; ")
     if wire == "openai":
         assert (status, error["code"], error["param"], error["type"]) == (
             404,
@@ -326,21 +326,21 @@ def test_a_service_that_others_reach_refuses_models_that_are_not_offered(
         assert (status, error["type"]) == (404 if wire == "sse" else 1008, "model_not_found")
 
 
-def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_service_answers_and_lists_offered_models(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> tuple[list[int], list[str], list[int]]:
         variables = {"RATE_LIMIT": "99/minute", "PUBLIC_MODELS": "openai:gpt-5-nano, groq:other, openai:gpt-6.1-terra"}
         async with paid(monkeypatch, SPENT_LITTLE, variables, host="0.0.0.0") as (port, _):
             names = ("openai:gpt-6.1-terra", "openai: gpt-5-nano", "sim:steady")
             statuses = [(await ask(port, {**O1, "provider": name, "max_tokens": 2}))[0] for name in names]
             _, _, listed = await (await send_request(port, "/v1/models", method="GET")).read_response()
-            found = [
+            result = [
                 (await (await send_request(port, f"/v1/models/openai:{model}", method="GET")).read_response())[0]
                 for model in ("gpt-5-nano", "o1-pro")
             ]
-            return statuses, [model["id"] for model in json.loads(listed)["data"]], found
+            return statuses, [model["id"] for model in json.loads(listed)["data"]], result
 
-    statuses, listed, found = asyncio.run(main())
-    assert statuses == [200, 200, 200] and found == [200, 404]
+    statuses, listed, result = asyncio.run(main())
+    assert statuses == [200, 200, 200] and result == [200, 404]
     assert [name for name in listed if name.startswith("openai:")] == ["openai:gpt-6.1-terra", "openai:gpt-5-nano"]
     assert "local" in listed and not any(name.startswith("groq:") for name in listed), "groq has no key"
 
@@ -354,15 +354,15 @@ def test_a_service_that_others_reach_answers_and_lists_what_it_offers(monkeypatc
         ((), {"TRUSTED_HOPS": "1"}, [404, 502]),
     ],
 )
-def test_a_process_offers_models_by_the_address_that_it_listens_on(
+def test_offered_models_depend_on_listening_address(
     arguments: tuple[str, ...], variables: dict[str, str], statuses: list[int]
 ) -> None:
     async def main(port: int) -> list[int]:
         names = ("openai:my-own", "openai:gpt-6.1-terra")
         return [(await ask(port, {**O1, "provider": name, "stream": False}))[0] for name in names]
 
-    async def cut(asked: Upstream) -> None:
-        asked.send_response("application/json", b'{"error": {"message": "no"}}', "400 Bad Request")
+    async def cut(upstream: Upstream) -> None:
+        upstream.send_response("application/json", b'{"error": {"message": "no"}}', "400 Bad Request")
 
     async def whole() -> list[int]:
         async with run_raw_server(cut) as vendor:
@@ -373,7 +373,7 @@ def test_a_process_offers_models_by_the_address_that_it_listens_on(
     assert asyncio.run(whole()) == statuses
 
 
-def test_a_process_names_public_models_that_mean_nothing() -> None:
-    said = r"error: PUBLIC_MODELS: 'nobody:x' cannot be used"
-    with pytest.raises(AssertionError, match=said), run_service(PUBLIC_MODELS="nobody:x"):
+def test_invalid_public_models_stop_start_with_one_line() -> None:
+    output = r"error: PUBLIC_MODELS: 'nobody:x' cannot be used"
+    with pytest.raises(AssertionError, match=output), run_service(PUBLIC_MODELS="nobody:x"):
         pass

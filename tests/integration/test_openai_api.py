@@ -1,4 +1,4 @@
-"""The OpenAI wire, byte by byte: chunks, usage, refusals, and failures before and after the first chunk."""
+"""The OpenAI API in detail: chunks, usage, rejections, and failures before and after the first chunk."""
 
 import asyncio
 import json
@@ -67,14 +67,14 @@ def test_streamed_completion_has_role_first_one_finish_and_done_last() -> None:
     assert (status, headers["cache-control"], headers["x-accel-buffering"]) == (200, "no-cache", "no")
     assert headers["content-type"].startswith("text/event-stream")
     assert sse_data_lines(body)[-1] == "[DONE]"
-    found = parse_chunks(body)
-    assert {(c["object"], c["model"]) for c in found} == {("chat.completion.chunk", "p")}
-    assert len({c["id"] for c in found}) == 1 and found[0]["id"].startswith("chatcmpl-")
-    choices = [c["choices"][0] for c in found]
+    result = parse_chunks(body)
+    assert {(c["object"], c["model"]) for c in result} == {("chat.completion.chunk", "p")}
+    assert len({c["id"] for c in result}) == 1 and result[0]["id"].startswith("chatcmpl-")
+    choices = [c["choices"][0] for c in result]
     assert choices[0]["delta"] == {"role": "assistant", "content": ""}
     assert [c["delta"].get("content") for c in choices[1:]] == ["w0 ", "w1 ", "w2 ", None]
     assert [c["finish_reason"] for c in choices] == [None, None, None, None, "stop"]
-    assert all("usage" not in c for c in found)
+    assert all("usage" not in c for c in result)
 
 
 def test_include_usage_adds_final_usage_chunk_and_null_before() -> None:
@@ -83,14 +83,14 @@ def test_include_usage_adds_final_usage_chunk_and_null_before() -> None:
         (0.0, Usage(7, 5, thinking_tokens=2, cached_tokens=3)),
         (0.0, FINISH),
     ]
-    found = parse_chunks(request_played(script, {**STREAMED_BODY, "stream_options": {"include_usage": True}})[2])
-    assert {c["usage"] for c in found[:-1]} == {None}
-    assert found[-1]["choices"] == []
-    assert found[-1]["usage"] == {
+    result = parse_chunks(request_played(script, {**STREAMED_BODY, "stream_options": {"include_usage": True}})[2])
+    assert {c["usage"] for c in result[:-1]} == {None}
+    assert result[-1]["choices"] == []
+    assert result[-1]["usage"] == {
         "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12,
         "prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 2},
     }  # fmt: skip
-    assert found[-1]["streamgauge"]["usage"]["source"] == "reported"
+    assert result[-1]["streamgauge"]["usage"]["source"] == "reported"
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -136,8 +136,8 @@ ERRORS: list[tuple[StreamError, int, str]] = [
 def test_failure_before_first_chunk_returns_error_status(
     error: StreamError, status: int, kind: str, streamed: bool
 ) -> None:
-    found, headers, body = request_played([(0.0, error)], {**STREAMED_BODY, "stream": streamed})
-    assert (found, headers["content-type"]) == (status, "application/json")
+    result, headers, body = request_played([(0.0, error)], {**STREAMED_BODY, "stream": streamed})
+    assert (result, headers["content-type"]) == (status, "application/json")
     fields = json.loads(body)["error"]
     assert (fields["type"], fields["code"], fields["message"]) == (kind, error.kind, error.message)
     assert set(fields) == {"message", "type", "param", "code"}
@@ -165,7 +165,7 @@ def test_internal_defect_returns_502_internal() -> None:
 UNKNOWN_MODELS: dict[str, tuple[str, str]] = {
     "unknown provider": ("opneai:x", "opneai"),
     "a key is missing": ("openai:gpt-6.1-terra", "OPENAI_API_KEY"),
-    "no name": ("", "no provider"),
+    "no name": ("", "provider '': unknown"),
     "a file of the server's": ("replay:/etc/passwd", "not offered"),
 }
 
@@ -186,7 +186,7 @@ REJECTED_BODIES: dict[str, tuple[dict[str, Any], str]] = {
     "json mode": ({"response_format": {"type": "json_object"}}, "response_format"),
     "stop words": ({"stop": ["x"]}, "stop"),
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "text"),
-    "no question": ({"messages": []}, "empty"),
+    "no question": ({"messages": []}, "no text"),
     "role": ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
     "temperature": ({"temperature": 3}, "temperature"),
     "max_tokens": ({"max_tokens": 0}, "max_tokens"),
@@ -220,9 +220,9 @@ def test_content_parts_and_newer_fields_are_accepted() -> None:
         "stream_options": None, "stop": None, "response_format": None, "temperature": None,
     }  # fmt: skip
     assert request_completion(SingleAdapterProviders(adapter), body)[0] == 200
-    (asked,) = adapter.requests
-    assert [(m.role, m.content) for m in asked.messages] == [("system", "be brief"), ("user", "Name three.")]
-    assert (asked.max_tokens, asked.streamed) == (9, True)
+    (requests,) = adapter.requests
+    assert [(m.role, m.content) for m in requests.messages] == [("system", "be brief"), ("user", "Name three.")]
+    assert (requests.max_tokens, requests.streamed) == (9, True)
 
 
 def test_null_fields_are_treated_as_absent() -> None:
@@ -277,7 +277,7 @@ def test_missing_api_key_returns_401_in_openai_shape(path: str) -> None:
     for key, status in ((None, 401), ("sg-wrong", 401), (KEY, 200)):
         headers = {"authorization": f"Bearer {key}"} if key else None
         adapter = ScriptedAdapter(words_script(1, first_s=0.0))
-        found, told, body = request_completion(
+        result, answer, body = request_completion(
             SingleAdapterProviders(adapter),
             COMPLETION_BODY,
             path=path,
@@ -285,9 +285,9 @@ def test_missing_api_key_returns_401_in_openai_shape(path: str) -> None:
             variables=KEYS_VARIABLES,
             headers=headers,
         )
-        assert found == status
+        assert result == status
         if status == 401:
-            assert (json.loads(body)["error"]["type"], told["www-authenticate"]) == ("authentication_error", "Bearer")
+            assert (json.loads(body)["error"]["type"], answer["www-authenticate"]) == ("authentication_error", "Bearer")
             assert adapter.requests == []
 
 
@@ -306,8 +306,8 @@ def test_rate_limited_request_returns_retry_after() -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/chat/completions", 405), ("/v1/embeddings", 404)])
 def test_unknown_path_or_method_is_rejected_in_openai_shape(path: str, status: int) -> None:
-    found, _, body = request_completion(
+    result, _, body = request_completion(
         SingleAdapterProviders(ScriptedAdapter(words_script(1))), None, path=path, method="GET"
     )
-    assert found == status
+    assert result == status
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}

@@ -1,4 +1,4 @@
-"""What whoever runs the service sees of it: health, figures, logs, and how it stops."""
+"""Operation of the service: health, metrics, logs and shutdown."""
 
 import asyncio
 import contextlib
@@ -38,18 +38,18 @@ async def read_health(port: int) -> dict[str, Any]:
 def test_healthz_reports_local_model_and_open_streams() -> None:
     async def main() -> list[dict[str, Any]]:
         async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(900, first_s=0.0)))) as port:
-            found = [await read_health(port)]
-            asked = await send_request(port, CHAT, CHAT_BODY)
-            await asked.reader.readuntil(b"start")
-            found.append(await read_health(port))
-            asked.drop()
+            result = [await read_health(port)]
+            response = await send_request(port, CHAT, CHAT_BODY)
+            await response.reader.readuntil(b"start")
+            result.append(await read_health(port))
+            response.drop()
             while (now := await read_health(port))["streams_open"]:
                 pass
-            return [*found, now]
+            return [*result, now]
 
-    found = asyncio.run(main())
-    assert [fields["streams_open"] for fields in found] == [0, 1, 0]
-    assert {(fields["status"], fields["local_model"]) for fields in found} == {("ok", "idle")}
+    result = asyncio.run(main())
+    assert [fields["streams_open"] for fields in result] == [0, 1, 0]
+    assert {(fields["status"], fields["local_model"]) for fields in result} == {("ok", "idle")}
 
 
 def test_metrics_count_answers_rejections_and_cancellations() -> None:
@@ -65,31 +65,31 @@ def test_metrics_count_answers_rejections_and_cancellations() -> None:
             ):
                 assert (await (await send_request(port, path, body)).read_response())[0] == 200
             await (await send_request(port, CHAT, {**CHAT_BODY, "message": "a" * 32_001})).read_response()
-            asked = await send_request(port, CHAT, {**CHAT_BODY, "provider": "q:x"})
-            await asked.reader.readuntil(b"data: {")
-            asked.drop()
+            response = await send_request(port, CHAT, {**CHAT_BODY, "provider": "q:x"})
+            await response.reader.readuntil(b"data: {")
+            response.drop()
             await wait_until(lambda: adapter.open == 0)
-            while count_open_streams(found := await scrape_metrics(port)):
+            while count_open_streams(result := await scrape_metrics(port)):
                 pass
-            return found
+            return result
 
-    found = asyncio.run(main())
+    result = asyncio.run(main())
     name = "streamgauge_"
     for wire in ("sse", "json", "openai"):
-        assert found[f'{name}answers_total{{outcome="completed",provider="p",wire="{wire}"}}'] == 1
-        assert found[f'{name}streams_open{{wire="{wire}"}}'] == 0
-    assert found[f'{name}answers_total{{outcome="cancelled",provider="q",wire="sse"}}'] == 1
-    assert found[f'{name}tokens_total{{kind="output",provider="p",source="reported"}}'] == 9
-    assert found[f'{name}tokens_total{{kind="input",provider="p",source="reported"}}'] == 12
-    assert found[f'{name}answers_unpriced_total{{provider="p"}}'] == 3
-    assert found[f'{name}notices_total{{kind="retry",provider="p"}}'] == 3
-    assert found[f'{name}refusals_total{{rule="validation.length"}}'] == 1
-    assert found[f'{name}ttft_seconds_count{{provider="p"}}'] == 3
-    assert found[f'{name}ttft_seconds_bucket{{le="0.05",provider="p"}}'] == 0
-    assert found[f'{name}ttft_seconds_sum{{provider="p"}}'] >= 3 * 0.06
-    assert found[f'{name}chunk_gap_seconds_count{{provider="p"}}'] == 6
-    assert found[f'{name}chunk_gap_seconds_sum{{provider="p"}}'] >= 6 * 0.02
-    assert found[f"{name}stop_seconds_count"] == 1
+        assert result[f'{name}answers_total{{outcome="completed",provider="p",wire="{wire}"}}'] == 1
+        assert result[f'{name}streams_open{{wire="{wire}"}}'] == 0
+    assert result[f'{name}answers_total{{outcome="cancelled",provider="q",wire="sse"}}'] == 1
+    assert result[f'{name}tokens_total{{kind="output",provider="p",source="reported"}}'] == 9
+    assert result[f'{name}tokens_total{{kind="input",provider="p",source="reported"}}'] == 12
+    assert result[f'{name}answers_unpriced_total{{provider="p"}}'] == 3
+    assert result[f'{name}notices_total{{kind="retry",provider="p"}}'] == 3
+    assert result[f'{name}refusals_total{{rule="validation.length"}}'] == 1
+    assert result[f'{name}ttft_seconds_count{{provider="p"}}'] == 3
+    assert result[f'{name}ttft_seconds_bucket{{le="0.05",provider="p"}}'] == 0
+    assert result[f'{name}ttft_seconds_sum{{provider="p"}}'] >= 3 * 0.06
+    assert result[f'{name}chunk_gap_seconds_count{{provider="p"}}'] == 6
+    assert result[f'{name}chunk_gap_seconds_sum{{provider="p"}}'] >= 6 * 0.02
+    assert result[f"{name}stop_seconds_count"] == 1
 
 
 def test_log_has_one_json_line_per_answer_without_content() -> None:
@@ -108,9 +108,9 @@ def test_log_has_one_json_line_per_answer_without_content() -> None:
             _, _, answer = await (await send_request(port, CHAT, body, headers=headers)).read_response()
             text = text or json.loads(answer)["content"]
         uri = f"ws://127.0.0.1:{port}/api/chat/ws"
-        async with websockets.connect(uri, subprotocols=["streamgauge", f"bearer.{KEY}"]) as talk:  # type: ignore[list-item]  # as browsers send them
-            await talk.send(json.dumps({**SIM_BODY, "message": CANARY, "max_tokens": 2}))
-            while json.loads(await talk.recv())["type"] != "done":
+        async with websockets.connect(uri, subprotocols=["streamgauge", f"bearer.{KEY}"]) as socket:  # type: ignore[list-item]  # as browsers send them
+            await socket.send(json.dumps({**SIM_BODY, "message": CANARY, "max_tokens": 2}))
+            while json.loads(await socket.recv())["type"] != "done":
                 pass
         await (
             await send_request(port, CHAT, {"message": CANARY}, headers={"authorization": f"Bearer {CANARY}"})
@@ -120,10 +120,10 @@ def test_log_has_one_json_line_per_answer_without_content() -> None:
     with run_service(**variables) as service:
         text = asyncio.run(main(service.port))
         assert service.stop_and_wait() in (0, -signal.SIGTERM)
-        said = service.stderr_text()
+        output = service.stderr_text()
         answers = [line for line in service.log_lines() if line["event"] == "answer"]
     for secret in (CANARY, KEY, variables["OPENAI_API_KEY"], variables["API_KEYS"][-64:], text[:12]):
-        assert secret not in said
+        assert secret not in output
     assert [(line["wire"], line["outcome"]) for line in answers] == [
         ("json", "completed"), ("sse", "completed"), ("sse", "failed"), ("websocket", "completed")
     ]  # fmt: skip
@@ -138,18 +138,18 @@ def test_log_has_one_json_line_per_answer_without_content() -> None:
 
 
 async def signal_and_read(service: RunningService, number: signal.Signals) -> tuple[bytes, list[str], int | None]:
-    """Signal a service that answers over two wires; give what both readers saw, and the code of the close."""
-    asked = await send_request(service.port, CHAT, SIM_BODY)
-    async with websockets.connect(f"ws://127.0.0.1:{service.port}/api/chat/ws") as talk:
-        await talk.send(json.dumps(SIM_BODY))
-        frames = [json.loads(await talk.recv())["type"]]
-        body = await asked.reader.readuntil(b"start")
+    """Signal a service during answers over two transports; return what both readers received, and the close code."""
+    response = await send_request(service.port, CHAT, SIM_BODY)
+    async with websockets.connect(f"ws://127.0.0.1:{service.port}/api/chat/ws") as socket:
+        await socket.send(json.dumps(SIM_BODY))
+        frames = [json.loads(await socket.recv())["type"]]
+        body = await response.reader.readuntil(b"start")
         service.process.send_signal(number)
         await service.wait_port_closed()
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
-                frames.append(json.loads(await talk.recv())["type"])
-        return body + await asked.read_rest(), frames, talk.close_code
+                frames.append(json.loads(await socket.recv())["type"])
+        return body + await response.read_rest(), frames, socket.close_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -157,10 +157,10 @@ def test_signal_lets_answers_finish_and_rejects_new_requests(number: signal.Sign
     with run_service() as service:
         body, frames, code = asyncio.run(signal_and_read(service, number))
         assert service.process.wait(20) in (0, -number)
-        said = service.stderr_text()
+        output = service.stderr_text()
     assert body.count(b"data: [DONE]") == 1
     assert (frames[-1], code) == ("done", 1012)
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 def test_answers_after_shutdown_grace_get_shutting_down_on_every_transport() -> None:
@@ -169,18 +169,18 @@ def test_answers_after_shutdown_grace_get_shutting_down_on_every_transport() -> 
         bodies = ((CHAT, CHAT_BODY), (COMPLETIONS, COMPLETION_BODY), (CHAT, {**CHAT_BODY, "stream": False}))
         async with contextlib.AsyncExitStack() as stack:
             port = await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter), grace_s=0.2))
-            asked: list[SentRequest] = [await send_request(port, path, body) for path, body in bodies]
-            talk = await websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws")
+            responses: list[SentRequest] = [await send_request(port, path, body) for path, body in bodies]
+            socket = await websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws")
             for _ in range(2):  # the second waits, and is not begun
-                await talk.send(json.dumps(CHAT_BODY))
+                await socket.send(json.dumps(CHAT_BODY))
             await wait_until(lambda: adapter.open == 4 and adapter.given > 40)
             await stack.aclose()  # the service stops
             assert (adapter.open, len(adapter.requests)) == (0, 4)
             frames = []
             with contextlib.suppress(websockets.ConnectionClosed):
                 while True:
-                    frames.append(json.loads(await talk.recv()))
-            return [await connection.read_response() for connection in asked], frames, talk.close_code
+                    frames.append(json.loads(await socket.recv()))
+            return [await connection.read_response() for connection in responses], frames, socket.close_code
 
     (sse, openai, whole), frames, code = asyncio.run(main())
     last = [json.loads(body.splitlines()[-2].removeprefix(b"data: "))["error"] for _, _, body in (sse, openai)]
@@ -193,16 +193,16 @@ def test_answers_after_shutdown_grace_get_shutting_down_on_every_transport() -> 
 
 def test_websocket_frame_limit_matches_body_limit() -> None:
     async def main(port: int) -> list[tuple[dict[str, Any], int | None]]:
-        found = []
+        result = []
         for length in (1_500_000, 2_500_000):
-            async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as talk:
-                await talk.send(json.dumps({**SIM_BODY, "message": "a" * length, "max_tokens": 1}))
-                while (frame := json.loads(await talk.recv()))["type"] not in ("done", "error"):
+            async with websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as socket:
+                await socket.send(json.dumps({**SIM_BODY, "message": "a" * length, "max_tokens": 1}))
+                while (frame := json.loads(await socket.recv()))["type"] not in ("done", "error"):
                     pass
                 if frame["type"] == "error":
-                    await talk.wait_closed()
-                found.append((frame, talk.close_code))
-        return found
+                    await socket.wait_closed()
+                result.append((frame, socket.close_code))
+        return result
 
     large = {"MAX_MESSAGE_CHARS": "9000000", "MAX_CONVERSATION_CHARS": "9000000", "MAX_BODY_BYTES": "2000000"}
     with run_service(**large) as service:
@@ -216,21 +216,21 @@ def test_service_raises_fd_limit_to_hard_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))  # what it starts with, from here
     try:
         with run_service() as service:
-            found = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+            result = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert found == (limits[1], limits[1])
+    assert result == (limits[1], limits[1])
 
 
 def test_second_interrupt_ends_service_at_once() -> None:
     async def main(service: RunningService) -> None:
-        asked = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
-        await asked.reader.readuntil(b"start")
+        response = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
+        await response.reader.readuntil(b"start")
         service.process.send_signal(signal.SIGINT)
         await service.wait_port_closed()
         service.process.send_signal(signal.SIGINT)
         await asyncio.to_thread(service.process.wait, 10)
-        assert b"[DONE]" not in await asked.read_rest()
+        assert b"[DONE]" not in await response.read_rest()
 
     with run_service() as service:
         asyncio.run(main(service))

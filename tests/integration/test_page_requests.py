@@ -53,7 +53,7 @@ def ask(service: RunningService, method: str, path: str, **other: Any) -> httpx2
         return client.request(method, path, **other)
 
 
-def test_no_route_of_the_installed_library_is_there_beside_the_table(service: RunningService) -> None:
+def test_gradio_routes_outside_table_are_not_found(service: RunningService) -> None:
     async def build() -> Any:
         settings = Settings()
         app = create_app(ProviderRegistry(settings), Guard(GuardConfig()), settings)
@@ -71,33 +71,33 @@ def test_no_route_of_the_installed_library_is_there_beside_the_table(service: Ru
                 if any(row.path.fullmatch(path) and method in row.methods for row in TABLE):
                     continue
                 content = b'{"data":[]}' if method in ("POST", "PUT", "PATCH") else None
-                found = client.request(method, path, content=content, headers={"content-type": "application/json"})
-                if found.status_code != 404:
-                    wrong.append((method, path, found.status_code))
+                result = client.request(method, path, content=content, headers={"content-type": "application/json"})
+                if result.status_code != 404:
+                    wrong.append((method, path, result.status_code))
     assert wrong == []
 
 
-def test_service_keeps_its_own_routes_beside_the_page(service: RunningService) -> None:
+def test_service_routes_work_beside_page(service: RunningService) -> None:
     assert ask(service, "GET", "/healthz").status_code == 200
     assert ask(service, "GET", "/metrics").status_code == 200
     assert ask(service, "GET", "/v1/models").status_code == 200
-    asked = ask(service, "POST", "/api/chat", json={"message": "hi", "provider": "sim:steady", "stream": False})
-    assert asked.status_code == 200
+    requests = ask(service, "POST", "/api/chat", json={"message": "hi", "provider": "sim:steady", "stream": False})
+    assert requests.status_code == 200
     assert ask(service, "GET", "/api/nothing").json()["error"]["type"] == "not_found"
 
 
 def events(client: httpx2.Client, body: dict[str, Any]) -> str:
-    """Send an event over the queue and return all that comes of it."""
+    """Send an event over the queue and return all messages of its result."""
     joined = client.post("/gradio_api/queue/join", json=body)
     if joined.status_code != 200:
         return joined.text
-    said = ""
+    output = ""
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": body["session_hash"]}) as stream:
         for line in stream.iter_lines():
-            said += line
+            output += line
             if "process_completed" in line or "close_stream" in line or "unexpected_error" in line:
                 break
-    return said
+    return output
 
 
 def hostile(path: str) -> Iterator[Any]:
@@ -110,7 +110,7 @@ def hostile(path: str) -> Iterator[Any]:
     yield {"text": "x", "files": [data]}
 
 
-def test_no_function_of_the_page_hands_out_a_file(service: RunningService) -> None:
+def test_page_functions_never_serve_file(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     secrets = [part for part in (*os.environ.values(), Path("/etc/hostname").read_text().strip()) if len(part) > 12]
     tried, leaked = 0, []
@@ -119,20 +119,20 @@ def test_no_function_of_the_page_hands_out_a_file(service: RunningService) -> No
             for number, value in enumerate([*hostile(FILES[0]), *(next(hostile(path)) for path in FILES[1:])]):
                 body = {"fn_index": event["id"], "data": [value] * len(event["inputs"])}
                 body |= {"session_hash": f"f{event['id']}x{number}", "event_data": {"index": 0, "value": value}}
-                said = events(client, body) + client.post("/gradio_api/run/predict", json=body).text
+                output = events(client, body) + client.post("/gradio_api/run/predict", json=body).text
                 tried += 1
-                if "/gradio_api/file=" in said or "orig_name" in said or any(part in said for part in secrets):
+                if "/gradio_api/file=" in output or "orig_name" in output or any(part in output for part in secrets):
                     leaked.append((event["id"], value))
     assert tried > 700 and leaked == []
 
 
-def test_results_that_name_a_file_are_not_served(service: RunningService) -> None:
+def test_results_naming_file_are_not_served(service: RunningService) -> None:
     for path in FILES:
         for chat_service in ("file=", "file/", "proxy=http://127.0.0.1/", "custom_component/1/client/component/"):
             assert ask(service, "GET", f"/gradio_api/{chat_service}{path}").status_code == 404
 
 
-def test_question_over_the_queue_is_answered_as_before(service: RunningService) -> None:
+def test_prompt_over_queue_is_answered(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     run = next(event for event in config["dependencies"] if event["api_name"] == "run")
     with httpx2.Client(base_url=service.address, timeout=30) as client:
@@ -177,13 +177,13 @@ def junk(service: RunningService) -> None:
             connection.recv(100)
 
 
-def test_log_is_json_lines_and_has_nothing_that_a_visitor_sent() -> None:
+def test_log_is_json_lines_without_user_input() -> None:
     with started_with_page(SECRET_TOKEN="not-to-be-seen-0001") as service:
         junk(service)
         assert ask(service, "GET", "/healthz").status_code == 200
         assert service.stop_and_wait() in (0, -signal.SIGTERM)
-        said, printed = service.stderr_text(), service.printed()
-    assert said and all(isinstance(json.loads(line), dict) for line in said.splitlines())
+        output, printed = service.stderr_text(), service.printed()
+    assert output and all(isinstance(json.loads(line), dict) for line in output.splitlines())
     assert printed == ""
-    assert CANARY not in said and "not-to-be-seen" not in said
-    assert "a library has printed something" in said, "what the library printed came through the log"
+    assert CANARY not in output and "not-to-be-seen" not in output
+    assert "output of a library" in output, "what the library printed came through the log"

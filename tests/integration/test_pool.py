@@ -1,4 +1,4 @@
-"""Connections that are kept for the next request: when they are used again, and when never."""
+"""The connection pool: when a connection is reused, and when not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class PoolServer:
-    """What a server has seen."""
+    """The connections and requests that a server has received."""
 
     target: Origin
     accepted: int = 0
@@ -34,29 +34,29 @@ class PoolServer:
 
 @asynccontextmanager
 async def run_pool_server(*answers: bytes, close_after: bool = False) -> AsyncIterator[PoolServer]:
-    """Answer each request of all connections with the next of `answers`, the last one for all further ones."""
+    """Respond to each request of all connections with the next of `answers`, then always with the last one."""
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.accepted += 1
-        served.writers.append(writer)
+        service.accepted += 1
+        service.writers.append(writer)
         try:
             while await reader.readuntil(b"\r\n\r\n"):
-                served.requests += 1
+                service.requests += 1
                 writer.write(left.pop(0) if len(left) > 1 else left[0])
                 if close_after:
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
-        served.closed += 1
+        service.closed += 1
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    served = PoolServer(Origin(host, port))
+    service = PoolServer(Origin(host, port))
     async with server:
-        yield served
-        for writer in served.writers:
+        yield service
+        for writer in service.writers:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
@@ -74,18 +74,18 @@ async def read_parts(response: Response, into: list[bytes]) -> None:
         into.append(part)
 
 
-async def send_and_read(pool: ConnectionPool, served: PoolServer) -> bytes:
-    return await read_body(await pool.send(served.target, REQUEST, 5))
+async def send_and_read(pool: ConnectionPool, service: PoolServer) -> bytes:
+    return await read_body(await pool.send(service.target, REQUEST, 5))
 
 
 def test_pool_reuses_connection_after_complete_response() -> None:
     async def main() -> tuple[list[bytes], int, int]:
         async with (
-            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as served,
+            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as service,
             aclosing(ConnectionPool()) as pool,
         ):
-            bodies = [await send_and_read(pool, served) for _ in range(5)]
-            return bodies, served.accepted, served.requests
+            bodies = [await send_and_read(pool, service) for _ in range(5)]
+            return bodies, service.accepted, service.requests
 
     assert asyncio.run(main()) == ([b"abcde"] * 5, 1, 5)
 
@@ -99,23 +99,23 @@ def test_pool_reuses_connection_after_complete_response() -> None:
 )
 def test_pool_does_not_reuse_connection_server_closes(answer: bytes) -> None:
     async def main() -> int:
-        async with run_pool_server(answer) as served, aclosing(ConnectionPool()) as pool:
-            await send_and_read(pool, served)
-            await wait_until(lambda: served.closed == 1)
-            await send_and_read(pool, served)
-            return served.accepted
+        async with run_pool_server(answer) as service, aclosing(ConnectionPool()) as pool:
+            await send_and_read(pool, service)
+            await wait_until(lambda: service.closed == 1)
+            await send_and_read(pool, service)
+            return service.accepted
 
     assert asyncio.run(main()) == 2
 
 
 def test_response_closed_mid_body_closes_connection() -> None:
     async def main() -> int:
-        async with run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n") as served, aclosing(ConnectionPool()) as pool:
-            response = await pool.send(served.target, REQUEST, 5)
+        async with run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n") as service, aclosing(ConnectionPool()) as pool:
+            response = await pool.send(service.target, REQUEST, 5)
             assert await response.more() == b"ab"
             await response.aclose()
-            await wait_until(lambda: served.closed == 1)
-            return served.accepted
+            await wait_until(lambda: service.closed == 1)
+            return service.accepted
 
     assert asyncio.run(main()) == 1
 
@@ -123,13 +123,13 @@ def test_response_closed_mid_body_closes_connection() -> None:
 def test_pool_skips_idle_connection_closed_by_server() -> None:
     async def main() -> bytes:
         async with (
-            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as served,
+            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as service,
             aclosing(ConnectionPool()) as pool,
         ):
-            await send_and_read(pool, served)
-            served.writers[0].write(b"late")  # what comes unasked belongs to no request
-            await served.writers[0].drain()
-            return await send_and_read(pool, served)
+            await send_and_read(pool, service)
+            service.writers[0].write(b"late")  # what comes unasked belongs to no request
+            await service.writers[0].drain()
+            return await send_and_read(pool, service)
 
     assert asyncio.run(main()) == b"abcde"
 
@@ -137,24 +137,24 @@ def test_pool_skips_idle_connection_closed_by_server() -> None:
 def test_idle_connection_expires_and_is_closed() -> None:
     async def main() -> None:
         async with (
-            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as served,
+            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as service,
             aclosing(ConnectionPool(keepalive_expiry_s=0.05)) as pool,
         ):
-            await send_and_read(pool, served)
-            await wait_until(lambda: served.closed == 1)
+            await send_and_read(pool, service)
+            await wait_until(lambda: service.closed == 1)
 
     asyncio.run(main())
 
 
 def test_concurrent_requests_use_own_connections_and_aclose_ends_all() -> None:
     async def main() -> tuple[int, int]:
-        async with run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n") as served:
+        async with run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n") as service:
             async with aclosing(ConnectionPool()) as pool:
-                responses = await asyncio.gather(*(pool.send(served.target, REQUEST, 5) for _ in range(50)))
-                accepted = served.accepted
-            await wait_until(lambda: served.closed == 50)
+                responses = await asyncio.gather(*(pool.send(service.target, REQUEST, 5) for _ in range(50)))
+                accepted = service.accepted
+            await wait_until(lambda: service.closed == 50)
             assert len(responses) == 50
-            return accepted, served.closed
+            return accepted, service.closed
 
     assert asyncio.run(main()) == (50, 50)
 
@@ -163,27 +163,27 @@ def test_connection_faults_raise_distinct_errors_after_received_bytes() -> None:
     async def main() -> list[bytes]:
         parts: list[bytes] = []
         async with (
-            run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n", close_after=True) as served,
+            run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n", close_after=True) as service,
             aclosing(ConnectionPool()) as pool,
         ):
-            response = await pool.send(served.target, REQUEST, 5)
+            response = await pool.send(service.target, REQUEST, 5)
             with pytest.raises(ConnectionClosedError):
                 await read_parts(response, parts)
         async with (
-            run_pool_server(CHUNKED_HEAD + b"\r\n2\r\ncd\r\nzz\r\n") as served,
+            run_pool_server(CHUNKED_HEAD + b"\r\n2\r\ncd\r\nzz\r\n") as service,
             aclosing(ConnectionPool()) as pool,
         ):
-            response = await pool.send(served.target, REQUEST, 5)
+            response = await pool.send(service.target, REQUEST, 5)
             with pytest.raises(HTTPParseError):
                 await read_parts(response, parts)
-        async with run_pool_server(b"SMTP ready\r\n\r\n") as served, aclosing(ConnectionPool()) as pool:
+        async with run_pool_server(b"SMTP ready\r\n\r\n") as service, aclosing(ConnectionPool()) as pool:
             with pytest.raises(HTTPParseError):
-                await pool.send(served.target, REQUEST, 5)
-        async with run_pool_server(b"", close_after=True) as served, aclosing(ConnectionPool()) as pool:
+                await pool.send(service.target, REQUEST, 5)
+        async with run_pool_server(b"", close_after=True) as service, aclosing(ConnectionPool()) as pool:
             with pytest.raises(ConnectionClosedError):
-                await pool.send(served.target, REQUEST, 5)
+                await pool.send(service.target, REQUEST, 5)
         with pytest.raises(ConnectError):
-            await ConnectionPool().send(served.target, REQUEST, 5)
+            await ConnectionPool().send(service.target, REQUEST, 5)
         return parts
 
     assert asyncio.run(main()) == [b"ab", b"cd"]
@@ -194,15 +194,15 @@ def test_slow_reader_pauses_sender_and_receives_everything() -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
 
     async def main() -> tuple[bool, int]:
-        async with run_pool_server(head) as served, aclosing(ConnectionPool()) as pool:
-            response = await pool.send(served.target, REQUEST, 5)
-            (writer,) = served.writers
+        async with run_pool_server(head) as service, aclosing(ConnectionPool()) as pool:
+            response = await pool.send(service.target, REQUEST, 5)
+            (writer,) = service.writers
             writer.write(b"x" * size)
             sending = asyncio.create_task(writer.drain())
             waited, _ = await asyncio.wait([sending], timeout=0.5)
-            found = len(await read_body(response))
+            result = len(await read_body(response))
             await sending
-            return bool(waited), found
+            return bool(waited), result
 
     assert asyncio.run(main()) == (False, size)
 
@@ -212,65 +212,65 @@ def test_pool_does_not_reuse_connection_with_unread_response() -> None:
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
 
     async def main() -> tuple[int, int]:
-        async with run_pool_server(answer) as served, aclosing(ConnectionPool()) as pool:
-            response = await pool.send(served.target, REQUEST, 5)
-            await served.writers[0].drain()
+        async with run_pool_server(answer) as service, aclosing(ConnectionPool()) as pool:
+            response = await pool.send(service.target, REQUEST, 5)
+            await service.writers[0].drain()
             await response.aclose()
-            return len(await send_and_read(pool, served)), served.accepted
+            return len(await send_and_read(pool, service)), service.accepted
 
     assert asyncio.run(main()) == (size, 2)
 
 
 def test_send_cancelled_before_head_closes_connection() -> None:
     async def main() -> None:
-        async with run_pool_server(b"") as served, aclosing(ConnectionPool()) as pool:
-            asking = asyncio.create_task(pool.send(served.target, REQUEST, 5))
-            await wait_until(lambda: served.requests == 1)
+        async with run_pool_server(b"") as service, aclosing(ConnectionPool()) as pool:
+            asking = asyncio.create_task(pool.send(service.target, REQUEST, 5))
+            await wait_until(lambda: service.requests == 1)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-            await wait_until(lambda: served.closed == 1)
+            await wait_until(lambda: service.closed == 1)
 
     asyncio.run(main())
 
 
-def test_a_response_that_was_closed_leaves_the_connection_of_the_next_one_alone() -> None:
+def test_closed_response_does_not_affect_next_connection() -> None:
     async def main() -> tuple[bytes, bytes, int]:
         answers = (CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY, CHUNKED_HEAD + b"\r\n4\r\nnext\r\n")
-        async with run_pool_server(*answers) as served, aclosing(ConnectionPool()) as pool:
-            old = await pool.send(served.target, REQUEST, 5)
+        async with run_pool_server(*answers) as service, aclosing(ConnectionPool()) as pool:
+            old = await pool.send(service.target, REQUEST, 5)
             assert await read_body(old) == b"abcde"
-            new = await pool.send(served.target, REQUEST, 5)
+            new = await pool.send(service.target, REQUEST, 5)
             await old.aclose()
             late = await old.more()
-            found = await new.more()
-            served.writers[0].write(b"0\r\n\r\n")
+            result = await new.more()
+            service.writers[0].write(b"0\r\n\r\n")
             assert await new.more() == b""
-            return late, found, served.accepted
+            return late, result, service.accepted
 
     assert asyncio.run(main()) == (b"", b"next", 1)
 
 
-def test_a_response_that_has_ended_leaves_its_connection_to_the_next_one() -> None:
+def test_ended_response_releases_connection_for_reuse() -> None:
     async def main() -> tuple[bytes, int]:
         async with (
-            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as served,
+            run_pool_server(CHUNKED_HEAD + b"\r\n" + TWO_CHUNKS_BODY) as service,
             aclosing(ConnectionPool()) as pool,
         ):
-            old = await pool.send(served.target, REQUEST, 5)
+            old = await pool.send(service.target, REQUEST, 5)
             await read_parts(old, [])  # to its end, and not closed
-            new = await pool.send(served.target, REQUEST, 5)
+            new = await pool.send(service.target, REQUEST, 5)
             assert await old.more() == b""
             await old.aclose()
-            return await read_body(new), served.accepted
+            return await read_body(new), service.accepted
 
     assert asyncio.run(main()) == (b"abcde", 1)
 
 
-def test_a_reader_that_waits_while_another_task_closes_reads_nothing() -> None:
+def test_waiting_reader_reads_nothing_after_close_by_other_task() -> None:
     async def main() -> bytes:
-        async with run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n") as served, aclosing(ConnectionPool()) as pool:
-            response = await pool.send(served.target, REQUEST, 5)
+        async with run_pool_server(CHUNKED_HEAD + b"\r\n2\r\nab\r\n") as service, aclosing(ConnectionPool()) as pool:
+            response = await pool.send(service.target, REQUEST, 5)
             assert await response.more() == b"ab"
             reading = asyncio.create_task(response.more())
             await asyncio.sleep(0)
@@ -293,16 +293,16 @@ NOT_KEPT = {
 
 
 @pytest.mark.parametrize("name", NOT_KEPT)
-def test_a_connection_whose_response_is_in_doubt_is_not_kept(name: str) -> None:
+def test_connection_with_ambiguous_response_is_not_reused(name: str) -> None:
     async def main() -> tuple[list[bytes], int]:
-        async with run_pool_server(NOT_KEPT[name]) as served, aclosing(ConnectionPool()) as pool:
-            bodies = [await send_and_read(pool, served) for _ in range(2)]
-            return bodies, served.accepted
+        async with run_pool_server(NOT_KEPT[name]) as service, aclosing(ConnectionPool()) as pool:
+            bodies = [await send_and_read(pool, service) for _ in range(2)]
+            return bodies, service.accepted
 
     assert asyncio.run(main()) == ([b"abcde"] * 2, 2)
 
 
-def test_a_connection_that_answered_before_the_request_was_sent_is_not_kept() -> None:
+def test_connection_with_early_response_is_not_reused() -> None:
     request = REQUEST.replace(b"content-length: 0", b"content-length: 64000000") + b"x" * 64_000_000
 
     async def main() -> tuple[list[bytes], int]:
@@ -325,23 +325,23 @@ def test_a_connection_that_answered_before_the_request_was_sent_is_not_kept() ->
     assert asyncio.run(main()) == ([b"no", b"no"], 2)
 
 
-def test_bytes_after_a_fault_are_not_read() -> None:
+def test_bytes_after_fault_are_not_read() -> None:
     answer = CHUNKED_HEAD + b"\r\n2\r\nab\r\nzz\r\n"
 
     async def main() -> list[bytes]:
         parts: list[bytes] = []
-        async with run_pool_server(answer) as served, aclosing(ConnectionPool()) as pool:
-            response = await pool.send(served.target, REQUEST, 5)
-            served.writers[0].write(b"3\r\nnot\r\n")
+        async with run_pool_server(answer) as service, aclosing(ConnectionPool()) as pool:
+            response = await pool.send(service.target, REQUEST, 5)
+            service.writers[0].write(b"3\r\nnot\r\n")
             with pytest.raises(HTTPParseError):
                 await read_parts(response, parts)
-            await wait_until(lambda: served.closed == 1)
+            await wait_until(lambda: service.closed == 1)
         return parts
 
     assert asyncio.run(main()) == [b"ab"]
 
 
-def test_two_users_of_mutated_responses_never_get_a_byte_of_each_other() -> None:
+def test_mutated_responses_never_leak_between_requests() -> None:
     async def main() -> http_fuzz.Result:
         async with asyncio.timeout(120):
             return await http_fuzz.fuzz_pool(300, seed=20)

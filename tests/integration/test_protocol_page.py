@@ -1,4 +1,4 @@
-"""Every example of docs/protocol.md is run, and does what the page says."""
+"""Every example of docs/protocol.md runs as documented."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.service_process import run_service_process
 
 PAGE = ROOT / "docs" / "protocol.md"
 ADDRESS = "127.0.0.1:7860"
-"""What stands on the page for the service's own address."""
+"""The service's address as written on the page."""
 EXAMPLES = parse_examples(PAGE)
 
 

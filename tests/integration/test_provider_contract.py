@@ -1,4 +1,4 @@
-"""What every adapter must do, over real sockets: grammar, usage, finish reasons, errors, stopping, whole answers."""
+"""The contract of every adapter over real sockets: grammar, usage, finish reasons, errors, cancellation."""
 
 import asyncio
 import contextlib
@@ -84,12 +84,12 @@ def test_adapter_sends_request_fields_in_provider_format(case: ProviderCase, str
             await collect(adapter, replace(request, streamed=streamed))
             return server.requests[0]
 
-    asked = asyncio.run(main())
-    fields = asked.json
-    assert asked.path == case.path
-    assert asked.headers["accept-encoding"] == "identity"
-    assert asked.headers["x-client-request-id"] == "trial-1"
-    assert CANARY in {asked.headers.get("authorization", "").removeprefix("Bearer "), asked.headers.get("api-key")}
+    answer = asyncio.run(main())
+    fields = answer.json
+    assert answer.path == case.path
+    assert answer.headers["accept-encoding"] == "identity"
+    assert answer.headers["x-client-request-id"] == "trial-1"
+    assert CANARY in {answer.headers.get("authorization", "").removeprefix("Bearer "), answer.headers.get("api-key")}
     assert fields["stream"] is streamed
     assert fields["model"] == case.name.partition(":")[2]
     assert fields["messages"][-1] == {"role": "user", "content": "Hi \ufffd!"}
@@ -102,15 +102,15 @@ def test_adapter_sends_request_fields_in_provider_format(case: ProviderCase, str
 @pytest.mark.parametrize(
     ("status", "cls", "words"),
     [
-        ("400 Bad Request", BadRequestError, "rejected the request (400): Because"),
-        ("401 Unauthorized", AuthenticationError, "rejected the key (401): Because"),
-        ("403 Forbidden", AuthenticationError, "rejected the key (403): Because"),
+        ("400 Bad Request", BadRequestError, "request rejected (400): Because"),
+        ("401 Unauthorized", AuthenticationError, "API key rejected (401): Because"),
+        ("403 Forbidden", AuthenticationError, "API key rejected (403): Because"),
         ("404 Not Found", NotFoundError, "(404): Because"),
         ("422 Unprocessable", BadRequestError, "(422): Because"),
-        ("408 Timeout", ServerError, "failed (408): Because"),
+        ("408 Timeout", ServerError, "server error (408): Because"),
         ("409 Conflict", ServerError, "(409): Because"),
         ("429 Too Many", RateLimitError, "rate limit reached (429): Because"),
-        ("500 Oops", ServerError, "failed (500): Because"),
+        ("500 Oops", ServerError, "server error (500): Because"),
         ("529 Overloaded", ServerError, "(529): Because"),
     ],
 )
@@ -256,18 +256,16 @@ def test_adapter_lists_models_of_service(case: ProviderCase) -> None:
     async def main() -> list[str]:
         async with run_raw_server(script) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            found = await providers.list_models(case.name.partition(":")[0])
+            result = await providers.list_models(case.name.partition(":")[0])
             await providers.aclose()
-            return [model.name for model in found]
+            return [model.name for model in result]
 
     assert asyncio.run(main()) == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["sim:steady", "sim:bursty", "replay", "local"])
 @pytest.mark.parametrize("streamed", [True, False])
-def test_builtin_adapters_meet_the_same_contract(
-    name: str, streamed: bool, tmp_path: Path, local_model: LocalModel
-) -> None:
+def test_builtin_adapters_meet_contract(name: str, streamed: bool, tmp_path: Path, local_model: LocalModel) -> None:
     trace = tmp_path / "trace.jsonl"
     start = (Notice("connected", "Recorded."), TextDelta("He"), TextDelta("llo"))
     answer: tuple[Event, ...] = (*start, Usage(7, 3), Finish("stop", "stop"))
@@ -277,13 +275,13 @@ def test_builtin_adapters_meet_the_same_contract(
         providers = ProviderRegistry(Settings())
         route = providers.route(f"replay:{trace}" if name == "replay" else "sim:steady" if name == "local" else name)
         adapter = LocalAdapter(local_model, Timeouts()) if name == "local" else route.adapter
-        found = await collect(adapter, replace(REQUEST, model=route.model, max_tokens=5, streamed=streamed))
+        result = await collect(adapter, replace(REQUEST, model=route.model, max_tokens=5, streamed=streamed))
         stopped = adapter.stream(replace(REQUEST, model=route.model))
         assert isinstance(await anext(stopped), Notice)
         await stopped.aclose()
         await adapter.aclose()
         await providers.aclose()
-        return found
+        return result
 
     events, error = asyncio.run(main())
     assert error is None

@@ -1,4 +1,4 @@
-"""What every adapter leaves behind: stopping ends the upstream at once, no socket is left, and no key is seen."""
+"""Resources of every adapter: cancellation ends the upstream request at once, no socket leaks, and no key is shown."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from tests.integration.raw_server import RawConnection, Script
 
 
 def stuck_script(case: ProviderCase, stage: str, streamed: bool) -> Script:
-    """Answer up to a stage, and then wait until the client has left."""
+    """Respond up to a stage, then wait until the client disconnects."""
 
     async def script(connection: RawConnection) -> None:
         if stage != "before the headers":

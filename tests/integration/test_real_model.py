@@ -60,11 +60,11 @@ def start_answer(
     )
 
 
-async def read_answer(asked: AnswerStream, *, stop_after: int | None = None) -> CollectedAnswer:
+async def read_answer(stream: AnswerStream, *, stop_after: int | None = None) -> CollectedAnswer:
     grammar = Grammar()
     events: list[Event] = []
     try:
-        async for event in asked:
+        async for event in stream:
             grammar.feed(event)
             events.append(event)
             if stop_after is not None and sum(isinstance(e, TextDelta) for e in events) == stop_after:
@@ -72,8 +72,8 @@ async def read_answer(asked: AnswerStream, *, stop_after: int | None = None) -> 
         else:
             grammar.end()
     finally:
-        await asked.aclose()
-    return CollectedAnswer(events, asked.receipt())
+        await stream.aclose()
+    return CollectedAnswer(events, stream.receipt())
 
 
 async def ask_streamed(name: str, streamed: bool, providers: ProviderRegistry) -> CollectedAnswer:
@@ -83,12 +83,12 @@ async def ask_streamed(name: str, streamed: bool, providers: ProviderRegistry) -
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("streamed", [True, False])
 def test_real_model_answer_has_reported_usage(local_model: LocalModel, name: str, streamed: bool) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, streamed=streamed)))
-    assert asked.receipt.outcome == "completed", asked.events[-1]
-    assert asked.receipt.finish_reason in ("stop", "length")
-    assert "Paris" in "".join(asked.texts)
-    assert len(asked.texts) > 2 if streamed else len(asked.texts) == 1
-    usage = asked.receipt.reading.usage
+    answer = with_providers(local_model, lambda p: read_answer(start_answer(p, name, streamed=streamed)))
+    assert answer.receipt.outcome == "completed", answer.events[-1]
+    assert answer.receipt.finish_reason in ("stop", "length")
+    assert "Paris" in "".join(answer.texts)
+    assert len(answer.texts) > 2 if streamed else len(answer.texts) == 1
+    usage = answer.receipt.reading.usage
     assert usage.source == "reported"
     assert usage.input_tokens is not None
     assert usage.input_tokens > 10
@@ -99,14 +99,12 @@ def test_real_model_answer_has_reported_usage(local_model: LocalModel, name: str
 # llama.cpp's Responses say "completed" also where the limit cut the answer; OpenAI's say "incomplete".
 @pytest.mark.parametrize("name", ["openai:local", "anthropic:local"])
 def test_real_model_at_max_tokens_finishes_with_length(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=3)))
-    assert (asked.receipt.finish_reason, asked.receipt.reading.usage.output_tokens) == ("length", 3)
+    answer = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=3)))
+    assert (answer.receipt.finish_reason, answer.receipt.reading.usage.output_tokens) == ("length", 3)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_same_prompt_at_temperature_0_has_the_same_text_in_every_dialect(
-    local_model: LocalModel, streamed: bool
-) -> None:
+def test_same_prompt_at_temperature_0_has_same_text_in_every_dialect(local_model: LocalModel, streamed: bool) -> None:
     texts = {
         "".join(with_providers(local_model, partial(ask_streamed, name, streamed)).texts).strip() for name in NAMES
     }
@@ -115,16 +113,16 @@ def test_same_prompt_at_temperature_0_has_the_same_text_in_every_dialect(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stopped_real_answer_is_cancelled_and_keeps_text(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=400), stop_after=2))
-    assert asked.receipt.outcome == "cancelled"
-    assert asked.receipt.stop_s is not None
-    assert asked.receipt.delivered_chars == len("".join(asked.texts)) > 0
+    answer = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=400), stop_after=2))
+    assert answer.receipt.outcome == "cancelled"
+    assert answer.receipt.stop_s is not None
+    assert answer.receipt.delivered_chars == len("".join(answer.texts)) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_key_gives_auth_failure_without_showing_it(local_model: LocalModel, name: str) -> None:
-    asked = with_providers(local_model, lambda p: read_answer(start_answer(p, name)), key="sk-wrong-canary-key")
-    (last,) = asked.events
+    answer = with_providers(local_model, lambda p: read_answer(start_answer(p, name)), key="sk-wrong-canary-key")
+    (last,) = answer.events
     assert isinstance(last, Failed)
     assert last.kind == "auth"
     assert "_API_KEY" in last.message

@@ -1,4 +1,4 @@
-"""Several processes as one service: limits, streams and figures are shared; one that dies is replaced."""
+"""Several processes as one service: shared limits, streams and metrics, and replacement of a dead worker."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def redis() -> Iterator[RedisProcess]:
 async def run_replicas(
     redis: RedisProcess, number: int, adapter: ScriptedAdapter, variables: Mapping[str, str]
 ) -> AsyncIterator[list[int]]:
-    """Run three services that share the database with that number; give their ports."""
+    """Run three services that share the Redis database with that number, and yield their ports."""
     url = redis.url.removesuffix("/0") + f"/{number}"
     async with AsyncExitStack() as stack:
         variables = {**variables, "REDIS_URL": url}
@@ -56,9 +56,9 @@ async def ask_over_http(port: int, path: str) -> int:
 
 
 async def ask_over_websocket(port: int) -> int:
-    async with websockets.connect(f"ws://127.0.0.1:{port}{SOCKET}") as talk:
-        await talk.send(json.dumps({**CHAT_BODY, "stream": True}))
-        while (frame := json.loads(await talk.recv()))["type"] not in ("done", "error"):
+    async with websockets.connect(f"ws://127.0.0.1:{port}{SOCKET}") as socket:
+        await socket.send(json.dumps({**CHAT_BODY, "stream": True}))
+        while (frame := json.loads(await socket.recv()))["type"] not in ("done", "error"):
             pass
         return 200 if frame["type"] == "done" else 429 if frame["error"]["rule"] == "rate" else 500
 
@@ -86,11 +86,11 @@ def test_stream_limit_is_shared_by_replicas_and_released(redis: RedisProcess) ->
         adapter = ScriptedAdapter(words_script(9000, first_s=0.0, gap_s=0.02))
         variables = {"RATE_LIMIT": "off", "BUDGET_STREAMS_PER_CALLER": "3"}
         async with run_replicas(redis, 2, adapter, variables) as ports:
-            asked = [await send_request(port, CHAT, streamed) for port in ports]
+            responses = [await send_request(port, CHAT, streamed) for port in ports]
             await wait_until(lambda: adapter.open == 3)
             status, _, refused = await (await send_request(ports[0], CHAT, streamed)).read_response()
             assert status == 429
-            asked[2].drop()
+            responses[2].drop()
             await wait_until(lambda: adapter.open == 2)
             while True:  # what it took is given back right after
                 again = await send_request(ports[1], CHAT, streamed)
@@ -98,9 +98,9 @@ def test_stream_limit_is_shared_by_replicas_and_released(redis: RedisProcess) ->
                     break
                 assert line.startswith(b"HTTP/1.1 429")
                 again.drop()
-            for connection in (*asked, again):
+            for connection in (*responses, again):
                 connection.drop()
-            return asked, json.loads(refused), adapter.open
+            return responses, json.loads(refused), adapter.open
 
     _, refused, _ = asyncio.run(main())
     assert refused["error"]["rule"] == "budget.streams"
@@ -110,19 +110,19 @@ def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisPro
     async def main() -> tuple[list[dict[str, Any]], int]:
         adapter = ScriptedAdapter(words_script(9000, first_s=0.0, gap_s=0.02))
         async with run_replicas(redis, 3, adapter, {"RATE_LIMIT": "off"}) as ports:
-            asked = await send_request(ports[0], CHAT, {**CHAT_BODY, "stream": True, "resume": True})
-            start = await asked.reader.readuntil(b":1\nevent: start\ndata: {")
+            response = await send_request(ports[0], CHAT, {**CHAT_BODY, "stream": True, "resume": True})
+            start = await response.reader.readuntil(b":1\nevent: start\ndata: {")
             stream_id = start.rpartition(b"id: ")[2].partition(b":")[0].decode()
-            async with websockets.connect(f"ws://127.0.0.1:{ports[1]}{SOCKET}") as talk:
+            async with websockets.connect(f"ws://127.0.0.1:{ports[1]}{SOCKET}") as socket:
                 frames: list[dict[str, Any]] = []
                 while not frames or frames[-1]["type"] == "error":  # the copy is a little behind at first
-                    await talk.send(json.dumps({"type": "resume", "stream_id": stream_id, "last_id": 1}))
-                    frames = [json.loads(await talk.recv())]
-                await talk.send('{"type": "cancel"}')
+                    await socket.send(json.dumps({"type": "resume", "stream_id": stream_id, "last_id": 1}))
+                    frames = [json.loads(await socket.recv())]
+                await socket.send('{"type": "cancel"}')
                 while frames[-1]["type"] != "cancelled":
-                    frames.append(json.loads(await talk.recv()))
-            told = await asked.read_rest()
-            assert told.count(b"event: cancelled") == 1
+                    frames.append(json.loads(await socket.recv()))
+            result = await response.read_rest()
+            assert result.count(b"event: cancelled") == 1
             return frames, adapter.open
 
     frames, still_open = asyncio.run(main())
@@ -131,7 +131,7 @@ def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisPro
 
 
 class HeldAdapter(ScriptedAdapter):
-    """Says nothing before it may."""
+    """An adapter that sends nothing until it is released."""
 
     def __init__(self, may: asyncio.Event) -> None:
         super().__init__(words_script(2, first_s=0.0))
@@ -145,10 +145,10 @@ class HeldAdapter(ScriptedAdapter):
 
 
 def test_remote_readers_beyond_redis_pool_size_read_whole_stream(redis: RedisProcess) -> None:
-    asked = {**CHAT_BODY, "stream": True, "resume": True}
+    requests = {**CHAT_BODY, "stream": True, "resume": True}
 
     async def start_stream(port: int) -> str:
-        connection = await send_request(port, CHAT, asked)
+        connection = await send_request(port, CHAT, requests)
         start = await connection.reader.readuntil(b":1\nevent: start\ndata: {")
         connection.drop()
         return start.rpartition(b"id: ")[2].partition(b":")[0].decode()
@@ -183,10 +183,10 @@ def test_hanging_redis_does_not_block_resume_requests(redis: RedisProcess) -> No
         async with run_replicas(redis, 5, ScriptedAdapter(words_script(1)), {"RATE_LIMIT": "off"}) as ports:
             with redis.suspend():
                 async with asyncio.timeout(5):
-                    asked = [
+                    responses = [
                         await send_request(ports[0], f"{CHAT}/stream/x", method=method) for method in ("GET", "DELETE")
                     ]
-                    return [(await connection.read_response())[0] for connection in asked]
+                    return [(await connection.read_response())[0] for connection in responses]
 
     assert asyncio.run(main()) == [404, 404]
 
@@ -196,21 +196,21 @@ def run_two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
     return run_service("--workers", "2", REDIS_URL=url, **{"RATE_LIMIT": "off", "BUDGETS": "off", **variables})
 
 
-def test_workers_check_the_host_where_they_listen(redis: RedisProcess) -> None:
+def test_workers_check_host_of_listening_address(redis: RedisProcess) -> None:
     async def main(port: int) -> list[int]:
         hosts = ["localhost", "evil.example", "chat.example"] * 4
-        asked = [await send_request(port, "/healthz", method="GET", headers={"host": host}) for host in hosts]
-        return [(await one.read_response())[0] for one in asked]
+        responses = [await send_request(port, "/healthz", method="GET", headers={"host": host}) for host in hosts]
+        return [(await one.read_response())[0] for one in responses]
 
     with run_two_workers(redis, 9, ALLOWED_HOSTS="chat.example") as service:
         assert asyncio.run(main(service.port)) == [200, 421, 200] * 4
 
 
 async def ask_cut_and_resume(service: RunningService) -> None:
-    """Ask, be cut off, and read the rest, from whichever worker takes the connection."""
-    asked = await send_request(service.port, CHAT, {**SIM_BODY, "resume": True})
-    before = await asked.reader.readuntil(b'data: {"content"')
-    asked.drop()
+    """Start an answer, drop the connection, and read the rest from whichever worker accepts the connection."""
+    response = await send_request(service.port, CHAT, {**SIM_BODY, "resume": True})
+    before = await response.reader.readuntil(b'data: {"content"')
+    response.drop()
     # The last event was cut: continue after the one before it.
     events = sse.Decoder().feed(before[before.index(b"id: ") : before.rindex(b"id: ")].replace(b"\r\n", b"\n"))
     seen = before.rpartition(b"\nid: ")[0].rpartition(b"id: ")[2].split(b"\n")[0].decode()
@@ -256,9 +256,9 @@ def test_killed_worker_is_replaced_and_streams_resume_across_workers(redis: Redi
         for connection in held:
             connection.drop()
         async with asyncio.timeout(30):  # the new worker forgets what the dead one had under way
-            while count_open_streams(found := await scrape_metrics(service.port)):  # noqa: ASYNC110 - the other party sets no event
+            while count_open_streams(result := await scrape_metrics(service.port)):  # noqa: ASYNC110 - the other party sets no event
                 await asyncio.sleep(0.1)
-        assert count_completed(found) == 8
+        assert count_completed(result) == 8
         await asyncio.gather(*(ask_cut_and_resume(service) for _ in range(4)))
         assert count_completed(await scrape_metrics(service.port)) == 12
 
@@ -271,8 +271,8 @@ def test_killed_worker_is_replaced_and_streams_resume_across_workers(redis: Redi
 def test_rate_limit_is_shared_by_two_workers(redis: RedisProcess) -> None:
     async def main(port: int) -> list[int]:
         body = {**SIM_BODY, "stream": False, "max_tokens": 1}
-        asked = [await send_request(port, CHAT, body) for _ in range(50)]
-        return [(await connection.read_response())[0] for connection in asked]
+        responses = [await send_request(port, CHAT, body) for _ in range(50)]
+        return [(await connection.read_response())[0] for connection in responses]
 
     with run_two_workers(redis, 4, RATE_LIMIT="10/minute") as service:
         statuses = asyncio.run(main(service.port))
@@ -280,7 +280,7 @@ def test_rate_limit_is_shared_by_two_workers(redis: RedisProcess) -> None:
 
 
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 429), ("0.0.0.0", 404)])
-def test_workers_offer_models_by_the_address_that_they_listen_on(redis: RedisProcess, host: str, status: int) -> None:
+def test_workers_offer_models_by_listening_address(redis: RedisProcess, host: str, status: int) -> None:
     async def main(port: int) -> int:
         body = {"message": "hi", "provider": "openai:o1-pro", "max_tokens": 1000}
         return (await (await send_request(port, CHAT, body)).read_response())[0]
@@ -292,10 +292,12 @@ def test_workers_offer_models_by_the_address_that_they_listen_on(redis: RedisPro
 
 def test_signalled_workers_finish_answers_and_reject_new_ones(redis: RedisProcess) -> None:
     async def main(service: RunningService) -> list[bytes]:
-        asked = [await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"}) for _ in range(6)]
-        for connection in asked:
+        responses = [
+            await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"}) for _ in range(6)
+        ]
+        for connection in responses:
             await connection.reader.readuntil(b"start")
-        ends = [asyncio.create_task(connection.read_rest()) for connection in asked]
+        ends = [asyncio.create_task(connection.read_rest()) for connection in responses]
         service.process.send_signal(signal.SIGTERM)
         await service.wait_port_closed()
         assert not any(end.done() for end in ends)
@@ -310,14 +312,14 @@ def test_signalled_workers_finish_answers_and_reject_new_ones(redis: RedisProces
 
 def test_second_interrupt_ends_workers_at_once(redis: RedisProcess) -> None:
     async def main(service: RunningService) -> None:
-        asked = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
-        await asked.reader.readuntil(b"start")
+        response = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
+        await response.reader.readuntil(b"start")
         workers = service.workers()
         service.process.send_signal(signal.SIGINT)
         await service.wait_port_closed()
         service.process.send_signal(signal.SIGINT)
         await asyncio.to_thread(service.process.wait, 10)
-        assert b"[DONE]" not in await asked.read_rest()
+        assert b"[DONE]" not in await response.read_rest()
         for worker in workers:
             with pytest.raises(ProcessLookupError):
                 os.kill(worker, 0)
@@ -338,4 +340,4 @@ def test_failing_workers_end_command_with_failure() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 7
-    assert "Streamgauge is at" not in done.stdout
+    assert "Streamgauge listens at" not in done.stdout

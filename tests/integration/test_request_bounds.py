@@ -1,4 +1,4 @@
-"""What a connection may send, over real sockets: heads, trailers, bodies and WebSocket messages without end."""
+"""Limits of a connection over real sockets: endless heads, trailers, bodies and WebSocket messages."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def answers(
     piece: int = 65536,
     add_routes: Callable[[FastAPI], None] = lambda app: None,
 ) -> tuple[list[int], bytes]:
-    """Send data to a service until it closes, which it must; return the statuses, and all that it said."""
+    """Send data until the service closes the connection; return the statuses and all received bytes."""
 
     async def main() -> bytes:
         async with serve_providers(SingleAdapterProviders(brief()), limits=limits, add_routes=add_routes) as port:
@@ -56,17 +56,17 @@ def answers(
                         await writer.drain()
 
             sending = asyncio.create_task(send())
-            said = b""
+            output = b""
             async with asyncio.timeout(30):
                 with suppress(ConnectionResetError):
                     while part := await reader.read(65536):
-                        said += part
+                        output += part
                 await sending
             writer.close()
-            return said
+            return output
 
-    said = asyncio.run(main())
-    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3})", said)], said
+    output = asyncio.run(main())
+    return [int(entry) for entry in re.findall(rb"HTTP/1\.1 (\d{3})", output)], output
 
 
 def padded(start: bytes, size: int) -> bytes:
@@ -74,11 +74,11 @@ def padded(start: bytes, size: int) -> bytes:
     return start + b"x: " + b"a" * (size - len(start) - len("x: \r\n\r\n")) + b"\r\n\r\n"
 
 
-def test_head_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
+def test_head_at_limit_is_accepted_and_larger_one_rejected() -> None:
     assert answers(padded(GET + CLOSE, 65_536))[0] == [200]
-    statuses, said = answers(padded(GET + CLOSE, 65_537))
+    statuses, output = answers(padded(GET + CLOSE, 65_537))
     assert statuses == [431]
-    head, _, body = said.partition(b"\r\n\r\n")
+    head, _, body = output.partition(b"\r\n\r\n")
     assert b"connection: close" in head
     assert json.loads(body)["error"] | {"message": ""} == {
         "type": "head_too_large",
@@ -88,13 +88,13 @@ def test_head_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
     }
 
 
-def test_head_in_the_openai_api_is_rejected_in_its_shape() -> None:
-    _, said = answers(b"GET /v1/models HTTP/1.1\r\n" + HOST + b"x: a\r\n" * 201 + b"\r\n")
-    error = json.loads(said.partition(b"\r\n\r\n")[2])["error"]
+def test_large_head_in_openai_api_is_rejected_in_openai_shape() -> None:
+    _, output = answers(b"GET /v1/models HTTP/1.1\r\n" + HOST + b"x: a\r\n" * 201 + b"\r\n")
+    error = json.loads(output.partition(b"\r\n\r\n")[2])["error"]
     assert (error["type"], error["code"], error["rule"]) == ("invalid_request_error", "head_too_large", "request.head")
 
 
-def test_header_lines_at_the_limit_are_taken_and_one_more_is_not() -> None:
+def test_header_lines_at_limit_are_accepted_and_more_rejected() -> None:
     assert answers(GET + CLOSE + b"x:\r\n" * 198 + b"\r\n")[0] == [200]
     assert answers(GET + CLOSE + b"x:\r\n" * 199 + b"\r\n")[0] == [431]
 
@@ -114,7 +114,7 @@ HEADS_WITHOUT_END: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", HEADS_WITHOUT_END)
-def test_head_without_end_is_rejected_while_it_comes(name: str) -> None:
+def test_endless_head_is_rejected_early(name: str) -> None:
     statuses, _ = answers(HEADS_WITHOUT_END[name])
     assert statuses in ([431], [200, 431])
 
@@ -131,19 +131,19 @@ def test_head_without_end_is_rejected_while_it_comes(name: str) -> None:
     ],
     ids=["one trailer", "trailers", "an extension", "extensions", "a size"],
 )
-def test_framing_of_a_chunked_body_without_end_is_rejected(path: bytes, body: bytes) -> None:
+def test_endless_chunk_framing_is_rejected(path: bytes, body: bytes) -> None:
     statuses, _ = answers(b"POST " + path + b" HTTP/1.1\r\n" + CHUNKED + body)
     assert statuses in ([431], [404], [405])
 
 
-def test_body_in_tiny_chunks_is_taken_whatever_its_framing_comes_to() -> None:
+def test_body_in_tiny_chunks_is_accepted_despite_framing_size() -> None:
     body = json.dumps({"message": "a" * 3000, "provider": "p", "stream": False}).encode() + b" " * 20_000
     chunks = b"".join(b"0001;x=%s\r\n%c\r\n" % (b"y" * 20, byte) for byte in body) + b"0\r\nt: a\r\n\r\n"
-    statuses, said = answers(b"POST /api/chat HTTP/1.1\r\n" + CLOSE + CHUNKED + chunks, ConnectionLimits())
-    assert statuses == [200] and b'"content":"w0 w1 "' in said
+    statuses, output = answers(b"POST /api/chat HTTP/1.1\r\n" + CLOSE + CHUNKED + chunks, ConnectionLimits())
+    assert statuses == [200] and b'"content":"w0 w1 "' in output
 
 
-def test_head_that_comes_byte_by_byte_is_taken() -> None:
+def test_head_byte_by_byte_is_accepted() -> None:
     assert answers(padded(GET + CLOSE, 20_000), ConnectionLimits(), piece=1)[0] == [200]
 
 
@@ -155,33 +155,33 @@ def test_requests_on_one_connection_are_counted_anew() -> None:
 @pytest.mark.parametrize(
     ("bad", "status"), [(padded(GET, 70_000), 431), (b"NO HTTP\r\n\r\n", 400)], ids=["too large", "no http"]
 )
-def test_rejection_behind_other_requests_comes_after_their_responses(bad: bytes, status: int) -> None:
+def test_rejection_of_pipelined_request_follows_earlier_responses(bad: bytes, status: int) -> None:
     assert answers(GET + b"\r\n" + GET + b"\r\n" + bad)[0] == [200, 200, status]
 
 
-def test_rejection_behind_an_answer_under_way_does_not_mix_with_it() -> None:
+def test_rejection_during_answer_does_not_mix_with_it() -> None:
     body = json.dumps({"message": "Hi.", "provider": "p", "strategy": "direct"}).encode()
     ask = b"POST /api/chat HTTP/1.1\r\n" + HOST + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-    statuses, said = answers(ask % (len(body), body) + padded(GET, 70_000))
+    statuses, output = answers(ask % (len(body), body) + padded(GET, 70_000))
     assert statuses == [200, 431]
-    assert said.index(b"[DONE]") < said.index(b"HTTP/1.1 431")
+    assert output.index(b"[DONE]") < output.index(b"HTTP/1.1 431")
 
 
-def test_requests_that_wait_on_one_connection_are_bounded() -> None:
+def test_pipelined_requests_on_one_connection_are_bounded() -> None:
     statuses, _ = answers((GET + b"\r\n") * 5000)
     assert 100 <= len(statuses) <= 600 and statuses[-1] == 400 and set(statuses[:-1]) == {200}
 
 
 @pytest.mark.parametrize("path", [b"/api/nothing", b"/nothing", b"/healthz"])
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_body_that_nobody_reads_does_not_keep_the_connection(method: bytes, path: bytes) -> None:
+def test_unread_body_does_not_hold_connection(method: bytes, path: bytes) -> None:
     head = method + b" " + path + b" HTTP/1.1\r\n" + HOST + b"content-length: 999999999\r\n\r\n"
     statuses, _ = answers(head + b"a" * 100_000)
     assert len(statuses) == 1 and statuses[0] in (200, 404, 405)
 
 
 @pytest.mark.parametrize("framing", [b"content-length: 9000000\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n"])
-def test_body_of_any_route_is_bounded_where_the_route_reads_it_whole(framing: bytes) -> None:
+def test_body_read_completely_by_route_is_bounded(framing: bytes) -> None:
     chunk = b"a" * 65536 if b"length" in framing else b"10000\r\n" + b"a" * 65536 + b"\r\n"
     head = b"POST /read HTTP/1.1\r\n" + HOST + framing
     statuses, read = reading_answers(head + chunk * 100)
@@ -189,13 +189,13 @@ def test_body_of_any_route_is_bounded_where_the_route_reads_it_whole(framing: by
     assert read <= ConnectionLimits().body_bytes
 
 
-def test_body_of_any_route_that_does_not_come_is_not_waited_for() -> None:
+def test_missing_body_times_out_on_any_route() -> None:
     statuses, _ = reading_answers(b"POST /read HTTP/1.1\r\n" + HOST + b"content-length: 9\r\n\r\nabc")
     assert statuses == [408]
 
 
 def reading_answers(data: bytes) -> tuple[list[int], int]:
-    """Send data to a route that reads whole bodies, as the page's do; return the statuses, and how much it got."""
+    """Send data to a route that reads whole bodies, like the page's; return the statuses and the received size."""
     got = 0
 
     async def read(request: Request) -> Response:
@@ -209,7 +209,7 @@ def reading_answers(data: bytes) -> tuple[list[int], int]:
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True, announced: int | None = None) -> bytes:
-    """Return a client's frame, masked with nulls; `announced` is the length that it says it has."""
+    """Return a client's frame, masked with nulls; `announced` is the length in its header."""
     size = len(payload) if announced is None else announced
     length = bytes([0x80 | size]) if size < 126 else b"\xff" + struct.pack("!Q", size)
     return bytes([fin << 7 | opcode]) + length + bytes(4) + payload
@@ -218,10 +218,10 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True, announced: int | Non
 def upgrade(client: socket.socket) -> None:
     """Open a WebSocket on a connection."""
     client.sendall(UPGRADE + b"\r\n")
-    said = b""
-    while not said.endswith(b"\r\n\r\n"):
-        said += client.recv(1)
-    assert said.startswith(b"HTTP/1.1 101")
+    output = b""
+    while not output.endswith(b"\r\n\r\n"):
+        output += client.recv(1)
+    assert output.startswith(b"HTTP/1.1 101")
 
 
 def closed_with(*sent: bytes, limits: ConnectionLimits = IMPATIENT) -> int:
@@ -231,14 +231,14 @@ def closed_with(*sent: bytes, limits: ConnectionLimits = IMPATIENT) -> int:
         # A plain socket still gives what came before a reset.
         with closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as client:
             upgrade(client)
-            said = b""
+            output = b""
             with suppress(ConnectionError):
                 for part in sent:
                     client.sendall(part)
             with suppress(ConnectionError):
                 while part := client.recv(4096):
-                    said += part
-            return said
+                    output += part
+            return output
 
     async def main() -> bytes:
         async with serve_providers(SingleAdapterProviders(brief()), limits=limits) as port:
@@ -247,23 +247,23 @@ def closed_with(*sent: bytes, limits: ConnectionLimits = IMPATIENT) -> int:
     return int.from_bytes(re.findall(rb"\x88[\x02-\x7d](..)", asyncio.run(main()), re.DOTALL)[-1], "big")
 
 
-def test_websocket_message_in_too_many_fragments_closes_the_socket() -> None:
+def test_websocket_message_in_too_many_fragments_closes_socket() -> None:
     assert closed_with(frame(1, b"", fin=False), *[frame(0, b"", fin=False) * 100] * 100) == 1009
 
 
-def test_websocket_message_that_grows_too_large_closes_the_socket() -> None:
+def test_websocket_message_growing_too_large_closes_socket() -> None:
     assert closed_with(frame(1, b"", fin=False), *[frame(0, b"a" * 65536, fin=False)] * 20) == 1009
 
 
-def test_websocket_frame_that_announces_too_much_closes_the_socket() -> None:
+def test_websocket_frame_announcing_too_much_closes_socket() -> None:
     assert closed_with(frame(1, b"", announced=1 << 40)) == 1009
 
 
-def test_websocket_message_that_does_not_come_to_its_end_closes_the_socket() -> None:
+def test_unfinished_websocket_message_closes_socket() -> None:
     assert closed_with(frame(1, b'{"mess', fin=False)) == 1008
 
 
-def test_websocket_message_in_a_few_fragments_is_taken() -> None:
+def test_websocket_message_in_few_fragments_is_accepted() -> None:
     body = json.dumps({"message": "Hi."}).encode()
     parts = [frame(1 if not n else 0, body[n : n + 1], fin=n == len(body) - 1) for n in range(len(body))]
     refused = frame(1, b"not json")
@@ -282,22 +282,22 @@ def answers_until(data: bytes, end: bytes) -> bytes:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
             async with asyncio.timeout(30):
-                found = await reader.readuntil(end)
+                result = await reader.readuntil(end)
             writer.close()
-            return found
+            return result
 
     return asyncio.run(main())
 
 
 @pytest.mark.parametrize("name", ["a long line", "many lines"])
-def test_websocket_head_that_its_library_does_not_take_is_rejected_in_words(name: str) -> None:
+def test_websocket_head_over_library_limit_is_rejected_with_message(name: str) -> None:
     lines = {"a long line": b"x: " + b"a" * 9000 + b"\r\n", "many lines": b"x: a\r\n" * 150}[name]
-    statuses, said = answers(UPGRADE + lines + b"\r\n")
+    statuses, output = answers(UPGRADE + lines + b"\r\n")
     assert statuses == [431]
-    assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["rule"] == "request.head"
+    assert json.loads(output.partition(b"\r\n\r\n")[2])["error"]["rule"] == "request.head"
 
 
-def test_pings_of_a_client_that_reads_nothing_are_not_answered_for_ever() -> None:
+def test_pings_of_stalled_client_are_not_answered_forever() -> None:
     pings = frame(9, b"a" * 125) * 500
 
     with run_service() as service:
@@ -362,13 +362,13 @@ def test_rejections_are_counted() -> None:
                 writer.close()
             return await scrape_metrics(port)
 
-    found = asyncio.run(main())
-    assert found['streamgauge_refusals_total{rule="request.head"}'] == 2
-    assert found['streamgauge_refusals_total{rule="request.syntax"}'] == 1
+    result = asyncio.run(main())
+    assert result['streamgauge_refusals_total{rule="request.head"}'] == 2
+    assert result['streamgauge_refusals_total{rule="request.syntax"}'] == 1
 
 
 @pytest.mark.parametrize("part", [b"\r\n", b"x: a\r\n"], ids=["empty lines", "header lines"])
-def test_head_that_drips_after_a_response_does_not_keep_the_connection(part: bytes) -> None:
+def test_slow_head_after_response_does_not_hold_connection(part: bytes) -> None:
     async def main() -> None:
         async with serve_providers(SingleAdapterProviders(brief()), limits=IMPATIENT) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

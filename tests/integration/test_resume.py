@@ -55,16 +55,16 @@ async def request(port: int, method: str, path: str, last_id: str | None = None,
 
 
 async def read_and_cut(port: int, body: dict[str, Any], events: int) -> list[sse.ServerSentEvent]:
-    """Ask, read so many events, and cut the connection."""
+    """Start an answer, read this number of events, and drop the connection."""
     reader, writer = await open_request(port, body)
     await reader.readuntil(b"\r\n\r\n")
-    decoder, found = sse.Decoder(), list[sse.ServerSentEvent]()
-    while len(found) < events:
+    decoder, result = sse.Decoder(), list[sse.ServerSentEvent]()
+    while len(result) < events:
         size = int(await reader.readline(), 16)
-        found += decoder.feed(await reader.readexactly(size))
+        result += decoder.feed(await reader.readexactly(size))
         await reader.readline()
     writer.transport.abort()
-    return found[:events]
+    return result[:events]
 
 
 def join_text(events: Sequence[sse.ServerSentEvent]) -> str:
@@ -73,7 +73,7 @@ def join_text(events: Sequence[sse.ServerSentEvent]) -> str:
 
 
 def assert_one_story(events: Sequence[sse.ServerSentEvent]) -> None:
-    """Collect the events of all connections together: numbered without a gap, no id twice, the whole text, one end."""
+    """Assert that the events of all connections form one stream: no gap, no duplicate id, the whole text, one end."""
     numbers = [int(event.id.rpartition(":")[2]) for event in events]
     assert numbers == list(range(1, len(events) + 1))
     assert join_text(events) == TEXT
@@ -137,10 +137,10 @@ def test_cut_stream_resumes_anywhere_without_loss(replica: bool, cut: Cut) -> No
                 ports = [await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter)))] * 2
             else:
                 ports = await stack.enter_async_context(run_services(2, adapter, url))
-            found = []
+            result = []
             for start in range(0, 100, 20):
-                found += await asyncio.gather(*(cut(ports[0], ports[1], at) for at in points[start : start + 20]))
-            return found
+                result += await asyncio.gather(*(cut(ports[0], ports[1], at) for at in points[start : start + 20]))
+            return result
 
     if replica:
         with run_redis() as redis:
@@ -176,7 +176,7 @@ def test_resume_after_end_returns_204_and_unknown_stream_404() -> None:
             whole = (await post_and_read(port, CHAT_BODY)).sse_events()
             lost = (await post_and_read(port, {**CHAT_BODY, "resume": False})).sse_events()
             stream_id, last = whole[0].id.rpartition(":")[0], whole[-1].id
-            asked = [
+            request_count = [
                 (f"/api/chat/stream/{stream_id}", last),
                 (f"/api/chat/stream/{stream_id}", f"{stream_id}:{len(whole) + 1}"),
                 (f"/api/chat/stream/{stream_id}", "nonsense"),
@@ -184,7 +184,7 @@ def test_resume_after_end_returns_204_and_unknown_stream_404() -> None:
                 ("/api/chat/stream/unknown", None),
                 (f"/api/chat/stream/{stream_id}", None),
             ]
-            replies = [await request(port, "GET", path, last_id) for path, last_id in asked]
+            replies = [await request(port, "GET", path, last_id) for path, last_id in request_count]
             assert replies[-1].sse_events() == whole
             return [
                 (reply.status, json.loads(reply.body or b"{}").get("error", {}).get("type")) for reply in replies[:-1]
@@ -218,14 +218,14 @@ def test_stream_of_another_key_cannot_be_read_or_cancelled(monkeypatch: pytest.M
             while not line.startswith(b"id: "):
                 line = await reader.readline()
             path = f"/api/chat/stream/{line[4:].decode().rpartition(':')[0]}"
-            found = [
+            result = [
                 await request(port, "GET", path, key=keys["bob"]),
                 await request(port, "DELETE", path, key=keys["bob"]),
                 await request(port, "DELETE", path),
                 await request(port, "DELETE", path, key=keys["ann"]),
             ]
             writer.transport.abort()
-            return [reply.status for reply in found]
+            return [reply.status for reply in result]
 
     assert asyncio.run(main()) == [404, 404, 401, 200]
 
@@ -258,17 +258,17 @@ def test_resumed_stream_is_removed_after_retention() -> None:
         async with serve_providers(providers, service_limits=limits) as port:
             whole = (await post_and_read(port, CHAT_BODY)).sse_events()
             path = f"/api/chat/stream/{whole[0].id.rpartition(':')[0]}"
-            found = [(await request(port, "GET", path)).status]
+            result = [(await request(port, "GET", path)).status]
             async with asyncio.timeout(10):
-                while found[-1] != 404:
+                while result[-1] != 404:
                     await asyncio.sleep(0.05)
-                    found.append((await request(port, "GET", path)).status)
-            return found
+                    result.append((await request(port, "GET", path)).status)
+            return result
 
     assert set(asyncio.run(main())[:-1]) == {200}
 
 
-def test_oversized_stream_tells_late_reader_it_is_not_buffered() -> None:
+def test_late_reader_of_oversized_stream_gets_not_found() -> None:
     limits = ServiceLimits(buffer=BufferLimits(max_stream_bytes=2000))
 
     async def main() -> tuple[HttpReply, list[sse.ServerSentEvent]]:
@@ -306,9 +306,9 @@ def test_full_stream_store_returns_503_before_asking_provider() -> None:
                 writer.transport.abort()
             return [refused.status, len(adapter.requests)], adapter.open
 
-    (status, asked), _ = asyncio.run(main())
+    (status, requests), _ = asyncio.run(main())
     assert status == 503
-    assert asked <= 4  # what was refused was never asked
+    assert requests <= 4  # what was refused was never asked
 
 
 def test_cancel_at_another_replica_stops_stream() -> None:

@@ -1,4 +1,4 @@
-"""The service over real sockets: what it says on the wire, what it refuses, and that leaving stops the provider."""
+"""The service over real sockets: responses, rejections, and that a disconnect stops the provider."""
 
 import asyncio
 import json
@@ -128,10 +128,10 @@ def test_stream_path_streams_regardless_of_body() -> None:
 
 DEEP_BODY = b'{"message": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 REJECTED_BODIES: dict[str, tuple[bytes, str]] = {
-    "empty message": (b'{"message": "  "}', "empty"),
+    "empty message": (b'{"message": "  "}', "no text"),
     "no message": (b"{}", "message"),
-    "both": (b'{"message": "a", "messages": [{"role": "user", "content": "a"}]}', "either"),
-    "no messages": (b'{"messages": []}', "empty"),
+    "both": (b'{"message": "a", "messages": [{"role": "user", "content": "a"}]}', "both set"),
+    "no messages": (b'{"messages": []}', "no text"),
     "last turn is not the user's": (b'{"messages": [{"role": "assistant", "content": "a"}]}', "last message"),
     "unknown role": (b'{"messages": [{"role": "king", "content": "a"}]}', "role"),
     "wrong type": (b'{"message": 5}', "message"),
@@ -195,14 +195,17 @@ def test_rejected_body_names_rule_and_counts_in_metrics(body: bytes, rule: str) 
 
 def test_listed_origin_gets_cors_headers_and_retry_after() -> None:
     origin = {"origin": "https://listed.example"}
-    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-stainless-os"}
+    expected = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,x-stainless-os",
+    }
 
     async def main() -> tuple[Any, Any]:
         variables = {"ALLOWED_ORIGINS": "https://listed.example", "RATE_LIMIT": "1/minute"}
         async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1))), variables) as port:
             path = "/v1/chat/completions"
             before = await (
-                await send_request(port, path, method="OPTIONS", headers={**origin, **wanted})
+                await send_request(port, path, method="OPTIONS", headers={**origin, **expected})
             ).read_response()
             await (await send_request(port, "/api/chat", CHAT_BODY, headers=origin)).read_response()
             return before, await (await send_request(port, "/api/chat", CHAT_BODY, headers=origin)).read_response()
@@ -215,7 +218,7 @@ def test_listed_origin_gets_cors_headers_and_retry_after() -> None:
 
 class _ColdProviders(ProviderRegistry):
     def preload_local_model(self) -> None:
-        """Serve without the model, which is not needed to refuse."""
+        """Do nothing: rejections need no model."""
 
 
 def test_form_content_type_is_rejected_asking_for_json() -> None:

@@ -1,4 +1,4 @@
-"""Stopping over every wire of the service: the simulator's own log says when the provider's client was gone."""
+"""Cancellation over every transport of the service: the simulator's log records the disconnect."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ Leave = Callable[[], Awaitable[None]]
 CHAT_BODY = {"message": "Name three colours.", "strategy": "direct"}
 CHAT, OPENAI, SOCKET = "/api/chat", "/v1/chat/completions", "/api/chat/ws"
 ABORTED_STREAMS = int(os.environ.get("ABORTED_STREAMS", "200"))
-"""Streams left on each wire, after some that let pools and caches fill; ABORTED_STREAMS=2000 makes it a longer look."""
+"""Aborted streams per transport, after some that fill pools and caches; ABORTED_STREAMS=2000 runs a longer test."""
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ async def stop_by_delete(port: int, model: str, request_id: str) -> Leave:
         ).read_response()
         assert (status, json.loads(body)["outcome"]) == (200, "cancelled")
         assert json.loads(body)["stop_s"] >= 0
-        told = await connection.reader.read()
-        assert told.count(b"event: cancelled") == 1 and b"[DONE]" not in told
+        result = await connection.reader.read()
+        assert result.count(b"event: cancelled") == 1 and b"[DONE]" not in result
         connection.drop()
 
     return delete_stream
@@ -180,8 +180,8 @@ def test_stop_during_retry_wait_sends_no_further_request(
 
 
 def _logged_answers(caplog: pytest.LogCaptureFixture) -> dict[str, dict[str, object]]:
-    found = [record.fields for record in caplog.records if hasattr(record, "fields")]
-    return {fields["request_id"]: fields for fields in found}
+    result = [record.fields for record in caplog.records if hasattr(record, "fields")]
+    return {fields["request_id"]: fields for fields in result}
 
 
 async def abort_http(port: int, path: str, number: int) -> None:
@@ -232,7 +232,7 @@ async def _wait_settled(simulator: SimulatorWithLog, port: int) -> None:
 
 
 def _resource_usage() -> tuple[int, int, int]:
-    """Give this process's tasks, descriptors and resident memory in KB."""
+    """Return this process's tasks, descriptors and resident memory in KB."""
     gc.collect()
     resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), int(resident.split()[1])

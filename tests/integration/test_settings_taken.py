@@ -1,4 +1,4 @@
-"""What happens over real sockets to settings that a model does not take: live, measured, over the service's wires."""
+"""Settings that a model does not accept, over real sockets: live, measured, and over the service's transports."""
 
 import asyncio
 import json
@@ -32,26 +32,26 @@ ROOT = Path(__file__).parents[2]
 
 
 def picky(case: ProviderCase, *fields: str) -> Script:
-    """Refuse every request that has one of these fields, the first one found, and answer all others."""
+    """Return a vendor that rejects requests with one of these fields and answers all others."""
 
     async def script(connection: RawConnection) -> None:
         body = {} if not connection.body else connection.json
         settings = {**body, **body.get("options", {})}
-        found = next((name for name in fields if name in settings), None)
+        result = next((name for name in fields if name in settings), None)
         if connection.path.endswith(("/models", "/tags")):
             connection.send_response("application/json", case.models or b"{}")
-        elif found is None:
+        elif result is None:
             await stream_script(case, "Hi")(connection)
         else:
             connection.send_response(
-                "application/json", case.error(f"`{found}` is not supported here"), "400 Bad Request"
+                "application/json", case.error(f"`{result}` is not supported here"), "400 Bad Request"
             )
 
     return script
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_refused_temperature_is_asked_once_more_without_it_and_remembered(case: ProviderCase) -> None:
+def test_rejected_temperature_is_dropped_in_retry_and_remembered(case: ProviderCase) -> None:
     async def main() -> None:
         async with open_adapter(case, picky(case, "temperature")) as (adapter, request, server):
             for expected in (2, 3):
@@ -63,7 +63,7 @@ def test_a_refused_temperature_is_asked_once_more_without_it_and_remembered(case
     asyncio.run(main())
 
 
-def test_a_limit_refused_under_both_names_is_the_vendors_refusal() -> None:
+def test_token_limit_rejected_under_both_names_is_bad_request() -> None:
     case = CASES["openai"]
 
     async def main() -> None:
@@ -76,7 +76,7 @@ def test_a_limit_refused_under_both_names_is_the_vendors_refusal() -> None:
     asyncio.run(main())
 
 
-def test_what_the_facts_know_is_never_sent() -> None:
+def test_setting_unsupported_by_facts_is_not_sent() -> None:
     case = CASES["anthropic"]
 
     async def main() -> tuple[Any, tuple[str, ...]]:
@@ -92,7 +92,7 @@ def test_what_the_facts_know_is_never_sent() -> None:
     assert body["max_tokens"] == 9 + 8192
 
 
-def test_an_unknown_model_is_told_with_the_nearest_names() -> None:
+def test_unknown_model_error_suggests_nearest_names() -> None:
     case = CASES["openai"]
     listed = json.dumps({"data": [{"id": name} for name in ("gpt-6.1-terra", "o3", "gpt-6.1-sol", "gpt-6-sol")]})
 
@@ -106,7 +106,7 @@ def test_an_unknown_model_is_told_with_the_nearest_names() -> None:
         async with open_adapter(case, script) as (adapter, request, _):
             _, error = await collect(adapter, replace(request, model="gpt-6.1-tera"))
             assert isinstance(error, NotFoundError)
-            assert "no such model; the nearest names are gpt-6.1-terra, gpt-6.1-sol, gpt-6-sol" in error.message
+            assert "no such model (the nearest names are gpt-6.1-terra, gpt-6.1-sol, gpt-6-sol)" in error.message
 
     asyncio.run(main())
 
@@ -121,11 +121,11 @@ def measure(case: ProviderCase, script: Script, scenario: Scenario, folder: Path
                 await providers.aclose()
             return len(server.requests)
 
-    requests = asyncio.run(main())
-    return schema.read_trials(folder), requests
+    answer = asyncio.run(main())
+    return schema.read_trials(folder), answer
 
 
-def test_a_measured_run_learns_once_and_says_so_in_every_row(tmp_path: Path) -> None:
+def test_measured_run_learns_rejection_once_and_records_it_in_every_row(tmp_path: Path) -> None:
     case = CASES["openai"]
     scenario = Scenario((case.name,), ("direct",), (Prompt("a", "A"), Prompt("b", "B")), temperature=0.2, warm_up=1)
     trials, requests = measure(case, picky(case, "temperature"), scenario, tmp_path)
@@ -135,7 +135,7 @@ def test_a_measured_run_learns_once_and_says_so_in_every_row(tmp_path: Path) -> 
     assert requests == 4, "the warm-up twice, each trial once"
 
 
-def test_effort_is_an_axis_of_a_run_with_rows_of_its_own(tmp_path: Path) -> None:
+def test_run_with_efforts_has_rows_for_each_effort(tmp_path: Path) -> None:
     case = CASES["openai"]
     scenario = Scenario((case.name,), ("direct",), (Prompt("a", "A"),), effort=("low", "high"), warm_up=0)
     efforts: list[str] = []
@@ -149,7 +149,7 @@ def test_effort_is_an_axis_of_a_run_with_rows_of_its_own(tmp_path: Path) -> None
 
 
 def served(body: Mapping[str, Any]) -> httpx2.Response:
-    """Ask the service's OpenAI wire, over a vendor that refuses a temperature."""
+    """Request an answer over the service's OpenAI API from a vendor that rejects a temperature."""
     case = CASES["openai"]
 
     async def main() -> httpx2.Response:
@@ -164,15 +164,15 @@ def served(body: Mapping[str, Any]) -> httpx2.Response:
     return asyncio.run(main())
 
 
-def test_the_openai_wire_names_dropped_settings_in_a_header() -> None:
+def test_openai_api_names_dropped_settings_in_header() -> None:
     answer = served({"model": CASES["openai"].name, "temperature": 0.2, "stream": True})
     assert (answer.status_code, answer.headers["x-streamgauge-dropped-settings"]) == (200, "temperature")
     assert "x-streamgauge-dropped-settings" not in served({"model": CASES["openai"].name, "stream": True}).headers
 
 
-def test_an_effort_that_is_not_taken_is_a_400_naming_those_that_are() -> None:
+def test_unsupported_effort_is_400_naming_supported_ones() -> None:
     answer = served({"model": "openai:gpt-6.1-terra", "reasoning_effort": "max"})
-    assert answer.status_code == 400 and "takes none, low, medium, high, xhigh" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "accepts none, low, medium, high, xhigh" in answer.json()["error"]["message"]
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -195,29 +195,27 @@ def facts_with_example(folder: Path, example: str) -> str:
     [
         ("steady", 0, "found", ""),
         ("steadi", 1, "missing", "steady"),
-        ("gpt-5-mini", 1, "retiring", "2026-12-11; gpt-6.1-terra follows it"),
+        ("gpt-5-mini", 1, "retiring", "2026-12-11; its successor is gpt-6.1-terra"),
     ],
 )
-def test_check_tells_an_example_that_cannot_be_relied_on(
-    tmp_path: Path, example: str, code: int, state: str, words: str
-) -> None:
+def test_check_reports_unusable_example_model(tmp_path: Path, example: str, code: int, state: str, words: str) -> None:
     with run_simulator_process() as url:
         variables = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{url}/v1"}
         file = facts_with_example(tmp_path, example)
         done = command("providers", "--check", "--json", PROVIDER_FACTS=file, **variables)
-    found = {one["service"]: one for one in json.loads(done.stdout)["services"]}["openai"]
-    assert (found["state"], found["example"]) == (state, f"openai:{example}")
+    data = {one["service"]: one for one in json.loads(done.stdout)["services"]}["openai"]
+    assert (data["state"], data["example"]) == (state, f"openai:{example}")
     assert words in done.stdout and (code == 0 or f"openai:{example}" in done.stderr)
     assert done.returncode == code
 
 
-def test_a_run_with_an_effort_that_is_not_taken_ends_before_anything_is_asked(tmp_path: Path) -> None:
+def test_run_with_unsupported_effort_exits_before_first_request(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     done = command("evaluation", "run", "--providers", "sim:steady", "--effort", "low", "--out", out)
-    assert done.returncode == 2 and "sim:steady takes no effort" in done.stderr
+    assert done.returncode == 2 and "sim:steady accepts no effort" in done.stderr
 
 
-def test_a_facts_file_without_a_day_is_refused_at_start_with_its_line(tmp_path: Path) -> None:
+def test_facts_file_without_date_is_rejected_at_start_with_line(tmp_path: Path) -> None:
     file = tmp_path / "facts.toml"
     file.write_text('\n[[model]]\nservice = "openai"\nmodels = "*"\nsource = "s"\nconfirmed = "page"\n')
     for module in ("providers", "evaluation"):
@@ -226,7 +224,7 @@ def test_a_facts_file_without_a_day_is_refused_at_start_with_its_line(tmp_path: 
         assert done.returncode == 2 and f"{file}, line 2: [[model]] 1: checked is missing" in done.stderr
 
 
-def test_first_content_may_take_longer_where_a_model_thinks_unseen() -> None:
+def test_first_content_timeout_is_longer_for_hidden_thinking() -> None:
     providers = ProviderRegistry(Settings({"OPENAI_API_KEY": "k"}))
     routes = [providers.route(f"openai:{model}") for model in ("gpt-6.1-terra", "gpt-4.1")]
     assert [route.thinks_unseen for route in routes] == [True, False]

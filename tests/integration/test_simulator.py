@@ -35,11 +35,11 @@ QUICK_DEFAULTS = Defaults(ttft_s=0.01, gap_s=0.001, tokens=8)
 KEEP_ALIVE_HEADERS = {"connection": "keep-alive"}
 
 
-def wait_for(found: Callable[[], list[Any]]) -> list[Any]:
-    """Look until there is something. Raises AssertionError after 5 s."""
+def wait_for(result: Callable[[], list[Any]]) -> list[Any]:
+    """Poll until the condition returns a value. Raises AssertionError after 5 s."""
     patience = threading.Event()
     for _ in range(500):
-        if lines := found():
+        if lines := result():
             return lines
         patience.wait(0.01)
     raise AssertionError("it did not come")
@@ -98,9 +98,9 @@ def test_http_1_0_client_gets_unchunked_body() -> None:
     data = encode_request(PATHS["openai"], question_body("openai")).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
     with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         sock.sendall(data)
-        heard = read_response(sock)
-    assert "transfer-encoding" not in heard.headers
-    assert heard.raw.endswith(b"\n\ndata: [DONE]\n\n")
+        response = read_response(sock)
+    assert "transfer-encoding" not in response.headers
+    assert response.raw.endswith(b"\n\ndata: [DONE]\n\n")
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_http_1_0_client_gets_unchunked_body() -> None:
 def test_invalid_request_is_rejected_with_status(method: str, path: str, body: bytes, status: int) -> None:
     with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         sock.sendall(encode_request(path, body).replace(b"POST", method.encode(), 1))
-        heard = read_response(sock)
-    assert (heard.status, heard.complete) == (status, True)
-    json.loads(heard.body)
+        response = read_response(sock)
+    assert (response.status, response.complete) == (status, True)
+    json.loads(response.body)
 
 
 def test_non_http_bytes_return_400_and_close_connection() -> None:
     with run_in_thread(ServerOptions(choices=QUICK_DEFAULTS)) as server, connect(server.url) as sock:
         sock.sendall(b"rubbish\r\n\r\n")
-        heard = read_response(sock)
-    assert (heard.status, heard.how) == (400, "closed")
+        response = read_response(sock)
+    assert (response.status, response.how) == (400, "closed")
 
 
 @pytest.mark.parametrize(
@@ -187,15 +187,15 @@ def test_stalled_reader_receives_everything_later() -> None:
         sock.sendall(encode_request(PATHS["openai"], question_body("openai"), {"x-simulator-fault": "big-event-20"}))
         assert select.select([sock], [], [], 10)[0]
         assert ask_simulator(server.url).complete  # others are served while the kernel's buffers are full
-        heard = read_response(sock)
-    assert heard.complete and len(heard.body) > 20_000_000
+        response = read_response(sock)
+    assert response.complete and len(response.body) > 20_000_000
 
 
 def test_concurrent_streams_are_complete_and_never_early(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     with run_simulator_process("--tokens", "16", "--log", log) as url, ThreadPoolExecutor(64) as pool:
-        heard = list(pool.map(lambda _: ask_simulator(url), range(64)))
-    assert len({one.body.count(b"\n\n") for one in heard}) == 1
+        response = list(pool.map(lambda _: ask_simulator(url), range(64)))
+    assert len({one.body.count(b"\n\n") for one in response}) == 1
     late_s = [line["at_s"] - line["due_s"] for line in log_events(log, "sent") if "seq" in line]
     assert len(late_s) == 64 * 16
     assert min(late_s) >= 0
@@ -204,8 +204,8 @@ def test_concurrent_streams_are_complete_and_never_early(tmp_path: Path) -> None
 def test_command_line_flags_apply_to_every_profile_and_seed_changes_text() -> None:
     def text(*flags: str, model: str = "steady") -> bytes:
         with run_simulator_process("--ttft-ms", "1", "--gap-ms", "0", "--tokens", "40", *flags) as url:
-            heard = ask_simulator(url, model=model, streamed=False)
-        answer = json.loads(heard.body)
+            response = ask_simulator(url, model=model, streamed=False)
+        answer = json.loads(response.body)
         assert answer["usage"]["completion_tokens"] == (40 if model == "steady" else 64)
         return str(answer["choices"][0]["message"]["content"]).encode()
 
@@ -230,20 +230,20 @@ def test_signal_ends_simulator_cleanly_and_logs_shutdown(tmp_path: Path, number:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "output"),
     [
-        (["--fault", "nonsense"], "there is no fault 'nonsense'"),
-        (["--profile", "nonsense"], "there is no timing profile 'nonsense'"),
-        (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "cannot read the certificate /nowhere"),
-        (["--tls-cert", "/nowhere"], "--tls-cert and --tls-key go together"),
-        (["--log", "/nowhere/log"], "cannot write the log /nowhere/log"),
+        (["--fault", "nonsense"], "fault 'nonsense': unknown"),
+        (["--profile", "nonsense"], "timing profile 'nonsense': unknown"),
+        (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "--tls-cert: cannot read /nowhere"),
+        (["--tls-cert", "/nowhere"], "--tls-cert, --tls-key: only one is set (set both or neither)"),
+        (["--log", "/nowhere/log"], "--log /nowhere/log: No such file"),
         (["--port", "70000"], "cannot listen on 127.0.0.1 port 70000"),
     ],
 )
-def test_invalid_flags_exit_with_2_and_one_line(flags: list[str], said: str) -> None:
+def test_invalid_flags_exit_with_2_and_one_line(flags: list[str], output: str) -> None:
     done = subprocess.run([sys.executable, "-m", "simulator", *flags], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"simulator: {said}") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"simulator: {output}") and done.stderr.count("\n") == 1
 
 
 def test_port_in_use_raises_usage_error() -> None:

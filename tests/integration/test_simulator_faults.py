@@ -1,4 +1,4 @@
-"""Each fault does what its name says, in bytes, on every wire."""
+"""Each fault produces the documented bytes in every wire format."""
 
 import json
 import socket
@@ -38,9 +38,9 @@ def url() -> Iterator[str]:
         yield server.url
 
 
-def join_text(heard: RawResponse) -> str:
-    """Join the text of a stream's events, in whichever wire."""
-    return "".join(_delta_text(fields) for fields in heard.json_objects())
+def join_text(response: RawResponse) -> str:
+    """Return the joined text of a stream's events, in any wire format."""
+    return "".join(_delta_text(fields) for fields in response.json_objects())
 
 
 def _delta_text(fields: Any) -> str:
@@ -51,37 +51,37 @@ def _delta_text(fields: Any) -> str:
     return str(fields["message"]["content"]) if "message" in fields and "done" in fields else ""
 
 
-def count_finishes(heard: RawResponse) -> int:
+def count_finishes(response: RawResponse) -> int:
     """Count the events with a finish reason."""
-    wanted = (b'"finish_reason":"stop"', b'"stop_reason":"end_turn"', b'"done_reason":"stop"')
-    return sum(any(mark in chunk for mark in wanted) for chunk in heard.chunks)
+    expected = (b'"finish_reason":"stop"', b'"stop_reason":"end_turn"', b'"done_reason":"stop"')
+    return sum(any(mark in chunk for mark in expected) for chunk in response.chunks)
 
 
-def has_end_marker(heard: RawResponse) -> bool:
-    """Whether the end marker came."""
-    return any(mark in heard.raw for mark in (b"data: [DONE]", b'"message_stop"', b'"done":true'))
+def has_end_marker(response: RawResponse) -> bool:
+    """Return whether the end marker was received."""
+    return any(mark in response.raw for mark in (b"data: [DONE]", b'"message_stop"', b'"done":true'))
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_answer_without_fault_is_complete(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire)
-    assert (heard.how, heard.status, heard.complete) == ("closed", 200, True)
-    assert join_text(heard).startswith("[simulated] ")
-    assert (count_finishes(heard), has_end_marker(heard)) == (1, True)
-    assert heard.headers["x-simulated"] == "true"
+    response = ask_simulator(url, wire)
+    assert (response.how, response.status, response.complete) == ("closed", 200, True)
+    assert join_text(response).startswith("[simulated] ")
+    assert (count_finishes(response), has_end_marker(response)) == (1, True)
+    assert response.headers["x-simulated"] == "true"
 
 
 @pytest.mark.parametrize("name", [name for name, kind in FAULTS.items() if kind.status])
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("streamed", [True, False])
 def test_status_fault_uses_vendor_error_shape(url: str, name: str, wire: str, streamed: bool) -> None:
-    heard = ask_simulator(url, wire, name, streamed=streamed, user=f"{wire}-{name}")
-    assert (heard.status, heard.complete) == (FAULTS[name].status, True)
-    found = json.loads(heard.body)
+    response = ask_simulator(url, wire, name, streamed=streamed, user=f"{wire}-{name}")
+    assert (response.status, response.complete) == (FAULTS[name].status, True)
+    data = json.loads(response.body)
     for key in ERROR_PATHS[wire]:
-        found = found[key]
-    assert found == f"simulated fault {name}"
-    assert heard.headers.get("retry-after") == ("1" if name == "429-retry-after" else None)
+        data = data[key]
+    assert data == f"simulated fault {name}"
+    assert response.headers.get("retry-after") == ("1" if name == "429-retry-after" else None)
 
 
 def test_retry_after_of_429_fault_is_configurable(url: str) -> None:
@@ -105,9 +105,9 @@ def test_fault_header_overrides_model_and_command_line() -> None:
 
 @pytest.mark.parametrize("fields", [{"fault": "nonsense"}, {"model": "fault-nonsense"}])
 def test_unknown_fault_returns_400(url: str, fields: dict[str, str]) -> None:
-    heard = ask_simulator(url, **fields)  # type: ignore[arg-type]  # the names decide which parameter they are
-    assert heard.status == 400
-    assert "there is no fault" in json.loads(heard.body)["error"]["message"]
+    response = ask_simulator(url, **fields)  # type: ignore[arg-type]  # the names decide which parameter they are
+    assert response.status == 400
+    assert ": unknown (use one of" in json.loads(response.body)["error"]["message"]
 
 
 def test_fault_500_once_fails_only_first_attempt(url: str) -> None:
@@ -206,12 +206,12 @@ def test_keepalive_only_sends_nothing_but_keepalives(url: str, wire: str, beat: 
 def test_mid_stream_fault_breaks_after_half_the_answer(
     url: str, wire: str, name: str, how: str, complete: bool
 ) -> None:
-    heard = ask_simulator(url, wire, name, silence_s=0.3)
-    assert (heard.status, heard.how, heard.complete) == (200, how, complete)
-    assert join_text(ask_simulator(url, wire)).startswith(join_text(heard)) and join_text(heard)
-    assert len(join_text(heard)) < len(join_text(ask_simulator(url, wire)))
-    assert (count_finishes(heard), has_end_marker(heard)) == (0, False)
-    assert (b"simulated error inside the stream" in heard.raw) is (name == "error-in-stream")
+    response = ask_simulator(url, wire, name, silence_s=0.3)
+    assert (response.status, response.how, response.complete) == (200, how, complete)
+    assert join_text(ask_simulator(url, wire)).startswith(join_text(response)) and join_text(response)
+    assert len(join_text(response)) < len(join_text(ask_simulator(url, wire)))
+    assert (count_finishes(response), has_end_marker(response)) == (0, False)
+    assert (b"simulated error inside the stream" in response.raw) is (name == "error-in-stream")
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -229,65 +229,65 @@ def test_cut_and_error_profiles_break_without_fault(url: str, wire: str) -> None
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_malformed_json_fault_breaks_one_event(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire, "malformed-json")
+    response = ask_simulator(url, wire, "malformed-json")
     with pytest.raises(json.JSONDecodeError):
-        heard.json_objects()
-    assert (heard.complete, count_finishes(heard), has_end_marker(heard)) == (True, 1, True)
+        response.json_objects()
+    assert (response.complete, count_finishes(response), has_end_marker(response)) == (True, 1, True)
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_bad_utf8_fault_breaks_one_event(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire, "bad-utf8")
-    assert heard.body.count(b"\xff\xfe") == 1
-    assert (heard.complete, count_finishes(heard), has_end_marker(heard)) == (True, 1, True)
+    response = ask_simulator(url, wire, "bad-utf8")
+    assert response.body.count(b"\xff\xfe") == 1
+    assert (response.complete, count_finishes(response), has_end_marker(response)) == (True, 1, True)
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_split_surrogate_fault_splits_emoji_over_two_events(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire, "split-surrogate")
-    halves = [chunk for chunk in heard.chunks if rb"\ud83c" in chunk or rb"\udf0d" in chunk]
+    response = ask_simulator(url, wire, "split-surrogate")
+    halves = [chunk for chunk in response.chunks if rb"\ud83c" in chunk or rb"\udf0d" in chunk]
     assert len(halves) == 2
-    assert join_text(heard).encode("utf-16", "surrogatepass").decode("utf-16").count("\U0001f30d") == 1
+    assert join_text(response).encode("utf-16", "surrogatepass").decode("utf-16").count("\U0001f30d") == 1
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_big_event_fault_sends_large_event(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire, "big-event")
-    assert max(map(len, heard.chunks)) > 3_000_000
-    assert join_text(heard).count(" big") == 750_000
+    response = ask_simulator(url, wire, "big-event")
+    assert max(map(len, response.chunks)) > 3_000_000
+    assert join_text(response).count(" big") == 750_000
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_missing_end_marker_keeps_finish_reason(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire, "missing-end-marker")
-    assert (heard.complete, count_finishes(heard), has_end_marker(heard)) == (True, 1, False)
+    response = ask_simulator(url, wire, "missing-end-marker")
+    assert (response.complete, count_finishes(response), has_end_marker(response)) == (True, 1, False)
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_doubled_finish_sends_finish_twice(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire, "doubled-finish")
-    assert (heard.complete, count_finishes(heard)) == (True, 2)
+    response = ask_simulator(url, wire, "doubled-finish")
+    assert (response.complete, count_finishes(response)) == (True, 2)
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_text_after_end_sends_text_after_end(url: str, wire: str) -> None:
-    heard = ask_simulator(url, wire, "text-after-end")
-    assert join_text(heard).endswith(" after all")
-    assert heard.complete and b" after" in heard.chunks[-2] and b" all" in heard.chunks[-1]
+    response = ask_simulator(url, wire, "text-after-end")
+    assert join_text(response).endswith(" after all")
+    assert response.complete and b" after" in response.chunks[-2] and b" all" in response.chunks[-1]
 
 
 @pytest.mark.parametrize("name", [name for name, kind in FAULTS.items() if kind.scope == "stream"])
 def test_stream_fault_leaves_non_streamed_answer_intact(url: str, name: str) -> None:
-    heard = ask_simulator(url, fault=name, streamed=False)
-    assert heard.complete
-    assert json.loads(heard.body)["choices"][0]["finish_reason"] == "stop"
+    response = ask_simulator(url, fault=name, streamed=False)
+    assert response.complete
+    assert json.loads(response.body)["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(("name", "how"), [("stall", "silent"), ("cut", "closed"), ("reset-mid-stream", "reset")])
 def test_always_suffix_breaks_non_streamed_answer(url: str, name: str, how: str) -> None:
-    heard = ask_simulator(url, fault=f"{name}-always", streamed=False, silence_s=0.3)
-    assert (heard.how, heard.complete) == (how, False)
-    assert heard.body
+    response = ask_simulator(url, fault=f"{name}-always", streamed=False, silence_s=0.3)
+    assert (response.how, response.complete) == (how, False)
+    assert response.body
 
 
 def test_always_suffix_corrupts_non_streamed_answer(url: str) -> None:

@@ -161,10 +161,10 @@ def test_ollama_client_streams_answer(url: str) -> None:
     async def main() -> None:
         async with ollama_client(url) as client:
             parts = await client.chat("thinking", [{"role": "user", "content": PROMPT}], stream=True)
-            found = [part async for part in parts]
-        assert "".join(part.message.content or "" for part in found) == expected_schedule("thinking").text
-        assert "".join(part.message.thinking or "" for part in found) == expected_schedule("thinking").thinking
-        assert (found[-1].done, found[-1].done_reason, found[-1].prompt_eval_count) == (True, "stop", 4)
+            result = [part async for part in parts]
+        assert "".join(part.message.content or "" for part in result) == expected_schedule("thinking").text
+        assert "".join(part.message.thinking or "" for part in result) == expected_schedule("thinking").thinking
+        assert (result[-1].done, result[-1].done_reason, result[-1].prompt_eval_count) == (True, "stop", 4)
 
     asyncio.run(main())
 

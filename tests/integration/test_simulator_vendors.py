@@ -1,4 +1,4 @@
-"""The simulator in the shapes of other vendors, read by this project's own adapters: usage, bills, refusals, caches."""
+"""The simulator in other vendors' formats, read by this project's adapters: usage, cost, rejections, caches."""
 
 import asyncio
 from collections.abc import Iterator
@@ -47,11 +47,11 @@ def ask(url: str, name: str, prompt: str = "What time is it?", **fields: float |
         session = providers.new_session([name], clock=monotonic, policy=NO_RETRY)
         try:
             strategy = strategies.parse("direct").build()
-            asked = stream_answer(request, session, strategy, clock=monotonic, cost_model=providers.cost_model)
-            async with aclosing(asked) as events:
+            stream = stream_answer(request, session, strategy, clock=monotonic, cost_model=providers.cost_model)
+            async with aclosing(stream) as events:
                 async for _ in events:
                     pass
-            return asked.receipt()
+            return stream.receipt()
         finally:
             await providers.aclose()
 
@@ -62,13 +62,13 @@ def ask(url: str, name: str, prompt: str = "What time is it?", **fields: float |
     "name", ["openai:steady", "openai-responses:steady", "xai:grok-4.3", "groq:m", "openrouter:m", "mistral:m"]
 )
 @pytest.mark.parametrize("streamed", [True, False])
-def test_output_includes_thinking_however_the_vendor_counts_it(url: str, name: str, streamed: bool) -> None:
+def test_output_tokens_include_thinking_for_every_vendor(url: str, name: str, streamed: bool) -> None:
     usage = ask(url, name, streamed=streamed).reading.usage
     assert (usage.output_tokens, usage.thinking_tokens, usage.source) == (32, 20, "reported")
 
 
 @pytest.mark.parametrize("name", ["xai:grok-4.3", "openrouter:m"])
-def test_bill_in_the_answer_is_read(url: str, name: str) -> None:
+def test_cost_in_answer_is_read(url: str, name: str) -> None:
     usage = ask(url, name).reading.usage
     assert usage.billed_usd is not None
     assert abs(usage.billed_usd - Decimal(str(CHOICES_BILL_USD))) < Decimal("1e-9")
@@ -78,7 +78,7 @@ CHOICES_BILL_USD = (4 * 0.3 + 32 * 0.5) / 1e6
 """Four tokens of a prompt and 32 of an answer, at the simulator's own price."""
 
 
-def test_long_prompt_is_written_to_the_cache_and_then_read_from_it(url: str) -> None:
+def test_long_prompt_is_written_to_cache_then_read(url: str) -> None:
     prompt = "word " * 1100
     first = ask(url, "openai:steady", prompt).reading.usage
     again = ask(url, "openai:steady", prompt).reading.usage
@@ -86,7 +86,7 @@ def test_long_prompt_is_written_to_the_cache_and_then_read_from_it(url: str) -> 
     assert (again.cache_write_tokens, again.cached_tokens) == (0, 1280)
 
 
-def test_setting_that_a_vendor_refuses_is_an_error_with_its_words(url: str) -> None:
+def test_rejected_setting_is_error_with_vendor_message(url: str) -> None:
     receipt = ask(url, "xai:grok-4")
     assert receipt.error is not None
     assert receipt.error.kind == "not_found"

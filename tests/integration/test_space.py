@@ -30,7 +30,7 @@ CPU_SPACE = {"SYSTEM": "spaces", "SPACE_ID": "somebody/streamgauge"}
 
 
 def preload_model(home: Path) -> None:
-    """Put the packaged model where `preload_from_hub` leaves it."""
+    """Copy the packaged model to where `preload_from_hub` stores it."""
     package = find_spec(DEFAULT_SOURCE.package)
     assert package is not None and package.submodule_search_locations
     model = home / "hub" / f"models--{DEFAULT_SOURCE.hub_repo.replace('/', '--')}"
@@ -103,9 +103,9 @@ def request_once(host: str, port: int, method: str, path: str, body: object = No
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {"content-type": "application/json"})
     response = connection.getresponse()
-    found = response.status, response.read()
+    result = response.status, response.read()
     connection.close()
-    return found
+    return result
 
 
 def assert_page_and_answer(port: int, *, on_all_addresses: bool = True) -> None:

@@ -57,15 +57,15 @@ class FakeHub:
 
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
-    found = FakeHub()
+    result = FakeHub()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            found.requests.append((self.command, self.path, self.headers.get("authorization")))
-            status, fields = found.answer(self.path.partition("?")[0], body)
+            result.requests.append((self.command, self.path, self.headers.get("authorization")))
+            status, fields = result.answer(self.path.partition("?")[0], body)
             data = json.dumps(fields).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
@@ -80,11 +80,11 @@ def hub() -> Iterator[FakeHub]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}"
+        result.url = f"http://127.0.0.1:{server.server_port}"
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield found
+            yield result
         finally:
             server.shutdown()
             thread.join()
@@ -126,7 +126,7 @@ def test_push_makes_the_space_and_sends_the_files_in_one_commit(hub: FakeHub, tm
 def test_push_without_token_says_how_to_log_in_and_asks_nothing(hub: FakeHub, tmp_path: Path) -> None:
     run = upload(hub, tmp_path, "somebody/gauge", "--push")
     assert run.returncode == 2
-    assert run.stderr == "error: PUSH: there is no token for the Hub (run hf auth login, or set HF_TOKEN)\n"
+    assert run.stderr == "error: PUSH: no token for the Hub is set (run hf auth login, or set HF_TOKEN)\n"
     assert hub.requests == []
 
 
@@ -138,11 +138,11 @@ def test_push_to_hardware_that_has_to_be_paid_says_so(hub: FakeHub, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "output"),
     [(["gauge"], "NAME: 'gauge' is not the name of a Space"), (["a/b", "--hardware", "x"], "HARDWARE: the Hub has no")],
 )
 def test_upload_with_a_wrong_name_or_hardware_says_what_to_write(
-    hub: FakeHub, tmp_path: Path, options: list[str], said: str
+    hub: FakeHub, tmp_path: Path, options: list[str], output: str
 ) -> None:
     run = upload(hub, tmp_path, *options)
-    assert run.returncode == 2 and said in run.stderr and hub.requests == []
+    assert run.returncode == 2 and output in run.stderr and hub.requests == []

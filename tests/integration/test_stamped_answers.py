@@ -1,4 +1,4 @@
-"""Kept bytes against the live way: the same bytes give the same events, text and ending, with the stamps besides."""
+"""Timed answers against live ones: the same bytes yield the same events, text and ending, plus timestamps."""
 
 import asyncio
 import gc
@@ -34,9 +34,9 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 async def prepare_request(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest) -> FittedRequest:
     route = providers.route(case.name)
-    found = await route.adapter.prepare_request(replace(request, model=route.model))
-    assert isinstance(found, FittedRequest)
-    return found
+    result = await route.adapter.prepare_request(replace(request, model=route.model))
+    assert isinstance(result, FittedRequest)
+    return result
 
 
 async def ask_timed(providers: ProviderRegistry, case: ProviderCase, request: ChatRequest = REQUEST) -> TimedAnswer:
@@ -57,24 +57,24 @@ async def ask_live(providers: ProviderRegistry, case: ProviderCase, request: Cha
 def ask_both_ways(
     case: ProviderCase, script: Script, request: ChatRequest = REQUEST, timeouts: Timeouts = DEFAULT_TIMEOUTS
 ) -> tuple[TimedAnswer, list[Event], RawServer]:
-    """Ask the same server both ways."""
+    """Request the same answer live and timed."""
 
     async def main() -> tuple[TimedAnswer, list[Event], RawServer]:
         async with run_raw_server(script) as server:
             providers = ProviderRegistry(case.settings(server.port), timeouts=timeouts)
             try:
-                asked = await ask_timed(providers, case, request)
+                timed_response = await ask_timed(providers, case, request)
                 events = await ask_live(providers, case, request)
             finally:
                 await providers.aclose()
-            return asked, events, server
+            return timed_response, events, server
 
     return asyncio.run(main())
 
 
-def drop_times(asked: TimedAnswer) -> list[Event]:
-    assert all(a.at_s <= b.at_s for a, b in pairwise(asked.events))
-    return [timed.event for timed in asked.events]
+def drop_times(requests: TimedAnswer) -> list[Event]:
+    assert all(a.at_s <= b.at_s for a, b in pairwise(requests.events))
+    return [timed.event for timed in requests.events]
 
 
 def pieces_script(*parts: bytes, content_type: str, end: str = "end", pause_s: float = 0.0) -> Script:
@@ -101,34 +101,34 @@ def error_script(status: str, body: bytes, **headers: str) -> Script:
 
 @every_case
 def test_timed_streamed_answer_equals_live_answer(case: ProviderCase) -> None:
-    asked, events, _ = ask_both_ways(case, stream_script(case, "Hel", "lo 🌍"))
-    assert drop_times(asked) == events
+    requests, events, _ = ask_both_ways(case, stream_script(case, "Hel", "lo 🌍"))
+    assert drop_times(requests) == events
     assert isinstance(events[-1], Finish)
-    assert asked.exchange.ending == "complete"
+    assert requests.exchange.ending == "complete"
 
 
 @every_case
 def test_timed_whole_answer_equals_live_answer(case: ProviderCase) -> None:
     script = error_script("200 OK", case.whole("Hello", "stop"))
-    asked, events, _ = ask_both_ways(case, script, replace(REQUEST, streamed=False))
-    assert drop_times(asked) == events
+    requests, events, _ = ask_both_ways(case, script, replace(REQUEST, streamed=False))
+    assert drop_times(requests) == events
     assert [type(event) for event in events[:2]] == [Notice, TextDelta]
 
 
 def broken_scripts(case: ProviderCase) -> dict[str, Script]:
-    """Give what a stream can die of."""
+    """Return the scripts of streams that fail, by kind of failure."""
     start, text, kind = case.start(), case.text("Hi"), case.content_type
-    said = [part for part in (start, text) if part]
+    output = [part for part in (start, text) if part]
     return {
-        "cut": pieces_script(*said, content_type=kind, end="cut"),
-        "reset": pieces_script(*said, content_type=kind, end="reset", pause_s=0.1),
-        "ends without a reason": pieces_script(*said, content_type=kind),
+        "cut": pieces_script(*output, content_type=kind, end="cut"),
+        "reset": pieces_script(*output, content_type=kind, end="reset", pause_s=0.1),
+        "ends without a reason": pieces_script(*output, content_type=kind),
         "empty": pieces_script(content_type=kind),
         "a web page": pieces_script(b"<html>no</html>", content_type="text/html"),
         "a web page in disguise": pieces_script(b"<html>no</html>", content_type=kind),
-        "bad UTF-8": pieces_script(*said, text.replace(b"Hi", b"H\xff"), content_type=kind),
-        "malformed": pieces_script(*said, text.replace(b"}", b"", 1), case.end("stop"), content_type=kind),
-        "text after the end": pieces_script(*said, case.end("stop"), text, content_type=kind),
+        "bad UTF-8": pieces_script(*output, text.replace(b"Hi", b"H\xff"), content_type=kind),
+        "malformed": pieces_script(*output, text.replace(b"}", b"", 1), case.end("stop"), content_type=kind),
+        "text after the end": pieces_script(*output, case.end("stop"), text, content_type=kind),
         "refused": error_script("400 Bad Request", case.error("too long")),
         "the key is refused": error_script("401 Unauthorized", case.error(f"wrong key {CANARY}")),
         "asked to wait": error_script("429 Too Many Requests", case.error("slowly"), retry_after="3"),
@@ -144,48 +144,50 @@ async def _close_at_once(connection: RawConnection) -> None:
 @every_case
 @pytest.mark.parametrize("fault", broken_scripts(CASES["openai"]))
 def test_timed_failed_answer_equals_live_answer_and_hides_key(case: ProviderCase, fault: str) -> None:
-    asked, events, _ = ask_both_ways(case, broken_scripts(case)[fault])
-    assert drop_times(asked) == events
+    requests, events, _ = ask_both_ways(case, broken_scripts(case)[fault])
+    assert drop_times(requests) == events
     assert isinstance(events[-1], Failed)
     assert CANARY not in events[-1].message
-    assert CANARY not in repr(asked)
+    assert CANARY not in repr(requests)
 
 
 @every_case
 @pytest.mark.parametrize(
-    ("limits", "said", "kind"),
+    ("limits", "output", "kind"),
     [
         (Timeouts(first_content_s=0.3), 0, "first_content_timeout"),
         (Timeouts(idle_s=0.3), 1, "idle_timeout"),
         (Timeouts(total_s=0.3), 1, "total_timeout"),
     ],
 )
-def test_timed_answer_timeout_equals_live_timeout(case: ProviderCase, limits: Timeouts, said: int, kind: str) -> None:
-    """Keep-alives come all the time: they are bytes, but no content."""
+def test_timed_answer_timeout_equals_live_timeout(case: ProviderCase, limits: Timeouts, output: int, kind: str) -> None:
+    """Keep-alives arrive all the time; they are bytes, but not content."""
 
     async def script(connection: RawConnection) -> None:
         connection.start(case.content_type)
-        for part in [part for part in (case.start(), case.text("Hi")) if part][: said + bool(case.start())]:
+        for part in [part for part in (case.start(), case.text("Hi")) if part][: output + bool(case.start())]:
             connection.send(part)
         while not connection.closed.is_set():
             connection.send(case.ping)
             await asyncio.sleep(0.05)
 
-    asked, events, _ = ask_both_ways(case, script, timeouts=limits)
-    assert drop_times(asked) == events
+    requests, events, _ = ask_both_ways(case, script, timeouts=limits)
+    assert drop_times(requests) == events
     assert isinstance(events[-1], Failed) and events[-1].kind == kind
-    begun_s = asked.exchange.begun_s
+    begun_s = requests.exchange.begun_s
     assert begun_s is not None
-    assert asked.events[-1].at_s - begun_s == pytest.approx(0.3, abs=0.2)
+    assert requests.events[-1].at_s - begun_s == pytest.approx(0.3, abs=0.2)
 
 
 def test_end_marker_without_connection_close_ends_answer() -> None:
     case = CASES["openai"]
     script = pieces_script(*case.stream_parts("Hi"), content_type=case.content_type, end="wait")
-    asked, events, _ = ask_both_ways(case, script)
-    assert drop_times(asked) == events
+    requests, events, _ = ask_both_ways(case, script)
+    assert drop_times(requests) == events
     assert isinstance(events[-1], Finish)
-    assert asked.events[-1].at_s == asked.exchange.reads[-1].at_s, "the wait for the connection's end is no part of it"
+    assert requests.events[-1].at_s == requests.exchange.reads[-1].at_s, (
+        "the wait for the connection's end is no part of it"
+    )
 
 
 def test_unrequested_compression_is_decoded() -> None:
@@ -198,17 +200,17 @@ def test_unrequested_compression_is_decoded() -> None:
             connection.send(data[i : i + 40])
         connection.end()
 
-    asked, events, _ = ask_both_ways(case, script)
-    assert drop_times(asked) == events
+    requests, events, _ = ask_both_ways(case, script)
+    assert drop_times(requests) == events
     assert isinstance(events[-1], Finish)
 
 
 @every_case
 def test_timed_request_bytes_equal_sdk_request(case: ProviderCase) -> None:
     _, _, server = ask_both_ways(case, stream_script(case, "Hi"))
-    ours, theirs = server.requests
-    assert (ours.path, ours.body) == (theirs.path, theirs.body)
-    assert ours.headers == theirs.headers
+    ours, other = server.requests
+    assert (ours.path, ours.body) == (other.path, other.body)
+    assert ours.headers == other.headers
     assert ours.headers["x-client-request-id"] == "trial-1"
     assert ours.headers["accept-encoding"] == "identity"
 
@@ -218,12 +220,12 @@ def test_prepared_request_sends_nothing_and_accepts_request_id(case: ProviderCas
     async def main() -> Sequence[bytes]:
         async with run_raw_server(stream_script(case, "Hi")) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            found = (await prepare_request(providers, case, REQUEST)).serialized
+            result = (await prepare_request(providers, case, REQUEST)).serialized
             await providers.aclose()
             assert server.opened == 0
-            with pytest.raises(ValueError, match="no header"):
-                found.with_request_id("a\r\nEvil: 1")
-            return [found.with_request_id(name) for name in ("a", "b")]
+            with pytest.raises(ValueError, match="not valid in a header"):
+                result.with_request_id("a\r\nEvil: 1")
+            return [result.with_request_id(name) for name in ("a", "b")]
 
     a, b = asyncio.run(main())
     head, _, rest = a.partition(b"X-Client-Request-Id: a\r\n")
@@ -237,9 +239,9 @@ def test_request_capture_leaves_other_requests_unaffected() -> None:
     async def main() -> list[Event]:
         async with run_raw_server(stream_script(case, "Hi")) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            found = await asyncio.gather(ask_live(providers, case), prepare_request(providers, case, REQUEST))
+            result = await asyncio.gather(ask_live(providers, case), prepare_request(providers, case, REQUEST))
             await providers.aclose()
-            return found[0]
+            return result[0]
 
     assert isinstance(asyncio.run(main())[-1], Finish)
 
@@ -252,16 +254,16 @@ def test_abandoned_exchange_has_no_terminal_event() -> None:
             pieces_script(*case.stream_parts("Hi")[:2], content_type=case.content_type, end="wait")
         ) as server:
             providers = ProviderRegistry(case.settings(server.port))
-            found = (await prepare_request(providers, case, REQUEST)).serialized
+            result = (await prepare_request(providers, case, REQUEST)).serialized
             sockets = TimestampingSelector()
-            asked = TimedExchange(sockets, found.target, found.with_request_id("x"), ExchangeTimeouts())
-            async with asked as exchange, aclosing(exchange.aiter_chunks()) as reads:
+            requests = TimedExchange(sockets, result.target, result.with_request_id("x"), ExchangeTimeouts())
+            async with requests as exchange, aclosing(exchange.aiter_chunks()) as reads:
                 async for read in reads:
                     if b"Hi" in read.data:
                         break
             sockets.close()
             await providers.aclose()
-            return [timed.event for timed in decode_exchange(exchange, found)]
+            return [timed.event for timed in decode_exchange(exchange, result)]
 
     events = asyncio.run(main())
     assert TextDelta("Hi") in events

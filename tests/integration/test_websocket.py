@@ -1,4 +1,4 @@
-"""The WebSocket wire: what its frames say, in which order questions are answered, how each is stopped or refused."""
+"""The WebSocket transport: frames, the order of answers, cancellation and rejection."""
 
 import asyncio
 import base64
@@ -58,7 +58,7 @@ async def receive_until(socket: ClientConnection, *types: str) -> list[dict[str,
 
 
 async def receive_until_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """Read to the end; give the frames and the code with which the server closed."""
+    """Read to the end; return the frames and the server's close code."""
     frames: list[dict[str, Any]] = []
     async with asyncio.timeout(10):
         with contextlib.suppress(websockets.ConnectionClosed):
@@ -119,9 +119,9 @@ def test_too_many_queued_questions_are_rejected_and_stop_answer() -> None:
             await wait_until(lambda: adapter.open == 0)
             return frames[-1], code, len(adapter.requests)
 
-    frame, code, asked = asyncio.run(main())
+    frame, code, requests = asyncio.run(main())
     assert (frame["error"]["rule"], code) == ("busy", 1008)
-    assert asked <= 1
+    assert requests <= 1
 
 
 @pytest.mark.parametrize(
@@ -317,9 +317,9 @@ def test_unlisted_origin_is_rejected(origin: str, status: int, caplog: pytest.Lo
             except websockets.InvalidStatus as refused:
                 return refused.response.status_code, bytes(refused.response.body)
 
-    found, body = asyncio.run(main())
-    assert found == status
-    assert found == 101 or json.loads(body)["error"]["rule"] == "origin"
+    result, body = asyncio.run(main())
+    assert result == status
+    assert result == 101 or json.loads(body)["error"]["rule"] == "origin"
     assert caplog.records == []
 
 

@@ -6,8 +6,8 @@ from benchmarks import _relay_metrics, bills
 
 
 def test_relay_benchmark_docstring_examples_pass() -> None:
-    found = doctest.testmod(_relay_metrics)
-    assert found.attempted >= 4 and not found.failed
+    result = doctest.testmod(_relay_metrics)
+    assert result.attempted >= 4 and not result.failed
 
 
 def test_difference_of_list_prices_to_bills_is_shown_by_service() -> None:

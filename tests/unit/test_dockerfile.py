@@ -1,4 +1,4 @@
-"""The Dockerfile without Docker: what it copies is here, and what the slim image lacks is installed."""
+"""The Dockerfile, checked without Docker: the copied files exist, and missing system libraries are installed."""
 
 import fnmatch
 import re
@@ -38,8 +38,8 @@ def test_dockerfile_uses_space_python_and_listens_on_all_addresses() -> None:
 
 def pins(name: str) -> dict[str, str]:
     """Return the pinned versions of a requirements file by normalized package name."""
-    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+    result = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in result}
 
 
 def locked(name: str) -> dict[str, list[str]]:
@@ -54,9 +54,9 @@ def locked(name: str) -> dict[str, list[str]]:
             assert package not in hashes
             hashes[package] = []
         else:
-            found = re.fullmatch(r"    --hash=sha256:([0-9a-f]{64})( \\)?", line)
-            assert found and package, line
-            hashes[package].append(found[1])
+            match = re.fullmatch(r"    --hash=sha256:([0-9a-f]{64})( \\)?", line)
+            assert match and package, line
+            hashes[package].append(match[1])
     return hashes
 
 
@@ -65,17 +65,17 @@ LOCKS = {"requirements-lock.txt": "requirements.txt", "requirements-model-lock.t
 
 @pytest.mark.parametrize(("lock", "source"), LOCKS.items())
 def test_lock_file_agrees_with_its_source_and_has_a_hash_for_each_package(lock: str, source: str) -> None:
-    versions, wanted, constraints = pins(lock), pins(source), pins("requirements-constraints.txt")
-    assert wanted
-    assert {name: versions.get(name) for name in wanted} == wanted, "run make lock"
-    further = {name: version for name, version in versions.items() if name not in wanted}
+    versions, expected, constraints = pins(lock), pins(source), pins("requirements-constraints.txt")
+    assert expected
+    assert {name: versions.get(name) for name in expected} == expected, "run make lock"
+    further = {name: version for name, version in versions.items() if name not in expected}
     assert {name: constraints.get(name) for name in further} == further, "run make lock"
     hashes = locked(lock)
     assert set(hashes) == set(versions)
-    assert [name for name, found in hashes.items() if not found or len(set(found)) != len(found)] == []
+    assert [name for name, entry in hashes.items() if not entry or len(set(entry)) != len(entry)] == []
 
 
-def test_lock_file_holds_every_package_that_the_installed_ones_require() -> None:
+def test_lock_file_contains_every_required_package() -> None:
     versions = pins("requirements-lock.txt")
     for name in versions:
         for text in distribution(name).requires or ():

@@ -1,4 +1,4 @@
-"""The two counts that no linter keeps: lines of a module, and lines of a function."""
+"""The two limits that no linter checks: lines of a module, and lines of a function."""
 
 import ast
 from pathlib import Path
@@ -38,6 +38,6 @@ def test_function_is_short_enough_to_be_read_at_once(package: str) -> None:
 
 
 def _modules_of(package: str) -> list[Path]:
-    found = [p for p in MODULES if p.is_relative_to(ROOT / package) or (package not in PACKAGES and p.parent == ROOT)]
-    assert found, package
-    return found
+    result = [p for p in MODULES if p.is_relative_to(ROOT / package) or (package not in PACKAGES and p.parent == ROOT)]
+    assert result, package
+    return result

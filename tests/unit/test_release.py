@@ -1,4 +1,4 @@
-"""The version stands in one place, and no package is offered."""
+"""The version is defined in one place."""
 
 import re
 import tomllib

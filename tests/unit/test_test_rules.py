@@ -10,15 +10,15 @@ TESTS = Path(__file__).parents[1]
 
 def patched_constants(source: str) -> list[str]:
     """Return the names of constants and private attributes that a test replaces with `monkeypatch.setattr`."""
-    found = []
+    result = []
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr"):
             continue
         names = [part.value for part in node.args[:2] if isinstance(part, ast.Constant) and isinstance(part.value, str)]
         name = names[0].rpartition(".")[2] if names else ""
         if name.isupper() or (name.startswith("_") and not name.startswith("__")):
-            found.append(name)
-    return found
+            result.append(name)
+    return result
 
 
 def test_no_test_patches_a_constant_or_a_private_attribute() -> None:

@@ -38,8 +38,8 @@ def export_json(
     history: Sequence[HistoryMessage], facts: ReceiptLookup, exported_at: str, keys: Sequence[str] = ()
 ) -> str:
     """Format a conversation as JSON: messages in order, each answer followed by its receipt; null is unknown."""
-    found = {"exported_at": exported_at, "messages": list(_export_messages(history, facts))}
-    return _remove_keys(keys, json.dumps(found, ensure_ascii=False, indent=2))
+    conversation = {"exported_at": exported_at, "messages": list(_export_messages(history, facts))}
+    return _remove_keys(keys, json.dumps(conversation, ensure_ascii=False, indent=2))
 
 
 def _export_messages(history: Sequence[HistoryMessage], facts: ReceiptLookup) -> Iterator[dict[str, Any]]:

@@ -59,9 +59,10 @@ class CompareHandlers:
         """Start a round; return updates of headings, announcement, error line and Stop-all, and hide old results."""
         page_session = self._answer_service.page_sessions.get(request.session_hash)
         problem = message_error(prompt, self._answer_service.limits)
-        asked = ChatForm(prompt, max_tokens=max_tokens, budget=budget, brought=brought)
+        requests = ChatForm(prompt, max_tokens=max_tokens, budget=budget, brought=brought)
         columns = [
-            _make_column(asked, fields[n * FIELDS_PER_COLUMN : (n + 1) * FIELDS_PER_COLUMN]) for n in range(int(count))
+            _make_column(requests, fields[n * FIELDS_PER_COLUMN : (n + 1) * FIELDS_PER_COLUMN])
+            for n in range(int(count))
         ]
         if blind:
             self._rng.shuffle(columns)
@@ -69,13 +70,13 @@ class CompareHandlers:
         comparison.round = None if problem else Round(prompt, columns, blind)
         # The previous round has been replaced: stop its answers, which are no longer shown.
         await asyncio.gather(*(page_session.slot(slot_name(n)).reset() for n in range(COLUMNS)))
-        wrong = html.error_badge(problem) if problem else ""
+        errors = html.error_badge(problem) if problem else ""
         stop_all = gr.update(visible=HIDDEN_IN_DOM if problem else True)
         announcement = problem or strings.COMPARE_ASKED.format(count=len(columns))
         return (
             *_column_headings(comparison.round),
             escape(announcement),
-            wrong,
+            errors,
             stop_all,
             *[gr.update(visible=False)] * (2 + PLOTS),
         )
@@ -147,9 +148,9 @@ def slot_name(number: int) -> str:
     return f"compare-{number}"
 
 
-def _make_column(asked: ChatForm, fields: Sequence[str | None]) -> ColumnResult:
+def _make_column(requests: ChatForm, fields: Sequence[str | None]) -> ColumnResult:
     provider, model, strategy = fields
-    return ColumnResult(replace(asked, provider=provider, model=model, strategy=strategy))
+    return ColumnResult(replace(requests, provider=provider, model=model, strategy=strategy))
 
 
 def _column_update(view: AnswerView, stop: Any) -> ColumnUpdate:

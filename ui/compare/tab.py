@@ -52,17 +52,17 @@ def build_tab(
             strings.COMPARE_STOP_ALL, variant="stop", visible=HIDDEN_IN_DOM, elem_id="sg-compare-stop-all"
         )
     with gr.Accordion(strings.COMPARE_SETTINGS, open=True, elem_id="sg-who"), gr.Row():
-        asked = [_add_fields(answer_service, number) for number in range(COLUMNS)]
-    wrong = gr.HTML("", elem_id="sg-compare-wrong")
+        requests = [_add_fields(answer_service, number) for number in range(COLUMNS)]
+    errors = gr.HTML("", elem_id="sg-compare-wrong")
     with gr.Row(elem_id="sg-columns"):
         columns = [_add_column(number) for number in range(COLUMNS)]
     verdict = _add_verdict()
 
-    boxes: list[Any] = [*(box for box, _ in asked), *(column.box for column in columns), *verdict.letters]
+    boxes: list[Any] = [*(box for box, _ in requests), *(column.box for column in columns), *verdict.letters]
     count.change(_visibility_updates, count, boxes, queue=False, **event_options())
     heads = [column.head for column in columns]
-    inputs = [prompt, count, blind, max_tokens, budget, brought, *(field for _, own in asked for field in own)]
-    shown: list[Any] = [*heads, announcement, wrong, stop_all, verdict.ballot, verdict.results, *verdict.plots]
+    inputs = [prompt, count, blind, max_tokens, budget, brought, *(field for _, own in requests for field in own)]
+    shown: list[Any] = [*heads, announcement, errors, stop_all, verdict.ballot, verdict.results, *verdict.plots]
     round_started = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **event_options())
     stop_all.click(compare.stop_all, queue=False, **event_options())
     _wire_events(compare, round_started, columns, verdict, [announcement, stop_all, spent])

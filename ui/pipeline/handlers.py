@@ -44,9 +44,9 @@ class PipelineHandlers:
         """Play the scenario and yield updates of both panes until the stream ends or is stopped."""
         try:
             panes = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in (left, right)]
-            asked = ChatRequest((Message("user", prompt.strip() or strings.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
+            requests = ChatRequest((Message("user", prompt.strip() or strings.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
             simulated = scenario != LOCAL_PROVIDER
-            validated = ValidatedQuestion(self._scenarios.check_name(scenario), asked, "direct", simulated)
+            validated = ValidatedQuestion(self._scenarios.check_name(scenario), requests, "direct", simulated)
             probe, state_watch = Probe(self._answer_service.clock), _StateWatch(self._answer_service.clock())
             async with self._answer_service.open_answer(
                 SLOT, validated, request, probe=probe, new_session=self._scenarios.new_session
@@ -149,8 +149,8 @@ class _StateWatch:
 
 def strategy_name(kind: str, interval_ms: float) -> str:
     """Return a strategy's full name, with the interval for the kinds that have one."""
-    found = strategies.STRATEGIES.get(kind)
-    return kind if found is None else buffering_diagram.with_interval(found, interval_ms)
+    result = strategies.STRATEGIES.get(kind)
+    return kind if result is None else buffering_diagram.with_interval(result, interval_ms)
 
 
 def _last_update(

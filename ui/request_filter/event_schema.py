@@ -84,14 +84,14 @@ class EventSchema:
         fields = _parse_object(body)
         function = self._functions.get(fields["fn_index"]) if _is_integer(fields.get("fn_index")) else None
         if function is None or (direct and function.queued):
-            raise _reject("there is no such function")
+            raise _reject("unknown function")
         if not function.has_conversation:
             check_size(len(body), self._limits)
         if not fields.keys() <= _EVENT_FIELDS or not is_session_hash(fields.get("session_hash")):
-            raise _reject("an event has data, event_data, fn_index, session_hash and trigger_id only")
+            raise _reject("unknown fields; only data, event_data, fn_index, session_hash and trigger_id are allowed")
         trigger = fields.get("trigger_id")
         if trigger is not None and not (_is_integer(trigger) and trigger in self._triggers):
-            raise _reject("there is no such trigger")
+            raise _reject("unknown trigger")
         _check_data(function, fields)
         # Gradio sends None for an untouched textbox; functions treat it as an empty one.
         boxes = zip(function.texts, fields["data"], strict=True)
@@ -103,16 +103,16 @@ class EventSchema:
         fields = _parse_object(body)
         known = _is_integer(fields.get("fn_index")) and fields["fn_index"] in self._functions
         if not known or fields.keys() != {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
-            raise _reject("a cancellation has session_hash, fn_index and event_id")
+            raise _reject("a cancellation requires session_hash, fn_index and event_id")
         if not is_session_hash(fields["session_hash"]):
-            raise _reject("this is no session")
+            raise _reject("invalid session_hash")
         return PageEvent(fields["session_hash"], _to_bytes(fields))
 
     def parse_reset(self, body: bytes) -> PageEvent:
         """Return the checked reset of an event, which belongs to no session. Raises RejectionError otherwise."""
         fields = _parse_object(body)
         if not fields.keys() <= {"session_hash", "fn_index", "event_id"} or not _is_event_id(fields):
-            raise _reject("a reset has an event_id")
+            raise _reject("a reset requires an event_id")
         return PageEvent("", _to_bytes({"event_id": fields["event_id"]}))
 
     def _describe(self, page: gr.Blocks, fn: Any) -> _Function:
@@ -137,15 +137,15 @@ def is_session_hash(value: object) -> bool:
 def _check_data(function: _Function, fields: Mapping[str, Any]) -> None:
     data = fields.get("data")
     if not isinstance(data, list) or len(data) != len(function.inputs):
-        raise _reject("data has one value for each input")
+        raise _reject("data must have one value for each input")
     for number, (check, value) in enumerate(zip(function.inputs, data, strict=True), 1):
         if not check(value):
-            raise _reject(f"value {number} is not what its control holds")
+            raise _reject(f"value {number} is invalid for its control")
     about = fields.get("event_data")
     if about is None and not function.needs_event_data:
         return
     if not any(check(about) for check in function.event_data):
-        raise _reject("event_data is not what the control tells")
+        raise _reject("event_data is invalid for its control")
 
 
 def _iter_reachable(page: gr.Blocks) -> Iterator[int]:
@@ -357,25 +357,25 @@ def _is_event_id(fields: Mapping[str, Any]) -> bool:
 def _parse_object(body: bytes) -> dict[str, Any]:
     """Parse a JSON object in UTF-8 with unique keys and finite numbers. Raises RejectionError for anything else."""
     try:
-        found = json.loads(
+        data = json.loads(
             body.decode("utf-8"), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant
         )
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise _reject("the body is not one JSON object")
-    return found
+        data = None
+    if not isinstance(data, dict):
+        raise _reject("the body is not a JSON object")
+    return data
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return result
 
 
 def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _to_bytes(fields: Mapping[str, Any]) -> bytes:
@@ -383,4 +383,4 @@ def _to_bytes(fields: Mapping[str, Any]) -> bytes:
 
 
 def _reject(problem: str) -> RejectionError:
-    return RejectionError("page.event", "invalid", f"the page's event: {problem} (load the page anew)")
+    return RejectionError("page.event", "invalid", f"page event: {problem} (reload the page)")

@@ -176,7 +176,7 @@ class RequestFilter:
             scope["headers"] = [one for one in scope["headers"] if one[0] not in _FRAMING]
             return PageEvent("", b""), receive
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise RejectionError("page.event", "invalid", "the page's event: the body is no JSON (load the page anew)")
+            raise RejectionError("page.event", "invalid", "page event: the body is not JSON (reload the page)")
         length = headers.get("content-length", "")
         body = await read_body(length, receive, self._schema.body_limits)
         if body is None:
@@ -204,9 +204,9 @@ def _match_row(scope: Scope, table: Iterable[Row]) -> tuple[Row, str]:
     if scope["type"] != "http" or not plain or _is_cross_site(scope):
         raise _NotFoundError
     for row in table:
-        found = row.path.fullmatch(path)
-        if found is not None and scope["method"] in row.methods:
-            session = found.groupdict().get("session") or ""
+        match = row.path.fullmatch(path)
+        if match is not None and scope["method"] in row.methods:
+            session = match.groupdict().get("session") or ""
             if session and not is_session_hash(session):
                 raise _NotFoundError
             return row, _take_query(row, scope) or session
@@ -262,7 +262,7 @@ def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
             hosts += 1
             if not is_host(value):
                 raise RejectionError(
-                    "page.host", "invalid", "Host: this is no host's name (load the page by its address)"
+                    "page.host", "invalid", "Host header: not a host name (open the page by its address)"
                 )
             kept.append((name, value))
         elif name == b"x-forwarded-host":
@@ -272,17 +272,17 @@ def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
         elif name in HEADERS or name in _FRAMING or name == b"x-forwarded-for":
             kept += [(name, value)] if len(value) <= MAX_HEADER_BYTES or name == b"x-forwarded-for" else []
     if hosts != 1:
-        raise RejectionError("page.host", "invalid", "Host: there must be one (load the page by its address)")
+        raise RejectionError("page.host", "invalid", "Host header: missing or repeated (open the page by its address)")
     return kept
 
 
 def is_host(value: bytes) -> bool:
     """Return whether a value is a valid host name or IP address, with an optional port."""
-    found = _HOST.fullmatch(value.decode("latin-1"))
-    if found is None or int(found[2] or 0) > 65_535:
+    match = _HOST.fullmatch(value.decode("latin-1"))
+    if match is None or int(match[2] or 0) > 65_535:
         return False
-    name = found[1].strip("[]")
-    if name == found[1] and not re.fullmatch(r"[0-9.]+", name):
+    name = match[1].strip("[]")
+    if name == match[1] and not re.fullmatch(r"[0-9.]+", name):
         return ".." not in name and all(len(label) <= 63 for label in name.split("."))
     try:
         ip_address(name)

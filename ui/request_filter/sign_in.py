@@ -64,23 +64,23 @@ class SignIns:
         """
         await self._forget_expired()
         if step == "use":
-            found = self._by_name.get(value or b"")
-            if found is not None and session_hash:
-                found.pages.add(session_hash)
-            return found.cookie if found else None, _without_cookies(send)
+            result = self._by_name.get(value or b"")
+            if result is not None and session_hash:
+                result.pages.add(session_hash)
+            return result.cookie if result else None, _without_cookies(send)
         if step == "none":
             return None, _without_cookies(send)
-        found = await self._forget(value or b"")
+        result = await self._forget(value or b"")
         if step == "end":
-            return found.cookie if found else None, send
+            return result.cookie if result else None, send
         # Until the sign-in is finished, the cookie holds only the state of the handshake, and stays in the browser.
-        return None if found else value, self._keeping(send) if step == "finish" else send
+        return None if result else value, self._keeping(send) if step == "finish" else send
 
     async def _forget(self, name: bytes) -> _SignIn | None:
-        found = self._by_name.pop(name, None)
-        if found is not None:
-            await self._on_sign_out(found.pages)
-        return found
+        result = self._by_name.pop(name, None)
+        if result is not None:
+            await self._on_sign_out(result.pages)
+        return result
 
     async def _forget_expired(self) -> None:
         now = self._clock()
@@ -116,9 +116,9 @@ def read_cookie(headers: Headers) -> bytes | None:
     for name, value in headers:
         if name.lower() == b"cookie" and len(value) <= MAX_COOKIE_BYTES:
             for part in value.split(b";"):
-                found = part.strip()
-                if found.startswith(NAME) and _VALUE.fullmatch(found.removeprefix(NAME)):
-                    return found.removeprefix(NAME)
+                result = part.strip()
+                if result.startswith(NAME) and _VALUE.fullmatch(result.removeprefix(NAME)):
+                    return result.removeprefix(NAME)
     return None
 
 

@@ -39,11 +39,11 @@ class FakeWebSocket:
         self.sent.append(json.loads(message))
 
     async def recv(self) -> str:
-        found = await self._inbox.get()
-        if found is None:
+        result = await self._inbox.get()
+        if result is None:
             self._inbox.put_nowait(None)
             raise ConnectionClosedError(None, None)
-        return found
+        return result
 
     async def close(self) -> None:
         self.drop(1000)
@@ -66,10 +66,10 @@ class FakeNetwork:
     async def connect(self) -> WebSocketConnection:
         self.at_s.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
-        found = self.ready.pop(0) if self.ready else ConnectionLostError("unreachable")
-        if isinstance(found, ClientError):
-            raise found
-        return found
+        result = self.ready.pop(0) if self.ready else ConnectionLostError("unreachable")
+        if isinstance(result, ClientError):
+            raise result
+        return result
 
     def make_client(self, **options: Any) -> WebSocketClient:
         return WebSocketClient("http://service", dialling=self.connect, on_state=self.states.append, **options)

@@ -48,5 +48,5 @@ def test_rejection_has_rule_and_retry_after() -> None:
 @pytest.mark.parametrize("retry_after", [None, "Wed, 21 Oct 2026 07:28:00 GMT", "٣"])
 def test_rejection_from_proxy_has_readable_message(body: bytes, retry_after: str | None) -> None:
     error = rejection_from_response(502, body, retry_after)
-    assert (str(error), error.kind, error.status) == ("the service refused with HTTP 502", "refused", 502)
+    assert (str(error), error.kind, error.status) == ("service: rejected the request with status 502", "refused", 502)
     assert (error.rule, error.retry_after_s) == (None, None)

@@ -24,7 +24,7 @@ def test_repeated_events_are_counted_once_and_in_order(length: int, pieces: list
 
 
 @pytest.mark.parametrize(
-    ("id", "reason"), [("s:4", "from event 2 to 4"), ("t:3", "another stream"), ("", "id"), ("s", "id"), ("s:²", "id")]
+    ("id", "reason"), [("s:4", "events are missing"), ("t:3", "another stream"), ("", "id"), ("s", "id"), ("s:²", "id")]
 )
 def test_missing_or_foreign_event_raises(id: str, reason: str) -> None:
     progress = StreamPosition(resumable=True)

@@ -127,10 +127,10 @@ def test_rejection_raises_with_rule() -> None:
         plain_response(429, json=wire_events.rejection_fields(retry_after_s=None), headers={"retry-after": "9"})
     )
     errors: list[ClientError] = []
-    with pytest.raises(RequestRejectedError) as caught:
+    with pytest.raises(RequestRejectedError) as excinfo:
         ask_service(service, resume=True, on_error=errors.append)
-    assert (caught.value.status, caught.value.rule, caught.value.retry_after_s) == (429, "rate_limit", 9.0)
-    assert errors == [caught.value]
+    assert (excinfo.value.status, excinfo.value.rule, excinfo.value.retry_after_s) == (429, "rate_limit", 9.0)
+    assert errors == [excinfo.value]
     assert len(service.requests) == 1, "a question is not asked again behind the asker's back"
 
 
@@ -206,7 +206,7 @@ def test_reconnecting_gives_up_after_max_retries() -> None:
     service = ScriptedService(
         stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True), raise_unreachable
     )
-    with pytest.raises(ConnectionLostError, match="no connection to http://service"):
+    with pytest.raises(ConnectionLostError, match=r"^http://service.*no connection"):
         ask_service(service, resume=True, max_retries=2)
     assert len(service.requests) == 3
 
@@ -226,17 +226,17 @@ def test_resume_of_unknown_stream_raises_stream_gone_and_keeps_text() -> None:
     service = ScriptedService(
         stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:5]), breaks=True), unknown
     )
-    told: list[ClientError] = []
+    result: list[ClientError] = []
 
     async def main() -> str:
-        async with SSEClient(URL, transport=service, on_error=told.append) as client:
+        async with SSEClient(URL, transport=service, on_error=result.append) as client:
             answer = client.stream(message="Hi", resume=True)
-            with pytest.raises(StreamGoneError, match="expired, or the service was restarted") as caught:
+            with pytest.raises(StreamGoneError, match="expired or the service was restarted") as excinfo:
                 await read_answer(answer)
-            assert caught.value.stream_id == answer.stream_id and not isinstance(caught.value, RequestRejectedError)
+            assert excinfo.value.stream_id == answer.stream_id and not isinstance(excinfo.value, RequestRejectedError)
             return answer.content
 
-    assert run_on_virtual_time(main()) != "" and [type(error) for error in told] == [StreamGoneError]
+    assert run_on_virtual_time(main()) != "" and [type(error) for error in result] == [StreamGoneError]
     assert len(service.requests) == 2
 
 
@@ -252,14 +252,14 @@ def test_request_rejected_with_404_raises_rejection() -> None:
     ("play", "reason"),
     [
         (plain_response(200, html="<html>Sign in</html>"), "not an event stream.*text/html"),
-        (plain_response(200), "no content type"),
+        (plain_response(200), "content type missing"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2])
             + wire_events.encode_sse(wire_events.COMPLETE_EVENTS[3:], 4)), "events are missing"),
         (stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:2]) + b"id: t:3\ndata: {}\n\n"),
             "another"),
         (stream_response(b"id: s:1\nevent: start\ndata: {not json\n\n"), "not JSON"),
         (stream_response(b"data: \xff\n\n"), "UTF-8"),
-        (stream_response(b'data: {"content": "x"}\n\n'), "without a usable id"),
+        (stream_response(b'data: {"content": "x"}\n\n'), "invalid id"),
     ],
 )  # fmt: skip
 def test_invalid_response_raises_with_reason(play: RespondFunction, reason: str) -> None:
@@ -271,7 +271,7 @@ def test_resume_204_before_end_raises_connection_lost() -> None:
     service = ScriptedService(
         stream_response(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:3]), breaks=True), plain_response(204)
     )
-    with pytest.raises(ConnectionLostError, match="nothing is left"):
+    with pytest.raises(ConnectionLostError, match="has no events after"):
         ask_service(service, resume=True)
 
 
@@ -280,11 +280,11 @@ def test_exit_from_answer_closes_connection_at_once() -> None:
     service = ScriptedService(
         lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
     )
-    told: list[str] = []
+    result: list[str] = []
 
     async def main() -> None:
         client = SSEClient(
-            URL, transport=service, on_open=lambda: told.append("open"), on_close=lambda: told.append("close")
+            URL, transport=service, on_open=lambda: result.append("open"), on_close=lambda: result.append("close")
         )
         async with client.stream(message="Hi") as answer:
             assert answer.stream_id == wire_events.ID
@@ -292,7 +292,7 @@ def test_exit_from_answer_closes_connection_at_once() -> None:
                 break
             assert (answer.is_connected, client.is_connected, body.closed) == (True, True, False)
         assert (answer.is_connected, client.is_connected, body.closed) == (False, False, True)
-        assert told == ["open", "close"]
+        assert result == ["open", "close"]
         await client.aclose()
 
     run_on_virtual_time(main())
@@ -418,5 +418,5 @@ def test_background_reading_calls_callbacks_until_disconnect() -> None:
 
 
 def test_invalid_url_raises_at_once() -> None:
-    with pytest.raises(ClientError, match="must begin with http"):
+    with pytest.raises(ClientError, match="begin it with http"):
         SSEClient("localhost:7860")

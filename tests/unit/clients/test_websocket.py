@@ -42,15 +42,15 @@ def run_over_sockets(
 
     async def run() -> T:
         client = network.make_client(**options)
-        found = await main(client)
+        result = await main(client)
         await client.aclose()
         assert client.state in ("closed", "failed")
-        return found
+        return result
 
-    found = run_on_virtual_time(run())
+    result = run_on_virtual_time(run())
     path: list[ConnectionState] = ["closed", *network.states]
     assert all(after in TRANSITIONS[before] for before, after in pairwise(path)), path
-    return found, network
+    return result, network
 
 
 COMPLETE_MESSAGES = wire_events.encode_messages(wire_events.COMPLETE_EVENTS)
@@ -66,8 +66,8 @@ def test_requests_share_one_socket() -> None:
             await read_answer(client.stream(message="Hi", provider="sim:steady")),
         ]
 
-    found, network = run_over_sockets([socket], main)
-    assert found == [wire_events.PARSED_EVENTS, wire_events.PARSED_EVENTS]
+    result, network = run_over_sockets([socket], main)
+    assert result == [wire_events.PARSED_EVENTS, wire_events.PARSED_EVENTS]
     assert socket.sent == [QUESTION, {**QUESTION, "provider": "sim:steady"}]
     assert network.states == ["connecting", "open", "closing", "closed"]
 
@@ -105,8 +105,8 @@ def test_cut_with_resume_anywhere_yields_same_answer(count: int) -> None:
         assert answer.content == wire_events.TEXT
         return events
 
-    found, network = run_over_sockets([first, second], main)
-    assert found == wire_events.PARSED_EVENTS
+    result, network = run_over_sockets([first, second], main)
+    assert result == wire_events.PARSED_EVENTS
     ended = count == len(COMPLETE_MESSAGES) - 1  # its finish had come: nothing was left to ask for
     assert second.sent == ([] if ended else [{"type": "resume", "stream_id": wire_events.ID, "last_id": count}])
     assert network.states[:3] == ["connecting", "open", "closed"]
@@ -148,8 +148,8 @@ def test_unresumable_cut_raises_and_next_request_is_answered(resume: bool) -> No
             await read_answer(client.stream(message="Hi", resume=resume))
         return await read_answer(client.stream(message="Hi"))
 
-    found, network = run_over_sockets([first, second], main, on_error=errors.append)
-    assert found == wire_events.PARSED_EVENTS
+    result, network = run_over_sockets([first, second], main, on_error=errors.append)
+    assert result == wire_events.PARSED_EVENTS
     assert second.sent == [QUESTION], "the first question is not asked twice"
     assert [type(error) for error in errors] == [ConnectionLostError]
     assert network.states[:5] == ["connecting", "open", "closed", "reconnecting", "connecting"]
@@ -234,9 +234,9 @@ def test_rejection_raises_and_socket_is_not_reopened() -> None:
     async def main(client: WebSocketClient) -> list[Event]:
         await client.connect()
         first.push_messages([json.dumps({"type": "error", **wire_events.rejection_fields()})])
-        with pytest.raises(RequestRejectedError) as caught:
+        with pytest.raises(RequestRejectedError) as excinfo:
             await read_answer(client.stream(message="Hi", resume=True))
-        assert (caught.value.rule, caught.value.retry_after_s) == ("rate_limit", 7.0)
+        assert (excinfo.value.rule, excinfo.value.retry_after_s) == ("rate_limit", 7.0)
         await asyncio.sleep(100)
         assert client.state == "closed"
         return await read_answer(client.stream(message="Hi"))
@@ -271,8 +271,8 @@ def test_error_without_rule_keeps_socket_open() -> None:
             await read_answer(client.stream(message="Hi", provider="none"))
         return await read_answer(client.stream(message="Hi"))
 
-    found, network = run_over_sockets([socket], main)
-    assert (found, len(network.at_s)) == (wire_events.PARSED_EVENTS, 1)
+    result, network = run_over_sockets([socket], main)
+    assert (result, len(network.at_s)) == (wire_events.PARSED_EVENTS, 1)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["by its reader", "by another task"])
@@ -294,8 +294,8 @@ def test_cancel_returns_receipt_and_keeps_socket(elsewhere: bool) -> None:
     async def read_rest(answer: ClientAnswerStream) -> list[Event]:
         return [event async for event in answer]
 
-    found, network = run_over_sockets([socket], main)
-    assert found == [*wire_events.PARSED_START_EVENTS, wire_events.PARSED_CANCELLED]
+    result, network = run_over_sockets([socket], main)
+    assert result == [*wire_events.PARSED_START_EVENTS, wire_events.PARSED_CANCELLED]
     assert socket.sent == [QUESTION, CANCEL, QUESTION]
     assert len(network.at_s) == 1
 
@@ -331,8 +331,8 @@ def test_exit_from_answer_closes_socket_and_next_request_opens_another() -> None
         assert loop_clock()() == left_s
         return events
 
-    found, network = run_over_sockets([first, second], main)
-    assert found == wire_events.PARSED_EVENTS
+    result, network = run_over_sockets([first, second], main)
+    assert result == wire_events.PARSED_EVENTS
     assert network.states[2:6] == ["closing", "closed", "connecting", "open"]
 
 
@@ -342,7 +342,7 @@ def test_resume_by_id_reads_remaining_events() -> None:
 
     async def main(client: WebSocketClient) -> list[Event]:
         events = await read_answer(client.resume(wire_events.ID, f"{wire_events.ID}:7"))
-        with pytest.raises(ConnectionLostError, match="nothing is left"):
+        with pytest.raises(ConnectionLostError, match="has no events after"):
             await read_answer(client.resume(wire_events.ID, f"{wire_events.ID}:10"))
         return events
 
@@ -356,7 +356,7 @@ def test_invalid_frame_raises_with_reason(message: Any) -> None:
     socket.push_messages([message])
 
     async def main(client: WebSocketClient) -> None:
-        with pytest.raises(InvalidResponseError, match="the service sent a"):
+        with pytest.raises(InvalidResponseError, match="frame"):
             await read_answer(client.stream(message="Hi"))
 
     run_over_sockets([socket], main)
@@ -391,7 +391,7 @@ def test_close_ends_every_wait(away_s: float) -> None:
 
 
 def test_invalid_url_raises_at_once() -> None:
-    with pytest.raises(ClientError, match="must begin with http"):
+    with pytest.raises(ClientError, match="begin it with http"):
         WebSocketClient("localhost:7860")
 
 
@@ -408,11 +408,11 @@ def test_resume_of_unknown_stream_raises_stream_gone_and_keeps_socket_open(by_it
     async def main(client: WebSocketClient) -> list[Event]:
         answer = client.stream(message="Hi", resume=True) if by_itself else client.resume(wire_events.ID, None)
         asyncio.get_running_loop().call_later(1, first.drop)
-        with pytest.raises(StreamGoneError, match="expired, or the service was restarted") as caught:
+        with pytest.raises(StreamGoneError, match="expired or the service was restarted") as excinfo:
             await read_answer(answer)
-        assert caught.value.stream_id == wire_events.ID and not isinstance(caught.value, RequestRejectedError)
+        assert excinfo.value.stream_id == wire_events.ID and not isinstance(excinfo.value, RequestRejectedError)
         assert bool(answer.content) == by_itself
         return await read_answer(client.stream(message="Hi"))
 
-    found, network = run_over_sockets(sockets, main)
-    assert (found, len(network.at_s)) == (wire_events.PARSED_EVENTS, len(sockets))
+    result, network = run_over_sockets(sockets, main)
+    assert (result, len(network.at_s)) == (wire_events.PARSED_EVENTS, len(sockets))

@@ -46,10 +46,10 @@ def make_scenario(providers: tuple[str, ...] = ("sim:a", "b:c"), **changes: Any)
     return Scenario(providers, **(fields | changes))
 
 
-def write_run(folder: Path, wanted: Scenario, rows: Iterable[tuple[Trial, list[EventRow]]], **facts: Any) -> None:
+def write_run(folder: Path, expected: Scenario, rows: Iterable[tuple[Trial, list[EventRow]]], **facts: Any) -> None:
     """Write the journal and manifest of a finished run; `facts` override fields of the manifest."""
     with Journal(folder) as journal:
         for made, events in rows:
             journal.add(made, events)
-    begun = manifest.new_manifest("run", wanted, plan(wanted))
+    begun = manifest.new_manifest("run", expected, plan(expected))
     manifest.write(folder, begun | {"complete": True, "finished_at": begun["started_at"]} | facts)

@@ -30,12 +30,12 @@ class PricedAdapter(InProcessAdapter):
     """
 
     def __init__(self, takes_s: float = 0.0) -> None:
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         self.running = self.most = 0
         self._takes_s = takes_s
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        self.asked.append((request.model, request.request_id))
+        self.requests.append((request.model, request.request_id))
         self.running += 1
         self.most = max(self.most, self.running)
         try:

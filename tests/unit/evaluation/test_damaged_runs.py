@@ -68,12 +68,12 @@ def test_manifest_with_missing_or_mistyped_field_is_read_or_reported(run: Path, 
     candidates = [change_manifest(at, leave_out=True), *(change_manifest(at, value=value) for value in WRONG)]
     for facts in candidates:
         (run / "manifest.json").write_text(json.dumps(facts), encoding="utf-8")
-        said = f"{run / 'manifest.json'}: one line"
+        output = f"{run / 'manifest.json'}: one line"
         try:
             manifest.read(run)
         except UsageError as error:
-            said = str(error)
-        assert said.startswith(f"{run / 'manifest.json'}: ") and "\n" not in said
+            output = str(error)
+        assert output.startswith(f"{run / 'manifest.json'}: ") and "\n" not in output
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -94,8 +94,8 @@ def test_manifest_prompt_without_id_is_reported_by_every_command(
     assert "scenario.prompts.0.id is missing" in results_tab_error(run)
     for command in (["report", str(run)], ["compare", str(run), str(SAMPLE)], ["compare", str(SAMPLE), str(run)]):
         assert main(command) == 2
-        said = capsys.readouterr()
-        assert said.err.count("\n") == 1 and "scenario.prompts.0.id is missing" in said.err and not said.out
+        output = capsys.readouterr()
+        assert output.err.count("\n") == 1 and "scenario.prompts.0.id is missing" in output.err and not output.out
     assert main(["replay", str(run), "--strategies", "direct", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -121,9 +121,9 @@ EVENTS = pd.read_parquet(SAMPLE / "events.parquet")
 
 def replace_cells(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
     """Return a table with this value in two cells, in the dtype that reading it from a file would have."""
-    found = frame.astype({column: object})
-    found.loc[[0, 3], column] = value
-    return found.convert_dtypes() if value is None else found
+    result = frame.astype({column: object})
+    result.loc[[0, 3], column] = value
+    return result.convert_dtypes() if value is None else result
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ def replace_cells(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
         ("trials", replace_cells(TRIALS, "e2e_s", -1e300), "e2e_s cannot be -1e+300"),
         ("trials", replace_cells(TRIALS, "chunks", -4), "chunks cannot be -4"),
         ("trials", replace_cells(TRIALS, "trial_id", "same"), "a trial_id occurs twice"),
-        ("trials", TRIALS.drop(columns="strategy"), "it has no column strategy"),
-        ("trials", pd.DataFrame(), "it has no column run_id"),
+        ("trials", TRIALS.drop(columns="strategy"), "column strategy is missing"),
+        ("trials", pd.DataFrame(), "column run_id is missing"),
         ("events", replace_cells(EVENTS, "kind", None), "kind is missing"),
         ("events", replace_cells(EVENTS, "trial_id", None), "trial_id is missing"),
         ("events", EVENTS.assign(chars=None), "a text has no length or no timestamp"),
         ("events", EVENTS.assign(source_s=None, delivered_s=None), "a text has no length or no timestamp"),
-        ("events", EVENTS.drop(columns="seq"), "it has no column seq"),
+        ("events", EVENTS.drop(columns="seq"), "column seq is missing"),
     ],
 )
 def test_table_with_impossible_values_is_reported(run: Path, name: str, frame: pd.DataFrame, words: str) -> None:
@@ -155,7 +155,7 @@ def test_table_damaged_or_missing_or_a_folder_is_reported(run: Path, name: str) 
     (run / name).write_bytes((run / name).read_bytes()[:500])
     assert f"{name}: cannot be read" in results_tab_error(run)
     (run / name).unlink()
-    assert f"{name}: there is no such file" in results_tab_error(run)
+    assert f"{name}: missing" in results_tab_error(run)
     (run / name).mkdir()
     assert f"{name}: cannot be read" in results_tab_error(run)
 
@@ -171,10 +171,10 @@ def test_run_with_unusual_events_is_shown(run: Path, frame: pd.DataFrame) -> Non
 
 
 def test_run_with_damaged_table_is_read_from_journal(tmp_path: Path) -> None:
-    wanted = factories.make_scenario()
-    planned = plan(wanted)
+    expected = factories.make_scenario()
+    planned = plan(expected)
     factories.write_run(
-        tmp_path, wanted, [(factories.make_trial(p), factories.make_gap_events(p, 0.1)) for p in planned]
+        tmp_path, expected, [(factories.make_trial(p), factories.make_gap_events(p, 0.1)) for p in planned]
     )
     tables.write(tmp_path, tables.from_journal(tmp_path))
     (tmp_path / "trials.parquet").write_bytes(b"PAR1")
@@ -190,16 +190,16 @@ def test_report_of_folder_without_journal_keeps_tables(run: Path, capsys: pytest
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e300, 10**400, -1])
 def test_journal_with_impossible_numbers_is_reported(tmp_path: Path, value: float) -> None:
-    wanted = factories.make_scenario()
+    expected = factories.make_scenario()
     factories.write_run(
-        tmp_path, wanted, [(factories.make_trial(p), factories.make_gap_events(p, 0.1)) for p in plan(wanted)]
+        tmp_path, expected, [(factories.make_trial(p), factories.make_gap_events(p, 0.1)) for p in plan(expected)]
     )
     event = EventRow("run", "run-00001", 9, "source_text", 1, None, 1.0, None)._asdict()
     with (tmp_path / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(event | {"chars": value}) + "\n")
-    with pytest.raises(UsageError) as found:
+    with pytest.raises(UsageError) as result:
         tables.load(tmp_path)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(result.value)
 
 
 @pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>", "a b", "東京", "$x$", "..run", "[x](y)"])

@@ -82,16 +82,16 @@ PLACES = [
 def test_markdown_of_hostile_text_renders_as_plain_text(place: str, text: str) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     plain = render.render(place.format("word"))
-    found = render.render(place.format(to_markdown(text)))
-    assert re.findall(r"</?\w+", found) == re.findall(r"</?\w+", plain), "no tag but those of the place"
-    shown = re.sub(r"<[^>]*>", "", found).replace("\u2060", "")
+    result = render.render(place.format(to_markdown(text)))
+    assert re.findall(r"</?\w+", result) == re.findall(r"</?\w+", plain), "no tag but those of the place"
+    shown = re.sub(r"<[^>]*>", "", result).replace("\u2060", "")
     assert " ".join(to_html(text).split()) in " ".join(shown.split()), "and all of it is read"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_markdown_of_hostile_text_has_no_bare_url(text: str) -> None:
-    found = to_markdown(text)
-    assert not re.search(r"(?:https?|ftp)://|\bwww\.\w|\w\.[a-z]{2,}|@\w", found)
+    result = to_markdown(text)
+    assert not re.search(r"(?:https?|ftp)://|\bwww\.\w|\w\.[a-z]{2,}|@\w", result)
 
 
 def test_markdown_of_adjacent_texts_has_no_bare_url() -> None:
@@ -179,19 +179,19 @@ def replace_surrogates(text: str) -> str:
 @pytest.mark.parametrize("text", [replace_surrogates(text) for text in HOSTILE])
 def test_report_of_hostile_run_has_same_markup_as_ordinary_run(sample: Run, text: str) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render
-    plain, found = (markdown.markdown(make_hostile_run(sample, name)) for name in ("word", text))
+    plain, result = (markdown.markdown(make_hostile_run(sample, name)) for name in ("word", text))
     assert [len(line.split("|")) for line in plain.splitlines()] == [
-        len(line.replace(r"\|", "").split("|")) for line in found.splitlines()
+        len(line.replace(r"\|", "").split("|")) for line in result.splitlines()
     ]
-    assert re.findall(r"</?\w+", render(found)) == re.findall(r"</?\w+", render(plain))
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\u2066]", found)
+    assert re.findall(r"</?\w+", render(result)) == re.findall(r"</?\w+", render(plain))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\u2066]", result)
 
 
 @pytest.mark.parametrize("text", [replace_surrogates(text) for text in HOSTILE])
 def test_html_page_of_hostile_run_has_no_injected_tag(sample: Run, text: str) -> None:
-    found = html.render_html(markdown.markdown(make_hostile_run(sample, text)), [])
+    result = html.render_html(markdown.markdown(make_hostile_run(sample, text)), [])
     plain = html.render_html(markdown.markdown(make_hostile_run(sample, "word")), [])
-    assert re.findall(r"</?\w+", found) == re.findall(r"</?\w+", plain)
+    assert re.findall(r"</?\w+", result) == re.findall(r"</?\w+", plain)
     drawn = [html.plotly_figure(view) for view in build_charts(make_hostile_run(sample, text))]
     assert drawn
     assert not re.search(r"</?(?:a|b|i|img|script|span|sub|sup|br)\b", str(drawn))
@@ -203,18 +203,18 @@ def test_terminal_table_of_hostile_run_prints_names_literally(sample: Run) -> No
         Console(file=written, markup=False, emoji=False, highlight=False, width=4000, force_terminal=True).print(
             terminal.summary_table(make_hostile_run(sample, text))
         )
-        said = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue())  # remove the colours of rich
-        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", said)
-        assert to_line(text) in said
+        output = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue())  # remove the colours of rich
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", output)
+        assert to_line(text) in output
 
 
 def test_comparison_of_hostile_runs_renders_as_plain_text(sample: Run) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
     for text in map(replace_surrogates, HOSTILE):
         run = make_hostile_run(sample, text)
-        found = reports_compare.comparison_markdown(compare.compare(run, run), text, text)
-        assert set(re.findall(r"<(\w+)", render(found))) <= {"h1", "p", "table", "thead", "tbody", "tr", "th", "td"}
-        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", found)
+        result = reports_compare.comparison_markdown(compare.compare(run, run), text, text)
+        assert set(re.findall(r"<(\w+)", render(result))) <= {"h1", "p", "table", "thead", "tbody", "tr", "th", "td"}
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", result)
 
 
 @pytest.mark.parametrize("text", ["$\\frac{1}{$", "$a$ $b$", "_hidden", "🙂 東京 \x1b[31m", "%d {x} \\$"])

@@ -20,14 +20,14 @@ def test_create_run_folder_makes_new_or_accepts_empty_folder(tmp_path: Path) -> 
 
 def test_foreign_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty and holds no run"):
+    with pytest.raises(UsageError, match="not empty and not a run"):
         manifest.create_run_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("complete", "words"), [(True, "a finished run"), (False, "an unfinished run")])
 def test_existing_run_is_never_overwritten(tmp_path: Path, complete: bool, words: str) -> None:
     factories.write_run(tmp_path, factories.make_scenario(), [], complete=complete)
-    with pytest.raises(UsageError, match=f"holds {words}: choose another folder"):
+    with pytest.raises(UsageError, match=f"contains {words} .choose another folder"):
         manifest.create_run_folder(tmp_path)
 
 
@@ -38,18 +38,18 @@ def test_folder_blocked_by_file_is_named(tmp_path: Path) -> None:
 
 
 def test_manifest_records_scenario_order_machine_and_constants(tmp_path: Path) -> None:
-    wanted = factories.make_scenario()
-    manifest.write(tmp_path, manifest.new_manifest("run", wanted, plan(wanted)))
-    found = manifest.read(tmp_path)
-    assert found["scenario"]["providers"] == ["sim:a", "b:c"] and found["scenario"]["seed"] == 3
-    assert [row[0] for row in found["order"]] == list(range(1, wanted.trials + 1))
-    assert found["measures"] == {
+    expected = factories.make_scenario()
+    manifest.write(tmp_path, manifest.new_manifest("run", expected, plan(expected)))
+    result = manifest.read(tmp_path)
+    assert result["scenario"]["providers"] == ["sim:a", "b:c"] and result["scenario"]["seed"] == 3
+    assert [row[0] for row in result["order"]] == list(range(1, expected.trials + 1))
+    assert result["measures"] == {
         "fluidity": {"first_s": 1.0, "token_s": 0.1},
         "qoe": {"chars_per_s": 23.8, "first_s": 1.0},
     }
-    assert found["complete"] is False and found["finished_at"] is None and found["instrument_error"] is None
-    assert found["versions"]["python"].startswith("3.") and found["versions"]["pandas"]
-    assert found["machine"]["cpu_count"] >= 1 and os.uname().nodename not in str(found["machine"])
+    assert result["complete"] is False and result["finished_at"] is None and result["instrument_error"] is None
+    assert result["versions"]["python"].startswith("3.") and result["versions"]["pandas"]
+    assert result["machine"]["cpu_count"] >= 1 and os.uname().nodename not in str(result["machine"])
 
 
 def test_manifest_rewrite_leaves_no_other_file(tmp_path: Path) -> None:

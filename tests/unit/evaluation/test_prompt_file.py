@@ -34,14 +34,17 @@ def test_jsonl_prompts_keep_their_ids(tmp_path: Path) -> None:
         ('{"id": "x"}\n', "line 1: id or prompt is missing"),
         ('{"id": 5, "prompt": "Why?"}\n', "line 1: id or prompt is missing"),
         ("[]\n", "line 1: id or prompt is missing"),
-        ("\n  \n", "contains no prompts"),
+        ("\n  \n", "has no prompts"),
         ('{"id": "x", "prompt": "Why?", "exepcted": 1}\n', "line 1: 'exepcted' is not a field"),
-        ('{"id": "x", "prompt": "Why?", "expected_tokens": 0}\n', "expected_tokens must be a whole number"),
+        ('{"id": "x", "prompt": "Why?", "expected_tokens": 0}\n', "expected_tokens is invalid"),
         (
             '{"id": "x", "prompt": "Why?", "expected": {"regex": "("}}\n',
-            "line 1: expected must be a regular",
+            "line 1: expected is invalid .write a regular",
         ),
-        ('{"id": "x", "prompt": "Why?", "expected": "Lisbon"}\n', "line 1: expected must be one of exact, contains"),
+        (
+            '{"id": "x", "prompt": "Why?", "expected": "Lisbon"}\n',
+            "line 1: expected is invalid .write one of exact, contains",
+        ),
     ],
 )
 def test_invalid_prompts_file_is_reported_with_line(tmp_path: Path, text: str, words: str) -> None:
@@ -60,8 +63,8 @@ def test_missing_prompts_file_is_rejected(tmp_path: Path) -> None:
 def test_byte_order_mark_and_line_separators_are_no_lines(tmp_path: Path, name: str) -> None:
     text = "One\u2028line?" if name.endswith(".txt") else '{"id": "x", "prompt": "One\u2028line?"}'
     (tmp_path / name).write_text(f"\ufeff{text}\r\n", encoding="utf-8")
-    (found,) = read_prompts(tmp_path / name)
-    assert found.text == "One\u2028line?"
+    (result,) = read_prompts(tmp_path / name)
+    assert result.text == "One\u2028line?"
 
 
 @pytest.mark.parametrize(("name", "text"), [("p.json", '[\n {"id": "a"}\n]'), ("p.csv", 'id,prompt\n1,"Why?"')])

@@ -55,8 +55,8 @@ def test_journal_sync_makes_trial_readable_before_close(tmp_path: Path) -> None:
 def test_journal_preserves_none_and_zero(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         journal.add(make_trial(ttft_s=None, stall_s=0.0, stalls=0))
-    (found,) = read_trials(tmp_path)
-    assert found.ttft_s is None and found.stall_s == 0.0 and found.stalls == 0 and found.cost_usd is None
+    (result,) = read_trials(tmp_path)
+    assert result.ttft_s is None and result.stall_s == 0.0 and result.stalls == 0 and result.cost_usd is None
 
 
 def test_journal_lines_have_all_columns_in_order(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_truncated_last_line_is_ignored(tmp_path: Path) -> None:
     first = whole.index(b"\n") + 1
     for cut in (first, first + 1, first + 40, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        assert [found.trial_id for found in read_trials(tmp_path)] == ["r-1"]
+        assert [entry.trial_id for entry in read_trials(tmp_path)] == ["r-1"]
 
 
 def test_corrupt_line_is_reported_with_number(tmp_path: Path) -> None:

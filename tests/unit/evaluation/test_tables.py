@@ -91,10 +91,10 @@ def test_run_summary_has_medians_of_completed_trials_by_name(tmp_path: Path) -> 
     ]
     factories.write_run(tmp_path, SCENARIO, ((trial, []) for trial in trials))
     for run in (evaluation.load(tmp_path), tables.load(tmp_path)):
-        found = run.summary().reset_index().set_index("name")
-        assert found["trials"].tolist() == [8, 8] and found["completed"].sum() == len(run.completed) == 15
+        result = run.summary().reset_index().set_index("name")
+        assert result["trials"].tolist() == [8, 8] and result["completed"].sum() == len(run.completed) == 15
         own = [0.1 * p.number for p in plan(SCENARIO) if p.provider == "b:c" and p.number != 1]
-        assert found.loc["b:c", "ttft_s"] == pytest.approx(statistics.median(own)) and "qoe" not in found
+        assert result.loc["b:c", "ttft_s"] == pytest.approx(statistics.median(own)) and "qoe" not in result
 
 
 def test_load_of_killed_run_drops_unfinished_trial(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_csv_leaves_unknown_values_empty(tmp_path: Path) -> None:
 
 
 def test_load_of_folder_without_run_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="contains no run"):
         evaluation.load(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Budgets: what is reserved, what is given back, and until when who waits."""
+"""Budgets: reservations, settlements, and the time to the next day."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -40,9 +40,9 @@ def make_reading(tokens_in: int | None, tokens_out: int | None, cost: Cost | Non
 
 
 def charge(tokens_in: int | None, tokens_out: int | None, *, reported: bool = True, **more: Any) -> Charge:
-    """Give what an attempt at `p:m` came to; `reported`: the provider counted it itself."""
-    found = make_reading(tokens_in, tokens_out)
-    return Charge("p:m", found, found.usage if reported else None, **more)
+    """Return the charge of an attempt at `p:m`; `reported`: the provider reported the usage."""
+    result = make_reading(tokens_in, tokens_out)
+    return Charge("p:m", result, result.usage if reported else None, **more)
 
 
 FREE = {"p:m": CostModel()}
@@ -69,7 +69,7 @@ def test_estimate_counts_one_token_for_each_character_outside_ascii(text: str, t
     assert Estimator().estimate(request, CostModel()) == Spend(tokens)
 
 
-def test_estimate_of_a_charged_route_covers_wrapping_caching_and_extra_output() -> None:
+def test_estimate_of_paid_route_covers_framing_caching_and_extra_output() -> None:
     estimate = Estimator().estimate
     assert estimate(make_question(400), CostModel(price=price_usage)) == Spend(
         204, to_nano_usd(Decimal("0.104") + Decimal(1))
@@ -85,7 +85,7 @@ def test_estimate_of_a_charged_route_covers_wrapping_caching_and_extra_output() 
     assert cached.nano_usd == to_nano_usd(Decimal("2.004") * Decimal("1.25")), "writing a cache costs more"
 
 
-def test_estimate_takes_the_cautious_price_and_the_set_one_where_no_price_is_known() -> None:
+def test_estimate_without_list_price_uses_configured_price() -> None:
     estimator = Estimator((Decimal(1000), Decimal(2000)))
     assert estimator.estimate(make_question(0, 10), CostModel(paid=True)).nano_usd == to_nano_usd(
         Decimal("0.004") + Decimal("0.02")
@@ -104,7 +104,7 @@ def dear(usage: Usage) -> Cost:
 
 
 @pytest.mark.parametrize("names", [("free", "dear", "cheap"), ("dear", "cheap", "free"), ("cheap", "free", "dear")])
-def test_estimate_dearest_takes_the_dearest_route_wherever_it_stands(names: tuple[str, ...]) -> None:
+def test_estimate_uses_most_expensive_route_in_any_position(names: tuple[str, ...]) -> None:
     known = {
         "free": CostModel(),
         "cheap": CostModel(price=price_usage, paid=True),
@@ -117,7 +117,7 @@ def test_estimate_dearest_takes_the_dearest_route_wherever_it_stands(names: tupl
     )
 
 
-def test_settle_takes_reported_usage_and_the_most_for_what_is_unknown() -> None:
+def test_settle_uses_reported_usage_and_upper_bound_for_unknown() -> None:
     settle, most = Estimator().settle, Spend(200, 500)
     paid, free = PRICED["p:m"], CostModel()
     assert settle(charge(1000, 5), paid, most) == Spend(1005, to_nano_usd(Decimal("1.05"))), (
@@ -142,7 +142,7 @@ def test_room_for_thinking_is_reserved_beside_the_first_answer_of_a_model() -> N
     assert overruns.expect({"c": CostModel(thinking_room=8192)}) == {"c": 0}
 
 
-def test_overruns_are_remembered_for_the_latest_answers_of_a_route() -> None:
+def test_overruns_are_remembered_for_latest_answers_of_route() -> None:
     overruns = Overruns(routes=2, answers=2)
     overruns.add("a", 277, 10)
     assert overruns.longest(["a", "b"]) == {"a": 267, "b": 0}
@@ -155,8 +155,8 @@ def test_overruns_are_remembered_for_the_latest_answers_of_a_route() -> None:
 
 
 def test_output_tokens_are_clamped_to_budget() -> None:
-    assert [Budget().clamp_output_tokens(asked) for asked in (None, 10, 10**30)] == [4096, 10, 4096]
-    assert [UNLIMITED_STREAMS_BUDGET.clamp_output_tokens(asked) for asked in (None, 10)] == [None, 10]
+    assert [Budget().clamp_output_tokens(requests) for requests in (None, 10, 10**30)] == [4096, 10, 4096]
+    assert [UNLIMITED_STREAMS_BUDGET.clamp_output_tokens(requests) for requests in (None, 10)] == [None, 10]
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_reservation_clamps_output_and_settles_once() -> None:
         money = make_budgets(Budget(tokens_per_caller=300, output_tokens=200))
         reservation = await money.reserve("a", make_question(400, 1_000_000), FREE)
         assert reservation.request.max_tokens == 200
-        with pytest.raises(RejectionError, match=r"^budget: your 300 tokens a day .* after 00:00 UTC\)$") as caught:
+        with pytest.raises(RejectionError, match=r"^budget: your 300 tokens a day .* after 00:00 UTC\)$") as excinfo:
             await money.reserve("a", make_question(4), FREE)
-        rejection = caught.value
+        rejection = excinfo.value
         assert (rejection.rule, rejection.kind, rejection.status, rejection.retry_after_s) == (
             "budget.tokens",
             "budget",
@@ -279,19 +279,19 @@ def test_budget_rejection_names_limit_and_retry_after(budget: Budget, rule: str,
     async def main() -> None:
         money = make_budgets(budget)
         await money.reserve("a", make_question(4), PRICED)
-        with pytest.raises(RejectionError) as caught:
+        with pytest.raises(RejectionError) as excinfo:
             await money.reserve("a", make_question(4), PRICED)
-        assert caught.value.rule == rule and says in caught.value.message
-        assert (caught.value.retry_after_s is not None) is later
+        assert excinfo.value.rule == rule and says in excinfo.value.message
+        assert (excinfo.value.retry_after_s is not None) is later
 
     asyncio.run(main())
 
 
 def test_answer_larger_than_daily_budget_has_no_retry_after() -> None:
     async def main() -> None:
-        with pytest.raises(RejectionError, match=r"daily 50 tokens \(lower max_tokens") as caught:
+        with pytest.raises(RejectionError, match=r"daily 50 tokens \(lower max_tokens") as excinfo:
             await make_budgets(Budget(tokens_per_caller=50)).reserve("a", make_question(4), FREE)
-        assert caught.value.retry_after_s is None
+        assert excinfo.value.retry_after_s is None
 
     asyncio.run(main())
 
@@ -317,7 +317,7 @@ def test_budget_bounds_follow_order_of_limits() -> None:
     }
 
 
-def test_a_caller_forgotten_while_its_answer_ran_is_given_nothing_back() -> None:
+def test_evicted_caller_gets_no_refund() -> None:
     ledger = BudgetLedger(Budget(tokens_per_caller=100), callers=1)
     assert ledger.reserve("1", "a", Spend(90), DAY, 0.0) is None
     assert ledger.reserve("2", "b", Spend(1), DAY, 0.0) is None
@@ -329,13 +329,13 @@ MONEY = Budget(usd_per_caller=Decimal(1))
 
 
 @pytest.mark.parametrize("names", [("p:m", "q:m"), ("q:m", "p:m")])
-def test_an_unpriced_paid_route_is_refused_wherever_it_stands_in_the_list(names: tuple[str, ...]) -> None:
+def test_unpriced_paid_route_is_rejected_in_any_position(names: tuple[str, ...]) -> None:
     known = {"p:m": CostModel(paid=True), "q:m": CostModel()}
 
     async def main() -> None:
-        with pytest.raises(RejectionError, match=r"^p:m: the price is unknown.*UNPRICED_USD_PER_1M") as caught:
+        with pytest.raises(RejectionError, match=r"^p:m: the price is unknown.*UNPRICED_USD_PER_1M") as excinfo:
             await make_budgets(MONEY).reserve("a", make_question(4), {name: known[name] for name in names})
-        assert (caught.value.rule, caught.value.status, caught.value.retry_after_s) == ("budget.unpriced", 403, None)
+        assert (excinfo.value.rule, excinfo.value.status, excinfo.value.retry_after_s) == ("budget.unpriced", 403, None)
 
     asyncio.run(main())
 
@@ -349,16 +349,14 @@ def test_an_unpriced_paid_route_is_refused_wherever_it_stands_in_the_list(names:
         (Budget(usd_total=Decimal(1), unpriced=(Decimal(1), Decimal(1))), UNPRICED),
     ],
 )
-def test_an_unpriced_route_passes_where_nobody_pays_or_nothing_limits_money(
-    budget: Budget, routes: dict[str, CostModel]
-) -> None:
+def test_unpriced_route_passes_if_free_or_without_cost_limit(budget: Budget, routes: dict[str, CostModel]) -> None:
     async def main() -> None:
         await (await make_budgets(budget).reserve("a", make_question(4), routes)).settle(None)
 
     asyncio.run(main())
 
 
-def test_the_price_set_for_unpriced_models_is_reserved_and_settled() -> None:
+def test_configured_price_of_unpriced_models_is_reserved_and_settled() -> None:
     async def main() -> None:
         money = make_budgets(Budget(usd_per_caller=Decimal(1), unpriced=(Decimal(0), Decimal(10_000))))
         reservation = await money.reserve("a", make_question(4, 60), UNPRICED)  # 0.60 USD
@@ -370,15 +368,15 @@ def test_the_price_set_for_unpriced_models_is_reserved_and_settled() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("asked", [None, 10])
-def test_an_answer_that_money_limits_is_never_asked_for_without_a_limit_of_its_own(asked: int | None) -> None:
+@pytest.mark.parametrize("requests", [None, 10])
+def test_request_under_cost_budget_always_has_token_limit(requests: int | None) -> None:
     async def main() -> tuple[int | None, int | None]:
         money = make_budgets(Budget(usd_per_caller=Decimal(1000), output_tokens=None))
-        paid = await money.reserve("a", make_question(4, asked), PRICED)
-        free = await money.reserve("a", make_question(4, asked), FREE)
+        paid = await money.reserve("a", make_question(4, requests), PRICED)
+        free = await money.reserve("a", make_question(4, requests), FREE)
         return paid.request.max_tokens, free.request.max_tokens
 
-    assert asyncio.run(main()) == (asked or UNBOUNDED_TOKENS, asked)
+    assert asyncio.run(main()) == (requests or UNBOUNDED_TOKENS, requests)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +390,7 @@ def test_an_answer_that_money_limits_is_never_asked_for_without_a_limit_of_its_o
     ],
     ids=["nobody asked", "rejected", "reported", "stopped", "an unknown route"],
 )
-def test_settling_leaves_what_was_not_spent(ends: Charge | None, left_usd: str) -> None:
+def test_settlement_releases_unspent_reservation(ends: Charge | None, left_usd: str) -> None:
     output_priced = {
         "p:m": CostModel(price=lambda usage: Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "t"))
     }
@@ -408,7 +406,7 @@ def test_settling_leaves_what_was_not_spent(ends: Charge | None, left_usd: str) 
     asyncio.run(main())
 
 
-def test_renewing_counts_the_failed_attempt_and_reserves_the_next() -> None:
+def test_renewal_charges_failed_attempt_and_reserves_next() -> None:
     output_priced = {
         "p:m": CostModel(price=lambda usage: Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "t"))
     }
@@ -426,7 +424,7 @@ def test_renewing_counts_the_failed_attempt_and_reserves_the_next() -> None:
     asyncio.run(main())
 
 
-def test_an_overrun_is_reserved_for_the_next_answer() -> None:
+def test_overrun_is_reserved_for_next_answer() -> None:
     output_priced = {
         "p:m": CostModel(price=lambda usage: Cost(Decimal(0), Decimal(usage.output_tokens or 0) / 100, "t"))
     }

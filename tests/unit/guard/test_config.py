@@ -1,4 +1,4 @@
-"""The guard's variables: what is unset is safe, what is faulty is named."""
+"""The guard's variables: safe defaults, and errors that name the variable."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_every_guard_variable_is_read(tmp_path: Path) -> None:
     assert line.partition(":")[2] not in repr(read)
 
 
-def test_strict_validation_switches_on_the_rules_of_the_guide() -> None:
+def test_strict_validation_enables_additional_rules() -> None:
     strict = GuardConfig.from_env({"VALIDATION": " Strict "}).limits
     assert (strict.message_chars, strict.off) == (4_000, frozenset())
     assert GuardConfig.from_env({"VALIDATION": "default"}).limits == InputLimits()
@@ -95,7 +95,7 @@ def test_strict_validation_switches_on_the_rules_of_the_guide() -> None:
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "unicode"])
-def test_each_rule_of_validation_can_be_switched_off(rule: str) -> None:
+def test_each_validation_rule_can_be_disabled(rule: str) -> None:
     limits = GuardConfig.from_env({"VALIDATION": "strict", "VALIDATION_OFF": rule}).limits
     assert limits.off == {rule}
     assert (limits.body_bytes == MAX_BODY_BYTES, limits.json_depth == MAX_JSON_DEPTH) == (
@@ -140,11 +140,11 @@ def test_rate_limit_and_budgets_can_be_off() -> None:
     ],
 )
 def test_invalid_variable_is_named_in_one_line(name: str, value: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         GuardConfig.from_env({name: value})
-    assert str(caught.value).startswith(f"{name}: ")
-    assert "write " in str(caught.value) or "`python -m guard NAME`" in str(caught.value)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+    assert str(excinfo.value).startswith(f"{name}: ")
+    assert "write " in str(excinfo.value) or "`python -m guard NAME`" in str(excinfo.value)
+    assert "\n" not in str(excinfo.value) and len(str(excinfo.value)) < 200
 
 
 @given(st.sampled_from(NAMES), st.text(max_size=30))

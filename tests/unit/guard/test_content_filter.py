@@ -1,4 +1,4 @@
-"""The block list: what asks for harm is found as it is written, and honest words are not."""
+"""The block list: harmful requests match, harmless sentences do not."""
 
 import sys
 from pathlib import Path
@@ -35,8 +35,8 @@ HARMFUL = [line.split("\t") for line in (SENTENCES / "harmful.txt").read_text(en
     ],
 )
 def test_blocklist_matches_requests_for_harm(text: str, category: str) -> None:
-    found = BLOCKLIST.check(text)
-    assert found is not None and found.category == category
+    result = BLOCKLIST.check(text)
+    assert result is not None and result.category == category
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_blocklist_passes_harmless_questions(text: str) -> None:
     assert BLOCKLIST.check(text) is None
 
 
-def test_harmless_sentences_that_share_words_with_harmful_ones_pass() -> None:
+def test_harmless_sentences_with_words_of_harmful_ones_pass() -> None:
     assert [text for text in HARMLESS if BLOCKLIST.check(text) is not None] == []
 
 
-def test_harmful_sentences_are_refused_in_their_category() -> None:
-    found = [(category, text, BLOCKLIST.check(text)) for category, text in HARMFUL]
-    assert [row for row in found if row[2] is None or row[2].category != row[0]] == []
+def test_harmful_sentences_are_blocked_in_expected_category() -> None:
+    result = [(category, text, BLOCKLIST.check(text)) for category, text in HARMFUL]
+    assert [row for row in result if row[2] is None or row[2].category != row[0]] == []
 
 
 @pytest.mark.parametrize(
@@ -73,17 +73,17 @@ def test_harmful_sentences_are_refused_in_their_category() -> None:
         "b\u0336o\u0336m\u0336b\u0336",
     ],
 )  # fmt: skip
-def test_a_disguised_word_is_found(written: str) -> None:
-    found = BLOCKLIST.check(f"How to make a {written}")
-    assert found is not None and found.category == "weapons"
+def test_disguised_word_is_blocked(written: str) -> None:
+    result = BLOCKLIST.check(f"How to make a {written}")
+    assert result is not None and result.category == "weapons"
 
 
 @pytest.mark.parametrize("written", ["b0mb", "b\u043emb", "b o m b", "bo-mb", "**bomb**"])
-def test_a_disguised_word_in_a_harmless_phrase_passes(written: str) -> None:
+def test_disguised_word_in_harmless_phrase_passes(written: str) -> None:
     assert BLOCKLIST.check(f"How to make a {written} calorimeter") is None
 
 
-def test_an_ending_says_what_may_follow_a_phrase() -> None:
+def test_phrase_matches_only_with_allowed_ending() -> None:
     mine = BlockList(
         {"food": ["eat {fruit} >end", "=my pie"]},
         groups={"fruit": ["pear", "apple"]},
@@ -99,8 +99,8 @@ def test_an_ending_says_what_may_follow_a_phrase() -> None:
 
 
 def test_self_harm_request_gets_help_message() -> None:
-    found = BLOCKLIST.check("how to kill myself")
-    assert found is not None and "findahelpline.com" in (found.message or "")
+    result = BLOCKLIST.check("how to kill myself")
+    assert result is not None and "findahelpline.com" in (result.message or "")
 
 
 def test_custom_blocklist_is_loaded(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_custom_blocklist_is_loaded(tmp_path: Path) -> None:
 def test_invalid_blocklist_is_named_with_reason(tmp_path: Path, name: str, text: str, fault: str) -> None:
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         BlockList.load(path)
-    assert fault in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert fault in str(excinfo.value) and str(path) in str(excinfo.value) and "\n" not in str(excinfo.value)
 
 
 def test_missing_blocklist_is_rejected(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The guard as the service and the page use it: the order of its rules, and who is who."""
+"""The guard as the service and the page use it: the order of its rules, and the identity of callers."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ def make_guard(**variables: str) -> Guard:
 
 
 async def collect_decisions(of: Guard, callers: list[Caller]) -> list[str]:
-    """Give what each caller in turn is told: its id, or the rule that refused it."""
-    told = []
+    """Return the decision for each caller in turn: its id, or the rule that rejected it."""
+    result = []
     for caller in callers:
         try:
-            told.append(await of.admit(caller))
+            result.append(await of.admit(caller))
         except RejectionError as rejection:
-            told.append(rejection.rule)
-    return told
+            result.append(rejection.rule)
+    return result
 
 
 def decisions_for(of: Guard, *callers: Caller) -> list[str]:
@@ -52,8 +52,8 @@ def test_rate_limit_holds_for_new_sessions_and_new_addresses() -> None:
 def test_key_has_own_rate_window_and_guesses_count_by_address() -> None:
     key, line = make_key("ann")
     known, wrong = Caller(key, "192.0.2.1"), Caller("guess", "192.0.2.1")
-    told = decisions_for(make_guard(API_KEYS=line), *[wrong] * 11, *[known] * 11, wrong)
-    assert told == ["auth"] * 10 + ["rate"] + ["key:ann"] * 10 + ["rate"] * 2
+    result = decisions_for(make_guard(API_KEYS=line), *[wrong] * 11, *[known] * 11, wrong)
+    assert result == ["auth"] * 10 + ["rate"] + ["key:ann"] * 10 + ["rate"] * 2
 
 
 def test_rate_limit_can_be_off_and_identify_counts_nothing() -> None:
@@ -80,9 +80,9 @@ def test_validation_runs_before_content_filter(
     if rule is None:
         assert make_guard(**variables).validate_messages(messages) == tuple(messages)
         return
-    with pytest.raises(RejectionError) as caught:
+    with pytest.raises(RejectionError) as excinfo:
         make_guard(**variables).validate_messages(messages)
-    assert (caught.value.rule, caught.value.status) == (rule, status)
+    assert (excinfo.value.rule, excinfo.value.status) == (rule, status)
 
 
 def test_content_filter_checks_every_cleaned_message() -> None:
@@ -99,9 +99,9 @@ def test_additional_content_filter_is_applied() -> None:
 
     mine = Guard(GuardConfig(), filters=[CatFilter()])
     assert mine.validate_messages([Message("user", "dogs")])
-    with pytest.raises(RejectionError, match=r"^No cats here\.$") as caught:
+    with pytest.raises(RejectionError, match=r"^No cats here\.$") as excinfo:
         mine.validate_messages([Message("user", "a cat")])
-    assert (caught.value.rule, caught.value.kind) == ("content.cats", "blocked")
+    assert (excinfo.value.rule, excinfo.value.kind) == ("content.cats", "blocked")
 
 
 def test_output_filter_is_separate_per_answer() -> None:
@@ -132,9 +132,9 @@ def test_budget_is_reserved_per_caller() -> None:
 
 @pytest.mark.parametrize("url", ["htp://:s3cret@host", "s3cret", "unix:///s3cret", "redis://:s3cret@host:port"])
 def test_invalid_redis_url_is_rejected_without_showing_it(url: str) -> None:
-    with pytest.raises(UsageError, match=r"^REDIS_URL: .*write redis://HOST:PORT/0\)$") as caught:
+    with pytest.raises(UsageError, match=r"^REDIS_URL: .*write redis://HOST:PORT/0\)$") as excinfo:
         Guard(GuardConfig(), redis_url=url)
-    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in str(excinfo.value)
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Who asks: an address that cannot be made up, and keys that are nowhere kept."""
+"""The identity of callers: client addresses that cannot be forged, and hashed API keys."""
 
 import json
 import subprocess
@@ -78,10 +78,10 @@ def test_known_key_is_identified_and_unknown_rejected() -> None:
     assert keys.identify(Caller(ann, "1.1.1.1")) == "key:ann"
     assert keys.identify(Caller(bob)) == "key:bob"
     for wrong in (None, "", ann[:-1], ann + "x", hash_key(ann), "\ud800", "x" * 100_000, "ключ"):
-        with pytest.raises(RejectionError, match="Authorization: Bearer KEY") as caught:
+        with pytest.raises(RejectionError, match="Authorization: Bearer KEY") as excinfo:
             keys.identify(Caller(wrong, "1.1.1.1"))
-        assert (caught.value.rule, caught.value.kind, caught.value.status) == ("auth", "unauthorized", 401)
-        assert not wrong or wrong not in str(caught.value)
+        assert (excinfo.value.rule, excinfo.value.kind, excinfo.value.status) == ("auth", "unauthorized", 401)
+        assert not wrong or wrong not in str(excinfo.value)
 
 
 def test_key_lookup_finds_each_key_by_its_hash() -> None:
@@ -98,9 +98,9 @@ def test_caller_without_keys_is_identified_by_address() -> None:
 )
 def test_invalid_key_entry_is_named_without_showing_it(text: str) -> None:
     _, good = make_key("good")
-    with pytest.raises(UsageError, match=r"^API_KEYS: entry 2 .* `python -m guard NAME`") as caught:
+    with pytest.raises(UsageError, match=r"^API_KEYS: entry 2 .* `python -m guard NAME`") as excinfo:
         parse_keys(f"{good},{text}")
-    assert "a" * 10 not in str(caught.value)
+    assert "a" * 10 not in str(excinfo.value)
 
 
 def test_duplicate_key_name_is_rejected() -> None:

@@ -1,4 +1,4 @@
-"""The output filter: nothing banned comes out, however it is cut; all else comes out as it was, at once."""
+"""The output filter: nothing banned passes for any split of the text; everything else passes unchanged, at once."""
 
 import re
 from base64 import urlsafe_b64encode

@@ -48,14 +48,14 @@ def redact_anyhow(text: str, patterns: Patterns = PATTERNS) -> str:
 
 
 @pytest.mark.parametrize("value", EXACT.values(), ids=EXACT)
-def test_exact_value_of_a_secret_is_removed(value: str) -> None:
+def test_exact_secret_value_is_redacted(value: str) -> None:
     patterns = Patterns([], [], [value])
     assert redact_anyhow(f"It is {value}, yes", patterns).startswith(f"It is {REDACTION}")
     assert value[-8:] not in redact(f"It is {value}, yes", [], patterns)
     assert redact_anyhow(value[:-1] + "?" if len(value) < 240 else "Ab1", patterns).startswith(value[:3])
 
 
-def test_exact_value_is_removed_as_urls_and_base64_write_it() -> None:
+def test_exact_secret_value_in_url_or_base64_form_is_redacted() -> None:
     patterns = Patterns([], [], ["pass word/with+signs"])
     for form in ("pass%20word%2Fwith%2Bsigns", "cGFzcyB3b3JkL3dpdGgrc2lnbnM"):
         assert redact_anyhow(f"<{form}>", patterns) == f"<{REDACTION}>"
@@ -66,7 +66,7 @@ def test_short_value_is_no_secret() -> None:
     assert redact(short, [], Patterns([], [], [short])) == short
 
 
-def test_secrets_of_the_environment_are_removed_from_answers() -> None:
+def test_environment_secrets_are_redacted() -> None:
     variables = {
         "MY_SERVICE_PASSWORD": "correct horse battery staple",
         "DATABASE_URL": "postgres://app:s3cret%2Fs3cret-s3cret@db/x",
@@ -77,8 +77,8 @@ def test_secrets_of_the_environment_are_removed_from_answers() -> None:
     guard = Guard(GuardConfig.from_env(variables, Settings(variables).secrets()))
     machine = guard.output_filter()
     assert machine is not None
-    said = "correct horse battery staple | s3cret/s3cret-s3cret | second-key-0123456789 | token-two-0123456789 | "
-    events = [*machine.feed(TextDelta(said + variables["GREETING"])), *machine.feed(Finish("stop"))]
+    output = "correct horse battery staple | s3cret/s3cret-s3cret | second-key-0123456789 | token-two-0123456789 | "
+    events = [*machine.feed(TextDelta(output + variables["GREETING"])), *machine.feed(Finish("stop"))]
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert text == f"{REDACTION} | {REDACTION} | {REDACTION} | {REDACTION} | good morning to all of you"
     assert "correct horse" not in repr(guard.configuration)
@@ -111,7 +111,7 @@ def test_secrets_of_the_environment_are_removed_from_answers() -> None:
         (f"api-key: {HEX[:16]}\n{HEX[16:]}", f"api-key: {REDACTION}"),
     ],
 )
-def test_password_or_named_key_is_removed_and_its_surroundings_stay(text: str, expected: str) -> None:
+def test_password_or_named_key_is_redacted_without_context(text: str, expected: str) -> None:
     assert redact_anyhow(text) == expected
 
 
@@ -140,7 +140,7 @@ def test_password_or_named_key_is_removed_and_its_surroundings_stay(text: str, e
         "",
     ],
 )
-def test_harmless_text_comes_out_as_it_was(harmless: str) -> None:
+def test_harmless_text_is_unchanged(harmless: str) -> None:
     assert redact_anyhow(harmless) == harmless
 
 
@@ -164,7 +164,7 @@ SPLITS = [
 
 @pytest.mark.parametrize("split", SPLITS, ids=repr)
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_key_that_is_split_anywhere_is_removed(key: str, split: str) -> None:
+def test_key_split_anywhere_is_redacted(key: str, split: str) -> None:
     whole = f"Use {key} now"
     for place in range(1, len(key)):
         text = f"Use {key[:place]}{split}{key[place:]} now"
@@ -184,7 +184,7 @@ def longest_common_part(text: str, key: str) -> int:
 
 
 @pytest.mark.parametrize("mark", ["**", "`", "*", "~~", "***", "**`"])
-def test_marks_around_a_key_stay(mark: str) -> None:
+def test_markup_around_key_is_unchanged(mark: str) -> None:
     for key in KEYS.values():
         assert redact_anyhow(f"Use {mark}{key}{mark[::-1]} now") == f"Use {mark}{REDACTION}{mark[::-1]} now"
 
@@ -214,7 +214,7 @@ def test_key_with_one_look_alike_letter_is_removed(look_alike: str) -> None:
         assert redact_anyhow(f"Use {key.replace(letter, other, 1)}.") == f"Use {REDACTION}."
 
 
-def test_line_after_a_key_stays_and_the_rest_of_a_wrapped_key_goes() -> None:
+def test_wrapped_key_is_redacted_and_next_line_unchanged() -> None:
     key = KEYS["openai"]
     for after in (
         "\nNext line",
@@ -240,12 +240,12 @@ def test_card_with_marks_is_removed() -> None:
         assert "1111" not in redact_anyhow(f"pay {card} now")
 
 
-def test_number_that_goes_on_behind_a_mark_is_not_decided_before_it() -> None:
+def test_number_continued_after_mark_is_held_until_decided() -> None:
     assert redact_anyhow("222300312200322`2") == REDACTION
     assert redact_anyhow("222300312200322`") == "222300312200322`"
 
 
-def test_nothing_longer_than_the_bound_is_held() -> None:
+def test_held_text_is_bounded() -> None:
     for text in (
         "s*\n" * 300,
         "sk-" + "a**\n    " * 100,
@@ -284,7 +284,7 @@ def disguised_keys(draw: st.DrawFn) -> str:
 
 
 @given(st.lists(disguised_keys(), max_size=3).map("".join), st.lists(st.integers(0, 900), max_size=30))
-def test_output_of_any_cutting_is_the_same(text: str, cuts: list[int]) -> None:
+def test_output_is_same_for_any_split(text: str, cuts: list[int]) -> None:
     patterns = WITH_EXACT
     whole = redact(text, [], patterns)
     assert redact(text, cuts, patterns) == whole
@@ -299,7 +299,7 @@ def test_output_of_any_cutting_is_the_same(text: str, cuts: list[int]) -> None:
         max_size=300,
     )
 )
-def test_text_without_a_key_is_identical(text: str) -> None:
+def test_text_without_key_is_unchanged(text: str) -> None:
     assert redact(text, list(range(len(text)))) == text
 
 

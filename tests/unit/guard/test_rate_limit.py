@@ -87,9 +87,9 @@ def test_rate_rejection_has_retry_after() -> None:
         hand.now += 12.25
         with pytest.raises(
             RejectionError, match=r"^rate limit: more than 2 requests in an hour \(retry in 3588 s\)$"
-        ) as caught:
+        ) as excinfo:
             await limit.hit("a")
-        rejection = caught.value
+        rejection = excinfo.value
         assert (rejection.rule, rejection.kind, rejection.status, rejection.retry_after_s) == (
             "rate",
             "rate_limited",

@@ -1,4 +1,4 @@
-"""Redis that goes and comes back: what a call gives meanwhile, and how often it is tried."""
+"""Outages of Redis: the results of calls meanwhile, and the backoff."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What a question must look like: each rule refuses what it is for, and lets honest questions through."""
+"""Validation of messages: what each rule rejects, and that ordinary messages pass."""
 
 import json
 import re
@@ -124,7 +124,7 @@ def test_harmless_questions_pass_unchanged(text: str) -> None:
 
 
 @pytest.mark.parametrize(("limits", "chars"), [(LIMITS, 32_000), (STRICT, 4_000)], ids=["default", "strict"])
-def test_message_length_over_the_limit_is_refused(limits: InputLimits, chars: int) -> None:
+def test_message_length_over_limit_is_rejected(limits: InputLimits, chars: int) -> None:
     assert rejecting_rule("a" * chars, limits) is None
     assert rejecting_rule("a" * (chars + 1), limits) == "validation.length"
     assert rejecting_rule("a" * (chars + 1), replace(limits, off=limits.off | {"length"})) is None
@@ -132,9 +132,9 @@ def test_message_length_over_the_limit_is_refused(limits: InputLimits, chars: in
 
 def test_message_over_length_limit_is_rejected() -> None:
     expected = r"^turn 2 of the conversation: 4,001 characters are too many \(write at most 4,000\)$"
-    with pytest.raises(RejectionError, match=expected) as caught:
+    with pytest.raises(RejectionError, match=expected) as excinfo:
         validate_conversation([Message("user", "a"), Message("system", "a" * 4001), Message("user", "b")], STRICT)
-    assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.length", "invalid", 400)
+    assert (excinfo.value.rule, excinfo.value.kind, excinfo.value.status) == ("validation.length", "invalid", 400)
     with pytest.raises(RejectionError, match=r"^the message: 4,001 characters"):
         validate_conversation([Message("user", "a"), Message("assistant", "b"), Message("user", "a" * 4001)], STRICT)
 
@@ -150,8 +150,8 @@ def test_conversation_over_total_limits_is_rejected() -> None:
 
 def test_assistant_messages_may_be_long_and_contain_scripts() -> None:
     answer = Message("assistant", "Write <script>alert(1)</script>, then ' OR 1=1 --" + "." * 5000)
-    talk = (Message("user", "How?"), answer, Message("user", "Thanks"))
-    assert validate_conversation(talk, STRICT) == talk
+    socket = (Message("user", "How?"), answer, Message("user", "Thanks"))
+    assert validate_conversation(socket, STRICT) == socket
     with pytest.raises(RejectionError, match="surrogate"):
         validate_conversation([Message("assistant", "\udfff"), Message("user", "a")], LIMITS)
 
@@ -224,16 +224,16 @@ def test_json_depth_handles_pathological_nesting() -> None:
         "where strings cannot be told, all brackets count"
     )
     check_depth(b"[" * 16 + b"]" * 16, LIMITS)
-    with pytest.raises(RejectionError, match="deeper than 16") as caught:
+    with pytest.raises(RejectionError, match="deeper than 16") as excinfo:
         check_depth(b"[" * 17, LIMITS)
-    assert (caught.value.rule, caught.value.status) == ("validation.depth", 400)
+    assert (excinfo.value.rule, excinfo.value.status) == ("validation.depth", 400)
 
 
 def test_body_over_size_limit_is_rejected() -> None:
     check_size(262_144, LIMITS)
-    with pytest.raises(RejectionError, match="larger than 262,144 bytes") as caught:
+    with pytest.raises(RejectionError, match="larger than 262,144 bytes") as excinfo:
         check_size(262_145, LIMITS)
-    assert (caught.value.rule, caught.value.kind, caught.value.status) == ("validation.size", "too_large", 413)
+    assert (excinfo.value.rule, excinfo.value.kind, excinfo.value.status) == ("validation.size", "too_large", 413)
 
 
 @pytest.mark.parametrize("pattern", validation.PATTERNS)

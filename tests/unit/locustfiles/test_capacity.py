@@ -21,17 +21,17 @@ def search_capacity(meets: Callable[[int], bool], first: int = 8, most: int = 40
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 9, 50, 333, 1000, 4095])
 def test_search_finds_sharp_limit_from_below_within_tolerance(limit: int) -> None:
-    found, _ = search_capacity(lambda streams: streams <= limit)
-    assert found is not None
-    assert found <= limit
-    assert limit - found <= max(1, limit * TOLERANCE + 1)
+    result, _ = search_capacity(lambda streams: streams <= limit)
+    assert result is not None
+    assert result <= limit
+    assert limit - result <= max(1, limit * TOLERANCE + 1)
 
 
 def test_search_doubles_first_and_confirms_result() -> None:
-    found, steps = search_capacity(lambda streams: streams <= 40)
+    result, steps = search_capacity(lambda streams: streams <= 40)
     assert steps[:4] == [8, 16, 32, 64]
-    assert found is not None
-    assert steps.count(found) >= 2, "one success may be chance"
+    assert result is not None
+    assert steps.count(result) >= 2, "one success may be chance"
 
 
 def test_search_without_any_success_finds_none() -> None:
@@ -43,15 +43,15 @@ def test_search_can_return_the_maximum() -> None:
 
 
 def test_search_tolerates_single_failures() -> None:
-    asked: list[int] = []
+    requests: list[int] = []
 
     def meets(streams: int) -> bool:
-        asked.append(streams)
-        return streams <= 100 and len(asked) not in (2, 9)
+        requests.append(streams)
+        return streams <= 100 and len(requests) not in (2, 9)
 
-    found, _ = search_capacity(meets)
-    assert found is not None
-    assert 94 <= found <= 100
+    result, _ = search_capacity(meets)
+    assert result is not None
+    assert 94 <= result <= 100
 
 
 def test_searches_with_fuzzy_limit_agree_within_ten_percent() -> None:
@@ -59,8 +59,8 @@ def test_searches_with_fuzzy_limit_agree_within_ten_percent() -> None:
         draw = random.Random(seed)
         return lambda streams: draw.random() < (309 - streams) / 18  # 291: always met, 309: never
 
-    found = [search_capacity(fuzzy_limit(seed))[0] or 0 for seed in range(60)]
-    assert max(found) <= 1.1 * min(found)
+    result = [search_capacity(fuzzy_limit(seed))[0] or 0 for seed in range(60)]
+    assert max(result) <= 1.1 * min(result)
 
 
 @pytest.mark.parametrize(("first", "most"), [(0, 10), (11, 10)])

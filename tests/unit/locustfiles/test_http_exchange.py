@@ -22,7 +22,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding
 @contextmanager
 def serve_parts(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
     """Serve one connection: read the request, send the parts, close."""
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -30,7 +30,7 @@ def serve_parts(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
             data = b""
             while b"\r\n\r\n" not in data or (b"content-length" in data and not data.endswith(b"}")):
                 data += connection.recv(65536)
-            asked.append(data)
+            requests.append(data)
             for part in parts:
                 connection.sendall(part)
 
@@ -38,7 +38,7 @@ def serve_parts(*parts: bytes) -> Iterator[tuple[SplitResult, list[bytes]]]:
         server = threading.Thread(target=serve)
         server.start()
         try:
-            yield urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}"), asked
+            yield urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}"), requests
         finally:
             server.join(10)
 
@@ -50,56 +50,56 @@ def open_exchange(url: SplitResult, body: dict[str, Any] | None = None) -> Any:
 def test_exchange_sends_request_and_yields_timestamped_chunks() -> None:
     before_s = monotonic()
     with (
-        serve_parts(HEAD, b"4\r\none,\r\n", b"3\r\ntwo\r\n0\r\n\r\n") as (url, asked),
-        open_exchange(url, {"a": 1}) as found,
+        serve_parts(HEAD, b"4\r\none,\r\n", b"3\r\ntwo\r\n0\r\n\r\n") as (url, requests),
+        open_exchange(url, {"a": 1}) as exchange,
     ):
-        parts = list(found.iter_chunks())
+        parts = list(exchange.iter_chunks())
     after_s = monotonic()
-    head, _, body = asked[0].partition(b"\r\n\r\n")
+    head, _, body = requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /ask HTTP/1.1\r\n") and b"x-client-request-id: t" in head
     assert json.loads(body) == {"a": 1}
     assert b"".join(part for _, part in parts) == b"one,two"
-    moments = [before_s, found.socket.sent_s, *(at_s for at_s, _ in parts), after_s]
+    moments = [before_s, exchange.socket.sent_s, *(at_s for at_s, _ in parts), after_s]
     assert moments == sorted(moments)
-    assert found.complete and found.is_stream and found.status == 200
+    assert exchange.complete and exchange.is_stream and exchange.status == 200
 
 
 def test_truncated_body_is_not_complete() -> None:
-    with serve_parts(HEAD, b"4\r\none,\r\n") as (url, _), open_exchange(url) as found:
-        assert b"".join(part for _, part in found.iter_chunks()) == b"one,"
-    assert not found.complete
+    with serve_parts(HEAD, b"4\r\none,\r\n") as (url, _), open_exchange(url) as exchange:
+        assert b"".join(part for _, part in exchange.iter_chunks()) == b"one,"
+    assert not exchange.complete
 
 
 def test_chunks_before_fault_are_kept() -> None:
-    with serve_parts(HEAD, b"4\r\none,\r\n", b"no size\r\n") as (url, _), open_exchange(url) as found:
-        assert b"".join(part for _, part in found.iter_chunks_safe()) == b"one,"
-    assert isinstance(found.fault, http_exchange.HTTPParseError)
+    with serve_parts(HEAD, b"4\r\none,\r\n", b"no size\r\n") as (url, _), open_exchange(url) as exchange:
+        assert b"".join(part for _, part in exchange.iter_chunks_safe()) == b"one,"
+    assert isinstance(exchange.fault, http_exchange.HTTPParseError)
 
 
 def test_open_connection_after_end_marker_is_not_waited_for() -> None:
     marker = b"data: [DONE]"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        with open_exchange(url) as found, listener.accept()[0] as other:
+        with open_exchange(url) as exchange, listener.accept()[0] as other:
             other.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + marker + b"\n\n")
-            assert b"".join(part for _, part in found.iter_chunks_safe(marker)) == marker + b"\n\n"
-    assert found.fault is None
+            assert b"".join(part for _, part in exchange.iter_chunks_safe(marker)) == marker + b"\n\n"
+    assert exchange.fault is None
 
 
 def test_request_without_body_is_get() -> None:
-    with serve_parts(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, asked), open_exchange(url) as found:
-        list(found.iter_chunks())
-    assert asked[0].startswith(b"GET /ask HTTP/1.1\r\n")
-    assert found.status == 204 and found.complete
+    with serve_parts(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, requests), open_exchange(url) as exchange:
+        list(exchange.iter_chunks())
+    assert requests[0].startswith(b"GET /ask HTTP/1.1\r\n")
+    assert exchange.status == 204 and exchange.complete
 
 
 def test_non_http_response_raises_known_error() -> None:
     with (
         serve_parts(b"SSH-2.0-something\r\n") as (url, _),
-        open_exchange(url) as found,
+        open_exchange(url) as exchange,
         pytest.raises(http_exchange.ERRORS),
     ):
-        list(found.iter_chunks())
+        list(exchange.iter_chunks())
 
 
 def test_closed_port_raises_known_error() -> None:
@@ -133,9 +133,9 @@ def test_connection_error_is_recorded_with_type_and_message(error: Exception, ki
         (404, b'{"detail":"no such model"}', "http_404: no such model"),
         (404, b'{"object":"error","message":"no model","type":"NotFoundError"}', "NotFoundError: no model"),
         (429, b'{"error":"slow down"}', "http_429: slow down"),
-        (500, b'["odd"]', "http_500: status 500, no event stream: b'[\"odd\"]'"),
-        (502, b"<html>", "http_502: status 502, no event stream: b'<html>'"),
-        (200, b"<html>", "protocol: status 200, no event stream: b'<html>'"),
+        (500, b'["odd"]', "http_500: response: status 500, not an event stream (b'[\"odd\"]')"),
+        (502, b"<html>", "http_502: response: status 502, not an event stream (b'<html>')"),
+        (200, b"<html>", "protocol: response: status 200, not an event stream (b'<html>')"),
     ],
 )
 def test_rejection_is_recorded_with_reason(status: int, body: bytes, reason: str) -> None:
@@ -161,9 +161,9 @@ def test_rejection_404_of_resume_is_recorded_as_stream_gone() -> None:
     ids=["a stream", "a body", "an error"],
 )
 def test_endless_body_raises_limit_error(head: bytes, most: str) -> None:
-    with serve_endless(head, b"A" * 1_000_000, 100) as url, open_exchange(url) as found:
-        size = sum(len(part) for _, part in found.iter_chunks_safe())
-    assert isinstance(found.fault, http_exchange.HTTPLimitError) and f"more than {most}" in str(found.fault)
+    with serve_endless(head, b"A" * 1_000_000, 100) as url, open_exchange(url) as exchange:
+        size = sum(len(part) for _, part in exchange.iter_chunks_safe())
+    assert isinstance(exchange.fault, http_exchange.HTTPLimitError) and f"larger than {most}" in str(exchange.fault)
     assert size <= 64 * 1024 * 1024
 
 
@@ -173,23 +173,26 @@ def test_endless_body_raises_limit_error(head: bytes, most: str) -> None:
     ids=["interim heads", "a head", "a chunk size"],
 )
 def test_endless_framing_raises_limit_error(start: bytes, piece: bytes) -> None:
-    with serve_endless(start, piece, 1000) as url, open_exchange(url) as found:
-        assert b"".join(part for _, part in found.iter_chunks_safe()) == b""
-    assert isinstance(found.fault, http_exchange.HTTPLimitError)
+    with serve_endless(start, piece, 1000) as url, open_exchange(url) as exchange:
+        assert b"".join(part for _, part in exchange.iter_chunks_safe()) == b""
+    assert isinstance(exchange.fault, http_exchange.HTTPLimitError)
 
 
 def test_socket_with_byte_allowance_raises_beyond_it() -> None:
-    with serve_endless(b"", b"A" * 1000, 1000) as url, http_exchange.GeventTimestampedSocket(url, idle_s=10) as found:
-        found.sendall(b"\r\n\r\n")
-        found.allow(2500)
+    with (
+        serve_endless(b"", b"A" * 1000, 1000) as url,
+        http_exchange.GeventTimestampedSocket(url, idle_s=10) as exchange,
+    ):
+        exchange.sendall(b"\r\n\r\n")
+        exchange.allow(2500)
         size = 0
         while size < 2500:
-            size += len(found.recv())
+            size += len(exchange.recv())
         assert size == 2500
-        with pytest.raises(http_exchange.ERRORS, match="more than 2,500 bytes"):
-            found.recv()
-        found.allow(10)
-        assert 0 < len(found.recv()) <= 10
+        with pytest.raises(http_exchange.ERRORS, match="larger than 2,500 bytes"):
+            exchange.recv()
+        exchange.allow(10)
+        assert 0 < len(exchange.recv()) <= 10
 
 
 @contextmanager

@@ -24,8 +24,10 @@ def convert_and_load(folder: Path, *answers: dict[str, Any], **options: Any) -> 
 def test_answer_converts_to_trial_with_metrics(tmp_path: Path) -> None:
     run = convert_and_load(tmp_path, make_answer())
     trial = run.trials.iloc[0]
-    found = {name: round(float(trial[name]), 6) for name in ("ttft_s", "e2e_s", "icl_p50_s", "output_tps", "connect_s")}
-    assert found == {"ttft_s": 0.2, "e2e_s": 0.3, "icl_p50_s": 0.02, "output_tps": 50.0, "connect_s": 0.1}
+    result = {
+        name: round(float(trial[name]), 6) for name in ("ttft_s", "e2e_s", "icl_p50_s", "output_tps", "connect_s")
+    }
+    assert result == {"ttft_s": 0.2, "e2e_s": 0.3, "icl_p50_s": 0.02, "output_tps": 50.0, "connect_s": 0.1}
     assert (trial["queue_s"], trial["ttft_total_s"]) == pytest.approx((0.4, 0.7))
     assert (trial["provider"], trial["model"], trial["transport"]) == ("sim", "steady", "sse")
     assert (trial["chunks"], trial["stalls"], trial["output_tokens"]) == (4, 0, 4)
@@ -38,7 +40,7 @@ def test_answer_converts_to_trial_with_metrics(tmp_path: Path) -> None:
 def test_merged_reads_mark_trial_disturbed_and_callback_timestamps_unknown(tmp_path: Path) -> None:
     how: list[dict[str, Any]] = [{}, {"merged_reads": 2}, {"stamp_source": "callback"}, {"stamp_source": None}]
     run = convert_and_load(tmp_path, *(make_answer(number, **changes) for number, changes in enumerate(how, start=1)))
-    assert [None if pd.isna(found) else bool(found) for found in run.trials["disturbed"]] == [False, True, None, None]
+    assert [None if pd.isna(entry) else bool(entry) for entry in run.trials["disturbed"]] == [False, True, None, None]
 
 
 def test_rejected_answer_has_reason_and_no_times(tmp_path: Path) -> None:
@@ -76,8 +78,8 @@ def test_manifest_records_maximum_concurrency(tmp_path: Path) -> None:
 
 
 def test_lower_concurrency_than_users_is_a_shortfall(tmp_path: Path) -> None:
-    found = convert_and_load(tmp_path, make_answer()).manifest["loads"][0]
-    assert found["shortfall"] == "asked for 2 users, never more than 1 answers ran"
+    result = convert_and_load(tmp_path, make_answer()).manifest["loads"][0]
+    assert result["shortfall"] == "2 users requested, at most 1 concurrent answers"
 
 
 def test_repeated_conversion_keeps_each_trial_once(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_killed_load_test_is_converted_as_incomplete(tmp_path: Path) -> None:
 
 
 def test_folder_without_load_test_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no load test: answers\.jsonl is missing"):
+    with pytest.raises(UsageError, match=r"contains no load test, because answers\.jsonl is missing"):
         import_answers.write_journal(tmp_path)
 
 
@@ -124,9 +126,9 @@ def test_load_test_slo_is_met_or_missed(tmp_path: Path) -> None:
 
 
 def test_load_test_with_few_answers_cannot_tell(tmp_path: Path) -> None:
-    found = judge_answers(tmp_path, "ttft_p95<250ms,failed<1%", make_answer())
-    assert found.outcome == "too few" and found.holds_here
-    assert "from 1 answer, 59 are needed" in found.facts["slo"]["too_few"][0]
+    result = judge_answers(tmp_path, "ttft_p95<250ms,failed<1%", make_answer())
+    assert result.outcome == "too few" and result.holds_here
+    assert "from 1 answer, 59 are needed" in result.facts["slo"]["too_few"][0]
 
 
 def test_truncated_answer_counts_as_failed(tmp_path: Path) -> None:
@@ -136,11 +138,11 @@ def test_truncated_answer_counts_as_failed(tmp_path: Path) -> None:
 
 def test_cancelled_answer_does_not_count_as_failed(tmp_path: Path) -> None:
     cancelled = make_answer(2, outcome="cancelled", finish_reason=None)
-    found = judge_answers(tmp_path, "failed<1%", make_answer(), cancelled)
-    assert found.holds_here and [verdict.n for verdict in found.verdicts] == [1]
-    assert found.facts["outcomes"] == {"completed": 1, "cancelled": 1}
+    result = judge_answers(tmp_path, "failed<1%", make_answer(), cancelled)
+    assert result.holds_here and [verdict.n for verdict in result.verdicts] == [1]
+    assert result.facts["outcomes"] == {"completed": 1, "cancelled": 1}
 
 
 def test_load_test_without_completed_answer_is_never_met(tmp_path: Path) -> None:
-    found = judge_answers(tmp_path, "failed<100%", make_answer(outcome="failed", error_type="rate"))
-    assert found.outcome == "missed" and not found.holds_here
+    result = judge_answers(tmp_path, "failed<100%", make_answer(outcome="failed", error_type="rate"))
+    assert result.outcome == "missed" and not result.holds_here

@@ -55,11 +55,11 @@ def test_worker_count_is_one_per_hundred_users_up_to_cpu_count(monkeypatch: pyte
 
 def test_locust_command_contains_requested_options(tmp_path: Path) -> None:
     command = locust_run.locust_command(LOAD, "http://127.0.0.1:1", tmp_path)
-    asked = dict(itertools.pairwise(command))
-    assert [Path(name).stem for name in asked["-f"].split(",")] == ["sse_user", "websocket_user"]
-    assert (asked["--users"], asked["--run-time"], asked["--host"]) == ("250", "60s", "http://127.0.0.1:1")
-    assert asked["--provider"] == "local"
-    assert asked["--master-bind-port"] == asked["--master-port"], "the workers find their master"
+    options = dict(itertools.pairwise(command))
+    assert [Path(name).stem for name in options["-f"].split(",")] == ["sse_user", "websocket_user"]
+    assert (options["--users"], options["--run-time"], options["--host"]) == ("250", "60s", "http://127.0.0.1:1")
+    assert options["--provider"] == "local"
+    assert options["--master-bind-port"] == options["--master-port"], "the workers find their master"
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_invalid_command_exits_with_2_and_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and said[0].startswith("error: ")
+    output = capsys.readouterr().err.strip().splitlines()
+    assert len(output) == 1 and output[0].startswith("error: ")
 
 
 def test_locustfiles_import_no_asyncio() -> None:
@@ -122,7 +122,7 @@ def make_stats(**changes: int) -> ProcessStats:
         ({"memory_bytes": 400 * 2**20}, "memory: 200 MiB, then 400 MiB"),
         ({"descriptors": 60}, "descriptors: 40, then 60"),
         ({"threads": 30}, "threads: 10, then 30"),
-        ({"streams": 1}, "1 answers are still under way after the last request has ended"),
+        ({"streams": 1}, "streams: 1 answers are still under way after the last request has ended"),
     ],
 )
 def test_find_leaks_reports_growth(changes: dict[str, int], words: str) -> None:
@@ -136,22 +136,22 @@ def test_find_leaks_without_growth_is_empty() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"outcome": "failed", "error_type": "lost", "error_message": "event 4 came after event 2"}, "lost"),
-        ({"outcome": "failed", "error_type": "twice", "error_message": "event 2 came after event 2"}, "twice"),
+        ({"outcome": "failed", "error_type": "lost", "error_message": "event 4: came after event 2"}, "lost"),
+        ({"outcome": "failed", "error_type": "twice", "error_message": "event 2: came after event 2"}, "twice"),
         ({"outcome": "truncated", "error_type": "truncated"}, "truncated"),
-        ({"provider": "sim:cut"}, "reported as completed, though its provider failed"),
-        ({"provider": "openai:sim:error"}, "reported as completed, though its provider failed"),
+        ({"provider": "sim:cut"}, "reported as completed, although its provider failed"),
+        ({"provider": "openai:sim:error"}, "reported as completed, although its provider failed"),
         ({"provider": "sim:cut", "outcome": "failed", "error_type": "lost"}, "lost"),
     ],
 )
 def test_find_wrong_answers_reports_failures(changes: dict[str, Any], words: str) -> None:
-    found = soak.find_wrong_answers([make_answer(), make_answer(2, **changes)])
-    assert len(found) == 1 and words in found[0]
+    result = soak.find_wrong_answers([make_answer(), make_answer(2, **changes)])
+    assert len(result) == 1 and words in result[0]
 
 
 def test_find_unfinished_reports_open_answers() -> None:
     assert soak.find_unfinished(0) == []
-    assert soak.find_unfinished(2) == ["2 answers had not ended long after the last request"]
+    assert soak.find_unfinished(2) == ["answers: 2 had not ended long after the last request"]
 
 
 def test_find_wrong_answers_ignores_intended_failures() -> None:

@@ -23,8 +23,8 @@ def encode_event(**fields: Any) -> bytes:
     return f"data: {json.dumps(fields)}\n\n".encode()
 
 
-def encode_choice(found: dict[str, Any]) -> bytes:
-    return encode_event(choices=[{"index": 0, **found}])
+def encode_choice(result: dict[str, Any]) -> bytes:
+    return encode_event(choices=[{"index": 0, **result}])
 
 
 def decode_reads(*parts: bytes) -> Any:

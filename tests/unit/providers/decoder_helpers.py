@@ -35,11 +35,11 @@ def decode_both_ways(make: Callable[[], StreamDecoder], data: bytes) -> Outcome:
 
 def assert_ends(outcome: Outcome, error: type[StreamError], *before: Event) -> str:
     """Check the error and the events before it, and return the error's message."""
-    events, found = outcome
+    events, result = outcome
     assert events == list(before)
-    assert found is not None
-    assert found[0] is error
-    return found[1]
+    assert result is not None
+    assert result[0] is error
+    return result[1]
 
 
 def cut_bytes(data: bytes, cuts: Sequence[int]) -> list[bytes]:

@@ -1,6 +1,7 @@
 """The decoders' size limits, and that a response over them is not requested again."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -46,7 +47,7 @@ CASES: dict[str, tuple[Callable[[], StreamDecoder], bytes]] = {
 def test_decoder_input_over_a_limit_raises_after_the_events_before_it(name: str, step: int) -> None:
     make, data = CASES[name]
     events, error = decoded(make(), data, step)
-    assert type(error) is ResponseTooLargeError and "more than" in error.message
+    assert type(error) is ResponseTooLargeError and re.search("(larger|longer|more) than", error.message)
     assert [event.text for event in events if isinstance(event, TextDelta)] == ([] if "Anthropic" in name else ["word"])
 
 
@@ -56,7 +57,7 @@ def test_whole_body_over_the_limit_raises() -> None:
     assert type(error) is ResponseTooLargeError and "16 MB" in error.message
 
 
-def test_a_text_over_its_limit_is_an_error() -> None:
+def test_text_over_limit_is_error() -> None:
     answer = AnswerBuilder(max_chars=10)
     assert answer.add_text("word") + answer.add_thinking("word") == [TextDelta("word"), ThinkingDelta("word")]
     with pytest.raises(ResponseTooLargeError, match="more than 10 characters"):

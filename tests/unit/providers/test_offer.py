@@ -22,11 +22,11 @@ def offers(name: str, host: str | None = "0.0.0.0", *, shared: bool = False, **v
 
 def test_rejection_names_the_model_and_the_offered_ones() -> None:
     offer = Offer.from_settings(Settings({"PUBLIC_MODELS": "openai:gpt-5,groq:x"}), None)
-    said = (
-        r"^openai:o1-pro: this model is not offered here \(ask openai:gpt-6.1-terra or openai:gpt-5; "
+    output = (
+        r"^openai:o1-pro: this model is not offered here \(use openai:gpt-6.1-terra or openai:gpt-5; "
         r"GET /v1/models lists all; the owner adds others with PUBLIC_MODELS\)$"
     )
-    with pytest.raises(NotOfferedError, match=said):
+    with pytest.raises(NotOfferedError, match=output):
         offer.check(DEAR)
 
 

@@ -149,9 +149,9 @@ def test_list_price_applies_only_at_official_address() -> None:
 def test_route_is_paid_when_a_key_is_sent_to_a_non_local_address(
     name: str, variables: dict[str, str], paid: bool, priced: bool, cautious: bool
 ) -> None:
-    found = cost_model(name, **variables)
-    assert (found.paid, found.price is not None, found.cautious_price is not None) == (paid, priced, cautious)
-    assert (found.budget_price is not None) is (priced or cautious)
+    result = cost_model(name, **variables)
+    assert (result.paid, result.price is not None, result.cautious_price is not None) == (paid, priced, cautious)
+    assert (result.budget_price is not None) is (priced or cautious)
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,14 @@ def decode(case: dict[str, Any], piece_bytes: int) -> list[Event]:
     """Return the events of a case's body, fed in pieces of that size. An error is the last event."""
     row = SERVICES[case["provider"]]
     quirks = ServiceEndpoint(row, row.base_url or "http://127.0.0.1:1/v1", None, row.base_url is not None).profile
-    found = make_decoder(streamed=case["streamed"], think_tags=quirks.think_tags, shows_thinking=quirks.shows_thinking)
+    result = make_decoder(streamed=case["streamed"], think_tags=quirks.think_tags, shows_thinking=quirks.shows_thinking)
     events: list[Event] = [Notice("connected", "answers")]
     data = case["body"].encode()
     try:
         for start in range(0, len(data), piece_bytes):
-            for event in found.feed(data[start : start + piece_bytes]):
+            for event in result.feed(data[start : start + piece_bytes]):
                 events.append(event)
-        for event in found.flush():
+        for event in result.flush():
             events.append(event)
     except StreamError as error:
         events.append(Failed(error.kind, error.message, error.http_status))

@@ -26,10 +26,10 @@ def test_traceback_is_summarized_by_places_and_error_types() -> None:
         json.loads("CANARY")
     except ValueError:
         text = traceback.format_exc()
-    found = read(text)
-    assert found["errors"] == ["json.decoder.JSONDecodeError"]
-    assert any(place.startswith(f"{json.decoder.__file__}:") for place in found["places"])
-    assert "CANARY" not in str(found)
+    result = read(text)
+    assert result["errors"] == ["json.decoder.JSONDecodeError"]
+    assert any(place.startswith(f"{json.decoder.__file__}:") for place in result["places"])
+    assert "CANARY" not in str(result)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_traceback_is_summarized_by_places_and_error_types() -> None:
     ],
 )
 def test_untrusted_text_is_not_quoted(text: str) -> None:
-    found = read(text)
-    assert "CANARY" not in str(found) and found["lines"] >= 1
+    result = read(text)
+    assert "CANARY" not in str(result) and result["lines"] >= 1
 
 
 def test_trusted_text_is_quoted() -> None:
@@ -103,8 +103,8 @@ def test_process_prints_only_json_lines_while_output_is_captured() -> None:
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert "CANARY" not in done.stderr
     assert {line["event"] for line in lines} == {
-        "a library has printed something", "a library has warned", "broke",
-        "a library has logged something: look at its place",
+        "output of a library", "warning of a library", "broke",
+        "log record of a library (its place is in the field `place`)",
     }  # fmt: skip
-    printed = [line for line in lines if line["event"] == "a library has printed something"]
+    printed = [line for line in lines if line["event"] == "output of a library"]
     assert any(line.get("errors") == ["ValueError"] for line in printed)

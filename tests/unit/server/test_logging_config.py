@@ -21,25 +21,25 @@ def log_line(message: str, **fields: object) -> str:
 
 
 def test_log_line_is_one_json_object_with_timestamp_level_and_fields() -> None:
-    found = json.loads(log_line("answer", outcome="completed", cost_usd=None))
-    assert (found["level"], found["logger"], found["event"]) == ("info", "streamgauge.answers", "answer")
-    assert (found["outcome"], found["cost_usd"]) == ("completed", None)
-    assert found["at"].endswith("+00:00")
+    data = json.loads(log_line("answer", outcome="completed", cost_usd=None))
+    assert (data["level"], data["logger"], data["event"]) == ("info", "streamgauge.answers", "answer")
+    assert (data["outcome"], data["cost_usd"]) == ("completed", None)
+    assert data["at"].endswith("+00:00")
 
 
 def test_log_line_masks_secrets() -> None:
-    said = log_line("the key is sk-secret-0123456789", error="sk-secret-0123456789 was refused")
-    assert "sk-secret" not in said
-    assert json.loads(said)["error"] == "[OPENAI_API_KEY] was refused"
+    output = log_line("the key is sk-secret-0123456789", error="sk-secret-0123456789 was refused")
+    assert "sk-secret" not in output
+    assert json.loads(output)["error"] == "[OPENAI_API_KEY] was refused"
 
 
 def test_log_line_survives_line_breaks_and_lone_surrogates() -> None:
     sink = io.TextIOWrapper(io.BytesIO(), "utf-8", errors=sys.__stderr__.errors if sys.__stderr__ else "strict")
     sink.write(log_line("a\nb", provider="x\r\ny\ud800é\u2028", odd=object()))
     sink.flush()
-    said = sink.buffer.getvalue().decode()
-    assert len(said.split("\n")) == 1
-    assert json.loads(said)["provider"] == "x\r\ny\ud800é\u2028"
+    output = sink.buffer.getvalue().decode()
+    assert len(output.split("\n")) == 1
+    assert json.loads(output)["provider"] == "x\r\ny\ud800é\u2028"
 
 
 def capture_exc_info(error: Exception) -> tuple[type[BaseException], BaseException, Any]:
@@ -64,22 +64,22 @@ def test_exception_is_logged_with_types_and_frames_but_no_message() -> None:
 
 def test_exception_group_is_logged_with_the_types_it_contains() -> None:
     group = ExceptionGroup("CANARY", [OSError("CANARY"), TypeError("CANARY")])
-    told = "\n".join(describe_exception(group))
-    assert "OSError" in told and "TypeError" in told and "CANARY" not in told
+    result = "\n".join(describe_exception(group))
+    assert "OSError" in result and "TypeError" in result and "CANARY" not in result
 
 
 def test_messages_while_trusted_are_quoted_without_secrets() -> None:
     failed = capture_exc_info(ValueError("no sk-secret-0123456789"))
     record = logging.LogRecord("gradio", logging.ERROR, __file__, 1, "no %s", ("start",), failed)
-    found = json.loads(JsonFormatter(SETTINGS.mask_secrets, lambda: True).format(record))
-    assert found["event"] == "no start" and "ValueError: no [OPENAI_API_KEY]" in found["trace"]
+    data = json.loads(JsonFormatter(SETTINGS.mask_secrets, lambda: True).format(record))
+    assert data["event"] == "no start" and "ValueError: no [OPENAI_API_KEY]" in data["trace"]
 
 
 @pytest.mark.parametrize("logger", ["gradio.queue", "httpx", "uvicorn.error", "asyncio", "websockets.server"])
 def test_library_record_is_logged_without_its_arguments(logger: str) -> None:
     record = logging.LogRecord(logger, logging.WARNING, "/x/lib.py", 7, "bad\nCANARY %s", ("CANARY",), None)
-    found = JsonFormatter(SETTINGS.mask_secrets).format(record)
-    assert "CANARY" not in found and json.loads(found)["place"] == "lib:7"
+    result = JsonFormatter(SETTINGS.mask_secrets).format(record)
+    assert "CANARY" not in result and json.loads(result)["place"] == "lib:7"
 
 
 def test_throttle_limits_records_per_window_and_counts_the_rest() -> None:

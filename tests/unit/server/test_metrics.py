@@ -27,8 +27,8 @@ def test_batched_histogram_equals_individual_observations(every: int) -> None:
             batch.observe(gap_s)
             child.observe(gap_s)
         batch.flush()
-    found = generate_latest(CollectedMetrics(registry, batched))
-    wanted = generate_latest(one_by_one)
-    assert [name for name, _ in sample_lines(found)] == [name for name, _ in sample_lines(wanted)]
-    assert [value for _, value in sample_lines(found)] == pytest.approx([v for _, v in sample_lines(wanted)])
-    assert b"# TYPE gap_seconds histogram" in found
+    result = generate_latest(CollectedMetrics(registry, batched))
+    expected = generate_latest(one_by_one)
+    assert [name for name, _ in sample_lines(result)] == [name for name, _ in sample_lines(expected)]
+    assert [value for _, value in sample_lines(result)] == pytest.approx([v for _, v in sample_lines(expected)])
+    assert b"# TYPE gap_seconds histogram" in result

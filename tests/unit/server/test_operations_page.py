@@ -33,8 +33,8 @@ PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 def table_rows(heading: str) -> dict[str, list[str]]:
     """Return the cells of each row in a section's table, by the name in its first cell."""
     section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    found = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.MULTILINE)
-    return {name: [cell.strip().strip("`") for cell in cells.split(" | ")] for name, cells in found}
+    result = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.MULTILINE)
+    return {name: [cell.strip().strip("`") for cell in cells.split(" | ")] for name, cells in result}
 
 
 def test_operations_page_lists_every_variable() -> None:
@@ -83,10 +83,10 @@ def iterate_code_variables() -> Iterator[tuple[str, str]]:
 
 
 def test_every_variable_read_by_the_code_is_documented() -> None:
-    found = dict(iterate_code_variables())
-    assert {"OPENAI_ORG_ID", "SSL_CERT_FILE"} <= set(found), "the search finds them"
+    result = dict(iterate_code_variables())
+    assert {"OPENAI_ORG_ID", "SSL_CERT_FILE"} <= set(result), "the search finds them"
     known = set(table_rows("Variables")) | further_variables()
-    assert {name: file for name, file in found.items() if name not in known} == {}
+    assert {name: file for name, file in result.items() if name not in known} == {}
     assert {base.KEY_VARIABLE, METRICS_FOLDER} <= known
 
 

@@ -54,17 +54,17 @@ def test_body_is_not_counted_as_framing() -> None:
     size = make_request_size()
     for _ in range(5):
         size.add_received(10)
-        size.add_body(10, wanted=True)
+        size.add_body(10, is_accepted=True)
         size.check_received()
     with pytest.raises(RejectionError) as refused:
-        size.add_body(1, wanted=True)
+        size.add_body(1, is_accepted=True)
     assert (refused.value.status, refused.value.rule) == (413, "validation.size")
 
 
 def test_unwanted_body_is_not_limited() -> None:
     size = make_request_size()
     size.add_received(1000)
-    size.add_body(1000, wanted=False)
+    size.add_body(1000, is_accepted=False)
     size.check_received()
 
 

@@ -28,7 +28,7 @@ def test_fault_name_includes_number_and_always(name: str, kind: str, number: flo
 
 @pytest.mark.parametrize("name", ["", "430", "429-90", "cut-3", "slow-first-token-x", "slow-first-token--1", "Cut"])
 def test_unknown_fault_name_is_rejected_with_list(name: str) -> None:
-    with pytest.raises(UsageError, match=r"there is no fault .*429-retry-after, .*text-after-end"):
+    with pytest.raises(UsageError, match=r"^fault .*: unknown .*429-retry-after, .*text-after-end"):
         parse_fault(name)
 
 

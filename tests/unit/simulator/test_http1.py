@@ -25,8 +25,8 @@ def test_reader_parses_request() -> None:
 @pytest.mark.parametrize("data", [PLAIN_REQUEST, CHUNKED_REQUEST])
 def test_any_split_gives_same_request(data: bytes) -> None:
     reader = RequestReader()
-    found = [request for byte in data if (request := reader.feed(bytes([byte]))) is not None]
-    assert found == [parse_request(data)]
+    result = [request for byte in data if (request := reader.feed(bytes([byte]))) is not None]
+    assert result == [parse_request(data)]
 
 
 def test_pipelined_request_is_returned_by_next_call() -> None:
@@ -67,9 +67,9 @@ def test_expect_continue_is_reported_once() -> None:
     ],
 )
 def test_invalid_request_is_rejected_with_status(data: bytes, status: int) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+    with pytest.raises(InvalidRequestError) as excinfo:
         RequestReader().feed(data)
-    assert caught.value.status == status
+    assert excinfo.value.status == status
 
 
 def test_oversized_body_is_rejected() -> None:
@@ -77,7 +77,7 @@ def test_oversized_body_is_rejected() -> None:
     reader.feed(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 40000000\r\n\r\n")
     for _ in range(32):
         assert reader.feed(b"x" * 1_000_000) is None
-    with pytest.raises(InvalidRequestError, match="over 32000000 bytes"):
+    with pytest.raises(InvalidRequestError, match="larger than 32,000,000 bytes"):
         reader.feed(b"x")
 
 

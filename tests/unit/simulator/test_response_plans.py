@@ -32,13 +32,13 @@ def test_plan_sends_head_at_once_and_role_half_way_to_first_token() -> None:
 
 
 def test_plan_sends_tokens_on_schedule_and_end_one_gap_later() -> None:
-    found = make_plan()
-    sends = list(found.sends)
+    result = make_plan()
+    sends = list(result.sends)
     assert [send.due_s for send in content_writes(sends)] == pytest.approx([0.2 + 0.02 * i for i in range(64)])
     assert [send.mark for send in content_writes(sends)] == [f'"seq":{i}' for i in range(64)]
     assert [send.mark for send in sends[-3:]] == ['"kind":"finish"', '"kind":"end"', '"kind":"last-chunk"']
-    assert {send.due_s for send in sends[-3:]} == {found.end_s}
-    assert found.end_s == pytest.approx(1.48)
+    assert {send.due_s for send in sends[-3:]} == {result.end_s}
+    assert result.end_s == pytest.approx(1.48)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_plan_sends_tokens_on_schedule_and_end_one_gap_later() -> None:
     [("stall", "hang"), ("cut", "cut"), ("reset-mid-stream", "reset"), ("truncated", "complete")],
 )
 def test_broken_plan_ends_one_gap_after_half(fault: str, ending: str) -> None:
-    found = make_plan(fault)
-    assert len(content_writes(list(found.sends))) == 32
-    assert found.ending == ending
-    assert found.end_s == pytest.approx(0.2 + 32 * 0.02)
+    result = make_plan(fault)
+    assert len(content_writes(list(result.sends))) == 32
+    assert result.ending == ending
+    assert result.end_s == pytest.approx(0.2 + 32 * 0.02)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -64,17 +64,17 @@ def test_slow_first_token_shifts_all_writes(streamed: bool) -> None:
 
 
 def test_keepalive_only_plan_never_ends() -> None:
-    found = make_plan("keepalive-only")
-    sends = list(islice(found.sends, 1001))
-    assert found.ending == "hang"
+    result = make_plan("keepalive-only")
+    sends = list(islice(result.sends, 1001))
+    assert result.ending == "hang"
     assert [send.due_s for send in sends[1:]] == pytest.approx([0.5 * i for i in range(1000)])
 
 
 def test_whole_answer_is_due_when_stream_would_end() -> None:
-    found = make_plan(streamed=False)
-    (send,) = found.sends
+    result = make_plan(streamed=False)
+    (send,) = result.sends
     assert send.mark == '"seq":0'
-    assert [send.due_s, found.end_s] == pytest.approx([1.48, 1.48])
+    assert [send.due_s, result.end_s] == pytest.approx([1.48, 1.48])
 
 
 def test_corrupted_whole_answer_is_marked_as_fault() -> None:
@@ -91,8 +91,8 @@ def test_plan_times_never_decrease(name: str, fault: str) -> None:
 
 @pytest.mark.parametrize(("chunked", "keep_open"), [(True, True), (True, False), (False, True), (False, False)])
 def test_plan_without_chunks_ends_stream_by_closing(chunked: bool, keep_open: bool) -> None:
-    found = make_plan(chunked=chunked, keep_open=keep_open)
-    raw = b"".join(send.data for send in found.sends)
-    assert found.keep_open is (chunked and keep_open)
+    result = make_plan(chunked=chunked, keep_open=keep_open)
+    raw = b"".join(send.data for send in result.sends)
+    assert result.keep_open is (chunked and keep_open)
     assert raw.endswith(b"0\r\n\r\n") is chunked
     assert RawResponse(raw, "closed").headers["connection"] == ("keep-alive" if chunked and keep_open else "close")

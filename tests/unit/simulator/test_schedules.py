@@ -46,19 +46,19 @@ def test_step_times_never_decrease_and_steps_are_not_empty(name: str, seed: int)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bursty_profile_has_groups_with_pauses_below_stall(seed: int) -> None:
-    found = step_gaps_s(make_schedule(PROFILES["bursty"], seed))
-    pauses = [gap for gap in found if gap]
+    result = step_gaps_s(make_schedule(PROFILES["bursty"], seed))
+    pauses = [gap for gap in result if gap]
     assert 4 <= len(pauses) <= 64 // 4
     assert all(0.08 - 1e-9 <= pause < 0.25 for pause in pauses)
-    assert median(found) == 0
+    assert median(result) == 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_stalling_profile_has_two_stalls_only(seed: int) -> None:
-    found = step_gaps_s(make_schedule(PROFILES["stalling"], seed))
-    stalls = [gap for gap in found if gap > max(0.25, 5 * median(found))]
+    result = step_gaps_s(make_schedule(PROFILES["stalling"], seed))
+    stalls = [gap for gap in result if gap > max(0.25, 5 * median(result))]
     assert stalls == pytest.approx([0.6, 1.0])
-    assert sorted(found)[:-2] == pytest.approx([0.02] * 61)
+    assert sorted(result)[:-2] == pytest.approx([0.02] * 61)
 
 
 def test_slow_start_profile_starts_after_two_seconds() -> None:
@@ -110,7 +110,7 @@ def test_answer_of_zero_tokens_ends_after_ttft() -> None:
 
 
 def test_unknown_profile_is_rejected_with_list() -> None:
-    with pytest.raises(UsageError, match=r"no timing profile 'steadi'.*steady, bursty"):
+    with pytest.raises(UsageError, match=r"timing profile 'steadi': unknown.*steady, bursty"):
         get_profile("steadi")
     assert get_profile("bursty") is PROFILES["bursty"]
 

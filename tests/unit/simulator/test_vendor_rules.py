@@ -1,4 +1,4 @@
-"""The table of vendors' rules: what is refused, retired, cached and billed, and in which shape."""
+"""The vendors' rules: rejected settings, retired models, caches, billing and error formats."""
 
 import json
 from datetime import date
@@ -33,7 +33,7 @@ def check(vendor: str, model: str, version: str | None = None, **fields: Any) ->
         ("deepseek", "deepseek-chat", {}),
     ],
 )
-def test_setting_that_a_vendor_refuses_is_rejected(vendor: str, model: str, fields: dict[str, Any]) -> None:
+def test_unsupported_setting_is_rejected(vendor: str, model: str, fields: dict[str, Any]) -> None:
     assert check(vendor, model, **fields) is not None
 
 
@@ -50,16 +50,16 @@ def test_setting_that_a_vendor_refuses_is_rejected(vendor: str, model: str, fiel
         ("ollama", "llama3.2", {"options": {"temperature": 0.2}}),
     ],
 )
-def test_setting_that_a_vendor_takes_is_accepted(vendor: str, model: str, fields: dict[str, Any]) -> None:
+def test_supported_setting_is_accepted(vendor: str, model: str, fields: dict[str, Any]) -> None:
     assert check(vendor, model, **fields) is None
 
 
-def test_api_version_decides_what_anthropic_refuses() -> None:
+def test_anthropic_rejections_depend_on_api_version() -> None:
     assert check("anthropic", "claude-3-opus", "2026-10-21", temperature=0.1) is not None
     assert check("anthropic", "claude-3-opus", "2023-06-01", temperature=0.1) is None
 
 
-def test_model_is_retired_from_its_day_on() -> None:
+def test_model_is_retired_from_retirement_date_on() -> None:
     assert check("openai", "gpt-5-mini") is None
     later = VendorRules.load(date(2026, 12, 11)).check("openai", "gpt-5-mini", {}, None)
     assert later is not None

@@ -1,4 +1,4 @@
-"""What each wire reads and writes, as its vendor documents it; real clients read them in the integration tests."""
+"""The wire formats, as the vendors document them; the integration tests read them with real clients."""
 
 import json
 from dataclasses import replace
@@ -24,9 +24,9 @@ BODY: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "us
 
 
 def make_context(dialect: Wire, profile: str = "thinking", **fields: Any) -> EncodingContext:
-    asked = dialect.parse_request({**BODY, **fields})
+    request = dialect.parse_request({**BODY, **fields})
     laid_out = make_schedule(replace(PROFILES[profile], tokens=4, thinking_tokens=0 if profile == "steady" else 2), 1)
-    return EncodingContext(asked, laid_out, 11, "000007", 1_700_000_000.0)
+    return EncodingContext(request, laid_out, 11, "000007", 1_700_000_000.0)
 
 
 def encode_stream(dialect: Wire, given: EncodingContext) -> list[StreamPart]:
@@ -42,15 +42,15 @@ def parse_part(part: StreamPart) -> Any:
 
 
 def join_deltas(parts: list[StreamPart], kind: StepKind) -> str:
-    """Join the deltas of a kind, wherever the wire puts them."""
-    wanted = {"text": ("content", "text"), "thinking": ("reasoning_content", "thinking")}[kind]
-    found = []
+    """Return the joined deltas of a kind, in any wire format."""
+    expected = {"text": ("content", "text"), "thinking": ("reasoning_content", "thinking")}[kind]
+    result = []
     for part in parts:
         if part.kind in ("content", "thinking"):
             fields = parse_part(part)
             delta = fields.get("delta") or fields.get("message") or fields["choices"][0]["delta"]
-            found += [delta[name] for name in wanted if name in delta]
-    return "".join(found)
+            result += [delta[name] for name in expected if name in delta]
+    return "".join(result)
 
 
 @pytest.mark.parametrize("dialect", WIRES, ids=lambda dialect: dialect.name)
@@ -127,8 +127,8 @@ def test_anthropic_requires_max_tokens_and_reads_system_prompt() -> None:
 
 @pytest.mark.parametrize(("limit", "read"), [(None, None), (-1, None), (0, None), (5, 5)])
 def test_ollama_streams_by_default_and_reads_num_predict(limit: int | None, read: int | None) -> None:
-    asked = OLLAMA_WIRE.parse_request({**BODY, "options": {"num_predict": limit}})
-    assert (asked.streamed, asked.max_tokens) == (True, read)
+    request = OLLAMA_WIRE.parse_request({**BODY, "options": {"num_predict": limit}})
+    assert (request.streamed, request.max_tokens) == (True, read)
     assert OLLAMA_WIRE.parse_request({**BODY, "stream": False}).streamed is False
 
 
@@ -191,10 +191,10 @@ def test_ollama_stream_ends_with_counts_and_durations() -> None:
 )
 def test_whole_answer_has_same_text_as_stream(dialect: Wire, path: tuple[str | int, ...]) -> None:
     given = make_context(dialect)
-    found = json.loads(dialect.encoder(given).body())
+    data = json.loads(dialect.encoder(given).body())
     for key in path:
-        found = found[key]
-    assert found == given.schedule.text
+        data = data[key]
+    assert data == given.schedule.text
 
 
 def test_errors_have_vendor_shapes() -> None:

@@ -82,8 +82,8 @@ def test_this_tree_breaks_no_rule() -> None:
 def test_broken_card_is_named_with_its_line_and_remedy(copy: Path, old: str, new: str, field: str, remedy: str) -> None:
     change(copy, "README.md", old, new)
     place = f"README.md:{line_of(copy, 'README.md', f'{field}:')}: {field}: "
-    (found,) = [text for text in card_problems(copy) if not text.startswith("README.md:1: ")]
-    assert found.startswith(place) and remedy in found
+    (result,) = [text for text in card_problems(copy) if not text.startswith("README.md:1: ")]
+    assert result.startswith(place) and remedy in result
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
@@ -93,18 +93,18 @@ def test_missing_field_of_the_card_is_named(copy: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("# Streamgauge\n", "README.md:1: the front matter is missing (begin the file with a block between two ---)"),
         ("---\ntitle: [\n---\n", "README.md:2: the front matter is not YAML (write name: value on each line)"),
         ("---\ntitle\n---\n", "README.md:2: the front matter has no fields (write name: value on each line)"),
     ],
 )
-def test_unreadable_front_matter_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_unreadable_front_matter_is_named(tmp_path: Path, text: str, output: str) -> None:
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(CardError) as error:
         read_card(tmp_path / "README.md")
-    assert str(error.value.problem) == said
+    assert str(error.value.problem) == output
 
 
 def test_pin_that_contradicts_an_extra_of_gradio_is_named(copy: Path) -> None:
@@ -117,17 +117,17 @@ def test_pin_that_contradicts_an_extra_of_gradio_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "output"),
     [
         ("ui/zero_gpu.py", "def use_no_gpu", "async def use_no_gpu", "spaces.GPU rejects coroutine functions (hand it"),
         ("ui/zero_gpu.py", "spaces.GPU(use_no_gpu)", "pass", "no function is handed to spaces.GPU"),
         ("app.py", "        report_start()", "        pass", "the start is not reported to ZeroGPU (call "),
     ],
 )
-def test_start_that_zero_gpu_never_sees_is_named(copy: Path, name: str, old: str, new: str, said: str) -> None:
+def test_start_that_zero_gpu_never_sees_is_named(copy: Path, name: str, old: str, new: str, output: str) -> None:
     change(copy, name, old, new)
     (problem,) = check_start(copy, COPIED)
-    assert problem.file == name and said in str(problem)
+    assert problem.file == name and output in str(problem)
     if new.startswith("async"):
         assert problem.line == line_of(copy, name, "async def")
 

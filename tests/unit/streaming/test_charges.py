@@ -150,12 +150,12 @@ async def run_with_retries(
     answered = stream_answer(
         REQUEST, session, parse("direct").build(), clock=now, cost_model=lambda name: CostModel(), before_retry=budget
     )
-    found: list[Event] = []
+    result: list[Event] = []
     until_s = now() + stop_after_s
     async with aclosing(answered):
         while not answered.ended and (left_s := until_s - now()) > 0:
-            found += await answered.next_batch(left_s)
-    return found, answered.charge()
+            result += await answered.next_batch(left_s)
+    return result, answered.charge()
 
 
 THOUGHT_AND_CUT: list[ScriptStep] = [CONNECTED, THINKING, (0.0, TruncatedStreamError("cut"))]

@@ -305,7 +305,7 @@ def test_next_batch_timeout_counts_from_last_sink_event() -> None:
         async with aclosing(make_delivery(source)) as events:
             return [(now(), len(await events.next_batch(0.5, taken.receive)) + len(taken.received)) for _ in range(3)]
 
-    assert [found for _, found in run_and_check_tasks(main())] == [2, 2, 2]
+    assert [entry for _, entry in run_and_check_tasks(main())] == [2, 2, 2]
 
 
 def test_closing_with_busy_sink_ends_source_at_once() -> None:

@@ -58,15 +58,15 @@ def test_raise_fd_limit_on_darwin_uses_open_max(monkeypatch: pytest.MonkeyPatch)
 def test_raise_fd_limit_beyond_hard_limit_raises_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = fake_limits(monkeypatch, 256, 512)
     with pytest.raises(
-        UsageError, match=r"512 connections .* need 576 open files, .* allows 512 \(use at most 448 .*-Hn 576"
+        UsageError, match=r"512 concurrent connections need 576, .* allows 512 \(use at most 448 .*-Hn 576"
     ):
         os_limits.raise_fd_limit(512)
     assert limits.now == (256, 512)
 
 
 def test_peak_memory_bytes_is_plausible() -> None:
-    found = os_limits.peak_memory_bytes()
-    assert found is not None and 5_000_000 < found < 100_000_000_000
+    result = os_limits.peak_memory_bytes()
+    assert result is not None and 5_000_000 < result < 100_000_000_000
 
 
 def test_set_realtime_priority_uses_second_lowest_priority(

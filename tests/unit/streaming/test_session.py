@@ -78,20 +78,20 @@ class SessionRun:
 
 
 def test_healthy_stream_passes_unchanged() -> None:
-    asked = SessionRun(ScriptedAdapter(words_script(5)))
-    assert asked.events == [event for _, event in words_script(5)]
-    assert asked.session.state == "succeeded"
-    assert asked.session.attempts == 1
+    run = SessionRun(ScriptedAdapter(words_script(5)))
+    assert run.events == [event for _, event in words_script(5)]
+    assert run.session.state == "succeeded"
+    assert run.session.attempts == 1
 
 
 def test_retries_back_off_then_fall_back_to_non_streaming() -> None:
     adapter = ScriptedAdapter([(0.0, DOWN_ERROR)])
-    asked = SessionRun(adapter)
+    run = SessionRun(adapter)
     assert adapter.asked_at_s == [0.0, 1.0, 3.0, 7.0, 7.0]
     assert [r.streamed for r in adapter.requests] == [True, True, True, True, False]
-    assert asked.notices == ["retry", "retry", "retry", "fallback"]
-    assert asked.events[-1] == Failed("server_error", "down", 503)
-    assert asked.session.states == ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
+    assert run.notices == ["retry", "retry", "retry", "fallback"]
+    assert run.events[-1] == Failed("server_error", "down", 503)
+    assert run.session.states == ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
 
 
 def test_policy_without_fallback_makes_four_requests() -> None:
@@ -101,11 +101,11 @@ def test_policy_without_fallback_makes_four_requests() -> None:
 
 
 def test_successful_retry_delivers_answer_once() -> None:
-    asked = SessionRun(ScriptedAdapter([(0.0, DOWN_ERROR)], words_script(3)))
-    assert asked.text == "w0 w1 w2 "
-    assert asked.notices == ["retry"]
-    assert asked.session.state == "succeeded"
-    assert asked.session.streamed
+    run = SessionRun(ScriptedAdapter([(0.0, DOWN_ERROR)], words_script(3)))
+    assert run.text == "w0 w1 w2 "
+    assert run.notices == ["retry"]
+    assert run.session.state == "succeeded"
+    assert run.session.streamed
 
 
 def test_retry_after_delays_next_attempt() -> None:
@@ -117,28 +117,28 @@ def test_retry_after_delays_next_attempt() -> None:
 
 def test_retry_after_over_a_minute_fails_at_once() -> None:
     adapter = ScriptedAdapter([(0.0, errors.RateLimitError("later", http_status=429, retry_after_s=61))])
-    asked = SessionRun(adapter)
-    assert asked.failed == "rate_limited"
-    assert asked.took_s == 0.0
+    run = SessionRun(adapter)
+    assert run.failed == "rate_limited"
+    assert run.took_s == 0.0
     assert len(adapter.requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_provider_error_falls_back_to_next_route(status: int) -> None:
     first, second = ScriptedAdapter([(0.0, errors.error_from_status(status, "no"))]), ScriptedAdapter(words_script(2))
-    asked = SessionRun(first, second)
+    run = SessionRun(first, second)
     assert (len(first.requests), len(second.requests)) == (1, 1)
-    assert asked.text == "w0 w1 "
-    assert asked.notices == ["fallback", "served_by"]
-    assert asked.session.fell_back_to == "p1:m"
+    assert run.text == "w0 w1 "
+    assert run.notices == ["fallback", "served_by"]
+    assert run.session.fell_back_to == "p1:m"
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_bad_request_ends_without_fallback(status: int) -> None:
     first, second = ScriptedAdapter([(0.0, errors.error_from_status(status, "no"))]), ScriptedAdapter(words_script(2))
-    asked = SessionRun(first, second)
+    run = SessionRun(first, second)
     assert (len(first.requests), len(second.requests)) == (1, 0)
-    assert asked.events == [Failed("bad_request", "no", status)]
+    assert run.events == [Failed("bad_request", "no", status)]
 
 
 def test_error_after_text_is_not_retried() -> None:
@@ -146,81 +146,81 @@ def test_error_after_text_is_not_retried() -> None:
         ScriptedAdapter([*words_script(3)[:3], (0.0, errors.NetworkError("lost"))]),
         ScriptedAdapter(words_script(2)),
     )
-    asked = SessionRun(first, second)
-    assert asked.text == "w0 w1 w2 "
-    assert asked.failed == "network"
+    run = SessionRun(first, second)
+    assert run.text == "w0 w1 w2 "
+    assert run.failed == "network"
     assert (len(first.requests), len(second.requests)) == (1, 0)
 
 
 def test_error_after_thinking_is_retried() -> None:
-    asked = SessionRun(ScriptedAdapter([(0.1, ThinkingDelta("hm")), (0.0, DOWN_ERROR)], words_script(1)))
-    assert asked.text == "w0 "
+    run = SessionRun(ScriptedAdapter([(0.1, ThinkingDelta("hm")), (0.0, DOWN_ERROR)], words_script(1)))
+    assert run.text == "w0 "
 
 
 def test_session_stays_non_streaming_after_fallback() -> None:
     adapter = ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT)
-    asked = SessionRun(adapter, answers=2)
-    assert not asked.session.streamed
-    assert asked.notices == ["non_streamed"]
+    run = SessionRun(adapter, answers=2)
+    assert not run.session.streamed
+    assert run.notices == ["non_streamed"]
     assert [r.streamed for r in adapter.requests] == [True] * 4 + [False, False]
-    assert asked.text == "all of it"
+    assert run.text == "all of it"
 
 
 def test_stage_does_not_regress_after_fallback() -> None:
-    asked = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
+    run = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
     stages, seen = StageTracker(0.0), []
-    for event in asked.events:
+    for event in run.events:
         if stages.feed(event, 0.0):
             seen.append(stages.stage)
     assert seen == ["retrying", "connecting", "generating", "done"]
 
 
 def test_fallback_is_announced_before_its_text() -> None:
-    asked = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
-    assert asked.notices == ["retry", "retry", "retry", "fallback", "served_by", "non_streamed"]
-    kinds = [type(e) for e in asked.events]
+    run = SessionRun(ScriptedAdapter(*[[(0.0, DOWN_ERROR)]] * 4, WHOLE_SCRIPT))
+    assert run.notices == ["retry", "retry", "retry", "fallback", "served_by", "non_streamed"]
+    kinds = [type(e) for e in run.events]
     assert kinds.index(TextDelta) == 5
 
 
 def test_stream_without_finish_is_truncated() -> None:
-    asked = SessionRun(ScriptedAdapter(words_script(3)[:3]))
-    assert asked.failed == "truncated"
-    assert asked.text == "w0 w1 w2 "
+    run = SessionRun(ScriptedAdapter(words_script(3)[:3]))
+    assert run.failed == "truncated"
+    assert run.text == "w0 w1 w2 "
 
 
 def test_notices_do_not_extend_first_content_timeout() -> None:
     alive: list[ScriptStep] = [(5.0, Notice("connected", "here")), *[(5.0, Notice("loading", "…"))] * 100]
-    asked = SessionRun(ScriptedAdapter(alive), policy=NO_RETRY)
-    assert asked.failed == "first_content_timeout"
-    assert asked.took_s == 60.0
+    run = SessionRun(ScriptedAdapter(alive), policy=NO_RETRY)
+    assert run.failed == "first_content_timeout"
+    assert run.took_s == 60.0
 
 
 def test_silence_after_content_raises_idle_timeout() -> None:
-    asked = SessionRun(ScriptedAdapter([*words_script(3)[:3], (1e4, FINISH)]))
-    assert asked.failed == "idle_timeout"
-    assert asked.took_s == pytest.approx(0.24 + 30)
-    assert asked.text == "w0 w1 w2 "
+    run = SessionRun(ScriptedAdapter([*words_script(3)[:3], (1e4, FINISH)]))
+    assert run.failed == "idle_timeout"
+    assert run.took_s == pytest.approx(0.24 + 30)
+    assert run.text == "w0 w1 w2 "
 
 
 def test_long_answer_raises_total_timeout() -> None:
-    asked = SessionRun(ScriptedAdapter([(20.0, TextDelta("x"))] * 100))
-    assert asked.failed == "total_timeout"
-    assert asked.took_s == 600.0
+    run = SessionRun(ScriptedAdapter([(20.0, TextDelta("x"))] * 100))
+    assert run.failed == "total_timeout"
+    assert run.took_s == 600.0
 
 
 def test_retry_beyond_total_timeout_is_not_made() -> None:
-    asked = SessionRun(
+    run = SessionRun(
         ScriptedAdapter([(9.0, DOWN_ERROR)]), timeouts=Timeouts(total_s=9.5), policy=RetryPolicy(fallback=False)
     )
-    assert asked.failed == "server_error"
-    assert asked.took_s == 9.0
+    assert run.failed == "server_error"
+    assert run.took_s == 9.0
 
 
 def test_slow_non_streamed_answer_succeeds() -> None:
     request = ChatRequest(REQUEST.messages, streamed=False)
-    asked = SessionRun(ScriptedAdapter([(300.0, TextDelta("x")), (0.0, FINISH)]), request=request)
-    assert asked.failed is None
-    assert asked.session.state == "succeeded"
+    run = SessionRun(ScriptedAdapter([(300.0, TextDelta("x")), (0.0, FINISH)]), request=request)
+    assert run.failed is None
+    assert run.session.state == "succeeded"
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.21, 1.0, 5.0])
@@ -240,9 +240,9 @@ def test_closing_in_any_state_closes_adapter(after_s: float) -> None:
 
 
 def test_adapter_exception_becomes_internal_failure() -> None:
-    asked = SessionRun(ScriptedAdapter([(0.1, TextDelta("kept ")), (0.0, KeyError("choices"))]))
-    assert asked.text == "kept "
-    assert asked.failed == "internal"
+    run = SessionRun(ScriptedAdapter([(0.1, TextDelta("kept ")), (0.0, KeyError("choices"))]))
+    assert run.text == "kept "
+    assert run.failed == "internal"
 
 
 def test_every_state_is_reachable() -> None:

@@ -10,11 +10,11 @@ from streaming.thinking import StageTracker, ThinkTagParser, waiting_label
 
 def split_thinking(pieces: list[str]) -> tuple[str, str]:
     tags = ThinkTagParser()
-    found = [delta for piece in pieces for delta in tags.feed(piece)] + tags.flush()
-    assert all(delta.text for delta in found)
+    result = [delta for piece in pieces for delta in tags.feed(piece)] + tags.flush()
+    assert all(delta.text for delta in result)
     return (
-        "".join(d.text for d in found if isinstance(d, ThinkingDelta)),
-        "".join(d.text for d in found if isinstance(d, TextDelta)),
+        "".join(d.text for d in result if isinstance(d, ThinkingDelta)),
+        "".join(d.text for d in result if isinstance(d, TextDelta)),
     )
 
 
@@ -34,17 +34,17 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "thought", "said"), CASES)
-def test_think_tags_split_whole_and_per_character(text: str, thought: str, said: str) -> None:
-    assert split_thinking([text]) == (thought, said)
-    assert split_thinking(list(text)) == (thought, said)
+@pytest.mark.parametrize(("text", "thought", "output"), CASES)
+def test_think_tags_split_whole_and_per_character(text: str, thought: str, output: str) -> None:
+    assert split_thinking([text]) == (thought, output)
+    assert split_thinking(list(text)) == (thought, output)
 
 
 @given(st.sampled_from(CASES), st.data())
 def test_think_tags_any_split_returns_same_result(case: tuple[str, str, str], data: st.DataObject) -> None:
-    text, thought, said = case
+    text, thought, output = case
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    assert split_thinking([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]) == (thought, said)
+    assert split_thinking([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]) == (thought, output)
 
 
 def test_text_without_think_tag_is_not_held() -> None:

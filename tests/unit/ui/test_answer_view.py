@@ -131,7 +131,7 @@ def test_simulated_answer_is_labelled_everywhere() -> None:
 def test_show_error_escapes_message_and_keeps_text() -> None:
     view = AnswerView(0.0)
     view.feed([TextDelta("a")], 1.0)
-    view.show_error("unknown strategy '<x>'")
+    view.show_error("strategy '<x>': unknown")
     answer, refusal = view.messages()
     assert join_text(answer) == "a"
     assert refusal["metadata"]["title"] == "Not answered"

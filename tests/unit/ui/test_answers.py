@@ -52,7 +52,7 @@ def test_rate_limited_answer_shows_wait_time() -> None:
     async def main() -> tuple[AnswerView, AnswerView, int]:
         providers = FakeProviders(SlowAdapter())
         answer_service = make_answer_service(providers, GuardConfig(rate=parse("1/minute")))
-        return await ask_to_end(answer_service), await ask_to_end(answer_service), len(providers.adapter.asked)
+        return await ask_to_end(answer_service), await ask_to_end(answer_service), len(providers.adapter.requests)
 
     first, second, count = run_on_virtual_time(main())
     assert first.receipt is not None and first.receipt.outcome == "completed"
@@ -68,7 +68,7 @@ def test_guard_rejection_is_shown_with_reason() -> None:
         view = answer_service.new_view(answer_service.page_sessions.get("a"), question)
         async for _ in answer_service.run("chat", question, view, make_request()):
             pass
-        return view, len(providers.adapter.asked)
+        return view, len(providers.adapter.requests)
 
     view, count = run_on_virtual_time(main())
     assert count == 0 and strings.NOT_ANSWERED in view.stage and view.unfinished
@@ -82,8 +82,8 @@ def test_service_with_keys_requires_access_key_on_page() -> None:
         ChatHandlers(answer_service).set_access_key(f" {key} ", make_request())
         return answer_service.wants_access_key, without, await ask_to_end(answer_service)
 
-    wanted, without, with_key = run_on_virtual_time(main())
-    assert wanted and without.receipt is None and "access key" in without.stage
+    expected, without, with_key = run_on_virtual_time(main())
+    assert expected and without.receipt is None and "access key" in without.stage
     assert with_key.receipt is not None
 
 
@@ -356,7 +356,7 @@ def test_conversation_with_own_key_stops_using_service_key() -> None:
         await ask_to_end(answer_service, provider="openai:a")
         await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
         await ask_to_end(answer_service, provider="openai:a")
-        return len(services.adapter.asked), len(own.adapter.asked)
+        return len(services.adapter.requests), len(own.adapter.requests)
 
     assert run_on_virtual_time(main()) == (1, 1)
 
@@ -366,7 +366,7 @@ def test_paid_model_of_unknown_price_is_rejected_on_page() -> None:
         providers = FakeProviders(SlowAdapter(), has_key=True)
         providers.paid = True
         answer_service = make_answer_service(providers, GuardConfig())
-        return await ask_to_end(answer_service, provider="openai:a"), len(providers.adapter.asked)
+        return await ask_to_end(answer_service, provider="openai:a"), len(providers.adapter.requests)
 
     view, count = run_on_virtual_time(main())
     assert count == 0 and view.receipt is None and "the price is unknown" in view.stage

@@ -21,18 +21,18 @@ def make_turns(count: int, chars: int) -> list[dict[str, Any]]:
 
 
 def test_conversation_that_fits_is_sent_whole() -> None:
-    asked = validate_form(ChatForm("And?", make_turns(3, 10), "local"), LISTING, InputLimits())
-    assert asked.left_out == 0 and len(asked.request.messages) == 7
+    request = validate_form(ChatForm("And?", make_turns(3, 10), "local"), LISTING, InputLimits())
+    assert request.left_out == 0 and len(request.request.messages) == 7
 
 
 def test_long_conversation_drops_oldest_turns_but_not_system_prompt() -> None:
-    asked = validate_form(
+    request = validate_form(
         ChatForm("And?", make_turns(10, 2000), "local", system="Be brief.", max_tokens="400"), LISTING, InputLimits()
     )
-    messages = asked.request.messages
+    messages = request.request.messages
     assert messages[0].content == "Be brief." and messages[-1].content == "And?"
     assert messages[1].role == "user", "the first turn that is left is a question"
-    assert asked.left_out == 20 + 2 - len(messages) > 0
+    assert request.left_out == 20 + 2 - len(messages) > 0
     room = (LOCAL_CONTEXT_TOKENS - 400) * CHARS_PER_TOKEN
     assert room - 4000 < sum(len(message.content) for message in messages) <= room
 
@@ -45,16 +45,16 @@ def test_larger_context_receives_more_turns() -> None:
     "limits", [InputLimits(conversation_chars=12_000), InputLimits(turns=7)], ids=["length", "turns"]
 )
 def test_trimmed_conversation_passes_guard_limits(limits: InputLimits) -> None:
-    asked = validate_form(ChatForm("And?", make_turns(10, 2000), "ollama:a", system="Be brief."), LISTING, limits)
-    assert asked.left_out > 0
-    assert validate_conversation(asked.request.messages, limits) == asked.request.messages
+    request = validate_form(ChatForm("And?", make_turns(10, 2000), "ollama:a", system="Be brief."), LISTING, limits)
+    assert request.left_out > 0
+    assert validate_conversation(request.request.messages, limits) == request.request.messages
 
 
 def test_current_question_is_never_dropped() -> None:
-    asked = validate_form(
+    request = validate_form(
         ChatForm("x" * 4000, make_turns(1, 4000), "local", max_tokens="100000"), LISTING, InputLimits()
     )
-    assert [message.content for message in asked.request.messages] == ["x" * 4000]
+    assert [message.content for message in request.request.messages] == ["x" * 4000]
 
 
 @pytest.mark.parametrize(("text", "amount"), [("", None), (" ", None), ("0.5", "0.5"), ("$2", "2"), ("0", "0")])
@@ -69,6 +69,6 @@ def test_invalid_budget_is_rejected(text: str) -> None:
 
 
 def test_unlisted_provider_is_rejected() -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         validate_form(ChatForm("Hi", provider="openai:a@https://elsewhere.example"), LISTING, InputLimits())
-    assert str(caught.value) == strings.UNKNOWN_PROVIDER.format(name="openai:a@https://elsewhere.example")
+    assert str(excinfo.value) == strings.UNKNOWN_PROVIDER.format(name="openai:a@https://elsewhere.example")

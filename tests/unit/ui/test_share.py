@@ -14,23 +14,23 @@ def run_share(
     monkeypatch: pytest.MonkeyPatch, answer: str | Exception, on_link: Callable[[str], None] = lambda link: None
 ) -> tuple[list[str], list[object]]:
     lines: list[str] = []
-    asked: list[object] = []
+    requests: list[object] = []
 
     def fake_tunnel(*given: object) -> str:
-        asked.extend(given)
+        requests.extend(given)
         if isinstance(answer, Exception):
             raise RuntimeError("Could not get share link from Gradio API Server.") from answer
         return answer
 
     monkeypatch.setattr(app, "setup_tunnel", fake_tunnel)
     app.share(7861, lines.append, on_link).join(10)
-    return lines, asked
+    return lines, requests
 
 
 def test_share_link_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines, asked = run_share(monkeypatch, "https://abc.gradio.live")
+    lines, requests = run_share(monkeypatch, "https://abc.gradio.live")
     assert len(lines) == 1 and "https://abc.gradio.live" in lines[0]
-    assert asked[:2] == ["127.0.0.1", 7861] and len(str(asked[2])) >= 32, "nobody guesses the tunnel's token"
+    assert requests[:2] == ["127.0.0.1", 7861] and len(str(requests[2])) >= 32, "nobody guesses the tunnel's token"
 
 
 def test_share_link_is_passed_to_host_check(monkeypatch: pytest.MonkeyPatch) -> None:

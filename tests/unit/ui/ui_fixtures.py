@@ -42,11 +42,11 @@ class SlowAdapter(InProcessAdapter):
 
     def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:
         self.first_s, self.cut = first_s, cut
-        self.asked: list[ChatRequest] = []
+        self.requests: list[ChatRequest] = []
         self.closed_s: list[float] = []
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        self.asked.append(request)
+        self.requests.append(request)
         try:
             await asyncio.sleep(self.first_s)
             for word in ("one ", "two ", "three"):
@@ -84,7 +84,7 @@ class FakeProviders:
 
     def new_session(self, names: Sequence[str], *, clock: Clock) -> Session:
         if names[0].startswith("openai") and not self._has_key:
-            raise MissingKeyError("OpenAI needs a key: set OPENAI_API_KEY, then try again")
+            raise MissingKeyError("OpenAI: no API key is set (set OPENAI_API_KEY)")
         self.names.append(names[0])
         return Session([Route(names[0], self.adapter, "")], clock, policy=NO_RETRY)
 

@@ -25,16 +25,16 @@ PROMPTS = tuple(Prompt(f"p{number}", f"Question {number}?") for number in range(
 def write_run(folder: Path, slower_s: float = 0.0, providers: tuple[str, ...] = ("sim:a",), **changes: Any) -> Path:
     """Write a run with large differences between prompts and small ones between trials; `changes` override columns."""
     prompts = changes.pop("prompts", PROMPTS)
-    wanted = factories.make_scenario(providers, prompts=prompts, repeats=1)
+    expected = factories.make_scenario(providers, prompts=prompts, repeats=1)
 
     def ttft_s(planned: PlannedTrial) -> float:
         return 0.2 + 0.05 * int(planned.prompt.id[1:]) + 0.001 * (planned.number % 3) + slower_s
 
     folder.mkdir()
     rows: list[tuple[Trial, list[EventRow]]] = [
-        (factories.make_trial(p, ttft_s=ttft_s(p), **changes), []) for p in plan(wanted)
+        (factories.make_trial(p, ttft_s=ttft_s(p), **changes), []) for p in plan(expected)
     ]
-    factories.write_run(folder, wanted, rows)
+    factories.write_run(folder, expected, rows)
     return folder
 
 
@@ -42,43 +42,47 @@ def compare_folders(a: Path, b: Path, *watched: str) -> RunComparison:
     return compare.compare(tables.load(a), tables.load(b), watched)
 
 
-def change_of_metric(found: RunComparison, metric: str) -> MetricChange:
-    return next(change for change in found.changes if change.metric == metric)
+def change_of_metric(result: RunComparison, metric: str) -> MetricChange:
+    return next(change for change in result.changes if change.metric == metric)
 
 
 def test_paired_trials_reveal_small_difference(tmp_path: Path) -> None:
-    found = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", 0.04)), "ttft_s")
-    assert found.verdict == "worse" and found.paired and found.n == 8 and found.comparisons == 1
-    assert found.difference is not None and 0.09 < found.difference < 0.13
-    assert found.low is not None and found.high is not None and 0.06 < found.low < found.difference < found.high < 0.17
+    result = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", 0.04)), "ttft_s")
+    assert result.verdict == "worse" and result.paired and result.n == 8 and result.comparisons == 1
+    assert result.difference is not None and 0.09 < result.difference < 0.13
+    assert (
+        result.low is not None
+        and result.high is not None
+        and 0.06 < result.low < result.difference < result.high < 0.17
+    )
 
 
 @pytest.mark.parametrize(("slower_s", "verdict"), [(-0.04, "better"), (0.0, "equal"), (0.0005, "equal")])
 def test_lower_time_is_better_beyond_margin(tmp_path: Path, slower_s: float, verdict: str) -> None:
-    found = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", slower_s)), "ttft_s")
-    assert found.verdict == verdict
+    result = change_of_metric(compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", slower_s)), "ttft_s")
+    assert result.verdict == verdict
 
 
 def test_metrics_beside_the_primary_one_are_exploratory_unless_watched(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a", output_tps=50.0), write_run(tmp_path / "b", output_tps=40.0)
-    found = change_of_metric(compare_folders(a, b), "output_tps")
-    assert found.verdict == "exploratory" and found.difference == pytest.approx(-0.2)
+    result = change_of_metric(compare_folders(a, b), "output_tps")
+    assert result.verdict == "exploratory" and result.difference == pytest.approx(-0.2)
     (watched,) = compare_folders(a, b, "output_tps").watched
     assert watched.verdict == "worse" and watched.low == pytest.approx(-0.2, abs=0.001)
 
 
 def test_answer_text_is_the_primary_metric_where_it_is_known(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a", ttfot_s=0.5), write_run(tmp_path / "b", ttfot_s=0.9)
-    found = compare_folders(a, b)
-    assert change_of_metric(found, "ttfot_s").verdict == "worse"
-    assert change_of_metric(found, "ttft_s").verdict == "exploratory"
+    result = compare_folders(a, b)
+    assert change_of_metric(result, "ttfot_s").verdict == "worse"
+    assert change_of_metric(result, "ttft_s").verdict == "exploratory"
 
 
 def test_runs_with_different_prompts_are_compared_unpaired_and_told_apart(tmp_path: Path) -> None:
     others = tuple(Prompt(f"q{number}", f"Other {number}?") for number in range(8))
     comparison = compare_folders(write_run(tmp_path / "a"), write_run(tmp_path / "b", prompts=others))
-    found = change_of_metric(comparison, "ttft_s")
-    assert not found.paired and found.n == 8 and found.verdict == "cannot tell"
+    result = change_of_metric(comparison, "ttft_s")
+    assert not result.paired and result.n == 8 and result.verdict == "cannot tell"
     assert "prompts: 8 in A, 8 in B, 0 in both" in comparison.differences
 
 
@@ -88,21 +92,21 @@ def test_different_scenarios_and_model_serveds_are_said(tmp_path: Path) -> None:
     facts["scenario"]["max_tokens"] = 7
     (b / "manifest.json").write_text(json.dumps(facts))
     first, second = (
-        replace(run, trials=run.trials.assign(model_served=served))
-        for run, served in ((tables.load(a), "m-1"), (tables.load(b), "m-2"))
+        replace(run, trials=run.trials.assign(model_served=service))
+        for run, service in ((tables.load(a), "m-1"), (tables.load(b), "m-2"))
     )
-    found = compare.compare(first, second)
-    assert found.differences == ["max tokens: 128 in A, 7 in B", "served model of sim:a: m-1 in A, m-2 in B"]
-    notes = "\n".join(reports_compare.comparison_notes(found, to_line))
+    result = compare.compare(first, second)
+    assert result.differences == ["max tokens: 128 in A, 7 in B", "served model of sim:a: m-1 in A, m-2 in B"]
+    notes = "\n".join(reports_compare.comparison_notes(result, to_line))
     assert "Not alike: max tokens: 128 in A, 7 in B." in notes
 
 
 def test_too_few_trials_give_no_verdict(tmp_path: Path) -> None:
     few = PROMPTS[:2]
-    found = change_of_metric(
+    result = change_of_metric(
         compare_folders(write_run(tmp_path / "a", prompts=few), write_run(tmp_path / "b", 0.5, prompts=few)), "ttft_s"
     )
-    assert found.verdict == "too few to tell" and found.low is None
+    assert result.verdict == "too few to tell" and result.low is None
 
 
 def test_failures_of_b_are_never_better(tmp_path: Path) -> None:
@@ -110,24 +114,24 @@ def test_failures_of_b_are_never_better(tmp_path: Path) -> None:
     lines = (b / "trials.jsonl").read_text().splitlines()
     failed = [json.loads(line) | {"outcome": "failed", "ttft_s": None} for line in lines[:3]]
     (b / "trials.jsonl").write_text("\n".join([*map(json.dumps, failed), *lines[3:]]) + "\n")
-    found = change_of_metric(compare_folders(a, b), "ttft_s")
-    assert found.verdict == "cannot tell" and found.ratio is not None and found.ratio.basis == "signs"
+    result = change_of_metric(compare_folders(a, b), "ttft_s")
+    assert result.verdict == "cannot tell" and result.ratio is not None and result.ratio.basis == "signs"
 
 
 def test_cells_in_only_one_run_are_listed(tmp_path: Path) -> None:
-    found = compare_folders(
+    result = compare_folders(
         write_run(tmp_path / "a", providers=("sim:a", "b:c")), write_run(tmp_path / "b", providers=("b:c", "d:e"))
     )
-    assert (found.only_a, found.only_b) == ([CellKey("sim:a", "direct")], [CellKey("d:e", "direct")])
-    assert {c.cell.provider for c in found.changes} == {"b:c"}
-    assert "Only in A: sim:a (simulated) × direct." in "\n".join(reports_compare.comparison_notes(found, to_line))
+    assert (result.only_a, result.only_b) == ([CellKey("sim:a", "direct")], [CellKey("d:e", "direct")])
+    assert {c.cell.provider for c in result.changes} == {"b:c"}
+    assert "Only in A: sim:a (simulated) × direct." in "\n".join(reports_compare.comparison_notes(result, to_line))
 
 
 def test_compare_command_reports_and_sets_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = str(write_run(tmp_path / "a")), str(write_run(tmp_path / "b", 0.2))
     assert main(["compare", a, b, "--out", str(tmp_path / "found.md")]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["worse"] == 1 and [c["metric"] for c in said["changes"] if c["verdict"] == "worse"] == ["ttft_s"]
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert data["worse"] == 1 and [c["metric"] for c in data["changes"] if c["verdict"] == "worse"] == ["ttft_s"]
     assert "| worse |" in (tmp_path / "found.md").read_text()
     assert main(["compare", a, b, "--fail-if-worse", "ttft"]) == 1
     assert "worse sim:a × direct: ttft_s" in capsys.readouterr().err
@@ -149,8 +153,8 @@ def test_two_providers_of_runs_are_compared_by_name(tmp_path: Path, capsys: pyte
     a = write_run(tmp_path / "a", providers=("sim:a", "b:c"))
     b = write_run(tmp_path / "b", 0.3, providers=("sim:a", "b:c"))
     assert main(["compare", f"{a}:sim:a", f"{b}:b:c"]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert {change["provider"] for change in said["changes"]} == {"sim:a → b:c"} and said["worse"] == 1
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {change["provider"] for change in data["changes"]} == {"sim:a → b:c"} and data["worse"] == 1
     assert main(["compare", f"{a}:sim:a", str(b)]) == 2
     assert "one side names a provider" in capsys.readouterr().err
     assert main(["compare", f"{a}:nobody", f"{b}:b:c"]) == 2

@@ -10,8 +10,8 @@ from evaluation.analysis import distributions, paired, statistics
 
 @pytest.mark.parametrize("module", [distributions, paired, statistics])
 def test_docstring_examples_pass(module: object) -> None:
-    found = doctest.testmod(module)  # type: ignore[arg-type]  # typeshed wants a module, which this is
-    assert found.attempted and not found.failed
+    result = doctest.testmod(module)  # type: ignore[arg-type]  # typeshed wants a module, which this is
+    assert result.attempted and not result.failed
 
 
 @pytest.mark.parametrize(

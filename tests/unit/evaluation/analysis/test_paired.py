@@ -19,23 +19,23 @@ def repeat_comparison(design: Design, ratio: float, noise: Noise, seed: int = 1)
     return [paired.compare_pairs(a, b, design.prompt_of_block.tolist()) for a, b in drawn]
 
 
-def share(found: list[PairedRatio], holds: Callable[[PairedRatio], bool]) -> float:
-    return sum(map(holds, found)) / len(found)
+def share(result: list[PairedRatio], holds: Callable[[PairedRatio], bool]) -> float:
+    return sum(map(holds, result)) / len(result)
 
 
 @pytest.mark.parametrize("noise", [Noise(), Noise(heavy=True), Noise(interaction=0.3)], ids=["plain", "heavy", "mixed"])
 @pytest.mark.parametrize("design", [Design(24), Design(3, 3), Design(6), Design(10, 3)], ids=str)
 def test_interval_covers_true_ratio_and_equal_providers_raise_no_alarm(design: Design, noise: Noise) -> None:
-    found = repeat_comparison(design, 1.0, noise)
-    assert share(found, lambda one: one.low is not None and one.high is not None and one.low <= 1 <= one.high) >= 0.91
-    assert share(found, lambda one: one.p_value <= paired.LEVEL) <= 0.08
+    result = repeat_comparison(design, 1.0, noise)
+    assert share(result, lambda one: one.low is not None and one.high is not None and one.low <= 1 <= one.high) >= 0.91
+    assert share(result, lambda one: one.p_value <= paired.LEVEL) <= 0.08
 
 
 @pytest.mark.parametrize(("prompts", "ratio"), [(24, 1.35), (60, 1.2)])
 def test_planned_difference_is_found_in_four_of_five_runs_and_never_reversed(prompts: int, ratio: float) -> None:
-    found = repeat_comparison(Design(prompts), ratio, Noise())
-    assert share(found, lambda one: one.p_value <= paired.LEVEL) >= 0.8
-    assert share(found, lambda one: one.p_value <= paired.LEVEL and (one.ratio or 0) < 1) <= 0.01
+    result = repeat_comparison(Design(prompts), ratio, Noise())
+    assert share(result, lambda one: one.p_value <= paired.LEVEL) >= 0.8
+    assert share(result, lambda one: one.p_value <= paired.LEVEL and (one.ratio or 0) < 1) <= 0.01
     planned = paired.detectable_effect(prompts, paired.DEFAULT_SIGMA * math.sqrt(2))
     assert planned is not None and planned <= ratio - 1
 
@@ -51,47 +51,49 @@ def test_required_pairs_detect_their_effect() -> None:
 def test_prompts_asked_often_count_once_where_they_disagree() -> None:
     a = np.full(40, 0.3)
     b = np.repeat([0.2, 0.25, 0.4, 0.5], 10) * np.exp(np.random.default_rng(3).normal(0, 0.01, 40))
-    found = paired.compare_pairs(a, b, [f"p{place // 10}" for place in range(40)])
-    assert found.low is not None and found.high is not None and found.low < 0.7 and found.high > 1.5
-    assert found.p_value > 0.5
+    result = paired.compare_pairs(a, b, [f"p{place // 10}" for place in range(40)])
+    assert result.low is not None and result.high is not None and result.low < 0.7 and result.high > 1.5
+    assert result.p_value > 0.5
 
 
 def test_single_prompt_speaks_from_its_repeats() -> None:
     rng = np.random.default_rng(4)
-    found = paired.compare_pairs(0.3 * np.exp(rng.normal(0, 0.1, 20)), 0.6 * np.exp(rng.normal(0, 0.1, 20)), ["p"] * 20)
-    assert found.prompts == 1 and found.pairs == 20 and found.p_value < 0.001
+    result = paired.compare_pairs(
+        0.3 * np.exp(rng.normal(0, 0.1, 20)), 0.6 * np.exp(rng.normal(0, 0.1, 20)), ["p"] * 20
+    )
+    assert result.prompts == 1 and result.pairs == 20 and result.p_value < 0.001
 
 
 @pytest.mark.parametrize(("pairs", "prompts"), [(0, []), (1, ["a"]), (2, ["a", "b"]), (8, ["a", "b"] * 4)])
 def test_too_few_pairs_or_prompts_have_no_interval(pairs: int, prompts: list[str]) -> None:
-    found = paired.compare_pairs(np.full(pairs, 0.2), np.full(pairs, 0.4), prompts)
-    assert (found.low, found.high, found.p_value, found.basis) == (None, None, 1.0, "none")
+    result = paired.compare_pairs(np.full(pairs, 0.2), np.full(pairs, 0.4), prompts)
+    assert (result.low, result.high, result.p_value, result.basis) == (None, None, 1.0, "none")
 
 
 def test_equal_values_are_equal_within_the_margin() -> None:
-    found = paired.compare_pairs(np.full(24, 0.2), np.full(24, 0.2004), list(range(24)))
-    assert found.is_equal and found.p_value == 1
+    result = paired.compare_pairs(np.full(24, 0.2), np.full(24, 0.2004), list(range(24)))
+    assert result.is_equal and result.p_value == 1
 
 
 def test_difference_below_one_millisecond_is_never_claimed() -> None:
-    found = paired.compare_pairs(np.full(24, 0.003), np.full(24, 0.0038), list(range(24)))
-    assert found.ratio == pytest.approx(1.2667, abs=0.001) and found.p_value == 1
+    result = paired.compare_pairs(np.full(24, 0.003), np.full(24, 0.0038), list(range(24)))
+    assert result.ratio == pytest.approx(1.2667, abs=0.001) and result.p_value == 1
 
 
 def test_failure_switches_to_signs_and_two_failures_are_a_tie() -> None:
     a, b = np.full(12, 0.2), np.full(12, 0.3)
     b[:2] = math.inf
     a[0] = math.inf
-    found = paired.compare_pairs(a, b, list(range(12)))
-    assert found.basis == "signs" and found.failed_pairs == 2
-    assert found.low == pytest.approx(1.5) and found.high == pytest.approx(1.5) and found.p_value < 0.01
+    result = paired.compare_pairs(a, b, list(range(12)))
+    assert result.basis == "signs" and result.failed_pairs == 2
+    assert result.low == pytest.approx(1.5) and result.high == pytest.approx(1.5) and result.p_value < 0.01
     assert paired.compare_pairs(np.full(8, math.inf), np.full(8, math.inf), list(range(8))).ratio == 1
 
 
 def test_frequent_failures_leave_the_interval_open() -> None:
     b = np.where(np.arange(24) < 16, math.inf, 0.3)
-    found = paired.compare_pairs(np.full(24, 0.2), b, list(range(24)))
-    assert found.high == math.inf and found.ratio == math.inf and found.p_value < 0.001
+    result = paired.compare_pairs(np.full(24, 0.2), b, list(range(24)))
+    assert result.high == math.inf and result.ratio == math.inf and result.p_value < 0.001
 
 
 def test_unknown_value_leaves_its_pair_out() -> None:
@@ -103,8 +105,8 @@ def test_unknown_value_leaves_its_pair_out() -> None:
 def test_unpaired_samples_are_compared_by_their_prompts() -> None:
     rng = np.random.default_rng(5)
     a, b = 0.2 * np.exp(rng.normal(0, 0.1, 30)), 0.4 * np.exp(rng.normal(0, 0.3, 12))
-    found = paired.compare_samples(a, list(range(30)), b, list(range(30, 42)))
-    assert not found.is_paired and found.low is not None and found.high is not None
-    assert found.low < 2 < found.high and found.p_value < 0.001
+    result = paired.compare_samples(a, list(range(30)), b, list(range(30, 42)))
+    assert not result.is_paired and result.low is not None and result.high is not None
+    assert result.low < 2 < result.high and result.p_value < 0.001
     b[0] = math.inf
     assert paired.compare_samples(a, list(range(30)), b, list(range(30, 42))).low is None

@@ -14,8 +14,8 @@ def make_trials(rows: list[tuple[int, str, float | None]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["block", "name", "ttft_s"]).astype({"ttft_s": "float64"})
 
 
-def covers(found: Estimate, truth: float) -> bool:
-    return found.low is not None and found.high is not None and found.low <= truth <= found.high
+def covers(result: Estimate, truth: float) -> bool:
+    return result.low is not None and result.high is not None and result.low <= truth <= result.high
 
 
 def test_median_of_two_values_has_no_interval() -> None:
@@ -28,20 +28,20 @@ def test_median_ignores_unknown_values() -> None:
 
 
 def test_interval_of_few_values_rests_on_t_over_logs() -> None:
-    found = statistics.median([0.1, 0.2, 0.4])
-    assert found.basis == "t over logs" and found.low == pytest.approx(0.2 / 5.6, rel=0.01)
+    result = statistics.median([0.1, 0.2, 0.4])
+    assert result.basis == "t over logs" and result.low == pytest.approx(0.2 / 5.6, rel=0.01)
     assert statistics.median([0.1, 0.2, 0.0]).low is None, "there is no logarithm of zero"
 
 
 @pytest.mark.parametrize(("n", "low", "high"), [(6, 0, 5), (24, 6, 17), (100, 39, 60)])
 def test_interval_of_many_values_is_two_order_statistics(n: int, low: int, high: int) -> None:
-    found = statistics.median(np.arange(n, dtype=np.float64))
-    assert (found.low, found.high, found.basis) == (low, high, "order statistics")
+    result = statistics.median(np.arange(n, dtype=np.float64))
+    assert (result.low, result.high, result.basis) == (low, high, "order statistics")
 
 
 def test_failed_trial_counts_as_infinitely_late() -> None:
-    found = statistics.median([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, math.inf])
-    assert found.value == 0.4 and found.low == 0.1 and found.high == math.inf and not found.is_finite
+    result = statistics.median([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, math.inf])
+    assert result.value == 0.4 and result.low == 0.1 and result.high == math.inf and not result.is_finite
     assert statistics.median([0.1, math.inf, math.inf]).value == math.inf
     assert statistics.median([0.1, 0.2, 0.3, math.inf]).value == pytest.approx(0.25)
 
@@ -64,8 +64,8 @@ def test_largest_quantile_is_what_the_trials_carry(n: int, percent: float) -> No
 
 def test_quantile_beyond_what_trials_carry_has_no_interval() -> None:
     values = np.arange(71, dtype=np.float64)
-    found = statistics.quantile(values, 95)
-    assert (found.value, found.low, found.high) == (66.5, None, None)
+    result = statistics.quantile(values, 95)
+    assert (result.value, result.low, result.high) == (66.5, None, None)
     assert statistics.quantile(np.arange(72, dtype=np.float64), 95).is_finite
 
 
@@ -75,8 +75,8 @@ def test_quantile_of_repeated_prompts_rests_on_their_number() -> None:
     covered = 0
     for _ in range(200):
         levels = rng.normal(0, 1, 20)
-        found = statistics.quantile(levels[codes] + rng.normal(0, 0.1, 100), 80, codes)
-        covered += covers(found, 0.8416 * math.hypot(1, 0.1))
+        result = statistics.quantile(levels[codes] + rng.normal(0, 0.1, 100), 80, codes)
+        covered += covers(result, 0.8416 * math.hypot(1, 0.1))
     assert covered >= 184
     assert statistics.quantile(np.arange(100.0), 95, codes).low is None
 
@@ -86,22 +86,22 @@ def test_paired_difference_is_computed_per_pair() -> None:
     for block in range(8):
         slow = float(block)  # drift far larger than the difference
         rows += [(block, "a", slow), (block, "b", slow + 0.1 + 0.001 * block)]
-    found = statistics.paired_difference(make_trials(rows), "name", ("a", "b"), "ttft_s", ["block"]).estimate
-    assert found.n == 8 and found.value == pytest.approx(0.1035)
-    assert found.low == pytest.approx(0.1) and found.high == pytest.approx(0.107)
+    result = statistics.paired_difference(make_trials(rows), "name", ("a", "b"), "ttft_s", ["block"]).estimate
+    assert result.n == 8 and result.value == pytest.approx(0.1035)
+    assert result.low == pytest.approx(0.1) and result.high == pytest.approx(0.107)
 
 
 def test_pair_with_unknown_value_is_ignored() -> None:
     rows: list[tuple[int, str, float | None]] = [(0, "a", 1.0), (0, "b", None), (1, "a", 1.0), (1, "b", 1.5)]
-    found = statistics.paired_difference(make_trials(rows), "name", ("a", "b"), "ttft_s", ["block"])
-    assert found.estimate == Estimate(1, 0.5)
+    result = statistics.paired_difference(make_trials(rows), "name", ("a", "b"), "ttft_s", ["block"])
+    assert result.estimate == Estimate(1, 0.5)
     missing = statistics.paired_difference(make_trials(rows), "name", ("a", "c"), "ttft_s", ["block"])
     assert missing.estimate == Estimate(0)
 
 
 def test_differences_of_few_pairs_rest_on_t() -> None:
-    found = statistics.median([-1.0, 0.0, 1.0], signed=True)
-    assert found.basis == "t" and found.low == pytest.approx(-2.484, abs=0.01)
+    result = statistics.median([-1.0, 0.0, 1.0], signed=True)
+    assert result.basis == "t" and result.low == pytest.approx(-2.484, abs=0.01)
 
 
 def test_chunk_gaps_are_within_trial_and_text_only() -> None:
@@ -120,9 +120,9 @@ def test_chunk_gaps_are_within_trial_and_text_only() -> None:
         ],
         columns=["trial_id", "kind", "chars", "source_s", "delivered_s"],
     )
-    found = statistics.chunk_gaps(events)
-    assert found["trial_id"].tolist() == ["t1", "t2", "wire"], "over a wire what was delivered is what arrived"
-    assert found["gap_s"].tolist() == pytest.approx([0.05, 0.2, 0.7])
+    result = statistics.chunk_gaps(events)
+    assert result["trial_id"].tolist() == ["t1", "t2", "wire"], "over a wire what was delivered is what arrived"
+    assert result["gap_s"].tolist() == pytest.approx([0.05, 0.2, 0.7])
     assert statistics.delivered_chunks(events)["gap_s"].dropna().tolist() == pytest.approx([0.6, 0.7])
     arrived = statistics.arrival_chunks(events)
     assert arrived[arrived["trial_id"] == "wire"]["chars"].tolist() == [3, 2]
@@ -153,11 +153,11 @@ def test_interval_of_pooled_gaps_draws_whole_trials(trials: int) -> None:
     for _ in range(20):
         levels = np.exp(rng.normal(0, 0.3, trials))
         gaps = 0.02 * levels[codes] * rng.exponential(1, len(codes))
-        (found,) = statistics.pooled_quantiles(gaps, codes, [50.0])
-        covered += covers(found, 0.0140)
+        (result,) = statistics.pooled_quantiles(gaps, codes, [50.0])
+        covered += covers(result, 0.0140)
     assert covered >= 17
 
 
 def test_pooled_gaps_of_few_trials_have_no_interval() -> None:
-    (found,) = statistics.pooled_quantiles(np.arange(100.0), np.arange(100) % 5, [50.0])
-    assert found == Estimate(100, 49.5)
+    (result,) = statistics.pooled_quantiles(np.arange(100.0), np.arange(100) % 5, [50.0])
+    assert result == Estimate(100, 49.5)

@@ -79,12 +79,12 @@ def test_cache_cannot_win_with_the_default_design() -> None:
 
 def test_repeated_prompts_stand_apart_with_a_warning() -> None:
     run = cache_run(1, Design(24, 3))
-    groups, found = summary.groups(run), verdicts.compare_providers(run)
+    groups, result = summary.groups(run), verdicts.compare_providers(run)
     assert [(group.name, group.population) for group in groups] == [
         ("a", "fresh"), ("a", "repeated"), ("b", "fresh"), ("b", "repeated"),
     ]  # fmt: skip
     assert headline(run).startswith("b is better than a for fresh prompts:")
-    notes = list(cautions.iter_cautions(run, groups, found))
+    notes = list(cautions.iter_cautions(run, groups, result))
     assert any(note.startswith("Prompts were asked again, and a cache may answer") for note in notes)
     assert any(note.startswith("a answers repeated prompts after ") and note.endswith("a cache.") for note in notes)
     assert any(note.startswith("a is better than b for repeated prompts") for note in notes)
@@ -133,9 +133,9 @@ def test_failure_excess_is_decided_by_points_and_exact_test(
 def test_thinking_is_said_and_answer_text_decides() -> None:
     answers = {"a": np.full(24, 2.0), "b": np.full(24, 0.6)}
     run = make_run(DESIGN, answers, ttft_s={"a": 0.2, "b": 0.6})
-    found = verdicts.compare_providers(run)
+    result = verdicts.compare_providers(run)
     assert headline(run).startswith("b is better than a:")
-    (note,) = cautions.iter_cautions(run, summary.groups(run), found)
+    (note,) = cautions.iter_cautions(run, summary.groups(run), result)
     assert note.startswith("a shows its thinking first, 1800 ms (median) before its answer text")
 
 
@@ -154,16 +154,16 @@ def test_cancelled_trials_are_neither_failures_nor_pairs() -> None:
     run = draw_run(7, a=0.2, b=0.4)
     cancelled = run.trials["block"].le(4) & run.trials["name"].eq("a")
     run.trials.loc[cancelled, "outcome"] = "cancelled"
-    (found,) = verdicts.compare_providers(run)
-    assert found.ratio.pairs == 20 and found.a_failures == FailureCount(0, 20)
+    (result,) = verdicts.compare_providers(run)
+    assert result.ratio.pairs == 20 and result.a_failures == FailureCount(0, 20)
 
 
 def test_missing_partners_reduce_the_pairs() -> None:
     run = draw_run(8, a=0.2, b=0.4)
     kept = run.trials[~(run.trials["name"].eq("b") & run.trials["block"].gt(10))]
-    (found,) = verdicts.compare_providers(Run(kept, run.events, run.manifest))
-    assert found.ratio.pairs == 10
-    notes = list(cautions.iter_cautions(Run(kept, run.events, run.manifest), [], [found]))
+    (result,) = verdicts.compare_providers(Run(kept, run.events, run.manifest))
+    assert result.ratio.pairs == 10
+    notes = list(cautions.iter_cautions(Run(kept, run.events, run.manifest), [], [result]))
     assert notes == ["The providers had different numbers of trials (a 24, b 10): only pairs are compared."]
 
 

@@ -35,14 +35,14 @@ ERROR_FIELDS: dict[str, Any] = {
 REQUEST = ChatRequest((Message("user", "Why?"),))
 
 
-def encode_events(*said: tuple[str, dict[str, Any] | str]) -> bytes:
+def encode_events(*output: tuple[str, dict[str, Any] | str]) -> bytes:
     """Encode events as SSE, numbered from 1 as the service does."""
-    found = ""
-    for seq, (name, fields) in enumerate(said, start=1):
+    result = ""
+    for seq, (name, fields) in enumerate(output, start=1):
         data = fields if isinstance(fields, str) else json.dumps(fields)
         kind = "" if name == "chunk" else f"event: {name}\n"
-        found += f"id: s:{seq}\n{kind}data: {data}\n\n"
-    return found.encode()
+        result += f"id: s:{seq}\n{kind}data: {data}\n\n"
+    return result.encode()
 
 
 CALL = TrialRequest("a:b", "direct", "sse", REQUEST)
@@ -63,11 +63,11 @@ def test_sse_decoder_yields_pipeline_events_and_receipt() -> None:
         ("chunk", "[DONE]"),
     )  # fmt: skip
     reader = ServiceSSEDecoder()
-    found = [event for place in range(len(data)) for event in reader.feed(data[place : place + 1])]
+    result = [event for place in range(len(data)) for event in reader.feed(data[place : place + 1])]
     kinds: list[type[Event]] = [Notice, ThinkingDelta, TextDelta, Usage, Finish]
-    assert [type(event) for event in found] == kinds and found[-1] == Finish("length")
+    assert [type(event) for event in result] == kinds and result[-1] == Finish("length")
     assert reader.done and reader.outcome.receipt is not None and reader.outcome.failure is None
-    came = make_receipt(*found, outcome=reader.outcome)
+    came = make_receipt(*result, outcome=reader.outcome)
     assert (came.outcome, came.finish_reason, came.attempts, came.fell_back_to) == ("completed", "length", 2, "a:b")
     assert came.reading.usage == Usage(**USAGE) and came.delivered_chars == 3
     columns = ending_columns(came, reader.outcome)
@@ -116,7 +116,7 @@ def test_failed_answer_keeps_service_error_type(
     ("data", "words"),
     [
         (b"id: s:1\ndata: {oops\n\n", "not JSON"),
-        (b"id: s:1\ndata: {}\n\n", "cannot be read"),
+        (b"id: s:1\ndata: {}\n\n", "invalid"),
         (b'id: s:1\ndata: {"content": "\xff"}\n\n', "not UTF-8"),
         (encode_events(("start", {"stream_id": "s"})) + b'id: s:3\ndata: {"content": "x"}\n\n', "events are missing"),
     ],
@@ -143,13 +143,13 @@ def test_completion_decoder_yields_events_and_receipt() -> None:
     usage = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 20}, "streamgauge": RECEIPT_FIELDS}
     data = b"".join(b"data: %b\n\n" % json.dumps(fields).encode() for fields in (delta, end, usage))
     reader = ServiceCompletionDecoder()
-    found = [event for place in range(0, len(data), 7) for event in reader.feed(data[place : place + 7])]
-    found += [*reader.feed(b"data: [DONE]\n\n"), *reader.flush()]
-    assert found[0] == TextDelta('say "streamgauge" or "error"') and found[-1] == Finish("tool", "tool_calls")
+    result = [event for place in range(0, len(data), 7) for event in reader.feed(data[place : place + 7])]
+    result += [*reader.feed(b"data: [DONE]\n\n"), *reader.flush()]
+    assert result[0] == TextDelta('say "streamgauge" or "error"') and result[-1] == Finish("tool", "tool_calls")
     assert (
         reader.outcome.failure is None and reader.outcome.receipt is not None and reader.outcome.receipt.attempts == 2
     )
-    assert make_receipt(*found, outcome=reader.outcome).reading.usage.source == "counted"
+    assert make_receipt(*result, outcome=reader.outcome).reading.usage.source == "counted"
 
 
 def test_openai_error_keeps_service_type_and_status() -> None:

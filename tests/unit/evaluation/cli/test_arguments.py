@@ -17,21 +17,21 @@ from evaluation.__main__ import main
         ("--providers nobody:x", "nobody"),
         ("--providers sim:nothing", "nothing"),
         ("--providers sim:steady,sim:steady", "providers: one is repeated"),
-        ("--providers sim:steady --strategies fast", "unknown strategy 'fast'"),
+        ("--providers sim:steady --strategies fast", "strategy 'fast': unknown"),
         ("--providers sim:steady --prompts missing.txt", "missing.txt: No such file"),
-        ("--providers sim:steady --prompt-count 25", "prompt-count must be from 1 to 24"),
+        ("--providers sim:steady --prompt-count 25", "prompt-count: out of range (use 1 to 24"),
         ("--providers sim:steady --transport pigeon", "transport: 'pigeon'"),
-        ("--providers sim:steady --url http://127.0.0.1:9", "url: no transport uses the service"),
-        ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': write an address"),
-        ("--providers sim:steady --transport sse --url http://me:key@there", "with no key in it"),
+        ("--providers sim:steady --url http://127.0.0.1:9", "url: not used by any transport"),
+        ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': not an address"),
+        ("--providers sim:steady --transport sse --url http://me:key@there", "without a key"),
         ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
         ("--providers sim:steady --price cheap", "cheap"),
         ("--providers replay:missing.jsonl", "missing.jsonl"),
-        ("--providers sim:steady --repeats 0", "repeats must be a whole number of at least 1"),
-        ("--providers sim:steady --temperature nan", "temperature must be a number of at least 0"),
-        ("--providers sim:steady --temperature 99", "temperature must be from 0 to 2"),
-        ("--providers sim:steady --retries 99999", "retries must be at most 20"),
-        ("--providers sim:steady --seed -5", "seed must be a whole number of at least 0"),
+        ("--providers sim:steady --repeats 0", "repeats: invalid value (write a whole number of at least 1"),
+        ("--providers sim:steady --temperature nan", "temperature: invalid value (write a number of at least 0)"),
+        ("--providers sim:steady --temperature 99", "temperature: out of range"),
+        ("--providers sim:steady --retries 99999", "retries: too many"),
+        ("--providers sim:steady --seed -5", "seed: invalid value (write a whole number of at least 0)"),
         ("--providers sim:steady --retry-failed", "--retry-failed: needs --resume"),
         ("--providers sim:steady --warm --fresh", "warm and fresh exclude each other"),
         ("--providers sim:steady --timeouts first=0", "timeouts: 'first=0' is not NAME=SECONDS"),
@@ -55,7 +55,7 @@ def test_uncreatable_output_folder_is_rejected(tmp_path: Path, capsys: pytest.Ca
 
 def test_report_of_empty_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+    assert "contains no run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_missing_command_prints_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,13 +68,13 @@ def test_missing_command_prints_usage(capsys: pytest.CaptureFixture[str]) -> Non
 def test_unknown_command_or_missing_arguments_exit_with_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as excinfo:
         main(arguments)
-    assert caught.value.code == 2 and "error:" in capsys.readouterr().err
+    assert excinfo.value.code == 2 and "error:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [("", "--providers is missing"), ("--providers sim:steady", "--out is missing")]
+    ("options", "words"), [("", "--providers: missing"), ("--providers sim:steady", "--out: missing")]
 )
 def test_missing_required_option_is_named(options: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *options.split()]) == 2
@@ -84,8 +84,8 @@ def test_missing_required_option_is_named(options: str, words: str, capsys: pyte
 def test_command_line_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"id": "mine", "prompt": "Why?"}\n')
     options = "run --providers sim:steady --repeats 1 --max-tokens 5 --seed 9 --temperature 0.5 --no-warm-up"
-    asked = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--out", str(tmp_path / "run")]
-    assert main([*options.split(), *asked]) == 0
+    requests = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--out", str(tmp_path / "run")]
+    assert main([*options.split(), *requests]) == 0
     run = evaluation.load(tmp_path / "run")
     assert run.trials[["prompt_id", "chunks", "finish_reason"]].to_numpy().tolist() == [["mine", 5, "length"]]
     scenario = run.manifest["scenario"]
@@ -96,15 +96,15 @@ def test_command_line_options_reach_the_run(tmp_path: Path, capsys: pytest.Captu
 def test_run_without_completed_trial_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "run --providers sim:cut --repeats 1 --prompt-count 1 --no-warm-up"
     assert main([*options.split(), "--out", str(tmp_path / "run")]) == 1
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (said["completed"], said["failed"], said["outcomes"]) == (0, 1, {"truncated": 1})
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (data["completed"], data["failed"], data["outcomes"]) == (0, 1, {"truncated": 1})
 
 
 def test_unused_price_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     words = "run --providers sim:steady --dry-run --price steady=1/2 --price sim:steady=1/2 --price sim:stedy=1/2"
     assert main(words.split()) == 0
     (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
-    assert "the price of sim:stedy is not used (write one of sim:steady" in note
+    assert "--price: not used for sim:stedy (write one of sim:steady" in note
 
 
 def test_command_import_does_not_load_heavy_libraries() -> None:

@@ -19,8 +19,8 @@ def make_chunks(*pairs: tuple[float, int]) -> Chunks:
 
 @pytest.mark.parametrize("module", [cadence, experience, interference])
 def test_docstring_examples_pass(module: object) -> None:
-    found = doctest.testmod(module)  # type: ignore[arg-type] # typed for modules, which `object` hides
-    assert found.attempted and found.failed == 0
+    result = doctest.testmod(module)  # type: ignore[arg-type] # typed for modules, which `object` hides
+    assert result.attempted and result.failed == 0
 
 
 def test_chunks_have_answer_text_relative_to_send() -> None:
@@ -32,24 +32,24 @@ def test_chunks_have_answer_text_relative_to_send() -> None:
         TimedEvent(10.5, Usage(output_tokens=4)),
         TimedEvent(10.6, Finish("stop")),
     ]
-    found = Chunks.from_events(events, sent_s=10.0)
-    assert found.at_s == pytest.approx([0.25, 0.5]) and found.chars == [5, 5]
-    assert found.span_s == pytest.approx(0.25)
+    result = Chunks.from_events(events, sent_s=10.0)
+    assert result.at_s == pytest.approx([0.25, 0.5]) and result.chars == [5, 5]
+    assert result.span_s == pytest.approx(0.25)
 
 
 def test_cadence_interpolates_between_gaps() -> None:
-    found = cadence.cadence([0.01, 0.02, 0.03, 0.04])
-    assert found.p50_s == pytest.approx(0.025) and found.max_s == 0.04
-    assert found.p95_s == pytest.approx(0.03 + 0.85 * 0.01)
-    assert found.p99_s == pytest.approx(0.03 + 0.97 * 0.01)
+    result = cadence.cadence([0.01, 0.02, 0.03, 0.04])
+    assert result.p50_s == pytest.approx(0.025) and result.max_s == 0.04
+    assert result.p95_s == pytest.approx(0.03 + 0.85 * 0.01)
+    assert result.p99_s == pytest.approx(0.03 + 0.97 * 0.01)
 
 
 @given(st.lists(st.floats(0, 60), min_size=2, max_size=70))
 def test_cadence_agrees_with_numpy(gaps_s: list[float]) -> None:
-    found, gaps = cadence.cadence(gaps_s), np.array(gaps_s)
-    percentiles = (found.p50_s, found.p95_s, found.p99_s, found.max_s)
+    result, gaps = cadence.cadence(gaps_s), np.array(gaps_s)
+    percentiles = (result.p50_s, result.p95_s, result.p99_s, result.max_s)
     assert percentiles == pytest.approx(tuple(np.percentile(gaps, [50, 95, 99, 100])), abs=1e-12)
-    assert found.cv is None or found.cv == pytest.approx(gaps.std() / gaps.mean(), rel=1e-6, abs=1e-6)
+    assert result.cv is None or result.cv == pytest.approx(gaps.std() / gaps.mean(), rel=1e-6, abs=1e-6)
 
 
 def test_cadence_of_even_stream_has_zero_cv() -> None:
@@ -62,8 +62,8 @@ def test_cadence_and_stalls_without_gaps_are_unknown() -> None:
 
 
 def test_cadence_of_one_gap_has_percentiles_but_no_cv() -> None:
-    found = cadence.cadence([0.5])
-    assert (found.p50_s, found.p99_s, found.cv) == (0.5, 0.5, None)
+    result = cadence.cadence([0.5])
+    assert (result.p50_s, result.p99_s, result.cv) == (0.5, 0.5, None)
 
 
 def test_stall_requires_gap_beyond_threshold() -> None:
@@ -123,16 +123,16 @@ def test_updates_per_s_counts_intervals_between_updates() -> None:
 
 def test_delay_matches_characters_by_position() -> None:
     source = make_chunks((0.0, 3), (0.1, 3))
-    found = experience.delivery_delay(source, make_chunks((0.2, 1), (0.3, 5)))
+    result = experience.delivery_delay(source, make_chunks((0.2, 1), (0.3, 5)))
     # characters: 0.2, 0.3, 0.3 (arrived at 0) and three times 0.2 (arrived at 0.1)
-    assert found.mean_s == pytest.approx((0.2 + 0.3 + 0.3 + 3 * 0.2) / 6)
-    assert found.max_s == pytest.approx(0.3)
-    assert found.p95_s == pytest.approx(np.percentile([0.2, 0.3, 0.3, 0.2, 0.2, 0.2], 95))
+    assert result.mean_s == pytest.approx((0.2 + 0.3 + 0.3 + 3 * 0.2) / 6)
+    assert result.max_s == pytest.approx(0.3)
+    assert result.p95_s == pytest.approx(np.percentile([0.2, 0.3, 0.3, 0.2, 0.2, 0.2], 95))
 
 
 def test_undelivered_characters_have_no_delay() -> None:
-    found = experience.delivery_delay(make_chunks((0.0, 4), (0.1, 4)), make_chunks((0.05, 4)))
-    assert found.mean_s == pytest.approx(0.05) and found.max_s == pytest.approx(0.05)
+    result = experience.delivery_delay(make_chunks((0.0, 4), (0.1, 4)), make_chunks((0.05, 4)))
+    assert result.mean_s == pytest.approx(0.05) and result.max_s == pytest.approx(0.05)
     assert experience.delivery_delay(make_chunks((0.0, 4)), make_chunks()) == experience.Delay()
 
 
@@ -155,9 +155,9 @@ def test_delay_equals_per_character_calculation(sizes: list[int], data: st.DataO
     source = make_chunks(*((0.1 * i, size) for i, size in enumerate(sizes)))
     delivered = make_chunks(*((5.0 + 0.3 * i, b - a) for i, (a, b) in enumerate(zip([0, *cuts], cuts, strict=False))))
     held = np.repeat(delivered.at_s, delivered.chars) - np.repeat(source.at_s, source.chars)
-    found = experience.delivery_delay(source, delivered)
-    assert found.mean_s == pytest.approx(held.mean()) and found.max_s == pytest.approx(held.max())
-    assert found.p95_s == pytest.approx(np.percentile(held, 95))
+    result = experience.delivery_delay(source, delivered)
+    assert result.mean_s == pytest.approx(held.mean()) and result.max_s == pytest.approx(held.max())
+    assert result.p95_s == pytest.approx(np.percentile(held, 95))
 
 
 def test_long_stream_metrics_match_expected_values() -> None:

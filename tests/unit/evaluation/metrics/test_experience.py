@@ -113,7 +113,7 @@ def test_fluidity_and_qoe_stay_in_bounds_and_never_gain_from_delay(pairs: list[t
     at_s = list(accumulate(gap for gap, _ in pairs))
     chars = [count for _, count in pairs]
     early, late = Chunks(at_s, chars), Chunks([at + 0.7 for at in at_s], chars)
-    found, later = qoe(early, READER), qoe(late, READER)
-    assert found is not None and later is not None and 0 < later <= found + 1e-9 <= 1 + 2e-9
+    result, later = qoe(early, READER), qoe(late, READER)
+    assert result is not None and later is not None and 0 < later <= result + 1e-9 <= 1 + 2e-9
     share = fluidity(early, tokens, DEADLINES)
     assert share is not None and 0 <= share <= 1

@@ -50,9 +50,9 @@ def timed_stream(end: Event = END) -> TimedEvents:
     return TimedEvents(100.0, source, delivered)
 
 
-def measure(outcome: Outcome, found: TimedEvents | None = None, usage: Usage | None = None) -> dict[str, Any]:
+def measure(outcome: Outcome, result: TimedEvents | None = None, usage: Usage | None = None) -> dict[str, Any]:
     usage = usage or Usage(output_tokens=5, thinking_tokens=2)
-    return compute_metrics(MeasuredAnswer(found or timed_stream(), outcome, usage))
+    return compute_metrics(MeasuredAnswer(result or timed_stream(), outcome, usage))
 
 
 def make_receipt(outcome: Outcome, usage: Usage, cost: Cost | None = None, error: Failed | None = None) -> Receipt:
@@ -62,54 +62,54 @@ def make_receipt(outcome: Outcome, usage: Usage, cost: Cost | None = None, error
 
 
 def test_completed_trial_has_all_time_metrics() -> None:
-    found = measure("completed")
-    assert found["ttft_s"] == pytest.approx(0.1), "thinking is a first delta"
-    assert found["ttfot_s"] == pytest.approx(0.2), "and not answer text"
-    assert found["delivered_ttft_s"] == pytest.approx(0.25)
-    assert found["e2e_s"] == pytest.approx(0.45) and found["delivered_e2e_s"] == pytest.approx(0.46)
-    assert (found["chunks"], found["delivered_chunks"]) == (3, 2)
-    assert found["icl_p50_s"] == pytest.approx(0.1) and found["stalls"] == 0 and found["stall_s"] == 0.0
-    assert found["itl_s"] == pytest.approx(0.1), "two of three tokens follow the first chunk, in 0.2 s"
-    assert found["output_tps"] == pytest.approx(10) and found["tokens_per_chunk"] == pytest.approx(1)
-    assert found["chars_per_s"] == pytest.approx(40) and found["updates_per_s"] is None
-    assert found["delay_mean_s"] == pytest.approx((0.05 + 0.15 + 0.05) / 3)
-    assert found["fluidity"] == 1.0 and found["qoe"] == pytest.approx(1.0)
+    result = measure("completed")
+    assert result["ttft_s"] == pytest.approx(0.1), "thinking is a first delta"
+    assert result["ttfot_s"] == pytest.approx(0.2), "and not answer text"
+    assert result["delivered_ttft_s"] == pytest.approx(0.25)
+    assert result["e2e_s"] == pytest.approx(0.45) and result["delivered_e2e_s"] == pytest.approx(0.46)
+    assert (result["chunks"], result["delivered_chunks"]) == (3, 2)
+    assert result["icl_p50_s"] == pytest.approx(0.1) and result["stalls"] == 0 and result["stall_s"] == 0.0
+    assert result["itl_s"] == pytest.approx(0.1), "two of three tokens follow the first chunk, in 0.2 s"
+    assert result["output_tps"] == pytest.approx(10) and result["tokens_per_chunk"] == pytest.approx(1)
+    assert result["chars_per_s"] == pytest.approx(40) and result["updates_per_s"] is None
+    assert result["delay_mean_s"] == pytest.approx((0.05 + 0.15 + 0.05) / 3)
+    assert result["fluidity"] == 1.0 and result["qoe"] == pytest.approx(1.0)
 
 
 def test_trial_without_source_events_has_unknown_delay() -> None:
-    found = measure("completed", replace(timed_stream(), source=None))
-    assert found["ttft_s"] == pytest.approx(0.1) and found["ttfot_s"] == found["delivered_ttft_s"]
-    assert found["e2e_s"] == found["delivered_e2e_s"] == pytest.approx(0.46)
-    assert found["chunks"] == found["delivered_chunks"] == 2 and found["icl_p50_s"] == pytest.approx(0.2)
-    assert found["itl_s"] == pytest.approx(0.1) and found["qoe"] == pytest.approx(1.0)
-    assert found["delay_mean_s"] is found["delay_p95_s"] is found["delay_max_s"] is None
+    result = measure("completed", replace(timed_stream(), source=None))
+    assert result["ttft_s"] == pytest.approx(0.1) and result["ttfot_s"] == result["delivered_ttft_s"]
+    assert result["e2e_s"] == result["delivered_e2e_s"] == pytest.approx(0.46)
+    assert result["chunks"] == result["delivered_chunks"] == 2 and result["icl_p50_s"] == pytest.approx(0.2)
+    assert result["itl_s"] == pytest.approx(0.1) and result["qoe"] == pytest.approx(1.0)
+    assert result["delay_mean_s"] is result["delay_p95_s"] is result["delay_max_s"] is None
     kinds = {row.kind.partition("_")[0] for row in event_rows("r", "t", replace(timed_stream(), source=None))}
     assert kinds == {"delivered"}
 
 
 def test_failed_trial_has_none_for_every_time() -> None:
-    found = measure("failed", timed_stream(Failed("network", "reset")))
-    assert all(found.get(name) is None for name in TIME_COLUMNS)
-    assert (found["chunks"], found["delivered_chunks"]) == (3, 2), "what came was counted"
+    result = measure("failed", timed_stream(Failed("network", "reset")))
+    assert all(result.get(name) is None for name in TIME_COLUMNS)
+    assert (result["chunks"], result["delivered_chunks"]) == (3, 2), "what came was counted"
 
 
 def test_truncated_trial_keeps_cadence_but_no_completion_metrics() -> None:
-    found = measure("truncated", timed_stream(Failed("truncated", "cut")))
-    assert found["ttft_s"] == pytest.approx(0.1) and found["icl_p50_s"] == pytest.approx(0.1)
-    assert found["delay_max_s"] == pytest.approx(0.15)
+    result = measure("truncated", timed_stream(Failed("truncated", "cut")))
+    assert result["ttft_s"] == pytest.approx(0.1) and result["icl_p50_s"] == pytest.approx(0.1)
+    assert result["delay_max_s"] == pytest.approx(0.15)
     for name in ("e2e_s", "delivered_e2e_s", "itl_s", "output_tps", "fluidity", "qoe"):
-        assert found.get(name) is None, name
+        assert result.get(name) is None, name
 
 
 def test_filtered_trial_has_end_time_but_no_qoe() -> None:
-    found = measure("filtered", timed_stream(Finish("content_filter")))
-    assert found["e2e_s"] == pytest.approx(0.45) and found.get("qoe") is None and found.get("fluidity") is None
+    result = measure("filtered", timed_stream(Finish("content_filter")))
+    assert result["e2e_s"] == pytest.approx(0.45) and result.get("qoe") is None and result.get("fluidity") is None
 
 
 def test_estimated_tokens_give_no_token_rates() -> None:
-    found = measure("completed", usage=Usage(output_tokens=5, thinking_tokens=2, source="estimated"))
-    assert found["itl_s"] is None and found["output_tps"] is None and found["fluidity"] is None
-    assert found["chars_per_s"] == pytest.approx(40), "characters are measured"
+    result = measure("completed", usage=Usage(output_tokens=5, thinking_tokens=2, source="estimated"))
+    assert result["itl_s"] is None and result["output_tps"] is None and result["fluidity"] is None
+    assert result["chars_per_s"] == pytest.approx(40), "characters are measured"
 
 
 def test_altered_text_has_no_delay() -> None:
@@ -121,27 +121,27 @@ def test_altered_text_has_no_delay() -> None:
 
 def test_answer_without_text_has_zero_chunks_and_unknown_metrics() -> None:
     empty = TimedEvents(0.0, timed_events((0.2, END)), timed_events((0.2, END)))
-    found = measure("completed", empty)
-    assert found["chunks"] == 0 and found["e2e_s"] == pytest.approx(0.2)
+    result = measure("completed", empty)
+    assert result["chunks"] == 0 and result["e2e_s"] == pytest.approx(0.2)
     for name in ("ttft_s", "icl_p50_s", "stalls", "output_tps", "delay_mean_s", "updates_per_s", "fluidity", "qoe"):
-        assert found[name] is None, name
+        assert result[name] is None, name
 
 
 def test_failed_request_without_usage_has_no_token_columns() -> None:
     error = Failed("auth", "the key was refused", 401)
     usage = Usage(input_tokens=12, output_tokens=0, source="estimated")
-    found = outcome_columns(make_receipt("failed", usage, Cost(Decimal(1), Decimal(0), "user"), error))
-    assert (found["error_type"], found["http_status"]) == ("auth", 401)
-    assert not {"input_tokens", "token_source", "cost_usd"} & set(found)
+    result = outcome_columns(make_receipt("failed", usage, Cost(Decimal(1), Decimal(0), "user"), error))
+    assert (result["error_type"], result["http_status"]) == ("auth", 401)
+    assert not {"input_tokens", "token_source", "cost_usd"} & set(result)
 
 
 def test_reported_usage_and_cost_keep_their_sources() -> None:
     usage = Usage(12, 64, 0, 4)
-    found = outcome_columns(
+    result = outcome_columns(
         make_receipt("completed", usage, Cost(Decimal("0.01"), Decimal("0.02"), "user", "2026-01-01"))
     )
-    assert (found["input_tokens"], found["cached_tokens"], found["token_source"]) == (12, 4, "reported")
-    assert found["cost_usd"] == Decimal("0.03") and found["price_date"] == "2026-01-01"
+    assert (result["input_tokens"], result["cached_tokens"], result["token_source"]) == (12, 4, "reported")
+    assert result["cost_usd"] == Decimal("0.03") and result["price_date"] == "2026-01-01"
 
 
 def test_event_rows_of_both_ends_are_ordered_by_time() -> None:
@@ -158,8 +158,8 @@ def test_event_rows_of_both_ends_are_ordered_by_time() -> None:
 
 
 def test_event_row_has_tokens_only_if_reported() -> None:
-    found = TimedEvents(0.0, timed_events((0.1, TextDelta("abcd")), (0.2, Usage(3, 1)), (0.3, END)), [])
-    assert [(row.kind, row.tokens) for row in event_rows("r", "t", found)] == [
+    result = TimedEvents(0.0, timed_events((0.1, TextDelta("abcd")), (0.2, Usage(3, 1)), (0.3, END)), [])
+    assert [(row.kind, row.tokens) for row in event_rows("r", "t", result)] == [
         ("source_text", None),
         ("source_usage", 1),
         ("source_finish", None),
@@ -168,10 +168,10 @@ def test_event_row_has_tokens_only_if_reported() -> None:
 
 def test_queue_excludes_connecting_and_waits_that_the_provider_named() -> None:
     reported = {"connect_s": 0.3, "refused_starts": 2, "refused_wait_s": 2.0, "attempts": 3}
-    found = compute_metrics(MeasuredAnswer(timed_stream(), "completed", reported=reported, intended_s=97.5))
-    assert found["queue_s"] == pytest.approx(0.2), "2.5 s before sending, of which the instrument caused 0.2"
-    assert found["ttft_s"] == pytest.approx(0.1) and found["ttft_total_s"] == pytest.approx(2.6)
-    assert (found["attempts"], found["refused_starts"], found["refused_wait_s"]) == (3, 2, 2.0)
+    result = compute_metrics(MeasuredAnswer(timed_stream(), "completed", reported=reported, intended_s=97.5))
+    assert result["queue_s"] == pytest.approx(0.2), "2.5 s before sending, of which the instrument caused 0.2"
+    assert result["ttft_s"] == pytest.approx(0.1) and result["ttft_total_s"] == pytest.approx(2.6)
+    assert (result["attempts"], result["refused_starts"], result["refused_wait_s"]) == (3, 2, 2.0)
 
 
 def test_unsent_request_has_intended_start_but_no_queue_time() -> None:
@@ -191,5 +191,5 @@ def test_ttft_ignores_thinking_of_abandoned_attempt(kind: NoticeKind) -> None:
         (100.6, TextDelta("abcd")),
         (100.7, END),
     )
-    found = measure("completed", TimedEvents(100.0, source, source))
-    assert found["ttft_s"] == pytest.approx(0.5) and found["ttfot_s"] == pytest.approx(0.6)
+    result = measure("completed", TimedEvents(100.0, source, source))
+    assert result["ttft_s"] == pytest.approx(0.5) and result["ttfot_s"] == pytest.approx(0.6)

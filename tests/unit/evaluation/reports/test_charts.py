@@ -45,8 +45,8 @@ def make_row(planned: PlannedTrial) -> tuple[Any, list[EventRow]]:
 def make_run(folder: Path, **changes: Any) -> tables.Run:
     prompts = tuple(Prompt(f"p{number}", f"Question {number}?") for number in range(changes.pop("prompts", 8)))
     options: dict[str, Any] = {"prompts": prompts, "repeats": 1} | changes
-    wanted = factories.make_scenario(**options)
-    factories.write_run(folder, wanted, map(make_row, plan(wanted)))
+    expected = factories.make_scenario(**options)
+    factories.write_run(folder, expected, map(make_row, plan(expected)))
     return tables.from_journal(folder)
 
 
@@ -101,9 +101,9 @@ def test_cost_chart_omits_and_names_unpriced_providers(charts: dict[str, Chart])
 
 
 def test_large_run_chart_is_sampled_and_noted(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("sim:a",), repeats=400)
+    expected = factories.make_scenario(("sim:a",), repeats=400)
     factories.write_run(
-        tmp_path, wanted, [(factories.make_trial(p, ttft_s=0.1 + p.number / 10_000), []) for p in plan(wanted)]
+        tmp_path, expected, [(factories.make_trial(p, ttft_s=0.1 + p.number / 10_000), []) for p in plan(expected)]
     )
     (ttft,) = reports_charts.build_charts(tables.from_journal(tmp_path))
     box = ttft.series[0].box
@@ -113,9 +113,9 @@ def test_large_run_chart_is_sampled_and_noted(tmp_path: Path) -> None:
 
 
 def test_run_without_completed_trial_has_no_charts(tmp_path: Path) -> None:
-    wanted = factories.make_scenario()
+    expected = factories.make_scenario()
     factories.write_run(
-        tmp_path, wanted, [(factories.make_trial(p, outcome="failed", ttft_s=None), []) for p in plan(wanted)]
+        tmp_path, expected, [(factories.make_trial(p, outcome="failed", ttft_s=None), []) for p in plan(expected)]
     )
     run = tables.from_journal(tmp_path)
     assert reports_charts.build_charts(run) == []
@@ -132,10 +132,10 @@ class LinkCollector(HTMLParser):
         self.policy = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.links += [f"{tag} {name}" for name in ("src", "href", "action", "srcset") if name in found]
-        if found.get("http-equiv") == "Content-Security-Policy":
-            self.policy = found.get("content") or ""
+        result = dict(attrs)
+        self.links += [f"{tag} {name}" for name in ("src", "href", "action", "srcset") if name in result]
+        if result.get("http-equiv") == "Content-Security-Policy":
+            self.policy = result.get("content") or ""
 
 
 def test_html_report_is_self_contained_and_forbids_requests(tmp_path: Path) -> None:

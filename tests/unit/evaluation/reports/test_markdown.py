@@ -35,7 +35,7 @@ def write_and_report(folder: Path, change: Any = None, **facts: Any) -> str:
 
 
 def find_line(text: str, start: str) -> str:
-    return next(found for found in text.splitlines() if found.startswith(start))
+    return next(entry for entry in text.splitlines() if entry.startswith(start))
 
 
 def line_cells(text: str, start: str) -> list[str]:
@@ -80,9 +80,9 @@ def test_gap_percentiles_are_pooled_over_trials(tmp_path: Path) -> None:
 
 
 def test_single_provider_is_described_in_one_sentence(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("sim:a",), prompts=PROMPTS, repeats=1)
+    expected = factories.make_scenario(("sim:a",), prompts=PROMPTS, repeats=1)
     factories.write_run(
-        tmp_path, wanted, [(factories.make_trial(p), factories.make_gap_events(p, 0.02)) for p in plan(wanted)]
+        tmp_path, expected, [(factories.make_trial(p), factories.make_gap_events(p, 0.02)) for p in plan(expected)]
     )
     markdown.write_report(tmp_path)
     text = (tmp_path / markdown.REPORT_FILE).read_text(encoding="utf-8")

@@ -45,9 +45,9 @@ def make_run(folder: Path) -> tables.Run:
 
 def test_transports_form_separate_groups(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    found = summary.groups(run)
-    assert [group.name for group in found] == ["sim:a", "sim:a over sse", "sim:a over websocket"]
-    assert [(group.trials, group.gaps) for group in found] == [(8, 16)] * 3
+    result = summary.groups(run)
+    assert [group.name for group in result] == ["sim:a", "sim:a over sse", "sim:a over websocket"]
+    assert [(group.trials, group.gaps) for group in result] == [(8, 16)] * 3
     assert {series.name for series in charts.build_charts(run)[0].series} == {
         "sim:a (simulated)", "sim:a over sse (simulated)", "sim:a over websocket (simulated)",
     }  # fmt: skip
@@ -56,7 +56,7 @@ def test_transports_form_separate_groups(tmp_path: Path) -> None:
         "sim:a": True, "sim:a over sse": True, "sim:a over websocket": False,
     }  # fmt: skip
     changes = compare.compare(run, run).changes
-    assert {change.cell.provider for change in changes} == {group.name for group in found}
+    assert {change.cell.provider for change in changes} == {group.name for group in result}
 
 
 def test_transport_overhead_is_paired_within_block(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_transport_overhead_is_paired_within_block(tmp_path: Path) -> None:
 
 
 def test_single_transport_run_has_no_transport_table(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("sim:a",), transport=("sse",), repeats=1)
+    expected = factories.make_scenario(("sim:a",), transport=("sse",), repeats=1)
     factories.write_run(
-        tmp_path, wanted, [(factories.make_trial(p, transport="sse"), transport_events(p)) for p in plan(wanted)]
+        tmp_path, expected, [(factories.make_trial(p, transport="sse"), transport_events(p)) for p in plan(expected)]
     )
     run = tables.from_journal(tmp_path)
     assert list(transports.transport_table(run)) == []

@@ -30,41 +30,43 @@ def max_cost_usd(scenario: Scenario) -> Decimal:
 
 
 def run_with_ceiling(
-    folder: Path, wanted: Scenario, ceiling_usd: Decimal, adapter: PricedAdapter | None = None
+    folder: Path, expected: Scenario, ceiling_usd: Decimal, adapter: PricedAdapter | None = None
 ) -> RunSummary:
     budget = CostCeiling(ceiling_usd, folder / LEDGER_FILE)
-    return asyncio.run(run(wanted, adapter or PricedAdapter(), folder, budget=budget))
+    return asyncio.run(run(expected, adapter or PricedAdapter(), folder, budget=budget))
 
 
 def test_maximum_cost_assumes_byte_per_token_and_all_attempts() -> None:
-    found = estimate_cost(CostModel(price=price_usage), "Grüße", max_tokens=100, expected_tokens=30, attempts=3)
-    assert (found.input_tokens, found.output_tokens, found.most_output_tokens) == (2, 30, 100)
-    assert found.usd == Decimal("0.000062") and found.at_most_usd == 3 * Decimal("0.000271")
+    result = estimate_cost(CostModel(price=price_usage), "Grüße", max_tokens=100, expected_tokens=30, attempts=3)
+    assert (result.input_tokens, result.output_tokens, result.most_output_tokens) == (2, 30, 100)
+    assert result.usd == Decimal("0.000062") and result.at_most_usd == 3 * Decimal("0.000271")
 
 
 def test_maximum_cost_over_transport_includes_service_attempts() -> None:
-    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1, fresh=False)
-    here, there = sorted(plan(wanted)[:2], key=lambda p: p.transport)
+    expected = factories.make_scenario(("m",), transport=("in-process", "sse"), repeats=1, fresh=False)
+    here, there = sorted(plan(expected)[:2], key=lambda p: p.transport)
     quotes = [
-        budget.estimate_trial_cost(CostModel(price=price_usage), wanted, planned).at_most_usd
+        budget.estimate_trial_cost(CostModel(price=price_usage), expected, planned).at_most_usd
         for planned in (here, there)
     ]
-    assert quotes == [max_cost_usd(wanted), 5 * max_cost_usd(wanted)], "one, three retries, and once without streaming"
-    (share,) = dry_run.estimate_run(wanted, PricedAdapter(), plan(wanted))
+    assert quotes == [max_cost_usd(expected), 5 * max_cost_usd(expected)], (
+        "one, three retries, and once without streaming"
+    )
+    (share,) = dry_run.estimate_run(expected, PricedAdapter(), plan(expected))
     warm_up = estimate_cost(CostModel(price=price_usage), WARM_UP_PROMPT, WARM_UP_TOKENS).at_most_usd
     assert warm_up is not None and (share.trials, share.warm_ups) == (4, 2)
-    assert share.at_most_usd == 2 * 6 * max_cost_usd(wanted) + 6 * warm_up
+    assert share.at_most_usd == 2 * 6 * max_cost_usd(expected) + 6 * warm_up
 
 
 def test_unknown_price_gives_unknown_cost() -> None:
-    found = estimate_cost(CostModel(), "Why?", max_tokens=100)
-    assert found.usd is None and found.at_most_usd is None
+    result = estimate_cost(CostModel(), "Why?", max_tokens=100)
+    assert result.usd is None and result.at_most_usd is None
 
 
 def test_cost_ceiling_holds_for_concurrent_answers(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m",), repeats=50, concurrency=5, warm_up=0, max_tokens=20)
-    ceiling_usd = 10 * ONE_USD + max_cost_usd(wanted) - ONE_USD
-    summary = run_with_ceiling(tmp_path, wanted, ceiling_usd)
+    expected = factories.make_scenario(("m",), repeats=50, concurrency=5, warm_up=0, max_tokens=20)
+    ceiling_usd = 10 * ONE_USD + max_cost_usd(expected) - ONE_USD
+    summary = run_with_ceiling(tmp_path, expected, ceiling_usd)
     assert summary.out_of_budget and not summary.interrupted and summary.trials == 10
     spent = sum((trial.cost_usd or Decimal(0) for trial in schema.read_trials(tmp_path)), Decimal(0))
     assert spent == 10 * ONE_USD == read_ledger_total(tmp_path) <= ceiling_usd
@@ -73,8 +75,8 @@ def test_cost_ceiling_holds_for_concurrent_answers(tmp_path: Path) -> None:
 
 
 def test_affordable_run_completes_and_charges_warm_up(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m",), repeats=1, max_tokens=20)
-    summary = run_with_ceiling(tmp_path, wanted, Decimal(1))
+    expected = factories.make_scenario(("m",), repeats=1, max_tokens=20)
+    summary = run_with_ceiling(tmp_path, expected, Decimal(1))
     assert summary.trials == 2 and not summary.out_of_budget
     assert read_ledger_total(tmp_path) == 3 * ONE_USD
 
@@ -82,13 +84,13 @@ def test_affordable_run_completes_and_charges_warm_up(tmp_path: Path) -> None:
 def test_ceiling_below_warm_up_cost_sends_nothing(tmp_path: Path) -> None:
     adapter = PricedAdapter()
     summary = run_with_ceiling(tmp_path, factories.make_scenario(("m",)), Decimal("0.000001"), adapter)
-    assert summary.out_of_budget and adapter.asked == [] and summary.trials == 0
+    assert summary.out_of_budget and adapter.requests == [] and summary.trials == 0
 
 
 def test_failure_of_unknown_cost_is_charged_at_maximum(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("broken",), repeats=1, warm_up=0, max_tokens=20)
-    run_with_ceiling(tmp_path, wanted, Decimal(1))
-    assert read_ledger_total(tmp_path) == 2 * max_cost_usd(wanted)
+    expected = factories.make_scenario(("broken",), repeats=1, warm_up=0, max_tokens=20)
+    run_with_ceiling(tmp_path, expected, Decimal(1))
+    assert read_ledger_total(tmp_path) == 2 * max_cost_usd(expected)
 
 
 def test_retried_answer_is_charged_for_every_attempt() -> None:
@@ -103,17 +105,17 @@ def test_retried_answer_is_charged_for_every_attempt() -> None:
 
 def test_reservation_waits_for_answers_under_way() -> None:
     async def main() -> list[str]:
-        budget, said = CostCeiling(Decimal("1")), []
+        budget, output = CostCeiling(Decimal("1")), []
 
         async def reserve_and_settle(name: str, takes_s: float) -> None:
-            said.append(f"{name} {await budget.reserve(name, Decimal('0.6'))}")
+            output.append(f"{name} {await budget.reserve(name, Decimal('0.6'))}")
             await asyncio.sleep(takes_s)
             if name != "c":
                 budget.settle(name, Decimal("0.3"))
 
         await asyncio.gather(reserve_and_settle("a", 5), reserve_and_settle("b", 5))
         await reserve_and_settle("c", 0)
-        return said
+        return output
 
     assert run_on_virtual_time(main()) == ["a True", "b True", "c False"]
 
@@ -160,8 +162,8 @@ def test_dry_run_says_what_the_planned_prompts_can_show() -> None:
     def power_of(
         prompts: int, providers: tuple[str, ...] = ("m", "n"), repeats: int = 1
     ) -> dry_run.PlannedPower | None:
-        asked = tuple(Prompt(f"p{number}", f"{number}?") for number in range(prompts))
-        return dry_run.estimate_power(Scenario(providers, ("direct",), asked, repeats))
+        requests = tuple(Prompt(f"p{number}", f"{number}?") for number in range(prompts))
+        return dry_run.estimate_power(Scenario(providers, ("direct",), requests, repeats))
 
     default, more = power_of(24), power_of(60)
     assert default is not None and more is not None and default.smallest_effect and more.smallest_effect
@@ -177,13 +179,13 @@ def test_dry_run_says_what_the_planned_prompts_can_show() -> None:
 
 def test_dry_run_sums_estimates_per_provider() -> None:
     prompts = (Prompt("a", "12345678", expected_tokens=5), Prompt("b", "1234"))
-    wanted = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, 3, max_tokens=10, warm_up=1, fresh=False)
-    priced, unknown = dry_run.estimate_run(wanted, PricedAdapter(), plan(wanted))
-    hello = budget.estimate_warm_up_cost(PricedAdapter().cost_model("m"), wanted)
+    expected = Scenario(("m", "unpriced"), ("direct", "whole"), prompts, 3, max_tokens=10, warm_up=1, fresh=False)
+    priced, unknown = dry_run.estimate_run(expected, PricedAdapter(), plan(expected))
+    hello = budget.estimate_warm_up_cost(PricedAdapter().cost_model("m"), expected)
     assert (priced.trials, priced.warm_ups) == (12, 1)
     assert priced.input_tokens == 6 * 2 + 6 * 1 + hello.input_tokens
     assert (priced.output_tokens, priced.most_output_tokens) == (6 * 5 + 6 * 10 + 10, 12 * 10 + 10)
     assert priced.usd is not None and priced.at_most_usd is not None and priced.usd < priced.at_most_usd
     assert unknown.usd is None and unknown.at_most_usd is None
-    with pytest.raises(UsageError, match=r"unknown: unpriced.*--price unpriced=IN/OUT"):
+    with pytest.raises(UsageError, match=r"the price of unpriced is unknown.*--price unpriced=IN/OUT"):
         dry_run.require_prices([priced, unknown])

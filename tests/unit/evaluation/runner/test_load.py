@@ -28,9 +28,9 @@ def _run_in_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", run_now)
 
 
-def measure(folder: Path, wanted: Scenario, adapter: PricedAdapter) -> RunSummary:
+def measure(folder: Path, expected: Scenario, adapter: PricedAdapter) -> RunSummary:
     async def main() -> RunSummary:
-        return await run(wanted, adapter, folder, clock=loop_clock())
+        return await run(expected, adapter, folder, clock=loop_clock())
 
     return run_on_virtual_time(main(), start_s=100.0)
 
@@ -40,18 +40,18 @@ def test_constant_arrivals_are_evenly_spaced() -> None:
 
 
 def test_poisson_arrivals_are_seeded_and_match_rate_on_average() -> None:
-    wanted = factories.make_scenario(rate=5.0, arrivals="poisson")
-    found = arrival_offsets_s(wanted, 20_000)
-    gaps_s = np.diff(found)
+    expected = factories.make_scenario(rate=5.0, arrivals="poisson")
+    result = arrival_offsets_s(expected, 20_000)
+    gaps_s = np.diff(result)
     other = factories.make_scenario(rate=5.0, arrivals="poisson", seed=4)
-    assert found == arrival_offsets_s(wanted, 20_000) != arrival_offsets_s(other, 20_000)
+    assert result == arrival_offsets_s(expected, 20_000) != arrival_offsets_s(other, 20_000)
     assert gaps_s.mean() == pytest.approx(0.2, rel=0.03) and gaps_s.std() == pytest.approx(0.2, rel=0.05)
 
 
 def test_open_loop_starts_answers_on_time_regardless_of_load(tmp_path: Path) -> None:
     adapter = PricedAdapter(takes_s=10.0)
-    wanted = factories.make_scenario(("m",), rate=2.0, warm_up=0)
-    summary = measure(tmp_path, wanted, adapter)
+    expected = factories.make_scenario(("m",), rate=2.0, warm_up=0)
+    summary = measure(tmp_path, expected, adapter)
     trials = sorted(schema.read_trials(tmp_path), key=lambda trial: trial.trial_id)
     starts_s = [trial.intended_start_s or 0.0 for trial in trials]
     assert np.diff(starts_s) == pytest.approx([0.5] * 7) and adapter.most == 8
@@ -69,19 +69,19 @@ def test_closed_loop_reaching_concurrency_reports_no_shortfall(tmp_path: Path) -
 
 def test_unreached_concurrency_is_reported_as_shortfall(tmp_path: Path) -> None:
     summary = measure(tmp_path, factories.make_scenario(("m",), concurrency=50, warm_up=0), PricedAdapter(takes_s=1.0))
-    assert summary.shortfall == "asked for 50 answers at a time, never more than 8 ran"
+    assert summary.shortfall == "concurrency 50 requested, at most 8 reached"
 
 
 def test_closed_loop_keeps_its_concurrency_at_each_provider(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m", "n"), concurrency=3, warm_up=0)
+    expected = factories.make_scenario(("m", "n"), concurrency=3, warm_up=0)
     adapter = PricedAdapter(takes_s=1.0)
-    summary = measure(tmp_path, wanted, adapter)
+    summary = measure(tmp_path, expected, adapter)
     assert adapter.most == 6 and summary.shortfall is None
     (tmp_path / "more").mkdir()
     short = measure(
         tmp_path / "more", factories.make_scenario(("m", "n"), concurrency=9, warm_up=0), PricedAdapter(1.0)
     )
-    assert short.shortfall == "m: asked for 9 answers at a time, never more than 8 ran"
+    assert short.shortfall == "m: concurrency 9 requested, at most 8 reached"
 
 
 async def reach_concurrency_late() -> dict[str, object]:
@@ -94,8 +94,8 @@ async def reach_concurrency_late() -> dict[str, object]:
 
 
 def test_closed_loop_ramp_up_is_not_a_shortfall() -> None:
-    found = run_on_virtual_time(reach_concurrency_late())
-    assert (found["concurrency_max"], found["concurrency_mean"], found["shortfall"]) == (4, None, None)
+    result = run_on_virtual_time(reach_concurrency_late())
+    assert (result["concurrency_max"], result["concurrency_mean"], result["shortfall"]) == (4, None, None)
 
 
 async def start_late() -> dict[str, object]:
@@ -109,17 +109,17 @@ async def start_late() -> dict[str, object]:
 
 
 def test_unreached_rate_is_reported_as_shortfall() -> None:
-    found = run_on_virtual_time(start_late())
-    assert found["shortfall"] == "asked for 10 answers a second (10 were due), 5 were started"
-    assert found["latest_start_s"] == pytest.approx(0.9)
+    result = run_on_virtual_time(start_late())
+    assert result["shortfall"] == "10 requests/s requested (10/s scheduled), 5/s started"
+    assert result["latest_start_s"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rate": 0.0}, "rate must be more than 0"),
+        ({"rate": 0.0}, "rate: out of range"),
         ({"rate": 5000.0}, "at most 1000"),
-        ({"rate": 1.0, "concurrency": 2}, "exclude each other"),
+        ({"rate": 1.0, "concurrency": 2}, "both are set"),
         ({"arrivals": "sometimes"}, "arrivals: 'sometimes'"),
     ],
 )
@@ -135,10 +135,10 @@ def test_load_summary_reports_cpu_and_memory() -> None:
     watch.on_start(0.0, "m")
     watch.count_chunks(300)
     watch.count_chunks(200)
-    found = watch.summary(factories.make_scenario(concurrency=2))
-    assert (found["cpu_s"], found["cpu_s_per_1000_chunks"]) == (2.0, 4.0) and found["peak_memory_bytes"] > 5_000_000
+    result = watch.summary(factories.make_scenario(concurrency=2))
+    assert (result["cpu_s"], result["cpu_s_per_1000_chunks"]) == (2.0, 4.0) and result["peak_memory_bytes"] > 5_000_000
 
 
 def test_load_that_never_started_has_unknown_cpu() -> None:
-    found = LoadMonitor(lambda: 0.0).summary(factories.make_scenario())
-    assert found["cpu_s"] is None and found["cpu_s_per_1000_chunks"] is None
+    result = LoadMonitor(lambda: 0.0).summary(factories.make_scenario())
+    assert result["cpu_s"] is None and result["cpu_s_per_1000_chunks"] is None

@@ -42,38 +42,43 @@ def test_replayed_steady_stream_has_exact_metrics_per_strategy() -> None:
 
 
 def test_recording_without_end_is_truncated() -> None:
-    (found,) = replay_recording(STEADY_EVENTS, "direct", header=HEADER | {"outcome": "completed"})
-    assert found.outcome == "truncated" and found.e2e_s is None and found.qoe is None and found.ttft_s == 0.2
+    (result,) = replay_recording(STEADY_EVENTS, "direct", header=HEADER | {"outcome": "completed"})
+    assert result.outcome == "truncated" and result.e2e_s is None and result.qoe is None and result.ttft_s == 0.2
 
 
 def test_recorded_failure_stays_failed() -> None:
-    (found,) = replay_recording([TimedEvent(0.1, Failed("server_error", "down", 503))], "direct")
-    assert (found.outcome, found.error_type, found.http_status, found.ttft_s) == ("failed", "server_error", 503, None)
+    (result,) = replay_recording([TimedEvent(0.1, Failed("server_error", "down", 503))], "direct")
+    assert (result.outcome, result.error_type, result.http_status, result.ttft_s) == (
+        "failed",
+        "server_error",
+        503,
+        None,
+    )
 
 
 def test_unreported_tokens_are_estimated_without_rates() -> None:
-    (found,) = replay_recording([*STEADY_EVENTS, END_EVENTS[-1]], "direct", header={})
-    assert found.token_source == "estimated" and found.output_tps is None and found.fluidity is None
-    assert (found.provider, found.model, found.input_tokens) == ("unknown", None, None)
+    (result,) = replay_recording([*STEADY_EVENTS, END_EVENTS[-1]], "direct", header={})
+    assert result.token_source == "estimated" and result.output_tps is None and result.fluidity is None
+    assert (result.provider, result.model, result.input_tokens) == ("unknown", None, None)
 
 
 def test_counted_tokens_are_read_from_trace_header() -> None:
     usage = {"input_tokens": 3, "output_tokens": 32, "thinking_tokens": 0, "cached_tokens": None, "source": "counted"}
-    (found,) = replay_recording([*STEADY_EVENTS, END_EVENTS[-1]], "direct", header=HEADER | {"usage": usage})
-    assert (found.output_tokens, found.token_source) == (32, "counted")
-    with pytest.raises(UsageError, match="not a usage's"):
+    (result,) = replay_recording([*STEADY_EVENTS, END_EVENTS[-1]], "direct", header=HEADER | {"usage": usage})
+    assert (result.output_tokens, result.token_source) == (32, "counted")
+    with pytest.raises(UsageError, match="has unknown fields"):
         replay_recording(STEADY_EVENTS, "direct", header={"usage": {"tokens": 1}})
 
 
 def test_replay_of_recorded_run_reproduces_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = factories.make_scenario(("m", "broken"), repeats=1)
+    expected = factories.make_scenario(("m", "broken"), repeats=1)
     (tmp_path / "run").mkdir()
-    asyncio.run(run(wanted, PricedAdapter(0.01), tmp_path / "run", traces=True))
+    asyncio.run(run(expected, PricedAdapter(0.01), tmp_path / "run", traces=True))
     assert len(list((tmp_path / "run" / "traces").glob("*.jsonl"))) == 4
     out = tmp_path / "whatif"
     assert main(["replay", str(tmp_path / "run"), "--strategies", "direct,whole", "--out", str(out), "--no-plots"]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (said["recordings"], said["trials"], said["completed"]) == (4, 8, 4)
+    data = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (data["recordings"], data["trials"], data["completed"]) == (4, 8, 4)
     then, now = evaluation.load(tmp_path / "run").trials, evaluation.load(out).trials
     direct = now[(now["strategy"] == "direct") & (now["outcome"] == "completed")].set_index("prompt_id")
     measured = then[then["outcome"] == "completed"].set_index("prompt_id")
@@ -99,7 +104,7 @@ def test_rebuilt_replay_report_is_still_a_replay(tmp_path: Path, capsys: pytest.
         (None, "direct", "no such file"),
         ("{}\n", "direct", "line 1: not a trace"),
         ('{"trace": 1}\n', "direct,direct", "one is repeated"),
-        ('{"trace": 1}\n', "fast", "unknown strategy"),
+        ('{"trace": 1}\n', "fast", "strategy 'fast': unknown"),
     ],
 )
 def test_invalid_replay_exits_with_one_line(
@@ -116,5 +121,5 @@ def test_invalid_replay_exits_with_one_line(
 
 def test_folder_without_traces_is_rejected_with_advice(tmp_path: Path) -> None:
     factories.write_run(tmp_path, factories.make_scenario(), [])
-    with pytest.raises(UsageError, match="`run --record` keeps them"):
+    with pytest.raises(UsageError, match="`run --record`"):
         replay.find_traces([tmp_path])

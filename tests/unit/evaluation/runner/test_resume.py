@@ -24,7 +24,7 @@ SCENARIO = factories.make_scenario(("m", "n"))
 
 
 def kill_after(folder: Path, count: int) -> None:
-    """Leave the files that a kill leaves while a trial is being written."""
+    """Create the files that remain when the process is killed while it writes a trial."""
     asyncio.run(run(SCENARIO, PricedAdapter(), folder))
     trials = (folder / TRIALS_FILE).read_text().splitlines(keepends=True)
     events = (folder / EVENTS_FILE).read_text().splitlines(keepends=True)
@@ -34,10 +34,10 @@ def kill_after(folder: Path, count: int) -> None:
     manifest.write(folder, manifest.read(folder) | {"complete": False, "finished_at": None, "loads": []})
 
 
-def resume_run(folder: Path, wanted: Scenario = SCENARIO) -> tuple[RunSummary, PricedAdapter]:
+def resume_run(folder: Path, expected: Scenario = SCENARIO) -> tuple[RunSummary, PricedAdapter]:
     adapter = PricedAdapter()
-    start = resume.inspect_run(folder, wanted)
-    return asyncio.run(run(wanted, adapter, folder, start=start)), adapter
+    start = resume.inspect_run(folder, expected)
+    return asyncio.run(run(expected, adapter, folder, start=start)), adapter
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 15])
@@ -45,24 +45,24 @@ def test_resumed_run_sends_only_remaining_trials(tmp_path: Path, count: int) -> 
     kill_after(tmp_path, count)
     before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
     summary, adapter = resume_run(tmp_path)
-    asked = [request_id or "" for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
-    assert len(asked) == 16 - count and summary.trials == summary.planned == 16
+    requests = [request_id or "" for _, request_id in adapter.requests if "warm-up" not in (request_id or "")]
+    assert len(requests) == 16 - count and summary.trials == summary.planned == 16
     assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
-    found = tables.from_journal(tmp_path)
-    cells = found.trials[["block", "prompt_id", "provider", "strategy"]].drop_duplicates()
-    assert len(cells) == len(found.trials) == 16 and found.trials["trial_id"].is_unique
-    assert (found.events.groupby("trial_id").size() == 6).all() and found.events["trial_id"].nunique() == 16
-    assert set(found.trials["repeat"]) == {p.repeat for p in plan(SCENARIO)}
-    assert found.manifest["complete"] and found.manifest["resumed"] == 1 and found.manifest["trials_finished"] == 16
+    result = tables.from_journal(tmp_path)
+    cells = result.trials[["block", "prompt_id", "provider", "strategy"]].drop_duplicates()
+    assert len(cells) == len(result.trials) == 16 and result.trials["trial_id"].is_unique
+    assert (result.events.groupby("trial_id").size() == 6).all() and result.events["trial_id"].nunique() == 16
+    assert set(result.trials["repeat"]) == {p.repeat for p in plan(SCENARIO)}
+    assert result.manifest["complete"] and result.manifest["resumed"] == 1 and result.manifest["trials_finished"] == 16
 
 
 def test_remaining_trials_are_distinguished_by_transport(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m",), transport=("in-process", "sse"))
-    planned = plan(wanted)
+    expected = factories.make_scenario(("m",), transport=("in-process", "sse"))
+    planned = plan(expected)
     done = [p for p in planned if p.transport == "sse"]
     rows = [(factories.make_trial(p, transport="sse"), list[schema.EventRow]()) for p in done]
-    factories.write_run(tmp_path, wanted, rows, complete=False)
-    start = resume.inspect_run(tmp_path, wanted)
+    factories.write_run(tmp_path, expected, rows, complete=False)
+    start = resume.inspect_run(tmp_path, expected)
     assert start.left == tuple(p for p in planned if p.transport == "in-process") and len(start.left) == 8
 
 
@@ -70,17 +70,17 @@ def test_resumed_request_has_new_request_id(tmp_path: Path) -> None:
     kill_after(tmp_path, 9)
     _, adapter = resume_run(tmp_path)
     assert all(
-        (request_id or "").endswith("-r1") for _, request_id in adapter.asked if "warm" not in (request_id or "")
+        (request_id or "").endswith("-r1") for _, request_id in adapter.requests if "warm" not in (request_id or "")
     )
 
 
 def test_resumed_run_skips_warm_up_of_finished_provider(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m", "n"), prompts=factories.PROMPTS[:1], repeats=1)
-    asyncio.run(run(wanted, PricedAdapter(), tmp_path))
+    expected = factories.make_scenario(("m", "n"), prompts=factories.PROMPTS[:1], repeats=1)
+    asyncio.run(run(expected, PricedAdapter(), tmp_path))
     (tmp_path / TRIALS_FILE).write_text((tmp_path / TRIALS_FILE).read_text().splitlines(keepends=True)[0])
     first = schema.read_trials(tmp_path)[0].provider
-    _, adapter = resume_run(tmp_path, wanted)
-    assert {model for model, _ in adapter.asked} == {"m", "n"} - {first}
+    _, adapter = resume_run(tmp_path, expected)
+    assert {model for model, _ in adapter.requests} == {"m", "n"} - {first}
 
 
 def test_inspect_run_writes_nothing(tmp_path: Path) -> None:
@@ -108,33 +108,33 @@ def test_resumed_run_may_add_repeats_and_prompts(tmp_path: Path, count: int) -> 
     before = (tmp_path / TRIALS_FILE).read_text().splitlines()[:count]
     more = factories.make_scenario(("m", "n"), repeats=5, prompts=(*factories.PROMPTS, Prompt("three", "Three?")))
     summary, adapter = resume_run(tmp_path, more)
-    asked = [request_id for _, request_id in adapter.asked if "warm-up" not in (request_id or "")]
-    assert len(asked) == 30 - count and summary.trials == summary.planned == 30
+    requests = [request_id for _, request_id in adapter.requests if "warm-up" not in (request_id or "")]
+    assert len(requests) == 30 - count and summary.trials == summary.planned == 30
     assert (tmp_path / TRIALS_FILE).read_text().splitlines()[:count] == before
-    found = tables.from_journal(tmp_path)
-    assert len(found.trials[["block", "prompt_id", "provider"]].drop_duplicates()) == 30
-    assert (found.trials.groupby("block")["provider"].nunique() == 2).all(), "each block has its pair"
-    assert found.manifest["complete"] and len(found.manifest["scenario"]["prompts"]) == 3
+    result = tables.from_journal(tmp_path)
+    assert len(result.trials[["block", "prompt_id", "provider"]].drop_duplicates()) == 30
+    assert (result.trials.groupby("block")["provider"].nunique() == 2).all(), "each block has its pair"
+    assert result.manifest["complete"] and len(result.manifest["scenario"]["prompts"]) == 3
     assert resume.inspect_run(tmp_path, more).left == ()
 
 
 def test_retry_of_failed_trials_replaces_their_rows_and_keeps_them_aside(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("m", "broken"))
-    asyncio.run(run(wanted, PricedAdapter(), tmp_path))
+    expected = factories.make_scenario(("m", "broken"))
+    asyncio.run(run(expected, PricedAdapter(), tmp_path))
     failed = [trial.trial_id for trial in schema.read_trials(tmp_path) if trial.outcome == "failed"]
-    assert len(failed) == 8 and resume.inspect_run(tmp_path, wanted).left == ()
-    start = resume.inspect_run(tmp_path, wanted, retry_failed=True)
+    assert len(failed) == 8 and resume.inspect_run(tmp_path, expected).left == ()
+    start = resume.inspect_run(tmp_path, expected, retry_failed=True)
     assert len(start.left) == 8 and {trial.trial_id for trial in start.again} == set(failed)
 
     class Repaired(PricedAdapter):
         def new_session(self, names: Sequence[str], **options: Any) -> Session:
             return super().new_session(["repaired" for _ in names], **options)
 
-    summary = asyncio.run(run(wanted, Repaired(), tmp_path, start=start))
+    summary = asyncio.run(run(expected, Repaired(), tmp_path, start=start))
     assert summary.outcomes == {"completed": 16}
-    found = tables.from_journal(tmp_path)
-    assert (found.trials["outcome"] == "completed").all() and len(found.trials) == 16
-    assert set(found.events["trial_id"]) == set(found.trials["trial_id"])
+    result = tables.from_journal(tmp_path)
+    assert (result.trials["outcome"] == "completed").all() and len(result.trials) == 16
+    assert set(result.events["trial_id"]) == set(result.trials["trial_id"])
     kept = [json.loads(line)["trial_id"] for line in (tmp_path / resume.RETRIED_FILE).read_text().splitlines()]
     assert kept == failed
 
@@ -148,7 +148,7 @@ def test_damaged_order_in_manifest_is_rejected(tmp_path: Path) -> None:
 
 
 def test_resume_of_empty_folder_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="contains no run"):
         resume.inspect_run(tmp_path, SCENARIO)
 
 
@@ -161,10 +161,10 @@ def test_duplicate_journal_line_counts_as_one_trial(tmp_path: Path) -> None:
 
 
 def test_resume_recognizes_trials_of_named_local_model(tmp_path: Path) -> None:
-    wanted = factories.make_scenario(("local",), prompts=factories.PROMPTS[:1])
-    asyncio.run(run(wanted, PricedAdapter(), tmp_path, models={"local": "SmolLM2"}))
+    expected = factories.make_scenario(("local",), prompts=factories.PROMPTS[:1])
+    asyncio.run(run(expected, PricedAdapter(), tmp_path, models={"local": "SmolLM2"}))
     assert {trial.model for trial in schema.read_trials(tmp_path)} == {"SmolLM2"}
-    assert resume.inspect_run(tmp_path, wanted).left == ()
+    assert resume.inspect_run(tmp_path, expected).left == ()
     assert summary.groups(tables.from_journal(tmp_path))[0].name == "local"
 
 

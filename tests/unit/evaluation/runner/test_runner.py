@@ -26,12 +26,12 @@ class QuickAdapter(InProcessAdapter):
 
     def __init__(self) -> None:
         self.running = self.most = 0
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         self.running += 1
         self.most = max(self.most, self.running)
-        self.asked.append((request.model, request.request_id))
+        self.requests.append((request.model, request.request_id))
         try:
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -49,17 +49,17 @@ class QuickAdapter(InProcessAdapter):
         return CostModel()
 
 
-def run_to_end(folder: Path, wanted: Scenario) -> tuple[RunSummary, QuickAdapter]:
+def run_to_end(folder: Path, expected: Scenario) -> tuple[RunSummary, QuickAdapter]:
     quick = QuickAdapter()
-    return asyncio.run(run(wanted, quick, folder)), quick
+    return asyncio.run(run(expected, quick, folder)), quick
 
 
 def test_run_executes_trials_in_planned_order_after_warm_up(tmp_path: Path) -> None:
-    wanted = factories.make_scenario()
-    summary, quick = run_to_end(tmp_path, wanted)
-    names = [model for model, _ in quick.asked]
-    assert names == ["sim:a", "b:c", *(planned.provider for planned in plan(wanted))]
-    ids = [request_id for _, request_id in quick.asked]
+    expected = factories.make_scenario()
+    summary, quick = run_to_end(tmp_path, expected)
+    names = [model for model, _ in quick.requests]
+    assert names == ["sim:a", "b:c", *(planned.provider for planned in plan(expected))]
+    ids = [request_id for _, request_id in quick.requests]
     assert [trial.trial_id for trial in schema.read_trials(tmp_path)] == ids[2:] and len(set(ids[2:])) == 16
     assert summary.trials == summary.planned == 16 and not summary.interrupted
 
@@ -91,7 +91,7 @@ def test_run_never_exceeds_concurrency(tmp_path: Path, concurrency: int) -> None
 
 def test_run_without_warm_up_sends_only_trials(tmp_path: Path) -> None:
     _, quick = run_to_end(tmp_path, factories.make_scenario(warm_up=0))
-    assert len(quick.asked) == 16 and manifest.read(tmp_path)["warm_up"] == {}
+    assert len(quick.requests) == 16 and manifest.read(tmp_path)["warm_up"] == {}
 
 
 def test_full_disk_ends_run_with_message_and_keeps_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

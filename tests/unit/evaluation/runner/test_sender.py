@@ -77,16 +77,16 @@ def test_refusal_without_named_wait_backs_off() -> None:
     "response", [refused(503, None, "server_error"), refused(429, 2.0, "billing"), refused(500, 2.0, "server_error")]
 )
 def test_other_failures_are_outcomes(response: Any) -> None:
-    found, sent_s = send(response)
-    assert found.outcome == "failed" and sent_s == [0.0] and found.ending["refused_starts"] == 0
+    result, sent_s = send(response)
+    assert result.outcome == "failed" and sent_s == [0.0] and result.ending["refused_starts"] == 0
 
 
 def test_retries_are_sent_again_and_their_time_is_no_wait_of_the_provider() -> None:
     failure = refused(500, None, "server_error")
-    found, sent_s = send(failure, failure, retries=2)
-    assert found.outcome == "completed" and sent_s == [0.0, 1.1, 3.2]
-    assert (found.ending["attempts"], found.ending["refused_starts"]) == (3, 0)
-    assert found.ending["refused_wait_s"] == 0.0 and found.ending["retry_wait_s"] == pytest.approx(3.2)
+    result, sent_s = send(failure, failure, retries=2)
+    assert result.outcome == "completed" and sent_s == [0.0, 1.1, 3.2]
+    assert (result.ending["attempts"], result.ending["refused_starts"]) == (3, 0)
+    assert result.ending["refused_wait_s"] == 0.0 and result.ending["retry_wait_s"] == pytest.approx(3.2)
     assert send(failure, failure, retries=1)[0].outcome == "failed"
     assert send(refused(400, None, "bad_request"), retries=5)[0].outcome == "failed", "no retry can help"
 
@@ -100,10 +100,10 @@ def test_all_requests_of_a_resting_provider_wait_and_others_do_not() -> None:
         rest = [asyncio.create_task(sender.send(make_call(name))) for name in ("openai:m", "groq:m")]
         return [await first, *[await task for task in rest]], provider.sent_s
 
-    found, sent_s = run_on_virtual_time(main())
+    result, sent_s = run_on_virtual_time(main())
     assert sent_s == [0.0, 1.0, 5.1, 5.1], "groq at once, openai after its rest"
-    assert [round(response.ending["refused_wait_s"], 6) for response in found] == [5.1, 4.1, 0.0]
-    assert [response.ending["refused_starts"] for response in found] == [1, 0, 0]
+    assert [round(response.ending["refused_wait_s"], 6) for response in result] == [5.1, 4.1, 0.0]
+    assert [response.ending["refused_starts"] for response in result] == [1, 0, 0]
 
 
 def test_refusals_in_a_row_end_the_part_of_the_provider() -> None:
@@ -141,9 +141,9 @@ def test_refusals_beside_running_answers_do_not_end_the_part() -> None:
         long = TrialRequest("openai:m", "direct", "in-process", ChatRequest((), request_id="long"))
         running = asyncio.create_task(sender.send(long))
         await asyncio.sleep(0)
-        found = await sender.send(make_call())
+        result = await sender.send(make_call())
         await running
-        return found
+        return result
 
-    found = run_on_virtual_time(main())
-    assert found.outcome == "completed" and found.ending["refused_starts"] > MAX_REFUSALS
+    result = run_on_virtual_time(main())
+    assert result.outcome == "completed" and result.ending["refused_starts"] > MAX_REFUSALS

@@ -86,10 +86,10 @@ def test_trace_has_events_relative_to_send_and_provenance(tmp_path: Path) -> Non
             await writer.write(lambda: (trial, []), RESPONSE)
 
     asyncio.run(main())
-    found = loads((tmp_path / "traces" / "run-00001.jsonl").read_text(encoding="utf-8"))
-    assert [timed.event for timed in found.events] == [timed.event for timed in SOURCE]
-    assert found.events[0].at_s == pytest.approx(0.5) and found.events[-1].at_s == pytest.approx(4.5)
-    assert found.header["prompt_id"] == FIRST.prompt.id and found.header["usage"]["output_tokens"] == 9
+    data = loads((tmp_path / "traces" / "run-00001.jsonl").read_text(encoding="utf-8"))
+    assert [timed.event for timed in data.events] == [timed.event for timed in SOURCE]
+    assert data.events[0].at_s == pytest.approx(0.5) and data.events[-1].at_s == pytest.approx(4.5)
+    assert data.header["prompt_id"] == FIRST.prompt.id and data.header["usage"]["output_tokens"] == 9
 
 
 def test_disk_sync_runs_at_intervals_and_at_end_without_blocking_answers(

@@ -68,8 +68,8 @@ def test_split_surrogate_over_two_deltas_is_joined() -> None:
 def test_lone_surrogate_becomes_replacement_character(half: str, after: str) -> None:
     lone = {"first": "\ud83c", "second": "\udf0d"}[half]
     events, error = decode_chunks(text_chunk(f"a{lone}"), text_chunk(after), STOP, DONE)
-    said = "".join(event.text for event in events if isinstance(event, TextDelta))
-    assert (said, events[-1], error) == (f"a\ufffd{after}", Finish("stop", "stop"), None)
+    output = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert (output, events[-1], error) == (f"a\ufffd{after}", Finish("stop", "stop"), None)
 
 
 def test_lone_surrogate_at_end_is_not_lost() -> None:
@@ -216,12 +216,12 @@ def test_text_after_finish_reason_cancels_the_reason() -> None:
 
 
 def test_decoder_is_done_after_end_marker() -> None:
-    found: StreamDecoder = make_decoder()
-    assert list(found.feed(encode_sse(text_chunk("x"), STOP))) == [TextDelta("x")]
-    assert not found.done
-    assert list(found.feed(encode_sse(DONE))) == []
-    assert found.done
-    assert list(found.flush()) == [Finish("stop", "stop")]
+    result: StreamDecoder = make_decoder()
+    assert list(result.feed(encode_sse(text_chunk("x"), STOP))) == [TextDelta("x")]
+    assert not result.done
+    assert list(result.feed(encode_sse(DONE))) == []
+    assert result.done
+    assert list(result.flush()) == [Finish("stop", "stop")]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_decoder_is_done_after_end_marker() -> None:
 )
 def test_error_in_stream_maps_to_error_class(error: object, cls: type[StreamError]) -> None:
     message = assert_ends(decode_chunks(text_chunk("x"), {"error": error}, text_chunk("y"), STOP), cls, TextDelta("x"))
-    assert message == "the provider broke off with an error: Slow down"
+    assert message == "answer: ended by an error of the provider: Slow down"
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_bad_utf8_is_protocol_error_after_received_text() -> None:
         (b"\r\n \n", "empty"),
         (b"<!DOCTYPE html><html><body>Bad gateway</body></html>", "web page"),
         (b"\xef\xbb\xbf \n<html>", "web page"),
-        (json.dumps({"choices": [{"message": {"content": "x"}}]}).encode(), "in one piece"),
-        (b"OK", "something else"),
+        (json.dumps({"choices": [{"message": {"content": "x"}}]}).encode(), "not streamed"),
+        (b"OK", "not an answer"),
         (b'{"error', "malformed JSON"),
     ],
 )

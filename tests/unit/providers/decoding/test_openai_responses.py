@@ -36,12 +36,12 @@ def ended(status: str = "completed", **fields: Any) -> dict[str, Any]:
 
 
 def decode(data: bytes, piece_bytes: int, *, streamed: bool = True) -> tuple[list[Event], StreamError | None]:
-    found, events = make_decoder(streamed=streamed), list[Event]()
+    result, events = make_decoder(streamed=streamed), list[Event]()
     try:
         for start in range(0, len(data), piece_bytes):
-            for event in found.feed(data[start : start + piece_bytes]):
+            for event in result.feed(data[start : start + piece_bytes]):
                 events.append(event)
-        for event in found.flush():
+        for event in result.flush():
             events.append(event)
     except StreamError as error:
         return events, error
@@ -51,12 +51,12 @@ def decode(data: bytes, piece_bytes: int, *, streamed: bool = True) -> tuple[lis
 def run(*events: dict[str, Any]) -> tuple[list[Event], StreamError | None]:
     """Return the outcome of a stream of these events, after checking that it is the same for several splits."""
     data = b"".join(b"event: %s\ndata: %s\n\n" % (event["type"].encode(), orjson.dumps(event)) for event in events)
-    found = decode(data, len(data) or 1)
+    result = decode(data, len(data) or 1)
     for piece_bytes in (1, 7):
         events_again, error = decode(data, piece_bytes)
-        assert events_again == found[0]
-        assert type(error) is type(found[1])
-    return found
+        assert events_again == result[0]
+        assert type(error) is type(result[1])
+    return result
 
 
 def test_completed_stream_yields_text_usage_and_finish() -> None:

@@ -46,12 +46,12 @@ def error_message(status: int, body: object) -> str:
     ],
 )
 def test_provider_message_is_passed_on_in_one_line(body: object, words: str) -> None:
-    assert error_message(500, body) == f"OpenAI failed (500): {words}"
+    assert error_message(500, body) == f"OpenAI: server error (500): {words}"
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[]", '{"error": {}}', '{"error": null}', '{"error": {"message": 5}}'])
 def test_error_without_message_still_names_status(body: str) -> None:
-    assert error_message(503, body).startswith("OpenAI failed (503)")
+    assert error_message(503, body).startswith("OpenAI: server error (503)")
 
 
 def test_long_provider_message_is_shortened_to_printable_line() -> None:
@@ -65,13 +65,13 @@ def test_azure_content_filter_category_is_named() -> None:
     results = {"hate": {"filtered": True}, "violence": {"filtered": False}}
     error = {"code": "content_filter", "message": "Blocked.", "innererror": {"content_filter_result": results}}
     assert (
-        error_message(400, {"error": error}) == "OpenAI: the content filter rejected the prompt for hate (400): Blocked"
+        error_message(400, {"error": error}) == "OpenAI: prompt rejected by the content filter for hate (400): Blocked"
     )
 
 
 def test_error_message_names_what_to_check() -> None:
-    assert error_message(401, "no").endswith("check OPENAI_API_KEY")
-    assert "no model 'gpt-x', or https://api.openai.com/v1 is not its address" in error_message(404, "no")
+    assert error_message(401, "no").endswith("(check OPENAI_API_KEY)")
+    assert "no model 'gpt-x' at https://api.openai.com/v1" in error_message(404, "no")
     assert "check OPENAI_BASE_URL" in error_message(307, "")
 
 
@@ -141,26 +141,26 @@ def test_unknown_exception_counts_as_lost_connection() -> None:
             NetworkError,
             "verify failed",
         ),
-        (CloseReason.CLOSED, None, NetworkError, "without an answer"),
-        (CloseReason.NOT_HTTP, ValueError("illegal status line"), ProtocolError, "not HTTP: illegal status line"),
+        (CloseReason.CLOSED, None, NetworkError, "without a response"),
+        (CloseReason.NOT_HTTP, ValueError("illegal status line"), ProtocolError, "not HTTP (illegal status line"),
         (CloseReason.UNDECODABLE, ValueError("bad gzip"), ProtocolError, "bad gzip"),
         (CloseReason.NOT_SENT, ValueError("illegal header"), BadRequestError, "illegal header"),
-        (CloseReason.RESET, ValueError("odd"), NetworkError, "was lost: odd"),
-        (CloseReason.RESET, None, NetworkError, "was lost: it ended without an error"),
+        (CloseReason.RESET, ValueError("odd"), NetworkError, "was lost (odd)"),
+        (CloseReason.RESET, None, NetworkError, "was lost (it ended without an error"),
         (CloseReason.NOT_HTTP, LimitExceededError("a head of more than 64 kB"), ResponseTooLargeError, "64 kB"),
     ],
 )
 def test_close_reason_maps_to_error_class(
     reason: CloseReason, fault: Exception | None, cls: type[StreamError], words: str
 ) -> None:
-    found = transport_error(reason, fault, ServiceConfig(NAMES), answered=False)
-    assert type(found) is cls
-    assert words in found.message
+    result = transport_error(reason, fault, ServiceConfig(NAMES), answered=False)
+    assert type(result) is cls
+    assert words in result.message
 
 
 def test_connection_closed_after_headers_is_truncated_answer() -> None:
-    found = transport_error(CloseReason.CLOSED, None, ServiceConfig(NAMES), answered=True)
-    assert isinstance(found, TruncatedStreamError)
+    result = transport_error(CloseReason.CLOSED, None, ServiceConfig(NAMES), answered=True)
+    assert isinstance(result, TruncatedStreamError)
 
 
 @pytest.mark.parametrize(

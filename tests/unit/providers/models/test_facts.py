@@ -45,7 +45,7 @@ def test_temperature_with_effort_none_is_accepted_as_the_facts_state() -> None:
 def test_retirement_description_names_the_successor() -> None:
     facts = load_built_in_facts().model("openai", "gpt-5-mini")
     words = facts.describe_retirement("gpt-5-mini", date(2026, 11, 28))
-    assert words == "gpt-5-mini retires on 2026-12-11; gpt-6.1-terra follows it"
+    assert words == "gpt-5-mini retires on 2026-12-11; its successor is gpt-6.1-terra"
     assert (facts.is_retiring(date(2026, 11, 28)), facts.is_retiring(date(2026, 10, 1))) == (True, False)
     assert "was retired" in str(facts.describe_retirement("gpt-5-mini", date(2026, 12, 11)))
 
@@ -65,9 +65,9 @@ def test_retirement_description_names_the_successor() -> None:
     ],
 )
 def test_invalid_entry_is_rejected_with_its_line(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words) as told:
+    with pytest.raises(UsageError, match=words) as result:
         parse_facts(text, "f.toml", tuple(SERVICES))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(result.value)
 
 
 def test_facts_file_overrides_built_in_facts_and_an_invalid_one_raises(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_facts_file_overrides_built_in_facts_and_an_invalid_one_raises(tmp_path:
 
 def test_unaccepted_effort_is_rejected_with_the_accepted_ones() -> None:
     providers = ProviderRegistry(Settings({}))
-    with pytest.raises(UsageError, match="takes none, low, medium, high, xhigh"):
+    with pytest.raises(UsageError, match="accepts none, low, medium, high, xhigh"):
         providers.check_effort("openai:gpt-6.1-terra", "max")
-    with pytest.raises(UsageError, match="takes no effort"):
+    with pytest.raises(UsageError, match="accepts no effort"):
         providers.check_effort("sim:steady", "low")
     providers.check_effort("vllm:anything", "whatever")
     providers.check_effort("sim:steady", None)

@@ -18,7 +18,7 @@ def find_rejected_settings(status: int, body: Any) -> dict[str, bool]:
     error = error_from_response(ServiceLabels("X", "http://x"), "m", status, {}, json.dumps(body))
     if not isinstance(error, SettingRejectedError):
         return {}
-    return {found.setting: found.is_about_value for found in error.rejections}
+    return {entry.setting: entry.is_about_value for entry in error.rejections}
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ def trace_file(tmp_path: Path) -> Path:
 def replay_file(path: Path, *, streamed: bool = True) -> list[TimedEvent]:
     async def main() -> list[TimedEvent]:
         now = loop_clock()
-        adapter, start_s, found = ReplayAdapter(str(path), now), now(), []
+        adapter, start_s, result = ReplayAdapter(str(path), now), now(), []
         request = ChatRequest(REQUEST.messages, str(path), streamed=streamed)
         async with aclosing(adapter.stream(request)) as events:
             async for event in events:
-                found.append(TimedEvent(now() - start_s, event))
-        return found
+                result.append(TimedEvent(now() - start_s, event))
+        return result
 
     return run_on_virtual_time(main(), start_s=3.0)
 
@@ -51,9 +51,9 @@ def write_trace(path: Path, *events: tuple[float, Event]) -> Path:
 
 
 def test_replay_yields_events_at_recorded_times(trace_file: Path) -> None:
-    found = replay_file(trace_file)
-    assert [t.event for t in found[1:]] == [t.event for t in HEALTHY_EVENTS]
-    assert [t.at_s for t in found[1:]] == pytest.approx([t.at_s for t in HEALTHY_EVENTS])
+    result = replay_file(trace_file)
+    assert [t.event for t in result[1:]] == [t.event for t in HEALTHY_EVENTS]
+    assert [t.at_s for t in result[1:]] == pytest.approx([t.at_s for t in HEALTHY_EVENTS])
 
 
 def test_replay_starts_with_notice_naming_trace(trace_file: Path) -> None:
@@ -64,9 +64,9 @@ def test_replay_starts_with_notice_naming_trace(trace_file: Path) -> None:
 
 
 def test_replay_without_streaming_yields_text_at_end(trace_file: Path) -> None:
-    found = replay_file(trace_file, streamed=False)
-    assert [t for t in found if isinstance(t.event, TextDelta)] == [TimedEvent(2.25, TextDelta("Red, green, blue."))]
-    assert found[-1] == TimedEvent(2.25, Finish("stop", "end_turn"))
+    result = replay_file(trace_file, streamed=False)
+    assert [t for t in result if isinstance(t.event, TextDelta)] == [TimedEvent(2.25, TextDelta("Red, green, blue."))]
+    assert result[-1] == TimedEvent(2.25, Finish("stop", "end_turn"))
 
 
 def test_replay_can_be_repeated(trace_file: Path) -> None:
@@ -80,7 +80,7 @@ def test_replay_can_be_repeated(trace_file: Path) -> None:
 
 def test_trace_without_end_raises_truncated_stream(tmp_path: Path) -> None:
     path = write_trace(tmp_path / "cut.jsonl", (0.1, TextDelta("Red, ")))
-    with pytest.raises(errors.TruncatedStreamError, match=r"cut\.jsonl has no end"):
+    with pytest.raises(errors.TruncatedStreamError, match=r"cut\.jsonl: no terminal event"):
         replay_file(path)
 
 
@@ -88,9 +88,9 @@ def test_recorded_failure_is_raised_at_its_time(tmp_path: Path) -> None:
     path = write_trace(tmp_path / "t.jsonl", (0.1, TextDelta("Red")), (0.4, Failed("server_error", "it broke", 503)))
 
     async def main() -> tuple[float, errors.StreamError]:
-        with pytest.raises(errors.ServerError) as caught:
+        with pytest.raises(errors.ServerError) as excinfo:
             [event async for event in ReplayAdapter(str(path), loop_clock()).stream(REQUEST)]
-        return loop_clock()(), caught.value
+        return loop_clock()(), excinfo.value
 
     at_s, error = run_on_virtual_time(main())
     assert at_s == pytest.approx(0.4)
@@ -134,10 +134,10 @@ def test_non_trace_file_is_rejected_in_one_line(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     other.write_text("hello\n")
     for path in (tmp_path / "missing", tmp_path, binary, other, Path("nul\0byte")):
-        with pytest.raises(errors.UsageError) as caught:
+        with pytest.raises(errors.UsageError) as excinfo:
             ReplayAdapter(str(path))
-        assert "\n" not in str(caught.value)
-        assert path.name.replace("\0", "\\x00") in str(caught.value)
+        assert "\n" not in str(excinfo.value)
+        assert path.name.replace("\0", "\\x00") in str(excinfo.value)
 
 
 def test_validate_model_reads_trace_file(trace_file: Path) -> None:

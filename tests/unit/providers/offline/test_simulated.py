@@ -23,14 +23,14 @@ PROMPT = "Be brief.\nName three colours."
 async def collect_timed(adapter: SimAdapter, request: ChatRequest) -> tuple[list[TimedEvent], StreamError | None]:
     """Return the events with their times in seconds since the call, and the error that ended them, if any."""
     now = asyncio.get_running_loop().time
-    start_s, found = now(), []
+    start_s, result = now(), []
     try:
         async with aclosing(adapter.stream(request)) as events:
             async for event in events:
-                found.append(TimedEvent(now() - start_s, event))
+                result.append(TimedEvent(now() - start_s, event))
     except StreamError as error:
-        return found, error
-    return found, None
+        return result, error
+    return result, None
 
 
 def play_request(request: ChatRequest, *, seed: int = 0) -> tuple[list[TimedEvent], StreamError | None]:
@@ -40,49 +40,49 @@ def play_request(request: ChatRequest, *, seed: int = 0) -> tuple[list[TimedEven
     return run_on_virtual_time(main(), start_s=5.0)
 
 
-def join_text(found: list[TimedEvent]) -> str:
-    return "".join(t.event.text for t in found if isinstance(t.event, TextDelta))
+def join_text(result: list[TimedEvent]) -> str:
+    return "".join(t.event.text for t in result if isinstance(t.event, TextDelta))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_deltas_follow_schedule(profile: str) -> None:
-    found, _ = play_request(replace(REQUEST, model=profile))
+    result, _ = play_request(replace(REQUEST, model=profile))
     plan = make_schedule(PROFILES[profile], seed_for(0, PROMPT))
-    deltas = [t for t in found if isinstance(t.event, TextDelta | ThinkingDelta)]
+    deltas = [t for t in result if isinstance(t.event, TextDelta | ThinkingDelta)]
     assert [t.at_s for t in deltas] == pytest.approx([step.at_s for step in plan.steps])
-    assert join_text(found) == plan.text
+    assert join_text(result) == plan.text
     assert "".join(t.event.text for t in deltas if isinstance(t.event, ThinkingDelta)) == plan.thinking
 
 
 def test_steady_profile_starts_at_200_ms_with_20_ms_gaps() -> None:
-    found, error = play_request(REQUEST)
-    times = [t.at_s for t in found if isinstance(t.event, TextDelta)]
+    result, error = play_request(REQUEST)
+    times = [t.at_s for t in result if isinstance(t.event, TextDelta)]
     assert error is None
     assert times == pytest.approx([0.2 + 0.02 * n for n in range(64)])
 
 
 def test_first_notice_says_simulated() -> None:
-    found, _ = play_request(REQUEST)
-    first = found[0]
+    result, _ = play_request(REQUEST)
+    first = result[0]
     assert first.at_s == 0.0
     assert isinstance(first.event, Notice) and first.event.kind == "connected" and "imulated" in first.event.message
-    assert "simulated" in join_text(found)
+    assert "simulated" in join_text(result)
 
 
 @pytest.mark.parametrize("profile", ["steady", "bursty", "slow-start", "stalling", "thinking"])
 def test_healthy_profile_follows_grammar_and_reports_usage(profile: str) -> None:
-    found, error = play_request(replace(REQUEST, model=profile))
+    result, error = play_request(replace(REQUEST, model=profile))
     grammar = Grammar()
-    for t in found:
+    for t in result:
         grammar.feed(t.event)
     grammar.end()
     plan = make_schedule(PROFILES[profile], seed_for(0, PROMPT))
     assert error is None
-    assert [t.event for t in found[-2:]] == [
+    assert [t.event for t in result[-2:]] == [
         Usage(-(-len(PROMPT) // 4), len(plan.steps), plan.thinking_tokens, 0, "reported"),
         Finish("stop", "stop"),
     ]
-    assert found[-1].at_s == pytest.approx(plan.end_at_s)
+    assert result[-1].at_s == pytest.approx(plan.end_at_s)
 
 
 def test_empty_model_name_selects_steady_profile() -> None:
@@ -92,10 +92,10 @@ def test_empty_model_name_selects_steady_profile() -> None:
 @pytest.mark.parametrize(("profile", "error"), [("cut", TruncatedStreamError), ("error", ServerError)])
 @pytest.mark.parametrize("streamed", [True, False])
 def test_broken_profile_raises_its_error(profile: str, error: type[StreamError], streamed: bool) -> None:
-    found, broke = play_request(replace(REQUEST, model=profile, streamed=streamed))
+    result, broke = play_request(replace(REQUEST, model=profile, streamed=streamed))
     assert type(broke) is error
-    assert not any(isinstance(t.event, Finish | Usage) for t in found)
-    assert bool(join_text(found)) == streamed
+    assert not any(isinstance(t.event, Finish | Usage) for t in result)
+    assert bool(join_text(result)) == streamed
 
 
 def test_non_streamed_answer_comes_at_schedule_end() -> None:
@@ -118,11 +118,11 @@ def test_meter_shows_reported_counts_streamed_or_not(streamed: bool) -> None:
 
 
 def test_max_tokens_ends_answer_with_length() -> None:
-    found, error = play_request(replace(REQUEST, max_tokens=5))
+    result, error = play_request(replace(REQUEST, max_tokens=5))
     assert error is None
-    assert sum(isinstance(t.event, TextDelta) for t in found) == 5
-    assert found[-1].event == Finish("length", "length")
-    usage = next(t.event for t in found if isinstance(t.event, Usage))
+    assert sum(isinstance(t.event, TextDelta) for t in result) == 5
+    assert result[-1].event == Finish("length", "length")
+    usage = next(t.event for t in result if isinstance(t.event, Usage))
     assert usage.output_tokens == 5
 
 
@@ -132,8 +132,8 @@ def test_same_prompt_and_seed_repeat_the_answer() -> None:
     assert (
         len(
             {
-                join_text(found)
-                for found, _ in (play_request(REQUEST), play_request(other), play_request(REQUEST, seed=1))
+                join_text(entry)
+                for entry, _ in (play_request(REQUEST), play_request(other), play_request(REQUEST, seed=1))
             }
         )
         == 3
@@ -145,8 +145,8 @@ def test_unknown_profile_error_lists_profiles() -> None:
         SimAdapter().validate_model("nervous")
     SimAdapter().validate_model("")
     SimAdapter().validate_model("stalling")
-    found, error = play_request(replace(REQUEST, model="nervous"))
-    assert found == []
+    result, error = play_request(replace(REQUEST, model="nervous"))
+    assert result == []
     assert isinstance(error, NotFoundError) and "bursty" in error.message
 
 
@@ -194,8 +194,8 @@ def test_session_reports_cut_profile_as_truncated() -> None:
 
 def test_deltas_on_real_clock_are_never_early() -> None:
     async def main() -> list[TimedEvent]:
-        found, _ = await collect_timed(SimAdapter(monotonic), REQUEST)
-        return [t for t in found if isinstance(t.event, TextDelta)]
+        result, _ = await collect_timed(SimAdapter(monotonic), REQUEST)
+        return [t for t in result if isinstance(t.event, TextDelta)]
 
     late_s = [t.at_s - (0.2 + 0.02 * n) for n, t in enumerate(asyncio.run(main()))]
     assert min(late_s) > -0.001

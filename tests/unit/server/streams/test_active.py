@@ -62,15 +62,15 @@ def test_internal_defect_ends_answer_with_error_not_cancelled(number: int, outco
         strategy = strategies.parse("direct").build()
         answer = stream_answer(REQUEST, session, strategy, clock=now, filter=BrokenFilter(number))
         stream = ActiveAnswers(now).add(answer, None, recorder, recorder)
-        found: list[WireEvent] = []
+        result: list[WireEvent] = []
         async with aclosing(WireEventEncoder(stream, now)) as entries:
             while not entries.ended:
-                found += await entries.next_batch()
-        return found
+                result += await entries.next_batch()
+        return result
 
-    found: Any = run_on_virtual_time(main())
-    assert [name for _, name, _ in found if name in TERMINAL_EVENTS] == ["error"] == [found[-1][1]]
-    assert json.loads(found[-1][2])["error"]["type"] == "internal"
+    result: Any = run_on_virtual_time(main())
+    assert [name for _, name, _ in result if name in TERMINAL_EVENTS] == ["error"] == [result[-1][1]]
+    assert json.loads(result[-1][2])["error"]["type"] == "internal"
     assert [(r.outcome, r.error.kind if r.error else None) for r in recorder.receipts] == [(outcome, "internal")]
     assert recorder.settled == 1
 
@@ -125,4 +125,4 @@ def test_slow_client_receives_pending_events_before_cancelled_end(response: Any,
     assert ids == [*range(1, len(ids) + 1)]
     text = "".join(json.loads(content) for content in re.findall(r'"content":("(?:[^"\\]|\\.)*")', body))
     assert len(text) == recorder.receipts[0].delivered_chars > 0
-    assert "event: cancelled" in body or "the answer was stopped on request" in body
+    assert "event: cancelled" in body or "answer: stopped on request" in body

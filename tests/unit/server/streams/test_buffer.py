@@ -19,8 +19,8 @@ def make_events(first: int, last: int, size: int = 100) -> list[WireEvent]:
     return [(number, "chunk", b"x" * size) for number in range(first, last + 1)]
 
 
-def event_numbers(found: list[WireEvent]) -> list[int]:
-    return [number for number, _, _ in found]
+def event_numbers(result: list[WireEvent]) -> list[int]:
+    return [number for number, _, _ in result]
 
 
 def test_buffered_stream_returns_events_after_any_number() -> None:
@@ -54,8 +54,8 @@ def test_reader_behind_buffer_ends_with_lost_error() -> None:
 
     ((number, name, data),), ended = asyncio.run(main())
     assert (number, name, ended) == (3, "error", True)
-    told = parse_event((name, json.loads(data)))
-    assert isinstance(told, AnswerFailed) and (told.kind, told.bill.usage) == ("lost", None)
+    result = parse_event((name, json.loads(data)))
+    assert isinstance(result, AnswerFailed) and (result.kind, result.bill.usage) == ("lost", None)
 
 
 def test_reader_waits_at_most_timeout_and_ends_with_stream() -> None:

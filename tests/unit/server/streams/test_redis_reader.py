@@ -18,10 +18,10 @@ class GrowingStreamRedis:
 
 
 def test_writer_is_not_notified_for_every_event() -> None:
-    told: list[str] = []
+    result: list[str] = []
 
     async def reads(stream_id: str) -> None:
-        told.append(stream_id)
+        result.append(stream_id)
 
     async def main() -> list[int]:
         client: Any = GrowingStreamRedis()
@@ -29,4 +29,4 @@ def test_writer_is_not_notified_for_every_event() -> None:
         return [entry[0] for _ in range(20) for entry in await reader.next_batch()]
 
     assert asyncio.run(main()) == list(range(1, 21))
-    assert told == ["a-stream"]
+    assert result == ["a-stream"]

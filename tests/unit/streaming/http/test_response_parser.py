@@ -49,8 +49,8 @@ RESPONSES = {
 def test_parser_any_split_returns_same_body(name: str, data: st.DataObject) -> None:
     raw, body = RESPONSES[name]
     cuts = data.draw(st.lists(st.integers(0, len(raw)), max_size=20))
-    reader, found = parse_in_pieces(raw, cuts)
-    assert (found, reader.complete) == (body, True)
+    reader, result = parse_in_pieces(raw, cuts)
+    assert (result, reader.complete) == (body, True)
     assert reader.flush()
 
 
@@ -69,14 +69,14 @@ def test_parser_is_complete_exactly_at_last_byte(name: str) -> None:
 def test_truncated_response_is_not_complete(chunks: list[bytes], cut: float) -> None:
     raw = chunked_response(*chunks)
     raw = raw[: int(cut * (len(raw) - 1))]
-    reader, found = parse_in_pieces(raw, [])
+    reader, result = parse_in_pieces(raw, [])
     assert not reader.flush()
-    assert b"".join(chunks).startswith(found)
+    assert b"".join(chunks).startswith(result)
 
 
 def test_body_without_length_ends_with_connection() -> None:
-    reader, found = parse_in_pieces(b"HTTP/1.0 200 OK\r\n\r\nall of this", [25])
-    assert (found, reader.complete, reader.chunks) == (b"all of this", False, None)
+    reader, result = parse_in_pieces(b"HTTP/1.0 200 OK\r\n\r\nall of this", [25])
+    assert (result, reader.complete, reader.chunks) == (b"all of this", False, None)
     assert reader.flush() and reader.complete
 
 
@@ -157,7 +157,7 @@ TOO_LARGE = {
 def test_response_over_limit_any_split_is_rejected(name: str) -> None:
     raw = TOO_LARGE[name]
     for cuts in ([], list(range(1, len(raw), 7)), list(range(0, len(raw), 4096))):
-        with pytest.raises(HTTPLimitError, match="more than"):
+        with pytest.raises(HTTPLimitError, match=r"(larger|longer|more) than"):
             parse_in_pieces(raw, cuts)
 
 

@@ -180,12 +180,12 @@ def test_history_and_settings_reach_model() -> None:
         adapter = SlowAdapter()
         history = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "1."}]
         await ChatPageDriver(adapter).frames("Two?", history, system="Brief.", temperature="0.5", max_tokens="7")
-        return adapter.asked[0]
+        return adapter.requests[0]
 
-    asked = run_on_virtual_time(main())
+    answer = run_on_virtual_time(main())
     roles = [("system", "Brief."), ("user", "One?"), ("assistant", "1."), ("user", "Two?")]
-    assert asked.messages == tuple(Message(role, content) for role, content in roles)  # type: ignore[arg-type]  # literals
-    assert (asked.temperature, asked.max_tokens, asked.streamed) == (0.5, 7, True)
+    assert answer.messages == tuple(Message(role, content) for role, content in roles)  # type: ignore[arg-type]  # literals
+    assert (answer.temperature, answer.max_tokens, answer.streamed) == (0.5, 7, True)
 
 
 @pytest.mark.parametrize(
@@ -234,10 +234,10 @@ def test_custom_model_replaces_default(settings: dict[str, str], names: list[str
 def test_invalid_question_shows_one_line_error(settings: dict[str, Any], says: str) -> None:
     async def main() -> tuple[list[ChatUpdate], int]:
         adapter = SlowAdapter()
-        return await ChatPageDriver(adapter).frames(**({"text": "Count."} | settings)), len(adapter.asked)
+        return await ChatPageDriver(adapter).frames(**({"text": "Count."} | settings)), len(adapter.requests)
 
-    frames, asked = run_on_virtual_time(main())
-    assert len(frames) == 1 and asked == 0
+    frames, requests = run_on_virtual_time(main())
+    assert len(frames) == 1 and requests == 0
     assert [frames[0][5]["visible"], frames[0][6]["visible"]] == ["hidden", True], "there is nothing to continue"
     assert last_title(frames[0]) == strings.NOT_ANSWERED
     assert says in frames[0][0][0]["content"][0]["text"]

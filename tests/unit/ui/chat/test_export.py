@@ -24,9 +24,9 @@ def receipt_facts(name: str) -> dict[str, Any] | None:
 
 
 def test_json_export_has_messages_and_receipts() -> None:
-    found = json.loads(export.export_json(HISTORY, receipt_facts, "2026-01-02", ["sk-secret-123"]))
-    assert found["exported_at"] == "2026-01-02"
-    assert found["messages"] == [
+    data = json.loads(export.export_json(HISTORY, receipt_facts, "2026-01-02", ["sk-secret-123"]))
+    assert data["exported_at"] == "2026-01-02"
+    assert data["messages"] == [
         {"role": "user", "content": "Is a<b>?"},
         {"role": "assistant", "thinking": "Let me see: <i>"},
         {"role": "assistant", "content": "Yes, a<b> & `x<y>`."},

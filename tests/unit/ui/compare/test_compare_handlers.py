@@ -87,9 +87,9 @@ def test_stalled_column_does_not_delay_others() -> None:
         assert running[3].done() == (count == 3), "it still waits when the others have ended"
         await table.compare.stop_all(make_request())
         await asyncio.gather(*running)
-        found = table.compare.comparison("a").round
-        assert found is not None
-        probes = [column.probe for column in found.columns[:3] if column.probe]
+        result = table.compare.comparison("a").round
+        assert result is not None
+        probes = [column.probe for column in result.columns[:3] if column.probe]
         return [[timed.at_s - probe.called_s for timed in probe.delivered] for probe in probes]
 
     alone = run_on_virtual_time(main(3))
@@ -308,7 +308,7 @@ def test_instantaneous_state_is_drawn() -> None:
         return [frame async for frame in pipeline.run("sim:steady", "direct", "batch", 100.0, "Hi", make_request())]
 
     drawn = [
-        found[1] for frame in run_on_virtual_time(main()) if (found := re.search(r'data-state="(\w+)"', str(frame[4])))
+        match[1] for frame in run_on_virtual_time(main()) if (match := re.search(r'data-state="(\w+)"', str(frame[4])))
     ]
     states = ["idle", *["streaming", "retrying"] * 3, "streaming", "fallback", "failed"]
     assert [state for state, _ in groupby(drawn)] == states
@@ -321,10 +321,10 @@ def test_huge_answer_is_truncated_for_display() -> None:
     assert len(shown) < 11_000
 
 
-@pytest.mark.parametrize(("scenario", "said"), [("sim:steady", "Simulated · Complete"), ("local", "Complete")])
-def test_simulated_run_end_is_labelled(scenario: str, said: str) -> None:
+@pytest.mark.parametrize(("scenario", "output"), [("sim:steady", "Simulated · Complete"), ("local", "Complete")])
+def test_simulated_run_end_is_labelled(scenario: str, output: str) -> None:
     last = run_on_virtual_time(run_pipeline("direct", "whole", scenario))[-1]
-    assert f"<strong>{said}</strong>" in last[5] and last[8] == said
+    assert f"<strong>{output}</strong>" in last[5] and last[8] == output
 
 
 def test_unlisted_scenario_is_rejected() -> None:

@@ -52,8 +52,8 @@ def test_comparison_table_marks_faster_ttft() -> None:
 
 
 def test_incomplete_answer_is_never_marked_better() -> None:
-    found = Round("?", [make_column("a", 0.9), make_column("b", 0.2, outcome="truncated")], blind=False)
-    _, _, marked = round.comparison_table(found)
+    result = Round("?", [make_column("a", 0.9), make_column("b", 0.2, outcome="truncated")], blind=False)
+    _, _, marked = round.comparison_table(result)
     assert marked == set()
 
 
@@ -67,18 +67,18 @@ def test_estimated_tokens_yield_no_speed_or_cost_metric() -> None:
 
 
 def test_blind_round_hides_names_before_vote() -> None:
-    found = Round("?", [make_column("local"), make_column("sim:steady")], blind=True)
-    assert [found.heading(n) for n in (0, 1)] == ["Answer A", "Answer B"]
+    result = Round("?", [make_column("local"), make_column("sim:steady")], blind=True)
+    assert [result.heading(n) for n in (0, 1)] == ["Answer A", "Answer B"]
     votes = Votes()
-    votes.cast_vote(found, "B")
-    assert [found.heading(n) for n in (0, 1)] == ["Answer A · local", "Answer B · sim:steady"]
+    votes.cast_vote(result, "B")
+    assert [result.heading(n) for n in (0, 1)] == ["Answer A · local", "Answer B · sim:steady"]
     assert votes.cast[0].winner == "sim:steady" and votes.cast[0].blind
 
 
 def test_round_accepts_one_vote() -> None:
-    found, votes = Round("?", [make_column("a"), make_column("b")], blind=False), Votes()
-    votes.cast_vote(found, "")
-    votes.cast_vote(found, "A")
+    result, votes = Round("?", [make_column("a"), make_column("b")], blind=False), Votes()
+    votes.cast_vote(result, "")
+    votes.cast_vote(result, "A")
     assert [vote.winner for vote in votes.cast] == [strings.TIE]
 
 

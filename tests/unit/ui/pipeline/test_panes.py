@@ -67,9 +67,9 @@ def test_buffering_svg_draws_strategies_without_argument_or_with_interval() -> N
 
 def test_buffering_svg_counts_updates_and_delay() -> None:
     drawn = buffering_diagram.buffering_svg(STREAM, 0.1)
-    found = re.findall(r"<code>([^<]+)</code><br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
-    updates = {name: int(count) for name, count, _ in found}
-    delays = {name: int(ms) for name, _, ms in found}
+    result = re.findall(r"<code>([^<]+)</code><br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
+    updates = {name: int(count) for name, count, _ in result}
+    delays = {name: int(ms) for name, _, ms in result}
     assert (updates["direct"], updates["batch:100ms"], updates["whole"]) == (50, 11, 1)
     assert updates["debounce:100ms"] == 1, "a stream that is never quiet for 100 ms is debounced to its limit"
     assert delays["direct"] == 0 < delays["batch:100ms"] < delays["whole"]

@@ -68,9 +68,9 @@ def value(block: Any) -> Any:
 
 
 def assert_rejected(schema: EventSchema, event: Any) -> str:
-    with pytest.raises(RejectionError) as caught:
+    with pytest.raises(RejectionError) as excinfo:
         schema.parse_event(event if isinstance(event, bytes) else json.dumps(event).encode())
-    return caught.value.message
+    return excinfo.value.message
 
 
 def test_every_function_with_events_of_its_controls_accepts_them(page: gr.Blocks, schema: EventSchema) -> None:
@@ -255,7 +255,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_json_value_is_text_message_or_rejected(found: Any) -> None:
-    if is_message(found, 100):
-        assert set(found) <= {"role", "content", "metadata", "options"}
-        assert "FileData" not in json.dumps(found.get("metadata"))
+def test_any_json_value_is_text_message_or_rejected(result: Any) -> None:
+    if is_message(result, 100):
+        assert set(result) <= {"role", "content", "metadata", "options"}
+        assert "FileData" not in json.dumps(result.get("metadata"))
