@@ -25,6 +25,13 @@ from ui.form import LOCAL_PROVIDER
 from ui.history import user_message
 from ui.markdown_text import unescape_prose
 
+GRADIO_VERSION = "6.31"
+if not gr.__version__.startswith(f"{GRADIO_VERSION}."):
+    raise ImportError(
+        f"gradio {gr.__version__}: the methods that are overridden here were checked in version {GRADIO_VERSION} only "
+        "(install the version that requirements.txt names)"
+    )
+
 DEFAULT_MAX_TOKENS = 400
 _KEEP_BROUGHT = """(changed, brought) => {
   const names = new Set(brought.split(",").filter(Boolean)), name = changed.slice(1);
@@ -40,7 +47,7 @@ KEPT_BROUGHT = '() => sessionStorage.getItem("streamgauge-brought") || ""'
 
 
 class StoppableChatInterface(gr.ChatInterface):
-    """Gradio's ChatInterface with three changes.
+    """Gradio's ChatInterface with three changes, for which it has no public way; hence the check of its version.
 
     It shows the user's messages as plain text, exposes its submit events so that they can be cancelled, and filters
     the history through `current_history`: an answer that arrived during a clear may still be on the page.
