@@ -27,7 +27,7 @@ def metric_table(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _tells_apart(metric: Metric, groups: Sequence[Group]) -> bool:
-    known = [found.value for group in groups if (found := group.median(metric.name)).n]
+    known = [result.value for group in groups if (result := group.median(metric.name)).n]
     return bool(known) and not (metric.unit == "0-1" and set(known) == {1.0})
 
 
@@ -36,10 +36,10 @@ def _metric_row(metric: Metric, groups: Sequence[Group]) -> list[str]:
     return [metric.title, f"`{metric.name}`", _UNITS.get(metric.unit, ""), *values]
 
 
-def _format_median(metric: Metric, found: Estimate) -> str:
+def _format_median(metric: Metric, result: Estimate) -> str:
     if metric.unit == "USD":
-        return formatting.format_usd(found.value)
-    return formatting.format_ms(found.value) if metric.unit == "s" else formatting.format_number(found.value)
+        return formatting.format_usd(result.value)
+    return formatting.format_ms(result.value) if metric.unit == "s" else formatting.format_number(result.value)
 
 
 def _group_title(group: Group, groups: Sequence[Group]) -> str:

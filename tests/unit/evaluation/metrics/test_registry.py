@@ -86,7 +86,7 @@ def test_documentation_is_generated_from_the_registry() -> None:
 
 
 def test_report_has_a_row_for_every_metric_that_tells_providers_apart(tmp_path: Path) -> None:
-    wanted = factories.make_scenario()
+    expected = factories.make_scenario()
     facts = {
         "run_id": "run",
         "strategy": "direct",
@@ -98,9 +98,9 @@ def test_report_has_a_row_for_every_metric_that_tells_providers_apart(tmp_path: 
             EXAMPLE, trial_id=f"run-{p.number}", prompt_id=p.prompt.id, provider=p.provider.partition(":")[0],
             model=p.provider.partition(":")[2], repeat=p.repeat, block=p.block, **facts,
         )
-        for p in plan(wanted)
+        for p in plan(expected)
     ]  # fmt: skip
-    factories.write_run(tmp_path, wanted, ((row, []) for row in rows))
+    factories.write_run(tmp_path, expected, ((row, []) for row in rows))
     text = markdown(tables.from_journal(tmp_path))
     ones = {"fluidity", "fluidity_5tps", "fluidity_10tps", "qoe"}
     assert {metric.name for metric in METRICS if f"| `{metric.name}` |" not in text} == ones
