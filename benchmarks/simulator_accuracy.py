@@ -54,7 +54,7 @@ async def _run_burst(host: str, port: int, streams: int) -> None:
 
     received = await asyncio.gather(*(ask_once() for _ in range(streams)))
     if min(received) != max(received) or not received[0]:
-        raise RuntimeError(f"the streams are not alike: {min(received)} to {max(received)} bytes")
+        raise RuntimeError(f"streams: sizes differ, from {min(received)} to {max(received)} bytes")
 
 
 def _measure_lateness_ms(streams: int, rounds: int) -> list[float]:

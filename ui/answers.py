@@ -262,13 +262,17 @@ class AnswerService:
             if validated.left_out:
                 view.feed([Notice("trimmed", strings.TRIMMED.format(count=validated.left_out))], self.clock())
             yield
+            due_s: float | None = None
             while not answer.ended:
-                view.feed(await answer.next_events(TICK_INTERVAL_S), self.clock())
+                wait_s = TICK_INTERVAL_S if due_s is None else min(TICK_INTERVAL_S, max(0.0, due_s - self.clock()))
+                view.feed(await answer.next_events(wait_s), self.clock())
                 view.refresh(answer.meter_reading(), self.clock())
                 if _is_over_budget(validated, page_session) and not answer.ended:
                     view.feed([Notice("budget", strings.BUDGET_REACHED)], self.clock())
                     await opened.slot.stop()
-                if not answer.ended:
+                due_s = page_session.pacer.reserve(self.clock()) if due_s is None else due_s
+                if self.clock() >= due_s and not answer.ended:
+                    due_s = None
                     yield
             receipt = await opened.wait_receipt()
         view.close(receipt, self.clock(), opened.receipt_id)

@@ -14,6 +14,7 @@ from streaming.session import Session
 from ui import strings
 from ui.spending import PageSpending
 from ui.types import PageAnswer
+from ui.update_pacer import UpdatePacer
 
 KEY_KEPT_S = 3600.0
 """How long a session with a key is kept after its page has disconnected."""
@@ -93,6 +94,7 @@ class PageSession:
     def __init__(self) -> None:
         self._slots: dict[str, AnswerSlot] = {}
         self.spending = PageSpending()
+        self.pacer = UpdatePacer()
         self.keys: dict[str, str] = {}
         """The user's own provider API keys, by the environment variable that each replaces."""
         self.token: str | None = None

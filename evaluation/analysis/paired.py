@@ -19,7 +19,7 @@ from evaluation.analysis.statistics import MIN_UNITS, Floats, Ints, order_ranks
 
 MARGIN_S = 0.001
 MARGIN_SHARE = 0.02
-"""A difference below 1 ms or below 2 % counts as equal: the timers' resolution, and what nobody notices."""
+"""A difference below 1 ms or below 2 % counts as equal: the timers' resolution, and an unnoticeable change."""
 LEVEL = 0.05
 POWER = 0.8
 WORTHWHILE = 0.10

@@ -13,6 +13,7 @@ from evaluation.analysis.summary import Group
 from evaluation.analysis.verdicts import ProviderComparison
 from evaluation.escaping import to_markdown
 from evaluation.reports import cautions, decision, formatting, provenance, replay, transports, verdict_text
+from evaluation.reports.metric_table import metric_table
 from evaluation.runner.budget import COST_PROMISE
 from evaluation.scenario import display_name
 from evaluation.schema import atomic_write
@@ -84,6 +85,7 @@ def markdown(run: Run) -> str:
         "Delivery to the reader": _reader_table(run, groups),
         "Transport overhead": list(transports.transport_table(run)),
         "Exploratory differences": _exploratory_lines(verdicts.explore_providers(run), differences),
+        "All metrics": metric_table(groups),
         "Not completed": _failures_table(run, run.trials[run.trials["outcome"] != "completed"]),
         "Configuration": provenance.describe_run(run),
         "Provenance": provenance.describe_provenance(run),

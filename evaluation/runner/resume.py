@@ -159,8 +159,8 @@ def _check_same(folder: Path, facts: Mapping[str, Any], scenario: Scenario) -> N
             f"{name} {_abbreviate(held.get(name))}, not {_abbreviate(current[name])}" for name in differing
         )
         raise UsageError(
-            f"{folder} holds a run of another scenario: {words} (resume with the same options, more repeats or more "
-            "prompts, or choose another folder)"
+            f"{folder}: contains a run of another scenario: {words} (resume with the same options, more repeats or "
+            "more prompts, or choose another folder)"
         )
 
 

@@ -114,7 +114,7 @@ class TrialSender:
 
 @dataclass(slots=True)
 class _Attempts:
-    """The attempts of one trial, and the seconds that were lost with them."""
+    """The attempts of one trial, and the time spent on failed ones in seconds."""
 
     sent: int = 0
     refused: int = 0

@@ -34,7 +34,7 @@ def make_brief_adapter() -> ScriptedAdapter:
 
 
 async def send_and_read(port: int, data: bytes) -> bytes:
-    """Send bytes and read until the server closes, which it must."""
+    """Send bytes and read until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     async with asyncio.timeout(15):

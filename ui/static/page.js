@@ -26,8 +26,13 @@
   document.addEventListener("keydown", ({ key, shiftKey, target }) => {
     if (key === "Enter" && !shiftKey && target.closest?.("#sg-message")) ask();
   }, { capture: true });
+  // An Escape that closes an open list stops nothing; the list is closed before the event reaches the document.
+  let closes = false;
+  document.addEventListener("keydown", ({ key }) => {
+    closes = key === "Escape" && [...document.querySelectorAll('[role="listbox"]')].some(visible);
+  }, { capture: true });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.defaultPrevented) return;
+    if (event.key !== "Escape" || event.defaultPrevented || closes) return;
     stop()?.click();
     unwanted = !stop() && performance.now() < asked + PATIENCE_MS;
   });
@@ -174,6 +179,8 @@
     tab = last.closest('[role="tabpanel"]');
   });
   document.addEventListener("pointerdown", () => { last = null; });
+  // A user who leaves an element by Tab has moved the focus, even if it is nowhere for a moment.
+  document.addEventListener("keydown", ({ key }) => { if (key === "Tab") last = null; }, { capture: true });
   const bring = () => {
     if (document.activeElement !== document.body || last === null) return;
     const home = homes.map(find).find((element) => element !== null && tab?.contains(element));

@@ -1,17 +1,21 @@
 """The registry of metrics: everything that follows from it, and the worked example of the documentation."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluation import schema
+from evaluation import schema, tables
 from evaluation.analysis.slo import parse_slo
 from evaluation.analysis.verdicts import DIRECTION
 from evaluation.metrics import METRIC_BY_NAME, METRICS
 from evaluation.metrics.example import EXAMPLE
+from evaluation.reports.markdown import markdown
 from evaluation.reports.metrics_page import PAGE, render_metrics_page
+from evaluation.scenario import plan
 from evaluation.tables import TRIAL_DTYPES
+from tests.unit.evaluation import factories
 
 WORKED_BY_HAND: dict[str, Any] = {
     "queue_s": 0.01,  # 1.06 planned to sent, less 0.05 connecting and 1.0 refused
@@ -81,3 +85,24 @@ def test_columns_tables_objectives_and_comparison_follow_the_registry() -> None:
 def test_documentation_is_generated_from_the_registry() -> None:
     rerun = "run `python -m evaluation.reports.metrics_page`"
     assert PAGE.read_text(encoding="utf-8") == render_metrics_page(), rerun
+
+
+def test_report_has_a_row_for_every_metric_that_tells_providers_apart(tmp_path: Path) -> None:
+    expected = factories.make_scenario()
+    facts = {
+        "run_id": "run",
+        "strategy": "direct",
+        "transport": "in-process",
+        "started_at": "2026-01-01T00:00:00+00:00",
+    }
+    rows = [
+        schema.build_trial(
+            EXAMPLE, trial_id=f"run-{p.number}", prompt_id=p.prompt.id, provider=p.provider.partition(":")[0],
+            model=p.provider.partition(":")[2], repeat=p.repeat, block=p.block, **facts,
+        )
+        for p in plan(expected)
+    ]  # fmt: skip
+    factories.write_run(tmp_path, expected, ((row, []) for row in rows))
+    text = markdown(tables.from_journal(tmp_path))
+    ones = {"fluidity", "fluidity_5tps", "fluidity_10tps", "qoe"}
+    assert {metric.name for metric in METRICS if f"| `{metric.name}` |" not in text} == ones

@@ -26,6 +26,7 @@ from ui.answers import TICK_INTERVAL_S
 from ui.compare.handlers import COLUMNS, NO_UPDATE, CompareHandlers
 from ui.pipeline.handlers import PipelineHandlers
 from ui.pipeline.scenarios import Scenarios
+from ui.update_pacer import UPDATES_PER_S
 
 COLUMN_FIELDS = ["ollama:a", "", "direct", "sim:steady", "", "whole", "local", "", "direct", "local", "", "direct"]
 
@@ -95,6 +96,44 @@ def test_stalled_column_does_not_delay_others() -> None:
     alone = run_on_virtual_time(main(3))
     assert [len(stamps) for stamps in alone] == [4, 2, 4]
     assert run_on_virtual_time(main(4)) == alone
+
+
+class FastAdapter(SlowAdapter):
+    """An adapter that sends 45 chunks a second for four seconds."""
+
+    CHUNKS = 180
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        for _ in range(self.CHUNKS):
+            await asyncio.sleep(1 / 45)
+            yield TextDelta("x")
+        yield Finish("stop")
+
+
+def test_four_direct_columns_share_the_updates_of_the_page_and_show_the_newest_text() -> None:
+    async def main() -> tuple[list[float], list[str], list[float]]:
+        table = ComparisonDriver(count=4)
+        table.compare = CompareHandlers(make_answer_service(FakeProviders(FastAdapter())))
+        fields = ["ollama:a", "", "direct"] * 4
+        await table.compare.begin(make_request(), "Count.", 4, False, "400", "", "", *fields)
+        clock, drawn_s, behind = asyncio.get_running_loop().time, list[float](), list[float]()
+        started_s = clock()
+
+        async def run_column(number: int) -> str:
+            text = ""
+            async for frame in table.compare.ask(number, make_request()):
+                text = answer_text(frame)
+                drawn_s.append(clock())
+                behind.append(min(45 * (clock() - started_s), FastAdapter.CHUNKS) - len(text))
+            return text
+
+        return drawn_s, await asyncio.gather(*(run_column(number) for number in range(4))), behind
+
+    drawn_s, texts, behind = run_on_virtual_time(main())
+    assert texts == ["x" * FastAdapter.CHUNKS] * 4
+    busiest = max(sum(start <= at_s < start + 1 for at_s in drawn_s) for start in drawn_s)
+    assert 12 <= busiest <= UPDATES_PER_S + 2 * 4, "beside a first and a last update of each column"
+    assert max(behind) <= 2, "an update shows what has arrived until then"
 
 
 def test_stop_ends_one_column_and_stop_all_ends_every_column() -> None:
