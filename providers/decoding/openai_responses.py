@@ -2,7 +2,8 @@
 
 In a stream, every event is an object with a `type`. The last one is `response.completed`, `response.incomplete` or
 `response.failed` and contains the whole response. Without streaming, the body is that response. Reasoning arrives as
-summaries or as text, a refusal as a separate kind of content.
+summaries or as text, a refusal as a separate kind of content. llama.cpp reports `completed` also when the limit cut the
+answer, and does not repeat the limit, which a decoder does not know: such an answer finishes with `stop`.
 """
 
 from dataclasses import replace
