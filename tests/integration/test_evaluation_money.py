@@ -77,7 +77,7 @@ def test_dry_run_without_price_reports_unknown_cost(tmp_path: Path, capsys: pyte
 
 def test_max_cost_with_unknown_price_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(run_arguments(tmp_path / "run", "--max-cost", "1")) == 2
-    assert "unknown: sim:steady" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert "the price of sim:steady is unknown" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_run_reaching_max_cost_ends_early_and_reports_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
