@@ -59,15 +59,15 @@ def transport_run(tmp_path_factory: pytest.TempPathFactory) -> TransportRun:
     requests = [{"id": "usual", "prompt": "Why?"}, {"id": "long", "prompt": "why " * 8200}]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in requests), encoding="utf-8")
     words = "run --providers openai:m,openai:fault-cut --strategies direct --transport in-process,sse,websocket,openai"
-    more = ("--prompts", str(prompts), "--repeats", "2", "--price", "openai:m=10/100", "--out", str(folder))
-    unlimited = ("--max-failures", "100%")
+    words += " --repeats 2 --price openai:m=10/100 --max-failures 100%"
+    more = ("--prompts", str(prompts), "--out", str(folder))
     before = child_pids()
     options = ("--tokens", str(TOKENS), "--ttft-ms", "50", "--gap-ms", "20", "--log", str(log))
     with run_simulator_process(*options) as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", f"{url}/v1")
         patch.setenv("OPENAI_API_KEY", "none")
         during = child_pids() - before
-        assert main([*words.split(), *more, *unlimited, "--record", "--no-plots"]) == 0
+        assert main([*words.split(), *more, "--record", "--no-plots"]) == 0
         assert child_pids() - before == during, "the run's service has ended with it"
     sent_s: dict[str, dict[int, float]] = defaultdict(dict)
     for line in read_log(str(log)):
