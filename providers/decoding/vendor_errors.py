@@ -84,7 +84,7 @@ _NO_CREDIT = re.compile(
     r"\b(insufficient (account )?(balance|funds?|credits?|quota)"
     r"|(balance|credits?|quota)\b.{0,40}\b(too low|depleted|exhausted|used up|ran out)"
     r"|out of credits?|no (remaining )?credits?|more credits|exceeded your (current|monthly) (quota|spend)"
-    r"|add (more )?credits|top up|payment required|billing|spending limit|purchase)\b"
+    r"|add (more )?credits|top up|payment required|billing|spending limit|purchase|requires a subscription)\b"
 )
 _BAD_KEY = re.compile(
     r"\b(incorrect|invalid|wrong|bad|missing|expired|malformed|unknown|no|revoked|disabled)\b[^.]{0,30}"
@@ -100,10 +100,10 @@ _NO_MODEL = re.compile(
 )
 _FLAGGED = re.compile(
     r"\b(flagged|moderation|content (policy|filter|management)|violat\w+ .{0,40}(polic|guideline|terms)"
-    r"|usage guidelines|safety (system|check|policy))"
+    r"|usage guidelines|safety (system|check|policy)|(unsafe|sensitive) (or (unsafe|sensitive) )?content)"
 )
 _OVER_RATE = re.compile(r"\brate.?limit|\b(tokens|requests) per (second|minute|hour|day)\b|\btoo many requests\b")
-_STATUS_WITH_WORDS = frozenset({400, 402, 403, 404, 413, 422, 429})
+_STATUS_WITH_WORDS = frozenset({400, 402, 403, 404, 412, 413, 422, 429})
 """Statuses with so many possible causes that the text of the message is examined."""
 
 

@@ -34,7 +34,7 @@ _ABOUT_USE = re.compile(
     r"unsupported|not support|n[o']t support|not (be )?(allowed|permitted|accepted|available|recogni[sz]ed|applicable)"
     r"|unknown|unrecogni[sz]ed|unexpected|extra (inputs|fields?)|extra_forbidden|additional propert"
     r"|deprecated|no longer|not (a )?valid (parameter|field|argument)|does ?n[o']t (take|accept|have)"
-    r"|cannot be (set|used)"
+    r"|cannot be (set|used)|may only be set|only \S{1,20} is (allowed|supported|accepted)"
     r"|must not be|only the default|is removed|has been removed|remove (it|this)|invalid (parameter|argument|field)",
     re.IGNORECASE,
 )
@@ -44,7 +44,7 @@ _ABOUT_VALUE = re.compile(
     r"|unsupported[ _]value|invalid[ _]value|expected one of|is not one of",
     re.IGNORECASE,
 )
-_FIXED = re.compile(r"only the default", re.IGNORECASE)
+_FIXED = re.compile(r"only the default|only be set|only \S{1,20} is (allowed|supported|accepted)", re.IGNORECASE)
 _REJECTS_THINKING = re.compile(r"does ?n[o']t support (thinking|reasoning)|(thinking|reasoning) is not supported", re.I)
 
 
