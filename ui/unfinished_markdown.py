@@ -9,7 +9,7 @@ import re
 
 MAX_HELD_CHARS = 400
 """The longest unfinished link or formula that is left out; longer ones are text that happens to have a bracket."""
-MAX_BLOCK_CHARS = 5_000
+MAX_BLOCK_CHARS = 2_000
 """The longest last paragraph that is searched for unfinished marks; a longer one is drawn as it is."""
 
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
