@@ -9,6 +9,8 @@ import re
 
 MAX_HELD_CHARS = 400
 """The longest unfinished link or formula that is left out; longer ones are text that happens to have a bracket."""
+MAX_BLOCK_CHARS = 2_000
+"""The longest last paragraph that is searched for unfinished marks; a longer one is drawn as it is."""
 
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
 _LINK = re.compile(r"!?\[[^\[\]\n]*(?:\](?:\([^()\n]*)?)?\Z")
@@ -60,6 +62,8 @@ def _draw_open_code(text: str, fence: re.Match[str]) -> str:
 
 
 def _draw_open_block(block: str) -> str:
+    if len(block) > MAX_BLOCK_CHARS:
+        return block
     if block.lstrip().startswith("|") and not _has_table_head(block):
         return ""
     block = block[: _start_of_open_formula(_mask(block))]

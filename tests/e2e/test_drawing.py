@@ -145,7 +145,7 @@ def test_text_without_code_has_the_full_colour_of_the_page(answer: Locator, chat
     assert set(opacities) == {"1"}
 
 
-def test_text_that_arrives_shows_no_unfinished_mark(chat: ChatPage, canned_upstream: CannedUpstream) -> None:
+def test_arriving_text_shows_no_unfinished_mark(chat: ChatPage, canned_upstream: CannedUpstream) -> None:
     text = "A **bold word** and `code` with [a link](https://example.com/x) and \\(a+b\\) at its end. " * 3
     canned_upstream.words[QUESTION] = [{"content": piece} for piece in re.findall(r".{1,3}", text)]
     chat.choose("LM Studio")
