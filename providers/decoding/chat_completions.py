@@ -28,7 +28,10 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     **dict.fromkeys(("complete", "completed", "finished"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "model_length", "max_length", "token_limit"), "length"),
     **dict.fromkeys(("max_new_tokens", "max_output_tokens", "max_completion_tokens", "context_length"), "length"),
+    "model_context_window_exceeded": "length",
     **dict.fromkeys(("content_filter", "content_filtered", "safety", "sensitive"), "content_filter"),
+    **dict.fromkeys(("recitation", "prohibited_content", "blocklist", "spii", "error_toxic"), "content_filter"),
+    "guardrail_intervened": "content_filter",
     **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool"),
     "error": "error",
 }
@@ -251,9 +254,15 @@ def read_billed_usd(usage: dict[str, Any]) -> Decimal | None:
     cost = usage.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
-    if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost < _MAX_BILL_USD:
+    if not _is_amount(cost):
         return None
-    return Decimal(str(cost))
+    # With a key of the caller's own, OpenRouter bills its fee only, and the upstream bills the answer.
+    upstream = as_object(usage.get("cost_details")).get("upstream_inference_cost") if usage.get("is_byok") else None
+    return Decimal(str(cost)) + (Decimal(str(upstream)) if _is_amount(upstream) else 0)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX_BILL_USD
 
 
 _MAX_BILL_USD = 1e6

@@ -2,12 +2,13 @@
 
 import json
 import time
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import pytest
 
-from providers.decoding.chat_completions import make_decoder
+from providers.decoding.chat_completions import make_decoder, read_billed_usd
 from providers.decoding.decoder import StreamDecoder
 from streaming.errors import (
     AuthenticationError,
@@ -375,3 +376,37 @@ def test_whole_answer_without_finish_reason_is_truncated_with_text() -> None:
     assert_ends(
         decode_body({"choices": [{"index": 0, "message": {"content": "x"}}]}), TruncatedStreamError, TextDelta("x")
     )
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("SAFETY", "content_filter"),
+        ("RECITATION", "content_filter"),
+        ("PROHIBITED_CONTENT", "content_filter"),
+        ("guardrail_intervened", "content_filter"),
+        ("MAX_TOKENS", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("COMPLETE", "stop"),
+    ],
+)
+def test_finish_reasons_of_other_vendors_are_known(raw: str, reason: str) -> None:
+    choice = {"index": 0, "delta": {"content": "x"}, "finish_reason": raw}
+    events, error = decode(make_decoder(), [encode_sse({"choices": [choice]}, "[DONE]")])
+    assert error is None
+    assert isinstance(events[-1], Finish) and events[-1].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("usage", "usd"),
+    [
+        ({"cost": 0.5}, "0.5"),
+        ({"cost": 0.01, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.5}}, "0.51"),
+        ({"cost": 0.01, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.5}}, "0.01"),
+        ({"cost": 0.01, "is_byok": True, "cost_details": None}, "0.01"),
+        ({"cost": "free"}, None),
+    ],
+)
+def test_bill_with_a_key_of_the_callers_own_includes_the_upstreams(usage: dict[str, Any], usd: str | None) -> None:
+    billed = read_billed_usd(usage)
+    assert billed == (None if usd is None else Decimal(usd))
