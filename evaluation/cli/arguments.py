@@ -132,12 +132,7 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     words = "a nonce before each prompt, so that no cache answers (only where strategies or transports share a prompt)"
     add("--fresh", action=argparse.BooleanOptionalAction, help=words)
     add("--warm", action="store_true", help="ask each prompt once unrecorded first, so that caches are filled")
-    load = new.add_mutually_exclusive_group()
-    load.add_argument(
-        "--concurrency", type=int, metavar="N", help="concurrent answers of each provider: a closed loop (1)"
-    )
-    load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
-    add("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
+    _add_load_options(new)
     add("--max-tokens", type=int, metavar="N", help="max tokens of an answer (128)")
     add("--temperature", type=float, metavar="T", help="temperature (the provider's default)")
     add("--effort", metavar="X,Y", help="reasoning efforts to compare: low,high (the provider's default)")
@@ -152,6 +147,17 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
         help="stop a run at this cost: at most this is spent, and one answer, which may think beyond its limit",
     )
     _add_output_options(add)
+
+
+def _add_load_options(new: argparse.ArgumentParser) -> None:
+    load = new.add_mutually_exclusive_group()
+    load.add_argument(
+        "--concurrency", type=int, metavar="N", help="concurrent answers of each provider: a closed loop (1)"
+    )
+    load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
+    new.add_argument("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
+    words = "of each request over timestamped sockets (new)"
+    new.add_argument("--connection", choices=scenario.CONNECTIONS, help=words)
 
 
 def _add_output_options(add: Callable[..., object]) -> None:
@@ -274,6 +280,7 @@ def _build_scenario(result: RunModel) -> Scenario:
         effort=result.effort,
         fresh=result.fresh,
         warm=result.warm,
+        connection=result.connection,
     )
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -188,6 +188,7 @@ class RunModel(_StrictModel):
     warm_up: _Flag = True
     fresh: _Flag | None = None
     warm: _Flag = False
+    connection: Literal["new", "keep-alive"] = "new"
     timeouts: Annotated[Timeouts | None, _validator(lambda value: parse_timeouts(_check_text(value)))] = None
     record: _Flag = False
     plots: _Flag = True
