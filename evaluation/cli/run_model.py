@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evaluation.analysis import slo
+from evaluation.analysis.metric_names import parse_primary
 from evaluation.answer_checks import AnswerCheck, parse_check
 from evaluation.backends.service_process import validate_url
 from evaluation.cli.timeouts import parse_timeouts
@@ -86,6 +87,11 @@ def _check_text(value: Any) -> str:
 
 def _check_slo(value: Any) -> str:
     slo.parse_slo(_check_text(value))
+    return str(value)
+
+
+def _check_primary(value: Any) -> str:
+    parse_primary(_check_text(value))
     return str(value)
 
 
@@ -193,6 +199,7 @@ class RunModel(_StrictModel):
     record: _Flag = False
     plots: _Flag = True
     slo: Annotated[str | None, _validator(_check_slo)] = None
+    primary: Annotated[str | None, _validator(_check_primary)] = None
     max_cost_usd: Annotated[Decimal | None, _validator(_check_usd)] = None
     prices: dict[str, Annotated[TokenPrices, _validator(_check_price)]] = Field(default_factory=dict)
     calibration: _Path | None = None
