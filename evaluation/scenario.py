@@ -16,6 +16,8 @@ from streaming.messages import EFFORT_PATTERN
 IN_PROCESS = "in-process"
 TRANSPORTS = (IN_PROCESS, "sse", "websocket", "openai")
 """How a request is sent: through the pipeline in this process, or to the service over one of its transports."""
+CONNECTIONS = ("new", "keep-alive")
+"""A new connection for each request over timestamped sockets, or one that an earlier request has left open."""
 ARRIVALS = ("constant", "poisson")
 MAX_TRIALS = 1_000_000
 MAX_TEMPERATURE = 2.0
@@ -70,6 +72,7 @@ class Scenario:
     effort: tuple[str, ...] = ()
     fresh: bool | None = None
     warm: bool = False
+    connection: Literal["new", "keep-alive"] = "new"
 
     def __post_init__(self) -> None:
         for name in ("providers", "strategies", "prompts", "transport"):
@@ -125,6 +128,10 @@ class Scenario:
             raise InvalidScenarioError("providers", "replay: only supported in-process (use --transport in-process)")
 
     def _check_load(self) -> None:
+        if self.connection not in CONNECTIONS:
+            raise InvalidScenarioError(
+                "connection", f"connection: {self.connection!r} is unknown (use {' or '.join(CONNECTIONS)})"
+            )
         if self.arrivals not in ARRIVALS:
             raise InvalidScenarioError(
                 "arrivals", f"arrivals: {self.arrivals!r} is unknown (use {' or '.join(ARRIVALS)})"
@@ -156,6 +163,11 @@ class Scenario:
         if self.fresh:
             return "trial"
         return "cell" if self.fresh is None and self.cells_per_provider > 1 else None
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether requests over timestamped sockets use open connections again."""
+        return self.connection == "keep-alive"
 
     @property
     def streams(self) -> int:

@@ -160,8 +160,8 @@ def _check_trials(trials: pd.DataFrame) -> None:
 def _check_events(events: pd.DataFrame) -> None:
     """Raise _MisfitError if a run cannot have written these events."""
     _check_values(events, EVENT_TYPES)
-    texts = events[events["kind"].str.endswith("_text")]
-    if texts["chars"].isna().any() or (texts["source_s"].isna() & texts["delivered_s"].isna()).any():
+    no_figure = events["chars"].isna() | (events["source_s"].isna() & events["delivered_s"].isna())
+    if (no_figure & events["kind"].isin(("source_text", "delivered_text"))).any():
         raise _MisfitError("a text has no length or no timestamp")
 
 
@@ -234,12 +234,22 @@ def _read_event_table(folder: Path, finished: Set[str]) -> pd.DataFrame:
     read = pyarrow.json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
     try:
         with path.open("rb") as file, pyarrow.json.open_json(file, read, parse) as batches:
-            result = [_keep_finished(batch, pa.array(sorted(finished), pa.string())) for batch in batches]
-        frame: pd.DataFrame = pa.Table.from_batches(result).unify_dictionaries().to_pandas(split_blocks=True)
-        return frame.astype(EVENT_DTYPES)
+            ids = pa.array(sorted(finished), pa.string())
+            return _to_event_frame([_keep_finished(batch, ids) for batch in batches])
     except (pa.ArrowException, KeyError):
         rows = (row for row in read_events(folder) if row.trial_id in finished)
         return build_table(rows, EVENT_DTYPES)
+
+
+def _to_event_frame(batches: list[pa.RecordBatch]) -> pd.DataFrame:
+    """Return the batches as one table; each column is converted and released before the next."""
+    table = pa.Table.from_batches(batches).unify_dictionaries()
+    batches.clear()
+    columns = {}
+    for name, dtype in EVENT_DTYPES.items():
+        columns[name] = table[name].to_pandas().astype(dtype)
+        table = table.drop_columns([name])
+    return pd.DataFrame(columns, copy=False)
 
 
 def _keep_finished(batch: pa.RecordBatch, finished: pa.Array) -> pa.RecordBatch:

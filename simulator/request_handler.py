@@ -17,7 +17,7 @@ from simulator import response_plans
 from simulator.faults import Fault, parse_fault
 from simulator.http1 import InvalidRequestError, Request
 from simulator.response_plans import HttpFraming, ResponsePlan
-from simulator.schedules import PROFILES, Profile, input_tokens, make_schedule, seed_for
+from simulator.schedules import PROFILES, Profile, PromptCache, input_tokens, make_schedule, seed_for
 from simulator.vendor_rules import Rejection, VendorRules, effort_of, error_body, split_vendor
 from simulator.wires import anthropic, chat_completions, model_lists, ollama, openai_responses
 from simulator.wires.base import EncodingContext, ParsedRequest, Wire
@@ -85,6 +85,7 @@ class RequestHandler:
         self._choices = choices
         self._failed_once: set[str] = set()
         self._cached_prompts: set[tuple[str, str, str]] = set()
+        self._prompt_cache = PromptCache()
 
     def reply(self, request: Request, serial: str, forced: Fault | None = None) -> PlannedResponse:
         """Plan the response to a request. `serial` is the number used in its IDs, `forced` a fault that must occur."""
@@ -159,6 +160,7 @@ class RequestHandler:
     def _plan_chat(self, call: "_WireRequest", chat_request: ParsedRequest, fault: Fault | None) -> PlannedResponse:
         choices = self._choices
         profile = choices.apply_to(PROFILES.get(_strip_latest_tag(chat_request.model), choices.profile))
+        profile = self._prompt_cache.look_up(profile, chat_request.prompt)
         effort = effort_of(call.request.fields())
         if effort is not None and effort in choices.effort_tokens:
             profile = replace(profile, thinking_tokens=choices.effort_tokens[effort], hides_thinking=True)

@@ -6,7 +6,7 @@ last token, because a model needs one more step to detect the end. Tokens of one
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from streaming.errors import UsageError
 
 StepKind = Literal["text", "thinking"]
 Ending = Literal["finish", "cut", "error"]
+_MAX_CACHED_PROMPTS = 10_000
 _GROUP_SIZES = (4, 12)
 _GROUP_PAUSE_S = (0.08, 0.24)
 """The range of pauses between groups in seconds, below the 0.25 s stall threshold: bursts are not stalls."""
@@ -29,8 +30,9 @@ class Profile:
     `tokens` text tokens follow `thinking_tokens` thinking tokens. `stalls_s` are pauses that replace a gap at positions
     chosen by the seed, in order. With `grouped`, tokens arrive in groups with pauses chosen by the seed instead of
     `gap_s`. The endings `cut` and `error` stop after half the tokens: `cut` closes the connection, and `error` sends
-    the vendor's error event. With `hides_thinking`, thinking takes time and is counted but not sent, as in reasoning
-    models.
+    the vendor's error event; of a `failing_share` of seeds the ending is `cut`. A prompt that was asked before starts
+    after `cached_ttft_s`, if that is set: see `PromptCache`. With `hides_thinking`, thinking takes time and is counted
+    but not sent, as in reasoning models.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Profile:
     grouped: bool = False
     ending: Ending = "finish"
     hides_thinking: bool = False
+    cached_ttft_s: float | None = None
+    failing_share: float = 0.0
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -52,6 +56,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile("bursty", grouped=True),
             Profile("slow-start", ttft_s=2.0),
             Profile("stalling", stalls_s=(0.6, 1.0)),
+            Profile("caching", ttft_s=0.8, cached_ttft_s=0.1),
+            Profile("flaky", ttft_s=0.15, gap_s=0.01, stalls_s=(0.7,), failing_share=0.3),
             Profile("thinking", thinking_tokens=24),
             Profile("cut", ending="cut"),
             Profile("error", ending="error"),
@@ -104,6 +110,24 @@ class Schedule:
         return sum(step.kind == "thinking" for step in self.steps)
 
 
+class PromptCache:
+    """The prompts that a simulated service was asked, up to a bound: what it was asked before starts sooner."""
+
+    def __init__(self) -> None:
+        self._asked: set[tuple[str, bytes]] = set()
+
+    def look_up(self, profile: Profile, prompt: str) -> Profile:
+        """Return the profile for a prompt, with its cached time to first token if it was asked before."""
+        if profile.cached_ttft_s is None:
+            return profile
+        key = profile.name, blake2b(prompt.encode("utf-8", "replace"), digest_size=16).digest()
+        if key in self._asked:
+            return replace(profile, ttft_s=profile.cached_ttft_s)
+        if len(self._asked) < _MAX_CACHED_PROMPTS:
+            self._asked.add(key)
+        return profile
+
+
 def get_profile(name: str) -> Profile:
     """Return a profile by name. Raises UsageError, which lists the known profiles, when the name is unknown."""
     if name not in PROFILES:
@@ -130,14 +154,16 @@ def make_schedule(profile: Profile, seed: int, *, tokens: int | None = None) -> 
     `length`, even if the profile would have broken off later.
     """
     natural = profile.thinking_tokens + profile.tokens
-    kept = natural if profile.ending == "finish" else max(1, natural // 2)
+    fails = random.Random(f"ending {seed}").random() < profile.failing_share
+    ending: Ending = "cut" if fails else profile.ending
+    kept = natural if ending == "finish" else max(1, natural // 2)
     limited = tokens is not None and tokens < kept
     steps = _make_steps(profile, seed)[: tokens if limited else kept]
     last_s = steps[-1].at_s if steps else profile.ttft_s
     if limited:
         return Schedule(profile, seed, steps, "finish", "length", last_s + profile.gap_s)
-    reason: Literal["stop"] | None = "stop" if profile.ending == "finish" else None
-    return Schedule(profile, seed, steps, profile.ending, reason, last_s + profile.gap_s)
+    reason: Literal["stop"] | None = "stop" if ending == "finish" else None
+    return Schedule(profile, seed, steps, ending, reason, last_s + profile.gap_s)
 
 
 def _make_steps(profile: Profile, seed: int) -> tuple[Step, ...]:

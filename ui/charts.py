@@ -5,8 +5,8 @@ from typing import Any
 
 from gradio.components.plot import PlotData
 
-from evaluation.reports.chart_kinds import Chart, Series
-from evaluation.reports.html import height_px, plotly_figure
+from evaluation.reports.chart_kinds import Chart, Series, height_px
+from evaluation.reports.plotly_figures import plotly_figure
 
 _MARGIN = {"l": 60, "r": 16, "t": 44, "b": 96}
 _FRAME_PX = 140

@@ -17,17 +17,16 @@ import pandas as pd
 
 from evaluation.analysis import statistics, trial_names, verdicts
 from evaluation.analysis.distributions import fisher_exact, share_difference_interval
+from evaluation.analysis.metric_names import DIRECTION, SHARE_METRICS
 from evaluation.analysis.origins import describe_origin_changes
 from evaluation.analysis.paired import MARGIN_S, PairedRatio, compare_pairs, compare_samples, holm
 from evaluation.analysis.statistics import Floats
 from evaluation.analysis.trial_names import Population
-from evaluation.analysis.verdicts import DIRECTION, FailureCount
-from evaluation.scenario import split_names
+from evaluation.analysis.verdicts import FailureCount
 from evaluation.schema import TRIAL_UNITS
 from evaluation.tables import Run
 from streaming.errors import UsageError
 
-SHARE_METRICS = ("failed", "stalled")
 EXPLORATORY_TEXT = "exploratory"
 TOO_FEW_TEXT = "too few to tell"
 _MIN_SHARE_TRIALS = 4
@@ -113,21 +112,6 @@ class RunComparison:
     differences: list[str]
 
 
-def parse_metrics(text: str, option: str = "--fail-if-worse") -> tuple[str, ...]:
-    """Parse comma-separated metric names, with or without the suffix `_s` or `_usd`.
-
-    Raises UsageError when a name is unknown or the metric has no better direction.
-    """
-    metrics = []
-    for name in split_names(text):
-        known = [metric for metric in DIRECTION if metric in (name, f"{name}_s", f"{name}_usd")]
-        if not known or DIRECTION[known[0]] == "neither":
-            choose = ", ".join(metric for metric, better in DIRECTION.items() if better != "neither")
-            raise UsageError(f"{option}: {name!r} cannot get worse (choose from {choose})")
-        metrics.append(known[0])
-    return tuple(metrics)
-
-
 def select_provider(run: Run, name: str | None, label: str) -> Run:
     """Return the run with the trials of one provider only, called `label`; the whole run for None.
 
@@ -142,11 +126,14 @@ def select_provider(run: Run, name: str | None, label: str) -> Run:
     return replace(run, trials=own.assign(name=pd.Series(label, own.index, dtype="string")))
 
 
-def compare(a: Run, b: Run, watched: Sequence[str] = ()) -> RunComparison:
-    """Return the changes from run `a` to run `b`, with verdicts on the primary and on the `watched` metrics."""
+def compare(a: Run, b: Run, watched: Sequence[str] = (), primary: Sequence[str] = ()) -> RunComparison:
+    """Return the changes from run `a` to run `b`, with verdicts on the primary and on the `watched` metrics.
+
+    Without `primary` metrics those of run `a` make the claims.
+    """
     cells_a, cells_b = _trial_cells(a), _trial_cells(b)
     both = [key for key in cells_a if key in cells_b]
-    primary = verdicts.primary_columns(a)
+    primary = primary or verdicts.primary_columns(a)
     result = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key], watched, primary)]
     claims = judge_family([change for change in result if change.metric in primary])
     rest = [change for change in result if change.metric not in primary]

@@ -15,20 +15,13 @@ import pandas as pd
 
 from evaluation.analysis import trial_names
 from evaluation.analysis.distributions import fisher_exact
+from evaluation.analysis.metric_names import DIRECTION
 from evaluation.analysis.paired import LEVEL, MARGIN_S, PairedRatio, compare_pairs, holm
 from evaluation.analysis.statistics import Floats
 from evaluation.analysis.trial_names import Population
-from evaluation.metrics import METRICS
-from evaluation.metrics.metric import Direction
 from evaluation.schema import TRIAL_UNITS
 from evaluation.tables import Run
 
-DIRECTION: dict[str, Direction] = {
-    "failed": "less",
-    "stalled": "less",
-    **{metric.name: metric.direction for metric in METRICS if metric.scope != "instrument"},
-}
-"""The compared metrics, and whether less, more or neither is better."""
 Verdict = Literal["better", "worse", "equal", "cannot tell"]
 CANNOT_TELL: Verdict = "cannot tell"
 ANSWER_TEXT = "ttfot_s"

@@ -13,6 +13,7 @@ from streaming.adapter import TimedAnswer, UnpreparableRequest
 from streaming.clock import Clock
 from streaming.errors import StreamError, UsageError
 from streaming.events import Failed, Finish, TextDelta, TimedEvent, Usage, dropped_settings_of
+from streaming.http.idle_connections import KeepAliveSelector
 from streaming.http.timed_exchange import TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
@@ -153,8 +154,9 @@ class ServiceTarget:
 class RunResources:
     """What the backends of one run share, on one event loop.
 
-    `clock` is CLOCK_MONOTONIC, like the kernel's timestamps, and has the event loop's timebase. `service` receives the
-    requests of all transports but in-process. `mask` removes secrets from error messages.
+    `clock` is CLOCK_MONOTONIC, like the kernel's timestamps, and has the event loop's timebase. With `keep_alive` the
+    timestamped sockets use connections again. `service` receives the requests of all transports but in-process. `mask`
+    removes secrets from error messages.
     """
 
     def __init__(
@@ -162,11 +164,12 @@ class RunResources:
         access: ProviderAccess,
         clock: Clock,
         *,
+        keep_alive: bool = False,
         service: ServiceTarget | None = None,
         mask: Callable[[str], str] = str,
     ) -> None:
         self.access, self.clock, self.mask = access, clock, mask
-        self._service = service
+        self._service, self._keep_alive = service, keep_alive
         self._sockets: TimestampingSelector | None = None
         self._lag: LoopLagMonitor | None = None
 
@@ -180,7 +183,7 @@ class RunResources:
     def sockets(self) -> TimestampingSelector:
         """The timestamping sockets, opened on the first use."""
         if self._sockets is None:
-            self._sockets = TimestampingSelector()
+            self._sockets = KeepAliveSelector() if self._keep_alive else TimestampingSelector()
         return self._sockets
 
     @property
@@ -212,7 +215,7 @@ def instrument_of(answer: TimedAnswer, lag_s: float) -> Instrument:
     failed = outcome_of(terminal, has_text=True) == "failed"
     return Instrument(
         stamp_source=None if exchange.connected_s is None else exchange.timestamp_source,
-        connect_s=elapsed_s(exchange.begun_s, exchange.connected_s),
+        connect_s=None if exchange.reused else elapsed_s(exchange.begun_s, exchange.connected_s),
         headers_s=None if failed else elapsed_s(exchange.sent_s, exchange.headers_s),
         merged_reads=exchange.merged_reads,
         loop_lag_max_s=lag_s,

@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation import scenario
 from evaluation.analysis import slo
+from evaluation.analysis.metric_names import parse_primary
 from evaluation.analysis.slo import Objective
 from evaluation.calibration import model
 from evaluation.cli import scenario_file
@@ -28,6 +29,7 @@ EPILOG = (
     "whether an objective is met; 130 stopped by a signal, finished trials are kept. The last line on stdout is one "
     "JSON object."
 )
+_PRIMARY_HELP = "metrics that verdicts are about, as in output_tps,e2e (time to answer text); more need more trials"
 _SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed, 4 with too few to tell"
 
 
@@ -39,6 +41,7 @@ class RunOptions:
     prices: Mapping[str, TokenPrices]
     out: Path | None
     slo: tuple[Objective, ...]
+    primary: tuple[str, ...]
     max_cost_usd: Decimal | None
     record: bool
     resume: bool
@@ -77,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     both.add_argument(
         "--fail-if-worse", metavar="METRICS", help="for example ttft,failed: exit code 1 when one of them got worse"
     )
+    both.add_argument("--primary", metavar="METRICS", help=_PRIMARY_HELP)
     both.add_argument("--out", type=Path, metavar="FILE", help="write the comparison to this file as well, in Markdown")
     _add_calibrate_options(
         add_command("calibrate", "measure the accuracy of this machine's timestamps: the error bar of later runs")
@@ -132,12 +136,7 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     words = "a nonce before each prompt, so that no cache answers (only where strategies or transports share a prompt)"
     add("--fresh", action=argparse.BooleanOptionalAction, help=words)
     add("--warm", action="store_true", help="ask each prompt once unrecorded first, so that caches are filled")
-    load = new.add_mutually_exclusive_group()
-    load.add_argument(
-        "--concurrency", type=int, metavar="N", help="concurrent answers of each provider: a closed loop (1)"
-    )
-    load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
-    add("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
+    _add_load_options(new)
     add("--max-tokens", type=int, metavar="N", help="max tokens of an answer (128)")
     add("--temperature", type=float, metavar="T", help="temperature (the provider's default)")
     add("--effort", metavar="X,Y", help="reasoning efforts to compare: low,high (the provider's default)")
@@ -154,10 +153,22 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     _add_output_options(add)
 
 
+def _add_load_options(new: argparse.ArgumentParser) -> None:
+    load = new.add_mutually_exclusive_group()
+    load.add_argument(
+        "--concurrency", type=int, metavar="N", help="concurrent answers of each provider: a closed loop (1)"
+    )
+    load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
+    new.add_argument("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
+    words = "of each request over timestamped sockets (new)"
+    new.add_argument("--connection", choices=scenario.CONNECTIONS, help=words)
+
+
 def _add_output_options(add: Callable[..., object]) -> None:
     add("--dry-run", action="store_true", help="send no requests: print their number and estimated cost")
     add("--record", action="store_true", help="record every stream with its text as a trace, for `replay`")
     add("--slo", metavar="SLO", help=_SLO_HELP)
+    add("--primary", metavar="METRICS", help=_PRIMARY_HELP)
     add(
         "--calibration",
         type=Path,
@@ -195,6 +206,7 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
         prices=result.prices,
         out=result.out,
         slo=() if result.slo is None else slo.parse_slo(result.slo),
+        primary=() if result.primary is None else parse_primary(result.primary),
         max_cost_usd=result.max_cost_usd,
         record=result.record,
         resume=result.resume,
@@ -274,6 +286,7 @@ def _build_scenario(result: RunModel) -> Scenario:
         effort=result.effort,
         fresh=result.fresh,
         warm=result.warm,
+        connection=result.connection,
     )
 
 

@@ -61,19 +61,20 @@ def _main_replay(options: argparse.Namespace) -> int:
 
 def _main_compare(options: argparse.Namespace) -> int:
     from evaluation import tables
-    from evaluation.analysis import compare, slo
+    from evaluation.analysis import compare, metric_names, slo
     from evaluation.reports import compare as reports_compare
     from evaluation.reports import terminal
 
     objectives = slo.parse_slo(options.slo) if options.slo is not None else ()
-    watched = compare.parse_metrics(options.fail_if_worse) if options.fail_if_worse else ()
+    watched = metric_names.parse_metrics(options.fail_if_worse, "--fail-if-worse") if options.fail_if_worse else ()
+    primary = metric_names.parse_primary(options.primary) if options.primary else ()
     (a_folder, a_name), (b_folder, b_name) = map(_parse_side, (options.a, options.b))
     label = a_name if a_name == b_name else f"{a_name or 'all of A'} → {b_name or 'all of B'}"
     if (a_name is None) != (b_name is None):
         raise UsageError("compare: one side names a provider (write A:NAME B:NAME, or neither name)")
     a = compare.select_provider(tables.load(a_folder), a_name, str(label))
     b = compare.select_provider(tables.load(b_folder), b_name, str(label))
-    result = compare.compare(a, b, watched)
+    result = compare.compare(a, b, watched, primary)
     if not result.changes:
         raise UsageError(
             f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one, or "

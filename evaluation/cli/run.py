@@ -130,6 +130,7 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     start.facts["timeouts"] = asdict(options.timeouts or default_timeouts(settings))
     start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None
     start.facts["slo"] = [objective.text for objective in options.slo]
+    start.facts["primary"] = list(options.primary)
     start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in options.prices.items()}
     budget = _make_cost_ceiling(options, providers, start, folder)
     if not options.resume:

@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evaluation.analysis import slo
+from evaluation.analysis.metric_names import parse_primary
 from evaluation.answer_checks import AnswerCheck, parse_check
 from evaluation.backends.service_process import validate_url
 from evaluation.cli.timeouts import parse_timeouts
@@ -86,6 +87,11 @@ def _check_text(value: Any) -> str:
 
 def _check_slo(value: Any) -> str:
     slo.parse_slo(_check_text(value))
+    return str(value)
+
+
+def _check_primary(value: Any) -> str:
+    parse_primary(_check_text(value))
     return str(value)
 
 
@@ -188,10 +194,12 @@ class RunModel(_StrictModel):
     warm_up: _Flag = True
     fresh: _Flag | None = None
     warm: _Flag = False
+    connection: Literal["new", "keep-alive"] = "new"
     timeouts: Annotated[Timeouts | None, _validator(lambda value: parse_timeouts(_check_text(value)))] = None
     record: _Flag = False
     plots: _Flag = True
     slo: Annotated[str | None, _validator(_check_slo)] = None
+    primary: Annotated[str | None, _validator(_check_primary)] = None
     max_cost_usd: Annotated[Decimal | None, _validator(_check_usd)] = None
     prices: dict[str, Annotated[TokenPrices, _validator(_check_price)]] = Field(default_factory=dict)
     calibration: _Path | None = None

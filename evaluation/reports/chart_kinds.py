@@ -15,6 +15,10 @@ from evaluation.scenario import display_name
 
 MAX_POINTS = 300
 """Maximum number of points drawn for a box or a line."""
+PALETTE = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#8b5cf6", "#0d9488", "#e11d48", "#a3a3a3")
+"""Colours by group; all are distinguishable on white and on black."""
+_MIN_HEIGHT_PX = 230
+_BOX_PX = 46
 MAX_LINES = 8
 """Maximum number of answers drawn for a provider."""
 
@@ -59,6 +63,14 @@ class Chart:
     def is_step(self) -> bool:
         """Whether each value is constant until the next one: shares of bins, and text, which grows by chunks."""
         return self.kind == "step" or self.id == "progress"
+
+
+def height_px(chart: Chart) -> int:
+    """Return the height of a chart in pixels; boxes and rows of points add to it."""
+    if chart.kind == "box":
+        return max(_MIN_HEIGHT_PX, 90 + _BOX_PX * len(chart.series))
+    rows = len({series.y[0] for series in chart.series if series.y and isinstance(series.y[0], str)})
+    return max(_MIN_HEIGHT_PX, 90 + 56 * rows) if rows else 360
 
 
 def known_values(values: "pd.Series[float]") -> Floats:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from evaluation.analysis import statistics, trial_names
+from evaluation.analysis import statistics, trial_names, verdicts
 from evaluation.analysis.statistics import Floats
 from evaluation.escaping import to_line
 from evaluation.reports import formatting
@@ -45,14 +45,18 @@ def build_charts(run: Run) -> list[Chart]:
     if not len(done):
         return []
     strategies = trial_names.order_values(run, "strategies", done["strategy"])
-    charts: list[Chart | None]
+    found: list[Chart | None]
     if is_replay(run):
-        charts = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies)]
+        found = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies)]
     else:
         texts = _text_arrivals(run, done)
-        charts = [_ttft_chart(done, names), _progress_chart(done, names, texts), *_gap_charts(done, names, texts)]
-        charts += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
-    return [chart for chart in charts if chart is not None]
+        found = [
+            _answer_chart(run, trials, names),
+            _progress_chart(done, names, texts),
+            *_gap_charts(done, names, texts),
+        ]
+        found += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
+    return [chart for chart in found if chart is not None]
 
 
 def _text_arrivals(run: Run, done: pd.DataFrame) -> pd.DataFrame:
@@ -60,25 +64,39 @@ def _text_arrivals(run: Run, done: pd.DataFrame) -> pd.DataFrame:
     return statistics.arrival_chunks(run.events).merge(done[["trial_id", "name"]], on="trial_id")
 
 
-def _ttft_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
-    cells = [(n, known_values(done.loc[done["name"] == n, "ttft_s"]) * 1000) for n in names]
-    cells = [(name, values) for name, values in cells if len(values)]
-    if not cells:
+def _answer_chart(run: Run, trials: pd.DataFrame, names: list[str]) -> Chart | None:
+    """Return the chart of the time to answer text, with a box for each provider, fresh and repeated prompts apart."""
+    column = verdicts.first_text_column(run)
+    trials = trial_names.add_population_column(run, trials[trials["outcome"] != "cancelled"])
+    series, words, counts = [], [], []
+    for name in names:
+        for population in trial_names.populations(trials):
+            cell = trials[(trials["name"] == name) & (trials["population"] == population)]
+            values = known_values(cell.loc[cell["outcome"] == "completed", column]) * 1000
+            if not len(values):
+                continue
+            place = display_name(name) if population == "all" else f"{display_name(name)}, {population} prompts"
+            series.append(box(display_name(name), names.index(name), place, values))
+            words.append(f"{place} {_median_ms_text(cell, column)}")
+            counts.append(len(values))
+    if not series:
         return None
-    series = [box(display_name(name), names.index(name), display_name(name), values) for name, values in cells]
-    words = [f"{display_name(name)} {_median_ms_text(done[done['name'] == name], values)}" for name, values in cells]
-    note = BOX_NOTE + sampling_note(series, [len(values) for _, values in cells])
-    title = "Time to first token (TTFT)"
+    title = "Time to first answer text" if column == verdicts.ANSWER_TEXT else "Time to first token (TTFT)"
+    note = BOX_NOTE + sampling_note(series, counts)
     return Chart(
         "ttft", title, "box", "ms after the request was sent", "", series, f"Median: {'; '.join(words)}.", note
     )
 
 
-def _median_ms_text(cell: pd.DataFrame, values: Floats) -> str:
-    percent = statistics.largest_quantile(len(values))
-    tail = f"p{percent:g} {formatting.format_number(float(np.percentile(values, percent)))}, " if percent > 50 else ""
-    middle = formatting.format_interval(statistics.column_median(cell, "ttft_s"), in_ms=True)
-    return f"{middle} ms ({tail}n = {len(values)})"
+def _median_ms_text(cell: pd.DataFrame, column: str) -> str:
+    """Return the median with its interval and the largest percentile that the trials carry; failures are last."""
+    values, prompts = statistics.column_values(cell, column, failures=True), cell["prompt_id"].tolist()
+    percent = statistics.largest_quantile(statistics.independent_units(prompts))
+    tail = statistics.quantile(values, percent, prompts).value if percent > 50 else None
+    middle = formatting.format_interval(statistics.median(values, prompts), in_ms=True)
+    failed = int((cell["outcome"] != "completed").sum())
+    notes = [f"p{percent:g} {formatting.format_ms(tail)}"] if tail is not None else []
+    return f"{middle} ms ({', '.join([*notes, f'n = {len(cell)}', *([f'{failed} failed'] if failed else [])])})"
 
 
 def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -> Chart | None:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from evaluation.analysis.compare import SHARE_METRICS, CellKey, MetricChange, RunComparison
+from evaluation.analysis.compare import CellKey, MetricChange, RunComparison
+from evaluation.analysis.metric_names import SHARE_METRICS
 from evaluation.escaping import Escape, to_line, to_markdown
 from evaluation.reports import formatting
 from evaluation.reports.verdict_text import format_share

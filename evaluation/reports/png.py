@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.escaping import to_picture
-from evaluation.reports.chart_kinds import Chart, Series
-from evaluation.reports.html import PALETTE, height_px
+from evaluation.reports.chart_kinds import PALETTE, Chart, Series, height_px
 
 PLOTS = "plots"
 _DPI = 120

@@ -53,6 +53,9 @@ def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
         f"- at most {facts['max_tokens']} tokens an answer; temperature: "
         f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
     )
+    if facts.get("connection"):
+        kept = facts["connection"] == "keep-alive"
+        yield f"- timestamped connections: {'kept open between requests' if kept else 'a new one for each request'}"
     if efforts := facts.get("effort"):
         yield f"- effort: {', '.join(efforts)}"
     yield from _dropped_settings(run)

@@ -45,7 +45,7 @@ def inspect_run(folder: Path, scenario: Scenario, *, retry_failed: bool = False)
     """Return the state of an earlier run in `folder`, without writing to it.
 
     The scenario may have more prompts or repeats than the run had; their trials follow. With `retry_failed` the trials
-    that were not completed are asked again: `prepare_journal` must be called before their rows are written. Raises
+    that were not completed are asked again: `prepare_folder` must be called before their rows are written. Raises
     UsageError when the folder holds no run that can be resumed, or a run of another scenario.
     """
     manifest.require_run(folder)
@@ -88,11 +88,15 @@ def _planned_earlier(facts: Mapping[str, Any], scenario: Scenario) -> tuple[Plan
         ) from None
 
 
-def prepare_journal(folder: Path, start: RunState) -> None:
-    """Remove what a kill has left half-written, and the trials that are asked again. Raises OSError."""
+def prepare_folder(folder: Path, start: RunState) -> None:
+    """Write the manifest, and remove what a kill has left half-written and the trials that are asked again.
+
+    Raises OSError when a file cannot be written.
+    """
     _truncate_partial_lines(folder, start)
     if start.again:
         _move_retried(folder, start)
+    manifest.write(folder, start.facts)
 
 
 def _move_retried(folder: Path, start: RunState) -> None:
@@ -142,7 +146,7 @@ def _trial_key(trial: Trial) -> tuple[object, ...]:
     return trial.repeat, trial.prompt_id, name, trial.strategy, trial.transport, trial.effort
 
 
-_NEW_FIELDS = {"effort": [], "fresh": False, "warm": False}
+_NEW_FIELDS = {"effort": [], "fresh": False, "warm": False, "connection": "new"}
 """Fields that the manifests of older runs do not have, with the values that describe those runs."""
 
 

@@ -123,13 +123,13 @@ async def run(
     the run; trials under way leave no row. Raises UsageError for an unwritable folder.
     """
     raise_fd_limit(scenario.streams if scenario.rate is None else None)
+    resources = RunResources(access, clock, keep_alive=scenario.keeps_alive, service=service, mask=mask)
     start = start or resume.new_run(new_run_id(), scenario)
     facts, summary = start.facts, _begin_summary(start)
     try:
-        resume.prepare_journal(folder, start)
-        manifest.write(folder, facts)
+        resume.prepare_folder(folder, start)
         with (
-            closing(RunBackends(RunResources(access, clock, service=service, mask=mask))) as backends,
+            closing(RunBackends(resources)) as backends,
             Journal(folder) as journal,
             RunProgress(summary.planned, clock, done=start.finished) as progress,
         ):

@@ -85,16 +85,15 @@ class TrialSender:
             provider.running -= 1
 
     async def _wait_for_rest(self, provider: _ProviderState) -> float:
-        """Wait until the provider may be asked, and return how long that was, in seconds."""
-        from_s = self.clock()
+        """Wait until the provider may be asked, and return how long that was, in seconds; 0 if it does not rest."""
+        from_s = now_s = self.clock()
         while True:
-            left_s = provider.rest_until_s - self.clock()
-            if provider.ended is not None or left_s <= 0:
-                break
-            await asyncio.sleep(left_s)
-        if provider.ended is not None:
-            raise ProviderEndedError(provider.ended)
-        return self.clock() - from_s
+            if provider.ended is not None:
+                raise ProviderEndedError(provider.ended)
+            if provider.rest_until_s <= now_s:
+                return now_s - from_s
+            await asyncio.sleep(provider.rest_until_s - now_s)
+            now_s = self.clock()
 
     def _rest(self, provider: _ProviderState, response: TimedResponse, refused: int) -> None:
         named_s = response.retry_after_s

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 from providers.offline.buffered import buffer_events
 from providers.offline.precise_sleep import PreciseSleeper
-from simulator.schedules import PROFILES, Schedule, get_profile, input_tokens, make_schedule, seed_for
+from simulator.schedules import PROFILES, PromptCache, Schedule, get_profile, input_tokens, make_schedule, seed_for
 from streaming.adapter import ListedModel, UnpreparableRequest
 from streaming.clock import Clock, monotonic
 from streaming.errors import NotFoundError, ServerError, TruncatedStreamError, UsageError
@@ -18,15 +18,16 @@ class SimAdapter:
     """An adapter that streams the profile `request.model` of `simulator.schedules`; an empty name means `steady`.
 
     Times count from the first `anext`. The same `seed` and messages always produce the same answer; other messages
-    produce another one. Output tokens are the schedule's own count; input is counted as one token for every four
-    characters, which is how the simulator defines its tokens. A request without streaming takes the whole schedule's
-    time.
+    produce another one. Only the profile `caching` starts sooner when it is asked again. Output tokens are the
+    schedule's own count; input is counted as one token for every four characters, which is how the simulator defines
+    its tokens. A request without streaming takes the whole schedule's time.
     """
 
     def __init__(self, clock: Clock = monotonic, *, seed: int = 0) -> None:
         self._clock = clock
         self._seed = seed
         self._sleeper = PreciseSleeper(clock)
+        self._prompt_cache = PromptCache()
 
     def validate_model(self, model: str) -> None:
         """Raise UsageError with the names of the profiles, unless `model` is one of them or empty."""
@@ -66,6 +67,7 @@ class SimAdapter:
             profile = get_profile(request.model or DEFAULT_PROFILE)
         except UsageError as error:
             raise NotFoundError(str(error)) from None
+        profile = self._prompt_cache.look_up(profile, prompt)
         return make_schedule(profile, seed_for(self._seed, prompt), tokens=request.max_tokens)
 
 

@@ -24,16 +24,22 @@ _MAX_READS_PER_TURN = 32
 async def send_timed(sockets: TimestampingSelector, serialized: SerializedRequest, request_id: str) -> TimedAnswer:
     """Send a request once and return its answer, read and decoded to its end. Errors are events of the answer.
 
+    A request is sent again only over another connection, if the peer had closed the kept one before it could answer.
+
     Cancelling closes the connection at once. Decoding takes place once a second and at the end, a few reads in each
     turn of the event loop, so that it does not delay reading from the sockets.
     """
     timeouts = serialized.service.timeouts
     limits = ExchangeTimeouts(connect_s=timeouts.connect_s, total_s=timeouts.total_s)
-    async with TimedExchange(sockets, serialized.target, serialized.with_request_id(request_id), limits) as exchange:
-        decoding = ExchangeDecoder(exchange, serialized)
-        while not await exchange.wait_closed(monotonic() + _POLL_INTERVAL_S):
-            if await _is_settled(sockets, decoding):
-                break
+    request = serialized.with_request_id(request_id)
+    while True:
+        async with TimedExchange(sockets, serialized.target, request, limits) as exchange:
+            decoding = ExchangeDecoder(exchange, serialized)
+            while not await exchange.wait_closed(monotonic() + _POLL_INTERVAL_S):
+                if await _is_settled(sockets, decoding):
+                    break
+        if not exchange.found_closed:
+            break
     await _decode_pending(sockets, decoding)
     decoding.finish()
     return TimedAnswer(exchange, decoding.events, decoding.error)

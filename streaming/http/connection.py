@@ -61,7 +61,7 @@ def _ignore_close(error: OSError | None) -> None: ...
 
 
 class TimestampedConnection:
-    """A connection for one request.
+    """A connection for one request, or with `rebind` for one after the other.
 
     `receive` is called with decrypted bytes and the arguments of `SocketProtocol.data_received`. `end` is called once
     when the peer ends the connection, but not after `close`.
@@ -117,6 +117,10 @@ class TimestampedConnection:
             return await self._socket.send(data)
         self._tls.write(data)
         return await self._socket.send(self._outgoing.read())
+
+    def rebind(self, receive: DataCallback, end: CloseCallback) -> None:
+        """Replace the callbacks of an open connection whose response is complete."""
+        self._receive, self._end = receive, end
 
     def close(self) -> None:
         """Close at once. Safe to call twice. A pending `open` raises OSError.

@@ -1,7 +1,8 @@
 """One request and its response on a separate timestamped connection, with the timestamp of each phase and body read.
 
-An exchange does not retry, follow redirects or keep the connection alive, and the number of concurrent exchanges is not
-limited. It never raises for a network failure: `ending` reports it. There are two ways to use it:
+An exchange does not retry or follow redirects, and the number of concurrent exchanges is not limited. Its connection is
+its own, unless the sockets are a `KeepAliveSelector`: then it may be one that an earlier exchange has left open. It
+never raises for a network failure: `ending` reports it. There are two ways to use it:
 
     async with TimedExchange(sockets, target, request, limits) as exchange:
         await exchange.wait_closed()                    measuring: the bytes are stored and decoded afterwards
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from streaming.clock import monotonic
 from streaming.http.close_reason import CloseReason
 from streaming.http.connection import Origin, TimestampedConnection
+from streaming.http.idle_connections import KeepAliveSelector
 from streaming.http.response_parser import HTTPLimitError, HTTPParseError, ResponseHead, ResponseParser
 from streaming.http.timestamped_sockets import TimestampingSelector, TimestampSource
 from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, max_body_bytes, size_text
@@ -63,6 +65,8 @@ class TimedExchange:
 
     def __init__(self, sockets: TimestampingSelector, target: Origin, request: bytes, limits: ExchangeTimeouts) -> None:
         self.queued_s = monotonic()
+        self.reused = False
+        """Whether the connection was open already."""
         self.begun_s: float | None = None
         self.connected_s: float | None = None
         self.sent_s: float | None = None
@@ -83,6 +87,12 @@ class TimedExchange:
         self._waiter: asyncio.Future[None] | None = None
         self._wakes_on_reads = False
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def found_closed(self) -> bool:
+        """Whether the peer had closed the kept connection before the request: it has not been processed."""
+        ended = self.ending in (CloseReason.CLOSED, CloseReason.RESET)
+        return self.reused and self.first_byte_s is None and ended
 
     @property
     def response_head(self) -> ResponseHead | None:
@@ -146,6 +156,13 @@ class TimedExchange:
             self._finish(CloseReason.RESET, error, monotonic())
 
     async def _connect(self) -> None:
+        if isinstance(self._sockets, KeepAliveSelector) and (kept := self._sockets.take(self._target)) is not None:
+            self.reused, self.begun_s = True, monotonic()
+            self._connection.close()
+            self._connection = kept
+            kept.rebind(self._on_data, self._on_closed)
+            self._check_timeouts()
+            return
         hop = self._target.first_hop
         # All exchanges that wait for an address receive it in one pass of the event loop. Let them connect one by one.
         await self._sockets.addresses.resolve(hop.host, hop.port)
@@ -197,7 +214,14 @@ class TimedExchange:
         if self.ending != CloseReason.OPEN:
             return
         self.ending, self.fault, self.ended_s = ending, fault, at_s
-        self._connection.close()
+        if (
+            ending == CloseReason.COMPLETE
+            and self._reader.allows_reuse
+            and isinstance(self._sockets, KeepAliveSelector)
+        ):
+            self._sockets.put(self._target, self._connection)
+        else:
+            self._connection.close()
         if self._timer is not None:
             self._timer.cancel()
         self._wake()

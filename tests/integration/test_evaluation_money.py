@@ -140,8 +140,8 @@ def test_html_report_in_browser_draws_every_chart(tmp_path: Path, capsys: pytest
     assert pictures == {"ttft", "progress", "gaps", "gaps-ecdf", "delay", "cost"}, "nothing stalled"
     dom = asyncio.run(render_in_browser(folder / "report.html", tmp_path / "profile"))
     for id_ in pictures:
-        assert f'<div id="{id_}"' in dom
-    assert dom.count('class="plot-container') == len(pictures)
+        assert f'<section class="plot" id="{id_}"' in dom
+    assert dom.count("<svg ") == 2 * len(pictures)
 
 
 async def render_in_browser(path: Path, profile: Path) -> str:

@@ -2,8 +2,7 @@
 
 from gradio.components.plot import PlotData
 
-from evaluation.reports.chart_kinds import Chart, Series
-from evaluation.reports.html import PALETTE
+from evaluation.reports.chart_kinds import PALETTE, Chart, Series
 from ui import strings
 from ui.charts import chart_figure, non_empty_series, plot_data
 from ui.compare.round import ColumnResult, Round

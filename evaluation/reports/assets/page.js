@@ -1,34 +1,27 @@
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-function shade(light) {
-  const text = light ? "#1c1f24" : "#e8eaed";
-  const line = light ? "#d9dde3" : "#3a404a";
-  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickcolor: line };
-  return { text, axis };
+function valueAt(svg, clientX) {
+  const box = svg.getBoundingClientRect();
+  const [low, high, start, end] = svg.dataset.x.split(",").map(Number);
+  const share = ((clientX - box.left) / box.width * svg.viewBox.baseVal.width - start) / (end - start);
+  if (share < 0 || share > 1) return null;
+  return svg.dataset.log === "1" ? low * (high / low) ** share : low + (high - low) * share;
 }
 
-function layout(figure, light) {
-  const { text, axis } = shade(light);
-  return {
-    ...figure.layout,
-    xaxis: { ...axis, ...figure.layout.xaxis },
-    yaxis: { ...axis, ...figure.layout.yaxis },
-    font: { color: text, size: 13 },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 60, r: 16, t: 12, b: 50 },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    hovermode: "closest",
-  };
-}
-
-function draw(light) {
-  for (const [id, figure] of Object.entries(FIGURES)) {
-    Plotly.react(id, figure.data, layout(figure, light), { responsive: true, displayModeBar: false });
+for (const plot of document.querySelectorAll(".plot")) {
+  const reading = plot.querySelector(".reading");
+  for (const svg of plot.querySelectorAll("svg")) {
+    svg.addEventListener("pointermove", (event) => {
+      const value = valueAt(svg, event.clientX);
+      reading.textContent = value === null ? "" : `${Number(value.toPrecision(3))} ${svg.dataset.unit}`;
+    });
+    svg.addEventListener("pointerleave", () => { reading.textContent = ""; });
+  }
+  for (const button of plot.querySelectorAll(".legend button")) {
+    button.addEventListener("click", () => {
+      const shown = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(shown));
+      for (const part of plot.querySelectorAll(`svg [data-group="${button.dataset.group}"]`)) {
+        part.classList.toggle("hidden", !shown);
+      }
+    });
   }
 }
-
-draw(!dark.matches);
-dark.addEventListener("change", () => draw(!dark.matches));
-addEventListener("beforeprint", () => draw(true));
-addEventListener("afterprint", () => draw(!dark.matches));

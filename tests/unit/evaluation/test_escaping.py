@@ -16,7 +16,7 @@ from evaluation import tables
 from evaluation.analysis import compare
 from evaluation.escaping import to_csv, to_html, to_line, to_markdown, to_picture, to_plotly
 from evaluation.reports import compare as reports_compare
-from evaluation.reports import html, markdown, png, terminal
+from evaluation.reports import html, markdown, plotly_figures, png, terminal
 from evaluation.reports.charts import build_charts
 from evaluation.tables import Run, escape_run
 
@@ -192,7 +192,7 @@ def test_html_page_of_hostile_run_has_no_injected_tag(sample: Run, text: str) ->
     result = html.render_html(markdown.markdown(make_hostile_run(sample, text)), [])
     plain = html.render_html(markdown.markdown(make_hostile_run(sample, "word")), [])
     assert re.findall(r"</?\w+", result) == re.findall(r"</?\w+", plain)
-    drawn = [html.plotly_figure(view) for view in build_charts(make_hostile_run(sample, text))]
+    drawn = [plotly_figures.plotly_figure(view) for view in build_charts(make_hostile_run(sample, text))]
     assert drawn
     assert not re.search(r"</?(?:a|b|i|img|script|span|sub|sup|br)\b", str(drawn))
 

@@ -11,6 +11,7 @@ from evaluation import tables
 from evaluation.__main__ import main
 from evaluation.analysis import compare
 from evaluation.analysis.compare import CellKey, MetricChange, RunComparison
+from evaluation.analysis.metric_names import parse_metrics
 from evaluation.escaping import to_line
 from evaluation.prompt_file import Prompt
 from evaluation.reports import compare as reports_compare
@@ -168,8 +169,17 @@ def test_runs_without_common_cells_are_rejected(tmp_path: Path, capsys: pytest.C
 
 
 def test_fail_if_worse_rejects_neutral_metric() -> None:
-    with pytest.raises(UsageError, match="'updates_per_s' cannot get worse"):
-        compare.parse_metrics("ttft,updates_per_s")
+    with pytest.raises(UsageError, match="'updates_per_s' cannot get better or worse"):
+        parse_metrics("ttft,updates_per_s", "--fail-if-worse")
+
+
+def test_primary_metrics_make_the_claims(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = write_run(tmp_path / "a", output_tps=50.0), write_run(tmp_path / "b", output_tps=40.0)
+    assert main(["compare", str(a), str(b), "--primary", "output_tps"]) == 0
+    changes = json.loads(capsys.readouterr().out.splitlines()[-1])["changes"]
+    assert {change["verdict"] for change in changes if change["metric"] == "output_tps"} == {"worse"}
+    assert {change["verdict"] for change in changes if change["metric"] == "ttft_s"} == {"exploratory"}
+    assert main(["compare", str(a), str(b), "--primary", "failed"]) == 2
 
 
 def test_runs_answered_by_others_say_so(tmp_path: Path) -> None:
@@ -178,9 +188,3 @@ def test_runs_answered_by_others_say_so(tmp_path: Path) -> None:
     clause = "served model of sim:a: m-1 at DeepInfra in A, m-1 at Novita in B"
     assert compare_folders(a, b).differences == [clause]
     assert f"Not alike: {clause}." in list(reports_compare.comparison_notes(compare_folders(a, b), to_line))
-    assert compare_folders(a, a).differences == []
-
-
-def test_runs_without_known_origin_are_not_called_different(tmp_path: Path) -> None:
-    a, b = write_run(tmp_path / "a", model_served="m-1"), write_run(tmp_path / "b")
-    assert compare_folders(a, b).differences == []

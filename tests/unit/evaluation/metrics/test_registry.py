@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from evaluation import schema, tables
+from evaluation.analysis.metric_names import DIRECTION
 from evaluation.analysis.slo import parse_slo
-from evaluation.analysis.verdicts import DIRECTION
 from evaluation.metrics import METRIC_BY_NAME, METRICS
 from evaluation.metrics.example import EXAMPLE
 from evaluation.reports.markdown import markdown

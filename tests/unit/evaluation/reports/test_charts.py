@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -13,13 +14,13 @@ from evaluation import tables
 from evaluation.prompt_file import Prompt
 from evaluation.reports import charts as reports_charts
 from evaluation.reports import html as reports_html
-from evaluation.reports import markdown, png
+from evaluation.reports import markdown, plotly_figures, png, svg
 from evaluation.reports.chart_kinds import MAX_POINTS, Chart
 from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow
 from tests.unit.evaluation import factories
 
-MAX_PAGE_BYTES = 6_000_000
+MAX_PAGE_BYTES = 600_000
 
 
 def make_row(planned: PlannedTrial) -> tuple[Any, list[EventRow]]:
@@ -45,8 +46,8 @@ def make_row(planned: PlannedTrial) -> tuple[Any, list[EventRow]]:
 def make_run(folder: Path, **changes: Any) -> tables.Run:
     prompts = tuple(Prompt(f"p{number}", f"Question {number}?") for number in range(changes.pop("prompts", 8)))
     options: dict[str, Any] = {"prompts": prompts, "repeats": 1} | changes
-    expected = factories.make_scenario(**options)
-    factories.write_run(folder, expected, map(make_row, plan(expected)))
+    wanted = factories.make_scenario(**options)
+    factories.write_run(folder, wanted, map(make_row, plan(wanted)))
     return tables.from_journal(folder)
 
 
@@ -62,7 +63,7 @@ def test_complete_run_has_every_chart(charts: dict[str, Chart]) -> None:
 
 
 def test_chart_captions_state_the_numbers(charts: dict[str, Chart]) -> None:
-    assert re.search(r"sim:a \(simulated\) 211 \[\d+, \d+\] ms \(p80 217, n = 17\)", charts["ttft"].caption)
+    assert re.search(r"sim:a \(simulated\) 21\d \[\d+, \d+\] ms \(p80 .+, n = 20, 3 failed\)", charts["ttft"].caption)
     assert "sim:a (simulated) 20.0/20.0/20.0 ms (n = 68)" in charts["gaps"].caption
     assert "direct · sim:a (simulated) 50.0; direct · b:c 50.0" in charts["delay"].caption
     assert "b:c 15 stalls, 13.5 s in total, 5 not completed" in charts["stalls"].caption
@@ -81,7 +82,7 @@ def test_progress_chart_ends_at_reported_tokens(charts: dict[str, Chart]) -> Non
 
 
 def test_progress_chart_steps_and_time_axes_start_at_zero(charts: dict[str, Chart]) -> None:
-    figures = {name: reports_html.plotly_figure(view) for name, view in charts.items()}
+    figures = {name: plotly_figures.plotly_figure(view) for name, view in charts.items()}
     assert {trace["line"]["shape"] for trace in figures["progress"]["data"]} == {"hv"}
     assert {trace["line"]["shape"] for trace in figures["gaps-ecdf"]["data"]} == {"linear"}
     assert all(figures[name]["layout"]["xaxis"]["rangemode"] == "tozero" for name in ("progress", "stalls", "cost"))
@@ -101,9 +102,9 @@ def test_cost_chart_omits_and_names_unpriced_providers(charts: dict[str, Chart])
 
 
 def test_large_run_chart_is_sampled_and_noted(tmp_path: Path) -> None:
-    expected = factories.make_scenario(("sim:a",), repeats=400)
+    wanted = factories.make_scenario(("sim:a",), prompts=[Prompt(f"p{n}", "?") for n in range(800)], repeats=1)
     factories.write_run(
-        tmp_path, expected, [(factories.make_trial(p, ttft_s=0.1 + p.number / 10_000), []) for p in plan(expected)]
+        tmp_path, wanted, [(factories.make_trial(p, ttft_s=0.1 + p.number / 10_000), []) for p in plan(wanted)]
     )
     (ttft,) = reports_charts.build_charts(tables.from_journal(tmp_path))
     box = ttft.series[0].box
@@ -113,9 +114,9 @@ def test_large_run_chart_is_sampled_and_noted(tmp_path: Path) -> None:
 
 
 def test_run_without_completed_trial_has_no_charts(tmp_path: Path) -> None:
-    expected = factories.make_scenario()
+    wanted = factories.make_scenario()
     factories.write_run(
-        tmp_path, expected, [(factories.make_trial(p, outcome="failed", ttft_s=None), []) for p in plan(expected)]
+        tmp_path, wanted, [(factories.make_trial(p, outcome="failed", ttft_s=None), []) for p in plan(wanted)]
     )
     run = tables.from_journal(tmp_path)
     assert reports_charts.build_charts(run) == []
@@ -132,10 +133,10 @@ class LinkCollector(HTMLParser):
         self.policy = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        result = dict(attrs)
-        self.links += [f"{tag} {name}" for name in ("src", "href", "action", "srcset") if name in result]
-        if result.get("http-equiv") == "Content-Security-Policy":
-            self.policy = result.get("content") or ""
+        found = dict(attrs)
+        self.links += [f"{tag} {name}" for name in ("src", "href", "action", "srcset") if name in found]
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found.get("content") or ""
 
 
 def test_html_report_is_self_contained_and_forbids_requests(tmp_path: Path) -> None:
@@ -146,7 +147,8 @@ def test_html_report_is_self_contained_and_forbids_requests(tmp_path: Path) -> N
     assert links.links == [] and "default-src 'none'" in links.policy and "connect-src" not in links.policy
     assert len(text.encode()) < MAX_PAGE_BYTES
     for id_ in ("ttft", "progress", "gaps", "gaps-ecdf", "delay", "cost", "stalls"):
-        assert f'<div id="{id_}"' in text
+        assert f'<section class="plot" id="{id_}"' in text
+    assert text.count("<svg ") == 2 * 7, "one for screens and paper, one for phones"
     assert "<h2>Provenance</h2>" in text and "prefers-color-scheme: dark" in text and "@media print" in text
 
 
@@ -154,9 +156,35 @@ def test_provider_name_cannot_inject_script(tmp_path: Path) -> None:
     evil = "x:</script><script>alert(1)</script>"
     run = make_run(tmp_path, providers=(evil, "sim:a"))
     text = reports_html.render_html(markdown.markdown(run), reports_charts.build_charts(run))
-    assert "<script>alert(1)" not in text and text.count("</script>") == 2
-    figures = re.search(r"const FIGURES = (.*);\n", text)
-    assert figures and html.escape(evil) in json.dumps(json.loads(figures[1]), ensure_ascii=False)
+    assert "<script>alert(1)" not in text and text.count("</script>") == 1
+    assert html.escape(evil)[:20] in text
+    figure = plotly_figures.plotly_figure(reports_charts.build_charts(run)[0])
+    assert html.escape(evil) in json.dumps(figure, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("width", svg.WIDTHS_PX.values())
+def test_svg_text_and_marks_lie_within_the_drawing(charts: dict[str, Chart], width: int) -> None:
+    for view in charts.values():
+        drawing = ElementTree.fromstring(svg.draw_chart(view, width))
+        _, _, right, bottom = map(float, drawing.attrib["viewBox"].split())
+        for text in drawing.iter("text"):
+            assert 0 <= float(text.attrib["x"]) <= right and 0 <= float(text.attrib["y"]) <= bottom, view.id
+        for path in drawing.iter("path"):
+            for x in re.findall(r"[ML]([\d.]+) ", path.attrib["d"]):
+                assert 0 <= float(x) <= right, view.id
+
+
+def test_svg_scales_have_few_round_ticks() -> None:
+    assert svg.Scale(0, 3.1, 0, 300).ticks(4) == [0, 1, 2, 3]
+    assert svg.Scale(8, 1100, 0, 300, is_log=True).ticks(3) == [10, 100, 1000]
+    assert svg.Scale(0, 10, 50, 250)(5) == 150 and svg.Scale(1, 100, 0, 200, is_log=True)(10) == 100
+
+
+def test_charts_follow_the_decision(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    text = reports_html.render_html(markdown.markdown(run), reports_charts.build_charts(run))
+    places = [text.index(part) for part in ("<h2>Decision</h2>", 'id="ttft"', "<h2>Comparisons</h2>")]
+    assert places == sorted(places)
 
 
 def test_pngs_are_written_for_every_chart_and_old_ones_removed(tmp_path: Path) -> None:

@@ -54,6 +54,21 @@ def test_deltas_follow_schedule(profile: str) -> None:
     assert "".join(t.event.text for t in deltas if isinstance(t.event, ThinkingDelta)) == plan.thinking
 
 
+def test_caching_profile_starts_sooner_when_asked_again() -> None:
+    async def main() -> list[float]:
+        adapter = SimAdapter(loop_clock())
+        found = [await collect_timed(adapter, replace(REQUEST, model="caching")) for _ in range(2)]
+        return [next(t.at_s for t in events if isinstance(t.event, TextDelta)) for events, _ in found]
+
+    assert run_on_virtual_time(main(), start_s=5.0) == pytest.approx([0.8, 0.1])
+
+
+def test_flaky_profile_breaks_off_for_three_prompts_in_ten() -> None:
+    plans = [make_schedule(PROFILES["flaky"], seed_for(0, f"prompt {number}")) for number in range(400)]
+    cut = [plan for plan in plans if plan.ending == "cut"]
+    assert 90 <= len(cut) <= 150 and all(plan.finish_reason is None and len(plan.steps) == 32 for plan in cut)
+
+
 def test_steady_profile_starts_at_200_ms_with_20_ms_gaps() -> None:
     result, error = play_request(REQUEST)
     times = [t.at_s for t in result if isinstance(t.event, TextDelta)]
