@@ -67,14 +67,17 @@ def test_evaluation_that_needs_an_unusable_variable_names_it(
 async def socks_proxy(port: int) -> AsyncIterator[tuple[str, list[str]]]:
     """Serve SOCKS5 without a password; every connection leads to `port`. Yield the URL, and the hosts asked for."""
     hosts: list[str] = []
+    serving: list[asyncio.Task[None] | None] = []
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             writer.write(data)
             await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.append(asyncio.current_task())
         _, methods = await reader.readexactly(2)
         await reader.readexactly(methods)
         writer.write(b"\x05\x00")
@@ -88,6 +91,7 @@ async def socks_proxy(port: int) -> AsyncIterator[tuple[str, list[str]]]:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}", hosts
+        await asyncio.gather(*(task for task in serving if task is not None))
 
 
 def test_provider_is_asked_through_a_socks_proxy() -> None:
