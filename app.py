@@ -19,7 +19,7 @@ from server import logging_config, uvicorn_server
 from server.app import create_app
 from server.captured_output import CapturedOutput
 from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
-from settings import Settings, check_variables, read_environment
+from settings import Settings, check_variables, read_environment, repair_environment
 from streaming.errors import UsageError
 
 PORT = 7860
@@ -56,8 +56,11 @@ def _make_guard(settings: Settings) -> Guard:
 def _open_listener(host: str, port: int, reader_s: int) -> socket.socket:
     """Bind the port before any slow start-up work begins. Raises UsageError when the port is not available."""
     try:
+        host = host.removeprefix("[").removesuffix("]")  # an IPv6 address as in a URL
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # On all addresses of IPv6 means on all addresses, where the system can.
+        is_dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=is_dual)
     except (OSError, OverflowError) as error:
         code = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
@@ -123,6 +126,8 @@ def _serve_workers(listener: socket.socket, count: int, settings: Settings, body
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped, and return the exit code of the process: 0, 1 for a failed start, 2 for invalid usage."""
     variables = read_environment()
+    for line in repair_environment():
+        print(f"warning: {line}", file=sys.stderr)
     options = _parse_options(arguments, on_space=bool(variables.get("SPACE_ID", "").strip()))
     try:
         check_variables(variables, Settings, GuardVariables)

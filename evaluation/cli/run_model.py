@@ -17,7 +17,8 @@ from evaluation.analysis import slo
 from evaluation.analysis.metric_names import parse_primary
 from evaluation.answer_checks import AnswerCheck, parse_check
 from evaluation.backends.service_process import validate_url
-from evaluation.cli.timeouts import parse_timeouts
+from evaluation.cli.named_numbers import parse_reader, parse_timeouts
+from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.scenario import ARRIVALS, IN_PROCESS
 from providers.pricing import TokenPrices
 from streaming import strategies
@@ -195,6 +196,9 @@ class RunModel(_StrictModel):
     fresh: _Flag | None = None
     warm: _Flag = False
     connection: Literal["new", "keep-alive"] = "new"
+    reader: Annotated[
+        tuple[TokenDeadlines, ReaderModel], _validator(lambda value: parse_reader(_check_text(value)))
+    ] = (TokenDeadlines(), ReaderModel())
     timeouts: Annotated[Timeouts | None, _validator(lambda value: parse_timeouts(_check_text(value)))] = None
     record: _Flag = False
     plots: _Flag = True

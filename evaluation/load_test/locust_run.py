@@ -1,6 +1,5 @@
 """Runs Locust with this project's user classes in a separate process."""
 
-import os
 import re
 import signal
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from evaluation.backends.service_process import ROOT
 from streaming.errors import UsageError
+from streaming.os_limits import usable_cpu_count
 
 USER_KINDS = ("sse", "websocket", "openai", "gradio")
 _USERS_PER_PROCESS = 100
@@ -40,7 +40,7 @@ class LocustOptions:
         """The number of load-generating processes: `processes`, or one per 100 users, at most one per processor."""
         if self.processes is not None:
             return self.processes
-        return max(1, min(-(-self.users // _USERS_PER_PROCESS), os.cpu_count() or 1))
+        return max(1, min(-(-self.users // _USERS_PER_PROCESS), usable_cpu_count()))
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
+from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.scenario import PlannedTrial, Scenario, full_name, plan
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE, Trial, atomic_write, read_trials
 from streaming.errors import UsageError
@@ -146,7 +147,10 @@ def _trial_key(trial: Trial) -> tuple[object, ...]:
     return trial.repeat, trial.prompt_id, name, trial.strategy, trial.transport, trial.effort
 
 
-_NEW_FIELDS = {"effort": [], "fresh": False, "warm": False, "connection": "new"}
+_NEW_FIELDS = {
+    "effort": [], "fresh": False, "warm": False, "connection": "new", "deadlines": asdict(TokenDeadlines()),
+    "reader": asdict(ReaderModel()),
+}  # fmt: skip
 """Fields that the manifests of older runs do not have, with the values that describe those runs."""
 
 

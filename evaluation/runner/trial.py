@@ -8,7 +8,6 @@ from evaluation.answer_checks import AnswerCheck
 from evaluation.backends.base import ProviderAccess, TimedResponse, TrialRequest
 from evaluation.backends.interference import is_disturbed
 from evaluation.backends.registry import RunBackends
-from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.metrics.trial_metrics import MeasuredAnswer
 from evaluation.runner.sender import TrialSender
 from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name, prompt_text
@@ -31,8 +30,6 @@ class TrialContext:
     clock: Clock
     backends: RunBackends
     sender: TrialSender
-    deadlines: TokenDeadlines = field(default_factory=TokenDeadlines)
-    reader: ReaderModel = field(default_factory=ReaderModel)
     models: Mapping[str, str] = field(default_factory=dict)
     """The models of providers that are requested without a model name, for the tables."""
     resume_count: int = 0
@@ -74,8 +71,8 @@ def _trial_row(
         response.usage,
         asdict(how) | response.ending,
         intended_s,
-        context.deadlines,
-        context.reader,
+        context.scenario.deadlines,
+        context.scenario.reader,
     )
     provider, _, model = planned.provider.partition(":")
     model = model or context.models.get(provider, "")

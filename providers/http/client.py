@@ -17,7 +17,9 @@ from settings import Settings
 from streaming.adapter import ListedModel, UpstreamPrice
 from streaming.errors import ProtocolError, StreamError
 from streaming.events import Event, Notice
+from streaming.http.certificates import load_certificates
 from streaming.http.connection_pool import KEEPALIVE_EXPIRY_S
+from streaming.http.proxies import proxy_for
 from streaming.limits import (
     DECODE_STEP_BYTES,
     MAX_MODEL_LIST_BYTES,
@@ -57,7 +59,7 @@ class ServiceConfig:
         """Return the configuration for an endpoint, with proxy, certificates and secrets from the settings."""
         row = endpoint.row
         names = ServiceLabels(endpoint.label, endpoint.base_url, row.key, row.base_url_variable)
-        proxy = proxy_for(endpoint.base_url, settings)
+        proxy = proxy_for(endpoint.base_url, settings.variables)
         return cls(names, timeouts, endpoint.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
 
     def client_kwargs(self, httpx: Any) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class ServiceConfig:
             # Loading the default certificates is slow and a plain HTTP address needs none: this context trusts nobody.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca_file is not None:
-            return ssl.create_default_context(cafile=self.ca_file)
+            return load_certificates("SSL_CERT_FILE", self.ca_file)
         context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
         return context
 
@@ -240,22 +242,3 @@ async def _read_rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:
     except Exception:
         return rest
     return rest
-
-
-def proxy_for(base_url: str, settings: Settings) -> str | None:
-    """Return the URL of the proxy that the settings name for an address. Loopback addresses have no proxy."""
-    parts = urlsplit(base_url if "://" in base_url else f"http://{base_url}")
-    host = parts.hostname or ""
-    variable = f"{parts.scheme}_proxy"
-    proxy = _get_any_case(settings, variable) or _get_any_case(settings, "all_proxy")
-    if proxy is None or host in ("localhost", "::1") or host.startswith("127."):
-        return None
-    excepted = [
-        name.strip().lstrip("*.") for name in (_get_any_case(settings, "no_proxy") or "").split(",") if name.strip()
-    ]
-    bypassed = any(not name or host == name or host.endswith(f".{name}") for name in excepted)
-    return None if bypassed else proxy
-
-
-def _get_any_case(settings: Settings, name: str) -> str | None:
-    return settings.get(name) or settings.get(name.upper())

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from providers.local.model_file import ModelFileError
 from streaming.errors import UsageError
+from streaming.os_limits import usable_cpu_count
 
 SLOTS = 4
 """The number of concurrent answers (continuous batching); further requests wait."""
@@ -94,7 +95,7 @@ class ServerSlot:
 
 
 def _set_params(params: Any, path: Path, key: str) -> Any:
-    threads = max(1, (os.cpu_count() or 1) - 1)
+    threads = max(1, usable_cpu_count() - 1)
     params.model.path = str(path)
     params.model_alias = {path.stem}
     params.hostnames = ["127.0.0.1"]

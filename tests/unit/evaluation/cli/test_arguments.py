@@ -34,7 +34,8 @@ from evaluation.__main__ import main
         ("--providers sim:steady --seed -5", "seed: invalid value (write a whole number of at least 0)"),
         ("--providers sim:steady --retry-failed", "--retry-failed: needs --resume"),
         ("--providers sim:steady --warm --fresh", "warm and fresh exclude each other"),
-        ("--providers sim:steady --timeouts first=0", "timeouts: 'first=0' is not NAME=SECONDS"),
+        ("--providers sim:steady --timeouts first=0", "timeouts: 'first=0' is not NAME=NUMBER"),
+        ("--providers sim:steady --reader tokens=0", "reader: 'tokens=0' is not NAME=NUMBER"),
         ("--providers sim:steady --timeouts soon=5", "use connect, first, idle, total"),
     ],
 )
@@ -84,12 +85,15 @@ def test_missing_required_option_is_named(options: str, words: str, capsys: pyte
 def test_command_line_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"id": "mine", "prompt": "Why?"}\n')
     options = "run --providers sim:steady --repeats 1 --max-tokens 5 --seed 9 --temperature 0.5 --no-warm-up"
-    requests = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--out", str(tmp_path / "run")]
-    assert main([*options.split(), *requests]) == 0
+    requests = ["--prompts", str(tmp_path / "prompts.jsonl"), "--price", "gpt=1/2", "--reader", "tokens=20"]
+    assert main([*options.split(), *requests, "--out", str(tmp_path / "run")]) == 0
     run = evaluation.load(tmp_path / "run")
     assert run.trials[["prompt_id", "chunks", "finish_reason"]].to_numpy().tolist() == [["mine", 5, "length"]]
     scenario = run.manifest["scenario"]
     assert (scenario["temperature"], scenario["seed"], scenario["warm_up"]) == (0.5, 9, 0)
+    assert run.manifest["measures"] == {
+        "fluidity": {"first_s": 1.0, "token_s": 0.05}, "qoe": {"chars_per_s": 23.8, "first_s": 1.0},
+    }  # fmt: skip
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["completed"] == 1
 
 

@@ -9,10 +9,9 @@ import httpx
 import httpx2
 import pytest
 
-from providers.http.client import ServiceConfig, proxy_for
+from providers.http.client import ServiceConfig
 from providers.http.errors import ServiceLabels, error_from_response, parse_retry_after
 from providers.http.transport_errors import close_reason_of, transport_error
-from settings import Settings
 from streaming.errors import (
     BadRequestError,
     ConnectTimeout,
@@ -161,21 +160,3 @@ def test_close_reason_maps_to_error_class(
 def test_connection_closed_after_headers_is_truncated_answer() -> None:
     result = transport_error(CloseReason.CLOSED, None, ServiceConfig(NAMES), answered=True)
     assert isinstance(result, TruncatedStreamError)
-
-
-@pytest.mark.parametrize(
-    ("url", "variables", "proxy"),
-    [
-        ("https://api.openai.com/v1", {}, None),
-        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
-        ("https://api.openai.com/v1", {"http_proxy": "http://p:1"}, None),
-        ("https://api.openai.com/v1", {"ALL_PROXY": "http://p:1"}, "http://p:1"),
-        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "x.org, .openai.com"}, None),
-        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "ai.com"}, "http://p:1"),
-        ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, None),
-        ("http://127.0.0.1:8080/v1", {"HTTP_PROXY": "http://p:1"}, None),
-        ("localhost:11434", {"HTTP_PROXY": "http://p:1"}, None),
-    ],
-)
-def test_proxy_for_follows_settings(url: str, variables: dict[str, str], proxy: str | None) -> None:
-    assert proxy_for(url, Settings(variables)) == proxy
