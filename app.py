@@ -128,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variables = read_environment()
     for line in repair_environment():
         print(f"warning: {line}", file=sys.stderr)
+    for name in sorted({"GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"} & variables.keys()):
+        print(f"warning: {name}: is not read here (use --host and --port)", file=sys.stderr)
     options = _parse_options(arguments, on_space=bool(variables.get("SPACE_ID", "").strip()))
     try:
         check_variables(variables, Settings, GuardVariables)

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +18,38 @@ from evaluation.schema import EVENTS_FILE, TRIALS_FILE, atomic_write
 from streaming.clock import utc_now
 from streaming.errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # the module is missing there
+
 MANIFEST_FILE = "manifest.json"
 VERSION = 1
 MAX_BYTES = 64 * 2**20
 """The largest manifest that is read. It lists every planned trial, in about 100 bytes each."""
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a run while the context is open; a process that dies keeps nothing.
+
+    Raises UsageError while another process writes the run. A folder that does not exist is not locked, nor is any on
+    Windows.
+    """
+    if fcntl is None or not folder.is_dir():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder}: another process writes this run (wait until it has ended, or stop it)"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def create_run_folder(folder: Path) -> None:

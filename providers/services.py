@@ -237,11 +237,15 @@ def resolve_endpoint(row: ServiceSpec, settings: Settings) -> ServiceEndpoint:
     base_url = settings.get(row.base_url_variable) or row.base_url
     if base_url is None:
         raise UsageError(f"{row.label}: no address is set (set {row.base_url_variable} to the server's address)")
+    if row.dialect == "ollama" and base_url.startswith(":"):
+        base_url = f"127.0.0.1{base_url}"  # Ollama's own client takes a port alone, too
     host = _validate_base_url(base_url, row.base_url_variable, bare_host=row.dialect == "ollama")
     own_address = _is_official_host(row, base_url, host)
     key = settings.get(row.key) if row.key else None
     if row.key and row.key_required and key is None and (own_address or row.dialect == "azure"):
         raise MissingKeyError(f"{row.label}: no API key is set (set {row.key})")
+    if key is not None and key[0] in "\"'" and key[-1] == key[0]:
+        raise UsageError(f"{row.key}: is written in quotes (set it without them)")
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise UsageError(f"{row.key}: contains a space or a character outside ASCII (copy the key again)")
     return ServiceEndpoint(row, base_url.rstrip("/"), key, own_address, is_local_host(host))

@@ -23,6 +23,14 @@ class OpenAIMessage(BaseModel):
         Annotated[Text, Tag("as text")] | Annotated[list[ContentPart], Tag("as parts")], tagged_union(list, "as parts")
     ]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_silent_assistant(cls, value: Any) -> Any:
+        """Take an assistant's turn without text, which clients send back with `content: null`, as an empty one."""
+        if isinstance(value, dict) and value.get("role") == "assistant" and value.get("content", "") is None:
+            return {**value, "content": ""}
+        return value
+
     def to_message(self) -> ChatMessage:
         """Return this service's form of the message, with its text parts joined."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)

@@ -42,7 +42,7 @@ def main_run(parsed: argparse.Namespace) -> int:
     if options.dry_run:
         return asyncio.run(_run_dry(options))
     assert options.out is not None
-    summary = _run_measurement(options, options.out)
+    summary = _run_alone(options, options.out)
     facts = output.print_results(options.out, plots=options.plots)
     kept = f"{summary.trials} of {summary.planned} trials are kept in {options.out}"
     if summary.interrupted:
@@ -120,7 +120,15 @@ async def _run_dry(options: RunOptions) -> int:
     return 0
 
 
-def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
+def _run_alone(options: RunOptions, folder: Path) -> RunSummary:
+    """Run while no other process writes the run's folder. Raises UsageError while one does."""
+    with ExitStack() as stack:
+        if options.resume:  # a new run's folder is locked when it has been created
+            stack.enter_context(manifest.lock_run(folder))
+        return _run_measurement(options, folder, stack)
+
+
+def _run_measurement(options: RunOptions, folder: Path, stack: ExitStack) -> RunSummary:
     settings = Settings.from_environment()
     calibrated = _read_calibration(options)
     lists = asyncio.run(_load_price_lists(settings, options))
@@ -135,16 +143,16 @@ def _run_measurement(options: RunOptions, folder: Path) -> RunSummary:
     budget = _make_cost_ceiling(options, providers, start, folder)
     if not options.resume:
         manifest.create_run_folder(folder)
+        stack.enter_context(manifest.lock_run(folder))
     ask = partial(run, options.scenario, providers, folder, start=start, traces=options.record, budget=budget)
     ask = partial(ask, mask=settings.mask_secrets, models=_local_model_names(options, settings))
-    with ExitStack() as stack:
-        target = None
-        if any(trial.transport in options.scenario.service_transports for trial in start.left):
-            from evaluation.backends.base import ServiceTarget
+    target = None
+    if any(trial.transport in options.scenario.service_transports for trial in start.left):
+        from evaluation.backends.base import ServiceTarget
 
-            service = stack.enter_context(running_service(options.scenario.url, folder))
-            target = ServiceTarget.from_settings(service.url, settings)
-        return asyncio.run(_run_and_close(ask(service=target), providers))
+        service = stack.enter_context(running_service(options.scenario.url, folder))
+        target = ServiceTarget.from_settings(service.url, settings)
+    return asyncio.run(_run_and_close(ask(service=target), providers))
 
 
 async def _load_price_lists(settings: Settings, options: RunOptions) -> ModelLists:

@@ -60,3 +60,21 @@ def test_app_listens_on_all_addresses_only_in_space(variables: dict[str, str], a
         process.wait(30)
     shown = {"127.0.0.1": "0100007F", "0.0.0.0": "00000000"}[address]
     assert f"{shown}:{port} 00000000:0000 0A" in listening
+
+
+@pytest.mark.parametrize("host", ["::", "[::1]"])
+def test_app_takes_ipv6_hosts_in_brackets_and_ipv4_on_all_addresses(host: str) -> None:
+    command = [sys.executable, "app.py", "--no-ui", "--port", "0", "--host", host]
+    environment = {**os.environ, "GRADIO_SERVER_PORT": "7000"}
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        line = process.stdout.readline()
+        port = int(re.findall(r":(\d+)$", line)[0])
+        for address in ("127.0.0.1", "::1") if host == "::" else ("::1",):
+            with socket.create_connection((address, port), timeout=30) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        process.send_signal(signal.SIGTERM)
+        assert "warning: GRADIO_SERVER_PORT: is not read here (use --host and --port)\n" in process.stderr.read()

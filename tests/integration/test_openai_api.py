@@ -238,6 +238,15 @@ def test_null_fields_are_treated_as_absent() -> None:
     assert (status, [c for c in parse_chunks(answer) if not c["choices"]]) == (200, [])
 
 
+def test_assistant_turn_without_text_is_accepted_and_a_user_turn_is_not() -> None:
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": None}]
+    body = {**COMPLETION_BODY, "messages": [*turns, {"role": "user", "content": "And now?"}]}
+    status, _, answer = request_played(words_script(1, first_s=0.0), body)
+    assert status == 200, answer
+    body = {**COMPLETION_BODY, "messages": [{"role": "user", "content": None}]}
+    assert request_played(words_script(1, first_s=0.0), body)[0] == 400
+
+
 def test_several_models_are_tried_in_order_and_receipt_names_provider() -> None:
     async def main() -> Response:
         with run_simulator("--ttft-ms", "1", "--gap-ms", "1", "--tokens", "3") as simulator:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,26 @@ def test_deeply_nested_manifest_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"a":' + "[" * 100_000)
     with pytest.raises(UsageError, match=r"manifest\.json"):
         manifest.read(tmp_path)
+
+
+def test_run_is_written_by_one_at_a_time_and_free_again_afterwards(tmp_path: Path) -> None:
+    with manifest.lock_run(tmp_path), pytest.raises(UsageError) as error, manifest.lock_run(tmp_path):
+        pass
+    assert str(error.value).endswith(": another process writes this run (wait until it has ended, or stop it)")
+    with manifest.lock_run(tmp_path), manifest.lock_run(tmp_path / "none"):
+        pass
+
+
+HOLD = """
+import os, pathlib, sys
+from evaluation.manifest import lock_run
+lock = lock_run(pathlib.Path(sys.argv[1]))
+lock.__enter__()
+os._exit(9)
+"""
+
+
+def test_run_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], check=False).returncode == 9
+    with manifest.lock_run(tmp_path):
+        pass

@@ -233,3 +233,14 @@ def test_foreign_server_at_a_vendors_variable_is_called_by_its_host(
     provider: str, variables: dict[str, str], label: str
 ) -> None:
     assert resolve_access(provider, **variables).label == label
+
+
+@pytest.mark.parametrize("key", [f'"{KEY}"', f"'{KEY}'"])
+def test_key_in_quotes_is_rejected_and_not_quoted(key: str) -> None:
+    with pytest.raises(UsageError, match=r"^OPENAI_API_KEY: is written in quotes \(set it without them\)$"):
+        resolve_access("openai", OPENAI_API_KEY=key)
+
+
+def test_port_alone_is_ollama_on_this_machine() -> None:
+    access = resolve_access("ollama", OLLAMA_HOST=":11434")
+    assert access.base_url == "127.0.0.1:11434" and access.is_local
