@@ -77,8 +77,9 @@ def _cost_text(group: Group) -> str:
 def price_frontier(groups: Sequence[Group]) -> dict[int, str]:
     """Return, by place, whether a group is on the frontier of cost against time to answer text, or who is ahead of it.
 
-    A group is dominated if another one is at least as cheap and as fast, and cheaper or faster. Groups without a price,
-    and those whose median answer failed, are not compared.
+    A group is ahead of another one for the same kind of prompts if it is at least as cheap and as soon, cheaper or
+    sooner, and does not fail clearly more often. Groups without a price, and those whose median answer failed, are not
+    compared.
     """
     points = {
         place: (group.cost_per_1000_usd, group.answer_s.value)
@@ -90,12 +91,14 @@ def price_frontier(groups: Sequence[Group]) -> dict[int, str]:
         return {}
     result = {}
     for place, (cost, delay) in points.items():
+        own = groups[place]
         ahead = [
-            other
+            groups[other]
             for other, (other_cost, other_delay) in points.items()
             if other_cost <= cost and other_delay <= delay and (other_cost, other_delay) != (cost, delay)
+            if groups[other].population == own.population and not groups[other].failures.exceeds(own.failures)
         ]
-        result[place] = f"behind {display_name(groups[ahead[0]].name)}" if ahead else "on the frontier"
+        result[place] = f"behind {display_name(ahead[0].name)}" if ahead else "on the frontier"
     return result
 
 
@@ -108,7 +111,10 @@ def _notes(groups: Sequence[Group], titles: Sequence[str]) -> Iterator[str]:
     if any(group.tail_percent is not None for group in groups):
         yield "Beside the median stands the largest percentile that the number of trials carries."
     if "price-performance" in titles:
-        yield "Price-performance: on the frontier, no other row is both cheaper and sooner (by the values shown)."
+        yield (
+            "Price-performance: on the frontier, no other row for such prompts is cheaper and as soon, or sooner and as "
+            "cheap, by the values shown, unless it fails clearly more often."
+        )
     if "USD per 1000 delivered" in titles:
         yield "USD: all that was spent, failed trials included, for 1000 delivered answers."
     yield "Tokens/s and length are medians of completed answers."

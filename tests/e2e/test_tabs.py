@@ -93,7 +93,7 @@ def test_results_tab_sample_run_shows_charts_and_provenance(chat: ChatPage) -> N
     chat.page.get_by_role("option", name="sample run", exact=True).click()
     expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=chat.patience_s * 1000)
     expect(tab.locator(".js-plotly-plot").nth(3)).to_be_visible()
-    expect(tab.locator("#sg-report")).to_contain_text("48 of 48 trials completed")
+    expect(tab.locator("#sg-report")).to_contain_text("130 of 144 trials completed")
 
 
 def test_conversation_can_be_exported_continued_and_retried(chat: ChatPage) -> None:

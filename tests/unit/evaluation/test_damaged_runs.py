@@ -217,7 +217,7 @@ def test_run_in_folder_with_unprintable_name_can_be_chosen(run: Path) -> None:
 
 
 def test_captions_on_page_are_plain_text(run: Path) -> None:
-    TRIALS.assign(model="![x](http://tracker.example/p.png)").to_parquet(run / "trials.parquet", index=False)
+    TRIALS.assign(name="![x](http://tracker.example/p.png)").to_parquet(run / "trials.parquet", index=False)
     outputs = ResultsHandlers(run.parent, SAMPLE).show(run.name)
     captions = [text for text in outputs if isinstance(text, str) and "tracker" in text]
     assert len(captions) > 1 and not any(re.search(r"(?<!\\)\]\(|://", text) for text in captions)

@@ -58,7 +58,8 @@ def test_sample_run_is_shown_with_charts_and_provenance() -> None:
     assert ("sample run", "") in results.choices()
     report, wrong, *rest = results.show("")
     boxes, plots, captions = (rest[i * MAX_PLOTS : (i + 1) * MAX_PLOTS] for i in range(3))
-    assert wrong == "" and "## Provenance" in report and "sim:steady (simulated)" in report
+    assert wrong == "" and "## Provenance" in report
+    assert "sim:caching (simulated) is better than local for fresh prompts" in report
     shown = sum(box["visible"] for box in boxes)
     assert shown >= 4
     assert [plot is not None for plot in plots] == [bool(caption) for caption in captions]
