@@ -112,8 +112,8 @@ def _notes(groups: Sequence[Group], titles: Sequence[str]) -> Iterator[str]:
         yield "Beside the median stands the largest percentile that the number of trials carries."
     if "price-performance" in titles:
         yield (
-            "Price-performance: on the frontier, no other row for such prompts is cheaper and as soon, or sooner and as "
-            "cheap, by the values shown, unless it fails clearly more often."
+            "Price-performance: on the frontier, no other row for such prompts is cheaper and as soon, or sooner and "
+            "as cheap, by the values shown, unless it fails clearly more often."
         )
     if "USD per 1000 delivered" in titles:
         yield "USD: all that was spent, failed trials included, for 1000 delivered answers."
