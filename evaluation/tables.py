@@ -297,7 +297,7 @@ def escape_run(run: Run, escape: Escape) -> Run:
     The program's own terms (outcomes, transports, strategies) are unchanged by every format. The manifest's field names
     are not escaped; code that prints one must escape it.
     """
-    texts = [name for name in map(str, run.trials.select_dtypes("string")) if name not in _NEVER_SHOWN]
+    texts = [name for name in map(str, run.trials.select_dtypes(["string", "category"])) if name not in _NEVER_SHOWN]
     columns = {}
     for name in texts:
         column = run.trials[name]

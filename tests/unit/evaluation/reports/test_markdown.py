@@ -10,6 +10,7 @@ import pytest
 from evaluation import tables
 from evaluation.analysis import summary
 from evaluation.analysis.statistics import Estimate
+from evaluation.loading import load
 from evaluation.prompt_file import Prompt
 from evaluation.reports import formatting, markdown, terminal
 from evaluation.scenario import PlannedTrial, plan
@@ -263,3 +264,10 @@ def test_report_names_who_answered_and_checks_ttft_against_the_server(tmp_path: 
 def test_report_without_other_origin_has_no_line_about_it(tmp_path: Path) -> None:
     text = write_and_report(tmp_path)
     assert "was answered by" not in text and "outside check" not in text
+
+
+def test_run_loaded_for_notebooks_has_the_same_escaped_report(tmp_path: Path) -> None:
+    write_and_report(tmp_path, lambda p: {"model": "<b>c|d</b>"})
+    run = load(tmp_path)
+    assert markdown.markdown(run) == (tmp_path / markdown.REPORT_FILE).read_text(encoding="utf-8")
+    assert not re.search(r"(?<!\\)<b>", markdown.markdown(run))
