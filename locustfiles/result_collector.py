@@ -124,7 +124,7 @@ def _on_test_start(environment: Environment, **_: object) -> None:
 
 @events.test_stop.add_listener
 def _on_test_stop(environment: Environment, **_: object) -> None:
-    if state.real_time:
+    if state.real_time and sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         state.real_time = False
     state.gone_workers.clear()

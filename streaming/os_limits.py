@@ -62,6 +62,8 @@ def set_realtime_priority(priority: int = _FIFO_PRIORITY) -> bool:
     server such as the simulator may have: of two processes with the same priority on one processor, each may run for
     0.1 s before the other, and data that arrives during that time is merged into one read.
     """
+    if sys.platform != "linux":  # macOS and Windows have no such call
+        return False
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
     except (OSError, AttributeError):
@@ -72,7 +74,7 @@ def set_realtime_priority(priority: int = _FIFO_PRIORITY) -> bool:
 @contextmanager
 def realtime_priority() -> Iterator[bool]:
     """Take real-time priority while the context is open, if the system allows it; yield whether it was taken."""
-    if not hasattr(os, "sched_getscheduler"):  # macOS and Windows
+    if sys.platform != "linux" or not hasattr(os, "sched_getscheduler"):
         yield False
         return
     before = os.sched_getscheduler(0), os.sched_getparam(0)
