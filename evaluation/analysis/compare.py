@@ -163,6 +163,7 @@ def _trial_cells(run: Run) -> dict[CellKey, pd.DataFrame]:
     trials = trials.assign(
         failed=(~completed).astype("float64"), stalled=(trials["stalls"] > 0).fillna(False).astype("float64")
     )
+    trials = trials.set_index(["prompt_id", "repeat"])
     keys = ["name", "strategy", "population"]
     return {CellKey(*map(str, key)): cell for key, cell in trials.groupby(keys, sort=False)}  # type: ignore[arg-type]
 
@@ -188,7 +189,9 @@ def _known_values(cell: pd.DataFrame, metric: str, *, failures: bool) -> "pd.Ser
         return pd.Series(dtype="float64")
     worst = 0.0 if DIRECTION[metric] == "more" else math.inf
     values = cell[metric].astype("float64").where(completed, worst if failures else math.nan)
-    return values.groupby([cell["prompt_id"], cell["repeat"]], observed=True).median().dropna()
+    if not values.index.is_unique:
+        values = values.groupby(level=["prompt_id", "repeat"], observed=True).median()
+    return values.dropna()
 
 
 def _ratio_change(
