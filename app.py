@@ -14,11 +14,11 @@ from typing import Any
 
 from guard import Guard, GuardConfig, GuardVariables
 from providers import ProviderRegistry
-from providers.offer import Offer
 from server import logging_config, uvicorn_server
 from server.app import create_app
 from server.captured_output import CapturedOutput
 from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
+from server.offer import Offer
 from settings import Settings, check_variables, read_environment, repair_environment
 from streaming.errors import UsageError
 
@@ -188,7 +188,7 @@ def _mount_page(app: Any, settings: Settings) -> Any:
 
     app = mount(app, app.state.chat_service, settings=settings)
     if settings.on_zero_gpu:
-        from ui.zero_gpu import report_start
+        from space.zero_gpu import report_start
 
         report_start()
     return app

@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from providers.pricing import list_price
+from providers.models.pricing import list_price
 from providers.services import SERVICES
 from streaming.events import Usage
 

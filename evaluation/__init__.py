@@ -7,7 +7,7 @@ does not import pandas.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluation.loading import load
+    from evaluation.analysis.loading import load
 
 __all__ = ["load"]
 
@@ -15,6 +15,6 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from evaluation.loading import load
+    from evaluation.analysis.loading import load
 
     return load

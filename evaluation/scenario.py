@@ -9,7 +9,7 @@ from itertools import product
 from typing import Literal
 
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.messages import EFFORT_PATTERN

@@ -19,7 +19,6 @@ import pyarrow.json
 import pyarrow.parquet
 
 from evaluation import manifest
-from evaluation.escaping import Escape, to_csv, to_line
 from evaluation.metrics import METRIC_BY_NAME
 from evaluation.scenario import full_name
 from evaluation.schema import (
@@ -36,6 +35,7 @@ from evaluation.schema import (
     read_trials,
 )
 from streaming.errors import UsageError
+from streaming.escaping import Escape, to_csv, to_line
 
 BATCH_ROWS = 100_000
 TABLE_FILES = ("trials.parquet", "trials.csv", "events.parquet")

@@ -7,7 +7,7 @@ use a decoder where asyncio must not be imported.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from providers.pricing import parse_price
+    from providers.models.pricing import parse_price
     from providers.registry import ProviderInfo, ProviderRegistry
 
 __all__ = ["ProviderInfo", "ProviderRegistry", "parse_price"]
@@ -16,6 +16,7 @@ __all__ = ["ProviderInfo", "ProviderRegistry", "parse_price"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from providers import pricing, registry
+    from providers import registry
+    from providers.models import pricing
 
     return getattr(pricing if name == "parse_price" else registry, name)

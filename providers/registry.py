@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from providers.models.facts import Facts, ModelFacts, load_facts
 from providers.models.lists import ModelLists
+from providers.models.pricing import TokenPrices, custom_price, list_price, router_price
 from providers.models.tokens import token_counter_for_model
-from providers.pricing import TokenPrices, custom_price, list_price, router_price
 from providers.services import (
     BUILTIN_PROVIDERS,
     SERVICES,

@@ -15,7 +15,6 @@ from starlette.types import Lifespan
 
 from guard import Guard
 from providers import ProviderRegistry
-from providers.offer import Offer
 from server.chat_service import ChatService
 from server.error_handlers import ErrorHandlers
 from server.error_shapes import OWN_SHAPE, OpenAIRoute, RouteErrorShapes, ShapedRoute
@@ -23,6 +22,7 @@ from server.hosts import AllowedHosts, HostMiddleware
 from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import Metrics
 from server.middleware import GuardMiddleware
+from server.offer import Offer
 from server.openapi import success_response
 from server.routes import openai
 from server.routes.sse import SSEResponse, collect_answer

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 
 from guard import Caller, Guard, RejectionError, Reservation
-from providers.offer import NotOfferedError, Offer
-from providers.source import ProviderRow, ProviderSource
+from providers.models.source import ProviderRow, ProviderSource
 from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import AnswerMetrics, Metrics
+from server.offer import NotOfferedError, Offer
 from server.streams.active import ActiveAnswer, ActiveAnswers
 from server.streams.buffer import StreamNotFoundError, StreamStore, StreamStoreFullError
 from server.streams.events import WireEventEncoder, cancelled_fields

@@ -111,10 +111,11 @@ def check_start(root: Path, names: Iterable[str]) -> Iterator[Problem]:
             yield Problem(name, line, "spaces.GPU rejects coroutine functions", "hand it a function without async")
     if not functions:
         text = "no function is handed to spaces.GPU, and ZeroGPU never leaves its start"
-        yield Problem("ui/zero_gpu.py", 0, text, "call spaces.GPU with one function that is not a coroutine")
+        yield Problem("space/zero_gpu.py", 0, text, "call spaces.GPU with one function that is not a coroutine")
     app = root / "app.py"
     if not app.is_file() or "report_start()" not in app.read_text(encoding="utf-8"):
-        yield Problem("app.py", 0, "the start is not reported to ZeroGPU", "call ui.zero_gpu.report_start on ZeroGPU")
+        remedy = "call space.zero_gpu.report_start on ZeroGPU"
+        yield Problem("app.py", 0, "the start is not reported to ZeroGPU", remedy)
 
 
 def _find_gpu_functions(root: Path, name: str) -> Iterator[tuple[str, int, bool]]:

@@ -13,11 +13,11 @@ from fastapi import FastAPI
 
 from guard import Guard, GuardConfig
 from providers import ProviderRegistry
-from providers.offer import Offer
 from server import uvicorn_server
 from server.app import create_app
 from server.hosts import AllowedHosts
 from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
+from server.offer import Offer
 from server.request_bounds import ConnectionLimits
 from settings import Settings
 from streaming import sse

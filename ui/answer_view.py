@@ -10,8 +10,8 @@ from streaming.pipeline import Receipt
 from streaming.thinking import StageTracker, waiting_label
 from ui import html, strings
 from ui.history import HistoryMessage, assistant_message
-from ui.markdown_text import escape_prose
-from ui.unfinished_markdown import to_drawable
+from ui.markdown.escaping import escape_prose
+from ui.markdown.unfinished import to_drawable
 
 REFRESH_INTERVAL_S = 0.25
 """Shortest time between two updates of the stage line and the meter while the stage does not change."""

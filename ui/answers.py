@@ -10,8 +10,8 @@ import gradio as gr
 
 from guard import Caller, RejectionError, client_address
 from guard.validation import InputLimits
+from providers.models.source import ProviderRow, ProviderSource
 from providers.services import SERVICES
-from providers.source import ProviderRow, ProviderSource
 from streaming.errors import UsageError
 from streaming.events import Notice
 from streaming.pipeline import Receipt
@@ -20,7 +20,7 @@ from streaming.trace import Probe
 from ui import html, strings
 from ui.answer_view import AnswerView
 from ui.form import LOCAL_PROVIDER, ChatForm, ValidatedQuestion, validate_form
-from ui.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions
+from ui.page_sessions.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions
 from ui.types import AnswerSource, PageAnswer
 
 TICK_INTERVAL_S = 0.5

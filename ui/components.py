@@ -7,7 +7,7 @@ from typing import Any, Final
 import gradio as gr
 from gradio.components import Component
 
-from providers.source import ProviderRow
+from providers.models.source import ProviderRow
 from streaming import strategies
 from ui import html, strings
 from ui.answers import AnswerService

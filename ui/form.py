@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from guard.validation import InputLimits
-from providers.source import ProviderRow
+from providers.models.source import ProviderRow
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.messages import ChatRequest, Message

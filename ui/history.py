@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streaming.messages import Message, Role
-from ui.markdown_text import escape_prose, unescape_prose
+from ui.markdown.escaping import escape_prose, unescape_prose
 
 HistoryMessage = Mapping[str, Any]
 """A message in Gradio's format: role, content (text or a list of typed parts) and metadata.

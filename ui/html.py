@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from html import escape
 
-from providers.source import ProviderRow
+from providers.models.source import ProviderRow
 from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Receipt
 from ui import strings
-from ui.spending import PageSpending
+from ui.page_sessions.spending import PageSpending
 
 
 def format_seconds(value: float | None) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from evaluation import tables
-from evaluation.escaping import to_line, to_markdown
 from evaluation.reports import markdown
 from evaluation.reports.chart_kinds import Chart
 from evaluation.reports.charts import build_charts
 from streaming.errors import UsageError
+from streaming.escaping import to_line, to_markdown
 from ui import charts, strings
 from ui.components import event_options
 from ui.html import error_badge

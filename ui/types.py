@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from guard import Caller, Guard
-from providers.source import ProviderSource
+from providers.models.source import ProviderSource
 from streaming.clock import Clock
 from streaming.events import Event
 from streaming.messages import ChatRequest

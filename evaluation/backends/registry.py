@@ -8,8 +8,7 @@ from typing import Any
 from evaluation.backends import interference
 from evaluation.backends.base import Backend, RunResources, TimedResponse, TrialRequest
 from evaluation.backends.in_process import InProcessBackend
-from evaluation.backends.service import ServiceHTTPBackend
-from evaluation.backends.service_websocket import ServiceWebSocketBackend
+from evaluation.backends.service import ServiceHTTPBackend, ServiceWebSocketBackend
 from evaluation.backends.vendor_http import VendorBackend
 from evaluation.scenario import IN_PROCESS, transport_name
 from streaming.clock import utc_now

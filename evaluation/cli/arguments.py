@@ -16,9 +16,9 @@ from evaluation.cli import scenario_file
 from evaluation.cli.named_numbers import READER_NAMES, TIMEOUT_NAMES
 from evaluation.cli.run_model import RunModel, validate_values
 from evaluation.cli.scenario_file import ScenarioFile
-from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
+from evaluation.prompts.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
 from evaluation.scenario import InvalidScenarioError, Scenario
-from providers.pricing import TokenPrices, parse_price
+from providers.models.pricing import TokenPrices, parse_price
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.session import Timeouts

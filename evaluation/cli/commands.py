@@ -9,10 +9,10 @@ from typing import Any
 from evaluation import manifest, scenario
 from evaluation.cli import arguments as cli_arguments
 from evaluation.cli import output, run
-from evaluation.escaping import to_line
 from evaluation.runner.runner import new_run_id
 from settings import InvalidVariablesError
 from streaming.errors import UsageError
+from streaming.escaping import to_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,11 +10,11 @@ from typing import Any
 from rich.table import Table
 
 from evaluation.backends.base import ProviderAccess
-from evaluation.escaping import to_line
 from evaluation.reports import formatting
 from evaluation.runner.budget import CostEstimate, estimate_trial_cost, estimate_warm_up_cost
 from evaluation.scenario import PlannedTrial, Scenario, display_name, warm_trials
 from streaming.errors import UsageError
+from streaming.escaping import to_line
 
 NOISE = 0.3
 """The standard deviation of the logarithm of single answers' latencies that is assumed before a run."""

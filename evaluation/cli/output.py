@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
-from evaluation.escaping import to_line
 from evaluation.runner.budget import LEDGER_FILE
 from evaluation.runner.writer import TRACES
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE
+from streaming.escaping import to_line
 from streaming.pipeline import explain_outcome
 
 

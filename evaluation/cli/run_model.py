@@ -15,12 +15,12 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evaluation.analysis import slo
 from evaluation.analysis.metric_names import parse_primary
-from evaluation.answer_checks import AnswerCheck, parse_check
 from evaluation.backends.service_process import validate_url
 from evaluation.cli.named_numbers import parse_reader, parse_timeouts
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
+from evaluation.prompts.answer_checks import AnswerCheck, parse_check
 from evaluation.scenario import ARRIVALS, IN_PROCESS
-from providers.pricing import TokenPrices
+from providers.models.pricing import TokenPrices
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.session import Timeouts

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.cli.run_model import TABLES, InvalidValueError, Location, PromptEntry, RunModel, validate_values
-from evaluation.prompt_file import Prompt, read_prompts
+from evaluation.prompts.prompt_file import Prompt, read_prompts
 from streaming.errors import UsageError
 
 

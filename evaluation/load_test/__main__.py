@@ -12,10 +12,10 @@ from typing import Any
 
 from evaluation import manifest
 from evaluation.backends.service_process import running_service
-from evaluation.escaping import to_line
 from evaluation.load_test import locust_run
 from evaluation.load_test.locust_run import LocustOptions
 from streaming.errors import UsageError
+from streaming.escaping import to_line
 
 _MAX_USERS = 10_000
 _SLO_HELP = (

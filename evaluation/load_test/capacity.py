@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.escaping import to_line
 from evaluation.load_test import locust_run
 from evaluation.load_test.locust_run import LocustOptions
 from streaming.errors import UsageError
+from streaming.escaping import to_line
 
 if TYPE_CHECKING:
     from evaluation.analysis.slo import Objective

@@ -14,9 +14,9 @@ from evaluation.calibration.model import (
     calibration_from_dict,
     machine_differences,
 )
-from evaluation.escaping import to_line
 from evaluation.reports import formatting
 from streaming.errors import UsageError
+from streaming.escaping import to_line
 
 TIMESTAMPED = ("kernel", "callback")
 _CONNECTION_LABELS = {"plain": "plain", "tls": "TLS"}

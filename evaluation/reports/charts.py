@@ -11,7 +11,6 @@ import pandas as pd
 
 from evaluation.analysis import statistics, trial_names, verdicts
 from evaluation.analysis.statistics import Floats
-from evaluation.escaping import to_line
 from evaluation.reports import formatting
 from evaluation.reports.chart_kinds import (
     BOX_NOTE,
@@ -32,6 +31,7 @@ from evaluation.reports.chart_kinds import (
 from evaluation.reports.provenance import is_replay
 from evaluation.scenario import display_name
 from evaluation.tables import Run, escape_run
+from streaming.escaping import to_line
 
 _BINS_PER_DECADE = 12
 _MIN_GAP_MS = 0.01

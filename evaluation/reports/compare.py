@@ -6,11 +6,11 @@ from rich.table import Table
 
 from evaluation.analysis.compare import CellKey, MetricChange, RunComparison
 from evaluation.analysis.metric_names import SHARE_METRICS
-from evaluation.escaping import Escape, to_line, to_markdown
 from evaluation.reports import formatting
 from evaluation.reports.verdict_text import format_share
 from evaluation.scenario import display_name
 from evaluation.schema import TRIAL_UNITS
+from streaming.escaping import Escape, to_line, to_markdown
 
 HEADER = ("provider", "strategy", "metric", "A", "B", "change, 95 % interval", "n", "verdict")
 _COLOURS = {"better": "green", "worse": "red"}

@@ -12,9 +12,9 @@ from importlib import resources
 
 from markdown_it import MarkdownIt
 
-from evaluation.escaping import to_html
 from evaluation.reports import svg
 from evaluation.reports.chart_kinds import PALETTE, Chart
+from streaming.escaping import to_html
 
 _LEADING_SECTIONS = ("Decision", "Objectives")
 """The sections that come before the charts."""

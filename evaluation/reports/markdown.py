@@ -11,13 +11,13 @@ from evaluation.analysis import slo, summary, trial_names, verdicts
 from evaluation.analysis.statistics import SMALL_SAMPLE_NOTE, Difference, Estimate
 from evaluation.analysis.summary import Group
 from evaluation.analysis.verdicts import ProviderComparison
-from evaluation.escaping import to_markdown
 from evaluation.reports import cautions, decision, formatting, provenance, replay, transports, verdict_text
 from evaluation.reports.metric_table import metric_table
 from evaluation.runner.budget import COST_PROMISE
 from evaluation.scenario import display_name
 from evaluation.schema import atomic_write
 from evaluation.tables import Run, escape_run
+from streaming.escaping import to_markdown
 
 REPORT_FILE = "report.md"
 PAGE_FILE = "report.html"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from evaluation.escaping import to_plotly
 from evaluation.reports.chart_kinds import PALETTE, Chart, Series
+from streaming.escaping import to_plotly
 
 
 def plotly_figure(chart: Chart) -> dict[str, Any]:

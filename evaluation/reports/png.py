@@ -11,8 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.escaping import to_picture
 from evaluation.reports.chart_kinds import PALETTE, Chart, Series, height_px
+from streaming.escaping import to_picture
 
 PLOTS = "plots"
 _DPI = 120

@@ -10,10 +10,10 @@ import pandas as pd
 
 from evaluation.analysis import origins
 from evaluation.backends import interference
-from evaluation.escaping import to_markdown
 from evaluation.reports import calibration, formatting
 from evaluation.scenario import TRANSPORTS, display_name, full_name
 from evaluation.tables import Run
+from streaming.escaping import to_markdown
 
 
 def describe_run(run: Run) -> Iterator[str]:

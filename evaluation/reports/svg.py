@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from evaluation.escaping import to_html
 from evaluation.reports import formatting
 from evaluation.reports.chart_kinds import PALETTE, BoxSeries, Chart, Series
+from streaming.escaping import to_html
 
 WIDTHS_PX = {"screen": 960, "phone": 350}
 """The width of each drawing in its own pixels, by the name of its place on the page."""

@@ -5,10 +5,10 @@ from rich.table import Table
 
 from evaluation.analysis import summary, verdicts
 from evaluation.analysis.summary import Group
-from evaluation.escaping import to_line
 from evaluation.reports import formatting, provenance, replay, verdict_text
 from evaluation.scenario import display_name
 from evaluation.tables import Run, escape_run
+from streaming.escaping import to_line
 
 _HEADER = (
     "completed", "answer text ms", "gap p50/p95/p99 ms", "tokens/s", "stalls", "delay mean/max ms", "updates/s", "USD",

@@ -101,7 +101,7 @@ class CostCeiling:
     reservation is therefore at least the cost of the provider's most expensive answer so far, and a provider's first
     answer runs alone. An answer whose room for thinking does not fit under the ceiling is still requested, alone, while
     its visible limit fits: models rarely use all of that room. So the total exceeds the ceiling by one answer at most,
-    provided that, where a vendor does not limit thinking, no answer costs more than all before it (decision 0012).
+    provided that, where a vendor does not limit thinking, no answer costs more than all before it (decision 0016).
     """
 
     ceiling_usd: Decimal

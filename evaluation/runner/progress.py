@@ -8,9 +8,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from evaluation.escaping import to_line
 from evaluation.schema import Trial
 from streaming.clock import Clock
+from streaming.escaping import to_line
 
 LINE_INTERVAL_S = 10.0
 """Seconds between two progress lines when stderr is not a terminal."""

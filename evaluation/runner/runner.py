@@ -21,9 +21,10 @@ from evaluation.runner.budget import CostCeiling, CostEstimate, estimate_trial_c
 from evaluation.runner.load import LoadMonitor, arrival_offsets_s
 from evaluation.runner.progress import RunProgress
 from evaluation.runner.resume import RunState
-from evaluation.runner.sender import ProviderEndedError, TrialSender
 from evaluation.runner.trial import (
+    ProviderEndedError,
     TrialContext,
+    TrialSender,
     describe_outcome,
     prepare,
     run_trial,

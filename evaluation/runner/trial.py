@@ -1,20 +1,160 @@
-"""Runs one trial: builds its request, sends it over its backend, and builds its rows from the response."""
+"""Runs one trial: builds its request, sends it over its backend, and builds its rows from the response.
 
-from collections.abc import Iterable, Mapping
+`TrialSender` waits while a provider rests after a rate limit, and asks again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from evaluation.answer_checks import AnswerCheck
 from evaluation.backends.base import ProviderAccess, TimedResponse, TrialRequest
 from evaluation.backends.interference import is_disturbed
 from evaluation.backends.registry import RunBackends
 from evaluation.metrics.trial_metrics import MeasuredAnswer
-from evaluation.runner.sender import TrialSender
+from evaluation.prompts.answer_checks import AnswerCheck
+from evaluation.runner.resume import REFUSED_STATUSES
 from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name, prompt_text
 from evaluation.schema import EventRow, Trial, build_trial, event_rows
 from streaming.clock import Clock
 from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message
+from streaming.retry import RetryPolicy
+
+MAX_REFUSALS = 10
+"""Refused starts in a row after which a provider's part of the run ends."""
+MAX_REST_S = 120.0
+"""The longest wait that a provider may name; its part of the run ends instead of a longer one."""
+_REFUSAL_KINDS = ("rate_limited", "server_error")
+"""A billing error may have the status of a rate limit, but waiting does not help."""
+_RETRIED_KINDS = (
+    *_REFUSAL_KINDS, "network", "timeout", "connect_timeout", "first_content_timeout", "idle_timeout", "truncated",
+)  # fmt: skip
+
+
+class ProviderEndedError(Exception):
+    """A provider's part of the run has ended: it refused too often, or asked for too long a wait."""
+
+
+@dataclass(slots=True)
+class _ProviderState:
+    rest_until_s: float = 0.0
+    running: int = 0
+    refusals: int = 0
+    """Refused starts in a row, without an answer and while none was under way."""
+    ended: str | None = None
+
+
+@dataclass(slots=True)
+class TrialSender:
+    """Sends each request until its provider starts to answer; `clock` has the event loop's timebase.
+
+    A start that is refused with 429, 503 or 529 is not the outcome of a trial: the provider rests for the wait that it
+    named, or for the next of `policy.delays_s`, and the request is sent again. All its other requests wait as well.
+    After `MAX_REFUSALS` in a row the provider's part of the run ends. Other failures without any text are sent again
+    up to `policy.max_retries` times.
+    """
+
+    send_once: Callable[[TrialRequest], Awaitable[TimedResponse]]
+    clock: Clock
+    policy: RetryPolicy
+    _providers: dict[str, _ProviderState] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> dict[str, str]:
+        """The providers whose part of the run has ended, with the reason."""
+        return {name: state.ended for name, state in self._providers.items() if state.ended is not None}
+
+    async def send(self, call: TrialRequest) -> TimedResponse:
+        """Send a request and return the response that counts, with the columns of its attempts.
+
+        Raises ProviderEndedError when the provider's part of the run has ended.
+        """
+        provider, history = self._providers.setdefault(call.provider, _ProviderState()), _Attempts()
+        while True:
+            history.refused_wait_s += await self._wait_for_rest(provider)
+            from_s = self.clock()
+            response = await self._send_counted(provider, call)
+            history.sent += response.ending.get("attempts") or 1
+            if is_refused_start(response):
+                history.refused += 1
+                history.refused_wait_s += self.clock() - from_s
+                self._rest(provider, response, history.refused)
+            elif _may_be_retried(response) and history.retried < self.policy.max_retries:
+                await asyncio.sleep(self._delay_s(history.retried))
+                history.retried += 1
+                history.retry_wait_s += self.clock() - from_s
+            else:
+                provider.refusals = 0
+                return history.add_to(response)
+
+    async def _send_counted(self, provider: _ProviderState, call: TrialRequest) -> TimedResponse:
+        provider.running += 1
+        try:
+            return await self.send_once(call)
+        finally:
+            provider.running -= 1
+
+    async def _wait_for_rest(self, provider: _ProviderState) -> float:
+        """Wait until the provider may be asked, and return how long that was, in seconds; 0 if it does not rest."""
+        from_s = now_s = self.clock()
+        while True:
+            if provider.ended is not None:
+                raise ProviderEndedError(provider.ended)
+            if provider.rest_until_s <= now_s:
+                return now_s - from_s
+            await asyncio.sleep(provider.rest_until_s - now_s)
+            now_s = self.clock()
+
+    def _rest(self, provider: _ProviderState, response: TimedResponse, refused: int) -> None:
+        named_s = response.retry_after_s
+        wait_s = self._delay_s(refused - 1) if named_s is None else named_s
+        # A provider with answers under way limits their number: that the next one has to wait is no sign of an end.
+        provider.refusals += not provider.running
+        why = response.ending.get("error_message") or f"status {response.ending.get('http_status')}"
+        if wait_s > MAX_REST_S:
+            provider.ended = f"it asked for a wait of {wait_s:g} s ({why})"
+        elif provider.refusals >= MAX_REFUSALS:
+            provider.ended = f"it refused {provider.refusals} requests in a row ({why})"
+        provider.rest_until_s = max(provider.rest_until_s, self.clock() + wait_s)
+
+    def _delay_s(self, done: int) -> float:
+        return self.policy.delays_s[min(done, len(self.policy.delays_s) - 1)]
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """The attempts of one trial, and the time spent on failed ones in seconds."""
+
+    sent: int = 0
+    refused: int = 0
+    retried: int = 0
+    refused_wait_s: float = 0.0
+    retry_wait_s: float = 0.0
+
+    def add_to(self, response: TimedResponse) -> TimedResponse:
+        """Return the response with what is known about its attempts; `retry_wait_s` is no column."""
+        result = {"attempts": self.sent, "refused_starts": self.refused}
+        waits_s = {"refused_wait_s": round(self.refused_wait_s, 9), "retry_wait_s": self.retry_wait_s}
+        return replace(response, ending=response.ending | result | waits_s)
+
+
+def is_refused_start(response: TimedResponse) -> bool:
+    """Return whether the provider refused to start for now: 429 or 529, or 503 with a named wait, before any text."""
+    status = response.ending.get("http_status")
+    if response.outcome != "failed" or status not in REFUSED_STATUSES or _has_text(response):
+        return False
+    return response.ending.get("error_type") in _REFUSAL_KINDS and (status != 503 or response.retry_after_s is not None)
+
+
+def _may_be_retried(response: TimedResponse) -> bool:
+    failed = response.outcome in ("failed", "truncated")
+    return failed and response.ending.get("error_type") in _RETRIED_KINDS and not _has_text(response)
+
+
+def _has_text(response: TimedResponse) -> bool:
+    return any(isinstance(timed.event, TextDelta) for timed in response.stamps.first_end)
+
 
 WARM_UP_PROMPT = "Say hello."
 WARM_UP_TOKENS = 16

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from providers import ProviderRegistry
-from providers.pricing import TokenPrices
+from providers.models.pricing import TokenPrices
 from settings import Settings
 from tests.asgi_server import UNLIMITED_VARIABLES, serve_providers
 from tests.simulator_process import run_simulator_process

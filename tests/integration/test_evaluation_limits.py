@@ -8,7 +8,7 @@ import pytest
 
 from evaluation import schema
 from evaluation.__main__ import main
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.runner.runner import RunSummary, run
 from evaluation.scenario import Scenario
 from providers import ProviderRegistry

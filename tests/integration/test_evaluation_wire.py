@@ -19,11 +19,10 @@ from evaluation.__main__ import main
 from evaluation.backends.base import RunResources, TimedResponse
 from evaluation.backends.in_process import InProcessBackend
 from evaluation.backends.registry import RunBackends
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.reports.markdown import markdown, write_report
 from evaluation.runner.runner import run
-from evaluation.runner.sender import TrialSender
-from evaluation.runner.trial import TrialContext, prepare, trial_request, trial_rows
+from evaluation.runner.trial import TrialContext, TrialSender, prepare, trial_request, trial_rows
 from evaluation.scenario import PlannedTrial, Scenario
 from evaluation.schema import Trial
 from providers import ProviderRegistry

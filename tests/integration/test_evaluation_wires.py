@@ -19,9 +19,9 @@ import pytest
 import evaluation
 from evaluation import manifest, schema
 from evaluation.__main__ import main
-from evaluation.escaping import to_markdown
 from evaluation.schema import Trial
 from simulator.server import read_log
+from streaming.escaping import to_markdown
 from tests.service_process import run_service_process
 from tests.simulator_process import run_simulator_process
 

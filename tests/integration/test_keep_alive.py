@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from evaluation import schema
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.runner.runner import run
 from evaluation.scenario import Scenario
 from evaluation.schema import Trial

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from evaluation import schema
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.runner.runner import run
 from evaluation.scenario import Scenario
 from providers import ProviderRegistry

@@ -183,4 +183,4 @@ def test_start_elsewhere_answers_and_uses_nothing_of_spaces(
     imported = set((tmp_path / "modules").read_text().split())
     assert "ui.app" in imported
     # Gradio itself imports the package wherever it is installed; its client is loaded on ZeroGPU alone.
-    assert not imported & {"ui.zero_gpu", "spaces.zero.client"}
+    assert not imported & {"space.zero_gpu", "spaces.zero.client"}

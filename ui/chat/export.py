@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from evaluation.escaping import to_markdown
+from streaming.escaping import to_markdown
 from ui import strings
 from ui.history import HistoryMessage, message_text, message_title
-from ui.markdown_text import to_file
+from ui.markdown.escaping import to_file
 
 ReceiptLookup = Callable[[str], Mapping[str, Any] | None]
 """Returns the fields of a receipt by its id; None if it is not found."""

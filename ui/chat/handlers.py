@@ -15,7 +15,7 @@ from ui.chat import export
 from ui.components import HIDDEN_IN_DOM
 from ui.form import ChatForm, message_error
 from ui.history import HistoryMessage
-from ui.sessions import PageSession
+from ui.page_sessions.sessions import PageSession
 
 SLOT = "chat"
 

@@ -23,7 +23,7 @@ from ui.components import (
 )
 from ui.form import LOCAL_PROVIDER
 from ui.history import user_message
-from ui.markdown_text import unescape_prose
+from ui.markdown.escaping import unescape_prose
 
 GRADIO_VERSION = "6.31"
 if not gr.__version__.startswith(f"{GRADIO_VERSION}."):

@@ -20,7 +20,7 @@ from ui.compare.round import COLUMN_LETTERS, ColumnResult, PageComparison, Round
 from ui.components import HIDDEN_IN_DOM
 from ui.form import ChatForm, message_error
 from ui.history import HistoryMessage
-from ui.sessions import PageSession
+from ui.page_sessions.sessions import PageSession
 
 COLUMNS = len(COLUMN_LETTERS)
 FIELDS_PER_COLUMN = 3

@@ -92,7 +92,7 @@ SIGN_IN_TABLE = (
 
 
 class Sessions(Protocol):
-    """The part of `ui.sessions.PageSessions` that the filter uses."""
+    """The part of `ui.page_sessions.sessions.PageSessions` that the filter uses."""
 
     async def admit(self, session_hash: str, address: str | None) -> None: ...
     def connect(self, session_hash: str) -> AbstractContextManager[None]: ...

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.scenario import PlannedTrial, Scenario, plan
 from evaluation.schema import EventRow, Journal, Trial
 

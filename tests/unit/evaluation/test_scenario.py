@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.scenario import PlannedTrial, Scenario, full_name, plan, prompt_text, strategy_names, warm_trials
 from streaming.errors import UsageError
 

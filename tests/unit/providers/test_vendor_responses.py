@@ -12,7 +12,7 @@ import pytest
 
 from providers.decoding.chat_completions import make_decoder
 from providers.http.errors import ServiceLabels, error_from_response
-from providers.pricing import list_price
+from providers.models.pricing import list_price
 from providers.services import SERVICES, ServiceEndpoint
 from streaming.errors import StreamError
 from streaming.events import TERMINAL, Event, Failed, Finish, Notice, TextDelta, ThinkingDelta

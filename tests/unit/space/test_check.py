@@ -22,7 +22,10 @@ from space.check import (
 )
 
 ROOT = Path(__file__).parents[3]
-COPIED = ("README.md", "requirements.txt", "pyproject.toml", "app.py", "ui/zero_gpu.py", "docs/images/chat-light.png")
+COPIED = (
+    *("README.md", "requirements.txt", "pyproject.toml", "app.py", "space/zero_gpu.py"),
+    "docs/images/chat-light.png",
+)
 KEY = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
 
@@ -119,8 +122,8 @@ def test_pin_that_contradicts_an_extra_of_gradio_is_named(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "output"),
     [
-        ("ui/zero_gpu.py", "def use_no_gpu", "async def use_no_gpu", "spaces.GPU rejects coroutine functions (hand it"),
-        ("ui/zero_gpu.py", "spaces.GPU(use_no_gpu)", "pass", "no function is handed to spaces.GPU"),
+        ("space/zero_gpu.py", "def use_no_gpu", "async def use_no_gpu", "spaces.GPU rejects coroutine functions ("),
+        ("space/zero_gpu.py", "spaces.GPU(use_no_gpu)", "pass", "no function is handed to spaces.GPU"),
         ("app.py", "        report_start()", "        pass", "the start is not reported to ZeroGPU (call "),
     ],
 )

@@ -14,8 +14,8 @@ from guard import Guard, GuardConfig
 from guard.budget import Budget
 from guard.identity import make_key, parse_keys
 from guard.validation import STRICT
-from providers.offer import Offer
 from server.metrics import Metrics
+from server.offer import Offer
 from streaming.errors import UsageError
 from streaming.events import Usage
 from streaming.meter import Cost

@@ -10,10 +10,10 @@ import gradio as gr
 
 from guard import Guard, GuardConfig
 from guard.config import UNLIMITED_BUDGET
-from providers.offer import Offer
-from providers.source import ProviderSource
+from providers.models.source import ProviderSource
 from server.chat_service import ChatService
 from server.metrics import Metrics
+from server.offer import Offer
 from streaming.clock import Clock
 from streaming.errors import MissingKeyError, TruncatedStreamError
 from streaming.events import Event, Finish, TextDelta

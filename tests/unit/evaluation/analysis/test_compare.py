@@ -12,12 +12,12 @@ from evaluation.__main__ import main
 from evaluation.analysis import compare
 from evaluation.analysis.compare import CellKey, MetricChange, RunComparison
 from evaluation.analysis.metric_names import parse_metrics
-from evaluation.escaping import to_line
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.reports import compare as reports_compare
 from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow, Trial
 from streaming.errors import UsageError
+from streaming.escaping import to_line
 from tests.unit.evaluation import factories
 
 PROMPTS = tuple(Prompt(f"p{number}", f"Question {number}?") for number in range(8))

@@ -11,8 +11,8 @@ from evaluation.__main__ import main
 from evaluation.cli import arguments, scenario_file
 from evaluation.cli.arguments import RunOptions
 from evaluation.cli.run_model import PRICE_KEYS, PromptEntry, RunModel
-from evaluation.prompt_file import Prompt
-from providers.pricing import TokenPrices
+from evaluation.prompts.prompt_file import Prompt
+from providers.models.pricing import TokenPrices
 from streaming.errors import UsageError
 
 ROOT = Path(__file__).parents[4]

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from evaluation import tables
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.reports import charts as reports_charts
 from evaluation.reports import html as reports_html
 from evaluation.reports import markdown, plotly_figures, png, svg

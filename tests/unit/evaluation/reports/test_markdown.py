@@ -9,9 +9,9 @@ import pytest
 
 from evaluation import tables
 from evaluation.analysis import summary
+from evaluation.analysis.loading import load
 from evaluation.analysis.statistics import Estimate
-from evaluation.loading import load
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.reports import formatting, markdown, terminal
 from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow, Trial

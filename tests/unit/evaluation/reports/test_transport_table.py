@@ -4,7 +4,7 @@ from pathlib import Path
 
 from evaluation import tables
 from evaluation.analysis import compare, slo, summary
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.reports import charts, markdown, transports
 from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow

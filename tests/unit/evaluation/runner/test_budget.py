@@ -8,7 +8,7 @@ import pytest
 
 from evaluation import manifest, schema
 from evaluation.cli import dry_run
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.runner import budget
 from evaluation.runner.budget import LEDGER_FILE, CostCeiling, estimate_cost, read_ledger_total
 from evaluation.runner.runner import RunSummary, run

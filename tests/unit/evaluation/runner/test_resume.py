@@ -10,7 +10,7 @@ import pytest
 
 from evaluation import manifest, schema, tables
 from evaluation.analysis import summary
-from evaluation.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.runner import resume
 from evaluation.runner.runner import RunSummary, run
 from evaluation.scenario import Scenario, plan

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.backends.base import Instrument, TimedResponse, TrialRequest
 from evaluation.metrics.trial_metrics import TimedEvents
-from evaluation.runner.sender import MAX_REFUSALS, MAX_REST_S, ProviderEndedError, TrialSender
+from evaluation.runner.trial import MAX_REFUSALS, MAX_REST_S, ProviderEndedError, TrialSender
 from streaming.clock import Clock
 from streaming.events import Finish, TextDelta, TimedEvent, Usage
 from streaming.messages import ChatRequest, Message

@@ -8,9 +8,8 @@ import pytest
 
 from evaluation.backends.base import RunResources
 from evaluation.backends.registry import RunBackends
-from evaluation.prompt_file import Prompt
-from evaluation.runner.sender import TrialSender
-from evaluation.runner.trial import TrialContext, describe_outcome, run_trial, trial_rows, warm_up
+from evaluation.prompts.prompt_file import Prompt
+from evaluation.runner.trial import TrialContext, TrialSender, describe_outcome, run_trial, trial_rows, warm_up
 from evaluation.scenario import PlannedTrial, Scenario
 from evaluation.schema import EventRow, Trial
 from streaming.clock import Clock

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 
 from ui.chat import export
 from ui.history import assistant_message, user_message
-from ui.markdown_text import escape_prose
+from ui.markdown.escaping import escape_prose
 
 HISTORY: list[Any] = [
     user_message("Is a<b>?"),

@@ -24,9 +24,9 @@ from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui import strings
 from ui.answers import TICK_INTERVAL_S
 from ui.compare.handlers import COLUMNS, NO_UPDATE, CompareHandlers
+from ui.page_sessions.update_pacer import UPDATES_PER_S
 from ui.pipeline.handlers import PipelineHandlers
 from ui.pipeline.scenarios import Scenarios
-from ui.update_pacer import UPDATES_PER_S
 
 COLUMN_FIELDS = ["ollama:a", "", "direct", "sim:steady", "", "whole", "local", "", "direct", "local", "", "direct"]
 

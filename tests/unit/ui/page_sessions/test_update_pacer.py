@@ -3,7 +3,7 @@
 import random
 from itertools import pairwise
 
-from ui.update_pacer import UPDATES_PER_S, UpdatePacer
+from ui.page_sessions.update_pacer import UPDATES_PER_S, UpdatePacer
 
 
 def test_reserved_updates_are_never_closer_than_the_rate_allows() -> None:

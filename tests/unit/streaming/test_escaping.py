@@ -14,11 +14,11 @@ from rich.console import Console
 
 from evaluation import tables
 from evaluation.analysis import compare
-from evaluation.escaping import to_csv, to_html, to_line, to_markdown, to_picture, to_plotly
 from evaluation.reports import compare as reports_compare
 from evaluation.reports import html, markdown, plotly_figures, png, terminal
 from evaluation.reports.charts import build_charts
 from evaluation.tables import Run, escape_run
+from streaming.escaping import to_csv, to_html, to_line, to_markdown, to_picture, to_plotly
 
 SAMPLE = Path(__file__).parents[3] / "docs" / "sample-run"
 HOSTILE = [

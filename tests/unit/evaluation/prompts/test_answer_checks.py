@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.answer_checks import parse_check
+from evaluation.prompts.answer_checks import parse_check
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.markdown_text import escape_prose, unescape_prose
+from ui.markdown.escaping import escape_prose, unescape_prose
 
 CASES = [
     ("In C write vector<int> v; and if a<b and b>c.", "In C write vector&lt;int> v; and if a&lt;b and b>c."),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ui.unfinished_markdown import MAX_BLOCK_CHARS, MAX_HELD_CHARS, to_drawable
+from ui.markdown.unfinished import MAX_BLOCK_CHARS, MAX_HELD_CHARS, to_drawable
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from guard import Guard, GuardConfig, RejectionError
 from streaming.session import Session
 from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
-from ui.sessions import KEY_KEPT_S, AnswerSlot, PageSession, PageSessions
+from ui.page_sessions.sessions import KEY_KEPT_S, AnswerSlot, PageSession, PageSessions
 
 
 class RunningAnswer:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.answer_checks import AnswerCheck
-from evaluation.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, Prompt, read_prompts
+from evaluation.prompts.answer_checks import AnswerCheck
+from evaluation.prompts.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, Prompt, read_prompts
 from streaming.errors import UsageError
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from providers import ProviderRegistry
-from providers.offer import NotOfferedError, Offer, is_loopback
+from server.offer import NotOfferedError, Offer, is_loopback
 from settings import Settings
 from streaming.errors import UsageError
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.answer_checks import AnswerCheck, parse_check
+from evaluation.prompts.answer_checks import AnswerCheck, parse_check
 from streaming.errors import UsageError
 
-_FOLDER = Path(__file__).parent / "prompts"
+_FOLDER = Path(__file__).parent
 DEFAULT_PROMPTS = _FOLDER / "default.jsonl"
 """24 prompts with short, medium and long answers, in several languages and about code."""
 SHIPPED_PROMPTS = {"default": DEFAULT_PROMPTS, "verifiable": _FOLDER / "verifiable.jsonl"}

@@ -8,13 +8,13 @@ from decimal import Decimal
 
 from guard import RejectionError
 from guard.identity import address_block
-from providers.source import ProviderSource
+from providers.models.source import ProviderSource
 from streaming.clock import Clock, monotonic
 from streaming.session import Session
 from ui import strings
-from ui.spending import PageSpending
+from ui.page_sessions.spending import PageSpending
+from ui.page_sessions.update_pacer import UpdatePacer
 from ui.types import PageAnswer
-from ui.update_pacer import UpdatePacer
 
 KEY_KEPT_S = 3600.0
 """How long a session with a key is kept after its page has disconnected."""

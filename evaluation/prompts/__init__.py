@@ -1,0 +1,1 @@
+"""The prompts that ship, the file format of prompts, and the checks of answers."""

@@ -1,0 +1,1 @@
+"""The Markdown of answers as the page draws it."""
