@@ -192,6 +192,14 @@ class ChatService:
             await reservation.settle(None)
             raise
 
+    def is_offered(self, name: str) -> bool:
+        """Return whether callers may use the model `provider:model`, unless they pay for it with their own key."""
+        try:
+            self.offer.check(name)
+        except NotOfferedError:
+            return False
+        return True
+
     def list_models(self) -> list[str]:
         """Return the full names of the models that are offered and ready now."""
         ready = [info for info in self.providers.list_providers() if info.ready]

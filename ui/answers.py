@@ -3,15 +3,16 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 
 from guard import Caller, RejectionError, client_address
 from guard.validation import InputLimits
 from providers.models.source import ProviderRow, ProviderSource
-from providers.services import SERVICES
+from providers.services import BUILTIN_PROVIDERS, SERVICES
 from streaming.errors import UsageError
 from streaming.events import Notice
 from streaming.pipeline import Receipt
@@ -21,6 +22,7 @@ from ui import html, strings
 from ui.answer_view import AnswerView
 from ui.form import LOCAL_PROVIDER, ChatForm, ValidatedQuestion, validate_form
 from ui.page_sessions.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions
+from ui.service_checks import ServiceCheck, ServiceChecks
 from ui.types import AnswerSource, PageAnswer
 
 TICK_INTERVAL_S = 0.5
@@ -67,6 +69,8 @@ class AnswerService:
         self._guard = chat_service.guard
         self._providers = chat_service.providers
         self._with_keys = with_keys
+        # Each own key has lists and refusals of its own.
+        self._checks: WeakKeyDictionary[ProviderSource, ServiceChecks] = WeakKeyDictionary()
 
     def providers(self, page_session: PageSession) -> ProviderSource:
         """Return the providers for a page: those with the user's own keys if any, otherwise the service's."""
@@ -94,6 +98,35 @@ class AnswerService:
     def list_providers(self) -> Sequence[ProviderRow]:
         """Return all providers of this service."""
         return self._providers.list_providers()
+
+    def find_check(self, page_session: PageSession, name: str) -> ServiceCheck:
+        """Return what is known of a provider's service, without asking it; the built-in providers need no service."""
+        provider = name.partition(":")[0]
+        if provider in BUILTIN_PROVIDERS:
+            return ServiceCheck(True)
+        return self._restrict(page_session, name, self._service_checks(page_session).find(provider))
+
+    async def check_service(self, page_session: PageSession, name: str) -> ServiceCheck:
+        """Ask a provider's service for its models unless it was asked recently; return what is known then.
+
+        A provider that lacks a key is not asked. The models are those that this page may use.
+        """
+        providers = self.providers(page_session)
+        row = next((row for row in providers.list_providers() if row.name == name), None)
+        provider = name.partition(":")[0]
+        if row is None or not row.ready or provider in BUILTIN_PROVIDERS:
+            return self.find_check(page_session, name)
+        return self._restrict(page_session, name, await self._service_checks(page_session).check(provider, providers))
+
+    def _service_checks(self, page_session: PageSession) -> ServiceChecks:
+        return self._checks.setdefault(self.providers(page_session), ServiceChecks(self.clock))
+
+    def _restrict(self, page_session: PageSession, name: str, check: ServiceCheck) -> ServiceCheck:
+        """Return the check with the models that are offered; a user's own key may use all of the service."""
+        if self.key_variable(name, missing="") in page_session.own_keys:
+            return check
+        provider, is_offered = name.partition(":")[0], self._chat_service.is_offered
+        return replace(check, models=tuple(model for model in check.models if is_offered(f"{provider}:{model}")))
 
     def new_session(self, name: str) -> Session:
         """Return a new session with the provider `name` that uses the service's own keys."""

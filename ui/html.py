@@ -9,6 +9,7 @@ from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Receipt
 from ui import strings
 from ui.page_sessions.spending import PageSpending
+from ui.service_checks import ServiceCheck
 
 
 def format_seconds(value: float | None) -> str:
@@ -224,16 +225,34 @@ def escape_markdown(text: str) -> str:
     return text.translate(_MARKDOWN_ESCAPES)
 
 
-def provider_badge(row: ProviderRow | None, *, own_key: bool = False) -> str:
-    """Render a badge with the provider's readiness; empty without a row."""
+def provider_badge(
+    row: ProviderRow | None, check: ServiceCheck, *, own_key: bool = False, needs_key: bool = True
+) -> str:
+    """Render a badge with the provider's readiness by the latest check of its service; empty without a row.
+
+    `needs_key`: a ready provider of the service has an API key.
+    """
     if row is None:
         return ""
     if row.simulated:
         return f'<p class="sg-badge sg-simulated">{escape(strings.SIMULATED)}</p>'
     if not row.ready:
         return error_badge(strings.NEEDS.format(needs=row.needs))
-    words = strings.KEY_TAKEN if own_key else strings.READY
-    return success_badge(f"{words} · {row.name}")
+    own = f"{strings.KEY_TAKEN} " if own_key else ""
+    if check.reached is False:
+        return error_badge(own + truncate(check.problem, _MAX_PROBLEM_CHARS))
+    if check.reached:
+        return success_badge(f"{own}{strings.READY} · {row.name}")
+    words = own.strip() or (strings.UNCHECKED if needs_key else strings.UNCHECKED_NO_KEY)
+    return unchecked_badge(f"{words} · {row.name}")
+
+
+_MAX_PROBLEM_CHARS = 200
+
+
+def unchecked_badge(words: str) -> str:
+    """Render a badge for a state that is not known."""
+    return f'<p class="sg-badge">{escape(words)}</p>'
 
 
 def success_badge(words: str) -> str:

@@ -50,6 +50,9 @@ class AnswerSource(Protocol):
     @property
     def clock(self) -> Clock: ...
 
+    def is_offered(self, name: str) -> bool:
+        """Return whether callers may use the model `provider:model`."""
+
     def record_rejection(self, rule: str) -> None:
         """Record a request that was rejected by that rule before it reached `start_answer`."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from streaming.adapter import ListedModel
 from streaming.clock import Clock
 from streaming.meter import CostModel
 from streaming.session import Session
@@ -35,6 +36,9 @@ class ProviderSource(Protocol):
 
     async def load_prices(self, names: Sequence[str]) -> None:
         """Load the price lists of the routers among these names; call it before `cost_model`."""
+
+    async def find_models(self, provider: str) -> list[ListedModel]:
+        """Return the models that a provider lists; a list is kept for a while. Raises StreamError or UsageError."""
 
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError when a model is known to reject this effort."""

@@ -1,4 +1,4 @@
-"""A fake provider with canned answers by message, hostile text for any other, and a record of requests."""
+"""A fake provider with canned answers by message, hostile text for any other, two models, and a record of requests."""
 
 import json
 import threading
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+MODELS = ("canned-large", "canned-small")
 HOSTILE_TEXT = (
     "Begin <script>window.hacked = 1</script> <img src=x onerror='window.hacked = 2'> "
     "![pixel](http://192.0.2.1/pixel.png) [click](javascript:window.hacked=3) <iframe srcdoc='<b>x</b>'></iframe> "
@@ -19,10 +20,11 @@ HOSTILE_TEXT = (
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request: its API key and its messages, the latest last."""
+    """One request: its API key, its messages, the latest last, and its model."""
 
     key: str
     messages: list[dict[str, str]]
+    model: str
 
 
 class CannedUpstream(ThreadingHTTPServer):
@@ -54,9 +56,13 @@ class CannedUpstream(ThreadingHTTPServer):
 class _CannedHandler(BaseHTTPRequestHandler):
     server: CannedUpstream
 
+    def do_GET(self) -> None:  # http.server requires this name
+        send_model_list(self, MODELS)
+
     def do_POST(self) -> None:  # http.server requires this name
-        messages = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"]
-        self.server.requests.append(ReceivedRequest(self.headers["authorization"].removeprefix("Bearer "), messages))
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        key, messages = self.headers["authorization"].removeprefix("Bearer "), body["messages"]
+        self.server.requests.append(ReceivedRequest(key, messages, body["model"]))
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
@@ -75,3 +81,13 @@ class _CannedHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Discard the log message."""
+
+
+def send_model_list(handler: BaseHTTPRequestHandler, models: Sequence[str]) -> None:
+    """Send the list of models, whatever was requested."""
+    body = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in models]}).encode()
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.send_header("content-length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)

@@ -72,7 +72,7 @@ class ChatPage:
 
     def set_model(self, name: str) -> None:
         """Fill in the model's name."""
-        field = self.page.locator("#sg-model").get_by_role("textbox")
+        field = self.page.locator("#sg-model input")
         field.fill(name)
         field.blur()
 

@@ -105,6 +105,9 @@ def service(
         "TOGETHER_BASE_URL": scripted_upstream.url,
         "TOGETHER_API_KEY": "any",
         page_weight.VARIABLE: even_upstream,
+        # Nothing listens on this port: Ollama is unreachable, and so is every service at its own address.
+        "OLLAMA_HOST": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
     }
     with run_service(log, variables) as running:
         yield running

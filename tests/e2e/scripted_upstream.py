@@ -6,6 +6,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.e2e.canned_upstream import send_model_list
+
 LONG_TEXT = "So it runs on, word by word. " * 600
 """A long answer of 17,400 characters."""
 SHORT_TEXT = "Aye."
@@ -34,6 +36,9 @@ class ScriptedUpstream(ThreadingHTTPServer):
 
 class _ScriptedHandler(BaseHTTPRequestHandler):
     server: ScriptedUpstream
+
+    def do_GET(self) -> None:  # http.server requires this name
+        send_model_list(self, ("long", "thinker", "whole-only"))
 
     def do_POST(self) -> None:  # http.server requires this name
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

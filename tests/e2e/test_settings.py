@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from guard.validation import InputLimits
+from tests.e2e.canned_upstream import MODELS, CannedUpstream
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.scripted_upstream import LONG_TEXT, SHORT_TEXT, ScriptedUpstream
 
@@ -79,3 +80,38 @@ def test_settings_after_resize_behind_another_tab_cover_nothing(chat: ChatPage) 
     chat.box.fill("Hello?")
     chat.page.locator("#sg-message button.submit-button").click()
     chat.wait_for_text()
+
+
+def test_model_box_lists_models_of_reached_service_and_takes_chosen_or_written_name(
+    chat: ChatPage, canned_upstream: CannedUpstream
+) -> None:
+    box, badge = chat.page.locator("#sg-model input"), chat.page.locator("#sg-badge")
+    chat.choose("LM Studio")
+    expect(badge).to_contain_text("Ready · lmstudio")
+    box.click()
+    expect(chat.page.get_by_role("option")).to_contain_text(list(MODELS))
+    chat.page.get_by_role("option", name=MODELS[1], exact=True).click()
+    for count, (written, sent) in enumerate(((None, MODELS[1]), ("my-own", "my-own")), 1):
+        if written is not None:
+            box.fill(written)
+        chat.ask("Who are you?")
+        expect(chat.titles).to_have_count(count)
+        chat.wait_for_end()
+        assert canned_upstream.requests[-1].model == sent
+    chat.choose("Together")
+    expect(box).to_have_value("my-own")
+    chat.choose("LM Studio")
+    expect(badge).to_contain_text("Ready · lmstudio")
+    box.click()
+    chat.page.get_by_role("option", name=MODELS[0], exact=True).click()
+    expect(box).to_have_value(MODELS[0])
+    chat.choose("Simulated: steady")
+    expect(box).to_have_value("")
+
+
+def test_unreachable_service_is_not_called_ready_and_its_model_box_stays_free(chat: ChatPage) -> None:
+    badge = chat.page.locator("#sg-badge")
+    chat.choose("Ollama")
+    expect(badge).to_contain_text("Cannot be reached: ")
+    chat.set_model("my-own")
+    expect(chat.page.locator("#sg-model input")).to_have_value("my-own")

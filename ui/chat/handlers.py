@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from providers.services import SERVICES
 from streaming.clock import utc_now
 from streaming.errors import UsageError
 from ui import html, strings
@@ -128,21 +129,43 @@ class ChatHandlers:
         self._get_session(request).access_key = (key or "").strip() or None
         return html.success_badge(strings.ACCESS_TAKEN), ""
 
-    def badge(self, provider: str | None, request: gr.Request) -> str:
-        """Return the badge of a provider for this page. Loads the provider's token tables and blocks meanwhile."""
+    def badge(self, provider: str | None, request: gr.Request) -> tuple[str, Any, str]:
+        """Return the badge and the model choices of a provider, without asking its service.
+
+        Loads the provider's token tables and blocks meanwhile.
+        """
         page_session = self._get_session(request)
+        page_session.provider = provider
         if provider in {row.name for row in self._answer_service.list_providers()}:
             counter = self._answer_service.providers(page_session).cost_model(provider).counter
             if counter is not None:
                 counter(strings.NAME)
-        return self._provider_badge(provider, page_session)
+        models = self._answer_service.find_check(page_session, provider or "").models
+        return self._provider_badge(provider, page_session), *_model_updates(models)
+
+    async def list_models(self, provider: str | None, brought: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+        """Ask the provider's service for its models; return its badge and the model choices.
+
+        No update is returned for a provider that the picker no longer shows when the service has answered.
+        """
+        page_session = self._get_session(request)
+        check = await self._answer_service.check_service(page_session, provider or "")
+        if page_session.provider not in (provider, None):
+            return (gr.skip(),) * 3
+        is_gone = self._answer_service.is_key_gone(page_session, provider, brought)
+        badge = gr.skip() if is_gone else self._provider_badge(provider, page_session)
+        return badge, *_model_updates(check.models)
 
     def _provider_badge(self, provider: str | None, page_session: PageSession) -> str:
         row = next(
             (row for row in self._answer_service.providers(page_session).list_providers() if row.name == provider), None
         )
+        service = SERVICES.get((provider or "").partition(":")[0])
         return html.provider_badge(
-            row, own_key=self._answer_service.key_variable(provider, missing="") in page_session.own_keys
+            row,
+            self._answer_service.find_check(page_session, provider or ""),
+            own_key=self._answer_service.key_variable(provider, missing="") in page_session.own_keys,
+            needs_key=service is not None and service.key_required and service.base_url is not None,
         )
 
     def export_markdown(self, history: Sequence[HistoryMessage], request: gr.Request) -> str:
@@ -161,6 +184,11 @@ class ChatHandlers:
 
     def _get_session(self, request: gr.Request) -> PageSession:
         return self._answer_service.page_sessions.get(request.session_hash)
+
+
+def _model_updates(names: Sequence[str]) -> tuple[Any, str]:
+    """Return the updates of the model box's choices and of their list for the browser; the box keeps its value."""
+    return gr.update(choices=list(names)), "\n".join(names)
 
 
 def _empty_page_update() -> tuple[Any, ...]:

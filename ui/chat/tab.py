@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from streaming import strategies
 from ui import html, strings
@@ -24,6 +25,7 @@ from ui.components import (
 from ui.form import LOCAL_PROVIDER
 from ui.history import user_message
 from ui.markdown.escaping import unescape_prose
+from ui.service_checks import ServiceCheck
 
 GRADIO_VERSION = "6.31"
 if not gr.__version__.startswith(f"{GRADIO_VERSION}."):
@@ -130,8 +132,9 @@ def _add_settings(
     )
     # Gradio copies every input component with each update of an answer. This textbox avoids copying all choices.
     provider = gr.Textbox(LOCAL_PROVIDER, visible=HIDDEN_IN_DOM, elem_id="sg-asked")
-    picker.change(None, picker, provider, js="(name) => name")
-    badge = gr.HTML(html.provider_badge(answer_service.provider_info(LOCAL_PROVIDER)), elem_id="sg-badge")
+    badge = gr.HTML(
+        html.provider_badge(answer_service.provider_info(LOCAL_PROVIDER), ServiceCheck(True)), elem_id="sg-badge"
+    )
     brought = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-brought")
     with gr.Accordion(strings.KEY, open=False, visible=answer_service.takes_keys, elem_id="sg-key"):
         key = gr.Textbox(
@@ -140,9 +143,7 @@ def _add_settings(
         with gr.Row():
             use, forget = gr.Button(strings.KEY_USE, size="sm"), gr.Button(strings.KEY_FORGET, size="sm")
     _add_sign_in(chat, answer_service)
-    model = gr.Textbox(
-        label=strings.MODEL, placeholder=strings.MODEL_HINT, info=strings.MODEL_INFO, max_lines=1, elem_id="sg-model"
-    )
+    model_box, listed, model = _add_model_box(picker, provider)
     strategy = strategy_picker(strategies.DEFAULT_STRATEGY, elem_id="sg-strategy", wrong_id="sg-wrong")
     system = gr.Textbox(label=strings.SYSTEM, placeholder=strings.SYSTEM_HINT, lines=3, max_lines=8)
     # An empty gr.Number would be shown and sent as 0; an empty textbox stays empty.
@@ -155,8 +156,8 @@ def _add_settings(
     streamed = gr.Checkbox(label=strings.STREAMED, info=strings.STREAMED_INFO, value=True)
     with gr.Row():
         save = (gr.Button(strings.EXPORT_MARKDOWN, size="sm"), gr.Button(strings.EXPORT_JSON, size="sm"))
-    _keep_badge(chat, provider, brought, badge)
-    _take_keys(chat, (use, key, forget), provider, brought, badge)
+    _keep_badge(chat, provider, brought, [badge, model_box, listed])
+    _take_keys(chat, (use, key, forget), provider, brought, [badge, model_box, listed])
     return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
 
 
@@ -171,9 +172,45 @@ def _add_sign_in(chat: ChatHandlers, answer_service: AnswerService) -> None:
         access.submit(chat.set_access_key, access, [taken, access], queue=False, **event_options())
 
 
-def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, badge: gr.HTML) -> None:
-    updated = provider.change(chat.badge, provider, badge, queue=False, **event_options())
-    updated.then(chat.warn_of_gone_key, [provider, brought], badge, queue=False, **event_options())
+def _add_model_box(picker: gr.Dropdown, provider: gr.Textbox) -> tuple[gr.Dropdown, gr.Textbox, gr.Textbox]:
+    """Build the model box; return it, the hidden list of its choices, and the hidden value that a question sends.
+
+    A model in the list of one provider is removed when another provider is picked; a name of the user's own is kept.
+    """
+    box = gr.Dropdown(
+        [], value="", label=strings.MODEL, info=strings.MODEL_INFO, allow_custom_value=True, elem_id="sg-model"
+    )
+    listed = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-models")
+    # As with the provider, Gradio would copy all choices of the box with each update of an answer.
+    model = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-asked-model")
+    box.change(None, box, model, js="(name) => name ?? ''")
+    picker.change(
+        None,
+        [picker, box, listed],
+        [provider, box],
+        js="(name, model, listed) => [name, listed.split('\\n').includes(model) ? '' : model]",
+    )
+    return box, listed, model
+
+
+def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, shown: list[Component]) -> None:
+    updated = provider.change(chat.badge, provider, shown, queue=False, **event_options())
+    updated.then(chat.warn_of_gone_key, [provider, brought], shown[0], queue=False, **event_options())
+    _list_models_after(chat, updated, provider, brought, shown)
+
+
+def _list_models_after(
+    chat: ChatHandlers, event: Dependency, provider: Component, brought: Component, shown: list[Component]
+) -> None:
+    # With its default trigger mode Gradio would drop the request for one provider's models while another's is running.
+    event.then(
+        chat.list_models,
+        [provider, brought],
+        shown,
+        queue=False,
+        trigger_mode="multiple",
+        **event_options(),
+    )
 
 
 def _take_keys(
@@ -181,17 +218,18 @@ def _take_keys(
     controls: tuple[gr.Button, gr.Textbox, gr.Button],
     provider: Component,
     brought: Component,
-    badge: gr.HTML,
+    shown: list[Component],
 ) -> None:
     use, key, forget = controls
     changed = gr.Textbox("", visible=HIDDEN_IN_DOM)
-    after: list[Component] = [badge, key, changed]
+    after: list[Component] = [shown[0], key, changed]
     for taking in (
         use.click(chat.set_key, [provider, key], after, queue=False, **event_options()),
         key.submit(chat.set_key, [provider, key], after, queue=False, **event_options()),
         forget.click(chat.forget_key, provider, after, queue=False, **event_options()),
     ):
-        taking.then(None, [changed, brought], brought, js=_KEEP_BROUGHT)
+        recorded = taking.then(None, [changed, brought], brought, js=_KEEP_BROUGHT)
+        _list_models_after(chat, recorded, provider, brought, shown)
 
 
 def _make_textbox() -> gr.Textbox:

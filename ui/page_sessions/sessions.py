@@ -104,6 +104,8 @@ class PageSession:
         self.own: ProviderSource | None = None
         """Providers that use the own keys; closed with the page or when the keys change."""
         self.close_own: Callable[[], Awaitable[None]] | None = None
+        self.provider: str | None = None
+        """The provider that the chat's picker shows."""
         self.network = ""
         """Address block of the page's client; all its addresses count as one client."""
         self.connections = 0

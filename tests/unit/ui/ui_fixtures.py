@@ -14,8 +14,9 @@ from providers.models.source import ProviderSource
 from server.chat_service import ChatService
 from server.metrics import Metrics
 from server.offer import Offer
+from streaming.adapter import ListedModel
 from streaming.clock import Clock
-from streaming.errors import MissingKeyError, TruncatedStreamError
+from streaming.errors import MissingKeyError, StreamgaugeError, TruncatedStreamError
 from streaming.events import Event, Finish, TextDelta
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel, PriceFunction
@@ -63,7 +64,10 @@ class SlowAdapter(InProcessAdapter):
 
 
 class FakeProviders:
-    """Fake providers: one adapter for every name except `openai:…`, which has no key."""
+    """Fake providers: one adapter for every name except `openai:…`, which has no key.
+
+    Each service lists `models` after `listing_s`, or raises `listing_error`; `listings` are the requested lists.
+    """
 
     def __init__(self, adapter: SlowAdapter, *, has_key: bool = False) -> None:
         self.adapter = adapter
@@ -71,6 +75,10 @@ class FakeProviders:
         self.price: PriceFunction | None = None
         self.paid = False
         self.closed = False
+        self.models: list[str] = []
+        self.listing_s = 0.0
+        self.listing_error: StreamgaugeError | None = None
+        self.listings: list[str] = []
         self._has_key = has_key
 
     def list_providers(self) -> Sequence[FakeProviderInfo]:
@@ -93,6 +101,13 @@ class FakeProviders:
 
     async def load_prices(self, names: Sequence[str]) -> None:
         """Load nothing: no fake is a router."""
+
+    async def find_models(self, provider: str) -> list[ListedModel]:
+        self.listings.append(provider)
+        await asyncio.sleep(self.listing_s)
+        if self.listing_error is not None:
+            raise self.listing_error
+        return [ListedModel(name) for name in self.models]
 
     def check_effort(self, name: str, effort: str | None) -> None:
         """Accept every effort."""
