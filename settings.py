@@ -29,7 +29,7 @@ _SECRET_NAME_PARTS = re.compile(
     r"(?:_?\d+)?"
 )
 """Matches the names of variables whose value is a secret."""
-_PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@")
+_PASSWORD_IN_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?[^\s/:@]*:([^\s/@]+)@")
 _MIN_SECRET_CHARS = 8
 _SIGN_IN_SCOPE = "inference-api"
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
@@ -282,6 +282,7 @@ class Settings(VariableModel):
         Values truncated with `…` are replaced too. Values shorter than 8 characters are not: they could be plain words.
         """
         secrets = [(value.strip(), name) for name, value in self.variables.items() if _is_secret(name, value)]
+        secrets += [(match[1], name) for value, name in secrets if (match := _PASSWORD_IN_URL.match(value)) is not None]
         for value, name in sorted(secrets, key=lambda secret: -len(secret[0])):
             if len(value) < _MIN_SECRET_CHARS:
                 continue

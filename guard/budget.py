@@ -139,7 +139,7 @@ class Estimator:
         usage = charge.usage if is_charged else charge.reading.usage
         if usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return most
-        if usage.billed_usd is not None:
+        if is_charged and usage.billed_usd is not None:
             return Spend(_clamp(usage.input_tokens + usage.output_tokens), to_nano_usd(usage.billed_usd))
         cost = sum(self._price(rates, usage)) if is_charged else Decimal(0)
         return Spend(_clamp(usage.input_tokens + usage.output_tokens), to_nano_usd(Decimal(cost)))

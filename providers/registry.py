@@ -19,6 +19,7 @@ from providers.services import (
     ServiceEndpoint,
     example_model_name,
     full_name,
+    is_public_vendor,
     missing_variable,
     parse_model_name,
     resolve_endpoint,
@@ -110,6 +111,14 @@ class ProviderRegistry:
     def model_facts(self, name: str) -> ModelFacts:
         """Return the known facts about `provider:model`. Raises UsageError for an invalid name."""
         return self._facts_of(*parse_model_name(name, self.rows))
+
+    def is_vendor_address(self, name: str) -> bool:
+        """Return whether requests go to a public vendor's own address, where the key in use is charged."""
+        provider, _ = parse_model_name(name, self.rows)
+        row = self.rows.get(provider)
+        if row is None or missing_variable(row, self._settings):
+            return False
+        return resolve_endpoint(row, self._settings).own_address and is_public_vendor(row)
 
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError, with the accepted values, when `provider:model` is known to reject this effort."""

@@ -1,14 +1,17 @@
 """The models that callers may use: all of them, or those that PUBLIC_MODELS names."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from providers.models.facts import load_facts
 from providers.services import (
     BUILTIN_PROVIDERS,
     SERVICES,
+    ServiceSpec,
     example_model_name,
     full_name,
     parse_model_name,
+    rows_with,
 )
 from settings import Settings
 from streaming.errors import UsageError
@@ -25,11 +28,12 @@ class Offer:
     """The models that callers may use. When `names` is None, all models are offered.
 
     A name is `provider:model`, or `provider:*` for all models of a provider. The built-in providers cost nothing and
-    are always offered; so is each service's example model.
+    are always offered; so is the example model of each service in `rows`.
     """
 
-    def __init__(self, names: Iterable[str] | None = None) -> None:
+    def __init__(self, names: Iterable[str] | None = None, rows: Mapping[str, ServiceSpec] = SERVICES) -> None:
         self._names = None if names is None else frozenset(names)
+        self._rows = rows
 
     @classmethod
     def from_settings(cls, settings: Settings, host: str | None, *, shared: bool = False) -> "Offer":
@@ -39,13 +43,13 @@ class Offer:
         rate limit off for a load test. `host` is the address that the service listens on, None when it is not known;
         `shared`: other machines reach the service although it listens on loopback.
         """
-        written = settings.public_models
+        written, rows = settings.public_models, rows_with(load_facts(settings.provider_facts))
         if written is None:
             is_loaded = (settings.get("RATE_LIMIT") or "").lower() == "off"
             is_alone = host is not None and is_loopback(host) and not shared and not settings.is_behind_proxy
-            return cls(None if is_loaded or is_alone else ())
+            return cls(None if is_loaded or is_alone else (), rows)
         names = [_parse_entry(entry) for entry in written]
-        return cls(None if "*" in names else names)
+        return cls(None if "*" in names else names, rows)
 
     @property
     def is_open(self) -> bool:
@@ -71,13 +75,13 @@ class Offer:
         if provider in BUILTIN_PROVIDERS:
             return
         full = full_name(provider, model)
-        if full in self._names or f"{provider}:*" in self._names or full == example_model_name(SERVICES[provider]):
+        if full in self._names or f"{provider}:*" in self._names or full == example_model_name(self._rows[provider]):
             return
         raise NotOfferedError(f"{full}: this model is not offered here (use {self._describe(provider)})")
 
     def _describe(self, provider: str) -> str:
         mine = [
-            example_model_name(SERVICES[provider]),
+            example_model_name(self._rows[provider]),
             *(name for name in self.named if name.startswith(f"{provider}:")),
         ]
         shown = list(dict.fromkeys(mine))[:_MAX_NAMES_SHOWN]

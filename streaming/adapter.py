@@ -14,11 +14,15 @@ from streaming.messages import ChatRequest
 
 @dataclass(frozen=True, slots=True)
 class UpstreamPrice:
-    """A price in a router's list of models: USD per million input and output tokens at one upstream provider."""
+    """A price in a router's list of models: USD per million input and output tokens at one upstream provider.
+
+    `is_known` is False for an upstream that may answer without a price in the list.
+    """
 
     upstream: str
     input_usd: Decimal
     output_usd: Decimal
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,8 @@ class AnswerService:
     ) -> AsyncGenerator[None, None]:
         """Send the request and stream its answer into `view`; yield after every change, last with receipt or error."""
         try:
-            validated = self._validate(question, request)
+            with self._chat_service.recording_rejections():
+                validated = self._validate(question, request)
             async with aclosing(self._show_answer(place, validated, view, request, probe)) as changes:
                 async for _ in changes:
                     yield
@@ -176,6 +177,9 @@ class AnswerService:
         """
         page_session = self.page_sessions.get(request.session_hash)
         slot, name = page_session.slot(place), validated.name
+        # Read once: the user may remove the key while the guard waits.
+        providers, has_key = self.providers(page_session), self.key_variable(name, missing="") in page_session.own_keys
+        open_session = new_session or partial(self._slot_session, providers, slot, validated)
         answer = await self._chat_service.start_answer(
             self._identify_caller(request),
             [name],
@@ -183,9 +187,10 @@ class AnswerService:
             validated.strategy,
             wire=WIRE,
             tab=place.partition("-")[0],
-            providers=self.providers(page_session),
-            open_session=partial(new_session or partial(self._slot_session, page_session, slot, validated), name),
-            paid_by_caller=self.key_variable(name, missing="") in page_session.own_keys,
+            providers=providers,
+            open_session=partial(open_session, name),
+            # A gateway of this service may ignore the key, and ask the vendor with its own.
+            paid_by_caller=has_key and providers.is_vendor_address(name),
             probe=probe,
         )
         opened = SlotAnswer(answer, slot)
@@ -200,11 +205,10 @@ class AnswerService:
             )
 
     def _slot_session(
-        self, page_session: PageSession, slot: AnswerSlot, validated: ValidatedQuestion, name: str
+        self, providers: ProviderSource, slot: AnswerSlot, validated: ValidatedQuestion, name: str
     ) -> Session:
         """Return the slot's session, which keeps the conversation non-streamed after a fallback."""
-        providers = self.providers(page_session)
-        session = slot.session(name, lambda name: providers.new_session([name], clock=self.clock))
+        session = slot.session(name, providers, clock=self.clock)
         session.streamed = validated.request.streamed
         return session
 

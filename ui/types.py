@@ -1,6 +1,7 @@
 """Interfaces that the page requires of the service. `server.chat_service.ChatService` implements them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from guard import Caller, Guard
@@ -52,6 +53,9 @@ class AnswerSource(Protocol):
 
     def is_offered(self, name: str) -> bool:
         """Return whether callers may use the model `provider:model`."""
+
+    def recording_rejections(self) -> AbstractContextManager[None]:
+        """Record a request that the body of this context rejects, and raise the rejection again."""
 
     def record_rejection(self, rule: str) -> None:
         """Record a request that was rejected by that rule before it reached `start_answer`."""

@@ -203,12 +203,14 @@ def _listed_model(row: dict[str, Any], name: str) -> ListedModel:
 def _upstream_prices(upstreams: object) -> Iterator[UpstreamPrice]:
     """Yield the prices of the upstreams in a list of the Hugging Face router that are not known to be down."""
     for upstream in upstreams if isinstance(upstreams, list) else ():
-        pricing = upstream.get("pricing") if isinstance(upstream, dict) else None
-        if not isinstance(pricing, dict) or upstream.get("status", "live") != "live":
+        if not isinstance(upstream, dict) or upstream.get("status", "live") != "live":
             continue
+        name, pricing = as_text(upstream.get("provider")), as_object(upstream.get("pricing"))
         rates = [pricing.get("input"), pricing.get("output")]
         if all(isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 <= rate < 1e6 for rate in rates):
-            yield UpstreamPrice(as_text(upstream.get("provider")), *(Decimal(str(rate)) for rate in rates))
+            yield UpstreamPrice(name, Decimal(str(rates[0])), Decimal(str(rates[1])))
+        else:
+            yield UpstreamPrice(name, Decimal(0), Decimal(0), is_known=False)
 
 
 async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> bytes:

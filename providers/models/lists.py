@@ -1,7 +1,6 @@
 """The models that services list, kept for ten minutes: names for menus, and prices where a router lists them."""
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 
 from streaming.adapter import ListedModel, UpstreamPrice
 from streaming.clock import monotonic
@@ -37,13 +36,15 @@ class ModelLists:
         name, _, upstream = model.partition(":")
         prices = next((found.prices for found in listed if found.name.lower() == name.lower()), ())
         named = [price for price in prices if price.upstream.lower() == upstream.lower()]
-        return named[0] if named else _dearest(prices)
+        found = named[0] if named else _dearest(prices)
+        return found if found is not None and found.is_known else None
 
 
 def _dearest(prices: Sequence[UpstreamPrice]) -> UpstreamPrice | None:
     if not prices:
         return None
-    zero = Decimal(0)
-    highest = [max((getattr(price, name) for price in prices), default=zero) for name in ("input_usd", "output_usd")]
+    if any(not price.is_known for price in prices):
+        return None
+    highest = [max(getattr(price, name) for price in prices) for name in ("input_usd", "output_usd")]
     upstream = prices[0].upstream if len(prices) == 1 else ""
-    return UpstreamPrice(upstream, *highest)
+    return UpstreamPrice(upstream, highest[0], highest[1])

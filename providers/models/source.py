@@ -40,6 +40,9 @@ class ProviderSource(Protocol):
     async def find_models(self, provider: str) -> list[ListedModel]:
         """Return the models that a provider lists; a list is kept for a while. Raises StreamError or UsageError."""
 
+    def is_vendor_address(self, name: str) -> bool:
+        """Return whether requests go to a public vendor's own address, where the key in use is charged."""
+
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError when a model is known to reject this effort."""
 

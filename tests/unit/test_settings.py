@@ -70,3 +70,16 @@ def test_settings_are_immutable() -> None:
         Settings().redis_url = "redis://elsewhere"
     with pytest.raises(TypeError):
         Settings.from_environment().variables["X"] = "y"  # type: ignore[index] # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("http://user:Hunter2secret@127.0.0.1:1/v1/", "http://user:Hunter2secret@127.0.0.1:1/v1"),
+        ("user:Hunter2secret@proxy.example:8080", "proxy user:Hunter2secret@proxy.example refused"),
+    ],
+)
+def test_password_in_an_address_is_masked_however_the_address_is_written(value: str, written: str) -> None:
+    settings = Settings({"HTTPS_PROXY": value})
+    assert "Hunter2secret" in settings.secrets()
+    assert "Hunter2secret" not in settings.mask_secrets(f"error at {written}")

@@ -11,11 +11,14 @@ MAX_HELD_CHARS = 400
 """The longest unfinished link or formula that is left out; longer ones are text that happens to have a bracket."""
 MAX_BLOCK_CHARS = 2_000
 """The longest last paragraph that is searched for unfinished marks; a longer one is drawn as it is."""
+_MAX_MARKS = 100
 
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
 _LINK = re.compile(r"!?\[[^\[\]\n]*(?:\](?:\([^()\n]*)?)?\Z")
 _MATH_OPENER = re.compile(r"\$\$|\\[\[(]")
-_TRAILING_MARKS = re.compile(r"(?:[*_~]+|`+|\\|\$|!|<|&#?\w{0,31}|^ {0,3}(?:#{1,6}|[-+]) ?)\Z", re.MULTILINE)
+_TRAILING_MARKS = re.compile(
+    r"(?:(?<![*_~])[*_~]+|(?<!`)`+|\\|\$|!|<|&#?\w{0,31}|^ {0,3}(?:#{1,6}|[-+]) ?)\Z", re.MULTILINE
+)
 _COMPLETE = re.compile(
     r"(?<!`)(`+)(?!`).{1,2000}?(?<!`)\1(?!`)|\$\$.{1,400}?\$\$|\\\[.{1,400}?\\\]|\\\(.{1,400}?\\\)", re.DOTALL
 )
@@ -23,7 +26,7 @@ _OPEN_TICKS = re.compile(r"(?<!`)(`+)(?!`)")
 _EMPHASIS = re.compile(
     r"(?<!\\)(?P<strong>\*\*|~~)|(?<![\w*\\])(?P<open>\*)(?=\w)|(?<=[\w.!?,;:)])(?P<close>\*)(?![\w*])"
 )
-_TABLE_DELIMITER = re.compile(r"^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_TABLE_DELIMITER = re.compile(r"^ {0,3}\|?[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?[ \t]*+$")
 
 
 def to_drawable(text: str) -> str:
@@ -74,7 +77,8 @@ def _draw_open_block(block: str) -> str:
     link = _LINK.search(_mask(block))
     if link and len(link[0]) <= MAX_HELD_CHARS:
         block = block[: link.start()]
-    marks = _TRAILING_MARKS.search(_mask(block))
+    masked = _mask(block)
+    marks = _TRAILING_MARKS.search(masked, max(0, len(masked) - _MAX_MARKS))
     return _close_emphasis(block[: marks.start()] if marks else block)
 
 

@@ -28,7 +28,7 @@ class AnswerSlot:
 
     def __init__(self) -> None:
         self._session: Session | None = None
-        self._name = ""
+        self._asked: tuple[str, ProviderSource] | None = None
         self._answer: PageAnswer | None = None
         self._stopping = asyncio.Lock()
         self.conversation = 0
@@ -36,10 +36,10 @@ class AnswerSlot:
         self.last_request_conversation = 0
         """Number of the conversation to which the last request belongs."""
 
-    def session(self, name: str, make: Callable[[str], Session]) -> Session:
-        """Return the session with provider `name`; calls `make` when the provider has changed."""
-        if self._session is None or self._name != name:
-            self._session, self._name = make(name), name
+    def session(self, name: str, providers: ProviderSource, *, clock: Clock) -> Session:
+        """Return the session with provider `name` of `providers`, a new one when either has changed."""
+        if self._session is None or self._asked != (name, providers):
+            self._session, self._asked = providers.new_session([name], clock=clock), (name, providers)
         return self._session
 
     @property
@@ -191,6 +191,11 @@ class PageSessions:
             self._close_session(self._by_hash.pop(oldest))
         return page_session
 
+    async def count_visit(self, address: str | None) -> None:
+        """Count a sign-in for its client address, like a new page. Raises RejectionError when there are too many."""
+        if self._enter is not None:
+            await self._enter(address)
+
     async def admit(self, session_hash: str, address: str | None) -> None:
         """Admit an event of a page; a new page counts for its client address.
 
@@ -198,8 +203,7 @@ class PageSessions:
         for a new page, or when `enter` rejects it.
         """
         if session_hash not in self._by_hash:
-            if self._enter is not None:
-                await self._enter(address)
+            await self.count_visit(address)
             self._make_room(address_block(address))
             self.get(session_hash).network = address_block(address)
         self.get(session_hash)

@@ -95,6 +95,7 @@ class Sessions(Protocol):
     """The part of `ui.page_sessions.sessions.PageSessions` that the filter uses."""
 
     async def admit(self, session_hash: str, address: str | None) -> None: ...
+    async def count_visit(self, address: str | None) -> None: ...
     def connect(self, session_hash: str) -> AbstractContextManager[None]: ...
     def __contains__(self, session_hash: object) -> bool: ...
 
@@ -150,6 +151,8 @@ class RequestFilter:
             send = await self._enter_sign_in(row, cookie, session, scope, send)
             with self._sessions.connect(session) if row.stream else nullcontext():
                 await self._app(scope, receive, send)
+            if self._sign_ins is not None:
+                await self._sign_ins.leave(row.sign_in, cookie, session)
 
     async def _enter_sign_in(self, row: Row, cookie: bytes | None, session: str, scope: Scope, send: Send) -> Send:
         """Add Gradio's cookie to the request of a signed-in user, and return the `send` for the response."""
@@ -163,9 +166,12 @@ class RequestFilter:
     async def _admit(self, row: Row, session: str, scope: Scope) -> None:
         if row.session == "known" and session not in self._sessions:
             raise _NotFoundError
+        peer = scope["client"][0] if scope.get("client") else None
+        address = client_address(peer, _decode(scope["headers"]), self._hops)
         if row.session == "new":
-            peer = scope["client"][0] if scope.get("client") else None
-            await self._sessions.admit(session, client_address(peer, _decode(scope["headers"]), self._hops))
+            await self._sessions.admit(session, address)
+        if row.sign_in in ("begin", "finish"):
+            await self._sessions.count_visit(address)
 
     async def _read(self, row: Row, scope: Scope, receive: Receive) -> tuple[PageEvent, Receive]:
         """Read and check the body; return the event, and a `receive` that replays its re-serialised body."""
@@ -201,11 +207,13 @@ def _match_row(scope: Scope, table: Iterable[Row]) -> tuple[Row, str]:
     """Return the matching row and the session hash in the URL; remove the rest of the query. Raises _NotFoundError."""
     path, raw = scope["path"], scope.get("raw_path")
     plain = path.isascii() and (raw is None or raw.partition(b"?")[0] == path.encode())
-    if scope["type"] != "http" or not plain or _is_cross_site(scope):
+    if scope["type"] != "http" or not plain:
         raise _NotFoundError
     for row in table:
         match = row.path.fullmatch(path)
         if match is not None and scope["method"] in row.methods:
+            if _is_cross_site(scope) and (path.startswith(API) or row.sign_in in ("begin", "end")):
+                raise _NotFoundError
             session = match.groupdict().get("session") or ""
             if session and not is_session_hash(session):
                 raise _NotFoundError
@@ -214,9 +222,12 @@ def _match_row(scope: Scope, table: Iterable[Row]) -> tuple[Row, str]:
 
 
 def _is_cross_site(scope: Scope) -> bool:
-    """Return whether a page of another site sends an API request, by `Sec-Fetch-Site`; opening the page is allowed."""
+    """Return whether a page of another site sends a request, by `Sec-Fetch-Site`.
+
+    It may open the page and finish a sign-in, but send no event, and sign nobody in or out.
+    """
     values = [value for name, value in scope["headers"] if name.lower() == b"sec-fetch-site"]
-    return scope["path"].startswith(API) and any(value not in (b"same-origin", b"none") for value in values)
+    return any(value not in (b"same-origin", b"none") for value in values)
 
 
 def _take_query(row: Row, scope: Scope) -> str:
@@ -249,7 +260,12 @@ def _select_query(query: bytes, names: frozenset[str]) -> bytes:
     if not names or len(query) > MAX_QUERY_BYTES:
         return b""
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    return urlencode([pair for pair in pairs if pair[0] in names]).encode()
+    return urlencode([(name, value) for name, value in pairs if name in names and _is_valid(name, value)]).encode()
+
+
+def _is_valid(name: str, value: str) -> bool:
+    """Return whether a parameter has a value that Gradio's route reads without an error."""
+    return name != "_nb_redirects" or re.fullmatch("[0-9]", value) is not None
 
 
 def _clean_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

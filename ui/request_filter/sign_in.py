@@ -76,6 +76,11 @@ class SignIns:
         # Until the sign-in is finished, the cookie holds only the state of the handshake, and stays in the browser.
         return None if result else value, self._keeping(send) if step == "finish" else send
 
+    async def leave(self, step: Step, value: bytes | None, session_hash: str) -> None:
+        """Sign a page out whose event has read a token that was forgotten meanwhile."""
+        if step == "use" and value is not None and session_hash and value not in self._by_name:
+            await self._on_sign_out({session_hash})
+
     async def _forget(self, name: bytes) -> _SignIn | None:
         result = self._by_name.pop(name, None)
         if result is not None:

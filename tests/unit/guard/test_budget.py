@@ -1,6 +1,7 @@
 """Budgets: reservations, settlements, and the time to the next day."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -129,6 +130,12 @@ def test_settle_uses_reported_usage_and_upper_bound_for_unknown() -> None:
     assert settle(charge(10, 5, reported=False), free, most) == Spend(15, 0)
     assert settle(charge(None, 5), free, Spend(200)) == Spend(200)
     assert Estimator((Decimal(1), Decimal(1))).settle(charge(10, 5), UNPRICED["p:m"], most) == Spend(15, 15_000)
+
+
+def test_bill_in_the_answer_counts_only_when_the_service_pays() -> None:
+    billed = replace(charge(10, 5), usage=Usage(10, 5, billed_usd=Decimal("0.9")))
+    assert Estimator().settle(billed, PRICED["p:m"], Spend()).nano_usd == to_nano_usd(Decimal("0.9"))
+    assert Estimator().settle(billed, CostModel(), Spend()) == Spend(15, 0), "a user's own key pays the bill"
 
 
 def test_room_for_thinking_is_reserved_beside_the_first_answer_of_a_model() -> None:

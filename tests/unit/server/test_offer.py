@@ -1,5 +1,7 @@
 """The offered models: by the address on which the service listens, and by PUBLIC_MODELS."""
 
+from pathlib import Path
+
 import pytest
 
 from providers import ProviderRegistry
@@ -114,3 +116,11 @@ def test_offer_check_of_an_invalid_name_passes(name: str) -> None:
     Offer(()).check(name)
     with pytest.raises(UsageError):
         ProviderRegistry(Settings({"OPENAI_API_KEY": "sk-0123456789"})).route(name)
+
+
+def test_offer_follows_the_examples_in_the_facts_of_the_operator(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.toml"
+    entry = 'service = "openai"\naddress = "https://api.openai.com/v1"\nexample = "my-model"\nchecked = 2026-11-01\n'
+    facts.write_text(f'[[service]]\n{entry}source = "https://platform.openai.com"\nconfirmed = "page"\n')
+    assert offers("openai:my-model", PROVIDER_FACTS=str(facts))
+    assert not offers("openai:gpt-6.1-terra", PROVIDER_FACTS=str(facts)), "the replaced example"

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 from limits import parse
 
-from guard import Guard, GuardConfig
+from guard import Caller, Guard, GuardConfig
 from guard.budget import Budget
 from guard.identity import make_key, parse_keys
 from guard.validation import STRICT
@@ -347,6 +347,53 @@ def test_own_key_allows_unoffered_models_of_its_provider_only() -> None:
     own, services = run_on_virtual_time(main())
     assert own.receipt is not None and own.receipt.outcome == "completed"
     assert services.receipt is None and "ollama:big: this model is not offered here" in services.stage
+
+
+class GatewayProviders(FakeProviders):
+    """Providers whose addresses are those of a gateway, which may ignore a user's key."""
+
+    def is_vendor_address(self, name: str) -> bool:
+        return False
+
+
+def test_own_key_at_a_gateway_of_the_service_allows_no_unoffered_model() -> None:
+    async def main() -> AnswerView:
+        answer_service = make_answer_service(
+            FakeProviders(SlowAdapter()),
+            with_keys=lambda keys: GatewayProviders(SlowAdapter(), has_key=True),
+            offer=Offer(()),
+        )
+        await answer_service.set_key(answer_service.page_sessions.get("a"), "OPENAI_API_KEY", KEY)
+        return await ask_to_end(answer_service, provider="openai:a", model="o1-pro")
+
+    view = run_on_virtual_time(main())
+    assert view.receipt is None and "openai:o1-pro: this model is not offered here" in view.stage
+
+
+class SlowGuard(Guard):
+    """A guard whose admission takes a second, as one that asks a busy Redis."""
+
+    async def admit(self, caller: Caller) -> str:
+        await asyncio.sleep(1.0)
+        return await super().admit(caller)
+
+
+def test_key_removed_during_admission_is_not_replaced_by_the_services_key() -> None:
+    async def main() -> tuple[int, int]:
+        services, own = FakeProviders(SlowAdapter(), has_key=True), FakeProviders(SlowAdapter(), has_key=True)
+        guard = SlowGuard(GuardConfig())
+        answer_service = make_answer_service(services, guard=guard, with_keys=lambda keys: own, offer=Offer(()))
+        page_session = answer_service.page_sessions.get("a")
+        await answer_service.set_key(page_session, "OPENAI_API_KEY", KEY)
+        asking = asyncio.create_task(ask_to_end(answer_service, provider="openai:a", model="o1-pro"))
+        await asyncio.sleep(0.5)
+        await answer_service.set_key(page_session, "OPENAI_API_KEY", "")
+        await asking
+        after = await ask_to_end(answer_service, provider="openai:a", model="o1-pro")
+        assert after.receipt is None, "the next request has no key, and its model is not offered"
+        return len(services.adapter.requests), len(own.adapter.requests)
+
+    assert run_on_virtual_time(main()) == (0, 1)
 
 
 def test_conversation_with_own_key_stops_using_service_key() -> None:

@@ -99,6 +99,9 @@ class FakeProviders:
     def cost_model(self, name: str) -> CostModel:
         return CostModel(price=self.price, paid=self.paid)
 
+    def is_vendor_address(self, name: str) -> bool:
+        return True
+
     async def load_prices(self, names: Sequence[str]) -> None:
         """Load nothing: no fake is a router."""
 

@@ -33,3 +33,13 @@ def test_price_of_the_only_upstream_names_it() -> None:
     lists = ModelLists()
     lists.store("hf", [ListedModel("m", prices=(CHEAP,))])
     assert lists.find_price("hf", "m") == CHEAP
+
+
+def test_price_of_an_upstream_without_one_in_the_list_is_unknown() -> None:
+    unknown = UpstreamPrice("c", Decimal(0), Decimal(0), is_known=False)
+    lists = ModelLists()
+    lists.store("hf", [ListedModel("org/m", prices=(CHEAP, unknown)), ListedModel("org/n", prices=(CHEAP, DEAR))])
+    assert lists.find_price("hf", "org/m:a") == CHEAP
+    assert lists.find_price("hf", "org/m:c") is None, "not the price of another upstream"
+    assert lists.find_price("hf", "org/m") is None, "the router may choose the upstream without a price"
+    assert lists.find_price("hf", "org/n") is not None

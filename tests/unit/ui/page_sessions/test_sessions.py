@@ -1,13 +1,12 @@
 """Tests of page sessions: slots, keys, and how many sessions are kept."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 import pytest
 
 from guard import Guard, GuardConfig, RejectionError
-from streaming.session import Session
 from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui.page_sessions.sessions import KEY_KEPT_S, AnswerSlot, PageSession, PageSessions
@@ -29,24 +28,21 @@ def start_answer(slot: AnswerSlot) -> RunningAnswer:
     return answer
 
 
-def make_session_factory() -> Callable[[str], Session]:
-    return lambda name: cast(Session, object())
-
-
-def test_slot_keeps_session_for_same_provider() -> None:
-    slot = AnswerSlot()
-    first = slot.session("a", make_session_factory())
-    assert slot.session("a", make_session_factory()) is first
-    assert slot.session("b", make_session_factory()) is not first
+def test_slot_keeps_session_for_same_provider_of_same_source() -> None:
+    slot, providers, clock = AnswerSlot(), FakeProviders(SlowAdapter()), time.monotonic
+    first = slot.session("a", providers, clock=clock)
+    assert slot.session("a", providers, clock=clock) is first
+    assert slot.session("a", FakeProviders(SlowAdapter()), clock=clock) is not first
+    assert slot.session("b", providers, clock=clock) is not first
 
 
 def test_slot_reset_stops_answer_and_starts_new_session() -> None:
-    slot = AnswerSlot()
-    first = slot.session("a", make_session_factory())
+    slot, providers, clock = AnswerSlot(), FakeProviders(SlowAdapter()), time.monotonic
+    first = slot.session("a", providers, clock=clock)
     answer = start_answer(slot)
     run_on_virtual_time(slot.reset())
     assert answer.ended
-    assert slot.session("a", make_session_factory()) is not first
+    assert slot.session("a", providers, clock=clock) is not first
 
 
 def test_page_slots_run_concurrently_and_end_on_close() -> None:

@@ -1,7 +1,7 @@
 """Tests of the request filter: only requests of the table reach Gradio, in no other spelling."""
 
 import json
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from guard.validation import InputLimits
 from tests.virtual_time import run_on_virtual_time
 from ui.request_filter.event_schema import PageEvent
 from ui.request_filter.middleware import TABLE, RequestFilter, is_host
+from ui.request_filter.sign_in import SignIns
 
 HASH = "abc123"
 
@@ -33,11 +34,15 @@ class Sessions:
     def __init__(self) -> None:
         self.admitted: list[tuple[str, str | None]] = []
         self.connected: list[str] = []
+        self.visits: list[str | None] = []
 
     async def admit(self, session_hash: str, address: str | None) -> None:
         if session_hash == "refused":
             raise RejectionError("page.rate", "rate_limited", "too many", retry_after_s=7)
         self.admitted.append((session_hash, address))
+
+    async def count_visit(self, address: str | None) -> None:
+        self.visits.append(address)
 
     @contextmanager
     def connect(self, session_hash: str) -> Iterator[None]:
@@ -84,6 +89,7 @@ class FilteredRequest:
         raw_path: bytes | None = None,
         hops: int = 0,
         kind: str = "http",
+        sign_ins: SignIns | None = None,
     ) -> None:
         self.sessions = Sessions()
         self.gradio_app = FakeGradioApp(self.sessions)
@@ -102,7 +108,7 @@ class FilteredRequest:
 
         schema: Any = Schema()
         self.rejections: list[str] = []
-        middleware = RequestFilter(self.gradio_app, schema, self.sessions, hops, self.rejections.append)
+        middleware = RequestFilter(self.gradio_app, schema, self.sessions, hops, self.rejections.append, sign_ins)
         run_on_virtual_time(middleware(scope, receive, send))
 
     @property
@@ -293,3 +299,32 @@ def test_new_page_address_counts_trusted_hops_over_all_header_lines() -> None:
     assert FilteredRequest("GET", f"/gradio_api/heartbeat/{HASH}", headers=(HOST, *lines)).sessions.admitted == [
         (HASH, "10.0.0.1")
     ]
+
+
+async def ignore_sign_out(session_hashes: Collection[str]) -> None:
+    """Do nothing, like a page without sign-ins."""
+
+
+@pytest.mark.parametrize(
+    ("path", "reached"), [("/login/huggingface", False), ("/logout", False), ("/login/callback", True)]
+)
+def test_cross_site_request_may_finish_a_sign_in_and_start_or_end_none(path: str, reached: bool) -> None:
+    headers = (HOST, (b"sec-fetch-site", b"cross-site"))
+    sign_ins = SignIns(ignore_sign_out)
+    assert FilteredRequest("GET", path, query=b"code=1&state=2", headers=headers, sign_ins=sign_ins).reached is reached
+    own = (HOST, (b"sec-fetch-site", b"same-origin"))
+    assert FilteredRequest("GET", path, query=b"code=1&state=2", headers=own, sign_ins=sign_ins).reached
+
+
+def test_sign_in_counts_for_its_client_address_like_a_new_page() -> None:
+    for path, visits in (("/login/huggingface", 1), ("/login/callback", 1), ("/logout", 0)):
+        sent = FilteredRequest("GET", path, query=b"code=1&state=2", sign_ins=SignIns(ignore_sign_out))
+        assert sent.reached and sent.sessions.visits == ["10.0.0.1"] * visits
+
+
+@pytest.mark.parametrize(
+    ("value", "forwarded"), [(b"1", b"_nb_redirects=1"), (b"abc", b""), (b"12", b""), (b"-1", b"")]
+)
+def test_count_of_redirects_is_forwarded_only_as_a_digit(value: bytes, forwarded: bytes) -> None:
+    sent = FilteredRequest("GET", "/logout", query=b"_nb_redirects=" + value, sign_ins=SignIns(ignore_sign_out))
+    assert sent.gradio_app.scopes[0]["query_string"] == forwarded

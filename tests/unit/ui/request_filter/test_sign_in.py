@@ -121,3 +121,16 @@ def test_oldest_sign_in_is_forgotten_above_the_limit(pages: Pages) -> None:
 def test_session_cookie_is_read_only_when_valid(header: bytes, value: bytes | None) -> None:
     assert read_cookie([(b"Cookie", header)]) == value
     assert read_cookie([(b"other", header)]) is None
+
+
+def test_event_that_ends_after_a_sign_out_signs_its_page_out_again(pages: Pages) -> None:
+    browser = Browser(SignIns(pages.sign_out))
+    browser.sign_in()
+    name = browser.cookie
+    assert browser.request("use", "page") == COOKIE
+    browser.request("end")
+    assert pages.signed_out == ["page"]
+    run_on_virtual_time(browser.sign_ins.leave("use", name, "page"))
+    assert pages.signed_out == ["page", "page"], "the event may have stored the token meanwhile"
+    run_on_virtual_time(browser.sign_ins.leave("use", None, "other"))
+    assert pages.signed_out == ["page", "page"]
