@@ -96,7 +96,7 @@ def test_api_key_appears_only_in_request(case: ProviderCase, caplog: pytest.LogC
         async with open_adapter(case, script) as (adapter, request, _):
             events, error = await collect(adapter, request)
             chain = (error, error and error.__cause__, error and error.__context__)
-            seen.extend([adapter, vars(adapter)["_service"], events, *chain])
+            seen.extend([adapter, vars(adapter)["service"], events, *chain])
 
     for script in (
         stream_script(case, "Hello"),

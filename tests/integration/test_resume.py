@@ -283,7 +283,7 @@ def test_late_reader_of_oversized_stream_gets_not_found() -> None:
 
     early, whole = asyncio.run(main())
     assert join_text(whole) == TEXT
-    assert early.status == 404 and "no longer kept" in early.json()["error"]["message"]
+    assert early.status == 404 and "no longer buffered" in early.json()["error"]["message"]
 
 
 def test_full_stream_store_returns_503_before_asking_provider() -> None:

@@ -237,7 +237,7 @@ def test_signal_ends_simulator_cleanly_and_logs_shutdown(tmp_path: Path, number:
         (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "--tls-cert: cannot read /nowhere"),
         (["--tls-cert", "/nowhere"], "--tls-cert, --tls-key: only one is set (set both or neither)"),
         (["--log", "/nowhere/log"], "--log /nowhere/log: No such file"),
-        (["--port", "70000"], "cannot listen on 127.0.0.1 port 70000"),
+        (["--port", "70000"], "--port: cannot listen on 127.0.0.1:70000"),
     ],
 )
 def test_invalid_flags_exit_with_2_and_one_line(flags: list[str], output: str) -> None:
@@ -249,7 +249,7 @@ def test_invalid_flags_exit_with_2_and_one_line(flags: list[str], output: str) -
 def test_port_in_use_raises_usage_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1 port {port}: the port is in use"):
+        with pytest.raises(UsageError, match=f"^--port: cannot listen on 127.0.0.1:{port}, the port is in use"):
             SimulatorServer(ServerOptions(port=port))
 
 

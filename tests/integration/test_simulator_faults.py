@@ -80,7 +80,7 @@ def test_status_fault_uses_vendor_error_shape(url: str, name: str, wire: str, st
     data = json.loads(response.body)
     for key in ERROR_PATHS[wire]:
         data = data[key]
-    assert data == f"simulated fault {name}"
+    assert data == (FAULTS[name].words or f"simulated fault {name}")
     assert response.headers.get("retry-after") == ("1" if name == "429-retry-after" else None)
 
 
