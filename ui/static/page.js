@@ -29,7 +29,8 @@
   // An Escape that closes an open list stops nothing; the list is closed before the event reaches the document.
   let closes = false;
   document.addEventListener("keydown", ({ key }) => {
-    closes = key === "Escape" && [...document.querySelectorAll('[role="listbox"]')].some(visible);
+    // A list that fades out has been closed already, so its visibility does not count.
+    closes = key === "Escape" && document.querySelector('[role="combobox"][aria-expanded="true"]') !== null;
   }, { capture: true });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || event.defaultPrevented || closes) return;
