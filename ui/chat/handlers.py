@@ -129,7 +129,7 @@ class ChatHandlers:
         self._get_session(request).access_key = (key or "").strip() or None
         return html.success_badge(strings.ACCESS_TAKEN), ""
 
-    def badge(self, provider: str | None, request: gr.Request) -> tuple[str, Any, str]:
+    def badge(self, provider: str | None, request: gr.Request) -> tuple[str, str]:
         """Return the badge and the model choices of a provider, without asking its service.
 
         Loads the provider's token tables and blocks meanwhile.
@@ -141,9 +141,9 @@ class ChatHandlers:
             if counter is not None:
                 counter(strings.NAME)
         models = self._answer_service.find_check(page_session, provider or "").models
-        return self._provider_badge(provider, page_session), *_model_updates(models)
+        return self._provider_badge(provider, page_session), "\n".join(models)
 
-    async def list_models(self, provider: str | None, brought: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+    async def list_models(self, provider: str | None, brought: str | None, request: gr.Request) -> tuple[Any, Any]:
         """Ask the provider's service for its models; return its badge and the model choices.
 
         No update is returned for a provider that the picker no longer shows when the service has answered.
@@ -151,10 +151,10 @@ class ChatHandlers:
         page_session = self._get_session(request)
         check = await self._answer_service.check_service(page_session, provider or "")
         if page_session.provider not in (provider, None):
-            return (gr.skip(),) * 3
+            return (gr.skip(),) * 2
         is_gone = self._answer_service.is_key_gone(page_session, provider, brought)
         badge = gr.skip() if is_gone else self._provider_badge(provider, page_session)
-        return badge, *_model_updates(check.models)
+        return badge, "\n".join(check.models)
 
     def _provider_badge(self, provider: str | None, page_session: PageSession) -> str:
         row = next(
@@ -184,11 +184,6 @@ class ChatHandlers:
 
     def _get_session(self, request: gr.Request) -> PageSession:
         return self._answer_service.page_sessions.get(request.session_hash)
-
-
-def _model_updates(names: Sequence[str]) -> tuple[Any, str]:
-    """Return the updates of the model box's choices and of their list for the browser; the box keeps its value."""
-    return gr.update(choices=list(names)), "\n".join(names)
 
 
 def _empty_page_update() -> tuple[Any, ...]:

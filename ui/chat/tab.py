@@ -44,6 +44,11 @@ _KEEP_BROUGHT = """(changed, brought) => {
   return kept;
 }"""
 """Records in the browser which keys the page has sent, so that a key that the service has lost is detected."""
+_SHOW_MODELS = """async (listed) => {
+  while (document.querySelector('#sg-model [role="option"]')) await new Promise(requestAnimationFrame);
+  return { __type__: "update", choices: listed.split("\\n").filter(Boolean).map((name) => [name, name]) };
+}"""
+"""Replaces the choices of the model box when its list has closed: Gradio's list fails when it loses shown choices."""
 KEPT_BROUGHT = '() => sessionStorage.getItem("streamgauge-brought") || ""'
 """Reads that record after a reload, which Gradio does by itself when the service is reachable again."""
 
@@ -143,7 +148,7 @@ def _add_settings(
         with gr.Row():
             use, forget = gr.Button(strings.KEY_USE, size="sm"), gr.Button(strings.KEY_FORGET, size="sm")
     _add_sign_in(chat, answer_service)
-    model_box, listed, model = _add_model_box(picker, provider)
+    listed, model = _add_model_box(picker, provider)
     strategy = strategy_picker(strategies.DEFAULT_STRATEGY, elem_id="sg-strategy", wrong_id="sg-wrong")
     system = gr.Textbox(label=strings.SYSTEM, placeholder=strings.SYSTEM_HINT, lines=3, max_lines=8)
     # An empty gr.Number would be shown and sent as 0; an empty textbox stays empty.
@@ -156,8 +161,8 @@ def _add_settings(
     streamed = gr.Checkbox(label=strings.STREAMED, info=strings.STREAMED_INFO, value=True)
     with gr.Row():
         save = (gr.Button(strings.EXPORT_MARKDOWN, size="sm"), gr.Button(strings.EXPORT_JSON, size="sm"))
-    _keep_badge(chat, provider, brought, [badge, model_box, listed])
-    _take_keys(chat, (use, key, forget), provider, brought, [badge, model_box, listed])
+    _keep_badge(chat, provider, brought, [badge, listed])
+    _take_keys(chat, (use, key, forget), provider, brought, [badge, listed])
     return [provider, model, strategy, system, temperature, max_tokens, budget, streamed, brought], spent, save
 
 
@@ -172,8 +177,8 @@ def _add_sign_in(chat: ChatHandlers, answer_service: AnswerService) -> None:
         access.submit(chat.set_access_key, access, [taken, access], queue=False, **event_options())
 
 
-def _add_model_box(picker: gr.Dropdown, provider: gr.Textbox) -> tuple[gr.Dropdown, gr.Textbox, gr.Textbox]:
-    """Build the model box; return it, the hidden list of its choices, and the hidden value that a question sends.
+def _add_model_box(picker: gr.Dropdown, provider: gr.Textbox) -> tuple[gr.Textbox, gr.Textbox]:
+    """Build the model box; return the hidden list of its choices, and the hidden value that a question sends.
 
     A model in the list of one provider is removed when another provider is picked; a name of the user's own is kept.
     """
@@ -184,13 +189,14 @@ def _add_model_box(picker: gr.Dropdown, provider: gr.Textbox) -> tuple[gr.Dropdo
     # As with the provider, Gradio would copy all choices of the box with each update of an answer.
     model = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-asked-model")
     box.change(None, box, model, js="(name) => name ?? ''")
+    listed.change(None, listed, box, js=_SHOW_MODELS)
     picker.change(
         None,
         [picker, box, listed],
         [provider, box],
         js="(name, model, listed) => [name, listed.split('\\n').includes(model) ? '' : model]",
     )
-    return box, listed, model
+    return listed, model
 
 
 def _keep_badge(chat: ChatHandlers, provider: gr.Textbox, brought: Component, shown: list[Component]) -> None:
