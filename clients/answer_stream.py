@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypedDict
+from urllib.parse import urlsplit
 
 from clients.answer_reader import NewEvent
 from clients.errors import AnswerFailedError, ClientError, ConnectionLostError, InvalidResponseError
@@ -180,6 +181,15 @@ async def _read_to_end(answer: ClientAnswerStream) -> None:
         async with answer:
             async for _ in answer:
                 pass
+
+
+def is_address(url: str) -> bool:
+    """Return whether a URL has a host, and a port that is valid if it has one."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _ignore_event(_: Any) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx2
 
 from clients.answer_reader import AnswerReader, NewEvent
-from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream
+from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream, is_address
 from clients.errors import (
     ClientError,
     ConnectionLostError,
@@ -60,7 +60,7 @@ class SSEClient:
         on_close: Callable[[], Any] | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
+        if not url.startswith(("http://", "https://")) or not is_address(url):
             raise ClientError(f"url: {url!r} is not an address of the service (begin it with http:// or https://)")
         self._url = url.rstrip("/") + PATH
         self._backoff = (max_retries, reconnect_interval_s)

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from clients.answer_reader import STRAY_END_EVENT, AnswerReader, NewEvent, decode_frame
-from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream
+from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream, is_address
 from clients.errors import ClientError, ConnectionLostError, InvalidResponseError, rejection_from_fields, resume_error
 from clients.events import WireEvent
 from clients.position import Backoff, StreamPosition
@@ -204,7 +204,7 @@ def _stray_frame_error(frame: WireEvent, progress: StreamPosition) -> ClientErro
 
 def _websocket_url(url: str) -> str:
     scheme, result, rest = url.rstrip("/").partition("://")
-    if not result or scheme not in ("http", "https", "ws", "wss"):
+    if not result or scheme not in ("http", "https", "ws", "wss") or not is_address(url):
         raise ClientError(
             f"url: {url!r} is not an address of the service (begin it with http://, https://, ws:// or wss://)"
         )

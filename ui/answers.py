@@ -21,8 +21,8 @@ from streaming.trace import Probe
 from ui import html, strings
 from ui.answer_view import AnswerView
 from ui.form import LOCAL_PROVIDER, ChatForm, ValidatedQuestion, validate_form
+from ui.page_sessions.service_checks import ServiceCheck, ServiceChecks
 from ui.page_sessions.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions
-from ui.service_checks import ServiceCheck, ServiceChecks
 from ui.types import AnswerSource, PageAnswer
 
 TICK_INTERVAL_S = 0.5
@@ -177,8 +177,7 @@ class AnswerService:
         """
         page_session = self.page_sessions.get(request.session_hash)
         slot, name = page_session.slot(place), validated.name
-        # Read once: the user may remove the key while the guard waits.
-        providers, has_key = self.providers(page_session), self.key_variable(name, missing="") in page_session.own_keys
+        providers, is_paid_by_user = self._read_keys(page_session, name)
         open_session = new_session or partial(self._slot_session, providers, slot, validated)
         answer = await self._chat_service.start_answer(
             self._identify_caller(request),
@@ -189,8 +188,7 @@ class AnswerService:
             tab=place.partition("-")[0],
             providers=providers,
             open_session=partial(open_session, name),
-            # A gateway of this service may ignore the key, and ask the vendor with its own.
-            paid_by_caller=has_key and providers.is_vendor_address(name),
+            paid_by_caller=is_paid_by_user,
             probe=probe,
         )
         opened = SlotAnswer(answer, slot)
@@ -203,6 +201,15 @@ class AnswerService:
             opened.receipt_id = page_session.spending.add(
                 answer.receipt(), strategy=validated.strategy, simulated=validated.simulated, free=free
             )
+
+    def _read_keys(self, page_session: PageSession, name: str) -> tuple[ProviderSource, bool]:
+        """Return the page's providers now, and whether the user pays for `name`; the user may change keys meanwhile.
+
+        A gateway of this service may ignore the user's key and ask the vendor with its own, so only the vendor's own
+        address counts.
+        """
+        providers, has_key = self.providers(page_session), self.key_variable(name, missing="") in page_session.own_keys
+        return providers, has_key and providers.is_vendor_address(name)
 
     def _slot_session(
         self, providers: ProviderSource, slot: AnswerSlot, validated: ValidatedQuestion, name: str

@@ -8,8 +8,8 @@ from providers.models.source import ProviderRow
 from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Receipt
 from ui import strings
+from ui.page_sessions.service_checks import ServiceCheck
 from ui.page_sessions.spending import PageSpending
-from ui.service_checks import ServiceCheck
 
 
 def format_seconds(value: float | None) -> str:

@@ -132,6 +132,9 @@ def compare(a: Run, b: Run, watched: Sequence[str] = (), primary: Sequence[str] 
     Without `primary` metrics those of run `a` make the claims.
     """
     cells_a, cells_b = _trial_cells(a), _trial_cells(b)
+    if {key.population for key in cells_a} != {key.population for key in cells_b}:
+        # One run has only fresh prompts or only repeated ones, and the other has both.
+        cells_a, cells_b = _trial_cells(a, divided=True), _trial_cells(b, divided=True)
     both = [key for key in cells_a if key in cells_b]
     primary = primary or verdicts.primary_columns(a)
     result = [change for key in both for change in _iter_changes(key, cells_a[key], cells_b[key], watched, primary)]
@@ -155,9 +158,9 @@ def judge_family(changes: Sequence[MetricChange]) -> list[MetricChange]:
     return [replace(c, comparisons=size, is_claimed=claimed.get(place, False)) for place, c in enumerate(changes)]
 
 
-def _trial_cells(run: Run) -> dict[CellKey, pd.DataFrame]:
+def _trial_cells(run: Run, *, divided: bool = False) -> dict[CellKey, pd.DataFrame]:
     trials, _ = trial_names.add_transport_names(run, run.trials)
-    trials = trial_names.add_population_column(run, trials)
+    trials = trial_names.add_population_column(run, trials, always=divided)
     trials = trials[trials["outcome"] != "cancelled"]
     completed = trials["outcome"] == "completed"
     trials = trials.assign(

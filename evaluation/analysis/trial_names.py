@@ -64,8 +64,10 @@ def add_transport_names(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, l
     return apart, [name for name in in_order if name in set(pairs)]
 
 
-def add_population_column(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+def add_population_column(run: Run, trials: pd.DataFrame, *, always: bool = False) -> pd.DataFrame:
     """Return named trials with a column `population`: `fresh` and `repeated` where a run mixes them, else `all`.
+
+    `always`: also where it does not mix them, to compare it with a run that does.
 
     A provider may answer a prompt that it was asked before from a cache, so no median pools the two. Runs that did not
     record `fresh` are divided by the order of their trials: the first to a provider is fresh. Load tests and recordings
@@ -75,7 +77,7 @@ def add_population_column(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
         return trials.assign(population="all")
     known = trials["fresh"] if "fresh" in trials else pd.Series(pd.NA, trials.index, dtype="boolean")
     fresh = known.fillna(_first_asked(trials)).astype("bool")
-    if fresh.nunique() < 2:
+    if fresh.nunique() < 2 and not always:
         return trials.assign(population="all")
     return trials.assign(population=fresh.map({True: "fresh", False: "repeated"}))
 

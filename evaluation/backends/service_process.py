@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from settings import Settings
@@ -115,7 +116,11 @@ def _parent_death_hook() -> Callable[[], None] | None:
 
 def validate_url(url: str) -> str:
     """Return a URL without a trailing slash. Raises UsageError unless it is an http(s) URL without credentials."""
-    if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
+    try:
+        is_valid = urlsplit(url).port != 0 and re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url) is not None
+    except ValueError:  # a bracket without its other one, or a port that is no number up to 65535
+        is_valid = False
+    if not is_valid:
         raise UsageError(f"--url {url!r}: not an address (write one such as http://127.0.0.1:7860, without a key)")
     return url.rstrip("/")
 

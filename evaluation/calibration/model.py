@@ -224,7 +224,7 @@ def read_calibration(path: Path | None) -> Calibration | None:
         return calibration_from_dict(data if isinstance(data, dict) else {})
     except OSError as error:
         raise UsageError(f"calibration {file}: {error.strerror} (create one with `{CALIBRATE_COMMAND}`)") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"calibration {file}: {error} (create a new one with `{CALIBRATE_COMMAND}`)") from None
 
 

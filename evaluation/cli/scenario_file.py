@@ -41,7 +41,7 @@ def read_scenario_file(path: Path) -> ScenarioFile:
         raise UsageError(f"scenario {path}: {reason}") from None
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"scenario {path}: not TOML: {error}") from None
     lines = _LineFinder(text)
     try:

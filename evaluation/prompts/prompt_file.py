@@ -66,7 +66,7 @@ def parse_prompt(line: str, where: str) -> Prompt:
     """Return the prompt of a JSON line. Raises UsageError, beginning with `where`, when it is invalid."""
     try:
         data: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error})") from None
     if not isinstance(data, dict) or not all(_is_filled(data.get(key)) for key in ("id", "prompt")):
         raise UsageError(f'{where}: id or prompt is missing or empty (write {{"id": "…", "prompt": "…"}})')

@@ -25,7 +25,7 @@ from ui.components import (
 from ui.form import LOCAL_PROVIDER
 from ui.history import user_message
 from ui.markdown.escaping import unescape_prose
-from ui.service_checks import ServiceCheck
+from ui.page_sessions.service_checks import ServiceCheck
 
 GRADIO_VERSION = "6.31"
 if not gr.__version__.startswith(f"{GRADIO_VERSION}."):

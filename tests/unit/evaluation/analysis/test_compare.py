@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from evaluation import tables
@@ -117,6 +118,16 @@ def test_failures_of_b_are_never_better(tmp_path: Path) -> None:
     (b / "trials.jsonl").write_text("\n".join([*map(json.dumps, failed), *lines[3:]]) + "\n")
     result = change_of_metric(compare_folders(a, b), "ttft_s")
     assert result.verdict == "cannot tell" and result.ratio is not None and result.ratio.basis == "signs"
+
+
+def test_run_is_compared_with_its_own_form_before_more_repeats(tmp_path: Path) -> None:
+    before = tables.load(write_run(tmp_path / "before", fresh=True))
+    after = tables.load(write_run(tmp_path / "after", fresh=True))
+    again = after.trials.assign(repeat=1, fresh=False, trial_id=after.trials["trial_id"] + "-again")
+    grown = replace(after, trials=pd.concat([after.trials, again], ignore_index=True))
+    result = compare.compare(before, grown)
+    assert {change.cell.population for change in result.changes} == {"fresh"}
+    assert [(len(result.only_a), [key.population for key in result.only_b])] == [(0, ["repeated"])]
 
 
 def test_cells_in_only_one_run_are_listed(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from evaluation.__main__ import main
         ("--providers sim:steady --transport pigeon", "transport: 'pigeon'"),
         ("--providers sim:steady --url http://127.0.0.1:9", "url: not used by any transport"),
         ("--providers sim:steady --transport sse --url 127.0.0.1:9", "--url '127.0.0.1:9': not an address"),
+        ("--providers sim:steady --transport sse --url http://[::1", "--url 'http://[::1': not an address"),
+        ("--providers sim:steady --transport sse --url http://a:99999", "--url 'http://a:99999': not an address"),
         ("--providers sim:steady --transport sse --url http://me:key@there", "without a key"),
         ("--providers nobody:x --transport sse --url http://127.0.0.1:9", "nobody"),
         ("--providers sim:steady --price cheap", "cheap"),

@@ -10,7 +10,7 @@ from tests.unit.ui.ui_fixtures import FakeProviderInfo, FakeProviders, SlowAdapt
 from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui import html, strings
 from ui.chat.handlers import ChatHandlers
-from ui.service_checks import (
+from ui.page_sessions.service_checks import (
     CHECK_TIMEOUT_S,
     FAILURE_AGE_S,
     MAX_MODELS,
