@@ -172,13 +172,13 @@ class AnswerService:
         """Start an answer in the slot `place` of a page, whose name begins with the name of its tab.
 
         On leaving the block the answer is stopped if it has not ended, and added to the page's spending. `new_session`
-        creates a provider session for this answer alone, by name; by default the slot's session is used, which belongs
-        to the page's providers. Raises RejectionError or UsageError, which `explain` turns into words.
+        creates a provider session for this answer alone, by name; by default the slot's session is used. Raises
+        RejectionError or UsageError, which `explain` turns into words.
         """
-        page_session = self.page_sessions.get(request.session_hash)
-        slot, name = page_session.slot(place), validated.name
-        providers, is_paid_by_user = self._read_keys(page_session, name)
-        open_session = new_session or partial(self._slot_session, providers, slot, validated)
+        page_session, name = self.page_sessions.get(request.session_hash), validated.name
+        slot = page_session.slot(place)
+        providers, paid_by_caller = self._read_keys(page_session, name)
+        new_session = new_session or partial(self._slot_session, providers, slot, validated)
         answer = await self._chat_service.start_answer(
             self._identify_caller(request),
             [name],
@@ -187,8 +187,8 @@ class AnswerService:
             wire=WIRE,
             tab=place.partition("-")[0],
             providers=providers,
-            open_session=partial(open_session, name),
-            paid_by_caller=is_paid_by_user,
+            open_session=partial(new_session, name),
+            paid_by_caller=paid_by_caller,
             probe=probe,
         )
         opened = SlotAnswer(answer, slot)
@@ -197,10 +197,8 @@ class AnswerService:
                 await slot.begin(answer)
                 yield opened
         finally:
-            free = validated.simulated or name == LOCAL_PROVIDER
-            opened.receipt_id = page_session.spending.add(
-                answer.receipt(), strategy=validated.strategy, simulated=validated.simulated, free=free
-            )
+            kind = {"simulated": validated.simulated, "free": validated.simulated or name == LOCAL_PROVIDER}
+            opened.receipt_id = page_session.spending.add(answer.receipt(), strategy=validated.strategy, **kind)
 
     def _read_keys(self, page_session: PageSession, name: str) -> tuple[ProviderSource, bool]:
         """Return the page's providers now, and whether the user pays for `name`; the user may change keys meanwhile.
