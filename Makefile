@@ -103,7 +103,7 @@ bench: setup-dev setup-browser
 screenshots: setup-dev setup-browser
 	$(BIN)/python docs/screenshots.py
 
-# A load test of the service that is started for it, or of the one at URL; missed objectives are exit code 1.
+# A load test of the service that is started for it, or of the one at URL; its last lines have the verdict (make itself ends with 2).
 USERS ?= 50
 DURATION ?= 60s
 KIND ?= sse
