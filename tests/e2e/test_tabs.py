@@ -128,6 +128,18 @@ def test_copied_message_equals_written_text(chat: ChatPage) -> None:
     assert copied.strip() == "List<String> & `a<b>` &lt;?"
 
 
+def test_copied_answer_has_neither_thinking_nor_receipt(chat: ChatPage) -> None:
+    chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    chat.choose("Simulated: thinking")
+    chat.ask("Think.")
+    chat.wait_for_text()
+    chat.wait_for_end()
+    assert chat.titles.count() == 2, "a thought and a receipt"
+    chat.page.get_by_label("Copy message").last.click()
+    expect(chat.page.locator("button[data-copied]")).to_have_count(1)
+    assert chat.page.evaluate("navigator.clipboard.readText()") == chat.answers[-1]
+
+
 def test_copied_message_over_plain_http_equals_written_text(chat: ChatPage, service: ServiceUnderTest) -> None:
     chat.page.add_init_script("delete Navigator.prototype.clipboard")
     chat.open(service.address)

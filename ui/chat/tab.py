@@ -260,7 +260,7 @@ def _make_interface(
         label=strings.CHAT,
         show_label=False,
         placeholder=strings.EMPTY,
-        buttons=["copy", "copy_all"],
+        buttons=["copy"],
         layout="bubble",
         latex_delimiters=LATEX_DELIMITERS,
         height="60dvh",

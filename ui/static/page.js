@@ -71,17 +71,30 @@
     }
     return out + plain(text.slice(end));
   };
-  if (navigator.clipboard) {
-    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
-    navigator.clipboard.writeText = (text) => write(written(text));
-  } else {
-    // Over plain HTTP there is no clipboard API: Gradio adds a temporary textarea to the body and copies from it.
-    document.addEventListener("copy", (event) => {
-      if (event.target.parentElement !== document.body || event.target.tagName !== "TEXTAREA") return;
-      event.clipboardData.setData("text/plain", written(event.target.value));
-      event.preventDefault();
+  // "Copy message" copies the answer alone, without its thinking and its receipt, in place of Gradio's own copying.
+  const spoken = (row) => [...row.querySelectorAll('[data-testid="bot"], [data-testid="user"]')]
+    .filter((message) => !message.querySelector(".thought-group"))
+    .map((message) => written(message.getAttribute("aria-label").replace(/^(?:bot|user)'s message: /, "")));
+  const copy = (text) => {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    // Over plain HTTP there is no clipboard API.
+    const box = Object.assign(document.createElement("textarea"), { value: text });
+    document.body.append(box);
+    box.select();
+    document.execCommand("copy");
+    box.remove();
+    return Promise.resolve();
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.('.message-buttons button[aria-label="Copy message"]');
+    const row = button?.closest(".message-buttons").previousElementSibling;
+    if (!row) return;
+    event.stopImmediatePropagation();
+    copy(spoken(row).join("\n\n")).then(() => {
+      button.dataset.copied = "";
+      setTimeout(() => { delete button.dataset.copied; }, 2000);
     });
-  }
+  }, { capture: true });
 
   // A conversation scrolls to its end as it grows, unless the reader has scrolled back, or has opened a thought or a
   // receipt without scrolling since; closing it resumes scrolling. A ResizeObserver runs after layout, whereas Gradio's
