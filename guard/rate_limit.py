@@ -73,7 +73,7 @@ class RateLimiter:
         shared: OptionalRedis | None,
         *,
         what: str = "requests",
-        advice: str = "retry",
+        advice: str = "ask again",
         rule: str = "rate",
     ) -> None:
         self._limit = limit

@@ -86,7 +86,7 @@ def test_rate_rejection_has_retry_after() -> None:
         assert await count_admitted(limit, "a", 2) == 2
         hand.now += 12.25
         with pytest.raises(
-            RejectionError, match=r"^rate limit: more than 2 requests in an hour \(retry in 3588 s\)$"
+            RejectionError, match=r"^rate limit: more than 2 requests in an hour \(ask again in 3588 s\)$"
         ) as excinfo:
             await limit.hit("a")
         rejection = excinfo.value
