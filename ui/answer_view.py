@@ -13,7 +13,7 @@ from ui.history import HistoryMessage, assistant_message
 from ui.markdown.escaping import escape_prose
 from ui.markdown.unfinished import to_drawable
 
-REFRESH_INTERVAL_S = 0.25
+REFRESH_INTERVAL_S = 0.5
 """Shortest time between two updates of the stage line and the meter while the stage does not change."""
 
 STICKY_NOTICES = ("fallback", "served_by", "non_streamed", "trimmed", "budget", "dropped_settings", "retiring")

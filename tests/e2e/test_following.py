@@ -43,5 +43,7 @@ def test_autoscroll_follows_answer_unless_reader_scrolled_up(chat: ChatPage, wid
     outcome = chat.page.get_by_role("row", name="Outcome")
     chat.titles.last.click()
     expect(outcome).to_have_count(0)
+    # The page follows the end again in the frame that draws the closed receipt.
+    chat.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     chat.titles.last.click()
     chat.page.wait_for_function(f"(log) => ({DISTANCE_TO_END_SCRIPT})(log) > 100", arg=log.element_handle())
