@@ -80,15 +80,8 @@ class ServiceHTTPBackend:
             outcome.read_body(body.decode(errors="replace"), head.status)
         events = [*dropped_settings_notices(exchange), *outcome.apply_to(answer.events)]
         stamps = TimedEvents(sent_at(exchange), None, events, sent=exchange.sent_s is not None)
-        receipt = receipt_from_service(call, stamps, outcome, resources.access.cost_model(call.provider))
-        return TimedResponse(
-            stamps,
-            receipt.outcome,
-            receipt.reading.usage,
-            ending_columns(receipt, outcome),
-            instrument_of(answer, lag_s),
-            parse_retry_after(head.headers) if head is not None else None,
-        )
+        retry_after_s = parse_retry_after(head.headers) if head is not None else None
+        return _timed_response(resources, call, stamps, outcome, instrument_of(answer, lag_s), retry_after_s)
 
 
 def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
@@ -102,6 +95,20 @@ def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
         return []
     settings = ",".join(name.strip() for name in names.split(","))
     return [TimedEvent(at_s, Notice("dropped_settings", f"Left out: {names}.", {"settings": settings}))]
+
+
+def _timed_response(
+    resources: RunResources,
+    call: TrialRequest,
+    stamps: TimedEvents,
+    outcome: ServiceOutcome,
+    instrument: Instrument,
+    retry_after_s: float | None = None,
+) -> TimedResponse:
+    """Return the response with the outcome, the usage and the cost that the service reported."""
+    receipt = receipt_from_service(call, stamps, outcome, resources.access.cost_model(call.provider))
+    ending = ending_columns(receipt, outcome)
+    return TimedResponse(stamps, receipt.outcome, receipt.reading.usage, ending, instrument, retry_after_s)
 
 
 def chat_params(call: TrialRequest) -> ChatParams:
@@ -162,15 +169,7 @@ class ServiceWebSocketBackend:
             error = self._map_error(fault, begun=recorder.begun)
             recorder.record(Failed(error.kind, error.message))
         lag_s = resources.lag_since(mark)
-        stamps, outcome = recorder.stamps(), recorder.outcome
-        receipt = receipt_from_service(call, stamps, outcome, resources.access.cost_model(call.provider))
-        return TimedResponse(
-            stamps,
-            receipt.outcome,
-            receipt.reading.usage,
-            ending_columns(receipt, outcome),
-            recorder.instrument(lag_s),
-        )
+        return _timed_response(resources, call, recorder.stamps(), recorder.outcome, recorder.instrument(lag_s))
 
     async def _read_events(self, call: TrialRequest, recorder: "_WebSocketRecorder") -> None:
         headers = {REQUEST_ID_HEADER: call.request_id}

@@ -4,6 +4,7 @@ It runs before everything that Gradio mounts. A new feature of the page adds a r
 """
 
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,8 @@ from ui.request_filter.event_schema import EventSchema, PageEvent, is_session_ha
 from ui.request_filter.sign_in import SignIns, Step, read_cookie
 
 Scope = MutableMapping[str, Any]
+log = logging.getLogger(__name__)
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -150,7 +153,7 @@ class RequestFilter:
                 return
             send = await self._enter_sign_in(row, cookie, session, scope, send)
             with self._sessions.connect(session) if row.stream else nullcontext():
-                await self._app(scope, receive, send)
+                await (self._finish_sign_in if row.sign_in == "finish" else self._app)(scope, receive, send)
             if self._sign_ins is not None:
                 await self._sign_ins.leave(row.sign_in, cookie, session)
 
@@ -162,6 +165,25 @@ class RequestFilter:
         if kept is not None:
             scope["headers"].append((b"cookie", b"session=" + kept))
         return send
+
+    async def _finish_sign_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Finish a sign-in; a reply that the library cannot use sends the browser to the page, not signed in."""
+        begun = failed = False
+
+        async def send_unless_failed(message: Message) -> None:
+            nonlocal begun, failed
+            if message["type"] == "http.response.start":
+                begun, failed = True, message["status"] >= 400
+                await (_send_home(send) if failed else send(message))
+            elif not failed:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, send_unless_failed)
+        except Exception as error:  # each part of an invalid reply raises an error of its own
+            log.warning("a sign-in was not finished: %s", type(error).__name__)
+            if not begun:
+                await _send_home(send)
 
     async def _admit(self, row: Row, session: str, scope: Scope) -> None:
         if row.session == "known" and session not in self._sessions:

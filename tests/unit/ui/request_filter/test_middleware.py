@@ -15,6 +15,7 @@ from ui.request_filter.middleware import TABLE, RequestFilter, is_host
 from ui.request_filter.sign_in import SignIns
 
 HASH = "abc123"
+CANARY = "a-code-of-the-sign-in"
 
 
 class Schema:
@@ -90,6 +91,7 @@ class FilteredRequest:
         hops: int = 0,
         kind: str = "http",
         sign_ins: SignIns | None = None,
+        app: Any = None,
     ) -> None:
         self.sessions = Sessions()
         self.gradio_app = FakeGradioApp(self.sessions)
@@ -108,7 +110,9 @@ class FilteredRequest:
 
         schema: Any = Schema()
         self.rejections: list[str] = []
-        middleware = RequestFilter(self.gradio_app, schema, self.sessions, hops, self.rejections.append, sign_ins)
+        middleware = RequestFilter(
+            app or self.gradio_app, schema, self.sessions, hops, self.rejections.append, sign_ins
+        )
         run_on_virtual_time(middleware(scope, receive, send))
 
     @property
@@ -328,3 +332,21 @@ def test_sign_in_counts_for_its_client_address_like_a_new_page() -> None:
 def test_count_of_redirects_is_forwarded_only_as_a_digit(value: bytes, forwarded: bytes) -> None:
     sent = FilteredRequest("GET", "/logout", query=b"_nb_redirects=" + value, sign_ins=SignIns(ignore_sign_out))
     assert sent.gradio_app.scopes[0]["query_string"] == forwarded
+
+
+@pytest.mark.parametrize("status", [None, 400, 500])
+def test_sign_in_that_cannot_be_finished_sends_the_browser_to_the_page(
+    status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(scope: Any, receive: Any, send: Any) -> None:
+        if status is not None:
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": b"Internal Server Error"})
+        raise ValueError(CANARY)
+
+    sent = FilteredRequest(
+        "GET", "/login/callback", query=b"code=1&state=2", sign_ins=SignIns(ignore_sign_out), app=fail
+    )
+    assert [message.get("status") for message in sent.sent] == [303, None]
+    assert (b"location", b"/") in sent.sent[0]["headers"]
+    assert "ValueError" in caplog.text and CANARY not in caplog.text
