@@ -8,18 +8,19 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from guard import Guard, GuardConfig, GuardVariables
 from providers import ProviderRegistry
+from providers.services import service_variables
 from server import logging_config, uvicorn_server
 from server.app import create_app
 from server.captured_output import CapturedOutput
 from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_hosts
 from server.offer import Offer
-from settings import Settings, check_variables, read_environment, repair_environment
+from settings import Settings, check_variables, find_misspelt_variables, read_environment, repair_environment
 from streaming.errors import UsageError
 
 PORT = 7860
@@ -27,6 +28,13 @@ SHUTDOWN_GRACE_S = 30.0
 """How long answers under way may continue after the signal to stop."""
 SHUTDOWN_GRACE_WITH_PAGE_S = 3.0
 """The same when the page is served: each open tab holds a connection that never ends by itself."""
+
+_OTHER_WORDS = {
+    "GRADIO_SERVER_NAME": "--host and --port",
+    "GRADIO_SERVER_PORT": "--host and --port",
+    "GRADIO_ROOT_PATH": "ROOT_PATH",
+}
+"""Gradio's own variables, and what does the same here."""
 
 
 def create_worker_app(address: str) -> Any:
@@ -50,7 +58,8 @@ def _allowed_hosts(address: str, settings: Settings, guard: Guard) -> AllowedHos
 
 
 def _make_guard(settings: Settings) -> Guard:
-    return Guard(GuardConfig.from_env(settings.variables, settings.secrets()), redis_url=settings.redis_url)
+    configuration = GuardConfig.from_env(settings.variables, settings.secrets())
+    return Guard(configuration, redis_url=settings.redis_url, redis_timeout_s=settings.redis_timeout_s)
 
 
 def _open_listener(host: str, port: int, reader_s: int) -> socket.socket:
@@ -61,9 +70,12 @@ def _open_listener(host: str, port: int, reader_s: int) -> socket.socket:
         # On all addresses of IPv6 means on all addresses, where the system can.
         is_dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
         listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=is_dual)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"--host: {host!r} is no address, {reason} (use an address of this machine)") from None
     except (OSError, OverflowError) as error:
-        code = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
-        reason = os.strerror(code) if code else getattr(error, "strerror", None) or str(error)
+        code = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(code) if code else str(error)
         raise UsageError(
             f"--port: cannot listen on {host}:{port}, {reason} (choose another --port or --host)"
         ) from None
@@ -79,12 +91,22 @@ def _listener_url(listener: socket.socket) -> str:
     return f"http://{here}:{port}"
 
 
-def _parse_options(arguments: Sequence[str] | None, *, on_space: bool) -> argparse.Namespace:
+def _default_address(variables: Mapping[str, str]) -> tuple[str, int]:
+    """Return the host and port to listen on without options; a Space is asked at fixed ones.
+
+    A PORT that is no port is not used here: it is rejected together with other variables.
+    """
+    if variables.get("SPACE_ID", "").strip():
+        return "0.0.0.0", PORT
+    port = variables.get("PORT", "").strip()
+    return "127.0.0.1", int(port) if port.isdecimal() else PORT
+
+
+def _parse_options(arguments: Sequence[str] | None, default_host: str, default_port: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the streaming chat API and its page.")
-    default_host = "0.0.0.0" if on_space else "127.0.0.1"
     parser.add_argument("--host", default=default_host, help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=int, default=PORT, help="port to listen on, 0 for any free port (default: %(default)s)"
+        "--port", type=int, default=default_port, help="port to listen on, 0 for any free port (default: %(default)s)"
     )
     parser.add_argument("--no-ui", action="store_true", help="serve the API without the page")
     parser.add_argument(
@@ -110,6 +132,19 @@ def _check_options(options: argparse.Namespace, settings: Settings) -> None:
         raise UsageError("--workers: the page runs in one process only (add --no-ui, or remove --workers)")
     if options.workers > 1 and settings.redis_url is None:
         raise UsageError("--workers: several workers share limits and streams through Redis (set REDIS_URL)")
+    if not options.no_ui or options.workers > 1:
+        _check_temporary_folder()
+
+
+def _check_temporary_folder() -> None:
+    """Raise UsageError when there is no folder for temporary files, which the page's library and workers need."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UsageError(
+            "TMPDIR: no folder for temporary files can be written (name one; a service of one process with --no-ui "
+            "needs none)"
+        ) from None
 
 
 def _serve_workers(listener: socket.socket, count: int, settings: Settings, body_bytes: int) -> int:
@@ -128,9 +163,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variables = read_environment()
     for line in repair_environment():
         print(f"warning: {line}", file=sys.stderr)
-    for name in sorted({"GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"} & variables.keys()):
-        print(f"warning: {name}: is not read here (use --host and --port)", file=sys.stderr)
-    options = _parse_options(arguments, on_space=bool(variables.get("SPACE_ID", "").strip()))
+    for name in sorted(_OTHER_WORDS.keys() & variables.keys()):
+        print(f"warning: {name}: is not read here (use {_OTHER_WORDS[name]})", file=sys.stderr)
+    known = Settings.variable_names() | GuardVariables.variable_names() | service_variables()
+    for line in find_misspelt_variables(variables, known):
+        print(f"warning: {line}", file=sys.stderr)
+    options = _parse_options(arguments, *_default_address(variables))
     try:
         check_variables(variables, Settings, GuardVariables)
         settings = Settings(variables)

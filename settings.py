@@ -4,8 +4,10 @@
 guard's.
 """
 
+import difflib
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -17,8 +19,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streaming.errors import UsageError
-from streaming.http.certificates import load_certificates
+from streaming.http.certificates import TrustedCertificates
 from streaming.http.proxies import parse_proxy, plain_exceptions
+from streaming.http.root_path import is_root_path
 
 _LISTENING_HOST = "STREAMGAUGE_LISTENING_HOST"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -32,6 +35,12 @@ _SECRET_NAME_PARTS = re.compile(
 _PASSWORD_IN_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?[^\s/:@]*:([^\s/@]+)@")
 _MIN_SECRET_CHARS = 8
 _SIGN_IN_SCOPE = "inference-api"
+MIN_LIKENESS = 0.85
+"""How alike the names of two variables are, from 0 to 1, of which one is taken for a misspelling of the other."""
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+_NO_PROXIES = ("NO_PROXY", "no_proxy")
+CONNECTION_VARIABLES = (*_PROXIES, *_NO_PROXIES, "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""The variables that HTTP libraries read by themselves when a client is created."""
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -66,22 +75,24 @@ def repair_environment() -> tuple[str, ...]:
     where they are needed. Each line returned names a variable.
     """
     problems = []
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in _PROXIES:
         if os.environ.get(name, "").strip():
             try:
                 os.environ[name] = parse_proxy(name, os.environ[name].strip())
             except UsageError as error:
                 problems.append(str(error))
                 del os.environ[name]
-    for name in ("NO_PROXY", "no_proxy"):
+    for name in _NO_PROXIES:
         if name in os.environ:
             os.environ[name] = ",".join(plain_exceptions(os.environ[name]))
-    if path := os.environ.get("SSL_CERT_FILE"):
+    named = TrustedCertificates(os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None)
+    alone = {"SSL_CERT_FILE": TrustedCertificates(named.file), "SSL_CERT_DIR": TrustedCertificates(None, named.folders)}
+    for name, certificates in alone.items():
         try:
-            load_certificates("SSL_CERT_FILE", path)
+            certificates.create_context(lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         except UsageError as error:
             problems.append(str(error))
-            del os.environ["SSL_CERT_FILE"]
+            del os.environ[name]
     return tuple(problems)
 
 
@@ -89,6 +100,15 @@ def invalid_value(value: str, write: str) -> ValueError:
     """Return the error of a value, to be raised by a validator: `'value' cannot be used (write …)`."""
     shown = value if len(value) <= 40 else value[:40] + "…"
     return ValueError(f"{shown!r} cannot be used (write {write})")
+
+
+def find_misspelt_variables(variables: Mapping[str, str], known: Iterable[str]) -> list[str]:
+    """Return a line for each set variable that nothing reads but whose name is almost that of one that is not set."""
+    known = frozenset(known)
+    missing = [name for name in known if not variables.get(name, "").strip()]
+    others = sorted(name for name, value in variables.items() if value.strip() and name not in known)
+    nearest = {name: difflib.get_close_matches(name, missing, n=1, cutoff=MIN_LIKENESS) for name in others}
+    return [f"{name}: is not read here (did you mean {near[0]}?)" for name, near in nearest.items() if near]
 
 
 def whole_number_parser(least: int, most: int, unit: str = "a whole number") -> Callable[[str], int]:
@@ -183,6 +203,12 @@ def check_variables(variables: Mapping[str, str], *models: type[VariableModel]) 
         raise InvalidVariablesError(problems)
 
 
+def _parse_root_path(value: str) -> str:
+    if not is_root_path(value):
+        raise invalid_value(value, "a path of its own, for example /chat, without a trailing slash")
+    return value
+
+
 _Names = Annotated[frozenset[str], PlainValidator(lambda text: frozenset(split_list(text)))]
 _Origins = Annotated[
     frozenset[str], PlainValidator(lambda text: frozenset(entry.rstrip("/").lower() for entry in split_list(text)))
@@ -190,8 +216,13 @@ _Origins = Annotated[
 _Models = Annotated[
     tuple[str, ...], PlainValidator(lambda text: tuple(part.strip() for part in text.split(",") if part.strip()))
 ]
+_RootPath = Annotated[str, PlainValidator(_parse_root_path)]
 _ZeroGPU = Annotated[bool, PlainValidator(lambda text: text.lower() in ("1", "t", "true"))]
+_Port = Annotated[int, PlainValidator(whole_number_parser(0, 65535, "a port"))]
 _Seconds = Annotated[int, PlainValidator(whole_number_parser(1, 3600, "whole seconds"))]
+
+
+DEFAULT_REDIS_TIMEOUT_S = 1
 
 
 class Settings(VariableModel):
@@ -203,22 +234,36 @@ class Settings(VariableModel):
     space_id: str | None = Field(None, validation_alias="SPACE_ID")
     on_zero_gpu: _ZeroGPU = Field(False, validation_alias="SPACES_ZERO_GPU")
     """Whether this Space has ZeroGPU hardware, by the words that the package `spaces` reads."""
+    port: _Port | None = Field(None, validation_alias="PORT")
+    """The port that the service listens on without `--port`; None for the default, which a Space always has."""
     redis_url: str | None = Field(None, validation_alias="REDIS_URL")
     """The Redis server through which processes share limits and streams; None for one process."""
+    redis_timeout_s: _Seconds = Field(DEFAULT_REDIS_TIMEOUT_S, validation_alias="REDIS_TIMEOUT_S")
+    """How long a shared limit may wait for Redis before this process counts alone."""
     allowed_origins: _Origins = Field(frozenset(), validation_alias="ALLOWED_ORIGINS")
     """Origins of other sites whose pages may call this service, comma-separated."""
     allowed_hosts: _Names = Field(frozenset(), validation_alias="ALLOWED_HOSTS")
     """Host names that requests may use for this service, comma-separated, not yet validated."""
+    root_path: _RootPath = Field("", validation_alias="ROOT_PATH")
+    """The path below which proxies publish this service, such as `/chat`; empty if there is none."""
     public_models: _Models | None = Field(None, validation_alias="PUBLIC_MODELS")
     """Models that callers may use besides the example models, comma-separated; None if unset."""
     reader_timeout_s: _Seconds = Field(30, validation_alias="READER_TIMEOUT_S")
     """How long a client may read nothing before its connection is dropped."""
+    page_grace_s: _Seconds = Field(30, validation_alias="PAGE_GRACE_S")
+    """How long an answer of the page goes on after its page was closed, for a page that is loaded anew."""
     first_content_s: _Seconds | None = Field(None, validation_alias="FIRST_CONTENT_S")
     """The timeout for the first content of an answer; None means the default."""
     provider_facts: str | None = Field(None, validation_alias="PROVIDER_FACTS")
     """A TOML file whose facts about services and models override the built-in ones."""
     model_path: str | None = Field(None, validation_alias="STREAMGAUGE_MODEL")
     """A GGUF file that replaces the packaged local model; None for the packaged one."""
+    recordings_folder: str | None = Field(None, validation_alias="RECORDINGS_DIR")
+    """A folder to which the service writes the traces of every answer; None records nothing."""
+    feedback_folder: str | None = Field(None, validation_alias="FEEDBACK_DIR")
+    """A folder to which the service writes readers' ratings of answers; None shows no thumbs."""
+    runs_folder: str | None = Field(None, validation_alias="RUNS_DIR")
+    """The folder whose evaluation and load-test runs the page shows; None for `out`."""
     listening_host: str | None = Field(None, validation_alias=_LISTENING_HOST)
     """The address that the service listens on, set for workers by their supervisor; None in other processes."""
     metrics_folder: str | None = Field(None, validation_alias=METRICS_FOLDER)
@@ -251,6 +296,11 @@ class Settings(VariableModel):
         is_space = self.on_space and self.get("SYSTEM") == "spaces"
         client = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OPENID_PROVIDER_URL")
         return is_space and all(map(self.get, client)) and _SIGN_IN_SCOPE in (self.get("OAUTH_SCOPES") or "").split()
+
+    @property
+    def certificates(self) -> TrustedCertificates:
+        """The certificate authorities that the environment names for requests to providers."""
+        return TrustedCertificates(self.get("SSL_CERT_FILE"), self.get("SSL_CERT_DIR"))
 
     @property
     def is_behind_proxy(self) -> bool:

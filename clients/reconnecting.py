@@ -1,8 +1,10 @@
 """A WebSocket connection that is opened, kept open, and opened again with backoff when it is lost."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -11,6 +13,8 @@ from clients.errors import ClientError, ConnectionLostError, RequestRejectedErro
 from clients.position import RETRYABLE_STATUSES, Backoff
 from streaming.errors import UsageError
 from streaming.http.proxies import system_proxy_for
+from streaming.http.resolver import Resolver
+from streaming.http.socks import SocksProxy, open_socks_tunnel_on
 from streaming.limits import MAX_EVENT_BYTES
 
 MAX_QUEUED_FRAMES = 8
@@ -41,6 +45,9 @@ class WebSocketConnection(Protocol):
 
     @property
     def close_reason(self) -> str | None: ...
+
+    @property
+    def remote_address(self) -> Any: ...
 
     async def send(self, message: str, /) -> None: ...
 
@@ -168,9 +175,14 @@ def connection_lost_error(socket: WebSocketConnection) -> ConnectionLostError:
     return ConnectionLostError(f"connection: lost (code {socket.close_code}{reason})")
 
 
-async def connect_websocket(address: str, headers: dict[str, str]) -> WebSocketConnection:
+async def connect_websocket(
+    address: str, headers: dict[str, str], resolver: Resolver | None = None
+) -> WebSocketConnection:
     """Open a WebSocket and return it. Raises RequestRejectedError or ConnectionLostError."""
     try:
+        proxy = system_proxy_for(address)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            sock = await _connect_socket(address, proxy, resolver or Resolver(cached=False))
         return await connect(
             address,
             additional_headers=headers,
@@ -179,12 +191,34 @@ async def connect_websocket(address: str, headers: dict[str, str]) -> WebSocketC
             max_size=MAX_EVENT_BYTES,
             max_queue=MAX_QUEUED_FRAMES,
             compression=None,
-            proxy=system_proxy_for(address),
+            proxy=proxy if sock is None else None,
+            sock=sock,
         )
     except InvalidStatus as error:
         response = error.response
         raise rejection_from_response(
             response.status_code, bytes(response.body or b""), response.headers.get("Retry-After")
         ) from None
-    except (OSError, WebSocketException, ImportError, UsageError) as error:  # ImportError: a SOCKS proxy
-        raise ConnectionLostError(f"{address}: no connection ({error or type(error).__name__})") from None
+    except (OSError, WebSocketException, UsageError) as error:
+        raise ConnectionLostError(f"{address}: no connection ({str(error) or type(error).__name__})") from None
+
+
+async def _connect_socket(address: str, proxy: str | None, resolver: Resolver) -> socket.socket | None:
+    """Return a socket connected to the host of a WebSocket address, through the proxy if it is a SOCKS proxy.
+
+    The library itself would wait for a silent address, and needs another package for SOCKS. None for an HTTP proxy,
+    to which the library connects.
+    """
+    parts = urlsplit(address)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+    if proxy is None:
+        return await resolver.connect(host, port)
+    if (socks := SocksProxy.from_url(proxy)) is None:
+        return None
+    sock = await resolver.connect(socks.host, socks.port)
+    try:
+        await open_socks_tunnel_on(sock, socks, host, port)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

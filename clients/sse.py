@@ -7,11 +7,12 @@ async with SSEClient("http://127.0.0.1:7860") as client:
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, Unpack
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
@@ -26,6 +27,7 @@ from clients.errors import (
     resume_error,
 )
 from clients.position import RETRYABLE_STATUSES, Backoff, StreamPosition
+from clients.request import encode_request
 from streaming.decompression import DecompressionError, decompressor
 from streaming.errors import UsageError
 from streaming.http.proxies import system_proxy_for
@@ -98,10 +100,12 @@ class SSEClient:
     def stream(self, **params: Unpack[ChatParams]) -> ClientAnswerStream:
         """Return the answer stream of a chat request, which is sent when the stream is entered.
 
-        A request that may have reached the service is never sent again.
+        A request that may have reached the service is never sent again. Raises ClientError for one that is not valid
+        JSON or Unicode.
         """
         progress = StreamPosition(resumable=params.get("resume", False))
-        return self._make_answer(self._http.build_request("POST", self._url, json=params), progress)
+        body, headers = encode_request(params), {"content-type": "application/json"}
+        return self._make_answer(self._http.build_request("POST", self._url, content=body, headers=headers), progress)
 
     def resume(self, stream_id: str, last_id: str | None = None) -> ClientAnswerStream:
         """Return the rest of an answer after `last_id`, or all of it.
@@ -247,10 +251,15 @@ class _ConnectionBrokenError(Exception):
 def _make_transport(url: str) -> httpx2.AsyncBaseTransport:
     # With the connection pool's default limit of 100 the next request would wait silently.
     limits = httpx2.Limits(max_connections=None)
+    # Loading certificates is slow and a plain HTTP address needs none: this context trusts nobody.
+    verify = True if urlsplit(url).scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        return httpx2.AsyncHTTPTransport(limits=limits, proxy=system_proxy_for(url))
+        return httpx2.AsyncHTTPTransport(verify=verify, limits=limits, proxy=system_proxy_for(url))
     except UsageError as error:
         raise ClientError(str(error)) from None
+    except OSError as error:  # the library's own certificates are looked for before they are read
+        reason = error.strerror or error
+        raise ClientError(f"SSL_CERT_FILE: cannot be read: {reason} (name a PEM file, or unset it)") from None
 
 
 async def _raise_unless_event_stream(response: httpx2.Response) -> None:

@@ -7,7 +7,6 @@ async with WebSocketClient("http://127.0.0.1:7860") as client:
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from types import TracebackType
@@ -29,6 +28,8 @@ from clients.reconnecting import (
     connect_websocket,
     connection_lost_error,
 )
+from clients.request import encode_request
+from streaming.http.resolver import Resolver
 from streaming.limits import MAX_EVENT_BYTES, size_text
 
 PATH = "/api/chat/ws"
@@ -58,11 +59,11 @@ class WebSocketClient:
         on_error: Callable[[ClientError], Any] | None = None,
         dialling: ConnectFunction | None = None,
     ) -> None:
-        address = _websocket_url(url)
+        address, resolver = _websocket_url(url), Resolver(cached=False)
         sent = {**({} if key is None else {"Authorization": f"Bearer {key}"}), **(headers or {})}
         self._backoff = Backoff(max_retries, reconnect_interval_s)
         self._connection = ReconnectingConnection(
-            dialling or (lambda: connect_websocket(address, sent)), self._backoff, reconnect, on_state
+            dialling or (lambda: connect_websocket(address, sent, resolver)), self._backoff, reconnect, on_state
         )
         self._listener = Callbacks(on_message, on_error)
         self._background = BackgroundTasks()
@@ -77,6 +78,12 @@ class WebSocketClient:
     def is_connected(self) -> bool:
         """Whether the connection is open now."""
         return self.state == "open"
+
+    @property
+    def peer_address(self) -> str | None:
+        """The IP address at the other end of the open connection, the proxy's if there is one; None without one."""
+        remote = None if self._connection.socket is None else self._connection.socket.remote_address
+        return str(remote[0]) if remote else None
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -103,8 +110,10 @@ class WebSocketClient:
         """Return the answer stream of a chat request, which is sent when the stream is entered and earlier ones ended.
 
         A request that may have reached the service is never sent again. Leaving an answer before its end closes the
-        connection, and the next request opens another.
+        connection, and the next request opens another. Raises ClientError for a request that is not valid JSON or
+        Unicode.
         """
+        encode_request(params)
         return self._make_answer(dict(params), StreamPosition(resumable=params.get("resume", False)))
 
     def resume(self, stream_id: str, last_id: str | None = None) -> ClientAnswerStream:
@@ -159,7 +168,7 @@ class WebSocketClient:
     ) -> AsyncGenerator[NewEvent, None]:
         """Send the request on this connection, and yield the new events. Raises ConnectionClosed when it is lost."""
         reader = AnswerReader(progress)
-        await socket.send(json.dumps(message))
+        await socket.send(encode_request(message))
         progress.connected = True
         try:
             if progress.cancelling:

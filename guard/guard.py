@@ -14,14 +14,16 @@ from guard.content_filter import BlockedText, BlockList, ContentFilter
 from guard.identity import Caller, address_block
 from guard.output_filter import OutputFilter
 from guard.rate_limit import RateLimiter
-from guard.redis_backend import TIMEOUT_S, OptionalRedis
+from guard.redis_backend import OptionalRedis
 from guard.rejection import RejectionError
 from guard.secret_patterns import SECRET_PATTERNS, Patterns
 from guard.validation import validate_conversation
+from settings import DEFAULT_REDIS_TIMEOUT_S
 from streaming.clock import Clock, monotonic
 from streaming.messages import ChatRequest, Message
 from streaming.meter import CostModel
 
+_RATINGS: Mapping[str, str] = {"what": "ratings", "advice": "rate again", "rule": "feedback.rate"}
 _PAGES: Mapping[str, str] = {"what": "pages opened", "advice": "load the page again", "rule": "page.rate"}
 
 
@@ -38,12 +40,14 @@ class Guard:
         redis_url: str | None = None,
         filters: Sequence[ContentFilter] = (),
         clock: Clock = monotonic,
-        redis_timeout_s: float = TIMEOUT_S,
+        redis_timeout_s: float = DEFAULT_REDIS_TIMEOUT_S,
     ) -> None:
         self.configuration = configuration
         self._keys = configuration.keys
         self._shared = OptionalRedis(redis_url, clock, redis_timeout_s) if redis_url else None
         self._rate = RateLimiter(configuration.rate, clock, self._shared) if configuration.rate else None
+        limit, shared = configuration.rate, self._shared
+        self._feedback_rate = RateLimiter(limit, clock, shared, **_RATINGS) if limit else None
         pages = configuration.page_rate
         self._page_rate = RateLimiter(pages, clock, self._shared, **_PAGES) if pages and configuration.rate else None
         self._budgets = BudgetService(configuration.budget, clock, self._shared)
@@ -65,6 +69,16 @@ class Guard:
             for name in self._rate_limit_names(caller):
                 await self._rate.hit(name)
         return self.identify(caller)
+
+    async def admit_feedback(self, caller: Caller) -> None:
+        """Count a rating in a window of its own, which has the limit of requests.
+
+        Raises RejectionError when the limit is exceeded or the key is missing or unknown.
+        """
+        if self._feedback_rate is not None:
+            for name in self._rate_limit_names(caller):
+                await self._feedback_rate.hit(f"feedback:{name}")
+        self.identify(caller)
 
     async def enter_page(self, client_address: str | None) -> None:
         """Count a page load from an address. Raises RejectionError when the address exceeds the page rate."""

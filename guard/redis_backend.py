@@ -12,13 +12,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from settings import DEFAULT_REDIS_TIMEOUT_S
 from streaming.clock import Clock
 from streaming.errors import UsageError
 
 T = TypeVar("T")
 
-TIMEOUT_S = 1.0
-"""The default timeout for a connection, and for each command."""
 RETRY_AFTER_S = 2.0
 """The backoff in seconds after a Redis failure. Then a single call checks whether Redis is available again."""
 
@@ -26,9 +25,12 @@ _log = logging.getLogger(__name__)
 
 
 class OptionalRedis:
-    """A Redis client that tolerates outages and connects at the first call. Raises UsageError for an invalid URL."""
+    """A Redis client that tolerates outages and connects at the first call.
 
-    def __init__(self, url: str, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
+    `timeout_s` applies to a connection and to each command. Raises UsageError for an invalid URL.
+    """
+
+    def __init__(self, url: str, clock: Clock, timeout_s: float = DEFAULT_REDIS_TIMEOUT_S) -> None:
         try:
             if not url.startswith(("redis://", "rediss://")):
                 raise ValueError(url)

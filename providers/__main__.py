@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import difflib
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -85,10 +86,13 @@ async def _survey_one(row: ServiceSpec, providers: ProviderRegistry, settings: S
 
 def _describe(row: ServiceSpec, providers: ProviderRegistry, settings: Settings) -> ServiceReport:
     missing, known = missing_variable(row, settings), providers.facts.service(row.provider)
+    wrong = f"set {missing}"
     try:
         address: str | None = resolve_endpoint(row, settings).base_url
-    except UsageError:
+    except UsageError as error:
         address = settings.get(row.base_url_variable) or row.base_url
+        if any(map(settings.get, filter(None, (row.key, row.base_url_variable)))):
+            wrong = settings.mask_secrets(str(error))
     key = None if row.key is None else f"{row.key} {'set' if settings.get(row.key) else 'not set'}"
     report = ServiceReport(
         row.provider,
@@ -101,7 +105,7 @@ def _describe(row: ServiceSpec, providers: ProviderRegistry, settings: Settings)
         known.checked if known else None,
         known.confirmed if known else None,
     )
-    notes = [f"set {missing}"] if missing else []
+    notes = [wrong] if missing else []
     if known is not None and known.confirmed == "unconfirmed":
         notes.append("the example is unconfirmed")
     return replace(report, notes=tuple(notes))
@@ -159,16 +163,15 @@ def _find(name: str, listed: list[ListedModel]) -> ListedModel | None:
 
 
 def to_table(reports: list[ServiceReport]) -> Table:
-    """Return a table with one row for each service."""
-    table = Table(title="Services")
-    for heading in ("service", "key", "example", "models", "checked", "notes"):
-        table.add_column(heading, justify="right" if heading == "models" else "left", overflow="fold")
+    """Return a table with one row for each service, which fits 80 columns; names are folded, never cut."""
+    table = Table(title="Services", caption="--json has their keys, addresses and dates too")
+    table.add_column("service and example model", overflow="fold", min_width=_MIN_NAME)
+    table.add_column("models", justify="right", no_wrap=True)
+    table.add_column("notes", overflow="fold")
     for report in reports:
         models = "–" if report.models is None else str(report.models)
-        checked = "–" if report.checked is None else f"{report.checked.isoformat()} ({report.confirmed})"
         state = () if report.state in ("not ready", "found") else (report.state,)
-        notes = "; ".join((*state, *report.notes))
-        table.add_row(report.service, report.key or "none needed", report.example, models, checked, notes)
+        table.add_row(report.example, models, "; ".join((*state, *report.notes)))
     return table
 
 
@@ -177,6 +180,8 @@ def to_json(reports: list[ServiceReport]) -> Mapping[str, Any]:
     return {"services": [report.as_dict() for report in reports], "faults": [r.service for r in reports if r.is_fault]}
 
 
+_MIN_NAME = 32
+"""The width of the names' column in columns, however narrow the terminal is."""
 WIDTH = 160
 """The table's width in columns when the output is no terminal."""
 EPILOG = (
@@ -198,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parsed = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # no character that a terminal lacks fails the command
     try:
         reports = asyncio.run(_survey(Settings.from_environment()))
     except UsageError as error:

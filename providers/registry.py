@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ from providers.services import (
     full_name,
     is_public_vendor,
     missing_variable,
+    missing_version,
     parse_model_name,
     resolve_endpoint,
     rows_with,
@@ -34,8 +36,12 @@ from streaming.retry import RetryPolicy
 from streaming.session import Route, Session, Timeouts
 
 if TYPE_CHECKING:
+    from providers.http.client import ServiceConfig
     from providers.local.model import LocalModel
+    from providers.tokenizers import ServerTokenizer, Tokenizer
 
+MAX_KNOWN_MODELS = 256
+"""How many models' facts are kept, because each request asks for those of its model."""
 PRICE_LIST_TIMEOUT_S = 3.0
 """How long a request may wait for a router's price list, which is loaded at most once in ten minutes."""
 FIRST_CONTENT_UNSEEN_S = 300.0
@@ -56,6 +62,7 @@ class ProviderInfo:
     """One entry of a provider menu. `name` is a usable full name (for Azure, put in the name of a deployment).
 
     `ready`: all required variables are set, which does not mean that a server responds. `needs` is the variable to set.
+    `model` is the model that answers unless another is named.
     """
 
     name: str
@@ -63,6 +70,7 @@ class ProviderInfo:
     ready: bool
     needs: str | None
     simulated: bool
+    model: str
 
 
 class ProviderRegistry:
@@ -88,9 +96,12 @@ class ProviderRegistry:
         self.rows = rows_with(self.facts)
         self._prices = dict(prices)
         self._clock = clock
+        self._endpoints: dict[str, ServiceEndpoint] = {}
+        self._find_facts = lru_cache(maxsize=MAX_KNOWN_MODELS)(self.facts.model)
         self._vendors: dict[str, Adapter] = {}
         self._own: dict[str, BuiltinAdapter] = {}
         self._local: LocalModel | None = None
+        self._tokenizers: list[ServerTokenizer] = []
 
     def route(self, name: str) -> Route:
         """Return the route to `provider:model`.
@@ -116,9 +127,8 @@ class ProviderRegistry:
         """Return whether requests go to a public vendor's own address, where the key in use is charged."""
         provider, _ = parse_model_name(name, self.rows)
         row = self.rows.get(provider)
-        if row is None or missing_variable(row, self._settings):
-            return False
-        return resolve_endpoint(row, self._settings).own_address and is_public_vendor(row)
+        endpoint = None if row is None else self._ready_endpoint(provider)
+        return endpoint is not None and endpoint.own_address and is_public_vendor(endpoint.row)
 
     def check_effort(self, name: str, effort: str | None) -> None:
         """Raise UsageError, with the accepted values, when `provider:model` is known to reject this effort."""
@@ -148,7 +158,7 @@ class ProviderRegistry:
         if provider not in self.rows:
             return CostModel(price=price)
         row = self.rows[provider]
-        endpoint = None if missing_variable(row, self._settings) else resolve_endpoint(row, self._settings)
+        endpoint = self._ready_endpoint(provider)
         room = self._facts_of(provider, model).room_for_thinking(None)
         if endpoint is None:
             return CostModel(token_counter_for_model(model), price, thinking_room=room)
@@ -163,16 +173,48 @@ class ProviderRegistry:
             thinking_room=room,
         )
 
+    async def find_tokenizer(self, name: str) -> "Tokenizer":
+        """Return what counts the tokens of `provider:model`: its encoding, its server, or an estimate.
+
+        It is closed with the registry. The local model is loaded. Raises UsageError for an invalid name.
+        """
+        from providers.tokenizers import TOKENIZE_DIALECTS, ServerTokenizer, checked_tokenizer, offline_tokenizer
+
+        provider, model = parse_model_name(name, self.rows)
+        counter = token_counter_for_model(model) if provider in self.rows else None
+        config = await self._tokenizing_service(provider) if provider in TOKENIZE_DIALECTS else None
+        if counter is not None or config is None:
+            return offline_tokenizer(counter)
+        server = ServerTokenizer(config, TOKENIZE_DIALECTS[provider], model)
+        self._tokenizers.append(server)
+        return await checked_tokenizer(server)
+
+    async def _tokenizing_service(self, provider: str) -> "ServiceConfig | None":
+        """Return the server that counts tokens for a provider, None if it is not set up or does not start."""
+        from providers.http.client import ServiceConfig
+        from providers.http.errors import ServiceLabels
+
+        if provider != "local":
+            if (endpoint := self._ready_endpoint(provider)) is None:
+                return None
+            return ServiceConfig.from_settings(endpoint, self._settings, self._timeouts)
+        try:
+            server = await self.local_model.wait_server()
+        except UsageError:  # the answers say why there is no model
+            return None
+        return ServiceConfig(ServiceLabels("The local model", server.base_url), self._timeouts, server.key)
+
     def list_providers(self) -> list[ProviderInfo]:
         """Return one entry for each provider, the built-in ones first."""
+        from providers.local.model_file import local_model_name
         from simulator.schedules import PROFILES
 
-        own = [ProviderInfo("local", "Local model", True, None, False)]
-        own += [ProviderInfo(f"sim:{name}", f"Simulated: {name}", True, None, True) for name in PROFILES]
+        own = [ProviderInfo("local", "Local model", True, None, False, local_model_name(self._settings))]
+        own += [ProviderInfo(f"sim:{name}", f"Simulated: {name}", True, None, True, name) for name in PROFILES]
         rows = []
         for row in self.rows.values():
             missing = missing_variable(row, self._settings)
-            rows.append(ProviderInfo(example_model_name(row), row.label, missing is None, missing, False))
+            rows.append(ProviderInfo(example_model_name(row), row.label, missing is None, missing, False, row.example))
         return own + rows
 
     async def load_prices(self, names: Sequence[str]) -> None:
@@ -224,21 +266,36 @@ class ProviderRegistry:
         self._own.clear()
         for adapter in adapters:
             await adapter.aclose()
+        for tokenizer in self._tokenizers:
+            await tokenizer.aclose()
         if self._local is not None:
             await self._local.aclose()
 
     def _service_adapter(self, provider: str) -> Adapter:
         if provider not in self._vendors:
-            endpoint = resolve_endpoint(self.rows[provider], self._settings)
+            endpoint = self._endpoint_of(provider)
             self._vendors[provider] = create_adapter(endpoint, self._settings, self._timeouts, self.facts)
         return self._vendors[provider]
+
+    def _endpoint_of(self, provider: str) -> ServiceEndpoint:
+        """Return the address and key of a service, which the settings determine once. Raises UsageError."""
+        if provider not in self._endpoints:
+            self._endpoints[provider] = resolve_endpoint(self.rows[provider], self._settings)
+        return self._endpoints[provider]
+
+    def _ready_endpoint(self, provider: str) -> ServiceEndpoint | None:
+        """Return the address and key of a service, None when a variable that it needs is missing or invalid."""
+        with suppress(UsageError):
+            endpoint = self._endpoint_of(provider)
+            return endpoint if missing_version(endpoint, self._settings) is None else None
+        return None
 
     def _facts_of(self, provider: str, model: str) -> ModelFacts:
         own_address = False
         if provider in self.rows:
             with suppress(UsageError):  # a missing variable is reported when the provider is used
-                own_address = resolve_endpoint(self.rows[provider], self._settings).own_address
-        return self.facts.model(provider, model, own_address=own_address)
+                own_address = self._endpoint_of(provider).own_address
+        return self._find_facts(provider, model, own_address=own_address)
 
     def _builtin_adapter(self, provider: str, model: str) -> Adapter:
         name = f"replay:{model}" if provider == "replay" else provider

@@ -19,13 +19,15 @@ class CompatProfile:
     """How one chat-completions service differs from the others.
 
     `shows_thinking`: the service streams all thinking, so a stream without thinking means 0 thinking tokens.
-    `think_tags`: thinking may arrive as `<think>…</think>` in the text.
+    `think_tags`: thinking may arrive as `<think>…</think>` in the text. `ignores_end_by` are the fields with which the
+    server writes answers as long as their limit.
     """
 
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     include_usage: bool = True
     think_tags: bool = True
     shows_thinking: bool = False
+    ignores_end_by: tuple[Literal["ignore_eos", "min_tokens"], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class ServiceSpec:
 
 
 _LOCAL_PROFILE = CompatProfile(shows_thinking=True)
+LLAMA_CPP_PROFILE = CompatProfile(shows_thinking=True, ignores_end_by=("ignore_eos",))
+_VLLM_PROFILE = CompatProfile(shows_thinking=True, ignores_end_by=("ignore_eos", "min_tokens"))
 
 OFFICIAL_OPENAI = CompatProfile(max_tokens_field="max_completion_tokens", think_tags=False)
 """The vendor's own API: reasoning models reject `max_tokens`, and tags in the text belong to the text."""
@@ -127,8 +131,8 @@ SERVICES: dict[str, ServiceSpec] = {
         _compatible_service("moonshot", "Moonshot", key="MOONSHOT_API_KEY", prices="moonshotai"),
         _compatible_service("zai", "Z.ai", key="ZAI_API_KEY", prices="zai"),
         _compatible_service("perplexity", "Perplexity", key="PERPLEXITY_API_KEY", prices="perplexity"),
-        _compatible_service("vllm", "vLLM", key="VLLM_API_KEY", profile=_LOCAL_PROFILE),
-        _compatible_service("llama-server", "llama-server", key="LLAMA_SERVER_API_KEY", profile=_LOCAL_PROFILE),
+        _compatible_service("vllm", "vLLM", key="VLLM_API_KEY", profile=_VLLM_PROFILE),
+        _compatible_service("llama-server", "llama-server", key="LLAMA_SERVER_API_KEY", profile=LLAMA_CPP_PROFILE),
         _compatible_service("lmstudio", "LM Studio", key="LMSTUDIO_API_KEY", profile=_LOCAL_PROFILE),
     )
 }
@@ -251,15 +255,25 @@ def resolve_endpoint(row: ServiceSpec, settings: Settings) -> ServiceEndpoint:
     return ServiceEndpoint(row, base_url.rstrip("/"), key, own_address, is_local_host(host))
 
 
+def service_variables() -> frozenset[str]:
+    """Return the names of the variables that set up a service: its key, its address, its organization."""
+    names = {name for row in SERVICES.values() for name in (row.key, row.base_url_variable) if name}
+    return frozenset(names | {"OPENAI_API_VERSION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"})
+
+
 def missing_variable(row: ServiceSpec, settings: Settings) -> str | None:
     """Return the first variable that must be set before the service can be used, None when nothing is missing."""
     try:
-        resolve_endpoint(row, settings)
+        return missing_version(resolve_endpoint(row, settings), settings)
     except MissingKeyError:
         return row.key
     except UsageError:
         return row.base_url_variable
-    if row.dialect != "azure" or settings.get("OPENAI_API_VERSION") or resolve_endpoint(row, settings).is_azure_v1:
+
+
+def missing_version(endpoint: ServiceEndpoint, settings: Settings) -> str | None:
+    """Return the variable of Azure's API version where the endpoint needs one that is not set, else None."""
+    if endpoint.row.dialect != "azure" or settings.get("OPENAI_API_VERSION") or endpoint.is_azure_v1:
         return None
     return "OPENAI_API_VERSION"
 

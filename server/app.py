@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, WebSocket
@@ -18,12 +19,15 @@ from providers import ProviderRegistry
 from server.chat_service import ChatService
 from server.error_handlers import ErrorHandlers
 from server.error_shapes import OWN_SHAPE, OpenAIRoute, RouteErrorShapes, ShapedRoute
+from server.feedback import FeedbackStore
 from server.hosts import AllowedHosts, HostMiddleware
 from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import Metrics
-from server.middleware import GuardMiddleware
+from server.middleware import GuardedRoutes, GuardMiddleware
 from server.offer import Offer
 from server.openapi import success_response
+from server.recordings import AnswerRecorder
+from server.root_path import RootPathMiddleware
 from server.routes import openai
 from server.routes.sse import SSEResponse, collect_answer
 from server.routes.websocket import WebSocketSession
@@ -32,6 +36,7 @@ from server.streams.events import error_fields, receipt_fields
 from settings import Settings
 from streaming.clock import monotonic
 from streaming.errors import UsageError
+from streaming.http.root_path import route_path
 
 VERSION = "0.2.0"
 """The project's version. CHANGELOG.md says what is new in it."""
@@ -57,17 +62,25 @@ def create_app(
     """
     metrics = Metrics(settings.metrics_folder)
     offer = offer or Offer.from_settings(settings, settings.listening_host)
-    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url, limits)
-    shapes = RouteErrorShapes(ROUTERS)
+    folder, feedback_folder = settings.recordings_folder, settings.feedback_folder
+    recorder = AnswerRecorder(Path(folder), monotonic) if folder else None
+    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url, limits, recorder)
+    chat_service.feedback = FeedbackStore(Path(feedback_folder)) if feedback_folder else None
+    shapes = RouteErrorShapes((*GUARDED_ROUTERS, open_router), settings.root_path)
     lifespan = _make_lifespan(chat_service, providers, shapes, grace_s)
-    app = FastAPI(title="Streamgauge", version=VERSION, lifespan=lifespan, redirect_slashes=False)
+    # FastAPI's own pages of the API load their scripts from another site; /openapi.json describes it without.
+    app = FastAPI(
+        title="Streamgauge", version=VERSION, lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
     app.state.chat_service = chat_service
     app.state.providers = providers
-    for one in ROUTERS:
+    for one in (open_router, *GUARDED_ROUTERS):
         app.include_router(one)
     for fault, answer in ErrorHandlers(shapes, chat_service.record_rejection).table().items():
         app.add_exception_handler(fault, answer)
     _add_middleware(app, chat_service, shapes, settings.allowed_origins, hosts or AllowedHosts(), limits.body_timeout_s)
+    # It comes before all others, which need the path of the route.
+    app.add_middleware(RootPathMiddleware, configured=settings.root_path, hops=guard.configuration.hops)
     return app
 
 
@@ -104,6 +117,7 @@ def _add_middleware(
     app.add_middleware(
         GuardMiddleware,
         chat_service=chat_service,
+        routes=GuardedRoutes(GUARDED_ROUTERS),
         shapes=shapes,
         origins=origins,
         body_timeout_s=body_timeout_s,
@@ -124,6 +138,7 @@ _RESUME_RESPONSES: dict[int | str, dict[str, Any]] = {
     204: {"description": "No events are left"},
 }
 router = APIRouter(route_class=ShapedRoute, responses=OWN_SHAPE.openapi_responses())
+open_router = APIRouter(route_class=ShapedRoute, responses=OWN_SHAPE.openapi_responses())
 own_catch_all, openai_catch_all = APIRouter(route_class=ShapedRoute), APIRouter(route_class=OpenAIRoute)
 
 
@@ -191,8 +206,8 @@ async def websocket(socket: WebSocket) -> None:
     await WebSocketSession(socket, socket.app.state.chat_service).serve()
 
 
-@router.head("/healthz", include_in_schema=False)
-@router.get("/healthz")
+@open_router.head("/healthz", include_in_schema=False)
+@open_router.get("/healthz")
 async def healthz(request: Request) -> dict[str, Any]:
     """Return the version, the state of the local model with its error, and the number of answers under way."""
     chat_service = _get_chat_service(request)
@@ -206,8 +221,8 @@ async def healthz(request: Request) -> dict[str, Any]:
     }
 
 
-@router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", response_class=Response, responses=success_response("text/plain"))
+@open_router.head("/metrics", include_in_schema=False)
+@open_router.get("/metrics", response_class=Response, responses=success_response("text/plain"))
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus's text format."""
     return Response(
@@ -223,10 +238,10 @@ async def unknown_path(request: Request) -> Response:
     Without this route the mounted page would answer these requests with HTML.
     """
     path = request.url.path
-    if path == "/api/chat/ws":
+    if route_path(request.scope) == "/api/chat/ws":
         raise HTTPException(
             426,
-            f"{request.url.path}: requires a WebSocket connection (send an Upgrade header)",
+            f"{path}: requires a WebSocket connection (send an Upgrade header)",
             {"Upgrade": "websocket", "Connection": "Upgrade"},
         )
     if methods := _allowed_methods(request):
@@ -235,11 +250,11 @@ async def unknown_path(request: Request) -> Response:
             f"{path}: {request.method} is not supported (use {' or '.join(methods)})",
             {"Allow": ", ".join(methods)},
         )
-    raise HTTPException(404, f"{path}: not found (see /docs)")
+    raise HTTPException(404, f"{path}: not found (see {request.scope.get('root_path', '')}/openapi.json)")
 
 
-ROUTERS = (router, openai.routes, own_catch_all, openai_catch_all)
-"""All routes of the service, in the order in which they are tried."""
+GUARDED_ROUTERS = (router, openai.routes, own_catch_all, openai_catch_all)
+"""The routes that only admitted callers reach, in the order in which they are tried; the others are open to all."""
 
 
 def _allowed_methods(request: Request) -> list[str]:

@@ -14,9 +14,11 @@ from typing import Any
 
 from guard import Caller, Guard, RejectionError, Reservation
 from providers.models.source import ProviderRow, ProviderSource
+from server.feedback import FeedbackStore
 from server.limits import DEFAULT_SERVICE_LIMITS, ServiceLimits
 from server.metrics import AnswerMetrics, Metrics
 from server.offer import NotOfferedError, Offer
+from server.recordings import AnswerRecorder
 from server.streams.active import ActiveAnswer, ActiveAnswers
 from server.streams.buffer import StreamNotFoundError, StreamStore, StreamStoreFullError
 from server.streams.events import WireEventEncoder, cancelled_fields
@@ -27,7 +29,7 @@ from streaming.clock import Clock
 from streaming.errors import UsageError
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel
-from streaming.pipeline import AnswerStream, stream_answer
+from streaming.pipeline import AnswerObserver, AnswerStream, ObserverPair, stream_answer
 from streaming.session import Session
 from streaming.strategies import Strategy
 from streaming.trace import Probe
@@ -53,6 +55,7 @@ class ChatService:
         clock: Clock,
         redis_url: str | None = None,
         limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
+        recorder: AnswerRecorder | None = None,
     ) -> None:
         self.providers = providers
         self.offer = offer
@@ -60,6 +63,9 @@ class ChatService:
         self.metrics = metrics
         self.streams = ActiveAnswers(clock)
         self.clock = clock
+        self.feedback: FeedbackStore | None = None
+        """Where ratings of answers are kept; None if whoever runs the service wants none."""
+        self._recorder = recorder
         self._replication = None
         if redis_url:
             self._replication = StreamReplication(
@@ -94,13 +100,14 @@ class ChatService:
         open_session: Callable[[], Session] | None = None,
         paid_by_caller: bool = False,
         probe: Probe | None = None,
+        observer: AnswerObserver | None = None,
     ) -> ActiveAnswer:
         """Admit the caller, validate the request, reserve its budget, and start its answer.
 
         A `caller` that is a str has been admitted before, and this is its id. `names` are providers that are tried in
         order. `wire` and `tab` label the answer in metrics and log. `providers` replaces the service's providers, and
         `open_session` the new session with them. `paid_by_caller`: the providers use the caller's own API keys, so
-        that any model may be asked, and only tokens count against the budgets.
+        that any model may be asked, and only tokens count against the budgets. `observer` is told what the metrics are.
 
         The returned answer must be closed; it then settles the budget and records its metrics and its log line. Raises
         RejectionError when the guard rejects the request, and UsageError when a provider, strategy or effort is
@@ -115,11 +122,23 @@ class ChatService:
             providers.check_effort(names[0], request.effort)
             await providers.load_prices(names)
             reservation = await self._reserve(caller_id, self._validate(request), session, providers, paid_by_caller)
-        answer = await self._stream(reservation, session, delivery, providers, probe)
         about = {"provider": names[0], "strategy": delivery.name, "caller": _stream_owner(caller_id)}
         about |= {"request_id": reservation.request.request_id} | ({"tab": tab} if tab else {})
-        observer = AnswerMetrics(self.metrics, self.clock, wire=wire, about=about)
+        observer, probe = self._observe(about, wire, probe, observer)
+        answer = await self._stream(reservation, session, delivery, providers, probe)
         return self.streams.add(answer, _stream_owner(caller_id), observer, reservation)
+
+    def _observe(
+        self, about: dict[str, str | None], wire: str, probe: Probe | None, observer: AnswerObserver | None
+    ) -> tuple[AnswerObserver, Probe | None]:
+        """Return what observes an answer: its metrics and its log line, its recording if any, and the `observer`."""
+        metrics: AnswerObserver = AnswerMetrics(self.metrics, self.clock, wire=wire, about=about)
+        if observer is not None:
+            metrics = ObserverPair(metrics, observer)
+        if self._recorder is None:
+            return metrics, probe
+        recording = self._recorder.record(metrics, probe, about)
+        return recording, recording.probe
 
     @contextmanager
     def recording_rejections(self) -> Iterator[None]:
@@ -220,6 +239,18 @@ class ChatService:
         except StreamStoreFullError:
             await entries.aclose()
             raise
+
+    async def buffer_answer(self, stream_id: str, orphan_timeout_s: float) -> EventReader:
+        """Return the first reader of an answer of this process, which goes on without a reader for that long.
+
+        When no more streams can be buffered, it is stopped as soon as the reader is closed.
+        """
+        stream = self.streams.find(stream_id)
+        entries = WireEventEncoder(stream, self.clock)
+        try:
+            return self._store.add(stream, entries, orphan_timeout_s)
+        except StreamStoreFullError:
+            return entries
 
     async def resume_reader(self, stream_id: str, caller: str, after: int) -> EventReader:
         """Return a reader of a caller's buffered stream, of this replica or another, after the event number `after`.

@@ -15,9 +15,11 @@ from server.schemas import error_location, validation_rejection
 from server.streams.active import INTERNAL_ERROR
 from server.streams.buffer import StreamNotFoundError, StreamStoreFullError
 from streaming.errors import UsageError
+from streaming.http.root_path import route_path
 
 _KIND_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 426: "upgrade_required"}
 _NOT_JSON_TEXT = "the body: not JSON in UTF-8 (send JSON with content-type: application/json)"
+_LONG_NUMBER_TEXT = "the body: a number has thousands of digits (send a shorter one)"
 
 
 def describe_error(fault: BaseException) -> ErrorReport:
@@ -71,7 +73,10 @@ class ErrorHandlers:
     async def _handle_http_error(self, request: Request, fault: Exception) -> Response:
         assert isinstance(fault, HTTPException)
         if fault.status_code == 400:  # raised by the framework for bytes that its JSON parser cannot read
-            return self._reject_body(request, RejectionError("body.json", "invalid", _NOT_JSON_TEXT))
+            # Python's parser reads JSON of any length, but no number of thousands of digits.
+            is_long_number = "integer string conversion" in str(fault.__cause__)
+            text = _LONG_NUMBER_TEXT if is_long_number else _NOT_JSON_TEXT
+            return self._reject_body(request, RejectionError("body.json", "invalid", text))
         kind = _KIND_BY_STATUS.get(fault.status_code, "bad_request")
         response = self._respond(request, ErrorReport(fault.status_code, kind, str(fault.detail)))
         response.headers.update(fault.headers or {})
@@ -82,4 +87,4 @@ class ErrorHandlers:
         return self._respond(request, ErrorReport.from_rejection(rejection, param))
 
     def _respond(self, request: Request, report: ErrorReport) -> Response:
-        return self._shapes.find(request.url.path).response(report)
+        return self._shapes.find(route_path(request.scope)).response(report)

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from guard import RejectionError
+from streaming.http.root_path import remove_root_path
 
 UNKNOWN_PROVIDER = "unknown_provider"
 """The kind of error for a name that is no model here, for which each API has its own status and word."""
@@ -157,7 +158,8 @@ class OpenAIRoute(ShapedRoute):
 class RouteErrorShapes:
     """The error shapes of the routes of these routers, by path; the first route that matches counts."""
 
-    def __init__(self, routers: Iterable[APIRouter]) -> None:
+    def __init__(self, routers: Iterable[APIRouter], root_path: str = "") -> None:
+        self._root_path = root_path
         self._routes = [route for router in routers for route in router.routes if isinstance(route, ShapedRoute)]
 
     def find(self, path: str) -> ErrorShape:
@@ -166,4 +168,5 @@ class RouteErrorShapes:
 
     def find_by_target(self, target: bytes) -> ErrorShape:
         """Return the shape for the target of a request line, which may be incomplete or not valid."""
-        return self.find(unquote(target.partition(b"?")[0].decode("latin-1")))
+        path = unquote(target.partition(b"?")[0].decode("latin-1"))
+        return self.find(remove_root_path(path, self._root_path))

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from guard import RejectionError
 from server.error_shapes import ErrorReport, RouteErrorShapes
 from streaming.errors import UsageError
+from streaming.http.root_path import route_path
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Always accepted: nobody else can own these names, and health checks use them."""
@@ -87,7 +88,7 @@ class HostMiddleware:
                 self._hosts.check(hosts, scope["http_version"])
             except RejectionError as rejection:
                 self._on_rejection(rejection.rule)
-                response = self._shapes.find(scope["path"]).response(ErrorReport.from_rejection(rejection))
+                response = self._shapes.find(route_path(scope)).response(ErrorReport.from_rejection(rejection))
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)

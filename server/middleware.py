@@ -1,5 +1,9 @@
 """The guard as pure ASGI middleware: it checks the caller, rate limits and body size before a request is parsed."""
 
+from collections.abc import Iterable
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -7,11 +11,28 @@ from guard import Caller, RejectionError, client_address
 from guard.request_body import read_body, replay_body
 from server.chat_service import ChatService
 from server.error_shapes import ErrorReport, RouteErrorShapes
+from streaming.http.root_path import route_path
 
-ANSWER_PATHS = frozenset({"/api/chat", "/api/chat/stream", "/v1/chat/completions"})
-API_PREFIXES = ("/api/chat", "/v1/")
 BEARER_SUBPROTOCOL = "bearer."
 """The prefix of a WebSocket subprotocol that carries an API key: browsers cannot set headers on a WebSocket."""
+
+
+class GuardedRoutes:
+    """The routes of some routers that only admitted callers reach: which paths they have, and which take a question."""
+
+    def __init__(self, routers: Iterable[APIRouter]) -> None:
+        routes = [route for router in routers for route in router.routes]
+        self._paths = [r.path_regex for r in routes if isinstance(r, (APIRoute, APIWebSocketRoute))]
+        posts = [route for route in routes if isinstance(route, APIRoute) and "POST" in (route.methods or ())]
+        self._chat_paths = frozenset(route.path for route in posts if not route.param_convertors)
+
+    def contains(self, path: str) -> bool:
+        """Return whether a route has this path, whatever the method."""
+        return any(pattern.match(path) for pattern in self._paths)
+
+    def takes_chat_request(self, method: str, path: str) -> bool:
+        """Return whether a request may start an answer: a POST to a path without parameters."""
+        return method == "POST" and path in self._chat_paths
 
 
 class GuardMiddleware:
@@ -25,11 +46,13 @@ class GuardMiddleware:
         self,
         app: ASGIApp,
         chat_service: ChatService,
+        routes: GuardedRoutes,
         shapes: RouteErrorShapes,
         origins: frozenset[str],
         body_timeout_s: float,
     ) -> None:
         self._app = app
+        self._routes = routes
         self._shapes = shapes
         self._chat_service = chat_service
         self._guard = chat_service.guard
@@ -37,7 +60,7 @@ class GuardMiddleware:
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(API_PREFIXES):
+        if scope["type"] not in ("http", "websocket") or not self._routes.contains(route_path(scope)):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -45,7 +68,7 @@ class GuardMiddleware:
             with self._chat_service.recording_rejections():
                 guarded_receive = await self._admit(scope, headers, receive)
         except RejectionError as rejection:
-            response = self._shapes.find(scope["path"]).response(ErrorReport.from_rejection(rejection))
+            response = self._shapes.find(route_path(scope)).response(ErrorReport.from_rejection(rejection))
             await response(scope, receive, send)
         else:
             await self._app(scope, guarded_receive, send)
@@ -57,7 +80,7 @@ class GuardMiddleware:
             self._check_origin(headers)
             state["facts"] = caller
             return receive
-        if scope["method"] != "POST" or scope["path"] not in ANSWER_PATHS:
+        if not self._routes.takes_chat_request(scope["method"], route_path(scope)):
             state["caller"] = self._guard.identify(caller)
             return receive
         state["caller"] = await self._guard.admit(caller)

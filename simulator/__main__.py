@@ -65,7 +65,7 @@ def _server_options(parsed: argparse.Namespace) -> ServerOptions:
         rules=VendorRules.load(datetime.now(UTC).date()) if parsed.rules == "strict" else None,
     )
     tls = (parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
-    return ServerOptions(parsed.host, parsed.port, choices, tls, parsed.log, parsed.max_streams)
+    return ServerOptions(parsed.host, parsed.port, choices, tls, parsed.log, parsed.max_streams, parsed.slots)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -86,6 +86,12 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on (127.0.0.1)")
     add("--tls-cert", metavar="FILE", help="certificate chain in PEM format")
     add("--tls-key", metavar="FILE", help="private key of the certificate in PEM format")
+    add(
+        "--slots",
+        type=_parse_count,
+        metavar="K",
+        help="answers given at a time; further requests wait in order (a known ceiling of K / duration of an answer)",
+    )
     add("--log", metavar="FILE", help="append what was received, sent and closed, with timestamps, as JSON lines")
 
 
@@ -141,16 +147,21 @@ def _effort_tokens(text: str | None) -> dict[str, int]:
 
 
 def _parse_milliseconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time in milliseconds (use a number from 0 on)")
     return value
 
 
 def _parse_count(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 0
     if not 1 <= value <= _MAX_TOKENS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens (use 1 to {_MAX_TOKENS})")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of tokens (write a whole number from 1 to {_MAX_TOKENS})"
+        )
     return value
 
 

@@ -33,6 +33,12 @@ class ConnectionHost(Protocol):
     def reply(self, request: Request | InvalidRequestError) -> tuple[str, PlannedResponse]:
         """Return the request's ID and its planned response."""
 
+    def take_slot(self, connection: "Connection") -> bool:
+        """Return whether the answer may start now; if not, `start_waiting_answer` is called when it may."""
+
+    def release_slot(self, connection: "Connection") -> None:
+        """Note that the connection's answer has ended."""
+
     def on_closed(self, connection: "Connection") -> None: ...
 
 
@@ -129,8 +135,14 @@ class Connection:
     def _start_answer(self, request: Request | InvalidRequestError, arrived_s: float) -> None:
         request_id, reply = self._host.reply(request)
         self._host.log.log_received(request_id, arrived_s, **reply.facts)
-        self._answer = _PlanRunner(self, self._host.loop, reply.plan, request_id, arrived_s)
-        self._answer.start_sending()
+        self._answer = _PlanRunner(self, self._host.loop, reply.plan, request_id)
+        if self._host.take_slot(self):
+            self._answer.start_sending(arrived_s)
+
+    def start_waiting_answer(self) -> None:
+        """Start an answer that had to wait for a slot: its schedule begins now."""
+        if self._answer is not None:
+            self._answer.start_sending(self._now())
 
     def _flush_outbox(self) -> None:
         while self._outbox:
@@ -189,6 +201,7 @@ class Connection:
         if answer is not None:
             answer.over = True
             self._host.log.log_closed(answer.request_id, self._now(), by, how)
+            self._host.release_slot(self)
 
     def _close(self) -> None:
         if not self._closed:
@@ -205,21 +218,21 @@ class _PlanRunner:
     It prepares each batch right after sending the previous one.
     """
 
-    def __init__(
-        self, connection: Connection, loop: EventLoop, plan: ResponsePlan, request_id: str, zero_s: float
-    ) -> None:
+    def __init__(self, connection: Connection, loop: EventLoop, plan: ResponsePlan, request_id: str) -> None:
         self.request_id = request_id
         self.id_json = json.dumps(request_id)
         self.over = False
         self._connection = connection
         self._loop = loop
         self._plan = plan
-        self._zero_s = zero_s
+        self._zero_s = 0.0
         self._sends = plan.sends
         self._ahead: ScheduledWrite | None = None
         self._batch: WriteBatch | None = None
 
-    def start_sending(self) -> None:
+    def start_sending(self, zero_s: float) -> None:
+        """Begin the plan, whose times count from `zero_s`."""
+        self._zero_s = zero_s
         self._ahead = next(self._sends, None)
         self._schedule_next()
 

@@ -94,6 +94,7 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
             _status_fault(429, "status 429 with no Retry-After"),
             FaultKind("429-retry-after", "any", "status 429 with Retry-After: N (1)", 429, "seconds", 1),
             FaultKind("500-once", "any", "status 500 to the first attempt of a request, the next succeeds", 500),
+            FaultKind("503-once", "any", "status 503 to the first attempt of a request, the next succeeds", 503),
             _status_fault(503, "status 503, always"),
             _status_fault(529, "status 529, overloaded"),
             *_REJECTIONS,

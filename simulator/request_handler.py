@@ -79,7 +79,7 @@ class PlannedResponse(NamedTuple):
 
 
 class RequestHandler:
-    """The handler of all requests. It tracks requests that failed with `500-once` and prompts in vendors' caches."""
+    """The handler of all requests. It tracks requests that failed once and prompts in vendors' caches."""
 
     def __init__(self, choices: Defaults) -> None:
         self._choices = choices
@@ -189,7 +189,7 @@ class RequestHandler:
 
     def _plan_instead(self, call: "_WireRequest", chat_request: ParsedRequest, fault: Fault) -> ResponsePlan | None:
         """Plan the response that replaces the answer. Return None if the fault occurs within the answer or is over."""
-        if fault.name == "500-once" and not self._is_first_time(call.request):
+        if fault.kind.name.endswith("-once") and not self._is_first_time(call.request):
             return None
         if fault.kind.status is not None:
             retry_after = (("retry-after", f"{fault.number:g}"),) if fault.number is not None else ()

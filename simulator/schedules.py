@@ -32,7 +32,7 @@ class Profile:
     `gap_s`. The endings `cut` and `error` stop after half the tokens: `cut` closes the connection, and `error` sends
     the vendor's error event; of a `failing_share` of seeds the ending is `cut`. A prompt that was asked before starts
     after `cached_ttft_s`, if that is set: see `PromptCache`. With `hides_thinking`, thinking takes time and is counted
-    but not sent, as in reasoning models.
+    but not sent, as in reasoning models. At most `slots` answers are given at a time, and others wait in order.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Profile:
     hides_thinking: bool = False
     cached_ttft_s: float | None = None
     failing_share: float = 0.0
+    slots: int | None = None
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -59,6 +60,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile("caching", ttft_s=0.8, cached_ttft_s=0.1),
             Profile("flaky", ttft_s=0.15, gap_s=0.01, stalls_s=(0.7,), failing_share=0.3),
             Profile("thinking", thinking_tokens=24),
+            Profile("limited", ttft_s=0.1, gap_s=0.005, tokens=40, slots=4),
             Profile("cut", ending="cut"),
             Profile("error", ending="error"),
         )
@@ -128,11 +130,11 @@ class PromptCache:
         return profile
 
 
-def get_profile(name: str) -> Profile:
+def get_profile(name: str, profiles: Mapping[str, Profile] = PROFILES) -> Profile:
     """Return a profile by name. Raises UsageError, which lists the known profiles, when the name is unknown."""
-    if name not in PROFILES:
-        raise UsageError(f"timing profile {name!r}: unknown (use one of {', '.join(PROFILES)})")
-    return PROFILES[name]
+    if name not in profiles:
+        raise UsageError(f"timing profile {name!r}: unknown (use one of {', '.join(profiles)})")
+    return profiles[name]
 
 
 def seed_for(seed: int, prompt: str) -> int:

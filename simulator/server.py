@@ -5,6 +5,7 @@ import itertools
 import json
 import socket
 import ssl
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class ServerOptions:
     log: str | None = None
     max_streams: int | None = None
     """Answers at a time; a request beyond them is rejected with status 429 and `Retry-After: 1`. None is no limit."""
+    slots: int | None = None
+    """Answers given at a time; requests beyond them wait in order until one ends. None is no limit."""
 
 
 class SimulatorServer:
@@ -51,6 +54,9 @@ class SimulatorServer:
         self.loop = EventLoop(self.log.write)
         self._service = RequestHandler(options.choices)
         self._max_streams = options.max_streams
+        self._slots = options.slots or options.choices.profile.slots
+        self._holders: set[Connection] = set()
+        self._waiting: deque[Connection] = deque()
         self._connections: set[Connection] = set()
         self._serials = itertools.count(1)
         self.loop.register(self._listener, self, EVENT_READ)
@@ -97,6 +103,24 @@ class SimulatorServer:
         answering = sum(connection.is_answering for connection in self._connections)
         forced = _LIMIT_FAULT if self._max_streams is not None and answering >= self._max_streams else None
         return request.headers.get("x-client-request-id", f"sim-{serial}"), self._service.reply(request, serial, forced)
+
+    def take_slot(self, connection: Connection) -> bool:
+        """Return whether an answer may start now; if not, it is started when those before it have ended."""
+        if self._slots is not None and len(self._holders) >= self._slots:
+            self._waiting.append(connection)
+            return False
+        self._holders.add(connection)
+        return True
+
+    def release_slot(self, connection: Connection) -> None:
+        """Pass the connection's slot on; a connection that was still waiting waits no longer."""
+        if connection in self._waiting:
+            self._waiting.remove(connection)
+        self._holders.discard(connection)
+        while self._waiting and self._slots is not None and len(self._holders) < self._slots:
+            first = self._waiting.popleft()
+            self._holders.add(first)
+            first.start_waiting_answer()
 
     def on_closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

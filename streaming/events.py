@@ -3,7 +3,7 @@
 Grammar: any number of deltas, usage reports and notices, then exactly one `Finish` or `Failed` as the last event.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
@@ -18,11 +18,17 @@ ServerTiming = Literal["queue_s", "load_s", "prefill_s", "decode_s", "total_s"]
 """The names of a server's own timings in seconds: waiting, loading, the prompt, generating, all of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class TextDelta:
     """A piece of the answer's text, never empty. A delta is neither a token nor a word."""
 
     text: str
+
+    def __init__(self, text: str) -> None:
+        _set_text(self, text)  # one is built per chunk: `object.__setattr__`, as dataclasses call it, takes longer
+
+
+_set_text: Callable[[TextDelta, str], None] = TextDelta.__dict__["text"].__set__
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +43,10 @@ class Usage:
     """Token counts of the whole answer so far. A later report replaces an earlier one; None is unknown.
 
     `output_tokens` includes thinking. `input_tokens` includes the tokens read from a cache (`cached_tokens`) and those
-    written to one (`cache_write_tokens`). `billed_usd` is the amount that the vendor says it charges, if the answer
-    contains one. `is_lower_bound`: the vendor used more tokens than its report accounts for. `service_tier` is the tier
-    in which the vendor served the request, which changes the price.
+    written to one (`cache_write_tokens`; `cache_write_1h_tokens` of them for an hour, which costs more). `billed_usd`
+    is the amount that the vendor says it charges, if the answer contains one. `is_lower_bound`: the vendor used more
+    tokens than its report accounts for. `service_tier` is the tier in which the vendor served the request, which
+    changes the price.
     """
 
     input_tokens: int | None = None
@@ -51,6 +58,7 @@ class Usage:
     billed_usd: Decimal | None = None
     is_lower_bound: bool = False
     service_tier: str | None = None
+    cache_write_1h_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +107,21 @@ class TimedEvent:
     event: Event
 
 
+def text_of(events: Iterable[TimedEvent]) -> str:
+    """Return the text of the text deltas among the events."""
+    return "".join([timed.event.text for timed in events if type(timed.event) is TextDelta])
+
+
+def notices_of(events: Iterable[TimedEvent]) -> list[Notice]:
+    """Return the notices among the events, in their order."""
+    return [timed.event for timed in events if type(timed.event) is Notice]
+
+
 def dropped_settings_of(events: Iterable[Event]) -> tuple[str, ...]:
     """Return the settings that the `dropped_settings` notices among the events list, without duplicates."""
-    notices = (event for event in events if isinstance(event, Notice) and event.kind == "dropped_settings")
-    return tuple(dict.fromkeys(name for notice in notices for name in str(notice.detail["settings"]).split(",")))
+    notices = [event for event in events if type(event) is Notice and event.kind == "dropped_settings"]
+    listed = [str(notice.detail["settings"]) for notice in notices]
+    return tuple(dict.fromkeys(name for settings in listed for name in settings.split(",")))
 
 
 class GrammarError(Exception):

@@ -24,6 +24,7 @@ class ChatRequest:
     None leaves a setting to the provider's default. `streamed=False` requests the complete answer in one response.
     `effort` is the vendor's word for how long the model may think (none, low, medium, high, …). `max_tokens` limits
     the visible answer. `request_id` is sent as `X-Client-Request-Id`, so that a server's log can be matched with ours.
+    With `ignores_end` the answer is as long as `max_tokens` where the server can write on after the model would end.
     """
 
     messages: tuple[Message, ...]
@@ -33,3 +34,4 @@ class ChatRequest:
     streamed: bool = True
     request_id: str | None = None
     effort: str | None = None
+    ignores_end: bool = False

@@ -140,16 +140,16 @@ class Meter:
 
     def feed(self, event: Event, now: float) -> None:
         """Process an event that arrived at `now`."""
-        if isinstance(event, TextDelta):
+        if type(event) is TextDelta:
             if self._first_text_s is None:
                 self._first_text_s = now
             self._last_text_s = now
             self._text.parts.append(event.text)
             self._chars += len(event.text)
-        elif isinstance(event, ThinkingDelta):
+        elif type(event) is ThinkingDelta:
             self._thinking.parts.append(event.text)
             self._chars += len(event.text)
-        elif isinstance(event, Usage):
+        elif type(event) is Usage:
             self._reported = _merge_usage(self._reported, event)
             return
         else:
@@ -232,6 +232,7 @@ class Meter:
             input_tokens=counted.input_tokens if reported.input_tokens is None else reported.input_tokens,
             cached_tokens=reported.cached_tokens,
             cache_write_tokens=reported.cache_write_tokens,
+            cache_write_1h_tokens=reported.cache_write_1h_tokens,
             billed_usd=reported.billed_usd,
             is_lower_bound=reported.is_lower_bound,
             service_tier=reported.service_tier,
@@ -286,4 +287,7 @@ def _merge_usage(old: Usage | None, new: Usage) -> Usage:
         billed_usd=old.billed_usd if new.billed_usd is None else new.billed_usd,
         is_lower_bound=new.is_lower_bound,
         service_tier=old.service_tier if new.service_tier is None else new.service_tier,
+        cache_write_1h_tokens=(
+            old.cache_write_1h_tokens if new.cache_write_1h_tokens is None else new.cache_write_1h_tokens
+        ),
     )

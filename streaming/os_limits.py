@@ -13,7 +13,7 @@ _FIFO_PRIORITY = 2
 _OPEN_MAX = 10_240
 """The real maximum on macOS, which reports no limit and rejects a larger number."""
 _CGROUPS, _MEMBERSHIPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-_SPARE_FILES = 64
+_SPARE_FILES = 48
 """Files that a process has open besides its connections."""
 
 
@@ -99,9 +99,10 @@ def raise_fd_limit(count: int | None) -> None:
     unlimited = hard == resource.RLIM_INFINITY
     required = hard if count is None else count + _SPARE_FILES
     if not unlimited and required > hard:
+        fewer = f"use at most {hard - _SPARE_FILES} connections, or " if hard > _SPARE_FILES else ""
         raise UsageError(
             f"open files: {count} concurrent connections need {required}, this system allows {hard} "
-            f"(use at most {max(hard - _SPARE_FILES, 1)} connections, or raise the limit: ulimit -Hn {required})"
+            f"({fewer}raise the limit: ulimit -Hn {required})"
         )
     if soft != resource.RLIM_INFINITY and (required > soft or required == resource.RLIM_INFINITY):
         _set_fd_limit(required, hard)

@@ -130,6 +130,21 @@ class AnswerObserver(Protocol):
         """Handle the end of the answer."""
 
 
+class ObserverPair:
+    """Two observers of the same answer; the second one is told after the first."""
+
+    def __init__(self, first: AnswerObserver, second: AnswerObserver) -> None:
+        self._both = first, second
+
+    def on_events(self, events: list[Event], now: float) -> None:
+        for observer in self._both:
+            observer.on_events(events, now)
+
+    def on_end(self, receipt: Receipt) -> None:
+        for observer in self._both:
+            observer.on_end(receipt)
+
+
 class AnswerStream:
     """One answer under way: an async iterator of events that its owner closes (`aclosing`).
 

@@ -42,7 +42,10 @@ _EVENT_BY_NAME: dict[str, type[Event]] = {
     "finish": Finish,
     "failed": Failed,
 }
-_LATER_FIELDS = {"cache_write_tokens": None, "billed_usd": None, "is_lower_bound": False, "refused": False}
+_LATER_FIELDS = {
+    "cache_write_tokens": None, "cache_write_1h_tokens": None, "billed_usd": None, "is_lower_bound": False,
+    "refused": False,
+}  # fmt: skip
 _NAME_BY_EVENT = {cls: name for name, cls in _EVENT_BY_NAME.items()}
 
 
@@ -148,6 +151,7 @@ _FIELD_CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "thinking_tokens": _is_count,
     "cached_tokens": _is_count,
     "cache_write_tokens": _is_count,
+    "cache_write_1h_tokens": _is_count,
     "billed_usd": _is_amount,
     "is_lower_bound": lambda value: isinstance(value, bool),
     "refused": lambda value: isinstance(value, bool),

@@ -116,5 +116,8 @@ def _parse_usage(counts: dict[str, Any]) -> Usage:
         thinking_tokens=parse_token_count(as_object(counts.get("output_tokens_details")).get("thinking_tokens")),
         cached_tokens=read,
         cache_write_tokens=written,
+        cache_write_1h_tokens=parse_token_count(
+            as_object(counts.get("cache_creation")).get("ephemeral_1h_input_tokens")
+        ),
         service_tier=parse_tier(counts.get("service_tier")),
     )

@@ -95,9 +95,12 @@ class ChatCompletionsParser:
 
     def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
         """Return the usage of a chunk, None when it has none. Moonshot puts it into a choice, Groq into `x_groq`."""
-        places = (chunk, *choices, as_object(chunk.get("x_groq")))
-        usage_object = next((usage for place in places if (usage := place.get("usage"))), None)
-        return None if usage_object is None else read_usage(as_object(usage_object))
+        usage = chunk.get("usage")
+        for choice in choices:
+            usage = usage or choice.get("usage")
+        if not usage and "x_groq" in chunk:
+            usage = as_object(chunk["x_groq"]).get("usage")
+        return read_usage(as_object(usage)) if usage else None
 
     def _parse_choice(self, choice: dict[str, Any], key: str) -> list[Event]:
         answer = self.answer
@@ -112,6 +115,9 @@ class ChatCompletionsParser:
             events += answer.add_text(as_text(refusal))
         if results := choice.get("content_filter_results"):
             self._record_filtered(as_object(results))
+        if error := choice.get("error"):
+            self.answer.finish_with_error(error_from_payload(error))
+            return events
         raw = choice.get("finish_reason")
         # Some gateways send an empty reason with every chunk: it counts only if the chunk contains nothing else.
         if raw or (raw == "" and not events):
@@ -143,7 +149,8 @@ class ChatCompletionsParser:
                 self._filtered[category] = None
 
     def _finish(self, raw: str) -> None:
-        reason = _FINISH_REASONS.get(raw.lower()) if raw else "other"
+        # Gemini's reason may have a part of its own behind a colon: `content_filter: RECITATION`.
+        reason = _FINISH_REASONS.get(raw.lower().partition(":")[0].strip()) if raw else "other"
         if reason is None:
             self.answer.finish_unknown(raw)
             return
@@ -212,6 +219,10 @@ def read_usage(usage: dict[str, Any]) -> Usage:
         parse_token_count(usage.get("prompt_tokens")),
         parse_token_count(usage.get("completion_tokens")),
     )
+    if cached is None:
+        # DeepSeek and Moonshot have fields of their own for it.
+        hits = usage.get("prompt_cache_hit_tokens")
+        cached = parse_token_count(usage.get("cached_tokens") if hits is None else hits)
     thinking = parse_token_count(output_details.get("reasoning_tokens"))
     if thinking is None:
         thinking = parse_token_count(usage.get("reasoning_tokens"))
@@ -219,7 +230,7 @@ def read_usage(usage: dict[str, Any]) -> Usage:
         input_tokens=prompt,
         output_tokens=completion,
         thinking_tokens=thinking,
-        cached_tokens=parse_token_count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
+        cached_tokens=cached,
         cache_write_tokens=parse_token_count(prompt_details.get("cache_write_tokens")),
         billed_usd=read_billed_usd(usage),
     )

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from streaming.errors import ProtocolError, ResponseTooLargeError, ServerError, TruncatedStreamError
+from streaming.errors import ApiError, ProtocolError, ResponseTooLargeError, ServerError, TruncatedStreamError
 from streaming.events import Event, Finish, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.limits import MAX_ANSWER_CHARS, MAX_JSON_PARTS
 from streaming.thinking import ThinkTagParser
@@ -21,7 +21,6 @@ from streaming.thinking import ThinkTagParser
 LONG_BYTES = 65_536
 """A longer JSON text is checked before it is parsed, because it may contain a very large number of values."""
 
-_TEXT_AFTER_END_ERROR = "response: text after the end of the answer"
 _MAX_SHOWN_CHARS = 300
 _MAX_TOKENS = 10**12
 """A higher token count is a defect of the server, and too wide for the tables."""
@@ -63,6 +62,7 @@ class AnswerBuilder:
         """Whether the model refused to answer; its explanation, if any, is the text."""
         self._finish: Finish | None = None
         self._unknown_end: str | None = None
+        self._error: ApiError | None = None
         self._tags = ThinkTagParser() if think_tags else None
         self._shows_thinking = shows_thinking
         self._thought = False
@@ -90,23 +90,24 @@ class AnswerBuilder:
         Text after a finish reason cancels that reason, because some gateways send the reason with every chunk. Raises
         ProtocolError after the dialect's end marker.
         """
-        if self.over:
-            raise ProtocolError(_TEXT_AFTER_END_ERROR)
-        self._count(text)
-        if text:
-            self._wrote = True
-            self._finish = self._unknown_end = None
+        left = self._chars_left = self._chars_left - len(text)
+        if left < 0 or self.over:
+            raise self._unacceptable()
+        if not text:
+            return []
+        self._wrote = True
+        self._finish = self._unknown_end = None
         if self._text.held or not text.isascii():
             text = self._text.feed(text)
-        if self._tags is not None and text:
-            return self._split_thinking(self._tags, text)
-        return [TextDelta(text)] if text else []
+            if not text:
+                return []
+        return [TextDelta(text)] if self._tags is None else self._split_thinking(self._tags, text)
 
     def add_thinking(self, text: str) -> list[Event]:
         """Add thinking to the answer and return its events. Raises ProtocolError after the dialect's end marker."""
-        if self.over:
-            raise ProtocolError(_TEXT_AFTER_END_ERROR)
-        self._count(text)
+        left = self._chars_left = self._chars_left - len(text)
+        if left < 0 or self.over:
+            raise self._unacceptable()
         self._thought = True
         if text:
             self._finish = self._unknown_end = None
@@ -144,6 +145,11 @@ class AnswerBuilder:
     def finish(self, reason: FinishReason, raw: str | None) -> None:
         """Record the finish reason. A second reason without text in between is ignored."""
         self._finish = self._finish or Finish(reason, raw)
+
+    def finish_with_error(self, error: ApiError) -> None:
+        """Record that the provider ended the answer with an error; `end` raises it after the text."""
+        self._error = error
+        self._finish = Finish("error")
 
     def finish_unknown(self, raw: str) -> None:
         """Record a finish reason that is not known to be a success: the answer counts as incomplete."""
@@ -184,7 +190,7 @@ class AnswerBuilder:
         if finish is None:
             raise TruncatedStreamError("answer: the stream ended without a finish reason (the text may be incomplete)")
         if finish.reason == "error":
-            raise ServerError("answer: the provider reported that it ended with an error")
+            raise self._error or ServerError("answer: the provider reported that it ended with an error")
         yield replace(finish, refused=self.refused) if self.refused else finish
 
     @property
@@ -210,10 +216,11 @@ class AnswerBuilder:
             usage = usage if usage.is_lower_bound else replace(usage, thinking_tokens=0)
         return usage
 
-    def _count(self, text: str) -> None:
-        self._chars_left -= len(text)
-        if self._chars_left < 0:
-            raise ResponseTooLargeError(f"the provider sent an answer of more than {self._max_chars:,} characters")
+    def _unacceptable(self) -> ProtocolError | ResponseTooLargeError:
+        """Return the error of a piece that comes after the end marker, or above the size limit."""
+        if self.over:
+            return ProtocolError("response: text after the end of the answer")
+        return ResponseTooLargeError(f"the provider sent an answer of more than {self._max_chars:,} characters")
 
     def _split_thinking(self, tags: ThinkTagParser, text: str) -> list[Event]:
         events: list[Event] = [*tags.feed(text)]

@@ -187,13 +187,13 @@ class NDJSONDecoder:
         return self._dialect.answer.over
 
     def feed(self, data: bytes) -> Iterable[Event]:
-        if self._partial or not data.endswith(b"}\n") or len(data) > LONG_BYTES:
+        if self._partial or len(data) > LONG_BYTES:
             return self._decode_any(data)
         try:
             fields = orjson.loads(data)
         except ValueError:
             return self._decode_any(data)
-        if not isinstance(fields, dict):
+        if not isinstance(fields, dict):  # an object is complete even without its line break, a number is not
             return self._decode_any(data)
         self._head = None
         try:

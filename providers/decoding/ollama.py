@@ -45,10 +45,11 @@ class OllamaChatParser:
         message = fields.get("message")
         # The usual line has text and nothing else: it is parsed here, without a further call, to save time.
         text = message.get("content") if isinstance(message, dict) and "thinking" not in message else None
-        events = (
-            self.answer.add_text(text) if text and isinstance(text, str) else self._parse_message(as_object(message))
-        )
-        if fields.get("done") or "done_reason" in fields:
+        if text and isinstance(text, str):
+            events = self.answer.add_text(text)
+        else:
+            events = self._parse_message(as_object(message))
+        if "done_reason" in fields or fields.get("done"):
             return events + self._parse_done(fields)
         return events
 

@@ -3,7 +3,7 @@
 In a stream, every event is an object with a `type`. The last one is `response.completed`, `response.incomplete` or
 `response.failed` and contains the whole response. Without streaming, the body is that response. Reasoning arrives as
 summaries or as text, a refusal as a separate kind of content. llama.cpp reports `completed` also when the limit cut the
-answer, and does not repeat the limit, which a decoder does not know: such an answer finishes with `stop`.
+answer, and does not repeat the limit as OpenAI does: where it was used up, such an answer finishes with `length`.
 """
 
 from dataclasses import replace
@@ -33,17 +33,20 @@ _THINKING_DELTAS = frozenset({"response.reasoning_summary_text.delta", "response
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
-def make_decoder(*, streamed: bool = True, shows_thinking: bool = False) -> StreamDecoder:
-    """Return a decoder for one response."""
-    dialect = ResponsesParser(shows_thinking=shows_thinking)
+def make_decoder(
+    *, streamed: bool = True, shows_thinking: bool = False, max_output_tokens: int | None = None
+) -> StreamDecoder:
+    """Return a decoder for one response to a request with this limit."""
+    dialect = ResponsesParser(shows_thinking=shows_thinking, max_output_tokens=max_output_tokens)
     return SSEDecoder(dialect) if streamed else JSONBodyDecoder(dialect)
 
 
 class ResponsesParser:
     """A parser of stream events and whole responses."""
 
-    def __init__(self, *, shows_thinking: bool = False) -> None:
+    def __init__(self, *, shows_thinking: bool = False, max_output_tokens: int | None = None) -> None:
         self.answer = AnswerBuilder(shows_thinking=shows_thinking)
+        self._max_output_tokens = max_output_tokens
         self._has_deltas = False
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
@@ -104,7 +107,7 @@ class ResponsesParser:
             self.answer.hold_usage(usage)
             raise error_from_payload(response.get("error") or {"message": "no reason given"})
         if status == "completed":
-            self.answer.finish("stop", status)
+            self.answer.finish("length" if self._is_cut(response, usage) else "stop", status)
         elif status:
             reason = as_text(as_object(response.get("incomplete_details")).get("reason")) or status
             if unified := _INCOMPLETE.get(reason):
@@ -112,6 +115,12 @@ class ResponsesParser:
             else:
                 self.answer.finish_unknown(reason)
         return self.answer.add_usage(usage)
+
+    def _is_cut(self, response: dict[str, Any], usage: Usage) -> bool:
+        """Return whether a response that does not repeat its limit used it up."""
+        if self._max_output_tokens is None or "max_output_tokens" in response or usage.output_tokens is None:
+            return False
+        return usage.output_tokens >= self._max_output_tokens
 
 
 def _list_of(value: object) -> list[Any]:

@@ -12,6 +12,7 @@ from providers.models.facts import Facts
 from providers.models.fitting import Fitted
 from providers.services import ServiceEndpoint
 from settings import Settings, hidden_variables
+from streaming.messages import ChatRequest
 from streaming.session import Timeouts
 
 HEADERS_VARIABLE = "ANTHROPIC_CUSTOM_HEADERS"
@@ -42,9 +43,9 @@ class AnthropicAdapter(SDKAdapter):
             )
         super().__init__(service, endpoint.fitter(facts), anthropic, client, http)
 
-    def decoder(self, streamed: bool) -> StreamDecoder:
-        """Return a decoder for the bytes of one response of this service."""
-        return decoding_anthropic.make_decoder(streamed=streamed)
+    def decoder(self, request: ChatRequest) -> StreamDecoder:
+        """Return a decoder for the bytes of one response to this request."""
+        return decoding_anthropic.make_decoder(streamed=request.streamed)
 
     def request_body(self, fitted: Fitted) -> dict[str, Any]:
         """Return the JSON body; system messages move to the field `system`, as the API requires."""

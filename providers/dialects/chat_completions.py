@@ -15,6 +15,7 @@ from providers.models.fitting import Fitted, SettingsFitter
 from providers.services import CompatProfile, ServiceEndpoint
 from settings import Settings, hidden_variables
 from streaming.errors import MissingKeyError
+from streaming.messages import ChatRequest
 from streaming.session import Timeouts
 
 HEADERS_VARIABLE = "OPENAI_CUSTOM_HEADERS"
@@ -39,11 +40,11 @@ class ChatCompletionsAdapter(SDKAdapter):
         super().__init__(service, fitter, openai, client, http)
         self._profile = profile
 
-    def decoder(self, streamed: bool) -> StreamDecoder:
-        """Return a decoder for the bytes of one response of this service."""
+    def decoder(self, request: ChatRequest) -> StreamDecoder:
+        """Return a decoder for the bytes of one response to this request."""
         profile = self._profile
         return chat_completions.make_decoder(
-            streamed=streamed, think_tags=profile.think_tags, shows_thinking=profile.shows_thinking
+            streamed=request.streamed, think_tags=profile.think_tags, shows_thinking=profile.shows_thinking
         )
 
     def open_model_list(self) -> AbstractAsyncContextManager[StreamingResponse] | None:
@@ -67,7 +68,14 @@ class ChatCompletionsAdapter(SDKAdapter):
             body["temperature"] = request.temperature
         if request.max_tokens is not None:
             body[fitted.max_tokens_field] = request.max_tokens
-        return body | fitted.effort_fields()
+        return body | fitted.effort_fields() | self._end_fields(request)
+
+    def _end_fields(self, request: ChatRequest) -> dict[str, Any]:
+        """Return the fields with which the server writes as many tokens as the limit, if the request asks for it."""
+        values = {"ignore_eos": True, "min_tokens": request.max_tokens}
+        if not request.ignores_end or request.max_tokens is None:
+            return {}
+        return {name: values[name] for name in self._profile.ignores_end_by}
 
 
 def openai_adapter(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import httpx
-import ollama
 
 from providers.decoding import ollama as decoding_ollama
 from providers.decoding.decoder import StreamDecoder, join_surrogates
@@ -12,8 +11,13 @@ from providers.http.client import DEFAULT_HEADERS, ServiceConfig
 from providers.models.facts import Facts
 from providers.models.fitting import Fitted
 from providers.services import ServiceEndpoint
-from settings import Settings
+from settings import CONNECTION_VARIABLES, Settings, hidden_variables
+from streaming.messages import ChatRequest
 from streaming.session import Timeouts
+
+# The SDK creates a client of its own when it is imported, and fails on values that it cannot use.
+with hidden_variables("OLLAMA_HOST", *CONNECTION_VARIABLES):
+    import ollama
 
 
 class OllamaAdapter(HTTPAdapter):
@@ -34,9 +38,9 @@ class OllamaAdapter(HTTPAdapter):
             http.headers["Authorization"] = f"Bearer {endpoint.key}"
         super().__init__(service, endpoint.fitter(facts), httpx, http)
 
-    def decoder(self, streamed: bool) -> StreamDecoder:
-        """Return a decoder for the bytes of one response of this service."""
-        return decoding_ollama.make_decoder(streamed=streamed)
+    def decoder(self, request: ChatRequest) -> StreamDecoder:
+        """Return a decoder for the bytes of one response to this request."""
+        return decoding_ollama.make_decoder(streamed=request.streamed)
 
     def request_body(self, fitted: Fitted) -> dict[str, Any]:
         """Return the JSON body, with the settings in the field `options`."""

@@ -37,9 +37,11 @@ class ResponsesAdapter(SDKAdapter):
         super().__init__(service, fitter, openai, client, http)
         self._shows_thinking = shows_thinking
 
-    def decoder(self, streamed: bool) -> StreamDecoder:
-        """Return a decoder for the bytes of one response of this service."""
-        return openai_responses.make_decoder(streamed=streamed, shows_thinking=self._shows_thinking)
+    def decoder(self, request: ChatRequest) -> StreamDecoder:
+        """Return a decoder for the bytes of one response to this request."""
+        return openai_responses.make_decoder(
+            streamed=request.streamed, shows_thinking=self._shows_thinking, max_output_tokens=request.max_tokens
+        )
 
     def request_body(self, fitted: Fitted) -> dict[str, Any]:
         """Return the JSON body of a request."""

@@ -21,7 +21,7 @@ from providers.timed.serialized_request import SerializedRequest, UnsupportedPro
 from streaming.adapter import ListedModel, TimedAnswer, UnpreparableRequest
 from streaming.clock import monotonic
 from streaming.errors import NotFoundError, StreamError
-from streaming.events import Event, Failed, Notice, TimedEvent
+from streaming.events import Event, Failed, TimedEvent
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
 
@@ -62,8 +62,8 @@ class ServiceAdapter(ABC):
         """Return the HTTP library's request that `open_response` would send, without a request id."""
 
     @abstractmethod
-    def decoder(self, streamed: bool) -> StreamDecoder:
-        """Return a decoder for the bytes of one response of this service."""
+    def decoder(self, request: ChatRequest) -> StreamDecoder:
+        """Return a decoder for the bytes of one response to this request."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -74,9 +74,11 @@ class ServiceAdapter(ABC):
         for _ in range(MAX_ROUNDS):
             fitted = self._fitter.fit(request)
             # A decoder cannot be reused after an error page, so each attempt has a new one.
-            response = stream_events(self.open_response(fitted), self.decoder(request.streamed), self.service)
+            decoder = self.decoder(fitted.request)
+            notices = [replace(notice, message=self.service.mask(notice.message)) for notice in fitted.notices]
+            response = stream_events(self.open_response(fitted), decoder, self.service, notices)
             try:
-                async with aclosing(self._insert_notices(response, fitted)) as events:
+                async with aclosing(response) as events:
                     async for event in events:
                         yield event
                 return
@@ -125,15 +127,6 @@ class ServiceAdapter(ABC):
         if model in names or not near:
             return error
         return error.with_message(self.service.mask(f"{error.message} (the nearest names are {', '.join(near)})"))
-
-    async def _insert_notices(self, events: AsyncGenerator[Event, None], fitted: Fitted) -> AsyncGenerator[Event, None]:
-        """Yield the events, and after `connected` the notices on how the request was changed to fit its model."""
-        async with aclosing(events):
-            async for event in events:
-                yield event
-                if isinstance(event, Notice) and event.kind == "connected":
-                    for notice in fitted.notices:
-                        yield replace(notice, message=self.service.mask(notice.message))
 
     async def _model_names(self) -> list[str]:
         now_s = monotonic()

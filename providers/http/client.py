@@ -17,7 +17,7 @@ from settings import Settings
 from streaming.adapter import ListedModel, UpstreamPrice
 from streaming.errors import ProtocolError, StreamError
 from streaming.events import Event, Notice
-from streaming.http.certificates import load_certificates
+from streaming.http.certificates import TrustedCertificates
 from streaming.http.connection_pool import KEEPALIVE_EXPIRY_S
 from streaming.http.proxies import proxy_for
 from streaming.limits import (
@@ -44,14 +44,14 @@ def _identity(text: str) -> str:
 class ServiceConfig:
     """The address of one service and the options for connecting to it. `mask` removes secrets from user-visible text.
 
-    When `proxy` is None the connection is direct; when `ca_file` is None the HTTP library's certificates are used.
+    When `proxy` is None the connection is direct. Where `certificates` names no file, the HTTP library's are used.
     """
 
     names: ServiceLabels
     timeouts: Timeouts = field(default_factory=Timeouts)
     key: str | None = field(default=None, repr=False)
     proxy: str | None = field(default=None, repr=False)
-    ca_file: str | None = None
+    certificates: TrustedCertificates = field(default_factory=TrustedCertificates)
     mask: Callable[[str], str] = field(default=_identity, repr=False)
 
     @classmethod
@@ -60,7 +60,7 @@ class ServiceConfig:
         row = endpoint.row
         names = ServiceLabels(endpoint.label, endpoint.base_url, row.key, row.base_url_variable)
         proxy = proxy_for(endpoint.base_url, settings.variables)
-        return cls(names, timeouts, endpoint.key, proxy, settings.get("SSL_CERT_FILE"), settings.mask_secrets)
+        return cls(names, timeouts, endpoint.key, proxy, settings.certificates, settings.mask_secrets)
 
     def client_kwargs(self, httpx: Any) -> dict[str, Any]:
         """Return the arguments of `httpx.AsyncClient`: no redirects, no pool limit, no reading of the environment.
@@ -86,14 +86,11 @@ class ServiceConfig:
         return BoundedTransport(httpx, inner)
 
     def ssl_context(self, httpx: Any) -> ssl.SSLContext:
-        """Return a TLS context with the HTTP library's certificates, or those of the file that the settings name."""
+        """Return a TLS context with the HTTP library's certificates, or those that the settings name."""
         if urlsplit(self.names.base_url).scheme != "https":
             # Loading the default certificates is slow and a plain HTTP address needs none: this context trusts nobody.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if self.ca_file is not None:
-            return load_certificates("SSL_CERT_FILE", self.ca_file)
-        context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
-        return context
+        return self.certificates.create_context(lambda: httpx.create_ssl_context(trust_env=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +104,22 @@ class StreamingResponse:
 
 
 async def stream_events(
-    opened: AbstractAsyncContextManager[StreamingResponse], decoder: StreamDecoder, service: ServiceConfig
+    opened: AbstractAsyncContextManager[StreamingResponse],
+    decoder: StreamDecoder,
+    service: ServiceConfig,
+    notices: Sequence[Notice] = (),
 ) -> AsyncGenerator[Event, None]:
-    """Open a response, yield its decoded events to the end, and close it. Raises StreamError with secrets masked."""
+    """Open a response, yield its decoded events to the end, and close it. Raises StreamError with secrets masked.
+
+    `notices`, on how the request was changed to fit its model, follow `connected`.
+    """
     try:
         async with opened as response:
-            yield connected_notice(service, response.request_id)
+            for notice in (connected_notice(service, response.request_id), *notices):
+                yield notice
             raise_for_html(response.content_type, service)
-            async with aclosing(response.body) as body, aclosing(_in_steps(body, service)) as steps:
-                while not decoder.done and (data := await anext(steps, None)) is not None:
-                    for event in decoder.feed(data):
-                        yield event
-                for data in await _read_rest(steps) if decoder.done else ():
+            async with aclosing(response.body) as body, aclosing(_read_steps(body, decoder, service)) as steps:
+                async for data in steps:
                     for event in decoder.feed(data):
                         yield event
             for event in decoder.flush():
@@ -145,10 +146,15 @@ def connected_notice(service: ServiceConfig, request_id: str | None) -> Notice:
     return Notice("connected", f"Connected to {service.names.label}.", detail)
 
 
-async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -> AsyncGenerator[bytes, None]:
-    """Yield a body in small steps, so that a large read does not block the event loop. Raises ResponseTooLargeError."""
+async def _read_steps(
+    body: AsyncGenerator[bytes, None], decoder: StreamDecoder, service: ServiceConfig
+) -> AsyncGenerator[bytes, None]:
+    """Yield a body in small steps up to the decoder's end marker, then the few bytes after it.
+
+    A large read in one step would block the event loop. Raises ResponseTooLargeError.
+    """
     left = MAX_STREAM_BYTES
-    async for data in body:
+    while not decoder.done and (data := await anext(body, None)) is not None:
         left -= len(data)
         if left < 0:
             raise too_large_error(service.names.label, f"stream: larger than {size_text(MAX_STREAM_BYTES)}")
@@ -156,6 +162,8 @@ async def _in_steps(body: AsyncGenerator[bytes, None], service: ServiceConfig) -
             if number:
                 await asyncio.sleep(0)
             yield step
+    for data in await _read_rest(body) if decoder.done else ():
+        yield data
 
 
 def _cut_into_steps(data: bytes) -> Sequence[bytes]:

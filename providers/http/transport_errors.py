@@ -4,6 +4,7 @@ import os
 import socket
 import ssl
 from types import ModuleType
+from urllib.parse import urlsplit
 
 from providers.decoding.decoder import excerpt
 from providers.http.client import ServiceConfig
@@ -70,12 +71,20 @@ def transport_error(
     return error(
         words.format(
             label=label,
-            where=service.names.base_url,
+            where=_describe_way(service),
             connect_s=service.timeouts.connect_s,
             fault=excerpt(str(fault or "")),
             cause=_root_cause_text(fault),
         )
     )
+
+
+def _describe_way(service: ServiceConfig) -> str:
+    """Return the address of a service, with the proxy through which it is asked, but without the proxy's password."""
+    if service.proxy is None:
+        return service.names.base_url
+    proxy = urlsplit(service.proxy).netloc.rpartition("@")[2]
+    return f"{service.names.base_url} through the proxy {proxy}, which HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names"
 
 
 def _limit_of(error: BaseException | None) -> LimitExceededError | None:

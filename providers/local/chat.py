@@ -12,7 +12,7 @@ from providers.http.errors import ServiceLabels
 from providers.models.facts import load_built_in_facts
 from providers.models.fitting import Fitted, SettingsFitter
 from providers.offline.buffered import buffer_events
-from providers.services import CompatProfile
+from providers.services import LLAMA_CPP_PROFILE
 from streaming.errors import BadRequestError
 from streaming.events import Event
 from streaming.messages import ChatRequest
@@ -32,7 +32,7 @@ class LocalChatAdapter(ChatCompletionsAdapter):
         # The server closes idle connections soon after an answer, sometimes while the next request is being sent.
         client = openai_client(service, http, {**DEFAULT_HEADERS, "Connection": "close"})
         fitter = SettingsFitter(load_built_in_facts(), "local")
-        super().__init__(service, http, client, CompatProfile(shows_thinking=True), fitter)
+        super().__init__(service, http, client, LLAMA_CPP_PROFILE, fitter)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Return the events of one answer; see `streaming.adapter.Adapter`."""

@@ -1,6 +1,7 @@
 """Search for the local model's file: the configured one, the packaged one, or the one from the Hugging Face Hub."""
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from streaming.errors import UsageError
 _PROBE_TIMEOUT_S = 5.0
 _GGUF_MAGIC = b"GGUF"
 _CHUNK_BYTES = 1 << 20
+_FILE_ENDING = re.compile(r"([.-]I?Q\d\w*|[.-]B?F(16|32))?\.gguf$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class NoModelError(UsageError):
 
 class ModelFileError(UsageError):
     """Raised when the local model's file is damaged, unreadable, or not a model."""
+
+
+def local_model_name(settings: Settings, source: ModelSource = DEFAULT_SOURCE) -> str:
+    """Return the local model's name from its file's, without its quantisation: `SmolLM2-135M-Instruct`."""
+    return _FILE_ENDING.sub("", Path(settings.model_path or source.packaged_file).name)
 
 
 def find_model(settings: Settings, source: ModelSource = DEFAULT_SOURCE) -> Path:

@@ -112,6 +112,7 @@ def _set_params(params: Any, path: Path, key: str) -> Any:
     # No cache of ended answers in memory, which would take up to 8 GB by default.
     params.cache_ram_mib = 0
     params.fit_params = params.warmup = params.ui = False
+    params.endpoint_metrics = True
     params.verbosity = 0
     return params
 

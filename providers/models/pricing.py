@@ -78,17 +78,14 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
 
     The list has a price of 0 for models that are not billed per text token, and matches some models by a part of their
     name. An output price of 0 therefore counts as unknown, unless the model is named `…:free`.
-    Input tokens read from a cache or written to one have their own prices, and so has a service tier; thinking is
+    Input tokens read from a cache or written to one have their own prices, as have those written to it for an hour,
+    and so has a service tier; thinking is
     priced as output. The list does not say on which day its prices were valid.
     """
     from genai_prices import Usage as Counts
     from genai_prices import __version__, calc_price
 
-    try:
-        sample = calc_price(Counts(input_tokens=1000, output_tokens=1000), model, provider_id=provider_id)
-    except LookupError:
-        return None
-    if not sample.output_price and not model.endswith(":free"):
+    if not _is_listed(provider_id, model):
         return None
     source = f"genai-prices {__version__}{remark}"
 
@@ -104,6 +101,7 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
             output_tokens=usage.output_tokens,
             cache_read_tokens=cached,
             cache_write_tokens=written,
+            cache_write_1h_tokens=min(usage.cache_write_1h_tokens or 0, written),
         )
         context = {"service_tier": usage.service_tier} if usage.service_tier else None
         calculation = calc_price(counts, model, provider_id=provider_id, price_context=context)
@@ -111,3 +109,16 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
         return Cost(calculation.input_price, calculation.output_price, source + tier)
 
     return price_usage
+
+
+@lru_cache(maxsize=256)
+def _is_listed(provider_id: str, model: str) -> bool:
+    """Return whether the list has a price of the model's text tokens. The prices themselves change with the date."""
+    from genai_prices import Usage as Counts
+    from genai_prices import calc_price
+
+    try:
+        sample = calc_price(Counts(input_tokens=1000, output_tokens=1000), model, provider_id=provider_id)
+    except LookupError:
+        return False
+    return bool(sample.output_price) or model.endswith(":free")

@@ -22,6 +22,9 @@ class ProviderRow(Protocol):
     def needs(self) -> str | None: ...
     @property
     def simulated(self) -> bool: ...
+    @property
+    def model(self) -> str:
+        """The model that answers unless another is named."""
 
 
 class ProviderSource(Protocol):

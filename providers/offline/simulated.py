@@ -1,10 +1,21 @@
 """The simulated provider in this process: schedules of events, always labelled as simulated."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 
 from providers.offline.buffered import buffer_events
 from providers.offline.precise_sleep import PreciseSleeper
-from simulator.schedules import PROFILES, PromptCache, Schedule, get_profile, input_tokens, make_schedule, seed_for
+from simulator.schedules import (
+    PROFILES,
+    Profile,
+    PromptCache,
+    Schedule,
+    get_profile,
+    input_tokens,
+    make_schedule,
+    seed_for,
+)
 from streaming.adapter import ListedModel, UnpreparableRequest
 from streaming.clock import Clock, monotonic
 from streaming.errors import NotFoundError, ServerError, TruncatedStreamError, UsageError
@@ -18,20 +29,23 @@ class SimAdapter:
     """An adapter that streams the profile `request.model` of `simulator.schedules`; an empty name means `steady`.
 
     Times count from the first `anext`. The same `seed` and messages always produce the same answer; other messages
-    produce another one. Only the profile `caching` starts sooner when it is asked again. Output tokens are the
+    produce another one. Only the profile `caching` starts sooner when it is asked again, and only `limited` makes
+    requests wait for others. Output tokens are the
     schedule's own count; input is counted as one token for every four characters, which is how the simulator defines
     its tokens. A request without streaming takes the whole schedule's time.
     """
 
-    def __init__(self, clock: Clock = monotonic, *, seed: int = 0) -> None:
+    def __init__(self, clock: Clock = monotonic, *, seed: int = 0, profiles: Mapping[str, Profile] = PROFILES) -> None:
         self._clock = clock
         self._seed = seed
+        self._profiles = profiles
         self._sleeper = PreciseSleeper(clock)
         self._prompt_cache = PromptCache()
+        self._slots: dict[str, asyncio.Semaphore] = {}
 
     def validate_model(self, model: str) -> None:
         """Raise UsageError with the names of the profiles, unless `model` is one of them or empty."""
-        get_profile(model or DEFAULT_PROFILE)
+        get_profile(model or DEFAULT_PROFILE, self._profiles)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Return the events of one answer; see `streaming.adapter.Adapter`."""
@@ -43,16 +57,30 @@ class SimAdapter:
 
     async def list_models(self) -> list[ListedModel]:
         """Return the profiles."""
-        return [ListedModel(name) for name in PROFILES]
+        return [ListedModel(name) for name in self._profiles]
 
     async def aclose(self) -> None:
         """Do nothing, because no resources are held between requests."""
 
     async def _stream_schedule(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        start_s = self._clock()
         prompt = "\n".join(message.content for message in request.messages)
+        start_s = self._clock()
         plan = self._make_schedule(request, prompt)
         yield Notice("connected", f"Simulated, profile {plan.profile.name}: no model answers.")
+        async with self._wait_for_slot(plan.profile):
+            if plan.profile.slots is not None:
+                start_s = self._clock()
+            async with aclosing(self._play(plan, start_s, prompt)) as events:
+                async for event in events:
+                    yield event
+
+    def _wait_for_slot(self, profile: Profile) -> AbstractAsyncContextManager[object]:
+        """Return the context in which an answer of this profile is given; requests beyond its slots wait in order."""
+        if profile.slots is None:
+            return nullcontext()
+        return self._slots.setdefault(profile.name, asyncio.Semaphore(profile.slots))
+
+    async def _play(self, plan: Schedule, start_s: float, prompt: str) -> AsyncGenerator[Event, None]:
         for step in plan.steps:
             await self._sleeper.sleep_until(start_s + step.at_s)
             yield TextDelta(step.text) if step.kind == "text" else ThinkingDelta(step.text)
@@ -64,7 +92,7 @@ class SimAdapter:
 
     def _make_schedule(self, request: ChatRequest, prompt: str) -> Schedule:
         try:
-            profile = get_profile(request.model or DEFAULT_PROFILE)
+            profile = get_profile(request.model or DEFAULT_PROFILE, self._profiles)
         except UsageError as error:
             raise NotFoundError(str(error)) from None
         profile = self._prompt_cache.look_up(profile, prompt)

@@ -15,6 +15,7 @@ from providers.http.transport import REQUEST_ID_HEADER
 from streaming.errors import BadRequestError, UsageError
 from streaming.events import Notice
 from streaming.http.connection import Origin, Proxy
+from streaming.http.socks import SocksProxy
 from streaming.messages import ChatRequest
 
 
@@ -48,7 +49,7 @@ def serialize_request(
     service: ServiceConfig,
     httpx: ModuleType,
     request: ChatRequest,
-    decoder: Callable[[bool], StreamDecoder],
+    decoder: Callable[[ChatRequest], StreamDecoder],
 ) -> SerializedRequest:
     """Return `captured`, a complete request of `httpx` (or httpx2), as bytes to send.
 
@@ -58,28 +59,28 @@ def serialize_request(
     proxy = _parse_proxy(service.proxy)
     secure = url.scheme == "https"
     if url.scheme not in ("http", "https") or not url.host:
-        raise BadRequestError(
-            f"{service.names.label}: the request cannot be sent, because {url} is not an HTTP address"
-        )
+        label = service.names.label
+        raise BadRequestError(f"{label}: the request cannot be sent, because {url} is not an HTTP address")
     target = Origin(
         url.host, url.port or (443 if secure else 80), _http1_ssl_context(service, httpx) if secure else None, proxy
     )
-    path: bytes = url.raw_path
-    lines = [b"%b %b HTTP/1.1" % (captured.method.encode(), path if secure or proxy is None else _absolute_target(url))]
+    forwarder = proxy if isinstance(proxy, Proxy) and not secure else None
+    path = url.raw_path if forwarder is None else _absolute_target(url)
+    lines = [b"%b %b HTTP/1.1" % (captured.method.encode(), path)]
     headers = [
         (name, value) for name, value in captured.headers.raw if name.lower() != REQUEST_ID_HEADER.lower().encode()
     ]
     # `Host` comes first, as the SDKs' HTTP libraries send it.
     headers.sort(key=lambda header: header[0].lower() != b"host")
-    if not secure and proxy is not None and proxy.authorization is not None:
-        headers.append((b"Proxy-Authorization", proxy.authorization.encode()))
+    if forwarder is not None and forwarder.authorization is not None:
+        headers.append((b"Proxy-Authorization", forwarder.authorization.encode()))
     lines += [name + b": " + value for name, value in headers]
     return SerializedRequest(
         target,
         service,
         request.model,
         request.streamed,
-        partial(decoder, request.streamed),
+        partial(decoder, request),
         b"\r\n".join([*lines, REQUEST_ID_HEADER.encode() + b": "]),
         b"\r\n\r\n" + captured.content,
     )
@@ -98,12 +99,14 @@ def _http1_ssl_context(service: ServiceConfig, httpx: Any) -> Any:
     return context
 
 
-def _parse_proxy(url: str | None) -> Proxy | None:
+def _parse_proxy(url: str | None) -> Proxy | SocksProxy | None:
     if url is None:
         return None
+    if (socks := SocksProxy.from_url(url)) is not None:
+        return socks
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UnsupportedProxyError("proxy: measurements support only HTTP proxies (write http://host:port)")
+        raise UnsupportedProxyError("proxy: measurements support HTTP and SOCKS5 proxies (write http://host:port)")
     port = parts.port or 80
     if parts.username is None:
         return Proxy(parts.hostname, port)
@@ -115,7 +118,7 @@ def prepare_post(
     path: str,
     body: Mapping[str, Any],
     request: ChatRequest,
-    decoder: Callable[[bool], StreamDecoder],
+    decoder: Callable[[ChatRequest], StreamDecoder],
 ) -> SerializedRequest:
     """Return a POST request of `body` to a path below the service's base URL, without sending it.
 

@@ -159,6 +159,10 @@ class ActiveAnswers:
         stream = self._open.get(stream_id)
         return stream if stream is not None and stream.owner == owner else None
 
+    def find(self, stream_id: str) -> ActiveAnswer:
+        """Return the answer under way with that id, whoever owns it. Raises KeyError when there is none."""
+        return self._open[stream_id]
+
     def drain(self, grace_s: float) -> None:
         """Let the answers under way end, and stop those that have not ended after `grace_s` with a reason."""
         if self._drain is None:

@@ -50,15 +50,21 @@ class StreamStoreFullError(Exception):
     """No more streams can be buffered now."""
 
 
-class StreamNotFoundError(Exception):
+class StreamNotFoundError(LookupError):
     """The caller has no such stream, or its events after the requested number are not available."""
 
 
 class BufferedStream:
     """The events of one stream, limited to the last `max_bytes`."""
 
-    def __init__(self, stream: ActiveAnswer, max_bytes: int = DEFAULT_LIMITS.max_stream_bytes) -> None:
+    def __init__(
+        self,
+        stream: ActiveAnswer,
+        max_bytes: int = DEFAULT_LIMITS.max_stream_bytes,
+        orphan_timeout_s: float = DEFAULT_LIMITS.orphan_timeout_s,
+    ) -> None:
         self._max_bytes = max_bytes
+        self.orphan_timeout_s = orphan_timeout_s
         self.id = stream.id
         self.owner = stream.owner
         self.stream: ActiveAnswer | None = stream  # released at its end: an answer holds much memory
@@ -144,18 +150,21 @@ class StreamStore:
     def __init__(self, replicator: StreamReplicator | None = None, limits: BufferLimits = DEFAULT_LIMITS) -> None:
         self._replicator = replicator
         self._limits = limits
-        self._abandoned = Failed("abandoned", f"stopped: nobody read it for {limits.orphan_timeout_s:g} s")
         self._buffered: OrderedDict[str, BufferedStream] = OrderedDict()
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, stream: ActiveAnswer, entries: WireEventEncoder) -> BufferedStreamReader:
+    def add(
+        self, stream: ActiveAnswer, entries: WireEventEncoder, orphan_timeout_s: float | None = None
+    ) -> BufferedStreamReader:
         """Buffer the stream to its end, with or without readers, and return its first reader.
 
-        Raises StreamStoreFullError when no more streams can be buffered.
+        `orphan_timeout_s` replaces that of the limits for this stream. Raises StreamStoreFullError when no more streams
+        can be buffered.
         """
         self._make_room()
-        buffered = self._buffered[stream.id] = BufferedStream(stream, self._limits.max_stream_bytes)
+        timeout_s = self._limits.orphan_timeout_s if orphan_timeout_s is None else orphan_timeout_s
+        buffered = self._buffered[stream.id] = BufferedStream(stream, self._limits.max_stream_bytes, timeout_s)
         task = asyncio.create_task(self._pump_events(buffered, entries))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -219,12 +228,13 @@ class StreamStore:
     def _abandon_later(self, buffered: BufferedStream) -> None:
         _cancel_timer(buffered.orphan_timer)
         loop = asyncio.get_running_loop()
-        buffered.orphan_timer = loop.call_later(self._limits.orphan_timeout_s, self._abandon, buffered)
+        buffered.orphan_timer = loop.call_later(buffered.orphan_timeout_s, self._abandon, buffered)
 
     def _abandon(self, buffered: BufferedStream) -> None:
         if buffered.stream is None:
             return
-        task = asyncio.ensure_future(buffered.stream.stop(self._abandoned))
+        reason = Failed("abandoned", f"stopped: nobody read it for {buffered.orphan_timeout_s:g} s")
+        task = asyncio.ensure_future(buffered.stream.stop(reason))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

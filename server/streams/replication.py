@@ -49,7 +49,8 @@ class ReplicationIntervals:
 
     One read from Redis waits `poll_s` for events, and the writer is notified as often that its stream is read. A reader
     gives up after Redis was unavailable for `writer_timeout_s`. A replica counts as running for `heartbeat_ttl_s` after
-    its last heartbeat.
+    its last heartbeat. The copy of a stream in Redis may be behind what a reader has already received for
+    `max_copy_lag_s`; a reply of another replica is waited for `reply_timeout_s`.
     """
 
     poll_s: float = 5.0
@@ -57,6 +58,8 @@ class ReplicationIntervals:
     heartbeat_s: float = 5.0
     heartbeat_ttl_s: float = 15.0
     retry_s: float = 1.0
+    max_copy_lag_s: float = 1.0
+    reply_timeout_s: float = 2.0
 
 
 DEFAULT_INTERVALS = ReplicationIntervals()
@@ -147,10 +150,6 @@ def _parse_entries(entries: Any) -> list[WireEvent]:
 
 
 CONTROL_CHANNEL = "streamgauge:control"
-REPLY_TIMEOUT_S = 2.0
-"""How long to wait for a reply from another replica."""
-MAX_COPY_LAG_S = 1.0
-"""How long to wait for the copy in Redis to reach an event that a reader has already received."""
 _COPY_INTERVAL_S = 0.05
 _KEY_TTL_S = 900
 """How long Redis keeps a stream that is still being written; longer than any answer lasts."""
@@ -204,7 +203,7 @@ class StreamReplication:
     async def aclose(self) -> None:
         """Write the events that are not yet in Redis, within a time limit, and close the connections."""
         with suppress(TimeoutError, *REDIS_ERRORS):
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
+            async with asyncio.timeout(self._intervals.reply_timeout_s):
                 await self._copy_pending()
         for task in self._tasks:
             task.cancel()
@@ -227,9 +226,10 @@ class StreamReplication:
 
         Raises StreamNotFoundError when the events after `after` are no longer buffered.
         """
-        until_s = self._streams.clock() + MAX_COPY_LAG_S
+        max_lag_s = self._intervals.max_copy_lag_s
+        until_s = self._streams.clock() + max_lag_s
         with suppress(*REDIS_ERRORS):
-            async with asyncio.timeout(MAX_COPY_LAG_S + REPLY_TIMEOUT_S):
+            async with asyncio.timeout(max_lag_s + self._intervals.reply_timeout_s):
                 while True:
                     entry_reader = await self._find_reader(stream_id, owner, after)
                     if entry_reader is not None or self._streams.clock() >= until_s:
@@ -250,10 +250,11 @@ class StreamReplication:
         """Cancel a stream of another replica and return the fields of its receipt; None when no replica has it."""
         reply = f"streamgauge:reply:{secrets.token_urlsafe(8)}"
         message = {"op": "cancel", "stream_id": stream_id, "owner": owner, "reply": reply}
+        timeout_s = self._intervals.reply_timeout_s
         with suppress(*REDIS_ERRORS):
-            async with asyncio.timeout(MAX_COPY_LAG_S + REPLY_TIMEOUT_S):
+            async with asyncio.timeout(self._intervals.max_copy_lag_s + timeout_s):
                 await self._redis.publish(CONTROL_CHANNEL, orjson.dumps(message))
-                response = await self._redis.blpop([reply], timeout=REPLY_TIMEOUT_S)
+                response = await self._redis.blpop([reply], timeout=timeout_s)
             if response is not None:
                 fields: dict[str, Any] = orjson.loads(response[1])
                 return fields

@@ -117,6 +117,7 @@ class _ResponsesEncoder:
             "status": status,
             "error": None,
             "incomplete_details": incomplete,
+            "max_output_tokens": self._answer.request.max_tokens,
             "model": self._answer.request.model,
             "output": output,
             "usage": usage,

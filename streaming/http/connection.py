@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streaming.http.response_parser import HTTPParseError, ResponseParser
+from streaming.http.socks import SocksProxy, open_socks_tunnel
 from streaming.http.timestamped_sockets import TimestampedSocket, TimestampingSelector, TimestampSource
 
 _READ_SIZE = 65_536
@@ -30,18 +31,18 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The server to connect to. `tls` None means plain HTTP. TLS through a proxy uses CONNECT.
+    """The server to connect to. `tls` None means plain HTTP. TLS through an HTTP proxy uses CONNECT.
 
-    The caller must write a plain request through a proxy with its URL in absolute form.
+    The caller must write a plain request through an HTTP proxy with its URL in absolute form.
     """
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
-    proxy: Proxy | None = None
+    proxy: Proxy | SocksProxy | None = None
 
     @property
-    def first_hop(self) -> "Origin | Proxy":
+    def first_hop(self) -> "Origin | Proxy | SocksProxy":
         """The proxy if there is one, else this origin: the peer of the TCP connection."""
         return self.proxy or self
 
@@ -73,6 +74,8 @@ class TimestampedConnection:
         self._end = end
         self._socket: TimestampedSocket | None = None
         self._source: TimestampSource = "callback"
+        self.peer_address: str | None = None
+        """The IP address that accepted the connection, the proxy's if there is one; None before that."""
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._opening = True
@@ -97,9 +100,12 @@ class TimestampedConnection:
                 sock.close()
                 raise self._open_error
             self._socket = TimestampedSocket(self._sockets, sock, self)
+            self.peer_address = self._socket.peer_address
+            if isinstance(proxy, SocksProxy):
+                await open_socks_tunnel(self._exchange, proxy, target.host, target.port)
+            elif proxy is not None and target.tls is not None:
+                await self._open_tunnel(target, proxy)
             if target.tls is not None:
-                if proxy is not None:
-                    await self._open_tunnel(target, proxy)
                 await self._do_handshake(target.tls, target.host)
             self._opening = False
         except BaseException:
@@ -172,6 +178,16 @@ class TimestampedConnection:
         data = bytes(self._inbox)
         self._inbox.clear()
         return data
+
+    async def _exchange(self, data: bytes, size: int) -> bytes:
+        """Send bytes while the connection is being opened, and return the next `size` bytes. Raises OSError."""
+        if data:
+            await self.send(data)
+        found = b""
+        while len(found) < size:
+            found += await self._read_more()
+        self._inbox[:0] = found[size:]
+        return found[:size]
 
     async def _open_tunnel(self, target: Origin, proxy: Proxy) -> None:
         host = f"[{target.host}]" if ":" in target.host else target.host

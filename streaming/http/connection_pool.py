@@ -14,6 +14,7 @@ from collections import defaultdict
 from typing import cast
 
 from streaming.http.connection import Origin
+from streaming.http.resolver import Resolver
 from streaming.http.response_parser import HTTPParseError, ResponseHead, ResponseParser
 
 KEEPALIVE_EXPIRY_S = 4.0
@@ -132,8 +133,9 @@ class Response:
 class ConnectionPool:
     """The connections of one event loop, by origin. An idle connection is closed after `keepalive_expiry_s`."""
 
-    def __init__(self, keepalive_expiry_s: float = KEEPALIVE_EXPIRY_S) -> None:
+    def __init__(self, keepalive_expiry_s: float = KEEPALIVE_EXPIRY_S, resolver: Resolver | None = None) -> None:
         self.keepalive_expiry_s = keepalive_expiry_s
+        self._resolver = resolver or Resolver(cached=False)
         self._idle: defaultdict[Origin, list[_PooledConnection]] = defaultdict(list)
         self._open: set[_PooledConnection] = set()
 
@@ -191,12 +193,9 @@ class ConnectionPool:
         connection = _PooledConnection(self, target)
         try:
             async with asyncio.timeout(connect_s):
+                sock = await self._resolver.connect(target.host, target.port)
                 await loop.create_connection(
-                    lambda: connection,
-                    target.host,
-                    target.port,
-                    ssl=target.tls,
-                    server_hostname=target.host if target.tls else None,
+                    lambda: connection, sock=sock, ssl=target.tls, server_hostname=target.host if target.tls else None
                 )
         except TimeoutError:
             raise

@@ -6,6 +6,7 @@ domain with its subdomains (with or without a leading dot), an address, or a ran
 port. Capitals do not matter, and `*` stands for every host. Addresses of this machine never have a proxy.
 """
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from streaming.errors import UsageError
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
 """The schemes of the proxies that the HTTP libraries support."""
+_PLAIN_NAME = re.compile(r"\*|(?:\*?\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?(?::[0-9]{1,5}|/[0-9]{1,2})?", re.IGNORECASE)
+"""A name or an address of IPv4, with or without a port, or a range."""
 _PORTS = {"http": 80, "https": 443}
 _WEBSOCKET_SCHEMES = {"ws": "http", "wss": "https"}
 
@@ -58,10 +61,20 @@ def parse_proxy(name: str, value: str) -> str:
 
 
 def plain_exceptions(excepted: str) -> list[str]:
-    """Return the entries of `no_proxy` that every library can read: without brackets, and no range or port in IPv6."""
+    """Return the entries of `no_proxy` that every library can read: `*`, names, addresses and ranges of IPv4.
+
+    An IPv6 address loses its brackets, and is left out if it is a range or has a port.
+    """
     entries = [entry for part in excepted.split(",") for entry in part.split()]
     plain = [entry[1:-1] if entry.startswith("[") and entry.endswith("]") else entry for entry in entries]
-    return [entry for entry in plain if not set("[]") & set(entry) and not (entry.count(":") > 1 and "/" in entry)]
+    return [entry for entry in plain if _PLAIN_NAME.fullmatch(entry) or _is_ipv6(entry)]
+
+
+def _is_ipv6(entry: str) -> bool:
+    try:
+        return ip_address(entry).version == 6
+    except ValueError:
+        return False
 
 
 def is_this_machine(host: str) -> bool:

@@ -104,6 +104,11 @@ class TimedExchange:
         """The source of the timestamps: `kernel` if every one came from the kernel, else `callback`."""
         return self._connection.timestamp_source
 
+    @property
+    def peer_address(self) -> str | None:
+        """The IP address that accepted the connection, the proxy's if there is one; None before that."""
+        return self._connection.peer_address
+
     async def __aenter__(self) -> "TimedExchange":
         try:
             await self._open()

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Literal, Protocol
 
 from streaming.clock import monotonic
+from streaming.http.addresses import peer_address
 from streaming.http.kernel_timestamps import ANCDATA_SIZE, RealtimeOffset, enable_rx_timestamps, rx_timestamp_ns
 from streaming.http.resolver import Resolver
 
@@ -50,11 +51,11 @@ class TimestampingSelector:
     timestamps.
     """
 
-    def __init__(self, *, kernel_timestamps: bool = True) -> None:
+    def __init__(self, *, kernel_timestamps: bool = True, resolver: Resolver | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._selector = selectors.DefaultSelector()
         self._watched = self._selector.fileno()
-        self.addresses = Resolver()
+        self.addresses = resolver or Resolver()
         self.buffer = bytearray(_BUFFER_BYTES)
         self.buffers = [memoryview(self.buffer)]
         self.polled_s = monotonic()
@@ -171,6 +172,7 @@ class TimestampedSocket:
         self.stamp_source: TimestampSource = (
             "callback" if sockets.kernel is None or not enable_rx_timestamps(sock) else "kernel"
         )
+        self.peer_address = peer_address(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sockets.register(self, sock, selectors.EVENT_READ)
 
